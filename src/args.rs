@@ -1,0 +1,307 @@
+//! Positional arguments of events: POE's ARG0, ARG1, ...
+
+use std::any::{Any, type_name};
+use std::fmt;
+use std::rc::Rc;
+
+/// The positional arguments of one event, of any types.
+///
+/// Made from a tuple by whatever sends the event; read by position in the state with [`Context::arg`] and
+/// [`Context::take`]. Costs nothing when empty, one allocation otherwise.
+///
+/// ```
+/// use lenore::{Args, IntoArgs};
+///
+/// let mut args: Args = (7_u32, String::from("seven")).into_args();
+/// assert_eq!(args.len(), 2);
+/// assert_eq!(args.get::<u32>(0), Ok(&7));
+/// assert_eq!(args.take::<String>(1), Ok(String::from("seven")));
+/// assert!(args.take::<String>(1).is_err(), "it was moved out");
+/// ```
+///
+/// [`Context::arg`]: crate::Context::arg
+/// [`Context::take`]: crate::Context::take
+///
+/// POE: `@_[ARG0..$#_]`.
+#[derive(Default)]
+pub struct Args(Option<Box<dyn List>>);
+
+impl Args {
+    /// Returns an empty list.
+    pub const fn new() -> Args {
+        Args(None)
+    }
+
+    /// Returns how many positions there are, those already taken included.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |list| list.len())
+    }
+
+    /// Tells whether there is no position at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Borrows the argument at `position`, counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// [`ArgError`] when there is none, when it was taken before, or when its type is not `T`.
+    pub fn get<T: 'static>(&self, position: usize) -> Result<&T, ArgError> {
+        let fail = |found| ArgError { position, wanted: type_name::<T>(), found };
+        let slot = self.0.as_ref().and_then(|list| list.slot(position)).ok_or_else(|| fail(Found::Missing))?;
+        let value = slot.value().ok_or_else(|| fail(Found::Taken))?;
+        value.downcast_ref().ok_or_else(|| fail(Found::Type(slot.type_name())))
+    }
+
+    /// Moves the argument at `position`, counted from 0, out of the list; its position stays, empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Args::get); an argument of another type stays where it is.
+    pub fn take<T: 'static>(&mut self, position: usize) -> Result<T, ArgError> {
+        let fail = |found| ArgError { position, wanted: type_name::<T>(), found };
+        let slot = self.0.as_mut().and_then(|list| list.slot_mut(position)).ok_or_else(|| fail(Found::Missing))?;
+        let found = slot.type_name();
+        let value = slot.any_mut().downcast_mut::<Option<T>>().ok_or_else(|| fail(Found::Type(found)))?;
+        value.take().ok_or_else(|| fail(Found::Taken))
+    }
+
+    /// Returns the type name of the argument at `position`, or `None` past the end.
+    pub fn type_name(&self, position: usize) -> Option<&'static str> {
+        self.0.as_ref().and_then(|list| list.slot(position)).map(|slot| slot.type_name())
+    }
+
+    /// Appends `more`.
+    pub(crate) fn chain(self, more: Args) -> Args {
+        match (self.0, more.0) {
+            (first, None) => Args(first),
+            (None, second) => Args(second),
+            (Some(first), Some(second)) => Args(Some(Box::new(Chain(first, second)))),
+        }
+    }
+}
+
+impl Args {
+    /// Undoes [`chain`](Args::chain): drops the part that was appended last.
+    pub(crate) fn unchain(self) -> Args {
+        Args(self.0.map(|list| list.without_tail()))
+    }
+}
+
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries((0..self.len()).filter_map(|position| self.type_name(position))).finish()
+    }
+}
+
+/// What can be sent as the arguments of an event: `()`, tuples of up to eight values, or [`Args`].
+///
+/// A single argument is a tuple of one: `(1,)`.
+pub trait IntoArgs {
+    /// Packs the values.
+    fn into_args(self) -> Args;
+}
+
+impl IntoArgs for () {
+    fn into_args(self) -> Args {
+        Args::new()
+    }
+}
+
+impl IntoArgs for Args {
+    fn into_args(self) -> Args {
+        self
+    }
+}
+
+/// An argument that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArgError {
+    /// The position asked for, from 0.
+    pub position: usize,
+    /// The type asked for.
+    pub wanted: &'static str,
+    /// What is there.
+    pub found: Found,
+}
+
+/// What stands at a position of the arguments where something else was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: the event has fewer arguments.
+    Missing,
+    /// A value that was moved out before.
+    Taken,
+    /// A value of this type.
+    Type(&'static str),
+}
+
+impl fmt::Display for ArgError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "argument {} should be {}, but ", self.position, self.wanted)?;
+        match self.found {
+            Found::Missing => f.write_str("there is none"),
+            Found::Taken => f.write_str("it was taken before"),
+            Found::Type(name) => write!(f, "is {name}"),
+        }
+    }
+}
+
+impl std::error::Error for ArgError {}
+
+/// Arguments that are sent more than once: each delivery gets its own copy.
+#[derive(Clone, Default)]
+pub(crate) struct Template(Option<Rc<dyn Fn() -> Args>>);
+
+impl Template {
+    pub(crate) fn new<A: IntoArgs + Clone + 'static>(args: A) -> Template {
+        // The unit type is the usual case; it needs no allocation.
+        if std::any::TypeId::of::<A>() == std::any::TypeId::of::<()>() {
+            return Template(None);
+        }
+        Template(Some(Rc::new(move || args.clone().into_args())))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn args(&self) -> Args {
+        self.0.as_ref().map_or(Args::new(), |make| make())
+    }
+}
+
+/// The values of one list, behind one allocation.
+trait List {
+    fn len(&self) -> usize;
+    fn slot(&self, position: usize) -> Option<&dyn Slot>;
+    fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot>;
+    fn without_tail(self: Box<Self>) -> Box<dyn List>;
+}
+
+/// One position: an `Option<T>`, empty once its value was taken.
+trait Slot {
+    fn value(&self) -> Option<&dyn Any>;
+    fn any_mut(&mut self) -> &mut dyn Any;
+    fn type_name(&self) -> &'static str;
+}
+
+impl<T: 'static> Slot for Option<T> {
+    fn value(&self) -> Option<&dyn Any> {
+        self.as_ref().map(|value| value as &dyn Any)
+    }
+
+    fn any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn type_name(&self) -> &'static str {
+        type_name::<T>()
+    }
+}
+
+/// Two lists read as one.
+struct Chain(Box<dyn List>, Box<dyn List>);
+
+impl List for Chain {
+    fn len(&self) -> usize {
+        self.0.len() + self.1.len()
+    }
+
+    fn slot(&self, position: usize) -> Option<&dyn Slot> {
+        match position.checked_sub(self.0.len()) {
+            None => self.0.slot(position),
+            Some(rest) => self.1.slot(rest),
+        }
+    }
+
+    fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot> {
+        match position.checked_sub(self.0.len()) {
+            None => self.0.slot_mut(position),
+            Some(rest) => self.1.slot_mut(rest),
+        }
+    }
+
+    fn without_tail(self: Box<Self>) -> Box<dyn List> {
+        self.0
+    }
+}
+
+/// A newtype keeps `List` for tuples of options off the public tuples.
+struct Tuple<T>(T);
+
+// Tuples of different lengths are different types: a macro is the only way to serve them all.
+macro_rules! tuple_args {
+    ($count:literal: $($type:ident $index:tt),+) => {
+        impl<$($type: 'static),+> IntoArgs for ($($type,)+) {
+            fn into_args(self) -> Args {
+                Args(Some(Box::new(Tuple(($(Some(self.$index),)+)))))
+            }
+        }
+
+        impl<$($type: 'static),+> List for Tuple<($(Option<$type>,)+)> {
+            fn len(&self) -> usize {
+                $count
+            }
+
+            fn slot(&self, position: usize) -> Option<&dyn Slot> {
+                match position {
+                    $($index => Some(&self.0.$index),)+
+                    _ => None,
+                }
+            }
+
+            fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot> {
+                match position {
+                    $($index => Some(&mut self.0.$index),)+
+                    _ => None,
+                }
+            }
+
+            fn without_tail(self: Box<Self>) -> Box<dyn List> {
+                self
+            }
+        }
+    };
+}
+
+tuple_args!(1: A 0);
+tuple_args!(2: A 0, B 1);
+tuple_args!(3: A 0, B 1, C 2);
+tuple_args!(4: A 0, B 1, C 2, D 3);
+tuple_args!(5: A 0, B 1, C 2, D 3, E 4);
+tuple_args!(6: A 0, B 1, C 2, D 3, E 4, F 5);
+tuple_args!(7: A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuple_args!(8: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_reads_as_one_list() {
+        let mut args = ("TERM",).into_args().chain((1_u8, 2_u16).into_args()).chain(Args::new());
+        assert_eq!(args.len(), 3);
+        assert_eq!(args.get(0), Ok(&"TERM"));
+        assert_eq!(args.take(2), Ok(2_u16));
+        assert_eq!(args.get::<u16>(2).map_err(|error| error.found), Err(Found::Taken));
+        assert_eq!(args.get::<u16>(3).map_err(|error| error.found), Err(Found::Missing));
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_and_stays() {
+        let mut args = (1_i32,).into_args();
+        let error = args.take::<String>(0).expect_err("an i32 is no String");
+        assert_eq!(error.to_string(), "argument 0 should be alloc::string::String, but is i32");
+        assert_eq!(args.take::<i32>(0), Ok(1));
+    }
+
+    #[test]
+    fn a_template_copies_for_each_delivery() {
+        let template = Template::new((String::from("x"),));
+        assert_eq!(template.args().take::<String>(0).as_deref(), Ok("x"));
+        assert_eq!(template.args().take::<String>(0).as_deref(), Ok("x"));
+        assert!(Template::new(()).args().is_empty());
+    }
+}

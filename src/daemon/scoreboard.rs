@@ -1,0 +1,356 @@
+//! The scoreboard: what every child of a daemon is doing, in memory that they all share.
+//!
+//! # Who writes what
+//!
+//! A slot has one writer at a time: the child that [claimed](Scoreboard::claim) it, or the parent while there is no
+//! such child (before the fork and after the reaping). So a slot needs no lock, and there is none: a child killed at
+//! any instruction leaves nothing held. A **seqlock** makes a slot readable as a whole. Its sequence is odd while the
+//! writer is busy; a reader that finds it odd, or changed behind its back, tries again a bounded number of times and
+//! then reports [`Torn`]. The slot of a child killed half way through stays torn until the parent
+//! [reclaims](Scoreboard::reclaim) it, which makes the sequence even again.
+//!
+//! The parent decides from a private table which slots are free and whose they are. It reads the shared memory, but
+//! would survive any nonsense there.
+//!
+//! # The bell
+//!
+//! The parent sleeps until the number of idle children leaves the band between two [`Thresholds`] that it publishes.
+//! Each child has a bit, set while it waits ([`Status::Wait`]); a bit that is set or cleared twice is the same bit, so
+//! the count cannot drift as a counter would whose owner is killed between a change and its undoing. Whoever moves the
+//! count out of the band rings ([`Ring::Yes`]), unless somebody already has: one wake-up for a burst. What the parent
+//! does with it, in this order: [`answer_bell`](Scoreboard::answer_bell), read the slots, decide and act,
+//! [`publish`](Scoreboard::publish).
+//!
+//! Both bits and bell err on one side only: a child killed or stopped half way is missing from the idle count, so that
+//! the parent is called too often, never too late.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::{fmt, hint, iter};
+
+use nix::unistd::Pid;
+
+use crate::daemon::policy::Thresholds;
+use crate::sys::shared_memory::{self, SharedBoard};
+
+mod error;
+mod snapshot;
+mod status;
+
+pub use error::{BoardError, BoardFull};
+pub use snapshot::{PeerLabel, SlotSnapshot, Torn};
+pub use status::{Report, Status, UnknownStatus};
+
+/// The board of one daemon: made by the parent, inherited by every child.
+///
+/// POE: `POE::Component::Daemon::Scoreboard`, which holds one letter a slot and of which all daemons share one.
+#[derive(Debug)]
+pub struct Scoreboard {
+    /// What the processes share.
+    shared: SharedBoard,
+    /// Who owns each slot. The parent's; a child's copy is what the parent knew when it forked.
+    table: Vec<Owner>,
+    /// What [`publish`](Self::publish) last wrote: the parent's own memory of it.
+    published: Thresholds,
+}
+
+impl Scoreboard {
+    /// The most slots that a board can have.
+    pub const MAX_SLOTS: usize = shared_memory::MAX_SLOTS;
+
+    /// Makes a board of `slots` empty slots, with thresholds that keep every child silent.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardError::TooManySlots`] above [`Scoreboard::MAX_SLOTS`]; [`BoardError::Os`] if the memory can't be had.
+    ///
+    /// POE: `new` in `POE::Component::Daemon::Scoreboard`, which dies.
+    pub fn new(slots: usize) -> Result<Self, BoardError> {
+        if slots > Self::MAX_SLOTS {
+            return Err(BoardError::TooManySlots { slots });
+        }
+        let shared = SharedBoard::new(slots).map_err(|source| BoardError::Os { call: "mmap", source })?;
+        let mut board = Self { shared, table: vec![Owner::default(); slots], published: Thresholds::SILENT };
+        board.store_thresholds(Thresholds::SILENT);
+        Ok(board)
+    }
+
+    /// Takes the lowest free slot for a child about to be forked, at `now_ms` milliseconds since 1970, and marks it
+    /// `F`. Parent only. Returns the slot and its generation, which no earlier owner of this slot had.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardFull`]: every slot is taken, and nothing was changed.
+    ///
+    /// POE: `add` in `POE::Component::Daemon::Scoreboard`.
+    pub fn allocate(&mut self, now_ms: u64) -> Result<(SlotIndex, u32), BoardFull> {
+        let free = self.table.iter().position(|owner| !owner.taken);
+        let slot = free.map(SlotIndex).ok_or(BoardFull { slots: self.table.len() })?;
+        let owner = &mut self.table[slot.0];
+        *owner = Owner { generation: owner.generation.wrapping_add(1), taken: true };
+        let generation = owner.generation;
+        self.wipe(slot, Status::Forking, now_ms);
+        Ok((slot, generation))
+    }
+
+    /// Enters the running child, `pid`, into the slot that its parent took for it and marks it `f`. Child only.
+    ///
+    /// POE: the write of `fork` in the new child, in `POE::Component::Daemon`.
+    pub fn claim(&self, slot: SlotIndex, pid: Pid, now_ms: u64) {
+        snapshot::write(self.slot(slot), |slot| {
+            slot.pid.store(pid.as_raw().cast_unsigned(), Relaxed);
+            slot.status.store(Status::Forked.to_bits(), Relaxed);
+            slot.since_ms.store(now_ms, Relaxed);
+        });
+    }
+
+    /// Changes the running child's status at `now_ms` milliseconds since 1970, and returns whether it must now ring
+    /// the parent's doorbell. Child only.
+    ///
+    /// Setting the status that the slot has already changes nothing: the time of its beginning stays, so a child can't
+    /// put off a time limit by repeating itself.
+    ///
+    /// The answer is [`Ring::Yes`] when the child stopped waiting and fewer than `low` are idle, when it began to wait
+    /// and more than `high` are, and when it leaves the starting statuses: the thresholds count a starting child as a
+    /// spare, so they are out of date as soon as it is none. In any case only if nobody has rung since
+    /// [`answer_bell`](Self::answer_bell).
+    ///
+    /// POE: `write` in `POE::Component::Daemon::Scoreboard`; the parent looks at the board once a second there.
+    pub fn set_status(&self, slot: SlotIndex, status: Status, now_ms: u64) -> Ring {
+        let (record, (word, bit)) = (self.slot(slot), self.idle_bit(slot));
+        let before = record.status.load(Relaxed);
+        let write_slot = || {
+            if before != status.to_bits() {
+                snapshot::write(record, |slot| {
+                    slot.status.store(status.to_bits(), Relaxed);
+                    slot.since_ms.store(now_ms, Relaxed);
+                });
+            }
+        };
+        // In both branches the bit is set for a shorter time than the slot says `w`. A child killed in between counts
+        // as not idle, which makes the others ring too often until it is reaped; the other order would hide a shortage.
+        //
+        // Everything about the count is SeqCst: the changes of the bits have one order that all processes agree on,
+        // and the loads below come after our own change in it. So of two children that stop waiting at once, the later
+        // one sees both gone. With less, each could see the other still there and neither would ring.
+        let crossed = if status == Status::Wait {
+            write_slot();
+            let was_idle = word.fetch_or(bit, SeqCst) & bit != 0;
+            !was_idle && self.idle() > self.shared.header().high.load(SeqCst)
+        } else {
+            let was_idle = word.fetch_and(!bit, SeqCst) & bit != 0;
+            write_slot();
+            was_idle && self.idle() < self.shared.header().low.load(SeqCst)
+        };
+        let arrived = Status::from_bits(before).is_some_and(Status::is_starting) && !status.is_starting();
+        if (crossed || arrived) && self.shared.header().rung.0.swap(1, SeqCst) == 0 { Ring::Yes } else { Ring::No }
+    }
+
+    /// Counts one request for the running child and returns how many it has begun. Child only.
+    ///
+    /// POE: `requestN` in `POE::Component::Daemon`, which the parent can't see.
+    pub fn count_request(&self, slot: SlotIndex) -> u64 {
+        let requests = self.slot(slot).requests.load(Relaxed).saturating_add(1);
+        snapshot::write(self.slot(slot), |slot| slot.requests.store(requests, Relaxed));
+        requests
+    }
+
+    /// Names whom the running child serves; what does not fit a [`PeerLabel`] is cut off. Child only.
+    pub fn set_peer_label(&self, slot: SlotIndex, label: &str) {
+        let words = PeerLabel::new(label).to_words();
+        snapshot::write(self.slot(slot), |slot| {
+            for (cell, word) in iter::zip(&slot.peer, words) {
+                cell.store(word, Relaxed);
+            }
+        });
+    }
+
+    /// Frees the slot of a child that was reaped or never came to be, and returns its last words. Parent only.
+    ///
+    /// `None` if the slot was free already; then nothing is changed. Otherwise the generation in the answer is the
+    /// parent's own. If the child was killed while it wrote, the rest may be of two minds: part before that write, part
+    /// after. Check [`generation`](Self::generation) first where a death might be reported twice, and read the board
+    /// afterwards: the dead child may have had news that it did not live to ring for.
+    ///
+    /// POE: `drop` in `POE::Component::Daemon::Scoreboard`, which would put a slot given back twice on the free list
+    /// twice.
+    pub fn reclaim(&mut self, slot: SlotIndex) -> Option<SlotSnapshot> {
+        let generation = self.generation(slot)?;
+        let last = SlotSnapshot::load(self.slot(slot), Status::Exit);
+        self.table[slot.0].taken = false;
+        self.wipe(slot, Status::Empty, 0);
+        // The dead child may have raised `rung` and not lived to ring. Nobody else would ever ring again.
+        self.shared.header().rung.0.store(0, SeqCst);
+        Some(SlotSnapshot { generation, ..last })
+    }
+
+    /// Lowers the bell, so that the next child with news rings again, and returns whether it was raised. Parent only.
+    ///
+    /// Call it **before** reading the board, each time, whatever the reason: the doorbell, or a child reaped or found
+    /// stopped (one stopped after raising the bell keeps everybody else quiet). A change that finds the bell
+    /// still raised does not ring; it is then earlier than this, and the reading that follows sees it. Lowered after
+    /// the reading instead, the bell would swallow a change between the two.
+    pub fn answer_bell(&self) -> bool {
+        // A swap and not a store: it reads the value of the last child that raised the bell or found it raised, and
+        // so all that this child wrote before is visible here, the relaxed stores to its slot included.
+        self.shared.header().rung.0.swap(0, SeqCst) != 0
+    }
+
+    /// Publishes the idle counts at which children ring. Parent only, after it has acted on what it read.
+    ///
+    /// [`Ring::Yes`] means: as if a child had rung, read the board once more. It is the answer when the thresholds
+    /// changed and the count is outside of the new ones, because a child that moved it there after the parent's
+    /// reading may have compared it with the old ones. Unchanged thresholds always give [`Ring::No`], so acting on
+    /// `Yes` comes to an end even where the count can't be helped.
+    pub fn publish(&mut self, thresholds: Thresholds) -> Ring {
+        if thresholds == self.published {
+            return Ring::No;
+        }
+        self.store_thresholds(thresholds);
+        // SeqCst, as in `set_status`: either the child sees the new threshold or we see its bit.
+        let idle = self.idle();
+        if idle < thresholds.low || idle > thresholds.high { Ring::Yes } else { Ring::No }
+    }
+
+    /// Returns how many children wait for a request. Any process.
+    pub fn idle(&self) -> u32 {
+        let words = self.table.len().div_ceil(64);
+        self.shared.header().idle.0[..words].iter().map(|word| word.load(SeqCst).count_ones()).sum()
+    }
+
+    /// Returns what `slot` says, consistent in itself and without a system call. Any process.
+    ///
+    /// # Errors
+    ///
+    /// [`Torn`] if its writer was busy at each of a bounded number of attempts, most likely because it was stopped or
+    /// killed half way, or if the slot holds no status at all.
+    ///
+    /// POE: `read` in `POE::Component::Daemon::Scoreboard`.
+    pub fn read(&self, slot: SlotIndex) -> Result<SlotSnapshot, Torn> {
+        let record = self.slot(slot);
+        for _ in 0..READ_ATTEMPTS {
+            if let Some(snapshot) = snapshot::read(record) {
+                return Ok(snapshot);
+            }
+            hint::spin_loop();
+        }
+        Err(Torn)
+    }
+
+    /// Returns the status in `slot`; `None` if it holds none, which takes a child that scribbles. Any process.
+    ///
+    /// One load, so never torn: this is what to count by.
+    pub fn status(&self, slot: SlotIndex) -> Option<Status> {
+        Status::from_bits(self.slot(slot).status.load(Acquire))
+    }
+
+    /// Returns the generation that owns `slot` by the parent's table; `None` if it is free. Parent only.
+    #[track_caller]
+    pub fn generation(&self, slot: SlotIndex) -> Option<u32> {
+        let owner = self.table[slot.0];
+        owner.taken.then_some(owner.generation)
+    }
+
+    /// Returns the board as one letter a slot, `?` for a slot that holds no status. Any process.
+    ///
+    /// POE: `read_all` in `POE::Component::Daemon::Scoreboard`.
+    pub fn letters(&self) -> String {
+        self.indices().map(|slot| self.status(slot).map_or('?', Status::letter)).collect()
+    }
+
+    /// Returns how many slots the board has, taken or not.
+    pub fn slots(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Returns how many slots are empty. Any process.
+    ///
+    /// Counts what [`letters`](Self::letters) shows, because a child's copy of the parent's table is out of date.
+    ///
+    /// POE: the last line of `status`, which in a child tells of the time when it was forked.
+    pub fn free(&self) -> usize {
+        self.indices().filter(|&slot| self.status(slot) == Some(Status::Empty)).count()
+    }
+
+    /// Returns the indices of all slots, lowest first.
+    pub fn indices(&self) -> impl DoubleEndedIterator<Item = SlotIndex> + ExactSizeIterator + use<> {
+        (0..self.table.len()).map(SlotIndex)
+    }
+
+    /// Makes the slot new, whatever state it was left in, and takes its child off the idle count.
+    fn wipe(&self, slot: SlotIndex, status: Status, now_ms: u64) {
+        let (word, bit) = self.idle_bit(slot);
+        word.fetch_and(!bit, SeqCst);
+        snapshot::write(self.slot(slot), |record| {
+            record.status.store(status.to_bits(), Relaxed);
+            record.pid.store(0, Relaxed);
+            record.generation.store(self.table[slot.0].generation, Relaxed);
+            record.requests.store(0, Relaxed);
+            record.started_ms.store(now_ms, Relaxed);
+            record.since_ms.store(now_ms, Relaxed);
+            record.peer.iter().for_each(|word| word.store(0, Relaxed));
+        });
+    }
+
+    /// Writes the thresholds where the children look, and remembers them.
+    fn store_thresholds(&mut self, thresholds: Thresholds) {
+        self.shared.header().low.store(thresholds.low, SeqCst);
+        self.shared.header().high.store(thresholds.high, SeqCst);
+        self.published = thresholds;
+    }
+
+    /// Finds the record of `slot`.
+    #[track_caller]
+    fn slot(&self, slot: SlotIndex) -> &shared_memory::Slot {
+        &self.shared.slots()[slot.0]
+    }
+
+    /// Finds the idle bit of `slot`: the word it is in, and its mask.
+    fn idle_bit(&self, slot: SlotIndex) -> (&AtomicU64, u64) {
+        (&self.shared.header().idle.0[slot.0 / 64], 1 << (slot.0 % 64))
+    }
+}
+
+/// A slot's place on the board it came from. Handed to another board it means another slot, or panics if that board
+/// is smaller.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SlotIndex(usize);
+
+impl SlotIndex {
+    /// Returns the place, counted from 0.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl fmt::Display for SlotIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether the doorbell must be rung.
+#[must_use = "a bell that is not rung stays raised, and no other child will ring"]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ring {
+    /// Ring it.
+    Yes,
+    /// There is no news, or the parent is already on its way.
+    No,
+}
+
+/// The parent's private knowledge of one slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owner {
+    /// How many owners the slot has had, the present one included.
+    generation: u32,
+    /// Whether it has one at present.
+    taken: bool,
+}
+
+/// How often a reader tries before it calls a slot torn: some ten microseconds, more than a hundred times what a writer
+/// needs that is not stopped.
+const READ_ATTEMPTS: u32 = 1_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! What can go wrong with a board.
+
+use std::error::Error;
+use std::{fmt, io};
+
+use super::Scoreboard;
+
+/// Every slot of the board is taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BoardFull {
+    /// How many slots the board has.
+    pub slots: usize,
+}
+
+impl fmt::Display for BoardFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no free slot: all {} slots of the scoreboard are taken", self.slots)
+    }
+}
+
+impl Error for BoardFull {}
+
+/// Why a board could not be made.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum BoardError {
+    /// More slots were asked for than a board can have.
+    TooManySlots {
+        /// How many were asked for.
+        slots: usize,
+    },
+    /// The operating system refused `call`; `source` keeps the errno.
+    Os {
+        /// The system call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for BoardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManySlots { slots } => {
+                write!(f, "a scoreboard has at most {} slots, not {slots}", Scoreboard::MAX_SLOTS)
+            }
+            Self::Os { call, source } => write!(f, "can't share a scoreboard: {call}: {source}"),
+        }
+    }
+}
+
+impl Error for BoardError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::TooManySlots { .. } => None,
+            Self::Os { source, .. } => Some(source),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The words and letters of the scoreboard.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+
+/// What one child is doing, as its slot says.
+///
+/// POE: the letters of `POE::Component::Daemon`'s scoreboard, unchanged. There `.` also marks a slot that was given
+/// back; here such a slot is empty.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Status {
+    /// `' '`: the slot has no owner.
+    #[default]
+    Empty,
+    /// `F`: the parent has taken the slot for a child that it is about to fork.
+    Forking,
+    /// `f`: the child exists and has found its slot.
+    Forked,
+    /// `.`: the child is set up and waits for its first request.
+    FirstWait,
+    /// `w`: the child waits for a request. The only status that counts as idle.
+    Wait,
+    /// `r`: the child handles a request.
+    Req,
+    /// `l`: the child handles a request that it expects to take long.
+    Long,
+    /// `e`: the child is on its way out.
+    Exit,
+}
+
+impl Status {
+    /// Every status, in the order a child goes through them.
+    pub const ALL: [Status; 8] = [
+        Status::Empty,
+        Status::Forking,
+        Status::Forked,
+        Status::FirstWait,
+        Status::Wait,
+        Status::Req,
+        Status::Long,
+        Status::Exit,
+    ];
+
+    /// Returns the status's letter on the scoreboard.
+    pub const fn letter(self) -> char {
+        match self {
+            Status::Empty => ' ',
+            Status::Forking => 'F',
+            Status::Forked => 'f',
+            Status::FirstWait => '.',
+            Status::Wait => 'w',
+            Status::Req => 'r',
+            Status::Long => 'l',
+            Status::Exit => 'e',
+        }
+    }
+
+    /// Returns whether the child is still on its way to its first request: `F`, `f` or `.`.
+    pub const fn is_starting(self) -> bool {
+        matches!(self, Status::Forking | Status::Forked | Status::FirstWait)
+    }
+
+    /// Returns whether the child has a request in hand: `r` or `l`.
+    pub const fn is_busy(self) -> bool {
+        matches!(self, Status::Req | Status::Long)
+    }
+
+    /// Returns POE's word for the status. `F` and `f` differ in case only, as in POE.
+    const fn word(self) -> &'static str {
+        match self {
+            Status::Empty => "empty",
+            Status::Forking => "FORK",
+            Status::Forked => "fork",
+            Status::FirstWait => "first",
+            Status::Wait => "wait",
+            Status::Req => "req",
+            Status::Long => "long",
+            Status::Exit => "exit",
+        }
+    }
+
+    /// Returns the form kept in shared memory: 0 for empty, so that fresh memory is an empty board, else the letter.
+    pub(super) const fn to_bits(self) -> u32 {
+        match self {
+            Status::Empty => 0,
+            other => other.letter() as u32,
+        }
+    }
+
+    /// Reads the form kept in shared memory; `None` for what no `to_bits` wrote, because that memory is not trusted.
+    pub(super) fn from_bits(bits: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.to_bits() == bits)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Write::write_char(f, self.letter())
+    }
+}
+
+impl FromStr for Status {
+    type Err = UnknownStatus;
+
+    /// Reads a letter or one of POE's words (`req`, `long`, `wait`, `exit`, `FORK`, `fork`).
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownStatus`] for anything else, `done` included: that is a [`Report`], never a status.
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        let mut letters = text.chars();
+        let letter = letters.next().filter(|_| letters.next().is_none());
+        Self::ALL
+            .into_iter()
+            .find(|status| letter == Some(status.letter()) || text == status.word())
+            .ok_or_else(|| UnknownStatus { word: text.to_owned(), expected: "a letter of \" Ff.wrle\" or its word" })
+    }
+}
+
+impl TryFrom<&str> for Status {
+    type Error = UnknownStatus;
+
+    fn try_from(text: &str) -> Result<Self, UnknownStatus> {
+        text.parse()
+    }
+}
+
+/// What an application may tell the Daemon about itself.
+///
+/// POE: the first argument of `update_status`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Report {
+    /// A request has arrived.
+    Req,
+    /// A request has arrived, or the one in hand turns out, to take long.
+    Long,
+    /// Ready for a request.
+    Wait,
+    /// The request in hand is finished. Written to the slot as [`Status::Wait`].
+    Done,
+}
+
+impl Report {
+    /// Returns the status that the report leads to.
+    pub const fn status(self) -> Status {
+        match self {
+            Report::Req => Status::Req,
+            Report::Long => Status::Long,
+            Report::Wait | Report::Done => Status::Wait,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Report::Req => "req",
+            Report::Long => "long",
+            Report::Wait => "wait",
+            Report::Done => "done",
+        })
+    }
+}
+
+impl FromStr for Report {
+    type Err = UnknownStatus;
+
+    /// Reads one of POE's four words; letters are not accepted, as in POE.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownStatus`] for anything else, naming the word.
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        match text {
+            "req" => Ok(Report::Req),
+            "long" => Ok(Report::Long),
+            "wait" => Ok(Report::Wait),
+            "done" => Ok(Report::Done),
+            _ => Err(UnknownStatus { word: text.to_owned(), expected: "req, long, wait or done" }),
+        }
+    }
+}
+
+impl TryFrom<&str> for Report {
+    type Error = UnknownStatus;
+
+    fn try_from(text: &str) -> Result<Self, UnknownStatus> {
+        text.parse()
+    }
+}
+
+/// A word that names no status, or none that may be used here.
+///
+/// POE: ignored by `update_status`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UnknownStatus {
+    /// The word as it was given.
+    word: String,
+    /// What would have been understood.
+    expected: &'static str,
+}
+
+impl UnknownStatus {
+    /// Returns the word as it was given.
+    pub fn word(&self) -> &str {
+        &self.word
+    }
+}
+
+impl fmt::Display for UnknownStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown status {:?}, expected {}", self.word, self.expected)
+    }
+}
+
+impl Error for UnknownStatus {}

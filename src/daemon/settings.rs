@@ -1,0 +1,241 @@
+//! The settings of a Daemon: what the caller left out is filled in, what contradicts itself is refused.
+//!
+//! All of it happens before anything is opened or forked, so that a mistake here has no effects to undo.
+
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::daemon::policy::Limits;
+use crate::daemon::scoreboard::Scoreboard;
+
+/// The settings as the caller gave them. `None` means not given; so does 0 for `max_children` and `start_children`.
+#[derive(Clone, Debug, Default)]
+pub struct RawSettings {
+    /// The alias of the Daemon session.
+    pub(crate) alias: Option<String>,
+    /// Whether to log each fork and exit.
+    pub(crate) verbose: bool,
+    /// The most children at a time.
+    pub(crate) max_children: Option<u32>,
+    /// How many children to begin with. Makes the daemon pre-forking.
+    pub(crate) start_children: Option<u32>,
+    /// More spares than this are retired.
+    pub(crate) max_spare: Option<u32>,
+    /// Fewer spares than this are filled up. 0 is raised to 1.
+    pub(crate) min_spare: Option<u32>,
+    /// How many requests a pre-forked child handles before it is replaced; 0 for any number.
+    pub(crate) requests: Option<u64>,
+    /// How long children may take to end at shutdown before they are killed.
+    pub(crate) shutdown_timeout: Option<Duration>,
+}
+
+/// The settings of a Daemon, complete and free of contradictions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// The alias of the Daemon session.
+    pub(crate) alias: String,
+    /// Whether to log each fork and exit.
+    pub(crate) verbose: bool,
+    /// What kind of server it is.
+    pub(crate) mode: Mode,
+    /// The most children at a time; 0 when non-forking.
+    pub(crate) max_children: u32,
+    /// How many children to begin with, at most `max_children`; 0 unless pre-forking.
+    pub(crate) start_children: u32,
+    /// More spares than this are retired; at least `min_spare`; 0 unless pre-forking.
+    pub(crate) max_spare: u32,
+    /// Fewer spares than this are filled up; at least 1; 0 unless pre-forking.
+    pub(crate) min_spare: u32,
+    /// How many requests a pre-forked child handles before it is replaced; `None` for any number.
+    pub(crate) requests: Option<NonZeroU64>,
+    /// How long children may take to end at shutdown before they are killed; not zero.
+    pub(crate) shutdown_timeout: Duration,
+}
+
+impl Settings {
+    /// Returns how many slots the scoreboard needs: some more than `max_children`, so that children on their way out
+    /// never stand in the way of their successors. 0 when non-forking.
+    pub fn slots(&self) -> usize {
+        match self.mode {
+            Mode::NonForking => 0,
+            Mode::PreForking | Mode::PostForking => {
+                usize::try_from(self.max_children).unwrap_or(usize::MAX).saturating_add(SPARE_SLOTS)
+            }
+        }
+    }
+
+    /// Returns what the pool's policy goes by. Pre-forking only.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            min_spare: self.min_spare,
+            max_spare: self.max_spare,
+            max_children: self.max_children,
+            start_children: self.start_children,
+        }
+    }
+}
+
+/// What kind of server a Daemon looks after.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Mode {
+    /// A pool of children waits for requests.
+    PreForking,
+    /// A child is forked for each request.
+    PostForking,
+    /// There are no children.
+    NonForking,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::PreForking => "pre-forking",
+            Mode::PostForking => "post-forking",
+            Mode::NonForking => "non-forking",
+        })
+    }
+}
+
+/// Fills in what was left out and checks the whole.
+///
+/// `start_children` makes the daemon pre-forking, else `max_children` makes it post-forking. Pre-forking with
+/// `max_children`: `min_spare` is a fifth of it and `max_spare` four fifths; given `max_spare` alone, `min_spare` is
+/// half of that. Without: `min_spare` is `start_children`, `max_spare` twice `min_spare`, `max_children` the sum of
+/// `start_children` and `max_spare`. The spare settings and `requests` mean nothing to the other two modes.
+///
+/// # Errors
+///
+/// [`SettingsError`], naming what contradicts what, whether it was given or filled in.
+///
+/// POE: `default_min_max` in `POE::Component::Daemon`, which checks `max_spare` against `min_spare` and nothing else.
+pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
+    let start_children = raw.start_children.unwrap_or(0);
+    let given_max = raw.max_children.filter(|&max| max > 0);
+    let mode = match (start_children, given_max) {
+        (1.., _) => Mode::PreForking,
+        (0, Some(_)) => Mode::PostForking,
+        (0, None) => Mode::NonForking,
+    };
+    let (min_spare, max_spare, max_children) = match mode {
+        Mode::PreForking => resolve_pool(&raw, start_children, given_max),
+        Mode::PostForking | Mode::NonForking => (0, 0, given_max.unwrap_or(0)),
+    };
+    let settings = Settings {
+        alias: raw.alias.unwrap_or_else(|| DEFAULT_ALIAS.to_owned()),
+        verbose: raw.verbose,
+        mode,
+        max_children,
+        start_children,
+        max_spare,
+        min_spare,
+        requests: NonZeroU64::new(raw.requests.unwrap_or(DEFAULT_REQUESTS)),
+        shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+    };
+    check(&settings)?;
+    Ok(settings)
+}
+
+/// Works out `min_spare`, `max_spare` and `max_children` of a pre-forking daemon.
+fn resolve_pool(raw: &RawSettings, start_children: u32, given_max: Option<u32>) -> (u32, u32, u32) {
+    let (default_min, default_max) = match (given_max, raw.max_spare) {
+        (Some(_), Some(max_spare)) => (max_spare / 2, max_spare),
+        // At least 1, as for `min_spare`: the integer part of 80 % of 1 is nothing.
+        (Some(max), None) => (max / 5, percent(max, 80).max(1)),
+        (None, _) => (start_children, raw.min_spare.unwrap_or(start_children).max(1).saturating_mul(2)),
+    };
+    let min_spare = raw.min_spare.unwrap_or(default_min).max(1);
+    let max_spare = raw.max_spare.unwrap_or(default_max);
+    (min_spare, max_spare, given_max.unwrap_or_else(|| start_children.saturating_add(max_spare)))
+}
+
+/// Refuses what contradicts itself.
+fn check(settings: &Settings) -> Result<(), SettingsError> {
+    let &Settings { min_spare, max_spare, start_children, max_children, .. } = settings;
+    if max_spare < min_spare {
+        return Err(SettingsError::SpareLimits { max_spare, min_spare });
+    }
+    if start_children > max_children {
+        return Err(SettingsError::StartAboveMax { start_children, max_children });
+    }
+    if settings.slots() > Scoreboard::MAX_SLOTS {
+        return Err(SettingsError::TooManyChildren { max_children, limit: Scoreboard::MAX_SLOTS - SPARE_SLOTS });
+    }
+    if settings.shutdown_timeout.is_zero() {
+        return Err(SettingsError::ZeroDuration { setting: "shutdown_timeout" });
+    }
+    Ok(())
+}
+
+/// Returns the integer part of `percent` % of `of`, for a `percent` up to 100.
+fn percent(of: u32, percent: u32) -> u32 {
+    // No overflow, and exact: the hundreds and the rest apart.
+    of / 100 * percent + of % 100 * percent / 100
+}
+
+/// Why settings can't be used together.
+#[non_exhaustive]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SettingsError {
+    /// Spares would be retired that were just forked.
+    SpareLimits {
+        /// As given, or as filled in.
+        max_spare: u32,
+        /// As given, or as filled in.
+        min_spare: u32,
+    },
+    /// More children to begin with than there may ever be.
+    StartAboveMax {
+        /// As given.
+        start_children: u32,
+        /// As given.
+        max_children: u32,
+    },
+    /// No scoreboard is large enough.
+    TooManyChildren {
+        /// As given, or as filled in.
+        max_children: u32,
+        /// The most there can be.
+        limit: usize,
+    },
+    /// `setting` is a span of time that must not be zero.
+    ZeroDuration {
+        /// The name of the setting.
+        setting: &'static str,
+    },
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SpareLimits { max_spare, min_spare } => {
+                write!(f, "max_spare ({max_spare}) is less than min_spare ({min_spare})")
+            }
+            Self::StartAboveMax { start_children, max_children } => {
+                write!(f, "start_children ({start_children}) is more than max_children ({max_children})")
+            }
+            Self::TooManyChildren { max_children, limit } => {
+                write!(f, "max_children ({max_children}) is more than a scoreboard can hold ({limit})")
+            }
+            Self::ZeroDuration { setting } => write!(f, "{setting} is zero"),
+        }
+    }
+}
+
+impl Error for SettingsError {}
+
+/// The session alias unless set.
+const DEFAULT_ALIAS: &str = "Daemon";
+
+/// Requests a child handles unless set: POE's default, which trades speed for a fresh process every time.
+const DEFAULT_REQUESTS: u64 = 1;
+
+/// How long children may take to end unless set.
+const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Slots beyond `max_children`, as in POE.
+const SPARE_SLOTS: usize = 5;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The defaults and the refusals, by the letter of D-SP-03 to D-SP-05.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Makes raw settings of what decides about the pool: start, max, min spare, max spare; 0 is not given.
+fn raw(start_children: u32, max_children: u32, min_spare: u32, max_spare: u32) -> RawSettings {
+    let given = |n: u32| (n > 0).then_some(n);
+    RawSettings {
+        start_children: given(start_children),
+        max_children: given(max_children),
+        min_spare: given(min_spare),
+        max_spare: given(max_spare),
+        ..RawSettings::default()
+    }
+}
+
+/// Resolves and returns min_spare, max_spare, max_children.
+fn pool(raw: RawSettings) -> (u32, u32, u32) {
+    let settings = resolve(raw).unwrap();
+    assert_eq!(settings.mode, Mode::PreForking);
+    (settings.min_spare, settings.max_spare, settings.max_children)
+}
+
+#[test] // D-SP-03: start_children > 0 is pre-forking, else max_children > 0 is post-forking, else non-forking
+fn the_mode_follows_from_the_numbers() {
+    let mode = |start_children, max_children| {
+        resolve(RawSettings { start_children, max_children, ..RawSettings::default() }).unwrap().mode
+    };
+    assert_eq!(mode(Some(3), Some(10)), Mode::PreForking);
+    assert_eq!(mode(Some(3), None), Mode::PreForking);
+    assert_eq!(mode(Some(3), Some(0)), Mode::PreForking);
+    assert_eq!(mode(None, Some(10)), Mode::PostForking);
+    assert_eq!(mode(Some(0), Some(10)), Mode::PostForking);
+    assert_eq!(mode(Some(0), Some(0)), Mode::NonForking);
+    assert_eq!(mode(None, None), Mode::NonForking);
+}
+
+#[test] // D-SP-04: 10 start only: 10/20/30. 3 start, 10 max: 2/8/10
+fn the_examples_of_the_spec_hold() {
+    assert_eq!(pool(raw(10, 0, 0, 0)), (10, 20, 30));
+    assert_eq!(pool(raw(3, 10, 0, 0)), (2, 8, 10));
+}
+
+#[test] // D-SP-04: with max_children
+fn spare_limits_are_shares_of_max_children() {
+    assert_eq!(pool(raw(1, 10, 0, 7)), (3, 7, 10)); // max_spare alone: half of it
+    assert_eq!(pool(raw(1, 10, 0, 1)), (1, 1, 10)); // at least 1
+    assert_eq!(pool(raw(1, 10, 5, 0)), (5, 8, 10));
+    assert_eq!(pool(raw(1, 10, 4, 6)), (4, 6, 10));
+    assert_eq!(pool(raw(1, 4, 0, 0)), (1, 3, 4));
+    assert_eq!(pool(raw(1, 1, 0, 0)), (1, 1, 1));
+    assert_eq!(pool(raw(1, 199, 0, 0)), (39, 159, 199));
+}
+
+#[test] // D-SP-04: without max_children
+fn max_children_is_made_of_start_and_spare() {
+    assert_eq!(pool(raw(10, 0, 3, 0)), (3, 6, 16));
+    assert_eq!(pool(raw(10, 0, 0, 15)), (10, 15, 25));
+    assert_eq!(pool(raw(2, 0, 4, 5)), (4, 5, 7));
+}
+
+#[test] // D-SP-04: min_spare at least 1
+fn a_min_spare_of_zero_is_raised() {
+    let raw = RawSettings { min_spare: Some(0), ..raw(3, 10, 0, 0) };
+    assert_eq!(pool(raw), (1, 8, 10));
+}
+
+#[test] // D-SP-04: configuration errors name what is in conflict
+fn contradictions_are_refused_with_both_values() {
+    let refusal = |raw| resolve(raw).unwrap_err();
+    assert_eq!(refusal(raw(3, 10, 6, 5)), SettingsError::SpareLimits { max_spare: 5, min_spare: 6 });
+    assert_eq!(refusal(raw(3, 10, 9, 0)), SettingsError::SpareLimits { max_spare: 8, min_spare: 9 });
+    assert_eq!(refusal(raw(10, 0, 0, 6)).to_string(), "max_spare (6) is less than min_spare (10)");
+    assert_eq!(refusal(raw(11, 10, 0, 0)).to_string(), "start_children (11) is more than max_children (10)");
+    let zero = RawSettings { max_spare: Some(0), ..raw(3, 10, 0, 0) };
+    assert_eq!(refusal(zero), SettingsError::SpareLimits { max_spare: 0, min_spare: 1 });
+    let hasty = RawSettings { shutdown_timeout: Some(Duration::ZERO), ..RawSettings::default() };
+    assert_eq!(refusal(hasty).to_string(), "shutdown_timeout is zero");
+}
+
+#[test] // D-SB-02: max_children + 5 slots, which must fit a scoreboard
+fn a_pool_fits_its_scoreboard() {
+    assert_eq!(resolve(raw(3, 10, 0, 0)).unwrap().slots(), 15);
+    assert_eq!(resolve(raw(0, 10, 0, 0)).unwrap().slots(), 15);
+    assert_eq!(resolve(raw(0, 0, 0, 0)).unwrap().slots(), 0);
+    assert!(resolve(raw(0, 16_379, 0, 0)).is_ok());
+    let refusal = SettingsError::TooManyChildren { max_children: 16_380, limit: 16_379 };
+    assert_eq!(resolve(raw(0, 16_380, 0, 0)), Err(refusal));
+    assert!(resolve(raw(u32::MAX, 0, 0, 0)).is_err());
+}
+
+#[test] // D-SP-02, D-SP-05: the other defaults; 0 requests is no limit
+fn what_is_left_out_has_pocos_defaults() {
+    let settings = resolve(RawSettings::default()).unwrap();
+    assert_eq!((settings.alias.as_str(), settings.verbose), ("Daemon", false));
+    assert_eq!(settings.shutdown_timeout, Duration::from_secs(10));
+    assert_eq!(settings.requests, NonZeroU64::new(1));
+    let requests = |n| resolve(RawSettings { requests: Some(n), ..RawSettings::default() }).unwrap().requests;
+    assert_eq!((requests(0), requests(25)), (None, NonZeroU64::new(25)));
+    let named = RawSettings { alias: Some("Pool".into()), verbose: true, ..RawSettings::default() };
+    assert_eq!(resolve(named).unwrap().alias, "Pool");
+}
+
+proptest! {
+    #[test] // D-SP-04: whatever is accepted is free of contradictions, and keeps what was given
+    fn resolved_settings_do_not_contradict_themselves(
+        start in prop::option::of(any::<u32>()), max in prop::option::of(0..40_000_u32),
+        min_spare in prop::option::of(0..100_u32), max_spare in prop::option::of(0..100_u32),
+        small_start in 0..60_u32,
+    ) {
+        let start_children = start.filter(|start| start % 8 == 0).or(Some(small_start));
+        let raw = RawSettings { start_children, max_children: max, min_spare, max_spare, ..RawSettings::default() };
+        let Ok(settings) = resolve(raw) else { return Ok(()) };
+        prop_assert!(settings.slots() <= Scoreboard::MAX_SLOTS);
+        if let Some(max) = max.filter(|&max| max > 0) {
+            prop_assert_eq!(settings.max_children, max);
+        }
+        if settings.mode == Mode::PreForking {
+            let limits = settings.limits();
+            prop_assert!(1 <= limits.min_spare && limits.min_spare <= limits.max_spare);
+            prop_assert!(limits.start_children <= limits.max_children);
+            prop_assert_eq!(min_spare.unwrap_or(limits.min_spare).max(1), limits.min_spare);
+            prop_assert_eq!(max_spare.unwrap_or(limits.max_spare), limits.max_spare);
+        }
+    }
+}

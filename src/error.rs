@@ -1,0 +1,264 @@
+//! What can go wrong: `Error` for calls that were not carried out, `Exception` for what escapes from a state.
+
+use std::fmt;
+use std::io;
+use std::panic::Location;
+use std::sync::Arc;
+
+use crate::args::ArgError;
+use crate::kernel::{AlarmId, SessionId};
+use crate::name::Name;
+
+/// What a state returns when it may fail: any error converts into [`Exception`] by `?`.
+pub type Result<T = (), E = Exception> = std::result::Result<T, E>;
+
+/// A call to the kernel that was not carried out; nothing was changed.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum Error {
+    /// No session has this id or alias: it has stopped, or never was. POE: `ESRCH`.
+    NoSuchSession(String),
+    /// The alias already names `owner`. POE: `EEXIST`.
+    AliasTaken {
+        /// The alias asked for.
+        alias: Name,
+        /// The session that has it.
+        owner: SessionId,
+    },
+    /// The alias names nobody. POE: `ESRCH`.
+    NoSuchAlias(String),
+    /// The alias names another session, which alone may remove it. POE: `EPERM`.
+    NotYourAlias {
+        /// The alias.
+        alias: Name,
+        /// The session that has it.
+        owner: SessionId,
+    },
+    /// No pending alarm has this id: it fired, or was removed. POE: `ESRCH`.
+    NoSuchAlarm(AlarmId),
+    /// Another session set the alarm. POE: `EPERM`.
+    NotYourAlarm(AlarmId),
+    /// The session holds no extra reference with this tag. POE: the count would turn negative.
+    NoSuchTag {
+        /// The session.
+        session: SessionId,
+        /// The tag.
+        tag: Name,
+    },
+    /// The session is no child of the one that wants to detach it. POE: `EPERM`.
+    NotYourChild(SessionId),
+    /// The session is a child of the kernel already. POE: `EPERM`.
+    AlreadyDetached(SessionId),
+    /// A session was built without a `_start` state; it was not created.
+    NoStartState,
+    /// `_signal` is the kernel's own; no state may have that name.
+    ReservedState(Name),
+    /// The call acts on the running session, and no session is running.
+    NoActiveSession,
+    /// No more sessions can be numbered.
+    TooManySessions,
+    /// An argument of the running event could not be read.
+    Argument {
+        /// The session whose state asked.
+        session: SessionId,
+        /// The state.
+        state: Name,
+        /// What was asked for and what was found.
+        source: ArgError,
+    },
+    /// A value returned by a call is not of the type asked for.
+    Value {
+        /// The type asked for.
+        wanted: &'static str,
+        /// What there is instead.
+        found: &'static str,
+    },
+    /// A process with more than one thread can't be forked: locks that the others hold would stay locked in the child.
+    Threads(usize),
+    /// The session called itself and the called state failed.
+    Exception(Exception),
+    /// A state failed and no session handled the `DIE` signal: everything was stopped.
+    Died(Box<Died>),
+    /// The operating system refused `call`.
+    Os {
+        /// The system call, or what was being attempted.
+        call: &'static str,
+        /// What it was about: an address, a descriptor, a path, a pid; may be empty.
+        subject: String,
+        /// The reason, with its errno.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn os(call: &'static str, subject: impl fmt::Display, source: impl Into<io::Error>) -> Error {
+        Error::Os { call, subject: subject.to_string(), source: source.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoSuchSession(dest) => write!(f, "no such session: {dest}"),
+            Error::AliasTaken { alias, owner } => write!(f, "alias {alias} already names {owner}"),
+            Error::NoSuchAlias(alias) => write!(f, "no such alias: {alias}"),
+            Error::NotYourAlias { alias, owner } => write!(f, "alias {alias} belongs to {owner}"),
+            Error::NoSuchAlarm(id) => write!(f, "no such alarm: {id}"),
+            Error::NotYourAlarm(id) => write!(f, "{id} belongs to another session"),
+            Error::NoSuchTag { session, tag } => write!(f, "{session} holds no extra reference {tag}"),
+            Error::NotYourChild(id) => write!(f, "{id} is no child of the running session"),
+            Error::AlreadyDetached(id) => write!(f, "{id} is a child of the kernel already"),
+            Error::NoStartState => f.write_str("a session needs a _start state"),
+            Error::ReservedState(name) => write!(f, "{name} can't be the name of a state"),
+            Error::NoActiveSession => f.write_str("no session is running"),
+            Error::TooManySessions => f.write_str("too many sessions"),
+            Error::Argument { session, state, source } => write!(f, "{session}, state {state}: {source}"),
+            Error::Value { wanted, found } => write!(f, "the call should return {wanted}, but returned {found}"),
+            Error::Threads(count) => write!(f, "can't fork: the process has {count} threads"),
+            Error::Exception(exception) => exception.fmt(f),
+            Error::Died(died) => died.fmt(f),
+            Error::Os { call, subject, source } if subject.is_empty() => write!(f, "{call}: {source}"),
+            Error::Os { call, subject, source } => write!(f, "{call} {subject}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Argument { source, .. } => Some(source),
+            Error::Exception(exception) => Some(exception.error()),
+            Error::Died(died) => Some(died.exception.error()),
+            Error::Os { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// What escaped from a state: an error it returned, or its panic.
+///
+/// Made from any error by `?`; keeps that error, so that a handler of the `DIE` signal, or the caller of
+/// [`Kernel::run`](crate::Kernel::run), gets back what was thrown.
+///
+/// ```
+/// use lenore::Exception;
+///
+/// let exception = Exception::from(std::io::Error::other("disk on fire"));
+/// assert_eq!(exception.to_string(), "disk on fire");
+/// assert!(exception.downcast_ref::<std::io::Error>().is_some());
+/// ```
+///
+/// POE: what a handler `die`s with.
+#[derive(Clone)]
+pub struct Exception(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Exception {
+    /// Makes an exception of a text.
+    pub fn new(text: impl Into<String>) -> Exception {
+        Exception(Arc::new(Text(text.into())))
+    }
+
+    /// Makes an exception of what `catch_unwind` caught.
+    pub(crate) fn from_panic(payload: Box<dyn std::any::Any + Send>) -> Exception {
+        let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+            (Some(text), _) => (*text).to_owned(),
+            (_, Some(text)) => text.clone(),
+            _ => "something that is no text".to_owned(),
+        };
+        Exception(Arc::new(Panicked(text)))
+    }
+
+    /// Returns the error inside.
+    pub fn error(&self) -> &(dyn std::error::Error + 'static) {
+        &*self.0
+    }
+
+    /// Returns the error inside if it is an `E`.
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.error().downcast_ref()
+    }
+
+    /// Tells whether the state panicked.
+    pub fn is_panic(&self) -> bool {
+        self.downcast_ref::<Panicked>().is_some()
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Exception {
+    fn from(error: E) -> Exception {
+        let boxed: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
+        match boxed.downcast::<Error>() {
+            // A self-call that failed: what was thrown is thrown on, without a wrapping at each level.
+            Ok(error) => match *error {
+                Error::Exception(exception) => exception,
+                other => Exception(Arc::new(other)),
+            },
+            Err(other) => Exception(Arc::from(other)),
+        }
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The record that comes with a `DIE` signal as ARG1, and with [`Error::Died`] from [`Kernel::run`](crate::Kernel::run).
+///
+/// POE: the hash of `DIE`'s ARG1, with the same names.
+#[derive(Debug, Clone)]
+pub struct Died {
+    /// What was thrown (POE: `error_str`).
+    pub exception: Exception,
+    /// The session whose state failed.
+    pub dest_session: SessionId,
+    /// The event that the state was handling.
+    pub event: Name,
+    /// Who had sent the event.
+    pub source_session: SessionId,
+    /// The state from which it had been sent, if any.
+    pub from_state: Option<Name>,
+    /// The statement that had sent it (POE: `file` and `line`).
+    pub location: &'static Location<'static>,
+}
+
+impl fmt::Display for Died {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, state {}: {}", self.dest_session, self.event, self.exception)
+    }
+}
+
+impl std::error::Error for Died {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.exception.error())
+    }
+}
+
+#[derive(Debug)]
+struct Text(String);
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Text {}
+
+#[derive(Debug)]
+struct Panicked(String);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "panicked: {}", self.0)
+    }
+}
+
+impl std::error::Error for Panicked {}

@@ -1,0 +1,259 @@
+//! Lines of text or of bytes.
+
+use super::{Filter, FilterError};
+
+mod buffer;
+
+use buffer::{LineBuffer, Terminator};
+
+/// Cuts lines of UTF-8 text; `put` ends each line with CR LF.
+///
+/// A line ends with CR LF, LF CR, CR or LF, whichever is longest; [`literal`](Self::literal) and
+/// [`input_literal`](Self::input_literal) choose one terminator, [`autodetect`](Self::autodetect) lets the peer choose.
+/// Records exclude the terminator and may be empty. They are the same however the input was cut: a line is delivered as
+/// soon as the first octet of its terminator arrives (a peer that ends its lines with CR alone waits for nothing), and if
+/// the very next octet to arrive completes a pair, it is dropped. If the filter is replaced exactly in between, only the
+/// new one sees that octet.
+///
+/// A line that is not UTF-8 is reported as [`FilterError::NotUtf8`], and the next line is not affected. [`ByteLine`] takes
+/// lines of any bytes.
+///
+/// Terminators that are regular expressions are not supported: write a custom [`Filter`].
+///
+/// ```
+/// use lenore::filter::{Filter, FilterError, Line};
+///
+/// let mut fields = Line::literal(";")?.max_length(5)?;
+/// assert_eq!(fields.get(b"a;;b")?, ["a", ""]);
+/// fields.get_one_start(b"cdefg;h;")?;
+/// assert_eq!(fields.get_one(), Err(FilterError::RecordTooLong { limit: 5, length: 6 }));
+/// assert_eq!(fields.get_one()?.as_deref(), Some("h"));
+///
+/// let mut out = Vec::new();
+/// fields.put("x", &mut out)?;
+/// assert_eq!(out, b"x;");
+/// # Ok::<(), FilterError>(())
+/// ```
+///
+/// POE: `POE::Filter::Line`, which makes an empty record when a read ends between CR and LF, and knows no encodings.
+#[derive(Debug, Default)]
+pub struct Line {
+    bytes: ByteLine,
+}
+
+/// Cuts lines of any bytes: [`Line`] without the requirement that they be text.
+///
+/// Settings are made on a [`Line`], which [`bytes`](Line::bytes) then turns into this.
+///
+/// ```
+/// use lenore::filter::{Filter, Line};
+///
+/// let mut names = Line::literal(b"\0")?.bytes(); // as find -print0 writes them
+/// assert_eq!(names.get(b"caf\xe9\0a\nb\0")?, [&b"caf\xe9"[..], b"a\nb"]);
+/// # Ok::<(), lenore::filter::FilterError>(())
+/// ```
+///
+/// POE: `POE::Filter::Line`.
+#[derive(Debug)]
+pub struct ByteLine {
+    input: LineBuffer,
+    /// Appended to each record sent; may be empty.
+    output: Box<[u8]>,
+}
+
+impl Line {
+    /// Makes a filter with the default terminators: any newline in, CR LF out.
+    ///
+    /// POE: `new` without parameters.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes a filter for lines that end with `terminator` in both directions.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] if `terminator` is empty.
+    ///
+    /// POE: the `Literal` parameter, which excludes the other two; here a later setting replaces its direction.
+    pub fn literal(terminator: impl AsRef<[u8]>) -> Result<Self, FilterError> {
+        let terminator = terminator.as_ref();
+        if terminator.is_empty() {
+            return Err(invalid("literal", "must not be empty"));
+        }
+        Ok(Self::new().input_literal(terminator).output_literal(terminator))
+    }
+
+    /// Makes a filter that takes the first newline it sees (CR LF, LF CR, CR or LF) for the only terminator from then on.
+    ///
+    /// A single CR or LF is decided by the octet after it, in whatever chunk that comes. Output ends with CR LF.
+    ///
+    /// POE: the `InputLiteral` parameter, undefined or empty.
+    pub fn autodetect() -> Self {
+        Self::new().input_literal("")
+    }
+
+    /// Ends input lines at `terminator`, octet for octet; an empty one means [`autodetect`](Self::autodetect).
+    ///
+    /// POE: the `InputLiteral` parameter.
+    pub fn input_literal(mut self, terminator: impl AsRef<[u8]>) -> Self {
+        self.bytes.input.set_terminator(match terminator.as_ref() {
+            [] => Terminator::Undecided,
+            literal => Terminator::literal(literal),
+        });
+        self
+    }
+
+    /// Ends output lines with `terminator`; an empty one adds nothing.
+    ///
+    /// POE: the `OutputLiteral` parameter.
+    pub fn output_literal(mut self, terminator: impl AsRef<[u8]>) -> Self {
+        self.bytes.output = terminator.as_ref().into();
+        self
+    }
+
+    /// Rejects complete lines longer than `octets`, the terminator not counted; 64 MiB unless set.
+    ///
+    /// Such a line is removed, reported once as [`FilterError::RecordTooLong`], and the next call of `get_one` goes on
+    /// after it. An unfinished line is limited by [`max_buffer`](Self::max_buffer) only. To lower both limits begin with
+    /// this one.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] if `octets` is zero or more than the limit of the buffer.
+    ///
+    /// POE: the `MaxLength` parameter.
+    pub fn max_length(mut self, octets: usize) -> Result<Self, FilterError> {
+        let input = &mut self.bytes.input;
+        if octets == 0 {
+            return Err(invalid("max_length", "must not be zero"));
+        }
+        if octets > input.max_buffer {
+            return Err(invalid("max_length", "must not be more than max_buffer"));
+        }
+        input.max_length = octets;
+        Ok(self)
+    }
+
+    /// Limits the unparsed input to `octets`, terminators counted; 512 MiB unless set.
+    ///
+    /// This is what bounds the memory a peer can make the filter use. A chunk that does not fit is refused whole with
+    /// [`FilterError::BufferFull`]. Then:
+    ///
+    /// - if complete lines are waiting, nothing else happens: take them and offer the chunk again;
+    /// - if none is, the line in progress is given up: it is discarded up to and including its terminator, wherever that
+    ///   comes, and the lines after it are delivered. Offered again, the chunk is accepted, unless it alone is longer
+    ///   than `octets`.
+    ///
+    /// With room for the longest line, its terminator and one read, no line within `max_length` is ever given up.
+    ///
+    /// To raise both limits begin with this one.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] if `octets` is zero or less than the limit of a line.
+    ///
+    /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
+    pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
+        let input = &mut self.bytes.input;
+        if octets == 0 {
+            return Err(invalid("max_buffer", "must not be zero"));
+        }
+        if octets < input.max_length {
+            return Err(invalid("max_buffer", "must not be less than max_length"));
+        }
+        input.max_buffer = octets;
+        Ok(self)
+    }
+
+    /// Turns this into the filter with the same settings (and input) for lines of any bytes.
+    ///
+    /// POE: no counterpart; strings are bytes there.
+    pub fn bytes(self) -> ByteLine {
+        self.bytes
+    }
+}
+
+impl ByteLine {
+    /// Makes a filter with the default terminators: any newline in, CR LF out.
+    ///
+    /// POE: `new` without parameters.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Default for ByteLine {
+    fn default() -> Self {
+        Self { input: LineBuffer::default(), output: (*b"\r\n").into() }
+    }
+}
+
+impl Filter for Line {
+    type Input = String;
+    type Output = str;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.bytes.get_one_start(chunk)
+    }
+
+    fn get_one(&mut self) -> Result<Option<String>, FilterError> {
+        let Some(record) = self.bytes.input.take_record()? else {
+            return Ok(None);
+        };
+        match str::from_utf8(record) {
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(error) => Err(FilterError::NotUtf8 { octet: error.valid_up_to(), record: record.to_vec() }),
+        }
+    }
+
+    fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        self.bytes.put(record.as_bytes(), out)
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.bytes.get_pending()
+    }
+
+    fn clone_config(&self) -> Self {
+        Self { bytes: self.bytes.clone_config() }
+    }
+}
+
+impl Filter for ByteLine {
+    type Input = Vec<u8>;
+    type Output = [u8];
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.input.append(chunk)
+    }
+
+    fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        Ok(self.input.take_record()?.map(<[u8]>::to_vec))
+    }
+
+    fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+        out.reserve(record.len() + self.output.len());
+        out.extend_from_slice(record);
+        out.extend_from_slice(&self.output);
+        Ok(())
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.input.pending()
+    }
+
+    /// A filter that detects its terminator starts anew: what one peer sends says nothing about the next.
+    fn clone_config(&self) -> Self {
+        Self { input: self.input.clone_config(), output: self.output.clone() }
+    }
+}
+
+fn invalid(setting: &'static str, reason: &'static str) -> FilterError {
+    FilterError::InvalidSetting { setting, reason }
+}
+
+#[cfg(test)]
+mod against_model;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! Filters turn bytes into records and records into bytes.
+//!
+//! A wheel feeds a [`Filter`] whatever chunks the peer's bytes arrive in, and sends its session one event for each record
+//! the filter finds; what the session `put`s goes through the same filter the other way. A filter does no I/O and knows
+//! nothing of the kernel, so it can be used, and tested, on its own:
+//!
+//! ```
+//! use lenore::filter::{Filter, Line};
+//!
+//! let mut line = Line::new();
+//! assert_eq!(line.get(b"HELO here\r\nQU")?, ["HELO here"]);
+//! assert_eq!(line.get_pending(), b"QU");
+//!
+//! let mut out = Vec::new();
+//! line.put("250 there", &mut out)?;
+//! assert_eq!(out, b"250 there\r\n");
+//! # Ok::<(), lenore::filter::FilterError>(())
+//! ```
+//!
+//! [`Line`] cuts text lines, [`ByteLine`] lines of any bytes, [`Stream`] passes chunks through. Everything else is a
+//! custom filter: see the example at [`Filter`].
+
+use std::error::Error;
+use std::fmt;
+
+mod line;
+mod stream;
+
+pub use line::{ByteLine, Line};
+pub use stream::Stream;
+
+/// Cuts a stream of bytes into records, and turns records into bytes.
+///
+/// Input goes in with [`get_one_start`](Self::get_one_start) and comes out with [`get_one`](Self::get_one), a record at a
+/// time: a session that acts on a record may replace the wheel's filter, and then what is left of the chunk
+/// ([`get_pending`](Self::get_pending)) is the new filter's. Output needs no such care: [`put`](Self::put) is all of it.
+///
+/// The records should not depend on how the input was cut into chunks: the network cuts anywhere.
+///
+/// # Examples
+///
+/// A filter of one's own, for records that follow their length in one octet:
+///
+/// ```
+/// use lenore::filter::{Filter, FilterError};
+///
+/// #[derive(Default)]
+/// struct Counted { input: Vec<u8> }
+///
+/// impl Filter for Counted {
+///     type Input = Vec<u8>;
+///     type Output = [u8];
+///
+///     fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+///         self.input.extend_from_slice(chunk);
+///         Ok(())
+///     }
+///     fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+///         let Some(&length) = self.input.first() else { return Ok(None) };
+///         let end = 1 + usize::from(length);
+///         if self.input.len() < end { return Ok(None) }
+///         Ok(Some(self.input.drain(..end).skip(1).collect()))
+///     }
+///     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+///         let too_long = FilterError::RecordTooLong { limit: 255, length: record.len() };
+///         out.push(u8::try_from(record.len()).map_err(|_| too_long)?);
+///         out.extend_from_slice(record);
+///         Ok(())
+///     }
+///     fn get_pending(&self) -> &[u8] { &self.input }
+///     fn clone_config(&self) -> Self { Self::default() }
+/// }
+///
+/// let mut counted = Counted::default();
+/// assert_eq!(counted.get(b"\x03abc\x00\x02d")?, [b"abc".to_vec(), vec![]]);
+/// assert_eq!(counted.get(b"e")?, [b"de"]);
+/// # Ok::<(), FilterError>(())
+/// ```
+///
+/// POE: `POE::Filter`. Chunks and records are passed one at a time where POE passes lists of them.
+pub trait Filter: 'static {
+    /// A record as the session gets it: what a wheel's input event delivers.
+    type Input: 'static;
+
+    /// A record as the session sends it: what [`put`](Self::put) takes.
+    type Output: ?Sized;
+
+    /// Appends `chunk` to the unparsed input, without looking for records in it.
+    ///
+    /// An empty chunk changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::BufferFull`] if the filter limits its buffer and `chunk` does not fit. Then **nothing of `chunk` was
+    /// taken**: call [`get_one`](Self::get_one) until it has no more, and offer the chunk again. If no complete record
+    /// was there to be taken, the filter gives up the unfinished one, so that the second offer succeeds (unless the
+    /// chunk alone is longer than the limit); see [`Line::max_buffer`].
+    ///
+    /// POE: `get_one_start`, which keeps the chunk when it raises, and so raises for ever after.
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError>;
+
+    /// Takes the next record out of the input; `None` if there is no complete one.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::RecordTooLong`], [`FilterError::NotUtf8`] and [`FilterError::Malformed`] stand for the record they
+    /// are about, which is gone from the input: the next call goes on after it.
+    ///
+    /// POE: `get_one`, which returns a list of one record or none.
+    fn get_one(&mut self) -> Result<Option<Self::Input>, FilterError>;
+
+    /// Appends the bytes that represent `record` to `out`.
+    ///
+    /// # Errors
+    ///
+    /// What the filter says of a record that it cannot represent; `out` is then unchanged. The filters of this crate
+    /// accept every record.
+    ///
+    /// POE: `put`, which returns a list of chunks.
+    fn put(&mut self, record: &Self::Output, out: &mut Vec<u8>) -> Result<(), FilterError>;
+
+    /// The input that has not been parsed yet, empty if there is none; it stays in the filter.
+    ///
+    /// After an end of file this is the unfinished last record. When a filter replaces another, this is what the new one
+    /// is fed first.
+    ///
+    /// POE: `get_pending`.
+    fn get_pending(&self) -> &[u8];
+
+    /// Makes a filter with the same settings and no input: one for each connection, from one that serves as the pattern.
+    ///
+    /// POE: `clone`. Rust's `Clone` would promise a copy of the input too.
+    #[doc(alias = "clone")]
+    fn clone_config(&self) -> Self
+    where
+        Self: Sized;
+
+    /// Appends `chunk` and takes every complete record; an empty chunk takes those still there.
+    ///
+    /// # Errors
+    ///
+    /// The first error of [`get_one_start`](Self::get_one_start) or [`get_one`](Self::get_one). The records this call took
+    /// before it are lost, those after it are still in the filter. Where that matters, call these two instead.
+    ///
+    /// POE: `get`.
+    fn get(&mut self, chunk: &[u8]) -> Result<Vec<Self::Input>, FilterError> {
+        self.get_one_start(chunk)?;
+        let mut records = Vec::new();
+        while let Some(record) = self.get_one()? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+}
+
+/// Why a filter rejected input, a record or a setting.
+///
+/// Each is reported once, and leaves the filter fit for use: the variants say what was lost.
+///
+/// POE: filters raise exceptions with these complaints as text.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilterError {
+    /// A record was longer than the filter's limit; it was removed whole.
+    RecordTooLong {
+        /// The longest record allowed, in octets.
+        limit: usize,
+        /// The length of the record, in octets.
+        length: usize,
+    },
+    /// A chunk did not fit into the input buffer; nothing of the chunk was taken.
+    BufferFull {
+        /// The most input the filter will hold, in octets.
+        limit: usize,
+        /// What it would have held with the chunk, in octets.
+        needed: usize,
+    },
+    /// A record of a text filter was not UTF-8; it was removed from the input.
+    NotUtf8 {
+        /// The offset in the record of the first octet that is not UTF-8.
+        octet: usize,
+        /// The record, for a caller that can make sense of it.
+        record: Vec<u8>,
+    },
+    /// Input or a record broke the rules of the filter's format.
+    Malformed {
+        /// What is wrong with it, in lower case and without a full stop.
+        reason: String,
+    },
+    /// A filter cannot be made with this setting.
+    InvalidSetting {
+        /// The name of the setting.
+        setting: &'static str,
+        /// What is wrong with its value.
+        reason: &'static str,
+    },
+}
+
+impl fmt::Display for FilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RecordTooLong { limit, length } => {
+                write!(f, "record of {length} octets is over the limit of {limit}")
+            }
+            Self::BufferFull { limit, needed } => {
+                write!(f, "unparsed input of {needed} octets is over the limit of {limit}")
+            }
+            Self::NotUtf8 { octet, record } => {
+                write!(f, "record of {} octets is not UTF-8 at octet {octet}", record.len())
+            }
+            Self::Malformed { reason } => write!(f, "malformed record: {reason}"),
+            Self::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
+        }
+    }
+}
+
+impl Error for FilterError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // K-FI-08: input is taken a record at a time, so that the rest of a chunk can go to another filter
+    fn the_rest_of_a_chunk_goes_to_the_filter_that_takes_over() -> Result<(), FilterError> {
+        let mut old = Line::new();
+        old.get_one_start(b"DATA 5\r\n\x00\r\n\xffz")?;
+        assert_eq!(old.get_one()?.as_deref(), Some("DATA 5"));
+
+        let mut new = Stream::new();
+        new.get_one_start(old.get_pending())?;
+        assert_eq!(new.get_one()?, Some(b"\x00\r\n\xffz".to_vec()));
+        Ok(())
+    }
+
+    #[test] // K-FI-01: a filter is nothing but a value; code that does not know which one it has can use it
+    fn filters_with_the_same_records_are_interchangeable() -> Result<(), FilterError> {
+        let filters: [Box<dyn Filter<Input = Vec<u8>, Output = [u8]>>; 2] =
+            [Box::new(Stream::new()), Box::new(ByteLine::new())];
+        for (mut filter, (record, sent)) in filters.into_iter().zip([(&b"a\n"[..], &b"b"[..]), (b"a", b"b\r\n")]) {
+            assert_eq!(filter.get(b"a\n")?, [record]);
+            let mut out = Vec::new();
+            filter.put(b"b", &mut out)?;
+            assert_eq!(out, sent);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn errors_read_as_part_of_a_sentence() {
+        let told = |error: FilterError| error.to_string();
+        let not_utf8 = FilterError::NotUtf8 { octet: 1, record: b"a\xff".to_vec() };
+        assert_eq!(told(not_utf8), "record of 2 octets is not UTF-8 at octet 1");
+        assert_eq!(
+            told(FilterError::RecordTooLong { limit: 3, length: 4 }),
+            "record of 4 octets is over the limit of 3"
+        );
+        assert_eq!(
+            told(FilterError::BufferFull { limit: 3, needed: 9 }),
+            "unparsed input of 9 octets is over the limit of 3"
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! Alarms and delays, by name and by id.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::{Duration, SystemTime};
+
+use super::alarm_heap::{Alarm, AlarmKey};
+use super::clock::{Due, nanos};
+use super::core::{Active, Core};
+use super::queue::{Event, Kind, Popped};
+use super::sessions::SessionId;
+use crate::args::{Args, IntoArgs};
+use crate::error::Error;
+use crate::name::Name;
+
+/// Identifies one alarm or delay until it fires or is removed; afterwards it is an error to use.
+///
+/// POE: the number that `alarm_set` and `delay_set` return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AlarmId {
+    key: AlarmKey,
+    serial: u64,
+}
+
+impl fmt::Display for AlarmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "alarm {}", self.serial)
+    }
+}
+
+/// By how much, and which way, [`Core::alarm_adjust`] moves an alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shift {
+    /// Towards the past.
+    Earlier(Duration),
+    /// Towards the future.
+    Later(Duration),
+}
+
+/// An alarm that was taken back before it fired.
+#[derive(Debug)]
+pub struct RemovedAlarm {
+    /// The event it would have sent.
+    pub event: Name,
+    /// When.
+    pub due: SystemTime,
+    /// With what.
+    pub args: Args,
+}
+
+impl Core {
+    /// Replaces all of the running session's alarms named `event` by one, due at the wall-clock time `when`.
+    ///
+    /// A time in the past is due at once, ahead of what is already posted.
+    ///
+    /// POE: `alarm` with a time.
+    #[track_caller]
+    pub fn alarm(&mut self, event: impl Into<Name>, when: SystemTime, args: impl IntoArgs) {
+        let event = event.into();
+        self.clear_alarms(event);
+        let due = self.wall_due(when);
+        self.set(event, due, args.into_args(), Location::caller());
+    }
+
+    /// Sets one more alarm of the running session, due at the wall-clock time `when`.
+    ///
+    /// POE: `alarm_add`.
+    #[track_caller]
+    pub fn alarm_add(&mut self, event: impl Into<Name>, when: SystemTime, args: impl IntoArgs) {
+        let due = self.wall_due(when);
+        self.set(event.into(), due, args.into_args(), Location::caller());
+    }
+
+    /// Sets one more alarm of the running session, due at the wall-clock time `when`, and returns its id.
+    ///
+    /// POE: `alarm_set`.
+    #[track_caller]
+    pub fn alarm_set(&mut self, event: impl Into<Name>, when: SystemTime, args: impl IntoArgs) -> AlarmId {
+        let due = self.wall_due(when);
+        self.set(event.into(), due, args.into_args(), Location::caller())
+    }
+
+    /// Replaces all of the running session's alarms named `event` by one, due when `after` has passed from now.
+    ///
+    /// POE: `delay` with a time, in seconds.
+    #[track_caller]
+    pub fn delay(&mut self, event: impl Into<Name>, after: Duration, args: impl IntoArgs) {
+        let event = event.into();
+        self.clear_alarms(event);
+        self.delay_at(event, after, args.into_args(), Location::caller());
+    }
+
+    /// Sets one more alarm of the running session, due when `after` has passed from now.
+    ///
+    /// POE: `delay_add`.
+    #[track_caller]
+    pub fn delay_add(&mut self, event: impl Into<Name>, after: Duration, args: impl IntoArgs) {
+        self.delay_at(event.into(), after, args.into_args(), Location::caller());
+    }
+
+    /// Sets one more alarm of the running session, due when `after` has passed from now, and returns its id.
+    ///
+    /// POE: `delay_set`.
+    #[track_caller]
+    pub fn delay_set(&mut self, event: impl Into<Name>, after: Duration, args: impl IntoArgs) -> AlarmId {
+        self.delay_at(event.into(), after, args.into_args(), Location::caller())
+    }
+
+    /// Removes all of the running session's alarms and delays named `event`, however they were set; returns how many.
+    ///
+    /// Posted events of that name stay.
+    ///
+    /// POE: `alarm` without a time.
+    pub fn alarm_clear(&mut self, event: impl Into<Name>) -> usize {
+        self.clear_alarms(event.into())
+    }
+
+    /// Does the same as [`alarm_clear`](Core::alarm_clear).
+    ///
+    /// POE: `delay` without a time.
+    pub fn delay_clear(&mut self, event: impl Into<Name>) -> usize {
+        self.clear_alarms(event.into())
+    }
+
+    /// Moves a pending alarm or delay of the running session, and returns its new due time.
+    ///
+    /// It goes behind alarms that already have that time; a shift of zero changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchAlarm`] once it has fired or been removed; [`Error::NotYourAlarm`] if another session set it.
+    ///
+    /// POE: `alarm_adjust`.
+    pub fn alarm_adjust(&mut self, alarm: AlarmId, shift: Shift) -> Result<SystemTime, Error> {
+        let due = self.own_alarm(alarm)?.due();
+        let due = match shift {
+            Shift::Earlier(span) => due.saturating_sub(nanos(span)),
+            Shift::Later(span) => due.saturating_add(nanos(span)),
+        };
+        self.queue.move_alarm(alarm.key, due);
+        Ok(self.clock.to_wall(due))
+    }
+
+    /// Moves a pending alarm or delay of the running session to `after` from now, and returns its new due time.
+    ///
+    /// # Errors
+    ///
+    /// As [`alarm_adjust`](Core::alarm_adjust).
+    ///
+    /// POE: `delay_adjust`, which does not say why it failed.
+    pub fn delay_adjust(&mut self, alarm: AlarmId, after: Duration) -> Result<SystemTime, Error> {
+        self.own_alarm(alarm)?;
+        let due = self.clock.advance().saturating_add(nanos(after));
+        self.queue.move_alarm(alarm.key, due);
+        Ok(self.clock.to_wall(due))
+    }
+
+    /// Takes a pending alarm or delay of the running session back.
+    ///
+    /// # Errors
+    ///
+    /// As [`alarm_adjust`](Core::alarm_adjust).
+    ///
+    /// POE: `alarm_remove`.
+    pub fn alarm_remove(&mut self, alarm: AlarmId) -> Result<RemovedAlarm, Error> {
+        self.own_alarm(alarm)?;
+        let removed = self.drop_alarm(alarm.key).ok_or(Error::NoSuchAlarm(alarm))?;
+        let due = self.clock.to_wall(removed.due());
+        Ok(RemovedAlarm { event: removed.event.name, due, args: removed.event.args })
+    }
+
+    /// Takes all alarms and delays of the running session back, and returns them in the order in which they were due.
+    ///
+    /// POE: `alarm_remove_all`.
+    pub fn alarm_remove_all(&mut self) -> Vec<RemovedAlarm> {
+        let mut removed = self.drop_alarms_of(self.active.session);
+        removed.sort_by_key(|alarm| (alarm.due(), alarm.serial));
+        let wall = |alarm: Alarm| RemovedAlarm {
+            event: alarm.event.name,
+            due: self.clock.to_wall(alarm.due()),
+            args: alarm.event.args,
+        };
+        removed.into_iter().map(wall).collect()
+    }
+
+    /// Sets an alarm for the kernel itself to try a listener again.
+    pub(crate) fn set_kernel_alarm(&mut self, after: Duration, kind: Kind) {
+        let due = self.clock.advance().saturating_add(nanos(after));
+        let location = Location::caller();
+        let (dest, name) = (SessionId::KERNEL, Name::new("_retry"));
+        let event = Event { dest, sender: dest, name, from: None, location, args: Args::new(), kind };
+        self.hold_for(&event);
+        self.queue.set_alarm(due, event);
+    }
+
+    /// Takes the next event that is due, and releases what it held.
+    pub(crate) fn pop_due(&mut self, now: Due, boundary: u64) -> Option<Event> {
+        let event = match self.queue.pop_due(now, boundary)? {
+            Popped::Posted(event) => event,
+            Popped::Alarm(key, alarm) => {
+                self.unlink(key, &alarm);
+                alarm.event
+            }
+        };
+        self.release_for(&event);
+        Some(event)
+    }
+
+    /// Removes every alarm of a session.
+    pub(crate) fn drop_alarms_of(&mut self, session: SessionId) -> Vec<Alarm> {
+        let mut removed = Vec::new();
+        while let Some((_, key)) = self.sessions.get(session).and_then(|record| record.timers.first().copied()) {
+            removed.extend(self.drop_alarm(key));
+        }
+        removed
+    }
+
+    /// Converts an absolute time, and reads the clock, so that what is posted from now on is stamped with this moment.
+    fn wall_due(&mut self, when: SystemTime) -> Due {
+        self.clock.advance();
+        self.clock.from_wall(when)
+    }
+
+    fn delay_at(&mut self, event: Name, after: Duration, args: Args, location: &'static Location<'static>) -> AlarmId {
+        // A delay counts from this call: the slice may have begun long ago.
+        let due = self.clock.advance().saturating_add(nanos(after));
+        self.set(event, due, args, location)
+    }
+
+    fn set(&mut self, name: Name, due: Due, args: Args, location: &'static Location<'static>) -> AlarmId {
+        let Active { session, event: from } = self.active;
+        let event = Event { dest: session, sender: session, name, from, location, args, kind: Kind::Alarm };
+        self.hold_for(&event);
+        let (key, serial) = self.queue.set_alarm(due, event);
+        self.link(session, name, key);
+        AlarmId { key, serial }
+    }
+
+    fn clear_alarms(&mut self, name: Name) -> usize {
+        let me = self.active.session;
+        let mut count = 0;
+        while let Some(key) = self.first_of(me, name) {
+            self.drop_alarm(key);
+            count += 1;
+        }
+        count
+    }
+
+    fn own_alarm(&self, id: AlarmId) -> Result<&Alarm, Error> {
+        let alarm = self.queue.alarm(id.key).filter(|alarm| alarm.serial == id.serial);
+        let alarm = alarm.ok_or(Error::NoSuchAlarm(id))?;
+        if alarm.event.dest != self.active.session {
+            return Err(Error::NotYourAlarm(id));
+        }
+        Ok(alarm)
+    }
+
+    fn drop_alarm(&mut self, key: AlarmKey) -> Option<Alarm> {
+        let alarm = self.queue.remove_alarm(key)?;
+        self.unlink(key, &alarm);
+        self.release_for(&alarm.event);
+        Some(alarm)
+    }
+
+    fn first_of(&self, session: SessionId, name: Name) -> Option<AlarmKey> {
+        let timers = &self.sessions.get(session)?.timers;
+        timers.iter().find(|(other, _)| *other == name).map(|(_, key)| *key)
+    }
+
+    /// Puts an alarm at the head of its session's alarms of that name.
+    fn link(&mut self, session: SessionId, name: Name, key: AlarmKey) {
+        let Some(record) = self.sessions.get_mut(session) else { return };
+        let Some((_, head)) = record.timers.iter_mut().find(|(other, _)| *other == name) else {
+            record.timers.push((name, key));
+            return;
+        };
+        let old = std::mem::replace(head, key);
+        if let Some(alarm) = self.queue.alarm_mut(key) {
+            alarm.next = Some(old);
+        }
+        if let Some(alarm) = self.queue.alarm_mut(old) {
+            alarm.prev = Some(key);
+        }
+    }
+
+    /// Takes a removed alarm out of its session's list.
+    fn unlink(&mut self, key: AlarmKey, alarm: &Alarm) {
+        if let Some(before) = alarm.prev.and_then(|prev| self.queue.alarm_mut(prev)) {
+            before.next = alarm.next;
+        }
+        if let Some(after) = alarm.next.and_then(|next| self.queue.alarm_mut(next)) {
+            after.prev = alarm.prev;
+        }
+        if alarm.prev.is_some() {
+            return;
+        }
+        let Some(record) = self.sessions.get_mut(alarm.event.dest) else { return };
+        let Some(place) = record.timers.iter().position(|(_, head)| *head == key) else { return };
+        match alarm.next {
+            Some(next) => record.timers[place].1 = next,
+            None => drop(record.timers.swap_remove(place)),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Aliases and extra references: names for sessions, and reasons of the program's own to keep them alive.
+
+use rustc_hash::FxHashMap;
+
+use super::core::{Core, Dest};
+use super::sessions::{Hold, SessionId};
+use crate::error::Error;
+use crate::name::Name;
+
+/// Which session each alias names.
+#[derive(Default)]
+pub(crate) struct Aliases(FxHashMap<Name, SessionId>);
+
+impl Aliases {
+    pub(crate) fn find(&self, alias: &str) -> Option<SessionId> {
+        // Not interned for a look-up: what can't be found need not be remembered.
+        Name::find(alias).and_then(|name| self.0.get(&name)).copied()
+    }
+
+    pub(crate) fn forget(&mut self, alias: Name) {
+        self.0.remove(&alias);
+    }
+}
+
+impl Core {
+    /// Gives the running session one more name, which also keeps it alive; a name it has already changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AliasTaken`] if another session has the name; [`Error::NoActiveSession`] outside of any state.
+    ///
+    /// POE: `alias_set`, which returns `EEXIST`.
+    pub fn alias_set(&mut self, alias: impl Into<Name>) -> Result<(), Error> {
+        let (alias, me) = (alias.into(), self.active.session);
+        match self.aliases.0.get(&alias) {
+            Some(owner) if *owner == me => return Ok(()),
+            Some(owner) => return Err(Error::AliasTaken { alias, owner: *owner }),
+            None => {}
+        }
+        let record = self.sessions.get_mut(me).filter(|record| record.id != SessionId::KERNEL);
+        record.ok_or(Error::NoActiveSession)?.aliases.push(alias);
+        self.aliases.0.insert(alias, me);
+        self.sessions.hold(me, Hold::Alias);
+        Ok(())
+    }
+
+    /// Takes one of its names from the running session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchAlias`] if nobody has the name; [`Error::NotYourAlias`] if another session has it.
+    ///
+    /// POE: `alias_remove`, which returns `ESRCH` or `EPERM`.
+    pub fn alias_remove(&mut self, alias: impl Into<Name>) -> Result<(), Error> {
+        let (alias, me) = (alias.into(), self.active.session);
+        let owner = *self.aliases.0.get(&alias).ok_or_else(|| Error::NoSuchAlias(alias.to_string()))?;
+        if owner != me {
+            return Err(Error::NotYourAlias { alias, owner });
+        }
+        self.aliases.forget(alias);
+        if let Some(record) = self.sessions.get_mut(me) {
+            record.aliases.retain(|name| *name != alias);
+        }
+        self.sessions.release(me, Hold::Alias);
+        Ok(())
+    }
+
+    /// Finds the living session behind an id or an alias.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] if there is none.
+    ///
+    /// POE: `alias_resolve`.
+    pub fn alias_resolve<'a>(&self, dest: impl Into<Dest<'a>>) -> Result<SessionId, Error> {
+        self.resolve(dest)
+    }
+
+    /// Lists the aliases of a session, sorted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] if there is no such session.
+    ///
+    /// POE: `alias_list`.
+    pub fn alias_list<'a>(&self, session: impl Into<Dest<'a>>) -> Result<Vec<Name>, Error> {
+        let id = self.resolve(session)?;
+        let mut aliases = self.sessions.get(id).map(|record| record.aliases.clone()).unwrap_or_default();
+        aliases.sort_unstable_by_key(|alias| alias.as_str());
+        Ok(aliases)
+    }
+
+    /// Adds an extra reference to a session under `tag`, and returns how many there are under that tag now.
+    ///
+    /// A session with an extra reference stays alive, and the program with it, until as many were taken away.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] if the session has stopped.
+    ///
+    /// POE: `refcount_increment`.
+    pub fn refcount_increment(&mut self, session: SessionId, tag: impl Into<Name>) -> Result<u32, Error> {
+        let tag = tag.into();
+        let record = self.sessions.get_mut(session).filter(|record| record.id != SessionId::KERNEL);
+        let record = record.ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
+        if let Some((_, count)) = record.tags.iter_mut().find(|(name, _)| *name == tag) {
+            *count += 1;
+            return Ok(*count);
+        }
+        record.tags.push((tag, 1));
+        self.sessions.hold(session, Hold::Tag);
+        self.held_tags += 1;
+        Ok(1)
+    }
+
+    /// Takes an extra reference away from a session, and returns how many are left under `tag`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] if the session has stopped; [`Error::NoSuchTag`] if it holds none under `tag`.
+    ///
+    /// POE: `refcount_decrement`, which counts below zero instead.
+    pub fn refcount_decrement(&mut self, session: SessionId, tag: impl Into<Name>) -> Result<u32, Error> {
+        let tag = tag.into();
+        let record = self.sessions.get_mut(session).ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
+        let place = record.tags.iter().position(|(name, _)| *name == tag).ok_or(Error::NoSuchTag { session, tag })?;
+        record.tags[place].1 -= 1;
+        let left = record.tags[place].1;
+        if left == 0 {
+            record.tags.remove(place);
+            self.sessions.release(session, Hold::Tag);
+            self.held_tags -= 1;
+        }
+        Ok(left)
+    }
+}

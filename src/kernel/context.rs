@@ -1,0 +1,268 @@
+//! What a state receives.
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+
+use super::Kernel;
+use super::core::{Core, Dest};
+use super::queue::Event;
+use super::sessions::SessionId;
+use crate::args::{Args, IntoArgs};
+use crate::error::Error;
+use crate::name::Name;
+use crate::reply::{IntoReturn, Reply};
+use crate::session::handler;
+
+/// What a state receives: the kernel, its session's heap, and the event that it handles.
+///
+/// Derefs to [`Core`], which has everything that dispatches nothing: posts, alarms, aliases, signals. What runs other
+/// states before it returns ([`call`](Context::call), [`Session::spawn`](crate::Session::spawn),
+/// [`signal_now`](Context::signal_now)) needs the context itself, so the heap can't be borrowed meanwhile.
+///
+/// ```
+/// use lenore::{Context, Kernel, Session};
+///
+/// fn greet(cx: &mut Context<'_, Vec<String>>) -> lenore::Result {
+///     let name = cx.take::<String>(0)?;
+///     cx.heap().push(format!("hello, {name}"));
+///     Ok(())
+/// }
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// let mut kernel = Kernel::new()?;
+/// let id = Session::new(Vec::new())
+///     .state("_start", |cx| cx.yield_("greet", (String::from("Lenore"),)))
+///     .state("greet", greet)
+///     .state("_stop", |cx| assert_eq!(*cx.heap(), ["hello, Lenore"]))
+///     .spawn(&mut kernel)?;
+/// kernel.run()
+/// # }
+/// ```
+///
+/// POE: `@_[KERNEL, SESSION, HEAP, STATE, SENDER, CALLER_STATE, CALLER_FILE, CALLER_LINE, ARG0..$#_]`.
+pub struct Context<'a, H> {
+    kernel: &'a mut Kernel,
+    event: &'a mut Event,
+    heap: PhantomData<fn() -> H>,
+}
+
+impl<'a, H: 'static> Context<'a, H> {
+    pub(crate) fn new(kernel: &'a mut Kernel, event: &'a mut Event) -> Context<'a, H> {
+        Context { kernel, event, heap: PhantomData }
+    }
+
+    /// Borrows the session's heap.
+    ///
+    /// POE: `$_[HEAP]`.
+    #[doc(alias = "HEAP")]
+    pub fn heap(&mut self) -> &mut H {
+        self.split().0
+    }
+
+    /// Borrows the heap and everything that dispatches nothing, both at once.
+    ///
+    /// ```
+    /// # use lenore::{Kernel, Session};
+    /// # fn main() -> Result<(), lenore::Error> {
+    /// # let mut kernel = Kernel::new()?;
+    /// Session::new(vec!["a", "b"])
+    ///     .state("_start", |cx| {
+    ///         let (heap, core) = cx.split();
+    ///         heap.iter().for_each(|name| core.yield_("work", (*name,)));
+    ///     })
+    ///     .state("work", |cx| assert!(["a", "b"].contains(cx.arg::<&str>(0).unwrap())))
+    ///     .spawn(&mut kernel)?;
+    /// kernel.run()
+    /// # }
+    /// ```
+    pub fn split(&mut self) -> (&mut H, &mut Core) {
+        let Kernel { core, bodies } = &mut *self.kernel;
+        let body = bodies[self.event.dest.slot()].as_mut();
+        let heap = body.and_then(|body| body.heap.downcast_mut());
+        (heap.expect("a session's heap stays, with the type of its states, while one of them runs"), core)
+    }
+
+    /// Borrows the argument at `position`, counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`] when there is none, when it was taken before, or when its type is not `T`; it names the
+    /// session, the state, the position, and both types.
+    ///
+    /// POE: `$_[ARG0]`, `$_[ARG1]`, ...
+    #[doc(alias = "ARG0")]
+    pub fn arg<T: 'static>(&self, position: usize) -> Result<&T, Error> {
+        self.event.args.get(position).map_err(|source| Error::Argument {
+            session: self.event.dest,
+            state: self.event.name,
+            source,
+        })
+    }
+
+    /// Moves the argument at `position`, counted from 0, out of the event.
+    ///
+    /// # Errors
+    ///
+    /// As [`arg`](Context::arg); an argument of another type stays.
+    ///
+    /// POE: `$_[ARG0]`, `$_[ARG1]`, ...
+    pub fn take<T: 'static>(&mut self, position: usize) -> Result<T, Error> {
+        let (session, state) = (self.event.dest, self.event.name);
+        self.event.args.take(position).map_err(|source| Error::Argument { session, state, source })
+    }
+
+    /// Borrows all arguments.
+    ///
+    /// POE: `@_[ARG0..$#_]`.
+    pub fn args(&mut self) -> &mut Args {
+        &mut self.event.args
+    }
+
+    /// Returns the name under which this state runs: the event's, or `_default`.
+    ///
+    /// POE: `$_[STATE]`.
+    #[doc(alias = "STATE")]
+    pub fn state_name(&self) -> Name {
+        self.event.name
+    }
+
+    /// Returns who sent the event.
+    ///
+    /// POE: `$_[SENDER]`.
+    #[doc(alias = "SENDER")]
+    pub fn sender(&self) -> SessionId {
+        self.event.sender
+    }
+
+    /// Returns the state from which the event was sent, or `None` if it came from outside of any.
+    ///
+    /// POE: `$_[CALLER_STATE]`.
+    #[doc(alias = "CALLER_STATE")]
+    pub fn caller_state(&self) -> Option<Name> {
+        self.event.from
+    }
+
+    /// Returns the statement that sent the event.
+    ///
+    /// POE: `$_[CALLER_FILE]` and `$_[CALLER_LINE]`.
+    #[doc(alias = "CALLER_FILE")]
+    #[doc(alias = "CALLER_LINE")]
+    pub fn caller(&self) -> &'static Location<'static> {
+        self.event.location
+    }
+
+    /// Runs another session's state, or one of the own, before it returns.
+    ///
+    /// An exception in another session is that session's `DIE` signal and [`Reply::NoValue`] here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias; [`Error::Exception`] when the session
+    /// called itself and the state failed.
+    ///
+    /// POE: `call`.
+    #[track_caller]
+    pub fn call<'d>(
+        &mut self,
+        dest: impl Into<Dest<'d>>,
+        event: impl Into<Name>,
+        args: impl IntoArgs,
+    ) -> Result<Reply, Error> {
+        self.kernel.call(dest, event, args)
+    }
+
+    /// Dispatches a signal at once; see [`Kernel::signal_now`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    pub fn signal_now<'d>(
+        &mut self,
+        dest: impl Into<Dest<'d>>,
+        signal: impl Into<Name>,
+        args: impl IntoArgs,
+    ) -> Result<(), Error> {
+        self.kernel.signal_now(dest, signal, args)
+    }
+
+    /// Adds a state to the running session, or replaces the one of that name, from the next event on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReservedState`] for `_signal`.
+    ///
+    /// POE: `state` with a handler.
+    pub fn state<F, R>(&mut self, name: impl Into<Name>, state: F) -> Result<(), Error>
+    where
+        F: Fn(&mut Context<'_, H>) -> R + 'static,
+        R: IntoReturn,
+    {
+        let name = name.into();
+        if name == "_signal" {
+            return Err(Error::ReservedState(name));
+        }
+        if let Some(body) = self.kernel.bodies[self.event.dest.slot()].as_mut() {
+            body.insert(name, handler(state));
+        }
+        Ok(())
+    }
+
+    /// Removes a state of the running session; it may be the one that runs.
+    ///
+    /// POE: `state` without a handler.
+    pub fn state_remove(&mut self, name: impl Into<Name>) {
+        if let Some(body) = self.kernel.bodies[self.event.dest.slot()].as_mut() {
+            body.remove(name.into());
+        }
+    }
+
+    /// Makes the running session a child of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyDetached`] if it is one.
+    ///
+    /// POE: `detach_myself`.
+    pub fn detach_myself(&mut self) -> Result<(), Error> {
+        self.kernel.detach_myself()
+    }
+
+    /// Makes a child of the running session a child of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] if there is no such session; [`Error::NotYourChild`] if it is not a child of this one.
+    ///
+    /// POE: `detach_child`.
+    pub fn detach_child<'d>(&mut self, child: impl Into<Dest<'d>>) -> Result<(), Error> {
+        self.kernel.detach_child(child)
+    }
+
+    /// Stops every session at once, this one included; its state goes on to its end.
+    ///
+    /// POE: `stop`.
+    pub fn stop(&mut self) {
+        self.kernel.stop();
+    }
+}
+
+impl<H> Deref for Context<'_, H> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.kernel.core
+    }
+}
+
+impl<H> DerefMut for Context<'_, H> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.kernel.core
+    }
+}
+
+impl<H> AsMut<Kernel> for Context<'_, H> {
+    fn as_mut(&mut self) -> &mut Kernel {
+        self.kernel
+    }
+}

@@ -1,0 +1,232 @@
+//! The part of the kernel that dispatches nothing: what a state can do while its heap is borrowed.
+
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::aliases::Aliases;
+use super::children::Children;
+use super::clock::Clock;
+use super::fork::Forks;
+use super::queue::{Event, EventQueue, Kind};
+use super::sessions::{Hold, SessionId, Sessions};
+use super::signals::Signals;
+use super::sources::Sources;
+use crate::args::{Args, IntoArgs};
+use crate::error::{Died, Error};
+use crate::name::Name;
+
+/// Everything a kernel does without running a state: posts, alarms, aliases, signal watchers, references, sources.
+///
+/// A [`Context`](crate::Context) derefs to it, and [`Context::split`](crate::Context::split) gives it beside the heap.
+pub struct Core {
+    /// POE's kernel id: changes at every fork.
+    pub(crate) id: String,
+    pub(crate) pid: u32,
+    /// How many forks lie between the first process and this one.
+    pub(crate) forked: u32,
+    pub(crate) clock: Clock,
+    pub(crate) queue: EventQueue,
+    pub(crate) sessions: Sessions,
+    pub(crate) aliases: Aliases,
+    pub(crate) signals: Signals,
+    pub(crate) children: Children,
+    pub(crate) sources: Sources,
+    pub(crate) forks: Forks,
+    /// How many extra-reference tags are held by all sessions together: none may be for the program to be idle.
+    pub(crate) held_tags: usize,
+    pub(crate) active: Active,
+    /// What `run` is to return: the first exception that nobody handled.
+    pub(crate) pending_exception: Option<Died>,
+    /// The kernel's own pseudo-session exists: `run` goes on while it or any session does.
+    pub(crate) is_alive: bool,
+    /// How many states are on the stack.
+    pub(crate) depth: u32,
+}
+
+/// The running state.
+#[derive(Clone, Copy)]
+pub(crate) struct Active {
+    pub(crate) session: SessionId,
+    /// The event being dispatched; stays the outer one during a self-call.
+    pub(crate) event: Option<Name>,
+}
+
+impl Active {
+    pub(crate) const KERNEL: Active = Active { session: SessionId::KERNEL, event: None };
+}
+
+/// Where an event is to go: a session's id, or one of its aliases as a string or a [`Name`].
+#[derive(Debug, Clone, Copy)]
+pub enum Dest<'a> {
+    /// A session by id, or [`SessionId::KERNEL`].
+    Id(SessionId),
+    /// A session by alias.
+    Alias(&'a str),
+}
+
+impl From<SessionId> for Dest<'_> {
+    fn from(id: SessionId) -> Self {
+        Dest::Id(id)
+    }
+}
+
+impl<'a> From<&'a str> for Dest<'a> {
+    fn from(alias: &'a str) -> Self {
+        Dest::Alias(alias)
+    }
+}
+
+impl<'a> From<&'a String> for Dest<'a> {
+    fn from(alias: &'a String) -> Self {
+        Dest::Alias(alias)
+    }
+}
+
+impl From<Name> for Dest<'_> {
+    fn from(alias: Name) -> Self {
+        Dest::Alias(alias.as_str())
+    }
+}
+
+impl Core {
+    /// Posts `event` with `args` to a session, which handles it in the next slice, after whatever was posted before.
+    ///
+    /// An event for the kernel is accepted and ignored. Without a state of that name the session's `_default` gets
+    /// it; without that it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    ///
+    /// POE: `post`.
+    #[track_caller]
+    pub fn post<'a>(
+        &mut self,
+        dest: impl Into<Dest<'a>>,
+        event: impl Into<Name>,
+        args: impl IntoArgs,
+    ) -> Result<(), Error> {
+        let dest = self.resolve(dest)?;
+        self.enqueue(dest, event.into(), args.into_args(), Kind::Post, Location::caller());
+        Ok(())
+    }
+
+    /// Posts `event` with `args` to the running session.
+    ///
+    /// Outside of any state the event goes to the kernel, which ignores it.
+    ///
+    /// POE: `yield`, a reserved word in Rust.
+    #[doc(alias = "yield")]
+    #[track_caller]
+    pub fn yield_(&mut self, event: impl Into<Name>, args: impl IntoArgs) {
+        self.enqueue(self.active.session, event.into(), args.into_args(), Kind::Post, Location::caller());
+    }
+
+    /// Returns the session whose state runs, or [`SessionId::KERNEL`] outside of any state.
+    ///
+    /// POE: `get_active_session`, and `$_[SESSION]`.
+    #[doc(alias = "get_active_session")]
+    pub fn session(&self) -> SessionId {
+        self.active.session
+    }
+
+    /// Returns the name of the event being dispatched, or `None` outside of any state; during a self-call, the outer
+    /// event's.
+    ///
+    /// POE: `get_active_event`.
+    #[doc(alias = "get_active_event")]
+    pub fn active_event(&self) -> Option<Name> {
+        self.active.event
+    }
+
+    /// Returns how many events wait, alarms included; the one being dispatched is not counted.
+    ///
+    /// POE: `get_event_count`.
+    #[doc(alias = "get_event_count")]
+    pub fn event_count(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Returns the time at which the first waiting event is due, or `None` when nothing waits.
+    ///
+    /// POE: `get_next_event_time`.
+    #[doc(alias = "get_next_event_time")]
+    pub fn next_event_time(&self) -> Option<std::time::SystemTime> {
+        self.queue.next_due().map(|due| self.clock.to_wall(due))
+    }
+
+    /// Returns the kernel's id: a text that differs between kernels, and between a process and its forked children.
+    ///
+    /// POE: `$poe_kernel->ID`.
+    #[doc(alias = "ID")]
+    pub fn kernel_id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the id of this process as the kernel knows it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Tells whether this process was forked from the one that made the kernel.
+    pub fn is_child(&self) -> bool {
+        self.forked > 0
+    }
+
+    /// Finds the living session behind an id or an alias.
+    pub(crate) fn resolve<'a>(&self, dest: impl Into<Dest<'a>>) -> Result<SessionId, Error> {
+        match dest.into() {
+            Dest::Id(id) if self.sessions.is_alive(id) => Ok(id),
+            Dest::Id(id) => Err(Error::NoSuchSession(id.to_string())),
+            Dest::Alias(alias) => {
+                self.aliases.find(alias).ok_or_else(|| Error::NoSuchSession(format!("alias {alias}")))
+            }
+        }
+    }
+
+    /// Queues an event from the running state; it keeps its destination alive, and its sender too.
+    pub(crate) fn enqueue(
+        &mut self,
+        dest: SessionId,
+        name: Name,
+        args: Args,
+        kind: Kind,
+        location: &'static Location<'static>,
+    ) {
+        let Active { session: sender, event: from } = self.active;
+        self.enqueue_event(Event { dest, sender, name, from, location, args, kind });
+    }
+
+    /// Queues an event that the kernel itself sends.
+    #[track_caller]
+    pub(crate) fn enqueue_from_kernel(&mut self, dest: SessionId, name: Name, args: Args, kind: Kind) {
+        let location = Location::caller();
+        self.enqueue_event(Event { dest, sender: SessionId::KERNEL, name, from: None, location, args, kind });
+    }
+
+    fn enqueue_event(&mut self, event: Event) {
+        self.hold_for(&event);
+        self.queue.post(self.clock.now(), event);
+    }
+
+    /// Counts a waiting event as a reason to live for both its ends.
+    pub(crate) fn hold_for(&mut self, event: &Event) {
+        self.sessions.hold(event.dest, Hold::EventTo);
+        if event.sender != event.dest {
+            self.sessions.hold(event.sender, Hold::EventFrom);
+        }
+    }
+
+    /// Undoes [`hold_for`](Core::hold_for).
+    pub(crate) fn release_for(&mut self, event: &Event) {
+        self.sessions.release(event.dest, Hold::EventTo);
+        if event.sender != event.dest {
+            self.sessions.release(event.sender, Hold::EventFrom);
+        }
+    }
+
+    /// Returns the mailbox through which wheels reach the kernel without borrowing it.
+    pub(crate) fn mailbox(&self) -> Rc<super::sources::Mailbox> {
+        self.sources.mailbox()
+    }
+}

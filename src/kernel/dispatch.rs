@@ -1,0 +1,175 @@
+//! Running states: from the queue, from a source, by a call.
+
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+
+use super::Kernel;
+use super::core::{Active, Dest};
+use super::queue::{Event, Kind};
+use super::sessions::SessionId;
+use crate::args::{Args, IntoArgs};
+use crate::error::{Died, Error, Exception};
+use crate::name::Name;
+use crate::reply::Reply;
+use crate::session::Handler;
+
+impl Kernel {
+    /// Runs a state of a session before it returns.
+    ///
+    /// An exception in it is the session's `DIE` signal, and [`Reply::NoValue`] here; but when a session calls itself,
+    /// the state runs like a plain function and its exception comes back to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias; [`Error::Exception`] from a self-call.
+    ///
+    /// POE: `call`.
+    #[track_caller]
+    pub fn call<'a>(
+        &mut self,
+        dest: impl Into<Dest<'a>>,
+        event: impl Into<Name>,
+        args: impl IntoArgs,
+    ) -> Result<Reply, Error> {
+        let dest = self.core.resolve(dest)?;
+        let Active { session: sender, event: from } = self.core.active;
+        let (name, args, location) = (event.into(), args.into_args(), Location::caller());
+        let mut event = Event { dest, sender, name, from, location, args, kind: Kind::Post };
+        if dest == sender && dest != SessionId::KERNEL {
+            return self.call_self(&mut event).map_err(Error::Exception);
+        }
+        Ok(self.dispatch_event(&mut event))
+    }
+
+    /// Dispatches what came out of the queue.
+    pub(crate) fn dispatch(&mut self, mut event: Event) {
+        match std::mem::replace(&mut event.kind, Kind::Post) {
+            Kind::Post | Kind::Alarm => drop(self.dispatch_event(&mut event)),
+            Kind::Signal(signal) => self.dispatch_signal(event.dest, event.name, &signal),
+            Kind::StartUp => {}
+            Kind::Retry(key) => self.core.sources.requeue(key, super::sources::Mode::Read),
+        }
+    }
+
+    /// Runs the state for an event; an exception becomes the session's `DIE` signal.
+    pub(crate) fn dispatch_event(&mut self, event: &mut Event) -> Reply {
+        let result = self.enter(event, Keep::Nothing);
+        self.or_die(event, result).unwrap_or(Reply::NoValue)
+    }
+
+    /// Does the same, but leaves the arguments for the next session; returns the failure instead of a value.
+    pub(crate) fn dispatch_keeping_args(&mut self, event: &mut Event) -> Option<Died> {
+        let result = self.enter(event, Keep::Args);
+        self.or_die(event, result).err()
+    }
+
+    /// Runs a state on behalf of a source: a turn may dispatch many of these, and each is followed by the fork point.
+    /// Returns whether the state came to its end.
+    pub(crate) fn dispatch_from_source(&mut self, owner: SessionId, name: Name, from: Name, args: Args) -> bool {
+        let location = Location::caller();
+        let kind = Kind::Post;
+        let mut event = Event { dest: owner, sender: owner, name, from: Some(from), location, args, kind };
+        let result = self.enter(&mut event, Keep::Nothing);
+        let done = self.or_die(&event, result).is_ok();
+        self.after_state();
+        done
+    }
+
+    /// Tells a session something that the kernel did.
+    pub(crate) fn notify(&mut self, dest: SessionId, name: &str, args: impl IntoArgs) {
+        self.dispatch_event(&mut Event::from_kernel(dest, Name::new(name), args.into_args()));
+    }
+
+    /// Runs the state for an event with its session active.
+    pub(crate) fn enter(&mut self, event: &mut Event, keep: Keep) -> Result<Reply, Exception> {
+        let dest = event.dest;
+        let Some(handler) = self.handler_for(event) else { return Ok(Reply::NoHandler) };
+        log::trace!(target: "lenore::events", "{dest} gets {} from {} ({})", event.name, event.sender, event.location);
+        if let Some(body) = self.bodies[dest.slot()].as_mut() {
+            body.on_stack += 1;
+        }
+        self.core.depth += 1;
+        let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(event.name) });
+        let result = catch_unwind(AssertUnwindSafe(|| handler(self, event)));
+        if keep == Keep::Nothing {
+            // While the session is still active: what this destroys is destroyed in its name (K-EV-17).
+            event.args = Args::new();
+        }
+        // Whoever was active may have been stopped meanwhile; then the kernel is (K-LP-26).
+        let outer_lives = outer.session == SessionId::KERNEL || self.core.sessions.is_alive(outer.session);
+        self.core.active = if outer_lives { outer } else { Active::KERNEL };
+        self.core.depth -= 1;
+        self.leave(dest);
+        result.unwrap_or_else(|payload| Err(Exception::from_panic(payload)))
+    }
+
+    /// Runs a state like a plain function of the state that calls it: the active event stays the outer one.
+    fn call_self(&mut self, event: &mut Event) -> Result<Reply, Exception> {
+        match self.handler_for(event) {
+            Some(handler) => handler(self, event),
+            None => Ok(Reply::NoHandler),
+        }
+    }
+
+    /// Finds the state for an event, and turns the event into one for `_default` if it has none of its own.
+    fn handler_for(&self, event: &mut Event) -> Option<Handler> {
+        let body = self.bodies.get(event.dest.slot())?.as_ref().filter(|body| body.id == event.dest)?;
+        if let Some(handler) = body.find(event.name) {
+            return Some(handler.clone());
+        }
+        let handler = body.find(Name::new("_default"))?.clone();
+        let args = std::mem::take(&mut event.args);
+        event.args = (event.name, args).into_args();
+        event.name = Name::new("_default");
+        Some(handler)
+    }
+
+    /// Takes a state off the stack; a session that was stopped while it ran is now removed for good.
+    fn leave(&mut self, dest: SessionId) {
+        let Some(body) = self.bodies[dest.slot()].as_mut() else { return };
+        body.on_stack -= 1;
+        if body.on_stack > 0 {
+            return;
+        }
+        match self.core.sessions.get(dest) {
+            None => self.free_body(dest.slot()),
+            Some(record) if record.holds == 0 && self.core.depth > 0 => self.core.sessions.mark(dest),
+            Some(_) => {}
+        }
+    }
+
+    fn or_die(&mut self, event: &Event, result: Result<Reply, Exception>) -> Result<Reply, Died> {
+        result.map_err(|exception| {
+            let died = event.died(exception);
+            self.core.signal_die(died.clone());
+            died
+        })
+    }
+}
+
+/// What becomes of an event's arguments when its state returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    Args,
+}
+
+impl Event {
+    /// An event that the kernel itself sends.
+    #[track_caller]
+    pub(crate) fn from_kernel(dest: SessionId, name: Name, args: Args) -> Event {
+        let location = Location::caller();
+        Event { dest, sender: SessionId::KERNEL, name, from: None, location, args, kind: Kind::Post }
+    }
+
+    /// The record of a failure while this event was handled.
+    pub(crate) fn died(&self, exception: Exception) -> Died {
+        Died {
+            exception,
+            dest_session: self.dest,
+            event: self.name,
+            source_session: self.sender,
+            from_state: self.from,
+            location: self.location,
+        }
+    }
+}

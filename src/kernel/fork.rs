@@ -1,0 +1,227 @@
+//! The fork point: forks happen between two dispatches, with no state on the stack.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::panic::Location;
+
+use nix::sys::signal::SigSet;
+
+use super::Kernel;
+use super::core::{Active, Core};
+use super::queue::{Event, Kind};
+use super::sessions::{Hold, SessionId};
+use crate::args::{Args, IntoArgs};
+use crate::error::Error;
+use crate::name::Name;
+use crate::sys::fork::{Side, exit_now, fork};
+
+/// A moment of a fork at which a test may step in.
+///
+/// POE: nothing like it.
+#[cfg(feature = "fork-hooks")]
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForkStage {
+    /// In the parent, with the signals not yet blocked; an error here is taken for the fork's.
+    BeforeFork,
+    /// In the child, before anything else was done.
+    ChildFirst,
+    /// In the child, with everything made anew but all signals still blocked.
+    BeforeUnmask,
+    /// In the child, before the state that the fork was for runs.
+    BeforeReady,
+}
+
+/// What a test wants to happen at a [`ForkStage`].
+#[cfg(feature = "fork-hooks")]
+type Hook = Box<dyn FnMut(ForkStage) -> std::io::Result<()>>;
+
+/// Forks that were asked for, and what is to be done around each.
+#[derive(Default)]
+pub(crate) struct Forks {
+    requests: VecDeque<Request>,
+    flushes: Vec<Box<dyn FnMut()>>,
+    #[cfg(feature = "fork-hooks")]
+    hook: Option<Hook>,
+}
+
+pub(crate) struct Request {
+    session: SessionId,
+    from: Option<Name>,
+    location: &'static Location<'static>,
+    on_parent: Name,
+    on_child: Name,
+    payload: Args,
+}
+
+impl Forks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+}
+
+impl Core {
+    /// Asks for a fork; it is carried out as soon as the running state, and whichever states called it, have returned,
+    /// before any other event is dispatched.
+    ///
+    /// In the parent the running session then gets `on_parent`, with ARG0 = `Ok(pid)`; the parent's `payload` is
+    /// dropped. In the child it gets `on_child` with the payload as its arguments. If the fork fails, `on_parent` gets
+    /// ARG0 = `Err(error)` and the payload after it. ARG0 is a `Result<i32, Error>`: [`Error::Threads`] when the
+    /// process has more than one thread, [`Error::Os`] when the system refused.
+    ///
+    /// The child keeps sessions, alarms, posted events, signal watchers, listeners and watched handles. Its copies of
+    /// stream wheels are closed: a stream belongs to the process that opened it. Outside of [`Kernel::run`] the fork
+    /// waits for the first slice.
+    ///
+    /// POE: `fork` inside a handler, which returns in both processes.
+    #[track_caller]
+    pub fn fork(&mut self, on_parent: impl Into<Name>, on_child: impl Into<Name>, payload: impl IntoArgs) {
+        let Active { session, event: from } = self.active;
+        let (on_parent, on_child, payload) = (on_parent.into(), on_child.into(), payload.into_args());
+        let location = Location::caller();
+        self.sessions.hold(session, Hold::Fork);
+        self.forks.requests.push_back(Request { session, from, location, on_parent, on_child, payload });
+    }
+
+    /// Registers something to be done before every fork: flushing a writer of the program's own, whose buffered text
+    /// the child would otherwise inherit and write a second time.
+    ///
+    /// Standard output, standard error and the `log` logger are flushed without being asked.
+    pub fn flush_before_fork(&mut self, flush: impl FnMut() + 'static) {
+        self.forks.flushes.push(Box::new(flush));
+    }
+
+    /// Installs what a test wants to happen at each stage of every fork.
+    #[cfg(feature = "fork-hooks")]
+    pub fn set_fork_hook(&mut self, hook: impl FnMut(ForkStage) -> std::io::Result<()> + 'static) {
+        self.forks.hook = Some(Box::new(hook));
+    }
+
+    /// Takes back the requests of a stopping session.
+    pub(crate) fn drop_forks_of(&mut self, session: SessionId) -> Vec<Request> {
+        let requests = std::mem::take(&mut self.forks.requests);
+        let (gone, kept) = requests.into_iter().partition(|request| request.session == session);
+        self.forks.requests = kept;
+        let gone: VecDeque<Request> = gone;
+        gone.iter().for_each(|_| self.sessions.release(session, Hold::Fork));
+        gone.into()
+    }
+
+    #[cfg(feature = "fork-hooks")]
+    fn at(&mut self, stage: ForkStage) -> std::io::Result<()> {
+        self.forks.hook.as_mut().map_or(Ok(()), |hook| hook(stage))
+    }
+}
+
+/// How many forks one fork point carries out; the rest waits for the next one, so that a session that answers every
+/// fork with another can't keep the loop from its sources.
+const FORKS_AT_ONCE: usize = 256;
+
+impl Kernel {
+    /// Carries out the forks that were asked for.
+    pub(crate) fn fork_point(&mut self) {
+        for _ in 0..FORKS_AT_ONCE {
+            let Some(request) = self.core.forks.requests.pop_front() else { return };
+            self.core.sessions.release(request.session, Hold::Fork);
+            self.carry_out(request);
+        }
+    }
+
+    fn carry_out(&mut self, request: Request) {
+        let Request { session, from, location, on_parent, on_child, payload } = request;
+        let (name, args) = match self.fork_process() {
+            Ok(Side::Parent(pid)) => {
+                // The child has it now; a socket must not stay open on this side.
+                drop(payload);
+                (on_parent, (Ok::<i32, Error>(pid.as_raw()),).into_args())
+            }
+            Ok(Side::Child) => (on_child, payload),
+            Err(error) => {
+                log::error!(target: "lenore::fork", "{error}");
+                (on_parent, (Err::<i32, Error>(error),).into_args().chain(payload))
+            }
+        };
+        let kind = Kind::Post;
+        self.dispatch_event(&mut Event { dest: session, sender: session, name, from, location, args, kind });
+    }
+
+    /// Forks, and makes the child's kernel its own before any signal can reach it.
+    fn fork_process(&mut self) -> Result<Side, Error> {
+        self.flush_everything();
+        #[cfg(feature = "fork-hooks")]
+        self.core.at(ForkStage::BeforeFork).map_err(|error| Error::os("fork", "", error))?;
+        let mask = SigSet::all()
+            .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
+            .map_err(|errno| Error::os("sigprocmask", "", errno))?;
+        let side = fork().map_err(|refused| match refused {
+            Ok(threads) => Error::Threads(threads),
+            Err(errno) => Error::os("fork", "", errno),
+        });
+        if let Ok(Side::Child) = side {
+            #[cfg(feature = "fork-hooks")]
+            let _ = self.core.at(ForkStage::ChildFirst);
+            self.begin_child_or_exit();
+            #[cfg(feature = "fork-hooks")]
+            let _ = self.core.at(ForkStage::BeforeUnmask);
+        }
+        mask.thread_set_mask().map_err(|errno| Error::os("sigprocmask", "", errno))?;
+        #[cfg(feature = "fork-hooks")]
+        if let Ok(Side::Child) = side {
+            let _ = self.core.at(ForkStage::BeforeReady);
+        }
+        side
+    }
+
+    /// Tells the kernel that the program has forked by itself and that this is the child; in the parent it does nothing.
+    ///
+    /// To be called before anything else is done with the kernel. What the child keeps is as for [`Core::fork`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when the child can't have a poller or a signal pipe of its own: its kernel is of no use then.
+    ///
+    /// POE: `has_forked`.
+    pub fn has_forked(&mut self) -> Result<(), Error> {
+        if std::process::id() == self.core.pid { Ok(()) } else { self.begin_child() }
+    }
+
+    /// A child that shares its parent's poller would do harm to the parent: better no child.
+    fn begin_child_or_exit(&mut self) {
+        if let Err(error) = self.begin_child() {
+            log::error!(target: "lenore::fork", "the child gives up: {error}");
+            log::logger().flush();
+            exit_now(EXIT_NO_KERNEL);
+        }
+    }
+
+    /// Replaces everything that a child must not share with its parent.
+    fn begin_child(&mut self) -> Result<(), Error> {
+        // First of all: from here on nothing can reach the parent's epoll set or read from its signal pipe.
+        self.core.rebuild_sources()?;
+        self.core.signals.delivery = self.core.signals.delivery.renewed()?;
+        self.core.watch_signal_pipe()?;
+        self.core.pid = std::process::id();
+        self.core.forked += 1;
+        self.core.id = super::new_kernel_id();
+        self.core.children.look = false;
+        // The payloads of forks that have not happened yet are for other children.
+        for request in std::mem::take(&mut self.core.forks.requests) {
+            self.core.sessions.release(request.session, Hold::Fork);
+        }
+        self.core.clock.advance();
+        log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
+        Ok(())
+    }
+
+    /// Writes out what stands in buffers, so that the child inherits them empty.
+    fn flush_everything(&mut self) {
+        // A closed standard output is no reason not to fork.
+        let _ = std::io::stdout().flush();
+        let _ = std::io::stderr().flush();
+        log::logger().flush();
+        self.core.forks.flushes.iter_mut().for_each(|flush| flush());
+    }
+}
+
+/// The exit status of a child that could not make itself a poller.
+const EXIT_NO_KERNEL: i32 = 71;

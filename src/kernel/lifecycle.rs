@@ -1,0 +1,227 @@
+//! How sessions begin, change parents, and end.
+
+use std::any::Any;
+use std::fmt;
+
+use super::Kernel;
+use super::core::{Active, Dest};
+use super::dispatch::Keep;
+use super::queue::{Event, Kind};
+use super::sessions::SessionId;
+use crate::args::Args;
+use crate::error::Error;
+use crate::name::Name;
+use crate::reply::Reply;
+use crate::session::Handler;
+
+/// A session's states and heap: what of it the kernel itself never looks into.
+pub(crate) struct Body {
+    pub(crate) id: SessionId,
+    /// Sorted by the number of the name.
+    states: Vec<(Name, Handler)>,
+    pub(crate) heap: Box<dyn Any>,
+    /// How many of its states are on the stack. While there are any, neither the body nor its slot goes away.
+    pub(crate) on_stack: u32,
+}
+
+impl Body {
+    pub(crate) fn find(&self, name: Name) -> Option<&Handler> {
+        self.place(name).ok().map(|place| &self.states[place].1)
+    }
+
+    pub(crate) fn insert(&mut self, name: Name, handler: Handler) {
+        match self.place(name) {
+            Ok(place) => self.states[place].1 = handler,
+            Err(place) => self.states.insert(place, (name, handler)),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: Name) {
+        if let Ok(place) = self.place(name) {
+            self.states.remove(place);
+        }
+    }
+
+    fn place(&self, name: Name) -> Result<usize, usize> {
+        self.states.binary_search_by_key(&name.id(), |(state, _)| state.id())
+    }
+}
+
+/// What happened to a child: ARG0 of `_child`. ARG1 is the child's [`SessionId`].
+///
+/// POE: the strings `create`, `gain` and `lose`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChildChange {
+    /// The session created it; ARG2 is the [`Reply`] of its `_start`.
+    Create,
+    /// The session inherits it from a child that stops.
+    Gain,
+    /// It stopped, and ARG2 is the [`Reply`] of its `_stop`; or it was detached, and there is no ARG2.
+    Lose,
+}
+
+impl fmt::Display for ChildChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ChildChange::Create => "create",
+            ChildChange::Gain => "gain",
+            ChildChange::Lose => "lose",
+        })
+    }
+}
+
+impl Kernel {
+    /// Creates a session as a child of the active one; see [`Session::spawn`](crate::Session::spawn).
+    pub(crate) fn create_session(
+        &mut self,
+        mut states: Vec<(Name, Handler)>,
+        heap: Box<dyn Any>,
+        args: Args,
+    ) -> Result<SessionId, Error> {
+        let creator = self.core.active.session;
+        let id = self.core.sessions.create(creator)?;
+        self.core.is_alive = true;
+        states.sort_unstable_by_key(|(name, _)| name.id());
+        states.shrink_to_fit();
+        let body = Some(Body { id, states, heap, on_stack: 0 });
+        match self.bodies.get_mut(id.slot()) {
+            Some(vacant) => *vacant = body,
+            None => self.bodies.push(body),
+        }
+        log::trace!(target: "lenore::sessions", "{creator} creates {id}");
+        let mut start = Event::from_kernel(id, Name::new("_start"), args);
+        start.sender = creator;
+        let reply = self.dispatch_event(&mut start);
+        let Some(parent) = self.core.sessions.get(id).map(|record| record.parent) else { return Ok(id) };
+        // A session without any reason to live still exists until the loop has come by once.
+        self.core.enqueue_from_kernel(id, Name::new("_garbage_collect"), Args::new(), Kind::StartUp);
+        self.notify(parent, "_child", (ChildChange::Create, id, reply));
+        Ok(id)
+    }
+
+    /// Stops a session, whatever it still has to do.
+    pub(crate) fn stop_session(&mut self, id: SessionId) {
+        let Some(record) = self.core.sessions.get_mut(id).filter(|record| !record.stopping) else { return };
+        record.stopping = true;
+        let parent = record.parent;
+        log::trace!(target: "lenore::sessions", "{id} stops");
+        for child in self.core.sessions.children(id) {
+            self.notify(parent, "_child", (ChildChange::Gain, child));
+            self.notify(child, "_parent", (id, parent));
+        }
+        let mut stop = Event::from_kernel(id, Name::new("_stop"), Args::new());
+        stop.sender = self.core.active.session;
+        let reply = self.enter(&mut stop, Keep::Nothing).unwrap_or_else(|exception| {
+            // Too late for a signal to the session: the exception ends the kernel after the sweep (K-EX-10).
+            let died = stop.died(exception);
+            log::error!(target: "lenore::exceptions", "{died}");
+            self.core.pending_exception.get_or_insert(died);
+            Reply::NoValue
+        });
+        self.notify(parent, "_child", (ChildChange::Lose, id, reply));
+        for child in self.core.sessions.children(id) {
+            self.core.sessions.move_to(child, parent);
+        }
+        self.remove_session(id);
+    }
+
+    /// Releases everything that a session owns, and takes it out of the tables.
+    fn remove_session(&mut self, id: SessionId) {
+        // Dropped at the end, when the tables are in order again: user code may hang on any of it.
+        let alarms = self.core.drop_alarms_of(id);
+        let events = self.core.drop_posted_of(id);
+        let watches = self.core.drop_child_watches(|watch| watch.session == id);
+        let forks = self.core.drop_forks_of(id);
+        if self.core.sessions.get(id).is_some_and(|record| record.handles > 0) {
+            self.core.remove_watchers_of(id);
+            self.core.remove_sources_of(id);
+        }
+        if let Some(record) = self.core.sessions.remove(id) {
+            record.aliases.iter().for_each(|alias| self.core.aliases.forget(*alias));
+            record.signals.iter().for_each(|watch| self.core.signals.unwatch(watch.signal));
+            self.core.held_tags -= record.tags.len();
+        }
+        if self.bodies[id.slot()].as_ref().is_some_and(|body| body.on_stack == 0) {
+            self.free_body(id.slot());
+        }
+        drop((alarms, events, watches, forks));
+    }
+
+    /// Drops a session's heap and states, and lets its slot be used again.
+    pub(crate) fn free_body(&mut self, slot: usize) {
+        let body = self.bodies[slot].take();
+        self.core.sessions.free_slot(slot);
+        drop(body);
+    }
+
+    /// Stops the sessions that have nothing left to live for, the one marked last first.
+    pub(crate) fn sweep(&mut self) {
+        // Each round stops a session; a session that stops may create others, but those live until the next slice.
+        while let Some(id) = self.core.sessions.next_marked() {
+            let on_stack = self.bodies[id.slot()].as_ref().is_some_and(|body| body.on_stack > 0);
+            if !on_stack {
+                self.stop_session(id);
+            }
+        }
+        if self.core.pending_exception.is_some() {
+            self.stop();
+        }
+    }
+
+    /// Stops every session at once, children before their parents; the kernel goes on.
+    ///
+    /// POE: `stop`.
+    pub fn stop(&mut self) {
+        for id in self.core.sessions.visiting_order(SessionId::KERNEL) {
+            if id != SessionId::KERNEL {
+                self.stop_session(id);
+            }
+        }
+        self.core.active = Active::KERNEL;
+    }
+
+    pub(crate) fn detach_myself(&mut self) -> Result<(), Error> {
+        let me = self.core.active.session;
+        let parent = self.core.sessions.get(me).map(|record| record.parent).ok_or(Error::NoActiveSession)?;
+        if parent == SessionId::KERNEL {
+            return Err(Error::AlreadyDetached(me));
+        }
+        self.detach(me, parent);
+        Ok(())
+    }
+
+    pub(crate) fn detach_child<'a>(&mut self, child: impl Into<Dest<'a>>) -> Result<(), Error> {
+        let (me, child) = (self.core.active.session, self.core.resolve(child)?);
+        let parent = self.core.sessions.get(child).map(|record| record.parent);
+        if parent != Some(me) || me == SessionId::KERNEL {
+            return Err(Error::NotYourChild(child));
+        }
+        self.detach(child, me);
+        Ok(())
+    }
+
+    fn detach(&mut self, child: SessionId, parent: SessionId) {
+        // A parent that has not been told of the child's creation is not told of its loss (K-SE-31).
+        if !self.is_starting(child) {
+            self.notify(parent, "_child", (ChildChange::Lose, child));
+        }
+        self.notify(child, "_parent", (parent, SessionId::KERNEL));
+        self.core.sessions.move_to(child, SessionId::KERNEL);
+    }
+
+    fn is_starting(&self, id: SessionId) -> bool {
+        self.core.active.session == id && self.core.active.event.is_some_and(|event| event == "_start")
+    }
+}
+
+impl super::core::Core {
+    /// Removes the posted events to and from a stopping session.
+    fn drop_posted_of(&mut self, id: SessionId) -> Vec<Event> {
+        if !self.sessions.get(id).is_some_and(|record| record.pending_to + record.pending_from > 0) {
+            return Vec::new();
+        }
+        let events = self.queue.remove_posted(|event| event.dest == id || event.sender == id);
+        events.iter().for_each(|event| self.release_for(event));
+        events
+    }
+}

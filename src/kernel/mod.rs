@@ -1,0 +1,261 @@
+//! The kernel: one loop, and all that it keeps track of.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+mod alarm_heap;
+mod alarms;
+mod aliases;
+mod children;
+mod clock;
+mod context;
+mod core;
+mod dispatch;
+mod fork;
+mod lifecycle;
+mod os_signals;
+mod peek;
+mod queue;
+mod sessions;
+mod signals;
+mod sources;
+mod watchers;
+
+pub use alarms::{AlarmId, RemovedAlarm, Shift};
+pub use context::Context;
+pub use core::{Core, Dest};
+#[cfg(feature = "fork-hooks")]
+pub use fork::ForkStage;
+pub use lifecycle::ChildChange;
+pub use peek::{EventKind, PeekedEvent, PeekedSession, PeekedSource, Reason, Snapshot};
+pub use sessions::SessionId;
+pub use sources::Mode;
+pub use watchers::Handle;
+
+pub(crate) use os_signals::unblock_all;
+pub(crate) use queue::{Event, Kind};
+pub(crate) use sources::{AfterFork, Mailbox, Source, SourceKey, Wanted};
+pub(crate) use watchers::set_nonblocking;
+
+use crate::error::Error;
+use crate::sys::disposition::ignore_sigpipe;
+use aliases::Aliases;
+use children::Children;
+use clock::{Clock, nanos};
+use core::Active;
+use fork::Forks;
+use lifecycle::Body;
+use queue::EventQueue;
+use sessions::Sessions;
+use signals::Signals;
+use sources::Sources;
+
+/// The event loop and everything that runs on it.
+///
+/// A kernel is a value: a program may have several, one for each thread that wants one. Only the delivery of the
+/// operating system's signals belongs to the process, and each kernel gets those that its sessions watch.
+///
+/// Derefs to [`Core`] for what dispatches nothing; the active session is then the kernel itself.
+///
+/// ```
+/// use lenore::{Kernel, Session};
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// let mut kernel = Kernel::new()?;
+/// Session::new(()).state("_start", |_| println!("hello")).spawn(&mut kernel)?;
+/// kernel.run()
+/// # }
+/// ```
+///
+/// POE: `POE::Kernel`, which is a singleton there.
+pub struct Kernel {
+    pub(crate) core: Core,
+    /// By slot of the session.
+    pub(crate) bodies: Vec<Option<Body>>,
+}
+
+impl Kernel {
+    /// Makes a kernel with a poller and a signal pipe, and makes the process ignore `SIGPIPE` unless it has a handler.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when the system refuses one of them, for want of descriptors as a rule.
+    pub fn new() -> Result<Kernel, Error> {
+        ignore_sigpipe().map_err(|errno| Error::os("sigaction", "SIGPIPE", errno))?;
+        let mut core = Core {
+            id: new_kernel_id(),
+            pid: std::process::id(),
+            forked: 0,
+            clock: Clock::new(),
+            queue: EventQueue::new(),
+            sessions: Sessions::new(),
+            aliases: Aliases::default(),
+            signals: Signals::new()?,
+            children: Children::default(),
+            sources: Sources::new()?,
+            forks: Forks::default(),
+            held_tags: 0,
+            active: Active::KERNEL,
+            pending_exception: None,
+            is_alive: true,
+            depth: 0,
+        };
+        core.watch_signal_pipe()?;
+        Ok(Kernel { core, bodies: vec![None] })
+    }
+
+    /// Runs until no session is left.
+    ///
+    /// It may be called again afterwards. In a forked child it returns as well, when the child's sessions have ended:
+    /// [`Core::is_child`] tells which process this is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Died`] when a state failed and nobody handled the `DIE` signal: everything was stopped then.
+    /// [`Error::Os`] when the poller fails.
+    ///
+    /// POE: `run`.
+    pub fn run(&mut self) -> Result<(), Error> {
+        self.core.is_alive = true;
+        while self.has_sessions() {
+            self.slice()?;
+        }
+        self.finish()
+    }
+
+    /// Runs one slice: waits for readiness until the first event is due, gives every ready source a turn, dispatches
+    /// the events that are due, and stops the sessions that have nothing left to live for.
+    ///
+    /// Returns `false`, without doing anything, when no session is left, not even the kernel itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Kernel::run).
+    ///
+    /// POE: `run_one_timeslice`.
+    pub fn run_one_timeslice(&mut self) -> Result<bool, Error> {
+        if !self.has_sessions() {
+            self.finish()?;
+            return Ok(false);
+        }
+        self.slice()?;
+        self.throw_pending()?;
+        Ok(true)
+    }
+
+    fn has_sessions(&self) -> bool {
+        self.core.is_alive || self.core.sessions.living() > 0
+    }
+
+    fn slice(&mut self) -> Result<(), Error> {
+        self.settle();
+        self.signal_idle_if_stuck();
+        let wait = self.time_until_next();
+        self.poll_sources(wait)?;
+        self.dispatch_due();
+        self.sweep();
+        Ok(())
+    }
+
+    /// Dispatches what was queued and is due now. What is queued meanwhile waits for the next slice: a session that
+    /// posts to itself for ever keeps nobody from running.
+    fn dispatch_due(&mut self) {
+        let now = self.core.clock.now();
+        let boundary = self.core.queue.begin_phase(now);
+        while let Some(event) = self.core.pop_due(now, boundary) {
+            self.dispatch(event);
+            self.settle();
+        }
+        self.core.queue.end_phase();
+    }
+
+    /// Does what was put off until no state runs: closes dropped wheels, forks, writes.
+    pub(crate) fn settle(&mut self) {
+        self.after_state();
+        self.flush_dirty();
+    }
+
+    /// The end of a state: dropped wheels are closed and forks carried out before anything else is dispatched.
+    pub(crate) fn after_state(&mut self) {
+        self.core.close_dropped();
+        if self.core.depth == 0 && !self.core.forks.is_empty() {
+            self.fork_point();
+            self.core.close_dropped();
+        }
+    }
+
+    /// Sends `IDLE` when nothing can ever happen again.
+    fn signal_idle_if_stuck(&mut self) {
+        if self.core.is_idle() {
+            self.core.signal_from_kernel("IDLE".into(), ());
+        }
+    }
+
+    /// Returns how long the poller may wait; `None` for ever.
+    fn time_until_next(&mut self) -> Option<Duration> {
+        if self.has_dirty() || !self.core.forks.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.core.queue.next_due()?;
+        if due <= self.core.clock.now() {
+            return Some(Duration::ZERO);
+        }
+        let wait = due.saturating_sub(self.core.clock.advance()).clamp(0, nanos(LONGEST_WAIT));
+        Some(Duration::from_nanos(wait as u64))
+    }
+
+    /// Ends a run: what nobody handled is thrown to the caller.
+    fn finish(&mut self) -> Result<(), Error> {
+        self.core.close_dropped();
+        self.core.active = Active::KERNEL;
+        self.throw_pending()
+    }
+
+    fn throw_pending(&mut self) -> Result<(), Error> {
+        self.core.pending_exception.take().map_or(Ok(()), |died| Err(Error::Died(Box::new(died))))
+    }
+}
+
+impl Core {
+    /// Nothing waits, nothing is watched, nobody is held from outside: the program can't go on by itself.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.len() == 0
+            && self.sources.len() == 0
+            && self.held_tags == 0
+            && self.forks.is_empty()
+            && !self.awaits_children()
+    }
+}
+
+impl std::ops::Deref for Kernel {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl std::ops::DerefMut for Kernel {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl AsMut<Kernel> for Kernel {
+    fn as_mut(&mut self) -> &mut Kernel {
+        self
+    }
+}
+
+/// The longest time that one slice waits (K-LP-01).
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Makes an id that no other kernel has: when, in which process, and the how manyth there.
+fn new_kernel_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let host =
+        nix::sys::utsname::uname().map(|name| name.nodename().to_string_lossy().into_owned()).unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    format!("{host}-{:x}-{pid:x}-{count:x}", since_epoch.as_micros())
+}

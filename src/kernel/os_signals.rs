@@ -1,0 +1,126 @@
+//! Signals of the operating system: one self-pipe for each kernel, made anew in every forked child.
+
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mio::{Interest, Registry, Token};
+use nix::sys::signal::{SigAction, SigSet, Signal};
+use signal_hook_mio::v1_0::Signals as Pipe;
+
+use crate::error::Error;
+use crate::name::Name;
+use crate::sys::disposition;
+
+/// The kernel's own delivery of the signals that its sessions watch.
+pub(crate) struct Delivery {
+    pipe: Pipe,
+    watched: Vec<(Signal, Name)>,
+}
+
+impl Delivery {
+    pub(crate) fn new() -> Result<Delivery, Error> {
+        let pipe =
+            Pipe::new(std::iter::empty::<i32>()).map_err(|error| Error::os("socketpair", "for signals", error))?;
+        Ok(Delivery { pipe, watched: Vec::new() })
+    }
+
+    /// Makes a delivery that watches the same signals through a pipe of its own: this process must neither read the
+    /// other's bytes nor wake it.
+    pub(crate) fn renewed(&self) -> Result<Delivery, Error> {
+        let mut delivery = Delivery::new()?;
+        for (_, name) in &self.watched {
+            delivery.watch(*name);
+        }
+        Ok(delivery)
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<(), Error> {
+        registry
+            .register(&mut self.pipe, token, Interest::READABLE)
+            .map_err(|error| Error::os("epoll_ctl", "for signals", error))
+    }
+
+    /// Takes `signal` over, if it is one of the system's that can be caught.
+    pub(crate) fn watch(&mut self, name: Name) {
+        let Some(signal) = catchable(name) else { return };
+        match take_over(signal, &self.pipe) {
+            Ok(()) => self.watched.push((signal, name)),
+            Err(error) => log::error!(target: "lenore::signals", "can't watch {name}: {error}"),
+        }
+    }
+
+    /// Gives `signal` its default action back, unless another kernel of this process wants it.
+    pub(crate) fn unwatch(&mut self, name: Name) {
+        if let Some(place) = self.watched.iter().position(|(_, other)| *other == name) {
+            give_back(self.watched.remove(place).0);
+        }
+    }
+
+    /// Takes the signals that have arrived since the last time, each at most once.
+    pub(crate) fn pending(&mut self) -> Vec<Name> {
+        let watched = &self.watched;
+        let name = |number: i32| watched.iter().find(|(signal, _)| *signal as i32 == number).map(|(_, name)| *name);
+        self.pipe.pending().filter_map(name).collect()
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        for (signal, _) in self.watched.drain(..) {
+            give_back(signal);
+        }
+    }
+}
+
+/// Takes out of the thread's mask what its launcher may have blocked and the kernel must hear.
+pub(crate) fn unblock_all() -> Result<(), Error> {
+    SigSet::all().thread_unblock().map_err(|errno| Error::os("sigprocmask", "", errno))
+}
+
+/// Returns the signal behind a name such as `TERM`, unless no process may or should catch it.
+fn catchable(name: Name) -> Option<Signal> {
+    let signal = Signal::from_str(&format!("SIG{name}")).ok()?;
+    let uncatchable = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE];
+    (!uncatchable.contains(&signal)).then_some(signal)
+}
+
+/// What this process has made of one signal's disposition.
+#[derive(Clone, Copy)]
+struct Taken {
+    /// How many kernels watch it.
+    kernels: u32,
+    /// signal-hook's handler, while it is out of force because nobody watches. signal-hook installs its handler once
+    /// and for all, and never takes it out: without this, a signal that was once watched would be ignored for ever.
+    handler: Option<SigAction>,
+}
+
+fn take_over(signal: Signal, pipe: &Pipe) -> std::io::Result<()> {
+    let mut table = lock();
+    let taken = &mut table[signal as usize];
+    pipe.add_signal(signal as i32)?;
+    if let Some(handler) = taken.handler.take() {
+        disposition::restore(signal, &handler)?;
+    }
+    taken.kernels += 1;
+    Ok(())
+}
+
+fn give_back(signal: Signal) {
+    let mut table = lock();
+    let taken = &mut table[signal as usize];
+    taken.kernels -= 1;
+    // PIPE goes back to being ignored, which is what its unwatched handler amounts to.
+    if taken.kernels > 0 || signal == Signal::SIGPIPE {
+        return;
+    }
+    match disposition::set_default(signal) {
+        Ok(handler) => taken.handler = Some(handler),
+        Err(errno) => log::error!(target: "lenore::signals", "can't restore the default of {signal}: {errno}"),
+    }
+}
+
+/// Dispositions belong to the process, kernels do not: this is the one place where kernels meet.
+fn lock() -> MutexGuard<'static, [Taken; 65]> {
+    static TABLE: Mutex<[Taken; 65]> = Mutex::new([Taken { kernels: 0, handler: None }; 65]);
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,285 @@
+//! Signals: who watches which, sending them, and visiting the sessions one by one.
+
+use std::panic::Location;
+
+use rustc_hash::FxHashMap;
+
+use super::Kernel;
+use super::core::{Core, Dest};
+use super::os_signals::Delivery;
+use super::queue::{Event, Kind};
+use super::sessions::SessionId;
+use crate::args::{Args, IntoArgs, Template};
+use crate::error::{Died, Error};
+use crate::name::Name;
+
+/// One session's interest in one signal.
+#[derive(Clone)]
+pub(crate) struct SignalWatch {
+    pub(crate) signal: Name,
+    pub(crate) event: Name,
+    extra: Template,
+}
+
+/// A signal on its way.
+pub(crate) struct Signal {
+    args: Template,
+    /// For `DIE`: what `run` returns if nobody handles it.
+    died: Option<Died>,
+}
+
+/// What the kernel knows about signals.
+pub(crate) struct Signals {
+    pub(crate) delivery: Delivery,
+    /// How many sessions (and, for `CHLD`, `sig_child` registrations) want each signal.
+    watchers: FxHashMap<Name, u32>,
+    /// Whether some state called `sig_handled` for the signal being dispatched.
+    handled: bool,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Result<Signals, Error> {
+        Ok(Signals { delivery: Delivery::new()?, watchers: FxHashMap::default(), handled: false })
+    }
+
+    pub(crate) fn is_watched(&self, signal: Name) -> bool {
+        self.watchers.contains_key(&signal)
+    }
+
+    /// Counts one more watcher; the first makes the kernel take the signal over from the system.
+    pub(crate) fn watch(&mut self, signal: Name) {
+        let count = self.watchers.entry(signal).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.delivery.watch(signal);
+        }
+    }
+
+    /// Counts one watcher less; the last gives the signal its default action back.
+    pub(crate) fn unwatch(&mut self, signal: Name) {
+        let Some(count) = self.watchers.get_mut(&signal) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.watchers.remove(&signal);
+            self.delivery.unwatch(signal);
+        }
+    }
+}
+
+impl Core {
+    /// Makes the running session get `event` whenever `signal` reaches it.
+    ///
+    /// The state gets ARG0 = the signal's name and then what came with the signal. The name has no `SIG` prefix and
+    /// need not exist in the operating system; if it does, the kernel takes the signal over while anybody watches it.
+    /// A later call for the same signal replaces the event. Watching does not keep the session alive.
+    ///
+    /// A session that watches `CHLD` opts in to *every* child process being reaped, those it did not start included;
+    /// [`sig_child`](Core::sig_child) reaps only the pids that were registered.
+    ///
+    /// POE: `sig`.
+    pub fn sig(&mut self, signal: impl Into<Name>, event: impl Into<Name>) {
+        self.sig_with(signal, event, ());
+    }
+
+    /// Does what [`sig`](Core::sig) does; `extra` follows the signal's own arguments, a copy for each delivery.
+    ///
+    /// POE: `sig` with arguments.
+    pub fn sig_with<A>(&mut self, signal: impl Into<Name>, event: impl Into<Name>, extra: A)
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        let watch = SignalWatch { signal: signal.into(), event: event.into(), extra: Template::new(extra) };
+        let Some(record) = self.sessions.get_mut(self.active.session) else { return };
+        if record.id == SessionId::KERNEL {
+            return;
+        }
+        match record.signals.iter_mut().find(|other| other.signal == watch.signal) {
+            Some(other) => *other = watch,
+            None => {
+                let signal = watch.signal;
+                record.signals.push(watch);
+                self.signals.watch(signal);
+            }
+        }
+    }
+
+    /// Ends the running session's interest in `signal`; without one it does nothing.
+    ///
+    /// POE: `sig` without an event.
+    pub fn sig_clear(&mut self, signal: impl Into<Name>) {
+        let signal = signal.into();
+        let Some(record) = self.sessions.get_mut(self.active.session) else { return };
+        if let Some(place) = record.signals.iter().position(|watch| watch.signal == signal) {
+            record.signals.remove(place);
+            self.signals.unwatch(signal);
+        }
+    }
+
+    /// Posts `signal` to a session and all its descendants; to [`SessionId::KERNEL`], to every session.
+    ///
+    /// It is dispatched in turn with posted events. Every state that gets it gets its own copy of `args`, after the
+    /// signal's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    ///
+    /// POE: `signal`.
+    #[track_caller]
+    pub fn signal<'a, A>(&mut self, dest: impl Into<Dest<'a>>, signal: impl Into<Name>, args: A) -> Result<(), Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        let dest = self.resolve(dest)?;
+        let kind = Kind::Signal(Box::new(Signal { args: Template::new(args), died: None }));
+        self.enqueue(dest, signal.into(), Args::new(), kind, Location::caller());
+        Ok(())
+    }
+
+    /// Says that the signal being dispatched was dealt with: a terminal one then stops nobody.
+    ///
+    /// Outside of a signal it has no effect.
+    ///
+    /// POE: `sig_handled`.
+    pub fn sig_handled(&mut self) {
+        self.signals.handled = true;
+    }
+
+    /// Queues a signal that the kernel itself sends.
+    pub(crate) fn signal_from_kernel<A: IntoArgs + Clone + 'static>(&mut self, signal: Name, args: A) {
+        let kind = Kind::Signal(Box::new(Signal { args: Template::new(args), died: None }));
+        self.enqueue_from_kernel(SessionId::KERNEL, signal, Args::new(), kind);
+    }
+
+    /// Queues the `DIE` of a session whose state failed.
+    pub(crate) fn signal_die(&mut self, died: Died) {
+        log::error!(target: "lenore::exceptions", "{died} (sent at {})", died.location);
+        let args = Template::new((died.clone(),));
+        let dest = died.dest_session;
+        let kind = Kind::Signal(Box::new(Signal { args, died: Some(died) }));
+        self.enqueue_from_kernel(dest, Name::new("DIE"), Args::new(), kind);
+    }
+}
+
+impl Kernel {
+    /// Dispatches `signal` at once, before it returns, to a session and all its descendants.
+    ///
+    /// The arguments are moved, not copied: whichever state takes one first has it. A signal that reaches a state
+    /// this way has the same effects as a posted one, except that the sender is not kept waiting for the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    ///
+    /// POE: `call`ing what `signal` would post; POE::Component::Daemon does so for `daemon_shutdown`.
+    pub fn signal_now<'a>(
+        &mut self,
+        dest: impl Into<Dest<'a>>,
+        signal: impl Into<Name>,
+        args: impl IntoArgs,
+    ) -> Result<(), Error> {
+        let dest = self.core.resolve(dest)?;
+        let name = signal.into();
+        self.visit(dest, name, None, Args::chain((name.as_str(),).into_args(), args.into_args()));
+        Ok(())
+    }
+
+    /// Dispatches a queued signal.
+    pub(crate) fn dispatch_signal(&mut self, dest: SessionId, name: Name, signal: &Signal) {
+        log::trace!(target: "lenore::signals", "{name} to {dest}");
+        self.visit(dest, name, Some(signal), Args::new());
+    }
+
+    /// Visits the destination and its descendants, deepest first, then stops them if the signal calls for it.
+    fn visit(&mut self, dest: SessionId, name: Name, queued: Option<&Signal>, mut moved: Args) {
+        let died = queued.and_then(|signal| signal.died.as_ref());
+        let mut visited = self.core.sessions.visiting_order(dest);
+        if name == "DIE" {
+            self.add_ancestors(dest, &mut visited);
+        }
+        // Fixed before the first of them runs (K-SG-23).
+        let watches: Vec<(SessionId, SignalWatch)> =
+            visited.iter().filter_map(|id| Some((*id, self.core.watch_of(*id, name)?))).collect();
+        let outer = std::mem::replace(&mut self.core.signals.handled, false);
+        for (id, watch) in watches {
+            let args = match queued {
+                Some(signal) => Args::chain((name.as_str(),).into_args(), signal.args.args()),
+                None => std::mem::take(&mut moved),
+            };
+            let mut event = Event::from_kernel(id, watch.event, args.chain(watch.extra.args()));
+            let failed = self.dispatch_keeping_args(&mut event);
+            if queued.is_none() {
+                let args = std::mem::take(&mut event.args);
+                moved = if watch.extra.is_empty() { args } else { args.unchain() };
+            }
+            if let (Some(failed), true) = (failed, died.is_some()) {
+                // An exception inside a DIE handler is always fatal (K-EX-09).
+                self.core.pending_exception.get_or_insert(failed);
+            }
+        }
+        let handled = std::mem::replace(&mut self.core.signals.handled, outer);
+        self.conclude(dest, name, &visited, handled, died);
+    }
+
+    /// What becomes of the visited sessions, and of the kernel, once all watchers have been called.
+    fn conclude(&mut self, dest: SessionId, name: Name, visited: &[SessionId], handled: bool, died: Option<&Died>) {
+        let stops = match class(name) {
+            Class::Benign => false,
+            Class::Terminal => !handled,
+            Class::Nonmaskable => true,
+        };
+        if stops {
+            for id in visited.iter().filter(|id| **id != SessionId::KERNEL) {
+                self.stop_session(*id);
+            }
+            if let Some(died) = died {
+                self.core.pending_exception.get_or_insert_with(|| died.clone());
+            }
+            if dest == SessionId::KERNEL {
+                log::debug!(target: "lenore::signals", "{name} ends the kernel");
+                self.core.is_alive = false;
+            }
+        } else if name == "IDLE" && dest == SessionId::KERNEL && self.core.is_idle() {
+            // The kernel's own turn comes after everybody's: IDLE was handled, and still there is nothing to do.
+            self.core.signal_from_kernel(Name::new("ZOMBIE"), ());
+        }
+        if self.core.pending_exception.is_some() {
+            self.stop();
+        }
+    }
+
+    /// Appends the ancestors of `id`, up to the topmost below the kernel.
+    fn add_ancestors(&self, id: SessionId, visited: &mut Vec<SessionId>) {
+        let parent = |id| self.core.sessions.get(id).map(|record| record.parent);
+        let mut above = parent(id);
+        while let Some(id) = above.filter(|id| *id != SessionId::KERNEL) {
+            visited.push(id);
+            above = parent(id);
+        }
+    }
+}
+
+impl Core {
+    fn watch_of(&self, id: SessionId, signal: Name) -> Option<SignalWatch> {
+        self.sessions.get(id)?.signals.iter().find(|watch| watch.signal == signal).cloned()
+    }
+}
+
+/// What a signal does to those it visits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Nothing.
+    Benign,
+    /// Stops them all, unless one of them called `sig_handled`.
+    Terminal,
+    /// Stops them all.
+    Nonmaskable,
+}
+
+fn class(signal: Name) -> Class {
+    match signal.as_str() {
+        "QUIT" | "INT" | "KILL" | "TERM" | "HUP" | "IDLE" | "DIE" => Class::Terminal,
+        "ZOMBIE" | "UIDESTROY" => Class::Nonmaskable,
+        _ => Class::Benign,
+    }
+}

@@ -1,0 +1,564 @@
+//! The slab of sources: every descriptor that the kernel watches, whatever for.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mio::event::Event as Readiness;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::errno::Errno;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use super::Kernel;
+use super::core::Core;
+use super::sessions::{Hold, SessionId};
+use super::watchers::Watched;
+use crate::error::Error;
+
+/// Names one source; one that was closed is recognised by its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SourceKey {
+    index: u32,
+    generation: u32,
+}
+
+/// What the kernel's own signal pipe is registered under.
+const SIGNALS: Token = Token(usize::MAX);
+
+impl SourceKey {
+    fn token(self) -> Token {
+        Token((self.generation as usize) << 32 | self.index as usize)
+    }
+
+    fn from_token(token: Token) -> SourceKey {
+        SourceKey { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
+    }
+}
+
+/// One thing that is watched, and what to do when it is ready.
+///
+/// Implemented by the state that a wheel shares with the kernel. The descriptor belongs to that state.
+pub(crate) trait Source {
+    /// Returns the descriptor while it is open.
+    fn fd(&self) -> RawFd;
+
+    /// Returns what readiness is wanted at present; `None` for none, as of a paused listener.
+    fn wanted(&self) -> Option<Wanted>;
+
+    /// Does one bounded turn of work; what is left over is asked for again by [`Sources::requeue`].
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode);
+
+    /// Writes what was put since the last time.
+    fn flush(self: Rc<Self>, _kernel: &mut Kernel, _key: SourceKey) {}
+
+    /// Notes that the poller saw the peer close its side: a read that returns less than it could is not the last then.
+    fn read_closed(&self) {}
+
+    /// Closes the descriptor. It is not registered any more.
+    fn close(&self);
+
+    /// Tells whether a forked child keeps the source; if so, forgets what the parent alone must do.
+    fn fork(&self) -> AfterFork;
+
+    /// Says for `peek` what it is and for which event.
+    fn describe(&self) -> String;
+}
+
+/// What becomes of a source in a forked child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterFork {
+    Keep,
+    Close,
+}
+
+/// What a handle was ready for: ARG1 of the event of a `select_read` or `select_write`.
+///
+/// POE: the numbers 0 and 1 there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Reading, an end of file included.
+    Read,
+    /// Writing.
+    Write,
+}
+
+/// The readiness that a source asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Read,
+    Write,
+    Both,
+    /// Connections on a listener that other processes may watch as well.
+    Accept,
+}
+
+impl Wanted {
+    pub(crate) fn of(read: bool, write: bool) -> Option<Wanted> {
+        match (read, write) {
+            (false, false) => None,
+            (true, false) => Some(Wanted::Read),
+            (false, true) => Some(Wanted::Write),
+            (true, true) => Some(Wanted::Both),
+        }
+    }
+
+    fn interest(self) -> Interest {
+        match self {
+            Wanted::Read | Wanted::Accept => Interest::READABLE,
+            Wanted::Write => Interest::WRITABLE,
+            Wanted::Both => Interest::READABLE | Interest::WRITABLE,
+        }
+    }
+}
+
+/// Where wheels leave word for the kernel: they are used while the heap that holds them is borrowed.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    /// Wheels with something put into them.
+    dirty: RefCell<Vec<SourceKey>>,
+    /// Wheels whose handle is gone.
+    dropped: RefCell<Vec<SourceKey>>,
+    /// Wheels that want other readiness than before.
+    changed: RefCell<Vec<SourceKey>>,
+    /// Wheels that have work which no readiness will announce.
+    woken: RefCell<Vec<SourceKey>>,
+}
+
+impl Mailbox {
+    pub(crate) fn dirty(&self, key: SourceKey) {
+        self.dirty.borrow_mut().push(key);
+    }
+
+    pub(crate) fn dropped(&self, key: SourceKey) {
+        self.dropped.borrow_mut().push(key);
+    }
+
+    pub(crate) fn changed(&self, key: SourceKey) {
+        self.changed.borrow_mut().push(key);
+    }
+
+    pub(crate) fn woken(&self, key: SourceKey) {
+        self.woken.borrow_mut().push(key);
+    }
+}
+
+struct Entry {
+    generation: u32,
+    owner: SessionId,
+    source: Rc<dyn Source>,
+    registered: Option<Wanted>,
+    /// A regular file: the poller refuses it, and it never has to wait (K-IO-21).
+    always_ready: bool,
+    read_ready: bool,
+    write_ready: bool,
+    /// It stands on the ready list.
+    queued: bool,
+}
+
+/// All sources, the poller, and the list of those that are ready.
+pub(crate) struct Sources {
+    poll: Poll,
+    events: Events,
+    entries: Slab<Entry>,
+    next_generation: u32,
+    /// The watched raw descriptors, by number.
+    pub(crate) watched_fds: FxHashMap<RawFd, (SourceKey, Rc<Watched>)>,
+    ready: VecDeque<SourceKey>,
+    write_ready: VecDeque<SourceKey>,
+    mailbox: Rc<Mailbox>,
+}
+
+impl Sources {
+    pub(crate) fn new() -> Result<Sources, Error> {
+        Ok(Sources {
+            poll: new_poll()?,
+            events: Events::with_capacity(256),
+            entries: Slab::new(),
+            next_generation: 1,
+            watched_fds: FxHashMap::default(),
+            ready: VecDeque::new(),
+            write_ready: VecDeque::new(),
+            mailbox: Rc::default(),
+        })
+    }
+
+    pub(crate) fn mailbox(&self) -> Rc<Mailbox> {
+        Rc::clone(&self.mailbox)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn contains(&self, key: SourceKey) -> bool {
+        self.get(key).is_some()
+    }
+
+    pub(crate) fn source(&self, key: SourceKey) -> Option<Rc<dyn Source>> {
+        self.get(key).map(|entry| Rc::clone(&entry.source))
+    }
+
+    /// Returns owner, descriptor, readiness asked for and description of every source.
+    pub(crate) fn describe(&self) -> Vec<(SessionId, RawFd, Option<Wanted>, String)> {
+        let row = |entry: &Entry| (entry.owner, entry.source.fd(), entry.registered, entry.source.describe());
+        self.entries.iter().map(|(_, entry)| row(entry)).collect()
+    }
+
+    /// Asks for another turn in the next slice, whether or not the poller has news.
+    pub(crate) fn requeue(&mut self, key: SourceKey, mode: Mode) {
+        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
+            return;
+        };
+        match mode {
+            Mode::Read => entry.read_ready = true,
+            Mode::Write => entry.write_ready = true,
+        }
+        if !entry.queued {
+            entry.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Asks to be told again even if the poller has told already: what makes an edge-triggered poller keep the
+    /// promise that a watcher's event recurs while its handle is ready.
+    pub(crate) fn rearm(&mut self, key: SourceKey) {
+        let Some(entry) = self.get(key) else { return };
+        if entry.always_ready {
+            match entry.source.wanted() {
+                Some(Wanted::Both) => {
+                    self.requeue(key, Mode::Read);
+                    self.requeue(key, Mode::Write);
+                }
+                Some(Wanted::Write) => self.requeue(key, Mode::Write),
+                Some(_) => self.requeue(key, Mode::Read),
+                None => {}
+            }
+        } else if let (Some(wanted), Some(registered)) = (entry.source.wanted(), entry.registered) {
+            if wanted == registered {
+                let fd = entry.source.fd();
+                let registry = self.poll.registry();
+                if let Err(error) = registry.reregister(&mut SourceFd(&fd), key.token(), wanted.interest()) {
+                    log::error!(target: "lenore::sources", "can't watch descriptor {fd} again: {error}");
+                }
+            } else {
+                self.mailbox.changed(key);
+            }
+        }
+    }
+
+    /// Brings what the poller watches in line with what the source wants.
+    pub(crate) fn sync(&mut self, key: SourceKey) -> Result<(), Error> {
+        let Some(entry) = self.get(key) else { return Ok(()) };
+        let (wanted, registered, fd) = (entry.source.wanted(), entry.registered, entry.source.fd());
+        if entry.always_ready {
+            self.rearm(key);
+            return Ok(());
+        }
+        if wanted == registered {
+            return Ok(());
+        }
+        let registry = self.poll.registry();
+        let done = match (registered, wanted) {
+            (None, None) => Ok(()),
+            (None, Some(Wanted::Accept)) => add_shared(&self.poll, fd, key.token()),
+            (None, Some(wanted)) => registry.register(&mut SourceFd(&fd), key.token(), wanted.interest()),
+            (Some(_), None) => registry.deregister(&mut SourceFd(&fd)),
+            (Some(_), Some(wanted)) => registry.reregister(&mut SourceFd(&fd), key.token(), wanted.interest()),
+        };
+        let mut always_ready = false;
+        match done {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => always_ready = true,
+            Err(error) => return Err(Error::os("epoll_ctl", format_args!("descriptor {fd}"), error)),
+        }
+        let entry = &mut self.entries[key.index as usize];
+        entry.registered = if always_ready { None } else { wanted };
+        entry.always_ready = always_ready;
+        if always_ready {
+            self.rearm(key);
+        }
+        Ok(())
+    }
+
+    /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
+    fn sync_changed(&mut self) {
+        for key in self.mailbox.changed.take() {
+            if let Err(error) = self.sync(key) {
+                log::error!(target: "lenore::sources", "{error}");
+            }
+        }
+        for key in self.mailbox.woken.take() {
+            self.requeue(key, Mode::Read);
+        }
+    }
+
+    /// Tells whether there is work that needs no readiness to be done.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes the next source with something to read.
+    fn next_read(&mut self) -> Option<(SourceKey, Option<Rc<dyn Source>>)> {
+        let key = self.ready.pop_front()?;
+        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
+            return Some((key, None));
+        };
+        entry.queued = false;
+        if entry.write_ready {
+            self.write_ready.push_back(key);
+        }
+        let ready = std::mem::take(&mut entry.read_ready);
+        Some((key, ready.then(|| Rc::clone(&entry.source))))
+    }
+
+    /// Takes the next source that can be written to.
+    fn next_write(&mut self) -> Option<(SourceKey, Option<Rc<dyn Source>>)> {
+        let key = self.write_ready.pop_front()?;
+        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
+            return Some((key, None));
+        };
+        let ready = std::mem::take(&mut entry.write_ready);
+        Some((key, ready.then(|| Rc::clone(&entry.source))))
+    }
+
+    fn get(&self, key: SourceKey) -> Option<&Entry> {
+        self.entries.get(key.index as usize).filter(|entry| entry.generation == key.generation)
+    }
+
+    /// Notes one report of the poller.
+    fn note(&mut self, key: SourceKey, readiness: &Readiness) {
+        let reading = readiness.is_readable() || readiness.is_read_closed() || readiness.is_error();
+        let writing = readiness.is_writable() || readiness.is_write_closed() || readiness.is_error();
+        if reading {
+            if readiness.is_read_closed() || readiness.is_error() {
+                self.get(key).inspect(|entry| entry.source.read_closed());
+            }
+            self.requeue(key, Mode::Read);
+        }
+        if writing {
+            self.requeue(key, Mode::Write);
+        }
+    }
+
+    /// Takes a source out: away from the poller first, then closed. Between the two nothing may happen: another process may hold
+    /// the same open file, and the poller would go on reporting a descriptor that is none of ours any more.
+    fn take_out(&mut self, key: SourceKey) -> Option<SessionId> {
+        self.get(key)?;
+        let entry = self.entries.remove(key.index as usize);
+        if entry.registered.is_some() {
+            let fd = entry.source.fd();
+            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+                log::warn!(target: "lenore::sources", "can't stop watching descriptor {fd}: {error}");
+            }
+        }
+        entry.source.close();
+        Some(entry.owner)
+    }
+}
+
+impl Core {
+    /// Adds a source for a session, which it keeps alive, and starts watching it.
+    pub(crate) fn add_source(
+        &mut self,
+        owner: SessionId,
+        make: impl FnOnce(SourceKey) -> Rc<dyn Source>,
+    ) -> Result<SourceKey, Error> {
+        let generation = self.sources.next_generation;
+        self.sources.next_generation = generation.wrapping_add(1).max(1) & 0x7fff_ffff;
+        let vacant = self.sources.entries.vacant_entry();
+        let key = SourceKey { index: vacant.key() as u32, generation };
+        vacant.insert(Entry {
+            generation,
+            owner,
+            source: make(key),
+            registered: None,
+            always_ready: false,
+            read_ready: false,
+            write_ready: false,
+            queued: false,
+        });
+        self.sessions.hold(owner, Hold::Handle);
+        if let Err(error) = self.sources.sync(key) {
+            self.remove_source(key);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    /// Takes a source out and closes it.
+    pub(crate) fn remove_source(&mut self, key: SourceKey) {
+        if let Some(owner) = self.sources.take_out(key) {
+            self.sessions.release(owner, Hold::Handle);
+        }
+    }
+
+    /// Closes every source that a stopping session owns.
+    pub(crate) fn remove_sources_of(&mut self, session: SessionId) {
+        let owned: Vec<SourceKey> = self.sources.keys(|entry| entry.owner == session);
+        owned.into_iter().for_each(|key| self.remove_source(key));
+    }
+
+    /// Closes the sources whose wheels were dropped.
+    pub(crate) fn close_dropped(&mut self) {
+        if self.sources.mailbox.dropped.borrow().is_empty() {
+            return;
+        }
+        for key in self.sources.mailbox.dropped.take() {
+            self.remove_source(key);
+        }
+    }
+
+    /// Starts anew in a forked child, from the table alone. The old poller is closed without a word to it: the set
+    /// behind it is still the parent's, and whatever is removed from it there is removed for the parent as well.
+    pub(crate) fn rebuild_sources(&mut self) -> Result<(), Error> {
+        self.sources.poll = new_poll()?;
+        self.sources.events.clear();
+        self.sources.ready.clear();
+        self.sources.write_ready.clear();
+        for entry in self.sources.entries.iter_mut().map(|(_, entry)| entry) {
+            entry.registered = None;
+            entry.read_ready = false;
+            entry.write_ready = false;
+            entry.queued = false;
+        }
+        self.sources.mailbox.dirty.take();
+        self.sources.mailbox.woken.take();
+        let closing = self.sources.keys(|entry| entry.source.fork() == AfterFork::Close);
+        closing.into_iter().for_each(|key| self.remove_source(key));
+        for key in self.sources.keys(|_| true) {
+            self.sources.sync(key)?;
+        }
+        Ok(())
+    }
+
+    /// Registers the signal pipe with the poller.
+    pub(crate) fn watch_signal_pipe(&mut self) -> Result<(), Error> {
+        self.signals.delivery.register(self.sources.poll.registry(), SIGNALS)
+    }
+
+    /// Waits for readiness at most `wait` (`None`: for ever), and notes it. Tells whether a signal has arrived.
+    fn poll(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
+        let Sources { poll, events, .. } = &mut self.sources;
+        match poll.poll(events, wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(Error::os("epoll_wait", "", error)),
+        }
+        let mut signalled = false;
+        let events = std::mem::replace(&mut self.sources.events, Events::with_capacity(0));
+        for readiness in &events {
+            match readiness.token() {
+                SIGNALS => signalled = true,
+                token => self.sources.note(SourceKey::from_token(token), readiness),
+            }
+        }
+        self.sources.events = events;
+        Ok(signalled)
+    }
+}
+
+impl Sources {
+    fn keys(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<SourceKey> {
+        let key = |(index, entry): (usize, &Entry)| {
+            wanted(entry).then_some(SourceKey { index: index as u32, generation: entry.generation })
+        };
+        self.entries.iter().filter_map(key).collect()
+    }
+}
+
+impl Kernel {
+    /// The I/O step of a slice: waits, then gives every ready source one turn, readers before writers.
+    pub(crate) fn poll_sources(&mut self, wait: Option<Duration>) -> Result<(), Error> {
+        self.core.sources.sync_changed();
+        let wait = if self.core.sources.has_ready() { Some(Duration::ZERO) } else { wait };
+        let signalled = self.core.poll(wait)?;
+        self.core.clock.advance();
+        if signalled {
+            self.core.take_os_signals();
+        }
+        if self.core.children.look {
+            self.core.reap();
+        }
+        self.turn_ready();
+        Ok(())
+    }
+
+    /// Each source that is ready now gets one turn; what becomes ready meanwhile waits for the next slice, so that
+    /// the turns are bounded and posted events are not kept waiting. In a forked child the lists are empty.
+    fn turn_ready(&mut self) {
+        if self.core.sources.ready.is_empty() {
+            return;
+        }
+        let Sources { ready, entries, .. } = &mut self.core.sources;
+        let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.source.fd());
+        ready.make_contiguous().sort_by_cached_key(fd);
+        for _ in 0..self.core.sources.ready.len() {
+            let Some((key, source)) = self.core.sources.next_read() else { break };
+            if let Some(source) = source {
+                source.turn(self, key, Mode::Read);
+                self.settle();
+            }
+        }
+        self.sweep();
+        for _ in 0..self.core.sources.write_ready.len() {
+            let Some((key, source)) = self.core.sources.next_write() else { break };
+            if let Some(source) = source {
+                source.turn(self, key, Mode::Write);
+                self.settle();
+            }
+        }
+        self.sweep();
+    }
+
+    /// Writes what was put into wheels, each as far as its descriptor takes it.
+    pub(crate) fn flush_dirty(&mut self) {
+        if self.core.sources.mailbox.dirty.borrow().is_empty() {
+            return;
+        }
+        for key in self.core.sources.mailbox.dirty.take() {
+            if let Some(source) = self.core.sources.source(key) {
+                source.flush(self, key);
+            }
+        }
+    }
+
+    /// Tells whether something was put that no turn or event will flush.
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.core.sources.mailbox.dirty.borrow().is_empty()
+    }
+}
+
+impl Core {
+    /// Turns the operating system's signals into events.
+    fn take_os_signals(&mut self) {
+        for signal in self.signals.delivery.pending() {
+            if signal == "CHLD" {
+                self.reap();
+            } else {
+                log::debug!(target: "lenore::signals", "{signal} arrived");
+                self.signal_from_kernel(signal, ());
+            }
+        }
+    }
+}
+
+fn new_poll() -> Result<Poll, Error> {
+    Poll::new().map_err(|error| Error::os("epoll_create", "", error))
+}
+
+/// Watches a listener such that the system wakes one of the processes that watch it, not all.
+#[cfg(target_os = "linux")]
+fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
+    crate::sys::exclusive::Exclusive(fd).register_with(poll.registry(), token)
+}
+
+/// Elsewhere all of them wake, and all but one find nothing.
+#[cfg(not(target_os = "linux"))]
+fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
+    poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
+}

@@ -1,0 +1,364 @@
+//! `select_read` and `select_write`: watching a descriptor of the program's own, as long as it is ready.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use super::Kernel;
+use super::core::Core;
+use super::sessions::{Hold, SessionId};
+use super::sources::{AfterFork, Mode, Source, SourceKey, Wanted};
+use crate::args::{IntoArgs, Template};
+use crate::error::Error;
+use crate::name::Name;
+
+/// A descriptor that several owners share: closed when the last of them lets go.
+///
+/// A watched handle is held by the kernel, so it can't be closed behind the kernel's back.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use lenore::{Handle, Kernel, Session};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (ours, mut theirs) = UnixStream::pair()?;
+/// theirs.write_all(b"x")?;
+/// let mut kernel = Kernel::new()?;
+/// Session::new(Handle::new(ours))
+///     .state("_start", |cx| {
+///         let handle = cx.heap().clone();
+///         cx.select_read(&handle, "readable", ())
+///     }.map_err(lenore::Exception::from))
+///     .state("readable", |cx| {
+///         let mut handle = cx.heap().clone();
+///         assert_eq!(handle.read(&mut [0; 10])?, 1);
+///         cx.select_read_clear(&handle);
+///         Ok(())
+///     })
+///     .spawn(&mut kernel)?;
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// POE: a file handle.
+#[derive(Clone)]
+pub struct Handle(Rc<OwnedFd>);
+
+impl Handle {
+    /// Takes a socket, pipe or file over.
+    pub fn new(fd: impl Into<OwnedFd>) -> Handle {
+        Handle(Rc::new(fd.into()))
+    }
+
+    /// Makes a handle for a descriptor that somebody else goes on owning, such as standard input.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptor left for the copy.
+    pub fn duplicate(fd: impl AsFd) -> io::Result<Handle> {
+        fd.as_fd().try_clone_to_owned().map(Handle::new)
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Handle {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl io::Read for Handle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        nix::unistd::read(&self.0, buffer).map_err(io::Error::from)
+    }
+}
+
+impl io::Write for Handle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        nix::unistd::write(&self.0, bytes).map_err(io::Error::from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.as_raw_fd())
+    }
+}
+
+/// A watched descriptor and everybody who watches it.
+pub(crate) struct Watched {
+    handle: RefCell<Option<Handle>>,
+    watchers: RefCell<Vec<Watcher>>,
+    paused_read: Cell<bool>,
+    paused_write: Cell<bool>,
+}
+
+#[derive(Clone)]
+struct Watcher {
+    session: SessionId,
+    mode: Mode,
+    event: Name,
+    extra: Template,
+}
+
+impl Watched {
+    fn paused(&self, mode: Mode) -> &Cell<bool> {
+        match mode {
+            Mode::Read => &self.paused_read,
+            Mode::Write => &self.paused_write,
+        }
+    }
+
+    fn is_watched(&self, mode: Mode) -> bool {
+        self.watchers.borrow().iter().any(|watcher| watcher.mode == mode)
+    }
+
+    fn has(&self, session: SessionId) -> bool {
+        self.watchers.borrow().iter().any(|watcher| watcher.session == session)
+    }
+}
+
+impl Source for Watched {
+    fn fd(&self) -> RawFd {
+        self.handle.borrow().as_ref().map_or(-1, |handle| handle.as_raw_fd())
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        let wants = |mode| self.is_watched(mode) && !self.paused(mode).get();
+        Wanted::of(wants(Mode::Read), wants(Mode::Write))
+    }
+
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
+        let Some(handle) = self.handle.borrow().clone() else { return };
+        let watchers: Vec<Watcher> = self.watchers.borrow().iter().filter(|w| w.mode == mode).cloned().collect();
+        for watcher in watchers {
+            // An earlier one may have ended or paused this one's watching, or its session.
+            let still = self.watchers.borrow().iter().any(|w| w.session == watcher.session && w.mode == mode);
+            if still && !self.paused(mode).get() {
+                let args = (handle.clone(), mode).into_args().chain(watcher.extra.args());
+                kernel.dispatch_from_source(watcher.session, watcher.event, Name::new("select"), args);
+            }
+        }
+        kernel.core.sources.rearm(key);
+    }
+
+    fn close(&self) {
+        self.handle.take();
+        self.watchers.take();
+    }
+
+    fn fork(&self) -> AfterFork {
+        AfterFork::Keep
+    }
+
+    fn describe(&self) -> String {
+        let names: Vec<String> = self
+            .watchers
+            .borrow()
+            .iter()
+            .map(|watcher| {
+                let verb = if watcher.mode == Mode::Read { "read" } else { "write" };
+                let paused = if self.paused(watcher.mode).get() { ", paused" } else { "" };
+                format!("{} {verb} -> {}{paused}", watcher.session, watcher.event)
+            })
+            .collect();
+        format!("select {}", names.join("; "))
+    }
+}
+
+impl Core {
+    /// Sends the running session `event` in every slice in which `handle` can be read, an end of file included.
+    ///
+    /// The state gets ARG0 = the [`Handle`], ARG1 = [`Mode::Read`], then a copy of `extra`; it runs in the I/O step, not
+    /// through the queue. The handle is made non-blocking. A second call for the same handle replaces event and extra
+    /// arguments, and resumes. A watched handle keeps its session alive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when the descriptor can't be watched; [`Error::NoActiveSession`] outside of any state.
+    ///
+    /// POE: `select_read` with an event.
+    pub fn select_read<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        self.select(handle, Mode::Read, event.into(), Template::new(extra))
+    }
+
+    /// Sends the running session `event` in every slice in which `handle` can be written; otherwise as
+    /// [`select_read`](Core::select_read).
+    ///
+    /// # Errors
+    ///
+    /// As [`select_read`](Core::select_read).
+    ///
+    /// POE: `select_write` with an event.
+    pub fn select_write<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        self.select(handle, Mode::Write, event.into(), Template::new(extra))
+    }
+
+    /// Ends the running session's watching `handle` for reading; without any it does nothing.
+    ///
+    /// POE: `select_read` without an event.
+    pub fn select_read_clear(&mut self, handle: &Handle) {
+        self.unselect(handle, Mode::Read);
+    }
+
+    /// Ends the running session's watching `handle` for writing; without any it does nothing.
+    ///
+    /// POE: `select_write` without an event.
+    pub fn select_write_clear(&mut self, handle: &Handle) {
+        self.unselect(handle, Mode::Write);
+    }
+
+    /// Stops the events of everybody who watches `handle` for reading, until it is resumed; returns whether anybody
+    /// does. A paused watcher still keeps its session alive.
+    ///
+    /// POE: `select_pause_read`.
+    pub fn select_pause_read(&mut self, handle: &Handle) -> bool {
+        self.pause(handle, Mode::Read, true)
+    }
+
+    /// Undoes [`select_pause_read`](Core::select_pause_read); returns whether anybody watches.
+    ///
+    /// POE: `select_resume_read`.
+    pub fn select_resume_read(&mut self, handle: &Handle) -> bool {
+        self.pause(handle, Mode::Read, false)
+    }
+
+    /// Stops the events of everybody who watches `handle` for writing, until it is resumed; returns whether anybody
+    /// does.
+    ///
+    /// POE: `select_pause_write`.
+    pub fn select_pause_write(&mut self, handle: &Handle) -> bool {
+        self.pause(handle, Mode::Write, true)
+    }
+
+    /// Undoes [`select_pause_write`](Core::select_pause_write); returns whether anybody watches.
+    ///
+    /// POE: `select_resume_write`.
+    pub fn select_resume_write(&mut self, handle: &Handle) -> bool {
+        self.pause(handle, Mode::Write, false)
+    }
+
+    fn select(&mut self, handle: &Handle, mode: Mode, event: Name, extra: Template) -> Result<(), Error> {
+        let session = self.active.session;
+        if session == SessionId::KERNEL {
+            return Err(Error::NoActiveSession);
+        }
+        let (key, watched) = match self.watched(handle) {
+            Some(found) => found,
+            None => self.watch_descriptor(handle)?,
+        };
+        let is_new_here = !watched.has(session);
+        let watcher = Watcher { session, mode, event, extra };
+        {
+            let mut watchers = watched.watchers.borrow_mut();
+            match watchers.iter_mut().find(|other| other.session == session && other.mode == mode) {
+                Some(other) => *other = watcher,
+                None => watchers.push(watcher),
+            }
+        }
+        watched.paused(mode).set(false);
+        if is_new_here {
+            self.sessions.hold(session, Hold::Handle);
+        }
+        // At once and not before the next poll: the caller is to hear of a descriptor that can't be watched.
+        self.sources.sync(key).inspect_err(|_| self.unselect(handle, mode))
+    }
+
+    fn watch_descriptor(&mut self, handle: &Handle) -> Result<(SourceKey, Rc<Watched>), Error> {
+        let fd = handle.as_raw_fd();
+        set_nonblocking(handle).map_err(|error| Error::os("fcntl", format_args!("descriptor {fd}"), error))?;
+        let watched = Rc::new(Watched {
+            handle: RefCell::new(Some(handle.clone())),
+            watchers: RefCell::default(),
+            paused_read: Cell::default(),
+            paused_write: Cell::default(),
+        });
+        // Owned by the kernel: several sessions may share it, and each is held by its own watchers.
+        let source: Rc<dyn Source> = watched.clone();
+        let key = self.add_source(SessionId::KERNEL, |_| source)?;
+        self.sources.watched_fds.insert(fd, (key, watched.clone()));
+        Ok((key, watched))
+    }
+
+    fn watched(&self, handle: &Handle) -> Option<(SourceKey, Rc<Watched>)> {
+        self.sources.watched_fds.get(&handle.as_raw_fd()).cloned()
+    }
+
+    fn unselect(&mut self, handle: &Handle, mode: Mode) {
+        let me = self.active.session;
+        self.end_watching(handle.as_raw_fd(), |watcher| watcher.session == me && watcher.mode == mode);
+    }
+
+    /// Ends all watching of a stopping session.
+    pub(crate) fn remove_watchers_of(&mut self, session: SessionId) {
+        let fds: Vec<RawFd> = self.sources.watched_fds.keys().copied().collect();
+        for fd in fds {
+            self.end_watching(fd, |watcher| watcher.session == session);
+        }
+    }
+
+    /// Returns the descriptors that a session watches.
+    pub(crate) fn watched_by(&self, session: SessionId) -> Vec<RawFd> {
+        let mut fds: Vec<RawFd> = self
+            .sources
+            .watched_fds
+            .iter()
+            .filter(|(_, (_, watched))| watched.has(session))
+            .map(|(fd, _)| *fd)
+            .collect();
+        fds.sort_unstable();
+        fds
+    }
+
+    fn end_watching(&mut self, fd: RawFd, unwanted: impl Fn(&Watcher) -> bool) {
+        let Some((key, watched)) = self.sources.watched_fds.get(&fd).cloned() else { return };
+        let gone: Vec<Watcher> = watched.watchers.borrow_mut().extract_if(.., |watcher| unwanted(watcher)).collect();
+        if let Some(session) = gone.first().map(|watcher| watcher.session).filter(|session| !watched.has(*session)) {
+            self.sessions.release(session, Hold::Handle);
+        }
+        if watched.watchers.borrow().is_empty() {
+            self.sources.watched_fds.remove(&fd);
+            self.remove_source(key);
+        } else {
+            self.mailbox().changed(key);
+        }
+    }
+
+    fn pause(&mut self, handle: &Handle, mode: Mode, paused: bool) -> bool {
+        let Some((key, watched)) = self.watched(handle).filter(|(_, watched)| watched.is_watched(mode)) else {
+            return false;
+        };
+        watched.paused(mode).set(paused);
+        self.mailbox().changed(key);
+        true
+    }
+}
+
+/// Makes a descriptor return instead of waiting.
+pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    }
+    Ok(())
+}

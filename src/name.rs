@@ -1,0 +1,166 @@
+//! Interned names: of events, aliases and signals.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+/// An interned event, alias or signal name: one pointer wide, compared as a pointer.
+///
+/// Every call that takes a name takes `impl Into<Name>`, so a string works everywhere. A program that sends one event
+/// millions of times may intern its name once and save the look-up.
+///
+/// Names are kept for the life of the process: take them from a finite set, never from what a peer sent.
+///
+/// ```
+/// use lenore::Name;
+///
+/// let tick = Name::new("tick");
+/// assert_eq!(tick, Name::from("tick"));
+/// assert_eq!(tick.as_str(), "tick");
+/// ```
+///
+/// POE: event names are plain strings there.
+#[derive(Clone, Copy)]
+pub struct Name(&'static Entry);
+
+/// One interned text; never freed, so that a `Name` can be `Copy` and name itself in an error.
+struct Entry {
+    /// Dense, in order of interning: what state tables are sorted by.
+    id: u32,
+    text: Box<str>,
+}
+
+impl Name {
+    /// Interns `text`, or finds it if it was interned before.
+    pub fn new(text: &str) -> Name {
+        CACHE.with_borrow_mut(|cache| match cache.get(text) {
+            Some(name) => *name,
+            None => {
+                let name = intern(text);
+                cache.insert(name.as_str(), name);
+                name
+            }
+        })
+    }
+
+    /// Returns the name of `text` if it was ever interned, without interning it.
+    pub fn find(text: &str) -> Option<Name> {
+        let known = CACHE.with_borrow(|cache| cache.get(text).copied());
+        known.or_else(|| lock().get(text).copied())
+    }
+
+    /// Returns the text.
+    pub fn as_str(self) -> &'static str {
+        &self.0.text
+    }
+
+    pub(crate) fn id(self) -> u32 {
+        self.0.id
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl Hash for Name {
+    fn hash<S: Hasher>(&self, state: &mut S) {
+        state.write_u32(self.0.id);
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Name {
+        Name::new(text)
+    }
+}
+
+impl From<&String> for Name {
+    fn from(text: &String) -> Name {
+        Name::new(text)
+    }
+}
+
+impl From<String> for Name {
+    fn from(text: String) -> Name {
+        Name::new(&text)
+    }
+}
+
+type Table = FxHashMap<&'static str, Name>;
+
+/// Adds `text` to the names of the process.
+fn intern(text: &str) -> Name {
+    let mut names = lock();
+    if let Some(name) = names.get(text) {
+        return *name;
+    }
+    let id = u32::try_from(names.len()).expect("fewer than 2^32 names");
+    let entry: &'static Entry = Box::leak(Box::new(Entry { id, text: text.into() }));
+    let name = Name(entry);
+    names.insert(&entry.text, name);
+    name
+}
+
+/// The table is complete at every instant, so a panic elsewhere can't have left it half changed.
+fn lock() -> std::sync::MutexGuard<'static, Table> {
+    static NAMES: Mutex<Table> = Mutex::new(Table::with_hasher(rustc_hash::FxBuildHasher));
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    /// What this thread has looked up before: the way of a hot path, without the lock.
+    static CACHE: RefCell<Table> = const { RefCell::new(Table::with_hasher(rustc_hash::FxBuildHasher)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_texts_are_one_name_on_every_thread() {
+        let here = Name::new("same text");
+        let there = std::thread::spawn(|| Name::new("same text")).join().expect("no panic");
+        assert_eq!(here, there);
+        assert_ne!(here, Name::new("other text"));
+    }
+
+    #[test]
+    fn find_does_not_intern() {
+        assert_eq!(Name::find("never interned anywhere"), None);
+        assert_eq!(Name::find("never interned anywhere"), None);
+        let name = Name::new("interned now");
+        assert_eq!(Name::find("interned now"), Some(name));
+    }
+}

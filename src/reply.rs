@@ -1,0 +1,126 @@
+//! What states return, and what a call hands back.
+
+use std::any::{Any, type_name};
+use std::fmt;
+
+use crate::error::{Error, Exception};
+
+/// What came of a [`call`](crate::Kernel::call).
+///
+/// ```
+/// use lenore::{Kernel, Return, Session};
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// let mut kernel = Kernel::new()?;
+/// let id = Session::new(20).state("_start", |_| ()).state("double", |cx| *cx.heap() * 2).spawn(&mut kernel)?;
+/// assert_eq!(kernel.call(id, "double", ())?.take::<i32>()?, 40);
+/// assert!(!kernel.call(id, "treble", ())?.was_handled());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// POE: the return value of `call`, which does not tell "no handler" from "no value".
+pub enum Reply {
+    /// The session has no such state, and no `_default`; or the destination was the kernel.
+    NoHandler,
+    /// The state returned `()`, or failed: its exception is a `DIE` signal then.
+    NoValue,
+    /// The state returned this.
+    Value(Box<dyn Any>),
+}
+
+impl Reply {
+    /// Moves the value out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] if there is none, or if its type is not `T`.
+    pub fn take<T: 'static>(self) -> Result<T, Error> {
+        let fail = |found| Error::Value { wanted: type_name::<T>(), found };
+        match self {
+            Reply::NoHandler => Err(fail("nothing, as there is no such state")),
+            Reply::NoValue => Err(fail("nothing")),
+            Reply::Value(value) => value.downcast().map(|value| *value).map_err(|_| fail("something else")),
+        }
+    }
+
+    /// Tells whether a state ran.
+    pub fn was_handled(&self) -> bool {
+        !matches!(self, Reply::NoHandler)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reply::NoHandler => "NoHandler",
+            Reply::NoValue => "NoValue",
+            Reply::Value(_) => "Value(..)",
+        })
+    }
+}
+
+/// What a state may return: nothing, a value for the caller, or a [`Result`](crate::Result) of either.
+///
+/// Common types can be returned as they are; any other one inside a [`Return`].
+pub trait IntoReturn {
+    /// Turns it into what the kernel hands on.
+    ///
+    /// # Errors
+    ///
+    /// The exception with which the state failed.
+    fn into_return(self) -> Result<Reply, Exception>;
+}
+
+/// Makes a value of any type returnable from a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Return<T>(pub T);
+
+impl IntoReturn for () {
+    fn into_return(self) -> Result<Reply, Exception> {
+        Ok(Reply::NoValue)
+    }
+}
+
+impl IntoReturn for Reply {
+    fn into_return(self) -> Result<Reply, Exception> {
+        Ok(self)
+    }
+}
+
+impl<T: 'static> IntoReturn for Return<T> {
+    fn into_return(self) -> Result<Reply, Exception> {
+        Ok(Reply::Value(Box::new(self.0)))
+    }
+}
+
+impl<T: IntoReturn> IntoReturn for Result<T, Exception> {
+    fn into_return(self) -> Result<Reply, Exception> {
+        self?.into_return()
+    }
+}
+
+// A blanket implementation would overlap with the ones above.
+macro_rules! returnable {
+    ($($type:ty),+) => {
+        $(impl IntoReturn for $type {
+            fn into_return(self) -> Result<Reply, Exception> {
+                Return(self).into_return()
+            }
+        })+
+    };
+}
+
+returnable!(bool, char, i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize, f32, f64, String, &'static str);
+
+impl<T: 'static> IntoReturn for Option<T> {
+    fn into_return(self) -> Result<Reply, Exception> {
+        Return(self).into_return()
+    }
+}
+
+impl<T: 'static> IntoReturn for Vec<T> {
+    fn into_return(self) -> Result<Reply, Exception> {
+        Return(self).into_return()
+    }
+}

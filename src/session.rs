@@ -1,0 +1,110 @@
+//! A session before it lives: its states and its heap.
+
+use std::rc::Rc;
+
+use crate::args::{Args, IntoArgs};
+use crate::error::{Error, Exception};
+use crate::kernel::{Context, Event, Kernel, SessionId};
+use crate::name::Name;
+use crate::reply::{IntoReturn, Reply};
+
+/// A state with its heap's type erased.
+pub(crate) type Handler = Rc<dyn Fn(&mut Kernel, &mut Event) -> Result<Reply, Exception>>;
+
+/// Builds a session: a heap of any type, and a table of named states that work on it.
+///
+/// A state is a closure, a function, or a method of the heap's type that takes the context in place of `self`. It may
+/// return `()`, a value for whoever [`call`](Kernel::call)s it, or a [`Result`](crate::Result) of either.
+///
+/// ```
+/// use lenore::{Context, Kernel, Session};
+///
+/// struct Counter { left: u32 }
+///
+/// impl Counter {
+///     fn tick(cx: &mut Context<'_, Counter>) {
+///         cx.heap().left -= 1;
+///         if cx.heap().left > 0 {
+///             cx.yield_("tick", ());
+///         }
+///     }
+/// }
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// let mut kernel = Kernel::new()?;
+/// Session::new(Counter { left: 3 })
+///     .state("_start", |cx| cx.yield_("tick", ()))
+///     .state("tick", Counter::tick)
+///     .state("_stop", |cx| assert_eq!(cx.heap().left, 0))
+///     .spawn(&mut kernel)?;
+/// kernel.run()
+/// # }
+/// ```
+///
+/// POE: `POE::Session->create`: inline states are closures, package states plain functions, object states methods of
+/// the heap's type.
+pub struct Session<H> {
+    heap: H,
+    states: Vec<(Name, Handler)>,
+    args: Args,
+}
+
+impl<H: 'static> Session<H> {
+    /// Begins a session with this heap and no states.
+    pub fn new(heap: H) -> Session<H> {
+        Session { heap, states: Vec::new(), args: Args::new() }
+    }
+
+    /// Adds a state, or replaces the one of that name.
+    ///
+    /// `_start` runs when the session is spawned, and must be there; `_stop` runs when it ends, `_child` and `_parent`
+    /// when its place in the tree changes, and `_default` for events that have no state of their own.
+    pub fn state<F, R>(mut self, name: impl Into<Name>, state: F) -> Session<H>
+    where
+        F: Fn(&mut Context<'_, H>) -> R + 'static,
+        R: IntoReturn,
+    {
+        let name = name.into();
+        self.states.retain(|(other, _)| *other != name);
+        self.states.push((name, handler(state)));
+        self
+    }
+
+    /// Sets the arguments of `_start`.
+    pub fn args(mut self, args: impl IntoArgs) -> Session<H> {
+        self.args = args.into_args();
+        self
+    }
+
+    /// Creates the session as a child of the running one, runs its `_start` and then its parent's `_child`.
+    ///
+    /// Takes the kernel, or the context of a state. If `_start` fails, the session exists all the same, and a `DIE`
+    /// signal is on its way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoStartState`], [`Error::ReservedState`] for `_signal`, [`Error::TooManySessions`]: nothing was
+    /// created then.
+    ///
+    /// POE: `create`.
+    #[doc(alias = "create")]
+    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
+        if !self.states.iter().any(|(name, _)| *name == "_start") {
+            return Err(Error::NoStartState);
+        }
+        if let Some((name, _)) = self.states.iter().find(|(name, _)| *name == "_signal") {
+            return Err(Error::ReservedState(*name));
+        }
+        kernel.as_mut().create_session(self.states, Box::new(self.heap), self.args)
+    }
+}
+
+/// Erases the type of a state's heap.
+pub(crate) fn handler<H, F, R>(state: F) -> Handler
+where
+    H: 'static,
+    F: Fn(&mut Context<'_, H>) -> R + 'static,
+    R: IntoReturn,
+{
+    Rc::new(move |kernel, event| state(&mut Context::new(kernel, event)).into_return())
+}

@@ -1,0 +1,28 @@
+//! The process's signal dispositions, beside what signal-hook does with them.
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// Gives `signal` its default action, and returns the disposition it had.
+pub(crate) fn set_default(signal: Signal) -> nix::Result<SigAction> {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: `SIG_DFL` runs no code of this process, so there is no handler that could break its rules.
+    unsafe { sigaction(signal, &action) }
+}
+
+/// Puts back a disposition that [`set_default`] returned.
+pub(crate) fn restore(signal: Signal, action: &SigAction) -> nix::Result<()> {
+    // SAFETY: the action was in force in this process before. If it is signal-hook's handler, then the registry that
+    // it reads still exists, as it lives as long as the process.
+    unsafe { sigaction(signal, action) }.map(drop)
+}
+
+/// Makes a write to a closed pipe or socket an error instead of a death, unless the program has arranged otherwise.
+pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: `SIG_IGN` runs no code of this process.
+    let old = unsafe { sigaction(Signal::SIGPIPE, &action) }?;
+    match old.handler() {
+        SigHandler::SigDfl | SigHandler::SigIgn => Ok(()),
+        _ => restore(Signal::SIGPIPE, &old),
+    }
+}

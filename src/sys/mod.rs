@@ -1,0 +1,8 @@
+//! Everything that needs `unsafe`, one small file for each need, behind safe functions.
+#![allow(unsafe_code)]
+
+pub(crate) mod disposition;
+#[cfg(target_os = "linux")]
+pub(crate) mod exclusive;
+pub(crate) mod fork;
+pub(crate) mod shared_memory;

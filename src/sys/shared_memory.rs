@@ -1,0 +1,203 @@
+//! The memory that a daemon shares with its children: a [`Header`] and a row of [`Slot`]s.
+//!
+//! This file maps and unmaps it and hands out references; what the fields mean, and who may write them when,
+//! is the business of [`crate::daemon::scoreboard`]. It is kept this small so that one reading settles whether
+//! it is sound:
+//!
+//! - the mapping holds atomic integers and nothing else: no pointer, no lock, no `bool` or enum. Every pattern of
+//!   bits is a valid value, so a process that scribbles over the memory can mislead its readers but never make
+//!   their behaviour undefined;
+//! - only `&Header` and `&[Slot]` are ever given out, never `&mut`.
+//!
+//! The mapping is anonymous and `MAP_SHARED`: `fork` passes it on at the same address, nothing has a name that
+//! could be left behind, and the kernel frees it when the last process has unmapped it or died.
+
+use std::io;
+use std::mem::{align_of, size_of};
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use nix::libc::c_void;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// An anonymous shared mapping of one [`Header`] and a fixed number of [`Slot`]s, all zero at first.
+///
+/// After a fork parent and child each own a mapping of the same memory, and each unmaps its own on drop.
+#[derive(Debug)]
+pub(crate) struct SharedBoard {
+    /// Start of the mapping: the header, with the slots right behind it. Page-aligned, hence aligned for both.
+    base: NonNull<c_void>,
+    /// Length of the mapping in bytes, as given to `mmap`.
+    length: NonZeroUsize,
+    /// How many slots lie behind the header.
+    slots: usize,
+}
+
+impl SharedBoard {
+    /// Maps a header and `slots` slots; zero slots is allowed.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` says, `ENOMEM` above all; also for a size that does not fit the address space.
+    ///
+    /// POE: `shmget` in `POE::Component::Daemon::Scoreboard`, whose segment outlives a killed daemon.
+    pub(crate) fn new(slots: usize) -> io::Result<Self> {
+        let length = slots
+            .checked_mul(size_of::<Slot>())
+            .and_then(|bytes| bytes.checked_add(size_of::<Header>()))
+            .filter(|&bytes| isize::try_from(bytes).is_ok())
+            .and_then(NonZeroUsize::new)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: an anonymous mapping at an address of the kernel's choosing: it replaces no memory that anything
+        // refers to, and no file can shrink beneath it.
+        let base = unsafe {
+            mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)
+        }?;
+        Ok(Self { base, length, slots })
+    }
+
+    /// Returns what the processes share beside the slots.
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: `base` is page-aligned (asserted below to be enough) and maps at least a `Header`, readable and
+        // writable, until `self` drops, which outlives the borrow. The pages began as zeroes and every bit pattern is
+        // a valid `Header`. It holds nothing but atomics, so other processes and threads may write while this lives.
+        unsafe { self.base.cast::<Header>().as_ref() }
+    }
+
+    /// Returns all the slots.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        // SAFETY: `new` mapped `size_of::<Header>()` bytes more than it returns the start of, so the sum stays inside
+        // the mapping (or one past its end, with no slots).
+        let first = unsafe { self.base.byte_add(size_of::<Header>()) }.cast::<Slot>();
+        // SAFETY: `new` made room for `slots` of them behind the header, at most `isize::MAX` bytes in all; the
+        // header's size keeps them aligned (asserted below). For the rest what `header` says holds: mapped until
+        // `self` drops, every bit pattern valid, nothing but atomics, never lent as `&mut`.
+        unsafe { slice::from_raw_parts(first.as_ptr(), self.slots) }
+    }
+}
+
+impl Drop for SharedBoard {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped exactly this range and nothing else unmaps it in this process; every reference into it
+        // borrows `self`, so none is left. Other processes' mappings of the memory are their own.
+        let unmapped = unsafe { munmap(self.base, self.length.get()) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+    }
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread, so it may be unmapped from any.
+unsafe impl Send for SharedBoard {}
+// SAFETY: `&SharedBoard` gives access to atomics only.
+unsafe impl Sync for SharedBoard {}
+
+/// What all the processes share beside the slots. Three groups, each on cache lines of its own: children read the
+/// thresholds at each change and must not miss the cache because a neighbour set a bit.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Header {
+    /// Fewer idle children than this is news for the parent. Written by the parent only.
+    pub(crate) low: AtomicU32,
+    /// More idle children than this is news for the parent. Written by the parent only.
+    pub(crate) high: AtomicU32,
+    /// Not 0 from the moment a child decides to ring until the parent answers. An integer because not every byte is
+    /// a valid `bool`, and this memory is not to be trusted.
+    pub(crate) rung: CacheLine<AtomicU32>,
+    /// One bit per slot: slot `i` is bit `i % 64` of word `i / 64`.
+    pub(crate) idle: CacheLine<[AtomicU64; MAX_SLOTS / 64]>,
+}
+
+/// One child's place: exactly one cache line, so that children never slow each other down.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    /// Odd while the slot's writer is busy with it. See `crate::daemon::scoreboard`.
+    pub(crate) sequence: AtomicU32,
+    /// A `Status`, as the code of its letter; 0 is empty.
+    pub(crate) status: AtomicU32,
+    /// The child's process id, 0 until it has claimed the slot.
+    pub(crate) pid: AtomicU32,
+    /// Which owner of the slot this is: one more at each allocation.
+    pub(crate) generation: AtomicU32,
+    /// Requests that the child has begun.
+    pub(crate) requests: AtomicU64,
+    /// When the parent began to fork the child, in milliseconds since 1970.
+    pub(crate) started_ms: AtomicU64,
+    /// When the present status began, in milliseconds since 1970.
+    pub(crate) since_ms: AtomicU64,
+    /// The peer label: 24 bytes in native order, padded with zeroes.
+    pub(crate) peer: [AtomicU64; PEER_WORDS],
+}
+
+/// Gives its content cache lines of its own.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct CacheLine<T>(pub(crate) T);
+
+/// The most slots one mapping can have, because the idle bitmap has a fixed size. The pages that a smaller pool does
+/// not touch are never allocated.
+pub(crate) const MAX_SLOTS: usize = 16_384;
+
+/// Length of a peer label in 64-bit words: what is left of the cache line.
+pub(crate) const PEER_WORDS: usize = 3;
+
+const _: () = assert!(size_of::<Slot>() == 64 && align_of::<Slot>() == 64);
+const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<Slot>()));
+// The smallest page anywhere is 4096 bytes.
+const _: () = assert!(align_of::<Header>() <= 4096 && align_of::<Slot>() <= 4096);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::thread;
+
+    use super::*;
+
+    #[test] // D-SB-02: a slot is one cache line in anonymous shared memory
+    fn slots_are_zeroed_cache_lines_behind_the_header() {
+        let board = SharedBoard::new(3).unwrap();
+        let header = &raw const *board.header();
+        assert_eq!(board.slots().len(), 3);
+        assert_eq!(board.slots().as_ptr().addr(), header.addr() + size_of::<Header>());
+        for slot in board.slots() {
+            assert_eq!((&raw const *slot).addr() % 64, 0);
+            assert_eq!(slot.status.load(Ordering::Relaxed), 0);
+        }
+        assert!(board.header().idle.0.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test] // D-SB-02: every byte of the mapping is there, at the largest size too
+    fn the_largest_board_is_writable_to_its_end() {
+        let board = SharedBoard::new(MAX_SLOTS).unwrap();
+        let last = board.slots().last().unwrap();
+        last.peer[PEER_WORDS - 1].store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(board.slots()[MAX_SLOTS - 1].peer[PEER_WORDS - 1].load(Ordering::Relaxed), u64::MAX);
+        assert_eq!(board.slots()[MAX_SLOTS - 2].peer[PEER_WORDS - 1].load(Ordering::Relaxed), 0);
+    }
+
+    #[test] // D-SP-03: a non-forking daemon has no slots
+    fn a_board_without_slots_has_a_header() {
+        let board = SharedBoard::new(0).unwrap();
+        assert!(board.slots().is_empty());
+        board.header().low.store(1, Ordering::Relaxed);
+    }
+
+    #[test] // D-SP-01: what can't be had is an error, not an abort
+    fn an_impossible_size_is_an_error() {
+        assert!(SharedBoard::new(usize::MAX).is_err());
+        assert!(SharedBoard::new(usize::MAX / 64).is_err());
+    }
+
+    #[test] // T19: writers elsewhere are allowed while a reference lives
+    fn threads_share_the_mapping() {
+        let board = SharedBoard::new(1).unwrap();
+        let slot = &board.slots()[0];
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| _ = slot.requests.fetch_add(1, Ordering::Relaxed)));
+            }
+        });
+        assert_eq!(slot.requests.load(Ordering::Relaxed), 4000);
+    }
+}

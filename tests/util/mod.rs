@@ -1,0 +1,92 @@
+//! Helpers for tests that watch a program from outside: start it, talk to it, look at it in `/proc`, end it.
+//!
+//! Nothing here sleeps to synchronise. Every wait is for a condition, has a deadline, and says at the deadline what
+//! it waited for. Every process that [`Program::start`] starts is killed and reaped when its [`Running`] drops, also
+//! when the test panics, and so is every process that came from it, however far it detached. Linux only.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test file compiles its own copy of this module and uses a part of it"
+)]
+
+pub mod client;
+pub mod proc;
+pub mod program;
+
+use std::env;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+pub use client::Client;
+pub use program::{Program, Running};
+
+/// How long a test waits for what should happen at once: generous, for a machine that is busy with other tests.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The pause between two looks at a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Asks `condition` again and again until it answers `Some`, and returns what it answered.
+///
+/// The condition is asked at least once, and once more after `deadline` has passed.
+///
+/// # Panics
+///
+/// When the condition still answers `None` after `deadline`; the message names `what`.
+#[track_caller]
+pub fn wait_until<T>(
+    what: &str,
+    deadline: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
+    let give_up = Instant::now() + deadline;
+    loop {
+        // The clock first: a test that was descheduled past its deadline still gets a last look.
+        let late = Instant::now() >= give_up;
+        if let Some(answer) = condition() {
+            return answer;
+        }
+        assert!(!late, "waited {deadline:?} in vain: {what}");
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// The built example `name`, which Cargo puts next to the directory of the running test executable.
+///
+/// # Panics
+///
+/// When it has not been built.
+#[track_caller]
+pub fn example(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("a running test has an executable");
+    let profile = test
+        .parent()
+        .and_then(|deps| deps.parent())
+        .expect("Cargo puts test executables in target/PROFILE/deps");
+    let path = profile.join("examples").join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build --examples` first (with --release for benches)",
+        path.display()
+    );
+    path
+}
+
+/// Sends `signal` to one process.
+///
+/// # Errors
+///
+/// What kill(2) says, `ESRCH` above all.
+///
+/// # Panics
+///
+/// When `pid` is 1 or less: those are init, the test's own process group, everything, and other groups.
+#[track_caller]
+pub fn kill(pid: i32, signal: Signal) -> nix::Result<()> {
+    assert!(pid > 1, "refusing to send {signal} to pid {pid}");
+    signal::kill(Pid::from_raw(pid), signal)
+}

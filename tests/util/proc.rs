@@ -1,0 +1,158 @@
+//! What `/proc` says about a process. A process that is gone yields `None`, or an empty map.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+/// A process's signal sets, bit `n - 1` standing for signal `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SigMasks {
+    /// `SigBlk`: blocked in the process's first thread.
+    pub blocked: u64,
+    /// `SigIgn`: ignored.
+    pub ignored: u64,
+    /// `SigCgt`: caught by a handler.
+    pub caught: u64,
+}
+
+impl SigMasks {
+    /// Whether `signal` is blocked in the first thread.
+    pub fn blocks(&self, signal: Signal) -> bool {
+        self.blocked & bit(signal) != 0
+    }
+
+    /// Whether `signal` is ignored.
+    pub fn ignores(&self, signal: Signal) -> bool {
+        self.ignored & bit(signal) != 0
+    }
+
+    /// Whether `signal` has a handler.
+    pub fn catches(&self, signal: Signal) -> bool {
+        self.caught & bit(signal) != 0
+    }
+}
+
+/// The two fields of `/proc/PID/stat` that the harness lives by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `D`, `T`, `Z`, ...
+    pub state: char,
+    /// The parent's pid.
+    pub ppid: i32,
+}
+
+impl Stat {
+    /// Whether the process has not ended: a zombie waits for its parent, and does nothing else.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// The open descriptors of `pid` and what each one refers to: a path, `socket:[4711]`, `pipe:[4712]`, ...
+pub fn fds(pid: i32) -> BTreeMap<i32, String> {
+    let Ok(entries) = fs::read_dir(path(pid, "fd")) else {
+        return BTreeMap::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let fd = entry.file_name().to_str()?.parse().ok()?;
+            let target = fs::read_link(entry.path()).ok()?; // closed meanwhile
+            Some((fd, target.to_string_lossy().into_owned()))
+        })
+        .collect()
+}
+
+/// The letter of the process's state; `Z` is a zombie.
+pub fn state(pid: i32) -> Option<char> {
+    stat(pid).map(|stat| stat.state)
+}
+
+/// Whether the process table has `pid`, be it as a zombie. See also [`is_alive`].
+pub fn exists(pid: i32) -> bool {
+    path(pid, "stat").exists()
+}
+
+/// Whether `pid` runs: it exists and is no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat.is_alive())
+}
+
+/// The parent of `pid`. An orphan of a program under test has the test process for a parent: see [`super::program`].
+pub fn ppid(pid: i32) -> Option<i32> {
+    stat(pid).map(|stat| stat.ppid)
+}
+
+/// State and parent, read at one time.
+pub fn stat(pid: i32) -> Option<Stat> {
+    let bytes = fs::read(path(pid, "stat")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    // The second field is the command's name in parentheses, and may hold spaces and parentheses of its own.
+    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+    Some(Stat {
+        state: fields.next()?.chars().next()?,
+        ppid: fields.next()?.parse().ok()?,
+    })
+}
+
+/// Blocked, ignored and caught signals.
+pub fn sig_masks(pid: i32) -> Option<SigMasks> {
+    let mask = |key| u64::from_str_radix(&status_field(pid, key)?, 16).ok();
+    Some(SigMasks {
+        blocked: mask("SigBlk")?,
+        ignored: mask("SigIgn")?,
+        caught: mask("SigCgt")?,
+    })
+}
+
+/// How many threads the process has.
+pub fn threads(pid: i32) -> Option<usize> {
+    status_field(pid, "Threads")?.parse().ok()
+}
+
+/// Resident memory, in KiB. A zombie has none to speak of: `None`.
+pub fn rss_kib(pid: i32) -> Option<u64> {
+    let field = status_field(pid, "VmRSS")?;
+    field.split_whitespace().next()?.parse().ok()
+}
+
+/// Every process there is, zombies included, with its state and parent.
+pub fn all() -> BTreeMap<i32, Stat> {
+    let entries = fs::read_dir("/proc").expect("the harness needs /proc");
+    entries
+        .filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Some((pid, stat(pid)?))
+        })
+        .collect()
+}
+
+/// Whether `pid` was given `variable` (`NAME=value`) by its last exec, or is a fork of a process that was.
+///
+/// False for a zombie, which has no memory left, and for a process whose environment may not be read.
+pub fn has_env(pid: i32, variable: &str) -> bool {
+    fs::read(path(pid, "environ")).is_ok_and(|environ| {
+        environ
+            .split(|&byte| byte == 0)
+            .any(|entry| entry == variable.as_bytes())
+    })
+}
+
+/// One field of `/proc/PID/status`, without its key.
+fn status_field(pid: i32, key: &str) -> Option<String> {
+    let status = fs::read_to_string(path(pid, "status")).ok()?;
+    status.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name == key).then(|| value.trim().to_owned())
+    })
+}
+
+fn path(pid: i32, file: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/{file}"))
+}
+
+fn bit(signal: Signal) -> u64 {
+    1 << (signal as i32 - 1)
+}

@@ -1,0 +1,344 @@
+//! Programs under test: started, watched, and ended with everything that came from them.
+//!
+//! The test process makes itself a *child subreaper*: an orphan of a program under test becomes the test's child
+//! instead of init's, so that it can be reaped even in a container whose pid 1 reaps nothing. A daemon that has
+//! detached therefore has the test process for its parent, not pid 1, and an orphan that ends by itself stays a zombie
+//! until the test executable ends: ask [`proc::is_alive`] of orphans, not [`proc::exists`].
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{self, Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::proc::{self, Stat};
+use super::{DEADLINE, POLL_INTERVAL, kill, wait_until};
+
+/// The environment variable that marks a program and everything forked from it, re-parented or not.
+pub const MARKER_VARIABLE: &str = "LENORE_TEST_ID";
+
+/// How long [`Running`]'s drop goes on killing before it gives up.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A program to start, built up as a [`Command`] is.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+}
+
+impl Program {
+    /// The program at `path`, without arguments, with the test's environment.
+    pub fn new(path: impl AsRef<Path>) -> Program {
+        Program {
+            command: Command::new(path.as_ref()),
+        }
+    }
+
+    /// Adds one argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Program {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Program {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Program {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts the program in `dir` rather than in the test's directory.
+    pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Program {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Starts the program: standard input empty, standard output and error read as they come.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn start(mut self) -> Running {
+        prctl::set_child_subreaper(true).expect("Linux 3.4 has subreapers");
+        let marker = unique_marker();
+        let spawned = self
+            .command
+            .env(MARKER_VARIABLE, &marker)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => panic!("cannot start {:?}: {error}", self.command.get_program()),
+        };
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        Running {
+            child,
+            status: None,
+            lines: read_lines(stdout),
+            stderr: collect(stderr),
+            marker,
+        }
+    }
+}
+
+/// A started program. Dropping it kills and reaps the program and everything that came from it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// Its end, once [`Running::wait_exit`] has reaped it: from then on the pid may be anybody's.
+    status: Option<ExitStatus>,
+    /// Standard output, line by line; hung up at its end.
+    lines: Receiver<String>,
+    /// Standard error so far. The reader thread only appends.
+    stderr: Arc<Mutex<Vec<u8>>>,
+    marker: String,
+}
+
+impl Running {
+    /// The pid of the program itself.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("Linux pids are positive i32s")
+    }
+
+    /// The value of `LENORE_TEST_ID` that only this program and what came from it has.
+    pub fn marker(&self) -> &str {
+        &self.marker
+    }
+
+    /// The next line of standard output, without its end.
+    ///
+    /// # Panics
+    ///
+    /// When none comes within `deadline`, or standard output ends.
+    #[track_caller]
+    pub fn next_line(&self, deadline: Duration) -> String {
+        match self.lines.recv_timeout(deadline) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("waited {deadline:?} in vain: a line on standard output")
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                panic!("standard output ended where a line was expected")
+            }
+        }
+    }
+
+    /// Waits for the line `listening on ADDR:PORT`, passing over other lines, and returns the address.
+    #[track_caller]
+    pub fn listening_addr(&self) -> SocketAddr {
+        let give_up = Instant::now() + DEADLINE;
+        loop {
+            let line = self.next_line(give_up.saturating_duration_since(Instant::now()));
+            let Some(addr) = line.strip_prefix("listening on ") else {
+                continue;
+            };
+            match addr.trim().parse() {
+                Ok(addr) => return addr,
+                Err(error) => panic!("{line:?} names no socket address: {error}"),
+            }
+        }
+    }
+
+    /// Standard error so far.
+    pub fn stderr_text(&self) -> String {
+        let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until a whole line of standard error contains `pattern`, and returns the first that does.
+    #[track_caller]
+    pub fn wait_for_stderr(&self, pattern: &str, deadline: Duration) -> String {
+        wait_until(&format!("{pattern:?} on standard error"), deadline, || {
+            let text = self.stderr_text();
+            let mut lines = text
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            let line = lines.find(|line| line.contains(pattern))?;
+            Some(line.trim_end().to_owned())
+        })
+    }
+
+    /// Sends the program itself a signal.
+    ///
+    /// # Panics
+    ///
+    /// When [`Running::wait_exit`] has reaped it already.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        assert!(
+            self.status.is_none(),
+            "{signal} to a program that was reaped"
+        );
+        if let Err(error) = kill(self.pid(), signal) {
+            panic!("cannot send {signal} to {}: {error}", self.pid());
+        }
+    }
+
+    /// Waits for the program itself to end and reaps it. What came from it may live on.
+    #[track_caller]
+    pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
+        let status = wait_until("the program's end", deadline, || {
+            self.child
+                .try_wait()
+                .expect("the child is ours to wait for")
+        });
+        self.status = Some(status);
+        status
+    }
+
+    /// The program's children that have not ended.
+    pub fn children(&self) -> Vec<i32> {
+        self.children_that(|stat| stat.is_alive())
+    }
+
+    /// The program's children that have ended and that it has not reaped.
+    pub fn zombies(&self) -> Vec<i32> {
+        self.children_that(|stat| stat.state == 'Z')
+    }
+
+    /// Everything that came from the program and has not ended, orphans included; not the program itself.
+    pub fn descendants_alive(&self) -> Vec<i32> {
+        let family = self.family();
+        let alive = family.into_iter().filter(|(_, stat)| stat.is_alive());
+        alive
+            .map(|(pid, _)| pid)
+            .filter(|&pid| Some(pid) != self.root())
+            .collect()
+    }
+
+    fn children_that(&self, fits: impl Fn(&Stat) -> bool) -> Vec<i32> {
+        let Some(root) = self.root() else {
+            return Vec::new();
+        };
+        let all = proc::all().into_iter();
+        all.filter(|(_, stat)| stat.ppid == root && fits(stat))
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+
+    /// The program's pid as long as it is certain to be the program's.
+    fn root(&self) -> Option<i32> {
+        self.status.is_none().then(|| self.pid())
+    }
+
+    /// The program, every process with its marker, and all that descend from these, zombies included.
+    ///
+    /// Descent finds those that were started with another environment, the marker those whose parent has gone. What
+    /// has both another environment and no parent left escapes.
+    fn family(&self) -> Vec<(i32, Stat)> {
+        let all = proc::all();
+        let variable = format!("{MARKER_VARIABLE}={}", self.marker);
+        let mut members: BTreeSet<i32> = all
+            .keys()
+            .copied()
+            .filter(|&pid| Some(pid) == self.root() || proc::has_env(pid, &variable))
+            .collect();
+        loop {
+            let before = members.len();
+            for (&pid, stat) in &all {
+                if members.contains(&stat.ppid) {
+                    members.insert(pid);
+                }
+            }
+            if members.len() == before {
+                break;
+            }
+        }
+        all.into_iter()
+            .filter(|(pid, _)| members.contains(pid))
+            .collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("standard error of {}:\n{}", self.pid(), self.stderr_text());
+        }
+        let give_up = Instant::now() + KILL_DEADLINE;
+        let mut seen = BTreeSet::new();
+        // Look again after killing: what a victim forked between the look and the kill carries its marker.
+        loop {
+            let family = self.family();
+            seen.extend(family.iter().map(|&(pid, _)| pid));
+            let alive = family.iter().filter(|(_, stat)| stat.is_alive());
+            let alive: Vec<i32> = alive.map(|&(pid, _)| pid).collect();
+            if alive.is_empty() {
+                break;
+            }
+            if Instant::now() >= give_up {
+                eprintln!("cannot kill what {} left: {alive:?}", self.pid());
+                break;
+            }
+            for pid in alive {
+                let _ = kill(pid, Signal::SIGKILL); // gone already, or another user's: the next look tells
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+        let _ = self.child.try_wait();
+        // The rest came to the subreaper. A panic here would abort the whole test run, hence no unwrapping.
+        for pid in seen {
+            if proc::ppid(pid) == Some(own_pid()) {
+                let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+            }
+        }
+    }
+}
+
+/// Reads lines into a channel on a thread of its own, which ends with the pipe.
+fn read_lines(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            // Nobody may be listening any more; the pipe is emptied all the same.
+            let _ = sender.send(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
+    });
+    receiver
+}
+
+/// Collects all that comes from `pipe` on a thread of its own, which ends with the pipe.
+fn collect(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<u8>>> {
+    let collected = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&collected);
+    thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut chunk) {
+            let mut text = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            text.extend_from_slice(&chunk[..read]);
+        }
+    });
+    collected
+}
+
+/// A value that no other program of this or of another test run has.
+fn unique_marker() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("{}-{}-{count}", process::id(), since_epoch.as_nanos())
+}
+
+fn own_pid() -> i32 {
+    Pid::this().as_raw()
+}
