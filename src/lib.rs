@@ -1,7 +1,5 @@
 //! POE's kernel, in Rust.
-#![warn(missing_docs)]
 #![deny(unsafe_code)]
-#![warn(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod args;
 mod error;
@@ -11,9 +9,12 @@ mod name;
 mod reply;
 mod session;
 mod sys;
+pub mod wheel;
 
 pub use args::{ArgError, Args, Found, IntoArgs};
 pub use error::{Died, Error, Exception, Result};
+#[cfg(feature = "fork-hooks")]
+pub use kernel::ForkStage;
 pub use kernel::{
     AlarmId, ChildChange, Context, Core, Dest, EventKind, Handle, Kernel, Mode, PeekedEvent, PeekedSession,
     PeekedSource, Reason, RemovedAlarm, SessionId, Shift, Snapshot,

@@ -147,6 +147,9 @@ impl Mailbox {
     }
 }
 
+/// How much one read takes at most; POE's BlockSize.
+const READ_BUFFER: usize = 64 * 1024;
+
 struct Entry {
     generation: u32,
     owner: SessionId,
@@ -171,6 +174,8 @@ pub(crate) struct Sources {
     ready: VecDeque<SourceKey>,
     write_ready: VecDeque<SourceKey>,
     mailbox: Rc<Mailbox>,
+    /// What every stream reads into.
+    pub(crate) read_buffer: Box<[u8]>,
 }
 
 impl Sources {
@@ -184,6 +189,7 @@ impl Sources {
             ready: VecDeque::new(),
             write_ready: VecDeque::new(),
             mailbox: Rc::default(),
+            read_buffer: vec![0; READ_BUFFER].into_boxed_slice(),
         })
     }
 
@@ -349,15 +355,20 @@ impl Sources {
     /// the same open file, and the poller would go on reporting a descriptor that is none of ours any more.
     fn take_out(&mut self, key: SourceKey) -> Option<SessionId> {
         self.get(key)?;
+        self.deregister(key);
         let entry = self.entries.remove(key.index as usize);
-        if entry.registered.is_some() {
-            let fd = entry.source.fd();
-            if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
-                log::warn!(target: "lenore::sources", "can't stop watching descriptor {fd}: {error}");
-            }
-        }
         entry.source.close();
         Some(entry.owner)
+    }
+
+    fn deregister(&mut self, key: SourceKey) {
+        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation);
+        let Some(entry) = entry.filter(|entry| entry.registered.is_some()) else { return };
+        let fd = entry.source.fd();
+        entry.registered = None;
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            log::warn!(target: "lenore::sources", "can't stop watching descriptor {fd}: {error}");
+        }
     }
 }
 
@@ -395,6 +406,14 @@ impl Core {
         if let Some(owner) = self.sources.take_out(key) {
             self.sessions.release(owner, Hold::Handle);
         }
+    }
+
+    /// Takes a source out without closing its descriptor, which `take` rescues once it is not registered any more.
+    pub(crate) fn release_source<T>(&mut self, key: SourceKey, take: impl FnOnce() -> T) -> T {
+        self.sources.deregister(key);
+        let rescued = take();
+        self.remove_source(key);
+        rescued
     }
 
     /// Closes every source that a stopping session owns.

@@ -1,0 +1,46 @@
+//! Wheels: each does one I/O job for the session that made it, and sends it events.
+//!
+//! A wheel belongs to the session that was active when it was made. It is a handle: the kernel owns the descriptor, and
+//! closes it when the handle is dropped, before the next event is dispatched. A wheel may be dropped inside any of its
+//! own events. What a wheel watches keeps its session alive.
+//!
+//! An error event has four arguments: ARG0 = the operation (`&'static str`), ARG1 = the errno (`i32`), ARG2 = its text
+//! (`String`), ARG3 = the [`WheelId`]. An end of file is `"read"` with errno 0 and an empty text; a record that the
+//! filter refuses is `"filter"`.
+//!
+//! POE: `POE::Wheel`.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+mod read_write;
+mod socket_factory;
+
+pub use read_write::{ReadWrite, ReadWriteBuilder};
+pub use socket_factory::{SocketFactory, SocketFactoryBuilder};
+
+use crate::args::{Args, IntoArgs};
+
+/// Identifies a wheel in its events; never used twice in a process.
+///
+/// POE: a wheel's `ID`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WheelId(u64);
+
+impl WheelId {
+    fn next() -> WheelId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        WheelId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for WheelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wheel {}", self.0)
+    }
+}
+
+/// The arguments of an error event.
+fn error_args(operation: &'static str, error: &std::io::Error, id: WheelId) -> Args {
+    (operation, error.raw_os_error().unwrap_or(0), error.to_string(), id).into_args()
+}
