@@ -83,6 +83,14 @@ impl Args {
 }
 
 impl Args {
+    /// Hides the first `count` positions.
+    pub(crate) fn skip(self, count: usize) -> Args {
+        match self.0 {
+            Some(list) if list.len() > count => Args(Some(Box::new(Tail { list, skipped: count }))),
+            _ => Args::new(),
+        }
+    }
+
     /// Undoes [`chain`](Args::chain): drops the part that was appended last.
     pub(crate) fn unchain(self) -> Args {
         Args(self.0.map(|list| list.without_tail()))
@@ -228,6 +236,30 @@ impl List for Chain {
     }
 }
 
+/// A list without its first positions.
+struct Tail {
+    list: Box<dyn List>,
+    skipped: usize,
+}
+
+impl List for Tail {
+    fn len(&self) -> usize {
+        self.list.len() - self.skipped
+    }
+
+    fn slot(&self, position: usize) -> Option<&dyn Slot> {
+        self.list.slot(position + self.skipped)
+    }
+
+    fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot> {
+        self.list.slot_mut(position + self.skipped)
+    }
+
+    fn without_tail(self: Box<Self>) -> Box<dyn List> {
+        self
+    }
+}
+
 /// A newtype keeps `List` for tuples of options off the public tuples.
 struct Tuple<T>(T);
 
@@ -287,6 +319,14 @@ mod tests {
         assert_eq!(args.take(2), Ok(2_u16));
         assert_eq!(args.get::<u16>(2).map_err(|error| error.found), Err(Found::Taken));
         assert_eq!(args.get::<u16>(3).map_err(|error| error.found), Err(Found::Missing));
+    }
+
+    #[test]
+    fn skipped_positions_are_not_there() {
+        let mut args = (1_u8, 2_u8).into_args().chain((3_u8,).into_args()).skip(1);
+        assert_eq!(args.len(), 2);
+        assert_eq!((args.take(0), args.take(1)), (Ok(2_u8), Ok(3_u8)));
+        assert!(args.skip(2).is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+pub mod daemon;
 mod error;
 pub mod filter;
 mod kernel;
@@ -12,6 +13,7 @@ mod sys;
 pub mod wheel;
 
 pub use args::{ArgError, Args, Found, IntoArgs};
+pub use daemon::Daemon;
 pub use error::{Died, Error, Exception, Result};
 #[cfg(feature = "fork-hooks")]
 pub use kernel::ForkStage;

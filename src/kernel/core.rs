@@ -155,6 +155,13 @@ impl Core {
         self.queue.next_due().map(|due| self.clock.to_wall(due))
     }
 
+    /// Returns the time as the kernel read it last: at the beginning of the slice, or when an alarm was set since.
+    ///
+    /// POE: nothing like it; programs call `time`.
+    pub fn now(&self) -> std::time::SystemTime {
+        self.clock.to_wall(self.clock.now())
+    }
+
     /// Returns the kernel's id: a text that differs between kernels, and between a process and its forked children.
     ///
     /// POE: `$poe_kernel->ID`.

@@ -64,10 +64,15 @@ impl Kernel {
 
     /// Runs a state on behalf of a source: a turn may dispatch many of these, and each is followed by the fork point.
     /// Returns whether the state came to its end.
-    pub(crate) fn dispatch_from_source(&mut self, owner: SessionId, name: Name, from: Name, args: Args) -> bool {
+    pub(crate) fn dispatch_from_source(
+        &mut self,
+        owner: SessionId,
+        name: Name,
+        from: Option<Name>,
+        args: Args,
+    ) -> bool {
         let location = Location::caller();
-        let kind = Kind::Post;
-        let mut event = Event { dest: owner, sender: owner, name, from: Some(from), location, args, kind };
+        let mut event = Event { dest: owner, sender: owner, name, from, location, args, kind: Kind::Post };
         let result = self.enter(&mut event, Keep::Nothing);
         let done = self.or_die(&event, result).is_ok();
         self.after_state();

@@ -8,6 +8,7 @@ use nix::sys::signal::SigSet;
 
 use super::Kernel;
 use super::core::{Active, Core};
+use super::os_signals;
 use super::queue::{Event, Kind};
 use super::sessions::{Hold, SessionId};
 use crate::args::{Args, IntoArgs};
@@ -70,8 +71,8 @@ impl Core {
     /// process has more than one thread, [`Error::Os`] when the system refused.
     ///
     /// The child keeps sessions, alarms, posted events, signal watchers, listeners and watched handles. Its copies of
-    /// stream wheels are closed: a stream belongs to the process that opened it. Outside of [`Kernel::run`] the fork
-    /// waits for the first slice.
+    /// stream wheels are closed: a stream belongs to the process that opened it. Before anything else runs in the child,
+    /// sessions that watch the signal `FORKED` get it. Outside of [`Kernel::run`] the fork waits for the first slice.
     ///
     /// POE: `fork` inside a handler, which returns in both processes.
     #[track_caller]
@@ -105,6 +106,17 @@ impl Core {
         let gone: VecDeque<Request> = gone;
         gone.iter().for_each(|_| self.sessions.release(session, Hold::Fork));
         gone.into()
+    }
+
+    /// Forgets, in the child, what is the parent's alone to act on: signals that the system sent to the parent and that
+    /// stand in the queue already, and the parent's children, whose exits this process will never hear of.
+    fn disown(&mut self) {
+        let sent_by_system =
+            |event: &Event| event.sender == SessionId::KERNEL && os_signals::catchable(event.name).is_some();
+        let signals = self.queue.remove_posted(|event| matches!(event.kind, Kind::Signal(_)) && sent_by_system(event));
+        signals.iter().for_each(|event| self.release_for(event));
+        self.children.look = false;
+        self.drop_child_watches(|_| true);
     }
 
     #[cfg(feature = "fork-hooks")]
@@ -203,13 +215,15 @@ impl Kernel {
         self.core.pid = std::process::id();
         self.core.forked += 1;
         self.core.id = super::new_kernel_id();
-        self.core.children.look = false;
+        self.core.disown();
         // The payloads of forks that have not happened yet are for other children.
         for request in std::mem::take(&mut self.core.forks.requests) {
             self.core.sessions.release(request.session, Hold::Fork);
         }
         self.core.clock.advance();
         log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
+        // Before anything else runs in this process: whoever did something that only the parent may go on doing ends it.
+        self.visit(SessionId::KERNEL, Name::new("FORKED"), None, ("FORKED",).into_args());
         Ok(())
     }
 

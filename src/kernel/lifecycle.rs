@@ -132,7 +132,8 @@ impl Kernel {
         let events = self.core.drop_posted_of(id);
         let watches = self.core.drop_child_watches(|watch| watch.session == id);
         let forks = self.core.drop_forks_of(id);
-        if self.core.sessions.get(id).is_some_and(|record| record.handles > 0) {
+        let watches_any = self.core.sessions.get(id).is_some_and(|record| record.handles > 0);
+        if watches_any || self.core.sources.weak > 0 {
             self.core.remove_watchers_of(id);
             self.core.remove_sources_of(id);
         }
@@ -221,7 +222,12 @@ impl super::core::Core {
             return Vec::new();
         }
         let events = self.queue.remove_posted(|event| event.dest == id || event.sender == id);
-        events.iter().for_each(|event| self.release_for(event));
+        for event in &events {
+            self.release_for(event);
+            if let Kind::Signal(signal) = &event.kind {
+                signal.log_if_lost();
+            }
+        }
         events
     }
 }

@@ -220,7 +220,7 @@ impl Core {
     /// Nothing waits, nothing is watched, nobody is held from outside: the program can't go on by itself.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.len() == 0
-            && self.sources.len() == 0
+            && self.sources.awaited() == 0
             && self.held_tags == 0
             && self.forks.is_empty()
             && !self.awaits_children()

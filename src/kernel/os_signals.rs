@@ -18,7 +18,9 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    /// Makes a pipe for no signals yet. A SIGCHLD that the launcher ignores gets its default action (K-SG-10).
     pub(crate) fn new() -> Result<Delivery, Error> {
+        disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
         let pipe =
             Pipe::new(std::iter::empty::<i32>()).map_err(|error| Error::os("socketpair", "for signals", error))?;
         Ok(Delivery { pipe, watched: Vec::new() })
@@ -78,7 +80,7 @@ pub(crate) fn unblock_all() -> Result<(), Error> {
 }
 
 /// Returns the signal behind a name such as `TERM`, unless no process may or should catch it.
-fn catchable(name: Name) -> Option<Signal> {
+pub(crate) fn catchable(name: Name) -> Option<Signal> {
     let signal = Signal::from_str(&format!("SIG{name}")).ok()?;
     let uncatchable = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGSEGV, Signal::SIGILL, Signal::SIGFPE];
     (!uncatchable.contains(&signal)).then_some(signal)

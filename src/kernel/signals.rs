@@ -37,6 +37,15 @@ pub(crate) struct Signals {
     handled: bool,
 }
 
+impl Signal {
+    /// Says what is lost if this signal is never dispatched.
+    pub(crate) fn log_if_lost(&self) {
+        if let Some(died) = &self.died {
+            log::error!(target: "lenore::exceptions", "{died} (its session was stopped before it could be told)");
+        }
+    }
+}
+
 impl Signals {
     pub(crate) fn new() -> Result<Signals, Error> {
         Ok(Signals { delivery: Delivery::new()?, watchers: FxHashMap::default(), handled: false })
@@ -153,7 +162,8 @@ impl Core {
 
     /// Queues the `DIE` of a session whose state failed.
     pub(crate) fn signal_die(&mut self, died: Died) {
-        log::error!(target: "lenore::exceptions", "{died} (sent at {})", died.location);
+        // No louder: whoever handles the signal has the record, and otherwise `run` returns it.
+        log::debug!(target: "lenore::exceptions", "{died} (sent at {})", died.location);
         let args = Template::new((died.clone(),));
         let dest = died.dest_session;
         let kind = Kind::Signal(Box::new(Signal { args, died: Some(died) }));
@@ -191,7 +201,7 @@ impl Kernel {
     }
 
     /// Visits the destination and its descendants, deepest first, then stops them if the signal calls for it.
-    fn visit(&mut self, dest: SessionId, name: Name, queued: Option<&Signal>, mut moved: Args) {
+    pub(crate) fn visit(&mut self, dest: SessionId, name: Name, queued: Option<&Signal>, mut moved: Args) {
         let died = queued.and_then(|signal| signal.died.as_ref());
         let mut visited = self.core.sessions.visiting_order(dest);
         if name == "DIE" {

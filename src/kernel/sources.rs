@@ -171,6 +171,8 @@ pub(crate) struct Sources {
     next_generation: u32,
     /// The watched raw descriptors, by number.
     pub(crate) watched_fds: FxHashMap<RawFd, (SourceKey, Rc<Watched>)>,
+    /// How many of them are watched weakly.
+    pub(crate) weak: usize,
     ready: VecDeque<SourceKey>,
     write_ready: VecDeque<SourceKey>,
     mailbox: Rc<Mailbox>,
@@ -186,6 +188,7 @@ impl Sources {
             entries: Slab::new(),
             next_generation: 1,
             watched_fds: FxHashMap::default(),
+            weak: 0,
             ready: VecDeque::new(),
             write_ready: VecDeque::new(),
             mailbox: Rc::default(),
@@ -197,12 +200,9 @@ impl Sources {
         Rc::clone(&self.mailbox)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(crate) fn contains(&self, key: SourceKey) -> bool {
-        self.get(key).is_some()
+    /// Returns how many sources there are that the program waits for: weakly watched ones don't count.
+    pub(crate) fn awaited(&self) -> usize {
+        self.entries.len() - self.weak
     }
 
     pub(crate) fn source(&self, key: SourceKey) -> Option<Rc<dyn Source>> {
@@ -494,7 +494,9 @@ impl Kernel {
     /// The I/O step of a slice: waits, then gives every ready source one turn, readers before writers.
     pub(crate) fn poll_sources(&mut self, wait: Option<Duration>) -> Result<(), Error> {
         self.core.sources.sync_changed();
-        let wait = if self.core.sources.has_ready() { Some(Duration::ZERO) } else { wait };
+        // A child that exited before anybody listened to SIGCHLD sends no second one: nothing would end the waiting.
+        let has_work = self.core.sources.has_ready() || self.core.children.look;
+        let wait = if has_work { Some(Duration::ZERO) } else { wait };
         let signalled = self.core.poll(wait)?;
         self.core.clock.advance();
         if signalled {

@@ -104,6 +104,15 @@ pub(crate) struct Watched {
     watchers: RefCell<Vec<Watcher>>,
     paused_read: Cell<bool>,
     paused_write: Cell<bool>,
+    /// Watched without keeping anybody alive.
+    weak: bool,
+}
+
+/// Whether a watched descriptor keeps its session alive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strength {
+    Strong,
+    Weak,
 }
 
 #[derive(Clone)]
@@ -126,6 +135,10 @@ impl Watched {
         self.watchers.borrow().iter().any(|watcher| watcher.mode == mode)
     }
 
+    fn watcher(&self, session: SessionId, mode: Mode) -> Option<Watcher> {
+        self.watchers.borrow().iter().find(|watcher| watcher.session == session && watcher.mode == mode).cloned()
+    }
+
     fn has(&self, session: SessionId) -> bool {
         self.watchers.borrow().iter().any(|watcher| watcher.session == session)
     }
@@ -143,14 +156,23 @@ impl Source for Watched {
 
     fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
         let Some(handle) = self.handle.borrow().clone() else { return };
-        let watchers: Vec<Watcher> = self.watchers.borrow().iter().filter(|w| w.mode == mode).cloned().collect();
-        for watcher in watchers {
-            // An earlier one may have ended or paused this one's watching, or its session.
-            let still = self.watchers.borrow().iter().any(|w| w.session == watcher.session && w.mode == mode);
-            if still && !self.paused(mode).get() {
-                let args = (handle.clone(), mode).into_args().chain(watcher.extra.args());
-                kernel.dispatch_from_source(watcher.session, watcher.event, Name::new("select"), args);
+        let forked = kernel.core.forked;
+        let sessions: Vec<SessionId> = self
+            .watchers
+            .borrow()
+            .iter()
+            .filter(|watcher| watcher.mode == mode)
+            .map(|watcher| watcher.session)
+            .collect();
+        for session in sessions {
+            // An earlier one may have ended, changed or paused this one's watching; and in a child that was forked
+            // meanwhile, this turn is the parent's.
+            let Some(watcher) = self.watcher(session, mode).filter(|_| !self.paused(mode).get()) else { continue };
+            if kernel.core.forked != forked {
+                break;
             }
+            let args = (handle.clone(), mode).into_args().chain(watcher.extra.args());
+            kernel.dispatch_from_source(session, watcher.event, None, args);
         }
         kernel.core.sources.rearm(key);
     }
@@ -195,7 +217,24 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.select(handle, Mode::Read, event.into(), Template::new(extra))
+        self.select(handle, Mode::Read, event.into(), Template::new(extra), Strength::Strong)
+    }
+
+    /// Does what [`select_read`](Core::select_read) does, without keeping the session or the program alive: for what
+    /// is only of interest as long as there is something else to do.
+    ///
+    /// Whether a handle is watched weakly is settled by whoever watches it first.
+    ///
+    /// # Errors
+    ///
+    /// As [`select_read`](Core::select_read).
+    ///
+    /// POE: nothing like it.
+    pub fn select_read_weak<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        self.select(handle, Mode::Read, event.into(), Template::new(extra), Strength::Weak)
     }
 
     /// Sends the running session `event` in every slice in which `handle` can be written; otherwise as
@@ -210,7 +249,7 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.select(handle, Mode::Write, event.into(), Template::new(extra))
+        self.select(handle, Mode::Write, event.into(), Template::new(extra), Strength::Strong)
     }
 
     /// Ends the running session's watching `handle` for reading; without any it does nothing.
@@ -257,14 +296,21 @@ impl Core {
         self.pause(handle, Mode::Write, false)
     }
 
-    fn select(&mut self, handle: &Handle, mode: Mode, event: Name, extra: Template) -> Result<(), Error> {
+    fn select(
+        &mut self,
+        handle: &Handle,
+        mode: Mode,
+        event: Name,
+        extra: Template,
+        strength: Strength,
+    ) -> Result<(), Error> {
         let session = self.active.session;
         if session == SessionId::KERNEL {
             return Err(Error::NoActiveSession);
         }
         let (key, watched) = match self.watched(handle) {
             Some(found) => found,
-            None => self.watch_descriptor(handle)?,
+            None => self.watch_descriptor(handle, strength == Strength::Weak)?,
         };
         let is_new_here = !watched.has(session);
         let watcher = Watcher { session, mode, event, extra };
@@ -276,14 +322,14 @@ impl Core {
             }
         }
         watched.paused(mode).set(false);
-        if is_new_here {
+        if is_new_here && !watched.weak {
             self.sessions.hold(session, Hold::Handle);
         }
         // At once and not before the next poll: the caller is to hear of a descriptor that can't be watched.
         self.sources.sync(key).inspect_err(|_| self.unselect(handle, mode))
     }
 
-    fn watch_descriptor(&mut self, handle: &Handle) -> Result<(SourceKey, Rc<Watched>), Error> {
+    fn watch_descriptor(&mut self, handle: &Handle, weak: bool) -> Result<(SourceKey, Rc<Watched>), Error> {
         let fd = handle.as_raw_fd();
         set_nonblocking(handle).map_err(|error| Error::os("fcntl", format_args!("descriptor {fd}"), error))?;
         let watched = Rc::new(Watched {
@@ -291,7 +337,9 @@ impl Core {
             watchers: RefCell::default(),
             paused_read: Cell::default(),
             paused_write: Cell::default(),
+            weak,
         });
+        self.sources.weak += usize::from(weak);
         // Owned by the kernel: several sessions may share it, and each is held by its own watchers.
         let source: Rc<dyn Source> = watched.clone();
         let key = self.add_source(SessionId::KERNEL, |_| source)?;
@@ -322,7 +370,7 @@ impl Core {
             .sources
             .watched_fds
             .iter()
-            .filter(|(_, (_, watched))| watched.has(session))
+            .filter(|(_, (_, watched))| watched.has(session) && !watched.weak)
             .map(|(fd, _)| *fd)
             .collect();
         fds.sort_unstable();
@@ -333,10 +381,13 @@ impl Core {
         let Some((key, watched)) = self.sources.watched_fds.get(&fd).cloned() else { return };
         let gone: Vec<Watcher> = watched.watchers.borrow_mut().extract_if(.., |watcher| unwanted(watcher)).collect();
         if let Some(session) = gone.first().map(|watcher| watcher.session).filter(|session| !watched.has(*session)) {
-            self.sessions.release(session, Hold::Handle);
+            if !watched.weak {
+                self.sessions.release(session, Hold::Handle);
+            }
         }
         if watched.watchers.borrow().is_empty() {
             self.sources.watched_fds.remove(&fd);
+            self.sources.weak -= usize::from(watched.weak);
             self.remove_source(key);
         } else {
             self.mailbox().changed(key);

@@ -16,6 +16,17 @@ pub(crate) fn restore(signal: Signal, action: &SigAction) -> nix::Result<()> {
     unsafe { sigaction(signal, action) }.map(drop)
 }
 
+/// Gives `signal` its default action if it is ignored; a handler stays.
+///
+/// A program inherits what its launcher ignored. Of SIGCHLD that is fatal: the statuses of children are lost.
+pub(crate) fn stop_ignoring(signal: Signal) -> nix::Result<()> {
+    let old = set_default(signal)?;
+    match old.handler() {
+        SigHandler::SigDfl | SigHandler::SigIgn => Ok(()),
+        _ => restore(signal, &old),
+    }
+}
+
 /// Makes a write to a closed pipe or socket an error instead of a death, unless the program has arranged otherwise.
 pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());

@@ -140,7 +140,7 @@ impl<F: Filter> ReadWrite<F> {
     ///
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {
-        if self.0.open.get() && self.driver_out_octets() > 0 {
+        if self.0.open.get() && !self.0.output_failed.get() && self.driver_out_octets() > 0 {
             self.0.lingering.set(true);
             self.0.mark_dirty();
         }
@@ -184,7 +184,8 @@ impl<F: Filter> ReadWriteBuilder<F> {
     }
 
     /// Lets a forked child keep the stream; usually it belongs to the process that opened it alone, so that the peer
-    /// sees the end when that process closes it. What the parent has put but not written is the parent's to write.
+    /// sees the end when that process closes it. What the parent has read but not delivered is the parent's to deliver,
+    /// and what it has put but not written is the parent's to write.
     pub fn keep_after_fork(mut self) -> Self {
         self.after_fork = AfterFork::Keep;
         self
@@ -320,6 +321,10 @@ impl<F: Filter> State<F> {
 
     /// Reads and delivers: one chunk for each turn, all of its records.
     fn read_some(&self, kernel: &mut Kernel, key: SourceKey) {
+        // An error on the descriptor is reported as readiness for both, whatever was asked for.
+        if self.on_input.is_none() {
+            return;
+        }
         // What an earlier turn could not deliver comes first.
         if !self.deliver(kernel, key) {
             return;
@@ -391,17 +396,22 @@ impl<F: Filter> State<F> {
     /// was dropped or paused, or a state failed; what is left is then delivered later, if ever.
     fn deliver(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
         let Some(event) = self.on_input else { return true };
+        let forked = kernel.core.forked;
         loop {
-            if !self.can_deliver() {
+            if self.can_deliver() {
+                self.report_refused(kernel);
+            }
+            // Asked last: any state may have dropped or paused the wheel; and in a child that was forked meanwhile, this
+            // turn is the parent's.
+            if !self.can_deliver() || kernel.core.forked != forked {
                 return false;
             }
-            self.report_refused(kernel);
             let record = self.input_filter.borrow_mut().get_one();
             match record {
                 Ok(None) => return true,
                 Ok(Some(record)) => {
                     let args = (record, self.id).into_args();
-                    if !kernel.dispatch_from_source(self.owner, event, Name::new("ReadWrite"), args) {
+                    if !kernel.dispatch_from_source(self.owner, event, Some(Name::new("ReadWrite")), args) {
                         kernel.core.sources.requeue(key, Mode::Read);
                         return false;
                     }
@@ -420,7 +430,7 @@ impl<F: Filter> State<F> {
 
     fn report(&self, kernel: &mut Kernel, args: Args) {
         if let (Some(event), true) = (self.on_error, self.open.get() && !self.lingering.get()) {
-            kernel.dispatch_from_source(self.owner, event, Name::new("ReadWrite"), args);
+            kernel.dispatch_from_source(self.owner, event, Some(Name::new("ReadWrite")), args);
         }
     }
 
@@ -468,7 +478,7 @@ impl<F: Filter> State<F> {
             return kernel.core.remove_source(key);
         }
         if let Some(event) = self.on_flushed {
-            kernel.dispatch_from_source(self.owner, event, Name::new("ReadWrite"), (self.id,).into_args());
+            kernel.dispatch_from_source(self.owner, event, Some(Name::new("ReadWrite")), (self.id,).into_args());
         }
     }
 }
@@ -513,11 +523,18 @@ impl<F: Filter> Source for State<F> {
     }
 
     fn fork(&self) -> AfterFork {
-        if self.after_fork == AfterFork::Keep {
-            self.output.borrow_mut().clear();
-            self.dirty.set(false);
+        // A wheel whose handle is gone is there for its output alone, and that is the parent's to write.
+        if self.after_fork == AfterFork::Close || self.lingering.get() {
+            return AfterFork::Close;
         }
-        self.after_fork
+        self.output.borrow_mut().clear();
+        self.dirty.set(false);
+        self.refused.take();
+        let empty = self.input_filter.borrow().clone_config();
+        self.input_filter.replace(empty);
+        // The poller may not have been asked yet, or its answer may have been on the list that the child has not got.
+        self.watching.set(true);
+        AfterFork::Keep
     }
 
     fn describe(&self) -> String {

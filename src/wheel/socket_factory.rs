@@ -256,7 +256,9 @@ impl State {
 
     fn accept_some(&self, kernel: &mut Kernel, key: SourceKey) {
         let forked = kernel.core.forked;
-        self.resting.set(false);
+        if self.resting.replace(false) {
+            self.changed();
+        }
         for _ in 0..ACCEPTS_PER_TURN {
             // A state may have paused or dropped the wheel; and in a child that was forked meanwhile, this turn is the
             // parent's.
@@ -330,14 +332,14 @@ impl State {
     fn succeed(&self, kernel: &mut Kernel, stream: mio::net::TcpStream, peer: SocketAddr) {
         let Some(event) = self.on_success else { return };
         let args = (TcpStream::from(stream), peer.ip(), peer.port(), self.id).into_args();
-        kernel.dispatch_from_source(self.owner, event, Name::new("SocketFactory"), args);
+        kernel.dispatch_from_source(self.owner, event, Some(Name::new("SocketFactory")), args);
     }
 
     fn fail(&self, kernel: &mut Kernel, operation: &'static str, error: &io::Error) {
         match self.on_error {
             Some(event) => {
                 let args = error_args(operation, error, self.id);
-                kernel.dispatch_from_source(self.owner, event, Name::new("SocketFactory"), args);
+                kernel.dispatch_from_source(self.owner, event, Some(Name::new("SocketFactory")), args);
             }
             None => log::error!(target: "lenore::wheels", "{} of {}: {operation}: {error}", self.id, self.owner),
         }

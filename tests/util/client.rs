@@ -27,9 +27,7 @@ impl Client {
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;
-        Ok(Client {
-            stream: BufReader::new(stream),
-        })
+        Ok(Client { stream: BufReader::new(stream) })
     }
 
     /// Sends `text` and CRLF, and returns the line that comes back.
@@ -80,10 +78,7 @@ impl Client {
     pub fn expect_eof(&mut self) {
         match self.stream.fill_buf() {
             Ok([]) => {}
-            Ok(data) => panic!(
-                "data where the end was expected: {:?}",
-                String::from_utf8_lossy(data)
-            ),
+            Ok(data) => panic!("data where the end was expected: {:?}", String::from_utf8_lossy(data)),
             Err(error) => panic!("the connection was not closed in order: {error}"),
         }
     }

@@ -10,6 +10,7 @@
 )]
 
 pub mod client;
+pub mod in_process;
 pub mod proc;
 pub mod program;
 
@@ -38,11 +39,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 ///
 /// When the condition still answers `None` after `deadline`; the message names `what`.
 #[track_caller]
-pub fn wait_until<T>(
-    what: &str,
-    deadline: Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> T {
+pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + deadline;
     loop {
         // The clock first: a test that was descheduled past its deadline still gets a last look.
@@ -63,10 +60,8 @@ pub fn wait_until<T>(
 #[track_caller]
 pub fn example(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a running test has an executable");
-    let profile = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .expect("Cargo puts test executables in target/PROFILE/deps");
+    let profile =
+        test.parent().and_then(|deps| deps.parent()).expect("Cargo puts test executables in target/PROFILE/deps");
     let path = profile.join("examples").join(name);
     assert!(
         path.is_file(),

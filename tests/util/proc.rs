@@ -91,20 +91,13 @@ pub fn stat(pid: i32) -> Option<Stat> {
     let text = String::from_utf8_lossy(&bytes);
     // The second field is the command's name in parentheses, and may hold spaces and parentheses of its own.
     let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
-    Some(Stat {
-        state: fields.next()?.chars().next()?,
-        ppid: fields.next()?.parse().ok()?,
-    })
+    Some(Stat { state: fields.next()?.chars().next()?, ppid: fields.next()?.parse().ok()? })
 }
 
 /// Blocked, ignored and caught signals.
 pub fn sig_masks(pid: i32) -> Option<SigMasks> {
     let mask = |key| u64::from_str_radix(&status_field(pid, key)?, 16).ok();
-    Some(SigMasks {
-        blocked: mask("SigBlk")?,
-        ignored: mask("SigIgn")?,
-        caught: mask("SigCgt")?,
-    })
+    Some(SigMasks { blocked: mask("SigBlk")?, ignored: mask("SigIgn")?, caught: mask("SigCgt")? })
 }
 
 /// How many threads the process has.
@@ -133,11 +126,8 @@ pub fn all() -> BTreeMap<i32, Stat> {
 ///
 /// False for a zombie, which has no memory left, and for a process whose environment may not be read.
 pub fn has_env(pid: i32, variable: &str) -> bool {
-    fs::read(path(pid, "environ")).is_ok_and(|environ| {
-        environ
-            .split(|&byte| byte == 0)
-            .any(|entry| entry == variable.as_bytes())
-    })
+    fs::read(path(pid, "environ"))
+        .is_ok_and(|environ| environ.split(|&byte| byte == 0).any(|entry| entry == variable.as_bytes()))
 }
 
 /// One field of `/proc/PID/status`, without its key.

@@ -40,9 +40,7 @@ pub struct Program {
 impl Program {
     /// The program at `path`, without arguments, with the test's environment.
     pub fn new(path: impl AsRef<Path>) -> Program {
-        Program {
-            command: Command::new(path.as_ref()),
-        }
+        Program { command: Command::new(path.as_ref()) }
     }
 
     /// Adds one argument.
@@ -91,13 +89,7 @@ impl Program {
         };
         let stdout = child.stdout.take().expect("standard output is piped");
         let stderr = child.stderr.take().expect("standard error is piped");
-        Running {
-            child,
-            status: None,
-            lines: read_lines(stdout),
-            stderr: collect(stderr),
-            marker,
-        }
+        Running { child, status: None, lines: read_lines(stdout), stderr: collect(stderr), marker }
     }
 }
 
@@ -170,9 +162,7 @@ impl Running {
     pub fn wait_for_stderr(&self, pattern: &str, deadline: Duration) -> String {
         wait_until(&format!("{pattern:?} on standard error"), deadline, || {
             let text = self.stderr_text();
-            let mut lines = text
-                .split_inclusive('\n')
-                .filter(|line| line.ends_with('\n'));
+            let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
             let line = lines.find(|line| line.contains(pattern))?;
             Some(line.trim_end().to_owned())
         })
@@ -185,10 +175,7 @@ impl Running {
     /// When [`Running::wait_exit`] has reaped it already.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
-        assert!(
-            self.status.is_none(),
-            "{signal} to a program that was reaped"
-        );
+        assert!(self.status.is_none(), "{signal} to a program that was reaped");
         if let Err(error) = kill(self.pid(), signal) {
             panic!("cannot send {signal} to {}: {error}", self.pid());
         }
@@ -197,11 +184,8 @@ impl Running {
     /// Waits for the program itself to end and reaps it. What came from it may live on.
     #[track_caller]
     pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
-        let status = wait_until("the program's end", deadline, || {
-            self.child
-                .try_wait()
-                .expect("the child is ours to wait for")
-        });
+        let status =
+            wait_until("the program's end", deadline, || self.child.try_wait().expect("the child is ours to wait for"));
         self.status = Some(status);
         status
     }
@@ -220,10 +204,7 @@ impl Running {
     pub fn descendants_alive(&self) -> Vec<i32> {
         let family = self.family();
         let alive = family.into_iter().filter(|(_, stat)| stat.is_alive());
-        alive
-            .map(|(pid, _)| pid)
-            .filter(|&pid| Some(pid) != self.root())
-            .collect()
+        alive.map(|(pid, _)| pid).filter(|&pid| Some(pid) != self.root()).collect()
     }
 
     fn children_that(&self, fits: impl Fn(&Stat) -> bool) -> Vec<i32> {
@@ -231,9 +212,7 @@ impl Running {
             return Vec::new();
         };
         let all = proc::all().into_iter();
-        all.filter(|(_, stat)| stat.ppid == root && fits(stat))
-            .map(|(pid, _)| pid)
-            .collect()
+        all.filter(|(_, stat)| stat.ppid == root && fits(stat)).map(|(pid, _)| pid).collect()
     }
 
     /// The program's pid as long as it is certain to be the program's.
@@ -248,11 +227,8 @@ impl Running {
     fn family(&self) -> Vec<(i32, Stat)> {
         let all = proc::all();
         let variable = format!("{MARKER_VARIABLE}={}", self.marker);
-        let mut members: BTreeSet<i32> = all
-            .keys()
-            .copied()
-            .filter(|&pid| Some(pid) == self.root() || proc::has_env(pid, &variable))
-            .collect();
+        let mut members: BTreeSet<i32> =
+            all.keys().copied().filter(|&pid| Some(pid) == self.root() || proc::has_env(pid, &variable)).collect();
         loop {
             let before = members.len();
             for (&pid, stat) in &all {
@@ -264,9 +240,7 @@ impl Running {
                 break;
             }
         }
-        all.into_iter()
-            .filter(|(pid, _)| members.contains(pid))
-            .collect()
+        all.into_iter().filter(|(pid, _)| members.contains(pid)).collect()
     }
 }
 

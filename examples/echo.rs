@@ -1,0 +1,83 @@
+//! An echo server in one process, without a Daemon: one session serves many clients.
+//!
+//! ```text
+//! cargo run --release --example echo
+//! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
+//! pkill -USR2 -o -x echo                        # the log shows every session and why it stays alive
+//! ```
+//!
+//! Ctrl-C ends it.
+
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::process::ExitCode;
+
+use lenore::filter::Line;
+use lenore::wheel::{ReadWrite, SocketFactory, WheelId};
+use lenore::{Context, Kernel, Result, Session};
+
+mod common;
+
+const USAGE: &str = "usage: echo [--listen ADDR:PORT]";
+
+#[derive(Default)]
+struct Echo {
+    listener: Option<SocketFactory>,
+    clients: HashMap<WheelId, ReadWrite<Line>>,
+}
+
+fn main() -> ExitCode {
+    common::exit(run())
+}
+
+fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
+    let mut flags = common::Flags::new(USAGE);
+    let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
+    flags.finish()?;
+    common::log_to_stderr(log::LevelFilter::Info);
+    Ok(serve(address))
+}
+
+fn serve(address: String) -> Result<(), Box<dyn std::error::Error>> {
+    let mut kernel = Kernel::new()?;
+    Session::new(Echo::default())
+        .args((address,))
+        .state("_start", start)
+        .state("accept", accepted)
+        .state("input", |cx| {
+            let (line, id) = (cx.take::<String>(0)?, cx.take::<WheelId>(1)?);
+            cx.heap().clients[&id].put(line);
+            Ok(())
+        })
+        .state("gone", |cx| {
+            let id = cx.take::<WheelId>(3)?;
+            cx.heap().clients.remove(&id).map(ReadWrite::close_after_flush);
+            Ok(())
+        })
+        .state("ended", |cx| {
+            cx.sig_handled();
+            // Without listener and clients nothing keeps this session alive, and without sessions the kernel returns.
+            *cx.heap() = Echo::default();
+        })
+        .state("peek", |cx| log::info!("{:#}", cx.peek()))
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    Ok(())
+}
+
+fn start(cx: &mut Context<'_, Echo>) -> Result {
+    let listener = SocketFactory::tcp(cx.take::<String>(0)?).on_accept("accept").listen(cx)?;
+    println!("listening on {}", listener.local_addr()?);
+    cx.heap().listener = Some(listener);
+    cx.sig("INT", "ended");
+    cx.sig("TERM", "ended");
+    cx.sig("USR2", "peek");
+    Ok(())
+}
+
+fn accepted(cx: &mut Context<'_, Echo>) -> Result {
+    let socket: TcpStream = cx.take(0)?;
+    let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    cx.heap().clients.insert(client.id(), client);
+    Ok(())
+}

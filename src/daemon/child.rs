@@ -1,0 +1,188 @@
+//! The child's side: taking its place, reporting what it does, noticing that it is to go.
+
+use std::panic::Location;
+
+use nix::unistd::Pid;
+
+use super::error::DaemonError;
+use super::pool;
+use super::scoreboard::{Report, Ring, SlotIndex, Status};
+use super::session::{Cx, Heap, Role, broadcast, epoch_ms};
+use super::settings::Mode;
+use super::shutdown;
+use crate::error::Result;
+use crate::kernel::SessionId;
+use crate::reply::Return;
+
+/// The first thing that happens in a new child, apart from leaving to the parent what is the parent's.
+pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
+    let slot = *cx.arg::<SlotIndex>(0)?;
+    let payload = std::mem::take(cx.args()).skip(2);
+    let (pid, now) = (Pid::from_raw(cx.pid() as i32), epoch_ms(cx.now()));
+    let heap = cx.heap();
+    heap.role = Role::Child { slot, is_retiring: false };
+    if let Some(board) = &heap.board {
+        board.claim(slot, pid, now);
+    }
+    if let Some(end) = heap.doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone()) {
+        // Weakly: a child ends when its own sessions do.
+        cx.select_read_weak(&end, "parent_gone", ())?;
+    }
+    match cx.heap().settings.mode {
+        Mode::PreForking => {
+            broadcast(cx, "daemon_child");
+            cx.yield_("first_wait", ());
+        }
+        _ => {
+            set_status(cx, Status::Req);
+            cx.signal_now(SessionId::KERNEL, "daemon_child", payload)?;
+        }
+    }
+    Ok(())
+}
+
+/// Behind `daemon_child` in the queue: the application is set up.
+pub(super) fn first_wait(cx: &mut Cx<'_>) {
+    if own_status(cx.heap()) == Some(Status::Forked) {
+        set_status(cx, Status::FirstWait);
+    }
+}
+
+/// The application says whom it serves.
+pub(super) fn set_peer_label(cx: &mut Cx<'_>) -> Result {
+    let label: String = cx.take(0)?;
+    let heap = cx.heap();
+    if let (Role::Child { slot, .. }, Some(board)) = (heap.role, &heap.board) {
+        board.set_peer_label(slot, &label);
+    }
+    Ok(())
+}
+
+/// The other end of the doorbell is gone, and with it the parent: nobody will look after this process any more.
+pub(super) fn parent_gone(cx: &mut Cx<'_>) -> Result {
+    log::warn!(target: "lenore::daemon", "the parent is gone, child {} ends", cx.pid());
+    let end = cx.heap().doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone());
+    if let Some(end) = end {
+        cx.select_read_clear(&end);
+    }
+    go_when_done(cx)
+}
+
+/// Ends this child, after the request in hand if there is one.
+pub(super) fn go_when_done(cx: &mut Cx<'_>) -> Result {
+    match own_status(cx.heap()) {
+        Some(status) if status.is_busy() => {
+            if let Role::Child { is_retiring, .. } = &mut cx.heap().role {
+                *is_retiring = true;
+            }
+            Ok(())
+        }
+        _ => shutdown::shutdown(cx),
+    }
+}
+
+/// The application says what it is doing.
+pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
+    let caller = cx.caller();
+    let report = match read_report(cx) {
+        Ok(report) => report,
+        Err(error) => return refuse(cx, error),
+    };
+    let mode = cx.heap().settings.mode;
+    let role = cx.heap().role;
+    match (mode, role, report) {
+        (Mode::NonForking, ..) => {}
+        _ if cx.heap().is_shutting_down() => {}
+        (Mode::PostForking, Role::Parent, Report::Req | Report::Long) => {
+            let payload = std::mem::take(cx.args()).skip(1);
+            pool::take_request(cx, payload)?;
+        }
+        (_, Role::Parent, _) => {
+            let role = if mode == Mode::PreForking { "the parent of a pre-forking server" } else { "the parent" };
+            return refuse(cx, DaemonError::WrongProcess { report: report.to_string(), role });
+        }
+        (_, Role::Bystander, _) => {
+            let role = "a process that the Daemon did not fork";
+            return refuse(cx, DaemonError::WrongProcess { report: report.to_string(), role });
+        }
+        (_, Role::Child { .. }, Report::Req | Report::Long) => begin_request(cx, report.status()),
+        (Mode::PreForking, Role::Child { is_retiring, .. }, _) => end_request(cx, is_retiring, caller)?,
+        (_, Role::Child { .. }, _) => {
+            set_status(cx, Status::Wait);
+            shutdown::shutdown(cx)?;
+        }
+    }
+    Ok(Return(Ok(())))
+}
+
+/// A `call` gets the error as its value; whoever posted the event finds it in the log.
+fn refuse(cx: &Cx<'_>, error: DaemonError) -> Result<Return<Result<(), DaemonError>>> {
+    log::error!(target: "lenore::daemon", "{error} (reported at {})", cx.caller());
+    Ok(Return(Err(error)))
+}
+
+/// Reads ARG0, which may be a [`Report`] or its word.
+fn read_report(cx: &mut Cx<'_>) -> Result<Report, DaemonError> {
+    let word = if let Ok(report) = cx.arg::<Report>(0) {
+        return Ok(*report);
+    } else if let Ok(word) = cx.arg::<&'static str>(0) {
+        (*word).to_owned()
+    } else if let Ok(word) = cx.arg::<String>(0) {
+        word.clone()
+    } else {
+        let found = cx.args().type_name(0).unwrap_or("nothing");
+        return Err(DaemonError::UnknownStatus(format!("an argument of type {found}")));
+    };
+    word.parse().map_err(|_| DaemonError::UnknownStatus(word))
+}
+
+fn begin_request(cx: &mut Cx<'_>, status: Status) {
+    let heap = cx.heap();
+    let was_busy = own_status(heap).is_some_and(Status::is_busy);
+    if let (Role::Child { slot, .. }, Some(board), false) = (heap.role, &heap.board, was_busy) {
+        board.count_request(slot);
+    }
+    set_status(cx, status);
+}
+
+/// A pre-forked child is ready for the next request, or has had its last.
+fn end_request(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'static>) -> Result {
+    let before = own_status(cx.heap());
+    if is_retiring || has_had_enough(cx.heap()) {
+        return shutdown::shutdown(cx);
+    }
+    if before == Some(Status::Wait) {
+        log::warn!(target: "lenore::daemon", "status wait reported twice in a row (at {caller})");
+        return Ok(());
+    }
+    set_status(cx, Status::Wait);
+    broadcast(cx, "daemon_accept");
+    Ok(())
+}
+
+/// Tells whether the child has handled as many requests as it may.
+fn has_had_enough(heap: &Heap) -> bool {
+    let (Role::Child { slot, .. }, Some(board), Some(limit)) = (heap.role, &heap.board, heap.settings.requests) else {
+        return false;
+    };
+    board.read(slot).is_ok_and(|own| own.requests >= limit.get())
+}
+
+fn own_status(heap: &Heap) -> Option<Status> {
+    match (heap.role, &heap.board) {
+        (Role::Child { slot, .. }, Some(board)) => board.status(slot),
+        _ => None,
+    }
+}
+
+/// Writes this child's slot, and rings if that is news to the parent.
+pub(super) fn set_status(cx: &mut Cx<'_>, status: Status) {
+    let now = epoch_ms(cx.now());
+    let heap = cx.heap();
+    let (Role::Child { slot, .. }, Some(board)) = (heap.role, &heap.board) else { return };
+    if board.set_status(slot, status, now) == Ring::Yes
+        && let Some(doorbell) = &heap.doorbell
+    {
+        doorbell.ring();
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong with a Daemon.
+
+use std::fmt;
+
+use super::scoreboard::BoardError;
+use super::settings::SettingsError;
+use crate::error::Error;
+
+/// Why a Daemon was not spawned, or did not do what it was asked.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum DaemonError {
+    /// The settings contradict each other.
+    Settings(SettingsError),
+    /// The process has so many threads, more than one, and so can't fork.
+    Threads(usize),
+    /// The memory for the scoreboard can't be had.
+    Scoreboard(BoardError),
+    /// The kernel refused something; `doing` says what it was for.
+    Kernel {
+        /// The step that failed.
+        doing: &'static str,
+        /// Why.
+        source: Error,
+    },
+    /// The status means nothing in this process; nothing was changed.
+    WrongProcess {
+        /// What was reported.
+        report: String,
+        /// What this process is.
+        role: &'static str,
+    },
+    /// There is no such status.
+    UnknownStatus(String),
+    /// The Daemon has ended.
+    Ended(Error),
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DaemonError::Settings(error) => write!(f, "settings of the Daemon: {error}"),
+            DaemonError::Threads(count) => {
+                write!(f, "a Daemon that forks can't be spawned: the process has {count} threads")
+            }
+            DaemonError::Scoreboard(error) => write!(f, "making the scoreboard: {error}"),
+            DaemonError::Kernel { doing, source } => write!(f, "{doing}: {source}"),
+            DaemonError::WrongProcess { report, role } => write!(f, "status {report} means nothing in {role}"),
+            DaemonError::UnknownStatus(word) => write!(f, "no such status: {word}"),
+            DaemonError::Ended(error) => write!(f, "the Daemon has ended: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DaemonError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            DaemonError::Settings(error) => Some(error),
+            DaemonError::Scoreboard(error) => Some(error),
+            DaemonError::Kernel { source, .. } | DaemonError::Ended(source) => Some(source),
+            DaemonError::Threads(_) | DaemonError::WrongProcess { .. } | DaemonError::UnknownStatus(_) => None,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The Daemon session: its heap, its states, and what all roles share.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::doorbell::Doorbell;
+use super::error::DaemonError;
+use super::policy::{Intake, Phase, TokenBucket};
+use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
+use super::settings::{Mode, Settings};
+use super::status::{ChildStatus, DaemonStatus, Peek};
+use super::{child, pool, shutdown};
+use crate::args::Args;
+use crate::error::{Error, Result};
+use crate::kernel::{Context, Kernel, SessionId};
+use crate::name::Name;
+use crate::reply::Return;
+use crate::session::Session;
+
+pub(super) type Cx<'a> = Context<'a, Heap>;
+
+/// What the Daemon session keeps, in whichever process it finds itself.
+pub(super) struct Heap {
+    pub(super) settings: Settings,
+    pub(super) role: Role,
+    /// `None` for a server that does not fork.
+    pub(super) board: Option<Scoreboard>,
+    pub(super) doorbell: Option<Doorbell>,
+    pub(super) phase: Phase,
+    /// The parent's own table; what must not go wrong goes by this and not by the board.
+    pub(super) children: Vec<Child>,
+    /// Children that other code forked.
+    pub(super) foreign: Vec<i32>,
+    /// Forks asked for and not carried out yet, in order.
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// Post-forking: requests that wait for a child, in the order in which they came.
+    pub(super) queue: VecDeque<Request>,
+    pub(super) requests_seen: u64,
+    pub(super) intake: Intake,
+    pub(super) forks: TokenBucket,
+    /// What the bucket's time counts from.
+    pub(super) born: SystemTime,
+    /// A fork has failed, and a pause runs before the next is tried.
+    pub(super) is_pausing_forks: bool,
+    /// How long the next such pause is.
+    pub(super) fork_pause: Duration,
+}
+
+/// What this process is to the Daemon.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Parent,
+    Child {
+        slot: SlotIndex,
+        /// It was asked to go: after the request in hand.
+        is_retiring: bool,
+    },
+    /// A child that somebody else forked: nothing here is its business.
+    Bystander,
+}
+
+/// One child, as its parent knows it.
+pub(super) struct Child {
+    pub(super) pid: i32,
+    pub(super) slot: SlotIndex,
+    pub(super) generation: u32,
+    pub(super) forked_at: SystemTime,
+    pub(super) is_retiring: bool,
+}
+
+/// A fork that was asked for.
+pub(super) struct InFlight {
+    pub(super) slot: SlotIndex,
+    pub(super) generation: u32,
+    /// Post-forking: which request it is for.
+    pub(super) number: u64,
+}
+
+/// A request for a post-forking daemon.
+pub(super) struct Request {
+    /// Counts up; a request whose fork failed goes back to its place by it.
+    pub(super) number: u64,
+    pub(super) payload: Args,
+}
+
+impl Heap {
+    pub(super) fn new(settings: Settings, now: SystemTime) -> Result<Heap, DaemonError> {
+        let forks = settings.mode != Mode::NonForking;
+        let board = forks.then(|| Scoreboard::new(settings.slots())).transpose().map_err(DaemonError::Scoreboard)?;
+        let make_doorbell =
+            || Doorbell::new().map_err(|source| DaemonError::Kernel { doing: "hanging the doorbell", source });
+        let doorbell = forks.then(make_doorbell).transpose()?;
+        Ok(Heap {
+            settings,
+            role: Role::Parent,
+            board,
+            doorbell,
+            phase: Phase::StartingUp,
+            children: Vec::new(),
+            foreign: Vec::new(),
+            in_flight: VecDeque::new(),
+            queue: VecDeque::new(),
+            requests_seen: 0,
+            intake: Intake::Open,
+            forks: TokenBucket::new(FORK_BURST, FORKS_PER_SECOND),
+            born: now,
+            is_pausing_forks: false,
+            fork_pause: pool::FIRST_FORK_PAUSE,
+        })
+    }
+
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.phase == Phase::ShuttingDown
+    }
+
+    fn status(&self, pid: u32) -> DaemonStatus {
+        let status = |child: &Child| {
+            let board = self.board.as_ref();
+            let status = board.and_then(|board| board.status(child.slot)).unwrap_or(Status::Exit);
+            let slot = board.and_then(|board| board.read(child.slot).ok());
+            let (requests, peer) = slot.map_or((0, PeerLabel::new("")), |slot| (slot.requests, slot.peer));
+            ChildStatus { pid: child.pid, status, requests, peer }
+        };
+        DaemonStatus {
+            alias: self.settings.alias.clone(),
+            pid,
+            mode: self.settings.mode,
+            is_child: self.role != Role::Parent,
+            children: self.children.iter().map(status).collect(),
+            slot: match self.role {
+                Role::Child { slot, .. } => Some(slot.get()),
+                _ => None,
+            },
+            board: self.board.as_ref().map(Scoreboard::letters).unwrap_or_default(),
+            free: self.board.as_ref().map(Scoreboard::free).unwrap_or_default(),
+            queued: self.queue.len(),
+        }
+    }
+}
+
+/// Creates the session.
+pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<SessionId, Error> {
+    Session::new(heap)
+        .state("_start", start)
+        .state("begin", begin)
+        .state("fork_first_children", fork_first_children)
+        .state("update_status", child::update_status)
+        .state("status", |cx| Return(status(cx)))
+        .state("peek", peek_and_log)
+        .state("look", |cx| Return(status_and_peek(cx)))
+        .state("foreign_child", foreign_child)
+        .state("foreign_child_reaped", foreign_child_reaped)
+        .state("shutdown", shutdown::shutdown)
+        .state("signalled", shutdown::signalled)
+        .state("graceful_shutdown", shutdown::graceful)
+        .state("kill_children", shutdown::kill_children)
+        .state("hang_up", hang_up)
+        .state("forked_by_kernel", leave_to_parent)
+        .state("bell", pool::bell)
+        .state("maintain", pool::maintain)
+        .state("retry_forks", pool::retry_forks)
+        .state("forked", pool::forked)
+        .state("reaped", pool::reaped)
+        .state("begin_child", child::begin)
+        .state("first_wait", child::first_wait)
+        .state("set_peer_label", child::set_peer_label)
+        .state("parent_gone", child::parent_gone)
+        .spawn(kernel)
+}
+
+fn start(cx: &mut Cx<'_>) -> Result {
+    let alias = Name::new(&cx.heap().settings.alias);
+    cx.alias_set(alias)?;
+    // Held from here on, and not by the alias: that alone would not keep the program from being idle.
+    let me = cx.session();
+    cx.refcount_increment(me, KEPT_ALIVE)?;
+    for signal in ["TERM", "INT"] {
+        cx.sig(signal, "signalled");
+    }
+    cx.sig("shutdown", "shutdown");
+    cx.sig("QUIT", "graceful_shutdown");
+    cx.sig("HUP", "hang_up");
+    cx.sig("FORKED", "forked_by_kernel");
+    if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {
+        cx.select_read(&end, "bell", ())?;
+    }
+    broadcast(cx, "daemon_start");
+    cx.yield_("begin", ());
+    Ok(())
+}
+
+/// Behind `daemon_start` in the queue: the children are to be forked after everybody has handled that. And once more
+/// round the loop: an application that could not start, a `DIE` signal by now, stops everything before it has children.
+fn begin(cx: &mut Cx<'_>) {
+    cx.yield_("fork_first_children", ());
+}
+
+fn fork_first_children(cx: &mut Cx<'_>) -> Result {
+    if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
+        return Ok(());
+    }
+    if cx.heap().settings.mode == Mode::PreForking {
+        return pool::maintain(cx);
+    }
+    cx.heap().phase = Phase::Running;
+    Ok(())
+}
+
+/// In a process that was just forked, by whomever: gives up everything that is the parent's alone. If it was forked by
+/// this Daemon, `begin_child` comes next.
+fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
+    let me = cx.session();
+    let (heap, core) = cx.split();
+    if heap.role == Role::Parent {
+        let _ = core.refcount_decrement(me, KEPT_ALIVE);
+    }
+    heap.role = Role::Bystander;
+    for pid in heap.children.drain(..).map(|child| child.pid).chain(heap.foreign.drain(..)) {
+        core.sig_child_clear(pid);
+    }
+    heap.in_flight.clear();
+    // The sockets of requests that other children will handle: their peers must see the end when those close them.
+    heap.queue.clear();
+    if let Some(doorbell) = &mut heap.doorbell {
+        if let Some(end) = doorbell.parents_end() {
+            core.select_read_clear(end);
+        }
+        doorbell.become_childs();
+        core.select_read_clear(doorbell.childs_end());
+    }
+    core.alarm_remove_all();
+    Ok(())
+}
+
+fn status(cx: &mut Cx<'_>) -> DaemonStatus {
+    let pid = cx.pid();
+    cx.heap().status(pid)
+}
+
+fn status_and_peek(cx: &mut Cx<'_>) -> Result<Peek, Error> {
+    let verbose = *cx.arg::<bool>(0)?;
+    Ok(Peek { kernel: cx.peek(), daemon: status(cx), verbose })
+}
+
+fn peek_and_log(cx: &mut Cx<'_>) -> Result<Return<Peek>> {
+    let peek = status_and_peek(cx)?;
+    log::info!(target: "lenore::daemon", "{peek}");
+    Ok(Return(peek))
+}
+
+fn foreign_child(cx: &mut Cx<'_>) -> Result {
+    let pid = *cx.arg::<i32>(0)?;
+    cx.sig_child(pid, "foreign_child_reaped", ());
+    if !cx.heap().foreign.contains(&pid) {
+        cx.heap().foreign.push(pid);
+    }
+    Ok(())
+}
+
+fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
+    let pid = *cx.arg::<i32>(1)?;
+    cx.heap().foreign.retain(|other| *other != pid);
+    shutdown::end_if_alone(cx);
+    Ok(())
+}
+
+/// HUP: everybody reopens what they log to; the parent tells its children.
+fn hang_up(cx: &mut Cx<'_>) {
+    cx.sig_handled();
+    broadcast(cx, "daemon_HUP");
+    signal_children(cx.heap(), Signal::SIGHUP);
+}
+
+/// Posts a signal to every session.
+pub(super) fn broadcast(cx: &mut Cx<'_>, signal: &str) {
+    // The kernel is always there to be the destination.
+    let _ = cx.signal(SessionId::KERNEL, signal, ());
+}
+
+/// Sends a signal of the operating system to every child. None of these pids can have come to mean another process: a
+/// child keeps its pid until it is reaped, and is off the table from then on.
+pub(super) fn signal_children(heap: &Heap, signal: Signal) {
+    if heap.role == Role::Parent {
+        heap.children.iter().for_each(|child| send(child.pid, signal));
+    }
+}
+
+/// Sends a signal to one process.
+pub(super) fn send(pid: i32, signal: Signal) {
+    debug_assert!(pid > 1, "0, -1 and 1 mean others than a child");
+    if pid <= 1 {
+        return;
+    }
+    if let Err(errno) = kill(Pid::from_raw(pid), signal) {
+        log::warn!(target: "lenore::daemon", "can't send {signal} to child {pid}: {errno}");
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn epoch_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The tag under which the Daemon keeps itself alive in the parent.
+pub(super) const KEPT_ALIVE: &str = "daemon";
+
+/// How many children a running pool may fork at once.
+const FORK_BURST: u32 = 32;
+
+/// How many children a second a running pool may fork for long.
+const FORKS_PER_SECOND: u32 = 64;

@@ -1,0 +1,89 @@
+//! The end of a Daemon, in each of its processes.
+
+use nix::sys::signal::Signal;
+
+use super::child;
+use super::policy::Phase;
+use super::scoreboard::Status;
+use super::session::{Cx, KEPT_ALIVE, Role, send, signal_children};
+use crate::error::Result;
+use crate::kernel::SessionId;
+use crate::name::Name;
+
+/// TERM or INT.
+pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
+    cx.sig_handled();
+    shutdown(cx)
+}
+
+/// QUIT, or a call: requests in hand are finished first.
+pub(super) fn graceful(cx: &mut Cx<'_>) -> Result {
+    cx.sig_handled();
+    match cx.heap().role {
+        Role::Parent => end(cx, Signal::SIGQUIT),
+        Role::Child { .. } => child::go_when_done(cx),
+        Role::Bystander => Ok(()),
+    }
+}
+
+/// Shuts the Daemon down in this process, and from the parent in all of its children. A second time does nothing.
+pub(super) fn shutdown(cx: &mut Cx<'_>) -> Result {
+    end(cx, Signal::SIGTERM)
+}
+
+/// Takes every trace of the Daemon out of the kernel and tells everybody, children by `signal`.
+fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
+    if cx.heap().is_shutting_down() {
+        return Ok(());
+    }
+    cx.heap().phase = Phase::ShuttingDown;
+    child::set_status(cx, Status::Exit);
+    let was_parent = cx.heap().role == Role::Parent;
+    if was_parent {
+        log::debug!(target: "lenore::daemon", "shutting down with {} children", cx.heap().children.len());
+        signal_children(cx.heap(), signal);
+        cx.heap().foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
+    }
+    let alias = Name::new(&cx.heap().settings.alias);
+    // Another name, which nobody can mistake for the Daemon's, instead of none. An alias does not keep the program
+    // alive; and while there is a session, signals that come twice, as from a terminal and then from the parent, find it
+    // watching and don't strike down a process that is finishing its work.
+    cx.alias_remove(alias)?;
+    let hidden = Name::new(&format!("{alias} (ended)"));
+    cx.alias_set(hidden)?;
+    cx.alarm_remove_all();
+    let (heap, core) = cx.split();
+    heap.queue.clear();
+    if let Some(doorbell) = &heap.doorbell {
+        doorbell.parents_end().inspect(|end| core.select_read_clear(end));
+        core.select_read_clear(doorbell.childs_end());
+    }
+    cx.signal_now(SessionId::KERNEL, "daemon_shutdown", ())?;
+    if was_parent {
+        let me = cx.session();
+        let _ = cx.refcount_decrement(me, KEPT_ALIVE);
+        let heap = cx.heap();
+        if !heap.children.is_empty() || !heap.foreign.is_empty() || !heap.in_flight.is_empty() {
+            let grace = heap.settings.shutdown_timeout;
+            cx.delay("kill_children", grace, ());
+        }
+    }
+    Ok(())
+}
+
+/// The grace is over.
+pub(super) fn kill_children(cx: &mut Cx<'_>) {
+    let heap = cx.heap();
+    for pid in heap.children.iter().map(|child| child.pid).chain(heap.foreign.iter().copied()) {
+        log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
+        send(pid, Signal::SIGKILL);
+    }
+}
+
+/// After the last child was reaped there is nobody left to be killed.
+pub(super) fn end_if_alone(cx: &mut Cx<'_>) {
+    let heap = cx.heap();
+    if heap.is_shutting_down() && heap.children.is_empty() && heap.foreign.is_empty() {
+        cx.alarm_remove_all();
+    }
+}

@@ -1,0 +1,110 @@
+//! `status` and `peek`: what a Daemon says about itself.
+
+use std::fmt;
+
+use super::scoreboard::{PeerLabel, Status};
+use super::settings::Mode;
+use crate::kernel::Snapshot;
+
+/// What a Daemon is doing.
+///
+/// Its text has the layout that tools for POE::Component::Daemon parse.
+///
+/// POE: the text that `Daemon->status` returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonStatus {
+    /// The alias of the Daemon session.
+    pub alias: String,
+    /// This process.
+    pub pid: u32,
+    /// What kind of server it is.
+    pub mode: Mode,
+    /// Whether this process is one of the children.
+    pub is_child: bool,
+    /// In the parent: the children, oldest first.
+    pub children: Vec<ChildStatus>,
+    /// In a child: its slot.
+    pub slot: Option<usize>,
+    /// The scoreboard as one letter a slot; empty for a server that does not fork.
+    pub board: String,
+    /// How many slots are empty.
+    pub free: usize,
+    /// In a post-forking parent: requests that wait for a child.
+    pub queued: usize,
+}
+
+/// One child, as its slot shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildStatus {
+    /// Its process.
+    pub pid: i32,
+    /// What it is doing.
+    pub status: Status,
+    /// Requests it has begun.
+    pub requests: u64,
+    /// Whom it serves or served last, if the application has said so; control characters are escaped in its display.
+    pub peer: PeerLabel,
+}
+
+impl DaemonStatus {
+    fn role(&self) -> &'static str {
+        if self.is_child { "the child" } else { "the parent" }
+    }
+
+    fn write_board(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Scoreboard")?;
+        writeln!(f, "    {} slots in the scoreboard", self.board.chars().count())?;
+        writeln!(f, "    Slots [{}]", self.board)?;
+        writeln!(f, "    {} slots free", self.free)?;
+        if let Some(slot) = self.slot {
+            writeln!(f, "    Our slot is {slot}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for DaemonStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, process {}", self.alias, self.pid)?;
+        match self.mode {
+            Mode::PreForking if self.is_child => writeln!(f, "    Pre-forking server, we are a child")?,
+            Mode::PostForking if self.is_child => writeln!(f, "    Forking server, we are a child")?,
+            Mode::PreForking => writeln!(f, "    Pre-forking server, we are {}", self.role())?,
+            Mode::PostForking => writeln!(f, "    Forking server, we are {}", self.role())?,
+            Mode::NonForking => writeln!(f, "    Daemon server")?,
+        }
+        if self.mode == Mode::NonForking {
+            return Ok(());
+        }
+        if !self.is_child {
+            writeln!(f, "    {} children", self.children.len())?;
+            for child in &self.children {
+                writeln!(f, "        {}: {}", child.pid, child.status.letter())?;
+            }
+        }
+        self.write_board(f)?;
+        if self.queued > 0 {
+            writeln!(f, "    {} requests wait for a child", self.queued)?;
+        }
+        Ok(())
+    }
+}
+
+/// A picture of the kernel and of the Daemon in it.
+///
+/// POE: the text that `Daemon->peek` returns.
+#[derive(Debug, Clone)]
+pub struct Peek {
+    /// The kernel.
+    pub kernel: Snapshot,
+    /// The Daemon.
+    pub daemon: DaemonStatus,
+    /// Whether the text tells more than the event queue.
+    pub verbose: bool,
+}
+
+impl fmt::Display for Peek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.verbose { write!(f, "{:#}{}", self.kernel, self.daemon) } else { self.kernel.fmt(f) }
+    }
+}

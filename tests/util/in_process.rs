@@ -1,0 +1,107 @@
+//! Helpers for tests whose kernel runs in the test process itself.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::process;
+use std::rc::Rc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+
+use lenore::Kernel;
+
+use super::DEADLINE;
+
+/// What sessions have to say, in the order in which they said it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    /// Appends one entry.
+    pub fn push(&self, entry: impl Display) {
+        self.0.borrow_mut().push(entry.to_string());
+    }
+
+    /// All entries so far, in one line.
+    pub fn text(&self) -> String {
+        self.0.borrow().join(" ")
+    }
+
+    /// How many entries equal `entry`.
+    pub fn count(&self, entry: &str) -> usize {
+        self.0.borrow().iter().filter(|other| *other == entry).count()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Takes all entries out.
+    pub fn take(&self) -> Vec<String> {
+        self.0.take()
+    }
+}
+
+/// Ends the whole test run if it is not dropped in time: a kernel that waits for what never comes can't be stopped from
+/// outside.
+pub struct Watchdog(#[expect(dead_code, reason = "its drop is the signal")] Sender<()>);
+
+impl Watchdog {
+    /// Starts to watch the running test.
+    pub fn new() -> Watchdog {
+        let (sender, receiver) = mpsc::channel();
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        thread::spawn(move || {
+            if receiver.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{name} hangs: its kernel has not come back for {DEADLINE:?}");
+                process::exit(101);
+            }
+        });
+        Watchdog(sender)
+    }
+}
+
+/// Runs the kernel to its end, in time.
+///
+/// # Panics
+///
+/// When `run` fails.
+#[track_caller]
+pub fn run(kernel: &mut Kernel) {
+    let _watchdog = Watchdog::new();
+    if let Err(error) = kernel.run() {
+        panic!("run failed: {error}");
+    }
+}
+
+/// Runs `slices` slices.
+///
+/// # Panics
+///
+/// When one of them fails.
+#[track_caller]
+pub fn run_slices(kernel: &mut Kernel, slices: usize) {
+    let _watchdog = Watchdog::new();
+    for _ in 0..slices {
+        if let Err(error) = kernel.run_one_timeslice() {
+            panic!("a slice failed: {error}");
+        }
+    }
+}
+
+/// Runs slices until `done`.
+///
+/// # Panics
+///
+/// When a slice fails, or no session is left.
+#[track_caller]
+pub fn run_until(kernel: &mut Kernel, mut done: impl FnMut() -> bool) {
+    let _watchdog = Watchdog::new();
+    while !done() {
+        match kernel.run_one_timeslice() {
+            Ok(true) => {}
+            Ok(false) => panic!("every session ended before what the test waits for"),
+            Err(error) => panic!("a slice failed: {error}"),
+        }
+    }
+}
