@@ -1,4 +1,54 @@
-//! POE's kernel, in Rust.
+//! POE's kernel and pre-forking Daemon, in Rust.
+//!
+//! A **session** is a heap of any type and a table of named **states**. The **kernel** runs a state when its session gets
+//! an **event** of that name: posted by a session, set as an alarm, sent by a wheel that has read a record, or a signal. One
+//! process, one thread, no `async`.
+//!
+//! A **[`Daemon`]** is a session that makes a server of the program: it forks a pool of children before the
+//! requests come, or one for each request, watches over them, and shuts them down.
+//!
+//! ```
+//! use std::time::Duration;
+//! use lenore::{Kernel, Session};
+//!
+//! # fn main() -> Result<(), lenore::Error> {
+//! let mut kernel = Kernel::new()?;
+//! Session::new(0)
+//!     .state("_start", |cx| {
+//!         cx.alias_set("ticker")?;
+//!         cx.yield_("tick", ());
+//!         Ok(())
+//!     })
+//!     .state("tick", |cx| {
+//!         *cx.heap() += 1;
+//!         if *cx.heap() < 3 {
+//!             cx.delay("tick", Duration::from_millis(1), ());
+//!         }
+//!     })
+//!     .state("_stop", |cx| assert_eq!(*cx.heap(), 3))
+//!     .spawn(&mut kernel)?;
+//! kernel.run()
+//! # }
+//! ```
+//!
+//! # Where to find what
+//!
+//! | POE | here |
+//! | --- | --- |
+//! | `POE::Session->create` | [`Session`] |
+//! | `@_[KERNEL, HEAP, SENDER, STATE, ARG0..]` | [`Context`] |
+//! | `$poe_kernel->post`, `yield`, `delay`, `sig`, ... | [`Core`], which [`Context`] and [`Kernel`] deref to |
+//! | `call`, `run`, `stop`, `has_forked` | [`Kernel`], and [`Context`] for what a state may do |
+//! | `POE::Wheel::*` | [`wheel`] |
+//! | `POE::Filter::*` | [`filter`] |
+//! | `POE::Component::Daemon` | [`daemon`] |
+//! | `die` in a handler | an `Err` or a panic; [`Exception`] |
+//!
+//! # Logging
+//!
+//! The library never prints. It logs through the [`log`] crate with a target for each subsystem, which play the part of
+//! POE's `TRACE_*` switches: `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`,
+//! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`.
 #![deny(unsafe_code)]
 
 mod args;

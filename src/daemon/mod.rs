@@ -1,4 +1,65 @@
 //! The Daemon session: everything a forking or pre-forking server needs but its service.
+//!
+//! The application listens, accepts and serves; the Daemon forks, counts, retires, reaps and shuts down. The two talk by
+//! signals of the kernel (watched with [`Core::sig`](crate::Core::sig)) and by [`Daemon::update_status`].
+//!
+//! # Pre-forking
+//!
+//! [`start_children`](DaemonBuilder::start_children) makes it so. Children are forked before the requests come, and
+//! each serves many, one after the other.
+//!
+//! ```text
+//! parent       Daemon: daemon_start, forks start_children, daemon_parent
+//! each child   Daemon: daemon_child       application: sets itself up, update_status(Wait)
+//!              Daemon: daemon_accept      application: resumes its listener
+//!                                         a connection: pauses the listener, update_status(Req)
+//!                                         ... serves it ...  update_status(Done)
+//!              Daemon: daemon_accept, or daemon_shutdown once the child has had its share of requests
+//! ```
+//!
+//! The children that wait are kept between `min_spare` and `max_spare`. A child rings the parent when their number
+//! leaves these bounds; there is no polling, and no wake-up of the parent for each request. A child too many finishes the
+//! request that it may have by the time it hears of it.
+//!
+//! # Post-forking
+//!
+//! [`max_children`](DaemonBuilder::max_children) alone makes it so. A child is forked for each request.
+//!
+//! ```text
+//! parent       a connection: update_status_with(Req, socket); its copy of the socket is closed after the fork
+//! child        Daemon: daemon_child with the socket as ARG1      application: serves it, update_status(Done)
+//!              Daemon: daemon_shutdown; the child ends
+//! parent       Daemon: daemon_pause as soon as there are max_children, daemon_accept when there are fewer
+//! ```
+//!
+//! Requests that come in between wait in order, and are forked for as children end.
+//!
+//! # Non-forking
+//!
+//! With neither, the Daemon looks after signals, `status` and `peek` of a single process.
+//!
+//! # Signals
+//!
+//! `daemon_start`, `daemon_parent`, `daemon_accept`, `daemon_HUP`, and `daemon_child` when pre-forking, are posted.
+//! `daemon_pause`, `daemon_shutdown`, and `daemon_child` when post-forking, are dispatched at once.
+//!
+//! | from outside | effect |
+//! | --- | --- |
+//! | TERM, INT | shutdown of the process that gets it, with all its children |
+//! | QUIT | the same after the requests in hand |
+//! | HUP | `daemon_HUP` in the parent and all children |
+//!
+//! # Dump of a running server
+//!
+//! ```text
+//! cx.sig("USR2", "peek");
+//! .state("peek", |cx| { let daemon = cx.heap().daemon; log::info!("{}", daemon.peek(cx, true)?); Ok(()) })
+//! ```
+//!
+//! Then `kill -USR2 PID` shows every session and why it stays alive, what is watched, and the scoreboard.
+//!
+//! POE: `POE::Component::Daemon`.
+
 pub(crate) mod builder;
 mod child;
 mod doorbell;
