@@ -5,6 +5,7 @@ use std::panic::Location;
 use nix::unistd::Pid;
 
 use super::error::DaemonError;
+use super::policy::Phase;
 use super::pool;
 use super::scoreboard::{Report, Ring, SlotIndex, Status};
 use super::session::{Cx, Heap, Role, broadcast, epoch_ms};
@@ -28,13 +29,18 @@ pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
         // Weakly: a child ends when its own sessions do.
         cx.select_read_weak(&end, "parent_gone", ())?;
     }
+    if cx.heap().is_shutting_down() {
+        // The fork was asked for before the parent's shutdown, which this process has inherited but must do itself.
+        cx.heap().phase = Phase::Running;
+        return shutdown::shutdown(cx);
+    }
     match cx.heap().settings.mode {
         Mode::PreForking => {
             broadcast(cx, "daemon_child");
             cx.yield_("first_wait", ());
         }
         _ => {
-            set_status(cx, Status::Req);
+            begin_request(cx, Status::Req);
             cx.signal_now(SessionId::KERNEL, "daemon_child", payload)?;
         }
     }

@@ -48,7 +48,9 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     // Another name, which nobody can mistake for the Daemon's, instead of none. An alias does not keep the program
     // alive; and while there is a session, signals that come twice, as from a terminal and then from the parent, find it
     // watching and don't strike down a process that is finishing its work.
-    cx.alias_remove(alias)?;
+    //
+    // In a child that was forked while its parent was shutting down it has been done already.
+    let _ = cx.alias_remove(alias);
     let hidden = Name::new(&format!("{alias} (ended)"));
     cx.alias_set(hidden)?;
     cx.alarm_remove_all();

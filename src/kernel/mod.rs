@@ -193,7 +193,7 @@ impl Kernel {
 
     /// Returns how long the poller may wait; `None` for ever.
     fn time_until_next(&mut self) -> Option<Duration> {
-        if self.has_dirty() || !self.core.forks.is_empty() {
+        if self.has_dirty() || !self.core.forks.is_empty() || self.core.children.look {
             return Some(Duration::ZERO);
         }
         let due = self.core.queue.next_due()?;
