@@ -74,3 +74,8 @@ pub use kernel::{
 pub use name::Name;
 pub use reply::{IntoReturn, Reply, Return};
 pub use session::Session;
+
+/// The README's example, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -186,7 +186,9 @@ pub(super) fn set_status(cx: &mut Cx<'_>, status: Status) {
     let now = epoch_ms(cx.now());
     let heap = cx.heap();
     let (Role::Child { slot, .. }, Some(board)) = (heap.role, &heap.board) else { return };
+    // A post-forking parent goes by who is alive, and hears of that from the system.
     if board.set_status(slot, status, now) == Ring::Yes
+        && heap.settings.mode == Mode::PreForking
         && let Some(doorbell) = &heap.doorbell
     {
         doorbell.ring();

@@ -160,6 +160,7 @@ impl Kernel {
     /// Forks, and makes the child's kernel its own before any signal can reach it.
     fn fork_process(&mut self) -> Result<Side, Error> {
         self.flush_everything();
+        ask_processor_once();
         #[cfg(feature = "fork-hooks")]
         self.core.at(ForkStage::BeforeFork).map_err(|error| Error::os("fork", "", error))?;
         let mask = SigSet::all()
@@ -235,6 +236,12 @@ impl Kernel {
         log::logger().flush();
         self.core.forks.flushes.iter_mut().for_each(|flush| flush());
     }
+}
+
+/// Makes the standard library find out what the processor can do, unless it has: the answer is kept in memory, and so in
+/// every child. Each child asking for itself would cost a tenth of a fork where a hypervisor answers.
+fn ask_processor_once() {
+    std::hint::black_box(memchr::memchr(0, std::hint::black_box(&[1; 64])));
 }
 
 /// The exit status of a child that could not make itself a poller.

@@ -449,9 +449,8 @@ impl Core {
         self.sources.mailbox.woken.take();
         let closing = self.sources.keys(|entry| entry.source.fork() == AfterFork::Close);
         closing.into_iter().for_each(|key| self.remove_source(key));
-        for key in self.sources.keys(|_| true) {
-            self.sources.sync(key)?;
-        }
+        // Not registered before the next poll: most children drop at once what they need not watch.
+        self.sources.mailbox.changed.replace(self.sources.keys(|_| true));
         Ok(())
     }
 

@@ -38,10 +38,10 @@ pub(crate) fn exit_now(status: i32) -> ! {
 /// Counts the threads of this process; 1 where the system doesn't say.
 #[cfg(target_os = "linux")]
 pub(crate) fn thread_count() -> usize {
-    // Field 20 of stat, counted behind the command name, which may hold blanks and brackets but ends in the last one.
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    fields.split_ascii_whitespace().nth(17).and_then(|count| count.parse().ok()).unwrap_or(1)
+    use std::os::unix::fs::MetadataExt;
+    // A directory has a link from its parent, one from itself, and one from each directory in it: here one a thread.
+    // One system call, where reading the list or a status file takes several, at every fork.
+    std::fs::metadata("/proc/self/task").map_or(1, |task| task.nlink().saturating_sub(2).max(1) as usize)
 }
 
 /// Counts the threads of this process; 1 where the system doesn't say.
