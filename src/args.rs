@@ -171,10 +171,6 @@ impl Template {
         Template(Some(Rc::new(move || args.clone().into_args())))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
     pub(crate) fn args(&self) -> Args {
         self.0.as_ref().map_or(Args::new(), |make| make())
     }

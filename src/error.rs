@@ -227,11 +227,14 @@ pub struct Died {
     pub from_state: Option<Name>,
     /// The statement that had sent it (POE: `file` and `line`).
     pub location: &'static Location<'static>,
+    /// From [`Kernel::run`](crate::Kernel::run) only: what a handler of the `DIE` signal threw in its turn.
+    pub also: Option<Box<Died>>,
 }
 
 impl fmt::Display for Died {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, state {}: {}", self.dest_session, self.event, self.exception)
+        write!(f, "{}, state {}: {}", self.dest_session, self.event, self.exception)?;
+        self.also.as_ref().map_or(Ok(()), |also| write!(f, "; then, in a handler of DIE: {also}"))
     }
 }
 

@@ -40,8 +40,8 @@
 //!
 //! # Signals
 //!
-//! `daemon_start`, `daemon_parent`, `daemon_accept`, `daemon_HUP`, and `daemon_child` when pre-forking, are posted.
-//! `daemon_pause`, `daemon_shutdown`, and `daemon_child` when post-forking, are dispatched at once.
+//! `daemon_start`, `daemon_parent`, `daemon_HUP`, and `daemon_child` and `daemon_accept` when pre-forking, are posted.
+//! `daemon_pause`, `daemon_shutdown`, and `daemon_child` and `daemon_accept` when post-forking, are dispatched at once.
 //!
 //! | from outside | effect |
 //! | --- | --- |

@@ -115,7 +115,10 @@ pub(super) fn take_request(cx: &mut Cx<'_>, payload: Args) -> Result {
     serve_queue(cx)
 }
 
-/// Asks for a fork for each queued request while there is room, and tells the application whether there is more.
+/// Asks for a fork for the first queued request if there is room, and tells the application whether there is more.
+///
+/// One fork at a time; the next is asked for when it is known what became of this one. If several were under way and the
+/// first failed, the others would overtake its request.
 fn serve_queue(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     if heap.is_pausing_forks {
@@ -128,18 +131,26 @@ fn serve_queue(cx: &mut Cx<'_>) -> Result {
         max_children: heap.settings.max_children,
     };
     let decision = postfork(demand);
-    for _ in 0..decision.fork {
-        let Some(request) = cx.heap().queue.pop_front() else { break };
+    if decision.fork > 0
+        && cx.heap().in_flight.is_empty()
+        && let Some(request) = cx.heap().queue.pop_front()
+    {
         ask_for_fork(cx, request.number, request.payload)?;
     }
     match decision.notice {
         Notice::Pause => pause(cx)?,
-        Notice::Accept => {
-            cx.heap().intake = Intake::Open;
-            broadcast(cx, "daemon_accept");
-        }
-        Notice::Nothing => {}
+        // Not before the fork has succeeded: it may be one that has failed before.
+        Notice::Accept if cx.heap().in_flight.is_empty() => accept(cx)?,
+        Notice::Accept | Notice::Nothing => {}
     }
+    Ok(())
+}
+
+/// Tells the application to go on. At once, as with the pause: a posted signal would come after a pause that is
+/// decided on later, and have the last word.
+fn accept(cx: &mut Cx<'_>) -> Result {
+    cx.heap().intake = Intake::Open;
+    cx.signal_now(SessionId::KERNEL, "daemon_accept", ())?;
     Ok(())
 }
 
@@ -190,7 +201,11 @@ pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
             fork_failed(cx, number, payload, &error)?;
         }
     }
-    end_start_up(cx)
+    shutdown::end_if_alone(cx);
+    match cx.heap().settings.mode {
+        Mode::PreForking => end_start_up(cx),
+        _ => maintain(cx),
+    }
 }
 
 /// The first children are there: from now on the policy decides.
@@ -215,6 +230,9 @@ fn fork_failed(cx: &mut Cx<'_>, number: u64, payload: Args, error: &Error) -> Re
     if !matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM)) {
         log::error!(target: "lenore::daemon", "the Daemon shuts down: {error}");
         return shutdown::shutdown(cx);
+    }
+    if cx.heap().is_shutting_down() {
+        return Ok(());
     }
     if !cx.heap().is_pausing_forks {
         let heap = cx.heap();

@@ -222,6 +222,8 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
         core.sig_child_clear(pid);
     }
     heap.in_flight.clear();
+    // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
+    drop(core.drop_posted_of(me));
     // The sockets of requests that other children will handle: their peers must see the end when those close them.
     heap.queue.clear();
     if let Some(doorbell) = &mut heap.doorbell {

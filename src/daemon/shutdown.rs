@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use super::child;
 use super::policy::Phase;
 use super::scoreboard::Status;
-use super::session::{Cx, KEPT_ALIVE, Role, send, signal_children};
+use super::session::{Cx, Heap, KEPT_ALIVE, Role, send, signal_children};
 use crate::error::Result;
 use crate::kernel::SessionId;
 use crate::name::Name;
@@ -42,8 +42,9 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     if was_parent {
         log::debug!(target: "lenore::daemon", "shutting down with {} children", cx.heap().children.len());
         signal_children(cx.heap(), signal);
-        cx.heap().foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
     }
+    // Of whichever process reported them: a child may have helpers of its own.
+    cx.heap().foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
     let alias = Name::new(&cx.heap().settings.alias);
     // Another name, which nobody can mistake for the Daemon's, instead of none. An alias does not keep the program
     // alive; and while there is a session, signals that come twice, as from a terminal and then from the parent, find it
@@ -64,11 +65,10 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     if was_parent {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);
-        let heap = cx.heap();
-        if !heap.children.is_empty() || !heap.foreign.is_empty() || !heap.in_flight.is_empty() {
-            let grace = heap.settings.shutdown_timeout;
-            cx.delay("kill_children", grace, ());
-        }
+    }
+    if !is_alone(cx.heap()) {
+        let grace = cx.heap().settings.shutdown_timeout;
+        cx.delay("kill_children", grace, ());
     }
     Ok(())
 }
@@ -85,7 +85,12 @@ pub(super) fn kill_children(cx: &mut Cx<'_>) {
 /// After the last child was reaped there is nobody left to be killed.
 pub(super) fn end_if_alone(cx: &mut Cx<'_>) {
     let heap = cx.heap();
-    if heap.is_shutting_down() && heap.children.is_empty() && heap.foreign.is_empty() {
+    if heap.is_shutting_down() && is_alone(heap) {
         cx.alarm_remove_all();
     }
+}
+
+/// Tells whether this process has no children, and none on the way.
+fn is_alone(heap: &Heap) -> bool {
+    heap.children.is_empty() && heap.foreign.is_empty() && heap.in_flight.is_empty()
 }

@@ -24,6 +24,8 @@ pub(crate) struct Alarm {
     pub(crate) prev: Option<AlarmKey>,
     pub(crate) next: Option<AlarmKey>,
     due: Due,
+    /// Decides among alarms with the same due time; a moved alarm gets a new one.
+    seq: u64,
     place: usize,
 }
 
@@ -67,22 +69,22 @@ impl AlarmHeap {
 
     /// Stores an alarm without ordering it; [`schedule`](AlarmHeap::schedule) does that.
     pub(crate) fn store(&mut self, due: Due, serial: u64, event: Event) -> AlarmKey {
-        let alarm = Alarm { serial, event, prev: None, next: None, due, place: OUTSIDE };
+        let alarm = Alarm { serial, event, prev: None, next: None, due, seq: serial, place: OUTSIDE };
         AlarmKey::try_from(self.alarms.insert(alarm)).expect("fewer than 2^32 alarms")
     }
 
     /// Puts a stored alarm in its place, behind alarms with the same due time and a lower `seq`.
     pub(crate) fn schedule(&mut self, key: AlarmKey, due: Due, seq: u64) {
-        self.unschedule(key);
-        self.alarms[key as usize].due = due;
+        self.set_aside(key, due, seq);
         self.order.push(Item { due, seq, key });
         self.sift_up(self.order.len() - 1);
     }
 
     /// Notes a new due time for an alarm that stays outside the heap for now.
-    pub(crate) fn postpone_order(&mut self, key: AlarmKey, due: Due) {
+    pub(crate) fn set_aside(&mut self, key: AlarmKey, due: Due, seq: u64) {
         self.unschedule(key);
-        self.alarms[key as usize].due = due;
+        let alarm = &mut self.alarms[key as usize];
+        (alarm.due, alarm.seq) = (due, seq);
     }
 
     /// Returns the due time and sequence number of the first alarm.
@@ -158,5 +160,10 @@ impl AlarmHeap {
 impl Alarm {
     pub(crate) fn due(&self) -> Due {
         self.due
+    }
+
+    /// What alarms are dispatched by: due time, then sequence number.
+    pub(crate) fn order(&self) -> (Due, u64) {
+        (self.due, self.seq)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::alarm_heap::{Alarm, AlarmKey};
 use super::clock::{Due, nanos};
 use super::core::{Active, Core};
-use super::queue::{Event, Kind, Popped};
+use super::queue::{Event, Kind, Phase, Popped};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
@@ -174,7 +174,7 @@ impl Core {
     /// POE: `alarm_remove_all`.
     pub fn alarm_remove_all(&mut self) -> Vec<RemovedAlarm> {
         let mut removed = self.drop_alarms_of(self.active.session);
-        removed.sort_by_key(|alarm| (alarm.due(), alarm.serial));
+        removed.sort_by_key(Alarm::order);
         let wall = |alarm: Alarm| RemovedAlarm {
             event: alarm.event.name,
             due: self.clock.to_wall(alarm.due()),
@@ -194,8 +194,8 @@ impl Core {
     }
 
     /// Takes the next event that is due, and releases what it held.
-    pub(crate) fn pop_due(&mut self, now: Due, boundary: u64) -> Option<Event> {
-        let event = match self.queue.pop_due(now, boundary)? {
+    pub(crate) fn pop_due(&mut self, phase: &Phase) -> Option<Event> {
+        let event = match self.queue.pop_due(phase)? {
             Popped::Posted(event) => event,
             Popped::Alarm(key, alarm) => {
                 self.unlink(key, &alarm);
@@ -218,7 +218,7 @@ impl Core {
     /// Converts an absolute time, and reads the clock, so that what is posted from now on is stamped with this moment.
     fn wall_due(&mut self, when: SystemTime) -> Due {
         self.clock.advance();
-        self.clock.from_wall(when)
+        self.clock.at_wall(when)
     }
 
     fn delay_at(&mut self, event: Name, after: Duration, args: Args, location: &'static Location<'static>) -> AlarmId {

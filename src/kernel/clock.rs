@@ -33,7 +33,7 @@ impl Clock {
     }
 
     /// Converts a wall-clock time; what lies centuries away is clamped.
-    pub(crate) fn from_wall(&self, time: SystemTime) -> Due {
+    pub(crate) fn at_wall(&self, time: SystemTime) -> Due {
         match time.duration_since(self.wall_base) {
             Ok(later) => nanos(later),
             Err(earlier) => -nanos(earlier.duration()),
@@ -61,7 +61,7 @@ mod tests {
     fn wall_times_survive_the_conversion() {
         let clock = Clock::new();
         for time in [SystemTime::UNIX_EPOCH, clock.wall_base, clock.wall_base + Duration::from_millis(1500)] {
-            assert_eq!(clock.to_wall(clock.from_wall(time)), time);
+            assert_eq!(clock.to_wall(clock.at_wall(time)), time);
         }
     }
 }

@@ -233,7 +233,7 @@ impl Core {
     }
 
     /// Returns the mailbox through which wheels reach the kernel without borrowing it.
-    pub(crate) fn mailbox(&self) -> Rc<super::sources::Mailbox> {
+    pub(crate) fn mailbox(&self) -> Rc<super::source::Mailbox> {
         self.sources.mailbox()
     }
 }

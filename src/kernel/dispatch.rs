@@ -46,7 +46,7 @@ impl Kernel {
             Kind::Post | Kind::Alarm => drop(self.dispatch_event(&mut event)),
             Kind::Signal(signal) => self.dispatch_signal(event.dest, event.name, &signal),
             Kind::StartUp => {}
-            Kind::Retry(key) => self.core.sources.requeue(key, super::sources::Mode::Read),
+            Kind::Retry(key) => self.core.sources.requeue(key, super::source::Mode::Read),
         }
     }
 
@@ -86,19 +86,20 @@ impl Kernel {
 
     /// Runs the state for an event with its session active.
     pub(crate) fn enter(&mut self, event: &mut Event, keep: Keep) -> Result<Reply, Exception> {
-        let dest = event.dest;
+        let (dest, name) = (event.dest, event.name);
         let Some(handler) = self.handler_for(event) else { return Ok(Reply::NoHandler) };
-        log::trace!(target: "lenore::events", "{dest} gets {} from {} ({})", event.name, event.sender, event.location);
+        log::trace!(target: "lenore::events", "{dest} gets {name} from {} ({})", event.sender, event.location);
         if let Some(body) = self.bodies[dest.slot()].as_mut() {
             body.on_stack += 1;
         }
         self.core.depth += 1;
-        let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(event.name) });
+        let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(name) });
         let result = catch_unwind(AssertUnwindSafe(|| handler(self, event)));
         if keep == Keep::Nothing {
             // While the session is still active: what this destroys is destroyed in its name (K-EV-17).
             event.args = Args::new();
         }
+        event.undo_default(name);
         // Whoever was active may have been stopped meanwhile; then the kernel is (K-LP-26).
         let outer_lives = outer.session == SessionId::KERNEL || self.core.sessions.is_alive(outer.session);
         self.core.active = if outer_lives { outer } else { Active::KERNEL };
@@ -135,10 +136,8 @@ impl Kernel {
         if body.on_stack > 0 {
             return;
         }
-        match self.core.sessions.get(dest) {
-            None => self.free_body(dest.slot()),
-            Some(record) if record.holds == 0 && self.core.depth > 0 => self.core.sessions.mark(dest),
-            Some(_) => {}
+        if !self.core.sessions.is_alive(dest) {
+            self.free_body(dest.slot());
         }
     }
 
@@ -166,6 +165,14 @@ impl Event {
         Event { dest, sender: SessionId::KERNEL, name, from: None, location, args, kind: Kind::Post }
     }
 
+    /// Gives an event that `_default` has handled its `name` back, and those of its arguments that are left.
+    fn undo_default(&mut self, name: Name) {
+        if self.name != name {
+            self.name = name;
+            self.args = self.args.take(1).unwrap_or_default();
+        }
+    }
+
     /// The record of a failure while this event was handled.
     pub(crate) fn died(&self, exception: Exception) -> Died {
         Died {
@@ -175,6 +182,7 @@ impl Event {
             source_session: self.sender,
             from_state: self.from,
             location: self.location,
+            also: None,
         }
     }
 }

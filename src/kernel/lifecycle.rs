@@ -92,37 +92,54 @@ impl Kernel {
         let mut start = Event::from_kernel(id, Name::new("_start"), args);
         start.sender = creator;
         let reply = self.dispatch_event(&mut start);
-        let Some(parent) = self.core.sessions.get(id).map(|record| record.parent) else { return Ok(id) };
+        let Some(record) = self.core.sessions.get_mut(id) else { return Ok(id) };
+        record.starting = false;
+        let parent = record.parent;
         // A session without any reason to live still exists until the loop has come by once.
         self.core.enqueue_from_kernel(id, Name::new("_garbage_collect"), Args::new(), Kind::StartUp);
         self.notify(parent, "_child", (ChildChange::Create, id, reply));
         Ok(id)
     }
 
-    /// Stops a session, whatever it still has to do.
-    pub(crate) fn stop_session(&mut self, id: SessionId) {
+    /// Stops a session, whatever it still has to do. Its `_stop` comes from `sender`.
+    pub(crate) fn stop_session(&mut self, id: SessionId, sender: SessionId) {
         let Some(record) = self.core.sessions.get_mut(id).filter(|record| !record.stopping) else { return };
         record.stopping = true;
-        let parent = record.parent;
         log::trace!(target: "lenore::sessions", "{id} stops");
+        self.announce_inheritance(id);
+        let reply = self.run_stop_state(id, sender);
+        self.notify(self.core.sessions.parent(id), "_child", (ChildChange::Lose, id, reply));
+        // Looked up again each time: any of these states may have moved or stopped any session.
+        let parent = self.core.sessions.parent(id);
         for child in self.core.sessions.children(id) {
-            self.notify(parent, "_child", (ChildChange::Gain, child));
-            self.notify(child, "_parent", (id, parent));
+            self.core.sessions.move_to(child, parent);
         }
+        self.remove_session(id);
+    }
+
+    /// Tells the parent and the children of a stopping session that they are going to be each other's.
+    fn announce_inheritance(&mut self, id: SessionId) {
+        for child in self.core.sessions.children(id) {
+            let parent = self.core.sessions.parent(id);
+            // One that is stopping too needs no new parent: its old one has heard, or is going to hear, of its end.
+            let stays = self.core.sessions.get(child).is_some_and(|record| record.parent == id && !record.stopping);
+            if stays {
+                self.notify(parent, "_child", (ChildChange::Gain, child));
+                self.notify(child, "_parent", (id, parent));
+            }
+        }
+    }
+
+    fn run_stop_state(&mut self, id: SessionId, sender: SessionId) -> Reply {
         let mut stop = Event::from_kernel(id, Name::new("_stop"), Args::new());
-        stop.sender = self.core.active.session;
-        let reply = self.enter(&mut stop, Keep::Nothing).unwrap_or_else(|exception| {
+        stop.sender = sender;
+        self.enter(&mut stop, Keep::Nothing).unwrap_or_else(|exception| {
             // Too late for a signal to the session: the exception ends the kernel after the sweep (K-EX-10).
             let died = stop.died(exception);
             log::error!(target: "lenore::exceptions", "{died}");
             self.core.pending_exception.get_or_insert(died);
             Reply::NoValue
-        });
-        self.notify(parent, "_child", (ChildChange::Lose, id, reply));
-        for child in self.core.sessions.children(id) {
-            self.core.sessions.move_to(child, parent);
-        }
-        self.remove_session(id);
+        })
     }
 
     /// Releases everything that a session owns, and takes it out of the tables.
@@ -142,8 +159,10 @@ impl Kernel {
             record.signals.iter().for_each(|watch| self.core.signals.unwatch(watch.signal));
             self.core.held_tags -= record.tags.len();
         }
-        if self.bodies[id.slot()].as_ref().is_some_and(|body| body.on_stack == 0) {
-            self.free_body(id.slot());
+        match self.bodies[id.slot()].as_mut() {
+            // The states on the stack go on to their end with it, but no event finds it any more.
+            Some(body) if body.on_stack > 0 => body.id = SessionId::KERNEL,
+            _ => self.free_body(id.slot()),
         }
         drop((alarms, events, watches, forks));
     }
@@ -157,13 +176,18 @@ impl Kernel {
 
     /// Stops the sessions that have nothing left to live for, the one marked last first.
     pub(crate) fn sweep(&mut self) {
+        // In a slice that a state runs: that state's own session, and those that called it.
+        let mut running = Vec::new();
         // Each round stops a session; a session that stops may create others, but those live until the next slice.
         while let Some(id) = self.core.sessions.next_marked() {
-            let on_stack = self.bodies[id.slot()].as_ref().is_some_and(|body| body.on_stack > 0);
-            if !on_stack {
-                self.stop_session(id);
+            if self.bodies[id.slot()].as_ref().is_some_and(|body| body.on_stack > 0) {
+                running.push(id);
+            } else {
+                self.stop_session(id, SessionId::KERNEL);
             }
         }
+        // The outer slice's sweep is to find them, in the same order.
+        running.into_iter().rev().for_each(|id| self.core.sessions.mark(id));
         if self.core.pending_exception.is_some() {
             self.stop();
         }
@@ -173,12 +197,20 @@ impl Kernel {
     ///
     /// POE: `stop`.
     pub fn stop(&mut self) {
-        for id in self.core.sessions.visiting_order(SessionId::KERNEL) {
-            if id != SessionId::KERNEL {
-                self.stop_session(id);
-            }
-        }
+        let everybody = self.core.sessions.visiting_order(SessionId::KERNEL);
+        self.stop_sessions(&everybody);
         self.core.active = Active::KERNEL;
+    }
+
+    /// Stops those of `ids` that still live, one after the other, on behalf of the active session.
+    pub(crate) fn stop_sessions(&mut self, ids: &[SessionId]) {
+        let sender = self.core.active.session;
+        for id in ids.iter().filter(|id| **id != SessionId::KERNEL) {
+            self.stop_session(*id, sender);
+        }
+        if !self.core.sessions.is_alive(sender) {
+            self.core.active = Active::KERNEL;
+        }
     }
 
     pub(crate) fn detach_myself(&mut self) -> Result<(), Error> {
@@ -203,22 +235,18 @@ impl Kernel {
 
     fn detach(&mut self, child: SessionId, parent: SessionId) {
         // A parent that has not been told of the child's creation is not told of its loss (K-SE-31).
-        if !self.is_starting(child) {
+        if self.core.sessions.get(child).is_some_and(|record| !record.starting) {
             self.notify(parent, "_child", (ChildChange::Lose, child));
         }
         self.notify(child, "_parent", (parent, SessionId::KERNEL));
         self.core.sessions.move_to(child, SessionId::KERNEL);
     }
-
-    fn is_starting(&self, id: SessionId) -> bool {
-        self.core.active.session == id && self.core.active.event.is_some_and(|event| event == "_start")
-    }
 }
 
 impl super::core::Core {
-    /// Removes the posted events to and from a stopping session.
-    fn drop_posted_of(&mut self, id: SessionId) -> Vec<Event> {
-        if !self.sessions.get(id).is_some_and(|record| record.pending_to + record.pending_from > 0) {
+    /// Removes the posted events to and from a session that is stopping, or that must not repeat its parent's in a child.
+    pub(crate) fn drop_posted_of(&mut self, id: SessionId) -> Vec<Event> {
+        if self.sessions.get(id).is_none_or(|record| record.pending_to + record.pending_from == 0) {
             return Vec::new();
         }
         let events = self.queue.remove_posted(|event| event.dest == id || event.sender == id);

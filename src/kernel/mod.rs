@@ -18,6 +18,7 @@ mod peek;
 mod queue;
 mod sessions;
 mod signals;
+mod source;
 mod sources;
 mod watchers;
 
@@ -29,12 +30,12 @@ pub use fork::ForkStage;
 pub use lifecycle::ChildChange;
 pub use peek::{EventKind, PeekedEvent, PeekedSession, PeekedSource, Reason, Snapshot};
 pub use sessions::SessionId;
-pub use sources::Mode;
+pub use source::Mode;
 pub use watchers::Handle;
 
 pub(crate) use os_signals::unblock_all;
 pub(crate) use queue::{Event, Kind};
-pub(crate) use sources::{AfterFork, Mailbox, Source, SourceKey, Wanted};
+pub(crate) use source::{AfterFork, Mailbox, Source, SourceKey, Wanted};
 pub(crate) use watchers::set_nonblocking;
 
 use crate::error::Error;
@@ -160,13 +161,12 @@ impl Kernel {
     /// Dispatches what was queued and is due now. What is queued meanwhile waits for the next slice: a session that
     /// posts to itself for ever keeps nobody from running.
     fn dispatch_due(&mut self) {
-        let now = self.core.clock.now();
-        let boundary = self.core.queue.begin_phase(now);
-        while let Some(event) = self.core.pop_due(now, boundary) {
+        let phase = self.core.queue.begin_phase(self.core.clock.now());
+        while let Some(event) = self.core.pop_due(&phase) {
             self.dispatch(event);
             self.settle();
         }
-        self.core.queue.end_phase();
+        self.core.queue.end_phase(&phase);
     }
 
     /// Does what was put off until no state runs: closes dropped wheels, forks, writes.

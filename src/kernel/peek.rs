@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::queue::Kind;
 use super::sessions::{Record, SessionId};
-use super::sources::Wanted;
+use super::source::Wanted;
 use crate::name::Name;
 
 /// A picture of a kernel at one moment: its queue, its sessions with every reason each stays alive, its sources.

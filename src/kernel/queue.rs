@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     /// Nothing: queued at a session's creation so that it lives until the loop has seen it once (K-GC-04).
     StartUp,
     /// Nothing but that a listener is tried again which had to rest after it ran out of descriptors.
-    Retry(super::sources::SourceKey),
+    Retry(super::source::SourceKey),
 }
 
 /// An event in the FIFO.
@@ -42,6 +42,15 @@ struct Posted {
     due: Due,
     seq: u64,
     event: Event,
+}
+
+/// One queue phase: what [`EventQueue::pop_due`] takes.
+pub(crate) struct Phase {
+    now: Due,
+    /// The first sequence number that belongs to the next phase.
+    boundary: u64,
+    /// In a slice that a state runs: the `now` of the phase in which that state runs.
+    outer: Option<Due>,
 }
 
 /// What came out of the queue.
@@ -60,7 +69,7 @@ pub(crate) struct EventQueue {
     phase: Option<Due>,
     /// Alarms set during the queue phase that are due already. They wait for the next one, outside the heap, so that an
     /// alarm that sets itself in the past for ever can't starve the sources.
-    fresh: Vec<(AlarmKey, u64)>,
+    fresh: Vec<AlarmKey>,
 }
 
 impl EventQueue {
@@ -91,14 +100,14 @@ impl EventQueue {
     pub(crate) fn move_alarm(&mut self, key: AlarmKey, due: Due) {
         if self.alarms.get(key).is_some_and(|alarm| alarm.due() != due) {
             let seq = self.take_seq();
-            self.fresh.retain(|(fresh, _)| *fresh != key);
+            self.fresh.retain(|fresh| *fresh != key);
             self.place_alarm(key, due, seq);
         }
     }
 
     pub(crate) fn remove_alarm(&mut self, key: AlarmKey) -> Option<Alarm> {
         if !self.fresh.is_empty() {
-            self.fresh.retain(|(fresh, _)| *fresh != key);
+            self.fresh.retain(|fresh| *fresh != key);
         }
         self.alarms.remove(key)
     }
@@ -111,15 +120,18 @@ impl EventQueue {
         self.alarms.get_mut(key)
     }
 
-    /// Opens a queue phase: what is queued and due at `now` is this slice's work. Returns the boundary for
-    /// [`pop_due`](EventQueue::pop_due).
-    pub(crate) fn begin_phase(&mut self, now: Due) -> u64 {
+    /// Opens a queue phase: what is queued and due at `now` is this slice's work.
+    pub(crate) fn begin_phase(&mut self, now: Due) -> Phase {
+        let outer = self.phase.take();
+        // In a slice that a state runs: what the outer phase has put off is due in this one.
+        self.place_fresh();
         self.phase = Some(now);
-        self.next_seq
+        Phase { now, boundary: self.next_seq, outer }
     }
 
-    /// Takes the next event that was queued before `boundary` and is due at `now`.
-    pub(crate) fn pop_due(&mut self, now: Due, boundary: u64) -> Option<Popped> {
+    /// Takes the next event that was queued before the phase began and was due then.
+    pub(crate) fn pop_due(&mut self, phase: &Phase) -> Option<Popped> {
+        let Phase { now, boundary, .. } = *phase;
         let posted = self.fifo.front().filter(|posted| posted.seq < boundary && posted.due <= now);
         let posted = posted.map(|posted| (posted.due, posted.seq));
         // An alarm that was moved or set since the phase began waits in `fresh` if it is due, and isn't here.
@@ -137,22 +149,17 @@ impl EventQueue {
         }
     }
 
-    /// Closes the queue phase.
-    pub(crate) fn end_phase(&mut self) {
-        self.phase = None;
-        for (key, seq) in std::mem::take(&mut self.fresh) {
-            if let Some(alarm) = self.alarms.get(key) {
-                let due = alarm.due();
-                self.alarms.schedule(key, due, seq);
-            }
-        }
+    /// Closes a queue phase; in a slice that a state runs, the outer one goes on.
+    pub(crate) fn end_phase(&mut self, phase: &Phase) {
+        self.phase = phase.outer;
+        self.place_fresh();
     }
 
     /// Returns when the first event is due.
     pub(crate) fn next_due(&self) -> Option<Due> {
         let posted = self.fifo.front().map(|posted| posted.due);
         let alarm = self.alarms.first().map(|(due, _)| due);
-        let fresh = self.fresh.iter().filter_map(|(key, _)| self.alarms.get(*key)).map(Alarm::due);
+        let fresh = self.fresh.iter().filter_map(|key| self.alarms.get(*key)).map(Alarm::due);
         posted.into_iter().chain(alarm).chain(fresh).min()
     }
 
@@ -166,19 +173,28 @@ impl EventQueue {
 
     /// Returns everything that waits, in the order in which it will be dispatched, with ids and due times.
     pub(crate) fn entries(&self) -> Vec<(Due, u64, &Event)> {
-        let posted = self.fifo.iter().map(|posted| (posted.due, posted.seq, &posted.event));
-        let alarms = self.alarms.iter().map(|(_, alarm)| (alarm.due(), alarm.serial, &alarm.event));
+        let posted = self.fifo.iter().map(|posted| ((posted.due, posted.seq), posted.seq, &posted.event));
+        let alarms = self.alarms.iter().map(|(_, alarm)| (alarm.order(), alarm.serial, &alarm.event));
         let mut all: Vec<_> = posted.chain(alarms).collect();
-        all.sort_by_key(|(due, seq, _)| (*due, *seq));
-        all
+        all.sort_by_key(|(order, ..)| *order);
+        all.into_iter().map(|((due, _), id, event)| (due, id, event)).collect()
     }
 
     fn place_alarm(&mut self, key: AlarmKey, due: Due, seq: u64) {
         if self.phase.is_some_and(|now| due <= now) {
-            self.alarms.postpone_order(key, due);
-            self.fresh.push((key, seq));
+            self.alarms.set_aside(key, due, seq);
+            self.fresh.push(key);
         } else {
             self.alarms.schedule(key, due, seq);
+        }
+    }
+
+    /// Puts the alarms that a phase has put off where they belong now.
+    fn place_fresh(&mut self) {
+        for key in std::mem::take(&mut self.fresh) {
+            if let Some((due, seq)) = self.alarms.get(key).map(Alarm::order) {
+                self.place_alarm(key, due, seq);
+            }
         }
     }
 

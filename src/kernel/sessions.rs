@@ -79,6 +79,8 @@ pub(crate) struct Record {
     pub(crate) signals: Vec<SignalWatch>,
     /// The number of the latest marking for the sweep.
     mark: u64,
+    /// Its `_start` has not returned: its parent does not know of it yet.
+    pub(crate) starting: bool,
     /// Its `_stop` has begun.
     pub(crate) stopping: bool,
 }
@@ -227,6 +229,11 @@ impl Sessions {
         None
     }
 
+    /// Returns a session's parent; the kernel for a session that has stopped.
+    pub(crate) fn parent(&self, id: SessionId) -> SessionId {
+        self.get(id).map_or(SessionId::KERNEL, |record| record.parent)
+    }
+
     /// Returns the children of a session in the order in which they became its children.
     pub(crate) fn children(&self, id: SessionId) -> Vec<SessionId> {
         let mut children = Vec::new();
@@ -255,13 +262,16 @@ impl Sessions {
         order
     }
 
-    /// Makes `id` the newest child of `parent`.
+    /// Makes `id` the newest child of `parent`. A dead session is left alone.
     pub(crate) fn move_to(&mut self, id: SessionId, parent: SessionId) {
-        self.unlink(id);
-        self.link(id, parent);
+        if self.is_alive(id) {
+            self.unlink(id);
+            self.link(id, parent);
+        }
     }
 
     fn link(&mut self, id: SessionId, parent: SessionId) {
+        debug_assert!(self.is_alive(parent), "{id} must not become a child of {parent}, which has stopped");
         let me = std::num::NonZeroU32::new(id.slot() as u32);
         let last = self.get(parent).and_then(|record| record.last_child);
         if let Some(record) = self.get_mut(id) {
@@ -323,6 +333,7 @@ impl Record {
             timers: Vec::new(),
             signals: Vec::new(),
             mark: 0,
+            starting: true,
             stopping: false,
         }
     }

@@ -211,40 +211,45 @@ impl Kernel {
         let watches: Vec<(SessionId, SignalWatch)> =
             visited.iter().filter_map(|id| Some((*id, self.core.watch_of(*id, name)?))).collect();
         let outer = std::mem::replace(&mut self.core.signals.handled, false);
+        let mut second = None;
         for (id, watch) in watches {
             let args = match queued {
                 Some(signal) => Args::chain((name.as_str(),).into_args(), signal.args.args()),
+                // Some state took them all; the name is for everybody.
+                None if moved.is_empty() => (name.as_str(),).into_args(),
                 None => std::mem::take(&mut moved),
             };
-            let mut event = Event::from_kernel(id, watch.event, args.chain(watch.extra.args()));
+            let extra = watch.extra.args();
+            let has_extra = !extra.is_empty();
+            let mut event = Event::from_kernel(id, watch.event, args.chain(extra));
             let failed = self.dispatch_keeping_args(&mut event);
             if queued.is_none() {
                 let args = std::mem::take(&mut event.args);
-                moved = if watch.extra.is_empty() { args } else { args.unchain() };
+                moved = if has_extra { args.unchain() } else { args };
             }
-            if let (Some(failed), true) = (failed, died.is_some()) {
-                // An exception inside a DIE handler is always fatal (K-EX-09).
-                self.core.pending_exception.get_or_insert(failed);
-            }
+            second = second.or(failed.filter(|_| died.is_some()));
         }
         let handled = std::mem::replace(&mut self.core.signals.handled, outer);
-        self.conclude(dest, name, &visited, handled, died);
+        // An exception inside a DIE handler is always fatal (K-EX-09).
+        let fatal = match died {
+            Some(died) if !handled => Some(Died { also: second.map(Box::new), ..died.clone() }),
+            _ => second,
+        };
+        if let Some(fatal) = fatal {
+            self.core.pending_exception.get_or_insert(fatal);
+        }
+        self.conclude(dest, name, &visited, handled);
     }
 
     /// What becomes of the visited sessions, and of the kernel, once all watchers have been called.
-    fn conclude(&mut self, dest: SessionId, name: Name, visited: &[SessionId], handled: bool, died: Option<&Died>) {
+    fn conclude(&mut self, dest: SessionId, name: Name, visited: &[SessionId], handled: bool) {
         let stops = match class(name) {
             Class::Benign => false,
             Class::Terminal => !handled,
             Class::Nonmaskable => true,
         };
         if stops {
-            for id in visited.iter().filter(|id| **id != SessionId::KERNEL) {
-                self.stop_session(*id);
-            }
-            if let Some(died) = died {
-                self.core.pending_exception.get_or_insert_with(|| died.clone());
-            }
+            self.stop_sessions(visited);
             if dest == SessionId::KERNEL {
                 log::debug!(target: "lenore::signals", "{name} ends the kernel");
                 self.core.is_alive = false;

@@ -1,6 +1,5 @@
 //! The slab of sources: every descriptor that the kernel watches, whatever for.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use nix::errno::Errno;
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -17,135 +16,12 @@ use slab::Slab;
 use super::Kernel;
 use super::core::Core;
 use super::sessions::{Hold, SessionId};
+use super::source::{AfterFork, Mailbox, Mode, Source, SourceKey, Wanted};
 use super::watchers::Watched;
 use crate::error::Error;
 
-/// Names one source; one that was closed is recognised by its generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct SourceKey {
-    index: u32,
-    generation: u32,
-}
-
 /// What the kernel's own signal pipe is registered under.
 const SIGNALS: Token = Token(usize::MAX);
-
-impl SourceKey {
-    fn token(self) -> Token {
-        Token((self.generation as usize) << 32 | self.index as usize)
-    }
-
-    fn from_token(token: Token) -> SourceKey {
-        SourceKey { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
-    }
-}
-
-/// One thing that is watched, and what to do when it is ready.
-///
-/// Implemented by the state that a wheel shares with the kernel. The descriptor belongs to that state.
-pub(crate) trait Source {
-    /// Returns the descriptor while it is open.
-    fn fd(&self) -> RawFd;
-
-    /// Returns what readiness is wanted at present; `None` for none, as of a paused listener.
-    fn wanted(&self) -> Option<Wanted>;
-
-    /// Does one bounded turn of work; what is left over is asked for again by [`Sources::requeue`].
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode);
-
-    /// Writes what was put since the last time.
-    fn flush(self: Rc<Self>, _kernel: &mut Kernel, _key: SourceKey) {}
-
-    /// Notes that the poller saw the peer close its side: a read that returns less than it could is not the last then.
-    fn read_closed(&self) {}
-
-    /// Closes the descriptor. It is not registered any more.
-    fn close(&self);
-
-    /// Tells whether a forked child keeps the source; if so, forgets what the parent alone must do.
-    fn fork(&self) -> AfterFork;
-
-    /// Says for `peek` what it is and for which event.
-    fn describe(&self) -> String;
-}
-
-/// What becomes of a source in a forked child.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AfterFork {
-    Keep,
-    Close,
-}
-
-/// What a handle was ready for: ARG1 of the event of a `select_read` or `select_write`.
-///
-/// POE: the numbers 0 and 1 there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Reading, an end of file included.
-    Read,
-    /// Writing.
-    Write,
-}
-
-/// The readiness that a source asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Read,
-    Write,
-    Both,
-    /// Connections on a listener that other processes may watch as well.
-    Accept,
-}
-
-impl Wanted {
-    pub(crate) fn of(read: bool, write: bool) -> Option<Wanted> {
-        match (read, write) {
-            (false, false) => None,
-            (true, false) => Some(Wanted::Read),
-            (false, true) => Some(Wanted::Write),
-            (true, true) => Some(Wanted::Both),
-        }
-    }
-
-    fn interest(self) -> Interest {
-        match self {
-            Wanted::Read | Wanted::Accept => Interest::READABLE,
-            Wanted::Write => Interest::WRITABLE,
-            Wanted::Both => Interest::READABLE | Interest::WRITABLE,
-        }
-    }
-}
-
-/// Where wheels leave word for the kernel: they are used while the heap that holds them is borrowed.
-#[derive(Default)]
-pub(crate) struct Mailbox {
-    /// Wheels with something put into them.
-    dirty: RefCell<Vec<SourceKey>>,
-    /// Wheels whose handle is gone.
-    dropped: RefCell<Vec<SourceKey>>,
-    /// Wheels that want other readiness than before.
-    changed: RefCell<Vec<SourceKey>>,
-    /// Wheels that have work which no readiness will announce.
-    woken: RefCell<Vec<SourceKey>>,
-}
-
-impl Mailbox {
-    pub(crate) fn dirty(&self, key: SourceKey) {
-        self.dirty.borrow_mut().push(key);
-    }
-
-    pub(crate) fn dropped(&self, key: SourceKey) {
-        self.dropped.borrow_mut().push(key);
-    }
-
-    pub(crate) fn changed(&self, key: SourceKey) {
-        self.changed.borrow_mut().push(key);
-    }
-
-    pub(crate) fn woken(&self, key: SourceKey) {
-        self.woken.borrow_mut().push(key);
-    }
-}
 
 /// How much one read takes at most; POE's BlockSize.
 const READ_BUFFER: usize = 64 * 1024;
@@ -493,9 +369,7 @@ impl Kernel {
     /// The I/O step of a slice: waits, then gives every ready source one turn, readers before writers.
     pub(crate) fn poll_sources(&mut self, wait: Option<Duration>) -> Result<(), Error> {
         self.core.sources.sync_changed();
-        // A child that exited before anybody listened to SIGCHLD sends no second one: nothing would end the waiting.
-        let has_work = self.core.sources.has_ready() || self.core.children.look;
-        let wait = if has_work { Some(Duration::ZERO) } else { wait };
+        let wait = if self.core.sources.has_ready() { Some(Duration::ZERO) } else { wait };
         let signalled = self.core.poll(wait)?;
         self.core.clock.advance();
         if signalled {
@@ -580,5 +454,5 @@ fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
 /// Elsewhere all of them wake, and all but one find nothing.
 #[cfg(not(target_os = "linux"))]
 fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
-    poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
+    poll.registry().register(&mut SourceFd(&fd), token, mio::Interest::READABLE)
 }

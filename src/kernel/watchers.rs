@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::Kernel;
 use super::core::Core;
 use super::sessions::{Hold, SessionId};
-use super::sources::{AfterFork, Mode, Source, SourceKey, Wanted};
+use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use crate::args::{IntoArgs, Template};
 use crate::error::Error;
 use crate::name::Name;
@@ -380,10 +380,9 @@ impl Core {
     fn end_watching(&mut self, fd: RawFd, unwanted: impl Fn(&Watcher) -> bool) {
         let Some((key, watched)) = self.sources.watched_fds.get(&fd).cloned() else { return };
         let gone: Vec<Watcher> = watched.watchers.borrow_mut().extract_if(.., |watcher| unwanted(watcher)).collect();
-        if let Some(session) = gone.first().map(|watcher| watcher.session).filter(|session| !watched.has(*session)) {
-            if !watched.weak {
-                self.sessions.release(session, Hold::Handle);
-            }
+        let left = gone.first().map(|watcher| watcher.session).filter(|session| !watched.has(*session));
+        if let Some(session) = left.filter(|_| !watched.weak) {
+            self.sessions.release(session, Hold::Handle);
         }
         if watched.watchers.borrow().is_empty() {
             self.sources.watched_fds.remove(&fd);

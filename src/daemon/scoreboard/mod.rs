@@ -258,11 +258,6 @@ impl Scoreboard {
         self.indices().map(|slot| self.status(slot).map_or('?', Status::letter)).collect()
     }
 
-    /// Returns how many slots the board has, taken or not.
-    pub fn slots(&self) -> usize {
-        self.table.len()
-    }
-
     /// Returns how many slots are empty. Any process.
     ///
     /// Counts what [`letters`](Self::letters) shows, because a child's copy of the parent's table is out of date.

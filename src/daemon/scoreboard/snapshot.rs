@@ -100,7 +100,8 @@ impl PeerLabel {
 
     /// Makes a label of the beginning of `text`: as many whole characters as fit, up to the first NUL.
     pub fn new(text: &str) -> Self {
-        let kept = &text.as_bytes()[..text.floor_char_boundary(Self::CAPACITY)];
+        let end = (0..=text.len().min(Self::CAPACITY)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let kept = &text.as_bytes()[..end];
         let mut bytes = [0; Self::CAPACITY];
         bytes[..kept.len()].copy_from_slice(kept);
         Self { bytes }

@@ -98,7 +98,7 @@ fn a_slot_tells_its_childs_life() {
         peer: PeerLabel::new("192.0.2.1:4711"),
     };
     assert_eq!(board.read(slot), Ok(expected));
-    assert_eq!((board.letters().as_str(), board.slots(), board.free()), ("r  ", 3, 2));
+    assert_eq!((board.letters().as_str(), board.indices().len(), board.free()), ("r  ", 3, 2));
 
     assert_eq!(board.reclaim(slot), Some(expected));
     assert_eq!(board.letters(), "   ");
