@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process;
 use std::rc::Rc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -53,12 +54,18 @@ impl Watchdog {
         let name = thread::current().name().unwrap_or("a test").to_owned();
         thread::spawn(move || {
             if receiver.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{name} hangs: its kernel has not come back for {DEADLINE:?}");
+                // Not through `eprintln`, which the harness captures and would lose.
+                let _ = writeln!(io::stderr(), "{name} hangs: its kernel has not come back for {DEADLINE:?}");
                 process::exit(101);
             }
         });
         Watchdog(sender)
     }
+}
+
+/// A kernel of the test's own.
+pub fn kernel() -> Kernel {
+    Kernel::new().expect("a kernel can be made")
 }
 
 /// Runs the kernel to its end, in time.

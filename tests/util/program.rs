@@ -135,6 +135,11 @@ impl Running {
         }
     }
 
+    /// The next line of standard output; `None` when none comes within `deadline` or there will be no more.
+    pub fn try_next_line(&self, deadline: Duration) -> Option<String> {
+        self.lines.recv_timeout(deadline).ok()
+    }
+
     /// Waits for the line `listening on ADDR:PORT`, passing over other lines, and returns the address.
     #[track_caller]
     pub fn listening_addr(&self) -> SocketAddr {

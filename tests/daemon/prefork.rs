@@ -1,0 +1,187 @@
+//! D-PF: signals, counting, errors, spares, retirement.
+
+use std::net::SocketAddr;
+
+use nix::sys::signal::Signal;
+
+use crate::lab::{Lab, held, pid_of, send, tell};
+use crate::util::{Client, DEADLINE, proc, wait_until};
+
+#[test] // D-PF-01, D-PF-02, D-SH-01
+fn signals_come_in_order_in_parent_and_children() {
+    let (mut lab, addr) = Lab::pool("--start 3 --min-spare 3 --max-spare 3 --max 3 --requests 0", 3);
+    let (mut client, child) = held(addr);
+    lab.wait_board("rww");
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_board("www");
+    let children = lab.running.children();
+    lab.end(Signal::SIGTERM);
+    lab.all();
+    let parent = lab.story(lab.pid());
+    let parent: Vec<&str> = parent.split(", ").filter(|what| !what.starts_with("board")).collect();
+    assert_eq!(parent[..3], ["daemon_start", "daemon_parent", "daemon_shutdown"]);
+    assert_eq!(children.len(), 3);
+    for pid in children {
+        let accepts = if pid == child { "daemon_accept, daemon_accept" } else { "daemon_accept" };
+        assert_eq!(lab.story(pid), format!("daemon_child, {accepts}, daemon_shutdown, end"));
+    }
+}
+
+#[test] // D-PF-01: "in the parent", so not in a child that is forked before everybody has heard of it
+fn daemon_parent_reaches_no_child() {
+    let (mut lab, _) = Lab::pool("--start 1 --min-spare 4 --max-spare 4 --max 4", 4);
+    let children = lab.running.children();
+    lab.end(Signal::SIGTERM);
+    lab.all();
+    assert_eq!(lab.story(lab.pid()).matches("daemon_parent").count(), 1);
+    for pid in children {
+        assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_shutdown, end");
+    }
+}
+
+#[test] // D-PF-03, D-SP-05: long counts one like req, and neither counts again within the request
+fn a_request_counts_once() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 3", 1);
+    let mut pids = Vec::new();
+    for reports in [&["long", "req", "long"][..], &["req"], &[], &[]] {
+        let (mut client, pid) = held(addr);
+        pids.push(pid);
+        for report in reports {
+            assert_eq!(tell(&mut client, report), "ok");
+            lab.wait_board(&report[..1]);
+        }
+        client.finish_sending();
+        client.expect_eof();
+    }
+    assert!(pids[0] == pids[1] && pids[1] == pids[2] && pids[2] != pids[3], "{pids:?}");
+}
+
+#[test] // D-PF-04
+fn reporting_wait_twice_is_logged_with_its_place_and_gives_no_second_accept() {
+    let (mut lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0", 1);
+    let (mut client, pid) = held(addr);
+    assert_eq!(tell(&mut client, "double-wait"), "twice");
+    let source = include_str!("../programs/daemon_prefork.rs");
+    let line = 1 + source.lines().position(|line| line.ends_with("// the second of two")).expect("the marked line");
+    let logged = lab.running.wait_for_stderr("status wait reported twice in a row", DEADLINE);
+    assert!(logged.contains(&format!("daemon_prefork.rs:{line}:")), "{logged}");
+    assert_eq!(tell(&mut client, "hello"), "hello");
+    drop(client);
+    lab.end(Signal::SIGTERM);
+    lab.all();
+    assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_accept, daemon_shutdown, end");
+}
+
+#[test] // D-PF-05
+fn a_report_from_the_wrong_process_or_of_no_status_changes_nothing() {
+    let (lab, addr) = Lab::pool("--start 2 --max 2 --max-spare 2 --usr1 update,status", 2);
+    lab.ask("board");
+    let story = lab.story(lab.pid());
+    assert!(story.contains("update true, update true, update error: no such status: nonsense"), "{story}");
+    assert!(story.contains("board [ww     ] free 5 children 2"), "{story}");
+    let (mut client, _) = held(addr);
+    assert_eq!(tell(&mut client, "nonsense"), "error: no such status: nonsense");
+    lab.wait_board("rw");
+    // Posted, it is found in the log, with the place that it came from.
+    let logged = lab.running.wait_for_stderr("no such status: nonsense (reported at", DEADLINE);
+    assert!(logged.contains("daemon_util/mod.rs:"), "{logged}");
+}
+
+#[test] // D-PF-06, D-PF-07: what is too much goes, at once
+fn surplus_spares_are_retired_and_shortage_is_filled() {
+    let (mut lab, addr) = Lab::pool("--start 2 --min-spare 2 --max-spare 3 --max 12 --requests 0", 2);
+    for _ in 0..3 {
+        let clients: Vec<(Client, i32)> = (0..8).map(|_| held(addr)).collect();
+        lab.wait_board(&format!("{}ww", "r".repeat(8)));
+        drop(clients);
+        wait_until("two or three spares", DEADLINE, || {
+            let board = lab.board();
+            let count = board.matches('w').count();
+            ((2..=3).contains(&count) && board.trim().len() - board.trim().matches(' ').count() == count).then_some(())
+        });
+    }
+    lab.end(Signal::SIGTERM);
+    let log = lab.running.stderr_text();
+    assert!(!log.contains("[WARN]"), "a retired child ends in order: {log}");
+}
+
+#[test] // D-PF-07: QUIT is what the parent retires a child with
+fn a_busy_child_that_is_retired_finishes_its_request() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0", 1);
+    let (mut client, pid) = held(addr);
+    send(pid, Signal::SIGQUIT);
+    for text in ["one", "two", "long", "three"] {
+        assert_eq!(pid_of(&client.line(text)), pid);
+    }
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_gone(&[pid]);
+    assert_ne!(held(addr).1, pid);
+}
+
+#[test] // D-PF-07: the request and the order to go meet in one child
+fn a_child_that_is_retired_while_a_request_arrives_drops_nothing() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0", 1);
+    for _ in 0..20 {
+        lab.wait_board("w");
+        let pid = lab.running.children()[0];
+        send(pid, Signal::SIGSTOP);
+        wait_until("its stop", DEADLINE, || (proc::stat(pid)?.state == 'T').then_some(()));
+        send(pid, Signal::SIGQUIT);
+        let mut client = Client::connect(addr);
+        client.send("hello\n");
+        send(pid, Signal::SIGCONT);
+        pid_of(&client.read_line());
+        client.finish_sending();
+        client.expect_eof();
+        lab.wait_gone(&[pid]);
+    }
+}
+
+#[test] // D-PF-06, D-PF-07
+fn a_pool_that_breathes_under_load_drops_nothing() {
+    let (mut lab, addr) = Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 8 --requests 5", 1);
+    for _ in 0..30 {
+        let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(addr)).collect();
+        clients.iter_mut().for_each(|client| client.send("hello\n"));
+        for client in &mut clients {
+            pid_of(&client.read_line());
+            client.finish_sending();
+            client.expect_eof();
+        }
+        assert!(lab.running.children().len() <= 8);
+    }
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-FO-04, pre-forking: the start is finished after a pause
+fn a_failed_fork_is_made_up_for() {
+    let (mut lab, addr) = Lab::pool("--start 4 --max 4 --max-spare 4 --fail-nth 2", 4);
+    lab.expect(lab.pid(), "daemon_parent");
+    held(addr);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-FO-04: any other error is the end, in order
+fn a_fork_that_can_never_succeed_ends_the_daemon() {
+    let mut lab = Lab::start("daemon_prefork", "--start 3 --fail-nth 2 --errno 1");
+    lab.expect_end();
+    lab.all();
+    let story = lab.story(lab.pid());
+    assert!(story.contains("daemon_shutdown") && !story.contains("daemon_parent"), "{story}");
+    lab.running.wait_for_stderr("the Daemon shuts down", DEADLINE);
+}
+
+#[test] // T22: what was due to happen in the parent happens there alone
+fn the_daemons_own_alarms_stay_with_the_parent() {
+    let (mut lab, addr): (Lab, SocketAddr) = Lab::pool("--start 2 --max 4 --max-spare 2 --min-spare 2 --requests 1", 2);
+    for _ in 0..20 {
+        let (mut client, _) = held(addr);
+        let peek = tell(&mut client, "peek");
+        assert!(!peek.contains("stays alive: 1 alarm") && peek.contains("event queue: 0 waiting"), "{peek}");
+        client.finish_sending();
+        client.expect_eof();
+    }
+    lab.end(Signal::SIGTERM);
+}

@@ -1,0 +1,214 @@
+//! D-SH: all the ways to end, children that won't, a parent that is killed.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::lab::{LONG, Lab, held, send};
+use crate::util::{DEADLINE, proc, wait_until};
+
+const POOL: &str = "--start 3 --max 3 --max-spare 3";
+
+#[test] // D-SH-02, D-SH-05
+fn all_ways_to_shut_down_do_the_same() {
+    let ways = [
+        (Signal::SIGTERM, ""),
+        (Signal::SIGINT, ""),
+        (Signal::SIGUSR1, "call"),
+        (Signal::SIGUSR1, "post"),
+        (Signal::SIGUSR1, "signal"),
+        // Twice is harmless.
+        (Signal::SIGUSR1, "call,call"),
+        (Signal::SIGUSR1, "post,post"),
+        (Signal::SIGUSR1, "signal,signal"),
+        (Signal::SIGUSR1, "post,call,signal"),
+    ];
+    for (signal, action) in ways {
+        let flags = if action.is_empty() { String::new() } else { format!("--usr1 {action}") };
+        let (mut lab, _) = Lab::serve("daemon_prefork", &format!("{POOL} {flags}"));
+        let children: Vec<i32> = (1..=3).map(|number| lab.nth(number, "daemon_accept").0).collect();
+        lab.expect(lab.pid(), "daemon_parent");
+        lab.end(signal);
+        lab.all();
+        let story = lab.story(lab.pid());
+        let expected = "daemon_start, daemon_parent, daemon_shutdown, run returned, children: Err(ECHILD)";
+        assert_eq!(story, expected, "{signal} {action}");
+        for pid in children {
+            assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_shutdown, end", "{signal} {action}");
+        }
+    }
+}
+
+#[test] // D-SH-02
+fn signals_that_come_twice_strike_down_nobody() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+        let (mut lab, addr) = Lab::pool(POOL, 3);
+        let (mut client, pid) = held(addr);
+        lab.running.signal(signal);
+        lab.expect(lab.pid(), "daemon_shutdown");
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGTERM, signal] {
+            lab.running.signal(signal);
+            send(pid, signal);
+            client.line("still there");
+        }
+        client.finish_sending();
+        client.expect_eof();
+        lab.expect_end();
+        lab.all();
+        assert_eq!(lab.story(pid).matches("daemon_shutdown").count(), 1);
+        assert_eq!(lab.story(lab.pid()).matches("daemon_shutdown").count(), 1);
+    }
+}
+
+#[test] // D-SH-02: in a child it is that child alone
+fn a_child_that_shuts_down_is_replaced() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0", 1);
+    let (mut client, pid) = held(addr);
+    assert_eq!(client.line("shutdown"), format!("{pid} Ok(())"));
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_gone(&[pid]);
+    assert_ne!(held(addr).1, pid);
+    assert!(!lab.story(lab.pid()).contains("daemon_shutdown"));
+}
+
+#[test] // D-SH-01: daemon_HUP everywhere, and nobody dies of it
+fn hup_is_broadcast_in_every_process() {
+    let (mut lab, _) = Lab::pool(POOL, 3);
+    lab.running.signal(Signal::SIGHUP);
+    let pids: Vec<i32> = (1..=4).map(|number| lab.nth(number, "daemon_HUP").0).collect();
+    assert!(pids.contains(&lab.pid()) && lab.running.children().iter().all(|pid| pids.contains(pid)), "{pids:?}");
+    lab.wait_board("www");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-SH-03, D-SH-05
+fn children_that_ignore_term_are_killed_when_the_grace_is_over() {
+    let (mut lab, _) = Lab::pool(&format!("{POOL} --deaf --grace-ms 400"), 3);
+    let children = lab.running.children();
+    let begin = Instant::now();
+    lab.running.signal(Signal::SIGTERM);
+    assert_eq!(lab.running.wait_exit(LONG).code(), Some(0));
+    let took = begin.elapsed();
+    assert!((Duration::from_millis(400)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!(children.iter().all(|&pid| !proc::exists(pid)));
+    lab.all();
+    assert!(lab.story(lab.pid()).ends_with("run returned, children: Err(ECHILD)"));
+}
+
+#[test] // D-SH-05, T15
+fn stopped_children_do_not_outlive_the_shutdown() {
+    let (mut lab, addr) = Lab::pool(&format!("{POOL} --grace-ms 400"), 3);
+    let (_client, _) = held(addr);
+    lab.running.children().into_iter().for_each(|pid| send(pid, Signal::SIGSTOP));
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-SH-05: nobody waits for the grace to be over when there is nobody left
+fn an_orderly_shutdown_does_not_wait_for_the_grace() {
+    let (mut lab, _) = Lab::pool(&format!("{POOL} --grace-ms 60000"), 3);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-SH-02: TERM while the pool is being made
+fn a_shutdown_right_at_the_start_leaves_nobody() {
+    for pause in 0..20 {
+        let mut lab = Lab::start("daemon_prefork", "--start 20 --grace-ms 60000");
+        lab.running.listening_addr();
+        // From the listener on the program handles TERM: the Daemon was there first.
+        let children =
+            wait_until("some children", DEADLINE, || Some(lab.running.children().len()).filter(|n| *n >= pause));
+        lab.running.signal(Signal::SIGTERM);
+        let status = lab.running.wait_exit(LONG);
+        assert_eq!(status.code(), Some(0), "with {children} children");
+        assert_eq!(lab.running.descendants_alive(), [0; 0]);
+    }
+}
+
+#[test] // D-SH-04, T12: "within a second"; the bound is for a machine that is busy with other tests
+fn idle_children_end_when_the_parent_is_killed() {
+    let (lab, _) = Lab::pool("--start 5 --max 5 --max-spare 5", 5);
+    let children = lab.running.children();
+    assert_eq!(children.len(), 5);
+    lab.running.signal(Signal::SIGKILL);
+    lab.wait_gone(&children);
+    for pid in children {
+        lab.expect(pid, "end");
+    }
+}
+
+#[test] // D-SH-04
+fn a_busy_child_finishes_its_request_when_the_parent_is_killed() {
+    let (lab, addr) = Lab::pool("--start 2 --max 2 --max-spare 2 --requests 0", 2);
+    let (mut client, busy) = held(addr);
+    let idle = lab.running.children().into_iter().find(|pid| *pid != busy).expect("two children");
+    lab.running.signal(Signal::SIGKILL);
+    lab.wait_gone(&[idle]);
+    client.line("still there");
+    assert!(proc::is_alive(busy));
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_gone(&[busy]);
+
+    let (lab, addr) = Lab::serve("daemon_postfork", "");
+    let (mut client, busy) = held(addr);
+    lab.running.signal(Signal::SIGKILL);
+    lab.running.wait_for_stderr("the parent is gone", DEADLINE);
+    client.line("still there");
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_gone(&[busy]);
+}
+
+#[test] // T12, D-SH-04: the parent dies between the fork and the child's first steps
+fn a_child_whose_parent_dies_during_the_fork_ends() {
+    for stage in ["ChildFirst", "BeforeUnmask", "BeforeReady"] {
+        let (lab, _) = Lab::serve("daemon_prefork", &format!("{POOL} --stop-nth 2 --stop-at {stage}"));
+        let stopped = wait_until("a stopped child", DEADLINE, || {
+            lab.running.children().into_iter().find(|&pid| proc::stat(pid).is_some_and(|stat| stat.state == 'T'))
+        });
+        let children = lab.running.children();
+        lab.running.signal(Signal::SIGKILL);
+        send(stopped, Signal::SIGCONT);
+        lab.wait_gone(&children);
+    }
+}
+
+#[test] // D-SH-04: a child that nobody ever told to wait
+fn a_child_that_never_waits_ends_with_its_parent() {
+    let (lab, _) = Lab::serve("daemon_prefork", &format!("{POOL} --never-ready"));
+    lab.wait_board("...");
+    let children = lab.running.children();
+    lab.running.signal(Signal::SIGKILL);
+    lab.wait_gone(&children);
+}
+
+#[test] // D-SH-04: a parent that ends by an exception takes nobody along, but leaves nobody behind either
+fn children_end_when_the_parent_dies_of_an_exception() {
+    let (mut lab, addr) = Lab::pool_by_signals(&format!("{POOL} --requests 0 --usr1 die"), 3);
+    let children = lab.running.children();
+    let (mut client, busy) = held(addr);
+    lab.running.signal(Signal::SIGUSR1);
+    assert_eq!(lab.running.wait_exit(LONG).code(), Some(1));
+    client.line("still there");
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_gone(&children);
+    assert!(children.contains(&busy));
+}
+
+#[test] // D-SH-03: QUIT, requests in hand first, however long they take
+fn quit_lets_requests_in_hand_finish() {
+    let (mut lab, addr) = Lab::pool(&format!("{POOL} --requests 0"), 3);
+    let (mut client, busy) = held(addr);
+    lab.running.signal(Signal::SIGQUIT);
+    let idle: Vec<i32> = lab.running.children().into_iter().filter(|pid| *pid != busy).collect();
+    lab.wait_gone(&idle);
+    client.line("still there");
+    assert!(!lab.story(busy).contains("daemon_shutdown"), "it is told when its request is done");
+    client.finish_sending();
+    client.expect_eof();
+    lab.expect_end();
+    lab.all();
+    assert!(lab.story(busy).ends_with("daemon_shutdown, end"));
+}

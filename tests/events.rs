@@ -1,0 +1,636 @@
+//! Events and synchronous calls (K-EV, K-CL).
+
+mod common;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use common::{Diary, Log, lines, millis, new_kernel, note, past, plain, who, witness};
+use lenore::{Args, Context, Error, EventKind, Exception, Name, Reply, Session, SessionId};
+
+#[test] // K-EV-01, K-EV-08
+fn posted_events_are_first_in_first_out_across_sessions() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    for name in ["1", "2", "3"] {
+        witness(name, &log)
+            .state("_start", |cx| {
+                cx.yield_("a", ());
+                cx.yield_("b", ());
+            })
+            .state("a", |cx| {
+                note(cx);
+                cx.yield_("c", ());
+            })
+            .state("b", note)
+            .state("c", note)
+            .spawn(&mut kernel)?;
+    }
+    kernel.run()?;
+    let events = ["1 a", "1 b", "2 a", "2 b", "3 a", "3 b", "1 c", "2 c", "3 c"];
+    assert_eq!(lines(&log), [&events[..], &["3 _stop", "2 _stop", "1 _stop"]].concat());
+    Ok(())
+}
+
+#[test] // K-EV-02
+fn event_ids_come_from_one_increasing_sequence() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    Session::new(())
+        .state("_start", |cx| {
+            cx.yield_("first", ());
+            cx.delay("third", Duration::from_secs(60), ());
+            cx.yield_("second", ());
+            let ids: Vec<u64> = cx.peek().events.iter().map(|event| event.id).collect();
+            assert_eq!(ids, [1, 3, 2], "in the order of dispatch");
+            cx.alarm_remove_all();
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()
+}
+
+#[test] // K-EV-03: however many, and whatever the clock's resolution
+fn a_burst_of_posts_keeps_its_order() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| (0..5000_u32).for_each(|number| cx.yield_("count", (number,))))
+        .state("count", |cx| {
+            let number = *cx.arg::<u32>(0)?;
+            cx.heap().say(number);
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    assert!(kernel.run_one_timeslice()?);
+    let expected: Vec<String> = (0..5000).map(|number| format!("s {number}")).collect();
+    assert_eq!(lines(&log), expected);
+    Ok(())
+}
+
+#[test] // K-EV-05
+fn past_alarms_go_before_posted_events_the_earliest_first() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| {
+            cx.yield_("p1", ());
+            cx.alarm("epoch + 1", SystemTime::UNIX_EPOCH + Duration::from_secs(1), ());
+            cx.alarm("now - 1", past(1), ());
+            cx.alarm("epoch + 0.5", SystemTime::UNIX_EPOCH + millis(500), ());
+            cx.yield_("p2", ());
+        })
+        .state("_default", |cx| {
+            let name = *cx.arg::<Name>(0)?;
+            if name != "_stop" {
+                cx.heap().say(name);
+            }
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s epoch + 0.5", "s epoch + 1", "s now - 1", "s p1", "s p2"]);
+    Ok(())
+}
+
+#[test] // K-EV-06
+fn a_zero_delay_stands_between_the_posts_around_it() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| {
+            cx.yield_("before", ());
+            cx.delay("zero", Duration::ZERO, ());
+            cx.yield_("after", ());
+            cx.delay("zero too", Duration::ZERO, ());
+        })
+        .state("before", note)
+        .state("zero", note)
+        .state("after", note)
+        .state("zero too", note)
+        .spawn(&mut kernel)?;
+    assert!(kernel.run_one_timeslice()?);
+    assert_eq!(lines(&log), ["s before", "s zero", "s after", "s zero too"]);
+    Ok(())
+}
+
+#[test] // K-EV-10, K-EV-22, K-CL-03
+fn a_stopped_session_can_not_be_reached() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let dead = plain("dead", &log).spawn(&mut kernel)?;
+    kernel.run()?;
+    // A new session in the same place is somebody else.
+    let alive = plain("alive", &log).state("e", note).spawn(&mut kernel)?;
+    assert_ne!(dead, alive);
+    let gone = |result: Result<(), Error>| assert!(matches!(result, Err(Error::NoSuchSession(_))), "{result:?}");
+    gone(kernel.post(dead, "e", ()));
+    gone(kernel.call(dead, "e", ()).map(drop));
+    gone(kernel.signal(dead, "foo", ()));
+    gone(kernel.signal_now(dead, "foo", ()));
+    gone(kernel.post("no such alias", "e", ()));
+    kernel.run()?;
+    assert!(lines(&log).is_empty());
+    assert_eq!(dead.number(), 1, "K-SE-16: the id stays readable");
+    Ok(())
+}
+
+#[test] // K-EV-12
+fn the_destination_is_resolved_when_posting() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| {
+            cx.alias_set("box")?;
+            cx.post("box", "letter", ())?;
+            cx.alias_remove("box")?;
+            Ok(())
+        })
+        .state("letter", note)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s letter"]);
+    Ok(())
+}
+
+#[test] // K-EV-13
+fn the_state_is_looked_up_when_the_event_is_dispatched() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| {
+            cx.yield_("replaced", ());
+            cx.yield_("removed", ());
+            cx.yield_("added", ());
+            cx.state("replaced", |cx| cx.heap().say("the new one"))?;
+            cx.state_remove("removed");
+            cx.state("added", note)?;
+            Ok(())
+        })
+        .state("replaced", note)
+        .state("removed", note)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s the new one", "s added"]);
+    Ok(())
+}
+
+/// Writes down who sent the event, and from which state.
+fn note_origin(cx: &mut Context<'_, Diary>) {
+    let (state, sender) = (cx.state_name(), who(cx.sender()));
+    let from = cx.caller_state().map_or("outside", Name::as_str);
+    cx.heap().say(format_args!("{state} from {sender}, {from}"));
+}
+
+#[test] // K-EV-11, K-EV-14, K-EV-19, K-TM-03
+fn an_event_knows_its_sender_and_the_state_it_was_sent_from() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let receiver = plain("r", &log).state("e", note_origin).spawn(&mut kernel)?;
+    kernel.post(receiver, "e", ())?;
+    plain("s", &log)
+        .state("_start", move |cx| {
+            cx.yield_("go", ());
+            cx.post(receiver, "e", ()).map_err(Exception::from)
+        })
+        .state("go", move |cx| {
+            note_origin(cx);
+            cx.delay("later", Duration::ZERO, ());
+            cx.post(receiver, "e", ()).map_err(Exception::from)
+        })
+        .state("later", note_origin)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    let expected = [
+        "r e from kernel, outside",
+        "s go from 2, _start",
+        "r e from 2, _start",
+        "s later from 2, go",
+        "r e from 2, go",
+    ];
+    assert_eq!(lines(&log), expected);
+    Ok(())
+}
+
+#[test] // K-EV-15
+fn an_event_knows_the_statement_that_sent_it() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    let (line, other) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let (set, set_other) = (Rc::clone(&line), Rc::clone(&other));
+    Session::new(())
+        .state("_start", move |cx| {
+            set.set(line!() + 1);
+            cx.yield_("posted", ());
+            set_other.set(line!() + 1);
+            cx.delay("delayed", Duration::ZERO, ());
+            let me = cx.session();
+            let here = line!() + 1;
+            let there = cx.call(me, "called", ())?.take::<u32>()?;
+            assert_eq!(there, here);
+            Ok(())
+        })
+        .state("called", |cx| cx.caller().line())
+        .state("posted", move |cx| {
+            assert!(cx.caller().file().ends_with("events.rs"));
+            assert_eq!(cx.caller().line(), line.get());
+        })
+        .state("delayed", move |cx| assert_eq!(cx.caller().line(), other.get()))
+        .spawn(&mut kernel)?;
+    kernel.run()
+}
+
+/// An argument that tells which session was active when it was dropped.
+struct Telltale(Log, Rc<Cell<SessionId>>);
+
+impl Drop for Telltale {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(format!("dropped in {}", who(self.1.get())));
+    }
+}
+
+#[test] // K-EV-17: as far as it can be seen: after the state, before any other
+fn arguments_are_dropped_when_the_state_returns() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let active = Rc::new(Cell::new(SessionId::KERNEL));
+    let seen = Rc::clone(&active);
+    let id = plain("s", &log)
+        .state("e", move |cx| {
+            seen.set(cx.session());
+            note(cx);
+        })
+        .state("f", note)
+        .spawn(&mut kernel)?;
+    kernel.post(id, "e", (Telltale(log.clone(), active),))?;
+    kernel.post(id, "f", ())?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s e", "dropped in 1", "s f"]);
+    Ok(())
+}
+
+#[test] // K-EV-18, K-CL-02
+fn events_for_the_kernel_are_accepted_and_ignored() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    kernel.post(SessionId::KERNEL, "anything", (1,))?;
+    kernel.yield_("anything", ());
+    assert!(!kernel.call(SessionId::KERNEL, "anything", ())?.was_handled());
+    kernel.run()
+}
+
+#[test] // K-EV-25, K-EV-26
+fn a_pending_event_keeps_both_its_ends_alive() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let receiver = witness("receiver", &log).state("e", note).spawn(&mut kernel)?;
+    witness("sender", &log)
+        .state("_start", move |cx| cx.yield_("go", ()))
+        .state("go", move |cx| cx.post(receiver, "e", ()).map_err(Exception::from))
+        .spawn(&mut kernel)?;
+    // The first slice dispatches the start-up events and `go`; only `e` is left then.
+    assert!(kernel.run_one_timeslice()?);
+    assert!(kernel.run_one_timeslice()?);
+    assert_eq!(lines(&log), ["receiver e", "sender _stop", "receiver _stop"]);
+    Ok(())
+}
+
+#[test] // K-EV-27
+fn a_sender_that_nothing_else_keeps_can_still_be_answered() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let server = witness("server", &log)
+        .state("ask", |cx| {
+            note(cx);
+            let sender = cx.sender();
+            cx.post(sender, "answer", ()).map_err(Exception::from)
+        })
+        .spawn(&mut kernel)?;
+    witness("client", &log)
+        .state("_start", move |cx| cx.post(server, "ask", ()).map_err(Exception::from))
+        .state("answer", note)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["server ask", "client answer", "server _stop", "client _stop"]);
+    Ok(())
+}
+
+#[test] // K-EV-28
+fn stopping_removes_the_events_to_and_from_a_session() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let other = plain("other", &log).state("from", note).state("mine", note).spawn(&mut kernel)?;
+    let doomed = witness("doomed", &log)
+        .state("_start", move |cx| {
+            cx.delay("alarm", Duration::from_secs(60), ());
+            cx.yield_("to", ());
+            cx.post(other, "from", ()).map_err(Exception::from)
+        })
+        .state("to", note)
+        .state("alarm", note)
+        .spawn(&mut kernel)?;
+    kernel.post(doomed, "to", ())?;
+    kernel.post(other, "mine", ())?;
+    kernel.signal_now(doomed, "KILL", ())?;
+    let left: Vec<Name> = kernel.peek().events.iter().map(|event| event.name).collect();
+    assert_eq!(left, ["_garbage_collect", "mine"]);
+    kernel.run()?;
+    assert_eq!(lines(&log), ["doomed _stop", "other mine"]);
+    Ok(())
+}
+
+#[test] // K-EV-29
+fn what_stop_posts_vanishes_but_what_it_calls_runs() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let other = plain("other", &log)
+        .state("_start", |cx| cx.delay("done", millis(5), ()))
+        .state("done", note)
+        .state("posted", note)
+        .state("called", note)
+        .spawn(&mut kernel)?;
+    witness("s", &log)
+        .state("_stop", move |cx| {
+            note(cx);
+            let me = cx.session();
+            cx.post(other, "posted", ())?;
+            cx.yield_("posted", ());
+            cx.delay("posted", Duration::ZERO, ());
+            cx.alias_set("ghost")?;
+            cx.refcount_increment(me, "ghost")?;
+            cx.sig("foo", "posted");
+            cx.call(me, "called", ())?;
+            cx.call(other, "called", ())?;
+            Ok(())
+        })
+        .state("posted", note)
+        .state("called", note)
+        .spawn(&mut kernel)?;
+    assert!(kernel.run_one_timeslice()?);
+    assert!(matches!(kernel.alias_resolve("ghost"), Err(Error::NoSuchSession(_))));
+    kernel.signal(SessionId::KERNEL, "foo", ())?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s _stop", "s called", "other called", "other done"]);
+    Ok(())
+}
+
+#[test] // K-EV-30, K-EV-31, K-EV-32
+fn an_event_without_a_state_goes_to_default() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let kept: Rc<Cell<Option<Args>>> = Rc::default();
+    let keep = Rc::clone(&kept);
+    plain("s", &log)
+        .state("_start", |cx| cx.yield_("unknown", (7_u32, "seven")))
+        .state("_stop", |_| ())
+        .state("_default", move |cx| {
+            assert_eq!(cx.state_name(), "_default");
+            assert_eq!(cx.args().len(), 2);
+            assert_eq!(*cx.arg::<Name>(0)?, "unknown");
+            assert!(cx.caller_state().is_some_and(|state| state == "_start"));
+            assert_eq!(cx.sender(), cx.session());
+            keep.set(Some(cx.take(1)?));
+            note(cx);
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s _default"]);
+    let mut args = kept.take().expect("_default has run");
+    assert_eq!((args.len(), args.take::<u32>(0), args.take::<&str>(1)), (2, Ok(7), Ok("seven")));
+    Ok(())
+}
+
+#[test] // K-EV-41, K-EV-14: the event is the one that was sent, whoever handles it
+fn in_default_the_active_event_is_the_one_that_was_sent() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| cx.yield_("unknown", ()))
+        .state("_stop", |_| ())
+        .state("_default", |cx| {
+            let active = cx.active_event().map_or("none", Name::as_str);
+            cx.heap().say(active);
+            cx.yield_("known", ());
+        })
+        .state("known", note_origin)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s unknown", "s known from 1, unknown"]);
+    Ok(())
+}
+
+#[test] // K-EV-33, K-SG-22
+fn default_also_gets_what_the_kernel_sends() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    fn note_default(cx: &mut Context<'_, Diary>) -> lenore::Result {
+        let name = *cx.arg::<Name>(0)?;
+        let count = cx.arg::<Args>(1)?.len();
+        cx.heap().say(format_args!("{name} {count}"));
+        Ok(())
+    }
+    let for_child = log.clone();
+    plain("parent", &log)
+        .state("_default", note_default)
+        .state("_start", move |cx| {
+            plain("child", &for_child)
+                .state("_default", note_default)
+                .state("_start", |cx| {
+                    cx.sig_with("foo", "on_foo", (1, 2));
+                    cx.yield_("leave", ());
+                })
+                .state("leave", |cx| cx.detach_myself().map_err(Exception::from))
+                .spawn(cx)?;
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.signal(SessionId::KERNEL, "foo", ("x",))?;
+    kernel.run()?;
+    let expected =
+        ["parent _child 3", "parent _child 2", "child _parent 2", "child on_foo 4", "parent _stop 0", "child _stop 0"];
+    assert_eq!(lines(&log), expected);
+    Ok(())
+}
+
+#[test] // K-EV-34
+fn a_signal_that_is_not_watched_is_no_event_for_default() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_stop", note)
+        .state("_default", |cx| {
+            let name = *cx.arg::<Name>(0)?;
+            cx.heap().say(name);
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.signal(SessionId::KERNEL, "foo", ())?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s _stop"]);
+    Ok(())
+}
+
+#[test] // K-EV-35, K-EV-36, K-EV-38 as K-RE-12 wants it; K-CL-02
+fn a_call_tells_a_value_from_none_and_from_no_state() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let with_default = plain("d", &log).state("_default", |_| "by default").spawn(&mut kernel)?;
+    let without = plain("s", &log).state("unit", |_| ()).state("value", |_| 7_u64).spawn(&mut kernel)?;
+    assert_eq!(kernel.call(with_default, "anything", ())?.take::<&str>()?, "by default");
+    assert!(matches!(kernel.call(without, "anything", ())?, Reply::NoHandler));
+    assert!(matches!(kernel.call(without, "unit", ())?, Reply::NoValue));
+    assert_eq!(kernel.call(without, "value", ())?.take::<u64>()?, 7);
+    let error = kernel.call(without, "value", ())?.take::<String>().expect_err("a u64 is no String");
+    assert!(matches!(error, Error::Value { .. }));
+    kernel.post(without, "anything", ())?;
+    kernel.run()?;
+    assert!(lines(&log).is_empty(), "dropped in silence");
+    Ok(())
+}
+
+#[test] // K-EV-42
+fn the_event_count_is_of_all_that_waits() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    Session::new(())
+        .state("_start", |cx| {
+            assert_eq!(cx.event_count(), 0);
+            cx.yield_("a", ());
+            cx.delay("b", millis(1), ());
+        })
+        .state("a", |cx| assert_eq!(cx.event_count(), 2, "not itself"))
+        .state("b", |cx| assert_eq!(cx.event_count(), 0))
+        .spawn(&mut kernel)?;
+    assert_eq!(kernel.event_count(), 3, "with the start-up event");
+    let internal = kernel.peek().events.iter().filter(|event| event.kind == EventKind::Internal).count();
+    assert_eq!(internal, 1);
+    kernel.run()?;
+    assert_eq!(kernel.event_count(), 0);
+    Ok(())
+}
+
+#[test] // K-EV-43
+fn the_next_event_time_is_that_of_the_first_in_the_queue() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    assert_eq!(kernel.next_event_time(), None);
+    Session::new(())
+        .state("_start", |cx| {
+            let (soon, sooner) = (SystemTime::now() + Duration::from_secs(60), past(60));
+            cx.alarm("soon", soon, ());
+            assert_eq!(cx.next_event_time(), Some(soon));
+            cx.alarm("sooner", sooner, ());
+            assert_eq!(cx.next_event_time(), Some(sooner));
+            cx.alarm_remove_all();
+            assert_eq!(cx.next_event_time(), None);
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()
+}
+
+#[test] // K-CL-01, K-CL-04, K-CL-05
+fn a_call_runs_the_state_at_once_with_its_session_active() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let other = plain("other", &log)
+        .state("called", |cx| {
+            note_origin(cx);
+            let (session, event) = (who(cx.session()), cx.active_event().map_or("none", Name::as_str));
+            cx.heap().say(format_args!("active: {session}, {event}"));
+            cx.take::<u32>(0).map(|number| number * 2).map_err(Exception::from)
+        })
+        .spawn(&mut kernel)?;
+    plain("s", &log)
+        .state("_start", |cx| cx.yield_("go", ()))
+        .state("go", move |cx| {
+            let doubled = cx.call(other, "called", (21_u32,))?.take::<u32>()?;
+            assert_eq!(cx.session().number(), 2);
+            assert!(cx.active_event().is_some_and(|event| event == "go"));
+            cx.heap().say(doubled);
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["other called from 2, go", "other active: 1, called", "s 42"]);
+    Ok(())
+}
+
+#[test] // K-CL-06, K-EV-41
+fn in_a_self_call_the_active_event_stays_the_outer_one() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| cx.yield_("outer", ()))
+        .state("outer", |cx| {
+            let me = cx.session();
+            cx.call(me, "inner", ()).map(drop).map_err(Exception::from)
+        })
+        .state("inner", |cx| {
+            note_origin(cx);
+            assert!(cx.active_event().is_some_and(|event| event == "outer"));
+            cx.yield_("posted", ());
+        })
+        .state("posted", note_origin)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s inner from 1, outer", "s posted from 1, outer"]);
+    Ok(())
+}
+
+#[test] // K-CL-08, K-CL-10
+fn calls_nest_and_reenter_a_session_on_the_stack() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let bounce = |cx: &mut Context<'_, Diary>| -> lenore::Result {
+        let (left, partner) = (*cx.arg::<u32>(0)?, *cx.arg::<SessionId>(1)?);
+        note_origin(cx);
+        if left > 0 {
+            let me = cx.session();
+            cx.call(partner, "bounce", (left - 1, me))?;
+        }
+        cx.heap().say(format_args!("back {left}"));
+        Ok(())
+    };
+    let a = plain("a", &log).state("bounce", bounce).spawn(&mut kernel)?;
+    let b = plain("b", &log).state("bounce", bounce).spawn(&mut kernel)?;
+    kernel.call(a, "bounce", (2_u32, b))?;
+    let expected = [
+        "a bounce from kernel, outside",
+        "b bounce from 1, bounce",
+        "a bounce from 2, bounce",
+        "a back 0",
+        "b back 1",
+        "a back 2",
+    ];
+    assert_eq!(lines(&log), expected);
+    // An exception of the inner `a` is no exception of the outer one: it was not active.
+    let c = plain("c", &log)
+        .state("outer", |cx| {
+            let me = cx.session();
+            let via = Session::new(()).state("_start", |_| ()).state("relay", move |cx| {
+                assert!(matches!(cx.call(me, "fails", ())?, Reply::NoValue));
+                Ok(())
+            });
+            let via = via.spawn(cx)?;
+            cx.call(via, "relay", ()).map(drop).map_err(Exception::from)
+        })
+        .state("_start", |cx| cx.sig("DIE", "on_die"))
+        .state("on_die", |cx| cx.sig_handled())
+        .state("fails", |_| Err::<(), _>(Exception::new("inner")))
+        .spawn(&mut kernel)?;
+    assert!(matches!(kernel.call(c, "outer", ())?, Reply::NoValue));
+    kernel.run()
+}
+
+#[test] // K-CL-09
+fn a_call_changes_no_refcount() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let a = witness("a", &log).state("e", |_| ()).spawn(&mut kernel)?;
+    witness("b", &log)
+        .state("_start", |cx| cx.yield_("go", ()))
+        .state("go", move |cx| {
+            let before = cx.peek().sessions[0].refcount;
+            cx.call(a, "e", ())?;
+            assert_eq!(cx.peek().sessions[0].refcount, before);
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    // Marked in the order in which they ran out of reasons: the call in between does not count.
+    assert_eq!(lines(&log), ["b _stop", "a _stop"]);
+    Ok(())
+}
+
+#[test] // design 2: arguments are typed, and a wrong one is named
+fn an_argument_of_another_type_is_an_error_that_names_everything() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    Session::new(())
+        .state("_start", |cx| cx.yield_("e", (1_i32,)))
+        .state("e", |cx| {
+            let error = cx.arg::<String>(0).expect_err("an i32 is no String").to_string();
+            assert_eq!(error, "session 1, state e: argument 0 should be alloc::string::String, but is i32");
+            assert_eq!(cx.take::<i32>(0)?, 1);
+            let error = cx.take::<i32>(0).expect_err("it was taken").to_string();
+            assert!(error.ends_with("but it was taken before"), "{error}");
+            let error = cx.arg::<i32>(1).expect_err("there is one only").to_string();
+            assert!(error.ends_with("but there is none"), "{error}");
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()
+}

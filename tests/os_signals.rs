@@ -1,0 +1,228 @@
+//! Signals of the operating system and child processes: K-SG-06 to 11 and K-SG-45 to 58 of the behaviour specification.
+//! Each test watches a scenario of tests/programs/os_signals.rs or sig_child.rs from outside.
+
+mod util;
+
+use std::os::unix::process::ExitStatusExt;
+
+use nix::sys::signal::Signal;
+
+use util::{DEADLINE, Program, Running, example, kill, proc, wait_until};
+
+fn start(program: &str, scenario: &str) -> Running {
+    Program::new(example(program)).arg(scenario).start()
+}
+
+#[track_caller]
+fn expect_lines(program: &Running, expected: &[&str]) {
+    for line in expected {
+        assert_eq!(program.next_line(DEADLINE), *line);
+    }
+}
+
+/// Runs a scenario that ends by itself, and returns what it prints.
+#[track_caller]
+fn output(program: &str, scenario: &str) -> Vec<String> {
+    let mut program = start(program, scenario);
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line| line != "run returned") {
+        lines.push(program.next_line(DEADLINE));
+    }
+    assert!(program.wait_exit(DEADLINE).success());
+    lines
+}
+
+#[track_caller]
+fn masks(program: &Running) -> proc::SigMasks {
+    proc::sig_masks(program.pid()).expect("the program runs")
+}
+
+#[test] // K-SG-06, K-LP-08: the loop sleeps without end, and each signal wakes it
+fn each_signal_is_one_event() {
+    let program = start("os_signals", "watch");
+    expect_lines(&program, &["ready"]);
+    for _ in 0..50 {
+        for (signal, name) in [(Signal::SIGUSR1, "USR1"), (Signal::SIGTERM, "TERM")] {
+            program.signal(signal);
+            expect_lines(&program, &[name]);
+        }
+    }
+}
+
+#[test] // K-SG-08
+fn a_signal_that_nobody_watches_any_more_has_its_default_action_and_can_be_watched_again() {
+    let mut program = start("os_signals", "watch");
+    expect_lines(&program, &["ready"]);
+    for _ in 0..3 {
+        assert!(masks(&program).catches(Signal::SIGUSR1));
+        program.signal(Signal::SIGUSR1);
+        expect_lines(&program, &["USR1"]);
+        program.signal(Signal::SIGUSR2);
+        expect_lines(&program, &["unwatched"]);
+        for signal in [Signal::SIGUSR1, Signal::SIGTERM] {
+            assert!(!masks(&program).catches(signal) && !masks(&program).ignores(signal), "{signal}");
+        }
+        program.signal(Signal::SIGUSR2);
+        expect_lines(&program, &["watched"]);
+    }
+    program.signal(Signal::SIGUSR2);
+    expect_lines(&program, &["unwatched"]);
+    program.signal(Signal::SIGTERM);
+    assert_eq!(program.wait_exit(DEADLINE).signal(), Some(Signal::SIGTERM as i32));
+}
+
+#[test] // K-SG-08
+fn the_last_of_several_watchers_gives_a_signal_back() {
+    let program = start("os_signals", "two_sessions");
+    expect_lines(&program, &["ready"]);
+    program.signal(Signal::SIGUSR1);
+    expect_lines(&program, &["second", "first"]);
+    program.signal(Signal::SIGUSR2);
+    expect_lines(&program, &["cleared"]);
+    assert!(masks(&program).catches(Signal::SIGUSR1));
+    program.signal(Signal::SIGUSR1);
+    expect_lines(&program, &["second"]);
+    program.signal(Signal::SIGUSR2);
+    expect_lines(&program, &["cleared"]);
+    assert!(!masks(&program).catches(Signal::SIGUSR1));
+}
+
+#[test] // K-SG-08, K-GC: as with sig_clear
+fn a_stopped_session_gives_its_signals_back() {
+    let program = start("os_signals", "stopped_session");
+    expect_lines(&program, &["ready"]);
+    program.signal(Signal::SIGUSR1);
+    expect_lines(&program, &["_stop"]);
+    wait_until("the default action", DEADLINE, || (!masks(&program).catches(Signal::SIGUSR1)).then_some(()));
+}
+
+#[test] // K-SG-08
+fn a_terminal_signal_that_nobody_watches_kills_the_program() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut program = start("os_signals", "unwatched");
+        expect_lines(&program, &["ready"]);
+        assert!(masks(&program).catches(Signal::SIGUSR1));
+        assert!(!masks(&program).catches(signal));
+        program.signal(signal);
+        assert_eq!(program.wait_exit(DEADLINE).signal(), Some(signal as i32));
+    }
+}
+
+#[test] // K-SG-32, K-SG-37
+fn a_terminal_signal_that_nobody_handles_stops_everything_and_run_returns() {
+    let mut program = start("os_signals", "terminal");
+    expect_lines(&program, &["ready"]);
+    program.signal(Signal::SIGTERM);
+    expect_lines(&program, &["TERM", "_stop", "_stop", "run returned"]);
+    assert!(program.wait_exit(DEADLINE).success());
+}
+
+#[test] // K-SG-09
+fn pipe_is_ignored_whether_it_was_watched_or_not() {
+    let program = start("os_signals", "pipe");
+    expect_lines(&program, &["survived", "PIPE", "survived again"]);
+    program.signal(Signal::SIGPIPE);
+    program.signal(Signal::SIGUSR1);
+    expect_lines(&program, &["USR1"]);
+}
+
+#[test] // K-SG-10
+fn handlers_from_before_the_kernel_are_left_alone() {
+    let program = start("os_signals", "own_handlers");
+    expect_lines(&program, &["ready"]);
+    let masks = masks(&program);
+    assert!(masks.catches(Signal::SIGUSR1) && masks.ignores(Signal::SIGHUP));
+    assert!(!masks.ignores(Signal::SIGCHLD), "but CHLD gets its default, or no child could be waited for");
+    program.signal(Signal::SIGUSR1);
+    program.signal(Signal::SIGHUP);
+    program.signal(Signal::SIGUSR2);
+    expect_lines(&program, &["own handler ran 1 times"]);
+}
+
+#[test] // K-SG-11, K-SG-02
+fn signals_that_no_program_catches_can_still_be_sent_inside() {
+    let program = start("os_signals", "uncatchable");
+    expect_lines(&program, &["ready", "SEGV", "STOP", "RTMIN", "NUM40", "no such signal"]);
+    let real_time = !0 << 33;
+    assert_eq!(masks(&program).caught & real_time, 0);
+}
+
+#[test] // T4, K-SG-51: fifty exits, one SIGCHLD
+fn every_child_is_reaped_though_their_signals_were_merged_into_one() {
+    let mut program = start("sig_child", "many");
+    expect_lines(&program, &["ready"]);
+    program.signal(Signal::SIGSTOP);
+    wait_until("a stopped program", DEADLINE, || (proc::state(program.pid()) == Some('T')).then_some(()));
+    let children = program.children();
+    assert_eq!(children.len(), 50);
+    for pid in &children {
+        kill(*pid, Signal::SIGKILL).unwrap();
+    }
+    wait_until("fifty zombies", DEADLINE, || (program.zombies().len() == 50).then_some(()));
+    program.signal(Signal::SIGCONT);
+    let mut seen: Vec<String> = (0..50).map(|_| program.next_line(DEADLINE)).collect();
+    seen.sort();
+    let mut expected: Vec<String> = children.iter().map(|pid| format!("CHLD {pid} signal: 9 (SIGKILL)")).collect();
+    expected.sort();
+    assert_eq!(seen, expected, "one event for each");
+    expect_lines(&program, &["run returned"]);
+    assert!(program.wait_exit(DEADLINE).success());
+}
+
+#[test] // K-SG-52: no SIGCHLD will come, and nothing else wakes the loop
+fn a_child_that_ended_before_anybody_waited_for_it_is_reported() {
+    let lines = output("sig_child", "early");
+    assert!(lines[0].starts_with("CHLD ") && lines[0].ends_with("exit status: 3"), "{lines:?}");
+}
+
+#[test] // K-SG-45, K-SG-58
+fn the_event_has_name_pid_status_and_extra_arguments() {
+    assert_eq!(output("sig_child", "arguments"), ["CHLD exit status: 7", "CHLD signal: 9 (SIGKILL)", "run returned"]);
+}
+
+#[test] // K-SG-47, K-SG-49
+fn every_session_that_waits_for_a_child_is_told_in_order_of_registration() {
+    assert_eq!(output("sig_child", "several_sessions"), ["first", "third", "run returned"]);
+}
+
+#[test] // K-SG-48 with K-RE-05
+fn a_second_registration_replaces_the_first_and_leaks_nothing() {
+    assert_eq!(output("sig_child", "replaced"), ["new 1", "0 registrations left", "run returned"]);
+}
+
+#[test] // K-SG-51 with K-RE-18
+fn a_child_that_nobody_registered_is_left_to_the_program() {
+    let lines = output("sig_child", "foreign");
+    assert_eq!(lines, ["exit status: 1", "exit status: 2", "Ok(\"still there\")", "run returned"]);
+}
+
+#[test] // K-SG-53, K-RE-18
+fn a_session_that_watches_chld_gets_every_child() {
+    let lines = output("sig_child", "everybody");
+    let expected = [
+        "any exit status: 5",
+        "exited exit status: 1",
+        "any exit status: 1",
+        "exited exit status: 2",
+        "any exit status: 2",
+        "Err(ECHILD)",
+        "run returned",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test] // K-SG-57
+fn a_synchronous_child_keeps_its_status_though_chld_is_watched() {
+    assert_eq!(output("sig_child", "system"), ["system: exit status: 4", "run returned"]);
+}
+
+#[test] // K-SG-46, K-SG-50: and no IDLE as long as there is a child to wait for
+fn waiting_for_a_child_keeps_the_session_and_the_program_alive() {
+    let mut program = start("sig_child", "kept_alive");
+    expect_lines(&program, &[&format!("ready {}", program.pid())]);
+    // It sleeps: whatever it had to do it has done, and it has not called itself idle.
+    wait_until("a sleeping program", DEADLINE, || (proc::state(program.pid()) == Some('S')).then_some(()));
+    program.signal(Signal::SIGUSR1);
+    expect_lines(&program, &["exited", "_stop", "run returned"]);
+    assert!(program.wait_exit(DEADLINE).success());
+}

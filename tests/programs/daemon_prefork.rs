@@ -1,0 +1,242 @@
+//! A pre-forking server that tells what its Daemon does to it and does what it is told, for `tests/daemon.rs`.
+//!
+//! Each process writes a line for each `daemon_*` signal, `PID SIGNAL`. A child answers the lines of a connection: see
+//! `command`. Any process does on USR1 what `--usr1` says: see `action`.
+
+use std::error::Error;
+use std::io;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use lenore::daemon::{DaemonBuilder, DaemonError, Report};
+use lenore::filter::Line;
+use lenore::wheel::{ReadWrite, SocketFactory};
+use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session, SessionId};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal, raise};
+
+mod daemon_util;
+
+use daemon_util::{Flags, say, say_signal, try_update};
+
+struct App {
+    daemon: Daemon,
+    flags: Flags,
+    listener: Option<SocketFactory>,
+    client: Option<ReadWrite<Line>>,
+}
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    daemon_util::log_to_stderr();
+    let flags = Flags::read();
+    let mut kernel = Kernel::new()?;
+    hook(&mut kernel, &flags);
+    let daemon = settings(&flags).spawn(&mut kernel)?;
+    let mut session = Session::new(App { daemon, flags, listener: None, client: None })
+        .state("_start", start)
+        .state("daemon_child", daemon_child)
+        .state("daemon_accept", daemon_accept)
+        .state("daemon_shutdown", daemon_shutdown)
+        .state("accept", accepted)
+        .state("input", command)
+        .state("gone", gone)
+        .state("usr1", action)
+        .state("own_parent", |cx| {
+            say(&format!("own_child {:?}", cx.take::<Result<i32, lenore::Error>>(0)?.ok()));
+            Ok(())
+        })
+        .state("own_child", own_child)
+        .state("late", |_| ());
+    for signal in ["daemon_start", "daemon_parent", "daemon_pause", "daemon_HUP"] {
+        session = session.state(signal, say_signal);
+    }
+    session.spawn(&mut kernel)?;
+    kernel.run()?;
+    if kernel.is_child() {
+        say("end");
+    } else {
+        // D-SH-05: asked before this process ends and leaves its children to others.
+        let left = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+        say(&format!("run returned, children: {left:?}"));
+    }
+    Ok(())
+}
+
+fn settings(flags: &Flags) -> DaemonBuilder {
+    let mut daemon = Daemon::builder().start_children(flags.number("--start").unwrap_or(2));
+    if let Some(children) = flags.number("--min-spare") {
+        daemon = daemon.min_spare(children);
+    }
+    if let Some(children) = flags.number("--max-spare") {
+        daemon = daemon.max_spare(children);
+    }
+    if let Some(children) = flags.number("--max") {
+        daemon = daemon.max_children(children);
+    }
+    if let Some(requests) = flags.number::<u64>("--requests") {
+        daemon = daemon.requests(requests);
+    }
+    if let Some(grace) = flags.number::<u64>("--grace-ms") {
+        daemon = daemon.shutdown_timeout(Duration::from_millis(grace));
+    }
+    daemon
+}
+
+/// `--stop-nth N --stop-at STAGE`: the child of the Nth fork stops itself there. `--fail-nth N --errno E`: that fork fails.
+fn hook(kernel: &mut Kernel, flags: &Flags) {
+    let (stop, at) = (flags.number("--stop-nth"), flags.text("--stop-at").unwrap_or_default().to_owned());
+    let (fail, errno) = (flags.number("--fail-nth"), flags.number("--errno").unwrap_or(Errno::EAGAIN as u32));
+    let mut forks = 0;
+    kernel.set_fork_hook(move |stage| {
+        if stage == ForkStage::BeforeFork {
+            forks += 1;
+            if fail == Some(forks) {
+                return Err(io::Error::from_raw_os_error(errno as i32));
+            }
+        } else if stop == Some(forks) && format!("{stage:?}") == at {
+            raise(Signal::SIGSTOP)?;
+        }
+        Ok(())
+    });
+}
+
+fn start(cx: &mut Context<'_, App>) -> Result {
+    let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+    let address = listener.local_addr()?;
+    listener.pause_accept();
+    cx.heap().listener = Some(listener);
+    for signal in daemon_util::SIGNALS {
+        cx.sig(signal, signal);
+    }
+    cx.sig("USR1", "usr1");
+    // Last of all: whoever reads this sends signals.
+    println!("listening on {address}");
+    if cx.heap().flags.has("--own-child") {
+        cx.fork("own_parent", "own_child", ());
+    }
+    Ok(())
+}
+
+fn daemon_child(cx: &mut Context<'_, App>) -> Result {
+    say("daemon_child");
+    if cx.heap().flags.has("--deaf") {
+        SigSet::all().thread_block().map_err(io::Error::from)?;
+    }
+    if cx.heap().flags.has("--never-ready") {
+        return Ok(());
+    }
+    report(cx, Report::Wait)
+}
+
+fn daemon_accept(cx: &mut Context<'_, App>) {
+    say("daemon_accept");
+    cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
+}
+
+fn daemon_shutdown(cx: &mut Context<'_, App>) {
+    say("daemon_shutdown");
+    cx.heap().listener = None;
+    if cx.heap().flags.has("--linger") {
+        cx.delay("late", Duration::from_secs(600), ());
+    }
+}
+
+fn accepted(cx: &mut Context<'_, App>) -> Result {
+    cx.heap().listener.iter().for_each(SocketFactory::pause_accept);
+    report(cx, Report::Req)?;
+    let socket: TcpStream = cx.take(0)?;
+    let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    cx.heap().client = Some(client);
+    Ok(())
+}
+
+fn gone(cx: &mut Context<'_, App>) -> Result {
+    cx.heap().client.take().into_iter().for_each(ReadWrite::close_after_flush);
+    report(cx, Report::Done)
+}
+
+/// Answers one line; the answer begins with the pid.
+fn command(cx: &mut Context<'_, App>) -> Result {
+    let line: String = cx.take(0)?;
+    let daemon = cx.heap().daemon;
+    let answer = match line.as_str() {
+        "status" => format!("{:?}", daemon.status(cx)?.to_string()),
+        "peek" => format!("{:?}", daemon.peek(cx, true)?.to_string()),
+        "requests" => format!("{:?}", daemon.status(cx)?.board),
+        "long" | "req" | "wait" | "nonsense" => try_update(cx, &line),
+        "double-wait" => {
+            report(cx, Report::Wait)?;
+            report(cx, Report::Wait)?; // the second of two
+            "twice".to_owned()
+        }
+        "shutdown" => format!("{:?}", daemon.shutdown(cx)),
+        "helper" => {
+            let pid = daemon_util::start_helper()?;
+            daemon.foreign_child(cx, pid)?;
+            pid.to_string()
+        }
+        other => other.to_owned(),
+    };
+    let answer = format!("{} {answer}", std::process::id());
+    cx.heap().client.iter().for_each(|client| client.put(answer.as_str()));
+    Ok(())
+}
+
+/// USR1: does the words of `--usr1`, one after the other.
+fn action(cx: &mut Context<'_, App>) -> Result {
+    let (daemon, words) = (cx.heap().daemon, cx.heap().flags.text("--usr1").unwrap_or("status").to_owned());
+    for word in words.split(',') {
+        match word {
+            "status" => {
+                let status = daemon.status(cx)?;
+                say(&format!("board [{}] free {} children {}", status.board, status.free, status.children.len()));
+            }
+            "text" => say(&format!("text {:?}", daemon.status(cx)?.to_string())),
+            "peek" => say(&format!("peek {:?}", daemon.peek(cx, false)?.to_string())),
+            "call" => daemon.shutdown(cx)?,
+            "post" => cx.post("Daemon", "shutdown", ())?,
+            "signal" => cx.signal(SessionId::KERNEL, "shutdown", ())?,
+            "update" => {
+                let direct = daemon.update_status(cx, Report::Wait);
+                say(&format!("update {}", is_wrong_process(&direct)));
+                let with_payload = daemon.update_status_with(cx, Report::Req, "payload");
+                say(&format!("update {}", is_wrong_process(&with_payload)));
+                say(&format!("update {}", try_update(cx, "nonsense")));
+            }
+            "foreign" => {
+                let pid = daemon_util::start_helper()?;
+                daemon.foreign_child(cx, pid)?;
+                say(&format!("foreign {pid}"));
+            }
+            "die" => return Err(io::Error::other("told to").into()),
+            "own" => cx.fork("own_parent", "own_child", ()),
+            other => say(&format!("no such action: {other}")),
+        }
+    }
+    say("answered");
+    Ok(())
+}
+
+fn is_wrong_process(result: &std::result::Result<(), DaemonError>) -> bool {
+    matches!(result, Err(DaemonError::WrongProcess { .. }))
+}
+
+/// In a child that the application forked for itself. It tries what only the Daemon's own processes may do.
+fn own_child(cx: &mut Context<'_, App>) -> Result {
+    let daemon = cx.heap().daemon;
+    let status = daemon.status(cx)?;
+    let refused = is_wrong_process(&daemon.update_status(cx, Report::Wait));
+    say(&format!("own_child is_child={} children={} refused={refused}", status.is_child, status.children.len()));
+    if cx.heap().flags.has("--own-shutdown") {
+        daemon.shutdown(cx)?;
+    } else {
+        cx.heap().listener = None;
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn report(cx: &mut Context<'_, App>, report: Report) -> Result {
+    let daemon = cx.heap().daemon;
+    Ok(daemon.update_status(cx, report)?)
+}

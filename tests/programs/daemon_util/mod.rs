@@ -1,0 +1,69 @@
+//! What the test programs of the Daemon share.
+#![allow(dead_code, reason = "each program compiles its own copy and uses a part of it")]
+
+use std::io::LineWriter;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+use lenore::{Context, Reply, Result};
+
+/// Every signal that a Daemon sends.
+pub const SIGNALS: [&str; 7] =
+    ["daemon_start", "daemon_parent", "daemon_child", "daemon_accept", "daemon_pause", "daemon_shutdown", "daemon_HUP"];
+
+/// The command line: `--name` or `--name value`.
+#[derive(Clone)]
+pub struct Flags(Vec<String>);
+
+impl Flags {
+    pub fn read() -> Flags {
+        Flags(std::env::args().skip(1).collect())
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|word| word == name)
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let place = self.0.iter().position(|word| word == name)?;
+        self.0.get(place + 1).map(String::as_str)
+    }
+
+    pub fn number<N: FromStr>(&self, name: &str) -> Option<N> {
+        self.text(name)?.parse().ok()
+    }
+}
+
+/// Writes one line, in one write.
+pub fn say(text: &str) {
+    println!("{} {text}", std::process::id());
+}
+
+/// A state for any `daemon_*` signal.
+pub fn say_signal<H: 'static>(cx: &mut Context<'_, H>) {
+    let signal = cx.arg::<&'static str>(0).copied().unwrap_or("not a signal");
+    say(signal);
+}
+
+/// Calls the Daemon's `update_status` by its name and with a word, as a POE program does; returns what came of it.
+pub fn try_update<H: 'static>(cx: &mut Context<'_, H>, word: &str) -> String {
+    type Outcome = std::result::Result<(), lenore::daemon::DaemonError>;
+    let outcome = cx.call("Daemon", "update_status", (word.to_owned(),)).and_then(Reply::take::<Outcome>);
+    match outcome {
+        Ok(Ok(())) => "ok".to_owned(),
+        Ok(Err(error)) => format!("error: {error}"),
+        Err(error) => format!("no call: {error}"),
+    }
+}
+
+/// Starts a process that the Daemon does not know of yet, and returns its pid.
+pub fn start_helper() -> Result<i32> {
+    let helper = Command::new("sleep").arg("600").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    Ok(helper.id() as i32)
+}
+
+pub fn log_to_stderr() {
+    let config = simplelog::ConfigBuilder::new().set_time_format_rfc3339().build();
+    // Whole lines only: all processes write to the same place. Fails only if there is a logger already.
+    let _ = simplelog::WriteLogger::init(log::LevelFilter::Debug, config, LineWriter::new(std::io::stderr()));
+}

@@ -1,0 +1,247 @@
+//! Programs that watch signals of the operating system; tests/os_signals.rs says what each has to print.
+//!
+//! ```text
+//! os_signals SCENARIO
+//! ready
+//! USR1
+//! ```
+
+use std::env;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lenore::{Context, Core, Error, Handle, Kernel, Result, Session, SessionId};
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+
+type Scenario = fn(&mut Kernel) -> Result<(), Error>;
+
+const SCENARIOS: [(&str, Scenario); 8] = [
+    ("watch", watch),
+    ("two_sessions", two_sessions),
+    ("unwatched", unwatched),
+    ("terminal", terminal),
+    ("stopped_session", stopped_session),
+    ("pipe", pipe),
+    ("own_handlers", own_handlers),
+    ("uncatchable", uncatchable),
+];
+
+fn main() -> Result<(), Error> {
+    let name = env::args().nth(1).unwrap_or_default();
+    let scenario = SCENARIOS.iter().find(|(other, _)| *other == name).expect("the first argument names a scenario");
+    if name == "own_handlers" {
+        install_own_handlers();
+    }
+    let mut kernel = Kernel::new()?;
+    (scenario.1)(&mut kernel)?;
+    kernel.run()?;
+    println!("run returned");
+    Ok(())
+}
+
+/// Gives the session something that never happens to wait for.
+fn linger(core: &mut Core) -> Result {
+    let (reader, writer) = io::pipe()?;
+    std::mem::forget(writer);
+    Ok(core.select_read(&Handle::new(reader), "never", ())?)
+}
+
+/// A session that prints the signals it gets and says that it has dealt with them.
+fn watcher() -> Session<u32> {
+    Session::new(0_u32).state("signal", |cx| {
+        assert_eq!(cx.args().len(), 1, "a signal of the system has nothing but its name");
+        assert_eq!(cx.sender(), SessionId::KERNEL);
+        println!("{}", cx.arg::<&str>(0)?);
+        cx.sig_handled();
+        Ok(())
+    })
+}
+
+/// USR2 makes it stop watching USR1 and TERM, the next USR2 watch them again, and so on.
+fn watch(kernel: &mut Kernel) -> Result<(), Error> {
+    fn toggle(cx: &mut Context<'_, u32>) {
+        *cx.heap() += 1;
+        for signal in ["USR1", "TERM"] {
+            if *cx.heap() % 2 == 0 {
+                cx.sig(signal, "signal");
+            } else {
+                cx.sig_clear(signal);
+            }
+        }
+        println!("{}", if *cx.heap() % 2 == 0 { "watched" } else { "unwatched" });
+    }
+    watcher()
+        .state("_start", |cx| {
+            linger(cx)?;
+            cx.sig("USR1", "signal");
+            cx.sig("TERM", "signal");
+            cx.sig("USR2", "toggle");
+            println!("ready");
+            Ok(())
+        })
+        .state("toggle", toggle)
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Two sessions watch USR1; each USR2 ends the interest of one.
+fn two_sessions(kernel: &mut Kernel) -> Result<(), Error> {
+    for name in ["first", "second"] {
+        watcher()
+            .state("_start", move |cx| {
+                linger(cx)?;
+                cx.sig("USR1", "signal");
+                if name == "first" {
+                    cx.sig("USR2", "clear");
+                }
+                cx.alias_set(name).map_err(lenore::Exception::from)
+            })
+            .state("signal", move |_| println!("{name}"))
+            .state("clear", |cx| {
+                *cx.heap() += 1;
+                if *cx.heap() == 1 {
+                    cx.sig_clear("USR1");
+                } else {
+                    cx.call("second", "clear_there", ())?;
+                }
+                println!("cleared");
+                Ok(())
+            })
+            .state("clear_there", |cx| cx.sig_clear("USR1"))
+            .spawn(kernel)?;
+    }
+    println!("ready");
+    Ok(())
+}
+
+/// Watches nothing that ends it.
+fn unwatched(kernel: &mut Kernel) -> Result<(), Error> {
+    watcher()
+        .state("_start", |cx| {
+            linger(cx)?;
+            cx.sig("USR1", "signal");
+            println!("ready");
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Watches TERM, and does not say that it has dealt with it.
+fn terminal(kernel: &mut Kernel) -> Result<(), Error> {
+    for is_watching in [true, false] {
+        Session::new(())
+            .state("_start", move |cx| {
+                linger(cx)?;
+                if is_watching {
+                    cx.sig("TERM", "signal");
+                } else {
+                    println!("ready");
+                }
+                Ok(())
+            })
+            .state("signal", |cx| {
+                println!("{}", cx.arg::<&str>(0)?);
+                Ok(())
+            })
+            .state("_stop", |_| println!("_stop"))
+            .spawn(kernel)?;
+    }
+    Ok(())
+}
+
+/// The only session that watches USR1 stops at the first one.
+fn stopped_session(kernel: &mut Kernel) -> Result<(), Error> {
+    watcher().state("_start", linger_of).spawn(kernel)?;
+    watcher()
+        .state("_start", |cx| {
+            linger(cx)?;
+            cx.sig("USR1", "signal");
+            println!("ready");
+            Ok(())
+        })
+        .state("signal", |cx| {
+            let me = cx.session();
+            cx.signal_now(me, "KILL", ()).map_err(lenore::Exception::from)
+        })
+        .state("_stop", |_| println!("_stop"))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+fn linger_of(cx: &mut Context<'_, u32>) -> Result {
+    linger(cx)
+}
+
+/// Gets PIPE unwatched, watched, and unwatched again.
+fn pipe(kernel: &mut Kernel) -> Result<(), Error> {
+    raise(Signal::SIGPIPE).expect("it is ignored");
+    println!("survived");
+    watcher()
+        .state("_start", |cx| {
+            linger(cx)?;
+            cx.sig("PIPE", "pipe");
+            cx.sig("USR1", "signal");
+            raise(Signal::SIGPIPE)?;
+            Ok(())
+        })
+        .state("pipe", |cx| {
+            println!("{}", cx.arg::<&str>(0)?);
+            cx.sig_clear("PIPE");
+            raise(Signal::SIGPIPE)?;
+            println!("survived again");
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+static CAUGHT: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    CAUGHT.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What a program may have arranged before it makes its kernel.
+fn install_own_handlers() {
+    let action = |handler| SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    for (signal, handler) in [
+        (Signal::SIGUSR1, SigHandler::Handler(count)),
+        (Signal::SIGHUP, SigHandler::SigIgn),
+        (Signal::SIGCHLD, SigHandler::SigIgn),
+    ] {
+        // SAFETY: the handler does nothing but count in an atomic.
+        unsafe { sigaction(signal, &action(handler)) }.expect("it can be caught");
+    }
+}
+
+/// Watches USR2 only.
+fn own_handlers(kernel: &mut Kernel) -> Result<(), Error> {
+    watcher()
+        .state("_start", |cx| {
+            linger(cx)?;
+            cx.sig("USR2", "caught");
+            println!("ready");
+            Ok(())
+        })
+        .state("caught", |_| println!("own handler ran {} times", CAUGHT.load(Ordering::Relaxed)))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Watches names that stand for no signal that the kernel takes over, and sends them itself.
+fn uncatchable(kernel: &mut Kernel) -> Result<(), Error> {
+    watcher()
+        .state("_start", |cx| {
+            linger(cx)?;
+            for signal in ["SEGV", "STOP", "RTMIN", "NUM40", "no such signal"] {
+                cx.sig(signal, "signal");
+                cx.signal(SessionId::KERNEL, signal, ())?;
+            }
+            println!("ready");
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! Programs that wait for child processes; tests/os_signals.rs says what each has to print.
+//!
+//! ```text
+//! sig_child SCENARIO
+//! ready
+//! CHLD 4711 exit status: 3
+//! ```
+
+use std::env;
+use std::io;
+use std::process::{self, Command, ExitStatus};
+
+use lenore::{Context, Error, Kernel, Reason, Result, Session};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+type Scenario = fn(&mut Kernel) -> Result<(), Error>;
+
+const SCENARIOS: [(&str, Scenario); 9] = [
+    ("many", many),
+    ("early", early),
+    ("arguments", arguments),
+    ("several_sessions", several_sessions),
+    ("replaced", replaced),
+    ("foreign", foreign),
+    ("everybody", everybody),
+    ("system", system),
+    ("kept_alive", kept_alive),
+];
+
+fn main() -> Result<(), Error> {
+    let name = env::args().nth(1).unwrap_or_default();
+    let (_, scenario) = SCENARIOS.iter().find(|(other, _)| *other == name).expect("the argument names a scenario");
+    let mut kernel = Kernel::new()?;
+    scenario(&mut kernel)?;
+    kernel.run()?;
+    println!("run returned");
+    Ok(())
+}
+
+/// Makes a child of the program's own that ends with `code` as soon as `gate` is dropped; returns its pid and the gate.
+fn make_child(code: i32) -> (i32, io::PipeWriter) {
+    let (mut reader, gate) = io::pipe().expect("a pipe can be made");
+    // SAFETY: this process has one thread, so no lock is held by a thread that the child lacks.
+    match unsafe { fork() }.expect("the system has a process left") {
+        ForkResult::Parent { child } => (child.as_raw(), gate),
+        ForkResult::Child => {
+            drop(gate);
+            let _ = io::Read::read(&mut reader, &mut [0]); // its end is what counts
+            // SAFETY: `_exit` takes any status; nothing is buffered, so there is nothing to flush.
+            unsafe { nix::libc::_exit(code) }
+        }
+    }
+}
+
+/// A child that has ended, and that nobody has reaped.
+fn make_zombie(code: i32) -> i32 {
+    let (pid, gate) = make_child(code);
+    drop(gate);
+    waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).expect("it is our child");
+    pid
+}
+
+fn say_exit<H: 'static>(cx: &mut Context<'_, H>) -> Result {
+    println!("{} {} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?, cx.arg::<ExitStatus>(2)?);
+    Ok(())
+}
+
+/// Waits for fifty children, which wait to be killed.
+fn many(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(())
+        .state("_start", |cx| {
+            for _ in 0..50 {
+                let (pid, gate) = make_child(0);
+                std::mem::forget(gate);
+                cx.sig_child(pid, "exited", ());
+            }
+            println!("ready");
+        })
+        .state("exited", say_exit)
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// A child that has ended before anybody waits for it, when there is nothing else to wake the loop.
+fn early(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(make_zombie(3))
+        .state("_start", |cx| cx.delay("watch", std::time::Duration::from_millis(1), ()))
+        .state("watch", |cx| {
+            let pid = *cx.heap();
+            cx.sig_child(pid, "exited", ());
+        })
+        .state("exited", say_exit)
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// What comes with the event, and how a death by signal looks.
+fn arguments(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(None::<(i32, io::PipeWriter)>)
+        .state("_start", |cx| {
+            let (pid, gate) = make_child(7);
+            drop(gate); // not for the next child to inherit
+            cx.sig_child(pid, "exited", ("extra", 1_u8));
+            let (stopped, gate) = make_child(0);
+            cx.sig_child(stopped, "exited", ("extra", 1_u8));
+            // K-SG-58: neither of these is reported.
+            kill(Pid::from_raw(stopped), Signal::SIGSTOP)?;
+            kill(Pid::from_raw(stopped), Signal::SIGCONT)?;
+            kill(Pid::from_raw(stopped), Signal::SIGSTOP)?;
+            *cx.heap() = Some((stopped, gate));
+            Ok(())
+        })
+        .state("kill", |cx| {
+            if let Some((stopped, _gate)) = cx.heap().take() {
+                kill(Pid::from_raw(stopped), Signal::SIGKILL)?;
+            }
+            Ok(())
+        })
+        .state("exited", |cx| {
+            assert_eq!((cx.args().len(), *cx.arg::<&str>(3)?, *cx.arg::<u8>(4)?), (5, "extra", 1));
+            assert_eq!(cx.sender(), lenore::SessionId::KERNEL);
+            println!("{} {}", cx.arg::<&str>(0)?, cx.arg::<ExitStatus>(2)?);
+            // Time enough for a report of the stopped one that must not come.
+            cx.delay("kill", std::time::Duration::from_millis(20), ());
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Two sessions wait for one child, and one more has changed its mind.
+fn several_sessions(kernel: &mut Kernel) -> Result<(), Error> {
+    let (pid, gate) = make_child(0);
+    for name in ["first", "second", "third"] {
+        Session::new(pid)
+            .state("_start", move |cx| {
+                let pid = *cx.heap();
+                cx.sig_child(pid, "exited", ());
+                if name == "second" {
+                    cx.sig_child_clear(pid);
+                }
+                cx.sig_child_clear(pid + 1); // there is no such registration
+            })
+            .state("exited", move |_| println!("{name}"))
+            .spawn(kernel)?;
+    }
+    drop(gate);
+    Ok(())
+}
+
+/// A second registration for the same pid.
+fn replaced(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(())
+        .state("_start", |cx| {
+            let (pid, _gate) = make_child(0);
+            cx.sig_child(pid, "old", ());
+            cx.sig_child(pid, "new", (1_u8,));
+        })
+        .state("old", |_| println!("old"))
+        .state("new", |cx| {
+            println!("new {}", cx.arg::<u8>(3)?);
+            let snapshot = cx.peek();
+            let waits = |reason: &&Reason| matches!(reason, Reason::ChildProcess(_));
+            let left = snapshot.sessions.iter().flat_map(|session| &session.reasons).filter(waits).count();
+            println!("{left} registrations left");
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// A child that only the program knows of, beside two that are watched; it stands first in the system's list.
+fn foreign(kernel: &mut Kernel) -> Result<(), Error> {
+    let foreign = make_zombie(5);
+    Session::new(foreign)
+        .state("_start", |cx| {
+            for code in [1, 2] {
+                cx.sig_child(make_zombie(code), "exited", ());
+            }
+        })
+        .state("exited", |cx| {
+            println!("{}", cx.arg::<ExitStatus>(2)?);
+            Ok(())
+        })
+        .state("_stop", |cx| println!("{:?}", waitpid(Pid::from_raw(*cx.heap()), None).map(|_| "still there")))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// A session that watches CHLD gets every child, in turn with those that wait for one.
+fn everybody(kernel: &mut Kernel) -> Result<(), Error> {
+    let foreign = make_zombie(5);
+    Session::new(0_u8)
+        .state("_start", |cx| {
+            cx.sig("CHLD", "any");
+            cx.sig_child(make_zombie(1), "exited", ());
+            cx.sig_child(make_zombie(2), "exited", ());
+        })
+        .state("exited", |cx| {
+            println!("exited {}", cx.arg::<ExitStatus>(2)?);
+            Ok(())
+        })
+        .state("any", |cx| {
+            println!("any {}", cx.arg::<ExitStatus>(2)?);
+            assert!(*cx.arg::<i32>(1)? > 0);
+            Ok(())
+        })
+        .state("_stop", move |_| println!("{:?}", waitpid(Pid::from_raw(foreign), None).map(|_| "still there")))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// A synchronous child in the state that begins to watch.
+fn system(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(())
+        .state("_start", |cx| {
+            cx.sig("CHLD", "any");
+            let status = Command::new("/bin/sh").args(["-c", "exit 4"]).status()?;
+            println!("system: {status}");
+            Ok(())
+        })
+        .state("any", |_| println!("any"))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Nothing but the child keeps the program going; then nothing does.
+fn kept_alive(kernel: &mut Kernel) -> Result<(), Error> {
+    let (pid, gate) = make_child(0);
+    Session::new(Some(gate))
+        .state("_start", move |cx| {
+            cx.sig_child(pid, "exited", ());
+            cx.sig("USR1", "open");
+            cx.sig("IDLE", "idle");
+            println!("ready {}", process::id());
+        })
+        .state("open", |cx| *cx.heap() = None)
+        .state("idle", |_| println!("idle"))
+        .state("exited", |_| println!("exited"))
+        .state("_stop", |_| println!("_stop"))
+        .spawn(kernel)?;
+    Ok(())
+}
