@@ -51,7 +51,7 @@ fn serve(address: String) -> Result<(), Box<dyn std::error::Error>> {
         })
         .state("gone", |cx| {
             let id = cx.take::<WheelId>(3)?;
-            cx.heap().clients.remove(&id).map(ReadWrite::close_after_flush);
+            cx.heap().clients.remove(&id).into_iter().for_each(ReadWrite::close_after_flush);
             Ok(())
         })
         .state("ended", |cx| {
@@ -67,11 +67,13 @@ fn serve(address: String) -> Result<(), Box<dyn std::error::Error>> {
 
 fn start(cx: &mut Context<'_, Echo>) -> Result {
     let listener = SocketFactory::tcp(cx.take::<String>(0)?).on_accept("accept").listen(cx)?;
-    println!("listening on {}", listener.local_addr()?);
+    let address = listener.local_addr()?;
     cx.heap().listener = Some(listener);
     cx.sig("INT", "ended");
     cx.sig("TERM", "ended");
     cx.sig("USR2", "peek");
+    // Last of all: whoever reads this may send signals.
+    println!("listening on {address}");
     Ok(())
 }
 

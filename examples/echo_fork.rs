@@ -71,12 +71,14 @@ fn serve(daemon: lenore::daemon::DaemonBuilder, address: String) -> Result<(), B
 fn start(cx: &mut Context<'_, Echo>) -> Result {
     let address = cx.heap().address.clone();
     let listener = SocketFactory::tcp(address).on_accept("accept").listen(cx)?;
-    println!("listening on {}", listener.local_addr()?);
+    let address = listener.local_addr()?;
     cx.heap().listener = Some(listener);
     for signal in ["daemon_pause", "daemon_accept", "daemon_child", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
+    // Last of all: whoever reads this may send signals.
+    println!("listening on {address}");
     Ok(())
 }
 
@@ -97,7 +99,7 @@ fn child(cx: &mut Context<'_, Echo>) -> Result {
 
 /// The client has closed its side, or is lost. What was put for it is still written.
 fn gone(cx: &mut Context<'_, Echo>) -> Result {
-    cx.heap().client.take().map(ReadWrite::close_after_flush);
+    cx.heap().client.take().into_iter().for_each(ReadWrite::close_after_flush);
     let daemon = cx.heap().daemon;
     Ok(daemon.update_status(cx, Report::Done)?)
 }

@@ -82,13 +82,15 @@ fn serve(daemon: lenore::daemon::DaemonBuilder, address: String) -> Result<(), B
 fn start(cx: &mut Context<'_, Echo>) -> Result {
     let address = cx.heap().address.clone();
     let listener = SocketFactory::tcp(address).on_accept("accept").listen(cx)?;
-    println!("listening on {}", listener.local_addr()?);
     listener.pause_accept();
+    let address = listener.local_addr()?;
     cx.heap().listener = Some(listener);
     for signal in ["daemon_child", "daemon_accept", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
+    // Last of all: whoever reads this may send signals.
+    println!("listening on {address}");
     Ok(())
 }
 
@@ -108,7 +110,7 @@ fn accepted(cx: &mut Context<'_, Echo>) -> Result {
 
 /// The client has closed its side, or is lost. What was put for it is still written.
 fn gone(cx: &mut Context<'_, Echo>) -> Result {
-    cx.heap().client.take().map(ReadWrite::close_after_flush);
+    cx.heap().client.take().into_iter().for_each(ReadWrite::close_after_flush);
     report(cx, Report::Done)
 }
 

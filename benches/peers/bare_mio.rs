@@ -40,8 +40,7 @@ pub fn serve(listener: net::TcpListener, stop: &AtomicBool) -> io::Result<()> {
     let mut events = Events::with_capacity(1024);
     let mut connections = Slab::new();
     let mut chunk = vec![0; CHUNK];
-    poll.registry()
-        .register(&mut listener, LISTENER, Interest::READABLE)?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     loop {
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -66,11 +65,7 @@ pub fn serve(listener: net::TcpListener, stop: &AtomicBool) -> io::Result<()> {
     }
 }
 
-fn accept_all(
-    listener: &TcpListener,
-    registry: &Registry,
-    connections: &mut Slab<Connection>,
-) -> io::Result<()> {
+fn accept_all(listener: &TcpListener, registry: &Registry, connections: &mut Slab<Connection>) -> io::Result<()> {
     loop {
         let mut stream = match listener.accept() {
             Ok((stream, _)) => stream,
@@ -81,12 +76,7 @@ fn accept_all(
         // Both at once: with edges, writability that is always registered costs one event at the start.
         let both = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut stream, Token(entry.key()), both)?;
-        entry.insert(Connection {
-            stream,
-            echo: LineEcho::default(),
-            read_closed: false,
-            unread: false,
-        });
+        entry.insert(Connection { stream, echo: LineEcho::default(), read_closed: false, unread: false });
     }
 }
 

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use calloop::generic::Generic;
 use calloop::{
-    EventLoop, EventSource, Interest, LoopHandle, LoopSignal, Mode, Poll, PostAction, Readiness,
-    Token, TokenFactory,
+    EventLoop, EventSource, Interest, LoopHandle, LoopSignal, Mode, Poll, PostAction, Readiness, Token, TokenFactory,
 };
 
 use super::line_echo::{CHUNK, LineEcho};
@@ -33,12 +32,8 @@ struct Connection {
 pub fn serve(listener: TcpListener, stop: &AtomicBool) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut event_loop = EventLoop::try_new()?;
-    let mut shared = Shared {
-        handle: event_loop.handle(),
-        signal: event_loop.get_signal(),
-        stop,
-        chunk: vec![0; CHUNK],
-    };
+    let mut shared =
+        Shared { handle: event_loop.handle(), signal: event_loop.get_signal(), stop, chunk: vec![0; CHUNK] };
     let listener = Generic::new(listener, Interest::READ, Mode::Level);
     event_loop
         .handle()
@@ -60,10 +55,8 @@ impl Shared<'_> {
                 Err(error) => return Err(error),
             };
             stream.set_nonblocking(true)?;
-            let connection = Connection {
-                socket: Generic::new(stream, Interest::READ, Mode::Level),
-                echo: LineEcho::default(),
-            };
+            let connection =
+                Connection { socket: Generic::new(stream, Interest::READ, Mode::Level), echo: LineEcho::default() };
             self.handle
                 .insert_source(connection, |readiness, connection, shared| {
                     connection.turn(readiness, &mut shared.chunk)
@@ -99,9 +92,7 @@ impl Connection {
         let read = match stream.read(chunk) {
             Ok(0) => return Ok(PostAction::Remove),
             Ok(read) => read,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return Ok(PostAction::Continue);
             }
             Err(error) => return Err(error),

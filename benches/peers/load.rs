@@ -31,10 +31,7 @@ impl HeldLoad {
         for place in 0..connections {
             clients.dial(addr, place)?;
         }
-        let mut load = HeldLoad {
-            clients,
-            left: vec![1; connections],
-        };
+        let mut load = HeldLoad { clients, left: vec![1; connections] };
         load.answer_all()?;
         Ok(load)
     }
@@ -144,28 +141,19 @@ impl Clients {
     /// Connects and sends. On the loopback the connection stands when connect(2) returns, so that the line mostly
     /// goes out at once, before anything is registered.
     fn dial(&mut self, addr: SocketAddr, place: usize) -> io::Result<()> {
-        let mut client = Client {
-            stream: TcpStream::connect(addr)?,
-            sent: false,
-            reply: [0; LINE.len()],
-            filled: 0,
-        };
+        let mut client = Client { stream: TcpStream::connect(addr)?, sent: false, reply: [0; LINE.len()], filled: 0 };
         client.send()?;
         let interest = match client.sent {
             true => Interest::READABLE,
             false => Interest::READABLE | Interest::WRITABLE,
         };
-        self.poll
-            .registry()
-            .register(&mut client.stream, Token(place), interest)?;
+        self.poll.registry().register(&mut client.stream, Token(place), interest)?;
         self.places[place] = Some(client);
         Ok(())
     }
 
     fn at(&mut self, place: usize) -> &mut Client {
-        self.places[place]
-            .as_mut()
-            .expect("only a client that is there is registered")
+        self.places[place].as_mut().expect("only a client that is there is registered")
     }
 
     /// Fills `ready`.
@@ -174,13 +162,9 @@ impl Clients {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             polled => polled?,
         }
-        assert!(
-            !self.events.is_empty(),
-            "the server was silent for {PATIENCE:?}"
-        );
+        assert!(!self.events.is_empty(), "the server was silent for {PATIENCE:?}");
         self.ready.clear();
-        self.ready
-            .extend(self.events.iter().map(|event| event.token().0));
+        self.ready.extend(self.events.iter().map(|event| event.token().0));
         Ok(())
     }
 }
@@ -216,14 +200,7 @@ impl Client {
                 self.sent = true;
                 Ok(())
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::NotConnected
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => Ok(()),
             Err(error) => Err(error),
         }
     }

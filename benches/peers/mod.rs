@@ -2,10 +2,7 @@
 //!
 //! A server here is a function `serve(listener, stop)`, run by [`Server`] on a thread of its own. The servers share
 //! the line protocol ([`line_echo`]) and differ in the event loop only.
-#![allow(
-    dead_code,
-    reason = "each bench compiles its own copy of this module and uses a part of it"
-)]
+#![allow(dead_code, reason = "each bench compiles its own copy of this module and uses a part of it")]
 
 pub mod bare_mio;
 pub mod calloop_echo;
@@ -16,6 +13,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 /// A server on a thread of this process, on a port of 127.0.0.1 that the system chose. Dropping it stops it.
@@ -37,17 +35,28 @@ impl Server {
         serve: impl FnOnce(TcpListener, &AtomicBool) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Server> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let addr = listener.local_addr()?;
+        Server::start_bound(move |bound, stop| {
+            // Connections wait in the backlog until they are accepted.
+            let _ = bound.send(listener.local_addr()?);
+            serve(listener, &stop)
+        })
+    }
+
+    /// The same for a `serve` that makes its own listener: it sends the address as soon as it listens there.
+    pub fn start_bound(
+        serve: impl FnOnce(&mpsc::Sender<SocketAddr>, Arc<AtomicBool>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Server> {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("bench server".into())
-            .spawn(move || serve(listener, &flag))?;
-        Ok(Server {
-            addr,
-            stop,
-            thread: Some(thread),
-        })
+        let (bound, address) = mpsc::channel();
+        let run = move || serve(&bound, flag);
+        let thread = thread::Builder::new().name("bench server".into()).spawn(run)?;
+        // The sender is gone without a word when the server has failed.
+        let Ok(addr) = address.recv() else {
+            let ended = thread.join().map_err(|_| io::Error::other("the server panicked"))?;
+            return Err(ended.err().unwrap_or_else(|| io::Error::other("the server never listened")));
+        };
+        Ok(Server { addr, stop, thread: Some(thread) })
     }
 
     /// Where it listens.

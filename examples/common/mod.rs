@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::LineWriter;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -23,6 +24,7 @@ impl Flags {
     }
 
     /// Returns whether `name` was given.
+    #[allow(dead_code, reason = "not every example has such a flag")]
     pub fn has(&mut self, name: &str) -> bool {
         let place = self.words.iter().position(|word| word == name);
         place.map(|place| self.words.remove(place)).is_some()
@@ -51,8 +53,8 @@ impl Flags {
 /// Logs to standard error from `level` on.
 pub fn log_to_stderr(level: LevelFilter) {
     let config = ConfigBuilder::new().set_time_format_rfc3339().build();
-    // Fails only if there is a logger already.
-    let _ = WriteLogger::init(level, config, std::io::stderr());
+    // Whole lines only: all processes write to the same place. Fails only if there is a logger already.
+    let _ = WriteLogger::init(level, config, LineWriter::new(std::io::stderr()));
 }
 
 /// Exit code 0, or one line on standard error and 2 for a wrong command line, 1 for anything else.
