@@ -40,6 +40,7 @@
 //! | `$poe_kernel->post`, `yield`, `delay`, `sig`, ... | [`Core`], which [`Context`] and [`Kernel`] deref to |
 //! | `call`, `run`, `stop`, `has_forked` | [`Kernel`], and [`Context`] for what a state may do |
 //! | `POE::Wheel::*` | [`wheel`] |
+//! | `POE::NFA` | [`nfa`] |
 //! | `POE::Filter::*` | [`filter`] |
 //! | `POE::Component::Daemon` | [`daemon`] |
 //! | `die` in a handler | an `Err` or a panic; [`Exception`] |
@@ -57,6 +58,7 @@ mod error;
 pub mod filter;
 mod kernel;
 mod name;
+pub mod nfa;
 mod reply;
 mod session;
 mod sys;

@@ -12,6 +12,7 @@ mod context;
 mod core;
 mod dispatch;
 mod fork;
+mod idioms;
 mod lifecycle;
 mod os_signals;
 mod peek;

@@ -1,0 +1,119 @@
+//! A state machine: a login dialogue in which the same event, a line of text, means something else in each state.
+//!
+//! ```text
+//! cargo run --example nfa
+//! ```
+//!
+//! What the user types comes from a script and stands behind the prompts, so you will see this:
+//!
+//! ```text
+//! login: edgar
+//! password: raven
+//! Login incorrect.
+//! login: edgar
+//! password: nevermore
+//! Welcome, edgar. Failed logins: 1.
+//! $ quoth
+//! quoth: command not found
+//! $ logout
+//! Are you sure? perhaps
+//! Please answer yes or no.
+//! Are you sure? no
+//! $ logout
+//! Are you sure? yes
+//! Goodbye, edgar.
+//! ```
+//!
+//! "Are you sure?" is a state of its own: `call_state` asks the question on behalf of any other state, and
+//! `return_state` gives the answer back.
+
+use lenore::nfa::{Machine, MachineContext, Nfa};
+use lenore::{Kernel, Result};
+
+const SCRIPT: [&str; 9] = ["edgar", "raven", "edgar", "nevermore", "quoth", "logout", "perhaps", "no", "logout"];
+
+/// What the machine remembers, whatever state it is in.
+struct Terminal {
+    keyboard: Box<dyn Iterator<Item = &'static str>>,
+    user: String,
+    failures: u32,
+}
+
+type Cx<'a> = MachineContext<'a, Terminal>;
+
+fn main() -> std::result::Result<(), lenore::Error> {
+    let mut kernel = Kernel::new()?;
+    let keyboard = Box::new(SCRIPT.into_iter().chain(std::iter::repeat("yes")));
+    let id = Nfa::new(Terminal { keyboard, user: String::new(), failures: 0 })
+        .state("login", "ask", |cx| prompt(cx, "login:"))
+        .state("login", "line", |cx| {
+            cx.runstate().user = cx.take(0)?;
+            cx.goto_state("password", "ask", ())
+        })
+        .state("password", "ask", |cx| prompt(cx, "password:"))
+        .state("password", "line", check_password)
+        .state("shell", "welcome", welcome)
+        .state("shell", "ask", |cx| prompt(cx, "$"))
+        .state("shell", "line", run_command)
+        .state("shell", "answered", log_out_or_stay)
+        .state("question", "ask", |cx| prompt(cx, "Are you sure?"))
+        .state("question", "line", check_answer)
+        .spawn(&mut kernel)?;
+    Machine::of(id).goto_state(&mut kernel, "login", "ask", ())?;
+    // When the machine has stopped, no session is left, and the kernel returns.
+    kernel.run()
+}
+
+/// Prompts, and posts what the user types then: whichever state the machine is in gets it.
+fn prompt(cx: &mut Cx<'_>, text: &str) {
+    let Some(line) = cx.runstate().keyboard.next() else { return };
+    println!("{text} {line}");
+    cx.yield_("line", (String::from(line),));
+}
+
+fn check_password(cx: &mut Cx<'_>) -> Result {
+    if cx.arg::<String>(0)? == "nevermore" {
+        return cx.goto_state("shell", "welcome", ());
+    }
+    println!("Login incorrect.");
+    cx.runstate().failures += 1;
+    cx.goto_state("login", "ask", ())
+}
+
+fn welcome(cx: &mut Cx<'_>) {
+    let Terminal { user, failures, .. } = cx.runstate();
+    println!("Welcome, {user}. Failed logins: {failures}.");
+    cx.yield_("ask", ());
+}
+
+fn run_command(cx: &mut Cx<'_>) -> Result {
+    let command: String = cx.take(0)?;
+    if command == "logout" {
+        return cx.call_state("answered", "question", "ask", ());
+    }
+    println!("{command}: command not found");
+    cx.yield_("ask", ());
+    Ok(())
+}
+
+fn log_out_or_stay(cx: &mut Cx<'_>) -> Result {
+    if cx.take(0)? {
+        println!("Goodbye, {}.", cx.runstate().user);
+        cx.stop();
+    } else {
+        cx.yield_("ask", ());
+    }
+    Ok(())
+}
+
+fn check_answer(cx: &mut Cx<'_>) -> Result {
+    match cx.take::<String>(0)?.as_str() {
+        "yes" => cx.return_state((true,)),
+        "no" => cx.return_state((false,)),
+        _ => {
+            println!("Please answer yes or no.");
+            cx.yield_("ask", ());
+            Ok(())
+        }
+    }
+}
