@@ -1,6 +1,6 @@
 //! Interned names: of events, aliases and signals.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +28,7 @@ pub struct Name(&'static Entry);
 
 /// One interned text; never freed, so that a `Name` can be `Copy` and name itself in an error.
 struct Entry {
-    /// Dense, in order of interning: what state tables are sorted by.
+    /// Dense, in order of interning: what is hashed.
     id: u32,
     text: Box<str>,
 }
@@ -36,6 +36,21 @@ struct Entry {
 impl Name {
     /// Interns `text`, or finds it if it was interned before.
     pub fn new(text: &str) -> Name {
+        // A literal is found by its address, without hashing it; what stands at an address may change, so it is compared.
+        RECENT.with(|recent| {
+            let place = &recent[(text.as_ptr().addr() ^ text.len()) % RECENT_NAMES];
+            match place.get() {
+                Some(name) if name == *text => name,
+                _ => {
+                    let name = Name::look_up(text);
+                    place.set(Some(name));
+                    name
+                }
+            }
+        })
+    }
+
+    fn look_up(text: &str) -> Name {
         CACHE.with_borrow_mut(|cache| match cache.get(text) {
             Some(name) => *name,
             None => {
@@ -57,8 +72,9 @@ impl Name {
         &self.0.text
     }
 
-    pub(crate) fn id(self) -> u32 {
-        self.0.id
+    /// Returns what state tables are sorted by; it stays the same for the life of the process, its forked children included.
+    pub(crate) fn address(self) -> usize {
+        std::ptr::from_ref(self.0).addr()
     }
 }
 
@@ -139,7 +155,12 @@ fn lock() -> std::sync::MutexGuard<'static, Table> {
     NAMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many names are found by the address of their text.
+const RECENT_NAMES: usize = 64;
+
 thread_local! {
+    /// The name that was last looked up with a text at about this address.
+    static RECENT: [Cell<Option<Name>>; RECENT_NAMES] = const { [const { Cell::new(None) }; RECENT_NAMES] };
     /// What this thread has looked up before: the way of a hot path, without the lock.
     static CACHE: RefCell<Table> = const { RefCell::new(Table::with_hasher(rustc_hash::FxBuildHasher)) };
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::alarm_heap::{Alarm, AlarmKey};
 use super::clock::{Due, nanos};
 use super::core::{Active, Core};
-use super::queue::{Event, Kind, Phase, Popped};
+use super::queue::{Event, Kind, Next, Phase};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
@@ -189,20 +189,22 @@ impl Core {
         let location = Location::caller();
         let (dest, name) = (SessionId::KERNEL, Name::new("_retry"));
         let event = Event { dest, sender: dest, name, from: None, location, args: Args::new(), kind };
-        self.hold_for(&event);
+        self.hold_for(event.dest, event.sender);
         self.queue.set_alarm(due, event);
     }
 
     /// Takes the next event that is due, and releases what it held.
+    #[inline]
     pub(crate) fn pop_due(&mut self, phase: &Phase) -> Option<Event> {
-        let event = match self.queue.pop_due(phase)? {
-            Popped::Posted(event) => event,
-            Popped::Alarm(key, alarm) => {
+        let event = match self.queue.next_in(phase)? {
+            Next::Posted => self.queue.pop_posted()?,
+            Next::Alarm(key) => {
+                let alarm = self.queue.pop_alarm(key)?;
                 self.unlink(key, &alarm);
                 alarm.event
             }
         };
-        self.release_for(&event);
+        self.release_for(event.dest, event.sender);
         Some(event)
     }
 
@@ -230,7 +232,7 @@ impl Core {
     fn set(&mut self, name: Name, due: Due, args: Args, location: &'static Location<'static>) -> AlarmId {
         let Active { session, event: from } = self.active;
         let event = Event { dest: session, sender: session, name, from, location, args, kind: Kind::Alarm };
-        self.hold_for(&event);
+        self.hold_for(event.dest, event.sender);
         let (key, serial) = self.queue.set_alarm(due, event);
         self.link(session, name, key);
         AlarmId { key, serial }
@@ -258,7 +260,7 @@ impl Core {
     fn drop_alarm(&mut self, key: AlarmKey) -> Option<Alarm> {
         let alarm = self.queue.remove_alarm(key)?;
         self.unlink(key, &alarm);
-        self.release_for(&alarm.event);
+        self.release_for(alarm.event.dest, alarm.event.sender);
         Some(alarm)
     }
 

@@ -211,24 +211,28 @@ impl Core {
         self.enqueue_event(Event { dest, sender: SessionId::KERNEL, name, from: None, location, args, kind });
     }
 
+    #[inline]
     fn enqueue_event(&mut self, event: Event) {
-        self.hold_for(&event);
+        self.hold_for(event.dest, event.sender);
         self.queue.post(self.clock.now(), event);
     }
 
     /// Counts a waiting event as a reason to live for both its ends.
-    pub(crate) fn hold_for(&mut self, event: &Event) {
-        self.sessions.hold(event.dest, Hold::EventTo);
-        if event.sender != event.dest {
-            self.sessions.hold(event.sender, Hold::EventFrom);
+    // These two take copies, not the event: one whose address is never taken is not stored and copied on its way.
+    #[inline]
+    pub(crate) fn hold_for(&mut self, dest: SessionId, sender: SessionId) {
+        self.sessions.hold(dest, Hold::EventTo);
+        if sender != dest {
+            self.sessions.hold(sender, Hold::EventFrom);
         }
     }
 
     /// Undoes [`hold_for`](Core::hold_for).
-    pub(crate) fn release_for(&mut self, event: &Event) {
-        self.sessions.release(event.dest, Hold::EventTo);
-        if event.sender != event.dest {
-            self.sessions.release(event.sender, Hold::EventFrom);
+    #[inline]
+    pub(crate) fn release_for(&mut self, dest: SessionId, sender: SessionId) {
+        self.sessions.release(dest, Hold::EventTo);
+        if sender != dest {
+            self.sessions.release(sender, Hold::EventFrom);
         }
     }
 

@@ -41,9 +41,9 @@ impl Kernel {
     }
 
     /// Dispatches what came out of the queue.
-    pub(crate) fn dispatch(&mut self, mut event: Event) {
+    pub(crate) fn dispatch(&mut self, event: &mut Event) {
         match std::mem::replace(&mut event.kind, Kind::Post) {
-            Kind::Post | Kind::Alarm => drop(self.dispatch_event(&mut event)),
+            Kind::Post | Kind::Alarm => drop(self.dispatch_event(event)),
             Kind::Signal(signal) => self.dispatch_signal(event.dest, event.name, &signal),
             Kind::StartUp => {}
             Kind::Retry(key) => self.core.sources.requeue(key, super::source::Mode::Read),
@@ -52,14 +52,19 @@ impl Kernel {
 
     /// Runs the state for an event; an exception becomes the session's `DIE` signal.
     pub(crate) fn dispatch_event(&mut self, event: &mut Event) -> Reply {
-        let result = self.enter(event, Keep::Nothing);
-        self.or_die(event, result).unwrap_or(Reply::NoValue)
+        match self.enter(event, Keep::Nothing) {
+            Ok(reply) => reply,
+            Err(exception) => {
+                self.die(event, exception);
+                Reply::NoValue
+            }
+        }
     }
 
     /// Does the same, but leaves the arguments for the next session; returns the failure instead of a value.
     pub(crate) fn dispatch_keeping_args(&mut self, event: &mut Event) -> Option<Died> {
-        let result = self.enter(event, Keep::Args);
-        self.or_die(event, result).err()
+        let exception = self.enter(event, Keep::Args).err()?;
+        Some(self.die(event, exception))
     }
 
     /// Runs a state on behalf of a source: a turn may dispatch many of these, and each is followed by the fork point.
@@ -73,8 +78,9 @@ impl Kernel {
     ) -> bool {
         let location = Location::caller();
         let mut event = Event { dest: owner, sender: owner, name, from, location, args, kind: Kind::Post };
-        let result = self.enter(&mut event, Keep::Nothing);
-        let done = self.or_die(&event, result).is_ok();
+        let failure = self.enter(&mut event, Keep::Nothing).err();
+        let done = failure.is_none();
+        failure.map(|exception| self.die(&event, exception));
         self.after_state();
         done
     }
@@ -141,12 +147,12 @@ impl Kernel {
         }
     }
 
-    fn or_die(&mut self, event: &Event, result: Result<Reply, Exception>) -> Result<Reply, Died> {
-        result.map_err(|exception| {
-            let died = event.died(exception);
-            self.core.signal_die(died.clone());
-            died
-        })
+    /// Makes an exception its session's `DIE` signal.
+    #[cold]
+    fn die(&mut self, event: &Event, exception: Exception) -> Died {
+        let died = event.died(exception);
+        self.core.signal_die(died.clone());
+        died
     }
 }
 

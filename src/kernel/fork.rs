@@ -114,7 +114,7 @@ impl Core {
         let sent_by_system =
             |event: &Event| event.sender == SessionId::KERNEL && os_signals::catchable(event.name).is_some();
         let signals = self.queue.remove_posted(|event| matches!(event.kind, Kind::Signal(_)) && sent_by_system(event));
-        signals.iter().for_each(|event| self.release_for(event));
+        signals.iter().for_each(|event| self.release_for(event.dest, event.sender));
         self.children.look = false;
         self.drop_child_watches(|_| true);
     }

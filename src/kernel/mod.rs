@@ -163,20 +163,22 @@ impl Kernel {
     /// posts to itself for ever keeps nobody from running.
     fn dispatch_due(&mut self) {
         let phase = self.core.queue.begin_phase(self.core.clock.now());
-        while let Some(event) = self.core.pop_due(&phase) {
-            self.dispatch(event);
+        while let Some(mut event) = self.core.pop_due(&phase) {
+            self.dispatch(&mut event);
             self.settle();
         }
         self.core.queue.end_phase(&phase);
     }
 
     /// Does what was put off until no state runs: closes dropped wheels, forks, writes.
+    #[inline]
     pub(crate) fn settle(&mut self) {
         self.after_state();
         self.flush_dirty();
     }
 
     /// The end of a state: dropped wheels are closed and forks carried out before anything else is dispatched.
+    #[inline]
     pub(crate) fn after_state(&mut self) {
         self.core.close_dropped();
         if self.core.depth == 0 && !self.core.forks.is_empty() {

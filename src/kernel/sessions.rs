@@ -129,10 +129,12 @@ impl Sessions {
         self.living
     }
 
+    #[inline]
     pub(crate) fn get(&self, id: SessionId) -> Option<&Record> {
         self.slots.get(id.slot())?.as_ref().filter(|record| record.id == id)
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut Record> {
         self.slots.get_mut(id.slot())?.as_mut().filter(|record| record.id == id)
     }
@@ -183,6 +185,7 @@ impl Sessions {
     }
 
     /// Adds one reason to live. A dead session is left alone.
+    #[inline]
     pub(crate) fn hold(&mut self, id: SessionId, hold: Hold) {
         if let Some(record) = self.get_mut(id) {
             record.holds += 1;
@@ -193,6 +196,7 @@ impl Sessions {
     }
 
     /// Takes one reason away, and marks the session for the next sweep if it was the last.
+    #[inline]
     pub(crate) fn release(&mut self, id: SessionId, hold: Hold) {
         let Some(record) = self.get_mut(id) else { return };
         debug_assert!(record.holds > 0, "{id} was released more often than held");
@@ -343,6 +347,7 @@ impl Record {
     }
 
     /// The separate count of a kind of hold; aliases and tags are counted by their lists.
+    #[inline]
     fn counter(&mut self, hold: Hold) -> Option<&mut u32> {
         match hold {
             Hold::EventTo => Some(&mut self.pending_to),

@@ -299,10 +299,15 @@ impl Core {
     }
 
     /// Closes the sources whose wheels were dropped.
+    #[inline]
     pub(crate) fn close_dropped(&mut self) {
-        if self.sources.mailbox.dropped.borrow().is_empty() {
-            return;
+        if !self.sources.mailbox.dropped.borrow().is_empty() {
+            self.close_all_dropped();
         }
+    }
+
+    #[cold]
+    fn close_all_dropped(&mut self) {
         for key in self.sources.mailbox.dropped.take() {
             self.remove_source(key);
         }
@@ -410,10 +415,14 @@ impl Kernel {
     }
 
     /// Writes what was put into wheels, each as far as its descriptor takes it.
+    #[inline]
     pub(crate) fn flush_dirty(&mut self) {
-        if self.core.sources.mailbox.dirty.borrow().is_empty() {
-            return;
+        if self.has_dirty() {
+            self.flush_all_dirty();
         }
+    }
+
+    fn flush_all_dirty(&mut self) {
         for key in self.core.sources.mailbox.dirty.take() {
             if let Some(source) = self.core.sources.source(key) {
                 source.flush(self, key);
