@@ -70,8 +70,9 @@ pub use error::{Died, Error, Exception, Result};
 #[cfg(feature = "fork-hooks")]
 pub use kernel::ForkStage;
 pub use kernel::{
-    AlarmId, ChildChange, Context, Core, Dest, EventKind, Handle, Kernel, Mode, PeekedEvent, PeekedSession,
-    PeekedSource, Reason, RemovedAlarm, SessionId, Shift, Snapshot,
+    AlarmId, Callback, ChildChange, Context, Core, Dest, EventKind, Exceptions, Handle, Kernel, Mode, PeekedEvent,
+    PeekedSession, PeekedSource, Postback, Reason, RemovedAlarm, SessionId, SessionOption, Shift, Snapshot, Switch,
+    UnknownOption,
 };
 pub use name::Name;
 pub use reply::{IntoReturn, Reply, Return};

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Exception};
-use crate::kernel::{Context, Event, Kernel, SessionId};
+use crate::kernel::{Context, Event, Kernel, Options, SessionId, SessionOption, Switch};
 use crate::name::Name;
 use crate::reply::{IntoReturn, Reply};
 
@@ -47,12 +47,13 @@ pub struct Session<H> {
     heap: H,
     states: Vec<(Name, Handler)>,
     args: Args,
+    options: Options,
 }
 
 impl<H: 'static> Session<H> {
     /// Begins a session with this heap and no states.
     pub fn new(heap: H) -> Session<H> {
-        Session { heap, states: Vec::new(), args: Args::new() }
+        Session { heap, states: Vec::new(), args: Args::new(), options: Options::default() }
     }
 
     /// Adds a state, or replaces the one of that name.
@@ -76,6 +77,14 @@ impl<H: 'static> Session<H> {
         self
     }
 
+    /// Sets an option.
+    ///
+    /// POE: `create`'s `options`.
+    pub fn option(mut self, option: SessionOption, switch: Switch) -> Session<H> {
+        self.options.set(option, switch);
+        self
+    }
+
     /// Creates the session as a child of the running one, runs its `_start` and then its parent's `_child`.
     ///
     /// Takes the kernel, or the context of a state. If `_start` fails, the session exists all the same, and a `DIE`
@@ -95,7 +104,7 @@ impl<H: 'static> Session<H> {
         if let Some((name, _)) = self.states.iter().find(|(name, _)| *name == "_signal") {
             return Err(Error::ReservedState(*name));
         }
-        kernel.as_mut().create_session(self.states, Box::new(self.heap), self.args)
+        kernel.as_mut().create_session(self.states, Box::new(self.heap), self.args, self.options)
     }
 }
 

@@ -42,7 +42,8 @@ impl Rounds {
     /// Measures every contender [`ROUNDS`] times, in turns; `elements` are what one iteration comes to.
     pub fn measure<S>(group: &str, elements: u64, shared: &mut S, contenders: &[Contender<'_, S>]) -> Rounds {
         let rounds = Rounds { group: group.into(), began: SystemTime::now(), lines: String::new() };
-        let mut criterion = Criterion::default().without_plots().configure_from_args();
+        let mut criterion =
+            Criterion::default().without_plots().output_directory(&criterion_home()).configure_from_args();
         let mut measured = criterion.benchmark_group(group);
         set_up(&mut measured, elements);
         for round in 1..=ROUNDS {
@@ -137,8 +138,8 @@ fn set_up(group: &mut BenchmarkGroup<'_, WallTime>, elements: u64) {
         .measurement_time(Duration::from_millis(600));
 }
 
-/// Returns where Criterion writes: beside the directory `release` that this program was built into, unless told
-/// otherwise.
+/// Returns where Criterion is to write: beside the directory `release` that this program was built into. Left to itself
+/// it asks cargo, which does not know of a `--target-dir` given for this run, and nothing would be found.
 fn criterion_home() -> PathBuf {
     if let Some(home) = std::env::var_os("CRITERION_HOME") {
         return home.into();

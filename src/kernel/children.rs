@@ -82,6 +82,16 @@ impl Core {
         self.signals.is_watched(Name::new("CHLD")) && !matches!(peek_exited(), Err(Errno::ECHILD))
     }
 
+    /// At the end of a run: children whose end nobody will hear of any more are worth a warning. They are left alone:
+    /// they may be somebody else's.
+    pub(crate) fn report_leftover_children(&self) {
+        match peek_exited() {
+            Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
+            Ok(None) => log::warn!(target: "lenore::children", "the run ends, but child processes are still running"),
+            Err(_) => {}
+        }
+    }
+
     /// Reaps every child that has exited and that somebody wants to be reaped: one SIGCHLD may stand for many.
     pub(crate) fn reap(&mut self) {
         self.children.look = false;

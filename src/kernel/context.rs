@@ -6,6 +6,7 @@ use std::panic::Location;
 
 use super::Kernel;
 use super::core::{Core, Dest};
+use super::options::SessionOption;
 use super::queue::Event;
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
@@ -50,6 +51,10 @@ pub struct Context<'a, H> {
 impl<'a, H: 'static> Context<'a, H> {
     pub(crate) fn new(kernel: &'a mut Kernel, event: &'a mut Event) -> Context<'a, H> {
         Context { kernel, event, heap: PhantomData }
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.event.dest.slot()
     }
 
     /// Borrows the session's heap.
@@ -203,6 +208,9 @@ impl<'a, H: 'static> Context<'a, H> {
             return Err(Error::ReservedState(name));
         }
         if let Some(body) = self.kernel.bodies[self.event.dest.slot()].as_mut() {
+            if body.options.has(SessionOption::Debug) && body.find(name).is_some() {
+                log::warn!(target: "lenore::events", "{} redefines its state {name}", self.event.dest);
+            }
             body.insert(name, handler(state));
         }
         Ok(())

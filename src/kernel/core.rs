@@ -7,6 +7,7 @@ use super::aliases::Aliases;
 use super::children::Children;
 use super::clock::Clock;
 use super::fork::Forks;
+use super::options::Exceptions;
 use super::queue::{Event, EventQueue, Kind};
 use super::sessions::{Hold, SessionId, Sessions};
 use super::signals::Signals;
@@ -41,6 +42,7 @@ pub struct Core {
     pub(crate) is_alive: bool,
     /// How many states are on the stack.
     pub(crate) depth: u32,
+    pub(crate) exceptions: Exceptions,
 }
 
 /// The running state.
@@ -200,6 +202,7 @@ impl Core {
         kind: Kind,
         location: &'static Location<'static>,
     ) {
+        self.collect_postings();
         let Active { session: sender, event: from } = self.active;
         self.enqueue_event(Event { dest, sender, name, from, location, args, kind });
     }

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use super::Kernel;
 use super::core::{Active, Dest};
+use super::options::{Exceptions, SessionOption};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
@@ -36,6 +37,9 @@ impl Kernel {
         let mut event = Event { dest, sender, name, from, location, args, kind: Kind::Post };
         if dest == sender && dest != SessionId::KERNEL {
             return self.call_self(&mut event).map_err(Error::Exception);
+        }
+        if self.core.exceptions == Exceptions::EndTheRun {
+            return self.enter(&mut event, Keep::Nothing).map_err(Error::Exception);
         }
         Ok(self.dispatch_event(&mut event))
     }
@@ -93,10 +97,17 @@ impl Kernel {
     /// Runs the state for an event with its session active.
     pub(crate) fn enter(&mut self, event: &mut Event, keep: Keep) -> Result<Reply, Exception> {
         let (dest, name) = (event.dest, event.name);
-        let Some(handler) = self.handler_for(event) else { return Ok(Reply::NoHandler) };
+        self.core.collect_postings();
+        let Some(handler) = self.handler_for(event) else {
+            self.report_unhandled(event);
+            return Ok(Reply::NoHandler);
+        };
         log::trace!(target: "lenore::events", "{dest} gets {name} from {} ({})", event.sender, event.location);
         if let Some(body) = self.bodies[dest.slot()].as_mut() {
             body.on_stack += 1;
+            if body.options.has(SessionOption::Trace) {
+                self.trace_event(dest, name, event);
+            }
         }
         self.core.depth += 1;
         let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(name) });
@@ -106,6 +117,7 @@ impl Kernel {
             event.args = Args::new();
         }
         event.undo_default(name);
+        self.core.collect_postings();
         // Whoever was active may have been stopped meanwhile; then the kernel is (K-LP-26).
         let outer_lives = outer.session == SessionId::KERNEL || self.core.sessions.is_alive(outer.session);
         self.core.active = if outer_lives { outer } else { Active::KERNEL };
@@ -135,6 +147,16 @@ impl Kernel {
         Some(handler)
     }
 
+    /// Warns of an event that nobody handles, if the session wants that.
+    #[cold]
+    fn report_unhandled(&self, event: &Event) {
+        let body = self.bodies.get(event.dest.slot()).and_then(Option::as_ref).filter(|body| body.id == event.dest);
+        if body.is_some_and(|body| body.options.has(SessionOption::Default)) {
+            let session = self.core.describe_session(event.dest);
+            log::warn!(target: "lenore::events", "{session} has no state {} ({})", event.name, event.location);
+        }
+    }
+
     /// Takes a state off the stack; a session that was stopped while it ran is now removed for good.
     fn leave(&mut self, dest: SessionId) {
         let Some(body) = self.bodies[dest.slot()].as_mut() else { return };
@@ -151,7 +173,10 @@ impl Kernel {
     #[cold]
     fn die(&mut self, event: &Event, exception: Exception) -> Died {
         let died = event.died(exception);
-        self.core.signal_die(died.clone());
+        match self.core.exceptions {
+            Exceptions::BecomeSignals => self.core.signal_die(died.clone()),
+            Exceptions::EndTheRun => drop(self.core.pending_exception.get_or_insert_with(|| died.clone())),
+        }
         died
     }
 }

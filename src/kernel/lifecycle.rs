@@ -6,6 +6,7 @@ use std::fmt;
 use super::Kernel;
 use super::core::{Active, Dest};
 use super::dispatch::Keep;
+use super::options::Options;
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::Args;
@@ -20,6 +21,7 @@ pub(crate) struct Body {
     /// Sorted by the address of the name: a search reads nothing but this table.
     states: Vec<(Name, Handler)>,
     pub(crate) heap: Box<dyn Any>,
+    pub(crate) options: Options,
     /// How many of its states are on the stack. While there are any, neither the body nor its slot goes away.
     pub(crate) on_stack: u32,
 }
@@ -84,13 +86,14 @@ impl Kernel {
         mut states: Vec<(Name, Handler)>,
         heap: Box<dyn Any>,
         args: Args,
+        options: Options,
     ) -> Result<SessionId, Error> {
         let creator = self.core.active.session;
         let id = self.core.sessions.create(creator)?;
         self.core.is_alive = true;
         states.sort_unstable_by_key(|(name, _)| name.address());
         states.shrink_to_fit();
-        let body = Some(Body { id, states, heap, on_stack: 0 });
+        let body = Some(Body { id, states, heap, options, on_stack: 0 });
         match self.bodies.get_mut(id.slot()) {
             Some(vacant) => *vacant = body,
             None => self.bodies.push(body),

@@ -12,10 +12,13 @@ mod context;
 mod core;
 mod dispatch;
 mod fork;
+mod handle;
 mod idioms;
 mod lifecycle;
+mod options;
 mod os_signals;
 mod peek;
+mod postback;
 mod queue;
 mod sessions;
 mod signals;
@@ -28,16 +31,19 @@ pub use context::Context;
 pub use core::{Core, Dest};
 #[cfg(feature = "fork-hooks")]
 pub use fork::ForkStage;
+pub use handle::Handle;
 pub use lifecycle::ChildChange;
+pub use options::{Exceptions, SessionOption, Switch, UnknownOption};
 pub use peek::{EventKind, PeekedEvent, PeekedSession, PeekedSource, Reason, Snapshot};
+pub use postback::{Callback, Postback};
 pub use sessions::SessionId;
 pub use source::Mode;
-pub use watchers::Handle;
 
+pub(crate) use handle::set_nonblocking;
+pub(crate) use options::Options;
 pub(crate) use os_signals::unblock_all;
 pub(crate) use queue::{Event, Kind};
 pub(crate) use source::{AfterFork, Mailbox, Source, SourceKey, Wanted};
-pub(crate) use watchers::set_nonblocking;
 
 use crate::error::Error;
 use crate::sys::disposition::ignore_sigpipe;
@@ -101,6 +107,7 @@ impl Kernel {
             pending_exception: None,
             is_alive: true,
             depth: 0,
+            exceptions: Exceptions::BecomeSignals,
         };
         core.watch_signal_pipe()?;
         Ok(Kernel { core, bodies: vec![None] })
@@ -145,11 +152,26 @@ impl Kernel {
         Ok(true)
     }
 
+    /// Runs slices while `go_on` says so and sessions are left; it is asked between slices, never in the middle of one.
+    ///
+    /// When `go_on` says no, the sessions stay as they are, and may be run on.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Kernel::run).
+    ///
+    /// POE: `run_while`, which takes a reference to a flag.
+    pub fn run_while(&mut self, mut go_on: impl FnMut() -> bool) -> Result<(), Error> {
+        while go_on() && self.run_one_timeslice()? {}
+        Ok(())
+    }
+
     fn has_sessions(&self) -> bool {
         self.core.is_alive || self.core.sessions.living() > 0
     }
 
     fn slice(&mut self) -> Result<(), Error> {
+        self.core.collect_postings();
         self.settle();
         self.signal_idle_if_stuck();
         let wait = self.time_until_next();
@@ -185,6 +207,9 @@ impl Kernel {
             self.fork_point();
             self.core.close_dropped();
         }
+        if self.core.exceptions == Exceptions::EndTheRun && self.core.pending_exception.is_some() {
+            self.stop();
+        }
     }
 
     /// Sends `IDLE` when nothing can ever happen again.
@@ -211,6 +236,7 @@ impl Kernel {
     fn finish(&mut self) -> Result<(), Error> {
         self.core.close_dropped();
         self.core.active = Active::KERNEL;
+        self.core.report_leftover_children();
         self.throw_pending()
     }
 

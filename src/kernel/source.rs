@@ -1,12 +1,17 @@
 //! What a source is to the kernel: its name, what it asks of the poller, and how it leaves word.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::os::fd::RawFd;
+use std::panic::Location;
 use std::rc::Rc;
 
 use mio::{Interest, Token};
 
 use super::Kernel;
+use super::sessions::SessionId;
+use crate::args::Args;
+use crate::name::Name;
 
 /// Names one source; one that was closed is recognised by its generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,43 +66,71 @@ pub(crate) enum AfterFork {
     Close,
 }
 
-/// What a handle was ready for: ARG1 of the event of a `select_read` or `select_write`.
+/// What a handle was ready for: ARG1 of the event of a `select_read`, `select_write` or `select_expedite`.
 ///
-/// POE: the numbers 0 and 1 there.
+/// POE: the numbers 0, 1 and 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Reading, an end of file included.
     Read,
     /// Writing.
     Write,
+    /// Reading what is urgent: out-of-band data of a TCP connection. Linux only.
+    Expedite,
+}
+
+impl Mode {
+    /// All modes, in the order in which the I/O step serves them.
+    pub(super) const ALL: [Mode; 3] = [Mode::Read, Mode::Write, Mode::Expedite];
 }
 
 /// The readiness that a source asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Read,
-    Write,
-    Both,
-    /// Connections on a listener that other processes may watch as well.
-    Accept,
+pub(crate) struct Wanted {
+    /// By mode; at least one of them.
+    modes: [bool; 3],
+    /// A listener that other processes may watch as well.
+    pub(super) is_shared: bool,
 }
 
 impl Wanted {
-    pub(crate) fn of(read: bool, write: bool) -> Option<Wanted> {
-        match (read, write) {
-            (false, false) => None,
-            (true, false) => Some(Wanted::Read),
-            (false, true) => Some(Wanted::Write),
-            (true, true) => Some(Wanted::Both),
-        }
+    /// Connections on a listener.
+    pub(crate) const ACCEPT: Wanted = Wanted { modes: [true, false, false], is_shared: true };
+
+    /// Nothing but the end of connecting.
+    pub(crate) const WRITE: Wanted = Wanted { modes: [false, true, false], is_shared: false };
+
+    /// Returns `None` if nothing is wanted.
+    pub(crate) fn of(read: bool, write: bool, expedite: bool) -> Option<Wanted> {
+        let modes = [read, write, expedite];
+        modes.contains(&true).then_some(Wanted { modes, is_shared: false })
     }
 
-    pub(super) fn interest(self) -> Interest {
-        match self {
-            Wanted::Read | Wanted::Accept => Interest::READABLE,
-            Wanted::Write => Interest::WRITABLE,
-            Wanted::Both => Interest::READABLE | Interest::WRITABLE,
+    pub(super) fn has(self, mode: Mode) -> bool {
+        self.modes[mode as usize]
+    }
+
+    /// Says it in the poller's words.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` for urgent data where the poller knows none.
+    pub(super) fn interest(self) -> io::Result<Interest> {
+        let mut interest: Option<Interest> = None;
+        let mut add = |more: Interest| interest = Some(interest.map_or(more, |some| some | more));
+        if self.has(Mode::Read) {
+            add(Interest::READABLE);
         }
+        if self.has(Mode::Write) {
+            add(Interest::WRITABLE);
+        }
+        if self.has(Mode::Expedite) {
+            #[cfg(target_os = "linux")]
+            add(Interest::PRIORITY);
+            #[cfg(not(target_os = "linux"))]
+            return Err(nix::errno::Errno::EOPNOTSUPP.into());
+        }
+        interest.ok_or_else(|| io::Error::other("nothing to watch for"))
     }
 }
 
@@ -112,6 +145,19 @@ pub(crate) struct Mailbox {
     pub(super) changed: RefCell<Vec<SourceKey>>,
     /// Wheels that have work which no readiness will announce.
     pub(super) woken: RefCell<Vec<SourceKey>>,
+    /// What postbacks have posted, and whose extra references those that are gone held.
+    pub(super) postings: RefCell<Vec<Posting>>,
+    pub(super) released: RefCell<Vec<SessionId>>,
+    /// One of the last two has something in it.
+    pub(super) has_postings: Cell<bool>,
+}
+
+/// An event from a postback, on its way to the queue.
+pub(crate) struct Posting {
+    pub(super) dest: SessionId,
+    pub(super) event: Name,
+    pub(super) args: Args,
+    pub(super) location: &'static Location<'static>,
 }
 
 impl Mailbox {
@@ -129,5 +175,15 @@ impl Mailbox {
 
     pub(crate) fn woken(&self, key: SourceKey) {
         self.woken.borrow_mut().push(key);
+    }
+
+    pub(super) fn posted(&self, posting: Posting) {
+        self.postings.borrow_mut().push(posting);
+        self.has_postings.set(true);
+    }
+
+    pub(super) fn released(&self, session: SessionId) {
+        self.released.borrow_mut().push(session);
+        self.has_postings.set(true);
     }
 }

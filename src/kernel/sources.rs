@@ -33,8 +33,8 @@ struct Entry {
     registered: Option<Wanted>,
     /// A regular file: the poller refuses it, and it never has to wait (K-IO-21).
     always_ready: bool,
-    read_ready: bool,
-    write_ready: bool,
+    /// By mode.
+    ready: [bool; 3],
     /// It stands on the ready list.
     queued: bool,
 }
@@ -50,7 +50,8 @@ pub(crate) struct Sources {
     /// How many of them are watched weakly.
     pub(crate) weak: usize,
     ready: VecDeque<SourceKey>,
-    write_ready: VecDeque<SourceKey>,
+    /// By mode: what this I/O step still has to give a turn.
+    groups: [VecDeque<SourceKey>; 3],
     mailbox: Rc<Mailbox>,
     /// What every stream reads into.
     pub(crate) read_buffer: Box<[u8]>,
@@ -66,7 +67,7 @@ impl Sources {
             watched_fds: FxHashMap::default(),
             weak: 0,
             ready: VecDeque::new(),
-            write_ready: VecDeque::new(),
+            groups: Default::default(),
             mailbox: Rc::default(),
             read_buffer: vec![0; READ_BUFFER].into_boxed_slice(),
         })
@@ -74,6 +75,10 @@ impl Sources {
 
     pub(crate) fn mailbox(&self) -> Rc<Mailbox> {
         Rc::clone(&self.mailbox)
+    }
+
+    pub(super) fn has_postings(&self) -> bool {
+        self.mailbox.has_postings.get()
     }
 
     /// Returns how many sources there are that the program waits for: weakly watched ones don't count.
@@ -96,10 +101,7 @@ impl Sources {
         let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
             return;
         };
-        match mode {
-            Mode::Read => entry.read_ready = true,
-            Mode::Write => entry.write_ready = true,
-        }
+        entry.ready[mode as usize] = true;
         if !entry.queued {
             entry.queued = true;
             self.ready.push_back(key);
@@ -111,20 +113,14 @@ impl Sources {
     pub(crate) fn rearm(&mut self, key: SourceKey) {
         let Some(entry) = self.get(key) else { return };
         if entry.always_ready {
-            match entry.source.wanted() {
-                Some(Wanted::Both) => {
-                    self.requeue(key, Mode::Read);
-                    self.requeue(key, Mode::Write);
-                }
-                Some(Wanted::Write) => self.requeue(key, Mode::Write),
-                Some(_) => self.requeue(key, Mode::Read),
-                None => {}
-            }
+            let Some(wanted) = entry.source.wanted() else { return };
+            Mode::ALL.into_iter().filter(|mode| wanted.has(*mode)).for_each(|mode| self.requeue(key, mode));
         } else if let (Some(wanted), Some(registered)) = (entry.source.wanted(), entry.registered) {
             if wanted == registered {
                 let fd = entry.source.fd();
                 let registry = self.poll.registry();
-                if let Err(error) = registry.reregister(&mut SourceFd(&fd), key.token(), wanted.interest()) {
+                let again = |interest| registry.reregister(&mut SourceFd(&fd), key.token(), interest);
+                if let Err(error) = wanted.interest().and_then(again) {
                     log::error!(target: "lenore::sources", "can't watch descriptor {fd} again: {error}");
                 }
             } else {
@@ -147,10 +143,14 @@ impl Sources {
         let registry = self.poll.registry();
         let done = match (registered, wanted) {
             (None, None) => Ok(()),
-            (None, Some(Wanted::Accept)) => add_shared(&self.poll, fd, key.token()),
-            (None, Some(wanted)) => registry.register(&mut SourceFd(&fd), key.token(), wanted.interest()),
+            (None, Some(wanted)) if wanted.is_shared => add_shared(&self.poll, fd, key.token()),
+            (None, Some(wanted)) => {
+                wanted.interest().and_then(|interest| registry.register(&mut SourceFd(&fd), key.token(), interest))
+            }
             (Some(_), None) => registry.deregister(&mut SourceFd(&fd)),
-            (Some(_), Some(wanted)) => registry.reregister(&mut SourceFd(&fd), key.token(), wanted.interest()),
+            (Some(_), Some(wanted)) => {
+                wanted.interest().and_then(|interest| registry.reregister(&mut SourceFd(&fd), key.token(), interest))
+            }
         };
         let mut always_ready = false;
         match done {
@@ -184,28 +184,31 @@ impl Sources {
         !self.ready.is_empty()
     }
 
-    /// Takes the next source with something to read.
-    fn next_read(&mut self) -> Option<(SourceKey, Option<Rc<dyn Source>>)> {
-        let key = self.ready.pop_front()?;
+    /// Takes the next source that is ready in `mode`; within, `None` for one that was closed or is ready no more.
+    fn next(&mut self, mode: Mode) -> Option<(SourceKey, Option<Rc<dyn Source>>)> {
+        let key = self.groups[mode as usize].pop_front()?;
         let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
             return Some((key, None));
         };
-        entry.queued = false;
-        if entry.write_ready {
-            self.write_ready.push_back(key);
-        }
-        let ready = std::mem::take(&mut entry.read_ready);
+        let ready = std::mem::take(&mut entry.ready[mode as usize]);
         Some((key, ready.then(|| Rc::clone(&entry.source))))
     }
 
-    /// Takes the next source that can be written to.
-    fn next_write(&mut self) -> Option<(SourceKey, Option<Rc<dyn Source>>)> {
-        let key = self.write_ready.pop_front()?;
-        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
-            return Some((key, None));
-        };
-        let ready = std::mem::take(&mut entry.write_ready);
-        Some((key, ready.then(|| Rc::clone(&entry.source))))
+    /// Sorts what is ready into the groups of the I/O step, each by descriptor, and returns their sizes.
+    fn group_ready(&mut self) -> [usize; 3] {
+        let Sources { ready, groups, entries, .. } = self;
+        let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.source.fd());
+        ready.make_contiguous().sort_by_cached_key(fd);
+        for key in ready.drain(..) {
+            let Some(entry) = entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
+                continue;
+            };
+            entry.queued = false;
+            for mode in Mode::ALL.into_iter().filter(|mode| entry.ready[*mode as usize]) {
+                groups[mode as usize].push_back(key);
+            }
+        }
+        [groups[0].len(), groups[1].len(), groups[2].len()]
     }
 
     fn get(&self, key: SourceKey) -> Option<&Entry> {
@@ -224,6 +227,9 @@ impl Sources {
         }
         if writing {
             self.requeue(key, Mode::Write);
+        }
+        if is_urgent(readiness) {
+            self.requeue(key, Mode::Expedite);
         }
     }
 
@@ -265,8 +271,7 @@ impl Core {
             source: make(key),
             registered: None,
             always_ready: false,
-            read_ready: false,
-            write_ready: false,
+            ready: [false; 3],
             queued: false,
         });
         self.sessions.hold(owner, Hold::Handle);
@@ -319,11 +324,10 @@ impl Core {
         self.sources.poll = new_poll()?;
         self.sources.events.clear();
         self.sources.ready.clear();
-        self.sources.write_ready.clear();
+        self.sources.groups.iter_mut().for_each(VecDeque::clear);
         for entry in self.sources.entries.iter_mut().map(|(_, entry)| entry) {
             entry.registered = None;
-            entry.read_ready = false;
-            entry.write_ready = false;
+            entry.ready = [false; 3];
             entry.queued = false;
         }
         self.sources.mailbox.dirty.take();
@@ -393,25 +397,19 @@ impl Kernel {
         if self.core.sources.ready.is_empty() {
             return;
         }
-        let Sources { ready, entries, .. } = &mut self.core.sources;
-        let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.source.fd());
-        ready.make_contiguous().sort_by_cached_key(fd);
-        for _ in 0..self.core.sources.ready.len() {
-            let Some((key, source)) = self.core.sources.next_read() else { break };
-            if let Some(source) = source {
-                source.turn(self, key, Mode::Read);
-                self.settle();
+        let sizes = self.core.sources.group_ready();
+        for (mode, size) in Mode::ALL.into_iter().zip(sizes) {
+            for _ in 0..size {
+                let Some((key, source)) = self.core.sources.next(mode) else { break };
+                if let Some(source) = source {
+                    source.turn(self, key, mode);
+                    self.settle();
+                }
+            }
+            if size > 0 {
+                self.sweep();
             }
         }
-        self.sweep();
-        for _ in 0..self.core.sources.write_ready.len() {
-            let Some((key, source)) = self.core.sources.next_write() else { break };
-            if let Some(source) = source {
-                source.turn(self, key, Mode::Write);
-                self.settle();
-            }
-        }
-        self.sweep();
     }
 
     /// Writes what was put into wheels, each as far as its descriptor takes it.
@@ -452,6 +450,14 @@ impl Core {
 
 fn new_poll() -> Result<Poll, Error> {
     Poll::new().map_err(|error| Error::os("epoll_create", "", error))
+}
+
+/// Tells whether the poller has seen urgent data.
+fn is_urgent(readiness: &Readiness) -> bool {
+    #[cfg(target_os = "linux")]
+    return readiness.is_priority();
+    #[cfg(not(target_os = "linux"))]
+    return false;
 }
 
 /// Watches a listener such that the system wakes one of the processes that watch it, not all.

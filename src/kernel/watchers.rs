@@ -1,102 +1,17 @@
-//! `select_read` and `select_write`: watching a descriptor of the program's own, as long as it is ready.
+//! `select_read`, `select_write` and `select_expedite`: watching a descriptor of the program's own, as long as it is ready.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use super::Kernel;
 use super::core::Core;
+use super::handle::{Handle, set_nonblocking};
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use crate::args::{IntoArgs, Template};
 use crate::error::Error;
 use crate::name::Name;
-
-/// A descriptor that several owners share: closed when the last of them lets go.
-///
-/// A watched handle is held by the kernel, so it can't be closed behind the kernel's back.
-///
-/// ```
-/// use std::io::{Read, Write};
-/// use std::os::unix::net::UnixStream;
-/// use lenore::{Handle, Kernel, Session};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let (ours, mut theirs) = UnixStream::pair()?;
-/// theirs.write_all(b"x")?;
-/// let mut kernel = Kernel::new()?;
-/// Session::new(Handle::new(ours))
-///     .state("_start", |cx| {
-///         let handle = cx.heap().clone();
-///         cx.select_read(&handle, "readable", ())
-///     }.map_err(lenore::Exception::from))
-///     .state("readable", |cx| {
-///         let mut handle = cx.heap().clone();
-///         assert_eq!(handle.read(&mut [0; 10])?, 1);
-///         cx.select_read_clear(&handle);
-///         Ok(())
-///     })
-///     .spawn(&mut kernel)?;
-/// kernel.run()?;
-/// # Ok(())
-/// # }
-/// ```
-///
-/// POE: a file handle.
-#[derive(Clone)]
-pub struct Handle(Rc<OwnedFd>);
-
-impl Handle {
-    /// Takes a socket, pipe or file over.
-    pub fn new(fd: impl Into<OwnedFd>) -> Handle {
-        Handle(Rc::new(fd.into()))
-    }
-
-    /// Makes a handle for a descriptor that somebody else goes on owning, such as standard input.
-    ///
-    /// # Errors
-    ///
-    /// When the process has no descriptor left for the copy.
-    pub fn duplicate(fd: impl AsFd) -> io::Result<Handle> {
-        fd.as_fd().try_clone_to_owned().map(Handle::new)
-    }
-}
-
-impl AsFd for Handle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Handle {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl io::Read for Handle {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        nix::unistd::read(&self.0, buffer).map_err(io::Error::from)
-    }
-}
-
-impl io::Write for Handle {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        nix::unistd::write(&self.0, bytes).map_err(io::Error::from)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Handle({})", self.as_raw_fd())
-    }
-}
 
 /// A watched descriptor and everybody who watches it.
 pub(crate) struct Watched {
@@ -104,6 +19,8 @@ pub(crate) struct Watched {
     watchers: RefCell<Vec<Watcher>>,
     paused_read: Cell<bool>,
     paused_write: Cell<bool>,
+    /// There is no pause for urgent data (K-IO-15).
+    never_paused: Cell<bool>,
     /// Watched without keeping anybody alive.
     weak: bool,
 }
@@ -128,6 +45,7 @@ impl Watched {
         match mode {
             Mode::Read => &self.paused_read,
             Mode::Write => &self.paused_write,
+            Mode::Expedite => &self.never_paused,
         }
     }
 
@@ -151,7 +69,7 @@ impl Source for Watched {
 
     fn wanted(&self) -> Option<Wanted> {
         let wants = |mode| self.is_watched(mode) && !self.paused(mode).get();
-        Wanted::of(wants(Mode::Read), wants(Mode::Write))
+        Wanted::of(wants(Mode::Read), wants(Mode::Write), wants(Mode::Expedite))
     }
 
     fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
@@ -192,7 +110,11 @@ impl Source for Watched {
             .borrow()
             .iter()
             .map(|watcher| {
-                let verb = if watcher.mode == Mode::Read { "read" } else { "write" };
+                let verb = match watcher.mode {
+                    Mode::Read => "read",
+                    Mode::Write => "write",
+                    Mode::Expedite => "expedite",
+                };
                 let paused = if self.paused(watcher.mode).get() { ", paused" } else { "" };
                 format!("{} {verb} -> {}{paused}", watcher.session, watcher.event)
             })
@@ -217,7 +139,7 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.select(handle, Mode::Read, event.into(), Template::new(extra), Strength::Strong)
+        self.watch(handle, Mode::Read, event.into(), Template::new(extra), Strength::Strong)
     }
 
     /// Does what [`select_read`](Core::select_read) does, without keeping the session or the program alive: for what
@@ -234,7 +156,7 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.select(handle, Mode::Read, event.into(), Template::new(extra), Strength::Weak)
+        self.watch(handle, Mode::Read, event.into(), Template::new(extra), Strength::Weak)
     }
 
     /// Sends the running session `event` in every slice in which `handle` can be written; otherwise as
@@ -249,7 +171,57 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.select(handle, Mode::Write, event.into(), Template::new(extra), Strength::Strong)
+        self.watch(handle, Mode::Write, event.into(), Template::new(extra), Strength::Strong)
+    }
+
+    /// Sends the running session `event` in every slice in which `handle` has urgent data: a TCP connection's out-of-band
+    /// octet; otherwise as [`select_read`](Core::select_read).
+    ///
+    /// # Errors
+    ///
+    /// As [`select_read`](Core::select_read); `EOPNOTSUPP` except on Linux.
+    ///
+    /// POE: `select_expedite` with an event.
+    pub fn select_expedite<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        self.watch(handle, Mode::Expedite, event.into(), Template::new(extra), Strength::Strong)
+    }
+
+    /// Sets all three modes at once: each gets the event given for it, or ends if none is given.
+    ///
+    /// # Errors
+    ///
+    /// As [`select_read`](Core::select_read); the modes before the one that failed are set.
+    ///
+    /// POE: `select`.
+    pub fn select<A>(
+        &mut self,
+        handle: &Handle,
+        read: Option<Name>,
+        write: Option<Name>,
+        expedite: Option<Name>,
+        extra: A,
+    ) -> Result<(), Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        let extra = Template::new(extra);
+        for (mode, event) in Mode::ALL.into_iter().zip([read, write, expedite]) {
+            match event {
+                Some(event) => self.watch(handle, mode, event, extra.clone(), Strength::Strong)?,
+                None => self.unselect(handle, mode),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the running session's watching `handle` for urgent data; without any it does nothing.
+    ///
+    /// POE: `select_expedite` without an event.
+    pub fn select_expedite_clear(&mut self, handle: &Handle) {
+        self.unselect(handle, Mode::Expedite);
     }
 
     /// Ends the running session's watching `handle` for reading; without any it does nothing.
@@ -296,7 +268,7 @@ impl Core {
         self.pause(handle, Mode::Write, false)
     }
 
-    fn select(
+    fn watch(
         &mut self,
         handle: &Handle,
         mode: Mode,
@@ -337,6 +309,7 @@ impl Core {
             watchers: RefCell::default(),
             paused_read: Cell::default(),
             paused_write: Cell::default(),
+            never_paused: Cell::default(),
             weak,
         });
         self.sources.weak += usize::from(weak);
@@ -401,14 +374,4 @@ impl Core {
         self.mailbox().changed(key);
         true
     }
-}
-
-/// Makes a descriptor return instead of waiting.
-pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-    if !flags.contains(OFlag::O_NONBLOCK) {
-        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    }
-    Ok(())
 }

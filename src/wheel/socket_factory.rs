@@ -366,8 +366,8 @@ impl Source for State {
     fn wanted(&self) -> Option<Wanted> {
         match &*self.socket.borrow() {
             Socket::Listening(_) if self.paused.get() || self.resting.get() => None,
-            Socket::Listening(_) => Some(Wanted::Accept),
-            Socket::Connecting(_) => Some(Wanted::Write),
+            Socket::Listening(_) => Some(Wanted::ACCEPT),
+            Socket::Connecting(_) => Some(Wanted::WRITE),
             Socket::Closed => None,
         }
     }
@@ -376,6 +376,7 @@ impl Source for State {
         match mode {
             Mode::Read => self.accept_some(kernel, key),
             Mode::Write => self.finish_connecting(kernel, key),
+            Mode::Expedite => {}
         }
     }
 

@@ -248,7 +248,7 @@ impl<F: Filter> Source for State<F> {
         if !self.watching.get() {
             return None;
         }
-        Wanted::of(self.on_input.is_some(), self.blocked.get())
+        Wanted::of(self.on_input.is_some(), self.blocked.get(), false)
     }
 
     fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
@@ -258,6 +258,7 @@ impl<F: Filter> Source for State<F> {
                 self.blocked.set(false);
                 self.write_some(kernel, key);
             }
+            Mode::Expedite => {}
         }
     }
 

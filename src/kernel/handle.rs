@@ -1,0 +1,100 @@
+//! A shared, owned descriptor.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+/// A descriptor that several owners share: closed when the last of them lets go.
+///
+/// A watched handle is held by the kernel, so it can't be closed behind the kernel's back.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use lenore::{Handle, Kernel, Session};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (ours, mut theirs) = UnixStream::pair()?;
+/// theirs.write_all(b"x")?;
+/// let mut kernel = Kernel::new()?;
+/// Session::new(Handle::new(ours))
+///     .state("_start", |cx| {
+///         let handle = cx.heap().clone();
+///         Ok(cx.select_read(&handle, "readable", ())?)
+///     })
+///     .state("readable", |cx| {
+///         let mut handle = cx.heap().clone();
+///         assert_eq!(handle.read(&mut [0; 10])?, 1);
+///         cx.select_read_clear(&handle);
+///         Ok(())
+///     })
+///     .spawn(&mut kernel)?;
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// POE: a file handle.
+#[derive(Clone)]
+pub struct Handle(Rc<OwnedFd>);
+
+impl Handle {
+    /// Takes a socket, pipe or file over.
+    pub fn new(fd: impl Into<OwnedFd>) -> Handle {
+        Handle(Rc::new(fd.into()))
+    }
+
+    /// Makes a handle for a descriptor that somebody else goes on owning, such as standard input.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptor left for the copy.
+    pub fn duplicate(fd: impl AsFd) -> io::Result<Handle> {
+        fd.as_fd().try_clone_to_owned().map(Handle::new)
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Handle {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl io::Read for Handle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        nix::unistd::read(&self.0, buffer).map_err(io::Error::from)
+    }
+}
+
+impl io::Write for Handle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        nix::unistd::write(&self.0, bytes).map_err(io::Error::from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.as_raw_fd())
+    }
+}
+
+/// Makes a descriptor return instead of waiting.
+pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    }
+    Ok(())
+}

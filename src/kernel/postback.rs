@@ -1,0 +1,194 @@
+//! Postbacks and callbacks: events of a session, packed up for others to send.
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::Location;
+use std::rc::Rc;
+
+use super::Kernel;
+use super::core::Core;
+use super::queue::Kind;
+use super::sessions::SessionId;
+use super::source::{Mailbox, Posting};
+use crate::args::{IntoArgs, Template};
+use crate::error::Error;
+use crate::name::Name;
+use crate::reply::Reply;
+
+/// What a postback and a callback have in common: whose event, which, and the arguments bound to it.
+struct Bound {
+    session: SessionId,
+    event: Name,
+    args: Template,
+    mailbox: Rc<Mailbox>,
+    /// It still counts as an extra reference to the session.
+    holds: Cell<bool>,
+}
+
+impl Bound {
+    fn weaken(&self) {
+        if self.holds.replace(false) {
+            self.mailbox.released(self.session);
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.weaken();
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.event, self.session)
+    }
+}
+
+/// Posts an event to the session that made it, from wherever it is called: a function value for code that knows nothing
+/// of kernels.
+///
+/// The event gets ARG0 = the arguments bound to the postback, ARG1 = those of the call, each as an
+/// [`Args`](crate::Args). Until it is dropped it keeps its session alive, by an extra reference tagged `anon_event`.
+///
+/// ```
+/// use lenore::{Args, Kernel, Session};
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// fn library(done: impl Fn(u32)) {
+///     done(42);
+/// }
+///
+/// let mut kernel = Kernel::new()?;
+/// Session::new(())
+///     .state("_start", |cx| {
+///         let postback = cx.postback("answer", ("to everything",))?;
+///         library(|number| postback.call((number,)));
+///         Ok(())
+///     })
+///     .state("answer", |cx| {
+///         assert_eq!(cx.arg::<Args>(0).unwrap().get(0), Ok(&"to everything"));
+///         assert_eq!(cx.arg::<Args>(1).unwrap().get(0), Ok(&42_u32));
+///     })
+///     .spawn(&mut kernel)?;
+/// kernel.run()
+/// # }
+/// ```
+///
+/// POE: `postback`.
+#[derive(Debug)]
+pub struct Postback(Bound);
+
+impl Postback {
+    /// Posts the event with `args` as ARG1. Its sender is whoever runs at this moment. Once the session has stopped it
+    /// does nothing.
+    ///
+    /// POE: calling the code reference, which returns false.
+    #[track_caller]
+    pub fn call(&self, args: impl IntoArgs) {
+        let args = (self.0.args.args(), args.into_args()).into_args();
+        let (dest, event, location) = (self.0.session, self.0.event, Location::caller());
+        self.0.mailbox.posted(Posting { dest, event, args, location });
+    }
+
+    /// Lets the session end although the postback is still there; while the session lives it goes on working.
+    ///
+    /// POE: `weaken`.
+    pub fn weaken(&self) {
+        self.0.weaken();
+    }
+}
+
+/// Calls a state of the session that made it, and hands its value back; otherwise like a [`Postback`].
+///
+/// POE: `callback`.
+#[derive(Debug)]
+pub struct Callback(Bound);
+
+impl Callback {
+    /// Runs the state before it returns, with `args` as ARG1. Takes the context of a state, or the kernel: unlike a
+    /// posted event, a call can't wait until there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::call`].
+    ///
+    /// POE: calling the code reference.
+    #[track_caller]
+    pub fn call<K: AsMut<Kernel>>(&self, kernel: &mut K, args: impl IntoArgs) -> Result<Reply, Error> {
+        let args = (self.0.args.args(), args.into_args());
+        kernel.as_mut().call(self.0.session, self.0.event, args)
+    }
+
+    /// Lets the session end although the callback is still there; while the session lives it goes on working.
+    ///
+    /// POE: `weaken`.
+    pub fn weaken(&self) {
+        self.0.weaken();
+    }
+}
+
+impl Core {
+    /// Packs an event of the running session up, with `args` bound to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] outside of any state.
+    ///
+    /// POE: `$session->postback`.
+    pub fn postback<A>(&mut self, event: impl Into<Name>, args: A) -> Result<Postback, Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        self.bind(event.into(), Template::new(args)).map(Postback)
+    }
+
+    /// Packs a call of the running session up, with `args` bound to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] outside of any state.
+    ///
+    /// POE: `$session->callback`.
+    pub fn callback<A>(&mut self, event: impl Into<Name>, args: A) -> Result<Callback, Error>
+    where
+        A: IntoArgs + Clone + 'static,
+    {
+        self.bind(event.into(), Template::new(args)).map(Callback)
+    }
+
+    fn bind(&mut self, event: Name, args: Template) -> Result<Bound, Error> {
+        let session = self.session();
+        self.refcount_increment(session, ANON_EVENT)?;
+        Ok(Bound { session, event, args, mailbox: self.mailbox(), holds: Cell::new(true) })
+    }
+
+    /// Takes over what postbacks have left. Called before anything else is queued and before another session becomes
+    /// active, so that their events come in their turn and from whoever called them.
+    #[inline]
+    pub(crate) fn collect_postings(&mut self) {
+        if self.sources.has_postings() {
+            self.collect_all_postings();
+        }
+    }
+
+    #[cold]
+    fn collect_all_postings(&mut self) {
+        let mailbox = self.mailbox();
+        mailbox.has_postings.set(false);
+        for Posting { dest, event, args, location } in mailbox.postings.take() {
+            if self.sessions.is_alive(dest) {
+                self.enqueue(dest, event, args, Kind::Post, location);
+            } else {
+                log::debug!(target: "lenore::events", "postback {event} of {dest}, which has stopped ({location})");
+            }
+        }
+        for session in mailbox.released.take() {
+            // The session may have been stopped with all of its references.
+            let _ = self.refcount_decrement(session, ANON_EVENT);
+        }
+    }
+}
+
+/// The tag under which postbacks and callbacks keep their session alive.
+const ANON_EVENT: &str = "anon_event";
