@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use common::{Diary, Log, lines, millis, new_kernel, note, past, plain, who, witness};
+use common::{Diary, Log, lines, millis, new_kernel, note, note_origin, past, plain, who, witness};
 use lenore::{Args, Context, Error, EventKind, Exception, Name, Reply, Session, SessionId};
 
 #[test] // K-EV-01, K-EV-08
@@ -48,7 +48,7 @@ fn event_ids_come_from_one_increasing_sequence() -> Result<(), Error> {
     kernel.run()
 }
 
-#[test] // K-EV-03: however many, and whatever the clock's resolution
+#[test] // K-EV-03: however many, and whatever the clock's resolution; K-EV-07: none of them comes a slice later
 fn a_burst_of_posts_keeps_its_order() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     plain("s", &log)
@@ -65,7 +65,7 @@ fn a_burst_of_posts_keeps_its_order() -> Result<(), Error> {
     Ok(())
 }
 
-#[test] // K-EV-05
+#[test] // K-EV-05, K-TM-05
 fn past_alarms_go_before_posted_events_the_earliest_first() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     plain("s", &log)
@@ -89,7 +89,7 @@ fn past_alarms_go_before_posted_events_the_earliest_first() -> Result<(), Error>
     Ok(())
 }
 
-#[test] // K-EV-06
+#[test] // K-EV-06, K-TM-05
 fn a_zero_delay_stands_between_the_posts_around_it() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     plain("s", &log)
@@ -107,6 +107,25 @@ fn a_zero_delay_stands_between_the_posts_around_it() -> Result<(), Error> {
     assert!(kernel.run_one_timeslice()?);
     assert_eq!(lines(&log), ["s before", "s zero", "s after", "s zero too"]);
     Ok(())
+}
+
+#[test] // K-EV-04
+fn a_burst_of_posts_moves_no_alarm() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    Session::new(())
+        .state("_start", |cx| {
+            let burst = |cx: &mut Context<'_, ()>| (0..1000).for_each(|_| cx.yield_("e", ()));
+            let when = SystemTime::now() - millis(1);
+            burst(cx);
+            cx.alarm_add("alarm", when, ());
+            burst(cx);
+            cx.alarm_add("alarm", when, ());
+            assert_eq!(cx.next_event_time(), Some(when), "they go ahead of all posts");
+            let due: Vec<SystemTime> = cx.alarm_remove_all().iter().map(|alarm| alarm.due).collect();
+            assert_eq!(due, [when; 2]);
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()
 }
 
 #[test] // K-EV-10, K-EV-22, K-CL-03
@@ -165,13 +184,6 @@ fn the_state_is_looked_up_when_the_event_is_dispatched() -> Result<(), Error> {
     kernel.run()?;
     assert_eq!(lines(&log), ["s the new one", "s added"]);
     Ok(())
-}
-
-/// Writes down who sent the event, and from which state.
-fn note_origin(cx: &mut Context<'_, Diary>) {
-    let (state, sender) = (cx.state_name(), who(cx.sender()));
-    let from = cx.caller_state().map_or("outside", Name::as_str);
-    cx.heap().say(format_args!("{state} from {sender}, {from}"));
 }
 
 #[test] // K-EV-11, K-EV-14, K-EV-19, K-TM-03
@@ -504,116 +516,6 @@ fn the_next_event_time_is_that_of_the_first_in_the_queue() -> Result<(), Error> 
         })
         .spawn(&mut kernel)?;
     kernel.run()
-}
-
-#[test] // K-CL-01, K-CL-04, K-CL-05
-fn a_call_runs_the_state_at_once_with_its_session_active() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    let other = plain("other", &log)
-        .state("called", |cx| {
-            note_origin(cx);
-            let (session, event) = (who(cx.session()), cx.active_event().map_or("none", Name::as_str));
-            cx.heap().say(format_args!("active: {session}, {event}"));
-            cx.take::<u32>(0).map(|number| number * 2).map_err(Exception::from)
-        })
-        .spawn(&mut kernel)?;
-    plain("s", &log)
-        .state("_start", |cx| cx.yield_("go", ()))
-        .state("go", move |cx| {
-            let doubled = cx.call(other, "called", (21_u32,))?.take::<u32>()?;
-            assert_eq!(cx.session().number(), 2);
-            assert!(cx.active_event().is_some_and(|event| event == "go"));
-            cx.heap().say(doubled);
-            Ok(())
-        })
-        .spawn(&mut kernel)?;
-    kernel.run()?;
-    assert_eq!(lines(&log), ["other called from 2, go", "other active: 1, called", "s 42"]);
-    Ok(())
-}
-
-#[test] // K-CL-06, K-EV-41
-fn in_a_self_call_the_active_event_stays_the_outer_one() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    plain("s", &log)
-        .state("_start", |cx| cx.yield_("outer", ()))
-        .state("outer", |cx| {
-            let me = cx.session();
-            cx.call(me, "inner", ()).map(drop).map_err(Exception::from)
-        })
-        .state("inner", |cx| {
-            note_origin(cx);
-            assert!(cx.active_event().is_some_and(|event| event == "outer"));
-            cx.yield_("posted", ());
-        })
-        .state("posted", note_origin)
-        .spawn(&mut kernel)?;
-    kernel.run()?;
-    assert_eq!(lines(&log), ["s inner from 1, outer", "s posted from 1, outer"]);
-    Ok(())
-}
-
-#[test] // K-CL-08, K-CL-10
-fn calls_nest_and_reenter_a_session_on_the_stack() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    let bounce = |cx: &mut Context<'_, Diary>| -> lenore::Result {
-        let (left, partner) = (*cx.arg::<u32>(0)?, *cx.arg::<SessionId>(1)?);
-        note_origin(cx);
-        if left > 0 {
-            let me = cx.session();
-            cx.call(partner, "bounce", (left - 1, me))?;
-        }
-        cx.heap().say(format_args!("back {left}"));
-        Ok(())
-    };
-    let a = plain("a", &log).state("bounce", bounce).spawn(&mut kernel)?;
-    let b = plain("b", &log).state("bounce", bounce).spawn(&mut kernel)?;
-    kernel.call(a, "bounce", (2_u32, b))?;
-    let expected = [
-        "a bounce from kernel, outside",
-        "b bounce from 1, bounce",
-        "a bounce from 2, bounce",
-        "a back 0",
-        "b back 1",
-        "a back 2",
-    ];
-    assert_eq!(lines(&log), expected);
-    // An exception of the inner `a` is no exception of the outer one: it was not active.
-    let c = plain("c", &log)
-        .state("outer", |cx| {
-            let me = cx.session();
-            let via = Session::new(()).state("_start", |_| ()).state("relay", move |cx| {
-                assert!(matches!(cx.call(me, "fails", ())?, Reply::NoValue));
-                Ok(())
-            });
-            let via = via.spawn(cx)?;
-            cx.call(via, "relay", ()).map(drop).map_err(Exception::from)
-        })
-        .state("_start", |cx| cx.sig("DIE", "on_die"))
-        .state("on_die", |cx| cx.sig_handled())
-        .state("fails", |_| Err::<(), _>(Exception::new("inner")))
-        .spawn(&mut kernel)?;
-    assert!(matches!(kernel.call(c, "outer", ())?, Reply::NoValue));
-    kernel.run()
-}
-
-#[test] // K-CL-09
-fn a_call_changes_no_refcount() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    let a = witness("a", &log).state("e", |_| ()).spawn(&mut kernel)?;
-    witness("b", &log)
-        .state("_start", |cx| cx.yield_("go", ()))
-        .state("go", move |cx| {
-            let before = cx.peek().sessions[0].refcount;
-            cx.call(a, "e", ())?;
-            assert_eq!(cx.peek().sessions[0].refcount, before);
-            Ok(())
-        })
-        .spawn(&mut kernel)?;
-    kernel.run()?;
-    // Marked in the order in which they ran out of reasons: the call in between does not count.
-    assert_eq!(lines(&log), ["b _stop", "a _stop"]);
-    Ok(())
 }
 
 #[test] // design 2: arguments are typed, and a wrong one is named

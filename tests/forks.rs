@@ -317,7 +317,7 @@ fn a_child_does_not_wait_for_its_brothers_and_a_stopped_session_does_not_fork() 
     assert!(!lines.iter().any(|line| line.contains("doomed")));
 }
 
-#[test] // T1, for a program that forks without the kernel
+#[test] // T1, K-LP-31, for a program that forks without the kernel
 fn has_forked_makes_the_kernel_the_childs_own() {
     let program = start("by_itself");
     let address = program.listening_addr();
@@ -335,4 +335,26 @@ fn has_forked_makes_the_kernel_the_childs_own() {
     assert!(!proc::sig_masks(pid).unwrap().catches(Signal::SIGUSR1), "the child does not watch it");
     assert!(proc::sig_masks(program.pid()).unwrap().catches(Signal::SIGUSR1));
     wait_until("a quiet child", Duration::from_secs(1), || proc::is_alive(pid).then_some(()));
+}
+
+#[test] // K-LP-31; but a child can't wait for its parent's children
+fn a_child_goes_on_with_the_sessions_events_alarms_aliases_and_watchers_of_its_parent() {
+    let program = start("keeps_by_itself");
+    let (mut parent, child) = lines(&program, 9);
+    let pid = take_pid(&mut parent);
+    let rest = ["readable", "posted, sent before", "alarm, set before"];
+    assert_eq!(parent, [&["same session: true, waits for children: true"], &rest[..]].concat());
+    assert_eq!(child, [&["same session: true, waits for children: false"], &rest[..]].concat());
+    expect_nothing_before(&program, pid, Signal::SIGUSR1, "child: USR1");
+    expect_nothing_before(&program, program.pid(), Signal::SIGUSR1, "parent: USR1");
+}
+
+#[test] // K-LP-33, but for the warning
+fn a_signal_that_a_child_gets_before_it_has_told_the_kernel_is_nobodys() {
+    let program = start("hears_by_itself");
+    let (mut parent, child) = lines(&program, 2);
+    let pid = take_pid(&mut parent);
+    assert_eq!(child, ["begins"]);
+    expect_nothing_before(&program, pid, Signal::SIGUSR2, "child: USR2");
+    expect_nothing_before(&program, program.pid(), Signal::SIGUSR2, "parent: USR2");
 }

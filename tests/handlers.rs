@@ -68,7 +68,7 @@ fn signal_is_a_name_that_no_state_may_have() -> Result<(), Error> {
     kernel.run()
 }
 
-#[test] // K-HD-10
+#[test] // K-HD-10, K-SE-05: and there is no default for it
 fn the_heap_is_the_sessions_own_and_stays_between_events() -> Result<(), Error> {
     let mut kernel = new_kernel();
     let add = |cx: &mut lenore::Context<'_, u32>| -> lenore::Result<u32> {

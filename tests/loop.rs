@@ -49,7 +49,7 @@ fn chain(name: &'static str, log: &Log, length: u32) -> Session<Diary> {
     })
 }
 
-#[test] // K-LP-01, K-LP-04
+#[test] // K-LP-01, K-LP-04, K-CV-05
 fn what_a_queued_event_posts_waits_for_the_next_slice_and_its_poll() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     let (reader, _peer) = reader(&log, 3, |_| ());

@@ -26,7 +26,7 @@ fn an_alias_names_one_session_at_a_time() -> Result<(), Error> {
     kernel.run()
 }
 
-#[test] // K-AL-02
+#[test] // K-AL-02, K-CV-06
 fn each_alias_keeps_its_session_alive() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     let named = witness("named", &log)
@@ -98,6 +98,30 @@ fn ids_and_aliases_resolve_and_so_does_the_kernel() -> Result<(), Error> {
     kernel.run()?;
     assert_eq!(lines(&log), ["s e"]);
     assert!(matches!(kernel.alias_resolve(id), Err(Error::NoSuchSession(text)) if text == "session 1"));
+    Ok(())
+}
+
+#[test] // K-EV-21: an id is no text here, so neither can stand before the other
+fn an_alias_that_reads_like_an_id_is_an_alias() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let first = plain("first", &log).state("e", note).spawn(&mut kernel)?;
+    let second = plain("second", &log)
+        .state("_start", |cx| {
+            for alias in ["1", "session 1", "kernel", "0"] {
+                cx.alias_set(alias)?;
+            }
+            Ok(())
+        })
+        .state("e", note)
+        .spawn(&mut kernel)?;
+    assert_eq!((first.number(), first.to_string()), (1, "session 1".into()));
+    for alias in ["1", "session 1", "kernel", "0"] {
+        assert_eq!(kernel.alias_resolve(alias)?, second);
+    }
+    kernel.post("1", "e", ())?;
+    kernel.post(first, "e", ())?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["second e", "first e"]);
     Ok(())
 }
 

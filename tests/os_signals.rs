@@ -226,3 +226,14 @@ fn waiting_for_a_child_keeps_the_session_and_the_program_alive() {
     expect_lines(&program, &["exited", "_stop", "run returned"]);
     assert!(program.wait_exit(DEADLINE).success());
 }
+
+#[test] // K-GC-18
+fn who_waits_for_a_process_that_is_no_child_is_ended_by_idle() {
+    let lines = output("sig_child", "no_child");
+    assert_eq!(lines, ["idle", "idle", "_stop", "_stop", "run returned"]);
+}
+
+#[test] // K-SG-56, K-SG-54, K-SG-50: the alias alone would not keep the program from being idle
+fn a_child_is_reported_as_chld_under_no_other_name_and_stops_nobody() {
+    assert_eq!(output("sig_child", "other_name"), ["CHLD gets CHLD", "idle", "idle", "run returned"]);
+}

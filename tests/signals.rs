@@ -282,12 +282,12 @@ fn every_state_gets_its_own_copy_of_the_arguments() -> Result<(), Error> {
     Ok(())
 }
 
-#[test] // K-SG-30, K-SG-31
+#[test] // K-SG-30, K-SG-31, K-SG-54
 fn benign_signals_stop_nobody() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     plain("s", &log)
         .state("_start", |cx| {
-            for signal in ["foo", "USR1", "ALRM", "term", "SIGTERM", "idle"] {
+            for signal in ["foo", "USR1", "ALRM", "CHLD", "PIPE", "term", "SIGTERM", "idle"] {
                 cx.signal(SessionId::KERNEL, signal, ())?;
             }
             cx.yield_("still here", ());

@@ -145,7 +145,7 @@ fn clearing_leaves_posted_events_of_that_name() -> Result<(), Error> {
     Ok(())
 }
 
-#[test] // K-TM-16
+#[test] // K-TM-13, K-TM-16
 fn alarm_and_alarm_add_can_be_mixed() -> Result<(), Error> {
     let all = in_a_session(|cx| {
         let when = SystemTime::now() + millis(1);

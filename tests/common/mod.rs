@@ -1,12 +1,12 @@
 //! What the kernel's tests share: sessions that write down what happens to them.
 #![allow(dead_code, reason = "no test file needs all of it")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use lenore::{ChildChange, Context, Kernel, Reply, Session, SessionId};
+use lenore::{ChildChange, Context, Kernel, Name, Reply, Session, SessionId};
 
 /// What happened, line by line, in all sessions of a test.
 pub type Log = Rc<RefCell<Vec<String>>>;
@@ -58,6 +58,13 @@ pub fn note(cx: &mut Context<'_, Diary>) {
     cx.heap().say(name);
 }
 
+/// Writes down who sent the event, and from which state.
+pub fn note_origin(cx: &mut Context<'_, Diary>) {
+    let (state, sender) = (cx.state_name(), who(cx.sender()));
+    let from = cx.caller_state().map_or("outside", Name::as_str);
+    cx.heap().say(format_args!("{state} from {sender}, {from}"));
+}
+
 /// A session's number, or `kernel`.
 pub fn who(id: SessionId) -> String {
     if id == SessionId::KERNEL { "kernel".into() } else { id.number().to_string() }
@@ -75,4 +82,13 @@ pub fn past(seconds: u64) -> SystemTime {
 
 pub fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
+}
+
+/// Spawns `child` in the `_start` of a witness named P.
+pub fn parent_of(log: &Log, child: Session<Diary>) -> Session<Diary> {
+    let child = Cell::new(Some(child));
+    witness("P", log).state("_start", move |cx| {
+        child.take().expect("one start").spawn(cx)?;
+        Ok(())
+    })
 }

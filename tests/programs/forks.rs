@@ -22,11 +22,12 @@ use lenore::wheel::{ReadWrite, SocketFactory, WheelId};
 use lenore::{Context, Core, Error, ForkStage, Handle, Kernel, Reason, Result, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::{ForkResult, fork};
+
+mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 17] = [
+const SCENARIOS: [(&str, Scenario); 19] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
@@ -43,7 +44,9 @@ const SCENARIOS: [(&str, Scenario); 17] = [
     ("order", order),
     ("several", several),
     ("inherited", inherited),
-    ("by_itself", by_itself),
+    ("by_itself", by_itself::by_itself),
+    ("keeps_by_itself", by_itself::keeps),
+    ("hears_by_itself", by_itself::hears),
 ];
 
 fn main() -> Result<(), Error> {
@@ -535,41 +538,6 @@ fn inherited(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
         .state("exited", |cx| {
             say(cx, format!("exited {}", cx.arg::<i32>(1)?));
             Ok(())
-        })
-        .spawn(kernel)?;
-    Ok(())
-}
-
-/// A program that forks without asking the kernel, and then says so.
-fn by_itself(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
-    tear_down(kernel, "")?;
-    kernel.set_fork_hook(|_| Err(Errno::EAGAIN.into()));
-    // The session's own request is refused; the program's is not.
-    kernel.run_one_timeslice()?;
-    let id = kernel.kernel_id().to_owned();
-    // SAFETY: this process has one thread, so no lock is held by a thread that the child lacks.
-    let side = unsafe { fork() }.expect("the system has a process left");
-    kernel.has_forked()?;
-    match side {
-        ForkResult::Parent { child } => {
-            assert!(!kernel.is_child() && kernel.kernel_id() == id);
-            say(kernel, format!("forked {child}"));
-        }
-        ForkResult::Child => {
-            assert!(kernel.is_child() && kernel.kernel_id() != id && kernel.pid() == process::id());
-            kernel.stop();
-            linger_in_child(kernel)?;
-            say(kernel, "torn down");
-        }
-    }
-    Ok(())
-}
-
-fn linger_in_child(kernel: &mut Kernel) -> Result<(), Error> {
-    forker(())
-        .state("_start", |cx| {
-            cx.sig("USR2", "signal");
-            linger(cx)
         })
         .spawn(kernel)?;
     Ok(())

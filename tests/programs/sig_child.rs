@@ -17,7 +17,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 9] = [
+const SCENARIOS: [(&str, Scenario); 11] = [
     ("many", many),
     ("early", early),
     ("arguments", arguments),
@@ -27,6 +27,8 @@ const SCENARIOS: [(&str, Scenario); 9] = [
     ("everybody", everybody),
     ("system", system),
     ("kept_alive", kept_alive),
+    ("no_child", no_child),
+    ("other_name", other_name),
 ];
 
 fn main() -> Result<(), Error> {
@@ -241,5 +243,47 @@ fn kept_alive(kernel: &mut Kernel) -> Result<(), Error> {
         .state("exited", |_| println!("exited"))
         .state("_stop", |_| println!("_stop"))
         .spawn(kernel)?;
+    Ok(())
+}
+
+/// Nothing but processes that will never be heard of: one that nobody has, and one that was reaped by other means.
+fn no_child(kernel: &mut Kernel) -> Result<(), Error> {
+    let reaped = make_zombie(0);
+    waitpid(Pid::from_raw(reaped), None).expect("it is our child");
+    for pid in [i32::MAX, reaped] {
+        Session::new(())
+            .state("_start", move |cx| {
+                cx.sig_child(pid, "exited", ());
+                cx.sig("IDLE", "idle");
+            })
+            .state("exited", |_| println!("exited"))
+            .state("idle", |_| println!("idle"))
+            .state("_stop", |_| println!("_stop"))
+            .spawn(kernel)?;
+    }
+    Ok(())
+}
+
+/// One session that watches CHLD, and one that watches it by the name that System V had for it.
+fn other_name(kernel: &mut Kernel) -> Result<(), Error> {
+    for signal in ["CHLD", "CLD"] {
+        Session::new(())
+            .state("_start", move |cx| {
+                cx.alias_set(signal)?;
+                cx.sig(signal, "exited");
+                cx.sig("IDLE", "idle");
+                if signal == "CLD" {
+                    let (_pid, gate) = make_child(0);
+                    drop(gate);
+                }
+                Ok(())
+            })
+            .state("exited", move |cx| {
+                println!("{signal} gets {}", cx.arg::<&str>(0)?);
+                Ok(())
+            })
+            .state("idle", |_| println!("idle"))
+            .spawn(kernel)?;
+    }
     Ok(())
 }

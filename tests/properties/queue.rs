@@ -278,7 +278,7 @@ fn run(batches: Vec<Vec<Op>>) {
 }
 
 proptest! {
-    #[test] // K-EV-01, K-EV-02, K-EV-05, K-EV-06, K-TM-06, K-TM-10 to K-TM-30
+    #[test] // K-EV-01, K-EV-02, K-EV-05, K-EV-06, K-TM-06, K-TM-10 to 13, K-TM-15 to 28, K-TM-30
     fn the_queue_keeps_the_order_of_a_sorted_list(
         batches in prop::collection::vec(prop::collection::vec(op(), 0..8), 1..20),
     ) {

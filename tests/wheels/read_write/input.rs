@@ -9,7 +9,7 @@ use std::thread;
 
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, WheelId};
-use lenore::{Error, Session};
+use lenore::{Died, Error, Session};
 use nix::errno::Errno;
 
 use super::{log_error, log_input, owner, pair, read_all, tcp_pair};
@@ -174,6 +174,29 @@ fn after_an_exception_in_the_input_event_the_rest_comes_in_the_next_slice() {
     run_slices(&mut kernel, 1);
     assert_eq!(log.text(), "1 2 3");
     kernel.stop();
+}
+
+#[test] // K-EX-15: the port names the session's own event, and the wheel as the state it came from
+fn an_exception_in_the_input_event_is_that_events() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"1\n").unwrap();
+    owner(&log, ours)
+        .state("input", |_| Err::<(), _>(std::io::Error::other("on purpose").into()))
+        .state("die", |cx| {
+            cx.sig_handled();
+            let died = cx.take::<Died>(1)?;
+            assert_eq!((died.dest_session, died.source_session), (cx.session(), cx.session()));
+            let from = died.from_state.map_or("nowhere", |state| state.as_str());
+            cx.heap().log.push(format!("{} from {from}: {}", died.event, died.exception));
+            cx.heap().wheel = None;
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    assert_eq!(log.take(), ["input from ReadWrite: on purpose"]);
 }
 
 #[test] // design: a budget for each turn
