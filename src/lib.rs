@@ -45,9 +45,11 @@
 //! | `POE::Component::Daemon` | [`daemon`] |
 //! | `die` in a handler | an `Err` or a panic; [`Exception`] |
 //!
+//! [`porting`] is the guide for those who come from POE.
+//!
 //! # Logging
 //!
-//! The library never prints. It logs through the [`log`] crate with a target for each subsystem, which play the part of
+//! The library never prints (a state that panics prints through Rust's panic hook). It logs through the [`log`] crate with a target for each subsystem, which play the part of
 //! POE's `TRACE_*` switches: `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`,
 //! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`.
 #![deny(unsafe_code)]
@@ -59,6 +61,7 @@ pub mod filter;
 mod kernel;
 mod name;
 pub mod nfa;
+pub mod porting;
 mod reply;
 mod session;
 mod sys;

@@ -337,6 +337,42 @@ fn has_forked_makes_the_kernel_the_childs_own() {
     wait_until("a quiet child", Duration::from_secs(1), || proc::is_alive(pid).then_some(()));
 }
 
+/// The parent of a child that has torn down what it inherited still hears of its clients.
+#[track_caller]
+fn expect_unharmed_parent(program: &Running, address: std::net::SocketAddr) {
+    for _ in 0..3 {
+        let _client = Client::connect(address);
+        expect_line(program, "parent: accept");
+    }
+    expect_nothing_before(program, program.pid(), Signal::SIGUSR1, "parent: USR1");
+}
+
+#[test] // K-LP-30, T1
+fn stop_in_a_child_that_has_told_nobody_leaves_the_parent_alone() {
+    let program = start("stops_by_itself");
+    let address = program.listening_addr();
+    let line = program.next_line(DEADLINE);
+    assert!(line.starts_with("parent: not forked"), "{line}");
+    let (mut parent, child) = lines(&program, 3);
+    let pid = take_pid(&mut parent);
+    assert_eq!(child, ["stopped, knows its pid: true", "run returned"]);
+    wait_until("the child's end", DEADLINE, || (!proc::is_alive(pid)).then_some(()));
+    expect_unharmed_parent(&program, address);
+}
+
+#[test] // K-LP-32, T1
+fn run_finds_out_by_itself_that_it_runs_in_a_child() {
+    let program = start("runs_by_itself");
+    let address = program.listening_addr();
+    let line = program.next_line(DEADLINE);
+    assert!(line.starts_with("parent: not forked"), "{line}");
+    let (mut parent, child) = lines(&program, 2);
+    let pid = take_pid(&mut parent);
+    assert_eq!(child, ["run returned"]);
+    wait_until("the child's end", DEADLINE, || (!proc::is_alive(pid)).then_some(()));
+    expect_unharmed_parent(&program, address);
+}
+
 #[test] // K-LP-31; but a child can't wait for its parent's children
 fn a_child_goes_on_with_the_sessions_events_alarms_aliases_and_watchers_of_its_parent() {
     let program = start("keeps_by_itself");

@@ -29,6 +29,23 @@ fn states_can_be_added_replaced_and_removed_at_run_time() -> Result<(), Error> {
     Ok(())
 }
 
+#[test] // K-HD-02: outside of any state there is no table, and here no longer one
+fn a_state_whose_session_has_stopped_can_change_no_states() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let id = plain("s", &log)
+        .state("e", |cx| {
+            cx.stop();
+            assert!(matches!(cx.state("f", note), Err(Error::NoActiveSession)));
+            cx.state_remove("e");
+            cx.heap().say("goes on");
+        })
+        .spawn(&mut kernel)?;
+    kernel.call(id, "e", ())?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s goes on"]);
+    Ok(())
+}
+
 #[test] // K-HD-03
 fn a_state_may_remove_or_replace_itself_and_still_runs_to_its_end() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());

@@ -13,12 +13,12 @@ thread_local! {
     static RECORDS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps what each thread, and so each test, has logged under `lenore::events` from info level on.
+/// Keeps what each thread, and so each test, has logged of events and sessions from info level on.
 struct Recorder;
 
 impl log::Log for Recorder {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target() == "lenore::events" && metadata.level() <= log::Level::Info
+        matches!(metadata.target(), "lenore::events" | "lenore::sessions") && metadata.level() <= log::Level::Info
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -40,6 +40,7 @@ fn records_of(run: impl FnOnce(&mut Kernel)) -> Vec<String> {
     RECORDS.take();
     let mut kernel = Kernel::new().expect("a kernel");
     run(&mut kernel);
+    drop(kernel);
     RECORDS.take()
 }
 
@@ -84,6 +85,20 @@ fn the_option_trace_tells_of_each_event() {
         "INFO session 1 has no state _stop: _default gets it",
     ];
     assert_eq!(records, expected);
+}
+
+#[test] // K-LP-23: a program that creates sessions and never runs them is warned; an empty run suppresses it
+fn sessions_that_are_never_run_are_worth_a_warning() {
+    let warning = "WARN a kernel with sessions was dropped, and never run";
+    for (runs_first, expected) in [(false, vec![warning]), (true, vec![])] {
+        let records = records_of(|kernel| {
+            if runs_first {
+                kernel.run().expect("a clean end");
+            }
+            Session::new(()).state("_start", |_| ()).spawn(kernel).expect("a session");
+        });
+        assert_eq!(records, expected);
+    }
 }
 
 #[test] // K-HD-06: with the option `debug`, redefining a state is a warning

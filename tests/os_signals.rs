@@ -117,6 +117,27 @@ fn a_terminal_signal_that_nobody_handles_stops_everything_and_run_returns() {
     assert!(program.wait_exit(DEADLINE).success());
 }
 
+#[test] // K-LP-24: at the end of a run the default actions are back, and PIPE stays ignored
+fn the_end_of_a_run_gives_all_signals_back() {
+    let expected = ["caught caught caught", "run returned", "default default ignored"];
+    let mut program = start("os_signals", "after_run");
+    expect_lines(&program, &expected[..2]);
+    let last = program.next_line(DEADLINE);
+    // An unwatched PIPE has signal-hook's handler, which does nothing: as good as ignored.
+    assert!(last == expected[2] || last == "default default caught", "{last}");
+    assert!(program.wait_exit(DEADLINE).success());
+}
+
+#[test] // K-SG-55: at the end of a run a child that still runs, or that nobody has reaped, is worth a warning
+fn leftover_children_are_warned_of_and_left_alone() {
+    for (scenario, warning) in [("leftover", "still running"), ("leftover_zombie", "nobody waits for it")] {
+        let mut program = start("sig_child", scenario);
+        expect_lines(&program, &["run returned", "left alone"]);
+        program.wait_for_stderr(warning, DEADLINE);
+        assert!(program.wait_exit(DEADLINE).success());
+    }
+}
+
 #[test] // K-SG-09
 fn pipe_is_ignored_whether_it_was_watched_or_not() {
     let program = start("os_signals", "pipe");
@@ -236,4 +257,14 @@ fn who_waits_for_a_process_that_is_no_child_is_ended_by_idle() {
 #[test] // K-SG-56, K-SG-54, K-SG-50: the alias alone would not keep the program from being idle
 fn a_child_is_reported_as_chld_under_no_other_name_and_stops_nobody() {
     assert_eq!(output("sig_child", "other_name"), ["CHLD gets CHLD", "idle", "idle", "run returned"]);
+}
+
+#[test] // K-SG-51, K-SG-50: no SIGCHLD will come, and nothing else wakes the loop
+fn a_child_that_ended_before_anybody_watched_chld_is_reported() {
+    assert_eq!(output("sig_child", "early_for_everybody"), ["any exit status: 3", "run returned"]);
+}
+
+#[test] // K-GC-18 with K-RE-18
+fn a_child_that_nobody_may_reap_does_not_keep_the_program_from_being_idle() {
+    assert_eq!(output("sig_child", "foreign_zombie"), ["idle", "Ok(\"still there\")", "run returned"]);
 }

@@ -51,7 +51,7 @@ pub struct RemovedAlarm {
 impl Core {
     /// Replaces all of the running session's alarms named `event` by one, due at the wall-clock time `when`.
     ///
-    /// A time in the past is due at once, ahead of what is already posted.
+    /// A time in the past is due at once: ahead of everything that is posted by the time the next slice begins.
     ///
     /// POE: `alarm` with a time.
     #[track_caller]

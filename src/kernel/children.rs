@@ -3,7 +3,6 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
@@ -79,13 +78,25 @@ impl Core {
 
     /// Tells whether somebody waits for a child process and there is one.
     pub(crate) fn awaits_children(&self) -> bool {
-        self.signals.is_watched(Name::new("CHLD")) && !matches!(peek_exited(), Err(Errno::ECHILD))
+        self.signals.is_watched(Name::new("CHLD"))
+            && if self.reaps_everybody() {
+                peek_exited(Id::All).is_ok()
+            } else {
+                // Any other child is not reaped, and so would be awaited for ever.
+                self.children.watches.iter().any(|watch| peek_exited(Id::Pid(Pid::from_raw(watch.pid))).is_ok())
+            }
+    }
+
+    /// Tells whether a session watches CHLD, and so gets every child.
+    fn reaps_everybody(&self) -> bool {
+        let chld = Name::new("CHLD");
+        self.sessions.ids().iter().any(|id| self.sessions.get(*id).is_some_and(|record| record.watches(chld)))
     }
 
     /// At the end of a run: children whose end nobody will hear of any more are worth a warning. They are left alone:
     /// they may be somebody else's.
     pub(crate) fn report_leftover_children(&self) {
-        match peek_exited() {
+        match peek_exited(Id::All) {
             Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
             Ok(None) => log::warn!(target: "lenore::children", "the run ends, but child processes are still running"),
             Err(_) => {}
@@ -95,10 +106,9 @@ impl Core {
     /// Reaps every child that has exited and that somebody wants to be reaped: one SIGCHLD may stand for many.
     pub(crate) fn reap(&mut self) {
         self.children.look = false;
-        let chld = Name::new("CHLD");
         // Every look reaps a child, so the number of children bounds the loop.
-        let everybody = self.sessions.ids().iter().any(|id| self.sessions.get(*id).is_some_and(|r| r.watches(chld)));
-        while let Ok(Some(pid)) = peek_exited() {
+        let everybody = self.reaps_everybody();
+        while let Ok(Some(pid)) = peek_exited(Id::All) {
             let wanted = everybody || self.children.watches.iter().any(|watch| watch.pid == pid);
             if !wanted || !self.reap_one(pid) {
                 // Somebody else's child stands before ours in the system's list: ask for each of ours by pid.
@@ -109,7 +119,8 @@ impl Core {
     }
 
     fn reap_registered(&mut self) {
-        let mut pids: Vec<i32> = self.children.watches.iter().map(|watch| watch.pid).collect();
+        // What is not positive stands for any child, or for those of a group.
+        let mut pids: Vec<i32> = self.children.watches.iter().map(|watch| watch.pid).filter(|pid| *pid > 0).collect();
         pids.dedup();
         for pid in pids {
             self.reap_one(pid);
@@ -151,10 +162,10 @@ impl Core {
     }
 }
 
-/// Returns the pid of a child that has exited, without reaping it.
-fn peek_exited() -> nix::Result<Option<i32>> {
+/// Returns the pid of a child among `which` that has exited, without reaping it; an error if there is no such child.
+fn peek_exited(which: Id<'_>) -> nix::Result<Option<i32>> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(Id::All, flags) {
+    match waitid(which, flags) {
         Ok(WaitStatus::StillAlive) => Ok(None),
         Ok(status) => Ok(status.pid().map(Pid::as_raw)),
         Err(errno) => Err(errno),

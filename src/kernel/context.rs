@@ -195,7 +195,7 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::ReservedState`] for `_signal`.
+    /// [`Error::ReservedState`] for `_signal`; [`Error::NoActiveSession`] if the session has stopped meanwhile.
     ///
     /// POE: `state` with a handler.
     pub fn state<F, R>(&mut self, name: impl Into<Name>, state: F) -> Result<(), Error>
@@ -207,12 +207,12 @@ impl<'a, H: 'static> Context<'a, H> {
         if name == "_signal" {
             return Err(Error::ReservedState(name));
         }
-        if let Some(body) = self.kernel.bodies[self.event.dest.slot()].as_mut() {
-            if body.options.has(SessionOption::Debug) && body.find(name).is_some() {
-                log::warn!(target: "lenore::events", "{} redefines its state {name}", self.event.dest);
-            }
-            body.insert(name, handler(state));
+        let me = self.event.dest;
+        let body = self.kernel.bodies[me.slot()].as_mut().filter(|body| body.id == me).ok_or(Error::NoActiveSession)?;
+        if body.options.has(SessionOption::Debug) && body.find(name).is_some() {
+            log::warn!(target: "lenore::events", "{me} redefines its state {name}");
         }
+        body.insert(name, handler(state));
         Ok(())
     }
 

@@ -43,6 +43,8 @@ pub struct Core {
     /// How many states are on the stack.
     pub(crate) depth: u32,
     pub(crate) exceptions: Exceptions,
+    /// A slice was run at least once.
+    pub(crate) has_run: bool,
 }
 
 /// The running state.
@@ -124,7 +126,8 @@ impl Core {
         self.enqueue(self.active.session, event.into(), args.into_args(), Kind::Post, Location::caller());
     }
 
-    /// Returns the session whose state runs, or [`SessionId::KERNEL`] outside of any state.
+    /// Returns the session whose state runs, or [`SessionId::KERNEL`] outside of any state, and in a state whose session
+    /// has been stopped.
     ///
     /// POE: `get_active_session`, and `$_[SESSION]`.
     #[doc(alias = "get_active_session")]

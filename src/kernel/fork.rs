@@ -199,7 +199,7 @@ impl Kernel {
     }
 
     /// A child that shares its parent's poller would do harm to the parent: better no child.
-    fn begin_child_or_exit(&mut self) {
+    pub(super) fn begin_child_or_exit(&mut self) {
         if let Err(error) = self.begin_child() {
             log::error!(target: "lenore::fork", "the child gives up: {error}");
             log::logger().flush();

@@ -205,8 +205,15 @@ impl Kernel {
 
     /// Stops every session at once, children before their parents; the kernel goes on.
     ///
+    /// In a child that the program forked by itself it does first what [`has_forked`](Kernel::has_forked) does; the
+    /// child exits if that fails.
+    ///
     /// POE: `stop`.
     pub fn stop(&mut self) {
+        if std::process::id() != self.core.pid {
+            // What the sessions watch is still in the parent's poller, and must stay there.
+            self.begin_child_or_exit();
+        }
         let everybody = self.core.sessions.visiting_order(SessionId::KERNEL);
         self.stop_sessions(&everybody);
         self.core.active = Active::KERNEL;

@@ -107,6 +107,7 @@ impl Kernel {
             pending_exception: None,
             is_alive: true,
             depth: 0,
+            has_run: false,
             exceptions: Exceptions::BecomeSignals,
         };
         core.watch_signal_pipe()?;
@@ -116,7 +117,8 @@ impl Kernel {
     /// Runs until no session is left.
     ///
     /// It may be called again afterwards. In a forked child it returns as well, when the child's sessions have ended:
-    /// [`Core::is_child`] tells which process this is.
+    /// [`Core::is_child`] tells which process this is. If the program has forked by itself, `run` does first what
+    /// [`has_forked`](Kernel::has_forked) does.
     ///
     /// # Errors
     ///
@@ -125,6 +127,7 @@ impl Kernel {
     ///
     /// POE: `run`.
     pub fn run(&mut self) -> Result<(), Error> {
+        self.has_forked()?;
         self.core.is_alive = true;
         while self.has_sessions() {
             self.slice()?;
@@ -171,6 +174,7 @@ impl Kernel {
     }
 
     fn slice(&mut self) -> Result<(), Error> {
+        self.core.has_run = true;
         self.core.collect_postings();
         self.settle();
         self.signal_idle_if_stuck();
@@ -267,6 +271,14 @@ impl std::ops::Deref for Kernel {
 impl std::ops::DerefMut for Kernel {
     fn deref_mut(&mut self) -> &mut Core {
         &mut self.core
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        if !self.core.has_run && self.core.sessions.living() > 0 {
+            log::warn!(target: "lenore::sessions", "a kernel with sessions was dropped, and never run");
+        }
     }
 }
 

@@ -133,7 +133,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] outside of any state.
+    /// [`Error::NoActiveSession`] outside of any state.
     ///
     /// POE: `$session->postback`.
     pub fn postback<A>(&mut self, event: impl Into<Name>, args: A) -> Result<Postback, Error>
@@ -147,7 +147,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] outside of any state.
+    /// [`Error::NoActiveSession`] outside of any state.
     ///
     /// POE: `$session->callback`.
     pub fn callback<A>(&mut self, event: impl Into<Name>, args: A) -> Result<Callback, Error>
@@ -159,6 +159,9 @@ impl Core {
 
     fn bind(&mut self, event: Name, args: Template) -> Result<Bound, Error> {
         let session = self.session();
+        if session == SessionId::KERNEL {
+            return Err(Error::NoActiveSession);
+        }
         self.refcount_increment(session, ANON_EVENT)?;
         Ok(Bound { session, event, args, mailbox: self.mailbox(), holds: Cell::new(true) })
     }

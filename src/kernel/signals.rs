@@ -80,7 +80,8 @@ impl Core {
     ///
     /// The state gets ARG0 = the signal's name and then what came with the signal. The name has no `SIG` prefix and
     /// need not exist in the operating system; if it does, the kernel takes the signal over while anybody watches it.
-    /// A later call for the same signal replaces the event. Watching does not keep the session alive.
+    /// A later call for the same signal replaces the event. Watching does not keep the session alive. Outside of any state
+    /// it does nothing.
     ///
     /// A session that watches `CHLD` opts in to *every* child process being reaped, those it did not start included;
     /// [`sig_child`](Core::sig_child) reaps only the pids that were registered.
@@ -108,6 +109,8 @@ impl Core {
                 let signal = watch.signal;
                 record.signals.push(watch);
                 self.signals.watch(signal);
+                // For a child that has exited already there will be no SIGCHLD.
+                self.children.look |= signal == "CHLD";
             }
         }
     }

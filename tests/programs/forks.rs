@@ -27,7 +27,7 @@ mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 19] = [
+const SCENARIOS: [(&str, Scenario); 21] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
@@ -45,6 +45,8 @@ const SCENARIOS: [(&str, Scenario); 19] = [
     ("several", several),
     ("inherited", inherited),
     ("by_itself", by_itself::by_itself),
+    ("stops_by_itself", by_itself::stops),
+    ("runs_by_itself", by_itself::runs),
     ("keeps_by_itself", by_itself::keeps),
     ("hears_by_itself", by_itself::hears),
 ];

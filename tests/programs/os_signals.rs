@@ -16,11 +16,12 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
     ("watch", watch),
     ("two_sessions", two_sessions),
     ("unwatched", unwatched),
     ("terminal", terminal),
+    ("after_run", after_run),
     ("stopped_session", stopped_session),
     ("pipe", pipe),
     ("own_handlers", own_handlers),
@@ -37,7 +38,26 @@ fn main() -> Result<(), Error> {
     (scenario.1)(&mut kernel)?;
     kernel.run()?;
     println!("run returned");
+    if name == "after_run" {
+        println!("{}", dispositions()?);
+    }
     Ok(())
+}
+
+/// What the system says of USR1, TERM and PIPE in this process.
+fn dispositions() -> Result<String, Error> {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the line is there");
+        u64::from_str_radix(line.trim(), 16).expect("a mask")
+    };
+    let (caught, ignored) = (mask("SigCgt:"), mask("SigIgn:"));
+    let of = |signal: Signal| match 1_u64 << (signal as i32 - 1) {
+        bit if caught & bit != 0 => "caught",
+        bit if ignored & bit != 0 => "ignored",
+        _ => "default",
+    };
+    Ok(format!("{} {} {}", of(Signal::SIGUSR1), of(Signal::SIGTERM), of(Signal::SIGPIPE)))
 }
 
 /// Gives the session something that never happens to wait for.
@@ -124,6 +144,15 @@ fn unwatched(kernel: &mut Kernel) -> Result<(), Error> {
             println!("ready");
             Ok(())
         })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Watches several signals, and has nothing else to live for.
+fn after_run(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(())
+        .state("_start", |cx| ["USR1", "TERM", "PIPE"].into_iter().for_each(|signal| cx.sig(signal, "signal")))
+        .state("_stop", |_| println!("{}", dispositions().unwrap_or_default()))
         .spawn(kernel)?;
     Ok(())
 }

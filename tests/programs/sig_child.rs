@@ -17,7 +17,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 11] = [
+const SCENARIOS: [(&str, Scenario); 15] = [
     ("many", many),
     ("early", early),
     ("arguments", arguments),
@@ -29,6 +29,10 @@ const SCENARIOS: [(&str, Scenario); 11] = [
     ("kept_alive", kept_alive),
     ("no_child", no_child),
     ("other_name", other_name),
+    ("early_for_everybody", early_for_everybody),
+    ("foreign_zombie", foreign_zombie),
+    ("leftover", leftover),
+    ("leftover_zombie", leftover_zombie),
 ];
 
 fn main() -> Result<(), Error> {
@@ -286,4 +290,62 @@ fn other_name(kernel: &mut Kernel) -> Result<(), Error> {
             .spawn(kernel)?;
     }
     Ok(())
+}
+
+/// A child that has ended before anybody watches CHLD, when there is nothing else to wake the loop.
+fn early_for_everybody(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(make_zombie(3))
+        .state("_start", |cx| {
+            cx.delay("watch", std::time::Duration::from_millis(1), ());
+            cx.alias_set("keeper").map_err(lenore::Exception::from)
+        })
+        .state("watch", |cx| cx.sig("CHLD", "any"))
+        .state("any", |cx| {
+            println!("any {}", cx.arg::<ExitStatus>(2)?);
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Waits for processes that there are not, two of them with numbers that waitpid(2) takes for any child, beside a child that has ended and is the program's own affair.
+fn foreign_zombie(kernel: &mut Kernel) -> Result<(), Error> {
+    let foreign = make_zombie(5);
+    Session::new(foreign)
+        .state("_start", |cx| {
+            for pid in [i32::MAX, 0, -1] {
+                cx.sig_child(pid, "exited", ());
+            }
+            cx.sig("IDLE", "idle");
+        })
+        .state("exited", |_| println!("exited"))
+        .state("idle", |_| println!("idle"))
+        .state("_stop", |cx| println!("{:?}", waitpid(Pid::from_raw(*cx.heap()), None).map(|_| "still there")))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// A run that ends while a child of the program's own goes on.
+fn leftover(kernel: &mut Kernel) -> Result<(), Error> {
+    let (pid, gate) = make_child(6);
+    end_beside(kernel, pid, Some(gate))
+}
+
+/// A run that ends while a child of the program's own has ended unreaped.
+fn leftover_zombie(kernel: &mut Kernel) -> Result<(), Error> {
+    let pid = make_zombie(6);
+    end_beside(kernel, pid, None)
+}
+
+/// Runs to the end, lets the child go, and sees that it can still be waited for.
+fn end_beside(kernel: &mut Kernel, pid: i32, gate: Option<io::PipeWriter>) -> Result<(), Error> {
+    let _ = simplelog::WriteLogger::init(log::LevelFilter::Warn, simplelog::Config::default(), io::stderr());
+    Session::new(()).state("_start", |_| ()).spawn(kernel)?;
+    kernel.run()?;
+    println!("run returned");
+    drop(gate);
+    if waitpid(Pid::from_raw(pid), None).is_ok() {
+        println!("left alone");
+    }
+    process::exit(0)
 }

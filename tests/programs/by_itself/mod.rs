@@ -1,4 +1,4 @@
-//! For tests/programs/forks.rs: programs that fork without asking the kernel, and tell it afterwards.
+//! For tests/programs/forks.rs: programs that fork without asking the kernel, and tell it afterwards, or don't.
 
 use std::io::{self, Write};
 use std::process;
@@ -47,6 +47,37 @@ fn linger_in_child(kernel: &mut Kernel) -> Result<(), Error> {
             linger(cx)
         })
         .spawn(kernel)?;
+    Ok(())
+}
+
+/// Refuses the fork that `tear_down` asks the kernel for.
+fn tear_down_without_fork(kernel: &mut Kernel) -> Result<(), Error> {
+    tear_down(kernel, "")?;
+    kernel.set_fork_hook(|_| Err(Errno::EAGAIN.into()));
+    kernel.run_one_timeslice().map(drop)
+}
+
+/// The child stops everything, and has told nobody that it is one.
+pub fn stops(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
+    tear_down_without_fork(kernel)?;
+    match fork_by_hand() {
+        ForkResult::Parent { child } => say(kernel, format!("forked {child}")),
+        ForkResult::Child => {
+            kernel.stop();
+            say(kernel, format!("stopped, knows its pid: {}", kernel.pid() == process::id()));
+        }
+    }
+    Ok(())
+}
+
+/// The child tears everything down in `run`, and has told nobody that it is one.
+pub fn runs(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
+    tear_down_without_fork(kernel)?;
+    let torn_down = kernel.peek().sessions[0].id;
+    match fork_by_hand() {
+        ForkResult::Parent { child } => say(kernel, format!("forked {child}")),
+        ForkResult::Child => kernel.signal(torn_down, "KILL", ())?,
+    }
     Ok(())
 }
 
