@@ -36,6 +36,7 @@ fn main() {
 fn prefork() {
     let lenore = echo_prefork(CHILDREN, CHILDREN, CHILDREN);
     let bare = start("accept_echo", &["--children", CHILDREN]);
+    wait_for_children(&bare, CHILDREN);
     let idle = lenore.children().into_iter().filter_map(util::proc::rss_kib).max();
     let bare_idle = bare.children().into_iter().filter_map(util::proc::rss_kib).max();
     let mut servers = [lenore.listening_addr(), bare.listening_addr()];
@@ -105,9 +106,13 @@ fn echo_prefork(start_children: &str, min_spare: &str, max_children: &str) -> Ru
     let mut args = vec!["--listen", "127.0.0.1:0", "--requests", "0", "--start-children", start_children];
     args.extend(["--min-spare", min_spare, "--max-spare", max_children, "--max-children", max_children]);
     let server = start("echo_prefork", &args);
-    let count: usize = start_children.parse().expect("a number");
-    util::wait_until("the first children", util::DEADLINE, || (server.children().len() == count).then_some(()));
+    wait_for_children(&server, start_children);
     server
+}
+
+fn wait_for_children(server: &Running, count: &str) {
+    let count: usize = count.parse().expect("a number");
+    util::wait_until("the first children", util::DEADLINE, || (server.children().len() == count).then_some(()));
 }
 
 fn start(example: &str, args: &[&str]) -> Running {

@@ -29,6 +29,8 @@ const READ_BUFFER: usize = 64 * 1024;
 struct Entry {
     generation: u32,
     owner: SessionId,
+    /// What ready sources are sorted by; the descriptor that `source` had when it was added.
+    fd: RawFd,
     source: Rc<dyn Source>,
     registered: Option<Wanted>,
     /// A regular file: the poller refuses it, and it never has to wait (K-IO-21).
@@ -197,8 +199,8 @@ impl Sources {
     /// Sorts what is ready into the groups of the I/O step, each by descriptor, and returns their sizes.
     fn group_ready(&mut self) -> [usize; 3] {
         let Sources { ready, groups, entries, .. } = self;
-        let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.source.fd());
-        ready.make_contiguous().sort_by_cached_key(fd);
+        let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.fd);
+        ready.make_contiguous().sort_unstable_by_key(fd);
         for key in ready.drain(..) {
             let Some(entry) = entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
                 continue;
@@ -265,10 +267,12 @@ impl Core {
         self.sources.next_generation = generation.wrapping_add(1).max(1) & 0x7fff_ffff;
         let vacant = self.sources.entries.vacant_entry();
         let key = SourceKey { index: vacant.key() as u32, generation };
+        let source = make(key);
         vacant.insert(Entry {
             generation,
             owner,
-            source: make(key),
+            fd: source.fd(),
+            source,
             registered: None,
             always_ready: false,
             ready: [false; 3],
@@ -421,10 +425,16 @@ impl Kernel {
     }
 
     fn flush_all_dirty(&mut self) {
-        for key in self.core.sources.mailbox.dirty.take() {
+        let mut dirty = self.core.sources.mailbox.dirty.take();
+        for key in dirty.drain(..) {
             if let Some(source) = self.core.sources.source(key) {
                 source.flush(self, key);
             }
+        }
+        // Its memory is used again, unless something was put meanwhile.
+        let mut list = self.core.sources.mailbox.dirty.borrow_mut();
+        if list.is_empty() {
+            *list = dirty;
         }
     }
 

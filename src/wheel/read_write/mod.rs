@@ -215,6 +215,7 @@ impl<F: Filter> ReadWriteBuilder<F> {
             Rc::new(State {
                 id: WheelId::next(),
                 owner,
+                name: Name::new("ReadWrite"),
                 key: Cell::new(key),
                 mailbox: mailbox.clone(),
                 output_filter: RefCell::new(self.filter.clone_config()),
@@ -229,6 +230,7 @@ impl<F: Filter> ReadWriteBuilder<F> {
                 open: Cell::new(true),
                 dirty: Cell::new(false),
                 paused: Cell::new(false),
+                has_rest: Cell::new(false),
                 lingering: Cell::new(false),
                 watching: Cell::new(false),
                 blocked: Cell::new(false),

@@ -19,6 +19,8 @@ use crate::wheel::{WheelId, error_args};
 pub(super) struct State<F: Filter> {
     pub(super) id: WheelId,
     pub(super) owner: SessionId,
+    /// What its events say they were sent from.
+    pub(super) name: Name,
     pub(super) key: Cell<SourceKey>,
     pub(super) mailbox: Rc<Mailbox>,
     pub(super) input_filter: RefCell<F>,
@@ -36,6 +38,8 @@ pub(super) struct State<F: Filter> {
     /// It stands on the list of wheels to be flushed.
     pub(super) dirty: Cell<bool>,
     pub(super) paused: Cell<bool>,
+    /// Records may be left in the filter, as their delivery was interrupted.
+    pub(super) has_rest: Cell<bool>,
     /// The handle is gone, the output isn't.
     pub(super) lingering: Cell<bool>,
     /// The poller is wanted, as the descriptor has refused to give or take more.
@@ -75,7 +79,7 @@ impl<F: Filter> State<F> {
             return;
         }
         // What an earlier turn could not deliver comes first.
-        if !self.deliver(kernel, key) {
+        if !self.can_deliver() || self.has_rest.get() && !self.deliver(kernel, key) {
             return;
         }
         // Ends with the first read that fills the buffer, finds nothing, or finds the end; a peer that has closed
@@ -146,6 +150,7 @@ impl<F: Filter> State<F> {
     fn deliver(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
         let Some(event) = self.on_input else { return true };
         let forked = kernel.core.forked;
+        self.has_rest.set(true);
         loop {
             if self.can_deliver() {
                 self.report_refused(kernel);
@@ -157,10 +162,13 @@ impl<F: Filter> State<F> {
             }
             let record = self.input_filter.borrow_mut().get_one();
             match record {
-                Ok(None) => return true,
+                Ok(None) => {
+                    self.has_rest.set(false);
+                    return true;
+                }
                 Ok(Some(record)) => {
                     let args = (record, self.id).into_args();
-                    if !kernel.dispatch_from_source(self.owner, event, Some(Name::new("ReadWrite")), args) {
+                    if !kernel.dispatch_from_source(self.owner, event, Some(self.name), args) {
                         kernel.core.sources.requeue(key, Mode::Read);
                         return false;
                     }
@@ -171,6 +179,9 @@ impl<F: Filter> State<F> {
     }
 
     fn report_refused(&self, kernel: &mut Kernel) {
+        if self.refused.borrow().is_empty() {
+            return;
+        }
         for error in self.refused.take() {
             let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id).into_args();
             self.report(kernel, args);
@@ -179,7 +190,7 @@ impl<F: Filter> State<F> {
 
     fn report(&self, kernel: &mut Kernel, args: Args) {
         if let (Some(event), true) = (self.on_error, self.open.get() && !self.lingering.get()) {
-            kernel.dispatch_from_source(self.owner, event, Some(Name::new("ReadWrite")), args);
+            kernel.dispatch_from_source(self.owner, event, Some(self.name), args);
         }
     }
 
@@ -229,7 +240,7 @@ impl<F: Filter> State<F> {
             return kernel.core.remove_source(key);
         }
         if let Some(event) = self.on_flushed {
-            kernel.dispatch_from_source(self.owner, event, Some(Name::new("ReadWrite")), (self.id,).into_args());
+            kernel.dispatch_from_source(self.owner, event, Some(self.name), (self.id,).into_args());
         }
     }
 }
