@@ -528,3 +528,28 @@ fn a_session_that_kills_itself_runs_on_as_the_kernel() -> Result<(), Error> {
     assert_eq!(lines(&log), ["s _stop", "s its heap is still there", "new from kernel", "new _stop"]);
     Ok(())
 }
+
+#[test] // K-RE-06: a session may keep itself alive by the signal that it waits for, until it says otherwise
+fn a_session_can_live_for_a_signal() {
+    let log = Log::default();
+    let mut kernel = new_kernel();
+    let waiter = plain("waiter", &log)
+        .state("_start", |cx| cx.sig_keep_alive("hello", "hello"))
+        .state("hello", |cx| {
+            cx.heap().say("hello");
+            cx.sig_clear("hello");
+        })
+        .state("_stop", |cx| cx.heap().say("_stop"))
+        .spawn(&mut kernel)
+        .expect("a session");
+    plain("sender", &log)
+        .state("_start", |cx| cx.delay("late", millis(5), ()))
+        .state("late", move |cx| {
+            cx.heap().say("late");
+            Ok(cx.signal(waiter, "hello", ())?)
+        })
+        .spawn(&mut kernel)
+        .expect("a session");
+    kernel.run().expect("a clean end");
+    assert_eq!(*log.borrow(), ["sender late", "waiter hello", "waiter _stop"]);
+}

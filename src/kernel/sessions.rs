@@ -88,7 +88,7 @@ pub(crate) struct Record {
 type Link = Option<std::num::NonZeroU32>;
 
 /// One of the units in which `holds` is counted.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hold {
     EventTo,
     EventFrom,
@@ -192,6 +192,7 @@ impl Sessions {
             if let Some(count) = record.counter(hold) {
                 *count += 1;
             }
+            log::trace!(target: "lenore::refcounts", "{id} is held: {hold:?}, {} in all", record.holds);
         }
     }
 
@@ -204,6 +205,7 @@ impl Sessions {
         if let Some(count) = record.counter(hold) {
             *count -= 1;
         }
+        log::trace!(target: "lenore::refcounts", "{id} is released: {hold:?}, {} left", record.holds);
         if record.holds == 0 {
             self.mark(id);
         }

@@ -19,6 +19,8 @@ pub(crate) struct SignalWatch {
     pub(crate) signal: Name,
     pub(crate) event: Name,
     extra: Template,
+    /// It counts as an extra reference, under the tag [`WAITS_FOR_SIGNAL`].
+    keeps_alive: bool,
 }
 
 /// A signal on its way.
@@ -98,13 +100,17 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        let watch = SignalWatch { signal: signal.into(), event: event.into(), extra: Template::new(extra) };
+        let (signal, event, extra) = (signal.into(), event.into(), Template::new(extra));
+        let watch = SignalWatch { signal, event, extra, keeps_alive: false };
         let Some(record) = self.sessions.get_mut(self.active.session) else { return };
         if record.id == SessionId::KERNEL {
             return;
         }
         match record.signals.iter_mut().find(|other| other.signal == watch.signal) {
-            Some(other) => *other = watch,
+            Some(other) => {
+                let former = std::mem::replace(other, watch);
+                self.end_waiting(&former);
+            }
             None => {
                 let signal = watch.signal;
                 record.signals.push(watch);
@@ -122,8 +128,31 @@ impl Core {
         let signal = signal.into();
         let Some(record) = self.sessions.get_mut(self.active.session) else { return };
         if let Some(place) = record.signals.iter().position(|watch| watch.signal == signal) {
-            record.signals.remove(place);
+            let former = record.signals.remove(place);
             self.signals.unwatch(signal);
+            self.end_waiting(&former);
+        }
+    }
+
+    /// Does what [`sig`](Core::sig) does, and keeps the running session alive, and the program with it, until
+    /// [`sig_clear`](Core::sig_clear): for a session that has nothing to do but to wait for a signal.
+    ///
+    /// POE: nothing like it; such sessions vanish at once there.
+    pub fn sig_keep_alive(&mut self, signal: impl Into<Name>, event: impl Into<Name>) {
+        let signal = signal.into();
+        self.sig(signal, event);
+        let me = self.active.session;
+        let watch = self.sessions.get_mut(me).and_then(|r| r.signals.iter_mut().find(|w| w.signal == signal));
+        if let Some(watch) = watch {
+            watch.keeps_alive = true;
+            // The session has just been found alive.
+            let _ = self.refcount_increment(me, WAITS_FOR_SIGNAL);
+        }
+    }
+
+    fn end_waiting(&mut self, former: &SignalWatch) {
+        if former.keeps_alive {
+            let _ = self.refcount_decrement(self.active.session, WAITS_FOR_SIGNAL);
         }
     }
 
@@ -282,6 +311,9 @@ impl Core {
         self.sessions.get(id)?.signals.iter().find(|watch| watch.signal == signal).cloned()
     }
 }
+
+/// The tag under which a session keeps itself alive that waits for a signal.
+const WAITS_FOR_SIGNAL: &str = "sig";
 
 /// What a signal does to those it visits.
 #[derive(Clone, Copy, PartialEq, Eq)]

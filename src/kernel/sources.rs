@@ -142,6 +142,7 @@ impl Sources {
         if wanted == registered {
             return Ok(());
         }
+        log::trace!(target: "lenore::sources", "descriptor {fd}: {}", wanted.map_or("not watched".into(), |w| format!("{w:?}")));
         let registry = self.poll.registry();
         let done = match (registered, wanted) {
             (None, None) => Ok(()),
@@ -241,6 +242,7 @@ impl Sources {
         self.get(key)?;
         self.deregister(key);
         let entry = self.entries.remove(key.index as usize);
+        log::trace!(target: "lenore::sources", "descriptor {} of {} is closed", entry.fd, entry.owner);
         entry.source.close();
         Some(entry.owner)
     }
