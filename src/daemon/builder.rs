@@ -1,159 +1,16 @@
-//! Spawning a Daemon, and the handle to it.
+//! The settings of a Daemon, one method each, and spawning it.
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::error::DaemonError;
-use super::scoreboard::Report;
+use super::handle::Daemon;
 use super::session::{self, Heap};
 use super::settings::{Mode, RawSettings, resolve};
-use super::status::{DaemonStatus, Peek};
-use crate::args::IntoArgs;
 use crate::error::Error;
-use crate::kernel::{Kernel, SessionId, unblock_all};
+use crate::kernel::{Kernel, unblock_all};
 use crate::sys::{disposition, fork};
-
-/// The handle to a Daemon session: copied freely, usable from any state and from outside of the loop.
-///
-/// Each method takes the context of a state, or the kernel.
-///
-/// POE: the class `Daemon` that POE::Component::Daemon exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Daemon(SessionId);
-
-impl Daemon {
-    /// Begins the settings of a Daemon.
-    ///
-    /// POE: `POE::Component::Daemon->spawn`, which takes them by name.
-    pub fn builder() -> DaemonBuilder {
-        DaemonBuilder::default()
-    }
-
-    /// Returns the id of the Daemon session.
-    pub fn session(self) -> SessionId {
-        self.0
-    }
-
-    /// Tells the Daemon what this process does now.
-    ///
-    /// In a pre-forked child: [`Report::Wait`] when it is set up, [`Report::Req`] or [`Report::Long`] when a request
-    /// has come, [`Report::Done`] (or `Wait`) when it is finished; the Daemon answers the last with a `daemon_accept`
-    /// signal, or by shutting this child down if it has had its share of requests. In a child forked for one request:
-    /// `Long` when it will take long, `Done` when it is finished, which ends the child.
-    ///
-    /// # Errors
-    ///
-    /// [`DaemonError::WrongProcess`] in the parent of a pre-forking daemon; [`DaemonError::Ended`] once the Daemon
-    /// session is gone.
-    ///
-    /// POE: `Daemon->update_status`.
-    #[track_caller]
-    pub fn update_status<K: AsMut<Kernel>>(self, kernel: &mut K, report: Report) -> Result<(), DaemonError> {
-        self.report(kernel, (report,))
-    }
-
-    /// Hands a request to a child that is forked for it, from the parent of a post-forking daemon.
-    ///
-    /// `payload` is whatever the child needs, the accepted socket as a rule: it becomes ARG1 of the `daemon_child`
-    /// signal in the child. The fork happens as soon as the running state has returned; while there are as many children
-    /// as there may be, the request waits its turn.
-    ///
-    /// # Errors
-    ///
-    /// As [`update_status`](Daemon::update_status). The payload is dropped then.
-    ///
-    /// POE: `Daemon->update_status( 'req', $info )`.
-    #[track_caller]
-    pub fn update_status_with<K: AsMut<Kernel>, P: 'static>(
-        self,
-        kernel: &mut K,
-        report: Report,
-        payload: P,
-    ) -> Result<(), DaemonError> {
-        self.report(kernel, (report, payload))
-    }
-
-    #[track_caller]
-    fn report<K: AsMut<Kernel>>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), DaemonError> {
-        self.call(kernel, "update_status", args)?
-    }
-
-    /// Notes on the scoreboard whom this child serves; the first 24 octets of `label` are kept. Outside of a child it
-    /// does nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`DaemonError::Ended`] once the Daemon session is gone.
-    ///
-    /// POE: nothing like it.
-    #[track_caller]
-    pub fn set_peer_label<K: AsMut<Kernel>>(self, kernel: &mut K, label: impl Into<String>) -> Result<(), DaemonError> {
-        kernel.as_mut().call(self.0, "set_peer_label", (label.into(),)).map(drop).map_err(DaemonError::Ended)
-    }
-
-    /// Returns what the Daemon is doing.
-    ///
-    /// # Errors
-    ///
-    /// [`DaemonError::Ended`] once the Daemon session is gone.
-    ///
-    /// POE: `Daemon->status`.
-    #[track_caller]
-    pub fn status<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<DaemonStatus, DaemonError> {
-        self.call(kernel, "status", ())
-    }
-
-    /// Returns a picture of the kernel and of the Daemon; with `verbose`, of every session and why it stays alive.
-    ///
-    /// The event `peek`, posted to the Daemon with the same argument, writes it to the log at info level.
-    ///
-    /// # Errors
-    ///
-    /// [`DaemonError::Ended`] once the Daemon session is gone.
-    ///
-    /// POE: `Daemon->peek`.
-    #[track_caller]
-    pub fn peek<K: AsMut<Kernel>>(self, kernel: &mut K, verbose: bool) -> Result<Peek, DaemonError> {
-        self.call::<_, Result<Peek, Error>>(kernel, "look", (verbose,))?.map_err(DaemonError::Ended)
-    }
-
-    /// Reports a child process that other code has forked: it is reaped without noise and gets TERM at shutdown, and
-    /// is not counted in the pool.
-    ///
-    /// # Errors
-    ///
-    /// [`DaemonError::Ended`] once the Daemon session is gone.
-    ///
-    /// POE: `Daemon->foreign_child`.
-    #[track_caller]
-    pub fn foreign_child<K: AsMut<Kernel>>(self, kernel: &mut K, pid: i32) -> Result<(), DaemonError> {
-        kernel.as_mut().call(self.0, "foreign_child", (pid,)).map(drop).map_err(DaemonError::Ended)
-    }
-
-    /// Shuts the Daemon down: in the parent with all of its children, in a child that child alone. A second time it
-    /// does nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`DaemonError::Ended`] once the Daemon session is gone.
-    ///
-    /// POE: `Daemon->shutdown`.
-    #[track_caller]
-    pub fn shutdown<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<(), DaemonError> {
-        kernel.as_mut().call(self.0, "shutdown", ()).map(drop).map_err(DaemonError::Ended)
-    }
-
-    #[track_caller]
-    fn call<K: AsMut<Kernel>, T: 'static>(
-        self,
-        kernel: &mut K,
-        event: &str,
-        args: impl IntoArgs,
-    ) -> Result<T, DaemonError> {
-        kernel.as_mut().call(self.0, event, args).and_then(|reply| reply.take()).map_err(DaemonError::Ended)
-    }
-}
 
 /// The settings of a [`Daemon`].
 ///

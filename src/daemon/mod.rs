@@ -64,6 +64,7 @@ pub(crate) mod builder;
 mod child;
 mod doorbell;
 mod error;
+mod handle;
 pub(crate) mod policy;
 mod pool;
 pub(crate) mod scoreboard;
@@ -72,8 +73,9 @@ pub(crate) mod settings;
 mod shutdown;
 mod status;
 
-pub use builder::{Daemon, DaemonBuilder};
+pub use builder::DaemonBuilder;
 pub use error::DaemonError;
+pub use handle::Daemon;
 pub use scoreboard::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use settings::{Mode, SettingsError};
 pub use status::{ChildStatus, DaemonStatus, Peek};
