@@ -63,9 +63,70 @@ impl DaemonBuilder {
         self
     }
 
+    /// Sets how much earlier than `requests` a pre-forked child may be replaced, less than `requests`; 0 unless set.
+    ///
+    /// Each child's number of requests is somewhere between `requests - jitter` and `requests`, evenly spread, so that a
+    /// pool that was started together is not replaced together.
+    pub fn requests_jitter(mut self, jitter: u64) -> Self {
+        self.0.requests_jitter = Some(jitter);
+        self
+    }
+
+    /// Sets how many children a running pre-forking pool may fork at once, at least 1; 32 unless set.
+    pub fn fork_burst(mut self, children: u32) -> Self {
+        self.0.fork_burst = Some(children);
+        self
+    }
+
+    /// Sets how many children a second a running pre-forking pool may fork when it has used up its burst, at least 1;
+    /// 64 unless set.
+    pub fn forks_per_second(mut self, children: u32) -> Self {
+        self.0.forks_per_second = Some(children);
+        self
+    }
+
     /// Sets how long children may take to end at shutdown before they are killed; 10 seconds unless set, not zero.
     pub fn shutdown_timeout(mut self, grace: Duration) -> Self {
         self.0.shutdown_timeout = Some(grace);
+        self
+    }
+
+    /// Sets how often the parent examines its children; 10 seconds unless set, not zero.
+    ///
+    /// A child that breaks a rule gets INT, in the next round TERM if it goes on, and in the one after that KILL.
+    ///
+    /// POE: `babysit`, in seconds, without which there is no babysitting.
+    pub fn babysit(mut self, interval: Duration) -> Self {
+        self.0.babysit = Some(interval);
+        self
+    }
+
+    /// Sets how long a child may be in the status `r`, not zero; for ever unless set.
+    pub fn request_timeout(mut self, limit: Duration) -> Self {
+        self.0.request_timeout = Some(limit);
+        self
+    }
+
+    /// Sets how long a child may be in the status `l`, not zero; for ever unless set.
+    pub fn long_timeout(mut self, limit: Duration) -> Self {
+        self.0.long_timeout = Some(limit);
+        self
+    }
+
+    /// Sets how much processor time a child may use for one request; 600 seconds unless set, not zero.
+    ///
+    /// POE: the 10 minutes after which a process is rogue.
+    pub fn cpu_limit(mut self, limit: Duration) -> Self {
+        self.0.cpu_limit = Some(limit);
+        self
+    }
+
+    /// Sets how many octets of a child may be resident, not zero; without limit unless set. A child above it is replaced
+    /// after its request. Linux only; elsewhere nothing comes of it.
+    ///
+    /// What a child shares with its parent is resident in both.
+    pub fn memory_limit(mut self, octets: u64) -> Self {
+        self.0.memory_limit = Some(octets);
         self
     }
 

@@ -18,10 +18,12 @@ use crate::reply::Return;
 /// The first thing that happens in a new child, apart from leaving to the parent what is the parent's.
 pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
     let slot = *cx.arg::<SlotIndex>(0)?;
-    let payload = std::mem::take(cx.args()).skip(2);
+    let (is_long, share) = (*cx.arg::<bool>(1)?, *cx.arg::<Option<u64>>(2)?);
+    let payload = std::mem::take(cx.args()).skip(3);
     let (pid, now) = (Pid::from_raw(cx.pid() as i32), epoch_ms(cx.now()));
     let heap = cx.heap();
     heap.role = Role::Child { slot, is_retiring: false };
+    heap.share = share;
     if let Some(board) = &heap.board {
         board.claim(slot, pid, now);
     }
@@ -40,7 +42,7 @@ pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
             cx.yield_("first_wait", ());
         }
         _ => {
-            begin_request(cx, Status::Req);
+            begin_request(cx, if is_long { Status::Long } else { Status::Req });
             cx.signal_now(SessionId::KERNEL, "daemon_child", payload)?;
         }
     }
@@ -101,7 +103,7 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
         _ if cx.heap().is_shutting_down() => {}
         (Mode::PostForking, Role::Parent, Report::Req | Report::Long) => {
             let payload = std::mem::take(cx.args()).skip(1);
-            pool::take_request(cx, payload)?;
+            pool::take_request(cx, report == Report::Long, payload)?;
         }
         (_, Role::Parent, _) => {
             let role = if mode == Mode::PreForking { "the parent of a pre-forking server" } else { "the parent" };
@@ -168,10 +170,10 @@ fn end_request(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'st
 
 /// Tells whether the child has handled as many requests as it may.
 fn has_had_enough(heap: &Heap) -> bool {
-    let (Role::Child { slot, .. }, Some(board), Some(limit)) = (heap.role, &heap.board, heap.settings.requests) else {
+    let (Role::Child { slot, .. }, Some(board), Some(share)) = (heap.role, &heap.board, heap.share) else {
         return false;
     };
-    board.read(slot).is_ok_and(|own| own.requests >= limit.get())
+    board.read(slot).is_ok_and(|own| own.requests >= share)
 }
 
 fn own_status(heap: &Heap) -> Option<Status> {

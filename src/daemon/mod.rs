@@ -60,13 +60,16 @@
 //!
 //! POE: `POE::Component::Daemon`.
 
+mod babysit;
 pub(crate) mod builder;
 mod child;
+mod deaths;
 mod doorbell;
 mod error;
 mod handle;
 pub(crate) mod policy;
 mod pool;
+mod resize;
 pub(crate) mod scoreboard;
 mod session;
 pub(crate) mod settings;
@@ -74,8 +77,10 @@ mod shutdown;
 mod status;
 
 pub use builder::DaemonBuilder;
+pub use deaths::{Cause, Deaths};
 pub use error::DaemonError;
 pub use handle::Daemon;
+pub use policy::Rogue;
 pub use scoreboard::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use settings::{Mode, SettingsError};
 pub use status::{ChildStatus, DaemonStatus, Peek};

@@ -1,14 +1,14 @@
 //! The parent's side: counting, forking, reaping.
 
-use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::policy::{Counts, Demand, Intake, Notice, Phase, postfork, prefork};
-use super::scoreboard::{Ring, SlotIndex, Status};
-use super::session::{Child, Cx, Heap, InFlight, Request, Role, broadcast, epoch_ms, send};
+use super::deaths::Cause;
+use super::policy::{Counts, Demand, Intake, Notice, Phase, STAYED_UP, postfork, prefork, share};
+use super::scoreboard::{Ring, Status};
+use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, broadcast, epoch_ms, send};
 use super::settings::Mode;
 use super::shutdown;
 use crate::args::{Args, IntoArgs};
@@ -37,9 +37,6 @@ pub(super) fn maintain(cx: &mut Cx<'_>) -> Result {
 
 /// Forks what is missing and retires what is too much.
 fn keep_spares(cx: &mut Cx<'_>) -> Result {
-    if cx.heap().is_pausing_forks {
-        return Ok(());
-    }
     // Publishing new thresholds may find that the count has left them meanwhile; unchanged ones never do.
     for _ in 0..3 {
         let heap = cx.heap();
@@ -47,13 +44,17 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
         if let Some(board) = &heap.board {
             board.answer_bell();
         }
-        let decision = prefork(count(heap), limits, heap.phase);
+        let counts = count(heap);
+        let decision = prefork(counts, limits, heap.phase);
         let granted = ration(cx, decision.fork);
         for _ in 0..granted {
-            ask_for_fork(cx, 0, Args::new())?;
+            ask_for_fork(cx, Request { number: 0, is_long: false, payload: Args::new() })?;
         }
-        retire(cx.heap(), decision.retire);
-        let ring = cx.heap().board.as_mut().map_or(Ring::No, |board| board.publish(decision.thresholds));
+        let heap = cx.heap();
+        retire(heap, decision.retire);
+        retire_replaced(heap, counts.idle >= limits.min_spare || counts.total() >= limits.max_children);
+        let thresholds = decision.thresholds.with_ghosts(ghosts(heap));
+        let ring = heap.board.as_mut().map_or(Ring::No, |board| board.publish(thresholds));
         if ring == Ring::No {
             break;
         }
@@ -61,15 +62,20 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Counts the children by what they do.
+/// Returns what a child says that it does.
+fn does(heap: &Heap, child: &Child) -> Option<Status> {
+    heap.board.as_ref().and_then(|board| board.status(child.slot))
+}
+
+/// Counts the children by what they do. One that is stopped, or that is to be replaced, is no spare.
 fn count(heap: &Heap) -> Counts {
     let in_flight = heap.in_flight.len() as u32;
     let mut counts =
         Counts { children: heap.children.len() as u32 + in_flight, starting: in_flight, ..Counts::default() };
     for child in &heap.children {
-        let status = heap.board.as_ref().and_then(|board| board.status(child.slot));
-        match status {
-            _ if child.is_retiring => counts.retiring += 1,
+        match does(heap, child) {
+            _ if child.is_retiring() => counts.retiring += 1,
+            _ if child.is_stopped || child.orders == Orders::BeReplaced => counts.busy += 1,
             Some(Status::Wait) => counts.idle += 1,
             Some(status) if status.is_starting() => counts.starting += 1,
             Some(Status::Exit) => counts.retiring += 1,
@@ -79,9 +85,20 @@ fn count(heap: &Heap) -> Counts {
     counts
 }
 
+/// Counts those that the board takes for idle and [`count`] does not, and that will not go away by themselves.
+fn ghosts(heap: &Heap) -> u32 {
+    let is_ghost = |child: &&Child| {
+        (child.is_stopped || child.orders == Orders::BeReplaced) && does(heap, child) == Some(Status::Wait)
+    };
+    heap.children.iter().filter(is_ghost).count() as u32
+}
+
 /// Takes up to `wanted` forks out of the bucket; for the rest it comes back when there are more. The first children
 /// are not rationed.
 fn ration(cx: &mut Cx<'_>, wanted: u32) -> u32 {
+    if cx.heap().no_fork_before.is_some() {
+        return 0;
+    }
     if cx.heap().phase == Phase::StartingUp || wanted == 0 {
         return wanted;
     }
@@ -99,19 +116,31 @@ fn ration(cx: &mut Cx<'_>, wanted: u32) -> u32 {
 fn retire(heap: &mut Heap, number: u32) {
     let board = heap.board.as_ref();
     let is_idle = |child: &Child| board.and_then(|board| board.status(child.slot)) == Some(Status::Wait);
-    let idle = heap.children.iter_mut().filter(|child| !child.is_retiring && is_idle(child));
+    let idle = heap.children.iter_mut().filter(|child| child.orders == Orders::Stay && is_idle(child));
     for child in idle.take(number as usize) {
-        child.is_retiring = true;
-        log::debug!(target: "lenore::daemon", "child {} is retired", child.pid);
-        send(child.pid, Signal::SIGQUIT);
+        tell_to_go(child, Orders::Go);
     }
 }
 
+/// Asks those that are to be replaced to go, the idle ones if others `can_stand_in`.
+fn retire_replaced(heap: &mut Heap, can_stand_in: bool) {
+    let board = heap.board.as_ref();
+    let is_idle = |child: &Child| board.and_then(|board| board.status(child.slot)) == Some(Status::Wait);
+    let replaced = heap.children.iter_mut().filter(|child| child.orders == Orders::BeReplaced);
+    replaced.filter(|child| can_stand_in || !is_idle(child)).for_each(|child| tell_to_go(child, Orders::GoForMemory));
+}
+
+fn tell_to_go(child: &mut Child, orders: Orders) {
+    child.orders = orders;
+    log::debug!(target: "lenore::daemon", "child {} is retired", child.pid);
+    send(child.pid, Signal::SIGQUIT);
+}
+
 /// Queues a request and forks for it if there is room.
-pub(super) fn take_request(cx: &mut Cx<'_>, payload: Args) -> Result {
+pub(super) fn take_request(cx: &mut Cx<'_>, is_long: bool, payload: Args) -> Result {
     let heap = cx.heap();
     heap.requests_seen += 1;
-    heap.queue.push_back(Request { number: heap.requests_seen, payload });
+    heap.queue.push_back(Request { number: heap.requests_seen, is_long, payload });
     serve_queue(cx)
 }
 
@@ -121,7 +150,7 @@ pub(super) fn take_request(cx: &mut Cx<'_>, payload: Args) -> Result {
 /// first failed, the others would overtake its request.
 fn serve_queue(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
-    if heap.is_pausing_forks {
+    if heap.no_fork_before.is_some() {
         return Ok(());
     }
     let demand = Demand {
@@ -135,7 +164,7 @@ fn serve_queue(cx: &mut Cx<'_>) -> Result {
         && cx.heap().in_flight.is_empty()
         && let Some(request) = cx.heap().queue.pop_front()
     {
-        ask_for_fork(cx, request.number, request.payload)?;
+        ask_for_fork(cx, request)?;
     }
     match decision.notice {
         Notice::Pause => pause(cx)?,
@@ -161,18 +190,25 @@ fn pause(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-fn ask_for_fork(cx: &mut Cx<'_>, number: u64, payload: Args) -> Result {
+fn ask_for_fork(cx: &mut Cx<'_>, request: Request) -> Result {
     let now = epoch_ms(cx.now());
     let Some(board) = &mut cx.heap().board else { return Ok(()) };
     match board.allocate(now) {
         Ok((slot, generation)) => {
-            cx.heap().in_flight.push_back(InFlight { slot, generation, number });
-            cx.fork("forked", "begin_child", (slot, generation).into_args().chain(payload));
+            let heap = cx.heap();
+            let Request { number, is_long, payload } = request;
+            heap.in_flight.push_back(InFlight { slot, generation, number, is_long });
+            let share = heap
+                .settings
+                .requests
+                .map(|requests| share(requests.get(), heap.settings.requests_jitter, heap.forked));
+            heap.forked += 1;
+            cx.fork("forked", "begin_child", (slot, is_long, share).into_args().chain(payload));
         }
         Err(full) => {
             // Never silently: there are more slots than children may be.
             log::error!(target: "lenore::daemon", "no child is forked: {full}");
-            put_back(cx.heap(), number, payload);
+            put_back(cx.heap(), request);
         }
     }
     Ok(())
@@ -180,11 +216,11 @@ fn ask_for_fork(cx: &mut Cx<'_>, number: u64, payload: Args) -> Result {
 
 /// A fork was carried out, or failed.
 pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
-    let Some(InFlight { slot, generation, number }) = cx.heap().in_flight.pop_front() else { return Ok(()) };
+    let Some(InFlight { slot, generation, number, is_long }) = cx.heap().in_flight.pop_front() else { return Ok(()) };
     match cx.take::<Result<i32, Error>>(0)? {
         Ok(pid) => {
             let forked_at = cx.now();
-            cx.heap().children.push(Child { pid, slot, generation, forked_at, is_retiring: false });
+            cx.heap().children.push(Child::new(pid, slot, generation, forked_at));
             cx.heap().fork_pause = FIRST_FORK_PAUSE;
             cx.sig_child(pid, "reaped", (slot, generation));
             report(cx.heap(), format_args!("child {pid} is forked into slot {slot}"));
@@ -194,14 +230,14 @@ pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
             }
         }
         Err(error) => {
-            let payload = std::mem::take(cx.args()).skip(3);
+            let payload = std::mem::take(cx.args()).skip(4);
             if let Some(board) = &mut cx.heap().board {
                 board.reclaim(slot);
             }
-            fork_failed(cx, number, payload, &error)?;
+            fork_failed(cx, Request { number, is_long, payload }, error)?;
         }
     }
-    shutdown::end_if_alone(cx);
+    shutdown::end_if_alone(cx)?;
     match cx.heap().settings.mode {
         Mode::PreForking => end_start_up(cx),
         _ => maintain(cx),
@@ -221,25 +257,25 @@ fn end_start_up(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Waits a while if the system is short of something; anything else will not get better.
-fn fork_failed(cx: &mut Cx<'_>, number: u64, payload: Args, error: &Error) -> Result {
-    put_back(cx.heap(), number, payload);
-    let errno = match error {
+fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
+    put_back(cx.heap(), request);
+    let errno = match &error {
         Error::Os { source, .. } => source.raw_os_error().map(Errno::from_raw),
         _ => None,
     };
     if !matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM)) {
         log::error!(target: "lenore::daemon", "the Daemon shuts down: {error}");
+        cx.heap().failure.get_or_insert(error);
         return shutdown::shutdown(cx);
     }
     if cx.heap().is_shutting_down() {
         return Ok(());
     }
-    if !cx.heap().is_pausing_forks {
+    if cx.heap().no_fork_before.is_none() {
         let heap = cx.heap();
         let wait = heap.fork_pause;
-        heap.is_pausing_forks = true;
         heap.fork_pause = (wait * 2).min(LONGEST_FORK_PAUSE);
-        cx.delay("retry_forks", wait, ());
+        pause_forks(cx, wait);
     }
     if cx.heap().settings.mode == Mode::PostForking && cx.heap().intake == Intake::Open {
         pause(cx)?;
@@ -247,47 +283,67 @@ fn fork_failed(cx: &mut Cx<'_>, number: u64, payload: Args, error: &Error) -> Re
     Ok(())
 }
 
+/// Forks nothing for so long; of two pauses the one that ends later counts.
+fn pause_forks(cx: &mut Cx<'_>, wait: Duration) {
+    let until = cx.now() + wait;
+    if cx.heap().no_fork_before.is_none_or(|before| before < until) {
+        cx.heap().no_fork_before = Some(until);
+        cx.delay("retry_forks", wait, ());
+    }
+}
+
 /// Tries again after a pause.
 pub(super) fn retry_forks(cx: &mut Cx<'_>) -> Result {
-    cx.heap().is_pausing_forks = false;
+    cx.heap().no_fork_before = None;
     maintain(cx)
 }
 
 /// Puts a request that could not be served back in its place.
-fn put_back(heap: &mut Heap, number: u64, payload: Args) {
-    if number == 0 {
+fn put_back(heap: &mut Heap, request: Request) {
+    if request.number == 0 {
         return;
     }
-    let place = heap.queue.partition_point(|request| request.number < number);
-    heap.queue.insert(place, Request { number, payload });
+    let place = heap.queue.partition_point(|other| other.number < request.number);
+    heap.queue.insert(place, request);
 }
 
-/// A child has ended.
-pub(super) fn reaped(cx: &mut Cx<'_>) -> Result {
-    let (pid, status) = (*cx.arg::<i32>(1)?, *cx.arg::<ExitStatus>(2)?);
-    let (slot, generation) = (*cx.arg::<SlotIndex>(3)?, *cx.arg::<u32>(4)?);
+/// Children that die as soon as they live are followed after a pause.
+///
+/// One that has had a request does not count: a request that kills its child must not close the shop.
+pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, requests: u64) {
     let now = cx.now();
     let heap = cx.heap();
-    let Some(place) = heap.children.iter().position(|child| child.pid == pid && child.generation == generation) else {
-        return Ok(());
-    };
-    let child = heap.children.remove(place);
-    let last = match &mut heap.board {
-        // Another owner's slot is none of this child's.
-        Some(board) if board.generation(slot) == Some(generation) => board.reclaim(slot),
-        _ => None,
-    };
-    let age = now.duration_since(child.forked_at).unwrap_or_default();
-    let requests = last.map_or(0, |last| last.requests);
-    let text = format_args!("child {pid} in slot {slot} has ended ({status}) after {age:.1?} and {requests} requests");
-    if status.success() {
-        report(heap, text)
-    } else {
-        log::warn!(target: "lenore::daemon", "{text}")
+    let born = heap.born;
+    let time = |at: SystemTime| at.duration_since(born).unwrap_or_default();
+    for alive in &heap.children {
+        let has_worked =
+            heap.board.as_ref().and_then(|board| board.read(alive.slot).ok()).is_some_and(|s| s.requests > 0);
+        if has_worked || time(now).saturating_sub(time(alive.forked_at)) >= STAYED_UP {
+            heap.crashes.stayed_up(time(alive.forked_at));
+        }
     }
-    maintain(cx)?;
-    shutdown::end_if_alone(cx);
-    Ok(())
+    if requests > 0 {
+        return heap.crashes.stayed_up(time(child.forked_at));
+    }
+    if matches!(cause, Cause::Retired | Cause::Memory | Cause::Rogue(_)) {
+        return;
+    }
+    let wait = heap.crashes.died(time(child.forked_at), time(now));
+    if !wait.is_zero() {
+        let deaths = heap.crashes.deaths();
+        log::warn!(
+            target: "lenore::daemon",
+            "children die as soon as they are forked, {deaths} in a row: the next is forked in {wait:?}"
+        );
+        pause_forks(cx, wait);
+    }
+}
+
+/// Makes the idle children look whether somebody waits for them. The system tells one process of each connection; if that
+/// is dead or stopped, nobody else was told.
+pub(super) fn wake_idle(heap: &Heap) {
+    let idle = heap.children.iter().filter(|child| !child.is_stopped && does(heap, child) == Some(Status::Wait));
+    idle.for_each(|child| send(child.pid, Signal::SIGCONT));
 }
 
 /// Logs the coming and going of a child, which `verbose` makes worth an operator's while.

@@ -3,16 +3,19 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
-use super::policy::{Intake, Phase, TokenBucket};
+use super::policy::{CrashLoop, Escalation, Intake, Meter, Phase, TokenBucket};
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
 use super::status::{ChildStatus, DaemonStatus, Peek};
-use super::{child, pool, shutdown};
+use super::{babysit, child, pool, resize, shutdown};
 use crate::args::Args;
 use crate::error::{Error, Result};
 use crate::kernel::{Context, Kernel, SessionId};
@@ -43,10 +46,21 @@ pub(super) struct Heap {
     pub(super) forks: TokenBucket,
     /// What the bucket's time counts from.
     pub(super) born: SystemTime,
-    /// A fork has failed, and a pause runs before the next is tried.
-    pub(super) is_pausing_forks: bool,
-    /// How long the next such pause is.
+    /// A fork has failed, or children die as soon as they live: nothing is forked before this.
+    pub(super) no_fork_before: Option<SystemTime>,
+    /// How long the next pause after a failed fork is.
     pub(super) fork_pause: Duration,
+    pub(super) crashes: CrashLoop,
+    /// How many children were forked; each finds its own number of requests by it.
+    pub(super) forked: u64,
+    pub(super) deaths: Deaths,
+    pub(super) last_round: Option<SystemTime>,
+    /// Since when this process has run without a stop, as far as it knows.
+    pub(super) awake_since: SystemTime,
+    /// In a child: how many requests it is to handle; `None` for any number.
+    pub(super) share: Option<u64>,
+    /// Why the Daemon could not go on: what `run` is to return.
+    pub(super) failure: Option<Error>,
 }
 
 /// What this process is to the Daemon.
@@ -68,7 +82,38 @@ pub(super) struct Child {
     pub(super) slot: SlotIndex,
     pub(super) generation: u32,
     pub(super) forked_at: SystemTime,
-    pub(super) is_retiring: bool,
+    pub(super) orders: Orders,
+    /// How far the babysitter has come with it.
+    pub(super) escalation: Option<Escalation>,
+    pub(super) meter: Meter,
+    /// It was stopped when it was last looked at.
+    pub(super) is_stopped: bool,
+}
+
+/// What the parent wants of a child, or has told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Orders {
+    Stay,
+    /// Not told yet: it is to go when another can take its place.
+    BeReplaced,
+    /// Told: it is one spare too many.
+    Go,
+    /// Told: it has too much memory.
+    GoForMemory,
+    /// Killed, as the time was up.
+    Die,
+}
+
+impl Child {
+    pub(super) fn new(pid: i32, slot: SlotIndex, generation: u32, forked_at: SystemTime) -> Child {
+        let (orders, meter) = (Orders::Stay, Meter::default());
+        Child { pid, slot, generation, forked_at, orders, escalation: None, meter, is_stopped: false }
+    }
+
+    /// It has been told to go.
+    pub(super) fn is_retiring(&self) -> bool {
+        matches!(self.orders, Orders::Go | Orders::GoForMemory | Orders::Die)
+    }
 }
 
 /// A fork that was asked for.
@@ -77,12 +122,15 @@ pub(super) struct InFlight {
     pub(super) generation: u32,
     /// Post-forking: which request it is for.
     pub(super) number: u64,
+    pub(super) is_long: bool,
 }
 
 /// A request for a post-forking daemon.
 pub(super) struct Request {
     /// Counts up; a request whose fork failed goes back to its place by it.
     pub(super) number: u64,
+    /// `l` or `r` for its child to begin with.
+    pub(super) is_long: bool,
     pub(super) payload: Args,
 }
 
@@ -93,6 +141,7 @@ impl Heap {
         let make_doorbell =
             || Doorbell::new().map_err(|source| DaemonError::Kernel { doing: "hanging the doorbell", source });
         let doorbell = forks.then(make_doorbell).transpose()?;
+        let bucket = TokenBucket::new(settings.fork_burst, settings.forks_per_second);
         Ok(Heap {
             settings,
             role: Role::Parent,
@@ -105,15 +154,27 @@ impl Heap {
             queue: VecDeque::new(),
             requests_seen: 0,
             intake: Intake::Open,
-            forks: TokenBucket::new(FORK_BURST, FORKS_PER_SECOND),
+            forks: bucket,
             born: now,
-            is_pausing_forks: false,
+            no_fork_before: None,
             fork_pause: pool::FIRST_FORK_PAUSE,
+            crashes: CrashLoop::default(),
+            forked: 0,
+            deaths: Deaths::default(),
+            last_round: None,
+            awake_since: now,
+            share: None,
+            failure: None,
         })
     }
 
     pub(super) fn is_shutting_down(&self) -> bool {
         self.phase == Phase::ShuttingDown
+    }
+
+    /// All whom this process has to look after.
+    pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.children.iter().map(|child| child.pid).chain(self.foreign.iter().copied())
     }
 
     fn status(&self, pid: u32) -> DaemonStatus {
@@ -137,6 +198,7 @@ impl Heap {
             board: self.board.as_ref().map(Scoreboard::letters).unwrap_or_default(),
             free: self.board.as_ref().map(Scoreboard::free).unwrap_or_default(),
             queued: self.queue.len(),
+            deaths: self.deaths,
         }
     }
 }
@@ -163,7 +225,12 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("maintain", pool::maintain)
         .state("retry_forks", pool::retry_forks)
         .state("forked", pool::forked)
-        .state("reaped", pool::reaped)
+        .state("reaped", deaths::reaped)
+        .state("babysit", babysit::round)
+        .state("continued", babysit::continued)
+        .state("grow", resize::grow)
+        .state("shrink", resize::shrink)
+        .state("_stop", shutdown::last_resort)
         .state("begin_child", child::begin)
         .state("first_wait", child::first_wait)
         .state("set_peer_label", child::set_peer_label)
@@ -184,6 +251,11 @@ fn start(cx: &mut Cx<'_>) -> Result {
     cx.sig("QUIT", "graceful_shutdown");
     cx.sig("HUP", "hang_up");
     cx.sig("FORKED", "forked_by_kernel");
+    if cx.heap().settings.mode != Mode::NonForking {
+        cx.sig("CONT", "continued");
+        cx.sig("TTIN", "grow");
+        cx.sig("TTOU", "shrink");
+    }
     if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {
         cx.select_read(&end, "bell", ())?;
     }
@@ -202,6 +274,7 @@ fn fork_first_children(cx: &mut Cx<'_>) -> Result {
     if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
         return Ok(());
     }
+    babysit::begin(cx);
     if cx.heap().settings.mode == Mode::PreForking {
         return pool::maintain(cx);
     }
@@ -234,6 +307,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
         core.select_read_clear(doorbell.childs_end());
     }
     core.alarm_remove_all();
+    ["TTIN", "TTOU"].iter().for_each(|signal| core.sig_clear(*signal));
     Ok(())
 }
 
@@ -259,14 +333,16 @@ fn foreign_child(cx: &mut Cx<'_>) -> Result {
     if !cx.heap().foreign.contains(&pid) {
         cx.heap().foreign.push(pid);
     }
+    if cx.heap().is_shutting_down() {
+        send(pid, Signal::SIGTERM);
+    }
     Ok(())
 }
 
 fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
     let pid = *cx.arg::<i32>(1)?;
     cx.heap().foreign.retain(|other| *other != pid);
-    shutdown::end_if_alone(cx);
-    Ok(())
+    shutdown::end_if_alone(cx)
 }
 
 /// HUP: everybody reopens what they log to; the parent tells its children.
@@ -296,6 +372,11 @@ pub(super) fn send(pid: i32, signal: Signal) {
     if pid <= 1 {
         return;
     }
+    // Other code may have waited for it, and its number be anybody's.
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if waitid(Id::Pid(Pid::from_raw(pid)), flags) == Err(Errno::ECHILD) {
+        return;
+    }
     if let Err(errno) = kill(Pid::from_raw(pid), signal) {
         log::warn!(target: "lenore::daemon", "can't send {signal} to child {pid}: {errno}");
     }
@@ -309,9 +390,3 @@ pub(super) fn epoch_ms(time: SystemTime) -> u64 {
 
 /// The tag under which the Daemon keeps itself alive in the parent.
 pub(super) const KEPT_ALIVE: &str = "daemon";
-
-/// How many children a running pool may fork at once.
-const FORK_BURST: u32 = 32;
-
-/// How many children a second a running pool may fork for long.
-const FORKS_PER_SECOND: u32 = 64;

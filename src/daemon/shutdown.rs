@@ -1,18 +1,27 @@
 //! The end of a Daemon, in each of its processes.
 
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::child;
 use super::policy::Phase;
 use super::scoreboard::Status;
-use super::session::{Cx, Heap, KEPT_ALIVE, Role, send, signal_children};
+use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, send, signal_children};
 use crate::error::Result;
 use crate::kernel::SessionId;
 use crate::name::Name;
 
-/// TERM or INT.
+/// TERM or INT. After a QUIT it makes the end come sooner: children are told as well.
 pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
+    if cx.heap().is_shutting_down() {
+        signal_children(cx.heap(), Signal::SIGTERM);
+        return Ok(());
+    }
     shutdown(cx)
 }
 
@@ -42,6 +51,8 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     if was_parent {
         log::debug!(target: "lenore::daemon", "shutting down with {} children", cx.heap().children.len());
         signal_children(cx.heap(), signal);
+        // For those that are stopped, and do nothing else to the others.
+        signal_children(cx.heap(), Signal::SIGCONT);
     }
     // Of whichever process reported them: a child may have helpers of its own.
     cx.heap().foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
@@ -66,27 +77,77 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);
     }
-    if !is_alone(cx.heap()) {
-        let grace = cx.heap().settings.shutdown_timeout;
-        cx.delay("kill_children", grace, ());
+    if is_alone(cx.heap()) {
+        return fail_if_it_failed(cx);
     }
+    let grace = cx.heap().settings.shutdown_timeout;
+    cx.delay("kill_children", grace, ());
     Ok(())
 }
 
 /// The grace is over.
 pub(super) fn kill_children(cx: &mut Cx<'_>) {
     let heap = cx.heap();
-    for pid in heap.children.iter().map(|child| child.pid).chain(heap.foreign.iter().copied()) {
+    heap.children.iter_mut().for_each(|child| child.orders = Orders::Die);
+    for pid in heap.pids() {
         log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
         send(pid, Signal::SIGKILL);
     }
 }
 
 /// After the last child was reaped there is nobody left to be killed.
-pub(super) fn end_if_alone(cx: &mut Cx<'_>) {
+pub(super) fn end_if_alone(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     if heap.is_shutting_down() && is_alone(heap) {
         cx.alarm_remove_all();
+        return fail_if_it_failed(cx);
+    }
+    Ok(())
+}
+
+/// What has brought the Daemon down becomes what `run` returns, when all else is done.
+fn fail_if_it_failed(cx: &mut Cx<'_>) -> Result {
+    match cx.heap().failure.take() {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// The session is stopped by force, and the loop is about to end or has ended: nobody will hear of the children's end.
+/// So they are waited for here, as long as they are given at any shutdown.
+pub(super) fn last_resort(cx: &mut Cx<'_>) {
+    let heap = cx.heap();
+    if heap.role != Role::Parent || (heap.children.is_empty() && heap.foreign.is_empty()) {
+        return;
+    }
+    log::warn!(target: "lenore::daemon", "the kernel stops; {} children are waited for", heap.pids().count());
+    for signal in [Signal::SIGQUIT, Signal::SIGCONT] {
+        heap.pids().for_each(|pid| send(pid, signal));
+    }
+    let give_up = Instant::now() + heap.settings.shutdown_timeout;
+    let mut left: Vec<i32> = heap.pids().collect();
+    while !left.is_empty() && Instant::now() < give_up {
+        left.retain(|pid| is_running(*pid, WaitPidFlag::WNOHANG));
+        // There is no loop left to be told by.
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    for pid in left {
+        log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
+        send(pid, Signal::SIGKILL);
+        is_running(pid, WaitPidFlag::empty());
+    }
+    heap.children.clear();
+    heap.foreign.clear();
+}
+
+/// Reaps a child if it has ended.
+fn is_running(pid: i32, flags: WaitPidFlag) -> bool {
+    loop {
+        match waitpid(Pid::from_raw(pid), Some(flags)) {
+            Ok(WaitStatus::StillAlive) => return true,
+            Err(Errno::EINTR) => {}
+            _ => return false,
+        }
     }
 }
 
@@ -94,3 +155,6 @@ pub(super) fn end_if_alone(cx: &mut Cx<'_>) {
 fn is_alone(heap: &Heap) -> bool {
     heap.children.is_empty() && heap.foreign.is_empty() && heap.in_flight.is_empty()
 }
+
+/// How often the last resort looks whether children have ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);

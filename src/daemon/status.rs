@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::deaths::Deaths;
 use super::scoreboard::{PeerLabel, Status};
 use super::settings::Mode;
 use crate::kernel::Snapshot;
@@ -31,6 +32,8 @@ pub struct DaemonStatus {
     pub free: usize,
     /// In a post-forking parent: requests that wait for a child.
     pub queued: usize,
+    /// In the parent: how many children have ended, and why.
+    pub deaths: Deaths,
 }
 
 /// One child, as its slot shows it.
@@ -85,6 +88,9 @@ impl fmt::Display for DaemonStatus {
         self.write_board(f)?;
         if self.queued > 0 {
             writeln!(f, "    {} requests wait for a child", self.queued)?;
+        }
+        if self.deaths.total() > 0 {
+            writeln!(f, "    {} children have ended: {}", self.deaths.total(), self.deaths)?;
         }
         Ok(())
     }

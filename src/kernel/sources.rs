@@ -131,6 +131,13 @@ impl Sources {
         }
     }
 
+    /// Gives each listener that is shared with other processes, and not paused, a turn without being told: the process that
+    /// was told of a connection may have died of it.
+    pub(crate) fn retry_listeners(&mut self) {
+        let is_shared = |entry: &Entry| entry.source.wanted().is_some_and(|wanted| wanted.is_shared);
+        self.keys(is_shared).into_iter().for_each(|key| self.requeue(key, Mode::Read));
+    }
+
     /// Brings what the poller watches in line with what the source wants.
     pub(crate) fn sync(&mut self, key: SourceKey) -> Result<(), Error> {
         let Some(entry) = self.get(key) else { return Ok(()) };

@@ -144,8 +144,14 @@ impl Lab {
     /// Waits for the orderly end of the program, with all that came from it.
     #[track_caller]
     pub fn expect_end(&mut self) {
+        self.expect_end_with(0);
+    }
+
+    /// The same, of a program that says by its exit code that it has failed.
+    #[track_caller]
+    pub fn expect_end_with(&mut self, code: i32) {
         let status = self.running.wait_exit(LONG);
-        assert_eq!(status.code(), Some(0), "{status}");
+        assert_eq!(status.code(), Some(code), "{status}");
         assert_eq!(self.running.descendants_alive(), [0; 0], "left behind");
     }
 

@@ -166,7 +166,7 @@ fn a_failed_fork_is_made_up_for() {
 #[test] // D-FO-04: any other error is the end, in order
 fn a_fork_that_can_never_succeed_ends_the_daemon() {
     let mut lab = Lab::start("daemon_prefork", "--start 3 --fail-nth 2 --errno 1");
-    lab.expect_end();
+    lab.expect_end_with(1);
     lab.all();
     let story = lab.story(lab.pid());
     assert!(story.contains("daemon_shutdown") && !story.contains("daemon_parent"), "{story}");

@@ -183,18 +183,19 @@ fn a_child_that_never_waits_ends_with_its_parent() {
     lab.wait_gone(&children);
 }
 
-#[test] // D-SH-04: a parent that ends by an exception takes nobody along, but leaves nobody behind either
+#[test] // D-SH-05: a parent that ends by an exception lets requests be finished, and leaves nobody behind
 fn children_end_when_the_parent_dies_of_an_exception() {
     let (mut lab, addr) = Lab::pool_by_signals(&format!("{POOL} --requests 0 --usr1 die"), 3);
     let children = lab.running.children();
     let (mut client, busy) = held(addr);
     lab.running.signal(Signal::SIGUSR1);
-    assert_eq!(lab.running.wait_exit(LONG).code(), Some(1));
+    lab.running.wait_for_stderr("children are waited for", DEADLINE);
     client.line("still there");
     client.finish_sending();
     client.expect_eof();
-    lab.wait_gone(&children);
+    assert_eq!(lab.running.wait_exit(LONG).code(), Some(1));
     assert!(children.contains(&busy));
+    assert!(children.iter().all(|&pid| !proc::exists(pid)), "zombies count as well");
 }
 
 #[test] // D-SH-03: QUIT, requests in hand first, however long they take

@@ -1,9 +1,15 @@
 //! How many children to fork and to retire: pure functions of counts and limits.
 //!
-//! Nothing here reads a clock, a scoreboard or a setting, and nothing remembers anything but the [`TokenBucket`].
+//! Nothing here reads a clock, a scoreboard or a setting, and what remembers anything is told the time.
 //! The Daemon counts, asks, and carries out what it can; asking again right after gives nothing more to do.
 
 use std::time::Duration;
+
+mod crash_loop;
+mod rogue;
+
+pub use crash_loop::{CrashLoop, STAYED_UP};
+pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 
 /// What a pre-forking pool may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,7 +53,7 @@ pub struct Counts {
 impl Counts {
     /// Returns how many children there are: all in all, or by what they do, whichever is more. Should the two ever
     /// disagree, the hard limit holds for both.
-    fn total(&self) -> u32 {
+    pub fn total(&self) -> u32 {
         let parts = [self.idle, self.starting, self.busy, self.retiring];
         parts.into_iter().fold(0, u32::saturating_add).max(self.children)
     }
@@ -70,6 +76,12 @@ pub struct Thresholds {
 impl Thresholds {
     /// No change is news.
     pub const SILENT: Thresholds = Thresholds { low: 0, high: u32::MAX };
+
+    /// Returns what the thresholds are on a board that counts so many as idle that are not.
+    pub fn with_ghosts(self, ghosts: u32) -> Thresholds {
+        let low = if self.low == 0 { 0 } else { self.low.saturating_add(ghosts) };
+        Thresholds { low, high: self.high.saturating_add(ghosts) }
+    }
 }
 
 /// What to do about a pre-forking pool.
@@ -106,14 +118,28 @@ pub fn prefork(counts: Counts, limits: Limits, phase: Phase) -> PreForkDecision 
         },
         Phase::Running => {
             let fork = limits.min_spare.saturating_sub(counts.spares()).min(room);
-            let retire = counts.spares().saturating_sub(limits.max_spare).min(counts.idle);
+            // More than the maximum there are after it was lowered; those told to go already make up for some.
+            let excess = counts.total().saturating_sub(counts.retiring).saturating_sub(limits.max_children);
+            let surplus = counts.spares().saturating_sub(limits.max_spare);
+            let retire = surplus.max(excess).min(counts.idle);
             let starting = counts.starting.saturating_add(fork);
             let low = if fork == room { 0 } else { limits.min_spare.saturating_sub(starting) };
-            let high = limits.max_spare.saturating_sub(starting);
+            let high = if excess > retire { 0 } else { limits.max_spare.saturating_sub(starting) };
             PreForkDecision { fork, retire, thresholds: Thresholds { low, high } }
         }
         Phase::ShuttingDown => PreForkDecision { fork: 0, retire: 0, thresholds: Thresholds::SILENT },
     }
+}
+
+/// Returns how many requests the `number`th child is to handle: between `requests - jitter` and `requests`, spread
+/// evenly over any run of numbers, and never less than 1.
+///
+/// No random numbers: a child would inherit their generator, and draw what its siblings draw.
+pub fn share(requests: u64, jitter: u64, number: u64) -> u64 {
+    // Multiples of the golden ratio, of which the fractions keep as far from each other as they can.
+    let fraction = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let less = (u128::from(fraction) * (u128::from(jitter) + 1)) >> 64;
+    requests.saturating_sub(u64::try_from(less).unwrap_or(jitter)).max(1)
 }
 
 /// What a post-forking daemon has to do and may do.

@@ -69,10 +69,18 @@ impl Scoreboard {
         if slots > Self::MAX_SLOTS {
             return Err(BoardError::TooManySlots { slots });
         }
-        let shared = SharedBoard::new(slots).map_err(|source| BoardError::Os { call: "mmap", source })?;
+        // Room for the largest board, of which memory is used for the slots that are touched: it may grow.
+        let shared = SharedBoard::new(Self::MAX_SLOTS).map_err(|source| BoardError::Os { call: "mmap", source })?;
         let mut board = Self { shared, table: vec![Owner::default(); slots], published: Thresholds::SILENT };
         board.store_thresholds(Thresholds::SILENT);
         Ok(board)
+    }
+
+    /// Makes the board have at least `slots` slots, as far as [`Scoreboard::MAX_SLOTS`] allows. Parent only; children
+    /// that are there already go on seeing what they saw.
+    pub fn grow(&mut self, slots: usize) {
+        let slots = slots.min(Self::MAX_SLOTS).max(self.table.len());
+        self.table.resize(slots, Owner::default());
     }
 
     /// Takes the lowest free slot for a child about to be forked, at `now_ms` milliseconds since 1970, and marks it

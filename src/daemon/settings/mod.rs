@@ -7,7 +7,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use crate::daemon::policy::Limits;
+use crate::daemon::policy::{Limits, Rules};
 use crate::daemon::scoreboard::Scoreboard;
 
 /// The settings as the caller gave them. `None` means not given; so does 0 for `max_children` and `start_children`.
@@ -27,8 +27,24 @@ pub struct RawSettings {
     pub(crate) min_spare: Option<u32>,
     /// How many requests a pre-forked child handles before it is replaced; 0 for any number.
     pub(crate) requests: Option<u64>,
+    /// How much earlier than `requests` a child may be replaced.
+    pub(crate) requests_jitter: Option<u64>,
+    /// How many children a running pool may fork at once.
+    pub(crate) fork_burst: Option<u32>,
+    /// How many children a second a running pool may fork for long.
+    pub(crate) forks_per_second: Option<u32>,
     /// How long children may take to end at shutdown before they are killed.
     pub(crate) shutdown_timeout: Option<Duration>,
+    /// How often children are examined.
+    pub(crate) babysit: Option<Duration>,
+    /// How long a child may be in `r`.
+    pub(crate) request_timeout: Option<Duration>,
+    /// How long a child may be in `l`.
+    pub(crate) long_timeout: Option<Duration>,
+    /// How much processor time a child may use for one request.
+    pub(crate) cpu_limit: Option<Duration>,
+    /// How many octets of a child may be resident.
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// The settings of a Daemon, complete and free of contradictions.
@@ -50,8 +66,18 @@ pub struct Settings {
     pub(crate) min_spare: u32,
     /// How many requests a pre-forked child handles before it is replaced; `None` for any number.
     pub(crate) requests: Option<NonZeroU64>,
+    /// How much earlier than `requests` a child may be replaced; less than `requests`.
+    pub(crate) requests_jitter: u64,
+    /// How many children a running pool may fork at once; at least 1.
+    pub(crate) fork_burst: u32,
+    /// How many children a second a running pool may fork for long; at least 1.
+    pub(crate) forks_per_second: u32,
     /// How long children may take to end at shutdown before they are killed; not zero.
     pub(crate) shutdown_timeout: Duration,
+    /// How often children are examined; not zero.
+    pub(crate) babysit: Duration,
+    /// What a child must not do.
+    pub(crate) rules: Rules,
 }
 
 impl Settings {
@@ -131,7 +157,17 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         max_spare,
         min_spare,
         requests: NonZeroU64::new(raw.requests.unwrap_or(DEFAULT_REQUESTS)),
+        requests_jitter: raw.requests_jitter.unwrap_or(0),
+        fork_burst: raw.fork_burst.unwrap_or(DEFAULT_FORK_BURST),
+        forks_per_second: raw.forks_per_second.unwrap_or(DEFAULT_FORKS_PER_SECOND),
         shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+        babysit: raw.babysit.unwrap_or(DEFAULT_BABYSIT),
+        rules: Rules {
+            request_timeout: raw.request_timeout,
+            long_timeout: raw.long_timeout,
+            cpu_limit: raw.cpu_limit.unwrap_or(DEFAULT_CPU_LIMIT),
+            memory_limit: raw.memory_limit,
+        },
     };
     check(&settings)?;
     Ok(settings)
@@ -162,10 +198,35 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
     if settings.slots() > Scoreboard::MAX_SLOTS {
         return Err(SettingsError::TooManyChildren { max_children, limit: Scoreboard::MAX_SLOTS - SPARE_SLOTS });
     }
-    if settings.shutdown_timeout.is_zero() {
-        return Err(SettingsError::ZeroDuration { setting: "shutdown_timeout" });
+    if let Some(requests) = settings.requests
+        && settings.requests_jitter >= requests.get()
+        && settings.requests_jitter > 0
+    {
+        return Err(SettingsError::JitterTooLarge {
+            requests_jitter: settings.requests_jitter,
+            requests: requests.get(),
+        });
     }
-    Ok(())
+    let rules = settings.rules;
+    let durations = [
+        ("shutdown_timeout", Some(settings.shutdown_timeout)),
+        ("babysit", Some(settings.babysit)),
+        ("request_timeout", rules.request_timeout),
+        ("long_timeout", rules.long_timeout),
+        ("cpu_limit", Some(rules.cpu_limit)),
+    ];
+    if let Some((setting, _)) = durations.into_iter().find(|(_, duration)| *duration == Some(Duration::ZERO)) {
+        return Err(SettingsError::ZeroDuration { setting });
+    }
+    let numbers = [
+        ("fork_burst", settings.fork_burst == 0),
+        ("forks_per_second", settings.forks_per_second == 0),
+        ("memory_limit", rules.memory_limit == Some(0)),
+    ];
+    match numbers.into_iter().find(|(_, is_zero)| *is_zero) {
+        Some((setting, _)) => Err(SettingsError::Zero { setting }),
+        None => Ok(()),
+    }
 }
 
 /// Returns the integer part of `percent` % of `of`, for a `percent` up to 100.
@@ -199,8 +260,20 @@ pub enum SettingsError {
         /// The most there can be.
         limit: usize,
     },
+    /// A child would be replaced before its first request.
+    JitterTooLarge {
+        /// As given.
+        requests_jitter: u64,
+        /// As given, or the default.
+        requests: u64,
+    },
     /// `setting` is a span of time that must not be zero.
     ZeroDuration {
+        /// The name of the setting.
+        setting: &'static str,
+    },
+    /// `setting` is a number that must not be zero.
+    Zero {
         /// The name of the setting.
         setting: &'static str,
     },
@@ -218,7 +291,10 @@ impl fmt::Display for SettingsError {
             Self::TooManyChildren { max_children, limit } => {
                 write!(f, "max_children ({max_children}) is more than a scoreboard can hold ({limit})")
             }
-            Self::ZeroDuration { setting } => write!(f, "{setting} is zero"),
+            Self::JitterTooLarge { requests_jitter, requests } => {
+                write!(f, "requests_jitter ({requests_jitter}) is not less than requests ({requests})")
+            }
+            Self::ZeroDuration { setting } | Self::Zero { setting } => write!(f, "{setting} is zero"),
         }
     }
 }
@@ -233,6 +309,18 @@ const DEFAULT_REQUESTS: u64 = 1;
 
 /// How long children may take to end unless set.
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many children a running pool may fork at once unless set.
+const DEFAULT_FORK_BURST: u32 = 32;
+
+/// How many children a second a running pool may fork for long unless set.
+const DEFAULT_FORKS_PER_SECOND: u32 = 64;
+
+/// How often children are examined unless set: seldom enough to cost nothing.
+const DEFAULT_BABYSIT: Duration = Duration::from_secs(10);
+
+/// How much processor time a child may use for one request unless set, as in POE.
+const DEFAULT_CPU_LIMIT: Duration = Duration::from_secs(600);
 
 /// Slots beyond `max_children`, as in POE.
 const SPARE_SLOTS: usize = 5;

@@ -1,0 +1,192 @@
+//! The babysitter: looks at every child now and then, and deals with those that are out of bounds.
+
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
+use super::deaths;
+use super::policy::{Sight, Step, judge};
+use super::pool;
+use super::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
+use super::settings::Mode;
+use crate::error::Result;
+
+/// Sets the next round.
+pub(super) fn begin(cx: &mut Cx<'_>) {
+    let interval = cx.heap().settings.babysit;
+    if cx.heap().settings.mode != Mode::NonForking {
+        cx.delay("babysit", interval, ());
+    }
+}
+
+/// One round.
+pub(super) fn round(cx: &mut Cx<'_>) -> Result {
+    if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
+        return Ok(());
+    }
+    begin(cx);
+    let now = cx.now();
+    let heap = cx.heap();
+    let before = heap.last_round.replace(now);
+    // This process did not run when it should have: it was stopped, or the machine was. What went on meanwhile, nobody knows.
+    if before.and_then(|before| now.duration_since(before).ok()).is_some_and(|gap| gap > 2 * heap.settings.babysit) {
+        awake(heap, now);
+    }
+    let mut gone = Vec::new();
+    let mut has_exited = false;
+    let mut has_stopped = false;
+    for place in 0..heap.children.len() {
+        let (pid, generation) = (heap.children[place].pid, heap.children[place].generation);
+        match look(pid) {
+            Look::Gone => gone.push((pid, generation)),
+            Look::Exited => has_exited = true,
+            look => has_stopped |= examine(heap, place, look == Look::Stopped, now),
+        }
+    }
+    if has_exited {
+        // Its SIGCHLD may have been lost, or be under way: looking once more costs nothing.
+        cx.children.look = true;
+    }
+    for (pid, generation) in gone {
+        // Its number may mean another process by now: nothing is sent to it, nothing waited for.
+        cx.sig_child_clear(pid);
+        deaths::bury(cx, pid, generation, None)?;
+    }
+    if has_stopped {
+        pool::wake_idle(cx.heap());
+    }
+    // Also a bell that a child has raised and was stopped before it could ring is answered by this.
+    pool::maintain(cx)
+}
+
+/// CONT: this process goes on after a stop, as its children may do as well. What they did not do while nothing ran
+/// is not held against them.
+pub(super) fn continued(cx: &mut Cx<'_>) {
+    cx.sig_handled();
+    let now = cx.now();
+    match cx.heap().role {
+        Role::Parent => awake(cx.heap(), now),
+        // A connection that was announced to a process which has died is announced to nobody else.
+        Role::Child { .. } => cx.sources.retry_listeners(),
+        Role::Bystander => {}
+    }
+}
+
+fn awake(heap: &mut Heap, now: SystemTime) {
+    heap.awake_since = now;
+    heap.children.iter_mut().for_each(|child| child.is_stopped = false);
+}
+
+/// What the system says about a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Runs,
+    Stopped,
+    Exited,
+    /// It is no child of this process any more.
+    Gone,
+}
+
+/// Asks without waiting and without reaping.
+fn look(pid: i32) -> Look {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(Pid::from_raw(pid)), flags) {
+        Ok(WaitStatus::Stopped(..)) => Look::Stopped,
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => Look::Exited,
+        Err(Errno::ECHILD) => Look::Gone,
+        Ok(_) | Err(_) => Look::Runs,
+    }
+}
+
+/// Examines one child and takes the next step if it needs one. Returns whether it was found stopped for the first time.
+fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> bool {
+    let (rules, mode, awake_ms) = (heap.settings.rules, heap.settings.mode, epoch_ms(heap.awake_since));
+    let slot = heap.board.as_ref().and_then(|board| board.read(heap.children[place].slot).ok());
+    let child = &mut heap.children[place];
+    let since_ms = slot.map_or(awake_ms, |slot| slot.since_ms.max(awake_ms));
+    let in_status = Duration::from_millis(epoch_ms(now).saturating_sub(since_ms));
+    let was_stopped = std::mem::replace(&mut child.is_stopped, is_stopped);
+    if let Some(total) = processor_time(child.pid) {
+        let doing = slot.map_or(child.meter.doing, |slot| (slot.requests, slot.status.is_busy()));
+        child.meter = child.meter.read(doing, total, in_status);
+    }
+    let sight = Sight {
+        status: slot.map(|slot| slot.status),
+        in_status,
+        cpu: child.meter.used,
+        is_stopped: was_stopped && is_stopped,
+    };
+    let before = child.escalation;
+    child.escalation = judge(&sight, &rules, before);
+    match child.escalation {
+        Some(escalation) => {
+            let signal = match escalation.step {
+                Step::Interrupt => Signal::SIGINT,
+                Step::Terminate => Signal::SIGTERM,
+                Step::Kill => Signal::SIGKILL,
+            };
+            let (pid, slot, why) = (child.pid, child.slot, escalation.why);
+            log::warn!(
+                target: "lenore::daemon",
+                "child is rogue: pid={pid} slot={slot} why={why} status={} for={:.1} cpu={:.1}: {signal} is sent",
+                sight.status.map_or('?', |status| status.letter()),
+                in_status.as_secs_f64(),
+                sight.cpu.as_secs_f64(),
+            );
+            send(pid, signal);
+            if is_stopped && signal != Signal::SIGKILL {
+                send(pid, Signal::SIGCONT);
+            }
+        }
+        None if before.is_some() => {
+            log::info!(target: "lenore::daemon", "child {} in slot {} has calmed down", child.pid, child.slot);
+        }
+        None => {}
+    }
+    if mode == Mode::PreForking {
+        weigh(child, rules.memory_limit);
+    }
+    is_stopped && !was_stopped
+}
+
+/// Marks a child that has grown too large; it is replaced when it can be.
+fn weigh(child: &mut Child, limit: Option<u64>) {
+    if child.orders != Orders::Stay {
+        return;
+    }
+    if let (Some(limit), Some(resident)) = (limit, limit.and_then(|_| resident(child.pid)))
+        && resident > limit
+    {
+        log::info!(
+            target: "lenore::daemon",
+            "child {} in slot {} has {resident} octets resident, more than memory_limit ({limit}), and will be replaced",
+            child.pid, child.slot
+        );
+        child.orders = Orders::BeReplaced;
+    }
+}
+
+/// Returns the processor time that a process has used so far.
+fn processor_time(pid: i32) -> Option<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
+    clock_gettime(clock).ok().map(Duration::from)
+}
+
+/// Returns how many octets of a process are resident; `None` where the system doesn't say.
+#[cfg(target_os = "linux")]
+fn resident(pid: i32) -> Option<u64> {
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page).ok()?)
+}
+
+/// Returns how many octets of a process are resident; `None` where the system doesn't say.
+#[cfg(not(target_os = "linux"))]
+fn resident(_: i32) -> Option<u64> {
+    None
+}

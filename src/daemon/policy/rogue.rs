@@ -1,0 +1,224 @@
+//! Which children are out of bounds, and what is done to them: pure functions of what was seen.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::daemon::scoreboard::Status;
+
+/// What a child must not do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rules {
+    /// The longest it may be in `r`.
+    pub request_timeout: Option<Duration>,
+    /// The longest it may be in `l`.
+    pub long_timeout: Option<Duration>,
+    /// The most processor time for one request.
+    pub cpu_limit: Duration,
+    /// The most octets resident.
+    pub memory_limit: Option<u64>,
+}
+
+/// What one look at a child showed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sight {
+    /// What it says that it does; `None` if it says nothing that makes sense.
+    pub status: Option<Status>,
+    /// How long it has been saying so.
+    pub in_status: Duration,
+    /// Processor time it has used for what it is doing.
+    pub cpu: Duration,
+    /// It was stopped in the round before, and it is stopped now.
+    pub is_stopped: bool,
+}
+
+/// Why a child is rogue.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Rogue {
+    /// It has used more processor time than `cpu_limit` on its present request.
+    Cpu,
+    /// It has been in `r` longer than `request_timeout`.
+    Request,
+    /// It has been in `l` longer than `long_timeout`.
+    Long,
+    /// It was stopped, by SIGSTOP or the like, and nobody has continued it.
+    Stopped,
+}
+
+impl fmt::Display for Rogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rogue::Cpu => "cpu_limit",
+            Rogue::Request => "request_timeout",
+            Rogue::Long => "long_timeout",
+            Rogue::Stopped => "stopped",
+        })
+    }
+}
+
+/// What a rogue is sent, one in each round that it stays one.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Step {
+    /// INT.
+    Interrupt,
+    /// TERM.
+    Terminate,
+    /// KILL.
+    Kill,
+}
+
+/// How far it has come with one child.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Escalation {
+    /// Why it began.
+    pub why: Rogue,
+    /// What the child was sent last.
+    pub step: Step,
+}
+
+/// Decides what comes next for a child: nothing for one that is no rogue, or no longer one, otherwise a step more than
+/// in the round before.
+///
+/// A child that was told to go and is on its way out has not calmed down; it has until the last step to be gone. After
+/// the last step, it stays at that.
+///
+/// POE: `babysit` in `POE::Component::Daemon`, which knows processor time only.
+pub fn judge(sight: &Sight, rules: &Rules, before: Option<Escalation>) -> Option<Escalation> {
+    let is_leaving = sight.status == Some(Status::Exit);
+    let why = offence(sight, rules).or_else(|| before.filter(|_| is_leaving).map(|before| before.why))?;
+    let step = match before.map(|before| before.step) {
+        None => Step::Interrupt,
+        Some(Step::Interrupt) => Step::Terminate,
+        Some(Step::Terminate | Step::Kill) => Step::Kill,
+    };
+    Some(Escalation { why, step })
+}
+
+fn offence(sight: &Sight, rules: &Rules) -> Option<Rogue> {
+    let over = |limit: Option<Duration>| limit.is_some_and(|limit| sight.in_status > limit);
+    match sight.status {
+        _ if sight.is_stopped => Some(Rogue::Stopped),
+        _ if sight.cpu > rules.cpu_limit => Some(Rogue::Cpu),
+        Some(Status::Req) if over(rules.request_timeout) => Some(Rogue::Request),
+        Some(Status::Long) if over(rules.long_timeout) => Some(Rogue::Long),
+        _ => None,
+    }
+}
+
+/// What a child had used when it was last looked at.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Meter {
+    /// What it was doing: the number of its request, and whether it had it in hand.
+    pub doing: (u64, bool),
+    /// All the processor time it had used by then.
+    pub total: Duration,
+    /// How much of that was for what it was doing.
+    pub used: Duration,
+}
+
+impl Meter {
+    /// Works out how much of the processor time a child has used it used for what it is `doing` now, for `since` long.
+    ///
+    /// If it was doing something else at the last look, its share is not known exactly: it is no more than what was used
+    /// since that look, nor than the time that it has been doing this.
+    pub fn read(self, doing: (u64, bool), total: Duration, since: Duration) -> Meter {
+        let gained = total.saturating_sub(self.total);
+        let used = if doing == self.doing { self.used + gained } else { gained.min(since) };
+        Meter { doing, total, used }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rules() -> Rules {
+        Rules {
+            request_timeout: Some(10 * SECOND),
+            long_timeout: Some(100 * SECOND),
+            cpu_limit: 5 * SECOND,
+            memory_limit: None,
+        }
+    }
+
+    fn sight(status: Status, in_status: u32, cpu: u32) -> Sight {
+        Sight { status: Some(status), in_status: in_status * SECOND, cpu: cpu * SECOND, is_stopped: false }
+    }
+
+    fn why(sight: &Sight) -> Option<Rogue> {
+        judge(sight, &rules(), None).map(|escalation| escalation.why)
+    }
+
+    #[test] // D-BA-01
+    fn each_limit_holds_for_its_status() {
+        assert_eq!(why(&sight(Status::Req, 10, 5)), None);
+        assert_eq!(why(&sight(Status::Req, 11, 5)), Some(Rogue::Request));
+        assert_eq!(why(&sight(Status::Long, 100, 5)), None);
+        assert_eq!(why(&sight(Status::Long, 101, 5)), Some(Rogue::Long));
+        for status in [Status::Wait, Status::Forking, Status::Forked, Status::FirstWait, Status::Exit] {
+            assert_eq!(why(&sight(status, 1000, 5)), None);
+            assert_eq!(why(&sight(status, 0, 6)), Some(Rogue::Cpu));
+        }
+        assert_eq!(why(&Sight { is_stopped: true, ..sight(Status::Wait, 0, 0) }), Some(Rogue::Stopped));
+        let lenient = Rules { request_timeout: None, long_timeout: None, ..rules() };
+        for status in [Status::Req, Status::Long] {
+            assert_eq!(judge(&sight(status, 1_000_000, 0), &lenient, None), None);
+        }
+    }
+
+    #[test] // D-BA-02: one step a round, and then the last again
+    fn a_rogue_gets_int_then_term_then_kill() {
+        let rogue = sight(Status::Req, 11, 0);
+        let mut before = None;
+        let mut steps = Vec::new();
+        for _ in 0..5 {
+            before = judge(&rogue, &rules(), before);
+            steps.extend(before.map(|escalation| escalation.step));
+        }
+        assert_eq!(steps, [Step::Interrupt, Step::Terminate, Step::Kill, Step::Kill, Step::Kill]);
+    }
+
+    #[test] // D-BA-02: one that calms down is forgiven, and begins anew
+    fn one_that_calms_down_is_forgiven() {
+        let before = judge(&sight(Status::Req, 11, 0), &rules(), None);
+        let before = judge(&sight(Status::Wait, 1, 0), &rules(), before);
+        assert_eq!(before, None);
+        let again = judge(&sight(Status::Req, 11, 0), &rules(), before).expect("rogue again");
+        assert_eq!(again.step, Step::Interrupt);
+    }
+
+    #[test] // D-BA-02: INT shuts the Daemon in it down, which is not the same as its being gone
+    fn one_on_its_way_out_is_not_forgiven() {
+        let before = judge(&sight(Status::Req, 11, 0), &rules(), None);
+        let after = judge(&sight(Status::Exit, 0, 0), &rules(), before).expect("still rogue");
+        assert_eq!(after, Escalation { why: Rogue::Request, step: Step::Terminate });
+    }
+
+    #[test] // D-BA-01: "on its present request"
+    fn the_meter_begins_anew_with_each_request() {
+        let meter = Meter::default().read((1, true), 4 * SECOND, 4 * SECOND);
+        assert_eq!(meter.used, 4 * SECOND);
+        // The same request, in another status.
+        assert_eq!(meter.read((1, true), 7 * SECOND, SECOND).used, 7 * SECOND);
+        assert_eq!(meter.read((2, true), 7 * SECOND, 100 * SECOND).used, 3 * SECOND);
+        assert_eq!(meter.read((2, true), 7 * SECOND, SECOND).used, SECOND);
+        assert_eq!(meter.read((1, false), 4 * SECOND, SECOND).used, Duration::ZERO);
+    }
+
+    proptest! {
+        #[test] // D-BA-01: a busy loop is seen, however the looks fall
+        fn a_request_that_uses_all_the_time_is_metered_in_full(looks in proptest::collection::vec(1u32..50, 1..20)) {
+            let mut meter = Meter::default();
+            let mut total = Duration::ZERO;
+            for gap in looks {
+                total += gap * SECOND;
+                meter = meter.read((1, true), total, total);
+                prop_assert_eq!(meter.used, total);
+            }
+        }
+    }
+}
