@@ -3,8 +3,12 @@
 
 mod util;
 
+#[path = "daemon/babysit.rs"]
+mod babysit;
 #[path = "daemon/children.rs"]
 mod children;
+#[path = "daemon/crashes.rs"]
+mod crashes;
 #[path = "daemon/lab.rs"]
 mod lab;
 #[path = "daemon/postfork.rs"]

@@ -17,7 +17,8 @@ use crate::error::Result;
 
 /// Sets the next round.
 pub(super) fn begin(cx: &mut Cx<'_>) {
-    let interval = cx.heap().settings.babysit;
+    let (interval, now) = (cx.heap().settings.babysit, cx.now());
+    cx.heap().last_round.get_or_insert(now);
     if cx.heap().settings.mode != Mode::NonForking {
         cx.delay("babysit", interval, ());
     }
@@ -67,6 +68,8 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
 /// is not held against them.
 pub(super) fn continued(cx: &mut Cx<'_>) {
     cx.sig_handled();
+    // The time that is known is from before the stop.
+    cx.clock.advance();
     let now = cx.now();
     match cx.heap().role {
         Role::Parent => awake(cx.heap(), now),

@@ -54,6 +54,7 @@ pub(super) struct Heap {
     /// How many children were forked; each finds its own number of requests by it.
     pub(super) forked: u64,
     pub(super) deaths: Deaths,
+    /// When the babysitter came round last, or began.
     pub(super) last_round: Option<SystemTime>,
     /// Since when this process has run without a stop, as far as it knows.
     pub(super) awake_since: SystemTime,

@@ -24,6 +24,7 @@ struct App {
     flags: Flags,
     listener: Option<SocketFactory>,
     client: Option<ReadWrite<Line>>,
+    eaten: Vec<u8>,
 }
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
@@ -32,7 +33,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let mut kernel = Kernel::new()?;
     hook(&mut kernel, &flags);
     let daemon = settings(&flags).spawn(&mut kernel)?;
-    let mut session = Session::new(App { daemon, flags, listener: None, client: None })
+    let mut session = Session::new(App { daemon, flags, listener: None, client: None, eaten: Vec::new() })
         .state("_start", start)
         .state("daemon_child", daemon_child)
         .state("daemon_accept", daemon_accept)
@@ -40,6 +41,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .state("accept", accepted)
         .state("input", command)
         .state("gone", gone)
+        .state("broken", broken)
         .state("usr1", action)
         .state("own_parent", |cx| {
             say(&format!("own_child {:?}", cx.take::<Result<i32, lenore::Error>>(0)?.ok()));
@@ -76,8 +78,23 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(requests) = flags.number::<u64>("--requests") {
         daemon = daemon.requests(requests);
     }
-    if let Some(grace) = flags.number::<u64>("--grace-ms") {
-        daemon = daemon.shutdown_timeout(Duration::from_millis(grace));
+    if let Some(jitter) = flags.number("--jitter") {
+        daemon = daemon.requests_jitter(jitter);
+    }
+    if let Some(octets) = flags.number("--memory") {
+        daemon = daemon.memory_limit(octets);
+    }
+    let durations: [(&str, fn(DaemonBuilder, Duration) -> DaemonBuilder); 5] = [
+        ("--grace-ms", DaemonBuilder::shutdown_timeout),
+        ("--babysit-ms", DaemonBuilder::babysit),
+        ("--request-ms", DaemonBuilder::request_timeout),
+        ("--long-ms", DaemonBuilder::long_timeout),
+        ("--cpu-ms", DaemonBuilder::cpu_limit),
+    ];
+    for (flag, set) in durations {
+        if let Some(ms) = flags.number(flag) {
+            daemon = set(daemon, Duration::from_millis(ms));
+        }
     }
     daemon
 }
@@ -101,7 +118,7 @@ fn hook(kernel: &mut Kernel, flags: &Flags) {
 }
 
 fn start(cx: &mut Context<'_, App>) -> Result {
-    let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+    let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").on_error("broken").listen(cx)?;
     let address = listener.local_addr()?;
     listener.pause_accept();
     cx.heap().listener = Some(listener);
@@ -119,6 +136,9 @@ fn start(cx: &mut Context<'_, App>) -> Result {
 
 fn daemon_child(cx: &mut Context<'_, App>) -> Result {
     say("daemon_child");
+    if cx.heap().flags.text("--crash-while").is_some_and(|path| std::path::Path::new(path).exists()) {
+        std::process::exit(3);
+    }
     if cx.heap().flags.has("--deaf") {
         SigSet::all().thread_block().map_err(io::Error::from)?;
     }
@@ -150,6 +170,12 @@ fn accepted(cx: &mut Context<'_, App>) -> Result {
     Ok(())
 }
 
+/// A listener that can't accept: this child is of no use.
+fn broken(cx: &mut Context<'_, App>) -> Result {
+    let daemon = cx.heap().daemon;
+    Ok(daemon.shutdown(cx)?)
+}
+
 fn gone(cx: &mut Context<'_, App>) -> Result {
     cx.heap().client.take().into_iter().for_each(ReadWrite::close_after_flush);
     report(cx, Report::Done)
@@ -170,6 +196,17 @@ fn command(cx: &mut Context<'_, App>) -> Result {
             "twice".to_owned()
         }
         "shutdown" => format!("{:?}", daemon.shutdown(cx)),
+        "exit" => std::process::exit(7),
+        "sleep" => loop {
+            std::thread::sleep(Duration::from_secs(600));
+        },
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        "eat" => {
+            cx.heap().eaten = vec![1; 64 << 20];
+            format!("ate {}", cx.heap().eaten.len())
+        }
         "helper" => {
             let pid = daemon_util::start_helper()?;
             daemon.foreign_child(cx, pid)?;
@@ -208,6 +245,19 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 daemon.foreign_child(cx, pid)?;
                 say(&format!("foreign {pid}"));
             }
+            // Other code waits for whatever child there is.
+            "steal" => {
+                let pid = nix::unistd::Pid::from_raw(daemon.status(cx)?.children[0].pid);
+                nix::sys::signal::kill(pid, Signal::SIGKILL).map_err(io::Error::from)?;
+                nix::sys::wait::waitpid(pid, None).map_err(io::Error::from)?;
+                say(&format!("stole {pid}"));
+            }
+            // What a listener is after its network is gone: no connection will ever come of it.
+            "break" => {
+                let address = cx.heap().listener.as_ref().expect("it listens").local_addr()?;
+                break_listener(&address.to_string())?;
+                say("broken");
+            }
             "die" => return Err(io::Error::other("told to").into()),
             "own" => cx.fork("own_parent", "own_child", ()),
             other => say(&format!("no such action: {other}")),
@@ -215,6 +265,14 @@ fn action(cx: &mut Context<'_, App>) -> Result {
     }
     say("answered");
     Ok(())
+}
+
+/// Finds the socket that is bound to `address` and shuts it down, for all processes.
+fn break_listener(address: &str) -> Result {
+    use nix::sys::socket::{Shutdown, SockaddrIn, getsockname, shutdown};
+    let is_bound = |fd: &i32| getsockname::<SockaddrIn>(*fd).is_ok_and(|name| name.to_string() == address);
+    let fd = (3..100).find(is_bound).expect("the listener is open");
+    Ok(shutdown(fd, Shutdown::Both).map_err(io::Error::from)?)
 }
 
 fn is_wrong_process(result: &std::result::Result<(), DaemonError>) -> bool {

@@ -83,6 +83,17 @@ impl Client {
         }
     }
 
+    /// Waits for the connection to end, in order or not: its server may have been killed.
+    #[track_caller]
+    pub fn expect_eof_or_reset(&mut self) {
+        match self.stream.fill_buf() {
+            Ok([]) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Ok(data) => panic!("data where the end was expected: {:?}", String::from_utf8_lossy(data)),
+            Err(error) => panic!("the connection was not closed: {error}"),
+        }
+    }
+
     /// Tells the server that no more will be sent; reading goes on.
     #[track_caller]
     pub fn finish_sending(&mut self) {

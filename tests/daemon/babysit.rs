@@ -1,0 +1,262 @@
+//! D-BA: children that are out of bounds, and those that only seem to be.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::lab::{Lab, held, send, tell};
+use crate::util::{Client, DEADLINE, proc, wait_until};
+
+const ONE: &str = "--start 1 --max 1 --max-spare 1 --requests 0";
+
+/// Waits until the log has the record of the end of `pid`, and returns its line.
+#[track_caller]
+fn record(lab: &Lab, pid: i32) -> String {
+    let record = format!("child has ended: pid={pid} ");
+    wait_until(&record, DEADLINE, || {
+        let log = lab.running.stderr_text();
+        log.lines().find(|line| line.contains(&record)).map(str::to_owned)
+    })
+}
+
+/// What was sent to `pid` as a rogue, in order.
+fn steps(lab: &Lab, pid: i32) -> Vec<String> {
+    let log = lab.running.stderr_text();
+    let rogue = format!("child is rogue: pid={pid} ");
+    let lines = log.lines().filter(|line| line.contains(&rogue));
+    lines.filter_map(|line| Some(line.rsplit_once(": ")?.1.trim_end_matches(" is sent").to_owned())).collect()
+}
+
+fn wait_stopped(pid: i32) {
+    wait_until("its stop", DEADLINE, || (proc::stat(pid)?.state == 'T').then_some(()));
+}
+
+/// Lets time go by, where that is what is tested.
+fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
+#[test] // D-BA-01, D-BA-02, D-BA-04: a busy loop, which hears neither INT nor TERM
+fn a_busy_loop_is_interrupted_terminated_killed_and_replaced() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 100 --cpu-ms 200 --usr1 status,text"), 1);
+    let (mut client, pid) = held(addr);
+    client.send("spin\n");
+    let record = record(&lab, pid);
+    assert!(record.contains("cause=rogue:cpu_limit age=") && record.contains("requests=1"), "{record}");
+    assert_eq!(steps(&lab, pid), ["SIGINT", "SIGTERM", "SIGKILL"]);
+    lab.wait_board("w");
+    assert_ne!(held(addr).1, pid);
+    assert!(lab.ask("text").contains("1 children have ended: 1 rogue"));
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-01, D-BA-04: a blocking sleep in r
+fn a_request_that_sleeps_too_long_is_ended() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 100 --request-ms 300"), 1);
+    let (mut client, pid) = held(addr);
+    client.send("sleep\n");
+    let record = record(&lab, pid);
+    assert!(record.contains("cause=rogue:request_timeout"), "{record}");
+    assert_eq!(steps(&lab, pid), ["SIGINT", "SIGTERM", "SIGKILL"]);
+    lab.wait_board("w");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-01: in l another limit holds
+fn a_long_request_has_a_limit_of_its_own() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 100 --request-ms 60000 --long-ms 300"), 1);
+    let (mut client, pid) = held(addr);
+    assert_eq!(tell(&mut client, "long"), "ok");
+    client.send("sleep\n");
+    let record = record(&lab, pid);
+    assert!(record.contains("cause=rogue:long_timeout"), "{record}");
+    lab.wait_board("w");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-02: INT is enough for one that listens; it ends in order
+fn a_slow_request_ends_at_the_first_step() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 300 --request-ms 100"), 1);
+    let (mut client, pid) = held(addr);
+    lab.expect(pid, "daemon_shutdown");
+    // It has until the last step to finish.
+    client.finish_sending();
+    client.expect_eof();
+    let record = record(&lab, pid);
+    assert!(record.contains("cause=rogue:request_timeout"), "{record}");
+    assert_eq!(steps(&lab, pid)[0], "SIGINT");
+    lab.wait_board("w");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-02: shut down by INT, but never gone: it doesn't count as calmed down
+fn one_that_lingers_after_the_first_step_is_killed() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 100 --request-ms 200"), 1);
+    let (mut client, pid) = held(addr);
+    lab.expect(pid, "daemon_shutdown");
+    assert!(record(&lab, pid).contains("cause=rogue:request_timeout"));
+    assert_eq!(steps(&lab, pid), ["SIGINT", "SIGTERM", "SIGKILL"]);
+    client.expect_eof_or_reset();
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-02: "one that calms down is forgiven"; D-BA-04: a child that ignores INT and TERM
+fn one_that_calms_down_is_forgiven() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --deaf --babysit-ms 1000 --request-ms 100 --grace-ms 200"), 1);
+    for _ in 0..2 {
+        let before = lab.running.stderr_text().matches("has calmed down").count();
+        let (mut client, pid) = held(addr);
+        wait_until("INT", DEADLINE, || (steps(&lab, pid).len() > before).then_some(()));
+        client.finish_sending();
+        client.expect_eof();
+        wait_until("its pardon", DEADLINE, || {
+            (lab.running.stderr_text().matches("has calmed down").count() > before).then_some(())
+        });
+        // The next time it begins with INT again.
+        assert!(steps(&lab, pid).iter().all(|step| step == "SIGINT"), "{:?}", steps(&lab, pid));
+        lab.wait_board("w");
+    }
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-04: a child that ignores INT and TERM
+fn one_that_ignores_int_and_term_is_killed() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --deaf --babysit-ms 100 --request-ms 100 --grace-ms 200"), 1);
+    let (_client, pid) = held(addr);
+    assert!(record(&lab, pid).contains("cause=rogue:request_timeout"));
+    assert_eq!(steps(&lab, pid), ["SIGINT", "SIGTERM", "SIGKILL"]);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-04, T15: a stopped child, idle and in a request; the pool is back at full strength in time
+fn stopped_children_are_replaced_and_then_ended() {
+    let (mut lab, addr) = Lab::pool("--start 2 --min-spare 2 --max-spare 4 --max 10 --requests 0 --babysit-ms 300", 2);
+    let (_client, busy) = held(addr);
+    lab.wait_board("rww");
+    let idle = lab.running.children().into_iter().find(|&pid| pid != busy).expect("an idle one");
+    for pid in [busy, idle] {
+        send(pid, Signal::SIGSTOP);
+        wait_stopped(pid);
+    }
+    // It says that it waits, and is no spare all the same.
+    lab.wait_board("rwww");
+    // At the first step it is continued as well, so that it can end in order.
+    let record = record(&lab, idle);
+    assert!(record.contains("cause=rogue:stopped"), "{record}");
+    wait_until("the busy one's first step", DEADLINE, || (!steps(&lab, busy).is_empty()).then_some(()));
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // T15: connections meanwhile go to those that run
+fn nobody_is_left_to_a_stopped_child() {
+    let (mut lab, addr) = Lab::pool("--start 2 --min-spare 1 --max-spare 4 --max 10 --requests 0 --babysit-ms 200", 2);
+    let stopped = lab.running.children()[0];
+    send(stopped, Signal::SIGSTOP);
+    wait_stopped(stopped);
+    for _ in 0..10 {
+        let (_, pid) = held(addr);
+        assert!(pid != stopped || steps(&lab, pid).len() == 1);
+    }
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-03, T5: reaped by other code
+fn a_child_that_has_vanished_is_noticed_and_replaced() {
+    let (mut lab, addr) = Lab::pool_by_signals(&format!("{ONE} --babysit-ms 100 --usr1 steal,text"), 1);
+    let text = lab.ask("text");
+    let stolen: i32 = lab.nth(1, "stole").1.parse().expect("a pid");
+    assert!(text.contains(&format!("{stolen}: w")), "not noticed yet: {text}");
+    let record = record(&lab, stolen);
+    assert!(record.contains("cause=vanished"), "{record}");
+    assert_ne!(held(addr).1, stolen);
+    lab.end(Signal::SIGTERM);
+    // Nothing was sent to a number that might have been another's by then.
+    assert!(!lab.running.stderr_text().contains("can't send"));
+}
+
+#[test] // T15: "if the parent was stopped, do not kill all for silence"
+fn a_parent_that_was_stopped_does_not_shoot_its_pool() {
+    let (mut lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 200 --request-ms 4000"), 1);
+    let (mut client, pid) = held(addr);
+    lab.running.signal(Signal::SIGSTOP);
+    send(pid, Signal::SIGSTOP);
+    wait_stopped(lab.pid());
+    wait_stopped(pid);
+    pass(Duration::from_millis(4500));
+    send(pid, Signal::SIGCONT);
+    lab.running.signal(Signal::SIGCONT);
+    // The babysitter has come round, more than once.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(1000) {
+        assert_eq!(tell(&mut client, "hello"), "hello");
+    }
+    assert_eq!(steps(&lab, pid), [""; 0]);
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_board("w");
+    assert_eq!(lab.running.children(), [pid]);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-05: after its request, and when another is there
+fn a_child_with_too_much_memory_is_replaced_first_and_retired_then() {
+    let (mut lab, addr) =
+        Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 0 --babysit-ms 100 --memory 40000000", 1);
+    let (mut client, pid) = held(addr);
+    assert!(tell(&mut client, "eat").starts_with("ate "));
+    lab.running.wait_for_stderr("more than memory_limit (40000000)", DEADLINE);
+    assert_eq!(tell(&mut client, "hello"), "hello", "the request in hand is finished");
+    client.finish_sending();
+    client.expect_eof();
+    let record = record(&lab, pid);
+    assert!(record.contains("cause=memory_limit"), "{record}");
+    lab.wait_board("w");
+    // Idle and too large.
+    let (mut client, pid) = held(addr);
+    lab.wait_board("rw");
+    client.send("eat\n");
+    client.read_line();
+    client.finish_sending();
+    client.expect_eof();
+    assert!(self::record(&lab, pid).contains("cause=memory_limit"));
+    lab.wait_board("w");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-05: "replacement before retirement": the idle one stays until there is another
+fn an_idle_child_with_too_much_memory_stays_until_there_is_another() {
+    // Every child is over the limit as soon as it is looked at: the program alone has more than a page.
+    let (mut lab, addr) =
+        Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 0 --babysit-ms 200 --memory 4096", 1);
+    let pid = lab.running.children()[0];
+    assert!(record(&lab, pid).contains("cause=memory_limit"));
+    let log = lab.running.stderr_text();
+    let fork = log.find("is forked into slot 1").expect("a second child");
+    let retired = log.find(&format!("child {pid} is retired")).expect("the first is retired");
+    assert!(fork < retired, "{log}");
+    for _ in 0..10 {
+        held(addr);
+    }
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // T9: one is told of a connection; if that one dies of it, the others must look
+fn a_connection_that_was_announced_to_a_dead_child_is_not_lost() {
+    // Enough for min_spare to the end, so that no new child comes to look.
+    let (mut lab, addr) = Lab::pool("--start 8 --min-spare 1 --max-spare 8 --max 8 --requests 0", 8);
+    for left in (1..8).rev() {
+        // The oldest stands first in the system's list of those to be told.
+        let first = lab.running.children()[0];
+        send(first, Signal::SIGSTOP);
+        wait_stopped(first);
+        let mut client = Client::connect(addr);
+        client.send("hello\n");
+        send(first, Signal::SIGKILL);
+        let answer = client.read_line();
+        assert!(answer.ends_with("hello"), "{answer}");
+        client.finish_sending();
+        client.expect_eof();
+        lab.wait_board(&"w".repeat(left));
+    }
+    lab.end(Signal::SIGTERM);
+}

@@ -1,0 +1,185 @@
+//! D-PF-08, D-PF-10: children that die as soon as they live, and what is known of those that have died.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::lab::{Lab, held, send, tell};
+use crate::util::{DEADLINE, proc, wait_until};
+
+/// How many forks the log tells of.
+fn forks(lab: &Lab) -> usize {
+    lab.running.stderr_text().matches("is forked into slot").count()
+}
+
+#[test] // D-PF-08: a back-off that doubles, a warning, and one that stays up ends it
+fn children_that_crash_at_once_are_followed_ever_more_slowly() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broken = dir.path().join("broken");
+    fs::write(&broken, "").expect("a file");
+    let args = format!("--start 2 --min-spare 2 --max-spare 2 --max 2 --crash-while {}", broken.display());
+    let (mut lab, addr) = Lab::serve("daemon_prefork", &args);
+    lab.running.wait_for_stderr("5 in a row: the next is forked in 800ms", DEADLINE);
+    let log = lab.running.stderr_text();
+    for (deaths, wait) in [(2, "100ms"), (3, "200ms"), (4, "400ms")] {
+        assert!(log.contains(&format!("{deaths} in a row: the next is forked in {wait}")), "{log}");
+    }
+    // Two at a time and five times: no storm.
+    assert!(forks(&lab) <= 10, "{}", forks(&lab));
+    assert!(log.contains("cause=exited:3"));
+    fs::remove_file(&broken).expect("it is there");
+    lab.wait_board("ww");
+    held(addr);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-PF-08: a listener that is broken does not spin
+fn a_broken_listener_makes_no_storm() {
+    let (mut lab, _) =
+        Lab::pool_by_signals("--start 2 --min-spare 2 --max-spare 2 --max 2 --requests 0 --usr1 break", 2);
+    let before = forks(&lab);
+    lab.ask("broken");
+    lab.running.wait_for_stderr("5 in a row: the next is forked in 800ms", DEADLINE);
+    assert!(forks(&lab) - before <= 12, "{}", forks(&lab));
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-PF-08: a request that kills its child is no reason to close the shop
+fn requests_that_crash_their_children_do_not_slow_the_pool_down() {
+    let (mut lab, addr) = Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 1 --usr1 status,text", 1);
+    for _ in 0..10 {
+        let (mut client, pid) = held(addr);
+        client.send("exit\n");
+        client.expect_eof_or_reset();
+        lab.wait_gone(&[pid]);
+    }
+    assert!(!lab.running.stderr_text().contains("in a row"));
+    assert!(lab.ask("text").contains("10 children have ended: 10 failed"));
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-PF-10: each cause, one record each, and the counts
+fn every_child_leaves_a_record_of_its_cause() {
+    let (mut lab, addr) = Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 2 --usr1 status,text", 1);
+    let mut expected = Vec::new();
+    let (mut client, pid) = held(addr);
+    lab.wait_board("rw");
+    // Two wait when it is done, and one may.
+    client.finish_sending();
+    client.expect_eof();
+    let retired = wait_until("one to be retired", DEADLINE, || {
+        let left = lab.running.children();
+        (left.len() == 1).then(|| left[0])
+    });
+    let log = lab.running.wait_for_stderr("cause=retired", DEADLINE);
+    let served = if retired == pid { 0 } else { 1 };
+    assert!(log.contains(&format!("requests={served}")), "{log}");
+    lab.wait_board("w");
+    let (mut client, pid) = held(addr);
+    client.send("exit\n");
+    client.expect_eof_or_reset();
+    expected.push(format!("pid={pid} slot="));
+    lab.running.wait_for_stderr("cause=exited:7", DEADLINE);
+    lab.wait_board("w");
+    let (_client, pid) = held(addr);
+    send(pid, Signal::SIGABRT);
+    expected.push(format!("pid={pid} slot="));
+    lab.running.wait_for_stderr("cause=signal:SIGABRT", DEADLINE);
+    lab.wait_board("w");
+    // The share of two requests: of the two children that alternate, one has had it after three at the latest.
+    for _ in 0..4 {
+        let (mut client, _) = held(addr);
+        client.finish_sending();
+        client.expect_eof();
+    }
+    lab.running.wait_for_stderr("cause=recycled", DEADLINE);
+    let text = lab.ask("text");
+    for cause in [" failed", " signaled", " recycled", " retired"] {
+        assert!(text.contains(cause), "{text}");
+    }
+    lab.end(Signal::SIGTERM);
+    let log = lab.running.stderr_text();
+    for pid in expected {
+        assert_eq!(log.lines().filter(|line| line.contains("child has ended") && line.contains(&pid)).count(), 1);
+    }
+    assert!(log.contains("cause=shutdown"), "{log}");
+    let ends = log.matches("child has ended").count();
+    assert_eq!(ends, forks(&lab), "one record each");
+}
+
+#[test] // D-PF-10: killed at shutdown
+fn a_child_that_is_killed_at_shutdown_leaves_a_record_too() {
+    let (mut lab, _) = Lab::pool("--start 1 --max 1 --max-spare 1 --deaf --grace-ms 200", 1);
+    let pid = lab.running.children()[0];
+    lab.end(Signal::SIGTERM);
+    let log = lab.running.stderr_text();
+    assert!(log.contains(&format!("pid={pid} slot=0 cause=killed age=")), "{log}");
+}
+
+#[test] // D-SP-05, T22: siblings do not draw the same number
+fn jitter_spreads_the_ends_of_children() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 16 --jitter 15", 1);
+    let mut shares = Vec::new();
+    let mut last = 0;
+    while shares.len() <= 4 {
+        let (mut client, pid) = held(addr);
+        client.finish_sending();
+        client.expect_eof();
+        if pid == last {
+            *shares.last_mut().expect("the first is never 0") += 1;
+        } else {
+            shares.push(1);
+            last = pid;
+            lab.wait_board("w");
+        }
+    }
+    shares.pop();
+    assert!(shares.iter().all(|share| (1..=16).contains(share)), "{shares:?}");
+    let distinct: std::collections::BTreeSet<i32> = shares.iter().copied().collect();
+    assert_eq!(distinct.len(), shares.len(), "{shares:?}");
+}
+
+#[test] // TTIN and TTOU: one more, one less
+fn the_pool_is_resized_while_it_runs() {
+    let (mut lab, addr) = Lab::pool("--start 2 --min-spare 2 --max-spare 2 --max 2 --requests 0", 2);
+    // Far more than the board was made for.
+    for children in 3..=12 {
+        lab.running.signal(Signal::SIGTTIN);
+        lab.wait_board(&"w".repeat(children));
+    }
+    let (mut client, busy) = held(addr);
+    for children in (1..=11).rev() {
+        lab.running.signal(Signal::SIGTTOU);
+        wait_until("a smaller pool", DEADLINE, || (lab.running.children().len() == children).then_some(()));
+    }
+    // One remains in any case, and the busy one is never it that goes.
+    lab.running.signal(Signal::SIGTTOU);
+    assert_eq!(tell(&mut client, "hello"), "hello");
+    assert!(proc::is_alive(busy));
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_board("w");
+    lab.running.signal(Signal::SIGTTIN);
+    lab.wait_board("ww");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // TTIN and TTOU in a post-forking server
+fn a_post_forking_server_is_resized_while_it_runs() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--max 1");
+    lab.expect(lab.pid(), "daemon_start");
+    let (one, _) = held(addr);
+    lab.expect(lab.pid(), "daemon_pause");
+    lab.running.signal(Signal::SIGTTIN);
+    lab.expect(lab.pid(), "daemon_accept");
+    let (two, _) = held(addr);
+    lab.nth(2, "daemon_pause");
+    lab.running.signal(Signal::SIGTTOU);
+    lab.running.wait_for_stderr("resized: max_children=1", DEADLINE);
+    drop(one);
+    wait_until("one child", DEADLINE, || (lab.running.children().len() == 1).then_some(()));
+    assert_eq!(lab.story(lab.pid()).matches("daemon_accept").count(), 1, "one is all that there may be");
+    drop(two);
+    lab.nth(2, "daemon_accept");
+    lab.end(Signal::SIGTERM);
+}
