@@ -240,8 +240,8 @@ fn an_idle_child_with_too_much_memory_stays_until_there_is_another() {
     lab.end(Signal::SIGTERM);
 }
 
-#[test] // T9: one is told of a connection; if that one dies of it, the others must look
-fn a_connection_that_was_announced_to_a_dead_child_is_not_lost() {
+#[test] // T9: kill one that may have been told of a connection: it is not lost
+fn connections_are_served_whoever_is_stopped_and_killed() {
     // Enough for min_spare to the end, so that no new child comes to look.
     let (mut lab, addr) = Lab::pool("--start 8 --min-spare 1 --max-spare 8 --max 8 --requests 0", 8);
     for left in (1..8).rev() {

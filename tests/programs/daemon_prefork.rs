@@ -84,7 +84,8 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(octets) = flags.number("--memory") {
         daemon = daemon.memory_limit(octets);
     }
-    let durations: [(&str, fn(DaemonBuilder, Duration) -> DaemonBuilder); 5] = [
+    type Setting = fn(DaemonBuilder, Duration) -> DaemonBuilder;
+    let durations: [(&str, Setting); 5] = [
         ("--grace-ms", DaemonBuilder::shutdown_timeout),
         ("--babysit-ms", DaemonBuilder::babysit),
         ("--request-ms", DaemonBuilder::request_timeout),
