@@ -63,6 +63,16 @@ fn a_forked_child_goes_from_req_to_long_to_its_end() {
     );
 }
 
+#[test] // D-FO-02: a request of which the parent knows already that it will be long
+fn a_long_request_is_one_from_the_beginning() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--long");
+    let (client, _) = held(addr);
+    lab.wait_board("l");
+    drop(client);
+    lab.wait_board("");
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // D-FO-03
 fn the_pause_comes_at_once_and_the_accept_when_there_is_room() {
     let (mut lab, addr) = Lab::serve("daemon_postfork", "--max 2");
@@ -164,6 +174,31 @@ fn a_fork_that_fails_for_want_of_something_is_tried_again() {
         let expected = ["fork fails", "daemon_pause", "fork fails", "fork fails", "daemon_accept", "daemon_shutdown"];
         assert_eq!(said[said.len() - 7..said.len() - 1], expected);
     }
+}
+
+#[test] // D-FO-04: "at most 1 s"
+fn the_pauses_between_failed_forks_get_no_longer_than_a_second() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--fail 6 --errno 11");
+    lab.expect(lab.pid(), "daemon_start");
+    let begin = Instant::now();
+    let mut client = Client::connect(addr);
+    client.send("hello\n");
+    let mut last = begin;
+    let mut pauses = Vec::new();
+    for number in 1..=6 {
+        lab.nth(number, "fork fails");
+        pauses.push(last.elapsed());
+        last = Instant::now();
+    }
+    client.read_line();
+    // 100, 200, 400, 800 ms, and then no more than a second; doubled it would be 1.6.
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(3500), "{took:?} {pauses:?}");
+    assert!(pauses[5] >= Duration::from_millis(900), "{pauses:?}");
+    assert!(pauses[5] < Duration::from_millis(1500), "{pauses:?}");
+    client.finish_sending();
+    client.expect_eof();
+    lab.end(Signal::SIGTERM);
 }
 
 #[test] // D-FO-04: "keeps the request's order"

@@ -174,6 +174,76 @@ fn a_child_whose_parent_dies_during_the_fork_ends() {
     }
 }
 
+#[test] // D-SH-04, T12: whenever the parent is killed, also while it forks; "within a second", of which the children
+// need a thousandth: it is the machine, busy with other tests, that needs the rest
+fn nobody_outlives_a_parent_that_is_killed_at_any_time() {
+    let mut longest = Duration::ZERO;
+    for round in 0..60 {
+        let lab = Lab::start("daemon_prefork", "--start 8 --requests 1");
+        lab.running.listening_addr();
+        let children =
+            wait_until("some children", DEADLINE, || Some(lab.running.children().len()).filter(|n| *n >= round % 8));
+        lab.running.signal(Signal::SIGKILL);
+        let begin = Instant::now();
+        wait_until("the end of all", DEADLINE, || lab.running.descendants_alive().is_empty().then_some(()));
+        longest = longest.max(begin.elapsed());
+        assert!(children <= 8);
+    }
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
+}
+
+#[test] // D-SH-03: TERM after QUIT tells those that finish their requests
+fn term_after_quit_makes_the_end_come_sooner() {
+    let (mut lab, addr) = Lab::pool(&format!("{POOL} --requests 0 --grace-ms 60000"), 3);
+    let (mut client, busy) = held(addr);
+    lab.running.signal(Signal::SIGQUIT);
+    lab.expect(lab.pid(), "daemon_shutdown");
+    client.line("still there");
+    assert!(!lab.story(busy).contains("daemon_shutdown"));
+    lab.running.signal(Signal::SIGTERM);
+    lab.expect(busy, "daemon_shutdown");
+    client.finish_sending();
+    client.expect_eof();
+    lab.expect_end();
+}
+
+#[test] // D-SH-03: posted
+fn a_posted_graceful_shutdown_is_one() {
+    let (mut lab, addr) = Lab::pool_by_signals(&format!("{POOL} --requests 0 --usr1 graceful"), 3);
+    let (mut client, busy) = held(addr);
+    lab.running.signal(Signal::SIGUSR1);
+    lab.expect(lab.pid(), "daemon_shutdown");
+    client.line("still there");
+    assert!(!lab.story(busy).contains("daemon_shutdown"));
+    client.finish_sending();
+    client.expect_eof();
+    lab.expect_end();
+}
+
+#[test] // D-ME-02: one that is reported after the shutdown gets its TERM then
+fn a_foreign_child_that_comes_late_goes_at_once() {
+    let mut lab = Lab::start("daemon_prefork", &format!("{POOL} --grace-ms 60000 --usr1 late-foreign"));
+    lab.nth(3, "daemon_accept");
+    lab.running.signal(Signal::SIGUSR1);
+    let helper: i32 = lab.nth(1, "foreign").1.parse().expect("a pid");
+    lab.expect_end();
+    assert!(!proc::is_alive(helper));
+}
+
+#[test] // D-ME-01: each also as an event of the same name, posted or called to the alias
+fn everything_can_be_had_by_event() {
+    let mut lab = Lab::start("daemon_prefork", &format!("{POOL} --usr1 by-event"));
+    lab.nth(3, "daemon_accept");
+    lab.running.signal(Signal::SIGUSR1);
+    assert_eq!(lab.nth(1, "called board").1, "[www     ] true");
+    let helper: i32 = lab.nth(1, "foreign").1.parse().expect("a pid");
+    lab.expect_end();
+    assert!(!proc::is_alive(helper));
+    let log = lab.running.stderr_text();
+    assert!(log.contains("status wait means nothing in the parent of a pre-forking server"), "{log}");
+    assert!(log.contains("event queue: "), "{log}");
+}
+
 #[test] // D-SH-04: a child that nobody ever told to wait
 fn a_child_that_never_waits_ends_with_its_parent() {
     let (lab, _) = Lab::serve("daemon_prefork", &format!("{POOL} --never-ready"));

@@ -118,7 +118,9 @@ fn accepted(cx: &mut Context<'_, App>) -> Result {
     for socket in std::mem::take(&mut cx.heap().waiting) {
         cx.heap().number += 1;
         let payload = (cx.heap().number, socket);
-        if cx.heap().flags.has("--post") {
+        if cx.heap().flags.has("--long") {
+            daemon.update_status_with(cx, Report::Long, payload)?;
+        } else if cx.heap().flags.has("--post") {
             cx.post("Daemon", "update_status", (Report::Req, payload))?;
         } else {
             daemon.update_status_with(cx, Report::Req, payload)?;

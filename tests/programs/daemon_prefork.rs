@@ -8,7 +8,7 @@ use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use lenore::daemon::{DaemonBuilder, DaemonError, Report};
+use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Peek, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session, SessionId};
@@ -234,6 +234,14 @@ fn action(cx: &mut Context<'_, App>) -> Result {
             "call" => daemon.shutdown(cx)?,
             "post" => cx.post("Daemon", "shutdown", ())?,
             "signal" => cx.signal(SessionId::KERNEL, "shutdown", ())?,
+            "graceful" => cx.post("Daemon", "graceful_shutdown", ())?,
+            "by-event" => by_event(cx)?,
+            "late-foreign" => {
+                daemon.shutdown(cx)?;
+                let pid = daemon_util::start_helper()?;
+                daemon.foreign_child(cx, pid)?;
+                say(&format!("foreign {pid}"));
+            }
             "update" => {
                 let direct = daemon.update_status(cx, Report::Wait);
                 say(&format!("update {}", is_wrong_process(&direct)));
@@ -274,6 +282,21 @@ fn break_listener(address: &str) -> Result {
     let is_bound = |fd: &i32| getsockname::<SockaddrIn>(*fd).is_ok_and(|name| name.to_string() == address);
     let fd = (3..100).find(is_bound).expect("the listener is open");
     Ok(shutdown(fd, Shutdown::Both).map_err(io::Error::from)?)
+}
+
+/// Everything that the handle can do, as a POE program does it.
+fn by_event(cx: &mut Context<'_, App>) -> Result {
+    let status: DaemonStatus = cx.call("Daemon", "status", ())?.take()?;
+    let peek: Peek = cx.call("Daemon", "peek", (true,))?.take()?;
+    say(&format!("called board [{}] {}", status.board, peek.daemon.board == status.board));
+    let pid = daemon_util::start_helper()?;
+    cx.post("Daemon", "foreign_child", (pid,))?;
+    say(&format!("foreign {pid}"));
+    cx.post("Daemon", "update_status", ("wait",))?;
+    cx.post("Daemon", "peek", (false,))?;
+    cx.post("Daemon", "status", ())?;
+    cx.post("Daemon", "shutdown", ())?;
+    Ok(())
 }
 
 fn is_wrong_process(result: &std::result::Result<(), DaemonError>) -> bool {

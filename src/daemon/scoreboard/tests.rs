@@ -170,7 +170,7 @@ fn reclaiming_never_gives_a_sequence_back_to_an_earlier_reader() {
     }
 }
 
-#[test] // T19: no reader sees a mixture, though the writer dies half way now and then
+#[test] // D-SB-03, T19: no reader sees a mixture, though the writer dies half way now and then
 fn three_readers_see_no_inconsistent_snapshot() {
     let (board, owned) = board_with(1, 1, Status::Req);
     let (slot, finished) = (owned[0], AtomicBool::new(false));
