@@ -45,6 +45,15 @@ impl Client {
         }
     }
 
+    /// Sends `bytes` as they are, to a server that may be gone.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe`, `ConnectionReset`.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_ref())
+    }
+
     /// Reads one line and returns it without its LF or CRLF.
     #[track_caller]
     pub fn read_line(&mut self) -> String {
