@@ -57,6 +57,13 @@ pub enum Error {
     NoActiveSession,
     /// No more sessions can be numbered.
     TooManySessions,
+    /// A text, or whatever else a wheel was given for an address, is none that it can use.
+    InvalidAddress {
+        /// The address as it was given.
+        address: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// An argument of the running event could not be read.
     Argument {
         /// The session whose state asked.
@@ -75,6 +82,13 @@ pub enum Error {
     },
     /// A process with more than one thread can't be forked: locks that the others hold would stay locked in the child.
     Threads(usize),
+    /// A wheel can't work with this setting.
+    InvalidSetting {
+        /// The name of the setting.
+        setting: &'static str,
+        /// What is wrong with its value.
+        reason: &'static str,
+    },
     /// The session called itself and the called state failed.
     Exception(Exception),
     /// A state failed and no session handled the `DIE` signal: everything was stopped.
@@ -112,9 +126,11 @@ impl fmt::Display for Error {
             Error::ReservedState(name) => write!(f, "{name} can't be the name of a state"),
             Error::NoActiveSession => f.write_str("no session is running"),
             Error::TooManySessions => f.write_str("too many sessions"),
+            Error::InvalidAddress { address, reason } => write!(f, "invalid address {address:?}: {reason}"),
             Error::Argument { session, state, source } => write!(f, "{session}, state {state}: {source}"),
             Error::Value { wanted, found } => write!(f, "the call should return {wanted}, but returned {found}"),
             Error::Threads(count) => write!(f, "can't fork: the process has {count} threads"),
+            Error::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
             Error::Exception(exception) => exception.fmt(f),
             Error::Died(died) => died.fmt(f),
             Error::Os { call, subject, source } if subject.is_empty() => write!(f, "{call}: {source}"),

@@ -39,6 +39,7 @@ pub use postback::{Callback, Postback};
 pub use sessions::SessionId;
 pub use source::Mode;
 
+pub(crate) use clock::{Due, nanos};
 pub(crate) use handle::set_nonblocking;
 pub(crate) use options::Options;
 pub(crate) use os_signals::unblock_all;
@@ -49,7 +50,7 @@ use crate::error::Error;
 use crate::sys::disposition::ignore_sigpipe;
 use aliases::Aliases;
 use children::Children;
-use clock::{Clock, nanos};
+use clock::Clock;
 use core::Active;
 use fork::Forks;
 use lifecycle::Body;

@@ -33,7 +33,8 @@ pub(crate) enum Kind {
     Signal(Box<Signal>),
     /// Nothing: queued at a session's creation so that it lives until the loop has seen it once (K-GC-04).
     StartUp,
-    /// Nothing but that a listener is tried again which had to rest after it ran out of descriptors.
+    /// Nothing but that a source gets a turn: a listener that had to rest after it ran out of descriptors, a stream whose
+    /// time for closing is up.
     Retry(super::source::SourceKey),
 }
 

@@ -14,7 +14,9 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::Kernel;
+use super::alarms::AlarmId;
 use super::core::Core;
+use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mailbox, Mode, Source, SourceKey, Wanted};
 use super::watchers::Watched;
@@ -39,6 +41,8 @@ struct Entry {
     ready: [bool; 3],
     /// It stands on the ready list.
     queued: bool,
+    /// When it gets a turn although nobody has called for one; may have fired.
+    timer: Option<AlarmId>,
 }
 
 /// All sources, the poller, and the list of those that are ready.
@@ -245,13 +249,13 @@ impl Sources {
 
     /// Takes a source out: away from the poller first, then closed. Between the two nothing may happen: another process may hold
     /// the same open file, and the poller would go on reporting a descriptor that is none of ours any more.
-    fn take_out(&mut self, key: SourceKey) -> Option<SessionId> {
+    fn take_out(&mut self, key: SourceKey) -> Option<(SessionId, Option<AlarmId>)> {
         self.get(key)?;
         self.deregister(key);
         let entry = self.entries.remove(key.index as usize);
         log::trace!(target: "lenore::sources", "descriptor {} of {} is closed", entry.fd, entry.owner);
         entry.source.close();
-        Some(entry.owner)
+        Some((entry.owner, entry.timer))
     }
 
     fn deregister(&mut self, key: SourceKey) {
@@ -286,6 +290,7 @@ impl Core {
             always_ready: false,
             ready: [false; 3],
             queued: false,
+            timer: None,
         });
         self.sessions.hold(owner, Hold::Handle);
         if let Err(error) = self.sources.sync(key) {
@@ -297,8 +302,18 @@ impl Core {
 
     /// Takes a source out and closes it.
     pub(crate) fn remove_source(&mut self, key: SourceKey) {
-        if let Some(owner) = self.sources.take_out(key) {
+        if let Some((owner, timer)) = self.sources.take_out(key) {
             self.sessions.release(owner, Hold::Handle);
+            timer.inspect(|timer| self.remove_kernel_alarm(*timer));
+        }
+    }
+
+    /// Gives a source a turn when `after` has passed, unless it is closed before.
+    pub(crate) fn wake_source_after(&mut self, key: SourceKey, after: Duration) {
+        if self.sources.get(key).is_some() {
+            let timer = self.set_kernel_alarm(after, Kind::Retry(key));
+            let former = self.sources.entries[key.index as usize].timer.replace(timer);
+            former.inspect(|former| self.remove_kernel_alarm(*former));
         }
     }
 

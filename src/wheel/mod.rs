@@ -13,11 +13,13 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod listen_accept;
 mod read_write;
 mod socket_factory;
 
+pub use listen_accept::{ListenAccept, ListenAcceptBuilder};
 pub use read_write::{ReadWrite, ReadWriteBuilder};
-pub use socket_factory::{SocketFactory, SocketFactoryBuilder};
+pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 
 use crate::args::{Args, IntoArgs};
 

@@ -1,38 +1,45 @@
 //! A server that has no descriptor left when its first client comes, and finds some a little later.
 //!
 //! ```text
-//! short_of_descriptors
+//! short_of_descriptors [listen_accept]
 //! listening on 127.0.0.1:40123
 //! accept failed: 24
+//! accept failed: 24
+//! accept failed: 24
+//! it has rested in between
 //! accepted
 //! ```
 
+use std::env;
 use std::fs::File;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
-use lenore::wheel::SocketFactory;
-use lenore::{Kernel, Session};
+use lenore::wheel::{ListenAccept, SocketFactory};
+use lenore::{Context, Kernel, Result, Session};
 
 /// What the program knows: the ballast is what takes up the descriptors.
 #[derive(Default)]
 struct Server {
-    listener: Option<SocketFactory>,
+    wheel: Option<Wheel>,
     ballast: Vec<File>,
     clients: Vec<TcpStream>,
+    failures: Vec<Instant>,
 }
 
-fn main() -> Result<(), lenore::Error> {
+#[expect(dead_code, reason = "they are kept, and no more")]
+enum Wheel {
+    Factory(SocketFactory),
+    ListenAccept(ListenAccept),
+}
+
+/// How long at least the listener must have rested between three failures: it does for a tenth of a second each time.
+const RESTS: Duration = Duration::from_millis(150);
+
+fn main() -> std::result::Result<(), lenore::Error> {
     let mut kernel = Kernel::new()?;
     Session::new(Server::default())
-        .state("_start", |cx| {
-            let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").on_error("failed").listen(cx)?;
-            while let Ok(file) = File::open("/dev/null") {
-                cx.heap().ballast.push(file);
-            }
-            println!("listening on {}", listener.local_addr()?);
-            cx.heap().listener = Some(listener);
-            Ok(())
-        })
+        .state("_start", start)
         .state("accept", |cx| {
             let client = cx.take(0)?;
             cx.heap().clients.push(client);
@@ -41,9 +48,36 @@ fn main() -> Result<(), lenore::Error> {
         })
         .state("failed", |cx| {
             println!("{} failed: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
-            cx.heap().ballast.clear();
+            let server = cx.heap();
+            server.failures.push(Instant::now());
+            if server.failures.len() == 3 {
+                if server.failures[2] - server.failures[0] >= RESTS {
+                    println!("it has rested in between");
+                }
+                server.ballast.clear();
+            }
             Ok(())
         })
         .spawn(&mut kernel)?;
     kernel.run()
+}
+
+fn start(cx: &mut Context<'_, Server>) -> Result {
+    let (wheel, address) = if env::args().nth(1).as_deref() == Some("listen_accept") {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let wheel = ListenAccept::new(listener).on_accept("accept").on_error("failed").start(cx)?;
+        (Wheel::ListenAccept(wheel), address)
+    } else {
+        let wheel = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").on_error("failed").listen(cx)?;
+        let address = wheel.local_addr()?;
+        (Wheel::Factory(wheel), address)
+    };
+    let server = cx.heap();
+    server.wheel = Some(wheel);
+    while let Ok(file) = File::open("/dev/null") {
+        server.ballast.push(file);
+    }
+    println!("listening on {address}");
+    Ok(())
 }

@@ -3,5 +3,6 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod listen_accept;
 mod read_write;
 mod socket_factory;

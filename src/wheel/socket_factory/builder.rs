@@ -1,0 +1,429 @@
+//! What a `SocketFactory` is told before it begins.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::sys::socket::SockType;
+
+use super::address::{Address, Domain, Target};
+use super::connecting::{Attempts, Connector};
+use super::datagram::Datagram;
+use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner};
+use super::report::Report;
+use super::socket::{self, Failure, Options};
+use super::{Job, SocketFactory};
+use crate::args::{Args, IntoArgs};
+use crate::error::Error;
+use crate::kernel::{Core, SessionId, Switch};
+use crate::name::Name;
+use crate::wheel::WheelId;
+
+/// Says what a [`SocketFactory`] is to do; made by [`SocketFactory::tcp`] and its kin.
+///
+/// A setting that makes no sense for the socket, such as a listen queue for one that connects, is ignored.
+#[must_use = "does nothing until it is told to listen, to connect or to bind"]
+#[derive(Debug)]
+pub struct SocketFactoryBuilder {
+    transport: Transport,
+    address: Address,
+    on_success: Option<Name>,
+    on_error: Option<Name>,
+    posts_failures: bool,
+    bind_address: Option<Address>,
+    domain: Option<Domain>,
+    reuse: Option<Switch>,
+    v6_only: Option<Switch>,
+    unlink: Switch,
+    listen_queue: Option<u32>,
+    accepts_per_turn: usize,
+    connect_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+    Unix,
+    UnixDatagram,
+}
+
+/// Why a wheel was not begun.
+enum Problem {
+    /// By a mistake in the call, or because the kernel can't watch one more descriptor.
+    Error(Error),
+    /// The system has refused.
+    Failure(Failure),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        Problem::Error(error)
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Problem {
+        Problem::Failure(failure)
+    }
+}
+
+impl SocketFactoryBuilder {
+    pub(super) fn new(transport: Transport, address: Address) -> SocketFactoryBuilder {
+        SocketFactoryBuilder {
+            transport,
+            address,
+            on_success: None,
+            on_error: None,
+            posts_failures: false,
+            bind_address: None,
+            domain: None,
+            reuse: None,
+            v6_only: None,
+            unlink: Switch::Off,
+            listen_queue: None,
+            accepts_per_turn: ACCEPTS_PER_TURN,
+            connect_timeout: None,
+        }
+    }
+
+    /// Names the success event of a listener, sent for each connection.
+    ///
+    /// POE: `SuccessEvent`.
+    #[doc(alias = "SuccessEvent")]
+    pub fn on_accept(mut self, event: impl Into<Name>) -> Self {
+        self.on_success = Some(event.into());
+        self
+    }
+
+    /// Names the success event of a wheel that connects, sent once when the connection is made.
+    ///
+    /// POE: `SuccessEvent`.
+    #[doc(alias = "SuccessEvent")]
+    pub fn on_connect(self, event: impl Into<Name>) -> Self {
+        self.on_accept(event)
+    }
+
+    /// Names the success event of a wheel that binds, posted once with the socket.
+    ///
+    /// POE: `SuccessEvent`.
+    #[doc(alias = "SuccessEvent")]
+    pub fn on_bind(self, event: impl Into<Name>) -> Self {
+        self.on_accept(event)
+    }
+
+    /// Names the event that is sent when accepting or connecting fails; without one, failures are logged.
+    ///
+    /// POE: `FailureEvent`.
+    #[doc(alias = "FailureEvent")]
+    pub fn on_error(mut self, event: impl Into<Name>) -> Self {
+        self.on_error = Some(event.into());
+        self
+    }
+
+    /// Makes `listen` and `bind` report what they find out with the error event too, which is posted, instead of
+    /// returning it; the wheel is inert then. `connect` does so anyway.
+    ///
+    /// POE: what it always does.
+    pub fn post_failures(mut self) -> Self {
+        self.posts_failures = true;
+        self
+    }
+
+    /// Binds a socket that is to connect first: to an address, a port, or the path of a UNIX socket. Without it the system
+    /// chooses.
+    ///
+    /// POE: `BindAddress` and `BindPort` beside a RemoteAddress.
+    #[doc(alias("BindAddress", "BindPort"))]
+    pub fn bind_address(mut self, address: impl Into<Address>) -> Self {
+        self.bind_address = Some(address.into());
+        self
+    }
+
+    /// Takes only the addresses of one family that a name stands for; and says which one *any address* is of, which is
+    /// IPv4 otherwise.
+    ///
+    /// POE: `SocketDomain`.
+    #[doc(alias = "SocketDomain")]
+    pub fn domain(mut self, domain: Domain) -> Self {
+        self.domain = Some(domain);
+        self
+    }
+
+    /// Sets or clears `SO_REUSEADDR`: whether an address may be bound that old connections still use.
+    ///
+    /// It is set for TCP sockets that listen, so that a server can be started again at once, and for no others.
+    ///
+    /// POE: `Reuse`, which is off unless asked for.
+    #[doc(alias = "Reuse")]
+    pub fn reuse(mut self, reuse: Switch) -> Self {
+        self.reuse = Some(reuse);
+        self
+    }
+
+    /// Says whether a socket bound to an IPv6 address is for IPv6 only.
+    ///
+    /// Otherwise the system decides: on Linux, as delivered, one bound to `[::]` takes IPv4 as well, with peers such as
+    /// `::ffff:192.0.2.1`, and the same port can't be bound for IPv4 beside it; OpenBSD always keeps them apart. On a
+    /// wheel for IPv4 it does nothing.
+    ///
+    /// POE: nothing like it; the system decides.
+    pub fn v6_only(mut self, only: Switch) -> Self {
+        self.v6_only = Some(only);
+        self
+    }
+
+    /// Lets the path of a UNIX socket come and go with the wheel.
+    ///
+    /// A socket that nobody listens on any more is removed before binding, as left by a process that was killed; one in
+    /// use, or any other file, is not: the bind fails with `EADDRINUSE`. (Two servers must not begin on one path at the
+    /// same moment: one that has bound but does not listen yet looks dead. A Daemon's pid file sees to that.) The path is
+    /// removed when the wheel is dropped or its session stops, but only by the process that bound it, not by a forked
+    /// child that drops its copy, and only if it is still the same file. So a program that detaches binds after that.
+    ///
+    /// POE: nothing like it; the path is never removed.
+    pub fn unlink_path(mut self) -> Self {
+        self.unlink = Switch::On;
+        self
+    }
+
+    /// Says how many connections may wait to be accepted; as many as the system allows unless told, and never more.
+    ///
+    /// POE: `ListenQueue`.
+    #[doc(alias = "ListenQueue")]
+    pub fn listen_queue(mut self, connections: u32) -> Self {
+        self.listen_queue = Some(connections);
+        self
+    }
+
+    /// Says how many connections a listener accepts at most before other wheels and posted events get their turn: 1 or
+    /// more, 16 unless told.
+    ///
+    /// POE: 1, always.
+    pub fn accepts_per_turn(mut self, connections: usize) -> Self {
+        self.accepts_per_turn = connections;
+        self
+    }
+
+    /// Gives up connecting after a time: the error event is `"connect"` with `ETIMEDOUT`.
+    ///
+    /// It counts from the call, once a name is looked up, and for all addresses of a name together. Otherwise the system
+    /// gives up, after some two minutes for TCP.
+    ///
+    /// POE: nothing like it; `Component::Client::TCP` has a ConnectTimeout.
+    #[doc(alias = "ConnectTimeout")]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Binds a stream socket to the address and listens, for the running session. Of several addresses that a name stands
+    /// for, it is the first that can be had.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when the address can't be resolved or bound, unless
+    /// [`post_failures`](SocketFactoryBuilder::post_failures) was called; [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call;
+    /// [`Error::NoActiveSession`] outside of any state.
+    ///
+    /// POE: `new` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
+    pub fn listen(self, core: &mut Core) -> Result<SocketFactory, Error> {
+        let report = self.report(core)?;
+        let outcome = self.begin_listening(core, &report);
+        self.finish(core, report, outcome, self.posts_failures)
+    }
+
+    /// Begins to connect to the address, for the running session; the addresses of a name are tried one after the
+    /// other.
+    ///
+    /// Whatever goes wrong from here on is an error event.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] outside of any state.
+    ///
+    /// POE: `new` with a RemoteAddress.
+    pub fn connect(self, core: &mut Core) -> Result<SocketFactory, Error> {
+        let report = self.report(core)?;
+        let outcome = self.begin_connecting(core, &report);
+        self.finish(core, report, outcome, true)
+    }
+
+    /// Makes a datagram socket, binds it to the address, and posts it to the running session.
+    ///
+    /// The wheel itself has nothing left to do then. Dropping it closes nothing: the socket belongs to whoever takes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](SocketFactoryBuilder::listen).
+    ///
+    /// POE: `new` for `udp` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
+    pub fn bind(self, core: &mut Core) -> Result<SocketFactory, Error> {
+        let report = self.report(core)?;
+        let outcome = self.make_bound(core, &report);
+        self.finish(core, report, outcome, self.posts_failures)
+    }
+
+    fn report(&self, core: &Core) -> Result<Rc<Report>, Error> {
+        let owner = core.session();
+        if owner == SessionId::KERNEL {
+            return Err(Error::NoActiveSession);
+        }
+        let Some(on_success) = self.on_success else { return Err(invalid("success event", "there is none")) };
+        if self.posts_failures && self.on_error.is_none() {
+            return Err(invalid("error event", "there is none to post failures with"));
+        }
+        Ok(Rc::new(Report {
+            id: WheelId::next(),
+            owner,
+            wheel: Name::new(WHEEL),
+            on_success: on_success.into(),
+            on_error: self.on_error.into(),
+        }))
+    }
+
+    fn begin_listening(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
+        if self.kind() != SockType::Stream {
+            return Err(invalid("listen", "a datagram socket can't; bind it").into());
+        }
+        if self.accepts_per_turn == 0 {
+            return Err(invalid("accepts_per_turn", "it is 0").into());
+        }
+        let default = if self.transport == Transport::Tcp { Switch::On } else { Switch::Off };
+        let ((fd, path), local) = first(self.targets()?, |local| {
+            let made = self.options(default).make(local.family(), Some(local))?;
+            socket::listen(&made.0, self.listen_queue)?;
+            Ok(made)
+        })?;
+        let listener = match local {
+            Target::Ip(_) => Listener::tcp(fd.into()),
+            Target::Unix(..) => Listener::unix(fd.into()),
+        };
+        let manner = Manner { args: accepted_args, accepts_per_turn: self.accepts_per_turn, reports_aborted: false };
+        Ok(Job::Listening(Acceptor::start(core, Rc::clone(report), manner, listener, path)?))
+    }
+
+    fn begin_connecting(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
+        let locals = self.bind_address.as_ref().map_or(Ok(Vec::new()), |address| self.locals(address))?;
+        let mut remotes = self.remotes()?;
+        remotes.reverse();
+        let mut attempts = Attempts { options: self.options(Switch::Off), locals, remotes };
+        let ((fd, path), remote) = attempts.next()?;
+        if self.kind() == SockType::Stream {
+            let first = ((fd, path), remote);
+            let connector = Connector::start(core, Rc::clone(report), attempts, first, self.connect_timeout)?;
+            return Ok(Job::Connecting(connector));
+        }
+        let socket = Datagram::new(fd, &remote);
+        let local = socket.local().map_err(|error| Failure { operation: "getsockname", error })?;
+        report.post_success(core, socket.into_args(Some(remote), report.id));
+        Ok(Job::HandedOver { local, _path: path })
+    }
+
+    fn make_bound(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
+        if self.kind() != SockType::Datagram {
+            return Err(invalid("bind", "a stream socket has to listen or to connect").into());
+        }
+        let options = self.options(Switch::Off);
+        let ((fd, path), local) = first(self.targets()?, |local| options.make(local.family(), Some(local)))?;
+        let socket = Datagram::new(fd, &local);
+        let local = socket.local().map_err(|error| Failure { operation: "getsockname", error })?;
+        report.post_success(core, socket.into_args(None, report.id));
+        Ok(Job::HandedOver { local, _path: path })
+    }
+
+    fn finish(
+        &self,
+        core: &mut Core,
+        report: Rc<Report>,
+        outcome: Result<Job, Problem>,
+        posts: bool,
+    ) -> Result<SocketFactory, Error> {
+        match outcome {
+            Ok(job) => Ok(SocketFactory { report, job }),
+            Err(Problem::Error(error)) => Err(error),
+            Err(Problem::Failure(failure)) if posts => {
+                report.post_failure(core, &failure);
+                Ok(SocketFactory { report, job: Job::Failed })
+            }
+            Err(Problem::Failure(failure)) => Err(Error::os(failure.operation, &self.address, failure.error)),
+        }
+    }
+
+    fn kind(&self) -> SockType {
+        match self.transport {
+            Transport::Tcp | Transport::Unix => SockType::Stream,
+            Transport::Udp | Transport::UnixDatagram => SockType::Datagram,
+        }
+    }
+
+    fn options(&self, reuse: Switch) -> Options {
+        let reuse = self.reuse.unwrap_or(reuse);
+        Options { kind: self.kind(), reuse, v6_only: self.v6_only, unlink: self.unlink }
+    }
+
+    /// Returns what service names are looked up for; `None` if the socket has a path.
+    fn protocol(&self) -> Option<&'static str> {
+        match self.transport {
+            Transport::Tcp => Some("tcp"),
+            Transport::Udp => Some("udp"),
+            Transport::Unix | Transport::UnixDatagram => None,
+        }
+    }
+
+    /// Returns the addresses that the wheel may bind.
+    fn targets(&self) -> Result<Vec<Target>, Problem> {
+        let Some(protocol) = self.protocol() else { return path_target(&self.address) };
+        let found = self.address.endpoint()?.resolve(self.domain, protocol)?;
+        Ok(found.into_iter().map(Target::Ip).collect())
+    }
+
+    /// Returns the addresses that the wheel may connect to.
+    fn remotes(&self) -> Result<Vec<Target>, Problem> {
+        let Some(protocol) = self.protocol() else { return path_target(&self.address) };
+        let found = self.address.remote_endpoint()?.resolve(self.domain, protocol)?;
+        Ok(found.into_iter().map(Target::Ip).collect())
+    }
+
+    /// Returns what sockets that connect may be bound to; any address is one of each family.
+    fn locals(&self, address: &Address) -> Result<Vec<Target>, Problem> {
+        let Some(protocol) = self.protocol() else { return path_target(address) };
+        let endpoint = address.endpoint()?;
+        let found = match self.domain {
+            None if endpoint.is_any() => {
+                let [v4, v6] = [Domain::Ipv4, Domain::Ipv6].map(|domain| endpoint.resolve(Some(domain), protocol));
+                [v4?, v6?].concat()
+            }
+            domain => endpoint.resolve(domain, protocol)?,
+        };
+        Ok(found.into_iter().map(Target::Ip).collect())
+    }
+}
+
+fn path_target(address: &Address) -> Result<Vec<Target>, Problem> {
+    Ok(vec![Target::unix(address.path()?)?])
+}
+
+/// Returns what comes of the first address with which `make` succeeds, or the last failure.
+fn first<T>(targets: Vec<Target>, mut make: impl FnMut(&Target) -> Result<T, Failure>) -> Result<(T, Target), Problem> {
+    let mut failure = None;
+    for target in targets {
+        match make(&target) {
+            Ok(made) => return Ok((made, target)),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.expect("an address that was looked up has at least one target").into())
+}
+
+fn accepted_args(accepted: Accepted, id: WheelId) -> Args {
+    match accepted {
+        Accepted::Tcp(stream, peer) => (stream, peer.ip(), peer.port(), id).into_args(),
+        Accepted::Unix(stream, peer) => (stream, super::address::path_of(&peer), (), id).into_args(),
+    }
+}
+
+fn invalid(setting: &'static str, reason: &'static str) -> Error {
+    Error::InvalidSetting { setting, reason }
+}
+
+const WHEEL: &str = "SocketFactory";

@@ -1,0 +1,315 @@
+//! Accepting connections: what a listening `SocketFactory` and a `ListenAccept` share with the kernel.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::address::path_of;
+use super::datagram::Local;
+use super::report::Report;
+use super::socket::{BoundPath, Failure};
+use crate::args::Args;
+use crate::error::Error;
+use crate::kernel::{AfterFork, Core, Kernel, Mailbox, Mode, Source, SourceKey, Wanted};
+use crate::wheel::WheelId;
+
+/// How many connections one turn accepts if nobody says: enough to be worth the turn, few enough to keep nobody waiting.
+pub(in crate::wheel) const ACCEPTS_PER_TURN: usize = 16;
+
+/// How long a listener rests that can't accept, for want of descriptors as a rule.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// What an accepted connection is, and who is at its other end.
+pub(in crate::wheel) enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream, UnixAddress),
+}
+
+/// A socket that listens.
+pub(in crate::wheel) enum Listener {
+    /// Accepts through mio, whose call makes the new socket non-blocking at once where it can.
+    Tcp(mio::net::TcpListener),
+    /// Not so: mio loses the abstract name of a peer.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Takes a listener over that does not block.
+    pub(in crate::wheel) fn tcp(listener: TcpListener) -> Listener {
+        Listener::Tcp(mio::net::TcpListener::from_std(listener))
+    }
+
+    /// Takes a listener over that does not block.
+    pub(in crate::wheel) fn unix(listener: UnixListener) -> Listener {
+        Listener::Unix(listener)
+    }
+
+    fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Accepted::Tcp(stream.into(), peer)
+            }
+            Listener::Unix(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Accepted::Unix(stream, peer)
+            }
+        })
+    }
+
+    pub(super) fn local(&self) -> io::Result<Local> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().map(Local::Addr),
+            Listener::Unix(listener) => listener.local_addr().map(|address| Local::Path(path_of(&address))),
+        }
+    }
+
+    fn fd(&self) -> RawFd {
+        match self {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.local() {
+            Ok(local) => local.fmt(f),
+            Err(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What sets the two wheels apart.
+pub(in crate::wheel) struct Manner {
+    /// Makes the arguments of the success event.
+    pub(in crate::wheel) args: fn(Accepted, WheelId) -> Args,
+    pub(in crate::wheel) accepts_per_turn: usize,
+    /// A connection that was broken off before it was accepted is an error event too.
+    pub(in crate::wheel) reports_aborted: bool,
+}
+
+/// A listener, shared with the kernel.
+pub(in crate::wheel) struct Acceptor {
+    report: Rc<Report>,
+    manner: Manner,
+    /// `None` once closed.
+    listener: RefCell<Option<Listener>>,
+    /// What goes when the listener does.
+    path: RefCell<Option<BoundPath>>,
+    key: Cell<Option<SourceKey>>,
+    mailbox: Rc<Mailbox>,
+    /// Neither dropped nor closed.
+    open: Cell<bool>,
+    paused: Cell<bool>,
+    /// It could not accept, for want of descriptors as a rule. The connection stays in the backlog, and the listener would
+    /// be reported ready without end, so it is not watched for a moment.
+    resting: Cell<bool>,
+}
+
+impl Acceptor {
+    /// Starts to watch a listener for the wheel's session.
+    pub(in crate::wheel) fn start(
+        core: &mut Core,
+        report: Rc<Report>,
+        manner: Manner,
+        listener: Listener,
+        path: Option<BoundPath>,
+    ) -> Result<Rc<Acceptor>, Error> {
+        let owner = report.owner;
+        let acceptor = Rc::new(Acceptor {
+            report,
+            manner,
+            listener: RefCell::new(Some(listener)),
+            path: RefCell::new(path),
+            key: Cell::new(None),
+            mailbox: core.mailbox(),
+            open: Cell::new(true),
+            paused: Cell::new(false),
+            resting: Cell::new(false),
+        });
+        let source = Rc::clone(&acceptor);
+        core.add_source(owner, |key| {
+            source.key.set(Some(key));
+            source
+        })?;
+        Ok(acceptor)
+    }
+
+    /// Does something with the listener.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN` when it is closed, besides what `what` says.
+    pub(in crate::wheel) fn with_listener<T>(&self, what: impl FnOnce(&Listener) -> io::Result<T>) -> io::Result<T> {
+        self.listener.borrow().as_ref().map_or(Err(Errno::ENOTCONN.into()), what)
+    }
+
+    pub(in crate::wheel) fn set_paused(&self, paused: bool) {
+        if self.paused.replace(paused) != paused {
+            self.changed();
+        }
+    }
+
+    /// The wheel is gone: the kernel closes the listener before the next event.
+    pub(in crate::wheel) fn let_go(&self) {
+        if self.open.replace(false) {
+            self.key.get().inspect(|key| self.mailbox.dropped(*key));
+        }
+    }
+
+    fn changed(&self) {
+        self.key.get().inspect(|key| self.mailbox.changed(*key));
+    }
+
+    fn accept_some(&self, kernel: &mut Kernel, key: SourceKey) {
+        let forked = kernel.core.forked;
+        if self.resting.replace(false) {
+            self.changed();
+        }
+        for _ in 0..self.manner.accepts_per_turn {
+            // A state may have paused or dropped the wheel; and in a child that was forked meanwhile, this turn is the
+            // parent's.
+            if !self.open.get() || self.paused.get() || kernel.core.forked != forked {
+                return;
+            }
+            let accepted = match &*self.listener.borrow() {
+                Some(listener) => listener.accept(),
+                None => return,
+            };
+            let error = match accepted {
+                Ok(accepted) => {
+                    self.report.succeed(kernel, (self.manner.args)(accepted, self.report.id));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match Trouble::of(&error) {
+                Trouble::NobodyThere => return,
+                Trouble::Interrupted => {}
+                Trouble::Aborted if !self.manner.reports_aborted => {}
+                Trouble::Aborted | Trouble::OneConnection => self.fail(kernel, error),
+                Trouble::Listener => {
+                    self.resting.set(true);
+                    self.changed();
+                    kernel.core.wake_source_after(key, ACCEPT_REST);
+                    return self.fail(kernel, error);
+                }
+            }
+        }
+        // Where the poller tells only once, it has told of all that are left already.
+        kernel.core.sources.requeue(key, Mode::Read);
+    }
+
+    fn fail(&self, kernel: &mut Kernel, error: io::Error) {
+        self.report.fail(kernel, &Failure { operation: "accept", error });
+    }
+}
+
+impl Source for Acceptor {
+    fn fd(&self) -> RawFd {
+        self.listener.borrow().as_ref().map_or(-1, Listener::fd)
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        let is_off = self.paused.get() || self.resting.get();
+        if is_off || self.listener.borrow().is_none() { None } else { Some(Wanted::ACCEPT) }
+    }
+
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
+        if mode == Mode::Read {
+            self.accept_some(kernel, key);
+        }
+    }
+
+    fn close(&self) {
+        self.open.set(false);
+        // First the name, then the socket: nobody finds a path that leads nowhere.
+        self.path.take();
+        self.listener.take();
+    }
+
+    fn fork(&self) -> AfterFork {
+        AfterFork::Keep
+    }
+
+    fn describe(&self) -> String {
+        let Report { wheel, id, on_success, .. } = &*self.report;
+        let event = on_success.get();
+        match &*self.listener.borrow() {
+            Some(listener) => {
+                let paused = if self.paused.get() { ", paused" } else { "" };
+                format!("{wheel} ({id}) listening on {listener} -> {event}{paused}")
+            }
+            None => format!("{wheel} ({id}) closed"),
+        }
+    }
+}
+
+/// What an accept that failed means.
+#[derive(Debug, PartialEq)]
+enum Trouble {
+    /// Nobody waits any more: another process was quicker.
+    NobodyThere,
+    /// A signal came first.
+    Interrupted,
+    /// Somebody has waited, and broken it off.
+    Aborted,
+    /// What had happened to the connection meanwhile; the next one may be well.
+    OneConnection,
+    /// The next try would end in the same way: a shortage, or a listener that is none any more.
+    Listener,
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Trouble {
+        match error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw) {
+            Errno::EAGAIN => Trouble::NobodyThere,
+            Errno::EINTR => Trouble::Interrupted,
+            Errno::ECONNABORTED => Trouble::Aborted,
+            // Linux reports what is wrong with the network of a new connection through accept.
+            Errno::EPERM
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::ENETDOWN
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::ECONNRESET
+            | Errno::ETIMEDOUT => Trouble::OneConnection,
+            #[cfg(target_os = "linux")]
+            Errno::ENONET => Trouble::OneConnection,
+            _ => Trouble::Listener,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble(errno: Errno) -> Trouble {
+        Trouble::of(&errno.into())
+    }
+
+    #[test] // K-SF-12: which errors are passed over, and after which the listener is tried again at once
+    fn errors_of_accept_are_told_apart() {
+        assert_eq!(trouble(Errno::EAGAIN), Trouble::NobodyThere);
+        assert_eq!(trouble(Errno::ECONNABORTED), Trouble::Aborted);
+        assert_eq!(trouble(Errno::EPROTO), Trouble::OneConnection);
+        for shortage in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
+            assert_eq!(trouble(shortage), Trouble::Listener);
+        }
+        // Shut down by somebody else who has it.
+        assert_eq!(trouble(Errno::EINVAL), Trouble::Listener);
+    }
+}

@@ -1,0 +1,66 @@
+//! Who is told what: the events of a wheel that makes sockets.
+
+use std::cell::Cell;
+
+use super::SocketEvent;
+use super::socket::Failure;
+use crate::args::{Args, IntoArgs};
+use crate::kernel::{Core, Kernel, SessionId};
+use crate::name::Name;
+use crate::wheel::WheelId;
+
+/// A wheel's id, its session, and the events that it sends there.
+#[derive(Debug)]
+pub(in crate::wheel) struct Report {
+    pub(in crate::wheel) id: WheelId,
+    pub(in crate::wheel) owner: SessionId,
+    /// What the wheel is called: its events say they were sent from there.
+    pub(in crate::wheel) wheel: Name,
+    pub(in crate::wheel) on_success: Cell<Name>,
+    /// Without one, failures are logged.
+    pub(in crate::wheel) on_error: Cell<Option<Name>>,
+}
+
+impl Report {
+    pub(in crate::wheel) fn set_event(&self, event: SocketEvent, name: Name) {
+        match event {
+            SocketEvent::Success => self.on_success.set(name),
+            SocketEvent::Failure => self.on_error.set(Some(name)),
+        }
+    }
+
+    pub(super) fn succeed(&self, kernel: &mut Kernel, args: Args) {
+        self.dispatch(kernel, self.on_success.get(), args);
+    }
+
+    pub(super) fn fail(&self, kernel: &mut Kernel, failure: &Failure) {
+        match self.on_error.get() {
+            Some(event) => self.dispatch(kernel, event, self.failure_args(failure)),
+            None => self.log(failure),
+        }
+    }
+
+    /// What comes of it inside the constructor is posted: the caller does not have the wheel yet.
+    pub(super) fn post_success(&self, core: &mut Core, args: Args) {
+        core.yield_(self.on_success.get(), args);
+    }
+
+    pub(super) fn post_failure(&self, core: &mut Core, failure: &Failure) {
+        match self.on_error.get() {
+            Some(event) => core.yield_(event, self.failure_args(failure)),
+            None => self.log(failure),
+        }
+    }
+
+    fn dispatch(&self, kernel: &mut Kernel, event: Name, args: Args) {
+        kernel.dispatch_from_source(self.owner, event, Some(self.wheel), args);
+    }
+
+    fn failure_args(&self, failure: &Failure) -> Args {
+        (failure.operation, failure.errno(), failure.error.to_string(), self.id).into_args()
+    }
+
+    fn log(&self, Failure { operation, error }: &Failure) {
+        log::error!(target: "lenore::wheels", "{} of {}: {operation}: {error}", self.id, self.owner);
+    }
+}

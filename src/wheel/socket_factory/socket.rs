@@ -1,0 +1,155 @@
+//! Making a socket: options, address, and the path that a UNIX socket leaves behind.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::{fs, process};
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
+
+use super::address::{NOT_FOUND, Target};
+use crate::kernel::Switch;
+
+/// What went wrong, in POE's words.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) operation: &'static str,
+    pub(super) error: io::Error,
+}
+
+impl Failure {
+    /// The errno of the error; one that the system gave no number is about a name.
+    pub(super) fn errno(&self) -> i32 {
+        self.error.raw_os_error().unwrap_or(NOT_FOUND as i32)
+    }
+
+    fn of(operation: &'static str) -> impl FnOnce(Errno) -> Failure {
+        move |errno| Failure { operation, error: errno.into() }
+    }
+}
+
+/// What sockets are made with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    pub(super) kind: SockType,
+    pub(super) reuse: Switch,
+    /// `None`: as the system is set up.
+    pub(super) v6_only: Option<Switch>,
+    /// Whether the path of a UNIX socket comes and goes with it.
+    pub(super) unlink: Switch,
+}
+
+/// A socket, not blocking and not inherited by programs that this one executes; with the path that it owns, if any.
+pub(super) type Made = (OwnedFd, Option<BoundPath>);
+
+impl Options {
+    /// Makes a socket for `family`, bound to `local` if there is one.
+    pub(super) fn make(self, family: AddressFamily, local: Option<&Target>) -> Result<Made, Failure> {
+        let fd = open(family, self.kind).map_err(Failure::of("socket"))?;
+        if self.reuse == Switch::On {
+            socket::setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(Failure::of("setsockopt"))?;
+        }
+        if let (AddressFamily::Inet6, Some(only)) = (family, self.v6_only) {
+            socket::setsockopt(&fd, sockopt::Ipv6V6Only, &(only == Switch::On)).map_err(Failure::of("setsockopt"))?;
+        }
+        let path = local.map_or(Ok(None), |local| self.bind(&fd, local)).map_err(Failure::of("bind"))?;
+        Ok((fd, path))
+    }
+
+    fn bind(self, fd: &OwnedFd, local: &Target) -> nix::Result<Option<BoundPath>> {
+        let bind = || local.with(|address| socket::bind(fd.as_raw_fd(), address));
+        let path = match local {
+            Target::Unix(path, packed) if self.unlink == Switch::On && packed.path().is_some() => path,
+            _ => return bind().map(|()| None),
+        };
+        match bind() {
+            Err(Errno::EADDRINUSE) if remove_stale(path, local, self.kind) => bind()?,
+            done => done?,
+        }
+        Ok(BoundPath::new(path))
+    }
+}
+
+/// Begins to connect. Success means that it is under way, if not done.
+pub(super) fn connect(fd: &OwnedFd, remote: &Target) -> Result<(), Failure> {
+    match remote.with(|address| socket::connect(fd.as_raw_fd(), address)) {
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(()),
+        Err(errno) => Err(Failure { operation: "connect", error: errno.into() }),
+    }
+}
+
+/// Begins to listen; `None` for as long a queue as the system allows.
+pub(super) fn listen(fd: &OwnedFd, queue: Option<u32>) -> Result<(), Failure> {
+    let longest = i32::from(socket::Backlog::MAXCONN);
+    let queue = queue.map_or(longest, |queue| i32::try_from(queue).unwrap_or(longest).min(longest));
+    let backlog = socket::Backlog::new(queue).map_err(Failure::of("listen"))?;
+    socket::listen(fd, backlog).map_err(Failure::of("listen"))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn open(family: AddressFamily, kind: SockType) -> nix::Result<OwnedFd> {
+    socket::socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)
+}
+
+#[cfg(target_vendor = "apple")]
+fn open(family: AddressFamily, kind: SockType) -> nix::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+    let fd = socket::socket(family, kind, SockFlag::empty(), None)?;
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(fd)
+}
+
+/// The path of a UNIX socket that was bound here. Removed when dropped, but only by the process that bound it, and only
+/// if nobody has put something else in its place.
+#[derive(Debug)]
+pub(in crate::wheel) struct BoundPath {
+    /// Absolute: the program may change its directory.
+    path: PathBuf,
+    pid: u32,
+    file: FileId,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+impl BoundPath {
+    /// `None` if somebody was so quick to remove it again.
+    fn new(path: &Path) -> Option<BoundPath> {
+        let file = file_id(path)?;
+        let path = std::path::absolute(path).ok()?;
+        Some(BoundPath { path, pid: process::id(), file })
+    }
+}
+
+impl Drop for BoundPath {
+    fn drop(&mut self) {
+        // A forked child has a copy of the listener, and lets go of it at a time of its own.
+        let is_ours = self.pid == process::id() && file_id(&self.path) == Some(self.file);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!(target: "lenore::wheels", "can't unlink {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Removes a socket's path that nobody listens on any more; tells whether it has.
+///
+/// A process that was killed leaves its path behind. Whoever has bound it but does not listen yet is taken for dead too,
+/// so two servers must not begin on one path at the same moment.
+fn remove_stale(path: &Path, address: &Target, kind: SockType) -> bool {
+    let is_socket = || fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let before = file_id(path);
+    if before.is_none() || !is_socket() {
+        return false;
+    }
+    let Ok(probe) = open(AddressFamily::Unix, kind) else { return false };
+    let is_refused = |failure: Failure| failure.errno() == Errno::ECONNREFUSED as i32;
+    let is_stale = connect(&probe, address).is_err_and(is_refused);
+    is_stale && file_id(path) == before && fs::remove_file(path).is_ok()
+}
