@@ -18,11 +18,12 @@ use crate::name::Name;
 /// inherited, as from systemd's socket activation.
 ///
 /// The accept event gets ARG0 = the socket, which does not block, ARG1 = the peer's address, ARG2 = the [`WheelId`]: a
-/// [`TcpStream`](std::net::TcpStream) and a [`std::net::SocketAddr`], or a [`UnixStream`](std::os::unix::net::UnixStream) and
-/// a [`std::os::unix::net::SocketAddr`]. The socket belongs to whoever takes it; one that nobody takes is closed.
+/// [`TcpStream`](std::net::TcpStream) and a [`std::net::SocketAddr`], or a
+/// [`UnixStream`](std::os::unix::net::UnixStream) and a [`std::os::unix::net::SocketAddr`]. The socket belongs to
+/// whoever takes it; one that nobody takes is closed.
 ///
-/// When there is no descriptor left for a connection, it waits in the backlog, and the listener tries again every tenth of a
-/// second. A forked child keeps the listener, and both accept from one backlog.
+/// When there is no descriptor left for a connection, it waits in the backlog, and the listener tries again every tenth
+/// of a second. A forked child keeps the listener, and both accept from one backlog.
 ///
 /// ```
 /// use std::net::{SocketAddr, TcpListener, TcpStream};

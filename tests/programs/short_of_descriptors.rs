@@ -3,6 +3,7 @@
 //! ```text
 //! short_of_descriptors [listen_accept]
 //! listening on 127.0.0.1:40123
+//! socket failed: 24
 //! accept failed: 24
 //! accept failed: 24
 //! accept failed: 24
@@ -46,6 +47,10 @@ fn main() -> std::result::Result<(), lenore::Error> {
             println!("accepted");
             Ok(())
         })
+        .state("not_connected", |cx| {
+            println!("{} failed: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
+            Ok(())
+        })
         .state("failed", |cx| {
             println!("{} failed: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
             let server = cx.heap();
@@ -79,5 +84,6 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
         server.ballast.push(file);
     }
     println!("listening on {address}");
+    SocketFactory::tcp(address).on_connect("connected").on_error("not_connected").connect(cx)?;
     Ok(())
 }

@@ -169,6 +169,7 @@ fn it_can_be_paused() {
 fn a_shortage_of_descriptors_does_not_make_it_deaf() {
     let program = Program::new(example("short_of_descriptors")).arg("listen_accept").start();
     let address = program.listening_addr();
+    assert_eq!(program.next_line(DEADLINE), format!("socket failed: {}", Errno::EMFILE as i32));
     let first = Client::connect(address);
     for _ in 0..3 {
         assert_eq!(program.next_line(DEADLINE), format!("accept failed: {}", Errno::EMFILE as i32));

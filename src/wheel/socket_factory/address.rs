@@ -11,7 +11,8 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr};
 use super::socket::Failure;
 use crate::error::Error;
 
-/// Where a socket is bound, or what it connects to: made from a text, an address or several, a host and a port, or a path.
+/// Where a socket is bound, or what it connects to: made from a text, an address or several, a host and a port, or a
+/// path.
 ///
 /// A text is `host:port`. The host is a name, an IPv4 address, or an IPv6 address, which needs brackets if a port
 /// follows: `[::1]:80`. Without a host it is any address of this machine, without a port it is port 0, any free one;
@@ -19,8 +20,8 @@ use crate::error::Error;
 /// text is its path.
 ///
 /// **Names are looked up at once**, as POE does, and the whole program waits for the answer: none of its other sessions
-/// runs meanwhile, for seconds if a name server is slow. A program that can't have that gives addresses: it looks names up
-/// before the kernel runs, or has a child process do it and write the answer into a pipe.
+/// runs meanwhile, for seconds if a name server is slow. A program that can't have that gives addresses: it looks names
+/// up before the kernel runs, or has a child process do it and write the answer into a pipe.
 ///
 /// ```
 /// use lenore::wheel::Address;
@@ -94,6 +95,12 @@ impl From<Vec<SocketAddr>> for Address {
 impl From<&Path> for Address {
     fn from(path: &Path) -> Address {
         Address(Kind::Path(path.to_owned()))
+    }
+}
+
+impl From<&PathBuf> for Address {
+    fn from(path: &PathBuf) -> Address {
+        path.as_path().into()
     }
 }
 
@@ -331,7 +338,8 @@ fn pack(path: &Path) -> nix::Result<UnixAddr> {
     UnixAddr::new(path)
 }
 
-/// Returns the path of a UNIX address: empty for a socket that is not bound, with a leading zero octet for an abstract name.
+/// Returns the path of a UNIX address: empty for a socket that is not bound, with a leading zero octet for an abstract
+/// name.
 pub(super) fn path_of(address: &std::os::unix::net::SocketAddr) -> PathBuf {
     #[cfg(target_os = "linux")]
     {

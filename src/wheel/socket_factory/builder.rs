@@ -129,8 +129,8 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Binds a socket that is to connect first: to an address, a port, or the path of a UNIX socket. Without it the system
-    /// chooses.
+    /// Binds a socket that is to connect first: to an address, a port, or the path of a UNIX socket. Without it the
+    /// system chooses.
     ///
     /// POE: `BindAddress` and `BindPort` beside a RemoteAddress.
     #[doc(alias("BindAddress", "BindPort"))]
@@ -175,10 +175,13 @@ impl SocketFactoryBuilder {
     /// Lets the path of a UNIX socket come and go with the wheel.
     ///
     /// A socket that nobody listens on any more is removed before binding, as left by a process that was killed; one in
-    /// use, or any other file, is not: the bind fails with `EADDRINUSE`. (Two servers must not begin on one path at the
-    /// same moment: one that has bound but does not listen yet looks dead. A Daemon's pid file sees to that.) The path is
-    /// removed when the wheel is dropped or its session stops, but only by the process that bound it, not by a forked
-    /// child that drops its copy, and only if it is still the same file. So a program that detaches binds after that.
+    /// use, or any other file, is not: the bind fails with `EADDRINUSE`. Two servers must not begin on one path at the
+    /// same moment: one that has bound but does not listen yet looks dead. A lock, such as that of a pid file, sees to
+    /// that.
+    ///
+    /// The path is removed when the wheel is dropped or its session stops, but only by the process that bound it, not
+    /// by a forked child that drops its copy, and only if it is still the same file. So a program that detaches binds
+    /// after that, and keeps the wheel as long as the socket, also if the socket was handed over.
     ///
     /// POE: nothing like it; the path is never removed.
     pub fn unlink_path(mut self) -> Self {
@@ -206,8 +209,8 @@ impl SocketFactoryBuilder {
 
     /// Gives up connecting after a time: the error event is `"connect"` with `ETIMEDOUT`.
     ///
-    /// It counts from the call, once a name is looked up, and for all addresses of a name together. Otherwise the system
-    /// gives up, after some two minutes for TCP.
+    /// It counts from the call, once a name is looked up, and for all addresses of a name together. Otherwise the
+    /// system gives up, after some two minutes for TCP.
     ///
     /// POE: nothing like it; `Component::Client::TCP` has a ConnectTimeout.
     #[doc(alias = "ConnectTimeout")]
@@ -216,14 +219,14 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Binds a stream socket to the address and listens, for the running session. Of several addresses that a name stands
-    /// for, it is the first that can be had.
+    /// Binds a stream socket to the address and listens, for the running session. Of several addresses that a name
+    /// stands for, it is the first that can be had.
     ///
     /// # Errors
     ///
     /// [`Error::Os`] when the address can't be resolved or bound, unless
-    /// [`post_failures`](SocketFactoryBuilder::post_failures) was called; [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call;
-    /// [`Error::NoActiveSession`] outside of any state.
+    /// [`post_failures`](SocketFactoryBuilder::post_failures) was called; [`Error::InvalidSetting`] or
+    /// [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] outside of any state.
     ///
     /// POE: `new` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
     pub fn listen(self, core: &mut Core) -> Result<SocketFactory, Error> {
@@ -239,7 +242,8 @@ impl SocketFactoryBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] outside of any state.
+    /// [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] outside of
+    /// any state.
     ///
     /// POE: `new` with a RemoteAddress.
     pub fn connect(self, core: &mut Core) -> Result<SocketFactory, Error> {
@@ -250,7 +254,8 @@ impl SocketFactoryBuilder {
 
     /// Makes a datagram socket, binds it to the address, and posts it to the running session.
     ///
-    /// The wheel itself has nothing left to do then. Dropping it closes nothing: the socket belongs to whoever takes it.
+    /// The wheel itself has nothing left to do then. Dropping it closes nothing: the socket belongs to whoever takes
+    /// it.
     ///
     /// # Errors
     ///

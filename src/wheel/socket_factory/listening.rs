@@ -20,7 +20,8 @@ use crate::error::Error;
 use crate::kernel::{AfterFork, Core, Kernel, Mailbox, Mode, Source, SourceKey, Wanted};
 use crate::wheel::WheelId;
 
-/// How many connections one turn accepts if nobody says: enough to be worth the turn, few enough to keep nobody waiting.
+/// How many connections one turn accepts if nobody says: enough to be worth the turn, few enough to keep nobody
+/// waiting.
 pub(in crate::wheel) const ACCEPTS_PER_TURN: usize = 16;
 
 /// How long a listener rests that can't accept, for want of descriptors as a rule.
@@ -111,8 +112,8 @@ pub(in crate::wheel) struct Acceptor {
     /// Neither dropped nor closed.
     open: Cell<bool>,
     paused: Cell<bool>,
-    /// It could not accept, for want of descriptors as a rule. The connection stays in the backlog, and the listener would
-    /// be reported ready without end, so it is not watched for a moment.
+    /// It could not accept, for want of descriptors as a rule. The connection stays in the backlog, and the listener
+    /// would be reported ready without end, so it is not watched for a moment.
     resting: Cell<bool>,
 }
 

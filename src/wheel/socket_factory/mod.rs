@@ -66,7 +66,8 @@ use socket::BoundPath;
 ///
 /// # Forks
 ///
-/// A forked child keeps a listener, and both accept from one backlog; a socket that is still connecting is its parent's.
+/// A forked child keeps a listener, and both accept from one backlog; a socket that is still connecting is its
+/// parent's.
 ///
 /// ```
 /// use std::net::TcpStream;
@@ -78,7 +79,8 @@ use socket::BoundPath;
 /// Session::new(Vec::<SocketFactory>::new())
 ///     .state("_start", |cx| {
 ///         let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").on_error("failed").listen(cx)?;
-///         let client = SocketFactory::tcp(listener.local_addr()?).on_connect("connected").on_error("failed").connect(cx)?;
+///         let client = SocketFactory::tcp(listener.local_addr()?).on_connect("connected").on_error("failed");
+///         let client = client.connect(cx)?;
 ///         cx.heap().extend([listener, client]);
 ///         Ok(())
 ///     })

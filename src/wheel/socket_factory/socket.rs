@@ -140,8 +140,8 @@ fn file_id(path: &Path) -> Option<FileId> {
 
 /// Removes a socket's path that nobody listens on any more; tells whether it has.
 ///
-/// A process that was killed leaves its path behind. Whoever has bound it but does not listen yet is taken for dead too,
-/// so two servers must not begin on one path at the same moment.
+/// A process that was killed leaves its path behind. Whoever has bound it but does not listen yet is taken for dead
+/// too, so two servers must not begin on one path at the same moment.
 fn remove_stale(path: &Path, address: &Target, kind: SockType) -> bool {
     let is_socket = || fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let before = file_id(path);

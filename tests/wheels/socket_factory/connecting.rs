@@ -8,7 +8,7 @@ use lenore::wheel::{Domain, SocketFactory};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
-use super::{client, failed, maker};
+use super::{client, failed, maker, refusing_address};
 use crate::util::in_process::{Log, kernel, run, run_slices};
 
 #[test] // K-SF-13: the wheel is kept, and holds nothing
@@ -24,12 +24,10 @@ fn connecting_ends_in_one_event_and_an_inert_wheel() {
 
 #[test] // K-SF-14, K-WH-10
 fn a_refused_connection_is_an_error_event() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let (address, _kept) = refusing_address();
     let mut kernel = kernel();
     let log = Log::default();
-    client(&log, address).spawn(&mut kernel).unwrap();
+    client(&log, address.to_string()).spawn(&mut kernel).unwrap();
     run(&mut kernel);
     assert_eq!(log.text(), format!("connect:{}:false _stop", Errno::ECONNREFUSED as i32));
 }
@@ -142,9 +140,8 @@ fn a_timeout_ends_with_its_wheel() {
 fn addresses_are_tried_one_after_the_other() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let open = listener.local_addr().unwrap();
-    let [first, second] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let refused = [first.local_addr().unwrap(), second.local_addr().unwrap()];
-    drop((first, second));
+    let [(first, _kept), (second, _also_kept)] = [(); 2].map(|()| refusing_address());
+    let refused = [first, second];
     let mut kernel = kernel();
     let log = Log::default();
     maker(&log, move |cx| {

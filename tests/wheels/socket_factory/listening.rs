@@ -162,10 +162,12 @@ fn an_exception_in_the_accept_event_keeps_nobody_from_being_accepted() {
     run(&mut kernel);
 }
 
-#[test] // K-SF-12: a listener that ran out of descriptors rests instead of spinning, loses nobody, and comes back by itself
+#[test] // K-SF-12: a listener that ran out of descriptors rests instead of spinning, and loses nobody
 fn a_shortage_of_descriptors_does_not_make_a_listener_deaf() {
     let program = Program::new(example("short_of_descriptors")).start();
     let address = program.listening_addr();
+    // K-SF-15: nor can it make a socket of its own.
+    assert_eq!(program.next_line(DEADLINE), format!("socket failed: {}", Errno::EMFILE as i32));
     let first = Client::connect(address);
     for _ in 0..3 {
         assert_eq!(program.next_line(DEADLINE), format!("accept failed: {}", Errno::EMFILE as i32));

@@ -1,10 +1,12 @@
 //! `SocketFactory`: section 15 of the behaviour specification.
 
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 
 use lenore::wheel::{SocketFactory, WheelId};
 use lenore::{Context, Kernel, Result, Session};
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 
 use crate::util::in_process::Log;
 
@@ -81,6 +83,15 @@ fn maker(log: &Log, start: impl Fn(&mut Context<'_, Maker>) -> Result + 'static)
             Ok(())
         })
         .state("_stop", |cx| cx.heap().log.push("_stop"))
+}
+
+/// An address that refuses connections, as long as what comes with it is kept: it is bound, and nobody listens.
+fn refusing_address() -> (SocketAddr, impl Sized) {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    // Not that it listens, but it can be asked.
+    let bound = std::net::TcpListener::from(fd);
+    (bound.local_addr().unwrap(), bound)
 }
 
 /// How a failure is logged.
