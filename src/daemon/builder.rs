@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::error::DaemonError;
 use super::handle::Daemon;
+use super::process::RawProcess;
 use super::session::{self, Heap};
 use super::settings::{Mode, RawSettings, resolve};
 use crate::error::Error;
@@ -17,7 +18,7 @@ use crate::sys::{disposition, fork};
 /// `start_children` makes it pre-forking, else `max_children` makes it post-forking, else it does not fork.
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until it is spawned"]
-pub struct DaemonBuilder(RawSettings);
+pub struct DaemonBuilder(RawSettings, pub(super) RawProcess);
 
 impl DaemonBuilder {
     /// Sets the alias of the Daemon session; `Daemon` unless set.
@@ -130,35 +131,44 @@ impl DaemonBuilder {
         self
     }
 
-    /// Checks the settings and creates the Daemon session. Children are forked when the kernel runs.
+    /// Makes the process a daemon as far as is set, and creates the Daemon session. Children are forked when the kernel
+    /// runs.
     ///
-    /// Also unblocks all signals and gives SIGCHLD its default action if the launcher had it ignored.
+    /// In this order: the settings are checked; signals that the launcher had blocked are unblocked, and SIGCHLD gets
+    /// its default action if it was ignored; the log file is opened, and standard output and error go there; the pid
+    /// file is taken; the program detaches, and so goes on in another process; it drops its privileges; the session
+    /// is created. A state may call it: one process alone returns from the call.
     ///
     /// # Errors
     ///
     /// [`DaemonError::Settings`], [`DaemonError::Threads`] when the process could not be forked,
+    /// [`DaemonError::PidFileHeld`], [`DaemonError::Process`] for any other step before the session is created,
     /// [`DaemonError::Scoreboard`], or [`DaemonError::Kernel`], for an alias that is taken among others. Nothing is left
-    /// half done.
+    /// half done: standard output and error are what they were, and so are umask and working directory, and there is no
+    /// pid file. What can't be taken back is to have detached (the launcher prints the error then, and exits with 1) and to have
+    /// dropped privileges: after an error of these steps the process should end.
     ///
     /// POE: `spawn`.
     pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
+        let plan = self.1.plan()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
-        if settings.mode != Mode::NonForking {
+        if settings.mode != Mode::NonForking || plan.forks() {
             let threads = fork::thread_count();
             if threads > 1 {
                 return Err(DaemonError::Threads(threads));
             }
         }
-        let core = &mut kernel.as_mut().core;
-        if let Ok(owner) = core.alias_resolve(&settings.alias) {
+        if let Ok(owner) = kernel.as_mut().core.alias_resolve(&settings.alias) {
             let alias = settings.alias.as_str().into();
             return Err(fail("setting the alias")(Error::AliasTaken { alias, owner }));
         }
-        let heap = Heap::new(settings, core.now())?;
         unblock_all().map_err(fail("unblocking signals"))?;
         disposition::stop_ignoring(Signal::SIGCHLD)
             .map_err(|errno| fail("resetting a signal")(Error::os("sigaction", "SIGCHLD", errno)))?;
+        let mut process = plan.carry_out(kernel.as_mut(), &settings.alias)?;
+        let mut heap = Heap::new(settings, kernel.as_mut().core.now()).inspect_err(|error| process.fail(error))?;
+        heap.process = process;
         session::spawn(heap, kernel).map(Daemon).map_err(fail("creating the session"))
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong with a Daemon.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::scoreboard::BoardError;
 use super::settings::SettingsError;
@@ -23,6 +24,20 @@ pub enum DaemonError {
         /// Why.
         source: Error,
     },
+    /// A step on the way to being a daemon failed; `doing` says which.
+    Process {
+        /// The step that failed.
+        doing: &'static str,
+        /// Why, with the path, user or value that it was about.
+        source: Error,
+    },
+    /// Another process has this pid file.
+    PidFileHeld {
+        /// The pid file.
+        path: PathBuf,
+        /// Its owner, unless that is only about to write it.
+        pid: Option<i32>,
+    },
     /// The status means nothing in this process; nothing was changed.
     WrongProcess {
         /// What was reported.
@@ -44,7 +59,15 @@ impl fmt::Display for DaemonError {
                 write!(f, "a Daemon that forks can't be spawned: the process has {count} threads")
             }
             DaemonError::Scoreboard(error) => write!(f, "making the scoreboard: {error}"),
-            DaemonError::Kernel { doing, source } => write!(f, "{doing}: {source}"),
+            DaemonError::Kernel { doing, source } | DaemonError::Process { doing, source } => {
+                write!(f, "{doing}: {source}")
+            }
+            DaemonError::PidFileHeld { path, pid: Some(pid) } => {
+                write!(f, "taking the pid file: process {pid} has {}", path.display())
+            }
+            DaemonError::PidFileHeld { path, pid: None } => {
+                write!(f, "taking the pid file: another process has {}", path.display())
+            }
             DaemonError::WrongProcess { report, role } => write!(f, "status {report} means nothing in {role}"),
             DaemonError::UnknownStatus(word) => write!(f, "no such status: {word}"),
             DaemonError::Ended(error) => write!(f, "the Daemon has ended: {error}"),
@@ -57,8 +80,13 @@ impl std::error::Error for DaemonError {
         match self {
             DaemonError::Settings(error) => Some(error),
             DaemonError::Scoreboard(error) => Some(error),
-            DaemonError::Kernel { source, .. } | DaemonError::Ended(source) => Some(source),
-            DaemonError::Threads(_) | DaemonError::WrongProcess { .. } | DaemonError::UnknownStatus(_) => None,
+            DaemonError::Kernel { source, .. } | DaemonError::Process { source, .. } | DaemonError::Ended(source) => {
+                Some(source)
+            }
+            DaemonError::Threads(_)
+            | DaemonError::PidFileHeld { .. }
+            | DaemonError::WrongProcess { .. }
+            | DaemonError::UnknownStatus(_) => None,
         }
     }
 }

@@ -251,6 +251,7 @@ fn end_start_up(cx: &mut Cx<'_>) -> Result {
     if heap.phase == Phase::StartingUp && heap.in_flight.is_empty() && is_complete {
         heap.phase = Phase::Running;
         broadcast(cx, "daemon_parent");
+        cx.yield_("ready_soon", ());
         maintain(cx)?;
     }
     Ok(())

@@ -12,10 +12,11 @@ use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
 use super::policy::{CrashLoop, Escalation, Intake, Meter, Phase, TokenBucket};
+use super::process::Process;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
 use super::status::{ChildStatus, DaemonStatus, Peek};
-use super::{babysit, child, pool, resize, shutdown};
+use super::{babysit, child, hang_up, pool, ready, resize, shutdown};
 use crate::args::Args;
 use crate::error::{Error, Result};
 use crate::kernel::{Context, Kernel, SessionId};
@@ -32,6 +33,7 @@ pub(super) struct Heap {
     /// `None` for a server that does not fork.
     pub(super) board: Option<Scoreboard>,
     pub(super) doorbell: Option<Doorbell>,
+    pub(super) process: Process,
     pub(super) phase: Phase,
     /// The parent's own table; what must not go wrong goes by this and not by the board.
     pub(super) children: Vec<Child>,
@@ -148,6 +150,7 @@ impl Heap {
             role: Role::Parent,
             board,
             doorbell,
+            process: Process::default(),
             phase: Phase::StartingUp,
             children: Vec::new(),
             foreign: Vec::new(),
@@ -220,7 +223,11 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("signalled", shutdown::signalled)
         .state("graceful_shutdown", shutdown::graceful)
         .state("kill_children", shutdown::kill_children)
-        .state("hang_up", hang_up)
+        .state("hang_up", hang_up::hang_up)
+        .state("reopen", hang_up::reopen)
+        .state("ready", ready::ready)
+        .state("ready_soon", ready::ready_soon)
+        .state("launcher_gone", ready::launcher_gone)
         .state("forked_by_kernel", leave_to_parent)
         .state("bell", pool::bell)
         .state("maintain", pool::maintain)
@@ -231,7 +238,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("continued", babysit::continued)
         .state("grow", resize::grow)
         .state("shrink", resize::shrink)
-        .state("_stop", shutdown::last_resort)
+        .state("_stop", stop)
         .state("begin_child", child::begin)
         .state("first_wait", child::first_wait)
         .state("set_peer_label", child::set_peer_label)
@@ -260,6 +267,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
     if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {
         cx.select_read(&end, "bell", ())?;
     }
+    ready::watch_launcher(cx)?;
     broadcast(cx, "daemon_start");
     cx.yield_("begin", ());
     Ok(())
@@ -280,7 +288,13 @@ fn fork_first_children(cx: &mut Cx<'_>) -> Result {
         return pool::maintain(cx);
     }
     cx.heap().phase = Phase::Running;
-    Ok(())
+    ready::ready(cx)
+}
+
+/// Its end, in order or by force. The launcher hears of it when nothing is left.
+fn stop(cx: &mut Cx<'_>) {
+    shutdown::last_resort(cx);
+    ready::report_failure(cx);
 }
 
 /// In a process that was just forked, by whomever: gives up everything that is the parent's alone. If it was forked by
@@ -307,6 +321,10 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
         doorbell.become_childs();
         core.select_read_clear(doorbell.childs_end());
     }
+    if let Some(launch) = &heap.process.launch {
+        core.select_read_clear(launch.end());
+    }
+    heap.process.leave_to_parent();
     core.alarm_remove_all();
     ["TTIN", "TTOU"].iter().for_each(|signal| core.sig_clear(*signal));
     Ok(())
@@ -344,13 +362,6 @@ fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
     let pid = *cx.arg::<i32>(1)?;
     cx.heap().foreign.retain(|other| *other != pid);
     shutdown::end_if_alone(cx)
-}
-
-/// HUP: everybody reopens what they log to; the parent tells its children.
-fn hang_up(cx: &mut Cx<'_>) {
-    cx.sig_handled();
-    broadcast(cx, "daemon_HUP");
-    signal_children(cx.heap(), Signal::SIGHUP);
 }
 
 /// Posts a signal to every session.

@@ -120,7 +120,7 @@ impl Core {
     }
 
     #[cfg(feature = "fork-hooks")]
-    fn at(&mut self, stage: ForkStage) -> std::io::Result<()> {
+    pub(super) fn at(&mut self, stage: ForkStage) -> std::io::Result<()> {
         self.forks.hook.as_mut().map_or(Ok(()), |hook| hook(stage))
     }
 }
@@ -229,7 +229,7 @@ impl Kernel {
     }
 
     /// Writes out what stands in buffers, so that the child inherits them empty.
-    fn flush_everything(&mut self) {
+    pub(super) fn flush_everything(&mut self) {
         // A closed standard output is no reason not to fork.
         let _ = std::io::stdout().flush();
         let _ = std::io::stderr().flush();

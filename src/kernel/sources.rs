@@ -367,6 +367,15 @@ impl Core {
         Ok(())
     }
 
+    /// Starts anew with a poller of its own, but as the process that it was: every source is kept, as is what is known of
+    /// its readiness. For a process that has moved and leaves nobody behind.
+    pub(super) fn move_sources(&mut self) -> Result<(), Error> {
+        self.sources.poll = new_poll()?;
+        self.sources.entries.iter_mut().for_each(|(_, entry)| entry.registered = None);
+        self.sources.mailbox.changed.replace(self.sources.keys(|_| true));
+        Ok(())
+    }
+
     /// Registers the signal pipe with the poller.
     pub(crate) fn watch_signal_pipe(&mut self) -> Result<(), Error> {
         self.signals.delivery.register(self.sources.poll.registry(), SIGNALS)

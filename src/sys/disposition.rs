@@ -27,6 +27,18 @@ pub(crate) fn stop_ignoring(signal: Signal) -> nix::Result<()> {
     }
 }
 
+/// Gives every signal that has a handler its default action; what is ignored stays so.
+pub(crate) fn reset_handlers() {
+    for signal in Signal::iterator() {
+        // Two of them can't have a handler, and are refused.
+        if let Ok(old) = set_default(signal)
+            && matches!(old.handler(), SigHandler::SigIgn)
+        {
+            let _ = restore(signal, &old);
+        }
+    }
+}
+
 /// Makes a write to a closed pipe or socket an error instead of a death, unless the program has arranged otherwise.
 pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());

@@ -4,5 +4,7 @@
 pub(crate) mod disposition;
 #[cfg(target_os = "linux")]
 pub(crate) mod exclusive;
+pub(crate) mod file_lock;
 pub(crate) mod fork;
+pub(crate) mod priority;
 pub(crate) mod shared_memory;

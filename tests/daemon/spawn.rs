@@ -20,6 +20,7 @@ fn settings_are_checked_before_anything_happens() {
         "threads: Threads: a Daemon that forks can't be spawned: the process has 2 threads; 0 sessions",
         "threads-post: Threads: a Daemon that forks can't be spawned: the process has 2 threads; 0 sessions",
         "threads-none: non-forking with 0 slots",
+        "threads-detach: Threads: a Daemon that forks can't be spawned: the process has 2 threads; 0 sessions",
         "alone",
     ];
     // D-SH-06: a Daemon alone keeps the kernel alive until it is told to end, and it was told.

@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     try_it("threads", daemon().start_children(1))?;
     try_it("threads-post", daemon().max_children(1))?;
     try_it("threads-none", daemon())?;
+    try_it("threads-detach", daemon().detach(true).logfile("/nonexistent/log"))?;
     drop(sender);
     let _ = thread.join();
     println!("alone");

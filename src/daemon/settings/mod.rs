@@ -277,6 +277,35 @@ pub enum SettingsError {
         /// The name of the setting.
         setting: &'static str,
     },
+    /// There is no user of this name.
+    UnknownUser {
+        /// As given.
+        user: String,
+    },
+    /// There is no group of this name.
+    UnknownGroup {
+        /// As given.
+        group: String,
+    },
+    /// The user database does not know this user, so `group` must be set.
+    NoGroup {
+        /// As given.
+        user: String,
+    },
+    /// `setting` is more than the permissions of a file, `0o777`.
+    NotAMode {
+        /// The name of the setting.
+        setting: &'static str,
+        /// As given.
+        mode: u32,
+    },
+    /// The niceness is not between -20 and 19.
+    Niceness(i32),
+    /// `setting` is a path that must not be empty.
+    EmptyPath {
+        /// The name of the setting.
+        setting: &'static str,
+    },
 }
 
 impl fmt::Display for SettingsError {
@@ -295,6 +324,12 @@ impl fmt::Display for SettingsError {
                 write!(f, "requests_jitter ({requests_jitter}) is not less than requests ({requests})")
             }
             Self::ZeroDuration { setting } | Self::Zero { setting } => write!(f, "{setting} is zero"),
+            Self::UnknownUser { user } => write!(f, "there is no user {user}"),
+            Self::UnknownGroup { group } => write!(f, "there is no group {group}"),
+            Self::NoGroup { user } => write!(f, "user {user} has no group of its own, and none is set"),
+            Self::NotAMode { setting, mode } => write!(f, "{setting} ({mode:#o}) is more than 0o777"),
+            Self::Niceness(nice) => write!(f, "nice ({nice}) is not between -20 and 19"),
+            Self::EmptyPath { setting } => write!(f, "{setting} is an empty path"),
         }
     }
 }

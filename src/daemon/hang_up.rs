@@ -1,0 +1,27 @@
+//! HUP: the application is told, the log file is opened again, and the children are told to do the same.
+
+use nix::sys::signal::Signal;
+
+use super::session::{Cx, broadcast, signal_children};
+
+/// Tells the application. The rest comes behind that in the queue, so that what its states still write goes where it
+/// has gone so far.
+pub(super) fn hang_up(cx: &mut Cx<'_>) {
+    cx.sig_handled();
+    broadcast(cx, "daemon_HUP");
+    cx.yield_("reopen", ());
+}
+
+/// Opens the log file again, and only then tells the children: the file is there when they look for it.
+///
+/// A child that is forked before this is on the table by now and is told; one that is forked later has the new file.
+pub(super) fn reopen(cx: &mut Cx<'_>) {
+    let pid = cx.pid();
+    if let Some(log_file) = &cx.heap().process.log_file {
+        match log_file.redirect() {
+            Ok(()) => log::info!(target: "lenore::daemon", "process {pid} has reopened {}", log_file.path().display()),
+            Err(error) => log::error!(target: "lenore::daemon", "the old log file stays in use: {error}"),
+        }
+    }
+    signal_children(cx.heap(), Signal::SIGHUP);
+}

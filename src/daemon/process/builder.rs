@@ -1,0 +1,130 @@
+//! The settings of a Daemon that concern its process.
+
+use std::path::PathBuf;
+
+use crate::daemon::builder::DaemonBuilder;
+
+impl DaemonBuilder {
+    /// Detaches the program from its terminal and from whoever started it; not unless set.
+    ///
+    /// [`spawn`](DaemonBuilder::spawn) then goes on in another process, two forks away, which leads no session of
+    /// processes and has no controlling terminal. Its standard input is `/dev/null`, and so are the other two without
+    /// a [`logfile`](DaemonBuilder::logfile). The process that was started waits until the application has handled
+    /// `daemon_start`, or `daemon_parent` when pre-forking, and exits with 0. If it does not come to that, it
+    /// prints the reason to its standard error and exits with 1. When it is interrupted while it waits, the daemon
+    /// shuts down.
+    ///
+    /// Leave it off where something looks after the program: systemd, a container, a supervisor. A program that has
+    /// been detached is not detached a second time.
+    ///
+    /// POE: `detach`, which exits at once, and always with 0.
+    pub fn detach(mut self, detach: bool) -> Self {
+        self.1.detach = detach;
+        self
+    }
+
+    /// Sets the file to which standard output and standard error go, and with them panics and what C libraries write; a
+    /// relative path counts from the working directory at spawn.
+    ///
+    /// The file is appended to, and created with [`logfile_mode`](DaemonBuilder::logfile_mode). On HUP, once
+    /// `daemon_HUP` has been handled, the parent opens it again by its name, and then all of its children do: `mv log log.1; kill
+    /// -HUP PARENT` is all that rotating takes. If that fails the old file stays in use. A line is never torn as long
+    /// as it is written in one piece, as loggers do and `println!` does for short ones, but `eprintln!` does not.
+    ///
+    /// With [`user`](DaemonBuilder::user) a new file is that user's; for the next one the user must be allowed to
+    /// create files in the directory, or whatever rotates must create it. With [`chroot`](DaemonBuilder::chroot) the
+    /// name leads nowhere any more, and the file can't be opened again.
+    ///
+    /// POE: `logfile`, which is opened again only in the process that gets the HUP.
+    pub fn logfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.1.logfile = Some(path.into());
+        self
+    }
+
+    /// Sets the permissions of a log file that has to be created; `0o640` unless set, whatever the umask.
+    ///
+    /// POE: nothing like it.
+    pub fn logfile_mode(mut self, mode: u32) -> Self {
+        self.1.logfile_mode = Some(mode);
+        self
+    }
+
+    /// Sets the file that says which process the daemon is; none unless set. A relative path counts from the working
+    /// directory at spawn.
+    ///
+    /// It is locked while the daemon lives: a second one with the same file is not started, and what a dead one has left
+    /// behind is taken over, whatever it says. A symbolic link is refused. The Daemon removes it on its orderly end;
+    /// where it may not do so, having dropped its privileges, the file is left behind empty.
+    ///
+    /// POE: nothing like it.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.1.pid_file = Some(path.into());
+        self
+    }
+
+    /// Sets the user, by name or number, that the program is from the spawn on; needs root. See
+    /// [`Privileges`](super::Privileges) for what is done, and proved.
+    ///
+    /// What only root may open has to be open by then: a usual application listens in its `_start` and spawns
+    /// the Daemon after that.
+    ///
+    /// POE: `drop_privs`, a plan.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.1.privileges = self.1.privileges.user(user);
+        self
+    }
+
+    /// Sets the group, by name or number; the user's own unless set.
+    ///
+    /// POE: nothing like it.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.1.privileges = self.1.privileges.group(group);
+        self
+    }
+
+    /// Sets the supplementary groups, by name or number; those that the user database has for the user unless set. An
+    /// empty list is the safest.
+    ///
+    /// POE: nothing like it.
+    pub fn groups<G: Into<String>>(mut self, groups: impl IntoIterator<Item = G>) -> Self {
+        self.1.privileges = self.1.privileges.groups(groups);
+        self
+    }
+
+    /// Locks the program up in a directory, which becomes the root of all paths; needs root. Of use only with
+    /// [`user`](DaemonBuilder::user), as root finds its way out.
+    ///
+    /// Inside there is no `/etc`, `/dev` or `/proc` but what the directory holds.
+    ///
+    /// POE: nothing like it.
+    pub fn chroot(mut self, path: impl Into<PathBuf>) -> Self {
+        self.1.privileges = self.1.privileges.chroot(path);
+        self
+    }
+
+    /// Sets the working directory. When detached it is `/` unless set, so that no file system is kept from being
+    /// unmounted; otherwise it stays. With [`chroot`](DaemonBuilder::chroot) it is one inside of that.
+    ///
+    /// POE: nothing like it; a detached daemon changes to `/`.
+    pub fn working_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.1.working_directory = Some(path.into());
+        self
+    }
+
+    /// Sets which permissions files are created without, `0o022` for example; as inherited unless set.
+    ///
+    /// POE: nothing like it.
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.1.umask = Some(umask);
+        self
+    }
+
+    /// Sets the niceness, from -20 (goes first) to 19 (takes what is left); as inherited unless set. Less than it was
+    /// needs root.
+    ///
+    /// POE: nothing like it.
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.1.nice = Some(nice);
+        self
+    }
+}

@@ -1,0 +1,167 @@
+//! Detaching: one process goes on without a terminal, the one that somebody started waits until that is ready.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
+use nix::unistd::dup2_stdin;
+
+use super::log_file::{Redirection, redirect_to};
+use super::pid_file::PidFile;
+use crate::daemon::error::DaemonError;
+use crate::error::Error;
+use crate::kernel::{Detached, Handle, Kernel, exit_launcher};
+
+/// The daemon's end of its connection to the launcher, while that waits.
+///
+/// What is said last is how the start went: it is ready, or why it failed. When it goes away unsaid, by the process's
+/// death at the latest, the launcher reads an end of file. And so does the daemon when the launcher is interrupted.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    end: Handle,
+    /// A forked child has nothing to say.
+    owner: u32,
+}
+
+impl Launch {
+    /// The end that becomes readable when the launcher is gone.
+    pub(crate) fn end(&self) -> &Handle {
+        &self.end
+    }
+
+    /// Lets the launcher end well; an error means that it is gone.
+    pub(crate) fn ready(mut self) -> io::Result<()> {
+        self.owner = 0;
+        self.say("+", "")
+    }
+
+    /// Lets the launcher fail with a reason.
+    pub(crate) fn failed(mut self, reason: &str) {
+        self.owner = 0;
+        // A launcher that is gone has nobody to tell.
+        let _ = self.say("-", reason);
+    }
+
+    fn say(&self, kind: &str, text: &str) -> io::Result<()> {
+        let text = text.replace('\0', " ");
+        self.end.clone().write_all(format!("{kind}{text}\0").as_bytes())
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        if self.owner == std::process::id() {
+            let _ = self.say("-", "it ended before it was ready");
+        }
+    }
+}
+
+/// Moves the program into a process of its own. Returns in that one only.
+///
+/// `redirected` is put back in the launcher, which may have to say something, and kept in the daemon, which has no
+/// terminal to go back to.
+pub(crate) fn detach(
+    kernel: &mut Kernel,
+    redirected: Option<Redirection>,
+    pid_file: Option<&PidFile>,
+    alias: &str,
+) -> Result<Launch, DaemonError> {
+    let fail = |source| DaemonError::Process { doing: "detaching", source };
+    let (launchers, daemons) =
+        UnixStream::pair().map_err(|error| fail(Error::os("socketpair", "for the launcher", error)))?;
+    let was_subreaper = adopt_orphans(true);
+    match kernel.detach_process() {
+        Err(error) => {
+            adopt_orphans(was_subreaper);
+            Err(fail(error))
+        }
+        Ok(Detached::Launcher) => {
+            drop(daemons);
+            let outcome = wait(launchers);
+            drop(redirected);
+            let status = outcome.map_or_else(
+                |reason| {
+                    // What was killed could not. The lock is shared, so this is still our file or nobody's.
+                    pid_file.inspect(|file| file.remove());
+                    let _ = writeln!(io::stderr(), "{alias} has not started: {reason}");
+                    1
+                },
+                |()| 0,
+            );
+            exit_launcher(status)
+        }
+        Ok(Detached::Daemon(moved)) => {
+            drop(launchers);
+            let launch = Launch { end: Handle::new(daemons), owner: std::process::id() };
+            let has_log = redirected.is_some();
+            redirected.into_iter().for_each(Redirection::keep);
+            let settled = launch
+                .say("=", &std::process::id().to_string())
+                .map_err(|error| Error::os("write", "to the launcher", error))
+                .and(moved)
+                .and_then(|()| leave_terminal(has_log));
+            match settled {
+                Ok(()) => Ok(launch),
+                Err(error) => {
+                    let error = fail(error);
+                    launch.failed(&error.to_string());
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+/// Standard input is of no use without a terminal, nor are the other two unless they go to a file.
+fn leave_terminal(has_log: bool) -> Result<(), Error> {
+    let fail = |error: io::Error| Error::os("open", "/dev/null", error);
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(fail)?;
+    dup2_stdin(&null).map_err(|errno| fail(errno.into()))?;
+    if has_log { Ok(()) } else { redirect_to(&null).map_err(|errno| fail(errno.into())) }
+}
+
+/// In the launcher: waits for the daemon to say how its start went; otherwise finds out.
+fn wait(socket: UnixStream) -> Result<(), String> {
+    let mut messages = BufReader::new(socket).split(0);
+    let mut pid = None;
+    // Two messages at most: who it is, and how it went.
+    while let Some(Ok(message)) = messages.next() {
+        let message = String::from_utf8_lossy(&message).into_owned();
+        match message.split_at_checked(1) {
+            Some(("+", _)) => return Ok(()),
+            Some(("=", number)) => pid = number.parse().ok(),
+            Some((_, reason)) => return Err(reason.to_owned()),
+            None => {}
+        }
+    }
+    Err(how_it_died(pid))
+}
+
+/// Has the system make this process the parent of a daemon whose parent ends, so that it can ask what became of it.
+/// Returns what it was set to.
+#[cfg(target_os = "linux")]
+fn adopt_orphans(adopt: bool) -> bool {
+    use nix::sys::prctl::{get_child_subreaper, set_child_subreaper};
+    let before = get_child_subreaper().unwrap_or(false);
+    // At worst the reason is not known.
+    let _ = set_child_subreaper(adopt);
+    before
+}
+
+#[cfg(not(target_os = "linux"))]
+fn adopt_orphans(_adopt: bool) -> bool {
+    false
+}
+
+/// Describes the end of a daemon that has said nothing, and so was killed.
+fn how_it_died(pid: Option<i32>) -> String {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::Pid;
+    let died = "it died before it was ready";
+    // Not elsewhere: there it is no child of this process.
+    match pid.filter(|_| cfg!(target_os = "linux")).map(|pid| waitpid(Pid::from_raw(pid), None)) {
+        Some(Ok(WaitStatus::Exited(_, code))) => format!("{died}, with exit status {code}"),
+        Some(Ok(WaitStatus::Signaled(_, signal, _))) => format!("{died}, of {signal}"),
+        _ => died.to_owned(),
+    }
+}

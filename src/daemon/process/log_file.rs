@@ -1,0 +1,120 @@
+//! The log file: standard output and standard error go there, and move on to a new one on HUP.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc::O_NOCTTY;
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdout, fchown};
+
+use crate::error::Error;
+
+/// Where the log is, and what a new one is to be like.
+#[derive(Debug)]
+pub(crate) struct LogFile {
+    path: PathBuf,
+    mode: u32,
+    /// Who is to own a file that root creates: whoever writes to it once privileges are dropped.
+    owner: (Option<Uid>, Option<Gid>),
+}
+
+impl LogFile {
+    /// `path` must be absolute: it is opened again when the working directory is another one.
+    pub(crate) fn new(path: PathBuf, mode: u32, owner: (Option<Uid>, Option<Gid>)) -> LogFile {
+        LogFile { path, mode, owner }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file by its name and puts it in the place of standard output and standard error.
+    ///
+    /// On an error both are what they were. dup2 leaves no moment without a file, and there is no second thread that
+    /// could be in the middle of a write, so no line is lost or torn.
+    pub(crate) fn redirect(&self) -> Result<(), Error> {
+        let file = self.open().map_err(|error| Error::os("open", self.path.display(), error))?;
+        flush();
+        redirect_to(&file).map_err(|error| Error::os("dup2", self.path.display(), error))
+    }
+
+    fn open(&self) -> io::Result<File> {
+        // Twice: between the two steps somebody may remove the file, or create it.
+        let mut last = self.open_or_create();
+        for _ in 0..TRIES {
+            match &last {
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
+                _ => break,
+            }
+            last = self.open_or_create();
+        }
+        last
+    }
+
+    fn open_or_create(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        // Without O_APPEND the processes would write over each other's lines.
+        options.append(true).custom_flags(O_NOCTTY).mode(self.mode);
+        match options.open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        // Only what this process has created itself gets a mode and an owner; a link that somebody laid is not followed.
+        let file = options.create_new(true).open(&self.path)?;
+        fchmod(&file, Mode::from_bits_truncate(self.mode as _))?;
+        if Uid::effective().is_root() && self.owner != (None, None) {
+            fchown(&file, self.owner.0, self.owner.1)?;
+        }
+        Ok(file)
+    }
+}
+
+/// Standard output and standard error as they were, to be put back unless [`keep`](Redirection::keep) says otherwise.
+#[must_use = "puts standard output and standard error back when it is dropped"]
+pub(crate) struct Redirection {
+    former: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Redirection {
+    /// Notes where both go now. Nothing is redirected yet.
+    pub(crate) fn begin() -> Result<Redirection, Error> {
+        let copy = |fd: io::Result<OwnedFd>| fd.map_err(|error| Error::os("dup", "standard output and error", error));
+        let out = copy(io::stdout().as_fd().try_clone_to_owned())?;
+        let err = copy(io::stderr().as_fd().try_clone_to_owned())?;
+        Ok(Redirection { former: Some((out, err)) })
+    }
+
+    /// Leaves both where they go, and closes what they were: a terminal, or a pipe whose reader waits for its end.
+    pub(crate) fn keep(mut self) {
+        self.former = None;
+    }
+}
+
+impl Drop for Redirection {
+    fn drop(&mut self) {
+        if let Some((out, err)) = self.former.take() {
+            flush();
+            // Copies of open descriptors, on to others: there is nothing that could fail.
+            let _ = dup2_stdout(&out);
+            let _ = dup2_stderr(&err);
+        }
+    }
+}
+
+/// Makes both standard output and standard error another name of `file`.
+pub(crate) fn redirect_to(file: impl AsFd) -> nix::Result<()> {
+    dup2_stdout(&file)?;
+    dup2_stderr(&file)
+}
+
+/// Has what was written before go where it was meant to.
+fn flush() {
+    let _ = io::stdout().flush();
+    log::logger().flush();
+}
+
+/// How often the file may come and go while it is opened.
+const TRIES: usize = 8;

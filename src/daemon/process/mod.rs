@@ -1,0 +1,214 @@
+//! Becoming a daemon: log file, pid file, detaching, privileges, in this order, and what is to be undone of it.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, fchdir};
+
+use crate::daemon::error::DaemonError;
+use crate::daemon::settings::SettingsError;
+use crate::error::Error;
+use crate::kernel::{Kernel, is_detached};
+use crate::sys::priority;
+
+mod builder;
+mod detach;
+mod log_file;
+mod pid_file;
+mod privileges;
+
+pub use privileges::Privileges;
+
+use detach::{Launch, detach};
+use log_file::{LogFile, Redirection};
+use pid_file::PidFile;
+use privileges::Identity;
+
+/// The settings as the caller gave them.
+#[derive(Clone, Debug, Default)]
+pub struct RawProcess {
+    detach: bool,
+    logfile: Option<PathBuf>,
+    logfile_mode: Option<u32>,
+    pid_file: Option<PathBuf>,
+    privileges: Privileges,
+    working_directory: Option<PathBuf>,
+    umask: Option<u32>,
+    nice: Option<i32>,
+}
+
+/// What is to be done, with names looked up and paths made absolute.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    detach: bool,
+    log_file: Option<LogFile>,
+    pid_file: Option<PathBuf>,
+    identity: Identity,
+    working_directory: Option<PathBuf>,
+    umask: Option<Mode>,
+    nice: Option<i32>,
+}
+
+/// What the Daemon session keeps of it.
+#[derive(Debug, Default)]
+pub(crate) struct Process {
+    pub(crate) log_file: Option<LogFile>,
+    /// In the parent. Removed when it is dropped.
+    pub(crate) pid_file: Option<PidFile>,
+    /// Until the daemon is ready, if somebody waits for that.
+    pub(crate) launch: Option<Launch>,
+}
+
+impl RawProcess {
+    /// Checks the settings. Nothing is opened or changed yet.
+    pub(crate) fn plan(self) -> Result<Plan, DaemonError> {
+        for (setting, mode) in [("logfile_mode", self.logfile_mode), ("umask", self.umask)] {
+            if let Some(mode) = mode.filter(|mode| *mode > 0o777) {
+                return Err(DaemonError::Settings(SettingsError::NotAMode { setting, mode }));
+            }
+        }
+        if let Some(nice) = self.nice.filter(|nice| !(-20..=19).contains(nice)) {
+            return Err(DaemonError::Settings(SettingsError::Niceness(nice)));
+        }
+        let identity = self.privileges.look_up()?;
+        let owner = (identity.uid, identity.gid);
+        let mode = self.logfile_mode.unwrap_or(DEFAULT_LOGFILE_MODE);
+        let log_file = self.logfile.map(absolute("logfile")).transpose()?.map(|path| LogFile::new(path, mode, owner));
+        let detach = self.detach && !is_detached();
+        let unset = (self.detach && !identity.has_jail()).then(|| PathBuf::from("/"));
+        Ok(Plan {
+            detach,
+            log_file,
+            pid_file: self.pid_file.map(absolute("pid_file")).transpose()?,
+            identity,
+            working_directory: self.working_directory.or(unset),
+            umask: self.umask.map(|mask| Mode::from_bits_truncate(mask as _)),
+            nice: self.nice,
+        })
+    }
+}
+
+impl Plan {
+    /// Tells whether the process will have to fork on its way.
+    pub(crate) fn forks(&self) -> bool {
+        self.detach
+    }
+
+    /// Does it all. With `detach` it returns in another process than it was called in.
+    ///
+    /// On an error everything is as it was, but for what can't be undone: a process that has been detached stays so, and
+    /// root that was given up is gone.
+    pub(crate) fn carry_out(self, kernel: &mut Kernel, alias: &str) -> Result<Process, DaemonError> {
+        let fail = |doing| move |source| DaemonError::Process { doing, source };
+        let mut redirected = None;
+        if let Some(log_file) = &self.log_file {
+            redirected = Some(Redirection::begin().map_err(fail("opening the log file"))?);
+            log_file.redirect().map_err(fail("opening the log file"))?;
+        }
+        let mut pid_file = self.pid_file.clone().map(PidFile::take).transpose()?;
+        let mut launch = None;
+        if self.detach {
+            launch = Some(detach(kernel, redirected.take(), pid_file.as_ref(), alias)?);
+        }
+        let settled = match &mut pid_file {
+            Some(file) => file.write_pid().map_err(fail("writing the pid file")),
+            None => Ok(()),
+        };
+        match settled.and_then(|()| self.settle_in()) {
+            Ok(()) => {
+                redirected.into_iter().for_each(Redirection::keep);
+                Ok(Process { log_file: self.log_file, pid_file, launch })
+            }
+            Err(error) => {
+                launch.into_iter().for_each(|launch| launch.failed(&error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the process what it is to be. Who it is comes last, as the rest may need root.
+    fn settle_in(&self) -> Result<(), DaemonError> {
+        let mut before = Surroundings::default();
+        if let Some(mask) = self.umask {
+            before.umask = Some(umask(mask));
+        }
+        if let Some(nice) = self.nice {
+            let fail = |errno| DaemonError::Process {
+                doing: "setting the niceness",
+                source: Error::os("setpriority", nice, errno),
+            };
+            before.nice = Some(priority::niceness().map_err(fail)?);
+            priority::set_niceness(nice).map_err(fail)?;
+        }
+        if self.identity.has_jail() || self.working_directory.is_some() {
+            // A directory that may not be opened can't be gone back to.
+            before.directory = open(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).ok();
+        }
+        self.identity.enter_jail()?;
+        if let Some(path) = &self.working_directory {
+            chdir(path).map_err(|errno| DaemonError::Process {
+                doing: "changing the working directory",
+                source: Error::os("chdir", path.display(), errno),
+            })?;
+        }
+        self.identity.become_user()?;
+        before.forget();
+        Ok(())
+    }
+}
+
+impl Process {
+    /// In a forked child: lets go of what is the parent's.
+    pub(crate) fn leave_to_parent(&mut self) {
+        self.pid_file = None;
+        self.launch = None;
+    }
+
+    /// Lets the launcher, if there is one, fail with this reason.
+    pub(crate) fn fail(&mut self, reason: &dyn std::fmt::Display) {
+        self.launch.take().into_iter().for_each(|launch| launch.failed(&reason.to_string()));
+    }
+}
+
+/// What the process had, to be put back when this is dropped.
+#[derive(Default)]
+struct Surroundings {
+    umask: Option<Mode>,
+    nice: Option<i32>,
+    directory: Option<OwnedFd>,
+}
+
+impl Surroundings {
+    fn forget(mut self) {
+        self.umask = None;
+        self.nice = None;
+        self.directory = None;
+    }
+}
+
+impl Drop for Surroundings {
+    fn drop(&mut self) {
+        self.umask.map(umask);
+        // Not root any more, perhaps: what can't be put back stays.
+        self.nice.map(priority::set_niceness);
+        self.directory.take().map(fchdir);
+    }
+}
+
+/// Makes a path independent of the working directory.
+fn absolute(setting: &'static str) -> impl Fn(PathBuf) -> Result<PathBuf, DaemonError> {
+    move |path| {
+        if path.as_os_str().is_empty() {
+            return Err(DaemonError::Settings(SettingsError::EmptyPath { setting }));
+        }
+        std::path::absolute(&path).map_err(|error| DaemonError::Process {
+            doing: "finding the working directory",
+            source: Error::os("getcwd", path.display(), error),
+        })
+    }
+}
+
+/// The owner writes, the group reads, nobody else does: logs hold what is not everybody's business.
+const DEFAULT_LOGFILE_MODE: u32 = 0o640;

@@ -1,0 +1,284 @@
+//! Giving up root for good.
+
+use std::ffi::CString;
+use std::io;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::{
+    Gid, Group, Uid, User, chdir, chroot, getgrouplist, getgroups, setegid, seteuid, setgid, setgroups, setuid,
+};
+
+use crate::daemon::error::DaemonError;
+use crate::daemon::settings::SettingsError;
+use crate::error::Error;
+
+/// Who a process is to be from now on.
+///
+/// For a server without a [`Daemon`](crate::Daemon), or for a child that handles a request in another user's name. A
+/// Daemon does the same on its way, by the settings of the same names.
+///
+/// What is done, in this order: names are looked up; chroot and chdir to its `/`; the supplementary groups;
+/// the group, real, effective and saved; the user, real, effective and saved. Then comes the proof: all three ids of each
+/// kind must be the ones asked for, the groups exactly those, and an attempt to become root again must fail. What needs
+/// root (ports below 1024, files of root's) must be open by then.
+///
+/// ```no_run
+/// use lenore::daemon::Privileges;
+///
+/// # fn main() -> Result<(), lenore::daemon::DaemonError> {
+/// Privileges::new().user("www-data").chroot("/srv/www").drop_privs()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// POE: `drop_privs`, which stands on POE::Component::Daemon's list of things to do.
+#[derive(Debug, Clone, Default)]
+#[must_use = "does nothing until drop_privs"]
+pub struct Privileges {
+    user: Option<String>,
+    group: Option<String>,
+    groups: Option<Vec<String>>,
+    chroot: Option<PathBuf>,
+}
+
+impl Privileges {
+    /// Begins with nothing to be given up.
+    pub fn new() -> Privileges {
+        Privileges::default()
+    }
+
+    /// Sets the user, by name or by number. Unless set otherwise, the groups are those that the user database has for
+    /// it; a number that is not in there needs [`group`](Privileges::group).
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Sets the group, by name or by number, in place of the user's own.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Sets the supplementary groups, by name or by number; none at all if the list is empty.
+    pub fn groups<G: Into<String>>(mut self, groups: impl IntoIterator<Item = G>) -> Self {
+        self.groups = Some(groups.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets the directory that is to be the root of all paths.
+    pub fn chroot(mut self, path: impl Into<PathBuf>) -> Self {
+        self.chroot = Some(path.into());
+        self
+    }
+
+    /// Carries it out.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::Settings`] when there is no such user or group: nothing was changed. [`DaemonError::Process`] when
+    /// the system refuses a step, or root could be had back: some of it may be done then, and can't be undone, so the
+    /// process should end.
+    pub fn drop_privs(self) -> Result<(), DaemonError> {
+        self.look_up()?.drop_privs()
+    }
+
+    /// Turns names into numbers, while `/etc` is in sight.
+    pub(crate) fn look_up(self) -> Result<Identity, DaemonError> {
+        let user = self.user.as_deref().map(find_user).transpose()?;
+        let group = self.group.as_deref().map(find_group).transpose()?;
+        let gid = match (group, &user) {
+            (Some(gid), _) => Some(gid),
+            (None, Some(Found { gid: Some(gid), .. })) => Some(*gid),
+            (None, Some(Found { gid: None, .. })) => {
+                return Err(DaemonError::Settings(SettingsError::NoGroup { user: self.user.unwrap_or_default() }));
+            }
+            (None, None) => None,
+        };
+        let groups = match (self.groups, &user, gid) {
+            (Some(names), ..) => Some(names.iter().map(|name| find_group(name)).collect::<Result<Vec<_>, _>>()?),
+            (None, Some(Found { name: Some(name), .. }), Some(gid)) => {
+                let list =
+                    getgrouplist(name, gid).map_err(|errno| failed("getgrouplist", name.to_string_lossy(), errno))?;
+                Some(list)
+            }
+            (None, _, Some(_)) => Some(Vec::new()),
+            (None, _, None) => None,
+        };
+        let shown = self.user.or(self.group).unwrap_or_default();
+        Ok(Identity { uid: user.map(|user| user.uid), gid, groups, chroot: self.chroot, shown })
+    }
+}
+
+/// The same in numbers.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) uid: Option<Uid>,
+    pub(crate) gid: Option<Gid>,
+    groups: Option<Vec<Gid>>,
+    chroot: Option<PathBuf>,
+    /// Whom to name in errors.
+    shown: String,
+}
+
+impl Identity {
+    /// Gives everything up.
+    pub(crate) fn drop_privs(&self) -> Result<(), DaemonError> {
+        self.enter_jail()?;
+        self.become_user()
+    }
+
+    pub(crate) fn has_jail(&self) -> bool {
+        self.chroot.is_some()
+    }
+
+    /// Before the rest, as only root can; and with the working directory inside, or there is a way out.
+    pub(crate) fn enter_jail(&self) -> Result<(), DaemonError> {
+        let Some(path) = &self.chroot else { return Ok(()) };
+        let fail = |call| move |errno| failed(call, path.display(), errno);
+        // Into it first: a directory that can't be entered is no place to be locked up in.
+        chdir(path).map_err(fail("chdir"))?;
+        chroot(".").map_err(fail("chroot"))?;
+        chdir("/").map_err(fail("chdir"))
+    }
+
+    /// Groups first, as the user that comes last may not change them.
+    pub(crate) fn become_user(&self) -> Result<(), DaemonError> {
+        let fail = |call| move |errno| failed(call, &self.shown, errno);
+        if let Some(groups) = &self.groups
+            && sorted(getgroups().map_err(fail("getgroups"))?) != sorted(groups.clone())
+        {
+            setgroups(groups).map_err(fail("setgroups"))?;
+        }
+        if let Some(gid) = self.gid {
+            set_all_gids(gid).map_err(fail("setresgid"))?;
+        }
+        if let Some(uid) = self.uid {
+            set_all_uids(uid).map_err(fail("setresuid"))?;
+        }
+        self.prove()
+    }
+
+    /// Looks whether it is done, instead of believing so.
+    fn prove(&self) -> Result<(), DaemonError> {
+        let wrong = |call, what: &str| failed(call, &self.shown, io::Error::other(what.to_owned()));
+        if self.uid.is_some_and(|uid| !has_all_uids(uid)) {
+            return Err(wrong("getresuid", "not all user ids have changed"));
+        }
+        if self.gid.is_some_and(|gid| !has_all_gids(gid)) {
+            return Err(wrong("getresgid", "not all group ids have changed"));
+        }
+        if let Some(groups) = &self.groups {
+            let now = getgroups().map_err(|errno| failed("getgroups", &self.shown, errno))?;
+            // The group itself may be among them or not, as the system likes.
+            let rest = |groups: Vec<Gid>| sorted(groups.into_iter().filter(|gid| Some(*gid) != self.gid).collect());
+            if rest(now) != rest(groups.clone()) {
+                return Err(wrong("getgroups", "not all groups were given up"));
+            }
+        }
+        // Whoever asks to be root may be.
+        let Some(uid) = self.uid.filter(|uid| !uid.is_root()) else { return Ok(()) };
+        let root = Uid::from_raw(0);
+        if setuid(root).is_ok() || seteuid(root).is_ok() || Uid::current() != uid || Uid::effective() != uid {
+            return Err(wrong("setuid", "root could be had back"));
+        }
+        let wheel = Gid::from_raw(0);
+        if self.gid.is_some_and(|gid| gid != wheel) && (setgid(wheel).is_ok() || setegid(wheel).is_ok()) {
+            return Err(wrong("setgid", "root's group could be had back"));
+        }
+        Ok(())
+    }
+}
+
+/// What the user database has.
+struct Found {
+    uid: Uid,
+    gid: Option<Gid>,
+    name: Option<CString>,
+}
+
+fn find_user(user: &str) -> Result<Found, DaemonError> {
+    let (found, number) = match user.parse().ok() {
+        Some(number) => (User::from_uid(Uid::from_raw(number)), Some(number)),
+        None => (User::from_name(user), None),
+    };
+    match (found_or_none(found).map_err(|errno| failed("getpwnam", user, errno))?, number) {
+        (Some(User { name, uid, gid, .. }), _) => Ok(Found { uid, gid: Some(gid), name: CString::new(name).ok() }),
+        // One number means "leave it as it is" to the system.
+        (None, Some(number)) if number != u32::MAX => Ok(Found { uid: Uid::from_raw(number), gid: None, name: None }),
+        (None, _) => Err(DaemonError::Settings(SettingsError::UnknownUser { user: user.to_owned() })),
+    }
+}
+
+fn find_group(group: &str) -> Result<Gid, DaemonError> {
+    let unknown = || DaemonError::Settings(SettingsError::UnknownGroup { group: group.to_owned() });
+    if let Ok(number) = group.parse() {
+        return if number == u32::MAX { Err(unknown()) } else { Ok(Gid::from_raw(number)) };
+    }
+    let found = found_or_none(Group::from_name(group)).map_err(|errno| failed("getgrnam", group, errno))?;
+    found.map(|group| group.gid).ok_or_else(unknown)
+}
+
+/// Some systems have an error for "no such entry", each its own.
+fn found_or_none<T>(found: nix::Result<Option<T>>) -> nix::Result<Option<T>> {
+    match found {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        found => found,
+    }
+}
+
+fn failed(call: &'static str, subject: impl std::fmt::Display, source: impl Into<io::Error>) -> DaemonError {
+    DaemonError::Process { doing: "dropping privileges", source: Error::os(call, subject, source) }
+}
+
+fn sorted(mut groups: Vec<Gid>) -> Vec<Gid> {
+    groups.sort_unstable_by_key(|gid| gid.as_raw());
+    groups.dedup();
+    groups
+}
+
+/// Where there are saved ids they are set and looked at as well. Elsewhere root's `setuid` sets them.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "openbsd"))]
+mod ids {
+    use nix::unistd::{Gid, Uid, getresgid, getresuid, setresgid, setresuid};
+
+    pub(super) fn set_all_uids(uid: Uid) -> nix::Result<()> {
+        setresuid(uid, uid, uid)
+    }
+
+    pub(super) fn set_all_gids(gid: Gid) -> nix::Result<()> {
+        setresgid(gid, gid, gid)
+    }
+
+    pub(super) fn has_all_uids(uid: Uid) -> bool {
+        getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [uid; 3])
+    }
+
+    pub(super) fn has_all_gids(gid: Gid) -> bool {
+        getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [gid; 3])
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "openbsd")))]
+mod ids {
+    use nix::unistd::{Gid, Uid, setgid, setuid};
+
+    pub(super) fn set_all_uids(uid: Uid) -> nix::Result<()> {
+        setuid(uid)
+    }
+
+    pub(super) fn set_all_gids(gid: Gid) -> nix::Result<()> {
+        setgid(gid)
+    }
+
+    pub(super) fn has_all_uids(uid: Uid) -> bool {
+        [Uid::current(), Uid::effective()] == [uid; 2]
+    }
+
+    pub(super) fn has_all_gids(gid: Gid) -> bool {
+        [Gid::current(), Gid::effective()] == [gid; 2]
+    }
+}
+
+use ids::{has_all_gids, has_all_uids, set_all_gids, set_all_uids};

@@ -1,0 +1,54 @@
+//! The end of the start, as far as somebody waits for it: the launcher of a program that has detached.
+
+use super::session::Cx;
+use super::shutdown;
+use crate::error::Result;
+
+/// Begins to watch for the launcher's death. Weakly: it keeps nothing alive.
+pub(super) fn watch_launcher(cx: &mut Cx<'_>) -> Result {
+    let end = cx.heap().process.launch.as_ref().map(|launch| launch.end().clone());
+    if let Some(end) = end {
+        cx.select_read_weak(&end, "launcher_gone", ())?;
+    }
+    Ok(())
+}
+
+/// Behind `daemon_parent` in the queue. And once more round the loop: an application that could not handle it, a `DIE`
+/// signal by now, is not ready.
+pub(super) fn ready_soon(cx: &mut Cx<'_>) {
+    cx.yield_("ready", ());
+}
+
+/// The application has handled the last signal of the start.
+pub(super) fn ready(cx: &mut Cx<'_>) -> Result {
+    let Some(launch) = cx.heap().process.launch.take() else { return Ok(()) };
+    cx.select_read_clear(launch.end());
+    match launch.ready() {
+        Ok(()) => Ok(()),
+        Err(_) => give_up(cx),
+    }
+}
+
+/// The launcher sends nothing: it was interrupted, or killed. Whoever did so does not want the daemon.
+pub(super) fn launcher_gone(cx: &mut Cx<'_>) -> Result {
+    match cx.heap().process.launch.take() {
+        Some(launch) => {
+            cx.select_read_clear(launch.end());
+            give_up(cx)
+        }
+        None => Ok(()),
+    }
+}
+
+fn give_up(cx: &mut Cx<'_>) -> Result {
+    log::error!(target: "lenore::daemon", "shutting down: the launcher ended before the daemon was ready");
+    shutdown::shutdown(cx)
+}
+
+/// `_stop`: when everything was stopped because a state failed, that is the reason for the launcher.
+pub(super) fn report_failure(cx: &mut Cx<'_>) {
+    let reason = cx.pending_exception.as_ref().map(ToString::to_string);
+    if let Some(reason) = reason {
+        cx.heap().process.fail(&reason);
+    }
+}

@@ -1,0 +1,134 @@
+//! Moving the program into another process, away from its terminal and from whoever started it.
+//!
+//! A move is no fork to the sessions: one process goes on where the other stops, with every stream, alarm and event. So
+//! a state that is on the stack may ask for it, and nothing has to be closed or left to anybody.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, setsid};
+
+use super::Kernel;
+use crate::error::Error;
+use crate::sys::disposition;
+use crate::sys::fork::{Side, exit_now, fork};
+
+/// Which of the two processes this is after [`Kernel::detach_process`].
+pub(crate) enum Detached {
+    /// The one that somebody started: its kernel is of no use any more, and it should end by [`exit_launcher`].
+    Launcher,
+    /// The one that goes on, unless its kernel could not be moved.
+    Daemon(Result<(), Error>),
+}
+
+impl Kernel {
+    /// Forks twice, with a new session of processes in between, so that the process which goes on leads no such session
+    /// and can't get a controlling terminal.
+    ///
+    /// In the launcher all signals have their default action on return, except for those that are ignored: it is
+    /// nothing but a process that waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Threads`] or [`Error::Os`] when it was not possible to fork; this process then goes on as it was.
+    pub(crate) fn detach_process(&mut self) -> Result<Detached, Error> {
+        self.flush_everything();
+        #[cfg(feature = "fork-hooks")]
+        self.core.at(super::ForkStage::BeforeFork).map_err(|error| Error::os("fork", "", error))?;
+        let mask = SigSet::all()
+            .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+            .map_err(|errno| Error::os("sigprocmask", "", errno))?;
+        let restore = || mask.thread_set_mask().map_err(|errno| Error::os("sigprocmask", "", errno));
+        let middle = match fork() {
+            Ok(Side::Parent(middle)) => middle,
+            Ok(Side::Child) => {
+                fork_again_or_exit();
+                let moved = self.move_here().and_then(|()| restore());
+                return Ok(Detached::Daemon(moved));
+            }
+            Err(refused) => {
+                restore()?;
+                return Err(match refused {
+                    Ok(threads) => Error::Threads(threads),
+                    Err(errno) => Error::os("fork", "", errno),
+                });
+            }
+        };
+        if let Some(errno) = failure_of(middle) {
+            restore()?;
+            return Err(Error::os("fork", "", errno));
+        }
+        // Before any signal is let in: one that this process catches would be lost, as nobody looks at its pipe.
+        disposition::reset_handlers();
+        // From here on an error would be no reason to go on in this process: there is another that does.
+        let _ = restore();
+        Ok(Detached::Launcher)
+    }
+
+    /// Makes the kernel this process's own. The other process looks at it no more, so only what belongs to a process
+    /// is made anew: the poller, and the delivery of signals.
+    fn move_here(&mut self) -> Result<(), Error> {
+        let core = &mut self.core;
+        core.move_sources()?;
+        // Those that had arrived and that nobody has been told of: signals are blocked, so there will be no more.
+        let arrived = core.signals.delivery.pending();
+        core.signals.delivery = core.signals.delivery.renewed()?;
+        core.watch_signal_pipe()?;
+        core.pid = std::process::id();
+        core.id = super::new_kernel_id();
+        for signal in arrived.into_iter().filter(|signal| *signal != "CHLD") {
+            core.signal_from_kernel(signal, ());
+        }
+        core.children.look = false;
+        for watch in core.drop_child_watches(|_| true) {
+            let (pid, session) = (watch.pid, watch.session);
+            log::warn!(target: "lenore::children", "{session} waits in vain for child {pid} of the process that launched this one");
+        }
+        DETACHED.store(true, Ordering::Relaxed);
+        log::debug!(target: "lenore::fork", "the program goes on in process {}", core.pid);
+        Ok(())
+    }
+}
+
+/// Tells whether this process, or one that it was forked from, has been detached.
+pub(crate) fn is_detached() -> bool {
+    DETACHED.load(Ordering::Relaxed)
+}
+
+/// Ends a launcher: what is in its buffers is the daemon's to write, and its kernel the daemon's to drop.
+pub(crate) fn exit_launcher(status: i32) -> ! {
+    exit_now(status)
+}
+
+/// The process in the middle: leads a new session without a terminal, and leaves at once. Returns in its child.
+fn fork_again_or_exit() {
+    let failed = match setsid() {
+        Err(errno) => errno,
+        Ok(_) => match fork() {
+            Ok(Side::Child) => return,
+            Ok(Side::Parent(_)) => exit_now(0),
+            Err(refused) => refused.err().unwrap_or(Errno::EAGAIN),
+        },
+    };
+    // The exit status is the errno: it is less than 256 everywhere.
+    exit_now((failed as i32).clamp(1, 255))
+}
+
+/// Waits for the process in the middle, which leaves at once, and returns what kept it from forking.
+fn failure_of(middle: Pid) -> Option<Errno> {
+    loop {
+        return match waitpid(middle, None) {
+            Ok(WaitStatus::Exited(_, 0)) => None,
+            Ok(WaitStatus::Exited(_, errno)) => Some(Errno::from_raw(errno)),
+            Ok(WaitStatus::Signaled(..)) => Some(Errno::EINTR),
+            Err(Errno::EINTR) | Ok(_) => continue,
+            // Somebody else has reaped it; the daemon says by itself whether it lives.
+            Err(_) => None,
+        };
+    }
+}
+
+/// A second Daemon in the same program has nothing more to detach from.
+static DETACHED: AtomicBool = AtomicBool::new(false);

@@ -1,0 +1,359 @@
+//! A Daemon whose process is made a daemon in whatever way the flags say, for `tests/daemon/`: it tells by lines in the
+//! file `--report` what happens in which process, as it may have no standard output.
+
+use std::error::Error;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::thread::sleep;
+use std::time::Duration;
+
+use lenore::daemon::{DaemonBuilder, DaemonError, Privileges, Report};
+use lenore::filter::Line;
+use lenore::wheel::{ReadWrite, SocketFactory};
+use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::stat::{Mode, umask};
+
+mod daemon_util;
+
+use daemon_util::Flags;
+
+struct App {
+    flags: Flags,
+    journal: Rc<Journal>,
+    daemon: Option<Daemon>,
+    listener: Option<SocketFactory>,
+    client: Option<ReadWrite<Line>>,
+    lines: u32,
+    /// Tells of its end.
+    _canary: Canary,
+}
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    daemon_util::log_to_stderr();
+    let flags = Flags::read();
+    let journal = Rc::new(Journal::open(&flags)?);
+    journal.say(&format!("main {}", place()));
+    // Without an end of line: it stays in the buffer of whoever flushes last.
+    if flags.has("--pending") {
+        print!("pending");
+    }
+    if flags.has("--only-privileges") {
+        let dropped = privileges(&flags).drop_privs();
+        journal.say(&format!("privileges {}", dropped.map_or_else(|error| error.to_string(), |()| place())));
+        wait_for_term();
+    }
+    if let Some(user) = flags.text("--become") {
+        Privileges::new().user(user).drop_privs()?;
+    }
+    let mut kernel = Kernel::new()?;
+    let _canary = Canary(Rc::clone(&journal));
+    hook(&mut kernel, &flags);
+    let inside = flags.has("--in-state") || flags.has("--on-input");
+    let daemon = if inside { None } else { Some(spawn(&mut kernel, &flags, &journal)?) };
+    let canary = Canary(Rc::clone(&journal));
+    let app = App { flags, journal, daemon, listener: None, client: None, lines: 0, _canary: canary };
+    let journal = Rc::clone(&app.journal);
+    let mut session = Session::new(app)
+        .state("_start", start)
+        .state("daemon_child", daemon_child)
+        .state("daemon_accept", |cx| cx.heap().listener.iter().for_each(SocketFactory::resume_accept))
+        .state("daemon_shutdown", |cx| {
+            tell(cx)?;
+            cx.heap().listener = None;
+            cx.heap().client = None;
+            cx.alarm_remove_all();
+            Ok(())
+        })
+        .state("accept", accepted)
+        .state("input", input)
+        .state("gone", |cx| cx.heap().client = None)
+        .state("timer", |cx| cx.heap().journal.say("timer"))
+        .state("write", write_lines)
+        .state("usr1", usr1);
+    for signal in ["daemon_start", "daemon_parent", "daemon_HUP"] {
+        session = session.state(signal, tell);
+    }
+    session.spawn(&mut kernel)?;
+    kernel.run()?;
+    journal.say("run returned");
+    Ok(())
+}
+
+/// `--no-fork`: no fork succeeds. `--stop-nth N`: the child of the Nth fork, detaching not counted, stops itself before
+/// signals can reach it.
+fn hook(kernel: &mut Kernel, flags: &Flags) {
+    let (no_fork, stop) = (flags.has("--no-fork"), flags.number("--stop-nth"));
+    let mut forks = 0 - i32::from(flags.has("--detach"));
+    kernel.set_fork_hook(move |stage| {
+        forks += i32::from(stage == ForkStage::BeforeFork);
+        match stage {
+            ForkStage::BeforeFork if no_fork => Err(Errno::EAGAIN.into()),
+            ForkStage::BeforeUnmask if stop == Some(forks) => Ok(raise(Signal::SIGSTOP)?),
+            _ => Ok(()),
+        }
+    });
+}
+
+fn start(cx: &mut Context<'_, App>) -> Result {
+    let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+    println!("listening on {}", listener.local_addr()?);
+    let flags = cx.heap().flags.clone();
+    if flags.has("--start") || flags.has("--max") {
+        listener.pause_accept();
+    }
+    cx.heap().listener = Some(listener);
+    for signal in daemon_util::SIGNALS {
+        cx.sig(signal, signal);
+    }
+    cx.sig("USR1", "usr1");
+    if flags.has("--timer") {
+        cx.delay("timer", Duration::from_millis(50), ());
+    }
+    if flags.has("--raise") {
+        // Nobody looks at the signals before the launcher has become the daemon.
+        raise(Signal::SIGUSR1)?;
+    }
+    if flags.has("--own-child") {
+        let pid = daemon_util::start_helper()?;
+        cx.sig_child(pid, "timer", ());
+    }
+    if flags.has("--in-state") {
+        spawn_here(cx)?;
+    }
+    fail_at(cx, "_start")?;
+    if flags.has("--write") && !flags.has("--start") {
+        cx.yield_("write", ());
+    }
+    Ok(())
+}
+
+fn spawn_here(cx: &mut Context<'_, App>) -> Result {
+    let (flags, journal) = (cx.heap().flags.clone(), Rc::clone(&cx.heap().journal));
+    let daemon = spawn(cx, &flags, &journal)?;
+    cx.heap().daemon = Some(daemon);
+    Ok(())
+}
+
+/// Spawns the Daemon; if that fails it says what is left of the attempt.
+fn spawn<K: AsMut<Kernel>>(kernel: &mut K, flags: &Flags, journal: &Journal) -> Result<Daemon, DaemonError> {
+    let spawned = settings(flags).spawn(kernel);
+    match &spawned {
+        Ok(_) => journal.say(&format!("spawned {}", place())),
+        Err(error) => {
+            journal.say(&format!("failed {} {error}", place()));
+            println!("still here");
+            eprintln!("and here");
+        }
+    }
+    if flags.has("--twice") {
+        Daemon::builder().alias("Second").detach(true).spawn(kernel)?;
+        journal.say(&format!("spawned {}", place()));
+    }
+    spawned
+}
+
+fn settings(flags: &Flags) -> DaemonBuilder {
+    let mut daemon = Daemon::builder().detach(flags.has("--detach")).requests(0);
+    if let Some(children) = flags.number::<u32>("--start") {
+        daemon = daemon.start_children(children).max_children(children).max_spare(children);
+    }
+    if let Some(children) = flags.number("--max") {
+        daemon = daemon.max_children(children);
+    }
+    if let Some(path) = flags.text("--logfile") {
+        daemon = daemon.logfile(path);
+    }
+    if let Some(mode) = octal(flags, "--logfile-mode") {
+        daemon = daemon.logfile_mode(mode);
+    }
+    if let Some(path) = flags.text("--pid-file") {
+        daemon = daemon.pid_file(path);
+    }
+    if let Some(user) = flags.text("--user") {
+        daemon = daemon.user(user);
+    }
+    if let Some(group) = flags.text("--group") {
+        daemon = daemon.group(group);
+    }
+    if let Some(groups) = flags.text("--groups") {
+        daemon = daemon.groups(groups.split(',').filter(|group| !group.is_empty()));
+    }
+    if let Some(path) = flags.text("--chroot") {
+        daemon = daemon.chroot(path);
+    }
+    if let Some(path) = flags.text("--cwd") {
+        daemon = daemon.working_directory(path);
+    }
+    if let Some(mask) = octal(flags, "--umask") {
+        daemon = daemon.umask(mask);
+    }
+    if let Some(nice) = flags.number("--nice") {
+        daemon = daemon.nice(nice);
+    }
+    daemon
+}
+
+fn privileges(flags: &Flags) -> Privileges {
+    let mut privileges = Privileges::new();
+    if let Some(user) = flags.text("--user") {
+        privileges = privileges.user(user);
+    }
+    if let Some(group) = flags.text("--group") {
+        privileges = privileges.group(group);
+    }
+    if let Some(groups) = flags.text("--groups") {
+        privileges = privileges.groups(groups.split(',').filter(|group| !group.is_empty()));
+    }
+    if let Some(path) = flags.text("--chroot") {
+        privileges = privileges.chroot(path);
+    }
+    privileges
+}
+
+fn octal(flags: &Flags, name: &str) -> Option<u32> {
+    u32::from_str_radix(flags.text(name)?, 8).ok()
+}
+
+/// Says which signal this is, and then fails if `--fail SIGNAL` says so.
+fn tell(cx: &mut Context<'_, App>) -> Result {
+    let signal = *cx.arg::<&'static str>(0)?;
+    cx.heap().journal.say(signal);
+    let flags = cx.heap().flags.clone();
+    if let (Some(at), Some(gate)) = (flags.text("--hold"), flags.text("--gate"))
+        && at == signal
+    {
+        // Not a way to write a server, but this one is to be late.
+        while Path::new(gate).exists() {
+            sleep(Duration::from_millis(2));
+        }
+    }
+    fail_at(cx, signal)
+}
+
+/// `--fail WHERE --how HOW`.
+fn fail_at(cx: &mut Context<'_, App>, place: &str) -> Result {
+    let flags = cx.heap().flags.clone();
+    if flags.text("--fail") != Some(place) {
+        return Ok(());
+    }
+    match flags.text("--how").unwrap_or("error") {
+        "panic" => panic!("told to panic"),
+        "exit" => std::process::exit(7),
+        "kill" => Ok(raise(Signal::SIGKILL)?),
+        "shutdown" => cx.heap().daemon.map_or(Ok(()), |daemon| Ok(daemon.shutdown(cx)?)),
+        _ => Err(std::io::Error::other("told to fail").into()),
+    }
+}
+
+fn daemon_child(cx: &mut Context<'_, App>) -> Result {
+    tell(cx)?;
+    if cx.heap().flags.has("--write") {
+        cx.yield_("write", ());
+    }
+    match cx.heap().daemon {
+        Some(daemon) => Ok(daemon.update_status(cx, Report::Wait)?),
+        None => Ok(()),
+    }
+}
+
+/// Writes numbered lines, of all lengths, as fast as it can; each in one piece. With its number each names the file that
+/// it is written to, and how many times that has changed for this process.
+fn write_lines(cx: &mut Context<'_, App>) -> Result {
+    for _ in 0..20 {
+        cx.heap().lines += 1;
+        let number = cx.heap().lines;
+        let inode = std::fs::metadata("/proc/self/fd/2").map_or(0, |file| file.ino());
+        let filler = "x".repeat(100 + number as usize * 1237 % 8900);
+        let line = format!("LINE {} {number} {inode} {filler} END\n", std::process::id());
+        std::io::stderr().write_all(line.as_bytes())?;
+    }
+    // The pool's signals go between.
+    cx.delay("write", Duration::from_millis(1), ());
+    Ok(())
+}
+
+fn accepted(cx: &mut Context<'_, App>) -> Result {
+    let client = ReadWrite::new(cx.take::<std::net::TcpStream>(0)?, Line::new()).on_input("input").on_error("gone");
+    let client = client.start(cx)?;
+    cx.heap().client = Some(client);
+    Ok(())
+}
+
+/// Answers with the pid and the line; the line `spawn` spawns the Daemon first.
+fn input(cx: &mut Context<'_, App>) -> Result {
+    let line: String = cx.take(0)?;
+    if line == "spawn" {
+        spawn_here(cx)?;
+    }
+    let answer = format!("{} {line}", std::process::id());
+    cx.heap().client.iter().for_each(|client| client.put(answer.as_str()));
+    Ok(())
+}
+
+/// Writes to everything that goes to the log file.
+fn usr1(cx: &mut Context<'_, App>) -> Result {
+    println!("on standard output");
+    eprintln!("on standard error");
+    log::info!("by the logger");
+    if cx.heap().flags.has("--c-library") {
+        // Whatever it is, it writes to descriptor 2 by itself.
+        std::process::Command::new("sh").args(["-c", "echo from elsewhere >&2"]).status()?;
+    }
+    if let Some(terminal) = cx.heap().flags.text("--terminal") {
+        // Each would become the controlling terminal of a process that could have one.
+        let open =
+            |path: &str| OpenOptions::new().read(true).write(true).open(path).err().and_then(|e| e.raw_os_error());
+        let (own, free) = (open("/dev/tty"), open(terminal));
+        cx.heap().journal.say(&format!("terminal {own:?} {free:?}"));
+    }
+    if cx.heap().flags.has("--usr1-panic") {
+        cx.heap().journal.say("usr1");
+        panic!("told to panic");
+    }
+    cx.heap().journal.say("usr1");
+    Ok(())
+}
+
+fn wait_for_term() -> ! {
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+/// Where this process is, in its file system and its masks.
+fn place() -> String {
+    let mask = umask(Mode::empty());
+    umask(mask);
+    let directory = std::env::current_dir().map_or_else(|error| error.to_string(), |path| path.display().to_string());
+    format!("cwd={directory} umask={:03o}", mask.bits())
+}
+
+/// The file of `--report`, open since before there was a jail.
+struct Journal(Option<File>);
+
+impl Journal {
+    fn open(flags: &Flags) -> std::io::Result<Journal> {
+        let open = |path: PathBuf| OpenOptions::new().create(true).append(true).open(path);
+        flags.text("--report").map(PathBuf::from).map(open).transpose().map(Journal)
+    }
+
+    fn say(&self, text: &str) {
+        if let Some(mut file) = self.0.as_ref() {
+            let _ = file.write_all(format!("{} {text}\n", std::process::id()).as_bytes());
+        }
+    }
+}
+
+/// Says when it is dropped: once in all processes together.
+struct Canary(Rc<Journal>);
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.0.say("dropped");
+    }
+}
