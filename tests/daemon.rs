@@ -9,13 +9,23 @@ mod babysit;
 mod children;
 #[path = "daemon/crashes.rs"]
 mod crashes;
+#[path = "daemon/detach.rs"]
+mod detach;
 #[path = "daemon/lab.rs"]
 mod lab;
+#[path = "daemon/log_file.rs"]
+mod log_file;
+#[path = "daemon/pid_file.rs"]
+mod pid_file;
 #[path = "daemon/postfork.rs"]
 mod postfork;
 #[path = "daemon/prefork.rs"]
 mod prefork;
+#[path = "daemon/privileges.rs"]
+mod privileges;
 #[path = "daemon/shutdown.rs"]
 mod shutdown;
+#[path = "daemon/site.rs"]
+mod site;
 #[path = "daemon/spawn.rs"]
 mod spawn;

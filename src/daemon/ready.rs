@@ -21,6 +21,10 @@ pub(super) fn ready_soon(cx: &mut Cx<'_>) {
 
 /// The application has handled the last signal of the start.
 pub(super) fn ready(cx: &mut Cx<'_>) -> Result {
+    if cx.heap().is_shutting_down() {
+        // By the application, in that very signal. The launcher hears of it when everything has ended.
+        return Ok(());
+    }
     let Some(launch) = cx.heap().process.launch.take() else { return Ok(()) };
     cx.select_read_clear(launch.end());
     match launch.ready() {

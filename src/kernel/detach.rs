@@ -87,7 +87,6 @@ impl Kernel {
             log::warn!(target: "lenore::children", "{session} waits in vain for child {pid} of the process that launched this one");
         }
         DETACHED.store(true, Ordering::Relaxed);
-        log::debug!(target: "lenore::fork", "the program goes on in process {}", core.pid);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::thread::sleep;
 use std::time::Duration;
@@ -33,7 +34,17 @@ struct App {
     _canary: Canary,
 }
 
-fn main() -> std::result::Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    run().map_or_else(
+        |error| {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn run() -> std::result::Result<(), Box<dyn Error>> {
     daemon_util::log_to_stderr();
     let flags = Flags::read();
     let journal = Rc::new(Journal::open(&flags)?);
@@ -84,15 +95,16 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `--no-fork`: no fork succeeds. `--stop-nth N`: the child of the Nth fork, detaching not counted, stops itself before
+/// `--no-fork`: no fork succeeds; `--no-child`: none but that of detaching. `--stop-nth N`: the child of the Nth fork, detaching not counted, stops itself before
 /// signals can reach it.
 fn hook(kernel: &mut Kernel, flags: &Flags) {
     let (no_fork, stop) = (flags.has("--no-fork"), flags.number("--stop-nth"));
+    let no_child = flags.has("--no-child");
     let mut forks = 0 - i32::from(flags.has("--detach"));
     kernel.set_fork_hook(move |stage| {
         forks += i32::from(stage == ForkStage::BeforeFork);
         match stage {
-            ForkStage::BeforeFork if no_fork => Err(Errno::EAGAIN.into()),
+            ForkStage::BeforeFork if no_fork || no_child && forks > 0 => Err(Errno::EAGAIN.into()),
             ForkStage::BeforeUnmask if stop == Some(forks) => Ok(raise(Signal::SIGSTOP)?),
             _ => Ok(()),
         }
@@ -222,6 +234,10 @@ fn octal(flags: &Flags, name: &str) -> Option<u32> {
 /// Says which signal this is, and then fails if `--fail SIGNAL` says so.
 fn tell(cx: &mut Context<'_, App>) -> Result {
     let signal = *cx.arg::<&'static str>(0)?;
+    if signal == "daemon_start" && cx.heap().flags.has("--helper") {
+        let pid = daemon_util::start_helper()?;
+        cx.heap().journal.say(&format!("helper {pid}"));
+    }
     cx.heap().journal.say(signal);
     let flags = cx.heap().flags.clone();
     if let (Some(at), Some(gate)) = (flags.text("--hold"), flags.text("--gate"))
@@ -255,7 +271,8 @@ fn daemon_child(cx: &mut Context<'_, App>) -> Result {
     if cx.heap().flags.has("--write") {
         cx.yield_("write", ());
     }
-    match cx.heap().daemon {
+    let is_idle = cx.heap().flags.has("--start");
+    match cx.heap().daemon.filter(|_| is_idle) {
         Some(daemon) => Ok(daemon.update_status(cx, Report::Wait)?),
         None => Ok(()),
     }
@@ -297,6 +314,12 @@ fn input(cx: &mut Context<'_, App>) -> Result {
 
 /// Writes to everything that goes to the log file.
 fn usr1(cx: &mut Context<'_, App>) -> Result {
+    if cx.heap().flags.has("--feed") {
+        // A request for a child that is forked for it.
+        if let Some(daemon) = cx.heap().daemon {
+            daemon.update_status(cx, Report::Req)?;
+        }
+    }
     println!("on standard output");
     eprintln!("on standard error");
     log::info!("by the logger");

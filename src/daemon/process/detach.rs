@@ -101,7 +101,11 @@ pub(crate) fn detach(
                 .and(moved)
                 .and_then(|()| leave_terminal(has_log));
             match settled {
-                Ok(()) => Ok(launch),
+                Ok(()) => {
+                    // Not before: it would have gone to the terminal.
+                    log::debug!(target: "lenore::daemon", "the program goes on in process {}", std::process::id());
+                    Ok(launch)
+                }
                 Err(error) => {
                     let error = fail(error);
                     launch.failed(&error.to_string());

@@ -122,6 +122,8 @@ impl Plan {
                 Ok(Process { log_file: self.log_file, pid_file, launch })
             }
             Err(error) => {
+                // First, so that it is gone when the launcher has told of it.
+                drop(pid_file);
                 launch.into_iter().for_each(|launch| launch.failed(&error.to_string()));
                 Err(error)
             }

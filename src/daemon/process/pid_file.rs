@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NOFOLLOW};
@@ -29,16 +31,24 @@ impl PidFile {
     ///
     /// # Errors
     ///
-    /// [`DaemonError::PidFileHeld`] when another process holds the lock; otherwise what the system says.
+    /// [`DaemonError::PidFileHeld`] when another process holds the lock, and goes on doing so for a second; otherwise
+    /// what the system says.
     pub(crate) fn take(path: PathBuf) -> Result<PidFile, DaemonError> {
         let fail = |call, error: io::Error| DaemonError::Process {
             doing: "taking the pid file",
             source: Error::os(call, path.display(), error),
         };
-        for _ in 0..TRIES {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
             let file = open(&path).map_err(|error| fail("open", error))?;
             match try_lock(&file) {
                 Ok(()) => {}
+                // A daemon that was killed in the middle of a fork leaves a child that has yet to let go of the lock; and
+                // one that is about to end is as good as gone.
+                Err(Errno::EWOULDBLOCK) if Instant::now() < give_up => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
                 Err(Errno::EWOULDBLOCK) => {
                     let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
                     return Err(DaemonError::PidFileHeld { path, pid });
@@ -48,12 +58,14 @@ impl PidFile {
             // Its last owner may have removed it between the opening and the locking: then this is the lock of a file
             // that nobody finds any more.
             if !is_same(&path, &file).map_err(|error| fail("stat", error))? {
-                continue;
+                if Instant::now() < give_up {
+                    continue;
+                }
+                return Err(fail("open", io::Error::other("the file is replaced again and again")));
             }
             file.set_len(0).map_err(|error| fail("truncate", error))?;
             return Ok(PidFile { path, file, owner: std::process::id() });
         }
-        Err(fail("open", io::Error::other("the file is replaced again and again")))
     }
 
     /// Writes this process's pid, and makes it the one that removes the file.
@@ -66,17 +78,15 @@ impl PidFile {
     /// Takes the file away, unless it is another's by now. Where this process may not, or can't see it any more, it is
     /// left behind empty.
     pub(crate) fn remove(&self) {
-        let removed = match is_same(&self.path, &self.file) {
-            // Nothing can take its place while it is locked but by force.
-            Ok(true) => fs::remove_file(&self.path),
-            Ok(false) => Err(io::ErrorKind::NotFound.into()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            log::debug!(target: "lenore::daemon", "pid file {} is emptied, as it can't be removed: {error}", self.path.display());
-            if let Err(error) = self.file.set_len(0) {
-                log::warn!(target: "lenore::daemon", "pid file {} stays as it is: {error}", self.path.display());
-            }
+        // Nothing but force puts another in its place while it is locked.
+        let removed =
+            is_same(&self.path, &self.file).and_then(|same| if same { fs::remove_file(&self.path) } else { Ok(()) });
+        if let Err(error) = &removed {
+            log::debug!(target: "lenore::daemon", "pid file {} is emptied instead of removed: {error}", self.path.display());
+        }
+        // Also for a jail, from where it can't be seen; and for whoever has moved it away.
+        if let Err(error) = self.file.set_len(0) {
+            log::warn!(target: "lenore::daemon", "pid file {} stays as it is: {error}", self.path.display());
         }
     }
 }
@@ -119,5 +129,56 @@ fn is_same(path: &Path, file: &File) -> io::Result<bool> {
     }
 }
 
-/// How often the file may be removed by others while it is taken.
-const TRIES: usize = 100;
+/// How long a lock may be in the way before it is taken for that of a daemon that lives.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test] // D-DE-06: who locks a file that was removed meanwhile has nothing
+    fn of_many_that_come_and_go_one_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let (holders, taken) = (AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        match PidFile::take(path.clone()) {
+                            Ok(mut file) => {
+                                assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two have it");
+                                file.write_pid().unwrap();
+                                assert!(is_same(&path, &file.file).unwrap());
+                                taken.fetch_add(1, Ordering::SeqCst);
+                                holders.fetch_sub(1, Ordering::SeqCst);
+                            }
+                            Err(DaemonError::PidFileHeld { .. }) => {}
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0);
+        assert!(!path.exists());
+    }
+
+    #[test] // D-DE-06: a file that is another's by now is left alone
+    fn a_file_that_was_replaced_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let mut file = PidFile::take(path.clone()).unwrap();
+        file.write_pid().unwrap();
+        fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
+        assert_eq!(fs::read_to_string(dir.path().join("elsewhere")).unwrap(), "", "nobody's pid any more");
+    }
+}
