@@ -38,6 +38,43 @@
 //!
 //! With neither, the Daemon looks after signals, `status` and `peek` of a single process.
 //!
+//! # Becoming a daemon
+//!
+//! A program may leave its terminal, log to a file, be found by a pid file, and give up root on its way; each of
+//! it is a setting of [`DaemonBuilder`], and all of it happens in [`spawn`](DaemonBuilder::spawn). What only root may open
+//! is opened before: the usual application listens in its `_start` and spawns the Daemon after that.
+//!
+//! ```no_run
+//! use lenore::wheel::SocketFactory;
+//! use lenore::{Daemon, Kernel, Session};
+//!
+//! # fn main() -> Result<(), lenore::Error> {
+//! let mut kernel = Kernel::new()?;
+//! Session::new(None)
+//!     .state("_start", |cx| {
+//!         let listener = SocketFactory::tcp("0.0.0.0:80").on_accept("accept").listen(cx)?;
+//!         listener.pause_accept();
+//!         *cx.heap() = Some(listener);
+//!         Daemon::builder()
+//!             .start_children(10)
+//!             .detach(true)
+//!             .logfile("/var/log/exampled.log")
+//!             .pid_file("/run/exampled.pid")
+//!             .user("www-data")
+//!             .spawn(cx)?;
+//!         Ok(())
+//!     })
+//!     .spawn(&mut kernel)?;
+//! kernel.run()
+//! # }
+//! ```
+//!
+//! With `detach` the call returns in another process, and there alone; the kernel, with its sessions, streams and alarms, has
+//! moved there. Child processes that the program had before can't move, which the log says. The process that was
+//! started waits until the daemon is ready, so that its exit status tells whether there is one.
+//!
+//! A `log` logger that writes to standard error needs nothing else to write to the log file, and nothing to be done on HUP.
+//!
 //! # Signals
 //!
 //! `daemon_start`, `daemon_parent`, `daemon_HUP`, and `daemon_child` and `daemon_accept` when pre-forking, are posted.
@@ -47,7 +84,7 @@
 //! | --- | --- |
 //! | TERM, INT | shutdown of the process that gets it, with all its children |
 //! | QUIT | the same after the requests in hand |
-//! | HUP | `daemon_HUP` in the parent and all children |
+//! | HUP | `daemon_HUP`, and the log file is reopened, in the parent and then in all children |
 //!
 //! # Dump of a running server
 //!
