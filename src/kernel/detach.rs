@@ -3,7 +3,7 @@
 //! A move is no fork to the sessions: one process goes on where the other stops, with every stream, alarm and event. So
 //! a state that is on the stack may ask for it, and nothing has to be closed or left to anybody.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -76,7 +76,9 @@ impl Kernel {
         let arrived = core.signals.delivery.pending();
         core.signals.delivery = core.signals.delivery.renewed()?;
         core.watch_signal_pipe()?;
+        MOVED_FROM.store(core.pid, Ordering::Relaxed);
         core.pid = std::process::id();
+        MOVED_TO.store(core.pid, Ordering::Relaxed);
         core.id = super::new_kernel_id();
         for signal in arrived.into_iter().filter(|signal| *signal != "CHLD") {
             core.signal_from_kernel(signal, ());
@@ -86,14 +88,19 @@ impl Kernel {
             let (pid, session) = (watch.pid, watch.session);
             log::warn!(target: "lenore::children", "{session} waits in vain for child {pid} of the process that launched this one");
         }
-        DETACHED.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
 
 /// Tells whether this process, or one that it was forked from, has been detached.
 pub(crate) fn is_detached() -> bool {
-    DETACHED.load(Ordering::Relaxed)
+    MOVED_TO.load(Ordering::Relaxed) != 0
+}
+
+/// Tells whether what `pid` has made is this process's own: it was made here, or before the program moved here.
+pub(crate) fn is_own_pid(pid: u32) -> bool {
+    let own = std::process::id();
+    pid == own || MOVED_TO.load(Ordering::Relaxed) == own && MOVED_FROM.load(Ordering::Relaxed) == pid
 }
 
 /// Ends a launcher: what is in its buffers is the daemon's to write, and its kernel the daemon's to drop.
@@ -129,5 +136,8 @@ fn failure_of(middle: Pid) -> Option<Errno> {
     }
 }
 
-/// A second Daemon in the same program has nothing more to detach from.
-static DETACHED: AtomicBool = AtomicBool::new(false);
+/// The process in which the program was started, once it has been detached.
+static MOVED_FROM: AtomicU32 = AtomicU32::new(0);
+
+/// The process that the program has moved to; its children inherit this, and are others. 0 before that.
+static MOVED_TO: AtomicU32 = AtomicU32::new(0);

@@ -35,6 +35,17 @@ fn a_detached_daemon_leads_nothing_and_has_no_terminal() {
     }
 }
 
+#[test] // K-SF-25: a path that was bound before the program moved goes with the program, not with any of its children
+fn a_bound_path_moves_with_the_program() {
+    for mode in ["", "--start 2"] {
+        let site = Site::new();
+        let (_running, pid) = site.launch(&format!("{mode} --in-state --unix @socket"));
+        assert!(site.exists("socket"));
+        terminate(pid);
+        assert!(!site.exists("socket"), "{mode}");
+    }
+}
+
 #[test] // D-DE-01, T13: under a terminal, which it can neither find nor replace
 fn a_detached_daemon_can_get_no_terminal() {
     let site = Site::new();

@@ -28,6 +28,7 @@ struct App {
     journal: Rc<Journal>,
     daemon: Option<Daemon>,
     listener: Option<SocketFactory>,
+    unix: Option<SocketFactory>,
     client: Option<ReadWrite<Line>>,
     lines: u32,
     /// Tells of its end.
@@ -67,7 +68,7 @@ fn run() -> std::result::Result<(), Box<dyn Error>> {
     let inside = flags.has("--in-state") || flags.has("--on-input");
     let daemon = if inside { None } else { Some(spawn(&mut kernel, &flags, &journal)?) };
     let canary = Canary(Rc::clone(&journal));
-    let app = App { flags, journal, daemon, listener: None, client: None, lines: 0, _canary: canary };
+    let app = App { flags, journal, daemon, listener: None, unix: None, client: None, lines: 0, _canary: canary };
     let journal = Rc::clone(&app.journal);
     let mut session = Session::new(app)
         .state("_start", start)
@@ -76,6 +77,7 @@ fn run() -> std::result::Result<(), Box<dyn Error>> {
         .state("daemon_shutdown", |cx| {
             tell(cx)?;
             cx.heap().listener = None;
+            cx.heap().unix = None;
             cx.heap().client = None;
             cx.alarm_remove_all();
             Ok(())
@@ -123,6 +125,9 @@ fn start(cx: &mut Context<'_, App>) -> Result {
         cx.sig(signal, signal);
     }
     cx.sig("USR1", "usr1");
+    if let Some(path) = flags.text("--unix") {
+        cx.heap().unix = Some(SocketFactory::unix(path).on_accept("accept").unlink_path().listen(cx)?);
+    }
     if flags.has("--timer") {
         cx.delay("timer", Duration::from_millis(50), ());
     }

@@ -180,8 +180,8 @@ impl SocketFactoryBuilder {
     /// that.
     ///
     /// The path is removed when the wheel is dropped or its session stops, but only by the process that bound it, not
-    /// by a forked child that drops its copy, and only if it is still the same file. So a program that detaches binds
-    /// after that, and keeps the wheel as long as the socket, also if the socket was handed over.
+    /// by a forked child that drops its copy, and only if it is still the same file. A program that the Daemon detaches
+    /// takes it along. Keep the wheel as long as the socket, also if the socket was handed over.
     ///
     /// POE: nothing like it; the path is never removed.
     pub fn unlink_path(mut self) -> Self {

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
 
 use super::address::{NOT_FOUND, Target};
-use crate::kernel::Switch;
+use crate::kernel::{Switch, is_own_pid};
 
 /// What went wrong, in POE's words.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl BoundPath {
 impl Drop for BoundPath {
     fn drop(&mut self) {
         // A forked child has a copy of the listener, and lets go of it at a time of its own.
-        let is_ours = self.pid == process::id() && file_id(&self.path) == Some(self.file);
+        let is_ours = is_own_pid(self.pid) && file_id(&self.path) == Some(self.file);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!(target: "lenore::wheels", "can't unlink {}: {error}", self.path.display());
         }
