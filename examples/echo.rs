@@ -18,7 +18,7 @@ use lenore::{Context, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "usage: echo [--listen ADDR:PORT]";
+const USAGE: &str = "echo [--listen ADDR:PORT]";
 
 #[derive(Default)]
 struct Echo {
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = common::Flags::new(USAGE);
+    let mut flags = common::Flags::new(&[USAGE]);
     let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
     flags.finish()?;
     common::log_to_stderr(log::LevelFilter::Info);

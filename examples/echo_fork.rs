@@ -11,19 +11,20 @@
 use std::net::TcpStream;
 use std::process::ExitCode;
 
-use lenore::daemon::Report;
+use common::Flags;
+use lenore::daemon::{DaemonBuilder, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
-use lenore::{Context, Daemon, Kernel, Result, Session};
+use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "usage: echo_fork [--listen ADDR:PORT] [--max-children N] [--verbose]";
+const USAGE: &str = "echo_fork [--listen ADDR:PORT] [--max-children N]";
 
 /// The heap: each child has a copy of its own from its fork on.
+#[derive(Default)]
 struct Echo {
-    daemon: Daemon,
-    address: String,
+    daemon: Option<Daemon>,
     listener: Option<SocketFactory>,
     client: Option<ReadWrite<Line>>,
 }
@@ -33,19 +34,19 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = common::Flags::new(USAGE);
+    let mut flags = Flags::new(&[USAGE, common::DAEMON_FLAGS]);
     let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
-    let verbose = flags.has("--verbose");
-    let daemon = Daemon::builder().verbose(verbose).max_children(flags.value("--max-children")?.unwrap_or(20));
+    let daemon = common::daemon_settings(&mut flags, Daemon::builder().max_children(20))?;
+    let daemon = flags.set("--max-children", daemon, DaemonBuilder::max_children)?;
     flags.finish()?;
     common::log_to_stderr(log::LevelFilter::Info);
     Ok(serve(daemon, address))
 }
 
-fn serve(daemon: lenore::daemon::DaemonBuilder, address: String) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::error::Error>> {
     let mut kernel = Kernel::new()?;
-    let daemon = daemon.spawn(&mut kernel)?;
-    Session::new(Echo { daemon, address, listener: None, client: None })
+    Session::new(Echo::default())
+        .args((address, settings))
         .state("_start", start)
         .state("accept", accepted) // 1. in the parent: a connection; the Daemon forks for it
         .state("daemon_pause", |cx| cx.heap().listener.iter().for_each(SocketFactory::pause_accept))
@@ -59,33 +60,31 @@ fn serve(daemon: lenore::daemon::DaemonBuilder, address: String) -> Result<(), B
         .state("gone", gone) // 3. the request is done, and with it the child
         .state("daemon_shutdown", |cx| cx.heap().listener = None)
         .state("peek", |cx| {
-            let daemon = cx.heap().daemon;
-            log::info!("{}", daemon.peek(cx, true)?);
+            log::info!("{}", daemon(cx)?.peek(cx, true)?);
             Ok(())
         })
         .spawn(&mut kernel)?;
-    kernel.run()?;
-    Ok(())
+    Ok(kernel.run()?)
 }
 
 fn start(cx: &mut Context<'_, Echo>) -> Result {
-    let address = cx.heap().address.clone();
-    let listener = SocketFactory::tcp(address).on_accept("accept").listen(cx)?;
-    let address = listener.local_addr()?;
-    cx.heap().listener = Some(listener);
+    let listener = SocketFactory::tcp(cx.take::<String>(0)?).on_accept("accept").listen(cx)?;
     for signal in ["daemon_pause", "daemon_accept", "daemon_child", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
-    // Last of all: whoever reads this may send signals.
-    println!("listening on {address}");
+    println!("listening on {}", listener.local_addr()?);
+    cx.heap().listener = Some(listener);
+    // Last of all: from here on this may be another process, without terminal and privileges.
+    let daemon = cx.take::<DaemonBuilder>(1)?.spawn(cx)?;
+    cx.heap().daemon = Some(daemon);
     Ok(())
 }
 
 /// Hands the socket over: it becomes ARG1 of `daemon_child`, and this process's copy is closed.
 fn accepted(cx: &mut Context<'_, Echo>) -> Result {
-    let (daemon, socket) = (cx.heap().daemon, cx.take::<TcpStream>(0)?);
-    Ok(daemon.update_status_with(cx, Report::Req, socket)?)
+    let socket: TcpStream = cx.take(0)?;
+    Ok(daemon(cx)?.update_status_with(cx, Report::Req, socket)?)
 }
 
 fn child(cx: &mut Context<'_, Echo>) -> Result {
@@ -100,6 +99,9 @@ fn child(cx: &mut Context<'_, Echo>) -> Result {
 /// The client has closed its side, or is lost. What was put for it is still written.
 fn gone(cx: &mut Context<'_, Echo>) -> Result {
     cx.heap().client.take().into_iter().for_each(ReadWrite::close_after_flush);
-    let daemon = cx.heap().daemon;
-    Ok(daemon.update_status(cx, Report::Done)?)
+    Ok(daemon(cx)?.update_status(cx, Report::Done)?)
+}
+
+fn daemon(cx: &mut Context<'_, Echo>) -> Result<Daemon> {
+    cx.heap().daemon.ok_or_else(|| Exception::new("the Daemon is not spawned yet"))
 }

@@ -11,20 +11,21 @@
 use std::net::TcpStream;
 use std::process::ExitCode;
 
-use lenore::daemon::Report;
+use common::Flags;
+use lenore::daemon::{DaemonBuilder, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
-use lenore::{Context, Daemon, Kernel, Result, Session};
+use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "usage: echo_prefork [--listen ADDR:PORT] [--start-children N] [--min-spare N] [--max-spare N] \
-                     [--max-children N] [--requests N] [--verbose]";
+const USAGE: &str = "echo_prefork [--listen ADDR:PORT] [--start-children N] [--min-spare N] [--max-spare N] \
+                     [--max-children N] [--requests N]";
 
 /// The heap: each process has a copy of its own from the fork on.
+#[derive(Default)]
 struct Echo {
-    daemon: Daemon,
-    address: String,
+    daemon: Option<Daemon>,
     listener: Option<SocketFactory>,
     client: Option<ReadWrite<Line>>,
 }
@@ -34,29 +35,23 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = common::Flags::new(USAGE);
+    let mut flags = Flags::new(&[USAGE, common::DAEMON_FLAGS]);
     let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
-    let verbose = flags.has("--verbose");
-    let mut daemon = Daemon::builder().verbose(verbose).start_children(flags.value("--start-children")?.unwrap_or(4));
-    daemon = daemon.requests(flags.value("--requests")?.unwrap_or(1000));
-    if let Some(children) = flags.value("--min-spare")? {
-        daemon = daemon.min_spare(children);
-    }
-    if let Some(children) = flags.value("--max-spare")? {
-        daemon = daemon.max_spare(children);
-    }
-    if let Some(children) = flags.value("--max-children")? {
-        daemon = daemon.max_children(children);
-    }
+    let daemon = common::daemon_settings(&mut flags, Daemon::builder().start_children(4).requests(1000))?;
+    let daemon = flags.set("--start-children", daemon, DaemonBuilder::start_children)?;
+    let daemon = flags.set("--min-spare", daemon, DaemonBuilder::min_spare)?;
+    let daemon = flags.set("--max-spare", daemon, DaemonBuilder::max_spare)?;
+    let daemon = flags.set("--max-children", daemon, DaemonBuilder::max_children)?;
+    let daemon = flags.set("--requests", daemon, DaemonBuilder::requests)?;
     flags.finish()?;
     common::log_to_stderr(log::LevelFilter::Info);
     Ok(serve(daemon, address))
 }
 
-fn serve(daemon: lenore::daemon::DaemonBuilder, address: String) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::error::Error>> {
     let mut kernel = Kernel::new()?;
-    let daemon = daemon.spawn(&mut kernel)?;
-    Session::new(Echo { daemon, address, listener: None, client: None })
+    Session::new(Echo::default())
+        .args((address, settings))
         .state("_start", start)
         .state("daemon_child", |cx| report(cx, Report::Wait)) // 2. in a new child: ready for a first request
         .state("daemon_accept", accept_one) // 3. the Daemon answers: the next connection may come
@@ -69,28 +64,26 @@ fn serve(daemon: lenore::daemon::DaemonBuilder, address: String) -> Result<(), B
         .state("gone", gone) // 5. the request is done; from here back to 3, or to the end of this child
         .state("daemon_shutdown", |cx| cx.heap().listener = None) // a request in hand is still finished
         .state("peek", |cx| {
-            let daemon = cx.heap().daemon;
-            log::info!("{}", daemon.peek(cx, true)?);
+            log::info!("{}", daemon(cx)?.peek(cx, true)?);
             Ok(())
         })
         .spawn(&mut kernel)?;
-    kernel.run()?;
-    Ok(())
+    Ok(kernel.run()?)
 }
 
 /// 1. Before any child exists: one listener for all of them. The parent never accepts.
 fn start(cx: &mut Context<'_, Echo>) -> Result {
-    let address = cx.heap().address.clone();
-    let listener = SocketFactory::tcp(address).on_accept("accept").listen(cx)?;
+    let listener = SocketFactory::tcp(cx.take::<String>(0)?).on_accept("accept").listen(cx)?;
     listener.pause_accept();
-    let address = listener.local_addr()?;
-    cx.heap().listener = Some(listener);
     for signal in ["daemon_child", "daemon_accept", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
-    // Last of all: whoever reads this may send signals.
-    println!("listening on {address}");
+    println!("listening on {}", listener.local_addr()?);
+    cx.heap().listener = Some(listener);
+    // Last of all: from here on this may be another process, without terminal and privileges.
+    let daemon = cx.take::<DaemonBuilder>(1)?.spawn(cx)?;
+    cx.heap().daemon = Some(daemon);
     Ok(())
 }
 
@@ -115,6 +108,9 @@ fn gone(cx: &mut Context<'_, Echo>) -> Result {
 }
 
 fn report(cx: &mut Context<'_, Echo>, report: Report) -> Result {
-    let daemon = cx.heap().daemon;
-    Ok(daemon.update_status(cx, report)?)
+    Ok(daemon(cx)?.update_status(cx, report)?)
+}
+
+fn daemon(cx: &mut Context<'_, Echo>) -> Result<Daemon> {
+    cx.heap().daemon.ok_or_else(|| Exception::new("the Daemon is not spawned yet"))
 }

@@ -162,6 +162,14 @@ impl Running {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Waits until nobody has standard error open any more, and returns all of it.
+    #[track_caller]
+    pub fn stderr_to_end(&self, deadline: Duration) -> String {
+        // The thread that reads has the other reference, and ends with the pipe.
+        wait_until("the end of standard error", deadline, || (Arc::strong_count(&self.stderr) == 1).then_some(()));
+        self.stderr_text()
+    }
+
     /// Waits until a whole line of standard error contains `pattern`, and returns the first that does.
     #[track_caller]
     pub fn wait_for_stderr(&self, pattern: &str, deadline: Duration) -> String {

@@ -1,22 +1,17 @@
-//! The three examples as a user runs them: what they answer, what they say, how they end.
+//! The three echo servers: what they answer, what they say, how they end.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 
-mod util;
-
-use util::{Client, DEADLINE, Program, Running, example, kill, proc, wait_until};
+use crate::util::{Client, DEADLINE, Program, Running, example, kill, proc, wait_until};
+use crate::{LONG, end, expect_refusal};
 
 const ALL: [&str; 3] = ["echo", "echo_fork", "echo_prefork"];
-
-/// What nothing here takes unless something waits for what never comes.
-const LONG: Duration = Duration::from_secs(20);
 
 fn start(name: &str, args: &[&str]) -> (Running, SocketAddr) {
     let running = Program::new(example(name)).args(["--listen", "127.0.0.1:0"]).args(args).start();
@@ -43,22 +38,11 @@ fn dump(running: &Running) -> String {
     })
 }
 
-fn end(running: &mut Running, signal: Signal) {
-    running.signal(signal);
-    let status = running.wait_exit(LONG);
-    assert_eq!(status.code(), Some(0), "{status} after {signal}; {}", running.stderr_text());
-    assert_eq!(running.descendants_alive(), [0; 0], "left behind by {signal}");
-}
-
 /// Connects, has one line answered, and stays connected.
 fn held(addr: SocketAddr, text: &str) -> Client {
     let mut client = Client::connect(addr);
     assert_eq!(client.line(text), text);
     client
-}
-
-fn run_to_end(name: &str, args: &[&str]) -> Output {
-    std::process::Command::new(example(name)).args(args).output().expect("the example runs")
 }
 
 #[test]
@@ -121,7 +105,7 @@ fn reset(client: Client) {
 fn usr2_dumps_every_session_with_its_reasons_and_the_board() {
     let (pool, _) = start_pool(&["--start-children", "2", "--max-children", "4"], 2);
     let text = dump(&pool);
-    for part in ["  session 1 (Daemon), refcount ", "    stays alive: child process ", "-> accept, paused\n"] {
+    for part in ["  session 2 (Daemon), refcount ", "    stays alive: child process ", "-> accept, paused\n"] {
         assert!(text.contains(part), "{part:?} is missing: {text}");
     }
     assert!(
@@ -132,7 +116,7 @@ fn usr2_dumps_every_session_with_its_reasons_and_the_board() {
     let (fork, addr) = start("echo_fork", &["--max-children", "3"]);
     let _client = held(addr, "x");
     let text = dump(&fork);
-    assert!(text.contains("session 1 (Daemon)") && text.contains("    Slots [r       ]\n"), "{text}");
+    assert!(text.contains("session 2 (Daemon)") && text.contains("    Slots [r       ]\n"), "{text}");
 
     let (echo, addr) = start("echo", &[]);
     let _client = held(addr, "x");
@@ -308,19 +292,17 @@ fn a_busy_port_is_one_line_and_exit_1() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("a bound socket").to_string();
     for name in ALL {
-        let output = run_to_end(name, &["--listen", &addr]);
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
-        assert_eq!((stdout.as_str(), stderr.lines().count()), ("", 1), "{name}: {stderr}");
-        assert!(stderr.contains(&addr) && stderr.contains("in use"), "{name}: {stderr}");
+        let outcome = expect_refusal(name, &["--listen", &addr], 1, "in use");
+        assert!(outcome.stderr.contains(&addr) && outcome.stdout.is_empty(), "{name}: {outcome:?}");
     }
 }
 
 #[test]
-fn a_wrong_command_line_is_one_line_and_exit_2() {
-    let bad: [(&str, &[&str]); 9] = [
+fn a_wrong_command_line_is_one_line_with_the_usage_and_exit_2() {
+    let bad: [(&str, &[&str]); 10] = [
         ("echo", &["--nonsense"]),
         ("echo", &["--listen"]),
+        ("echo", &["--detach"]),
         ("echo_fork", &["--nonsense"]),
         ("echo_fork", &["--max-children", "many"]),
         ("echo_fork", &["--max-children", "-1"]),
@@ -330,20 +312,15 @@ fn a_wrong_command_line_is_one_line_and_exit_2() {
         ("echo_prefork", &["--max-children"]),
     ];
     for (name, args) in bad {
-        let output = run_to_end(name, args);
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(2), "{name} {args:?}: {stderr}");
-        assert_eq!((stdout.as_str(), stderr.lines().count()), ("", 1), "{name} {args:?}: {stderr}");
+        let outcome = expect_refusal(name, args, 2, &format!("usage: {name} [--listen"));
+        assert!(outcome.stdout.is_empty() && outcome.stderr.contains(args[0]), "{name} {args:?}: {outcome:?}");
     }
 }
 
 #[test] // D-SP-04
 fn settings_that_contradict_each_other_are_one_line_and_exit_1() {
     let args = ["--start-children", "9", "--max-children", "3", "--listen", "127.0.0.1:0"];
-    let output = run_to_end("echo_prefork", &args);
-    let stderr = text(&output.stderr);
-    assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
-    assert!(stderr.contains("start_children (9) is more than max_children (3)"), "{stderr}");
+    expect_refusal("echo_prefork", &args, 1, "start_children (9) is more than max_children (3)");
 }
 
 #[test] // the promise on the first line of each example's documentation
@@ -354,8 +331,4 @@ fn every_example_is_short() -> io::Result<()> {
         assert!(lines <= 120, "{name} has {lines} lines");
     }
     Ok(())
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
