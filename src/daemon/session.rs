@@ -236,6 +236,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("reaped", deaths::reaped)
         .state("babysit", babysit::round)
         .state("continued", babysit::continued)
+        .state("stranger_reaped", |_| ())
         .state("grow", resize::grow)
         .state("shrink", resize::shrink)
         .state("_stop", stop)
@@ -263,6 +264,10 @@ fn start(cx: &mut Cx<'_>) -> Result {
         cx.sig("CONT", "continued");
         cx.sig("TTIN", "grow");
         cx.sig("TTOU", "shrink");
+    }
+    if cx.pid() == 1 {
+        // The first process of a container is everybody's parent in the end, and whom it does not reap nobody does.
+        cx.sig("CHLD", "stranger_reaped");
     }
     if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {
         cx.select_read(&end, "bell", ())?;
@@ -326,7 +331,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     }
     heap.process.leave_to_parent();
     core.alarm_remove_all();
-    ["TTIN", "TTOU"].iter().for_each(|signal| core.sig_clear(*signal));
+    ["TTIN", "TTOU", "CHLD"].iter().for_each(|signal| core.sig_clear(*signal));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::lab::{Lab, held, pid_of, send, tell};
-use crate::util::{DEADLINE, proc, wait_until};
+use crate::util::{DEADLINE, Program, example, proc, wait_until};
 
 const ONE: &str = "--start 1 --max 1 --max-spare 1";
 
@@ -122,6 +122,27 @@ fn a_foreign_child_of_a_child_ends_with_it() {
     client.expect_eof();
     lab.wait_gone(&[helper, pid]);
     assert_ne!(held(addr).1, pid);
+}
+
+#[test] // T20: the first process of a container reaps whom it never knew
+fn the_first_process_of_a_namespace_reaps_orphans() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: a pid namespace needs root");
+        return;
+    }
+    let args = format!("--pid --fork --kill-child -- {} {ONE} --usr1 orphan", example("daemon_prefork").display());
+    let lab = Lab::launch(Program::new("unshare").args(args.split_whitespace()));
+    let addr = lab.running.listening_addr();
+    held(addr);
+    let first = lab.running.children()[0];
+    let children = || proc::all().into_values().filter(|stat| stat.ppid == first).count();
+    assert_eq!(children(), 1);
+    send(first, Signal::SIGUSR1);
+    wait_until("an orphan", DEADLINE, || (children() == 2).then_some(()));
+    wait_until("its burial", DEADLINE, || (children() == 1).then_some(()));
+    held(addr);
+    send(first, Signal::SIGTERM);
+    wait_until("the end", DEADLINE, || (!proc::is_alive(first)).then_some(()));
 }
 
 #[test] // what cx.fork makes is the application's, not the Daemon's

@@ -267,6 +267,11 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 break_listener(&address.to_string())?;
                 say("broken");
             }
+            // A grandchild whose parent is gone at once, as a program makes it that starts something in the background.
+            "orphan" => {
+                std::process::Command::new("sh").args(["-c", "(sleep 0.3; exit 3) &"]).status()?;
+                say("orphan");
+            }
             "die" => return Err(io::Error::other("told to").into()),
             "own" => cx.fork("own_parent", "own_child", ()),
             other => say(&format!("no such action: {other}")),
