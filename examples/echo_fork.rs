@@ -54,7 +54,7 @@ fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::er
         .state("daemon_child", child) // 2. in the child: the same connection
         .state("input", |cx| {
             let line: String = cx.take(0)?;
-            cx.heap().client.iter().for_each(|client| client.put(line.as_str()));
+            cx.heap().client.iter().for_each(|client| _ = client.put(line.as_str()));
             Ok(())
         })
         .state("gone", gone) // 3. the request is done, and with it the child

@@ -58,7 +58,7 @@ fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::er
         .state("accept", accepted) // 4. it has come
         .state("input", |cx| {
             let line: String = cx.take(0)?;
-            cx.heap().client.iter().for_each(|client| client.put(line.as_str()));
+            cx.heap().client.iter().for_each(|client| _ = client.put(line.as_str()));
             Ok(())
         })
         .state("gone", gone) // 5. the request is done; from here back to 3, or to the end of this child

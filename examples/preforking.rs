@@ -92,7 +92,7 @@ fn error(cx: &mut Context<'_, Heap>) -> Result {
     match (operation, errnum) {
         ("read", 0) => return done(cx),
         // No text, so no command.
-        ("filter", _) => cx.heap().wheel_client.iter().for_each(|client| client.put("???")),
+        ("filter", _) => cx.heap().wheel_client.iter().for_each(|client| _ = client.put("???")),
         // The listener tries again by itself.
         ("accept", _) => log::warn!("{}: accept: {errstr}", cx.pid()),
         _ => {
@@ -141,7 +141,7 @@ fn input(cx: &mut Context<'_, Heap>) -> Result {
         _ => "???".into(),
     };
     for text in answer.lines() {
-        cx.heap().wheel_client.iter().for_each(|client| client.put(text));
+        cx.heap().wheel_client.iter().for_each(|client| _ = client.put(text));
     }
     if line == "DONE" { done(cx) } else { Ok(()) }
 }

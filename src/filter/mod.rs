@@ -127,6 +127,31 @@ pub trait Filter: 'static {
     /// POE: `get_pending`.
     fn get_pending(&self) -> &[u8];
 
+    /// Returns how many octets of input the filter will take at present; a wheel offers it no more at a time.
+    ///
+    /// A filter that limits its buffer should say so here. Otherwise it is offered chunks that it must refuse, and may have
+    /// to give up a record that would have fitted.
+    ///
+    /// POE: nothing like it; there a filter is offered all that was read.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Takes what is left in the input as the last record, unfinished as it is: for a wheel that is to deliver it at the end
+    /// of file.
+    ///
+    /// Called when [`get_one`](Self::get_one) has no more. Returns `None`, and leaves the input as it is, if there is nothing
+    /// or the format has no use for a part of a record, which is what a filter does that says nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_one`](Self::get_one).
+    ///
+    /// POE: nothing like it; the unfinished record can be had from `get_pending`.
+    fn get_last(&mut self) -> Result<Option<Self::Input>, FilterError> {
+        Ok(None)
+    }
+
     /// Makes a filter with the same settings and no input: one for each connection, from one that serves as the pattern.
     ///
     /// POE: `clone`. Rust's `Clone` would promise a copy of the input too.

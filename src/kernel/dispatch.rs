@@ -89,6 +89,14 @@ impl Kernel {
         done
     }
 
+    /// Makes what went wrong in a source, in no state of its owner's, the owner's `DIE` signal; `name` stands for the event.
+    pub(crate) fn die_in_source(&mut self, owner: SessionId, name: Name, exception: Exception) {
+        let location = Location::caller();
+        let kind = Kind::Post;
+        self.die(&Event { dest: owner, sender: owner, name, from: None, location, args: Args::new(), kind }, exception);
+        self.after_state();
+    }
+
     /// Tells a session something that the kernel did.
     pub(crate) fn notify(&mut self, dest: SessionId, name: &str, args: impl IntoArgs) {
         self.dispatch_event(&mut Event::from_kernel(dest, Name::new(name), args.into_args()));

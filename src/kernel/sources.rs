@@ -25,7 +25,7 @@ use crate::error::Error;
 /// What the kernel's own signal pipe is registered under.
 const SIGNALS: Token = Token(usize::MAX);
 
-/// How much one read takes at most; POE's BlockSize.
+/// How much one read takes at most, unless a wheel asks for more.
 const READ_BUFFER: usize = 64 * 1024;
 
 struct Entry {
@@ -81,6 +81,13 @@ impl Sources {
 
     pub(crate) fn mailbox(&self) -> Rc<Mailbox> {
         Rc::clone(&self.mailbox)
+    }
+
+    /// Makes the read buffer long enough for blocks of that size.
+    pub(crate) fn read_at_most(&mut self, octets: usize) {
+        if octets > self.read_buffer.len() {
+            self.read_buffer = vec![0; octets].into_boxed_slice();
+        }
     }
 
     pub(super) fn has_postings(&self) -> bool {

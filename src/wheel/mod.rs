@@ -18,7 +18,7 @@ mod read_write;
 mod socket_factory;
 
 pub use listen_accept::{ListenAccept, ListenAcceptBuilder};
-pub use read_write::{ReadWrite, ReadWriteBuilder};
+pub use read_write::{ReadWrite, ReadWriteBuilder, StreamEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 
 use crate::args::{Args, IntoArgs};

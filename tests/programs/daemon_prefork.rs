@@ -216,7 +216,9 @@ fn command(cx: &mut Context<'_, App>) -> Result {
         other => other.to_owned(),
     };
     let answer = format!("{} {answer}", std::process::id());
-    cx.heap().client.iter().for_each(|client| client.put(answer.as_str()));
+    if let Some(client) = &cx.heap().client {
+        client.put(answer.as_str());
+    }
     Ok(())
 }
 

@@ -313,7 +313,7 @@ fn input(cx: &mut Context<'_, App>) -> Result {
         spawn_here(cx)?;
     }
     let answer = format!("{} {line}", std::process::id());
-    cx.heap().client.iter().for_each(|client| client.put(answer.as_str()));
+    cx.heap().client.iter().for_each(|client| _ = client.put(answer.as_str()));
     Ok(())
 }
 

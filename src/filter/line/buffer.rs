@@ -103,6 +103,21 @@ impl LineBuffer {
         Ok(Some(&self.octets[record]))
     }
 
+    /// Consumes what is pending as if it were terminated; `None` if there is nothing.
+    pub(super) fn take_pending(&mut self) -> Result<Option<&[u8]>, FilterError> {
+        let record = self.start..self.octets.len();
+        self.start = record.end;
+        self.scanned = record.end;
+        let was_given_up = std::mem::take(&mut self.skipping);
+        if record.is_empty() || was_given_up {
+            return Ok(None);
+        }
+        if record.len() > self.max_length {
+            return Err(FilterError::RecordTooLong { limit: self.max_length, length: record.len() });
+        }
+        Ok(Some(&self.octets[record]))
+    }
+
     /// What was appended and has not become a record; nothing of a record that was given up.
     pub(super) fn pending(&self) -> &[u8] {
         if self.skipping { &[] } else { &self.octets[self.start..] }

@@ -198,13 +198,15 @@ impl Filter for Line {
     }
 
     fn get_one(&mut self) -> Result<Option<String>, FilterError> {
-        let Some(record) = self.bytes.input.take_record()? else {
-            return Ok(None);
-        };
-        match str::from_utf8(record) {
-            Ok(text) => Ok(Some(text.to_owned())),
-            Err(error) => Err(FilterError::NotUtf8 { octet: error.valid_up_to(), record: record.to_vec() }),
-        }
+        self.bytes.input.take_record()?.map(text).transpose()
+    }
+
+    fn get_last(&mut self) -> Result<Option<String>, FilterError> {
+        self.bytes.input.take_pending()?.map(text).transpose()
+    }
+
+    fn room(&self) -> usize {
+        self.bytes.room()
     }
 
     fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
@@ -232,6 +234,14 @@ impl Filter for ByteLine {
         Ok(self.input.take_record()?.map(<[u8]>::to_vec))
     }
 
+    fn get_last(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        Ok(self.input.take_pending()?.map(<[u8]>::to_vec))
+    }
+
+    fn room(&self) -> usize {
+        self.input.max_buffer - self.input.pending().len()
+    }
+
     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
         out.reserve(record.len() + self.output.len());
         out.extend_from_slice(record);
@@ -246,6 +256,13 @@ impl Filter for ByteLine {
     /// A filter that detects its terminator starts anew: what one peer sends says nothing about the next.
     fn clone_config(&self) -> Self {
         Self { input: self.input.clone_config(), output: self.output.clone() }
+    }
+}
+
+fn text(record: &[u8]) -> Result<String, FilterError> {
+    match str::from_utf8(record) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => Err(FilterError::NotUtf8 { octet: error.valid_up_to(), record: record.to_vec() }),
     }
 }
 

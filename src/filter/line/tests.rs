@@ -312,3 +312,39 @@ fn the_buffer_does_not_grow_with_what_went_through() -> Result<(), FilterError> 
     assert_eq!(filter.input.capacity(), 0);
     Ok(())
 }
+
+#[test] // K-RE-39: the unfinished last record, within the limits of any other
+fn what_is_pending_can_be_taken_as_the_last_record() -> Result<(), FilterError> {
+    let mut line = Line::new().max_length(5)?;
+    assert_eq!(line.get_last()?, None);
+    assert_eq!(line.get(b"a\nbc")?, ["a"]);
+    assert_eq!(line.get_last()?.as_deref(), Some("bc"));
+    assert_eq!((line.get_last()?, line.get_pending()), (None, &b""[..]));
+    assert_eq!(line.get(b"d\nabcdef")?, ["d"], "it goes on");
+    assert_eq!(line.get_last(), Err(FilterError::RecordTooLong { limit: 5, length: 6 }));
+    assert_eq!(line.get(b"x\r")?, ["x"]);
+    assert_eq!(line.get_last()?, None, "half of a newline is no record");
+    line.get_one_start(b"\xff")?;
+    assert!(matches!(line.get_last(), Err(FilterError::NotUtf8 { octet: 0, .. })));
+    let mut bytes = Line::literal("--")?.bytes();
+    assert_eq!(bytes.get(b"a--\xff-")?, [b"a"]);
+    assert_eq!(bytes.get_last()?.as_deref(), Some(&b"\xff-"[..]));
+    Ok(())
+}
+
+#[test]
+fn no_more_than_the_room_is_taken_and_a_record_given_up_takes_none() -> Result<(), FilterError> {
+    let mut line = Line::new().max_length(10)?.max_buffer(10)?;
+    assert_eq!(line.room(), 10);
+    line.get_one_start(b"ab\ncd")?;
+    assert_eq!(line.room(), 5);
+    assert!(line.get_one_start(b"efghij").is_err());
+    line.get_one_start(b"efghi")?;
+    assert_eq!((line.room(), line.get_one()?.as_deref()), (0, Some("ab")));
+    assert_eq!(line.room(), 3);
+    line.get_one_start(b"jkl")?;
+    assert!(line.get_one_start(b"m").is_err(), "the record is given up");
+    assert_eq!((line.room(), line.get_last()?), (10, None));
+    assert_eq!(line.get(b"x\n")?, ["x"], "after the last one another begins");
+    Ok(())
+}

@@ -1,29 +1,37 @@
-//! `ReadWrite`: records in, records out, over one descriptor.
+//! `ReadWrite`: records in, records out, over one descriptor or two.
 
 use std::borrow::Borrow;
-use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::WheelId;
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::kernel::{AfterFork, Core, SessionId, set_nonblocking};
 use crate::name::Name;
 
+pub(super) mod base;
+mod builder;
+mod duplex;
 mod output;
-mod state;
+pub(super) mod reader;
+pub(super) mod records;
+pub(super) mod writer;
 
-use state::State;
+pub use builder::ReadWriteBuilder;
+
+use reader::Reader;
+use writer::{Marks, Writer};
 
 /// A wheel that reads records from a stream and writes records to it, with a [`Filter`] between records and bytes.
 ///
-/// The input event gets ARG0 = the record, ARG1 = the [`WheelId`]; the flushed event ARG0 = the [`WheelId`]; the error
-/// event is described in the [module's documentation](super).
+/// The input event gets ARG0 = the record, ARG1 = the [`WheelId`]; the flushed, high and low events ARG0 = the
+/// [`WheelId`]; the error event is described in the [module's documentation](super).
 ///
 /// An end of file is an error event, after which the wheel can still write: the peer may have closed only its own half.
 /// The wheel, and with it the session, stays until it is dropped. Dropping it discards what was not written yet;
-/// [`close_after_flush`](ReadWrite::close_after_flush) doesn't.
+/// [`close_after_flush`](ReadWrite::close_after_flush) doesn't. A wheel that can neither read nor write any more, since
+/// writing has failed, does not keep its session.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -56,58 +64,160 @@ use state::State;
 /// # }
 /// ```
 ///
+/// # Slow readers
+///
+/// What is put and can't be written waits in memory, without a limit of its own: the wheel never drops output, and never
+/// makes a state wait. A session whose peer may be slow sets [`marks`](ReadWriteBuilder::marks), and then minds one of
+///
+/// - what [`put`](ReadWrite::put) returns: `true` means that it should put no more before the low event;
+/// - the high event, which says the same to whoever is not looking at `put`;
+/// - [`is_high`](ReadWrite::is_high), which stays true from the one to the other.
+///
+/// A session that only puts in answer to input uses [`auto_pause`](ReadWriteBuilder::auto_pause): the input waits for the
+/// output, and the peer, in the end, for itself. Its output never grows beyond the high mark and one reply.
+///
+/// # Filters
+///
+/// The filter can be replaced between two records of one chunk: what the old one has not used is the new one's. With a
+/// filter of the same type the wheel stays ([`set_filter`](ReadWrite::set_filter)); with one of another type it becomes
+/// another wheel with the same descriptor and id ([`switch_filter`](ReadWrite::switch_filter)):
+///
+/// ```
+/// # use std::io::{Read, Write};
+/// # use std::os::unix::net::UnixStream;
+/// # use lenore::{Kernel, Session};
+/// use lenore::filter::{Line, Stream};
+/// use lenore::wheel::ReadWrite;
+///
+/// enum Client { Talking(ReadWrite<Line>), Sending(ReadWrite<Stream>), Gone }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (ours, mut theirs) = UnixStream::pair()?;
+/// # let mut kernel = Kernel::new()?;
+/// theirs.write_all(b"DATA\r\nand\nthe rest")?;
+/// Session::new(Client::Gone)
+///     .args((ours,))
+///     .state("_start", |cx| {
+///         let stream = cx.take::<UnixStream>(0)?;
+///         let wheel = ReadWrite::new(stream, Line::new()).on_input("line").start(cx)?;
+///         *cx.heap() = Client::Talking(wheel);
+///         Ok(())
+///     })
+///     .state("line", |cx| {
+///         assert_eq!(cx.take::<String>(0)?, "DATA");
+///         if let Client::Talking(wheel) = std::mem::replace(cx.heap(), Client::Gone) {
+///             wheel.event_clear(lenore::wheel::StreamEvent::Flushed);
+///             wheel.event(lenore::wheel::StreamEvent::Input, "data");
+///             *cx.heap() = Client::Sending(wheel.switch_filter(Stream::new()));
+///         }
+///         Ok(())
+///     })
+///     .state("data", |cx| {
+///         assert_eq!(cx.take::<Vec<u8>>(0)?, b"and\nthe rest");
+///         *cx.heap() = Client::Gone;
+///         Ok(())
+///     })
+///     .spawn(&mut kernel)?;
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// POE: `POE::Wheel::ReadWrite`.
-pub struct ReadWrite<F: Filter>(Rc<State<F>>);
+pub struct ReadWrite<I: Filter, O: Filter = I> {
+    halves: Halves,
+    /// What the reader knows without its types.
+    input: Rc<RefCell<I>>,
+    output: RefCell<O>,
+}
 
-/// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
-#[must_use = "does nothing until it is started"]
-pub struct ReadWriteBuilder<F: Filter> {
-    fd: OwnedFd,
-    filter: F,
-    on_input: Option<Name>,
-    on_flushed: Option<Name>,
-    on_error: Option<Name>,
-    after_fork: AfterFork,
+/// What the kernel works with; dropped, it closes.
+struct Halves {
+    reader: Rc<Reader>,
+    writer: Rc<Writer>,
+}
+
+/// One of the events of a [`ReadWrite`], to be changed by [`ReadWrite::event`].
+///
+/// POE: `InputEvent`, `FlushedEvent`, `ErrorEvent`, `HighEvent` and `LowEvent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamEvent {
+    /// A record has come.
+    Input,
+    /// Everything put is written.
+    Flushed,
+    /// An error, or the end of file.
+    Error,
+    /// The output has reached the high mark.
+    High,
+    /// The output has drained to the low mark.
+    Low,
 }
 
 impl<F: Filter> ReadWrite<F> {
     /// Begins a wheel on a socket, pipe or terminal, which it takes over. Output gets a filter with the same settings.
+    ///
+    /// POE: `new` with `Handle` and `Filter`.
+    #[doc(alias = "Handle")]
     #[allow(clippy::new_ret_no_self, reason = "POE's constructor takes its parameters by name")]
     pub fn new(stream: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
-        ReadWriteBuilder {
-            fd: stream.into(),
-            filter,
-            on_input: None,
-            on_flushed: None,
-            on_error: None,
-            after_fork: AfterFork::Close,
-        }
+        ReadWriteBuilder::new(stream.into(), None, filter)
     }
 
+    /// Begins a wheel that reads from one descriptor and writes to another: two pipes, or standard input and output.
+    ///
+    /// POE: `new` with `InputHandle` and `OutputHandle`.
+    #[doc(alias = "InputHandle")]
+    #[doc(alias = "OutputHandle")]
+    pub fn handles(input: impl Into<OwnedFd>, output: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
+        ReadWriteBuilder::new(input.into(), Some(output.into()), filter)
+    }
+
+    /// Replaces both filters: as [`set_input_filter`](Self::set_input_filter) and
+    /// [`set_output_filter`](Self::set_output_filter), the latter with the same settings.
+    ///
+    /// POE: `set_filter`.
+    pub fn set_filter(&self, filter: F) {
+        self.set_output_filter(filter.clone_config());
+        self.set_input_filter(filter);
+    }
+}
+
+impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// Returns the id that its events carry.
     ///
     /// POE: `ID`.
+    #[doc(alias = "ID")]
     pub fn id(&self) -> WheelId {
-        self.0.id
+        self.halves.reader.base.id
     }
 
-    /// Appends a record to the output. It is written once the running state has returned, together with whatever else
-    /// was put by then.
+    /// Appends a record to the output, and tells whether the output has reached the high mark: then it is time to put no
+    /// more before the low event. Without marks it returns `false`.
     ///
-    /// A record that the filter refuses is an error event, `"filter"`. After the wheel's descriptor was closed, by its
-    /// session's end or in a forked child, it does nothing.
+    /// The record is written once the running state has returned, together with whatever else was put by then. One that
+    /// the filter refuses is an error event, `"filter"`. After the wheel's descriptor was closed, by its session's end or
+    /// in a forked child, `put` does nothing; after an error of writing or [`shutdown_output`](ReadWrite::shutdown_output),
+    /// what is put adds up and is never sent.
     ///
-    /// POE: `put`.
-    pub fn put<R: Borrow<F::Output>>(&self, record: R) {
-        let state = &*self.0;
-        if !state.open.get() {
-            return;
-        }
-        let done = state.output_filter.borrow_mut().put(record.borrow(), &mut state.output.borrow_mut().bytes);
-        if let Err(error) = done {
-            state.refused.borrow_mut().push(error);
-        }
-        state.mark_dirty();
+    /// POE: `put`, which takes a list of records.
+    pub fn put<R: Borrow<O::Output>>(&self, record: R) -> bool {
+        self.halves.writer.put(|bytes| self.output.borrow_mut().put(record.borrow(), bytes))
+    }
+
+    /// Tells whether the output has reached the high mark and not drained to the low one since.
+    ///
+    /// POE: nothing like it.
+    pub fn is_high(&self) -> bool {
+        self.halves.writer.is_high()
+    }
+
+    /// Writes now, in the middle of the running state, as much as the descriptor takes, and returns how many octets are
+    /// left. The events that come of it follow when the state has returned.
+    ///
+    /// POE: `flush`.
+    pub fn flush(&self) -> usize {
+        self.halves.writer.flush_now()
     }
 
     /// Returns how many octets wait to be written.
@@ -115,7 +225,15 @@ impl<F: Filter> ReadWrite<F> {
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
     pub fn driver_out_octets(&self) -> usize {
-        self.0.output.borrow().len()
+        self.halves.writer.output.borrow().len()
+    }
+
+    /// Returns how many records wait to be written, one that is written in part included.
+    ///
+    /// POE: `get_driver_out_messages`.
+    #[doc(alias = "get_driver_out_messages")]
+    pub fn driver_out_messages(&self) -> usize {
+        self.halves.writer.output.borrow().messages()
     }
 
     /// Stops reading and delivering until [`resume_input`](ReadWrite::resume_input), at once: records that were read
@@ -123,129 +241,209 @@ impl<F: Filter> ReadWrite<F> {
     ///
     /// POE: `pause_input`.
     pub fn pause_input(&self) {
-        self.0.paused.set(true);
+        self.halves.reader.pause();
     }
 
     /// Goes on reading and delivering.
     ///
     /// POE: `resume_input`.
     pub fn resume_input(&self) {
-        if self.0.paused.replace(false) {
-            self.0.mailbox.woken(self.0.key.get());
+        self.halves.reader.resume();
+    }
+
+    /// Ends the input for good, at once: nothing more is delivered, of what was read already neither, and no event tells of
+    /// it. The output goes on.
+    ///
+    /// POE: `shutdown_input`.
+    pub fn shutdown_input(&self) {
+        self.halves.reader.shut_down();
+    }
+
+    /// Ends the output for good, at once: what waits to be written never is, this state's own `put`s included. The peer
+    /// sees an end of file; the input goes on.
+    ///
+    /// Of a wheel with two descriptors the output's is closed, unless it is a socket.
+    ///
+    /// POE: `shutdown_output`.
+    pub fn shutdown_output(&self) {
+        self.halves.writer.shut_down();
+    }
+
+    /// Ends the output as [`shutdown_output`](ReadWrite::shutdown_output) does, as soon as everything put is written.
+    ///
+    /// POE: nothing like it; `shutdown_output` in the FlushedEvent.
+    pub fn shutdown_output_after_flush(&self) {
+        self.halves.writer.shut_down_when_drained();
+    }
+
+    /// Changes the name of one of the wheel's events, from the next one on, or gives it one.
+    ///
+    /// POE: `event`.
+    pub fn event(&self, event: StreamEvent, name: impl Into<Name>) {
+        self.set_event(event, Some(name.into()));
+    }
+
+    /// Takes one of the wheel's events away. Without an input event nothing is read; records that were read already wait
+    /// until there is one again.
+    ///
+    /// POE: `event` without a value, which loses those records.
+    pub fn event_clear(&self, event: StreamEvent) {
+        self.set_event(event, None);
+    }
+
+    fn set_event(&self, event: StreamEvent, name: Option<Name>) {
+        match event {
+            StreamEvent::Input => self.halves.reader.set_event(name),
+            StreamEvent::Flushed => self.halves.writer.set_flushed_event(name),
+            StreamEvent::Error => self.halves.reader.base.on_error.set(name),
+            StreamEvent::High => self.halves.writer.set_high_event(name),
+            StreamEvent::Low => self.halves.writer.set_low_event(name),
         }
+    }
+
+    /// Moves the high mark, in octets. If that much output waits already, the high event follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] when the wheel was started without marks, or it would not be above the low mark; the
+    /// marks stay as they are.
+    ///
+    /// POE: `set_high_mark`, which warns.
+    pub fn set_high_mark(&self, octets: usize) -> Result<(), Error> {
+        self.set_marks("high mark", |marks| Marks { high: octets, ..marks })
+    }
+
+    /// Moves the low mark, in octets. If no more output waits and the high mark was reached, the low event follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] when the wheel was started without marks, or it would be 0 or not below the high mark;
+    /// the marks stay as they are.
+    ///
+    /// POE: `set_low_mark`, which warns.
+    pub fn set_low_mark(&self, octets: usize) -> Result<(), Error> {
+        self.set_marks("low mark", |marks| Marks { low: octets, ..marks })
+    }
+
+    fn set_marks(&self, setting: &'static str, change: impl FnOnce(Marks) -> Marks) -> Result<(), Error> {
+        let marks =
+            self.halves.writer.marks().ok_or(Error::InvalidSetting { setting, reason: "the wheel has no marks" })?;
+        let marks = change(marks);
+        marks.check()?;
+        self.halves.writer.set_marks(marks);
+        Ok(())
+    }
+
+    /// Replaces the input filter. The new one is fed what is pending in the old one, and its records are delivered: in the
+    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise.
+    ///
+    /// POE: `set_input_filter`, which delivers them before it returns.
+    pub fn set_input_filter(&self, filter: I) {
+        let old = self.input.replace(filter);
+        self.halves.reader.feed_again(old.get_pending());
+    }
+
+    /// Replaces the output filter. What was put already stays as the old one made it.
+    ///
+    /// POE: `set_output_filter`.
+    pub fn set_output_filter(&self, filter: O) {
+        self.output.replace(filter);
+    }
+
+    /// Looks at the input filter, or changes its settings.
+    ///
+    /// POE: `get_input_filter`.
+    #[doc(alias = "get_input_filter")]
+    pub fn input_filter<T>(&self, look: impl FnOnce(&mut I) -> T) -> T {
+        look(&mut self.input.borrow_mut())
+    }
+
+    /// Looks at the output filter, or changes its settings.
+    ///
+    /// POE: `get_output_filter`.
+    #[doc(alias = "get_output_filter")]
+    pub fn output_filter<T>(&self, look: impl FnOnce(&mut O) -> T) -> T {
+        look(&mut self.output.borrow_mut())
+    }
+
+    /// Returns what has been read and is no part of a delivered record; it stays where it is. After an end of file this is
+    /// the unfinished last record.
+    ///
+    /// POE: `get_pending` of the input filter.
+    pub fn get_pending(&self) -> Vec<u8> {
+        self.halves.reader.pending()
+    }
+
+    /// Replaces both filters by others of another type: as [`switch_input_filter`](Self::switch_input_filter) and
+    /// [`switch_output_filter`](Self::switch_output_filter).
+    ///
+    /// POE: `set_filter`.
+    #[doc(alias = "set_filter")]
+    pub fn switch_filter<F: Filter>(self, filter: F) -> ReadWrite<F> {
+        let output = filter.clone_config();
+        self.switch_output_filter(output).switch_input_filter(filter)
+    }
+
+    /// Replaces the input filter by one of another type, as [`set_input_filter`](Self::set_input_filter) does. The wheel that
+    /// it returns has the same descriptor, id, events and output.
+    ///
+    /// POE: `set_input_filter`.
+    #[doc(alias = "set_input_filter")]
+    pub fn switch_input_filter<J: Filter>(self, filter: J) -> ReadWrite<J, O> {
+        let ReadWrite { halves, input: old, output } = self;
+        let input = Rc::new(RefCell::new(filter));
+        halves.reader.set_filter(input.clone());
+        halves.reader.feed_again(RefCell::borrow(&old).get_pending());
+        ReadWrite { halves, input, output }
+    }
+
+    /// Replaces the output filter by one of another type. What was put already stays as the old one made it.
+    ///
+    /// POE: `set_output_filter`.
+    #[doc(alias = "set_output_filter")]
+    pub fn switch_output_filter<P: Filter>(self, filter: P) -> ReadWrite<I, P> {
+        let ReadWrite { halves, input, .. } = self;
+        ReadWrite { halves, input, output: RefCell::new(filter) }
     }
 
     /// Lets go of the wheel: it closes by itself as soon as everything put so far is written, or can't be.
     ///
-    /// No more input is delivered; what a socket has received by then is discarded, as the system would answer unread
-    /// input with a reset, which costs the peer the end of the output. The session stays alive until then.
+    /// No more input is delivered. When all is written the wheel closes its side, and waits for the peer to close its own, or
+    /// for [`linger`](ReadWriteBuilder::linger) to pass; what a socket receives meanwhile is discarded, as the system would
+    /// answer unread input with a reset, which costs the peer the end of the output. The session stays alive until then. A
+    /// peer that never reads keeps both for ever: drop the wheel to be rid of it.
     ///
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {
-        if self.0.open.get() && !self.0.output_failed.get() && self.driver_out_octets() > 0 {
-            self.0.lingering.set(true);
-            self.0.mark_dirty();
-        } else {
-            self.0.discard_input();
+        let Halves { reader, writer } = &self.halves;
+        let is_unheard = reader.ended.get() || writer.has_failed();
+        if !writer.port.is_open.get() || writer.is_done() && is_unheard {
+            return;
         }
+        reader.base.closing.set(true);
+        if !Rc::ptr_eq(&reader.port, &writer.port) {
+            reader.port.drop_later();
+        }
+        writer.mark_dirty();
     }
 }
 
-impl<F: Filter> Drop for ReadWrite<F> {
+impl Drop for Halves {
     fn drop(&mut self) {
-        if !self.0.lingering.get() && self.0.open.replace(false) {
-            self.0.mailbox.dropped(self.0.key.get());
+        if !self.reader.base.closing.get() {
+            self.reader.port.drop_later();
+            self.writer.port.drop_later();
         }
     }
 }
 
-impl<F: Filter> ReadWriteBuilder<F> {
-    /// Names the event for each record; without one, nothing is read, and an end of file goes unnoticed.
-    ///
-    /// POE: `InputEvent`.
-    #[doc(alias = "InputEvent")]
-    pub fn on_input(mut self, event: impl Into<Name>) -> Self {
-        self.on_input = Some(event.into());
-        self
-    }
-
-    /// Names the event that is sent whenever everything put has been written.
-    ///
-    /// POE: `FlushedEvent`.
-    #[doc(alias = "FlushedEvent")]
-    pub fn on_flushed(mut self, event: impl Into<Name>) -> Self {
-        self.on_flushed = Some(event.into());
-        self
-    }
-
-    /// Names the event for errors and for the end of file; without one, they pass in silence.
-    ///
-    /// POE: `ErrorEvent`.
-    #[doc(alias = "ErrorEvent")]
-    pub fn on_error(mut self, event: impl Into<Name>) -> Self {
-        self.on_error = Some(event.into());
-        self
-    }
-
-    /// Lets a forked child keep the stream; usually it belongs to the process that opened it alone, so that the peer
-    /// sees the end when that process closes it. What the parent has read but not delivered is the parent's to deliver,
-    /// and what it has put but not written is the parent's to write.
-    pub fn keep_after_fork(mut self) -> Self {
-        self.after_fork = AfterFork::Keep;
-        self
-    }
-
-    /// Makes the descriptor non-blocking and starts the wheel for the running session.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Os`] when the descriptor can't be made non-blocking; [`Error::NoActiveSession`] outside of any state. The
-    /// descriptor is closed then.
-    ///
-    /// POE: `new`.
-    pub fn start(self, core: &mut Core) -> Result<ReadWrite<F>, Error> {
-        let owner = core.session();
-        if owner == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
-        let fd = self.fd.as_raw_fd();
-        set_nonblocking(&self.fd).map_err(|error| Error::os("fcntl", format_args!("descriptor {fd}"), error))?;
-        let mailbox = core.mailbox();
-        let make = |key| {
-            Rc::new(State {
-                id: WheelId::next(),
-                owner,
-                name: Name::new("ReadWrite"),
-                key: Cell::new(key),
-                mailbox: mailbox.clone(),
-                output_filter: RefCell::new(self.filter.clone_config()),
-                input_filter: RefCell::new(self.filter),
-                fd: RefCell::new(Some(self.fd)),
-                output: RefCell::default(),
-                refused: RefCell::default(),
-                on_input: self.on_input,
-                on_flushed: self.on_flushed,
-                on_error: self.on_error,
-                after_fork: self.after_fork,
-                open: Cell::new(true),
-                dirty: Cell::new(false),
-                paused: Cell::new(false),
-                has_rest: Cell::new(false),
-                lingering: Cell::new(false),
-                watching: Cell::new(false),
-                blocked: Cell::new(false),
-                read_closed: Cell::new(false),
-                input_ended: Cell::new(false),
-                output_failed: Cell::new(false),
-            })
+impl Marks {
+    pub(super) fn check(self) -> Result<(), Error> {
+        let reason = match self {
+            Marks { low: 0, .. } => "the low mark must be above 0",
+            Marks { low, high } if low >= high => "the low mark must be below the high mark",
+            _ => return Ok(()),
         };
-        let mut state = None;
-        let key = core.add_source(owner, |key| state.insert(make(key)).clone())?;
-        // The first read is tried without asking the poller: a peer that has just connected has often sent already,
-        // and a wheel that is done by then was never registered at all.
-        if self.on_input.is_some() {
-            mailbox.woken(key);
-        }
-        Ok(ReadWrite(state.expect("add_source has made it")))
+        Err(Error::InvalidSetting { setting: "marks", reason })
     }
 }

@@ -1,5 +1,6 @@
 //! What waits to be written to one descriptor.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -7,37 +8,137 @@ use nix::errno::Errno;
 
 /// Octets to be written, from `start` on.
 #[derive(Default)]
-pub(super) struct Output {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Output {
+    pub(crate) bytes: Vec<u8>,
     start: usize,
+    /// Where in `bytes` each message ends that is not written whole.
+    ends: VecDeque<usize>,
 }
 
 impl Output {
     /// Returns how many octets wait.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    pub(super) fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
-        // What one slow reader piled up is not kept for ever.
-        self.bytes.shrink_to(KEPT);
+    /// Returns how many messages wait, one of which may be written in part.
+    pub(crate) fn messages(&self) -> usize {
+        self.ends.len()
     }
 
-    /// Writes everything, or as much as `fd` takes: what is left when it fails stays, `WouldBlock` included.
-    pub(super) fn write_to(&mut self, fd: impl AsFd) -> io::Result<()> {
-        while self.len() > 0 {
+    /// Notes what was appended to `bytes` as one message. Nothing is no message.
+    pub(crate) fn end_message(&mut self) {
+        let end = self.bytes.len();
+        if end > self.ends.back().copied().unwrap_or(self.start) {
+            self.ends.push_back(end);
+        }
+        // A reader that is slow but never idle must not make the buffer keep all that it has read.
+        if self.start > KEPT && self.start > self.len() {
+            self.bytes.drain(..self.start);
+            self.ends.iter_mut().for_each(|end| *end -= self.start);
+            self.start = 0;
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.start = 0;
+        // What one slow reader piled up is not kept for ever.
+        if self.bytes.capacity() > KEPT || self.ends.capacity() > KEPT_ENDS {
+            self.bytes.shrink_to(KEPT);
+            self.ends.shrink_to(KEPT_ENDS);
+        }
+    }
+
+    /// Writes everything, or as much as `fd` takes in `calls` system calls: what is left stays, and when it fails, which
+    /// includes `WouldBlock`, that is why.
+    pub(crate) fn write_to(&mut self, fd: impl AsFd, calls: usize) -> io::Result<()> {
+        for _ in 0..calls {
+            if self.len() == 0 {
+                break;
+            }
             match nix::unistd::write(&fd, &self.bytes[self.start..]) {
                 Ok(count) => self.start += count,
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    self.drop_written();
+                    return Err(errno.into());
+                }
             }
         }
-        self.clear();
+        if self.len() == 0 {
+            self.clear()
+        } else {
+            self.drop_written()
+        }
         Ok(())
+    }
+
+    fn drop_written(&mut self) {
+        let written = self.ends.partition_point(|end| *end <= self.start);
+        self.ends.drain(..written);
     }
 }
 
 /// How much memory an empty buffer keeps.
 const KEPT: usize = 64 * 1024;
+
+/// The same for the ends of messages, in messages.
+const KEPT_ENDS: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn put(output: &mut Output, octets: &[u8]) {
+        output.bytes.extend_from_slice(octets);
+        output.end_message();
+    }
+
+    #[test] // a reader that is always a little behind: the buffer is never empty, and never more than what waits
+    fn what_was_written_is_given_back_though_something_always_waits() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut output = Output::default();
+        let (mut sent, mut seen) = (Vec::new(), Vec::new());
+        let mut chunk = vec![0; 10_000];
+        for number in 0..2000_u32 {
+            let message = number.to_string().repeat(2000);
+            sent.extend_from_slice(message.as_bytes());
+            put(&mut output, message.as_bytes());
+            while output.len() > 200_000 {
+                let _ = output.write_to(&ours, 1);
+                let count = theirs.read(&mut chunk).unwrap();
+                seen.extend_from_slice(&chunk[..count]);
+            }
+            assert!(output.bytes.len() < 600_000, "{} octets for {} that wait", output.bytes.len(), output.len());
+            assert_eq!(output.messages(), output.ends.len());
+        }
+        assert!(sent.len() > 10_000_000 && output.len() > 0);
+        while seen.len() < sent.len() {
+            let _ = output.write_to(&ours, 1);
+            let count = theirs.read(&mut chunk).unwrap();
+            seen.extend_from_slice(&chunk[..count]);
+        }
+        assert!(seen == sent, "in order, and all of it");
+        assert_eq!((output.len(), output.messages()), (0, 0));
+    }
+
+    #[test] // K-DR-05, K-DR-03: written in part it counts, and nothing is no message
+    fn messages_are_those_not_written_whole() {
+        let mut output = Output::default();
+        for message in [&b"abc"[..], b"", b"de"] {
+            put(&mut output, message);
+        }
+        assert_eq!((output.len(), output.messages()), (5, 2));
+        for (written, messages) in [(2, 2), (3, 1), (4, 1)] {
+            output.start = written;
+            output.drop_written();
+            assert_eq!(output.messages(), messages, "with {written} octets written");
+        }
+    }
+}

@@ -6,14 +6,20 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, WheelId};
+use lenore::wheel::{ReadWrite, ReadWriteBuilder, WheelId};
 use lenore::{Context, Result, Session};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::util::DEADLINE;
 use crate::util::in_process::Log;
 
+mod closing;
+mod hostile;
 mod input;
+mod marks;
 mod output;
+mod settings;
+mod switching;
 
 /// A session with one wheel for text lines.
 pub(super) struct Owner {
@@ -27,17 +33,22 @@ impl Owner {
     }
 }
 
+/// A wheel for lines, with the events that an `owner` knows.
+pub(super) fn lines(stream: impl Into<OwnedFd>) -> ReadWriteBuilder<Line> {
+    ReadWrite::new(stream, Line::new()).on_input("input").on_flushed("flushed").on_error("error")
+}
+
 /// A session that logs the lines that come, `flushed`, and `error:operation:errno`, which ends it.
 pub(super) fn owner(log: &Log, stream: impl Into<OwnedFd>) -> Session<Owner> {
+    owner_of(log, lines(stream))
+}
+
+/// The same with any wheel for lines; it logs `high` and `low` as well.
+pub(super) fn owner_of(log: &Log, wheel: ReadWriteBuilder<Line>) -> Session<Owner> {
     Session::new(Owner { log: log.clone(), wheel: None })
-        .args((stream.into(),))
+        .args((wheel,))
         .state("_start", |cx| {
-            let stream = cx.take::<OwnedFd>(0)?;
-            let wheel = ReadWrite::new(stream, Line::new())
-                .on_input("input")
-                .on_flushed("flushed")
-                .on_error("error")
-                .start(cx)?;
+            let wheel = cx.take::<ReadWriteBuilder<Line>>(0)?.start(cx)?;
             cx.heap().wheel = Some(wheel);
             cx.sig("DIE", "die");
             cx.yield_("started", ());
@@ -51,6 +62,8 @@ pub(super) fn owner(log: &Log, stream: impl Into<OwnedFd>) -> Session<Owner> {
             cx.heap().log.push("flushed");
             Ok(())
         })
+        .state("high", |cx| log_mark(cx, "high"))
+        .state("low", |cx| log_mark(cx, "low"))
         .state("error", |cx| {
             log_error(cx)?;
             cx.heap().wheel = None;
@@ -74,6 +87,14 @@ pub(super) fn log_input(cx: &mut Context<'_, Owner>) -> Result {
     Ok(())
 }
 
+fn log_mark(cx: &mut Context<'_, Owner>, mark: &str) -> Result {
+    assert_eq!(cx.args().len(), 1);
+    let id = cx.heap().wheel().id();
+    assert_eq!(*cx.arg::<WheelId>(0)?, id);
+    cx.heap().log.push(mark);
+    Ok(())
+}
+
 pub(super) fn log_error(cx: &mut Context<'_, Owner>) -> Result {
     assert_eq!(cx.args().len(), 4);
     let (operation, errno) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?);
@@ -87,6 +108,13 @@ pub(super) fn log_error(cx: &mut Context<'_, Owner>) -> Result {
 pub(super) fn pair() -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a pair can be made");
     theirs.set_read_timeout(Some(DEADLINE)).expect("the deadline is not zero");
+    (ours, theirs)
+}
+
+/// A pair whose first end is full after some kilobytes.
+pub(super) fn narrow_pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = pair();
+    setsockopt(&ours, sockopt::SndBuf, &4096).unwrap();
     (ours, theirs)
 }
 

@@ -13,7 +13,7 @@ use lenore::wheel::ReadWrite;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, setsockopt, socketpair, sockopt};
 
-use super::{MEGABYTES, Owner, log_error, log_input, owner, pair, read_all, tcp_pair};
+use super::{MEGABYTES, Owner, log_error, log_input, owner, owner_of, pair, read_all, tcp_pair};
 use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
 use crate::util::{DEADLINE, wait_until};
 
@@ -226,19 +226,6 @@ fn close_after_flush_delivers_to_a_peer_that_has_sent_more_than_was_read() {
     }
 }
 
-#[test] // K-RE-33: with nothing to write it is a drop
-fn close_after_flush_of_an_empty_wheel_closes_at_once() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let (ours, theirs) = pair();
-    owner(&log, ours)
-        .state("started", |cx| cx.heap().wheel.take().expect("it has a wheel").close_after_flush())
-        .spawn(&mut kernel)
-        .unwrap();
-    run(&mut kernel);
-    assert_eq!(read_all(theirs), "");
-}
-
 #[test] // K-RE-33: what can't be written any more keeps nobody alive
 fn close_after_flush_gives_up_when_the_peer_has_gone() {
     for fail_first in [false, true] {
@@ -301,38 +288,36 @@ fn blocked_output_waits_for_a_slow_reader_while_input_goes_on() {
     assert_eq!(log.text(), "input flushed error:read:0");
 }
 
-#[test] // K-RW-34
+#[test] // K-RW-34, K-DR-04, K-WH-07: the session lives for its alias alone, and ends with it
 fn a_write_error_comes_once_and_later_puts_only_add_up() {
     let mut kernel = kernel();
     let log = Log::default();
     let (ours, theirs) = pair();
     drop(theirs);
-    let session = Session::new(Owner { log: log.clone(), wheel: None })
-        .args((ours,))
-        .state("_start", |cx| {
-            let stream = cx.take::<UnixStream>(0)?;
-            let wheel = ReadWrite::new(stream, Line::new()).on_flushed("flushed").on_error("error").start(cx)?;
-            wheel.put("1");
-            cx.heap().wheel = Some(wheel);
-            Ok(())
+    let wheel = ReadWrite::new(ours, Line::new()).on_flushed("flushed").on_error("error");
+    let session = owner_of(&log, wheel)
+        .state("started", |cx| {
+            cx.heap().wheel().put("1");
+            cx.alias_set("kept").map_err(lenore::Exception::from)
         })
         .state("put", |cx| {
             cx.heap().wheel().put("2");
             cx.heap().wheel().driver_out_octets()
         })
-        .state("flushed", |cx| cx.heap().log.push("flushed"))
         .state("error", log_error)
-        .state("pass", |_| ())
+        .state("end", |cx| cx.alias_remove("kept").map_err(lenore::Exception::from))
+        .state("_stop", |cx| assert!(cx.heap().wheel.is_some()))
         .spawn(&mut kernel)
         .unwrap();
     run_until(&mut kernel, || log.len() == 1);
     for octets in [6, 9] {
         assert_eq!(kernel.call(session, "put", ()).unwrap().take::<usize>().unwrap(), octets);
-        kernel.post(session, "pass", ()).unwrap();
+        kernel.post(session, "nothing", ()).unwrap();
         run_slices(&mut kernel, 1);
     }
+    kernel.call(session, "end", ()).unwrap();
+    run(&mut kernel);
     assert_eq!(log.text(), format!("error:write:{}", Errno::EPIPE as i32));
-    kernel.stop();
 }
 
 #[test] // K-RW-05, K-RW-06: it keeps the session all the same

@@ -1,0 +1,113 @@
+//! What both directions of a wheel share.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use crate::args::{Args, IntoArgs};
+use crate::filter::FilterError;
+use crate::kernel::{AfterFork, Kernel, Mailbox, SessionId, SourceKey};
+use crate::name::Name;
+use crate::wheel::WheelId;
+
+/// Whose wheel it is, and how its events are sent.
+pub(crate) struct Base {
+    pub(crate) id: WheelId,
+    pub(crate) owner: SessionId,
+    /// What its events say they were sent from.
+    pub(crate) name: Name,
+    pub(crate) on_error: Cell<Option<Name>>,
+    pub(crate) after_fork: AfterFork,
+    /// The handle is gone and the output isn't: no more events, and the wheel closes itself.
+    pub(crate) closing: Cell<bool>,
+}
+
+impl Base {
+    /// Runs a state of the owner, and returns whether it came to its end.
+    pub(crate) fn dispatch(&self, kernel: &mut Kernel, event: Name, args: Args) -> bool {
+        kernel.dispatch_from_source(self.owner, event, Some(self.name), args)
+    }
+
+    /// Sends the error event, if there is one and the wheel is not closing.
+    pub(crate) fn report(&self, kernel: &mut Kernel, args: Args) {
+        if let (Some(event), false) = (self.on_error.get(), self.closing.get()) {
+            self.dispatch(kernel, event, args);
+        }
+    }
+
+    /// Sends an error event for each record that a filter refused.
+    #[inline]
+    pub(crate) fn report_refused(&self, kernel: &mut Kernel, port: &Port, refused: &RefCell<Vec<FilterError>>) {
+        if !refused.borrow().is_empty() {
+            self.report_all(kernel, port, refused);
+        }
+    }
+
+    #[cold]
+    fn report_all(&self, kernel: &mut Kernel, port: &Port, refused: &RefCell<Vec<FilterError>>) {
+        for error in refused.take() {
+            // A state may have dropped the wheel on the one before.
+            if port.is_open.get() {
+                let errno = nix::errno::Errno::EBADMSG as i32;
+                self.report(kernel, ("filter", errno, error.to_string(), self.id).into_args());
+            }
+        }
+    }
+}
+
+/// One descriptor of a wheel, and its place in the kernel's slab.
+pub(crate) struct Port {
+    pub(crate) fd: RefCell<Option<OwnedFd>>,
+    pub(crate) key: Cell<SourceKey>,
+    pub(crate) mailbox: Rc<Mailbox>,
+    /// Neither closed nor about to be, as its wheel was dropped.
+    pub(crate) is_open: Cell<bool>,
+    /// The poller is wanted, as the descriptor has refused to give or take more.
+    pub(crate) is_watched: Cell<bool>,
+}
+
+impl Port {
+    pub(crate) fn new(fd: OwnedFd, key: SourceKey, mailbox: Rc<Mailbox>) -> Rc<Port> {
+        Rc::new(Port {
+            fd: RefCell::new(Some(fd)),
+            key: Cell::new(key),
+            mailbox,
+            is_open: Cell::new(true),
+            is_watched: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd.borrow().as_ref().map_or(-1, |fd| fd.as_raw_fd())
+    }
+
+    /// Has the poller asked from now on.
+    pub(crate) fn watch(&self) {
+        if !self.is_watched.replace(true) {
+            self.changed();
+        }
+    }
+
+    /// Leaves word that other readiness is wanted than before.
+    pub(crate) fn changed(&self) {
+        self.mailbox.changed(self.key.get());
+    }
+
+    /// Asks for a turn of reading that no readiness will announce.
+    pub(crate) fn wake(&self) {
+        self.mailbox.woken(self.key.get());
+    }
+
+    /// Has the kernel close it before the next event.
+    pub(crate) fn drop_later(&self) {
+        if self.is_open.replace(false) {
+            self.mailbox.dropped(self.key.get());
+        }
+    }
+
+    /// Closes it; the poller has forgotten it.
+    pub(crate) fn close(&self) {
+        self.is_open.set(false);
+        self.fd.take();
+    }
+}

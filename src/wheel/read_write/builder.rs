@@ -1,0 +1,310 @@
+//! How a `ReadWrite` is told to work.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::base::{Base, Port};
+use super::duplex::Duplex;
+use super::reader::{InputSettings, Reader, SharedRecords};
+use super::writer::{Marks, OutputEvents, Writer};
+use super::{Halves, ReadWrite};
+use crate::error::Error;
+use crate::filter::Filter;
+use crate::kernel::{AfterFork, Core, SessionId, Source, SourceKey, set_nonblocking};
+use crate::name::Name;
+use crate::wheel::WheelId;
+
+/// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
+#[must_use = "does nothing until it is started"]
+pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
+    input: OwnedFd,
+    /// None if it is the same.
+    output: Option<OwnedFd>,
+    input_filter: I,
+    output_filter: O,
+    on_input: Option<Name>,
+    on_error: Option<Name>,
+    output_events: OutputEvents,
+    marks: Option<Marks>,
+    auto_flush: bool,
+    settings: InputSettings,
+    linger: Duration,
+    after_fork: AfterFork,
+}
+
+impl<F: Filter> ReadWriteBuilder<F> {
+    pub(super) fn new(input: OwnedFd, output: Option<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
+        ReadWriteBuilder {
+            input,
+            output,
+            output_filter: filter.clone_config(),
+            input_filter: filter,
+            on_input: None,
+            on_error: None,
+            output_events: OutputEvents::default(),
+            marks: None,
+            auto_flush: false,
+            settings: InputSettings { block_size: BLOCK_SIZE, delivers_last: false, auto_pause: false },
+            linger: LINGER,
+            after_fork: AfterFork::Close,
+        }
+    }
+}
+
+impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
+    /// Gives output a filter of another type, or with other settings, than the input's.
+    ///
+    /// POE: `OutputFilter`; the filter given first is the `InputFilter` then.
+    #[doc(alias = "OutputFilter")]
+    pub fn output_filter<P: Filter>(self, filter: P) -> ReadWriteBuilder<I, P> {
+        let ReadWriteBuilder { input, output, input_filter, on_input, on_error, output_events, .. } = self;
+        let ReadWriteBuilder { marks, auto_flush, settings, linger, after_fork, .. } = self;
+        ReadWriteBuilder {
+            input,
+            output,
+            input_filter,
+            output_filter: filter,
+            on_input,
+            on_error,
+            output_events,
+            marks,
+            auto_flush,
+            settings,
+            linger,
+            after_fork,
+        }
+    }
+
+    /// Names the event for each record; without one, nothing is read, and an end of file goes unnoticed.
+    ///
+    /// POE: `InputEvent`.
+    #[doc(alias = "InputEvent")]
+    pub fn on_input(mut self, event: impl Into<Name>) -> Self {
+        self.on_input = Some(event.into());
+        self
+    }
+
+    /// Names the event that is sent whenever everything put has been written.
+    ///
+    /// POE: `FlushedEvent`.
+    #[doc(alias = "FlushedEvent")]
+    pub fn on_flushed(mut self, event: impl Into<Name>) -> Self {
+        self.output_events.flushed = Some(event.into());
+        self
+    }
+
+    /// Names the event for errors and for the end of file; without one, they pass in silence.
+    ///
+    /// POE: `ErrorEvent`.
+    #[doc(alias = "ErrorEvent")]
+    pub fn on_error(mut self, event: impl Into<Name>) -> Self {
+        self.on_error = Some(event.into());
+        self
+    }
+
+    /// Sets the marks, in octets of output that waits: at `high` or more the session should put no more, at `low` or less
+    /// it may go on. They need an [`on_low`](Self::on_low) event, or [`auto_pause`](Self::auto_pause).
+    ///
+    /// POE: `LowMark` and `HighMark`.
+    #[doc(alias = "LowMark")]
+    #[doc(alias = "HighMark")]
+    pub fn marks(mut self, low: usize, high: usize) -> Self {
+        self.marks = Some(Marks { low, high });
+        self
+    }
+
+    /// Names the event that is sent when a `put` has brought the output to the high mark.
+    ///
+    /// It follows when the running state has returned. [`ReadWrite::put`] tells at once.
+    ///
+    /// POE: `HighEvent`, which POE hardly ever sends.
+    #[doc(alias = "HighEvent")]
+    pub fn on_high(mut self, event: impl Into<Name>) -> Self {
+        self.output_events.high = Some(event.into());
+        self
+    }
+
+    /// Names the event that is sent when the output has drained to the low mark after it had reached the high one.
+    ///
+    /// POE: `LowEvent`.
+    #[doc(alias = "LowEvent")]
+    pub fn on_low(mut self, event: impl Into<Name>) -> Self {
+        self.output_events.low = Some(event.into());
+        self
+    }
+
+    /// Pauses the input by itself while the wheel's own output is above the high mark, until it has drained to the low one:
+    /// all the care that an echo, or any server that answers one request with one reply, needs to take of a peer that sends
+    /// and does not read.
+    ///
+    /// POE: nothing like it.
+    pub fn auto_pause(mut self) -> Self {
+        self.settings.auto_pause = true;
+        self
+    }
+
+    /// Has a [`put`](ReadWrite::put) into an empty buffer write at once, inside `put`, for states that go on working for
+    /// long after it. Otherwise what a state has put is written as soon as it has returned.
+    ///
+    /// POE: `AutoFlush`, with which the flushed event may come before `put` returns; here it comes when the state has
+    /// returned.
+    #[doc(alias = "AutoFlush")]
+    pub fn auto_flush(mut self) -> Self {
+        self.auto_flush = true;
+        self
+    }
+
+    /// Delivers an unfinished last record at the end of file, in an input event ahead of the error event, if the filter knows
+    /// what one is ([`Filter::get_last`]). Otherwise it stays in the filter: [`ReadWrite::get_pending`].
+    ///
+    /// POE: nothing like it.
+    pub fn deliver_last(mut self) -> Self {
+        self.settings.delivers_last = true;
+        self
+    }
+
+    /// Sets how many octets one read takes at most: 65536 unless this is called, and at least 1. A wheel reads once in
+    /// its turn, and all records of that block are delivered before any other wheel has its own.
+    ///
+    /// POE: `BlockSize` of `POE::Driver::SysRW`, the only driver.
+    #[doc(alias = "BlockSize")]
+    #[doc(alias = "Driver")]
+    pub fn block_size(mut self, octets: usize) -> Self {
+        self.settings.block_size = octets;
+        self
+    }
+
+    /// Sets how long [`close_after_flush`](ReadWrite::close_after_flush) waits for the peer to close its side, too, once
+    /// everything is written: two seconds unless this is called; zero for not at all.
+    ///
+    /// POE: nothing like it.
+    pub fn linger(mut self, span: Duration) -> Self {
+        self.linger = span;
+        self
+    }
+
+    /// Lets a forked child keep the stream; usually it belongs to the process that opened it alone, so that the peer
+    /// sees the end when that process closes it. What the parent has read but not delivered is the parent's to deliver,
+    /// and what it has put but not written is the parent's to write.
+    pub fn keep_after_fork(mut self) -> Self {
+        self.after_fork = AfterFork::Keep;
+        self
+    }
+
+    /// Makes the descriptors non-blocking and starts the wheel for the running session.
+    ///
+    /// That they don't block is a property of the open file, which a terminal or an inherited pipe may share with other
+    /// processes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] for marks that are not `0 < low < high`, marks without a use, events without marks, and a
+    /// block size of 0; [`Error::Os`] when a descriptor can't be made non-blocking; [`Error::NoActiveSession`] outside of
+    /// any state. The descriptors are closed then.
+    ///
+    /// POE: `new`.
+    pub fn start(self, core: &mut Core) -> Result<ReadWrite<I, O>, Error> {
+        let owner = core.session();
+        if owner == SessionId::KERNEL {
+            return Err(Error::NoActiveSession);
+        }
+        self.check()?;
+        for fd in [Some(&self.input), self.output.as_ref()].into_iter().flatten() {
+            let subject = format_args!("descriptor {}", fd.as_raw_fd()).to_string();
+            set_nonblocking(fd).map_err(|error| Error::os("fcntl", subject, error))?;
+        }
+        core.sources.read_at_most(self.settings.block_size);
+        let base = Rc::new(Base {
+            id: WheelId::next(),
+            owner,
+            name: Name::new("ReadWrite"),
+            on_error: Cell::new(self.on_error),
+            after_fork: self.after_fork,
+            closing: Cell::new(false),
+        });
+        let (on_input, settings) = (self.on_input, self.settings);
+        let filter = Rc::new(RefCell::new(self.input_filter));
+        let records: SharedRecords = filter.clone();
+        let mailbox = core.mailbox();
+        let make_reader = |port, writer: &Rc<Writer>| {
+            Rc::new(Reader::new(base.clone(), port, Some(writer.clone()), records, on_input, settings))
+        };
+        let make_writer = |port, is_alone| {
+            let writer = Writer::new(base.clone(), port, self.output_events, self.marks, self.auto_flush, is_alone);
+            Rc::new(writer)
+        };
+        let (reader, writer) = match self.output {
+            None => add(core, owner, |key| {
+                let port = Port::new(self.input, key, mailbox);
+                let writer = make_writer(port.clone(), false);
+                let reader = make_reader(port, &writer);
+                (Rc::new(Duplex::new(reader.clone(), writer.clone(), self.linger)), (reader, writer))
+            })?,
+            Some(output) => {
+                let writer = add(core, owner, |key| {
+                    let writer = make_writer(Port::new(output, key, mailbox.clone()), true);
+                    (writer.clone(), writer)
+                })?;
+                let reader = add(core, owner, |key| {
+                    let reader = make_reader(Port::new(self.input, key, mailbox), &writer);
+                    (reader.clone(), reader)
+                });
+                (reader.inspect_err(|_| writer.port.drop_later())?, writer)
+            }
+        };
+        if settings.auto_pause {
+            writer.hold_back(reader.port.clone());
+        }
+        // The first read is tried without asking the poller: a peer that has just connected has often sent already,
+        // and a wheel that is done by then was never registered at all.
+        if on_input.is_some() {
+            reader.port.wake();
+        }
+        Ok(ReadWrite { halves: Halves { reader, writer }, input: filter, output: RefCell::new(self.output_filter) })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |setting, reason| Err(Error::InvalidSetting { setting, reason });
+        if self.settings.block_size == 0 {
+            return invalid("block_size", "must be at least 1");
+        }
+        let OutputEvents { high, low, .. } = self.output_events;
+        let Some(marks) = self.marks else {
+            return match (high, low) {
+                _ if self.settings.auto_pause => invalid("auto_pause", "needs marks"),
+                (Some(_), _) => invalid("on_high", "needs marks"),
+                (_, Some(_)) => invalid("on_low", "needs marks"),
+                _ => Ok(()),
+            };
+        };
+        marks.check()?;
+        if low.is_none() && !self.settings.auto_pause {
+            return invalid("marks", "need on_low or auto_pause: nobody would learn that the output has drained");
+        }
+        Ok(())
+    }
+}
+
+/// Adds a source, and returns what else `make` has made.
+fn add<S: Source + 'static, T>(
+    core: &mut Core,
+    owner: SessionId,
+    make: impl FnOnce(SourceKey) -> (Rc<S>, T),
+) -> Result<T, Error> {
+    let mut made = None;
+    core.add_source(owner, |key| {
+        let (source, rest) = make(key);
+        made = Some(rest);
+        source
+    })?;
+    Ok(made.expect("add_source has made it"))
+}
+
+/// How much one read takes at most, unless the program says something else.
+const BLOCK_SIZE: usize = 64 * 1024;
+
+/// How long a peer has to close its side, unless the program says something else: what it takes to send what is on its
+/// way again, once or twice.
+const LINGER: Duration = Duration::from_secs(2);

@@ -1,0 +1,428 @@
+//! One direction of a wheel: reads chunks, has a filter cut them, and sends an event for each record.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
+
+use super::base::{Base, Port};
+use super::records::Records;
+use super::writer::Writer;
+use crate::args::{Args, IntoArgs};
+use crate::error::Exception;
+use crate::filter::FilterError;
+use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
+use crate::name::Name;
+use crate::wheel::error_args;
+
+/// A filter that the wheel's handle knows by its type.
+pub(crate) type SharedRecords = Rc<RefCell<dyn Records>>;
+
+/// How input is read and delivered. A source by itself when its descriptor is for input alone. No borrow lasts while a
+/// state runs.
+pub(crate) struct Reader {
+    pub(crate) base: Rc<Base>,
+    pub(crate) port: Rc<Port>,
+    /// The wheel's other direction.
+    pub(crate) writer: Option<Rc<Writer>>,
+    filter: RefCell<SharedRecords>,
+    /// What the filter has told of its limit.
+    filter_limit: Cell<usize>,
+    on_input: Cell<Option<Name>>,
+    settings: InputSettings,
+    paused: Cell<bool>,
+    /// Ended by the program.
+    shut: Cell<bool>,
+    /// There is nothing more to read.
+    pub(crate) ended: Cell<bool>,
+    /// The poller has seen the end of the input, so a short read is not the last.
+    read_closed: Cell<bool>,
+    /// Records may be left in the filter, as their delivery was interrupted.
+    has_rest: Cell<bool>,
+    /// What was read and has not been fed to the filter: it did not fit, or was pending in the filter before this one.
+    unfed: RefCell<Unfed>,
+    /// The unfinished record that the end of file makes the last one is still to be delivered.
+    last_is_due: Cell<bool>,
+    /// How the input ended, until the session has been told.
+    ending: RefCell<Option<Ending>>,
+    refused: RefCell<Vec<FilterError>>,
+}
+
+/// What a reader is told once and for all.
+#[derive(Clone, Copy)]
+pub(crate) struct InputSettings {
+    /// How much one read takes at most.
+    pub(crate) block_size: usize,
+    /// An unfinished record at the end of file is delivered.
+    pub(crate) delivers_last: bool,
+    /// Nothing is read while the wheel's own output is above its high mark.
+    pub(crate) auto_pause: bool,
+}
+
+/// Octets for a filter, from `start` on.
+#[derive(Default)]
+struct Unfed {
+    octets: Vec<u8>,
+    start: usize,
+}
+
+impl Unfed {
+    fn rest(&self) -> &[u8] {
+        &self.octets[self.start..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.octets.len()
+    }
+
+    fn put(&mut self, chunk: &[u8]) {
+        self.octets.drain(..self.start);
+        self.start = 0;
+        self.octets.extend_from_slice(chunk);
+    }
+}
+
+enum Ending {
+    EndOfFile,
+    Failed(io::Error),
+}
+
+/// What one read has come to.
+enum Input {
+    Some { may_be_more: bool },
+    Nothing,
+    Ended(Ending),
+}
+
+impl Reader {
+    pub(crate) fn new(
+        base: Rc<Base>,
+        port: Rc<Port>,
+        writer: Option<Rc<Writer>>,
+        filter: SharedRecords,
+        on_input: Option<Name>,
+        settings: InputSettings,
+    ) -> Reader {
+        Reader {
+            base,
+            port,
+            writer,
+            filter: RefCell::new(filter),
+            filter_limit: Cell::new(usize::MAX),
+            on_input: Cell::new(on_input),
+            settings,
+            paused: Cell::new(false),
+            shut: Cell::new(false),
+            ended: Cell::new(false),
+            read_closed: Cell::new(false),
+            has_rest: Cell::new(false),
+            unfed: RefCell::default(),
+            last_is_due: Cell::new(false),
+            ending: RefCell::default(),
+            refused: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn pause(&self) {
+        self.paused.set(true);
+    }
+
+    pub(crate) fn resume(&self) {
+        if self.paused.replace(false) {
+            self.port.wake();
+        }
+    }
+
+    /// Stops reading and delivering for good.
+    pub(crate) fn shut_down(&self) {
+        if self.shut.replace(true) {
+            return;
+        }
+        if let Some(fd) = &*self.port.fd.borrow() {
+            // What is no socket can't be told; not to read it any more is all there is.
+            let _ = shutdown(fd.as_raw_fd(), Shutdown::Read);
+        }
+        self.port.changed();
+        self.port.wake();
+    }
+
+    /// Sets or takes away the input event; without one, nothing is read or delivered.
+    pub(crate) fn set_event(&self, event: Option<Name>) {
+        if self.on_input.replace(event).is_some() != event.is_some() {
+            self.port.changed();
+            self.port.wake();
+        }
+    }
+
+    /// Goes on with another filter.
+    pub(crate) fn set_filter(&self, filter: SharedRecords) {
+        self.filter.replace(filter);
+    }
+
+    /// Has a new filter fed what was `pending` in the one before, ahead of what that was not fed at all.
+    pub(crate) fn feed_again(&self, pending: &[u8]) {
+        self.filter_limit.set(usize::MAX);
+        let octets = [pending, self.unfed.borrow().rest()].concat();
+        let has_some = !octets.is_empty();
+        self.unfed.replace(Unfed { octets, start: 0 });
+        // Otherwise there is a delivery that goes on, or that waits for its own reasons.
+        if has_some && !self.has_rest.replace(true) {
+            self.port.wake();
+        }
+    }
+
+    /// Returns what has been read and is no part of a record yet.
+    pub(crate) fn pending(&self) -> Vec<u8> {
+        let mut octets = self.filter.borrow().borrow().pending().to_vec();
+        octets.extend_from_slice(self.unfed.borrow().rest());
+        octets
+    }
+
+    /// Tells whether readiness is wanted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.on_input.get().is_some() && !self.shut.get()
+    }
+
+    /// Tells whether nothing can be read or delivered any more.
+    pub(crate) fn is_over(&self) -> bool {
+        let nothing_waits = !self.has_rest.get() && self.ending.borrow().is_none();
+        self.shut.get() || nothing_waits && (self.ended.get() || self.on_input.get().is_none())
+    }
+
+    #[inline]
+    fn can_deliver(&self) -> bool {
+        self.port.is_open.get()
+            && !self.paused.get()
+            && self.is_wanted()
+            && !self.base.closing.get()
+            && !(self.settings.auto_pause && self.writer.as_ref().is_some_and(|writer| writer.is_high()))
+    }
+
+    /// Reads and delivers: one chunk for each turn, all of its records.
+    pub(crate) fn read_some(&self, kernel: &mut Kernel, key: SourceKey) {
+        // An error on the descriptor is reported as readiness for both, whatever was asked for. What an earlier turn could
+        // not deliver comes first.
+        if !self.can_deliver() || self.has_rest.get() && !self.deliver(kernel, key) {
+            return;
+        }
+        // Ends with the first read that fills the buffer, finds nothing, or finds the end; a peer that has closed
+        // can't send more than the system holds for it.
+        while !self.ended.get() {
+            match self.read_chunk(kernel) {
+                Input::Some { may_be_more } => {
+                    if !self.deliver(kernel, key) {
+                        return;
+                    }
+                    if may_be_more {
+                        return kernel.core.sources.requeue(key, Mode::Read);
+                    }
+                    if !self.read_closed.get() {
+                        return self.port.watch();
+                    }
+                }
+                Input::Nothing => return self.port.watch(),
+                Input::Ended(ending) => {
+                    self.ended.set(true);
+                    self.port.watch();
+                    let is_whole = matches!(ending, Ending::EndOfFile);
+                    self.ending.replace(Some(ending));
+                    if is_whole && self.settings.delivers_last {
+                        self.last_is_due.set(true);
+                        if !self.deliver(kernel, key) {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+        self.report_end(kernel);
+    }
+
+    /// Tells the session, once, that there is no more to read.
+    fn report_end(&self, kernel: &mut Kernel) {
+        let forked = kernel.core.forked;
+        let is_whole = matches!(&*self.ending.borrow(), Some(Ending::EndOfFile));
+        if let (true, Some(writer)) = (is_whole, &self.writer) {
+            // Before the session hears of it, and drops the wheel: what it has put is to go out first.
+            writer.write_some(kernel, writer.port.key.get());
+        }
+        if !self.can_deliver() || kernel.core.forked != forked {
+            return;
+        }
+        let Some(ending) = self.ending.take() else { return };
+        let args = match ending {
+            Ending::EndOfFile => ("read", 0_i32, String::new(), self.base.id).into_args(),
+            Ending::Failed(error) => error_args("read", &error, self.base.id),
+        };
+        self.base.report(kernel, args);
+    }
+
+    /// Reads once, into the filter.
+    fn read_chunk(&self, kernel: &mut Kernel) -> Input {
+        let buffer = &mut kernel.core.sources.read_buffer[..self.settings.block_size];
+        let count = loop {
+            let Some(fd) = &*self.port.fd.borrow() else { return Input::Nothing };
+            match nix::unistd::read(fd, buffer) {
+                Ok(0) => return Input::Ended(Ending::EndOfFile),
+                Ok(count) => break count,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Input::Nothing,
+                Err(errno) => return Input::Ended(Ending::Failed(errno.into())),
+            }
+        };
+        let may_be_more = count == buffer.len();
+        // Something is in front of it only after the filter has panicked.
+        let fed = if self.unfed.borrow().is_empty() { guarded(|| self.feed(&buffer[..count])) } else { Ok(0) };
+        match fed {
+            Ok(fed) if fed == count => {}
+            Ok(fed) => self.unfed.borrow_mut().put(&buffer[fed..count]),
+            Err(exception) => kernel.die_in_source(self.base.owner, self.base.name, exception),
+        }
+        Input::Some { may_be_more }
+    }
+
+    fn feed(&self, chunk: &[u8]) -> usize {
+        let mut limit = self.filter_limit.get();
+        let fed = self.filter.borrow().borrow_mut().feed(chunk, &mut limit, &mut self.refused.borrow_mut());
+        self.filter_limit.set(limit);
+        fed
+    }
+
+    /// Sends the records that are complete, one event each. Returns whether it came to their end: not if the wheel
+    /// was dropped or paused, or a state failed; what is left is then delivered later, if ever.
+    fn deliver(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
+        let forked = kernel.core.forked;
+        let mut left_by_panic = usize::MAX;
+        self.has_rest.set(true);
+        loop {
+            if !self.refused.borrow().is_empty() && self.can_deliver() {
+                self.base.report_refused(kernel, &self.port, &self.refused);
+            }
+            // Asked last: any state may have dropped or paused the wheel; and in a child that was forked meanwhile, this
+            // turn is the parent's.
+            let Some(event) = self.on_input.get().filter(|_| self.can_deliver()) else { return false };
+            if kernel.core.forked != forked {
+                return false;
+            }
+            match guarded(|| self.next()) {
+                Ok(Ok(Some(args))) => {
+                    if !self.base.dispatch(kernel, event, args) {
+                        kernel.core.sources.requeue(key, Mode::Read);
+                        return false;
+                    }
+                }
+                Ok(Ok(None)) => {
+                    if !self.refused.borrow().is_empty() {
+                        continue;
+                    }
+                    self.has_rest.set(false);
+                    return true;
+                }
+                Ok(Err(error)) => self.refused.borrow_mut().push(error),
+                Err(exception) => {
+                    let left = self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len();
+                    let has_advanced = left < left_by_panic;
+                    left_by_panic = left;
+                    self.has_rest.set(has_advanced);
+                    kernel.die_in_source(self.base.owner, self.base.name, exception);
+                    if !has_advanced {
+                        // It would panic without end: what is left waits for more input.
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
+    fn next(&self) -> Result<Option<Args>, FilterError> {
+        let id = self.base.id;
+        loop {
+            let next = self.filter.borrow().borrow_mut().next(id);
+            if !matches!(next, Ok(None)) || !self.refused.borrow().is_empty() {
+                return next;
+            }
+            if self.unfed.borrow().is_empty() {
+                return if self.last_is_due.take() { self.filter.borrow().borrow_mut().last(id) } else { next };
+            }
+            // Taken out while it is fed: a filter that panics on it does not get it again.
+            let mut unfed = self.unfed.take();
+            unfed.start += self.feed(unfed.rest());
+            self.unfed.replace(unfed);
+        }
+    }
+
+    /// Forgets in a forked child what the parent has read.
+    pub(crate) fn forget(&self) {
+        self.filter.borrow().borrow_mut().reset();
+        self.unfed.take();
+        self.refused.take();
+        self.has_rest.set(false);
+        // The poller may not have been asked yet, or its answer may have been on the list that the child has not got.
+        self.port.is_watched.set(true);
+    }
+
+    pub(crate) fn note_read_closed(&self) {
+        self.read_closed.set(true);
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let event = self.on_input.get().map_or("nothing", Name::as_str);
+        let mut text = format!("{} ({}) -> {event}", self.base.name, self.base.id);
+        for (flag, word) in [(&self.paused, ", paused"), (&self.ended, ", at end of file"), (&self.shut, ", shut down")]
+        {
+            if flag.get() {
+                text += word;
+            }
+        }
+        text
+    }
+}
+
+impl Source for Reader {
+    fn fd(&self) -> RawFd {
+        self.port.raw_fd()
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        Wanted::of(self.port.is_watched.get() && self.is_wanted(), false, false)
+    }
+
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
+        if mode == Mode::Read {
+            self.read_some(kernel, key);
+        }
+        // The session is held by the output alone then, as by a handle that isn't watched any more.
+        if self.is_over() && (self.ended.get() || self.shut.get()) {
+            kernel.core.remove_source(key);
+        }
+    }
+
+    fn read_closed(&self) {
+        self.note_read_closed();
+    }
+
+    fn close(&self) {
+        self.port.close();
+    }
+
+    fn fork(&self) -> AfterFork {
+        if self.base.after_fork == AfterFork::Keep {
+            self.forget();
+        }
+        self.base.after_fork
+    }
+
+    fn describe(&self) -> String {
+        self.describe()
+    }
+}
+
+/// Calls a filter, whose panic is not to end the kernel.
+fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Exception> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(Exception::from_panic)
+}

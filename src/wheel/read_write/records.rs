@@ -1,0 +1,64 @@
+//! A filter's input side without its types: what lets a wheel go on with another filter between two records.
+
+use crate::args::{Args, IntoArgs};
+use crate::filter::{Filter, FilterError};
+use crate::wheel::WheelId;
+
+/// Any [`Filter`], as far as reading goes.
+pub(crate) trait Records {
+    /// Offers the filter as much of `chunk` as it will take, and returns how much that was: at least one octet, so that
+    /// the chunk comes to an end. What it refused is added to `refused`.
+    ///
+    /// `limit` is the most that the filter will hold, as far as its errors have told.
+    fn feed(&mut self, chunk: &[u8], limit: &mut usize, refused: &mut Vec<FilterError>) -> usize;
+
+    /// Takes the next record, as the arguments of an input event.
+    fn next(&mut self, id: WheelId) -> Result<Option<Args>, FilterError>;
+
+    /// Takes the unfinished last record in the same form.
+    fn last(&mut self, id: WheelId) -> Result<Option<Args>, FilterError>;
+
+    fn pending(&self) -> &[u8];
+
+    /// Gives up all input.
+    fn reset(&mut self);
+}
+
+impl<F: Filter> Records for F {
+    fn feed(&mut self, chunk: &[u8], limit: &mut usize, refused: &mut Vec<FilterError>) -> usize {
+        let room =
+            self.room().min(limit.saturating_sub(if *limit == usize::MAX { 0 } else { self.get_pending().len() }));
+        let fits = chunk.len().min(room.max(1));
+        let Err(error) = self.get_one_start(&chunk[..fits]) else { return fits };
+        let again = if let FilterError::BufferFull { limit: told, .. } = error {
+            *limit = told;
+            true
+        } else {
+            false
+        };
+        refused.push(error);
+        if !again {
+            return fits;
+        }
+        // The filter has given up the record in progress, and takes what fits at the second offer.
+        let fits = fits.min((*limit).max(1));
+        refused.extend(self.get_one_start(&chunk[..fits]).err());
+        fits
+    }
+
+    fn next(&mut self, id: WheelId) -> Result<Option<Args>, FilterError> {
+        Ok(self.get_one()?.map(|record| (record, id).into_args()))
+    }
+
+    fn last(&mut self, id: WheelId) -> Result<Option<Args>, FilterError> {
+        Ok(self.get_last()?.map(|record| (record, id).into_args()))
+    }
+
+    fn pending(&self) -> &[u8] {
+        self.get_pending()
+    }
+
+    fn reset(&mut self) {
+        *self = self.clone_config();
+    }
+}

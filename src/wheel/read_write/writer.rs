@@ -1,0 +1,362 @@
+//! The other direction of a wheel: what was put is kept, written when the descriptor takes it, and measured by the marks.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+
+use nix::sys::socket::{Shutdown, shutdown};
+
+use super::base::{Base, Port};
+use super::output::Output;
+use crate::args::IntoArgs;
+use crate::filter::FilterError;
+use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
+use crate::name::Name;
+use crate::wheel::error_args;
+
+/// How output is kept and written. A source by itself when its descriptor is for output alone. No borrow lasts while a
+/// state runs.
+///
+/// Writing and telling the session of it are two things: [`write`](Writer::write) may be asked for in the middle of a
+/// state, whose session hears of it when it has returned.
+pub(crate) struct Writer {
+    pub(crate) base: Rc<Base>,
+    pub(crate) port: Rc<Port>,
+    pub(crate) output: RefCell<Output>,
+    /// The descriptor is for output alone.
+    is_alone: bool,
+    /// A put into an empty buffer is written at once.
+    auto_flush: bool,
+    marks: Cell<Option<Marks>>,
+    on_flushed: Cell<Option<Name>>,
+    on_high: Cell<Option<Name>>,
+    on_low: Cell<Option<Name>>,
+    /// The port of the wheel's input, if that waits while the output is above its high mark.
+    holds_back: RefCell<Option<Rc<Port>>>,
+    /// Records that the filter refused, for the error event.
+    refused: RefCell<Vec<FilterError>>,
+    /// It stands on the list of wheels to be flushed.
+    dirty: Cell<bool>,
+    /// The descriptor takes no more for now; the poller will say when it does.
+    blocked: Cell<bool>,
+    /// The high mark was reached, and the low mark not since.
+    high: Cell<bool>,
+    /// The session is to be told of the high mark.
+    high_is_due: Cell<bool>,
+    /// The buffer was written to its end, and the session has not been told.
+    drained: Cell<bool>,
+    failed: Cell<bool>,
+    /// What the session is to be told of the failure.
+    failure: RefCell<Option<io::Error>>,
+    /// Shut down by the program.
+    shut: Cell<bool>,
+    /// To be shut down when everything is written.
+    shuts_when_drained: Cell<bool>,
+}
+
+/// Between which amounts of waiting output a session may go on.
+#[derive(Clone, Copy)]
+pub(crate) struct Marks {
+    pub(crate) low: usize,
+    pub(crate) high: usize,
+}
+
+/// The events of a writer.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct OutputEvents {
+    pub(crate) flushed: Option<Name>,
+    pub(crate) high: Option<Name>,
+    pub(crate) low: Option<Name>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        base: Rc<Base>,
+        port: Rc<Port>,
+        events: OutputEvents,
+        marks: Option<Marks>,
+        auto_flush: bool,
+        is_alone: bool,
+    ) -> Writer {
+        Writer {
+            base,
+            port,
+            output: RefCell::default(),
+            is_alone,
+            auto_flush,
+            marks: Cell::new(marks),
+            on_flushed: Cell::new(events.flushed),
+            on_high: Cell::new(events.high),
+            on_low: Cell::new(events.low),
+            holds_back: RefCell::default(),
+            refused: RefCell::default(),
+            dirty: Cell::new(false),
+            blocked: Cell::new(false),
+            high: Cell::new(false),
+            high_is_due: Cell::new(false),
+            drained: Cell::new(false),
+            failed: Cell::new(false),
+            failure: RefCell::default(),
+            shut: Cell::new(false),
+            shuts_when_drained: Cell::new(false),
+        }
+    }
+
+    /// Has the input at `port` wait while the output is above its high mark.
+    pub(crate) fn hold_back(&self, port: Rc<Port>) {
+        self.holds_back.replace(Some(port));
+    }
+
+    /// Appends what `make` makes, and tells whether the high mark is reached.
+    pub(crate) fn put(&self, make: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> bool {
+        if !self.port.is_open.get() && !self.is_over() {
+            return false;
+        }
+        let (was_empty, len) = {
+            let mut output = self.output.borrow_mut();
+            let was_empty = output.len() == 0;
+            match make(&mut output.bytes) {
+                Ok(()) => output.end_message(),
+                Err(error) => self.refused.borrow_mut().push(error),
+            }
+            (was_empty, output.len())
+        };
+        self.mark_dirty();
+        let is_high = self.marks.get().is_some_and(|marks| len >= marks.high);
+        if is_high && !self.high.replace(true) {
+            self.high_is_due.set(true);
+        }
+        if self.auto_flush && was_empty {
+            self.write(usize::MAX);
+        }
+        is_high
+    }
+
+    /// Writes now, as much as the descriptor takes, and returns how many octets are left.
+    pub(crate) fn flush_now(&self) -> usize {
+        self.write(usize::MAX);
+        self.mark_dirty();
+        self.output.borrow().len()
+    }
+
+    /// Asks for a flush once the running state has returned.
+    pub(crate) fn mark_dirty(&self) {
+        if !self.dirty.replace(true) {
+            self.port.mailbox.dirty(self.port.key.get());
+        }
+    }
+
+    pub(crate) fn is_high(&self) -> bool {
+        self.high.get()
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.get() && !self.is_over()
+    }
+
+    /// Tells whether nothing will be written any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.failed.get() || self.shut.get()
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// Tells whether nothing is left to write, or nothing will be.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_over() || self.output.borrow().len() == 0
+    }
+
+    pub(crate) fn marks(&self) -> Option<Marks> {
+        self.marks.get()
+    }
+
+    /// Moves the marks, on whose other side the output may find itself.
+    pub(crate) fn set_marks(&self, marks: Marks) {
+        self.marks.set(Some(marks));
+        if self.output.borrow().len() >= marks.high && !self.high.replace(true) {
+            self.high_is_due.set(true);
+        }
+        self.mark_dirty();
+    }
+
+    pub(crate) fn set_flushed_event(&self, event: Option<Name>) {
+        self.on_flushed.set(event);
+    }
+
+    pub(crate) fn set_high_event(&self, event: Option<Name>) {
+        self.on_high.set(event);
+    }
+
+    pub(crate) fn set_low_event(&self, event: Option<Name>) {
+        self.on_low.set(event);
+    }
+
+    /// Ends the output, whatever waits.
+    pub(crate) fn shut_down(&self) {
+        if self.shut.replace(true) {
+            return;
+        }
+        let is_socket =
+            self.port.fd.borrow().as_ref().is_some_and(|fd| shutdown(fd.as_raw_fd(), Shutdown::Write).is_ok());
+        if self.is_alone && !is_socket {
+            // The end of a pipe's output is its being closed.
+            self.port.drop_later();
+        }
+        self.mark_dirty();
+    }
+
+    /// Ends the output when everything is written.
+    pub(crate) fn shut_down_when_drained(&self) {
+        self.shuts_when_drained.set(true);
+        self.mark_dirty();
+    }
+
+    /// Writes as much as the descriptor takes in one turn, and tells the session what has come of it.
+    pub(crate) fn write_some(&self, kernel: &mut Kernel, key: SourceKey) {
+        self.dirty.set(false);
+        self.base.report_refused(kernel, &self.port, &self.refused);
+        if self.high_is_due.take() {
+            self.tell(kernel, self.on_high.get());
+        }
+        self.write(WRITES_PER_TURN);
+        if !self.is_done() && !self.blocked.get() {
+            kernel.core.sources.requeue(key, Mode::Write);
+        }
+        if let Some(error) = self.failure.take() {
+            self.base.report(kernel, error_args("write", &error, self.base.id));
+        }
+        if self.high.get() && self.marks.get().is_none_or(|marks| self.output.borrow().len() <= marks.low) {
+            self.high.set(false);
+            self.holds_back.borrow().iter().for_each(|port| port.wake());
+            self.tell(kernel, self.on_low.get());
+        }
+        // Not if a state has put more since: there will be another end.
+        if self.drained.take() && self.output.borrow().len() == 0 {
+            if self.shuts_when_drained.get() {
+                self.shut_down();
+            }
+            self.tell(kernel, self.on_flushed.get());
+        }
+    }
+
+    fn tell(&self, kernel: &mut Kernel, event: Option<Name>) {
+        if let (Some(event), true, false) = (event, self.port.is_open.get(), self.base.closing.get()) {
+            self.base.dispatch(kernel, event, (self.base.id,).into_args());
+        }
+    }
+
+    /// Writes as much as the descriptor takes in `calls` system calls.
+    fn write(&self, calls: usize) {
+        let mut output = self.output.borrow_mut();
+        if self.blocked.get() || self.is_over() {
+            return;
+        }
+        if output.len() == 0 {
+            if self.shuts_when_drained.get() {
+                drop(output);
+                self.shut_down();
+            }
+            return;
+        }
+        let written = self.port.fd.borrow().as_ref().map_or(Ok(()), |fd| output.write_to(fd, calls));
+        match written {
+            Ok(()) if output.len() == 0 => self.drained.set(true),
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.blocked.set(true);
+                self.port.is_watched.set(true);
+                self.port.changed();
+            }
+            Err(error) => {
+                self.failed.set(true);
+                self.failure.replace(Some(error));
+            }
+        }
+    }
+
+    /// Notes that the descriptor may take more.
+    pub(crate) fn unblock(&self) {
+        self.blocked.set(false);
+    }
+
+    /// Forgets in a forked child what the parent has put.
+    pub(crate) fn forget(&self) {
+        self.output.borrow_mut().clear();
+        for flag in [&self.dirty, &self.high, &self.high_is_due, &self.drained] {
+            flag.set(false);
+        }
+        self.refused.take();
+    }
+
+    /// Drops what the closed descriptor will not get.
+    pub(crate) fn discard(&self) {
+        self.output.take();
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::new();
+        let waiting = self.output.borrow().len();
+        if waiting > 0 {
+            text = format!(", {waiting} octets to write");
+        }
+        for (flag, word) in [(self.high.get(), ", above the high mark"), (self.base.closing.get(), ", closing")] {
+            if flag {
+                text += word;
+            }
+        }
+        text
+    }
+
+    /// When a descriptor for output alone is of no more use.
+    fn end_if_over(&self, kernel: &mut Kernel, key: SourceKey) {
+        if self.is_over() || self.base.closing.get() && self.is_done() {
+            kernel.core.remove_source(key);
+        }
+    }
+}
+
+impl Source for Writer {
+    fn fd(&self) -> RawFd {
+        self.port.raw_fd()
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        Wanted::of(false, self.port.is_watched.get() && self.is_blocked(), false)
+    }
+
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
+        if mode == Mode::Write {
+            self.unblock();
+            self.flush(kernel, key);
+        }
+    }
+
+    fn flush(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey) {
+        self.write_some(kernel, key);
+        self.end_if_over(kernel, key);
+    }
+
+    fn close(&self) {
+        self.port.close();
+        self.discard();
+    }
+
+    fn fork(&self) -> AfterFork {
+        // A wheel whose handle is gone is there for its output alone, and that is the parent's to write.
+        if self.base.after_fork == AfterFork::Close || self.base.closing.get() {
+            return AfterFork::Close;
+        }
+        self.forget();
+        AfterFork::Keep
+    }
+
+    fn describe(&self) -> String {
+        format!("{} ({}), output{}", self.base.name, self.base.id, self.describe())
+    }
+}
+
+/// How often one turn writes at most: a peer that reads as fast as this wheel writes keeps no other waiting.
+const WRITES_PER_TURN: usize = 8;

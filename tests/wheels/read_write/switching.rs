@@ -1,0 +1,360 @@
+//! Other filters for the same wheel, between two records.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+use lenore::filter::{Filter, FilterError, Line, Stream};
+use lenore::wheel::{ReadWrite, StreamEvent, WheelId};
+use lenore::{Context, Session};
+
+use super::{Owner, log_input, narrow_pair, owner, pair, read_all};
+use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+
+fn fields(separator: &str) -> Line {
+    Line::literal(separator).expect("it is not empty")
+}
+
+/// Logs each record; `;` and `,` among them make it the separator from there on.
+fn separator_input(cx: &mut Context<'_, Owner>) -> lenore::Result {
+    let record = cx.arg::<String>(0)?.clone();
+    log_input(cx)?;
+    if [";", ","].contains(&&*record) {
+        cx.heap().wheel().set_filter(fields(&record));
+    }
+    Ok(())
+}
+
+#[test] // K-RW-55, K-RW-57, K-RW-58, K-RW-59, K-FI-08: at every place where the network may cut
+fn what_is_pending_goes_to_the_new_filter_wherever_it_was_cut() {
+    let input = b"a\n;\nb;\nc;,;d,;e,f,";
+    for cut in 0..=input.len() {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, mut theirs) = pair();
+        theirs.write_all(&input[..cut]).unwrap();
+        let session =
+            owner(&log, ours).state("input", separator_input).state("posted", |cx| cx.heap().log.push("posted"));
+        let session = session.spawn(&mut kernel).unwrap();
+        kernel.post(session, "posted", ()).unwrap();
+        run_slices(&mut kernel, 1);
+        let at_once = log.take();
+        assert_eq!(at_once.last().map(String::as_str), Some("posted"), "the chunk goes ahead of it");
+        theirs.write_all(&input[cut..]).unwrap();
+        drop(theirs);
+        run(&mut kernel);
+        let all = [&at_once[..at_once.len() - 1], &log.take()].concat();
+        assert_eq!(all, ["a", ";", "b", "\nc", ",", "d", ";e", "f", "error:read:0"], "cut at {cut}");
+        if cut == input.len() {
+            assert_eq!(at_once.len(), 9, "all of a chunk in one go");
+        }
+    }
+}
+
+#[test] // K-RW-57: here in the next slice, as nothing is dispatched while the heap is borrowed; K-RW-60 with K-RE-26
+fn a_filter_set_outside_of_the_input_event_has_its_records_delivered_to_the_owner() {
+    for from_another in [false, true] {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b"one\na;b;c").unwrap();
+        let session = owner(&log, ours)
+            .state("lend", |cx| cx.heap().wheel.take())
+            .state("return", |cx| cx.heap().wheel = cx.take::<ReadWrite<Line>>(0).ok())
+            .state("set", |cx| cx.heap().wheel().set_input_filter(fields(";")))
+            .spawn(&mut kernel)
+            .unwrap();
+        run_until(&mut kernel, || log.text() == "one");
+        if from_another {
+            Session::new(())
+                .state("_start", move |cx| {
+                    let wheel =
+                        cx.call(session, "lend", ())?.take::<Option<ReadWrite<Line>>>()?.expect("it has a wheel");
+                    wheel.set_input_filter(fields(";"));
+                    cx.call(session, "return", (wheel,))?;
+                    Ok(())
+                })
+                .state("input", |_| -> () { panic!("it is not for this session") })
+                .spawn(&mut kernel)
+                .unwrap();
+        } else {
+            kernel.call(session, "set", ()).unwrap();
+        }
+        assert_eq!(log.text(), "one");
+        run_slices(&mut kernel, 1);
+        assert_eq!(log.text(), "one a b");
+        theirs.write_all(b";").unwrap();
+        drop(theirs);
+        run(&mut kernel);
+        assert_eq!(log.text(), "one a b c error:read:0");
+    }
+}
+
+#[test] // K-RW-56, K-RW-55
+fn what_was_put_stays_as_the_old_filter_made_it() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, theirs) = pair();
+    owner(&log, ours)
+        .state("started", |cx| {
+            let wheel = cx.heap().wheel();
+            wheel.put("a");
+            wheel.set_output_filter(fields(";"));
+            wheel.put("b");
+            wheel.set_filter(fields(","));
+            wheel.put("c");
+        })
+        .state("flushed", |cx| cx.heap().wheel = None)
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    assert_eq!(read_all(theirs), "a\r\nb;c,");
+}
+
+#[test] // K-RW-55, K-RW-14
+fn filters_can_be_looked_at_and_give_what_is_pending() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"whole\nunfinished").unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    owner(&log, ours)
+        .state("error", |cx| {
+            let wheel = cx.heap().wheel.take().expect("it has a wheel");
+            assert_eq!(wheel.get_pending(), b"unfinished");
+            assert_eq!(wheel.get_pending(), b"unfinished", "it stays");
+            assert_eq!(wheel.input_filter(|filter| filter.get_pending().to_vec()), b"unfinished");
+            let mut out = Vec::new();
+            wheel.output_filter(|filter| filter.put("x", &mut out)).unwrap();
+            assert_eq!(out, b"x\r\n");
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    assert_eq!(log.text(), "whole");
+}
+
+#[test] // K-RW-57 after the end of file
+fn what_the_end_of_file_left_may_make_records_for_another_filter() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"a;b;c").unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    owner(&log, ours)
+        .state("error", |cx| {
+            super::log_error(cx)?;
+            cx.heap().wheel().set_input_filter(fields(";"));
+            Ok(())
+        })
+        .state("input", |cx| {
+            log_input(cx)?;
+            if cx.heap().log.count("b") == 1 {
+                cx.heap().wheel = None;
+            }
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    assert_eq!(log.text(), "error:read:0 a b");
+}
+
+#[test] // K-RE-20: also what another filter has made of it
+fn after_a_switch_delivery_stops_at_once_when_the_wheel_is_paused_or_dropped() {
+    for drops in [false, true] {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b";\na;b;c;").unwrap();
+        let session = owner(&log, ours)
+            .state("input", move |cx| {
+                separator_input(cx)?;
+                if drops && cx.heap().log.count("a") == 1 {
+                    cx.heap().wheel = None;
+                } else if !drops {
+                    cx.heap().wheel().pause_input();
+                }
+                Ok(())
+            })
+            .spawn(&mut kernel)
+            .unwrap();
+        run_slices(&mut kernel, 1);
+        if drops {
+            assert_eq!(log.text(), "; a");
+            continue;
+        }
+        for expected in [";", "; a", "; a b", "; a b c"] {
+            for _ in 0..3 {
+                kernel.post(session, "nothing", ()).unwrap();
+                run_slices(&mut kernel, 1);
+            }
+            assert_eq!(log.text(), expected);
+            kernel.call(session, "resume", ()).unwrap();
+        }
+        kernel.stop();
+    }
+}
+
+#[test] // K-RE-21
+fn after_an_exception_the_rest_comes_through_the_new_filter_in_the_next_slice() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b";\na;b;").unwrap();
+    owner(&log, ours)
+        .state("input", |cx| {
+            separator_input(cx)?;
+            if cx.heap().log.len() == 1 { Err(std::io::Error::other("on purpose").into()) } else { Ok(()) }
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run_slices(&mut kernel, 1);
+    assert_eq!(log.text(), ";");
+    run_slices(&mut kernel, 1);
+    assert_eq!(log.text(), "; a b");
+    kernel.stop();
+}
+
+/// Records of so many octets.
+struct Fixed(Vec<u8>, usize);
+
+impl Filter for Fixed {
+    type Input = Vec<u8>;
+    type Output = [u8];
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.0.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        Ok((self.0.len() >= self.1).then(|| self.0.drain(..self.1).collect()))
+    }
+
+    fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+        out.extend_from_slice(record);
+        Ok(())
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn clone_config(&self) -> Self {
+        Fixed(Vec::new(), self.1)
+    }
+}
+
+/// Talks in lines until one says `DATA` and a number, takes that many octets, and talks in lines again.
+enum Client {
+    Talking(ReadWrite<Line>),
+    Sending(ReadWrite<Fixed>),
+    Gone,
+}
+
+fn session(log: &Log, stream: UnixStream) -> Session<(Log, Client, Option<WheelId>)> {
+    Session::new((log.clone(), Client::Gone, None))
+        .args((stream,))
+        .state("_start", |cx| {
+            let stream = cx.take::<UnixStream>(0)?;
+            let wheel = ReadWrite::new(stream, Line::new()).on_input("line").on_error("gone").start(cx)?;
+            cx.heap().2 = Some(wheel.id());
+            cx.heap().1 = Client::Talking(wheel);
+            Ok(())
+        })
+        .state("line", |cx| {
+            let (line, id) = (cx.take::<String>(0)?, cx.take::<WheelId>(1)?);
+            assert_eq!(Some(id), cx.heap().2);
+            cx.heap().0.push(&line);
+            if let Some(length) = line.strip_prefix("DATA ") {
+                let length = length.parse()?;
+                let Client::Talking(wheel) = std::mem::replace(&mut cx.heap().1, Client::Gone) else { unreachable!() };
+                wheel.put("go on");
+                let wheel = wheel.switch_filter(Fixed(Vec::new(), length));
+                wheel.event(StreamEvent::Input, "data");
+                wheel.put(&b"raw"[..]);
+                cx.heap().1 = Client::Sending(wheel);
+            }
+            Ok(())
+        })
+        .state("data", |cx| {
+            let (data, id) = (cx.take::<Vec<u8>>(0)?, cx.take::<WheelId>(1)?);
+            assert_eq!(Some(id), cx.heap().2, "it is the same wheel");
+            cx.heap().0.push(format!("{data:?}"));
+            let Client::Sending(wheel) = std::mem::replace(&mut cx.heap().1, Client::Gone) else { unreachable!() };
+            let wheel = wheel.switch_filter(Line::new());
+            wheel.event(StreamEvent::Input, "line");
+            wheel.put("thanks");
+            cx.heap().1 = Client::Talking(wheel);
+            Ok(())
+        })
+        .state("gone", |cx| {
+            let operation = *cx.arg::<&str>(0)?;
+            cx.heap().0.push(operation);
+            cx.heap().1 = Client::Gone;
+            Ok(())
+        })
+}
+
+#[test] // K-RW-55 to 59 for filters of different types
+fn a_wheel_goes_on_with_a_filter_of_another_type_wherever_it_was_cut() {
+    let input = b"hello\nDATA 3\n\n\xff\nDATA 1\nxbye\n";
+    for cut in 0..=input.len() {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, mut theirs) = pair();
+        theirs.write_all(&input[..cut]).unwrap();
+        session(&log, ours).spawn(&mut kernel).unwrap();
+        run_slices(&mut kernel, 1);
+        if cut == input.len() {
+            assert_eq!(log.len(), 6, "all of a chunk in one go");
+        }
+        theirs.write_all(&input[cut..]).unwrap();
+        theirs.shutdown(Shutdown::Write).unwrap();
+        run(&mut kernel);
+        assert_eq!(log.take(), ["hello", "DATA 3", "[10, 255, 10]", "DATA 1", "[120]", "bye", "read"], "cut at {cut}");
+        assert_eq!(read_all(theirs), "go on\r\nrawthanks\r\ngo on\r\nrawthanks\r\n");
+    }
+}
+
+#[test] // K-RW-56: whatever waits is written, by the wheel that comes after
+fn a_switch_of_types_keeps_output_that_waits_and_each_direction_can_be_switched_alone() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = narrow_pair();
+    Session::new((log.clone(), None::<ReadWrite<Line>>, None::<ReadWrite<Stream, Line>>, None::<ReadWrite<Stream>>))
+        .args((ours,))
+        .state("_start", |cx| {
+            let stream = cx.take::<UnixStream>(0)?;
+            let wheel = ReadWrite::new(stream, Line::new()).on_input("input").on_flushed("flushed").start(cx)?;
+            wheel.put("x".repeat(100_000));
+            cx.heap().1 = Some(wheel);
+            cx.yield_("input filter", ());
+            Ok(())
+        })
+        .state("input filter", |cx| {
+            let wheel = cx.heap().1.take().expect("it is kept").switch_input_filter(Stream::new());
+            assert!(wheel.driver_out_octets() > 0);
+            wheel.put("line");
+            cx.heap().2 = Some(wheel);
+            cx.yield_("output filter", ());
+        })
+        .state("output filter", |cx| {
+            let wheel = cx.heap().2.take().expect("it is kept").switch_output_filter(Stream::new());
+            wheel.put(&b"raw"[..]);
+            cx.heap().3 = Some(wheel);
+        })
+        .state("input", |cx| {
+            let text = String::from_utf8(cx.take::<Vec<u8>>(0)?)?;
+            cx.heap().0.push(text);
+            Ok(())
+        })
+        .state("flushed", |cx| {
+            cx.heap().0.push("flushed");
+            cx.heap().3 = None;
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    theirs.write_all(b"half a li").unwrap();
+    run_until(&mut kernel, || log.len() == 1);
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).unwrap();
+        text
+    });
+    run(&mut kernel);
+    assert_eq!(reader.join().unwrap(), "x".repeat(100_000) + "\r\nline\r\nraw");
+    assert_eq!(log.text(), "half a li flushed");
+}
