@@ -76,6 +76,15 @@ impl Rounds {
         self
     }
 
+    /// Gives the speed of `name` in megabytes a second, if one iteration is that many `octets`: the best round's.
+    pub fn octets(mut self, name: &str, octets: usize) -> Rounds {
+        let best = self.by_round(name).into_iter().flatten().min_by(f64::total_cmp);
+        if let Some(nanos) = best {
+            let _ = writeln!(self.lines, "bytes {} {name} {:.0} MB/s", self.group, octets as f64 * 1e3 / nanos);
+        }
+        self
+    }
+
     /// Prints what was found; nothing if nothing was measured, as in a test run.
     pub fn print(self) {
         print!("{}", self.lines);

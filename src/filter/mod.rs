@@ -17,16 +17,48 @@
 //! # Ok::<(), lenore::filter::FilterError>(())
 //! ```
 //!
-//! [`Line`] cuts text lines, [`ByteLine`] lines of any bytes, [`Stream`] passes chunks through. Everything else is a
-//! custom filter: see the example at [`Filter`].
+//! Between bytes and records:
+//!
+//! - [`Line`] cuts text lines, [`ByteLine`] lines of any bytes.
+//! - [`Block`] cuts blocks that follow their length, [`FixedBlock`] blocks of one size.
+//! - [`Stream`] passes chunks through.
+//! - `Frame` carries any type that serde knows; it needs the feature `serde`.
+//!
+//! Between records and records, in a [`Stackable`] on top of one of these: [`Grep`] drops records, [`Map`] changes them,
+//! [`RecordBlock`] groups them, [`Chunks`] is another of the filters above.
+//!
+//! Everything else is a custom filter: see the examples at [`Filter`] and [`RecordFilter`].
+//!
+//! # Bad input
+//!
+//! Every filter that waits for more input limits what it holds. An error names what was wrong, stands for the record that is
+//! lost, and is reported once; the filter then goes on. Whether the session does is another matter: after a
+//! [`FilterError::Malformed`] of a framing filter both ends may well disagree about where records begin.
 
 use std::error::Error;
 use std::fmt;
 
+mod block;
+mod buffer;
+#[cfg(feature = "serde")]
+mod frame;
+mod grep;
 mod line;
+mod map;
+mod record;
+mod record_block;
+mod stackable;
 mod stream;
 
+pub use block::{Block, Decimal, Decoded, FixedBlock, LengthCodec};
+#[cfg(feature = "serde")]
+pub use frame::{Frame, FrameCodec, Json};
+pub use grep::Grep;
 pub use line::{ByteLine, Line};
+pub use map::Map;
+pub use record::{Chunks, RecordFilter};
+pub use record_block::RecordBlock;
+pub use stackable::Stackable;
 pub use stream::Stream;
 
 /// Cuts a stream of bytes into records, and turns records into bytes.
@@ -113,16 +145,16 @@ pub trait Filter: 'static {
     ///
     /// # Errors
     ///
-    /// What the filter says of a record that it cannot represent; `out` is then unchanged. The filters of this crate
-    /// accept every record.
+    /// What the filter says of a record that it cannot represent; `out` is then unchanged. [`Line`], [`ByteLine`],
+    /// [`Stream`], [`FixedBlock`], and [`Block`] with its usual header accept every record.
     ///
     /// POE: `put`, which returns a list of chunks.
     fn put(&mut self, record: &Self::Output, out: &mut Vec<u8>) -> Result<(), FilterError>;
 
     /// The input that has not been parsed yet, empty if there is none; it stays in the filter.
     ///
-    /// After an end of file this is the unfinished last record. When a filter replaces another, this is what the new one
-    /// is fed first.
+    /// After an end of file this is the unfinished last record. When a filter replaces another, the new one is fed first
+    /// what [`hand_over`](Self::hand_over) returns, which is this if this is all.
     ///
     /// POE: `get_pending`.
     fn get_pending(&self) -> &[u8];
@@ -150,6 +182,18 @@ pub trait Filter: 'static {
     /// POE: nothing like it; the unfinished record can be had from `get_pending`.
     fn get_last(&mut self) -> Result<Option<Self::Input>, FilterError> {
         Ok(None)
+    }
+
+    /// Returns the pending input for a filter that takes over.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::CannotSwitch`] if the filter has taken in more than it has given out records of, and can't say it as
+    /// octets: then part of the input would be lost. Of the filters of this crate only a [`Stackable`] may have to.
+    ///
+    /// POE: `get_pending`, which passes over the loss.
+    fn hand_over(&self) -> Result<&[u8], FilterError> {
+        Ok(self.get_pending())
     }
 
     /// Makes a filter with the same settings and no input: one for each connection, from one that serves as the pattern.
@@ -212,6 +256,11 @@ pub enum FilterError {
         /// What is wrong with it, in lower case and without a full stop.
         reason: String,
     },
+    /// Input is inside the filter in a form that no other filter can be given; nothing was changed.
+    CannotSwitch {
+        /// How many records, or octets, were taken out of the input and have not come out.
+        held: usize,
+    },
     /// A filter cannot be made with this setting.
     InvalidSetting {
         /// The name of the setting.
@@ -234,12 +283,19 @@ impl fmt::Display for FilterError {
                 write!(f, "record of {} octets is not UTF-8 at octet {octet}", record.len())
             }
             Self::Malformed { reason } => write!(f, "malformed record: {reason}"),
+            Self::CannotSwitch { held } => {
+                write!(f, "another filter can't take over: {held} records or octets would be lost")
+            }
             Self::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
         }
     }
 }
 
 impl Error for FilterError {}
+
+fn invalid(setting: &'static str, reason: &'static str) -> FilterError {
+    FilterError::InvalidSetting { setting, reason }
+}
 
 #[cfg(test)]
 mod tests {

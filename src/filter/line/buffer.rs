@@ -4,6 +4,7 @@ use memchr::memchr2;
 use memchr::memmem::Finder;
 
 use super::FilterError;
+use crate::filter::buffer::{Buffer, Limits};
 
 /// What ends a record.
 #[derive(Clone, Debug)]
@@ -17,15 +18,10 @@ pub(super) enum Terminator {
 }
 
 /// Input on its way to becoming records.
-///
-/// Records are consumed by moving `start`; the octets in front of it are dropped when room is needed and they are at least
-/// half of the buffer, so each octet is moved once or twice in all, however many records a chunk holds.
 #[derive(Debug)]
 pub(super) struct LineBuffer {
-    octets: Vec<u8>,
-    /// Where the first record not taken begins; what is in front of it is dead.
-    start: usize,
-    /// No terminator begins in `start..scanned`, so no octet is searched twice; at least `start`.
+    octets: Buffer,
+    /// No terminator begins in the first `scanned` octets, so none is searched twice.
     scanned: usize,
     terminator: Terminator,
     /// The terminator was `Undecided` when it was set, and is so again in a clone.
@@ -36,8 +32,7 @@ pub(super) struct LineBuffer {
     /// The record in progress was given up and its terminator has not come. No terminator is in the buffer then: it holds
     /// what could be the beginning of one.
     skipping: bool,
-    pub(super) max_length: usize,
-    pub(super) max_buffer: usize,
+    pub(super) limits: Limits,
 }
 
 impl Terminator {
@@ -53,7 +48,7 @@ impl LineBuffer {
         self.detects = matches!(terminator, Terminator::Undecided);
         self.terminator = terminator;
         self.half_newline = None;
-        self.scanned = self.start;
+        self.scanned = 0;
         if self.skipping {
             self.skip();
         }
@@ -61,13 +56,7 @@ impl LineBuffer {
 
     pub(super) fn clone_config(&self) -> Self {
         let terminator = if self.detects { Terminator::Undecided } else { self.terminator.clone() };
-        Self {
-            terminator,
-            detects: self.detects,
-            max_length: self.max_length,
-            max_buffer: self.max_buffer,
-            ..Self::default()
-        }
+        Self { terminator, detects: self.detects, limits: self.limits, ..Self::default() }
     }
 
     /// Takes `chunk` whole, or nothing of it if the limit does not allow it.
@@ -81,8 +70,7 @@ impl LineBuffer {
         if let Some(half) = self.half_newline.take() {
             self.settle_newline(half, absorbed);
         }
-        self.make_room(chunk.len());
-        self.octets.extend_from_slice(chunk);
+        self.octets.append(chunk);
         if self.skipping {
             self.skip();
         }
@@ -92,40 +80,36 @@ impl LineBuffer {
     /// Consumes the next record with its terminator, and lends it until the next call.
     pub(super) fn take_record(&mut self) -> Result<Option<&[u8]>, FilterError> {
         let Some(end) = self.find_terminator() else {
-            self.release_if_drained();
+            self.octets.release_if_drained();
             return Ok(None);
         };
-        let record = self.start..end;
-        self.consume_terminator(end);
-        if record.len() > self.max_length {
-            return Err(FilterError::RecordTooLong { limit: self.max_length, length: record.len() });
-        }
-        Ok(Some(&self.octets[record]))
+        let terminator = self.terminator_len(end);
+        self.scanned = 0;
+        let record = &self.octets.consume(end + terminator)[..end];
+        self.limits.check_length(record.len())?;
+        Ok(Some(record))
     }
 
     /// Consumes what is pending as if it were terminated; `None` if there is nothing.
     pub(super) fn take_pending(&mut self) -> Result<Option<&[u8]>, FilterError> {
-        let record = self.start..self.octets.len();
-        self.start = record.end;
-        self.scanned = record.end;
+        self.scanned = 0;
         let was_given_up = std::mem::take(&mut self.skipping);
+        let record = self.octets.consume(self.octets.len());
         if record.is_empty() || was_given_up {
             return Ok(None);
         }
-        if record.len() > self.max_length {
-            return Err(FilterError::RecordTooLong { limit: self.max_length, length: record.len() });
-        }
-        Ok(Some(&self.octets[record]))
+        self.limits.check_length(record.len())?;
+        Ok(Some(record))
     }
 
     /// What was appended and has not become a record; nothing of a record that was given up.
     pub(super) fn pending(&self) -> &[u8] {
-        if self.skipping { &[] } else { &self.octets[self.start..] }
+        if self.skipping { &[] } else { self.octets.live() }
     }
 
     /// Where the next terminator begins.
     fn find_terminator(&mut self) -> Option<usize> {
-        let unsearched = &self.octets[self.scanned..];
+        let unsearched = &self.octets.live()[self.scanned..];
         let (found, keep) = match &self.terminator {
             Terminator::Newline | Terminator::Undecided => (memchr2(b'\r', b'\n', unsearched), 0),
             // All of a literal but its last octet may be here already: that much is searched again.
@@ -138,19 +122,18 @@ impl LineBuffer {
         found.map(|_| self.scanned)
     }
 
-    /// Moves `start` behind the terminator at `end`, of which the buffer may hold only one octet of two.
-    fn consume_terminator(&mut self, end: usize) {
-        self.start = end
-            + match &self.terminator {
-                Terminator::Literal(finder) => finder.needle().len(),
-                Terminator::Newline | Terminator::Undecided => self.newline_len(end),
-            };
-        self.scanned = self.start;
+    /// How long the terminator at `end` is, of which the buffer may hold only one octet of two.
+    fn terminator_len(&mut self, end: usize) -> usize {
+        match &self.terminator {
+            Terminator::Literal(finder) => finder.needle().len(),
+            Terminator::Newline | Terminator::Undecided => self.newline_len(end),
+        }
     }
 
     fn newline_len(&mut self, end: usize) -> usize {
-        let first = self.octets[end];
-        let Some(&next) = self.octets.get(end + 1) else {
+        let live = self.octets.live();
+        let first = live[end];
+        let Some(&next) = live.get(end + 1) else {
             // The peer may be waiting for an answer to this very line: deliver it, and leave the rest to `append`.
             self.half_newline = Some(first);
             return 1;
@@ -171,61 +154,39 @@ impl LineBuffer {
     /// Fails if `more` octets do not fit, and gives up the record in progress if taking records would not help.
     fn check_limit(&mut self, more: usize) -> Result<(), FilterError> {
         // The beginning of a terminator that `skip` keeps does not count, or a chunk refused once could be refused again.
-        let needed = self.pending().len().saturating_add(more);
-        if needed <= self.max_buffer {
-            return Ok(());
-        }
-        if self.find_terminator().is_none() {
+        let fits = self.limits.check_buffer(self.pending().len(), more);
+        if fits.is_err() && self.find_terminator().is_none() {
             self.skipping = true;
-            self.start = self.scanned;
+            self.drop_scanned();
         }
-        Err(FilterError::BufferFull { limit: self.max_buffer, needed })
+        fits
     }
 
     /// Discards the record in progress as far as it has come.
     fn skip(&mut self) {
-        match self.find_terminator() {
-            Some(end) => {
-                self.consume_terminator(end);
-                self.skipping = false;
-            }
-            None => self.start = self.scanned,
+        if let Some(end) = self.find_terminator() {
+            self.scanned += self.terminator_len(end);
+            self.skipping = false;
         }
+        self.drop_scanned();
     }
 
-    fn make_room(&mut self, more: usize) {
-        let live = self.octets.len() - self.start;
-        let short_of_room = self.octets.capacity() - self.octets.len() < more;
-        // Moving no more than what was consumed since the last time keeps the cost per octet constant.
-        if live == 0 || (short_of_room && live <= self.start) {
-            self.octets.drain(..self.start);
-            self.scanned -= self.start;
-            self.start = 0;
-        }
-    }
-
-    /// Gives back the memory of an unusual burst, so that an idle connection does not keep it.
-    fn release_if_drained(&mut self) {
-        if self.start == self.octets.len() && self.octets.capacity() > KEPT_CAPACITY {
-            self.octets = Vec::new();
-            self.start = 0;
-            self.scanned = 0;
-        }
+    fn drop_scanned(&mut self) {
+        self.octets.consume(self.scanned);
+        self.scanned = 0;
     }
 }
 
 impl Default for LineBuffer {
     fn default() -> Self {
         Self {
-            octets: Vec::new(),
-            start: 0,
+            octets: Buffer::default(),
             scanned: 0,
             terminator: Terminator::Newline,
             detects: false,
             half_newline: None,
             skipping: false,
-            max_length: 64 << 20,
-            max_buffer: 512 << 20,
+            limits: Limits::default(),
         }
     }
 }
@@ -235,14 +196,11 @@ fn complement(octet: u8) -> u8 {
     octet ^ (b'\r' ^ b'\n')
 }
 
-/// The most capacity a drained buffer keeps, in octets: twice a generous read.
-const KEPT_CAPACITY: usize = 128 * 1024;
-
 #[cfg(test)]
 impl LineBuffer {
     /// How many octets of the record in progress have been searched.
     pub(super) fn scanned(&self) -> usize {
-        self.scanned - self.start
+        self.scanned
     }
 
     pub(super) fn capacity(&self) -> usize {

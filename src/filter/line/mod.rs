@@ -1,6 +1,6 @@
 //! Lines of text or of bytes.
 
-use super::{Filter, FilterError};
+use super::{Filter, FilterError, invalid};
 
 mod buffer;
 
@@ -124,14 +124,7 @@ impl Line {
     ///
     /// POE: the `MaxLength` parameter.
     pub fn max_length(mut self, octets: usize) -> Result<Self, FilterError> {
-        let input = &mut self.bytes.input;
-        if octets == 0 {
-            return Err(invalid("max_length", "must not be zero"));
-        }
-        if octets > input.max_buffer {
-            return Err(invalid("max_length", "must not be more than max_buffer"));
-        }
-        input.max_length = octets;
+        self.bytes.input.limits.set_length(octets, 0)?;
         Ok(self)
     }
 
@@ -155,14 +148,7 @@ impl Line {
     ///
     /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
     pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
-        let input = &mut self.bytes.input;
-        if octets == 0 {
-            return Err(invalid("max_buffer", "must not be zero"));
-        }
-        if octets < input.max_length {
-            return Err(invalid("max_buffer", "must not be less than max_length"));
-        }
-        input.max_buffer = octets;
+        self.bytes.input.limits.set_buffer(octets, 0)?;
         Ok(self)
     }
 
@@ -239,7 +225,7 @@ impl Filter for ByteLine {
     }
 
     fn room(&self) -> usize {
-        self.input.max_buffer - self.input.pending().len()
+        self.input.limits.room(self.input.pending().len())
     }
 
     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
@@ -264,10 +250,6 @@ fn text(record: &[u8]) -> Result<String, FilterError> {
         Ok(text) => Ok(text.to_owned()),
         Err(error) => Err(FilterError::NotUtf8 { octet: error.valid_up_to(), record: record.to_vec() }),
     }
-}
-
-fn invalid(setting: &'static str, reason: &'static str) -> FilterError {
-    FilterError::InvalidSetting { setting, reason }
 }
 
 #[cfg(test)]

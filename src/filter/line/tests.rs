@@ -105,7 +105,7 @@ fn a_clone_has_the_settings_and_no_input() -> Result<(), FilterError> {
     Ok(())
 }
 
-#[test] // K-FI-09: limits are positive, and the buffer's is at least the record's (K-FI-10 is the compiler's affair)
+#[test] // K-FI-09: limits are positive, and the buffer's is at least the record's
 fn senseless_limits_are_refused() -> Result<(), FilterError> {
     let refused = |made: Result<Line, FilterError>, wanted: &str| {
         assert_eq!(made.expect_err(wanted).to_string(), wanted);
@@ -120,8 +120,8 @@ fn senseless_limits_are_refused() -> Result<(), FilterError> {
 
 #[test] // K-FL-01: the defaults are 64 MiB and 512 MiB
 fn default_limits_are_those_of_poe() {
-    let input = Line::new().bytes().input;
-    assert_eq!((input.max_length, input.max_buffer), (67_108_864, 536_870_912));
+    let limits = Line::new().bytes().input.limits;
+    assert_eq!((limits.length, limits.buffer), (67_108_864, 536_870_912));
 }
 
 #[test] // K-FL-01: Literal is for both directions, and is not empty

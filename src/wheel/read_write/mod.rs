@@ -335,12 +335,13 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     }
 
     /// Replaces the input filter. The new one is fed what is pending in the old one, and its records are delivered: in the
-    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise.
+    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise. What the
+    /// old one can't hand over ([`Filter::hand_over`]) is an error event.
     ///
     /// POE: `set_input_filter`, which delivers them before it returns.
     pub fn set_input_filter(&self, filter: I) {
         let old = self.input.replace(filter);
-        self.halves.reader.feed_again(old.get_pending());
+        self.halves.reader.take_over(&old);
     }
 
     /// Replaces the output filter. What was put already stays as the old one made it.
@@ -393,7 +394,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         let ReadWrite { halves, input: old, output } = self;
         let input = Rc::new(RefCell::new(filter));
         halves.reader.set_filter(input.clone());
-        halves.reader.feed_again(RefCell::borrow(&old).get_pending());
+        halves.reader.take_over(&*RefCell::borrow(&old));
         ReadWrite { halves, input, output }
     }
 

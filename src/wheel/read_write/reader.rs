@@ -14,7 +14,7 @@ use super::records::Records;
 use super::writer::Writer;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
-use crate::filter::FilterError;
+use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
@@ -163,11 +163,16 @@ impl Reader {
         self.filter.replace(filter);
     }
 
-    /// Has a new filter fed what was `pending` in the one before, ahead of what that was not fed at all.
-    pub(crate) fn feed_again(&self, pending: &[u8]) {
+    /// Has a new filter fed what is pending in the `old` one, ahead of what that was not fed at all. What the old one can't
+    /// hand over is lost, and so an error.
+    pub(crate) fn take_over<F: Filter>(&self, old: &F) {
+        let pending = old.hand_over().unwrap_or_else(|error| {
+            self.refused.borrow_mut().push(error);
+            old.get_pending()
+        });
         self.filter_limit.set(usize::MAX);
         let octets = [pending, self.unfed.borrow().rest()].concat();
-        let has_some = !octets.is_empty();
+        let has_some = !octets.is_empty() || !self.refused.borrow().is_empty();
         self.unfed.replace(Unfed { octets, start: 0 });
         // Otherwise there is a delivery that goes on, or that waits for its own reasons.
         if has_some && !self.has_rest.replace(true) {

@@ -1,0 +1,105 @@
+//! How the length in front of a block is written.
+
+use crate::filter::FilterError;
+
+/// Writes and reads the header that tells how long a block is.
+///
+/// # Examples
+///
+/// Two octets, the higher one first:
+///
+/// ```
+/// use lenore::filter::{Block, Decoded, Filter, FilterError, LengthCodec};
+///
+/// #[derive(Clone)]
+/// struct TwoOctets;
+///
+/// impl LengthCodec for TwoOctets {
+///     const MAX_HEADER: usize = 2;
+///
+///     fn encode(&self, length: usize, out: &mut Vec<u8>) -> Result<(), FilterError> {
+///         let too_long = FilterError::RecordTooLong { limit: 65_535, length };
+///         out.extend(u16::try_from(length).map_err(|_| too_long)?.to_be_bytes());
+///         Ok(())
+///     }
+///     fn decode(&self, input: &[u8]) -> Decoded {
+///         match *input {
+///             [high, low, ..] => Decoded::Header { octets: 2, length: u16::from_be_bytes([high, low]).into() },
+///             _ => Decoded::Incomplete,
+///         }
+///     }
+/// }
+///
+/// let mut block = Block::with_codec(TwoOctets);
+/// assert_eq!(block.get(b"\x00\x03abc\x00")?, [b"abc"]);
+/// # Ok::<(), FilterError>(())
+/// ```
+///
+/// POE: the `LengthCodec` parameter of `POE::Filter::Block`, a pair of functions that change the record and the buffer.
+pub trait LengthCodec: Clone + 'static {
+    /// The length of the longest header, in octets; at least 1.
+    const MAX_HEADER: usize;
+
+    /// Appends the header of a block of `length` octets to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::RecordTooLong`] if the header has no room for such a length.
+    fn encode(&self, length: usize, out: &mut Vec<u8>) -> Result<(), FilterError>;
+
+    /// Looks for a header at the beginning of `input`, which is at most [`MAX_HEADER`](Self::MAX_HEADER) octets and may be
+    /// empty. What it says must not depend on the octets behind those that decide.
+    fn decode(&self, input: &[u8]) -> Decoded;
+}
+
+/// What a [`LengthCodec`] finds at the beginning of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// So far it may become a header.
+    Incomplete,
+    /// A header.
+    Header {
+        /// How long the header is, in octets; at least 1.
+        octets: usize,
+        /// How long the block behind it is, in octets.
+        length: u64,
+    },
+    /// No header can begin with these octets.
+    Garbage {
+        /// How many octets to drop before looking again; at least 1.
+        octets: usize,
+    },
+}
+
+/// Decimal digits and a NUL octet: `3\0abc`.
+///
+/// POE: the default of `POE::Filter::Block`, and what `POE::Filter::Reference` uses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Decimal;
+
+impl LengthCodec for Decimal {
+    /// The digits of the largest 64-bit number, and the NUL.
+    const MAX_HEADER: usize = 21;
+
+    fn encode(&self, length: usize, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        out.extend_from_slice(length.to_string().as_bytes());
+        out.push(0);
+        Ok(())
+    }
+
+    /// Leading zeros are accepted. Garbage is dropped up to and including the octet that gives it away.
+    fn decode(&self, input: &[u8]) -> Decoded {
+        let mut length: u64 = 0;
+        for (place, &octet) in input.iter().enumerate() {
+            let octets = place + 1;
+            if octet == 0 && place > 0 {
+                return Decoded::Header { octets, length };
+            }
+            let digit = char::from(octet).to_digit(10).map(u64::from);
+            let longer = digit.and_then(|digit| length.checked_mul(10)?.checked_add(digit));
+            let Some(longer) = longer else { return Decoded::Garbage { octets } };
+            length = longer;
+        }
+        Decoded::Incomplete
+    }
+}

@@ -1,0 +1,258 @@
+//! Blocks of octets: behind their length, or all of one size.
+
+use super::buffer::{Buffer, Limits};
+use super::{Filter, FilterError};
+
+mod codec;
+mod fixed;
+
+pub use codec::{Decimal, Decoded, LengthCodec};
+pub use fixed::FixedBlock;
+
+/// Cuts blocks of any octets that follow their length; `put` writes the length in front of each block.
+///
+/// The header is a decimal number and a NUL octet unless a [`LengthCodec`] says otherwise.
+///
+/// What is wrong is reported once, and the filter goes on behind it:
+///
+/// - a block longer than [`max_length`](Self::max_length) is [`FilterError::RecordTooLong`] as soon as its header is there,
+///   and its octets are dropped as they come;
+/// - what is no header is [`FilterError::Malformed`], and whatever else is no header directly behind it is dropped. The next
+///   header found is a guess: a peer that sends garbage had better be left.
+///
+/// The header stays in the buffer until its block is complete, so [`get_pending`](Filter::get_pending) loses nothing.
+///
+/// ```
+/// use lenore::filter::{Block, Filter};
+///
+/// let mut block = Block::new();
+/// assert_eq!(block.get(b"3\0abc0\05\0de")?, [&b"abc"[..], b""]);
+/// assert_eq!(block.get_pending(), b"5\0de");
+///
+/// let mut out = Vec::new();
+/// block.put(b"hello", &mut out)?;
+/// assert_eq!(out, b"5\0hello");
+/// # Ok::<(), lenore::filter::FilterError>(())
+/// ```
+///
+/// POE: `POE::Filter::Block` without `BlockSize`. With it, [`FixedBlock`].
+#[derive(Debug, Default)]
+pub struct Block<C = Decimal> {
+    codec: C,
+    input: Buffer,
+    /// The header at the beginning of the buffer, once it is decoded.
+    header: Option<Header>,
+    /// How many octets are to come of a block that was given up; the buffer is empty while there are any.
+    skip: u64,
+    /// The last thing dropped was no header, and that was reported.
+    in_garbage: bool,
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    octets: usize,
+    length: u64,
+}
+
+impl Header {
+    /// How long header and block are together.
+    fn total(self) -> u64 {
+        self.length.saturating_add(self.octets as u64)
+    }
+}
+
+/// What is at the beginning of the buffer.
+enum Next {
+    /// Part of a header, or nothing.
+    NoHeader,
+    /// A header, and not all of its block, which is `missing` octets.
+    Partial { missing: u64 },
+    /// A header, and its block, which end here.
+    Complete { header: usize, total: usize },
+    /// The header of a block that is not allowed.
+    TooLong(Header),
+    /// So many octets that are no header, which was not reported yet.
+    Garbage { octets: usize },
+}
+
+impl Block {
+    /// Makes a filter with decimal headers.
+    ///
+    /// POE: `new` without parameters.
+    pub fn new() -> Self {
+        Self::with_codec(Decimal)
+    }
+}
+
+impl<C: LengthCodec> Block<C> {
+    /// Makes a filter with the headers of `codec`.
+    ///
+    /// POE: the `LengthCodec` parameter.
+    #[doc(alias = "LengthCodec")]
+    pub fn with_codec(codec: C) -> Self {
+        Self { codec, input: Buffer::default(), header: None, skip: 0, in_garbage: false, limits: Limits::default() }
+    }
+
+    /// Rejects blocks longer than `octets`, the header not counted; 64 MiB unless set. To lower both limits begin with this
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] if `octets` is zero, or with the longest header is more than the limit of the buffer.
+    ///
+    /// POE: the `MaxLength` parameter. POE delivers the block at the next attempt all the same.
+    #[doc(alias = "MaxLength")]
+    pub fn max_length(mut self, octets: usize) -> Result<Self, FilterError> {
+        self.limits.set_length(octets, C::MAX_HEADER)?;
+        Ok(self)
+    }
+
+    /// Limits the unparsed input to `octets`, headers counted once they are complete; 512 MiB unless set.
+    ///
+    /// A chunk that does not fit is refused whole with [`FilterError::BufferFull`]. If complete blocks are waiting, nothing
+    /// else happens: take them and offer the chunk again. If none is, the block in progress is given up: the rest of it
+    /// will be dropped, and the chunk is accepted at the second offer, unless what is left of it alone is longer than
+    /// `octets`. With room for the longest block, its header and one read no block is ever given up. To raise both limits
+    /// begin with this one.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] if `octets` is zero or less than the limit of a block with the longest header.
+    ///
+    /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
+    #[doc(alias = "MaxBuffer")]
+    pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
+        self.limits.set_buffer(octets, C::MAX_HEADER)?;
+        Ok(self)
+    }
+
+    #[cfg(any(test, feature = "serde"))]
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Consumes the next block with its header, and lends it.
+    pub(super) fn take_block(&mut self) -> Result<Option<&[u8]>, FilterError> {
+        match self.next() {
+            Next::NoHeader | Next::Partial { .. } => {
+                self.input.release_if_drained();
+                Ok(None)
+            }
+            Next::Complete { header, total } => {
+                self.header = None;
+                Ok(Some(&self.input.consume(total)[header..]))
+            }
+            Next::TooLong(header) => {
+                let had = header.total().min(self.input.len() as u64);
+                self.give_up(header.total() - had, had as usize);
+                let length = usize::try_from(header.length).unwrap_or(usize::MAX);
+                Err(FilterError::RecordTooLong { limit: self.limits.length, length })
+            }
+            Next::Garbage { octets } => {
+                self.in_garbage = true;
+                let found = self.input.consume(octets).escape_ascii();
+                Err(FilterError::Malformed { reason: format!("no block begins with \"{found}\"") })
+            }
+        }
+    }
+
+    /// Finds out what is next. Garbage of which enough was said is dropped on the way.
+    fn next(&mut self) -> Next {
+        while self.header.is_none() {
+            let live = self.input.live();
+            let head = &live[..live.len().min(C::MAX_HEADER)];
+            let garbage = match self.codec.decode(head) {
+                Decoded::Header { octets, length } if (1..=head.len()).contains(&octets) => {
+                    self.header = Some(Header { octets, length });
+                    self.in_garbage = false;
+                    break;
+                }
+                Decoded::Incomplete if head.len() < C::MAX_HEADER => return Next::NoHeader,
+                // More would not help; and a codec that counts wrongly must not make the filter go round in circles.
+                Decoded::Incomplete | Decoded::Header { .. } => head.len(),
+                Decoded::Garbage { octets } => octets,
+            };
+            if head.is_empty() {
+                return Next::NoHeader;
+            }
+            let octets = garbage.clamp(1, head.len());
+            if !self.in_garbage {
+                return Next::Garbage { octets };
+            }
+            self.input.consume(octets);
+        }
+        let Some(header) = self.header else { return Next::NoHeader };
+        if header.length > self.limits.length as u64 {
+            return Next::TooLong(header);
+        }
+        match header.total().checked_sub(self.input.len() as u64) {
+            Some(missing @ 1..) => Next::Partial { missing },
+            // No more than the buffer holds, so it is a `usize`.
+            _ => Next::Complete { header: header.octets, total: header.total() as usize },
+        }
+    }
+
+    /// Drops the block in progress: `had` octets at once, and `missing` as they come.
+    fn give_up(&mut self, missing: u64, had: usize) {
+        self.input.consume(had);
+        self.header = None;
+        self.skip = missing;
+    }
+
+    /// Fails if `more` octets do not fit, and gives up the block in progress if taking blocks would not help.
+    fn check_limit(&mut self, more: usize) -> Result<(), FilterError> {
+        let fits = self.limits.check_buffer(self.input.len(), more);
+        if fits.is_err() {
+            match self.next() {
+                // Part of a header is next to nothing, and without it the blocks behind could not be found.
+                Next::NoHeader => return self.limits.check_buffer(0, more),
+                Next::Partial { missing } => self.give_up(missing, self.input.len()),
+                _ => {}
+            }
+        }
+        fits
+    }
+}
+
+impl<C: LengthCodec> Filter for Block<C> {
+    type Input = Vec<u8>;
+    type Output = [u8];
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        let skipped = self.skip.min(chunk.len() as u64);
+        let chunk = &chunk[skipped as usize..];
+        self.check_limit(chunk.len())?;
+        self.skip -= skipped;
+        self.input.append(chunk);
+        Ok(())
+    }
+
+    fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        Ok(self.take_block()?.map(<[u8]>::to_vec))
+    }
+
+    fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+        let length = out.len();
+        self.codec.encode(record.len(), out).inspect_err(|_| out.truncate(length))?;
+        out.extend_from_slice(record);
+        Ok(())
+    }
+
+    fn room(&self) -> usize {
+        self.limits.room(self.input.len())
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.input.live()
+    }
+
+    fn clone_config(&self) -> Self {
+        Self { limits: self.limits, ..Self::with_codec(self.codec.clone()) }
+    }
+}
+
+#[cfg(test)]
+mod against_model;
+#[cfg(test)]
+mod tests;

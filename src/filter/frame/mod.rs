@@ -1,0 +1,205 @@
+//! Values of any type, in frames.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Block, Decimal, Filter, FilterError, LengthCodec};
+
+/// Carries values: `put` takes any `O`, the peer's filter gives it back as its `I`.
+///
+/// On the wire each value is a block of a [`Block`]: its length in decimal, a NUL octet, and as many octets of payload. The
+/// payload is JSON unless a [`FrameCodec`] says otherwise. Needs the feature `serde`.
+///
+/// What is wrong is reported once, and the filter goes on behind it: a payload that is no `I` is
+/// [`FilterError::Malformed`], and so is what is no frame; a frame over the limit is [`FilterError::RecordTooLong`]. The
+/// limits are those of octets. A value may take several times as much memory as its payload.
+///
+/// ```
+/// use lenore::filter::{Filter, Frame};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// struct Job { id: u32, words: Vec<String> }
+///
+/// let mut frame = Frame::<Job>::new().max_length(10_000)?;
+/// let mut wire = Vec::new();
+/// frame.put(&Job { id: 7, words: vec!["a".into()] }, &mut wire)?;
+/// assert_eq!(wire, b"22\0{\"id\":7,\"words\":[\"a\"]}");
+///
+/// assert_eq!(frame.get(&wire)?, [Job { id: 7, words: vec!["a".into()] }]);
+/// # Ok::<(), lenore::filter::FilterError>(())
+/// ```
+///
+/// POE: `POE::Filter::Reference`. The frames are the same; the payload is Perl's `Storable` there by default, which this
+/// can't read: give POE a serializer that makes JSON. `NoFatals` is how this always works, with errors in place of
+/// texts. There is no compression, as it makes limits hard to keep; a codec may do it.
+#[doc(alias = "Reference")]
+pub struct Frame<I, O: ?Sized = I, C = Json> {
+    block: Block,
+    codec: C,
+    types: PhantomData<fn(&O) -> I>,
+}
+
+/// Turns values into octets and back, inside the frames of a [`Frame`].
+///
+/// ```
+/// use lenore::filter::{Filter, FilterError, Frame, FrameCodec};
+///
+/// #[derive(Clone)]
+/// struct BigEndian;
+///
+/// impl FrameCodec<u32, u32> for BigEndian {
+///     fn freeze(&self, value: &u32, out: &mut Vec<u8>) -> Result<(), FilterError> {
+///         out.extend(value.to_be_bytes());
+///         Ok(())
+///     }
+///     fn thaw(&self, payload: &[u8]) -> Result<u32, FilterError> {
+///         let four = payload.try_into();
+///         let reason = || format!("{} octets where 4 make a number", payload.len());
+///         four.map(u32::from_be_bytes).map_err(|_| FilterError::Malformed { reason: reason() })
+///     }
+/// }
+///
+/// let mut numbers = Frame::<u32, u32, _>::with_codec(BigEndian);
+/// assert_eq!(numbers.get(b"4\0\0\0\x01\0")?, [256]);
+/// # Ok::<(), FilterError>(())
+/// ```
+///
+/// POE: the `Serializer` parameter, an object with `freeze` and `thaw`.
+#[doc(alias = "Serializer")]
+pub trait FrameCodec<I, O: ?Sized>: Clone + 'static {
+    /// Appends `value` to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::Malformed`] if the codec has no way of writing `value`.
+    fn freeze(&self, value: &O, out: &mut Vec<u8>) -> Result<(), FilterError>;
+
+    /// Makes a value of the whole of `payload`, which may come from anybody.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::Malformed`] if `payload` is no such value.
+    fn thaw(&self, payload: &[u8]) -> Result<I, FilterError>;
+}
+
+/// The codec that writes JSON, for all types that serde knows.
+///
+/// Values within each other are read to a depth of 128, so a hostile payload can't exhaust the stack.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json;
+
+impl<I, O: ?Sized> Frame<I, O> {
+    /// Makes a filter with JSON for payload.
+    ///
+    /// POE: `new` without parameters.
+    pub fn new() -> Self {
+        Self::with_codec(Json)
+    }
+}
+
+impl<I, O: ?Sized, C> Frame<I, O, C> {
+    /// Makes a filter with the payload of `codec`.
+    ///
+    /// POE: the `Serializer` parameter.
+    pub fn with_codec(codec: C) -> Self {
+        Self { block: Block::new(), codec, types: PhantomData }
+    }
+
+    /// Limits payloads, in both directions, to `octets`; 64 MiB unless set. To lower both limits begin with this one.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] as for [`Block::max_length`].
+    ///
+    /// POE: nothing like it.
+    pub fn max_length(mut self, octets: usize) -> Result<Self, FilterError> {
+        self.block = self.block.max_length(octets)?;
+        Ok(self)
+    }
+
+    /// Limits the unparsed input to `octets`; 512 MiB unless set. For what happens then see [`Block::max_buffer`].
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] as for [`Block::max_buffer`].
+    ///
+    /// POE: the `MaxBuffer` parameter.
+    #[doc(alias = "MaxBuffer")]
+    pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
+        self.block = self.block.max_buffer(octets)?;
+        Ok(self)
+    }
+}
+
+impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O, C> {
+    type Input = I;
+    type Output = O;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.block.get_one_start(chunk)
+    }
+
+    fn get_one(&mut self) -> Result<Option<I>, FilterError> {
+        self.block.take_block()?.map(|payload| self.codec.thaw(payload)).transpose()
+    }
+
+    /// # Errors
+    ///
+    /// [`FilterError::RecordTooLong`] if the payload is over the limit, as the peer would refuse it if it has the same
+    /// one; and what the codec says of a value that it can't write.
+    fn put(&mut self, record: &O, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        let begin = out.len();
+        let freeze = |out: &mut Vec<u8>| {
+            self.codec.freeze(record, out)?;
+            let length = out.len() - begin;
+            self.block.limits().check_length(length)?;
+            let mut header = Vec::with_capacity(Decimal::MAX_HEADER);
+            Decimal.encode(length, &mut header)?;
+            out.splice(begin..begin, header);
+            Ok(())
+        };
+        freeze(out).inspect_err(|_| out.truncate(begin))
+    }
+
+    fn room(&self) -> usize {
+        self.block.room()
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.block.get_pending()
+    }
+
+    fn clone_config(&self) -> Self {
+        Self { block: self.block.clone_config(), codec: self.codec.clone(), types: PhantomData }
+    }
+}
+
+impl<I: DeserializeOwned, O: Serialize + ?Sized> FrameCodec<I, O> for Json {
+    fn freeze(&self, value: &O, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        serde_json::to_writer(out, value).map_err(|error| FilterError::Malformed { reason: error.to_string() })
+    }
+
+    fn thaw(&self, payload: &[u8]) -> Result<I, FilterError> {
+        let told = |error| format!("payload of {} octets: {error}", payload.len());
+        serde_json::from_slice(payload).map_err(|error| FilterError::Malformed { reason: told(error) })
+    }
+}
+
+impl<I, O: ?Sized> Default for Frame<I, O> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<I, O: ?Sized, C: fmt::Debug> fmt::Debug for Frame<I, O, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("block", &self.block).field("codec", &self.codec).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Filters on top of each other.
+
+use super::{Filter, FilterError, RecordFilter};
+
+/// A filter and, on top of it, one that works on its records; together they are a filter again.
+///
+/// The first is the one at the wire. Input goes through it first, output last. What a record of the one is, is a record for the
+/// other, which the compiler checks. More filters go on top with [`push`](Self::push).
+///
+/// Input is moved upwards a record at a time, and only when the filter on top has no more to give: so a session that
+/// switches filters between two records finds the rest of the input still at the wire. If the filter on top holds
+/// a part of a record even so, [`hand_over`](Filter::hand_over) is [`FilterError::CannotSwitch`], and
+/// [`get_pending`](Filter::get_pending) is what the first filter has.
+///
+/// ```
+/// use lenore::filter::{Filter, Grep, Line, Map, Stackable};
+///
+/// let no_comments = Grep::new(|line: &String| !line.starts_with('#'), |_: &str| true);
+/// let words = Map::new(
+///     |line: String| line.split(' ').map(str::to_owned).collect::<Vec<_>>(),
+///     |word: &str| Some(word.to_owned()),
+/// );
+/// let mut stack = Stackable::new(Line::new(), no_comments).push(words);
+/// assert_eq!(stack.get(b"# a\nb c\nd\n")?, ["b", "c", "d"]);
+///
+/// let mut out = Vec::new();
+/// stack.put("e", &mut out)?;
+/// assert_eq!(out, b"e\r\n");
+/// # Ok::<(), lenore::filter::FilterError>(())
+/// ```
+///
+/// POE: `POE::Filter::Stackable`. Its list of filters is the type here, so a stack can't be empty; `filters` and
+/// `filter_types` are what the type says.
+#[derive(Debug)]
+pub struct Stackable<A, B> {
+    first: A,
+    last: B,
+}
+
+impl<A, B> Stackable<A, B>
+where
+    A: Filter,
+    B: RecordFilter<RawInput = A::Input, RawOutput = A::Output>,
+{
+    /// Puts `last` on top of `first`. Both keep the input that they have.
+    ///
+    /// To put a filter below a stack (POE's `unshift`), call it `first` and the stack `last`, in [`Chunks`](super::Chunks).
+    ///
+    /// POE: `new` with the `Filters` parameter.
+    #[doc(alias = "unshift")]
+    pub fn new(first: A, last: B) -> Self {
+        Self { first, last }
+    }
+
+    /// Puts `next` on top of the stack.
+    ///
+    /// POE: `push`, which takes several.
+    pub fn push<C>(self, next: C) -> Stackable<Self, C>
+    where
+        C: RecordFilter<RawInput = B::Input, RawOutput = B::Output>,
+    {
+        Stackable::new(self, next)
+    }
+
+    /// Takes the stack apart: what was below, and the filter that was on top, each with its input.
+    ///
+    /// POE: `pop`, and `shift` for a stack of two.
+    #[doc(alias = "shift")]
+    pub fn pop(self) -> (A, B) {
+        (self.first, self.last)
+    }
+
+    /// Lends what is below the filter on top.
+    pub fn first(&self) -> &A {
+        &self.first
+    }
+
+    /// Lends what is below the filter on top, to change its settings.
+    pub fn first_mut(&mut self) -> &mut A {
+        &mut self.first
+    }
+
+    /// Lends the filter on top.
+    pub fn last(&self) -> &B {
+        &self.last
+    }
+
+    /// Lends the filter on top, to change its settings.
+    pub fn last_mut(&mut self) -> &mut B {
+        &mut self.last
+    }
+}
+
+impl<A, B> Filter for Stackable<A, B>
+where
+    A: Filter,
+    B: RecordFilter<RawInput = A::Input, RawOutput = A::Output>,
+{
+    type Input = B::Input;
+    type Output = B::Output;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.first.get_one_start(chunk)
+    }
+
+    fn get_one(&mut self) -> Result<Option<B::Input>, FilterError> {
+        // Ends with the input of the first filter, which nothing adds to meanwhile.
+        loop {
+            if let Some(record) = self.last.get_one()? {
+                return Ok(Some(record));
+            }
+            let Some(record) = self.first.get_one()? else { return Ok(None) };
+            self.last.get_one_start(record)?;
+        }
+    }
+
+    fn put(&mut self, record: &B::Output, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        let length = out.len();
+        let first = &mut self.first;
+        let mut send = |record: &A::Output| first.put(record, out);
+        let done = self.last.put(record, &mut send);
+        done.inspect_err(|_| out.truncate(length))
+    }
+
+    fn room(&self) -> usize {
+        self.first.room()
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.first.get_pending()
+    }
+
+    fn hand_over(&self) -> Result<&[u8], FilterError> {
+        match self.last.held() {
+            0 => self.first.hand_over(),
+            held => Err(FilterError::CannotSwitch { held }),
+        }
+    }
+
+    fn clone_config(&self) -> Self {
+        Self { first: self.first.clone_config(), last: self.last.clone_config() }
+    }
+}
+
+#[cfg(test)]
+mod tests;
