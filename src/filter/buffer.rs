@@ -15,10 +15,12 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// What was appended and not consumed.
+    #[inline]
     pub(super) fn live(&self) -> &[u8] {
         &self.octets[self.start..]
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.octets.len() - self.start
     }
@@ -29,6 +31,7 @@ impl Buffer {
     }
 
     /// Consumes the first `count` octets, which must be there, and lends them.
+    #[inline]
     pub(super) fn consume(&mut self, count: usize) -> &[u8] {
         let begin = self.start;
         self.start += count;
@@ -98,6 +101,7 @@ impl Limits {
         self.buffer.saturating_sub(held)
     }
 
+    #[inline]
     pub(super) fn check_length(&self, length: usize) -> Result<(), FilterError> {
         if length > self.length { Err(FilterError::RecordTooLong { limit: self.length, length }) } else { Ok(()) }
     }

@@ -186,6 +186,8 @@ pub trait Filter: 'static {
 
     /// Returns the pending input for a filter that takes over.
     ///
+    /// Of a record that this filter has given up, the rest that is still to come will be the new filter's.
+    ///
     /// # Errors
     ///
     /// [`FilterError::CannotSwitch`] if the filter has taken in more than it has given out records of, and can't say it as

@@ -1,5 +1,7 @@
 //! How the length in front of a block is written.
 
+use std::io::Write as _;
+
 use crate::filter::FilterError;
 
 /// Writes and reads the header that tells how long a block is.
@@ -82,8 +84,7 @@ impl LengthCodec for Decimal {
     const MAX_HEADER: usize = 21;
 
     fn encode(&self, length: usize, out: &mut Vec<u8>) -> Result<(), FilterError> {
-        out.extend_from_slice(length.to_string().as_bytes());
-        out.push(0);
+        write!(out, "{length}\0").expect("a Vec takes everything");
         Ok(())
     }
 

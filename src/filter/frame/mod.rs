@@ -157,9 +157,10 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
             self.codec.freeze(record, out)?;
             let length = out.len() - begin;
             self.block.limits().check_length(length)?;
-            let mut header = Vec::with_capacity(Decimal::MAX_HEADER);
-            Decimal.encode(length, &mut header)?;
-            out.splice(begin..begin, header);
+            // Behind the payload, where its length is known, and then to the front.
+            Decimal.encode(length, out)?;
+            let header = out.len() - begin - length;
+            out[begin..].rotate_right(header);
             Ok(())
         };
         freeze(out).inspect_err(|_| out.truncate(begin))
