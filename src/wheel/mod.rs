@@ -13,10 +13,13 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod follow_tail;
+mod input;
 mod listen_accept;
 mod read_write;
 mod socket_factory;
 
+pub use follow_tail::{FollowTail, FollowTailBuilder, TailEvent};
 pub use listen_accept::{ListenAccept, ListenAcceptBuilder};
 pub use read_write::{ReadWrite, ReadWriteBuilder, StreamEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};

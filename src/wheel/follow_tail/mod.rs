@@ -1,0 +1,370 @@
+//! `FollowTail`: the records that are appended to a file.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::WheelId;
+use super::input::Input;
+use crate::error::Error;
+use crate::filter::{Filter, Line};
+use crate::kernel::{Core, SessionId};
+use crate::name::Name;
+
+mod file;
+mod state;
+
+use file::{Followed, Regular};
+use state::State;
+
+/// A wheel that sends its session an event for each record that is appended to a file.
+///
+/// The file may be rotated, truncated, or not be there yet. Its name is looked at once everything in the file was read:
+/// if it leads to another file by then, that is read from its start. A regular file is looked at again and again, after
+/// each [`poll_interval`](FollowTailBuilder::poll_interval); a FIFO, socket or terminal is read when it has something.
+///
+/// | event | arguments |
+/// | --- | --- |
+/// | input | ARG0 = the record, ARG1 = the [`WheelId`] |
+/// | reset | ARG0 = the [`WheelId`]: what comes now is from the start of a file that appeared, replaced the one before, or was written anew |
+/// | idle | ARG0 = the [`WheelId`]: a look has found nothing |
+/// | error | as the [module](super) says, and ARG4 = the path (`PathBuf`), empty for a handle |
+///
+/// After an error event for `"open"`, `"read"` or `"stat"` nothing is followed any more; that there is no such file is none.
+///
+/// A record without its end stays in the filter until the rest comes. When the file is replaced, what is left of it
+/// is forgotten, unless [`deliver_last`](FollowTailBuilder::deliver_last) says otherwise.
+///
+/// A file that is written anew is recognised even when it has grown past its former length, by the octets that stood
+/// before the place where reading goes on. One that is removed stays open until there is another one of its name: a
+/// program may still be writing to it.
+///
+/// The wheel keeps its session alive. A forked child has no part in it.
+///
+/// ```
+/// use std::io::Write;
+/// use lenore::filter::Line;
+/// use lenore::wheel::FollowTail;
+/// use lenore::{Kernel, Session};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut log = tempfile::NamedTempFile::new()?;
+/// writeln!(log, "before")?;
+/// let path = log.path().to_owned();
+/// let mut kernel = Kernel::new()?;
+/// Session::new(None::<FollowTail<Line>>)
+///     .state("_start", move |cx| {
+///         let wheel = FollowTail::new(&path, Line::new()).on_input("line").start(cx)?;
+///         *cx.heap() = Some(wheel);
+///         writeln!(log.as_file(), "after")?;
+///         Ok(())
+///     })
+///     .state("line", |cx| {
+///         assert_eq!(cx.take::<String>(0)?, "after");
+///         *cx.heap() = None;
+///         Ok(())
+///     })
+///     .spawn(&mut kernel)?;
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// POE: `POE::Wheel::FollowTail`.
+pub struct FollowTail<F: Filter = Line>(Rc<State<F>>);
+
+/// Says how a [`FollowTail`] is to work; made by [`FollowTail::new`].
+#[must_use = "does nothing until it is started"]
+pub struct FollowTailBuilder<F: Filter> {
+    subject: Subject,
+    filter: F,
+    seek: Option<SeekFrom>,
+    interval: Option<Duration>,
+    last: Option<Box<[u8]>>,
+    on_input: Option<Name>,
+    on_error: Option<Name>,
+    on_reset: Option<Name>,
+    on_idle: Option<Name>,
+}
+
+enum Subject {
+    Path(PathBuf),
+    Handle(OwnedFd),
+}
+
+/// One of the events of a [`FollowTail`], to be changed while it follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TailEvent {
+    /// POE: `InputEvent`.
+    Input,
+    /// POE: `ErrorEvent`.
+    Error,
+    /// POE: `ResetEvent`.
+    Reset,
+    /// POE: `IdleEvent`.
+    Idle,
+}
+
+impl<F: Filter> FollowTail<F> {
+    /// Begins a wheel for the file of that name, whether or not there is one.
+    ///
+    /// POE: `Filename`.
+    #[allow(clippy::new_ret_no_self, reason = "POE's constructor takes its parameters by name")]
+    #[doc(alias = "Filename")]
+    pub fn new(path: impl Into<PathBuf>, filter: F) -> FollowTailBuilder<F> {
+        FollowTailBuilder::new(Subject::Path(path.into()), filter)
+    }
+
+    /// Begins a wheel for an open file, which it takes over. That another file got its name can't be noticed.
+    ///
+    /// POE: `Handle`.
+    #[doc(alias = "Handle")]
+    pub fn handle(file: impl Into<OwnedFd>, filter: F) -> FollowTailBuilder<F> {
+        FollowTailBuilder::new(Subject::Handle(file.into()), filter)
+    }
+
+    /// Returns the id that its events carry.
+    ///
+    /// POE: `ID`.
+    pub fn id(&self) -> WheelId {
+        self.0.id
+    }
+
+    /// Returns how far a regular file has been delivered, for a [`seek`](FollowTailBuilder::seek) of a later run that is to
+    /// miss nothing and get nothing twice: the offset of the first octet that is not part of a delivered record, as far
+    /// as the filter knows. `None` while there is no file, and for what is no regular one.
+    ///
+    /// POE: `tell`, which counts the unfinished record as well.
+    pub fn tell(&self) -> Option<u64> {
+        match &*self.0.file.borrow() {
+            Some(Followed::Regular(file)) => Some(file.offset().saturating_sub(self.0.input.pending().len() as u64)),
+            _ => None,
+        }
+    }
+
+    /// Gives one of the events another name from now on, also for records that were read already.
+    ///
+    /// POE: `event`.
+    pub fn event(&self, event: TailEvent, name: impl Into<Name>) {
+        self.set_event(event, Some(name.into()));
+    }
+
+    /// Sends one of the events no more. Without an input event nothing is read, until there is one again.
+    ///
+    /// POE: `event` with an undefined name.
+    pub fn event_clear(&self, event: TailEvent) {
+        self.set_event(event, None);
+    }
+
+    fn set_event(&self, event: TailEvent, name: Option<Name>) {
+        match event {
+            TailEvent::Input => {
+                if self.0.on_input.replace(name).is_none() {
+                    self.0.wake();
+                }
+            }
+            TailEvent::Error => self.0.on_error.set(name),
+            TailEvent::Reset => self.0.on_reset.set(name),
+            TailEvent::Idle => self.0.on_idle.set(name),
+        }
+    }
+}
+
+impl<F: Filter> Drop for FollowTail<F> {
+    fn drop(&mut self) {
+        if self.0.open.replace(false) {
+            self.0.mailbox.dropped(self.0.key);
+        }
+    }
+}
+
+impl<F: Filter> FollowTailBuilder<F> {
+    fn new(subject: Subject, filter: F) -> FollowTailBuilder<F> {
+        FollowTailBuilder {
+            subject,
+            filter,
+            seek: None,
+            interval: None,
+            last: None,
+            on_input: None,
+            on_error: None,
+            on_reset: None,
+            on_idle: None,
+        }
+    }
+
+    /// Names the event for each record; required.
+    ///
+    /// POE: `InputEvent`.
+    #[doc(alias = "InputEvent")]
+    pub fn on_input(mut self, event: impl Into<Name>) -> Self {
+        self.on_input = Some(event.into());
+        self
+    }
+
+    /// Names the event for errors, and for the end of a socket or terminal; without one, errors are logged.
+    ///
+    /// POE: `ErrorEvent`.
+    #[doc(alias = "ErrorEvent")]
+    pub fn on_error(mut self, event: impl Into<Name>) -> Self {
+        self.on_error = Some(event.into());
+        self
+    }
+
+    /// Names the event that comes before the first record of a file that appeared, replaced another, or was written anew.
+    ///
+    /// POE: `ResetEvent`.
+    #[doc(alias = "ResetEvent")]
+    pub fn on_reset(mut self, event: impl Into<Name>) -> Self {
+        self.on_reset = Some(event.into());
+        self
+    }
+
+    /// Names the event for each look that has found neither data nor another file.
+    ///
+    /// POE: `IdleEvent`.
+    #[doc(alias = "IdleEvent")]
+    pub fn on_idle(mut self, event: impl Into<Name>) -> Self {
+        self.on_idle = Some(event.into());
+        self
+    }
+
+    /// Waits so long from one look at a regular file to the next; a second unless set, and more than zero.
+    ///
+    /// POE: `PollInterval`, in seconds.
+    #[doc(alias = "PollInterval")]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Begins at this place in a regular file that is there already, or at its start or end if the place is outside of it.
+    ///
+    /// Unless set, the last 4096 octets are read and the records that end there are dropped: following begins at the end,
+    /// and a line that is just being written comes whole.
+    ///
+    /// POE: `Seek` for `SeekFrom::Start`, `SeekBack` for `SeekFrom::End` with the sign turned round.
+    #[doc(alias = "Seek")]
+    #[doc(alias = "SeekBack")]
+    pub fn seek(mut self, to: SeekFrom) -> Self {
+        self.seek = Some(to);
+        self
+    }
+
+    /// Delivers an unfinished last record of a file that is replaced or written anew, as though `octets` had followed it:
+    /// the terminator that it lacks. Otherwise it is forgotten.
+    ///
+    /// POE: nothing like it; the unfinished record is joined with the first one of the new file.
+    pub fn deliver_last(mut self, octets: impl Into<Vec<u8>>) -> Self {
+        self.last = Some(octets.into().into_boxed_slice());
+        self
+    }
+
+    /// Starts to follow, for the running session.
+    ///
+    /// The file is opened now, so what is appended from here on is not missed. The first look comes in the next slice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] with `EISDIR` for a directory; [`Error::InvalidSetting`] without an input event, or with an interval of
+    /// zero; [`Error::NoActiveSession`] outside of any state. Whatever else is wrong with the file is an error event.
+    ///
+    /// POE: `new`.
+    pub fn start(self, core: &mut Core) -> Result<FollowTail<F>, Error> {
+        let owner = core.session();
+        if owner == SessionId::KERNEL {
+            return Err(Error::NoActiveSession);
+        }
+        let invalid = |setting, reason| Err(Error::InvalidSetting { setting, reason });
+        if self.on_input.is_none() {
+            return invalid("on_input", "is required");
+        }
+        if self.interval == Some(Duration::ZERO) {
+            return invalid("poll_interval", "must be more than zero");
+        }
+        let (path, opened) = match self.subject {
+            Subject::Path(path) => {
+                let opened = Followed::open(&path);
+                (Some(path), opened)
+            }
+            Subject::Handle(fd) => (None, Followed::new(File::from(fd))),
+        };
+        let input = Input::new(self.filter);
+        let opened = opened.map_err(|error| ("open", error)).and_then(|mut followed| {
+            match &mut followed {
+                Followed::Regular(file) => {
+                    let gone = go_to_start(file, self.seek, &input, &mut core.sources.read_buffer);
+                    gone.map_err(|error| ("read", error))?;
+                }
+                Followed::Stream { .. } if self.interval.or(self.seek.map(|_| Duration::ZERO)).is_some() => {
+                    log::warn!(target: "lenore::wheels", "a FollowTail of {owner}: no seeking and polling of what is no file");
+                }
+                Followed::Stream { .. } => {}
+            }
+            Ok(followed)
+        });
+        let (file, failure) = match opened {
+            Ok(followed) => (Some(followed), None),
+            Err((_, error)) if error.kind() == io::ErrorKind::IsADirectory => {
+                let subject = path.map_or_else(|| "a handle".to_owned(), |path| path.display().to_string());
+                return Err(Error::os("open", subject, error));
+            }
+            Err((_, error)) if error.kind() == io::ErrorKind::NotFound && path.is_some() => (None, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let mailbox = core.mailbox();
+        let make = |key| {
+            Rc::new(State {
+                id: WheelId::next(),
+                owner,
+                name: Name::new("FollowTail"),
+                key,
+                mailbox: mailbox.clone(),
+                path,
+                interval: self.interval.unwrap_or(POLL_INTERVAL),
+                on_input: Cell::new(self.on_input),
+                on_error: Cell::new(self.on_error),
+                on_reset: Cell::new(self.on_reset),
+                on_idle: Cell::new(self.on_idle),
+                input,
+                last: self.last,
+                file: RefCell::new(file),
+                failure: Cell::new(failure),
+                open: Cell::new(true),
+                busy: Cell::new(false),
+                replaced: Cell::new(false),
+            })
+        };
+        let mut state = None;
+        core.add_source(owner, |key| state.insert(make(key)).clone())?;
+        let state = state.expect("add_source has made it");
+        state.wake();
+        Ok(FollowTail(state))
+    }
+}
+
+/// Goes to where following begins.
+fn go_to_start<F: Filter>(
+    file: &mut Regular,
+    seek: Option<SeekFrom>,
+    input: &Input<F>,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    if let Some(to) = seek {
+        return file.seek(to);
+    }
+    file.seek(SeekFrom::End(-LOOKED_BACK))?;
+    input.feed(file.read_up_to(LOOKED_BACK as usize, buffer)?);
+    input.discard();
+    Ok(())
+}
+
+/// The time from one look to the next.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far back the beginning of the line is looked for that is being written.
+const LOOKED_BACK: i64 = 4096;
