@@ -1,8 +1,12 @@
 //! Child processes: who waits for which pid, and reaping them.
 
+use std::cell::Cell;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::rc::Rc;
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
@@ -12,10 +16,11 @@ use super::sessions::{Hold, SessionId};
 use crate::args::{Args, IntoArgs};
 use crate::name::Name;
 
-/// The registrations of `sig_child`.
+/// The registrations of `sig_child`, and the children that are reaped without anybody asking.
 #[derive(Default)]
 pub(crate) struct Children {
     watches: Vec<ChildWatch>,
+    adopted: Vec<Process>,
     /// A child may have exited before anybody listened to SIGCHLD: look once without being told (K-SG-52).
     pub(crate) look: bool,
 }
@@ -27,9 +32,76 @@ pub(crate) struct ChildWatch {
     extra: Args,
 }
 
+/// A child process that the kernel reaps whether or not a session waits for it; clones know the same.
+#[derive(Clone)]
+pub(crate) struct Process {
+    pid: i32,
+    life: Rc<Cell<Life>>,
+}
+
+/// What has become of a child process.
+#[derive(Clone, Copy)]
+enum Life {
+    /// It runs, or has ended and not been reaped: its pid is nobody else's.
+    Unreaped,
+    Reaped(ExitStatus),
+    /// Somebody else has reaped it, or it is the child of the process that this one was forked from.
+    Lost,
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Returns how it ended, once the kernel has reaped it.
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        match self.life.get() {
+            Life::Reaped(status) => Some(status),
+            Life::Unreaped | Life::Lost => None,
+        }
+    }
+
+    /// Sends it a signal, unless its pid may be a stranger's by now.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` once it was reaped, and in a forked process, whose child it isn't.
+    pub(crate) fn kill(&self, signal: Signal) -> nix::Result<()> {
+        kill(self.unreaped()?, signal)
+    }
+
+    /// Sends the process group that it leads a signal; as [`kill`](Process::kill).
+    pub(crate) fn kill_group(&self, signal: Signal) -> nix::Result<()> {
+        killpg(self.unreaped()?, signal)
+    }
+
+    /// Waits until it has ended. It is left to be reaped, and whoever waits for it to be told.
+    pub(crate) fn wait(&self) -> nix::Result<()> {
+        let pid = self.unreaped()?;
+        loop {
+            match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+                Err(Errno::EINTR) => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+    }
+
+    fn unreaped(&self) -> nix::Result<Pid> {
+        match self.life.get() {
+            Life::Unreaped => Ok(Pid::from_raw(self.pid)),
+            Life::Reaped(_) | Life::Lost => Err(Errno::ESRCH),
+        }
+    }
+}
+
 impl Children {
     pub(crate) fn watches(&self) -> &[ChildWatch] {
         &self.watches
+    }
+
+    fn wants(&self, pid: i32) -> bool {
+        self.watches.iter().any(|watch| watch.pid == pid) || self.adopted.iter().any(|child| child.pid == pid)
     }
 }
 
@@ -42,8 +114,12 @@ impl Core {
     ///
     /// POE: `sig_child`, whose ARG2 is the number in `$?`.
     pub fn sig_child(&mut self, pid: i32, event: impl Into<Name>, extra: impl IntoArgs) {
-        let session = self.active.session;
-        let watch = ChildWatch { pid, session, event: event.into(), extra: extra.into_args() };
+        self.sig_child_for(self.active.session, pid, event.into(), extra.into_args());
+    }
+
+    /// Does what [`sig_child`](Core::sig_child) does, for any session.
+    pub(crate) fn sig_child_for(&mut self, session: SessionId, pid: i32, event: Name, extra: Args) {
+        let watch = ChildWatch { pid, session, event, extra };
         self.children.look = true;
         let watches = &mut self.children.watches;
         match watches.iter_mut().find(|other| other.pid == pid && other.session == session) {
@@ -62,6 +138,31 @@ impl Core {
     pub fn sig_child_clear(&mut self, pid: i32) {
         let me = self.active.session;
         self.drop_child_watches(|watch| watch.pid == pid && watch.session == me);
+    }
+
+    /// Makes sure that a child of this process is reaped when it ends.
+    pub(crate) fn adopt_child(&mut self, pid: i32) -> Process {
+        let child = Process { pid, life: Rc::new(Cell::new(Life::Unreaped)) };
+        self.children.adopted.push(child.clone());
+        // It may have ended already.
+        self.children.look = true;
+        self.signals.watch(Name::new("CHLD"));
+        child
+    }
+
+    /// Forgets an adopted child.
+    fn release_adopted(&mut self, pid: i32, life: Life) {
+        if let Some(place) = self.children.adopted.iter().position(|child| child.pid == pid) {
+            self.children.adopted.swap_remove(place).life.set(life);
+            self.signals.unwatch(Name::new("CHLD"));
+        }
+    }
+
+    /// Forgets all adopted children in a forked process, which has none.
+    pub(super) fn disown_adopted(&mut self) {
+        while let Some(pid) = self.children.adopted.last().map(Process::pid) {
+            self.release_adopted(pid, Life::Lost);
+        }
     }
 
     /// Removes the registrations that `unwanted` picks, and returns them.
@@ -95,7 +196,10 @@ impl Core {
 
     /// At the end of a run: children whose end nobody will hear of any more are worth a warning. They are left alone:
     /// they may be somebody else's.
-    pub(crate) fn report_leftover_children(&self) {
+    pub(crate) fn report_leftover_children(&mut self) {
+        if !self.children.adopted.is_empty() {
+            self.reap_registered();
+        }
         match peek_exited(Id::All) {
             Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
             Ok(None) => log::warn!(target: "lenore::children", "the run ends, but child processes are still running"),
@@ -109,7 +213,7 @@ impl Core {
         // Every look reaps a child, so the number of children bounds the loop.
         let everybody = self.reaps_everybody();
         while let Ok(Some(pid)) = peek_exited(Id::All) {
-            let wanted = everybody || self.children.watches.iter().any(|watch| watch.pid == pid);
+            let wanted = everybody || self.children.wants(pid);
             if !wanted || !self.reap_one(pid) {
                 // Somebody else's child stands before ours in the system's list: ask for each of ours by pid.
                 self.reap_registered();
@@ -120,7 +224,9 @@ impl Core {
 
     fn reap_registered(&mut self) {
         // What is not positive stands for any child, or for those of a group.
-        let mut pids: Vec<i32> = self.children.watches.iter().map(|watch| watch.pid).filter(|pid| *pid > 0).collect();
+        let watched = self.children.watches.iter().map(|watch| watch.pid).filter(|pid| *pid > 0);
+        let mut pids: Vec<i32> = watched.chain(self.children.adopted.iter().map(Process::pid)).collect();
+        pids.sort_unstable();
         pids.dedup();
         for pid in pids {
             self.reap_one(pid);
@@ -134,9 +240,14 @@ impl Core {
             Ok(WaitStatus::Signaled(_, signal, core)) => {
                 ExitStatus::from_raw(signal as i32 | if core { 0x80 } else { 0 })
             }
+            Err(Errno::ECHILD) => {
+                self.release_adopted(pid, Life::Lost);
+                return false;
+            }
             _ => return false,
         };
         log::debug!(target: "lenore::children", "reaped {pid}: {status}");
+        self.release_adopted(pid, Life::Reaped(status));
         for watch in self.drop_child_watches_keeping(pid) {
             let args = ("CHLD", pid, status).into_args().chain(watch.extra);
             self.enqueue_from_kernel(watch.session, watch.event, args, Kind::Post);

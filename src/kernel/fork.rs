@@ -48,11 +48,32 @@ pub(crate) struct Forks {
 
 pub(crate) struct Request {
     session: SessionId,
-    from: Option<Name>,
-    location: &'static Location<'static>,
-    on_parent: Name,
-    on_child: Name,
-    payload: Args,
+    then: Then,
+}
+
+/// What a fork is for.
+enum Then {
+    /// A state of the session runs in each process.
+    Events {
+        from: Option<Name>,
+        location: &'static Location<'static>,
+        on_parent: Name,
+        on_child: Name,
+        payload: Args,
+    },
+    Errand(Box<dyn Errand>),
+}
+
+/// A fork of the library's own, whose child is no copy of the program but does one thing and ends.
+pub(crate) trait Errand {
+    /// Tells whether there is still a reason to fork.
+    fn is_wanted(&self) -> bool;
+
+    /// Goes on in the parent, which keeps nothing that was for the child.
+    fn in_parent(self: Box<Self>, kernel: &mut Kernel, pid: Result<i32, Error>);
+
+    /// Does what the child is for.
+    fn in_child(self: Box<Self>, kernel: &mut Kernel) -> !;
 }
 
 impl Forks {
@@ -80,8 +101,17 @@ impl Core {
         let Active { session, event: from } = self.active;
         let (on_parent, on_child, payload) = (on_parent.into(), on_child.into(), payload.into_args());
         let location = Location::caller();
+        self.request_fork(session, Then::Events { from, location, on_parent, on_child, payload });
+    }
+
+    /// Asks for a fork on behalf of a session, which it keeps alive until then.
+    pub(crate) fn fork_for(&mut self, session: SessionId, errand: Box<dyn Errand>) {
+        self.request_fork(session, Then::Errand(errand));
+    }
+
+    fn request_fork(&mut self, session: SessionId, then: Then) {
         self.sessions.hold(session, Hold::Fork);
-        self.forks.requests.push_back(Request { session, from, location, on_parent, on_child, payload });
+        self.forks.requests.push_back(Request { session, then });
     }
 
     /// Registers something to be done before every fork: flushing a writer of the program's own, whose buffered text
@@ -117,6 +147,7 @@ impl Core {
         signals.iter().for_each(|event| self.release_for(event.dest, event.sender));
         self.children.look = false;
         self.drop_child_watches(|_| true);
+        self.disown_adopted();
     }
 
     #[cfg(feature = "fork-hooks")]
@@ -140,7 +171,13 @@ impl Kernel {
     }
 
     fn carry_out(&mut self, request: Request) {
-        let Request { session, from, location, on_parent, on_child, payload } = request;
+        let session = request.session;
+        let (from, location, on_parent, on_child, payload) = match request.then {
+            Then::Events { from, location, on_parent, on_child, payload } => {
+                (from, location, on_parent, on_child, payload)
+            }
+            Then::Errand(errand) => return self.run_errand(errand),
+        };
         let (name, args) = match self.fork_process() {
             Ok(Side::Parent(pid)) => {
                 // The child has it now; a socket must not stay open on this side.
@@ -155,6 +192,17 @@ impl Kernel {
         };
         let kind = Kind::Post;
         self.dispatch_event(&mut Event { dest: session, sender: session, name, from, location, args, kind });
+    }
+
+    fn run_errand(&mut self, errand: Box<dyn Errand>) {
+        if !errand.is_wanted() {
+            return;
+        }
+        match self.fork_process() {
+            Ok(Side::Parent(pid)) => errand.in_parent(self, Ok(pid.as_raw())),
+            Ok(Side::Child) => errand.in_child(self),
+            Err(error) => errand.in_parent(self, Err(error)),
+        }
     }
 
     /// Forks, and makes the child's kernel its own before any signal can reach it.

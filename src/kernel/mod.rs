@@ -40,8 +40,10 @@ pub use postback::{Callback, Postback};
 pub use sessions::SessionId;
 pub use source::Mode;
 
+pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
 pub(crate) use detach::{Detached, exit_launcher, is_detached, is_own_pid};
+pub(crate) use fork::Errand;
 pub(crate) use handle::set_nonblocking;
 pub(crate) use options::Options;
 pub(crate) use os_signals::unblock_all;

@@ -36,6 +36,11 @@ impl Delivery {
         Ok(delivery)
     }
 
+    /// Gives every signal its default action back.
+    pub(crate) fn end(&mut self) {
+        self.watched.drain(..).for_each(|(signal, _)| give_back(signal));
+    }
+
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<(), Error> {
         registry
             .register(&mut self.pipe, token, Interest::READABLE)
@@ -68,9 +73,8 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        for (signal, _) in self.watched.drain(..) {
-            give_back(signal);
-        }
+        // The pipe goes unread: after a fork it is the parent's, and so is what stands in it.
+        self.end();
     }
 }
 

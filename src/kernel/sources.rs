@@ -353,6 +353,12 @@ impl Core {
         }
     }
 
+    /// Closes every source, in a child that goes on without its parent's sessions.
+    pub(crate) fn remove_all_sources(&mut self) {
+        let all: Vec<SourceKey> = self.sources.keys(|_| true);
+        all.into_iter().for_each(|key| self.remove_source(key));
+    }
+
     /// Starts anew in a forked child, from the table alone. The old poller is closed without a word to it: the set
     /// behind it is still the parent's, and whatever is removed from it there is removed for the parent as well.
     pub(crate) fn rebuild_sources(&mut self) -> Result<(), Error> {

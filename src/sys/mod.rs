@@ -1,6 +1,7 @@
 //! Everything that needs `unsafe`, one small file for each need, behind safe functions.
 #![allow(unsafe_code)]
 
+pub(crate) mod child;
 pub(crate) mod disposition;
 #[cfg(target_os = "linux")]
 pub(crate) mod exclusive;

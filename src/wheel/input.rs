@@ -1,4 +1,4 @@
-//! Input on its way through a filter to a session: how a wheel delivers what it reads.
+//! Input on its way through a filter to a session: what `Run` and `FollowTail` have in common.
 
 use std::cell::{Cell, RefCell};
 
@@ -86,12 +86,23 @@ impl<F: Filter> Input<F> {
         self.has_rest.set(false);
     }
 
+    /// Puts another filter in place, which is given what the former one has not parsed.
+    pub(super) fn replace(&self, filter: F) {
+        let former = self.filter.replace(filter);
+        self.feed(former.get_pending());
+    }
+
     /// Forgets all input.
     pub(super) fn reset(&self) {
         let empty = self.filter.borrow().clone_config();
         self.filter.replace(empty);
         self.refused.take();
         self.has_rest.set(false);
+    }
+
+    /// Looks at the filter.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut F) -> T) -> T {
+        look(&mut self.filter.borrow_mut())
     }
 
     /// Returns what has been read and not been parsed: records that wait, and the beginning of one.

@@ -17,11 +17,13 @@ mod follow_tail;
 mod input;
 mod listen_accept;
 mod read_write;
+mod run;
 mod socket_factory;
 
 pub use follow_tail::{FollowTail, FollowTailBuilder, TailEvent};
 pub use listen_accept::{ListenAccept, ListenAcceptBuilder};
 pub use read_write::{ReadWrite, ReadWriteBuilder, StreamEvent};
+pub use run::{OnDrop, Redirect, Run, RunBuilder, RunEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 
 use crate::args::{Args, IntoArgs};

@@ -1,0 +1,485 @@
+//! How a child process is described, and started.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+
+use super::function::{Function, FunctionChild};
+use super::redirect::{Direction, Redirect};
+use super::writer::Phase;
+use super::{OnDrop, Reader, Run, STDERR, STDOUT, Shared, Writer, account};
+use crate::args::IntoArgs;
+use crate::error::Error;
+use crate::filter::{Filter, Line};
+use crate::kernel::{Core, Kernel, SessionId, Source, SourceKey, set_nonblocking};
+use crate::name::Name;
+use crate::reply::IntoReturn;
+use crate::sys::child::{Setup, spawn};
+use crate::sys::fork::thread_count;
+use crate::wheel::WheelId;
+use crate::wheel::input::Input;
+
+/// Says how a [`Run`] is to work; made by [`Run::program`] and its likes.
+///
+/// Unless told otherwise, standard input is a pipe from the wheel; standard output and standard error are pipes to it if
+/// they have an event, and the parent's own streams if not. Records are lines that end with LF.
+#[must_use = "does nothing until it is started"]
+pub struct RunBuilder<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
+    plan: Plan,
+    stdin_filter: I,
+    stdout_filter: O,
+    stderr_filter: E,
+}
+
+/// Everything but the filters.
+struct Plan {
+    program: Program,
+    /// `None` for a pipe.
+    stdin: Option<Redirect>,
+    stdout: Output,
+    stderr: Output,
+    /// What both output streams lead to, if it couldn't be copied.
+    failure: Option<Error>,
+    on_stdin: Option<Name>,
+    on_error: Option<Name>,
+    on_close: Option<Name>,
+    on_exit: Option<Name>,
+    last: Option<Box<[u8]>>,
+    nice: i32,
+    user: Option<String>,
+    group: Option<String>,
+    own_group: bool,
+    on_drop: OnDrop,
+}
+
+enum Program {
+    Command(Command),
+    Function(Function),
+    /// A list without words.
+    Missing,
+}
+
+enum Output {
+    /// A pipe, with an event for each record.
+    Event(Name),
+    To(Redirect),
+}
+
+/// The child's ends of its standard streams; `None` for one that it inherits.
+pub(super) type Ends = [Option<OwnedFd>; 3];
+
+impl RunBuilder {
+    pub(super) fn program<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> RunBuilder {
+        let mut words = words.into_iter().map(|word| OsString::from(word.as_ref()));
+        let program = words.next().map_or(Program::Missing, |name| {
+            let mut command = Command::new(name);
+            command.args(words);
+            Program::Command(command)
+        });
+        RunBuilder::new(program)
+    }
+
+    pub(super) fn command(command: Command) -> RunBuilder {
+        RunBuilder::new(Program::Command(command))
+    }
+
+    pub(super) fn function<R: IntoReturn>(function: impl FnOnce(&mut Kernel) -> R + 'static) -> RunBuilder {
+        RunBuilder::new(Program::Function(Box::new(|kernel| function(kernel).into_return().map(drop))))
+    }
+
+    fn new(program: Program) -> RunBuilder {
+        let plan = Plan {
+            program,
+            stdin: None,
+            stdout: Output::To(Redirect::Inherit),
+            stderr: Output::To(Redirect::Inherit),
+            failure: None,
+            on_stdin: None,
+            on_error: None,
+            on_close: None,
+            on_exit: None,
+            last: None,
+            nice: 0,
+            user: None,
+            group: None,
+            own_group: true,
+            on_drop: OnDrop::Leave,
+        };
+        RunBuilder { plan, stdin_filter: lines(), stdout_filter: lines(), stderr_filter: lines() }
+    }
+}
+
+/// Lines that end with LF, in both directions.
+fn lines() -> Line {
+    Line::new().input_literal("\n").output_literal("\n")
+}
+
+impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
+    /// Names the event that is sent whenever everything put has been written.
+    ///
+    /// POE: `StdinEvent`.
+    #[doc(alias = "StdinEvent")]
+    pub fn on_stdin(mut self, event: impl Into<Name>) -> Self {
+        self.plan.on_stdin = Some(event.into());
+        self
+    }
+
+    /// Names the event for each record that the child writes to its standard output, which this makes a pipe.
+    ///
+    /// POE: `StdoutEvent`.
+    #[doc(alias = "StdoutEvent")]
+    pub fn on_stdout(mut self, event: impl Into<Name>) -> Self {
+        self.plan.stdout = Output::Event(event.into());
+        self
+    }
+
+    /// Names the event for each record that the child writes to its standard error, which this makes a pipe.
+    ///
+    /// POE: `StderrEvent`.
+    #[doc(alias = "StderrEvent")]
+    pub fn on_stderr(mut self, event: impl Into<Name>) -> Self {
+        self.plan.stderr = Output::Event(event.into());
+        self
+    }
+
+    /// Names the event for errors and for the end of each output stream; without one, they pass in silence.
+    ///
+    /// POE: `ErrorEvent`.
+    #[doc(alias = "ErrorEvent")]
+    pub fn on_error(mut self, event: impl Into<Name>) -> Self {
+        self.plan.on_error = Some(event.into());
+        self
+    }
+
+    /// Names the event that is sent when the last of the watched output streams has ended; without a stdout or stderr
+    /// event it never comes.
+    ///
+    /// POE: `CloseEvent`.
+    #[doc(alias = "CloseEvent")]
+    pub fn on_close(mut self, event: impl Into<Name>) -> Self {
+        self.plan.on_close = Some(event.into());
+        self
+    }
+
+    /// Names the event that is sent when the process has ended: the same as calling
+    /// [`sig_child`](crate::Core::sig_child) with its pid, as soon as that is known, and the [`WheelId`] as an extra
+    /// argument. It keeps the session alive until then, also without the wheel.
+    ///
+    /// POE: `sig_child($wheel->PID, ...)`.
+    pub fn on_exit(mut self, event: impl Into<Name>) -> Self {
+        self.plan.on_exit = Some(event.into());
+        self
+    }
+
+    /// Makes something else than a pipe of the child's standard input.
+    ///
+    /// POE: `NoStdin`, `RedirectStdin`.
+    #[doc(alias = "NoStdin")]
+    #[doc(alias = "RedirectStdin")]
+    pub fn stdin(mut self, from: impl Into<Redirect>) -> Self {
+        self.plan.stdin = Some(from.into());
+        self
+    }
+
+    /// Sends the child's standard output somewhere else; in place of an event, as an event set later is in place of this.
+    ///
+    /// POE: `RedirectStdout`.
+    #[doc(alias = "RedirectStdout")]
+    pub fn stdout(mut self, to: impl Into<Redirect>) -> Self {
+        self.plan.stdout = Output::To(to.into());
+        self
+    }
+
+    /// Sends the child's standard error somewhere else; in place of an event, as an event set later is in place of this.
+    ///
+    /// POE: `RedirectStderr`.
+    #[doc(alias = "RedirectStderr")]
+    pub fn stderr(mut self, to: impl Into<Redirect>) -> Self {
+        self.plan.stderr = Output::To(to.into());
+        self
+    }
+
+    /// Sends both output streams to the same place.
+    ///
+    /// POE: `RedirectOutput`.
+    #[doc(alias = "RedirectOutput")]
+    pub fn output(mut self, to: impl Into<Redirect>) -> Self {
+        let to = to.into();
+        match to.try_clone() {
+            Ok(copy) => self.plan.stderr = Output::To(copy),
+            Err(error) => self.plan.failure = Some(Error::os("dup", "standard output", error)),
+        }
+        self.stdout(to)
+    }
+
+    /// Sets the filter for standard input and standard output.
+    ///
+    /// POE: `StdioFilter`.
+    #[doc(alias = "StdioFilter")]
+    pub fn stdio_filter<F: Filter>(self, filter: F) -> RunBuilder<F, F, E> {
+        self.stdin_filter(filter.clone_config()).stdout_filter(filter)
+    }
+
+    /// Sets the filter for standard input.
+    ///
+    /// POE: `StdinFilter`.
+    #[doc(alias = "StdinFilter")]
+    pub fn stdin_filter<F: Filter>(self, filter: F) -> RunBuilder<F, O, E> {
+        let RunBuilder { plan, stdout_filter, stderr_filter, .. } = self;
+        RunBuilder { plan, stdin_filter: filter, stdout_filter, stderr_filter }
+    }
+
+    /// Sets the filter for standard output.
+    ///
+    /// POE: `StdoutFilter`.
+    #[doc(alias = "StdoutFilter")]
+    pub fn stdout_filter<F: Filter>(self, filter: F) -> RunBuilder<I, F, E> {
+        let RunBuilder { plan, stdin_filter, stderr_filter, .. } = self;
+        RunBuilder { plan, stdin_filter, stdout_filter: filter, stderr_filter }
+    }
+
+    /// Sets the filter for standard error.
+    ///
+    /// POE: `StderrFilter`.
+    #[doc(alias = "StderrFilter")]
+    pub fn stderr_filter<F: Filter>(self, filter: F) -> RunBuilder<I, O, F> {
+        let RunBuilder { plan, stdin_filter, stdout_filter, .. } = self;
+        RunBuilder { plan, stdin_filter, stdout_filter, stderr_filter: filter }
+    }
+
+    /// Adds `niceness` to the child's; more is less urgent, and less needs privileges.
+    ///
+    /// POE: `Priority`.
+    #[doc(alias = "Priority")]
+    pub fn priority(mut self, niceness: i32) -> Self {
+        self.plan.nice = niceness;
+        self
+    }
+
+    /// Runs the child as another user, a name or a number. Unless [`group`](RunBuilder::group) names one, it gets the
+    /// user's own group, and in any case the groups that the user is in, if this process is root and may change them.
+    ///
+    /// POE: `User`, a number, which leaves the groups alone and fails in silence.
+    #[doc(alias = "User")]
+    pub fn user(mut self, user: impl Display) -> Self {
+        self.plan.user = Some(user.to_string());
+        self
+    }
+
+    /// Runs the child in another group, a name or a number.
+    ///
+    /// POE: `Group`, a number.
+    #[doc(alias = "Group")]
+    pub fn group(mut self, group: impl Display) -> Self {
+        self.plan.group = Some(group.to_string());
+        self
+    }
+
+    /// Leaves the child in this process's group, where what the terminal sends to the group reaches it.
+    ///
+    /// POE: `NoSetPgrp`.
+    #[doc(alias = "NoSetPgrp")]
+    pub fn keep_process_group(mut self) -> Self {
+        self.plan.own_group = false;
+        self
+    }
+
+    /// Says what becomes of the process when the wheel is dropped.
+    ///
+    /// POE: nothing like it.
+    pub fn on_drop(mut self, what: OnDrop) -> Self {
+        self.plan.on_drop = what;
+        self
+    }
+
+    /// Delivers an unfinished last record of an output stream, as though `octets` had followed it: the terminator that it
+    /// lacks. Otherwise it stays in the filter.
+    ///
+    /// POE: nothing like it.
+    pub fn deliver_last(mut self, octets: impl Into<Vec<u8>>) -> Self {
+        self.plan.last = Some(octets.into().into_boxed_slice());
+        self
+    }
+
+    /// Starts the child for the running session; a function's once the running state has returned.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has been started and nothing is left open then. [`Error::Os`] names the step that failed and what it was
+    /// about: `execve` and the program, if it can't be executed; `setuid` and the like, with the user; `open` and a
+    /// path; `getpwnam` and a user that there isn't. [`Error::InvalidSetting`] for a list without words,
+    /// [`Error::Threads`] for a function in a process with several threads, [`Error::NoActiveSession`] outside of any
+    /// state.
+    ///
+    /// What goes wrong with a function's fork later is an error event, `"fork"`; what goes wrong in its child before it
+    /// runs is a line on its standard error, and the errno its exit status.
+    ///
+    /// POE: `new`, where a program that can't be executed is a child that exits with the errno.
+    pub fn start(self, core: &mut Core) -> Result<Run<I, O, E>, Error> {
+        let RunBuilder { mut plan, stdin_filter, stdout_filter, stderr_filter } = self;
+        let owner = core.session();
+        if owner == SessionId::KERNEL {
+            return Err(Error::NoActiveSession);
+        }
+        if let Program::Missing = plan.program {
+            return Err(Error::InvalidSetting { setting: "program", reason: "needs a word at least" });
+        }
+        if let (Program::Function(_), threads @ 2..) = (&plan.program, thread_count()) {
+            return Err(Error::Threads(threads));
+        }
+        plan.failure.take().map_or(Ok(()), Err)?;
+        let mut setup = Setup { own_group: plan.own_group, nice: plan.nice, ..Setup::default() };
+        account::resolve(plan.user.as_deref(), plan.group.as_deref(), &mut setup)?;
+        let shared = Rc::new(Shared {
+            id: WheelId::next(),
+            owner,
+            name: Name::new("Run"),
+            mailbox: core.mailbox(),
+            on_stdin: Cell::new(plan.on_stdin),
+            on_error: Cell::new(plan.on_error),
+            on_close: Cell::new(plan.on_close),
+            open: Cell::new(true),
+            outputs: Cell::new(0),
+            process: RefCell::default(),
+        });
+        let mut run = Run {
+            shared: shared.clone(),
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            // Not before there is a process.
+            on_drop: OnDrop::Leave,
+            leads_group: plan.own_group,
+        };
+        // From here on, dropping `run` closes what was opened for it.
+        let last = plan.last.take();
+        let (stdin, ours) = stream(plan.stdin.take(), Direction::In)?;
+        if let Some(fd) = ours {
+            run.stdin = Some(add(core, owner, |key| writer(&shared, key, stdin_filter, fd))?);
+        }
+        let (event, to) = plan.stdout.split();
+        let (stdout, ours) = stream(to, Direction::Out)?;
+        if let Some(fd) = ours {
+            run.stdout = Some(add(core, owner, |key| reader(&shared, key, STDOUT, event, stdout_filter, fd, &last))?);
+        }
+        let (event, to) = plan.stderr.split();
+        let (stderr, ours) = stream(to, Direction::Out)?;
+        if let Some(fd) = ours {
+            run.stderr = Some(add(core, owner, |key| reader(&shared, key, STDERR, event, stderr_filter, fd, &last))?);
+        }
+        let ends = [stdin, stdout, stderr];
+        match plan.program {
+            Program::Command(command) => {
+                let subject = describe(&command, plan.user.as_deref(), plan.group.as_deref());
+                let pid = spawn(with_streams(command, ends), setup);
+                let pid = pid.map_err(|(step, error)| Error::os(step, subject, error))?;
+                shared.begin(core, pid, plan.on_exit);
+            }
+            Program::Function(function) => {
+                let child = FunctionChild { shared, function, ends, setup, on_exit: plan.on_exit };
+                core.fork_for(owner, Box::new(child));
+            }
+            Program::Missing => {}
+        }
+        run.on_drop = plan.on_drop;
+        Ok(run)
+    }
+}
+
+impl Output {
+    /// Returns the event, or where else the stream leads.
+    fn split(self) -> (Option<Name>, Option<Redirect>) {
+        match self {
+            Output::Event(event) => (Some(event), None),
+            Output::To(redirect) => (None, Some(redirect)),
+        }
+    }
+}
+
+impl Shared {
+    /// The process is there.
+    pub(super) fn begin(&self, core: &mut Core, pid: i32, on_exit: Option<Name>) {
+        self.process.replace(Some(core.adopt_child(pid)));
+        if let Some(event) = on_exit {
+            core.sig_child_for(self.owner, pid, event, (self.id,).into_args());
+        }
+    }
+}
+
+/// Opens a stream: returns the child's end, `None` if it is inherited, and this process's end if it is a pipe.
+fn stream(to: Option<Redirect>, direction: Direction) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Error> {
+    if let Some(redirect) = to {
+        return Ok((redirect.open(direction)?, None));
+    }
+    let fail = |call| move |error| Error::os(call, "for a child", error);
+    let (read, write) = std::io::pipe().map_err(fail("pipe"))?;
+    let (read, write) = (OwnedFd::from(read), OwnedFd::from(write));
+    let (theirs, ours) = if direction == Direction::In { (read, write) } else { (write, read) };
+    set_nonblocking(&ours).map_err(fail("fcntl"))?;
+    Ok((Some(theirs), Some(ours)))
+}
+
+fn writer<I: Filter>(shared: &Rc<Shared>, key: SourceKey, filter: I, fd: OwnedFd) -> Rc<Writer<I>> {
+    Rc::new(Writer {
+        shared: shared.clone(),
+        key,
+        filter: RefCell::new(filter),
+        fd: RefCell::new(Some(fd)),
+        output: RefCell::default(),
+        refused: RefCell::default(),
+        dirty: Cell::new(false),
+        blocked: Cell::new(false),
+        phase: Cell::new(Phase::Open),
+    })
+}
+
+fn reader<F: Filter>(
+    shared: &Rc<Shared>,
+    key: SourceKey,
+    stream: &'static str,
+    event: Option<Name>,
+    filter: F,
+    fd: OwnedFd,
+    last: &Option<Box<[u8]>>,
+) -> Rc<Reader<F>> {
+    shared.outputs.set(shared.outputs.get() + 1);
+    Rc::new(Reader {
+        shared: shared.clone(),
+        key,
+        stream,
+        event: Cell::new(event),
+        input: Input::new(filter),
+        fd: RefCell::new(Some(fd)),
+        paused: Cell::new(false),
+        last: last.clone(),
+        read_closed: Cell::new(false),
+    })
+}
+
+/// Adds a source, and returns it as what it is.
+fn add<S: Source + 'static>(
+    core: &mut Core,
+    owner: SessionId,
+    make: impl FnOnce(SourceKey) -> Rc<S>,
+) -> Result<Rc<S>, Error> {
+    let mut made = None;
+    core.add_source(owner, |key| made.insert(make(key)).clone())?;
+    Ok(made.expect("add_source has made it"))
+}
+
+fn with_streams(mut command: Command, ends: Ends) -> Command {
+    let [stdin, stdout, stderr] = ends.map(|end| end.map_or_else(Stdio::inherit, Stdio::from));
+    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    command
+}
+
+/// Names the program, and whom it was to run as.
+fn describe(command: &Command, user: Option<&str>, group: Option<&str>) -> String {
+    let mut text = command.get_program().to_string_lossy().into_owned();
+    user.inspect(|user| text += &format!(" as user {user}"));
+    group.inspect(|group| text += &format!(" in group {group}"));
+    text
+}

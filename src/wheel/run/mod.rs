@@ -1,0 +1,463 @@
+//! `Run`: a child process, and records to and from it.
+
+use std::borrow::Borrow;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::process::ExitStatus;
+use std::rc::Rc;
+use std::str::FromStr;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::{WheelId, error_args};
+use crate::args::{Args, IntoArgs};
+use crate::error::Error;
+use crate::filter::{Filter, FilterError, Line};
+use crate::kernel::{Kernel, Mailbox, Process, SessionId};
+use crate::name::Name;
+
+mod account;
+mod builder;
+mod function;
+mod reader;
+mod redirect;
+mod writer;
+
+pub use builder::RunBuilder;
+pub use redirect::Redirect;
+
+use reader::Reader;
+use writer::{Phase, Writer};
+
+/// A wheel that runs a program, or a function, in a child process, and exchanges records with it.
+///
+/// [`program`](Run::program) executes a list of words, [`shell`](Run::shell) has the shell run a text,
+/// [`command`](Run::command) takes whatever [`std::process::Command`] can be told, and [`function`](Run::function) runs
+/// a function of this program. The [`RunBuilder`] they return says what becomes of the child's standard streams.
+///
+/// | event | arguments |
+/// | --- | --- |
+/// | stdout, stderr | ARG0 = the record, ARG1 = the [`WheelId`] |
+/// | stdin | ARG0 = the [`WheelId`]: everything put was written |
+/// | close | ARG0 = the [`WheelId`]: the last of the watched output streams has ended |
+/// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
+/// | error | as the [module](super) says, and ARG4 = `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
+///
+/// The end of an output stream is an error event, `"read"` with errno 0. The process may have ended before its output is
+/// read, or go on after it has closed it: whoever needs both waits for close and exit, which come in either order.
+///
+/// The child leads a process group of its own; signals have their default actions and none is blocked; it inherits no
+/// descriptors but its standard streams. The kernel reaps it in any case, also after the wheel was dropped.
+///
+/// Dropping the wheel closes its ends of the pipes, and does with the process what
+/// [`on_drop`](RunBuilder::on_drop) says, as a rule nothing. A forked child of the program has no part in its parent's
+/// wheels: the pipes are closed there, and [`kill`](Run::kill) refuses.
+///
+/// ```
+/// use std::process::ExitStatus;
+/// use lenore::wheel::Run;
+/// use lenore::{Kernel, Session};
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// let mut kernel = Kernel::new()?;
+/// Session::new(None::<Run>)
+///     .state("_start", |cx| {
+///         let sort = Run::program(["sort", "-r"]).on_stdout("sorted").on_exit("ended").start(cx)?;
+///         sort.put("apple")?;
+///         sort.put("pear")?;
+///         sort.shutdown_stdin_after_flush();
+///         *cx.heap() = Some(sort);
+///         Ok(())
+///     })
+///     .state("sorted", |cx| {
+///         println!("{}", cx.take::<String>(0)?); // pear, then apple
+///         Ok(())
+///     })
+///     .state("ended", |cx| {
+///         assert!(cx.take::<ExitStatus>(2)?.success());
+///         Ok(())
+///     })
+///     .spawn(&mut kernel)?;
+/// kernel.run()
+/// # }
+/// ```
+///
+/// POE: `POE::Wheel::Run`.
+pub struct Run<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
+    shared: Rc<Shared>,
+    /// `None` for a stream that is no pipe.
+    stdin: Option<Rc<Writer<I>>>,
+    stdout: Option<Rc<Reader<O>>>,
+    stderr: Option<Rc<Reader<E>>>,
+    on_drop: OnDrop,
+    /// The child leads a process group.
+    leads_group: bool,
+}
+
+/// One of the events of a [`Run`], to be changed while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunEvent {
+    /// POE: `StdinEvent`.
+    Stdin,
+    /// POE: `StdoutEvent`.
+    Stdout,
+    /// POE: `StderrEvent`.
+    Stderr,
+    /// POE: `ErrorEvent`.
+    Error,
+    /// POE: `CloseEvent`.
+    Close,
+}
+
+/// What becomes of the process when its [`Run`] is dropped.
+///
+/// POE: nothing like it; the process is left alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnDrop {
+    /// Nothing. It may die of writing to a pipe that nobody reads.
+    #[default]
+    Leave,
+    /// `TERM` goes to its process group, or to the process alone if it leads none.
+    Terminate,
+    /// `KILL` does.
+    Kill,
+    /// The same, and the drop waits until the process has ended.
+    KillAndWait,
+}
+
+impl Run {
+    /// Begins a wheel for a program, which is looked up in `PATH` and given the other words as its arguments.
+    ///
+    /// POE: `Program` as a list, with the `ProgramArgs` at its end.
+    pub fn program<W: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = W>) -> RunBuilder {
+        RunBuilder::program(words)
+    }
+
+    /// Begins a wheel for a text that `/bin/sh` runs. What comes from elsewhere does not belong in it unquoted.
+    ///
+    /// POE: `Program` as a string.
+    pub fn shell(text: impl AsRef<std::ffi::OsStr>) -> RunBuilder {
+        RunBuilder::program([std::ffi::OsStr::new("/bin/sh"), std::ffi::OsStr::new("-c"), text.as_ref()])
+    }
+
+    /// Begins a wheel for a command with an environment, a directory or other things of its own. What it says about the
+    /// standard streams is replaced.
+    ///
+    /// POE: nothing like it; programs change `%ENV` and the directory for a moment.
+    pub fn command(command: std::process::Command) -> RunBuilder {
+        RunBuilder::command(command)
+    }
+
+    /// Begins a wheel for a function that runs in a forked child.
+    ///
+    /// The fork is carried out as [`Core::fork`](crate::Core::fork) does it, once the running state has returned, and so
+    /// refused in a process with several threads. In the child all that the kernel watches is closed and all signals have
+    /// their default actions. The process exits with 0 when the function returns; with 255, after a message on its
+    /// standard error, when it panics or returns an `Err`. No destructors of the parent's run. Standard output is
+    /// flushed; files that the program has open otherwise are still open in the child.
+    ///
+    /// A function that wants an event loop calls [`stop`](Kernel::stop) on its kernel first, which stops the copies of the
+    /// parent's sessions, and then creates its own and calls [`run`](Kernel::run).
+    ///
+    /// POE: `Program` as a code reference, with `CloseOnCall`.
+    pub fn function<R: crate::IntoReturn>(function: impl FnOnce(&mut Kernel) -> R + 'static) -> RunBuilder {
+        RunBuilder::function(function)
+    }
+}
+
+impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
+    /// Returns the id that its events carry.
+    ///
+    /// POE: `ID`.
+    pub fn id(&self) -> WheelId {
+        self.shared.id
+    }
+
+    /// Returns the pid; `None` for a function whose fork has not come yet.
+    ///
+    /// It names the process until [`exit_status`](Run::exit_status) returns one, or somebody else reaps it.
+    ///
+    /// POE: `PID`.
+    #[doc(alias = "PID")]
+    pub fn pid(&self) -> Option<i32> {
+        self.shared.process.borrow().as_ref().map(Process::pid)
+    }
+
+    /// Returns how the process ended, once it was reaped.
+    ///
+    /// POE: nothing like it.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.shared.process.borrow().as_ref().and_then(Process::status)
+    }
+
+    /// Appends a record to the child's input. It is written once the running state has returned, together with whatever
+    /// else was put by then.
+    ///
+    /// A record that the filter refuses is an error event, `"filter"`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`], with nothing put: `EBADF` if standard input is no pipe, `EPIPE` once it was shut down or the child
+    /// had closed it.
+    ///
+    /// POE: `put`.
+    pub fn put<R: Borrow<I::Output>>(&self, record: R) -> Result<(), Error> {
+        let refuse = |errno| Err(Error::os("put", format_args!("standard input of {}", self.id()), errno));
+        match &self.stdin {
+            None => refuse(Errno::EBADF),
+            Some(stdin) if stdin.phase.get() != Phase::Open => refuse(Errno::EPIPE),
+            Some(stdin) => {
+                stdin.put(record);
+                Ok(())
+            }
+        }
+    }
+
+    /// Closes the child's standard input; what was not written yet is lost.
+    ///
+    /// POE: `shutdown_stdin`.
+    pub fn shutdown_stdin(&self) {
+        self.stdin.iter().for_each(|stdin| stdin.shut_down());
+    }
+
+    /// Closes the child's standard input as soon as everything put so far is written; nothing more can be put.
+    ///
+    /// POE: nothing like it; `shutdown_stdin` in the StdinEvent.
+    pub fn shutdown_stdin_after_flush(&self) {
+        self.stdin.iter().for_each(|stdin| stdin.shut_down_after_flush());
+    }
+
+    /// Returns how many octets wait to be written.
+    ///
+    /// POE: `get_driver_out_octets`.
+    #[doc(alias = "get_driver_out_octets")]
+    pub fn driver_out_octets(&self) -> usize {
+        self.stdin.as_ref().map_or(0, |stdin| stdin.output.borrow().len())
+    }
+
+    /// Returns how many records are not completely written.
+    ///
+    /// POE: `get_driver_out_messages`.
+    #[doc(alias = "get_driver_out_messages")]
+    pub fn driver_out_messages(&self) -> usize {
+        self.stdin.as_ref().map_or(0, |stdin| stdin.output.borrow().records())
+    }
+
+    /// Stops reading and delivering the child's standard output, at once; its end waits as well.
+    ///
+    /// POE: `pause_stdout`.
+    pub fn pause_stdout(&self) {
+        self.stdout.iter().for_each(|stdout| stdout.paused.set(true));
+    }
+
+    /// Goes on reading and delivering standard output.
+    ///
+    /// POE: `resume_stdout`.
+    pub fn resume_stdout(&self) {
+        self.stdout.iter().for_each(|stdout| stdout.resume());
+    }
+
+    /// Stops reading and delivering the child's standard error, at once; its end waits as well.
+    ///
+    /// POE: `pause_stderr`.
+    pub fn pause_stderr(&self) {
+        self.stderr.iter().for_each(|stderr| stderr.paused.set(true));
+    }
+
+    /// Goes on reading and delivering standard error.
+    ///
+    /// POE: `resume_stderr`.
+    pub fn resume_stderr(&self) {
+        self.stderr.iter().for_each(|stderr| stderr.resume());
+    }
+
+    /// Sends the process a signal, named as [`Core::sig`](crate::Core::sig) names it; not its group.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`]: `EINVAL` for no name of a signal; `ESRCH` when the process was not forked yet, was reaped, or is the
+    /// child of the process that this one was forked from; `EPERM` when it belongs to another user.
+    ///
+    /// POE: `kill`, which signals `TERM` without an argument and returns 1 or 0.
+    pub fn kill(&self, signal: impl Into<Name>) -> Result<(), Error> {
+        let name = signal.into();
+        let signal = Signal::from_str(&format!("SIG{name}"));
+        let subject = || self.shared.describe_process();
+        let signal = signal.map_err(|errno| Error::os("kill", format_args!("{}: signal {name}", subject()), errno))?;
+        let sent = self.shared.process.borrow().as_ref().map_or(Err(Errno::ESRCH), |process| process.kill(signal));
+        sent.map_err(|errno| Error::os("kill", subject(), errno))
+    }
+
+    /// Gives one of the events another name from now on, also for records that were read already.
+    ///
+    /// The stdout and stderr events of a stream that is no pipe do nothing.
+    ///
+    /// POE: `event`.
+    pub fn event(&self, event: RunEvent, name: impl Into<Name>) {
+        self.set_event(event, Some(name.into()));
+    }
+
+    /// Sends one of the events no more. Without a stdout or stderr event that stream is not read, until it gets one again.
+    ///
+    /// POE: `event` with an undefined name.
+    pub fn event_clear(&self, event: RunEvent) {
+        self.set_event(event, None);
+    }
+
+    fn set_event(&self, event: RunEvent, name: Option<Name>) {
+        match event {
+            RunEvent::Stdin => self.shared.on_stdin.set(name),
+            RunEvent::Error => self.shared.on_error.set(name),
+            RunEvent::Close => self.shared.on_close.set(name),
+            RunEvent::Stdout => self.stdout.iter().for_each(|stdout| stdout.set_event(name)),
+            RunEvent::Stderr => self.stderr.iter().for_each(|stderr| stderr.set_event(name)),
+        }
+    }
+
+    /// Goes on with another filter for the child's input. What was put already stays as it is.
+    ///
+    /// POE: `set_stdin_filter`.
+    pub fn set_stdin_filter(&self, filter: I) {
+        if let Some(stdin) = &self.stdin {
+            stdin.filter.replace(filter);
+        }
+    }
+
+    /// Goes on with another filter for the child's standard output, which gets what the one before has not parsed.
+    ///
+    /// Called in the middle of a delivery, the next record is the new filter's; otherwise the records come before
+    /// anything else is read.
+    ///
+    /// POE: `set_stdout_filter`, which delivers the same data twice.
+    pub fn set_stdout_filter(&self, filter: O) {
+        if let Some(stdout) = &self.stdout {
+            stdout.input.replace(filter);
+            stdout.wake();
+        }
+    }
+
+    /// Goes on with another filter for the child's standard error; as
+    /// [`set_stdout_filter`](Run::set_stdout_filter).
+    ///
+    /// POE: `set_stderr_filter`.
+    pub fn set_stderr_filter(&self, filter: E) {
+        if let Some(stderr) = &self.stderr {
+            stderr.input.replace(filter);
+            stderr.wake();
+        }
+    }
+
+    /// Looks at the filter for the child's input; `None` if that is no pipe.
+    ///
+    /// POE: `get_stdin_filter`.
+    #[doc(alias = "get_stdin_filter")]
+    pub fn stdin_filter<T>(&self, look: impl FnOnce(&mut I) -> T) -> Option<T> {
+        self.stdin.as_ref().map(|stdin| look(&mut stdin.filter.borrow_mut()))
+    }
+
+    /// Looks at the filter for the child's standard output; `None` if that is no pipe.
+    ///
+    /// POE: `get_stdout_filter`.
+    #[doc(alias = "get_stdout_filter")]
+    pub fn stdout_filter<T>(&self, look: impl FnOnce(&mut O) -> T) -> Option<T> {
+        self.stdout.as_ref().map(|stdout| stdout.input.look(look))
+    }
+
+    /// Looks at the filter for the child's standard error; `None` if that is no pipe.
+    ///
+    /// POE: `get_stderr_filter`.
+    #[doc(alias = "get_stderr_filter")]
+    pub fn stderr_filter<T>(&self, look: impl FnOnce(&mut E) -> T) -> Option<T> {
+        self.stderr.as_ref().map(|stderr| stderr.input.look(look))
+    }
+}
+
+impl<I: Filter, O: Filter, E: Filter> Drop for Run<I, O, E> {
+    fn drop(&mut self) {
+        self.shared.open.set(false);
+        self.stdin.iter().for_each(|stdin| stdin.shut_down());
+        self.stdout.iter().for_each(|stdout| stdout.shut_down());
+        self.stderr.iter().for_each(|stderr| stderr.shut_down());
+        let (signal, waits) = match self.on_drop {
+            OnDrop::Leave => return,
+            OnDrop::Terminate => (Signal::SIGTERM, false),
+            OnDrop::Kill => (Signal::SIGKILL, false),
+            OnDrop::KillAndWait => (Signal::SIGKILL, true),
+        };
+        let process = self.shared.process.borrow();
+        let Some(process) = &*process else { return };
+        // A function's child may not have come to making the group.
+        let to_group = if self.leads_group { process.kill_group(signal) } else { Err(Errno::ESRCH) };
+        let sent = to_group.or_else(|_| process.kill(signal));
+        match sent {
+            Ok(()) if waits => drop(process.wait()),
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => {
+                log::warn!(target: "lenore::wheels", "can't send {signal} to {}: {errno}", self.shared.describe_process());
+            }
+        }
+    }
+}
+
+/// What the streams of a wheel share. No borrow lasts while a state runs.
+struct Shared {
+    id: WheelId,
+    owner: SessionId,
+    /// What its events say they were sent from.
+    name: Name,
+    mailbox: Rc<Mailbox>,
+    on_stdin: Cell<Option<Name>>,
+    on_error: Cell<Option<Name>>,
+    on_close: Cell<Option<Name>>,
+    /// The handle is there.
+    open: Cell<bool>,
+    /// How many of the watched output streams have not ended.
+    outputs: Cell<u8>,
+    /// `None` until a function's fork has come.
+    process: RefCell<Option<Process>>,
+}
+
+impl Shared {
+    /// Runs a state of the owner; returns whether it came to its end.
+    fn send(&self, kernel: &mut Kernel, event: Option<Name>, args: Args) -> bool {
+        match event {
+            Some(event) if self.open.get() => kernel.dispatch_from_source(self.owner, event, Some(self.name), args),
+            _ => true,
+        }
+    }
+
+    fn report(&self, kernel: &mut Kernel, operation: &'static str, error: &io::Error, stream: &'static str) {
+        let args = error_args(operation, error, self.id).chain((stream,).into_args());
+        self.send(kernel, self.on_error.get(), args);
+    }
+
+    fn report_end(&self, kernel: &mut Kernel, stream: &'static str) {
+        let args = ("read", 0_i32, String::new(), self.id, stream).into_args();
+        self.send(kernel, self.on_error.get(), args);
+    }
+
+    fn report_refused(&self, kernel: &mut Kernel, error: &FilterError, stream: &'static str) {
+        let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, stream).into_args();
+        self.send(kernel, self.on_error.get(), args);
+    }
+
+    /// Counts one watched output stream less; after the last one there will be no more output.
+    fn output_ended(&self, kernel: &mut Kernel) {
+        self.outputs.set(self.outputs.get() - 1);
+        if self.outputs.get() == 0 {
+            self.send(kernel, self.on_close.get(), (self.id,).into_args());
+        }
+    }
+
+    fn describe_process(&self) -> String {
+        match &*self.process.borrow() {
+            Some(process) => format!("process {}", process.pid()),
+            None => String::from("a process to come"),
+        }
+    }
+}
+
+const STDIN: &str = "STDIN";
+const STDOUT: &str = "STDOUT";
+const STDERR: &str = "STDERR";

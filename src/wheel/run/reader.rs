@@ -1,0 +1,180 @@
+//! What the child writes: one of its output streams, on its way to the session.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::Shared;
+use crate::args::IntoArgs;
+use crate::filter::{Filter, FilterError};
+use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
+use crate::name::Name;
+use crate::wheel::input::{Input, Recipient};
+
+/// The parent's end of the child's standard output or standard error.
+pub(super) struct Reader<F: Filter> {
+    pub(super) shared: Rc<Shared>,
+    pub(super) key: SourceKey,
+    /// ARG4 of its error events: `"STDOUT"` or `"STDERR"`.
+    pub(super) stream: &'static str,
+    pub(super) event: Cell<Option<Name>>,
+    pub(super) input: Input<F>,
+    pub(super) fd: RefCell<Option<OwnedFd>>,
+    pub(super) paused: Cell<bool>,
+    /// What completes an unfinished last record, if it is to be delivered.
+    pub(super) last: Option<Box<[u8]>>,
+    /// The poller has seen the end of the input, so a short read is not the last.
+    pub(super) read_closed: Cell<bool>,
+}
+
+/// What one read has come to.
+enum Chunk {
+    Some { may_be_more: bool },
+    Nothing,
+    End,
+    Failed(io::Error),
+}
+
+impl<F: Filter> Reader<F> {
+    pub(super) fn resume(&self) {
+        if self.paused.replace(false) {
+            self.wake();
+        }
+    }
+
+    /// Sets or takes away the event for records; without one, nothing is read.
+    pub(super) fn set_event(&self, event: Option<Name>) {
+        if self.event.replace(event).is_none() {
+            self.wake();
+        }
+    }
+
+    /// Has the kernel close it before the next event.
+    pub(super) fn shut_down(&self) {
+        if self.fd.borrow().is_some() {
+            self.shared.mailbox.dropped(self.key);
+        }
+    }
+
+    /// Asks for a turn, as there is something to do that no readiness will announce.
+    pub(super) fn wake(&self) {
+        if self.fd.borrow().is_some() {
+            self.shared.mailbox.woken(self.key);
+        }
+    }
+
+    /// Reads and delivers: one chunk for each turn, all of its records.
+    fn read_some(&self, kernel: &mut Kernel, key: SourceKey) {
+        if !self.takes_more() || !self.input.deliver(kernel, key, self) {
+            return;
+        }
+        // Ends with the first read that fills the buffer, finds nothing, or finds the end; once everybody has closed the
+        // other end, the pipe holds no more than it did.
+        loop {
+            match self.read_chunk(kernel) {
+                Chunk::Some { may_be_more } => {
+                    if !self.input.deliver(kernel, key, self) {
+                        return;
+                    }
+                    if may_be_more {
+                        return kernel.core.sources.requeue(key, Mode::Read);
+                    }
+                    if !self.read_closed.get() {
+                        return;
+                    }
+                }
+                Chunk::Nothing => return,
+                Chunk::End => return self.end(kernel, key, None),
+                Chunk::Failed(error) => return self.end(kernel, key, Some(error)),
+            }
+        }
+    }
+
+    /// Reads once, into the filter.
+    fn read_chunk(&self, kernel: &mut Kernel) -> Chunk {
+        let buffer = &mut kernel.core.sources.read_buffer;
+        let fd = self.fd.borrow();
+        let Some(fd) = &*fd else { return Chunk::Nothing };
+        let count = loop {
+            match nix::unistd::read(fd, buffer) {
+                Ok(0) => return Chunk::End,
+                Ok(count) => break count,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Chunk::Nothing,
+                Err(errno) => return Chunk::Failed(errno.into()),
+            }
+        };
+        self.input.feed(&buffer[..count]);
+        Chunk::Some { may_be_more: count == buffer.len() }
+    }
+
+    /// Tells of the end of the stream, and perhaps of the last one's. Should the unfinished record have to wait, the next
+    /// turn reads the end again and comes back here.
+    fn end(&self, kernel: &mut Kernel, key: SourceKey, error: Option<io::Error>) {
+        if let Some(last) = &self.last
+            && !self.input.pending().is_empty()
+        {
+            self.input.feed(last);
+            if !self.input.deliver(kernel, key, self) {
+                return;
+            }
+        }
+        kernel.core.remove_source(key);
+        match error {
+            None => self.shared.report_end(kernel, self.stream),
+            Some(error) => self.shared.report(kernel, "read", &error, self.stream),
+        }
+        self.shared.output_ended(kernel);
+    }
+}
+
+impl<F: Filter> Recipient<F> for Reader<F> {
+    fn takes_more(&self) -> bool {
+        self.fd.borrow().is_some() && self.shared.open.get() && !self.paused.get() && self.event.get().is_some()
+    }
+
+    fn record(&self, kernel: &mut Kernel, record: F::Input) -> bool {
+        self.shared.send(kernel, self.event.get(), (record, self.shared.id).into_args())
+    }
+
+    fn refused(&self, kernel: &mut Kernel, error: FilterError) {
+        self.shared.report_refused(kernel, &error, self.stream);
+    }
+}
+
+impl<F: Filter> Source for Reader<F> {
+    fn fd(&self) -> RawFd {
+        self.fd.borrow().as_ref().map_or(-1, |fd| fd.as_raw_fd())
+    }
+
+    /// Asked for once and for all: edge triggering makes it free, and a pause is a matter of not reading.
+    fn wanted(&self) -> Option<Wanted> {
+        Wanted::of(true, false, false)
+    }
+
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, _: Mode) {
+        self.read_some(kernel, key);
+    }
+
+    fn read_closed(&self) {
+        self.read_closed.set(true);
+    }
+
+    fn close(&self) {
+        self.fd.take();
+    }
+
+    /// The child process is the parent's, and so is what it says.
+    fn fork(&self) -> AfterFork {
+        AfterFork::Close
+    }
+
+    fn describe(&self) -> String {
+        let event = self.event.get().map_or("nothing", Name::as_str);
+        let paused = if self.paused.get() { ", paused" } else { "" };
+        format!("Run ({}) {} of {} -> {event}{paused}", self.shared.id, self.stream, self.shared.describe_process())
+    }
+}

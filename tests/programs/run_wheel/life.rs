@@ -1,0 +1,347 @@
+//! The process: how it begins, what it has of its parent's, how it ends.
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitStatus};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lenore::filter::Line;
+use lenore::wheel::{OnDrop, ReadWrite, Redirect, Run, RunBuilder, SocketFactory};
+use lenore::{Error, Handle, Kernel, Session};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+
+use super::{Heap, Scenario, events, say, session, watching, wheel};
+
+pub const SCENARIOS: &[(&str, Scenario)] = &[
+    ("executed", executed),
+    ("refused", refused),
+    ("command", command),
+    ("privileges", privileges),
+    ("no_such_account", no_such_account),
+    ("group", group),
+    ("descriptors", descriptors),
+    ("signals", signals),
+    ("kill", kill),
+    ("drop_leave", |kernel| dropped(kernel, OnDrop::Leave)),
+    ("drop_terminate", |kernel| dropped(kernel, OnDrop::Terminate)),
+    ("drop_kill", |kernel| dropped(kernel, OnDrop::Kill)),
+    ("drop_wait", drop_wait),
+    ("drop_in_fork", drop_in_fork),
+    ("reaps", reaps),
+    ("reaps_at_end", reaps_at_end),
+    ("by_hand", by_hand),
+    ("stopped", stopped),
+];
+
+/// The program runs when the constructor returns.
+fn executed(kernel: &mut Kernel) -> Result<(), Error> {
+    session(|| Run::program(["sleep", "100"]).on_exit("exit"))
+        .state("started", |cx| {
+            let pid = wheel(cx).pid().expect("it runs");
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+            println!(
+                "{} {}",
+                name.trim(),
+                fs::read_link(format!("/proc/{pid}/fd/0"))?.to_string_lossy().starts_with("pipe:")
+            );
+            assert_eq!(wheel(cx).exit_status(), None);
+            Ok(wheel(cx).kill("TERM")?)
+        })
+        .state("exit", |cx| {
+            let status = wheel(cx).exit_status();
+            assert_eq!(status, Some(*cx.arg::<ExitStatus>(2)?));
+            *cx.heap() = None;
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// What can't be started is an error of the constructor, and leaves nothing behind.
+fn refused(kernel: &mut Kernel) -> Result<(), Error> {
+    say("outside", Run::program(["true"]).start(kernel));
+    session(|| Run::program(["true"]))
+        .state("_start", |cx| {
+            let before = fs::read_dir("/proc/self/fd")?.count();
+            let try_it = |what, builder: RunBuilder, cx: &mut lenore::Core| say(what, events(builder).start(cx));
+            try_it("missing", Run::program(["/no/such/program", "x"]), cx);
+            try_it("not in PATH", Run::program(["no-such-program"]), cx);
+            try_it("no program", Run::program(["/etc/passwd"]), cx);
+            try_it("no words", Run::program([""; 0]), cx);
+            try_it("group", Run::program(["true"]).group(u32::MAX), cx);
+            cx.yield_("look", (before,));
+            Ok(())
+        })
+        .state("look", |cx| {
+            assert_eq!(fs::read_dir("/proc/self/fd")?.count(), *cx.arg::<usize>(0)?, "descriptors are left open");
+            assert!(cx.peek().sources.is_empty());
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// With an environment and a directory.
+fn command(kernel: &mut Kernel) -> Result<(), Error> {
+    watching(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $WORD; pwd"]).env("WORD", "from the environment").current_dir("/");
+        Run::command(command).stdin(Redirect::Null)
+    })
+    .spawn(kernel)
+    .map(drop)
+}
+
+/// As the user `nobody`, less urgent; or refused, if this process is not root.
+fn privileges(kernel: &mut Kernel) -> Result<(), Error> {
+    let words = ["sh", "-c", "nice; id -un; id -g; id -G"];
+    session(move || Run::program(words))
+        .state("_start", move |cx| {
+            let make = || events(Run::program(words)).stdin(Redirect::Null).priority(5);
+            say("by name", make().user("nobody").start(cx).map(|wheel| *cx.heap() = Some(wheel)));
+            Ok(())
+        })
+        .state("exit", |_| ())
+        .state("close", move |cx| {
+            let builder = events(Run::program(words)).stdin(Redirect::Null).on_close("done");
+            say("by number", builder.user(65534).group(12345).start(cx).map(|wheel| *cx.heap() = Some(wheel)));
+        })
+        .state("done", |_| ())
+        .spawn(kernel)
+        .map(drop)
+}
+
+fn no_such_account(kernel: &mut Kernel) -> Result<(), Error> {
+    session(|| Run::program(["true"]))
+        .state("_start", |cx| {
+            say("user", Run::program(["true"]).user("no-such-user").start(cx));
+            say("group", Run::program(["true"]).group("no-such-group").start(cx));
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// Whether the child leads a process group.
+fn group(kernel: &mut Kernel) -> Result<(), Error> {
+    for keeps in [false, true] {
+        session(move || {
+            let builder = Run::program(["cat", "/proc/self/stat"]).on_stdout("stdout");
+            if keeps { builder.keep_process_group() } else { builder }
+        })
+        .state("stdout", move |cx| {
+            let line = cx.take::<String>(0)?;
+            let group: i32 = line.split(' ').nth(4).expect("the fifth field").parse()?;
+            println!(
+                "keeps {keeps}: leads {}, is in ours {}",
+                wheel(cx).pid() == Some(group),
+                group == nix::unistd::getpgrp().as_raw()
+            );
+            *cx.heap() = None;
+            Ok(())
+        })
+        .spawn(kernel)?;
+    }
+    Ok(())
+}
+
+/// What the child has open, while this process has all sorts of things, one of them without close-on-exec.
+fn descriptors(kernel: &mut Kernel) -> Result<(), Error> {
+    let (ours, _theirs) = UnixStream::pair().expect("a pair can be made");
+    fcntl(&ours, FcntlArg::F_DUPFD(100)).expect("there is a number left");
+    Session::new((None::<Run>, None))
+        .state("_start", move |cx| {
+            let wheel = Run::program(["ls", "/proc/self/fd"]).on_stdout("stdout").on_close("close").start(cx)?;
+            let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+            cx.heap().0 = Some(wheel);
+            cx.heap().1 = Some(listener);
+            Ok(())
+        })
+        .state("stdout", |cx| {
+            println!("fd {}", cx.arg::<String>(0)?);
+            Ok(())
+        })
+        .state("close", |cx| *cx.heap() = (None, None))
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// What this process blocks, ignores and catches.
+fn signals(kernel: &mut Kernel) -> Result<(), Error> {
+    SigSet::from_iter([Signal::SIGUSR1, Signal::SIGTERM]).thread_block().expect("they can be blocked");
+    // SAFETY: `SIG_IGN` runs no code of this process.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }.expect("it can be ignored");
+    watching(|| Run::program(["cat", "/proc/self/status"]).stdin(Redirect::Null))
+        .state("started", |cx| cx.sig("INT", "interrupted"))
+        .state("stdout", |cx| {
+            let line = cx.take::<String>(0)?;
+            if ["SigBlk", "SigIgn", "SigCgt"].contains(&&line[..line.len().min(6)]) {
+                println!("out {line}");
+            }
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// One process of a group of two; then what becomes of signals to one that is gone.
+fn kill(kernel: &mut Kernel) -> Result<(), Error> {
+    watching(|| Run::shell("exec 3<&0; cat <&3 & echo ready; wait; echo not killed"))
+        .state("stdout", |cx| {
+            println!("out {}", cx.arg::<String>(0)?);
+            say("no signal", wheel(cx).kill("NOSUCH"));
+            say("kill", wheel(cx).kill("USR1"));
+            Ok(())
+        })
+        .state("exit", |cx| {
+            println!("exit {}", cx.arg::<ExitStatus>(2)?);
+            let pid = wheel(cx).pid().expect("it has had one").to_string();
+            let again = wheel(cx).kill("TERM").map_err(|error| error.to_string().replace(&pid, "PID"));
+            println!("again: {again:?}");
+            // The other process of its group is there still, and writes.
+            wheel(cx).put("the other one lives")?;
+            cx.yield_("shut", ());
+            Ok(())
+        })
+        .state("shut", |cx| wheel(cx).shutdown_stdin_after_flush())
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// The wheel goes, and its process has a child of its own.
+fn dropped(kernel: &mut Kernel, what: OnDrop) -> Result<(), Error> {
+    session(move || {
+        Run::shell("sleep 100 & echo $! >&2; echo ready; wait").on_stdout("stdout").on_exit("exit").on_drop(what)
+    })
+    .state("stdout", |cx| {
+        cx.sig("USR1", "end");
+        println!("pid {}", wheel(cx).pid().unwrap_or_default());
+        *cx.heap() = None;
+    })
+    .state("end", |_| println!("goes on"))
+    .state("exit", |cx| {
+        println!("exit {}", cx.arg::<ExitStatus>(2)?);
+        Ok(())
+    })
+    .spawn(kernel)
+    .map(drop)
+}
+
+/// The wheel goes, and with it the process before anything else happens. It is reported all the same.
+fn drop_wait(kernel: &mut Kernel) -> Result<(), Error> {
+    session(|| Run::program(["sleep", "100"]).on_drop(OnDrop::KillAndWait).on_exit("exit"))
+        .state("started", |cx| {
+            let pid = wheel(cx).pid().expect("it runs");
+            *cx.heap() = None;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            println!("state {}", stat.split(") ").nth(1).and_then(|rest| rest.chars().next()).unwrap_or('?'));
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// A forked child of this process has no part in the wheel: whatever it does, the wheel's process lives.
+fn drop_in_fork(kernel: &mut Kernel) -> Result<(), Error> {
+    session(|| Run::program(["cat"]).on_stdout("stdout").on_drop(OnDrop::KillAndWait).on_exit("exit"))
+        .state("started", |cx| cx.fork("parent", "child", ()))
+        .state("child", |cx| {
+            say("kill", wheel(cx).kill("TERM").map_err(|_| Error::NoActiveSession));
+            say("put", wheel(cx).put("from the wrong process").map_err(|_| Error::NoActiveSession));
+            *cx.heap() = None;
+        })
+        .state("parent", |cx| {
+            let pid = cx.take::<Result<i32, Error>>(0)??;
+            cx.sig_child(pid, "child_gone", ());
+            Ok(())
+        })
+        .state("child_gone", |cx| Ok(wheel(cx).put("alive")?))
+        .state("stdout", |cx| {
+            println!("out {}", cx.arg::<String>(0)?);
+            *cx.heap() = None;
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// Children of which nobody wants to hear.
+fn reaps(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new(())
+        .state("_start", |cx| {
+            for _ in 0..20 {
+                drop(Run::program(["true"]).start(cx)?);
+            }
+            cx.sig_keep_alive("USR1", "end");
+            println!("ready");
+            Ok(())
+        })
+        .state("end", |cx| cx.sig_clear("USR1"))
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// The program's last act is to drop the wheel, before anybody has looked at its child.
+fn reaps_at_end(kernel: &mut Kernel) -> Result<(), Error> {
+    let wheel = Rc::new(RefCell::new(None));
+    let kept = wheel.clone();
+    Session::new(())
+        .state("_start", move |cx| {
+            *kept.borrow_mut() =
+                Some(Run::program(["sleep", "100"]).stdin(Redirect::Null).on_drop(OnDrop::KillAndWait).start(cx)?);
+            Ok(())
+        })
+        .state("_stop", move |_| *wheel.borrow_mut() = None)
+        .spawn(kernel)?;
+    kernel.run()?;
+    println!("children: {}", nix::sys::wait::waitpid(None, None).is_ok());
+    Ok(())
+}
+
+/// The session watches the pid by itself, beside a watched handle and a stream.
+fn by_hand(kernel: &mut Kernel) -> Result<(), Error> {
+    let (ours, theirs) = UnixStream::pair().expect("a pair can be made");
+    let theirs = Rc::new(RefCell::new(Some(Handle::new(theirs))));
+    Session::new((None::<Run>, None))
+        .state("_start", move |cx| {
+            let wheel = Run::program(["cat"]).on_stdout("stdout").on_close("close").start(cx)?;
+            cx.sig_child(wheel.pid().expect("a program has one at once"), "child", ("extra",));
+            wheel.put("x")?;
+            wheel.shutdown_stdin_after_flush();
+            let stream = ReadWrite::new(ours.try_clone()?, Line::new()).on_input("input").start(cx)?;
+            *cx.heap() = (Some(wheel), Some(stream));
+            Ok(())
+        })
+        .state("stdout", |cx| {
+            println!("out {}", cx.arg::<String>(0)?);
+            Ok(())
+        })
+        .state("close", |cx| cx.heap().0 = None)
+        .state("child", move |cx| {
+            println!("child {} {}", cx.arg::<ExitStatus>(2)?, cx.arg::<&str>(3)?);
+            theirs.borrow_mut().take();
+            cx.heap().1 = None;
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// The session is stopped; the wheel is dropped with its heap.
+fn stopped(kernel: &mut Kernel) -> Result<(), Error> {
+    let session = session(|| Run::program(["cat"]).on_stdout("stdout").on_exit("exit")).state("_default", |_| ());
+    let session: Session<Heap> = session.state("started", |cx| {
+        cx.delay("never", Duration::from_secs(100), ());
+        println!("pid {}", wheel(cx).pid().unwrap_or_default());
+    });
+    let id = session.spawn(kernel)?;
+    kernel.run_one_timeslice()?;
+    kernel.signal(id, "KILL", ())?;
+    kernel.run()?;
+    // It has read from a pipe that nobody writes to any more. Perhaps the kernel has reaped it already.
+    let gone = nix::sys::wait::waitpid(None, None);
+    println!("ended: {}", matches!(gone, Ok(_) | Err(nix::errno::Errno::ECHILD)));
+    Ok(())
+}
