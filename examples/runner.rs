@@ -1,0 +1,124 @@
+//! Runs several commands at once, labels what they write, and reports how each of them ends.
+//!
+//! ```text
+//! cargo run --release --example runner -- --run 'ls -l' --run 'sleep 1; echo done' --run 'exit 3'
+//! 3: exit 3: exit status: 3
+//! 1: total 24
+//! ...
+//! ```
+//!
+//! What a command writes to its standard error goes to standard error. With `--timeout SECONDS`, commands that take longer
+//! are ended, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C ends them all.
+
+use std::collections::HashMap;
+use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
+
+use lenore::wheel::{OnDrop, Redirect, Run, WheelId};
+use lenore::{Context, Kernel, Result, Session};
+
+mod common;
+
+const USAGE: &str = "runner [--timeout SECONDS] --run COMMAND [--run COMMAND ...]";
+
+/// One command.
+struct Job {
+    label: String,
+    command: String,
+    /// Dropped at the end of a command that takes too long.
+    wheel: Option<Run>,
+    ended: bool,
+}
+
+/// By wheel.
+type Jobs = HashMap<WheelId, Job>;
+
+fn main() -> ExitCode {
+    common::exit(run())
+}
+
+fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
+    let mut flags = common::Flags::new(&[USAGE]);
+    let timeout = flags.value("--timeout")?.map(Duration::from_secs);
+    let mut commands = Vec::new();
+    while let Some(command) = flags.value::<String>("--run")? {
+        commands.push(command);
+    }
+    flags.finish()?;
+    common::log_to_stderr(log::LevelFilter::Info);
+    Ok(run_all(commands, timeout))
+}
+
+fn run_all(commands: Vec<String>, timeout: Option<Duration>) -> Result<(), Box<dyn std::error::Error>> {
+    let failures = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = failures.clone();
+    let mut kernel = Kernel::new()?;
+    Session::new(Jobs::new())
+        .args((commands, timeout))
+        .state("_start", start)
+        .state("line", |cx| {
+            println!("{}: {}", label(cx, 1)?, cx.arg::<String>(0)?);
+            Ok(())
+        })
+        .state("complaint", |cx| {
+            eprintln!("{}: {}", label(cx, 1)?, cx.arg::<String>(0)?);
+            Ok(())
+        })
+        .state("ended", move |cx| {
+            let (status, id) = (*cx.arg::<ExitStatus>(2)?, *cx.arg::<WheelId>(3)?);
+            if let Some(job) = cx.heap().get_mut(&id) {
+                job.ended = true;
+                println!("{}: {}: {status}", job.label, job.command);
+            }
+            if !status.success() {
+                count.set(count.get() + 1);
+            }
+            if cx.heap().values().all(|job| job.ended) {
+                // Nothing is left that could take too long, and an alarm would keep the program waiting.
+                cx.delay_clear("timed_out");
+            }
+            Ok(())
+        })
+        .state("timed_out", end_all)
+        .state("interrupted", |cx| {
+            cx.sig_handled();
+            end_all(cx);
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    match failures.get() {
+        0 => Ok(()),
+        count => Err(format!("{count} failed").into()),
+    }
+}
+
+fn start(cx: &mut Context<'_, Jobs>) -> Result {
+    let (commands, timeout) = (cx.take::<Vec<String>>(0)?, cx.take::<Option<Duration>>(1)?);
+    for (number, command) in commands.into_iter().enumerate() {
+        let wheel = Run::shell(&command)
+            .stdin(Redirect::Null)
+            .on_stdout("line")
+            .on_stderr("complaint")
+            .on_exit("ended")
+            .on_drop(OnDrop::Terminate)
+            .start(cx)?;
+        cx.heap()
+            .insert(wheel.id(), Job { label: (number + 1).to_string(), command, wheel: Some(wheel), ended: false });
+    }
+    cx.sig("INT", "interrupted");
+    cx.sig("TERM", "interrupted");
+    if let Some(timeout) = timeout {
+        cx.delay("timed_out", timeout, ());
+    }
+    Ok(())
+}
+
+fn label(cx: &mut Context<'_, Jobs>, position: usize) -> Result<String> {
+    let id = *cx.arg::<WheelId>(position)?;
+    Ok(cx.heap()[&id].label.clone())
+}
+
+/// Ends what is left; each end is reported in turn.
+fn end_all(cx: &mut Context<'_, Jobs>) {
+    cx.heap().values_mut().for_each(|job| job.wheel = None);
+}

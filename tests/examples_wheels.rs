@@ -1,0 +1,127 @@
+//! The examples `runner` and `tail_f` as a user runs them.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+mod util;
+
+use util::{DEADLINE, Program, Running, example, wait_until};
+
+fn all_lines(running: &Running) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(line) = running.try_next_line(DEADLINE) {
+        lines.push(line);
+    }
+    lines
+}
+
+/// Lines of one command, by its label.
+fn of<'a>(lines: &'a [String], label: &str) -> Vec<&'a str> {
+    lines.iter().filter_map(|line| line.strip_prefix(label)?.strip_prefix(": ")).collect()
+}
+
+#[test]
+fn runner_labels_output_and_reports_every_end() {
+    let commands = ["echo one; echo two", "echo complaint >&2; exit 3", "printf x"];
+    let args = commands.iter().flat_map(|command| ["--run", command]);
+    let mut running = Program::new(example("runner")).args(args).start();
+    let lines = all_lines(&running);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+    let ends: Vec<&str> = lines.iter().filter(|line| line.contains(": exit status: ")).map(String::as_str).collect();
+    assert_eq!(ends.len(), 3, "{lines:?}");
+    assert!(lines.contains(&"2: echo complaint >&2; exit 3: exit status: 3".to_owned()), "{lines:?}");
+    let mut first = of(&lines, "1");
+    first.retain(|line| !line.contains("exit status"));
+    assert_eq!(first, ["one", "two"]);
+    running.wait_for_stderr("2: complaint", DEADLINE);
+    running.wait_for_stderr("1 failed", DEADLINE);
+}
+
+#[test]
+fn runner_succeeds_if_every_command_does() {
+    let mut running =
+        Program::new(example("runner")).args(["--timeout", "1000", "--run", "true", "--run", "cat"]).start();
+    assert_eq!(all_lines(&running).len(), 2);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+}
+
+#[test]
+fn runner_ends_what_takes_too_long_and_what_that_has_started() {
+    let args = ["--timeout", "1", "--run", "sleep 100 & sleep 100", "--run", "echo quick"];
+    let mut running = Program::new(example("runner")).args(args).start();
+    let lines = all_lines(&running);
+    assert!(lines.contains(&"1: sleep 100 & sleep 100: signal: 15 (SIGTERM)".to_owned()), "{lines:?}");
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+    wait_until("nobody left", DEADLINE, || running.descendants_alive().is_empty().then_some(()));
+}
+
+#[test]
+fn runner_ends_everything_when_it_is_interrupted() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut running = Program::new(example("runner")).args(["--run", "echo ready; sleep 100"]).start();
+        assert_eq!(running.next_line(DEADLINE), "1: ready");
+        running.signal(signal);
+        assert_eq!(running.next_line(DEADLINE), "1: echo ready; sleep 100: signal: 15 (SIGTERM)");
+        assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+        wait_until("nobody left", DEADLINE, || running.descendants_alive().is_empty().then_some(()));
+    }
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+#[test]
+fn tail_f_follows_files_through_rotation_and_truncation() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one.log"), dir.path().join("two.log"));
+    fs::write(&one, "old\n").unwrap();
+    let mut running = Program::new(example("tail_f"))
+        .args(["--interval", "10", "--file", one.to_str().unwrap(), "--file", two.to_str().unwrap()])
+        .start();
+    running.wait_for_stderr("following 2 files", DEADLINE);
+    let expect = |path: &Path, line: &str| {
+        assert_eq!(running.next_line(DEADLINE), format!("{}: {line}", path.display()));
+    };
+    append(&one, "hello\n");
+    expect(&one, "hello");
+    append(&two, "made later\n");
+    expect(&two, "made later");
+    append(&one, "last\n");
+    fs::rename(&one, dir.path().join("one.log.1")).unwrap();
+    append(&one, "again\n");
+    expect(&one, "last");
+    expect(&one, "again");
+    fs::write(&one, b"anew, \xff, and longer than it was\n").unwrap();
+    expect(&one, "anew, \u{fffd}, and longer than it was");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn tail_f_reads_all_if_asked_to_and_ends_with_its_last_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    fs::write(&path, "one\ntwo\n").unwrap();
+    let args = ["--all", "--interval", "10", "--file", path.to_str().unwrap()];
+    let mut running = Program::new(example("tail_f")).args(args).start();
+    assert_eq!(running.next_line(DEADLINE), format!("{}: one", path.display()));
+    assert_eq!(running.next_line(DEADLINE), format!("{}: two", path.display()));
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    running.wait_for_stderr("Is a directory", DEADLINE);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn a_wrong_command_line_is_answered_with_the_usage() {
+    for (name, args) in [("runner", ["--run"].as_slice()), ("tail_f", &["log"]), ("tail_f", &["--interval", "soon"])] {
+        let mut running = Program::new(example(name)).args(args).start();
+        assert_eq!(running.wait_exit(DEADLINE).code(), Some(2));
+        running.wait_for_stderr(&format!("usage: {name} "), DEADLINE);
+    }
+}
