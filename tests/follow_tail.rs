@@ -444,7 +444,7 @@ fn the_end_of_a_pipe_is_an_idle_event() {
     let (ours, mut theirs) = std::io::pipe().unwrap();
     theirs.write_all(b"one\nunfinished").unwrap();
     drop(theirs);
-    lab.start(|| FollowTail::handle(OwnedFd::from(ours), Line::new()).deliver_last("\n"));
+    lab.start(|| FollowTail::handle(OwnedFd::from(ours), Line::new()).deliver_last());
     run(&mut lab.kernel);
     assert_eq!(lab.log.text(), "one unfinished idle _stop");
 }
@@ -586,7 +586,7 @@ fn an_unfinished_record_does_not_outlive_its_file() {
 fn an_unfinished_record_is_delivered_to_who_asks_for_it() {
     let mut lab = Lab::new();
     lab.write("");
-    lab.follow_with(|builder| builder.deliver_last("\n"));
+    lab.follow_with(|builder| builder.deliver_last());
     lab.append("unfinished");
     assert_eq!(lab.news(), [""; 0]);
     fs::remove_file(lab.path()).unwrap();

@@ -12,6 +12,8 @@ pub(super) struct Input<F: Filter> {
     refused: RefCell<Vec<FilterError>>,
     /// Records may be left in the filter, as their delivery was interrupted.
     has_rest: Cell<bool>,
+    /// What is left after them is the last record, unfinished as it is.
+    last_is_due: Cell<bool>,
 }
 
 /// Where the records go. No borrow of the [`Input`] lasts while one of these runs.
@@ -28,7 +30,12 @@ pub(super) trait Recipient<F: Filter> {
 
 impl<F: Filter> Input<F> {
     pub(super) fn new(filter: F) -> Input<F> {
-        Input { filter: RefCell::new(filter), refused: RefCell::default(), has_rest: Cell::new(false) }
+        Input {
+            filter: RefCell::new(filter),
+            refused: RefCell::default(),
+            has_rest: Cell::new(false),
+            last_is_due: Cell::new(false),
+        }
     }
 
     /// Gives the filter a chunk.
@@ -58,8 +65,7 @@ impl<F: Filter> Input<F> {
             if !to.takes_more() || kernel.core.forked != forked {
                 return false;
             }
-            let record = self.filter.borrow_mut().get_one();
-            match record {
+            match self.next() {
                 Ok(None) => self.has_rest.set(false),
                 Ok(Some(record)) => {
                     if !to.record(kernel, record) {
@@ -71,6 +77,22 @@ impl<F: Filter> Input<F> {
             }
         }
         true
+    }
+
+    fn next(&self) -> Result<Option<F::Input>, FilterError> {
+        let mut filter = self.filter.borrow_mut();
+        match filter.get_one() {
+            Ok(None) if self.last_is_due.take() => filter.get_last(),
+            other => other,
+        }
+    }
+
+    /// Has the next delivery end with the unfinished last record.
+    pub(super) fn finish(&self) {
+        if !self.filter.borrow().get_pending().is_empty() {
+            self.last_is_due.set(true);
+            self.has_rest.set(true);
+        }
     }
 
     /// Takes out the records that are complete, for nobody.
@@ -98,6 +120,7 @@ impl<F: Filter> Input<F> {
         self.filter.replace(empty);
         self.refused.take();
         self.has_rest.set(false);
+        self.last_is_due.set(false);
     }
 
     /// Looks at the filter.

@@ -84,7 +84,7 @@ pub struct FollowTailBuilder<F: Filter> {
     filter: F,
     seek: Option<SeekFrom>,
     interval: Option<Duration>,
-    last: Option<Box<[u8]>>,
+    delivers_last: bool,
     on_input: Option<Name>,
     on_error: Option<Name>,
     on_reset: Option<Name>,
@@ -189,7 +189,7 @@ impl<F: Filter> FollowTailBuilder<F> {
             filter,
             seek: None,
             interval: None,
-            last: None,
+            delivers_last: false,
             on_input: None,
             on_error: None,
             on_reset: None,
@@ -255,12 +255,12 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Delivers an unfinished last record of a file that is replaced or written anew, as though `octets` had followed it:
-    /// the terminator that it lacks. Otherwise it is forgotten.
+    /// Delivers an unfinished last record of a file that is replaced or written anew, and of a stream that ends, if the
+    /// filter has a use for it; see [`Filter::get_last`]. Otherwise it is forgotten.
     ///
     /// POE: nothing like it; the unfinished record is joined with the first one of the new file.
-    pub fn deliver_last(mut self, octets: impl Into<Vec<u8>>) -> Self {
-        self.last = Some(octets.into().into_boxed_slice());
+    pub fn deliver_last(mut self) -> Self {
+        self.delivers_last = true;
         self
     }
 
@@ -331,7 +331,7 @@ impl<F: Filter> FollowTailBuilder<F> {
                 on_reset: Cell::new(self.on_reset),
                 on_idle: Cell::new(self.on_idle),
                 input,
-                last: self.last,
+                delivers_last: self.delivers_last,
                 file: RefCell::new(file),
                 failure: Cell::new(failure),
                 open: Cell::new(true),

@@ -33,8 +33,8 @@ pub(super) struct State<F: Filter> {
     pub(super) on_reset: Cell<Option<Name>>,
     pub(super) on_idle: Cell<Option<Name>>,
     pub(super) input: Input<F>,
-    /// What completes an unfinished last record of a file that was replaced, if it is to be delivered.
-    pub(super) last: Option<Box<[u8]>>,
+    /// An unfinished last record of a file that was replaced is delivered.
+    pub(super) delivers_last: bool,
     /// `None` while there is no such file.
     pub(super) file: RefCell<Option<Followed>>,
     /// What went wrong with the file at the start, and in which operation.
@@ -168,10 +168,8 @@ impl<F: Filter> State<F> {
 
     /// Ends the input of a file. Returns false if the last record has to wait; then the next turn comes back here.
     fn finish(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
-        if let Some(last) = &self.last
-            && !self.input.pending().is_empty()
-        {
-            self.input.feed(last);
+        if self.delivers_last {
+            self.input.finish();
             if !self.input.deliver(kernel, key, self) {
                 return false;
             }

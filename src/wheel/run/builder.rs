@@ -47,7 +47,7 @@ struct Plan {
     on_error: Option<Name>,
     on_close: Option<Name>,
     on_exit: Option<Name>,
-    last: Option<Box<[u8]>>,
+    delivers_last: bool,
     nice: i32,
     user: Option<String>,
     group: Option<String>,
@@ -101,7 +101,7 @@ impl RunBuilder {
             on_error: None,
             on_close: None,
             on_exit: None,
-            last: None,
+            delivers_last: false,
             nice: 0,
             user: None,
             group: None,
@@ -295,12 +295,12 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Delivers an unfinished last record of an output stream, as though `octets` had followed it: the terminator that it
-    /// lacks. Otherwise it stays in the filter.
+    /// Delivers an unfinished last record of an output stream, if the filter has a use for it; see
+    /// [`Filter::get_last`]. Otherwise it stays in the filter.
     ///
     /// POE: nothing like it.
-    pub fn deliver_last(mut self, octets: impl Into<Vec<u8>>) -> Self {
-        self.plan.last = Some(octets.into().into_boxed_slice());
+    pub fn deliver_last(mut self) -> Self {
+        self.plan.delivers_last = true;
         self
     }
 
@@ -355,7 +355,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             leads_group: plan.own_group,
         };
         // From here on, dropping `run` closes what was opened for it.
-        let last = plan.last.take();
+        let last = plan.delivers_last;
         let (stdin, ours) = stream(plan.stdin.take(), Direction::In)?;
         if let Some(fd) = ours {
             run.stdin = Some(add(core, owner, |key| writer(&shared, key, stdin_filter, fd))?);
@@ -363,12 +363,12 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         let (event, to) = plan.stdout.split();
         let (stdout, ours) = stream(to, Direction::Out)?;
         if let Some(fd) = ours {
-            run.stdout = Some(add(core, owner, |key| reader(&shared, key, STDOUT, event, stdout_filter, fd, &last))?);
+            run.stdout = Some(add(core, owner, |key| reader(&shared, key, STDOUT, event, stdout_filter, fd, last))?);
         }
         let (event, to) = plan.stderr.split();
         let (stderr, ours) = stream(to, Direction::Out)?;
         if let Some(fd) = ours {
-            run.stderr = Some(add(core, owner, |key| reader(&shared, key, STDERR, event, stderr_filter, fd, &last))?);
+            run.stderr = Some(add(core, owner, |key| reader(&shared, key, STDERR, event, stderr_filter, fd, last))?);
         }
         let ends = [stdin, stdout, stderr];
         match plan.program {
@@ -443,7 +443,7 @@ fn reader<F: Filter>(
     event: Option<Name>,
     filter: F,
     fd: OwnedFd,
-    last: &Option<Box<[u8]>>,
+    delivers_last: bool,
 ) -> Rc<Reader<F>> {
     shared.outputs.set(shared.outputs.get() + 1);
     Rc::new(Reader {
@@ -454,7 +454,7 @@ fn reader<F: Filter>(
         input: Input::new(filter),
         fd: RefCell::new(Some(fd)),
         paused: Cell::new(false),
-        last: last.clone(),
+        delivers_last,
         read_closed: Cell::new(false),
     })
 }

@@ -24,8 +24,8 @@ pub(super) struct Reader<F: Filter> {
     pub(super) input: Input<F>,
     pub(super) fd: RefCell<Option<OwnedFd>>,
     pub(super) paused: Cell<bool>,
-    /// What completes an unfinished last record, if it is to be delivered.
-    pub(super) last: Option<Box<[u8]>>,
+    /// An unfinished last record is delivered.
+    pub(super) delivers_last: bool,
     /// The poller has seen the end of the input, so a short read is not the last.
     pub(super) read_closed: Cell<bool>,
 }
@@ -114,10 +114,8 @@ impl<F: Filter> Reader<F> {
     /// Tells of the end of the stream, and perhaps of the last one's. Should the unfinished record have to wait, the next
     /// turn reads the end again and comes back here.
     fn end(&self, kernel: &mut Kernel, key: SourceKey, error: Option<io::Error>) {
-        if let Some(last) = &self.last
-            && !self.input.pending().is_empty()
-        {
-            self.input.feed(last);
+        if self.delivers_last {
+            self.input.finish();
             if !self.input.deliver(kernel, key, self) {
                 return;
             }

@@ -89,7 +89,7 @@ fn ending(kernel: &mut Kernel, how: &'static str) -> Result<(), Error> {
                 _ => Ok(()),
             }
         };
-        Run::function(run).stdin(Redirect::Null).deliver_last("\n")
+        Run::function(run).stdin(Redirect::Null).deliver_last()
     })
     .state("_stop", move |_| {
         let _ = &witness;

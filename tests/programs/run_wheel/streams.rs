@@ -256,7 +256,7 @@ fn unfinished(kernel: &mut Kernel) -> Result<(), Error> {
 
 fn deliver_last(kernel: &mut Kernel) -> Result<(), Error> {
     let text = "printf 'whole\\nrest'; printf 'no rest\\n' >&2";
-    watching(move || Run::shell(text).stdin(Redirect::Null).deliver_last("\n")).spawn(kernel).map(drop)
+    watching(move || Run::shell(text).stdin(Redirect::Null).deliver_last()).spawn(kernel).map(drop)
 }
 
 /// Records of one kind for input and output, and another kind for errors.
