@@ -23,6 +23,7 @@
 //! - [`Block`] cuts blocks that follow their length, [`FixedBlock`] blocks of one size.
 //! - [`Stream`] passes chunks through.
 //! - `Frame` carries any type that serde knows; it needs the feature `serde`.
+//! - `http::Httpd` takes requests and gives responses; it needs the feature `http`.
 //!
 //! Between records and records, in a [`Stackable`] on top of one of these: [`Grep`] drops records, [`Map`] changes them,
 //! [`RecordBlock`] groups them, [`Chunks`] is another of the filters above.
@@ -43,6 +44,8 @@ mod buffer;
 #[cfg(feature = "serde")]
 mod frame;
 mod grep;
+#[cfg(feature = "http")]
+pub mod http;
 mod line;
 mod map;
 mod record;
@@ -54,6 +57,8 @@ pub use block::{Block, Decimal, Decoded, FixedBlock, LengthCodec};
 #[cfg(feature = "serde")]
 pub use frame::{Frame, FrameCodec, Json};
 pub use grep::Grep;
+#[cfg(feature = "http")]
+pub use http::Httpd;
 pub use line::{ByteLine, Line};
 pub use map::Map;
 pub use record::{Chunks, RecordFilter};

@@ -1,0 +1,249 @@
+//! From octets to the head of a request: what it says of the body that follows, and what is wrong with it.
+
+use std::mem::MaybeUninit;
+
+use httparse::{Header, Status};
+
+use super::headers::{Headers, Span};
+use super::refusal::Refusal;
+use super::request::{Head, Request, Version, target_suits};
+
+/// How the end of a body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// So many octets; 0 if there is no body.
+    Length(u64),
+    Chunked,
+}
+
+/// What the beginning of the input is.
+pub(super) enum Parsed {
+    /// The beginning of a head.
+    Partial,
+    /// A head of `length` octets.
+    Complete {
+        request: Request,
+        framing: Framing,
+        length: usize,
+    },
+    Refused(Refusal),
+}
+
+/// The most header fields that a request may have.
+pub(super) const MAX_FIELDS: usize = 100;
+
+/// Reads the head that `octets` begins with.
+pub(super) fn parse(octets: &[u8]) -> Parsed {
+    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let length = match parsed.parse_with_uninit_headers(octets, &mut fields) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Parsed::Partial,
+        Err(error) => return Parsed::Refused(bad_syntax(error, octets)),
+    };
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Parsed::Partial;
+    };
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    let told = Told::by(parsed.headers, version);
+    let text = &octets[..length];
+    let mut head = Head {
+        headers: Headers::parsed(text, parsed.headers),
+        method: Span::within(text, method.as_bytes()),
+        target: Span::within(text, target.as_bytes()),
+        version,
+        keep_alive: told.keeps_alive(version),
+        expects_continue: false,
+    };
+    let slashes = target.bytes().take_while(|&octet| octet == b'/').count();
+    head.target.skip(slashes.saturating_sub(1));
+    let suits = target_suits(method, target);
+    let mut request = Request { head, body: Vec::new(), trailers: Headers::default() };
+    let framing = if suits { told.framing(version) } else { Err((400, "the target is neither a path nor a URI")) };
+    match framing {
+        Ok(framing) => {
+            // Nothing to wait for, nothing to ask for.
+            request.head.expects_continue = told.expects_continue && framing != Framing::Length(0);
+            Parsed::Complete { request, framing, length }
+        }
+        Err((status, detail)) => Parsed::Refused(Refusal::new(status, detail, Some(request))),
+    }
+}
+
+/// Reads the trailer fields that `octets` begins with; `None` while they are incomplete.
+pub(super) fn parse_trailers(octets: &[u8]) -> Result<Option<(Headers, usize)>, Refusal> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    match httparse::parse_headers(octets, &mut fields) {
+        Ok(Status::Complete((length, fields))) => Ok(Some((Headers::parsed(&octets[..length], fields), length))),
+        Ok(Status::Partial) => Ok(None),
+        Err(error) => Err(bad_syntax(error, b"")),
+    }
+}
+
+/// What the header fields say of the message itself.
+struct Told<'a> {
+    /// The first value.
+    host: Option<&'a [u8]>,
+    /// The first value.
+    length: Option<&'a [u8]>,
+    /// How many transfer codings there are, how many of them are `chunked`, and whether that is the last.
+    codings: usize,
+    chunked: usize,
+    ends_chunked: bool,
+    /// The first thing wrong that needs no other field to be seen.
+    wrong: Option<Wrong>,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+    content_encoding: bool,
+}
+
+/// The status and the reason of a refusal.
+type Wrong = (u16, &'static str);
+
+impl<'a> Told<'a> {
+    fn by(fields: &[Header<'a>], version: Version) -> Told<'a> {
+        let mut told = Told {
+            host: None,
+            length: None,
+            codings: 0,
+            chunked: 0,
+            ends_chunked: false,
+            wrong: None,
+            close: false,
+            keep_alive: false,
+            expects_continue: false,
+            content_encoding: false,
+        };
+        for field in fields {
+            // Most fields are of no interest here, and their length tells.
+            match field.name.len() {
+                4 if field.name.eq_ignore_ascii_case("host") => told.take_host(field.value),
+                6 if field.name.eq_ignore_ascii_case("expect") => told.take_expect(field.value, version),
+                10 if field.name.eq_ignore_ascii_case("connection") => told.take_connection(field.value),
+                14 if field.name.eq_ignore_ascii_case("content-length") => told.take_length(field.value),
+                16 if field.name.eq_ignore_ascii_case("content-encoding") => told.content_encoding = true,
+                17 if field.name.eq_ignore_ascii_case("transfer-encoding") => told.take_coding(field.value),
+                _ => {}
+            }
+        }
+        told
+    }
+
+    fn is_wrong(&mut self, status: u16, detail: &'static str) {
+        self.wrong.get_or_insert((status, detail));
+    }
+
+    fn take_host(&mut self, value: &'a [u8]) {
+        if self.host.is_some() {
+            self.is_wrong(400, "more than one Host");
+        }
+        if value.iter().any(|octet| !octet.is_ascii_graphic() || b"/?#@,\\\"<>".contains(octet)) {
+            self.is_wrong(400, "the Host is not one");
+        }
+        self.host = Some(value);
+    }
+
+    fn take_expect(&mut self, value: &[u8], version: Version) {
+        // An HTTP/1.0 client can't know what it says there.
+        if version == Version::Http10 {
+        } else if value.eq_ignore_ascii_case(b"100-continue") {
+            self.expects_continue = true;
+        } else {
+            self.is_wrong(417, "only 100-continue can be expected");
+        }
+    }
+
+    fn take_connection(&mut self, value: &[u8]) {
+        for option in list(value) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    fn take_length(&mut self, value: &'a [u8]) {
+        if self.length.is_some_and(|before| before != value) {
+            self.is_wrong(400, "several values of Content-Length");
+        }
+        self.length = Some(value);
+    }
+
+    fn take_coding(&mut self, value: &[u8]) {
+        for coding in list(value) {
+            self.codings += 1;
+            self.ends_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            self.chunked += usize::from(self.ends_chunked);
+        }
+        if self.codings == 0 {
+            self.is_wrong(400, "an empty Transfer-Encoding");
+        }
+    }
+
+    fn keeps_alive(&self, version: Version) -> bool {
+        !self.close && (self.keep_alive || version == Version::Http11)
+    }
+
+    /// Finds out where the body ends. What two programs on the way could read differently is refused: whoever is in
+    /// front of this one would take a part of the body for the next request, or the other way round.
+    fn framing(&self, version: Version) -> Result<Framing, Wrong> {
+        if let Some(wrong) = self.wrong {
+            return Err(wrong);
+        }
+        if self.host.is_none() && version == Version::Http11 {
+            return Err((400, "HTTP/1.1 needs a Host"));
+        }
+        match (self.codings, self.length) {
+            (1.., Some(_)) => Err((400, "both Content-Length and Transfer-Encoding")),
+            (1.., None) if version == Version::Http10 => Err((400, "HTTP/1.0 has no Transfer-Encoding")),
+            (1.., None) => self.chunked_framing(),
+            (0, Some(length)) => Ok(Framing::Length(number(length)?)),
+            (0, None) if self.content_encoding && version == Version::Http11 => {
+                Err((411, "Content-Encoding without Content-Length"))
+            }
+            (0, None) => Ok(Framing::Length(0)),
+        }
+    }
+
+    fn chunked_framing(&self) -> Result<Framing, Wrong> {
+        match (self.codings, self.chunked, self.ends_chunked) {
+            (1, 1, _) => Ok(Framing::Chunked),
+            (_, 0, _) | (_, 1, true) => Err((501, "unknown Transfer-Encoding")),
+            // Nothing would tell where the body ends.
+            _ => Err((400, "chunked is not the last Transfer-Encoding, or is there twice")),
+        }
+    }
+}
+
+/// Takes a list apart; empty members do not count.
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+}
+
+/// Reads a Content-Length, which is digits and nothing else: no sign, no list.
+fn number(digits: &[u8]) -> Result<u64, Wrong> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err((400, "the Content-Length is not a number"));
+    }
+    let add = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    digits.iter().try_fold(0, add).ok_or((413, "the Content-Length is beyond all bounds"))
+}
+
+fn bad_syntax(error: httparse::Error, octets: &[u8]) -> Refusal {
+    let (status, detail) = match error {
+        httparse::Error::TooManyHeaders => (431, "too many header fields"),
+        httparse::Error::HeaderName => (400, "malformed name of a header field"),
+        httparse::Error::HeaderValue => (400, "malformed value of a header field"),
+        httparse::Error::Version if names_other_version(octets) => (505, "neither HTTP/1.0 nor HTTP/1.1"),
+        _ => (400, "malformed request line"),
+    };
+    Refusal::new(status, detail, None)
+}
+
+/// Tells a version that is not spoken here from what is no version.
+fn names_other_version(octets: &[u8]) -> bool {
+    let line = octets.split(|&octet| octet == b'\n').next().unwrap_or_default().trim_ascii_end();
+    let mut words = line.split(|&octet| octet == b' ');
+    let version = words.nth(2).and_then(|word| word.strip_prefix(b"HTTP/"));
+    words.next().is_none()
+        && matches!(version, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
+}

@@ -1,0 +1,256 @@
+//! HTTP/1.1 as a server speaks it: requests in, responses out. Needs the feature `http`.
+//!
+//! [`Httpd`] is the filter: a wheel with it delivers an [`Incoming`] for each request, and takes [`Outgoing`]. It does
+//! the framing and nothing else: persistent connections, pipelining, bodies with a length or in chunks, limits, and the
+//! refusal of what could be read in two ways. What a path or a cookie means is for the session to know.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::os::unix::net::UnixStream;
+//! use lenore::{Kernel, Session};
+//! use lenore::filter::http::{Httpd, Incoming, Outgoing};
+//! use lenore::wheel::ReadWrite;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (ours, mut theirs) = UnixStream::pair()?;
+//! let mut kernel = Kernel::new()?;
+//! Session::new(None::<ReadWrite<Httpd>>)
+//!     .args((ours,))
+//!     .state("_start", |cx| {
+//!         let stream = cx.take::<UnixStream>(0)?;
+//!         let wheel = ReadWrite::new(stream, Httpd::new()).on_input("input").start(cx)?;
+//!         *cx.heap() = Some(wheel);
+//!         Ok(())
+//!     })
+//!     .state("input", |cx| {
+//!         let response = match cx.take::<Incoming>(0)? {
+//!             Incoming::Request(request) => request.reply(200).body("hello"),
+//!             Incoming::Refused(refusal) => refusal.response(),
+//!             _ => return Ok(()),
+//!         };
+//!         let closes = response.closes();
+//!         let Some(wheel) = cx.heap().take() else { return Ok(()) };
+//!         wheel.put(Outgoing::Response(response));
+//!         match closes {
+//!             true => wheel.close_after_flush(),
+//!             false => *cx.heap() = Some(wheel),
+//!         }
+//!         Ok(())
+//!     })
+//!     .spawn(&mut kernel)?;
+//!
+//! theirs.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")?;
+//! kernel.run()?;
+//! let mut response = String::new();
+//! theirs.read_to_string(&mut response)?;
+//! assert!(response.starts_with("HTTP/1.1 200 OK\r\nDate: ") && response.ends_with("\r\n\r\nhello"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! POE: `POE::Filter::HTTPD`, which knows no chunks and loses pipelined requests.
+
+use std::time::SystemTime;
+
+use super::{Filter, FilterError};
+
+mod body;
+mod head;
+mod headers;
+mod reader;
+mod refusal;
+mod request;
+mod response;
+mod status;
+mod writer;
+
+pub use headers::Headers;
+pub use refusal::Refusal;
+pub use request::{Request, Version};
+pub use response::Response;
+
+use reader::Reader;
+use writer::Writer;
+
+/// Cuts HTTP requests, and writes responses; see the [module](self).
+///
+/// A request is delivered [whole](Incoming::Request), or in parts with [`streaming`](Self::streaming). Empty lines in front
+/// of one are skipped. Lines of a head may end with LF alone, those of a chunked body only with CR LF.
+///
+/// A request that can't be served is delivered as [`Incoming::Refused`], once. After that, and after a request that is the
+/// connection's last, the filter has **ended**: it takes input and discards it. There is no record any more and
+/// nothing is pending; responses are still put. `get_one` itself never fails.
+///
+/// [`get_pending`](Filter::get_pending) is what has not been looked at: while a body comes in, what was taken of it is
+/// part of a request already.
+///
+/// POE: `POE::Filter::HTTPD`.
+#[derive(Debug)]
+#[doc(alias = "HTTPD")]
+pub struct Httpd {
+    settings: Settings,
+    input: Reader,
+    output: Writer,
+}
+
+/// What can be set.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    max_head: usize,
+    max_content: usize,
+    delivery: Delivery,
+    clock: fn() -> SystemTime,
+}
+
+/// When requests are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Whole,
+    Streaming,
+}
+
+/// A record as the session gets it.
+///
+/// POE: an `HTTP::Request`, a string when streaming, or an `HTTP::Response` where a request is bad.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// A request with all of its body; its head alone when [streaming](Httpd::streaming).
+    Request(Request),
+    /// The head of a request whose client waits for a word before it sends the body.
+    ///
+    /// Put [`Response::proceed`], and the request will come whole; or put any other response, with
+    /// [`close`](Response::close), and close. Never comes when streaming:
+    /// [`expects_continue`](Request::expects_continue) tells there.
+    Expects(Request),
+    /// Streaming: some more of the body, never empty, as it has come.
+    Piece(Vec<u8>),
+    /// Streaming: the request is complete; with the trailer fields of a chunked body, none as a rule.
+    End(Headers),
+    /// No request: put [`Refusal::response`] and close. Nothing comes after it.
+    Refused(Refusal),
+}
+
+/// A record as the session puts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outgoing {
+    /// A response, or the head of a [streamed](Response::streamed) one.
+    Response(Response),
+    /// Some more of a streamed body.
+    Piece(Vec<u8>),
+    /// The end of a streamed body.
+    End,
+}
+
+impl Httpd {
+    /// Makes a filter that delivers whole requests, of at most 16 KiB of head and 1 MiB of body.
+    ///
+    /// POE: `new`.
+    pub fn new() -> Self {
+        let settings = Settings {
+            max_head: 16 * 1024,
+            max_content: 1024 * 1024,
+            delivery: Delivery::Whole,
+            clock: SystemTime::now,
+        };
+        Httpd { settings, input: Reader::default(), output: Writer::default() }
+    }
+
+    /// Sets the longest head in octets, request line and empty line included; trailers have a limit of the same size. 100
+    /// fields are the most in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`FilterError::InvalidSetting`] for 0, and from 2 GiB on.
+    ///
+    /// POE: part of `MaxBuffer`, which has no other use here: `max_head` and `max_content` bound what a filter holds.
+    #[doc(alias = "MaxBuffer")]
+    pub fn max_head(mut self, octets: usize) -> Result<Self, FilterError> {
+        let invalid = |reason| Err(FilterError::InvalidSetting { setting: "max_head", reason });
+        match octets {
+            0 => return invalid("must not be zero"),
+            0x8000_0000.. => return invalid("must be less than 2 GiB"),
+            _ => self.settings.max_head = octets,
+        }
+        Ok(self)
+    }
+
+    /// Sets the largest body of a whole request in octets, after decoding; with 0 no request may have one. Bodies that
+    /// are streamed have no limit.
+    ///
+    /// POE: `MaxContent`.
+    #[doc(alias = "MaxContent")]
+    pub fn max_content(mut self, octets: usize) -> Self {
+        self.settings.max_content = octets;
+        self
+    }
+
+    /// Delivers a request in parts: its head as soon as that is complete, its body as it comes in, and an
+    /// [`End`](Incoming::End), also if it has no body.
+    ///
+    /// POE: `Streaming`, where nothing tells of the end.
+    #[doc(alias = "Streaming")]
+    pub fn streaming(mut self) -> Self {
+        self.settings.delivery = Delivery::Streaming;
+        self
+    }
+
+    /// Sets what is asked for the `Date`; the system's clock unless set.
+    pub fn clock(mut self, clock: fn() -> SystemTime) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+}
+
+impl Default for Httpd {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Filter for Httpd {
+    type Input = Incoming;
+    type Output = Outgoing;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.input.append(chunk);
+        Ok(())
+    }
+
+    fn get_one(&mut self) -> Result<Option<Incoming>, FilterError> {
+        Ok(self.input.next(&self.settings))
+    }
+
+    /// # Errors
+    ///
+    /// [`FilterError::Malformed`] for a response that can't be sent as it is (a status or a header name that is none, a
+    /// body that is not as long as its `Content-Length`), and for records out of order.
+    fn put(&mut self, record: &Outgoing, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        self.output.put(record, self.settings.clock, out)
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.input.pending()
+    }
+
+    fn clone_config(&self) -> Self {
+        Httpd { settings: self.settings, ..Self::new() }
+    }
+}
+
+/// Writes a time as HTTP does, for `Last-Modified` and its like: `Sun, 06 Nov 1994 08:49:37 GMT`.
+///
+/// Years before 1970 and after 9999 become the nearest time that can be written.
+///
+/// POE: `HTTP::Date::time2str`.
+#[doc(alias = "time2str")]
+pub fn format_date(time: SystemTime) -> String {
+    httpdate::fmt_http_date(writer::within_reach(time))
+}
+
+/// Reads a time that [`format_date`] or an old program has written; `None` if it is no time.
+///
+/// POE: `HTTP::Date::str2time`.
+#[doc(alias = "str2time")]
+pub fn parse_date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}

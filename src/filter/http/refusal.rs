@@ -1,0 +1,90 @@
+//! Requests that can't be served, and what to tell the client.
+
+use std::fmt;
+
+use super::request::Request;
+use super::response::Response;
+
+/// Why input is no request, with the response to send: put that, and close the connection after it.
+///
+/// The filter takes nothing behind it. Where one request is not understood, nobody can tell where the next begins, and
+/// to guess is what request smuggling lives on. What the client still sends is discarded.
+///
+/// | status | for |
+/// | --- | --- |
+/// | 400 | syntax; no `Host`, or several; a body whose end is told in two ways or in none |
+/// | 411 | `Content-Encoding` without a body's length |
+/// | 413 | a body beyond [`max_content`](super::Httpd::max_content) |
+/// | 414, 431 | a request line, or a head or trailer, beyond [`max_head`](super::Httpd::max_head); too many fields |
+/// | 417 | an expectation other than `100-continue` |
+/// | 501 | a transfer coding other than `chunked` |
+/// | 505 | a version other than 1.0 and 1.1 |
+///
+/// ```
+/// use lenore::filter::http::{Httpd, Incoming};
+/// use lenore::filter::Filter;
+///
+/// let mut httpd = Httpd::new();
+/// let records = httpd.get(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n")?;
+/// let [Incoming::Refused(refusal)] = &records[..] else { panic!("{records:?}") };
+/// assert_eq!(refusal.to_string(), "400 Bad Request: HTTP/1.1 needs a Host");
+/// assert!(refusal.response().closes());
+/// # Ok::<(), lenore::filter::FilterError>(())
+/// ```
+///
+/// POE: an `HTTP::Response` in place of the request. `POE::Filter::HTTPD` goes on behind a bad head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    status: u16,
+    detail: &'static str,
+    /// Boxed to keep records small.
+    request: Option<Box<Request>>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, detail: &'static str, request: Option<Request>) -> Refusal {
+        Refusal { status, detail, request: request.map(Box::new) }
+    }
+
+    /// Adds the request, unless it is known.
+    pub(super) fn of(mut self, request: Option<Request>) -> Refusal {
+        self.request = self.request.or(request.map(Box::new));
+        self
+    }
+
+    /// Returns the status code of the response.
+    ///
+    /// POE: `code`.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Returns what is wrong, in lower case and without a full stop.
+    pub fn detail(&self) -> &str {
+        self.detail
+    }
+
+    /// Returns the request as far as it was read; `None` if not even its head makes sense, or if it was delivered
+    /// already.
+    ///
+    /// POE: `request`.
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_deref()
+    }
+
+    /// Makes the response to send: a page that names status and detail, and the end of the connection.
+    pub fn response(&self) -> Response {
+        let response = match &self.request {
+            Some(request) => request.reply(self.status),
+            None => Response::new(self.status),
+        };
+        response.page(self.detail).close()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = super::status::reason(self.status).unwrap_or("Unknown Error");
+        write!(f, "{} {reason}: {}", self.status, self.detail)
+    }
+}

@@ -1,0 +1,210 @@
+//! What a client asks for.
+
+use std::fmt;
+
+use super::Response;
+use super::headers::{Headers, Span};
+
+/// The protocol version of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// HTTP/1.0: a connection for each request unless the client asks for more; no chunked bodies.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// A request, as a record of [`Httpd`](super::Httpd).
+///
+/// ```
+/// use lenore::filter::http::{Httpd, Incoming};
+/// use lenore::filter::Filter;
+///
+/// let mut httpd = Httpd::new();
+/// let records = httpd.get(b"POST /add?to=7 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nthing")?;
+/// let [Incoming::Request(request)] = &records[..] else { panic!("{records:?}") };
+/// assert_eq!((request.method(), request.path(), request.query()), ("POST", "/add", Some("to=7")));
+/// assert_eq!((request.header("host"), request.body()), (Some("a.test"), &b"thing"[..]));
+///
+/// let response = request.reply(201).header("Location", "/thing").body("done\n");
+/// assert!(!response.closes());
+/// # Ok::<(), lenore::filter::FilterError>(())
+/// ```
+///
+/// POE: the `HTTP::Request` that `POE::Filter::HTTPD` makes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request {
+    pub(super) head: Head,
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Headers,
+}
+
+/// The part of a request in front of its body.
+#[derive(Clone)]
+pub(super) struct Head {
+    /// Its text holds the request line as well.
+    pub(super) headers: Headers,
+    pub(super) method: Span,
+    pub(super) target: Span,
+    pub(super) version: Version,
+    pub(super) keep_alive: bool,
+    pub(super) expects_continue: bool,
+}
+
+impl Request {
+    /// Returns the method as the client has written it: methods have no other case.
+    ///
+    /// POE: `method`.
+    pub fn method(&self) -> &str {
+        self.head.method.of_text(&self.head.headers.text)
+    }
+
+    /// Returns the request target: a path with its query as a rule, else `*` or a whole URI. Several leading slashes
+    /// are reduced to one. Nothing in it is decoded.
+    ///
+    /// POE: `uri`, which is an object.
+    #[doc(alias = "uri")]
+    pub fn target(&self) -> &str {
+        self.head.target.of_text(&self.head.headers.text)
+    }
+
+    /// Returns the target's path, without scheme, host and query; still percent-encoded.
+    ///
+    /// POE: `uri->path`.
+    pub fn path(&self) -> &str {
+        let target = self.target();
+        let target = target.split_once('?').map_or(target, |(path, _)| path);
+        let Some((_, rest)) = absolute(target) else { return target };
+        rest.find('/').map_or("/", |slash| &rest[slash..])
+    }
+
+    /// Returns what follows the first `?` of the target, if there is one; still percent-encoded.
+    ///
+    /// POE: `uri->query`.
+    pub fn query(&self) -> Option<&str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// Returns the host, with its port if one is given: the target's if that is a whole URI, else the `Host` header's.
+    /// `None` only for HTTP/1.0.
+    pub fn host(&self) -> Option<&str> {
+        match absolute(self.target()) {
+            Some((_, rest)) => rest.split(['/', '?']).next(),
+            None => self.header("Host"),
+        }
+    }
+
+    /// Returns the client's version. It decides how a response is framed, but not what version that claims.
+    ///
+    /// POE: `protocol`.
+    #[doc(alias = "protocol")]
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// Returns the header fields.
+    ///
+    /// POE: `headers`.
+    pub fn headers(&self) -> &Headers {
+        &self.head.headers
+    }
+
+    /// Returns the value of the first header field of this name, if there is one and it is UTF-8.
+    ///
+    /// POE: `header`.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers().get(name)
+    }
+
+    /// Returns the body, decoded if it came in chunks; empty when [streaming](super::Httpd::streaming).
+    ///
+    /// POE: `content`.
+    #[doc(alias = "content")]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Takes the body out.
+    pub fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+
+    /// Returns the fields that came behind a chunked body. They are never merged into the [`headers`](Self::headers):
+    /// a client must not be able to add there what was checked already.
+    pub fn trailers(&self) -> &Headers {
+        &self.trailers
+    }
+
+    /// Tells whether the client wants to use the connection for more requests. If not, the filter takes none behind
+    /// this one.
+    pub fn keeps_alive(&self) -> bool {
+        self.head.keep_alive
+    }
+
+    /// Tells whether the client waits for [`Response::proceed`] before it sends the body.
+    pub fn expects_continue(&self) -> bool {
+        self.head.expects_continue
+    }
+
+    /// Begins a response that suits the client: no body for `HEAD`, no chunks for HTTP/1.0, the right `Connection`.
+    ///
+    /// `status` is 100 to 999.
+    ///
+    /// POE: `HTTP::Response->new`, which knows nothing of the request.
+    pub fn reply(&self, status: u16) -> Response {
+        Response::to(self, status)
+    }
+}
+
+/// Splits a target that is a whole URI behind its scheme.
+fn absolute(target: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet));
+    is_scheme.then_some((scheme, rest))
+}
+
+/// Tells whether `target` is of a form that goes with `method`.
+pub(super) fn target_suits(method: &str, target: &str) -> bool {
+    match method {
+        "CONNECT" => !target.starts_with('/') && target.contains(':'),
+        "OPTIONS" if target == "*" => true,
+        _ => target.starts_with('/') || absolute(target).is_some_and(|(_, rest)| !rest.is_empty()),
+    }
+}
+
+impl Head {
+    fn line(&self) -> (&[u8], &[u8], Version) {
+        (self.method.of(&self.headers.text), self.target.of(&self.headers.text), self.version)
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Head) -> bool {
+        self.line() == other.line() && self.headers == other.headers
+    }
+}
+
+impl Eq for Head {}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method())
+            .field("target", &self.target())
+            .field("version", &self.version())
+            .field("headers", self.headers())
+            .field("body", &String::from_utf8_lossy(&self.body))
+            .field("trailers", &self.trailers)
+            .finish()
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        })
+    }
+}

@@ -1,0 +1,343 @@
+//! What a server answers.
+
+use super::headers::Headers;
+use super::request::{Request, Version};
+use super::{FilterError, status};
+
+/// A response, to be `put` as [`Outgoing::Response`](super::Outgoing::Response).
+///
+/// [`Request::reply`] makes one that suits the client. The filter adds what is not set: `Content-Length` or
+/// `Transfer-Encoding`, `Date`, and `Connection` where it matters. Statuses below 200, 204 and 304, and responses to `HEAD`,
+/// are sent without their body.
+///
+/// ```
+/// use std::time::UNIX_EPOCH;
+/// use lenore::filter::http::{Httpd, Outgoing, Response};
+/// use lenore::filter::Filter;
+///
+/// let mut httpd = Httpd::new().clock(|| UNIX_EPOCH);
+/// let mut out = Vec::new();
+/// let response = Response::new(404).header("Content-Type", "text/plain").body("nothing here\n").close();
+/// httpd.put(&Outgoing::Response(response), &mut out)?;
+/// assert_eq!(
+///     String::from_utf8_lossy(&out),
+///     "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+///      Connection: close\r\nContent-Length: 13\r\n\r\nnothing here\n"
+/// );
+/// # Ok::<(), lenore::filter::FilterError>(())
+/// ```
+///
+/// POE: `HTTP::Response`, to which `POE::Filter::HTTPD` adds nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "is not sent until it is put"]
+pub struct Response {
+    status: u16,
+    /// The server's own words in place of the standard ones.
+    reason: Option<String>,
+    headers: Headers,
+    body: Content,
+    /// The value of Content-Length that was set; it is not among the headers.
+    length: Option<u64>,
+    closes: bool,
+    has_date: bool,
+    client: Client,
+    /// The first thing that was set to what can't be sent.
+    wrong: Option<String>,
+}
+
+/// A response's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Whole(Vec<u8>),
+    /// Comes in records of its own.
+    Streamed,
+}
+
+/// What a response has to know of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Client {
+    version: Version,
+    is_head: bool,
+    keep_alive: bool,
+}
+
+/// How the client finds the end of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// There is none.
+    NoBody,
+    Length(u64),
+    Chunked,
+    /// With the end of the connection.
+    Close,
+}
+
+impl Response {
+    /// Makes a response for a client of HTTP/1.1 that has not sent `HEAD`. `status` is 100 to 999.
+    ///
+    /// POE: `HTTP::Response->new`.
+    pub fn new(status: u16) -> Response {
+        Response::for_client(Client { version: Version::Http11, is_head: false, keep_alive: true }, status)
+    }
+
+    /// Makes the response that lets a client send the body it has announced: see
+    /// [`Incoming::Expects`](super::Incoming::Expects).
+    pub fn proceed() -> Response {
+        Response::new(100)
+    }
+
+    /// Makes a page for a client that has kept the server waiting. When to lose patience is for the server to know.
+    pub fn timed_out() -> Response {
+        Response::new(408).page("no request came in time").close()
+    }
+
+    pub(super) fn to(request: &Request, status: u16) -> Response {
+        let client = Client {
+            version: request.version(),
+            is_head: request.method() == "HEAD",
+            keep_alive: request.keeps_alive(),
+        };
+        Response::for_client(client, status)
+    }
+
+    fn for_client(client: Client, status: u16) -> Response {
+        Response {
+            status,
+            reason: None,
+            headers: Headers::default(),
+            body: Content::Whole(Vec::new()),
+            length: None,
+            closes: false,
+            has_date: false,
+            client,
+            wrong: (!(100..1000).contains(&status)).then(|| format!("status {status}")),
+        }
+    }
+
+    /// Sets words of one's own, which follow the standard ones in the status line; nobody reads them.
+    ///
+    /// POE: `message`.
+    #[doc(alias = "message")]
+    pub fn reason(mut self, text: impl Into<String>) -> Response {
+        self.reason = Some(text.into());
+        self
+    }
+
+    /// Adds a header field. Newlines and NULs in `value` become blanks.
+    ///
+    /// `Content-Length` replaces what the filter would say, for a response to `HEAD` or one that is streamed;
+    /// `Transfer-Encoding` is the filter's alone.
+    ///
+    /// POE: `push_header`.
+    #[doc(alias = "push_header")]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
+        let value = value.as_ref();
+        if name.is_empty() || !name.bytes().all(is_token) {
+            self.is_wrong(|| format!("header name {name:?}"));
+        } else if name.eq_ignore_ascii_case("Content-Length") {
+            let length = str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+            if length.is_none() || self.length.is_some_and(|before| Some(before) != length) {
+                self.is_wrong(|| format!("Content-Length {:?}", String::from_utf8_lossy(value)));
+            }
+            self.length = length;
+        } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
+            self.is_wrong(|| String::from("Transfer-Encoding, which is the filter's to set"));
+        } else {
+            self.has_date |= name.eq_ignore_ascii_case("Date");
+            let is_close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
+            if name.eq_ignore_ascii_case("Connection") && value.split(|&octet| octet == b',').any(is_close) {
+                self.closes = true;
+            } else {
+                self.headers.push(name, value);
+            }
+        }
+        self
+    }
+
+    /// Sets the body.
+    ///
+    /// POE: `content`.
+    #[doc(alias = "content")]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Response {
+        self.body = Content::Whole(body.into());
+        self
+    }
+
+    /// Leaves the body to records of its own: any number of [`Piece`](super::Outgoing::Piece), then
+    /// [`End`](super::Outgoing::End).
+    ///
+    /// It goes out in chunks unless `Content-Length` is set; to a client of HTTP/1.0, which knows no chunks, until the end
+    /// of the connection.
+    pub fn streamed(mut self) -> Response {
+        self.body = Content::Streamed;
+        self
+    }
+
+    /// Makes the body a small HTML page that names the status and `detail`.
+    ///
+    /// POE: what `POE::Filter::HTTPD` answers bad requests with.
+    pub fn page(self, detail: &str) -> Response {
+        let (status, reason) = (self.status, self.standard_reason());
+        let detail = detail.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let page = format!(
+            "<html><head><title>Error {status}: {reason}</title></head>\n\
+             <body><h1>Error {status}: {reason}</h1>\n<p>{detail}</p></body></html>\n"
+        );
+        self.header("Content-Type", "text/html; charset=utf-8").body(page)
+    }
+
+    /// Makes it the last response of the connection, and tells the client so. To close is left to the session:
+    /// [`ReadWrite::close_after_flush`](crate::wheel::ReadWrite::close_after_flush).
+    pub fn close(mut self) -> Response {
+        self.closes = true;
+        self
+    }
+
+    /// Returns the status code.
+    ///
+    /// POE: `code`.
+    #[doc(alias = "code")]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Returns the header fields that were set, but not `Content-Length` and `Connection: close`.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Returns the body; nothing if it is streamed.
+    pub fn content(&self) -> &[u8] {
+        match &self.body {
+            Content::Whole(body) => body,
+            Content::Streamed => &[],
+        }
+    }
+
+    /// Tells whether the connection is to be closed once this response has been sent: because the client or the server
+    /// wants it, or because there is no other way to end the body.
+    pub fn closes(&self) -> bool {
+        self.closes || !self.client.keep_alive || self.ending() == Ending::Close
+    }
+
+    /// Tells how the body ends, as the head says it, be it sent or not.
+    fn ending(&self) -> Ending {
+        match (&self.body, self.length) {
+            _ if self.status < 200 || self.status == 204 => Ending::NoBody,
+            (_, Some(length)) => Ending::Length(length),
+            // What it would be otherwise is not known.
+            _ if self.status == 304 => Ending::NoBody,
+            (Content::Whole(body), None) if body.is_empty() && self.client.is_head => Ending::NoBody,
+            (Content::Whole(body), None) => Ending::Length(body.len() as u64),
+            (Content::Streamed, None) if self.client.version == Version::Http10 => Ending::Close,
+            (Content::Streamed, None) => Ending::Chunked,
+        }
+    }
+
+    fn standard_reason(&self) -> &'static str {
+        status::reason(self.status).unwrap_or("Unknown Error")
+    }
+
+    fn is_wrong(&mut self, what: impl FnOnce() -> String) {
+        if self.wrong.is_none() {
+            self.wrong = Some(what());
+        }
+    }
+
+    /// Appends the head, and the body if it is a whole one. Returns how a streamed one is to be sent.
+    ///
+    /// `date` is the line with the date. On an error nothing is appended.
+    pub(super) fn encode(
+        &self,
+        date: impl FnOnce(&mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Ending>, FilterError> {
+        if let Some(wrong) = &self.wrong {
+            return Err(FilterError::Malformed { reason: format!("a response can't have {wrong}") });
+        }
+        let ending = self.ending();
+        let sends_body = !self.client.is_head && self.status != 304 && ending != Ending::NoBody;
+        if let (Content::Whole(body), Ending::Length(length), true) = (&self.body, ending, sends_body)
+            && length != body.len() as u64
+        {
+            let reason = format!("Content-Length is {length}, and the body has {} octets", body.len());
+            return Err(FilterError::Malformed { reason });
+        }
+        out.reserve(HEAD_ROOM + self.headers.text.len() + self.content().len());
+        self.status_line(out);
+        out.extend_from_slice(&self.headers.text);
+        if self.status >= 200 {
+            if !self.has_date {
+                date(out);
+            }
+            self.connection(out);
+        }
+        match ending {
+            Ending::Length(length) => {
+                out.extend_from_slice(b"Content-Length: ");
+                push_number(length, out);
+                out.extend_from_slice(b"\r\n\r\n");
+            }
+            Ending::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
+            Ending::NoBody | Ending::Close => out.extend_from_slice(b"\r\n"),
+        }
+        match &self.body {
+            Content::Streamed => Ok(Some(if sends_body { ending } else { Ending::NoBody })),
+            Content::Whole(body) => {
+                if sends_body {
+                    out.extend_from_slice(body);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn status_line(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        push_number(self.status.into(), out);
+        out.push(b' ');
+        match (&self.reason, status::reason(self.status)) {
+            (None, Some(standard)) => out.extend_from_slice(standard.as_bytes()),
+            (own, _) => {
+                out.push(b'(');
+                out.extend_from_slice(self.standard_reason().as_bytes());
+                out.push(b')');
+                if let Some(own) = own.as_deref().filter(|own| !own.is_empty()) {
+                    out.push(b' ');
+                    out.extend(own.bytes().map(|octet| if octet.is_ascii_control() { b' ' } else { octet }));
+                }
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn connection(&self, out: &mut Vec<u8>) {
+        if self.closes() {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if self.client.version == Version::Http10 {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+    }
+}
+
+/// Appends `number` in decimal digits.
+fn push_number(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[start..]);
+        }
+    }
+}
+
+/// Tells whether `octet` may be in the name of a field.
+fn is_token(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+/// What status line and added fields need as a rule.
+const HEAD_ROOM: usize = 160;
