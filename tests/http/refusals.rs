@@ -146,6 +146,8 @@ fn malformed_chunks_are_refused() {
         ("1\r\nabc", "no CR LF behind a chunk"),
         ("1\r\na\n", "no CR LF behind a chunk"),
         ("1\r\na\r0", "no CR LF behind a chunk"),
+        ("0\r\n\n", "a line of the trailer ends with LF alone"),
+        ("0\r\nA: b\n\r\n", "a line of the trailer ends with LF alone"),
         ("0\r\nA b\r\n\r\n", "malformed name of a header field"),
         ("0\r\nA: b\r\n folded\r\n\r\n", "malformed name of a header field"),
     ] {

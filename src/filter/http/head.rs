@@ -74,10 +74,18 @@ pub(super) fn parse(octets: &[u8]) -> Parsed {
 pub(super) fn parse_trailers(octets: &[u8]) -> Result<Option<(Headers, usize)>, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(octets, &mut fields) {
+        // In a head a lone LF is common; here it is used to hide the end of a body from others.
+        Ok(Status::Complete((length, _))) if has_lone_lf(&octets[..length]) => {
+            Err(Refusal::new(400, "a line of the trailer ends with LF alone", None))
+        }
         Ok(Status::Complete((length, fields))) => Ok(Some((Headers::parsed(&octets[..length], fields), length))),
         Ok(Status::Partial) => Ok(None),
         Err(error) => Err(bad_syntax(error, b"")),
     }
+}
+
+fn has_lone_lf(octets: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', octets).any(|place| place == 0 || octets[place - 1] != b'\r')
 }
 
 /// What the header fields say of the message itself.
