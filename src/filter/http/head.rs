@@ -146,7 +146,7 @@ impl<'a> Told<'a> {
         if self.host.is_some() {
             self.is_wrong(400, "more than one Host");
         }
-        if value.iter().any(|octet| !octet.is_ascii_graphic() || b"/?#@,\\\"<>".contains(octet)) {
+        if !value.iter().all(|octet| is_in_host(*octet)) {
             self.is_wrong(400, "the Host is not one");
         }
         self.host = Some(value);
@@ -220,6 +220,11 @@ impl<'a> Told<'a> {
             _ => Err((400, "chunked is not the last Transfer-Encoding, or is there twice")),
         }
     }
+}
+
+/// Tells whether `octet` may be in a Host: what separates the parts of a URI may not.
+fn is_in_host(octet: u8) -> bool {
+    octet.is_ascii_graphic() && !matches!(octet, b'/' | b'?' | b'#' | b'@' | b',' | b'\\' | b'"' | b'<' | b'>')
 }
 
 /// Takes a list apart; empty members do not count.

@@ -83,9 +83,11 @@ impl Headers {
         Headers { text: text.to_vec(), fields: fields.iter().map(place).collect() }
     }
 
-    /// Appends a field as it will be sent. A newline or NUL in `value` becomes a blank, so that no value can end its line.
+    /// Appends a field as it will be sent. A newline or NUL in `value` becomes a blank: no value can end its line.
     pub(super) fn push(&mut self, name: &str, value: &[u8]) {
-        self.text.reserve(name.len() + value.len() + 4);
+        let needed = name.len() + value.len() + 4;
+        // Room for some more, as few responses have a single field.
+        self.text.reserve(if self.text.is_empty() { needed.max(ROOM) } else { needed });
         let name = self.append(name.as_bytes());
         self.text.extend_from_slice(b": ");
         let value = self.append(value);
@@ -142,6 +144,9 @@ impl fmt::Debug for Headers {
         f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
     }
 }
+
+/// How many octets the first field makes room for.
+const ROOM: usize = 128;
 
 /// Equal names, but for their case, with equal values, in the same order.
 impl PartialEq for Headers {

@@ -74,11 +74,11 @@ use writer::Writer;
 
 /// Cuts HTTP requests, and writes responses; see the [module](self).
 ///
-/// A request is delivered [whole](Incoming::Request), or in parts with [`streaming`](Self::streaming). Empty lines in front
-/// of one are skipped. Lines of a head may end with LF alone, those of a chunked body only with CR LF.
+/// A request is delivered [whole](Incoming::Request), or in parts with [`streaming`](Self::streaming). Empty lines in
+/// front of one are skipped. Lines of a head may end with LF alone, those of a chunked body only with CR LF.
 ///
-/// A request that can't be served is delivered as [`Incoming::Refused`], once. After that, and after a request that is the
-/// connection's last, the filter has **ended**: it takes input and discards it. There is no record any more and
+/// A request that can't be served is delivered as [`Incoming::Refused`], once. After that, and after a request that is
+/// the connection's last, the filter has **ended**: it takes input and discards it. There is no record any more and
 /// nothing is pending; responses are still put. `get_one` itself never fails.
 ///
 /// [`get_pending`](Filter::get_pending) is what has not been looked at: while a body comes in, what was taken of it is
@@ -155,8 +155,8 @@ impl Httpd {
         Httpd { settings, input: Reader::default(), output: Writer::default() }
     }
 
-    /// Sets the longest head in octets, request line and empty line included; trailers have a limit of the same size. 100
-    /// fields are the most in any case.
+    /// Sets the longest head in octets, request line and empty line included; trailers have a limit of the same size.
+    /// 100 fields are the most in any case.
     ///
     /// # Errors
     ///

@@ -129,8 +129,13 @@ impl Reader {
 
     /// The head was read, up to and including the empty line.
     fn begin(&mut self, request: Request, body: Body, settings: &Settings) -> Step {
-        self.state = State::Body(body);
         self.is_last = !request.keeps_alive();
+        if body == Body::Done && settings.delivery == Delivery::Whole {
+            // Most requests: nothing to collect.
+            self.next_request();
+            return Step::Record(Incoming::Request(request));
+        }
+        self.state = State::Body(body);
         if settings.delivery == Delivery::Streaming {
             return Step::Record(Incoming::Request(request));
         }
@@ -204,15 +209,20 @@ impl Reader {
 
     /// The body was read.
     fn done(&mut self) -> Step {
-        self.state = State::Head;
-        if self.is_last {
-            self.end();
-        }
+        self.next_request();
         let trailers = std::mem::take(&mut self.trailers);
         match self.request.take() {
             Some(request) => Step::Record(Incoming::Request(Request { trailers, ..request })),
             // It was delivered before its body.
             None => Step::Record(Incoming::End(trailers)),
+        }
+    }
+
+    /// The request is complete; what comes is another, if there may be one.
+    fn next_request(&mut self) {
+        self.state = State::Head;
+        if self.is_last {
+            self.end();
         }
     }
 

@@ -174,6 +174,10 @@ pub(super) fn target_suits(method: &str, target: &str) -> bool {
 }
 
 impl Head {
+    pub(super) fn is_method(&self, method: &[u8]) -> bool {
+        self.method.of(&self.headers.text) == method
+    }
+
     fn line(&self) -> (&[u8], &[u8], Version) {
         (self.method.of(&self.headers.text), self.target.of(&self.headers.text), self.version)
     }

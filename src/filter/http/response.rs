@@ -7,8 +7,8 @@ use super::{FilterError, status};
 /// A response, to be `put` as [`Outgoing::Response`](super::Outgoing::Response).
 ///
 /// [`Request::reply`] makes one that suits the client. The filter adds what is not set: `Content-Length` or
-/// `Transfer-Encoding`, `Date`, and `Connection` where it matters. Statuses below 200, 204 and 304, and responses to `HEAD`,
-/// are sent without their body.
+/// `Transfer-Encoding`, `Date`, and `Connection` where it matters. Statuses below 200, 204 and 304, and responses to
+/// `HEAD`, are sent without their body.
 ///
 /// ```
 /// use std::time::UNIX_EPOCH;
@@ -94,7 +94,7 @@ impl Response {
     pub(super) fn to(request: &Request, status: u16) -> Response {
         let client = Client {
             version: request.version(),
-            is_head: request.method() == "HEAD",
+            is_head: request.head.is_method(b"HEAD"),
             keep_alive: request.keeps_alive(),
         };
         Response::for_client(client, status)
@@ -166,8 +166,8 @@ impl Response {
     /// Leaves the body to records of its own: any number of [`Piece`](super::Outgoing::Piece), then
     /// [`End`](super::Outgoing::End).
     ///
-    /// It goes out in chunks unless `Content-Length` is set; to a client of HTTP/1.0, which knows no chunks, until the end
-    /// of the connection.
+    /// It goes out in chunks unless `Content-Length` is set; to a client of HTTP/1.0, which knows no chunks, until the
+    /// end of the connection.
     pub fn streamed(mut self) -> Response {
         self.body = Content::Streamed;
         self
@@ -336,7 +336,8 @@ fn push_number(mut number: u64, out: &mut Vec<u8>) {
 
 /// Tells whether `octet` may be in the name of a field.
 fn is_token(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+    octet.is_ascii_alphanumeric()
+        || matches!(octet, b'-' | b'_' | b'.' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
 }
 
 /// What status line and added fields need as a rule.
