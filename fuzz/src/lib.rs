@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 
 use lenore::filter::{
-    Block, ByteLine, Chunks, Filter, FilterError, FixedBlock, Frame, Grep, Line, Map, RecordBlock, Stackable, Stream,
+    Block, ByteLine, Chunks, Filter, FilterError, FixedBlock, Frame, Grep, Httpd, Line, Map, RecordBlock, Stackable,
+    Stream,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,14 @@ pub fn byte_line(data: &[u8]) {
     check_limit(|| text(16).bytes(), 16, 0, &cuts, input);
     let lines = input.split(|octet| b"\r\n".contains(octet));
     check_put(&mut ByteLine::new(), lines.map(|line| (line.to_vec(), line)));
+}
+
+pub fn http(data: &[u8]) {
+    let (mut settings, cuts, input) = split(data);
+    let (head, content) = (1 + 2 * usize::from(settings.next()), usize::from(settings.next()));
+    // Whole requests: the pieces of a streamed one do show the cuts.
+    check_cuts(|| Httpd::new().max_head(head).expect("not zero").max_content(content), &cuts, input);
+    check_cuts(Httpd::new, &cuts, input);
 }
 
 pub fn block(data: &[u8]) {
