@@ -42,6 +42,7 @@
 //! | `POE::Wheel::*` | [`wheel`] |
 //! | `POE::NFA` | [`nfa`] |
 //! | `POE::Filter::*` | [`filter`] |
+//! | `POE::Component::Server::TCP`, `POE::Component::Client::TCP` | [`component`] |
 //! | `POE::Component::Daemon` | [`daemon`] |
 //! | `die` in a handler | an `Err` or a panic; [`Exception`] |
 //!
@@ -51,10 +52,11 @@
 //!
 //! The library never prints (a state that panics prints through Rust's panic hook). It logs through the [`log`] crate with a target for each subsystem, which play the part of
 //! POE's `TRACE_*` switches: `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`,
-//! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`.
+//! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`, `lenore::component`.
 #![deny(unsafe_code)]
 
 mod args;
+pub mod component;
 pub mod daemon;
 mod error;
 pub mod filter;

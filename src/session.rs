@@ -56,6 +56,11 @@ impl<H: 'static> Session<H> {
         Session { heap, states: Vec::new(), args: Args::new(), options: Options::default() }
     }
 
+    /// Begins a session with states that were built once for many sessions alike.
+    pub(crate) fn with_states(heap: H, states: Vec<(Name, Handler)>) -> Session<H> {
+        Session { heap, states, args: Args::new(), options: Options::default() }
+    }
+
     /// Adds a state, or replaces the one of that name.
     ///
     /// `_start` runs when the session is spawned, and must be there; `_stop` runs when it ends, `_child` and `_parent`

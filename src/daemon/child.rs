@@ -83,7 +83,8 @@ pub(super) fn go_when_done(cx: &mut Cx<'_>) -> Result {
             if let Role::Child { is_retiring, .. } = &mut cx.heap().role {
                 *is_retiring = true;
             }
-            Ok(())
+            // One that serves several requests at a time would never be done if it went on accepting.
+            Ok(cx.signal_now(SessionId::KERNEL, "daemon_pause", ())?)
         }
         _ => shutdown::shutdown(cx),
     }
@@ -121,6 +122,28 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
         }
     }
     Ok(Return(Ok(())))
+}
+
+/// The application begins a request, perhaps while it has others in hand.
+pub(super) fn begin_one_of_several(cx: &mut Cx<'_>) -> Result<Return<Result<bool, DaemonError>>> {
+    let heap = cx.heap();
+    if heap.settings.mode == Mode::NonForking || heap.is_shutting_down() {
+        return Ok(Return(Ok(!heap.is_shutting_down())));
+    }
+    let role = match heap.role {
+        Role::Parent => "the parent",
+        Role::Bystander => "a process that the Daemon did not fork",
+        Role::Child { slot, is_retiring } => {
+            match &heap.board {
+                Some(board) if own_status(heap).is_some_and(Status::is_busy) => drop(board.count_request(slot)),
+                _ => begin_request(cx, Status::Req),
+            }
+            return Ok(Return(Ok(!is_retiring && !has_had_enough(cx.heap()))));
+        }
+    };
+    let error = DaemonError::WrongProcess { report: Report::Req.to_string(), role };
+    log::error!(target: "lenore::daemon", "{error} (reported at {})", cx.caller());
+    Ok(Return(Err(error)))
 }
 
 /// A `call` gets the error as its value; whoever posted the event finds it in the log.

@@ -68,6 +68,25 @@ impl Daemon {
         self.report(kernel, (report, payload))
     }
 
+    /// Reports the beginning of a request in a child that serves several at a time, and returns whether it may take
+    /// another one meanwhile.
+    ///
+    /// Does what [`update_status`](Daemon::update_status) does with [`Report::Req`], but each call counts as a request,
+    /// also while the child is busy. `false` means that the child has had its share of requests or was asked to go: it
+    /// finishes those in hand. [`Report::Done`] follows when the last of them is finished, not before. A child that is asked
+    /// to go while it is busy gets `daemon_pause`.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::WrongProcess`] in the parent of a forking daemon; [`DaemonError::Ended`] once the Daemon session is
+    /// gone.
+    ///
+    /// POE: nothing like it; a child serves one request at a time.
+    #[track_caller]
+    pub fn begin_request<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<bool, DaemonError> {
+        self.call::<_, Result<bool, DaemonError>>(kernel, "begin_request", ())?
+    }
+
     #[track_caller]
     fn report<K: AsMut<Kernel>>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), DaemonError> {
         self.call(kernel, "update_status", args)?

@@ -13,6 +13,9 @@
 //! Then: [how a program becomes a daemon](#becoming-a-daemon), what each [signal](#signals) means, all
 //! [settings](#settings), and [how to look inside](#dump-of-a-running-server).
 //!
+//! A server of connections need not do any of it by hand: [`component::Server`](crate::component::Server) says all this to
+//! the Daemon by itself.
+//!
 //! POE: `POE::Component::Daemon`.
 #![doc = include_str!("guide.md")]
 
@@ -43,4 +46,5 @@ pub use policy::Rogue;
 pub use process::Privileges;
 pub use scoreboard::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use settings::{Mode, SettingsError};
+pub use shutdown::Haste;
 pub use status::{ChildStatus, DaemonStatus, Peek};

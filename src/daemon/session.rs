@@ -214,6 +214,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("begin", begin)
         .state("fork_first_children", fork_first_children)
         .state("update_status", child::update_status)
+        .state("begin_request", child::begin_one_of_several)
         .state("status", |cx| Return(status(cx)))
         .state("peek", peek_and_log)
         .state("look", |cx| Return(status_and_peek(cx)))

@@ -15,6 +15,20 @@ use crate::error::Result;
 use crate::kernel::SessionId;
 use crate::name::Name;
 
+/// How a Daemon ends: ARG1 of `daemon_shutdown`.
+///
+/// A child that was asked to go after its requests reports that it is done before it gets the signal, and is told
+/// `AtOnce`. It is a server without children that has to know.
+///
+/// POE: nothing like it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// By TERM, INT or [`Daemon::shutdown`](super::Daemon::shutdown).
+    AtOnce,
+    /// By QUIT: requests in hand are to be finished first.
+    AfterRequests,
+}
+
 /// TERM or INT. After a QUIT it makes the end come sooner: children are told as well.
 pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
@@ -72,7 +86,8 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
         doorbell.parents_end().inspect(|end| core.select_read_clear(end));
         core.select_read_clear(doorbell.childs_end());
     }
-    cx.signal_now(SessionId::KERNEL, "daemon_shutdown", ())?;
+    let haste = if signal == Signal::SIGQUIT { Haste::AfterRequests } else { Haste::AtOnce };
+    cx.signal_now(SessionId::KERNEL, "daemon_shutdown", (haste,))?;
     if was_parent {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);

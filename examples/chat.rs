@@ -1,0 +1,109 @@
+//! A chat server: one process, many clients; what one of them says, all others hear.
+//!
+//! ```text
+//! cargo run --release --example chat
+//! nc 127.0.0.1 7777        # in several terminals; the first line is your name
+//! ```
+//!
+//! A client that does not read, or not as fast as others talk, hurts nobody: once so much waits for it, it misses
+//! lines instead of memory growing for ever, and is told how many when it goes on reading. Ctrl-C ends the server.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::rc::Rc;
+
+use lenore::component::{Connection, Mode, Protocol, Server};
+use lenore::filter::Line;
+use lenore::wheel::ReadWrite;
+use lenore::{Context, Kernel, Result, Session, SessionId};
+
+/// What is kept of each client.
+#[derive(Default)]
+struct Guest {
+    name: Option<String>,
+    missed: u32,
+}
+
+type Cx<'a> = Context<'a, Connection<Line, Guest>>;
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    simplelog::WriteLogger::init(log::LevelFilter::Info, simplelog::Config::default(), std::io::stderr())?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| String::from("127.0.0.1:7777"));
+    let mut kernel = Kernel::new()?;
+
+    // A session that knows who is here. Whoever says something posts it here, and does not know who hears it.
+    Session::new(BTreeSet::<SessionId>::new())
+        .state("_start", |cx| Ok(cx.alias_set("room")?))
+        .state("enter", |cx| {
+            let guest = cx.sender();
+            cx.heap().insert(guest);
+        })
+        .state("leave", |cx| {
+            let guest = cx.sender();
+            cx.heap().remove(&guest);
+        })
+        .state("say", |cx| {
+            let (line, speaker) = (cx.take::<Rc<str>>(0)?, cx.sender());
+            let (guests, core) = cx.split();
+            for guest in guests.iter().filter(|guest| **guest != speaker) {
+                // One that has just gone is about to say so.
+                let _ = core.post(*guest, "hear", (Rc::clone(&line),));
+            }
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+
+    let chat = Protocol::with_heap(Line::new(), Guest::default)
+        .on_connect(|cx| cx.heap().put("* what is your name?"))
+        .on_input(input)
+        .on_disconnect(left)
+        .marks(ENOUGH / 4, ENOUGH)
+        .on_low(|cx| {
+            let missed = std::mem::take(&mut cx.heap().missed);
+            if missed > 0 {
+                cx.heap().put(format!("* you have missed {missed} lines"));
+            }
+        })
+        .state("hear", |cx| {
+            let line = cx.take::<Rc<str>>(0)?;
+            let guest = cx.heap();
+            if guest.wheel().is_some_and(ReadWrite::is_high) {
+                guest.missed += 1;
+            } else {
+                guest.put(&*line);
+            }
+            Ok(())
+        });
+    let server = Server::tcp(address, chat).mode(Mode::Single).peek_on("USR2").spawn(&mut kernel)?;
+    println!("listening on {}", server.local_addr());
+    Ok(kernel.run()?)
+}
+
+fn input(cx: &mut Cx<'_>, line: String) -> Result {
+    match &cx.heap().name {
+        Some(name) => {
+            let line = format!("{name}: {line}");
+            say(cx, line)
+        }
+        None => {
+            cx.post("room", "enter", ())?;
+            let news = format!("* {line} is here");
+            cx.heap().name = Some(line);
+            say(cx, news)
+        }
+    }
+}
+
+fn left(cx: &mut Cx<'_>) -> Result {
+    // One that never said its name was never in the room.
+    let Some(name) = cx.heap().name.take() else { return Ok(()) };
+    cx.post("room", "leave", ())?;
+    say(cx, format!("* {name} has left"))
+}
+
+fn say(cx: &mut Cx<'_>, line: String) -> Result {
+    Ok(cx.post("room", "say", (Rc::<str>::from(line),))?)
+}
+
+/// How many octets may wait for a client before it misses lines.
+const ENOUGH: usize = 256 * 1024;

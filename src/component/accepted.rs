@@ -1,0 +1,100 @@
+//! A server's end of a connection: the session that is made of an accepted socket.
+
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, INPUT, LOW};
+use super::failure::Failure;
+use super::protocol::Protocol;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::kernel::{Context, Kernel, SessionId};
+use crate::session::{Session, handler};
+
+/// Makes a session of an accepted socket, as a child of the running session. That one gets the event `disconnected`, by a
+/// call, when the session stops.
+pub(super) type Opener = Rc<dyn Fn(&mut Kernel, TcpStream, SocketAddr) -> Result<SessionId, Error>>;
+
+type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
+type State<F, H> = fn(&Protocol<F, H>, &mut Cx<'_, F, H>) -> Result;
+
+/// Prepares the sessions of a protocol: their states are built once, and shared.
+///
+/// # Errors
+///
+/// [`Error::ReservedState`] for a state that would replace one of the component's; [`Error::InvalidSetting`] for marks.
+pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<Opener, Error> {
+    protocol.check()?;
+    let protocol = Rc::new(protocol);
+    let state = |run: State<F, H>| {
+        let protocol = Rc::clone(&protocol);
+        handler(move |cx| run(&protocol, cx))
+    };
+    let mut states = vec![
+        ("_start".into(), state(start)),
+        (INPUT.into(), state(Protocol::got_input)),
+        (FLUSHED.into(), state(flushed)),
+        (HIGH.into(), state(Protocol::got_high)),
+        (LOW.into(), state(Protocol::got_low)),
+        (ERROR.into(), state(failed)),
+        ("shutdown".into(), state(shutdown)),
+        ("_stop".into(), handler(stop::<F, H>)),
+    ];
+    states.extend(protocol.states.iter().cloned());
+    Ok(Rc::new(move |kernel, socket, peer| {
+        let heap = Connection::<F, H>::new((protocol.make_heap)(), String::new());
+        let listener = kernel.core.session();
+        Session::with_states(heap, states.clone()).args((socket, peer, listener)).spawn(kernel)
+    }))
+}
+
+fn start<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    let (socket, peer) = (cx.take::<TcpStream>(0)?, cx.take::<SocketAddr>(1)?);
+    cx.heap().listener = cx.take(2)?;
+    protocol.open(cx, socket, peer).map(drop)
+}
+
+fn flushed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    let told = protocol.callbacks.on_flushed.as_ref().map_or(Ok(()), |on_flushed| on_flushed(cx));
+    // The callback may have put more.
+    if cx.heap().is_shutting_down && cx.heap().has_no_output() {
+        disconnect(protocol, cx)?;
+    }
+    told
+}
+
+fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    let failure = Failure::take(cx)?;
+    // Clients go when they like, and not all of them say goodbye.
+    let is_usual = failure.is_end_of_input() || failure.errno == Errno::ECONNRESET as i32;
+    let told = protocol.tell_error(cx, &failure, (!is_usual).then_some(log::Level::Warn));
+    if protocol.shutdown_on_error {
+        cx.heap().is_shutting_down = true;
+        disconnect(protocol, cx)?;
+    }
+    told
+}
+
+fn shutdown<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    cx.heap().is_shutting_down = true;
+    if cx.heap().has_no_output() { disconnect(protocol, cx) } else { Ok(()) }
+}
+
+/// Tells the program, and closes. Once for each connection, whatever the program does when it is told.
+fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    if !cx.heap().is_connected() || std::mem::replace(&mut cx.heap().is_over, true) {
+        return Ok(());
+    }
+    let told = protocol.callbacks.on_disconnect.as_ref().map_or(Ok(()), |on_disconnect| on_disconnect(cx));
+    cx.heap().close();
+    told
+}
+
+/// The end of the session, whether or not there ever was a connection.
+fn stop<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) {
+    let listener = cx.heap().listener;
+    // One that was stopped before has no use for it.
+    let _ = cx.call(listener, "disconnected", ());
+}

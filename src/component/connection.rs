@@ -1,0 +1,232 @@
+//! The heap of a connection's session, and what both ends of a connection do alike.
+
+use std::borrow::Borrow;
+use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
+
+use super::failure::Failure;
+use super::protocol::Protocol;
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::kernel::{Context, SessionId};
+use crate::wheel::{ReadWrite, SocketFactory, WheelId};
+
+/// The heap of a connection's session: the connection, and the heap of the program's own, to which it derefs.
+///
+/// See [`Protocol`] for an example.
+///
+/// POE: `$_[HEAP]` with its fields `client` or `server`, `remote_ip`, `remote_port`, `shutdown`.
+pub struct Connection<F: Filter, H = ()> {
+    pub(super) own: H,
+    pub(super) link: Link<F>,
+    pub(super) peer: Option<SocketAddr>,
+    remote_ip: String,
+    /// No more input is delivered, and the connection ends when its output is written.
+    pub(super) is_shutting_down: bool,
+    /// What waits to be written never will be.
+    pub(super) is_broken: bool,
+    /// A server's: its end was told to the program.
+    pub(super) is_over: bool,
+    /// A server's: the session that has accepted it.
+    pub(super) listener: SessionId,
+    /// A client's: whom to connect to, as `host:port`.
+    pub(super) target: String,
+}
+
+/// How far a connection has got.
+pub(super) enum Link<F: Filter> {
+    Closed,
+    Connecting(SocketFactory),
+    Open(ReadWrite<F>),
+}
+
+impl<F: Filter, H> Connection<F, H> {
+    pub(super) fn new(own: H, target: String) -> Connection<F, H> {
+        Connection {
+            own,
+            link: Link::Closed,
+            peer: None,
+            remote_ip: String::new(),
+            is_shutting_down: false,
+            is_broken: false,
+            is_over: false,
+            listener: SessionId::KERNEL,
+            target,
+        }
+    }
+
+    /// Puts a record into the output, and tells whether that has reached the high [mark](Protocol::marks). Without a
+    /// connection, before it is made or after its end, it does nothing.
+    ///
+    /// POE: `$_[HEAP]{client}->put`.
+    pub fn put<R: Borrow<F::Output>>(&self, record: R) -> bool {
+        self.wheel().is_some_and(|wheel| wheel.put(record))
+    }
+
+    /// Returns the wheel, while there is a connection.
+    ///
+    /// POE: the heap's field `client` or `server`.
+    #[doc(alias = "client")]
+    #[doc(alias = "server")]
+    pub fn wheel(&self) -> Option<&ReadWrite<F>> {
+        match &self.link {
+            Link::Open(wheel) => Some(wheel),
+            _ => None,
+        }
+    }
+
+    /// Returns the id of the wheel, while there is a connection.
+    pub fn id(&self) -> Option<WheelId> {
+        self.wheel().map(ReadWrite::id)
+    }
+
+    /// Tells whether there is a connection.
+    ///
+    /// POE: the heap's field `connected`.
+    pub fn is_connected(&self) -> bool {
+        self.wheel().is_some()
+    }
+
+    /// Tells whether the connection ends as soon as its output is written.
+    ///
+    /// POE: the heap's field `shutdown`.
+    pub fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down
+    }
+
+    /// Returns the peer's address, from `pre_connect` on; a client that has never been connected has none.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Returns the peer's address as text, without the port; empty if there is none.
+    ///
+    /// POE: the heap's field `remote_ip`.
+    pub fn remote_ip(&self) -> &str {
+        &self.remote_ip
+    }
+
+    /// Returns the peer's port; 0 if there is none.
+    ///
+    /// POE: the heap's field `remote_port`.
+    pub fn remote_port(&self) -> u16 {
+        self.peer.map_or(0, |peer| peer.port())
+    }
+
+    /// Begins anew: nothing of an earlier connection is left.
+    pub(super) fn reset(&mut self) {
+        self.link = Link::Closed;
+        self.is_shutting_down = false;
+        self.is_broken = false;
+    }
+
+    fn set_peer(&mut self, peer: SocketAddr) {
+        self.peer = Some(peer);
+        // An IPv4 peer is one, whatever kind of socket it came through.
+        self.remote_ip = peer.ip().to_canonical().to_string();
+    }
+
+    /// Tells whether nothing waits to be written, or never will be.
+    pub(super) fn has_no_output(&self) -> bool {
+        self.is_broken || self.wheel().is_none_or(|wheel| wheel.driver_out_octets() == 0)
+    }
+
+    /// Ends the connection, if there is one.
+    pub(super) fn close(&mut self) {
+        match std::mem::replace(&mut self.link, Link::Closed) {
+            // What was put is written all the same, by nobody's leave: the peer may have closed only its own half.
+            Link::Open(wheel) if !self.is_broken => wheel.close_after_flush(),
+            link => drop(link),
+        }
+    }
+}
+
+impl<F: Filter, H> Deref for Connection<F, H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.own
+    }
+}
+
+impl<F: Filter, H> DerefMut for Connection<F, H> {
+    fn deref_mut(&mut self) -> &mut H {
+        &mut self.own
+    }
+}
+
+/// The names of the events of a connection's wheel.
+pub(super) const INPUT: &str = "tcp_got_input";
+pub(super) const FLUSHED: &str = "tcp_got_flush";
+pub(super) const ERROR: &str = "tcp_got_error";
+pub(super) const HIGH: &str = "tcp_got_high";
+pub(super) const LOW: &str = "tcp_got_low";
+
+impl<F: Filter, H: 'static> Protocol<F, H> {
+    /// Makes a connection of a socket, unless `pre_connect` gives it up.
+    pub(super) fn open(
+        &self,
+        cx: &mut Context<'_, Connection<F, H>>,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<bool> {
+        cx.heap().set_peer(peer);
+        let socket = match &self.callbacks.pre_connect {
+            Some(pre_connect) => pre_connect(cx, socket)?,
+            None => Some(socket),
+        };
+        let Some(socket) = socket else { return Ok(false) };
+        let filter = self.filter.clone_config();
+        let mut wheel = ReadWrite::new(socket, filter).on_input(INPUT).on_flushed(FLUSHED).on_error(ERROR);
+        if let Some((low, high)) = self.marks {
+            wheel = wheel.marks(low, high).on_high(HIGH).on_low(LOW);
+        }
+        if self.auto_pause {
+            wheel = wheel.auto_pause();
+        }
+        cx.heap().link = Link::Open(wheel.start(cx)?);
+        self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))?;
+        Ok(true)
+    }
+
+    /// A record has come.
+    pub(super) fn got_input(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result {
+        if cx.heap().is_shutting_down {
+            return Ok(());
+        }
+        let Some(on_input) = &self.callbacks.on_input else { return Ok(()) };
+        let record = cx.take::<F::Input>(0)?;
+        on_input(cx, record)
+    }
+
+    /// The output has reached the high mark.
+    pub(super) fn got_high(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result {
+        self.callbacks.on_high.as_ref().map_or(Ok(()), |on_high| on_high(cx))
+    }
+
+    /// The output has drained to the low mark.
+    pub(super) fn got_low(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result {
+        self.callbacks.on_low.as_ref().map_or(Ok(()), |on_low| on_low(cx))
+    }
+
+    /// Tells the program of a failure; `log` says at what level it is logged if the program does not care.
+    pub(super) fn tell_error(
+        &self,
+        cx: &mut Context<'_, Connection<F, H>>,
+        failure: &Failure,
+        log: Option<log::Level>,
+    ) -> Result {
+        if !failure.is_harmless() {
+            cx.heap().is_broken = true;
+        }
+        if let Some(on_error) = &self.callbacks.on_error {
+            return on_error(cx, failure);
+        }
+        if let Some(level) = log {
+            let (session, peer) = (cx.session(), cx.heap().peer);
+            let peer = peer.map_or_else(|| String::from("nobody"), |peer| peer.to_string());
+            log::log!(target: "lenore::component", level, "{session}, connected with {peer}: {failure}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! Components: servers and clients that need nothing but to be told what to do with a record.
+//!
+//! A [`Protocol`] says what is done with each connection. A [`Server`] runs it in one process, in a child for each
+//! connection, or in a pool of children, as it is configured: this is what to reach for. [`TcpServer`] and [`TcpClient`]
+//! are the components of POE, to be used among other sessions.
+//!
+//! POE: `POE::Component::Server::TCP`, `POE::Component::Client::TCP`.
+
+mod accepted;
+mod connection;
+mod failure;
+mod protocol;
+mod server;
+mod tcp_client;
+mod tcp_server;
+
+pub use connection::Connection;
+pub use failure::Failure;
+pub use protocol::Protocol;
+pub use server::{Mode, Server, ServerError, Serving, UnknownMode};
+pub use tcp_client::TcpClient;
+pub use tcp_server::{Listener, TcpServer};

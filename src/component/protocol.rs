@@ -1,0 +1,287 @@
+//! What is done with each connection: a filter, callbacks, states and a heap.
+
+use std::net::TcpStream;
+
+use super::connection::Connection;
+use super::failure::Failure;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::kernel::Context;
+use crate::name::Name;
+use crate::reply::IntoReturn;
+use crate::session::{Handler, handler};
+
+/// What is done with each connection: a filter between octets and records, callbacks, and a heap of one's own.
+///
+/// A [`Server`](super::Server), a [`TcpServer`](super::TcpServer) or a [`TcpClient`](super::TcpClient) is made of it; it
+/// does not know which, nor how many processes there are. Each connection is a session with a
+/// [`Connection`] for its heap, so that a callback can do what any state can: post, set alarms, watch signals. All of
+/// them are optional. What a callback fails with becomes a `DIE` signal for the connection's session.
+///
+/// ```
+/// use lenore::Kernel;
+/// use lenore::component::{Protocol, TcpServer};
+/// use lenore::filter::Line;
+///
+/// /// What is kept of each client.
+/// #[derive(Default)]
+/// struct Caller { lines: u32 }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let counting = Protocol::with_heap(Line::new(), Caller::default)
+///     .on_connect(|cx| cx.heap().put("hello"))
+///     .on_input(|cx, line: String| {
+///         let connection = cx.heap();
+///         connection.lines += 1; // the caller's heap
+///         connection.put(format!("{}: {line}", connection.lines));
+///         if line == "bye" {
+///             cx.yield_("shutdown", ()); // after what was put is written
+///         }
+///     });
+/// let mut kernel = Kernel::new()?;
+/// let server = TcpServer::new("127.0.0.1:0", counting).spawn(&mut kernel)?;
+/// # kernel.post(server, "shutdown", ())?;
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Ending a connection
+///
+/// The event `shutdown` ends it once everything put is written; no more input is delivered from then on. An
+/// error or the end of the input ends it at once, unless [`keep_on_error`](Protocol::keep_on_error) was asked for: then
+/// the program must post `shutdown` itself. What was put before the end of the input is still written. The session, which
+/// counts as a connection until then, waits two seconds at most for the peer to close its side as well: closed with input
+/// unread, a socket may cost the peer the end of the output.
+///
+/// POE: the `Client...` parameters of `POE::Component::Server::TCP`, and the `Server...` ones of
+/// `POE::Component::Client::TCP`. Their `Args` are what a closure captures.
+#[must_use = "does nothing until a server or client is made of it"]
+pub struct Protocol<F: Filter, H: 'static = ()> {
+    pub(super) filter: F,
+    pub(super) make_heap: Box<dyn Fn() -> H>,
+    pub(super) callbacks: Callbacks<F, H>,
+    pub(super) states: Vec<(Name, Handler)>,
+    pub(super) shutdown_on_error: bool,
+    /// Low and high.
+    pub(super) marks: Option<(usize, usize)>,
+    pub(super) auto_pause: bool,
+}
+
+/// The context in which the callbacks of a [`Protocol`] run.
+type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
+
+type Callback<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>) -> Result>;
+type Input<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, <F as Filter>::Input) -> Result>;
+type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
+type PreConnect<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, TcpStream) -> Result<Option<TcpStream>>>;
+
+/// The callbacks that were given.
+pub(super) struct Callbacks<F: Filter, H: 'static> {
+    pub(super) pre_connect: Option<PreConnect<F, H>>,
+    pub(super) on_connect: Option<Callback<F, H>>,
+    pub(super) on_input: Option<Input<F, H>>,
+    pub(super) on_flushed: Option<Callback<F, H>>,
+    pub(super) on_error: Option<Trouble<F, H>>,
+    pub(super) on_disconnect: Option<Callback<F, H>>,
+    pub(super) on_high: Option<Callback<F, H>>,
+    pub(super) on_low: Option<Callback<F, H>>,
+}
+
+impl<F: Filter> Protocol<F> {
+    /// Begins a protocol whose connections keep nothing of their own. `filter` is the pattern: each connection gets one
+    /// with the same settings.
+    ///
+    /// POE: `ClientFilter`, `Filter`; Line unless given.
+    #[doc(alias = "ClientFilter")]
+    pub fn new(filter: F) -> Protocol<F> {
+        Protocol::with_heap(filter, || ())
+    }
+}
+
+impl<F: Filter, H: 'static> Protocol<F, H> {
+    /// Begins a protocol for each connection of which `make_heap` makes a heap; [`Connection`] derefs to it.
+    ///
+    /// POE: what the callbacks keep in `$_[HEAP]`.
+    pub fn with_heap(filter: F, make_heap: impl Fn() -> H + 'static) -> Protocol<F, H> {
+        Protocol {
+            filter,
+            make_heap: Box::new(make_heap),
+            callbacks: Callbacks {
+                pre_connect: None,
+                on_connect: None,
+                on_input: None,
+                on_flushed: None,
+                on_error: None,
+                on_disconnect: None,
+                on_high: None,
+                on_low: None,
+            },
+            states: Vec::new(),
+            shutdown_on_error: true,
+            marks: None,
+            auto_pause: false,
+        }
+    }
+
+    /// Looks at each socket before anything else is done with it, and returns the socket to be used. With `None` the
+    /// connection is given up: no other callback runs for it.
+    ///
+    /// The place to refuse a peer by its address, or to set options of the socket, which is non-blocking.
+    ///
+    /// POE: `ClientPreConnect`, `PreConnect`.
+    #[doc(alias = "ClientPreConnect")]
+    pub fn pre_connect<C>(mut self, callback: C) -> Self
+    where
+        C: Fn(&mut Cx<'_, F, H>, TcpStream) -> Result<Option<TcpStream>> + 'static,
+    {
+        self.callbacks.pre_connect = Some(Box::new(callback));
+        self
+    }
+
+    /// Is called once a connection is there to be used.
+    ///
+    /// POE: `ClientConnected`, `Connected`.
+    #[doc(alias = "ClientConnected")]
+    #[doc(alias = "Connected")]
+    pub fn on_connect<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.callbacks.on_connect = Some(without_record(callback));
+        self
+    }
+
+    /// Is called with each record, until the connection is shut down. Without it, input is read and discarded.
+    ///
+    /// POE: `ClientInput`, `ServerInput`, which must be given there.
+    #[doc(alias = "ClientInput")]
+    #[doc(alias = "ServerInput")]
+    pub fn on_input<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, F::Input) -> R + 'static) -> Self {
+        self.callbacks.on_input = Some(Box::new(move |cx, record| callback(cx, record).into_return().map(drop)));
+        self
+    }
+
+    /// Is called whenever everything put has been written.
+    ///
+    /// POE: `ClientFlushed`, `ServerFlushed`.
+    #[doc(alias = "ClientFlushed")]
+    #[doc(alias = "ServerFlushed")]
+    pub fn on_flushed<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.callbacks.on_flushed = Some(without_record(callback));
+        self
+    }
+
+    /// Is called for errors, and at the end of the input. Without it, errors are logged; a server's end of input and
+    /// connection resets are not, as clients go when they like.
+    ///
+    /// POE: `ClientError`, `ServerError`.
+    #[doc(alias = "ClientError")]
+    #[doc(alias = "ServerError")]
+    pub fn on_error<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static) -> Self {
+        self.callbacks.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).into_return().map(drop)));
+        self
+    }
+
+    /// Is called at the end of each connection for which `on_connect` was, or would have been, called; once.
+    ///
+    /// In a server the connection is still there, in a client it is closed already.
+    ///
+    /// POE: `ClientDisconnected`, `Disconnected`.
+    #[doc(alias = "ClientDisconnected")]
+    #[doc(alias = "Disconnected")]
+    pub fn on_disconnect<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.callbacks.on_disconnect = Some(without_record(callback));
+        self
+    }
+
+    /// Keeps a server's connection after an error or the end of the input, until the program posts `shutdown`.
+    ///
+    /// POE: `ClientShutdownOnError` false.
+    #[doc(alias = "ClientShutdownOnError")]
+    pub fn keep_on_error(mut self) -> Self {
+        self.shutdown_on_error = false;
+        self
+    }
+
+    /// Sets the marks, in octets of output that waits, 0 < `low` < `high`: at `high` or more the program should put no more,
+    /// at `low` or less it may go on. [`Connection::put`] tells as well.
+    ///
+    /// POE: `LowMark` and `HighMark`.
+    #[doc(alias("LowMark", "HighMark"))]
+    pub fn marks(mut self, low: usize, high: usize) -> Self {
+        self.marks = Some((low, high));
+        self
+    }
+
+    /// Is called when the output has reached the high mark.
+    ///
+    /// POE: `ClientHigh`, `ServerHigh`.
+    #[doc(alias("ClientHigh", "ServerHigh"))]
+    pub fn on_high<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.callbacks.on_high = Some(without_record(callback));
+        self
+    }
+
+    /// Is called when the output has drained to the low mark after it had reached the high one.
+    ///
+    /// POE: `ClientLow`, `ServerLow`.
+    #[doc(alias("ClientLow", "ServerLow"))]
+    pub fn on_low<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.callbacks.on_low = Some(without_record(callback));
+        self
+    }
+
+    /// Reads nothing from a connection between its high mark and its low one: all the care that is needed where each record
+    /// is answered, for a peer that sends and does not read can't make the output grow for ever.
+    ///
+    /// POE: nothing like it.
+    pub fn auto_pause(mut self) -> Self {
+        self.auto_pause = true;
+        self
+    }
+
+    /// Adds a state to each connection's session: for events that the program posts to it, its alarms and signals.
+    ///
+    /// `_start`, `_stop`, `shutdown`, `reconnect`, `connect` and names that begin with `tcp_` are taken; spawning
+    /// reports that.
+    ///
+    /// POE: `InlineStates`, `ObjectStates`, `PackageStates`.
+    #[doc(alias = "InlineStates")]
+    pub fn state<R: IntoReturn>(
+        mut self,
+        name: impl Into<Name>,
+        state: impl Fn(&mut Cx<'_, F, H>) -> R + 'static,
+    ) -> Self {
+        let name = name.into();
+        self.states.retain(|(other, _)| *other != name);
+        self.states.push((name, handler(state)));
+        self
+    }
+
+    /// Refuses what would fail with each connection, or take the place of the component's own states.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let invalid = |reason| Err(Error::InvalidSetting { setting: "marks", reason });
+        match self.marks {
+            Some((low, high)) if low == 0 || low >= high => {
+                return invalid("the low mark is not between 0 and the high one");
+            }
+            None if self.auto_pause || self.callbacks.on_high.is_some() || self.callbacks.on_low.is_some() => {
+                return invalid("there are none, but something that needs them");
+            }
+            _ => {}
+        }
+        let taken = |name: Name| TAKEN.contains(&name.as_str()) || name.as_str().starts_with("tcp_");
+        match self.states.iter().find(|(name, _)| taken(*name)) {
+            Some((name, _)) => Err(Error::ReservedState(*name)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Forgets what a callback returns.
+fn without_record<F: Filter, H: 'static, R: IntoReturn>(
+    callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static,
+) -> Callback<F, H> {
+    Box::new(move |cx| callback(cx).into_return().map(drop))
+}
+
+/// The states that servers and clients have of their own.
+const TAKEN: [&str; 5] = ["_start", "_stop", "shutdown", "reconnect", "connect"];

@@ -1,0 +1,307 @@
+//! `Server`: one protocol, run in one process or in many.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::str::FromStr;
+
+use super::accepted::{Opener, opener};
+use super::protocol::Protocol;
+use crate::daemon::{Daemon, DaemonBuilder, DaemonError};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::kernel::{Kernel, SessionId};
+use crate::name::Name;
+use crate::reply::IntoReturn;
+
+mod session;
+
+/// A server that is told what to do with a connection, and by configuration alone in how many processes to do it.
+///
+/// ```no_run
+/// use lenore::Kernel;
+/// use lenore::component::{Mode, Protocol, Server};
+/// use lenore::filter::Line;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
+/// let mode: Mode = std::env::args().nth(1).as_deref().unwrap_or("prefork").parse()?; // single, fork or prefork
+/// let mut kernel = Kernel::new()?;
+/// let server = Server::tcp("127.0.0.1:7777", echo).mode(mode).connections_per_child(100).spawn(&mut kernel)?;
+/// println!("listening on {}", server.local_addr());
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The server spawns a [`Daemon`] and does everything that the two have to say to each other: it listens, pauses, resumes,
+/// reports what each process does, and ends. The Daemon's settings are those of the [`DaemonBuilder`] given to
+/// [`daemon`](Server::daemon).
+///
+/// # One process
+///
+/// Every connection is a session in it. Signals work as in any Daemon: TERM and INT shut all connections down once their
+/// output is written, QUIT lets them come to their own end (and TERM after it hurries them up).
+///
+/// # A child for each connection
+///
+/// The parent accepts, and each child has one connection and ends with it. [`connections_per_child`](Server::connections_per_child)
+/// means nothing.
+///
+/// # A pool of children
+///
+/// Each child accepts while it has fewer connections than it may have: one unless
+/// [`connections_per_child`](Server::connections_per_child) says otherwise. With one, all is as the Daemon describes
+/// it. With more:
+///
+/// - *Status*: a child is busy (`r`) while it has any connection, and waits (`w`) without. Spares are children that wait;
+///   room in a busy child does not count. Under steady load all children are busy and the pool grows to `max_children`:
+///   that is what sets the size of such a pool, and `max_children` times `connections_per_child` what it can serve.
+/// - *Spreading*: a child that has accepted goes to the end of the queue of those that the system may wake next. Without
+///   that the system would wake one and the same until it is full.
+/// - *Requests*: each connection counts as one. A child that has had its share accepts no more, and ends with the last of
+///   its connections; until then it is one of the `max_children`, so connections that stay for long should not be
+///   counted (0) or the limit should be high.
+/// - *Retiring*: only children that wait are too many. One that is asked to go while it is busy accepts no more, and
+///   ends with the last of its connections.
+/// - *Babysitting*: `request_timeout` counts from the moment at which a child has become busy, whatever has come and gone
+///   since; leave it unset.
+/// - *Graceful shutdown* (QUIT): the same for all children; those still there after `shutdown_timeout` are killed.
+///
+/// In all modes a client that the system has queued, and nobody has accepted, is another process's to serve when a child
+/// goes, and is refused when the whole server goes.
+///
+/// A kernel can have one server that forks: each of two would take the other's children for its own.
+///
+/// POE: nothing like it; POE::Component::Daemon leaves all of this to the program.
+#[must_use = "does nothing until it is spawned"]
+pub struct Server {
+    address: String,
+    open: Result<Opener, Error>,
+    mode: Option<Mode>,
+    connections_per_child: Option<u32>,
+    on_child: Option<SetUp>,
+    peek_on: Option<Name>,
+    daemon: DaemonBuilder,
+}
+
+/// What is done in each process that serves.
+type SetUp = Box<dyn Fn(&mut Kernel) -> Result>;
+
+impl Server {
+    /// Begins a server that listens on `address`, `host:port` with port 0 for any free one, and treats each connection
+    /// as `protocol` says.
+    pub fn tcp<F: Filter, H: 'static>(address: impl Into<String>, protocol: Protocol<F, H>) -> Server {
+        Server {
+            address: address.into(),
+            open: opener(protocol),
+            mode: None,
+            connections_per_child: None,
+            on_child: None,
+            peek_on: None,
+            daemon: Daemon::builder().requests(REQUESTS),
+        }
+    }
+
+    /// Sets in how many processes it runs; what the Daemon's own settings say unless set, and that is one process unless
+    /// they say otherwise.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Sets how many connections a child of a pool may have at a time, 1 unless set; and a server that is one process, any
+    /// number unless set. Not 0.
+    pub fn connections_per_child(mut self, connections: u32) -> Self {
+        self.connections_per_child = Some(connections);
+        self
+    }
+
+    /// Is called in each process that serves, before its first connection: the place for what is not to be shared, such as
+    /// a connection to a database. If it fails, so does the process.
+    pub fn on_child<R: IntoReturn>(mut self, callback: impl Fn(&mut Kernel) -> R + 'static) -> Self {
+        self.on_child = Some(Box::new(move |kernel| callback(kernel).into_return().map(drop)));
+        self
+    }
+
+    /// Has a process that gets `signal`, `"USR2"` for one, log at info level what the kernel and the Daemon are doing: every
+    /// session and why it stays alive, and the scoreboard.
+    pub fn peek_on(mut self, signal: impl Into<Name>) -> Self {
+        self.peek_on = Some(signal.into());
+        self
+    }
+
+    /// Sets the Daemon's settings. Unless they are given, all are at their defaults but for `requests`: a child of a pool is
+    /// replaced after 1000 connections.
+    pub fn daemon(mut self, daemon: DaemonBuilder) -> Self {
+        self.daemon = daemon;
+        self
+    }
+
+    /// Listens and spawns the Daemon. Children are forked when the kernel runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Listen`] when the address can't be bound, [`ServerError::Daemon`] when the Daemon's settings are
+    /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
+    /// serve nobody. Nothing is left half done.
+    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<Serving, ServerError> {
+        let Server { address, open, mode, connections_per_child, on_child, peek_on, daemon } = self;
+        let open = open.map_err(ServerError::Session)?;
+        if connections_per_child == Some(0) {
+            return Err(ServerError::NoConnections);
+        }
+        let daemon = match mode {
+            None => daemon,
+            Some(Mode::Fork { max_children: 0 } | Mode::PreFork { start_children: 0 }) => {
+                return Err(ServerError::NoChildren);
+            }
+            Some(Mode::Single) => daemon.start_children(0).max_children(0),
+            Some(Mode::Fork { max_children }) => daemon.start_children(0).max_children(max_children),
+            Some(Mode::PreFork { start_children }) => daemon.start_children(start_children),
+        };
+        let kernel = kernel.as_mut();
+        // Before the Daemon gives up the privileges that the address may need.
+        let bound = Rc::new(RefCell::new(Err(Error::NoActiveSession)));
+        let session = session::spawn(kernel, address, open, on_child, peek_on, Rc::clone(&bound))
+            .map_err(ServerError::Session)?;
+        let outcome = bound.replace(Err(Error::NoActiveSession)).map_err(ServerError::Listen).and_then(|local_addr| {
+            let daemon = daemon.spawn(kernel).map_err(ServerError::Daemon)?;
+            let mode = daemon.status(kernel).map_err(ServerError::Daemon)?.mode;
+            kernel.call(session, "adopt", (daemon, mode, connections_per_child)).map_err(ServerError::Session)?;
+            Ok(Serving { daemon, session, local_addr })
+        });
+        if outcome.is_err() {
+            kernel.stop_session(session, SessionId::KERNEL);
+        }
+        outcome
+    }
+}
+
+/// In how many processes a [`Server`] runs. Made of text by `parse`: `single`, `fork` or `prefork`, the last two with a
+/// number if they should not be at their defaults, `prefork:8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In one.
+    Single,
+    /// In a child for each connection.
+    Fork {
+        /// The most children at a time; 20 in text that does not say. More clients wait.
+        max_children: u32,
+    },
+    /// In a pool of children.
+    PreFork {
+        /// How many children to begin with; 4 in text that does not say. How far the pool may grow is for the Daemon's
+        /// settings to say.
+        start_children: u32,
+    },
+}
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Mode, UnknownMode> {
+        let unknown = || UnknownMode(text.to_owned());
+        let (word, number) = match text.split_once(':') {
+            Some((word, number)) => (word, Some(number.parse::<u32>().map_err(|_| unknown())?)),
+            None => (text, None),
+        };
+        match (word, number) {
+            ("single", None) => Ok(Mode::Single),
+            ("fork", children) => Ok(Mode::Fork { max_children: children.unwrap_or(20) }),
+            ("prefork", children) => Ok(Mode::PreFork { start_children: children.unwrap_or(4) }),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mode::Single => f.write_str("single"),
+            Mode::Fork { max_children } => write!(f, "fork:{max_children}"),
+            Mode::PreFork { start_children } => write!(f, "prefork:{start_children}"),
+        }
+    }
+}
+
+/// A text that names no [`Mode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownMode(pub String);
+
+impl fmt::Display for UnknownMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no such mode: {:?}; there are single, fork and prefork, and fork:N and prefork:N", self.0)
+    }
+}
+
+impl std::error::Error for UnknownMode {}
+
+/// A [`Server`] that was spawned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    daemon: Daemon,
+    session: SessionId,
+    local_addr: SocketAddr,
+}
+
+impl Serving {
+    /// Returns its Daemon: for `status`, `peek` and `shutdown`.
+    pub fn daemon(self) -> Daemon {
+        self.daemon
+    }
+
+    /// Returns the session that listens, the parent of the connections' sessions.
+    pub fn session(self) -> SessionId {
+        self.session
+    }
+
+    /// Returns the address that it listens on.
+    pub fn local_addr(self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+/// Why a [`Server`] was not spawned.
+#[non_exhaustive]
+#[derive(Debug)]
+pub enum ServerError {
+    /// The address can't be looked up or bound.
+    Listen(Error),
+    /// The Daemon can't be spawned.
+    Daemon(DaemonError),
+    /// A session can't be created; for marks that make no sense, or a state of the protocol that would replace one of the
+    /// component's, among others.
+    Session(Error),
+    /// `connections_per_child` is 0.
+    NoConnections,
+    /// The mode forks, but there may be no children.
+    NoChildren,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerError::Listen(error) => write!(f, "the server can't listen: {error}"),
+            ServerError::Daemon(error) => error.fmt(f),
+            ServerError::Session(error) => write!(f, "creating the server's session: {error}"),
+            ServerError::NoConnections => f.write_str("connections_per_child is 0"),
+            ServerError::NoChildren => f.write_str("the mode is to fork, but with 0 children"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ServerError::Listen(error) | ServerError::Session(error) => Some(error),
+            ServerError::Daemon(error) => Some(error),
+            ServerError::NoConnections | ServerError::NoChildren => None,
+        }
+    }
+}
+
+/// How many connections a child of a pool serves before it is replaced, unless set: enough for the fork not to matter, few
+/// enough for whatever leaks.
+const REQUESTS: u64 = 1000;

@@ -1,0 +1,321 @@
+//! `TcpClient`: a session that connects, and may connect again.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, INPUT, LOW, Link};
+use super::failure::Failure;
+use super::protocol::Protocol;
+use super::tcp_server::check_alias;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::kernel::{Context, Kernel, SessionId};
+use crate::name::Name;
+use crate::reply::IntoReturn;
+use crate::session::{Session, handler};
+use crate::wheel::SocketFactory;
+
+type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
+type Callback<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>) -> Result>;
+type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
+
+/// A client: a session with one connection at a time.
+///
+/// ```
+/// use lenore::Kernel;
+/// use lenore::component::{Protocol, TcpClient, TcpServer};
+/// use lenore::filter::Line;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut kernel = Kernel::new()?;
+/// # let (sender, receiver) = std::sync::mpsc::channel();
+/// # let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
+/// # let server = TcpServer::new("127.0.0.1:0", echo)
+/// #     .on_started(move |cx| { sender.send(cx.heap().local_addr()); })
+/// #     .spawn(&mut kernel)?;
+/// # let address = receiver.recv()?.unwrap().to_string();
+/// let asking = Protocol::with_heap(Line::new(), || 0)
+///     .on_connect(|cx| cx.heap().put("what time is it?"))
+///     .on_input(move |cx, answer: String| {
+///         println!("{answer}");
+/// #       assert_eq!(answer, "what time is it?");
+/// #       cx.post(server, "shutdown", ())?;
+///         cx.yield_("shutdown", ());
+/// #       lenore::Result::Ok(())
+///     });
+/// TcpClient::new(address, asking)
+///     .on_connect_error(|cx, failure| {
+///         **cx.heap() += 1; // the heap lives as long as the session, whatever becomes of its connections
+///         eprintln!("try {}: {failure}", **cx.heap());
+///         cx.delay("reconnect", std::time::Duration::from_secs(1), ());
+///     })
+///     .spawn(&mut kernel)?;
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Events that the program may post to it
+///
+/// | event | effect |
+/// | --- | --- |
+/// | `reconnect` | connects anew; an open connection is dropped, with what waits to be written and without `on_disconnect` |
+/// | `connect` | the same; ARG0 = the address from now on, `host:port`, or a host as ARG0 and its port (`u16`) as ARG1 |
+/// | `shutdown` | ends the connection once everything put is written, or the attempt at once |
+///
+/// To try again after a failure or an end is up to the program: `cx.delay("reconnect", ..)` in
+/// [`on_connect_error`](TcpClient::on_connect_error) or [`Protocol::on_disconnect`]. A session without a connection ends
+/// unless such a delay, an alias or anything else keeps it; `shutdown` takes the alias away.
+///
+/// POE: `POE::Component::Client::TCP`.
+#[must_use = "does nothing until it is spawned"]
+pub struct TcpClient<F: Filter, H: 'static = ()> {
+    protocol: Protocol<F, H>,
+    address: String,
+    settings: Settings<F, H>,
+}
+
+/// What does not change from one connection to the next.
+struct Settings<F: Filter, H: 'static> {
+    alias: Option<Name>,
+    bind_address: Option<String>,
+    timeout: Option<Duration>,
+    on_started: Option<Callback<F, H>>,
+    on_connect_error: Option<Trouble<F, H>>,
+}
+
+impl<F: Filter, H: 'static> TcpClient<F, H> {
+    /// Begins a client of the server at `address`, `host:port`. A host name is looked up, which blocks.
+    ///
+    /// POE: `new`, with `RemoteAddress` and `RemotePort`.
+    pub fn new(address: impl Into<String>, protocol: Protocol<F, H>) -> TcpClient<F, H> {
+        let settings =
+            Settings { alias: None, bind_address: None, timeout: None, on_started: None, on_connect_error: None };
+        TcpClient { protocol, address: address.into(), settings }
+    }
+
+    /// Sets the alias of the session.
+    ///
+    /// POE: `Alias`.
+    pub fn alias(mut self, alias: impl Into<Name>) -> Self {
+        self.settings.alias = Some(alias.into());
+        self
+    }
+
+    /// Sets the address that it connects from, `host:port` or a host alone; the system chooses unless set.
+    ///
+    /// POE: `BindAddress` and `BindPort`.
+    #[doc(alias("BindAddress", "BindPort"))]
+    pub fn bind_address(mut self, address: impl Into<String>) -> Self {
+        self.settings.bind_address = Some(address.into());
+        self
+    }
+
+    /// Sets how long an attempt to connect may take; as long as the system lets it unless set.
+    ///
+    /// POE: `ConnectTimeout`, in seconds.
+    #[doc(alias = "ConnectTimeout")]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// Is called in the session's `_start`, before it begins to connect.
+    ///
+    /// POE: `Started`, with `Args`.
+    pub fn on_started<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.settings.on_started = Some(Box::new(move |cx| callback(cx).into_return().map(drop)));
+        self
+    }
+
+    /// Is called when an attempt to connect has failed. Without it, that is logged.
+    ///
+    /// POE: `ConnectError`.
+    #[doc(alias = "ConnectError")]
+    pub fn on_connect_error<R: IntoReturn>(
+        mut self,
+        callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static,
+    ) -> Self {
+        self.settings.on_connect_error =
+            Some(Box::new(move |cx, failure| callback(cx, failure).into_return().map(drop)));
+        self
+    }
+
+    /// Creates the session, which begins to connect in the next slice, and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AliasTaken`]; [`Error::ReservedState`] for a state of the protocol that would replace one of the
+    /// component's; [`Error::InvalidSetting`] for marks that make no sense; [`Error::TooManySessions`]. Nothing was created then.
+    ///
+    /// POE: `new`.
+    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
+        let TcpClient { protocol, address, settings } = self;
+        protocol.check()?;
+        check_alias(kernel.as_mut(), settings.alias)?;
+        let heap = Connection::<F, H>::new((protocol.make_heap)(), address);
+        let client = Rc::new(Client { protocol, settings });
+        let state = |run: fn(&Client<F, H>, &mut Cx<'_, F, H>) -> Result| {
+            let client = Rc::clone(&client);
+            handler(move |cx| run(&client, cx))
+        };
+        let mut states = vec![
+            ("_start".into(), state(Client::start)),
+            ("connect".into(), state(Client::connect)),
+            ("reconnect".into(), state(Client::reconnect)),
+            ("tcp_connected".into(), state(Client::connected)),
+            ("tcp_not_connected".into(), state(Client::not_connected)),
+            (TIMED_OUT.into(), state(Client::timed_out)),
+            (INPUT.into(), state(|client, cx| client.protocol.got_input(cx))),
+            (FLUSHED.into(), state(Client::flushed)),
+            (HIGH.into(), state(|client, cx| client.protocol.got_high(cx))),
+            (LOW.into(), state(|client, cx| client.protocol.got_low(cx))),
+            (ERROR.into(), state(Client::failed)),
+            ("shutdown".into(), state(Client::shutdown)),
+        ];
+        states.extend(client.protocol.states.iter().cloned());
+        Session::with_states(heap, states).spawn(kernel)
+    }
+}
+
+/// What the states of a client work with.
+struct Client<F: Filter, H: 'static> {
+    protocol: Protocol<F, H>,
+    settings: Settings<F, H>,
+}
+
+impl<F: Filter, H: 'static> Client<F, H> {
+    fn start(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        self.set_alias(cx)?;
+        cx.yield_("reconnect", ());
+        self.settings.on_started.as_ref().map_or(Ok(()), |on_started| on_started(cx))
+    }
+
+    /// A shutdown has taken it away.
+    fn set_alias(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        Ok(self.settings.alias.map_or(Ok(()), |alias| cx.alias_set(alias))?)
+    }
+
+    /// Remembers whom to connect to from now on.
+    fn connect(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        if !cx.args().is_empty() {
+            let host = match cx.arg::<&'static str>(0) {
+                Ok(host) => String::from(*host),
+                Err(_) => cx.take::<String>(0)?,
+            };
+            let target = if cx.args().len() > 1 { with_port(&host, *cx.arg::<u16>(1)?) } else { host };
+            cx.heap().target = target;
+        }
+        self.reconnect(cx)
+    }
+
+    fn reconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        cx.heap().reset();
+        self.set_alias(cx)?;
+        let target = cx.heap().target.clone();
+        let mut factory = SocketFactory::tcp(target).on_connect("tcp_connected").on_error("tcp_not_connected");
+        if let Some(address) = &self.settings.bind_address {
+            factory = factory.bind_address(address.as_str());
+        }
+        match factory.connect(cx) {
+            Ok(factory) => cx.heap().link = Link::Connecting(factory),
+            // An address that makes no sense.
+            Err(error) => return self.give_up(cx, &Failure::of_error("connect", &error)),
+        }
+        match self.settings.timeout {
+            Some(timeout) => cx.delay(TIMED_OUT, timeout, ()),
+            None => drop(cx.delay_clear(TIMED_OUT)),
+        }
+        Ok(())
+    }
+
+    fn connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let (socket, peer) = (cx.take::<TcpStream>(0)?, SocketAddr::new(cx.take::<IpAddr>(1)?, cx.take(2)?));
+        cx.delay_clear(TIMED_OUT);
+        cx.heap().link = Link::Closed;
+        self.protocol.open(cx, socket, peer).map(drop)
+    }
+
+    fn not_connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let failure = Failure::take(cx)?;
+        // One that could not even begin is posted, and may come after a newer attempt has begun.
+        let is_current = matches!(&cx.heap().link, Link::Connecting(factory) if Some(factory.id()) == failure.wheel);
+        if is_current { self.give_up(cx, &failure) } else { Ok(()) }
+    }
+
+    fn timed_out(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        self.give_up(cx, &Failure::of("connect", Errno::ETIMEDOUT))
+    }
+
+    fn give_up(&self, cx: &mut Cx<'_, F, H>, failure: &Failure) -> Result {
+        cx.delay_clear(TIMED_OUT);
+        cx.heap().link = Link::Closed;
+        if let Some(on_connect_error) = &self.settings.on_connect_error {
+            return on_connect_error(cx, failure);
+        }
+        let session = cx.session();
+        let target = &cx.heap().target;
+        log::warn!(target: "lenore::component", "{session} can't connect to {target}: {failure}");
+        Ok(())
+    }
+
+    fn flushed(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let told = self.protocol.callbacks.on_flushed.as_ref().map_or(Ok(()), |on_flushed| on_flushed(cx));
+        if cx.heap().is_shutting_down && cx.heap().has_no_output() {
+            self.disconnect(cx)?;
+        }
+        told
+    }
+
+    fn failed(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let failure = Failure::take(cx)?;
+        let id = cx.heap().id();
+        let told = self.protocol.tell_error(cx, &failure, Some(log::Level::Warn));
+        // Unless the program has begun anew already.
+        if id == cx.heap().id() {
+            self.end(cx)?;
+        }
+        told
+    }
+
+    fn shutdown(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        self.forget(cx);
+        cx.heap().is_shutting_down = true;
+        if cx.heap().has_no_output() { self.disconnect(cx) } else { Ok(()) }
+    }
+
+    /// Ends a connection that is of no more use.
+    fn end(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        self.forget(cx);
+        cx.heap().is_shutting_down = true;
+        self.disconnect(cx)
+    }
+
+    /// Nobody is to find this client, or to wait for it.
+    fn forget(&self, cx: &mut Cx<'_, F, H>) {
+        cx.delay_clear(TIMED_OUT);
+        // It is gone already after a second shutdown.
+        self.settings.alias.map(|alias| cx.alias_remove(alias));
+    }
+
+    /// Closes, and tells the program if there was a connection.
+    fn disconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let was_connected = cx.heap().is_connected();
+        cx.heap().close();
+        match &self.protocol.callbacks.on_disconnect {
+            Some(on_disconnect) if was_connected => on_disconnect(cx),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Joins a host and a port; an IPv6 address needs brackets.
+fn with_port(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The event for an attempt that takes too long.
+const TIMED_OUT: &str = "tcp_connect_timeout";

@@ -1,0 +1,456 @@
+//! `component::Server`, watched from outside: one protocol in one process, in a child for each connection, and in a pool of
+//! children with one connection at a time or several. The program is `tests/programs/component_server.rs`.
+
+mod util;
+
+#[path = "daemon/lab.rs"]
+#[allow(dead_code, reason = "made for the tests of the Daemon, and partly used here")]
+mod lab;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use lab::{Lab, held, pid_of, send, tell};
+use util::{Client, DEADLINE, Program, example, proc, wait_until};
+
+const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
+
+fn serve(args: &str) -> (Lab, SocketAddr) {
+    Lab::serve("component_server", args)
+}
+
+/// Starts a pool of so many children, no more and no less, and waits until all of them wait for work.
+fn pool(children: usize, args: &str) -> (Lab, SocketAddr) {
+    let (lab, addr) =
+        serve(&format!("--start {children} --max {children} --min-spare {children} --max-spare {children} {args}"));
+    lab.wait_board(&"w".repeat(children));
+    (lab, addr)
+}
+
+/// Waits until the server, and not a backlog, has this connection: it answers. Any number of others may be waiting.
+fn answers(client: &mut Client) -> i32 {
+    pid_of(&client.line("hello"))
+}
+
+/// Waits for the orderly end of a connection, also when a signal interrupts.
+#[track_caller]
+fn expect_end(client: &mut Client) {
+    assert_eq!(client.try_read_line().expect("a connection that is closed in order"), None);
+}
+
+/// Tells that a client is not served: the server is asked for its board twice, and in between anything that was to
+/// happen has happened; the client got nothing.
+#[track_caller]
+fn expect_waiting(lab: &Lab, client: &Client) {
+    for _ in 0..3 {
+        lab.board();
+    }
+    client.stream().set_nonblocking(true).expect("a socket can be non-blocking");
+    let got = client.stream().peek(&mut [0; 16]);
+    client.stream().set_nonblocking(false).expect("and blocking");
+    assert_eq!(got.map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock), "it should wait");
+}
+
+#[test]
+fn one_protocol_serves_in_every_mode() {
+    for args in ALL {
+        let (mut lab, addr) = serve(args);
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
+        let pids: BTreeSet<i32> = clients.iter_mut().map(answers).collect();
+        let parent = lab.pid();
+        match args {
+            "--mode single" => assert_eq!(pids, [parent].into()),
+            "--mode prefork:2 --connections 3" => assert!(!pids.contains(&parent)),
+            _ => assert!(pids.len() == 3 && !pids.contains(&parent), "{args}: {pids:?}"),
+        }
+        for client in &mut clients {
+            client.send("a\r\nb\r\n");
+            assert!(client.read_line().ends_with(" a") && client.read_line().ends_with(" b"));
+            // What was sent before the end is still answered.
+            client.send("c\r\n");
+            client.finish_sending();
+            assert!(client.read_line().ends_with(" c"));
+            expect_end(client);
+        }
+        for pid in pids {
+            lab.expect(pid, "set up");
+        }
+        lab.end(Signal::SIGTERM);
+    }
+}
+
+#[test]
+fn whatever_is_set_up_is_set_up_once_in_each_process_that_serves() {
+    for args in ALL {
+        let (mut lab, addr) = serve(args);
+        let pids: Vec<i32> = (0..4).map(|_| held(addr).1).collect();
+        lab.end(Signal::SIGTERM);
+        let all = lab.all();
+        for pid in pids {
+            assert_eq!(all.iter().filter(|line| **line == format!("{pid} set up")).count(), 1, "{args}: {all:?}");
+        }
+        let parent = format!("{} set up", lab.pid());
+        assert_eq!(all.contains(&parent), args == "--mode single", "{args}");
+    }
+}
+
+#[test] // D-SH-02: at once, but for the output
+fn term_shuts_all_connections_down() {
+    for args in ALL {
+        let (mut lab, addr) = serve(args);
+        let mut clients: Vec<Client> = (0..3).map(|_| held(addr).0).collect();
+        // More than the sockets hold; the first of it shows that the command was carried out.
+        clients[0].send("big 20000000\r\n");
+        wait_until("the beginning of the line", DEADLINE, || clients[0].stream().peek(&mut [0]).ok());
+        lab.running.signal(Signal::SIGTERM);
+        clients[1..].iter_mut().for_each(expect_end);
+        assert_eq!(clients[0].read_line().len(), 20_000_000);
+        expect_end(&mut clients[0]);
+        lab.expect_end();
+        assert_eq!(lab.all().iter().filter(|line| line.ends_with(" disconnected")).count(), 3, "{args}");
+    }
+}
+
+#[test] // D-SH-03
+fn quit_lets_connections_come_to_their_end() {
+    for args in ALL {
+        let (mut lab, addr) = serve(&format!("{args} --grace-ms 60000"));
+        let mut clients: Vec<Client> = (0..3).map(|_| held(addr).0).collect();
+        clients[0].send("late 300\r\n");
+        lab.running.signal(Signal::SIGQUIT);
+        wait_until("the listener's end", DEADLINE, || Client::try_connect(addr).is_err().then_some(()));
+        assert!(clients[0].read_line().ends_with(" late"));
+        for client in &mut clients {
+            assert!(client.line("still here").ends_with(" still here"), "{args}");
+            assert_eq!(tell(client, "bye"), "bye");
+            expect_end(client);
+        }
+        lab.expect_end();
+    }
+}
+
+#[test] // D-SH-03: whoever does not want to wait any longer
+fn term_after_quit_hurries_a_single_process() {
+    let (mut lab, addr) = serve("--mode single");
+    let (mut client, _) = held(addr);
+    lab.running.signal(Signal::SIGQUIT);
+    wait_until("the listener's end", DEADLINE, || Client::try_connect(addr).is_err().then_some(()));
+    assert!(client.line("still here").ends_with(" still here"));
+    lab.running.signal(Signal::SIGTERM);
+    expect_end(&mut client);
+    lab.expect_end();
+}
+
+#[test] // D-SP-03
+fn without_a_mode_the_daemons_settings_say_it() {
+    for (args, mode) in [("", "NonForking"), ("--max 3", "PostForking"), ("--start 2", "PreForking")] {
+        let (lab, _) = serve(args);
+        assert!(lab.ask("board").ends_with(mode), "{args}");
+    }
+    // And with one, the mode does.
+    for (args, mode) in [
+        ("--mode single --start 4 --max 9", "NonForking"),
+        ("--mode fork:3 --start 4", "PostForking"),
+        ("--mode prefork:3 --max 9", "PreForking"),
+    ] {
+        let (lab, _) = serve(args);
+        assert!(lab.ask("board").ends_with(mode), "{args}");
+    }
+}
+
+#[test]
+fn a_single_process_has_as_many_connections_as_it_may_have() {
+    let (mut lab, addr) = serve("--mode single --connections 2");
+    let (first, _second) = (held(addr), held(addr));
+    let mut third = Client::connect(addr);
+    third.send("hello\r\n");
+    expect_waiting(&lab, &third);
+    drop(first);
+    assert_eq!(pid_of(&third.read_line()), lab.pid());
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-FO-03
+fn no_more_children_than_there_may_be_and_all_are_served() {
+    let (mut lab, addr) = serve("--mode fork:2");
+    let (first, _second) = (held(addr), held(addr));
+    let mut waiting: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
+    waiting.iter_mut().for_each(|client| client.send("hello\r\n"));
+    expect_waiting(&lab, &waiting[0]);
+    assert_eq!(lab.running.children().len(), 2);
+    drop(first);
+    let mut pids = BTreeSet::new();
+    for mut client in waiting {
+        pids.insert(pid_of(&client.read_line()));
+        assert!(lab.running.children().len() <= 2);
+    }
+    assert_eq!(pids.len(), 3);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-PF-02, D-PF-04
+fn a_child_with_one_connection_at_a_time_is_busy_with_it() {
+    let (mut lab, addr) = pool(2, "");
+    let ((first, pid), (_second, other)) = (held(addr), held(addr));
+    assert_ne!(pid, other);
+    lab.wait_board("rr");
+    let mut third = Client::connect(addr);
+    third.send("hello\r\n");
+    expect_waiting(&lab, &third);
+    drop(first);
+    assert_eq!(pid_of(&third.read_line()), pid);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_child_with_several_connections_is_busy_while_it_has_any() {
+    let (mut lab, addr) = pool(1, "--connections 3");
+    let mut clients: Vec<Client> = (0..3).map(|_| held(addr).0).collect();
+    lab.wait_board("r");
+    let mut fourth = Client::connect(addr);
+    fourth.send("hello\r\n");
+    expect_waiting(&lab, &fourth);
+    // One that goes makes room, whichever it is.
+    clients.remove(1);
+    let pid = pid_of(&fourth.read_line());
+    for client in &mut clients {
+        assert_eq!(answers(client), pid);
+    }
+    // D-PF-03: each of them is a request
+    assert_eq!(lab.ask("requests"), "4");
+    drop((clients, fourth));
+    lab.wait_board("w");
+    assert_eq!(held(addr).1, pid);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-SP-05
+fn a_child_that_has_had_its_share_finishes_what_it_has() {
+    let (mut lab, addr) = pool(1, "--connections 5 --requests 3");
+    let (mut one, pid) = held(addr);
+    let (mut two, same) = held(addr);
+    drop(one);
+    let (mut three, again) = held(addr);
+    assert_eq!([same, again], [pid, pid]);
+    // It has room, and a share of none.
+    let mut four = Client::connect(addr);
+    four.send("hello\r\n");
+    expect_waiting(&lab, &four);
+    assert_eq!([answers(&mut two), answers(&mut three)], [pid, pid]);
+    assert_eq!(tell(&mut two, "bye"), "bye");
+    expect_waiting(&lab, &four);
+    assert_eq!(tell(&mut three, "bye"), "bye");
+    assert_ne!(pid_of(&four.read_line()), pid);
+    lab.wait_gone(&[pid]);
+    one = held(addr).0;
+    drop(one);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-PF-07
+fn a_child_that_is_asked_to_go_takes_no_more_and_finishes_what_it_has() {
+    let (mut lab, addr) = pool(2, "--connections 5");
+    let (mut one, pid) = held(addr);
+    send(pid, Signal::SIGQUIT);
+    lab.expect(pid, "daemon_pause");
+    let mut others: Vec<(Client, i32)> = (0..5).map(|_| held(addr)).collect();
+    assert!(others.iter().all(|(_, other)| *other != pid));
+    for (client, other) in &mut others {
+        assert_eq!(answers(client), *other);
+    }
+    assert_eq!(answers(&mut one), pid);
+    assert_eq!(tell(&mut one, "bye"), "bye");
+    lab.wait_gone(&[pid]);
+    lab.expect(pid, "end");
+    drop(others);
+    lab.wait_board("ww");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-SH-04
+fn children_without_a_parent_finish_what_they_have() {
+    let (mut lab, addr) = pool(2, "--connections 5");
+    let (mut one, pid) = held(addr);
+    let idle: Vec<i32> = lab.running.children().into_iter().filter(|child| *child != pid).collect();
+    lab.running.signal(Signal::SIGKILL);
+    lab.running.wait_exit(DEADLINE);
+    lab.wait_gone(&idle);
+    wait_until("the listener's end", DEADLINE, || Client::try_connect(addr).is_err().then_some(()));
+    assert_eq!(answers(&mut one), pid);
+    drop(one);
+    lab.wait_gone(&[pid]);
+}
+
+#[test] // D-SB-04, D-PF-06
+fn a_child_that_dies_takes_only_its_own_connections_with_it() {
+    let (mut lab, addr) = pool(2, "--connections 5");
+    let mut clients: Vec<(Client, i32)> = (0..6).map(|_| held(addr)).collect();
+    let victim = clients[0].1;
+    send(victim, Signal::SIGKILL);
+    for (client, pid) in &mut clients {
+        if *pid == victim {
+            assert!(!matches!(client.try_read_line(), Ok(Some(_))));
+        } else {
+            assert_eq!(answers(client), *pid);
+        }
+    }
+    wait_until("another child", DEADLINE, || (lab.running.children().len() == 2).then_some(()));
+    clients.clear();
+    lab.wait_board("ww");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-DE-02, with a server that listens before the Daemon is spawned
+fn a_server_can_detach_in_every_mode() {
+    for args in ALL {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().display().to_string();
+        let mut lab = Lab::start("component_server", &format!("{args} --detach {path}"));
+        assert_eq!(lab.running.wait_exit(lab::LONG).code(), Some(0), "{args}");
+        let read = |file: &str| std::fs::read_to_string(dir.path().join(file)).unwrap_or_default();
+        let addr: SocketAddr = wait_until("the address", DEADLINE, || {
+            let log = read("log");
+            log.lines().find_map(|line| line.strip_prefix("listening on ")?.parse().ok())
+        });
+        let pid: i32 = read("pid").trim().parse().expect("a pid");
+        let (mut client, server) = held(addr);
+        assert_eq!(server == pid, args == "--mode single", "{args}");
+        send(pid, Signal::SIGTERM);
+        expect_end(&mut client);
+        lab.wait_gone(&[pid, server]);
+    }
+}
+
+/// How many connections each child got.
+fn shares(pids: impl IntoIterator<Item = i32>) -> BTreeMap<i32, u32> {
+    let mut shares = BTreeMap::new();
+    pids.into_iter().for_each(|pid| *shares.entry(pid).or_default() += 1);
+    shares
+}
+
+#[track_caller]
+fn expect_even(shares: &BTreeMap<i32, u32>, children: usize) {
+    assert_eq!(shares.len(), children, "{shares:?}");
+    let (most, least) = (shares.values().max(), shares.values().min());
+    assert!(most.zip(least).is_some_and(|(most, least)| *most <= 3 * least), "{shares:?}");
+}
+
+/// Waits until all children sleep: one that is awake for something else takes what it sees, whoever's turn it is.
+fn wait_asleep(children: &[i32]) {
+    wait_until("all children to sleep", DEADLINE, || {
+        children.iter().all(|&pid| proc::state(pid) == Some('S')).then_some(())
+    });
+}
+
+/// How often each process has gone to sleep so far.
+fn naps(children: &[i32]) -> Vec<u64> {
+    let nap = |pid: &i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|number| number.trim().parse().ok()).expect("a number")
+    };
+    children.iter().map(nap).collect()
+}
+
+#[test] // T9: the system would wake the first of them every time, and without care all of them
+fn connections_that_come_one_by_one_spread_over_the_children() {
+    let (mut lab, addr) = pool(4, "--connections 50");
+    let children = lab.running.children();
+    let (mut come_and_go, mut woken) = (Vec::new(), 0);
+    for _ in 0..400 {
+        wait_asleep(&children);
+        let before = naps(&children);
+        let (client, pid) = held(addr);
+        wait_asleep(&children);
+        woken += std::iter::zip(before, naps(&children)).filter(|(before, after)| before != after).count();
+        come_and_go.push(pid);
+        drop(client);
+    }
+    let come_and_go = shares(come_and_go);
+    println!("400 connections that go: {come_and_go:?}, {woken} children woken");
+    expect_even(&come_and_go, 4);
+    assert!(woken <= 480, "{woken} children were woken for 400 connections");
+
+    lab.wait_board("wwww");
+    let spaced = |_| {
+        wait_asleep(&children);
+        held(addr)
+    };
+    let clients: Vec<(Client, i32)> = (0..100).map(spaced).collect();
+    let stay = shares(clients.iter().map(|(_, pid)| *pid));
+    println!("100 that stay: {stay:?}");
+    expect_even(&stay, 4);
+    lab.end(Signal::SIGTERM);
+}
+
+/// Connects again and again, and has each line answered; a connection that is refused, reset or closed too early
+/// panics.
+fn customers(addr: SocketAddr, count: usize, rounds: usize) -> Vec<thread::JoinHandle<()>> {
+    let customer = move || {
+        for round in 0..rounds {
+            let mut client = Client::connect(addr);
+            let text = format!("line {round}");
+            assert!(client.line(&text).ends_with(&text));
+            if round % 2 == 0 {
+                assert!(client.line("more").ends_with(" more"));
+            }
+        }
+    };
+    (0..count).map(|_| thread::spawn(customer)).collect()
+}
+
+#[test] // D-PF-07, D-SP-05
+fn no_request_is_lost_while_children_come_and_go() {
+    for args in ["--connections 3 --requests 5", "--requests 3", "--connections 3 --max-spare 2 --min-spare 1"] {
+        let (mut lab, addr) = serve(&format!("--start 3 --max 6 {args}"));
+        let customers = customers(addr, 4, 60);
+        // Any of them, whatever it is doing.
+        let mut turn = 0;
+        while !customers.iter().all(thread::JoinHandle::is_finished) {
+            let children = lab.running.children();
+            if let Some(pid) = children.get(turn % children.len().max(1)) {
+                let _ = util::kill(*pid, Signal::SIGQUIT);
+            }
+            turn += 1;
+            thread::sleep(Duration::from_millis(5));
+        }
+        for customer in customers {
+            customer.join().expect("every line is answered");
+        }
+        lab.end(Signal::SIGTERM);
+    }
+}
+
+#[test]
+fn the_example_serves_in_every_mode_and_dumps_on_usr2() {
+    for (args, board) in [
+        ("--mode single", "Daemon server"),
+        ("--mode fork", "25 slots in the scoreboard"),
+        ("--mode prefork:2 --connections 10", "Slots [ww"),
+        ("", "Daemon server"),
+    ] {
+        let running = Program::new(example("echo_server")).args(["--listen", "127.0.0.1:0"]);
+        let mut running = running.args(args.split_whitespace()).start();
+        let addr = running.listening_addr();
+        let mut client = Client::connect(addr);
+        assert_eq!(client.line("hello"), "hello");
+        drop(client);
+        wait_until("a dump", DEADLINE, || {
+            running.signal(Signal::SIGUSR2);
+            running.stderr_text().contains(board).then_some(())
+        });
+        running.signal(Signal::SIGINT);
+        assert_eq!(running.wait_exit(lab::LONG).code(), Some(0), "{args}");
+        assert_eq!(running.descendants_alive(), [0; 0]);
+    }
+    for (args, text) in [("--mode forking", "no such mode"), ("--mode", "usage"), ("--verbose x", "usage")] {
+        let output = std::process::Command::new(example("echo_server")).args(args.split_whitespace()).output();
+        let output = output.expect("the example runs");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(text), "{args}");
+    }
+}

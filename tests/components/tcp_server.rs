@@ -1,0 +1,596 @@
+//! The server: K-CS.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+
+use lenore::component::{Failure, Protocol, TcpServer};
+use lenore::filter::{Filter, Line, Stream};
+use lenore::wheel::WheelId;
+use lenore::{Error, Kernel, SessionId};
+use nix::errno::Errno;
+
+use crate::support::{MUCH, Peer, collect_warnings, serve, spin, warnings};
+use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use crate::util::{DEADLINE, wait_until};
+
+/// A protocol that writes down each of its callbacks, and echoes.
+fn witness(log: &Log) -> Protocol<Line> {
+    let [looked, connected, input, flushed, failed, disconnected] = std::array::from_fn(|_| log.clone());
+    Protocol::new(Line::new())
+        .pre_connect(move |_, socket| {
+            looked.push("looked");
+            Ok(Some(socket))
+        })
+        .on_connect(move |_| connected.push("connected"))
+        .on_input(move |cx, line: String| {
+            input.push(format_args!("input:{line}"));
+            cx.heap().put(line);
+        })
+        .on_flushed(move |_| flushed.push("flushed"))
+        .on_error(move |_, failure: &Failure| failed.push(format_args!("{}:{}", failure.operation, failure.errno)))
+        .on_disconnect(move |cx| {
+            assert!(cx.heap().is_connected()); // K-CS-16
+            disconnected.push("disconnected");
+        })
+}
+
+fn end(kernel: &mut Kernel) {
+    kernel.post("server", "shutdown", ()).unwrap();
+    run(kernel);
+}
+
+#[test] // K-CS-01, K-CS-02, K-CS-05
+fn the_session_that_listens_has_its_id_alias_and_heap() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let (started, stopped) = (log.clone(), log.clone());
+    let id = TcpServer::new("127.0.0.1:0", witness(&log))
+        .alias("mine")
+        .concurrency(7)
+        .on_started(move |cx| {
+            assert_ne!(cx.heap().local_addr().unwrap().port(), 0);
+            assert_eq!((cx.heap().connections(), cx.heap().concurrency()), (0, Some(7)));
+            assert_eq!(cx.alias_list(cx.session()).unwrap().len(), 1);
+            started.push(format_args!("started:{}", cx.state_name()));
+        })
+        .on_stopped(move |cx| stopped.push(cx.state_name()))
+        .spawn(&mut kernel)
+        .unwrap();
+    assert_eq!(kernel.alias_resolve("mine").unwrap(), id);
+    assert_eq!(log.text(), "started:_start");
+    kernel.post(id, "shutdown", ()).unwrap();
+    run(&mut kernel);
+    // K-CS-07
+    assert_eq!(log.text(), "started:_start _stop");
+}
+
+#[test] // K-CS-05: with address reuse
+fn a_server_takes_the_address_of_one_that_has_just_ended() {
+    let log = Log::default();
+    let address = {
+        let mut kernel = kernel();
+        let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)));
+        let mut peer = Peer::connect(address);
+        run_until(&mut kernel, || log.count("connected") == 1);
+        // The server closes first, and keeps the address in TIME_WAIT.
+        kernel.post("server", "shutdown", ()).unwrap();
+        let session = only_connection(&kernel);
+        kernel.post(session, "shutdown", ()).unwrap();
+        peer.run_to_end(&mut kernel);
+        run(&mut kernel);
+        address
+    };
+    let mut kernel = kernel();
+    serve(&mut kernel, TcpServer::new(address.to_string(), witness(&log)));
+    end(&mut kernel);
+}
+
+/// The one session that is a child of the server.
+fn only_connection(kernel: &Kernel) -> SessionId {
+    let server = kernel.alias_resolve("server").unwrap();
+    let sessions = kernel.peek().sessions;
+    let mut children = sessions.iter().filter(|session| session.parent == server);
+    let found = children.next().expect("there is a connection").id;
+    assert!(children.next().is_none());
+    found
+}
+
+#[test] // K-CS-03, K-CS-09, K-CS-12
+fn a_connection_is_a_session_of_its_own_with_the_states_that_were_added() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let [connected, input, shouting] = std::array::from_fn(|_| log.clone());
+    let protocol = Protocol::with_heap(Line::new(), || 40)
+        .on_connect(move |cx| {
+            assert_eq!(cx.state_name(), "_start");
+            connected.push(format_args!("connected:{}", cx.heap().is_shutting_down()));
+        })
+        .on_input(move |cx, line: String| {
+            assert_eq!(Some(*cx.arg::<WheelId>(1)?), cx.heap().id());
+            **cx.heap() += 1;
+            input.push(format_args!("{line}:{}", **cx.heap()));
+            cx.yield_("shout", (line,));
+            lenore::Result::Ok(())
+        })
+        .state("shout", move |cx| {
+            let line: String = cx.take(0)?;
+            shouting.push(line.to_uppercase());
+            cx.heap().put(line.to_uppercase());
+            lenore::Result::Ok(())
+        });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut one = Peer::connect(address);
+    one.send("a\r\nb\r\n");
+    one.run_to(&mut kernel, "A\r\nB\r\n");
+    assert_eq!(log.take().join(" "), "connected:false a:41 b:42 A B");
+    only_connection(&kernel);
+    let mut other = Peer::connect(address);
+    other.send("c\r\n");
+    other.run_to(&mut kernel, "C\r\n");
+    assert_eq!(log.text(), "connected:false c:41 C", "each connection has a heap of its own");
+    drop((one, other));
+    end(&mut kernel);
+}
+
+#[test] // K-CS-09, K-RE-41
+fn the_peers_address_is_text_for_either_family() {
+    for host in ["127.0.0.1", "[::1]"] {
+        let mut kernel = kernel();
+        let found = Rc::new(RefCell::new(None));
+        let note = Rc::clone(&found);
+        let protocol = Protocol::new(Line::new()).pre_connect(move |cx, socket| {
+            let heap = cx.heap();
+            let port = heap.remote_addr().map(|peer| peer.port());
+            assert_eq!(port, Some(heap.remote_port()));
+            *note.borrow_mut() = Some((heap.remote_ip().to_owned(), heap.remote_port()));
+            Ok(Some(socket))
+        });
+        let address = serve(&mut kernel, TcpServer::new(format!("{host}:0"), protocol));
+        let peer = Peer::connect(address);
+        run_until(&mut kernel, || found.borrow().is_some());
+        let expected = (host.trim_matches(['[', ']']).to_owned(), peer.stream.local_addr().unwrap().port());
+        assert_eq!(found.take(), Some(expected));
+        drop(peer);
+        end(&mut kernel);
+    }
+}
+
+#[test] // K-CS-10
+fn a_socket_that_pre_connect_does_not_return_is_closed_in_silence() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let looked = log.clone();
+    let protocol = witness(&log).pre_connect(move |cx, socket: TcpStream| {
+        assert_eq!(socket.peer_addr()?, cx.heap().remote_addr().unwrap());
+        assert!(!cx.heap().is_connected());
+        looked.push("refused");
+        Ok(None)
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol).concurrency(1));
+    for round in 1..=2 {
+        let mut peer = Peer::connect(address);
+        assert_eq!(peer.run_to_end(&mut kernel), "");
+        assert_eq!(log.count("refused"), round, "it does not count as a connection for long");
+    }
+    end(&mut kernel);
+    assert_eq!(log.text(), "refused refused");
+}
+
+/// A filter of which it can be seen who has made it.
+struct Numbered {
+    line: Line,
+    made: Rc<Cell<u32>>,
+}
+
+impl Filter for Numbered {
+    type Input = String;
+    type Output = str;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), lenore::filter::FilterError> {
+        self.line.get_one_start(chunk)
+    }
+    fn get_one(&mut self) -> Result<Option<String>, lenore::filter::FilterError> {
+        self.line.get_one()
+    }
+    fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), lenore::filter::FilterError> {
+        self.line.put(record, out)
+    }
+    fn get_pending(&self) -> &[u8] {
+        self.line.get_pending()
+    }
+    fn clone_config(&self) -> Numbered {
+        self.made.set(self.made.get() + 1);
+        Numbered { line: self.line.clone_config(), made: Rc::clone(&self.made) }
+    }
+}
+
+#[test] // K-CS-11
+fn each_connection_has_a_filter_of_its_own_made_after_the_pattern() {
+    let mut kernel = kernel();
+    let made = Rc::new(Cell::new(0));
+    let pattern = Numbered { line: Line::literal("!").unwrap(), made: Rc::clone(&made) };
+    let protocol = Protocol::new(pattern).on_input(|cx, line: String| cx.heap().put(line.as_str()));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    assert_eq!(made.get(), 0);
+    let (mut one, mut other) = (Peer::connect(address), Peer::connect(address));
+    one.send("on");
+    other.send("other!");
+    other.run_to(&mut kernel, "other!");
+    one.send("e!");
+    one.run_to(&mut kernel, "one!");
+    assert!(made.get() >= 2);
+    drop((one, other));
+    end(&mut kernel);
+}
+
+#[test] // K-CS-05, K-CS-06
+fn a_server_that_cannot_listen_has_started_and_says_why() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let [started, failed, stopped] = std::array::from_fn(|_| log.clone());
+    TcpServer::new(address, witness(&log))
+        .on_started(move |cx| started.push(format_args!("started:{:?}", cx.heap().local_addr())))
+        .on_error(move |_, failure| {
+            failed.push(format_args!("{}:{:?}", failure.operation, Errno::from_raw(failure.errno)));
+        })
+        .on_stopped(move |_| stopped.push("stopped"))
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    assert_eq!(log.text(), "started:None bind:EADDRINUSE stopped");
+}
+
+#[test] // K-CS-06
+fn without_an_error_callback_a_failure_is_logged_and_the_session_ends() {
+    collect_warnings();
+    let mut kernel = kernel();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    TcpServer::new(address.as_str(), witness(&Log::default())).spawn(&mut kernel).unwrap();
+    run(&mut kernel);
+    let [warning] = &warnings()[..] else { panic!("one warning") };
+    assert!(warning.contains(&address) && warning.contains("bind"), "{warning}");
+}
+
+#[test] // K-CS-08, K-CS-18
+fn an_acceptor_gets_the_sockets_and_reports_their_end() {
+    let mut kernel = kernel();
+    let sockets = Rc::new(RefCell::new(Vec::new()));
+    let taken = Rc::clone(&sockets);
+    let server = TcpServer::acceptor("127.0.0.1:0", move |cx, socket: TcpStream, peer: SocketAddr| {
+        assert_eq!(socket.peer_addr()?, peer);
+        assert_eq!(cx.session(), cx.alias_resolve("server")?);
+        taken.borrow_mut().push(socket);
+        lenore::Result::Ok(())
+    });
+    let address = serve(&mut kernel, server.concurrency(2));
+    let _peers: Vec<Peer> = (0..3).map(|_| Peer::connect(address)).collect();
+    run_until(&mut kernel, || sockets.borrow().len() == 2);
+    spin(&mut kernel);
+    assert_eq!(sockets.borrow().len(), 2, "no more than the concurrency");
+    sockets.borrow_mut().pop();
+    kernel.post("server", "disconnected", ()).unwrap();
+    run_until(&mut kernel, || sockets.borrow().len() == 2);
+    end(&mut kernel);
+}
+
+#[test] // K-CS-18
+fn more_ends_than_beginnings_are_warned_of() {
+    collect_warnings();
+    let mut kernel = kernel();
+    let log = Log::default();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)).concurrency(1));
+    kernel.post("server", "disconnected", ()).unwrap();
+    run_slices(&mut kernel, 1);
+    assert_eq!(warnings().len(), 1);
+    // The count is 0 and not less: one connection and no more is let in.
+    let peers = [Peer::connect(address), Peer::connect(address)];
+    run_until(&mut kernel, || log.count("connected") == 1);
+    spin(&mut kernel);
+    assert_eq!(log.count("connected"), 1);
+    drop(peers);
+    end(&mut kernel);
+}
+
+#[test] // K-CS-13, K-CS-16, K-CS-17
+fn the_end_of_the_input_is_an_error_and_ends_the_connection() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)).concurrency(1));
+    let mut peer = Peer::connect(address);
+    peer.send("x\r\n");
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(peer.run_to_end(&mut kernel), "x\r\n");
+    assert_eq!(log.take().join(" "), "looked connected input:x flushed read:0 disconnected");
+    // It is counted off, and the next one may come.
+    let mut next = Peer::connect(address);
+    next.send("y\r\n");
+    next.run_to(&mut kernel, "y\r\n");
+    drop(next);
+    end(&mut kernel);
+}
+
+#[test] // K-CS-03: marks, and what needs them
+fn output_that_piles_up_reaches_the_high_mark_and_drains_to_the_low_one() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let [connected, high, low] = std::array::from_fn(|_| log.clone());
+    let protocol = Protocol::new(Stream::new())
+        .marks(1000, 2000)
+        .on_connect(move |cx| {
+            let mut put = |octets| cx.heap().put(vec![b'x'; octets]);
+            connected.push(format_args!("{} {}", put(1999), put(MUCH)));
+        })
+        .on_high(move |_| high.push("high"))
+        .on_low(move |cx| {
+            assert!(cx.heap().wheel().unwrap().driver_out_octets() <= 1000);
+            low.push("low");
+            cx.yield_("shutdown", ());
+        });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    run_until(&mut kernel, || log.text() == "false true high");
+    assert_eq!(peer.run_to_end(&mut kernel).len(), 1999 + MUCH);
+    assert_eq!(log.text(), "false true high low");
+    drop(peer);
+    end(&mut kernel);
+}
+
+#[test] // K-CS-03
+fn one_that_sends_and_does_not_read_is_not_read_from() {
+    let mut kernel = kernel();
+    let echoed = Rc::new(Cell::new(0));
+    let count = Rc::clone(&echoed);
+    let protocol = Protocol::new(Stream::new()).marks(1000, 2000).auto_pause().on_input(move |cx, chunk: Vec<u8>| {
+        count.set(count.get() + chunk.len());
+        assert!(cx.heap().wheel().unwrap().driver_out_octets() < 2000);
+        cx.heap().put(chunk);
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    let chunk = vec![b'x'; 64 * 1024];
+    let mut sent = 0;
+    // Until nothing goes any more: all buffers in between are full, and the server's is not among them.
+    let mut refused = 0;
+    while refused < 20 {
+        spin(&mut kernel);
+        match peer.stream.write(&chunk) {
+            Ok(count) => (sent, refused) = (sent + count, 0),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(echoed.get() < sent);
+    wait_until("the echo", DEADLINE, || {
+        spin(&mut kernel);
+        (peer.look().len() == sent).then_some(())
+    });
+    drop(peer);
+    end(&mut kernel);
+}
+
+#[test] // K-CS-13: at once, whatever waits to be written; which reaches a peer that goes on reading all the same
+fn output_does_not_keep_a_connection_that_has_ended() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let lots = Protocol::new(Stream::new()).on_connect(|cx| cx.heap().put(vec![b'x'; MUCH]));
+    let (error, disconnected) = (log.clone(), log.clone());
+    let lots = lots
+        .on_error(move |cx, _| {
+            assert!(cx.heap().wheel().unwrap().driver_out_octets() > 0);
+            error.push("error");
+        })
+        .on_disconnect(move |_| disconnected.push("disconnected"));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", lots));
+    let mut peer = Peer::connect(address);
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    run_until(&mut kernel, || log.text() == "error disconnected");
+    assert_eq!(peer.run_to_end(&mut kernel).len(), MUCH);
+    end(&mut kernel);
+}
+
+#[test] // K-CS-13
+fn nothing_is_logged_of_clients_that_go() {
+    collect_warnings();
+    let mut kernel = kernel();
+    let log = Log::default();
+    let disconnected = log.clone();
+    let echo = Protocol::new(Line::new())
+        .on_input(|cx, line: String| cx.heap().put(line))
+        .on_disconnect(move |_| disconnected.push("disconnected"));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
+    let mut reset = Peer::connect(address);
+    reset.send("x\r\n");
+    reset.run_to(&mut kernel, "x\r\n");
+    reset.reset();
+    drop(Peer::connect(address));
+    run_until(&mut kernel, || log.count("disconnected") == 2);
+    assert_eq!(warnings(), [""; 0]);
+    // What the filter refuses is no way to go.
+    let mut garbage = Peer::connect(address);
+    std::io::Write::write_all(&mut garbage.stream, b"\xff\r\n").unwrap();
+    garbage.run_to_end(&mut kernel);
+    assert_eq!(log.count("disconnected"), 3);
+    let [warning] = &warnings()[..] else { panic!("one warning") };
+    assert!(warning.contains("filter") && warning.contains(&garbage.stream.local_addr().unwrap().to_string()));
+    end(&mut kernel);
+}
+
+#[test] // K-CS-14
+fn a_connection_kept_on_error_ends_when_it_is_told_to() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log).keep_on_error()));
+    let mut peer = Peer::connect(address);
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    run_until(&mut kernel, || log.text() == "looked connected read:0");
+    spin(&mut kernel);
+    peer.look();
+    assert!(!peer.is_at_end && log.count("disconnected") == 0);
+    let session = only_connection(&kernel);
+    kernel.post(session, "shutdown", ()).unwrap();
+    peer.run_to_end(&mut kernel);
+    assert_eq!(log.text(), "looked connected read:0 disconnected");
+    end(&mut kernel);
+}
+
+#[test] // K-CS-12, K-CS-15, K-CS-16
+fn a_shutdown_waits_for_the_output_and_takes_no_more_input() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let connected = log.clone();
+    let protocol = witness(&log).on_connect(move |cx| {
+        connected.push("connected");
+        cx.heap().put("x".repeat(MUCH));
+        for _ in 0..2 {
+            cx.call(cx.session(), "shutdown", ())?;
+        }
+        assert!(cx.heap().is_shutting_down() && cx.heap().is_connected());
+        lenore::Result::Ok(())
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    peer.send("too late\r\n");
+    run_until(&mut kernel, || log.count("connected") == 1);
+    spin(&mut kernel);
+    assert_eq!(log.text(), "looked connected", "there is output left");
+    assert_eq!(peer.run_to_end(&mut kernel).len(), MUCH + 2);
+    assert_eq!(log.text(), "looked connected flushed disconnected");
+    end(&mut kernel);
+}
+
+#[test] // K-CS-15: without output it is immediate
+fn a_shutdown_without_output_is_immediate() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let connected = log.clone();
+    let protocol = witness(&log).on_connect(move |cx| {
+        cx.call(cx.session(), "shutdown", ())?;
+        connected.push(format_args!("connected:{}", cx.heap().is_connected()));
+        lenore::Result::Ok(())
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    Peer::connect(address).run_to_end(&mut kernel);
+    assert_eq!(log.text(), "looked disconnected connected:false");
+    end(&mut kernel);
+}
+
+#[test] // K-CS-16: once, even if the callback asks for more
+fn a_disconnect_callback_that_shuts_down_is_not_called_again() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let disconnected = log.clone();
+    let protocol = witness(&log).on_disconnect(move |cx| {
+        disconnected.push("disconnected");
+        cx.yield_("shutdown", ());
+        cx.call(cx.session(), "shutdown", ()).map(drop).map_err(lenore::Exception::from)
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    peer.run_to_end(&mut kernel);
+    end(&mut kernel);
+    assert_eq!(log.count("disconnected"), 1);
+}
+
+#[test] // K-CS-19
+fn a_listener_that_is_shut_down_leaves_its_connections() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let stopped = log.clone();
+    let server = TcpServer::new("127.0.0.1:0", witness(&log)).on_stopped(move |_| stopped.push("stopped"));
+    let address = serve(&mut kernel, server);
+    let mut peer = Peer::connect(address);
+    run_until(&mut kernel, || log.count("connected") == 1);
+    let id = kernel.alias_resolve("server").unwrap();
+    for _ in 0..2 {
+        kernel.post(id, "shutdown", ()).unwrap();
+        run_slices(&mut kernel, 1);
+    }
+    assert!(kernel.alias_resolve("server").is_err());
+    assert!(TcpStream::connect(address).is_err());
+    peer.send("still here\r\n");
+    peer.run_to(&mut kernel, "still here\r\n");
+    assert_eq!(log.count("stopped"), 0);
+    drop(peer);
+    run(&mut kernel);
+    assert!(log.text().ends_with("disconnected stopped"), "{}", log.text());
+}
+
+#[test] // K-CS-20
+fn no_more_connections_than_the_concurrency_and_all_are_served() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)).concurrency(2));
+    let mut waiting: Vec<Peer> = (0..4).map(|_| Peer::connect(address)).collect();
+    waiting.iter_mut().for_each(|peer| peer.send("x\r\n"));
+    let mut served = 0;
+    while !waiting.is_empty() {
+        run_until(&mut kernel, || waiting.iter_mut().any(|peer| peer.look() == b"x\r\n"));
+        let (connected, ended) = (log.count("connected"), log.count("disconnected"));
+        assert!(connected - ended <= 2, "{}", log.text());
+        waiting.retain_mut(|peer| peer.look() != b"x\r\n");
+        served += 1;
+        assert!(served <= 4);
+    }
+    end(&mut kernel);
+    assert_eq!(log.count("disconnected"), 4);
+}
+
+/// Runs the kernel a while, and returns how many were let in by then.
+fn let_in(kernel: &mut Kernel, log: &Log) -> usize {
+    spin(kernel);
+    log.count("connected")
+}
+
+#[test] // K-CS-21, K-CS-22, K-RE-34
+fn accepts_exactly_while_there_are_fewer_than_the_limit() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)).concurrency(0));
+    let peers: Vec<Peer> = (0..8).map(|_| Peer::connect(address)).collect();
+    assert_eq!(let_in(&mut kernel, &log), 0, "none with 0");
+    kernel.post("server", "set_concurrency", (1_u32,)).unwrap();
+    assert_eq!(let_in(&mut kernel, &log), 1);
+    kernel.post("server", "set_concurrency", (Some(3_u32),)).unwrap();
+    assert_eq!(let_in(&mut kernel, &log), 3);
+    kernel.post("server", "set_concurrency", (2,)).unwrap();
+    assert_eq!(let_in(&mut kernel, &log), 3, "those that are there stay");
+    kernel.post("server", "set_concurrency", (-1,)).unwrap();
+    assert_eq!(let_in(&mut kernel, &log), 8, "any number, also after a pause");
+    kernel.post("server", "set_concurrency", (0,)).unwrap();
+    spin(&mut kernel);
+    let late = Peer::connect(address);
+    assert_eq!(let_in(&mut kernel, &log), 8);
+    kernel.post("server", "set_concurrency", (None::<u32>,)).unwrap();
+    assert_eq!(let_in(&mut kernel, &log), 9);
+    drop((peers, late));
+    end(&mut kernel);
+}
+
+#[test]
+fn names_that_the_component_uses_and_aliases_that_are_taken_are_errors() {
+    let mut kernel = kernel();
+    for name in ["_start", "_stop", "shutdown", "tcp_got_input"] {
+        let protocol = Protocol::new(Line::new()).state(name, |_| ());
+        match TcpServer::new("127.0.0.1:0", protocol).spawn(&mut kernel) {
+            Err(Error::ReservedState(found)) => assert_eq!(found, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    let plain = || Protocol::new(Line::new());
+    for protocol in [plain().marks(0, 1), plain().marks(5, 5), plain().on_high(|_| ()), plain().auto_pause()] {
+        let error = TcpServer::new("127.0.0.1:0", protocol).spawn(&mut kernel).unwrap_err();
+        assert!(matches!(error, Error::InvalidSetting { setting: "marks", .. }), "{error}");
+    }
+    let first = TcpServer::new("127.0.0.1:0", Protocol::new(Line::new())).alias("a").spawn(&mut kernel).unwrap();
+    match TcpServer::new("127.0.0.1:0", Protocol::new(Line::new())).alias("a").spawn(&mut kernel) {
+        Err(Error::AliasTaken { owner, .. }) => assert_eq!(owner, first),
+        other => panic!("{other:?}"),
+    }
+    kernel.post(first, "shutdown", ()).unwrap();
+    run(&mut kernel);
+}

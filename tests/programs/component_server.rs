@@ -1,0 +1,105 @@
+//! A `component::Server` that tells what it does, for `tests/component_server.rs`.
+//!
+//! Each process writes lines, `PID WHAT`. A connection's lines are answered with `PID LINE`, but for the commands in
+//! `command`. On USR1 the parent writes its board.
+
+use std::error::Error;
+use std::time::Duration;
+
+use lenore::component::{Connection, Mode, Protocol, Server, Serving};
+use lenore::filter::Line;
+use lenore::{Context, Daemon, Kernel, Result, Session};
+
+mod daemon_util;
+
+use daemon_util::{Flags, say};
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    daemon_util::log_to_stderr();
+    let flags = Flags::read();
+    let mut kernel = Kernel::new()?;
+    let serving = server(&flags)?.spawn(&mut kernel)?;
+    Session::new(serving)
+        .state("_start", |cx| {
+            cx.sig_keep_alive("USR1", "board");
+            cx.sig("daemon_shutdown", "end");
+            cx.sig("daemon_pause", "pause");
+        })
+        .state("pause", daemon_util::say_signal)
+        .state("end", |cx| cx.sig_clear("USR1"))
+        .state("board", board)
+        .spawn(&mut kernel)?;
+    println!("listening on {}", serving.local_addr());
+    kernel.run()?;
+    say("end");
+    Ok(())
+}
+
+fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
+    let protocol = Protocol::new(Line::new())
+        .on_connect(|_| say("connected"))
+        .on_input(command)
+        .on_disconnect(|_| say("disconnected"))
+        .state("late", |cx| {
+            answer(cx, "late");
+        });
+    let mut daemon = Daemon::builder().requests(flags.number("--requests").unwrap_or(0));
+    for (name, set) in SETTINGS {
+        if let Some(number) = flags.number(name) {
+            daemon = set(daemon, number);
+        }
+    }
+    if let Some(dir) = flags.text("--detach") {
+        daemon = daemon.detach(true).logfile(format!("{dir}/log")).pid_file(format!("{dir}/pid"));
+    }
+    let mut server = Server::tcp("127.0.0.1:0", protocol).daemon(daemon);
+    if let Some(mode) = flags.text("--mode") {
+        server = server.mode(mode.parse::<Mode>()?);
+    }
+    if let Some(connections) = flags.number("--connections") {
+        server = server.connections_per_child(connections);
+    }
+    Ok(server.on_child(|_| say("set up")))
+}
+
+type Setter = fn(lenore::daemon::DaemonBuilder, u32) -> lenore::daemon::DaemonBuilder;
+
+const SETTINGS: [(&str, Setter); 5] = [
+    ("--start", |daemon, number| daemon.start_children(number)),
+    ("--max", |daemon, number| daemon.max_children(number)),
+    ("--min-spare", |daemon, number| daemon.min_spare(number)),
+    ("--max-spare", |daemon, number| daemon.max_spare(number)),
+    ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
+];
+
+fn answer(cx: &mut Context<'_, Connection<Line>>, line: &str) {
+    let pid = cx.pid();
+    cx.heap().put(format!("{pid} {line}"));
+}
+
+/// `late MS`: answers after so long. `big N`: N octets in one line. `bye`: a last answer. `fail`: the callback fails.
+fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
+    let (word, number) = line.split_once(' ').unwrap_or((&line, "0"));
+    match word {
+        "late" => cx.delay("late", Duration::from_millis(number.parse()?), ()),
+        "big" => drop(cx.heap().put("x".repeat(number.parse()?))),
+        "bye" => {
+            answer(cx, "bye");
+            cx.yield_("shutdown", ());
+        }
+        "fail" => return Err(std::io::Error::other("as asked").into()),
+        _ => answer(cx, &line),
+    }
+    Ok(())
+}
+
+fn board(cx: &mut Context<'_, Serving>) -> Result {
+    cx.sig_handled();
+    let daemon = cx.heap().daemon();
+    let status = daemon.status(cx)?;
+    say(&format!("board [{}] {:?}", status.board, status.mode));
+    let requests: u64 = status.children.iter().map(|child| child.requests).sum();
+    say(&format!("requests {requests}"));
+    say("answered");
+    Ok(())
+}
