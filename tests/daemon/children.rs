@@ -130,7 +130,10 @@ fn the_first_process_of_a_namespace_reaps_orphans() {
         eprintln!("skipped: a pid namespace needs root");
         return;
     }
-    let args = format!("--pid --fork --kill-child -- {} {ONE} --requests 0 --usr1 orphan", example("daemon_prefork").display());
+    let args = format!(
+        "--pid --fork --kill-child -- {} {ONE} --requests 0 --usr1 orphan",
+        example("daemon_prefork").display()
+    );
     let lab = Lab::launch(Program::new("unshare").args(args.split_whitespace()));
     let addr = lab.running.listening_addr();
     held(addr);

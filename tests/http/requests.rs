@@ -36,6 +36,19 @@ fn limits_have_defaults_and_sense() {
     }
 }
 
+#[test] // K-FH-02: half of an empty line is no head, however short heads have to be
+fn an_empty_line_counts_for_nothing_wherever_it_is_cut() -> Result<(), FilterError> {
+    let status = |records: Vec<Incoming>| match &records[..] {
+        [Incoming::Refused(refusal)] => refusal.status(),
+        other => panic!("{other:?}"),
+    };
+    let mut httpd = Httpd::new().max_head(1)?;
+    assert!(httpd.get(b"\r")?.is_empty());
+    let cut = status(httpd.get(b"\n?\0\n")?);
+    assert_eq!(cut, status(Httpd::new().max_head(1)?.get(b"\r\n?\0\n")?));
+    Ok(())
+}
+
 #[test] // K-FI-07, for this filter: a clone has the settings and no input
 fn a_clone_has_the_settings_and_no_input() -> Result<(), FilterError> {
     let mut httpd = Httpd::new().max_content(2).max_head(40)?.streaming();

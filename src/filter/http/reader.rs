@@ -90,6 +90,8 @@ impl Reader {
         match self.pending() {
             [b'\r', b'\n', ..] => return self.consume(2),
             [b'\n', ..] => return self.consume(1),
+            // It may be the first half of such a line, which counts for nothing.
+            [b'\r'] => return Step::Wait,
             _ => {}
         }
         let (parsed, is_full) = self.lines(settings.max_head, head::parse);
