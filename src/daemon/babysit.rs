@@ -86,7 +86,7 @@ fn awake(heap: &mut Heap, now: SystemTime) {
 
 /// What the system says about a child.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
+pub(super) enum Look {
     Runs,
     Stopped,
     Exited,
@@ -95,7 +95,7 @@ enum Look {
 }
 
 /// Asks without waiting and without reaping.
-fn look(pid: i32) -> Look {
+pub(super) fn look(pid: i32) -> Look {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     match waitid(Id::Pid(Pid::from_raw(pid)), flags) {
         Ok(WaitStatus::Stopped(..)) => Look::Stopped,

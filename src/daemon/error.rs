@@ -47,6 +47,8 @@ pub enum DaemonError {
     },
     /// There is no such status.
     UnknownStatus(String),
+    /// No child process of this one has this pid, or it has been waited for already.
+    NotAChild(i32),
     /// The Daemon has ended.
     Ended(Error),
 }
@@ -70,6 +72,7 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::WrongProcess { report, role } => write!(f, "status {report} means nothing in {role}"),
             DaemonError::UnknownStatus(word) => write!(f, "no such status: {word}"),
+            DaemonError::NotAChild(pid) => write!(f, "process {pid} is no child of this process"),
             DaemonError::Ended(error) => write!(f, "the Daemon has ended: {error}"),
         }
     }
@@ -86,7 +89,8 @@ impl std::error::Error for DaemonError {
             DaemonError::Threads(_)
             | DaemonError::PidFileHeld { .. }
             | DaemonError::WrongProcess { .. }
-            | DaemonError::UnknownStatus(_) => None,
+            | DaemonError::UnknownStatus(_)
+            | DaemonError::NotAChild(_) => None,
         }
     }
 }

@@ -136,12 +136,13 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`DaemonError::Ended`] once the Daemon session is gone.
+    /// [`DaemonError::NotAChild`] for a process that this one can't wait for; [`DaemonError::Ended`] once the Daemon session
+    /// is gone.
     ///
     /// POE: `Daemon->foreign_child`.
     #[track_caller]
     pub fn foreign_child<K: AsMut<Kernel>>(self, kernel: &mut K, pid: i32) -> Result<(), DaemonError> {
-        kernel.as_mut().call(self.0, "foreign_child", (pid,)).map(drop).map_err(DaemonError::Ended)
+        self.call::<_, Result<(), DaemonError>>(kernel, "foreign_child", (pid,))?
     }
 
     /// Shuts the Daemon down: in the parent with all of its children, in a child that child alone. A second time it

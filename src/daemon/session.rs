@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use super::babysit::Look;
 use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
@@ -352,8 +353,14 @@ fn peek_and_log(cx: &mut Cx<'_>) -> Result<Return<Peek>> {
     Ok(Return(peek))
 }
 
-fn foreign_child(cx: &mut Cx<'_>) -> Result {
+fn foreign_child(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
     let pid = *cx.arg::<i32>(0)?;
+    // Nobody would ever hear of its end; and what is not positive means whole groups of processes.
+    if pid <= 1 || babysit::look(pid) == Look::Gone {
+        let error = DaemonError::NotAChild(pid);
+        log::error!(target: "lenore::daemon", "{error} (reported at {})", cx.caller());
+        return Ok(Return(Err(error)));
+    }
     cx.sig_child(pid, "foreign_child_reaped", ());
     if !cx.heap().foreign.contains(&pid) {
         cx.heap().foreign.push(pid);
@@ -361,7 +368,7 @@ fn foreign_child(cx: &mut Cx<'_>) -> Result {
     if cx.heap().is_shutting_down() {
         send(pid, Signal::SIGTERM);
     }
-    Ok(())
+    Ok(Return(Ok(())))
 }
 
 fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {

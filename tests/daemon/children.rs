@@ -112,6 +112,17 @@ fn a_foreign_child_is_reaped_quietly_and_not_counted() {
     assert_eq!(noise, None);
 }
 
+#[test] // D-ME-02: whose end nobody would ever hear of, nor may anything be sent to it
+fn what_is_no_child_is_no_foreign_child() {
+    let (mut lab, _) = Lab::pool_by_signals("--start 1 --max 1 --max-spare 1 --grace-ms 60000 --usr1 strangers", 1);
+    lab.running.signal(Signal::SIGUSR1);
+    for number in 1..=4 {
+        assert!(lab.nth(number, "foreign").1.ends_with("refused=true"));
+    }
+    // And nobody waits for one.
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // D-ME-02: "They will receive a TERM when current process exists", whichever process that is
 fn a_foreign_child_of_a_child_ends_with_it() {
     let (lab, addr) = Lab::pool(&format!("{ONE} --requests 1"), 1);

@@ -274,6 +274,17 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 std::process::Command::new("sh").args(["-c", "(sleep 0.3; exit 3) &"]).status()?;
                 say("orphan");
             }
+            "strangers" => {
+                // The last was this process's child.
+                let helper = daemon_util::start_helper()?;
+                let pid = nix::unistd::Pid::from_raw(helper);
+                nix::sys::signal::kill(pid, Signal::SIGKILL).map_err(io::Error::from)?;
+                nix::sys::wait::waitpid(pid, None).map_err(io::Error::from)?;
+                for pid in [-1, 0, 1, helper] {
+                    let refused = matches!(daemon.foreign_child(cx, pid), Err(DaemonError::NotAChild(_)));
+                    say(&format!("foreign {pid} refused={refused}"));
+                }
+            }
             "die" => return Err(io::Error::other("told to").into()),
             "own" => cx.fork("own_parent", "own_child", ()),
             other => say(&format!("no such action: {other}")),
