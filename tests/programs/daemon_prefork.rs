@@ -32,6 +32,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     hook(&mut kernel, &flags);
+    let slow_end = flags.has("--slow-end");
     let daemon = settings(&flags).spawn(&mut kernel)?;
     let mut session = Session::new(App { daemon, flags, listener: None, client: None, eaten: Vec::new() })
         .state("_start", start)
@@ -56,6 +57,9 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     kernel.run()?;
     if kernel.is_child() {
         say("end");
+        if slow_end {
+            std::thread::sleep(Duration::from_secs(600));
+        }
     } else {
         // D-SH-05: asked before this process ends and leaves its children to others.
         let left = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
