@@ -333,7 +333,9 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     }
     heap.process.leave_to_parent();
     core.alarm_remove_all();
-    ["TTIN", "TTOU", "CHLD"].iter().for_each(|signal| core.sig_clear(*signal));
+    // TTIN and TTOU mean nothing here, but go on being watched: by default they stop a process, and whoever means the parent
+    // may reach its children as well.
+    core.sig_clear("CHLD");
     Ok(())
 }
 
