@@ -247,7 +247,9 @@ pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
 /// The first children are there: from now on the policy decides.
 fn end_start_up(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
-    let is_complete = heap.children.len() >= heap.settings.start_children as usize;
+    // A TTOU may have come meanwhile.
+    let first = heap.settings.start_children.min(heap.settings.max_children);
+    let is_complete = heap.children.len() >= first as usize;
     if heap.phase == Phase::StartingUp && heap.in_flight.is_empty() && is_complete {
         heap.phase = Phase::Running;
         broadcast(cx, "daemon_parent");

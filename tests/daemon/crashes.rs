@@ -184,3 +184,38 @@ fn a_post_forking_server_is_resized_while_it_runs() {
     lab.nth(2, "daemon_accept");
     lab.end(Signal::SIGTERM);
 }
+
+#[test] // TTOU before all of the first children are there: fewer are enough then
+fn a_pool_that_is_made_smaller_while_it_starts_still_gets_ready() {
+    let (mut lab, _) = Lab::serve("daemon_prefork", "--start 3 --max 3 --min-spare 1 --max-spare 3 --shrink-early");
+    lab.expect(lab.pid(), "daemon_parent");
+    lab.wait_board("ww");
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // TTIN and TTOU that reach a child as well, as from pkill: from a shell's job they would stop it
+fn a_child_has_no_use_for_ttin() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0", 1);
+    let (mut client, pid) = held(addr);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is alive");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("what it catches");
+    let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
+    for signal in [Signal::SIGTTIN, Signal::SIGTTOU] {
+        assert!(caught & 1 << (signal as u32 - 1) != 0, "{signal} would stop it");
+        crate::lab::send(pid, signal);
+        assert_eq!(tell(&mut client, "hello"), "hello");
+    }
+    assert_eq!(lab.running.children(), [pid]);
+    assert!(!lab.running.stderr_text().contains("resized"));
+}
+
+#[test] // D-PF-10, D-DE-05: a child that has ended but for its last words is past being told of a new log file
+fn a_hup_after_the_end_is_no_cause_of_death() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 1 --slow-end", 1);
+    let (client, pid) = held(addr);
+    drop(client);
+    lab.expect(pid, "end");
+    lab.running.signal(Signal::SIGHUP);
+    let record = lab.running.wait_for_stderr(&format!("child has ended: pid={pid} "), DEADLINE);
+    assert!(record.contains(" cause=recycled "), "{record}");
+}

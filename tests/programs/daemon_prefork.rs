@@ -133,6 +133,10 @@ fn start(cx: &mut Context<'_, App>) -> Result {
     cx.sig("USR1", "usr1");
     // Last of all: whoever reads this sends signals.
     println!("listening on {address}");
+    if cx.heap().flags.has("--shrink-early") {
+        // Before the first child is forked.
+        raise(Signal::SIGTTOU)?;
+    }
     if cx.heap().flags.has("--own-child") {
         cx.fork("own_parent", "own_child", ());
     }
