@@ -166,6 +166,9 @@ fn serve_queue(cx: &mut Cx<'_>) -> Result {
     {
         ask_for_fork(cx, request)?;
     }
+    if cx.heap().draining_since.is_some() {
+        return shutdown::end_if_drained(cx);
+    }
     match decision.notice {
         Notice::Pause => pause(cx)?,
         // Not before the fork has succeeded: it may be one that has failed before.
@@ -184,7 +187,7 @@ fn accept(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Tells the application to take no more, before it can take the next one.
-fn pause(cx: &mut Cx<'_>) -> Result {
+pub(super) fn pause(cx: &mut Cx<'_>) -> Result {
     cx.heap().intake = Intake::Paused;
     cx.signal_now(SessionId::KERNEL, "daemon_pause", ())?;
     Ok(())

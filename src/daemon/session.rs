@@ -45,6 +45,8 @@ pub(super) struct Heap {
     /// Post-forking: requests that wait for a child, in the order in which they came.
     pub(super) queue: VecDeque<Request>,
     pub(super) requests_seen: u64,
+    /// Post-forking: since when it has been serving what is queued, before a graceful end.
+    pub(super) draining_since: Option<SystemTime>,
     pub(super) intake: Intake,
     pub(super) forks: TokenBucket,
     /// What the bucket's time counts from.
@@ -158,6 +160,7 @@ impl Heap {
             in_flight: VecDeque::new(),
             queue: VecDeque::new(),
             requests_seen: 0,
+            draining_since: None,
             intake: Intake::Open,
             forks: bucket,
             born: now,
@@ -224,6 +227,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("shutdown", shutdown::shutdown)
         .state("signalled", shutdown::signalled)
         .state("graceful_shutdown", shutdown::graceful)
+        .state("end_of_drain", shutdown::end_after_requests)
         .state("kill_children", shutdown::kill_children)
         .state("hang_up", hang_up::hang_up)
         .state("reopen", hang_up::reopen)
@@ -317,6 +321,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
         core.sig_child_clear(pid);
     }
     heap.in_flight.clear();
+    heap.draining_since = None;
     // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
     drop(core.drop_posted_of(me));
     // The sockets of requests that other children will handle: their peers must see the end when those close them.

@@ -8,9 +8,11 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::child;
-use super::policy::Phase;
+use super::policy::{Intake, Phase};
+use super::pool;
 use super::scoreboard::Status;
 use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, send, signal_children};
+use super::settings::Mode;
 use crate::error::Result;
 use crate::kernel::SessionId;
 use crate::name::Name;
@@ -43,10 +45,38 @@ pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
 pub(super) fn graceful(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     match cx.heap().role {
-        Role::Parent => end(cx, Signal::SIGQUIT),
+        Role::Parent => drain(cx),
         Role::Child { .. } => child::go_when_done(cx),
         Role::Bystander => Ok(()),
     }
+}
+
+/// Has the requests that wait for a child served before the end: they are in hand as well, their clients were accepted.
+fn drain(cx: &mut Cx<'_>) -> Result {
+    if cx.heap().is_shutting_down() || cx.heap().draining_since.is_some() {
+        return Ok(());
+    }
+    let (now, grace) = (cx.now(), cx.heap().settings.shutdown_timeout);
+    cx.heap().draining_since = Some(now);
+    if cx.heap().intake == Intake::Open && has_requests(cx.heap()) {
+        pool::pause(cx)?;
+    }
+    cx.delay("end_of_drain", grace, ());
+    end_if_drained(cx)
+}
+
+fn has_requests(heap: &Heap) -> bool {
+    heap.settings.mode == Mode::PostForking && !(heap.queue.is_empty() && heap.in_flight.is_empty())
+}
+
+/// Ends a Daemon that is to end when there is a child for every request.
+pub(super) fn end_if_drained(cx: &mut Cx<'_>) -> Result {
+    if has_requests(cx.heap()) { Ok(()) } else { end_after_requests(cx) }
+}
+
+/// What children have in hand they finish. Also when the time is up for requests that have no child yet.
+pub(super) fn end_after_requests(cx: &mut Cx<'_>) -> Result {
+    end(cx, Signal::SIGQUIT)
 }
 
 /// Shuts the Daemon down in this process, and from the parent in all of its children. A second time does nothing.
@@ -95,7 +125,10 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     if is_alone(cx.heap()) {
         return fail_if_it_failed(cx);
     }
-    let grace = cx.heap().settings.shutdown_timeout;
+    let now = cx.now();
+    let heap = cx.heap();
+    let spent = heap.draining_since.and_then(|since| now.duration_since(since).ok()).unwrap_or_default();
+    let grace = heap.settings.shutdown_timeout.saturating_sub(spent);
     cx.delay("kill_children", grace, ());
     Ok(())
 }

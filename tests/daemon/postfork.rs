@@ -295,3 +295,51 @@ fn a_killed_child_makes_room() {
         lab.nth(round, "daemon_accept");
     }
 }
+
+#[test] // D-SH-03, D-FO-03: requests that wait for a child are in hand as well
+fn quit_serves_what_is_queued() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--max 1 --greedy --grace-ms 60000");
+    let (mut first, _) = held(addr);
+    let mut queued: Vec<Client> = (2..=3)
+        .map(|number| {
+            let mut client = Client::connect(addr);
+            client.send("hello\n");
+            lab.nth(number, "handed over");
+            client
+        })
+        .collect();
+    lab.running.signal(Signal::SIGQUIT);
+    assert!(first.line("still there").ends_with("still there"));
+    drop(first);
+    for (number, client) in (2..).zip(&mut queued) {
+        assert_eq!(number_of(&client.read_line()), number);
+        client.send("done\n");
+        client.expect_eof();
+    }
+    lab.expect_end();
+}
+
+#[test] // D-SH-03: but no longer than everything may take
+fn quit_does_not_wait_for_ever_for_what_is_queued() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--max 1 --greedy --grace-ms 300");
+    let (mut first, _) = held(addr);
+    let mut second = Client::connect(addr);
+    lab.nth(2, "handed over");
+    lab.running.signal(Signal::SIGQUIT);
+    second.expect_eof();
+    first.expect_eof();
+    lab.expect_end();
+}
+
+#[test] // D-SH-02: TERM does not wait for it
+fn term_drops_what_is_queued() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--max 1 --greedy --grace-ms 60000");
+    let (first, _) = held(addr);
+    let mut second = Client::connect(addr);
+    lab.nth(2, "handed over");
+    lab.running.signal(Signal::SIGQUIT);
+    lab.running.signal(Signal::SIGTERM);
+    second.expect_eof();
+    drop(first);
+    lab.expect_end();
+}
