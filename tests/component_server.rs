@@ -10,7 +10,7 @@ mod lab;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -226,6 +226,39 @@ fn a_child_with_several_connections_is_busy_while_it_has_any() {
     lab.wait_board("w");
     assert_eq!(held(addr).1, pid);
     lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-01: a child that goes on accepting does not hang
+fn request_timeout_counts_from_the_latest_of_several_connections() {
+    let (lab, addr) = pool(1, "--connections 3 --babysit-ms 100 --request-ms 3000");
+    let (mut client, child) = held(addr);
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(5) {
+        assert_eq!(held(addr).1, child);
+        assert_eq!(answers(&mut client), child);
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!lab.running.stderr_text().contains("child is rogue"), "it is as busy as can be");
+    let warning = lab.running.wait_for_stderr("child is rogue", DEADLINE);
+    assert!(warning.contains(&format!("pid={child} ")) && warning.contains("why=request_timeout"), "{warning}");
+}
+
+#[test] // D-SH-02: clients that don't close hold nobody up for longer than they may
+fn linger_bounds_the_wait_for_clients_that_do_not_close() {
+    for args in ["--mode single", "--mode prefork:1"] {
+        let (mut lab, addr) = serve(&format!("{args} --grace-ms 60000 --linger-ms 0"));
+        let (_client, _) = held(addr);
+        lab.end(Signal::SIGTERM);
+    }
+    let (mut lab, addr) = serve("--mode single --linger-ms 600000");
+    let (mut client, _) = held(addr);
+    lab.running.signal(Signal::SIGTERM);
+    expect_end(&mut client);
+    // It has closed its side. Longer than it would wait for the client to do the same if it had not been told to.
+    thread::sleep(Duration::from_secs(3));
+    assert!(proc::is_alive(lab.pid()));
+    drop(client);
+    lab.expect_end();
 }
 
 #[test] // D-SP-05

@@ -126,6 +126,7 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
 
 /// The application begins a request, perhaps while it has others in hand.
 pub(super) fn begin_one_of_several(cx: &mut Cx<'_>) -> Result<Return<Result<bool, DaemonError>>> {
+    let now = epoch_ms(cx.now());
     let heap = cx.heap();
     if heap.settings.mode == Mode::NonForking || heap.is_shutting_down() {
         return Ok(Return(Ok(!heap.is_shutting_down())));
@@ -135,7 +136,7 @@ pub(super) fn begin_one_of_several(cx: &mut Cx<'_>) -> Result<Return<Result<bool
         Role::Bystander => "a process that the Daemon did not fork",
         Role::Child { slot, is_retiring } => {
             match &heap.board {
-                Some(board) if own_status(heap).is_some_and(Status::is_busy) => drop(board.count_request(slot)),
+                Some(board) if own_status(heap).is_some_and(Status::is_busy) => board.count_another(slot, now),
                 _ => begin_request(cx, Status::Req),
             }
             return Ok(Return(Ok(!is_retiring && !has_had_enough(cx.heap()))));

@@ -72,9 +72,9 @@ impl Daemon {
     /// another one meanwhile.
     ///
     /// Does what [`update_status`](Daemon::update_status) does with [`Report::Req`], but each call counts as a request,
-    /// also while the child is busy. `false` means that the child has had its share of requests or was asked to go: it
-    /// finishes those in hand. [`Report::Done`] follows when the last of them is finished, not before. A child that is asked
-    /// to go while it is busy gets `daemon_pause`.
+    /// also while the child is busy, and `request_timeout` counts anew from it. `false` means that the child has had its
+    /// share of requests or was asked to go: it finishes those in hand. [`Report::Done`] follows when the last of them is
+    /// finished, not before. A child that is asked to go while it is busy gets `daemon_pause`.
     ///
     /// # Errors
     ///

@@ -64,11 +64,13 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
 
 type Setter = fn(lenore::daemon::DaemonBuilder, u32) -> lenore::daemon::DaemonBuilder;
 
-const SETTINGS: [(&str, Setter); 5] = [
+const SETTINGS: [(&str, Setter); 7] = [
     ("--start", |daemon, number| daemon.start_children(number)),
     ("--max", |daemon, number| daemon.max_children(number)),
     ("--min-spare", |daemon, number| daemon.min_spare(number)),
     ("--max-spare", |daemon, number| daemon.max_spare(number)),
+    ("--babysit-ms", |daemon, number| daemon.babysit(Duration::from_millis(number.into()))),
+    ("--request-ms", |daemon, number| daemon.request_timeout(Duration::from_millis(number.into()))),
     ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
 ];
 

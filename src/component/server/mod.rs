@@ -65,8 +65,8 @@ mod session;
 ///   counted (0) or the limit should be high.
 /// - *Retiring*: only children that wait are too many. One that is asked to go while it is busy accepts no more, and
 ///   ends with the last of its connections.
-/// - *Babysitting*: `request_timeout` counts from the moment at which a child has become busy, whatever has come and gone
-///   since; leave it unset.
+/// - *Babysitting*: `request_timeout` counts from the latest connection that a child has accepted, whichever it is still
+///   busy with: it must be longer than a connection may stay.
 /// - *Graceful shutdown* (QUIT): the same for all children; those still there after `shutdown_timeout` are killed.
 ///
 /// In all modes a client that the system has queued, and nobody has accepted, is another process's to serve when a child

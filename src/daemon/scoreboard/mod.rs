@@ -163,6 +163,16 @@ impl Scoreboard {
         requests
     }
 
+    /// Counts one request more for a running child that is busy already, at `now_ms` milliseconds since 1970: the time of
+    /// its status begins anew, as it is plain that the child does not hang. Child only.
+    pub fn count_another(&self, slot: SlotIndex, now_ms: u64) {
+        let requests = self.slot(slot).requests.load(Relaxed).saturating_add(1);
+        snapshot::write(self.slot(slot), |slot| {
+            slot.requests.store(requests, Relaxed);
+            slot.since_ms.store(now_ms, Relaxed);
+        });
+    }
+
     /// Names whom the running child serves; what does not fit a [`PeerLabel`] is cut off. Child only.
     pub fn set_peer_label(&self, slot: SlotIndex, label: &str) {
         let words = PeerLabel::new(label).to_words();
