@@ -184,6 +184,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         if self.auto_pause {
             wheel = wheel.auto_pause();
         }
+        if let Some(span) = self.linger {
+            wheel = wheel.linger(span);
+        }
         cx.heap().link = Link::Open(wheel.start(cx)?);
         self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))?;
         Ok(true)

@@ -1,6 +1,7 @@
 //! What is done with each connection: a filter, callbacks, states and a heap.
 
 use std::net::TcpStream;
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::failure::Failure;
@@ -51,8 +52,8 @@ use crate::session::{Handler, handler};
 /// The event `shutdown` ends it once everything put is written; no more input is delivered from then on. An
 /// error or the end of the input ends it at once, unless [`keep_on_error`](Protocol::keep_on_error) was asked for: then
 /// the program must post `shutdown` itself. What was put before the end of the input is still written. The session, which
-/// counts as a connection until then, waits two seconds at most for the peer to close its side as well: closed with input
-/// unread, a socket may cost the peer the end of the output.
+/// counts as a connection until then, waits two seconds at most, or what [`linger`](Protocol::linger) says, for the peer to
+/// close its side as well: closed with input unread, a socket may cost the peer the end of the output.
 ///
 /// POE: the `Client...` parameters of `POE::Component::Server::TCP`, and the `Server...` ones of
 /// `POE::Component::Client::TCP`. Their `Args` are what a closure captures.
@@ -66,6 +67,7 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     /// Low and high.
     pub(super) marks: Option<(usize, usize)>,
     pub(super) auto_pause: bool,
+    pub(super) linger: Option<Duration>,
 }
 
 /// The context in which the callbacks of a [`Protocol`] run.
@@ -121,6 +123,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             shutdown_on_error: true,
             marks: None,
             auto_pause: false,
+            linger: None,
         }
     }
 
@@ -235,6 +238,15 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// POE: nothing like it.
     pub fn auto_pause(mut self) -> Self {
         self.auto_pause = true;
+        self
+    }
+
+    /// Sets how long the end of a connection waits for the peer to close its side, too, once everything is written: two seconds
+    /// unless this is called, zero for not at all. So long may clients that don't close hold up the end of a server.
+    ///
+    /// POE: nothing like it.
+    pub fn linger(mut self, span: Duration) -> Self {
+        self.linger = Some(span);
         self
     }
 

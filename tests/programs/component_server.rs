@@ -36,13 +36,16 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 }
 
 fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
-    let protocol = Protocol::new(Line::new())
+    let mut protocol = Protocol::new(Line::new())
         .on_connect(|_| say("connected"))
         .on_input(command)
         .on_disconnect(|_| say("disconnected"))
         .state("late", |cx| {
             answer(cx, "late");
         });
+    if let Some(ms) = flags.number("--linger-ms") {
+        protocol = protocol.linger(Duration::from_millis(ms));
+    }
     let mut daemon = Daemon::builder().requests(flags.number("--requests").unwrap_or(0));
     for (name, set) in SETTINGS {
         if let Some(number) = flags.number(name) {
