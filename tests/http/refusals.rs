@@ -126,6 +126,24 @@ fn only_chunked_is_known() {
     assert_eq!((old.status(), old.detail()), (400, "HTTP/1.0 has no Transfer-Encoding"));
 }
 
+#[test] // an octet a kilobyte: what says nothing is bounded as well, if not for each chunk then for all of them
+fn extensions_of_chunks_are_limited_in_sum() {
+    let body = |chunks: usize| format!("1;{}\r\nx\r\n", "e".repeat(999)).repeat(chunks) + "0\r\n\r\n";
+    let httpd = || Httpd::new().max_head(10_000).unwrap();
+    let all = records_of(httpd(), smuggled("Transfer-Encoding: chunked", &body(10)));
+    assert_eq!(all.len(), 2, "{all:?}");
+    let twice = smuggled("Transfer-Encoding: chunked", &body(10));
+    let mut again = httpd();
+    for _ in 0..2 {
+        assert_eq!(again.get(twice.split_inclusive("0\r\n\r\n").next().unwrap().as_bytes()).unwrap().len(), 1);
+    }
+    for httpd in [httpd(), httpd().streaming()] {
+        let all = records_of(httpd, smuggled("Transfer-Encoding: chunked", &body(11)));
+        let Some(Incoming::Refused(refusal)) = all.last() else { panic!("{all:?}") };
+        assert_eq!((refusal.status(), refusal.detail()), (400, "too many extensions of chunks"));
+    }
+}
+
 #[test]
 fn malformed_chunks_are_refused() {
     let size = "malformed size of a chunk";

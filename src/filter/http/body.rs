@@ -29,8 +29,8 @@ pub(super) enum Kind {
 pub(super) enum Found {
     /// More input is needed.
     Nothing,
-    /// So many octets of framing, of no interest any more.
-    Framing(usize),
+    /// Framing, of no interest any more: so many octets, so many of which say nothing.
+    Framing { length: usize, idle: usize },
     /// So many octets of content.
     Content(usize),
     /// Something against the rules.
@@ -65,16 +65,17 @@ impl Body {
             }
             Body::ChunkSize => match chunk_size(input) {
                 Ok(None) => Found::Nothing,
-                Ok(Some((size, length))) => {
-                    *self = if size == 0 { Body::Trailers } else { Body::Content { left: size, kind: Kind::Chunk } };
-                    Found::Framing(length)
+                Ok(Some(line)) => {
+                    let (left, kind) = (line.size, Kind::Chunk);
+                    *self = if left == 0 { Body::Trailers } else { Body::Content { left, kind } };
+                    Found::Framing { length: line.length, idle: line.length - line.digits - 2 }
                 }
                 Err(reason) => Found::Bad(reason),
             },
             Body::ChunkEnd => match input {
                 [b'\r', b'\n', ..] => {
                     *self = Body::ChunkSize;
-                    Found::Framing(2)
+                    Found::Framing { length: 2, idle: 0 }
                 }
                 [] | [b'\r'] => Found::Nothing,
                 _ => Found::Bad("no CR LF behind a chunk"),
@@ -88,7 +89,7 @@ impl Body {
 ///
 /// By hand, since httparse's takes a line without any digit for a size of 0, and an LF in an extension for a part of
 /// it: others see the end of the line there, and a different body.
-fn chunk_size(input: &[u8]) -> Result<Option<(u64, usize)>, &'static str> {
+fn chunk_size(input: &[u8]) -> Result<Option<SizeLine>, &'static str> {
     let (mut size, mut digits, mut part) = (0, 0, Part::Digits);
     for (place, &octet) in input.iter().enumerate() {
         if place == MAX_SIZE_LINE {
@@ -105,11 +106,18 @@ fn chunk_size(input: &[u8]) -> Result<Option<(u64, usize)>, &'static str> {
             (Part::Extension, b'\t' | b' '..=0x7e | 0x80..) => Part::Extension,
             (Part::Digits, b'\r') if digits > 0 => Part::End,
             (Part::Extension, b'\r') => Part::End,
-            (Part::End, b'\n') => return Ok(Some((size, place + 1))),
+            (Part::End, b'\n') => return Ok(Some(SizeLine { size, digits, length: place + 1 })),
             _ => return Err("malformed size of a chunk"),
         };
     }
     Ok(None)
+}
+
+/// A line with a chunk's size: what it says, in how many digits, and how long it is.
+struct SizeLine {
+    size: u64,
+    digits: usize,
+    length: usize,
 }
 
 /// Where in the line with a chunk's size an octet is.

@@ -155,7 +155,8 @@ impl Httpd {
         Httpd { settings, input: Reader::default(), output: Writer::default() }
     }
 
-    /// Sets the longest head in octets, request line and empty line included; trailers have a limit of the same size.
+    /// Sets the longest head in octets, request line and empty line included; trailers have a limit of the same size, and so
+    /// have all extensions of a body's chunks together, which are read and forgotten.
     /// 100 fields are the most in any case.
     ///
     /// # Errors

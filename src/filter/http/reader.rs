@@ -21,6 +21,8 @@ pub(super) struct Reader {
     /// What is known of the request whose body is being read, unless it was delivered already.
     request: Option<Request>,
     trailers: Headers,
+    /// How many octets of the body's chunks were neither content nor needed to tell where it ends: extensions.
+    idle: usize,
     /// The request being read is the connection's last.
     is_last: bool,
 }
@@ -138,6 +140,7 @@ impl Reader {
             return Step::Record(Incoming::Request(request));
         }
         self.state = State::Body(body);
+        self.idle = 0;
         if settings.delivery == Delivery::Streaming {
             return Step::Record(Incoming::Request(request));
         }
@@ -155,7 +158,11 @@ impl Reader {
         self.state = State::Body(body);
         match found {
             Found::Nothing => Step::Wait,
-            Found::Framing(length) => {
+            Found::Framing { length, idle } => {
+                self.idle += idle;
+                if self.idle > settings.max_head {
+                    return self.refuse(Refusal::new(400, "too many extensions of chunks", None));
+                }
                 self.consume(length);
                 self.check_size(body, settings)
             }
