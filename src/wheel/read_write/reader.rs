@@ -204,7 +204,7 @@ impl Reader {
             && !self.paused.get()
             && self.is_wanted()
             && !self.base.closing.get()
-            && !(self.settings.auto_pause && self.writer.as_ref().is_some_and(|writer| writer.is_high()))
+            && !(self.settings.auto_pause && self.writer.as_ref().is_some_and(|writer| writer.holds_input()))
     }
 
     /// Reads and delivers: one chunk for each turn, all of its records.

@@ -151,6 +151,17 @@ impl Writer {
         self.high.get()
     }
 
+    /// Tells whether the input is to wait for the output: not for one that will never drain.
+    #[inline]
+    pub(crate) fn holds_input(&self) -> bool {
+        self.high.get() && !self.is_over()
+    }
+
+    /// Has the input that may have waited go on.
+    fn release_input(&self) {
+        self.holds_back.borrow().iter().for_each(|port| port.wake());
+    }
+
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.get() && !self.is_over()
     }
@@ -205,6 +216,7 @@ impl Writer {
             // The end of a pipe's output is its being closed.
             self.port.drop_later();
         }
+        self.release_input();
         self.mark_dirty();
     }
 
@@ -230,7 +242,7 @@ impl Writer {
         }
         if self.high.get() && self.marks.get().is_none_or(|marks| self.output.borrow().len() <= marks.low) {
             self.high.set(false);
-            self.holds_back.borrow().iter().for_each(|port| port.wake());
+            self.release_input();
             self.tell(kernel, self.on_low.get());
         }
         // Not if a state has put more since: there will be another end.
@@ -273,6 +285,7 @@ impl Writer {
             Err(error) => {
                 self.failed.set(true);
                 self.failure.replace(Some(error));
+                self.release_input();
             }
         }
     }

@@ -265,6 +265,41 @@ fn an_auto_paused_echo_takes_no_more_than_it_can_give_back() {
     assert_eq!(log.text(), "error:read:0");
 }
 
+#[test] // output that never drains holds nothing back: what the peer says, and that it has gone, is still heard
+fn an_auto_paused_wheel_whose_output_has_ended_goes_on_reading() {
+    for fails in [true, false] {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, mut theirs) = narrow_pair();
+        if fails {
+            theirs.shutdown(std::net::Shutdown::Read).unwrap();
+        }
+        let session = owner_of(&log, lines(ours).marks(LOW, HIGH).auto_pause())
+            .state("started", |cx| cx.heap().wheel().put("x".repeat(100_000)))
+            .state("end", |cx| {
+                assert!(cx.heap().wheel().is_high());
+                cx.heap().wheel().shutdown_output();
+            })
+            .state("error", super::log_error)
+            .spawn(&mut kernel)
+            .unwrap();
+        run_slices(&mut kernel, 1);
+        theirs.write_all(b"heard\n").unwrap();
+        if !fails {
+            for _ in 0..3 {
+                kernel.post(session, "nothing", ()).unwrap();
+                run_slices(&mut kernel, 1);
+            }
+            assert_eq!(log.text(), "", "the input waits");
+            kernel.call(session, "end", ()).unwrap();
+        }
+        let failure = if fails { "error:write:32 " } else { "" };
+        run_until(&mut kernel, || log.text() == format!("{failure}heard"));
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        run_until(&mut kernel, || log.text() == format!("{failure}heard error:read:0"));
+        run(&mut kernel);
+    }
+}
+
 #[test] // a budget for each turn: a peer that reads as fast as it can keeps no event waiting until all is written
 fn much_output_to_a_fast_reader_lets_others_go_on() {
     let (mut kernel, log) = (kernel(), Log::default());
