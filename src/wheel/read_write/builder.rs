@@ -31,6 +31,7 @@ pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
     auto_flush: bool,
     settings: InputSettings,
     linger: Duration,
+    patience: Duration,
     after_fork: AfterFork,
 }
 
@@ -48,6 +49,7 @@ impl<F: Filter> ReadWriteBuilder<F> {
             auto_flush: false,
             settings: InputSettings { block_size: BLOCK_SIZE, delivers_last: false, auto_pause: false },
             linger: LINGER,
+            patience: PATIENCE,
             after_fork: AfterFork::Close,
         }
     }
@@ -60,7 +62,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     #[doc(alias = "OutputFilter")]
     pub fn output_filter<P: Filter>(self, filter: P) -> ReadWriteBuilder<I, P> {
         let ReadWriteBuilder { input, output, input_filter, on_input, on_error, output_events, .. } = self;
-        let ReadWriteBuilder { marks, auto_flush, settings, linger, after_fork, .. } = self;
+        let ReadWriteBuilder { marks, auto_flush, settings, linger, patience, after_fork, .. } = self;
         ReadWriteBuilder {
             input,
             output,
@@ -73,6 +75,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             auto_flush,
             settings,
             linger,
+            patience,
             after_fork,
         }
     }
@@ -185,6 +188,18 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
+    /// Sets how long a wheel after [`close_after_flush`](ReadWrite::close_after_flush) waits for a peer that takes nothing of
+    /// what is still to be written: a minute unless this is called. It is looked at once in that time, so a peer that has
+    /// just taken some has up to twice as long; one that is slow, but goes on reading, has as long as it needs. What is left
+    /// is discarded then. A wheel with two descriptors waits without end: what it writes to may be a terminal, or a program
+    /// that was stopped for a while.
+    ///
+    /// POE: nothing like it.
+    pub fn patience(mut self, span: Duration) -> Self {
+        self.patience = span;
+        self
+    }
+
     /// Lets a forked child keep the stream; usually it belongs to the process that opened it alone, so that the peer
     /// sees the end when that process closes it. What the parent has read but not delivered is the parent's to deliver,
     /// and what it has put but not written is the parent's to write.
@@ -240,7 +255,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
                 let port = Port::new(self.input, key, mailbox);
                 let writer = make_writer(port.clone(), false);
                 let reader = make_reader(port, &writer);
-                (Rc::new(Duplex::new(reader.clone(), writer.clone(), self.linger)), (reader, writer))
+                (Rc::new(Duplex::new(reader.clone(), writer.clone(), self.linger, self.patience)), (reader, writer))
             })?,
             Some(output) => {
                 let writer = add(core, owner, |key| {
@@ -308,3 +323,6 @@ const BLOCK_SIZE: usize = 64 * 1024;
 /// How long a peer has to close its side, unless the program says something else: what it takes to send what is on its
 /// way again, once or twice.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a peer may take nothing of what a wheel that closes has for it, unless the program says something else.
+const PATIENCE: Duration = Duration::from_secs(60);

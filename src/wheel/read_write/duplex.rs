@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 
 use super::reader::Reader;
 use super::writer::Writer;
-use crate::kernel::{AfterFork, AlarmId, Kernel, Kind, Mode, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Due, Kernel, Mode, Source, SourceKey, Wanted, nanos};
 
 /// A reader and a writer that share a port.
 pub(crate) struct Duplex {
@@ -18,8 +18,12 @@ pub(crate) struct Duplex {
     writer: Rc<Writer>,
     /// How long the wheel waits for the peer to close after it has closed its own side.
     linger: Duration,
+    /// How long the wheel that closes waits for a peer that takes nothing.
+    patience: Duration,
+    /// The handle is gone and output waits: when to look again, and how much waited the last time.
+    next_look: Cell<Option<(Due, usize)>>,
     /// Everything is written, and that is how long the peer has still got.
-    last_call: Cell<Option<AlarmId>>,
+    last_call: Cell<Option<Due>>,
 }
 
 /// What a look at unread input has found.
@@ -30,8 +34,8 @@ enum Unread {
 }
 
 impl Duplex {
-    pub(crate) fn new(reader: Rc<Reader>, writer: Rc<Writer>, linger: Duration) -> Duplex {
-        Duplex { reader, writer, linger, last_call: Cell::new(None) }
+    pub(crate) fn new(reader: Rc<Reader>, writer: Rc<Writer>, linger: Duration, patience: Duration) -> Duplex {
+        Duplex { reader, writer, linger, patience, next_look: Cell::new(None), last_call: Cell::new(None) }
     }
 
     /// Does what is due once there is nothing more to write, and nothing to read.
@@ -45,7 +49,7 @@ impl Duplex {
     #[cold]
     fn end(&self, kernel: &mut Kernel, key: SourceKey) {
         if self.reader.base.closing.get() {
-            if self.writer.is_done() && self.last_call.get().is_none() {
+            if self.last_call.get().is_none() && (self.writer.is_done() || self.has_waited_to_the_end(kernel, key)) {
                 self.begin_to_close(kernel, key);
             }
         } else if self.writer.is_over()
@@ -54,6 +58,31 @@ impl Duplex {
         {
             self.release(kernel, key);
         }
+    }
+
+    /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed. Returns
+    /// whether everything is written by now.
+    fn has_waited_to_the_end(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
+        let now = kernel.core.clock.advance();
+        if let Some((due, before)) = self.next_look.get() {
+            if now < due {
+                return false;
+            }
+            // The poller keeps quiet until there is much room, and a slow peer may have made a little.
+            self.writer.unblock();
+            self.writer.write_some(kernel, key);
+            if self.writer.is_done() {
+                return true;
+            }
+            if self.writer.output.borrow().len() >= before {
+                kernel.core.remove_source(key);
+                return false;
+            }
+        }
+        let waiting = self.writer.output.borrow().len();
+        self.next_look.set(Some((now.saturating_add(nanos(self.patience)), waiting)));
+        kernel.core.wake_source_after(key, self.patience);
+        false
     }
 
     /// Stops keeping the session for what can't do anything any more. The descriptor stays open as long as the wheel.
@@ -72,7 +101,9 @@ impl Duplex {
             self.discard();
             return kernel.core.remove_source(key);
         }
-        self.last_call.set(Some(kernel.core.set_kernel_alarm(self.linger, Kind::Retry(key))));
+        self.last_call.set(Some(kernel.core.clock.advance().saturating_add(nanos(self.linger))));
+        // Not an alarm of its own: it has to go with the source, whatever ends that.
+        kernel.core.wake_source_after(key, self.linger);
         self.wait_for_the_end(kernel, key);
     }
 
@@ -85,7 +116,7 @@ impl Duplex {
     /// Reads what nobody wants until the peer has closed, too, or its time is up.
     fn wait_for_the_end(&self, kernel: &mut Kernel, key: SourceKey) {
         let Some(last_call) = self.last_call.get() else { return };
-        let is_late = !kernel.core.is_kernel_alarm_set(last_call);
+        let is_late = kernel.core.clock.advance() >= last_call;
         match self.discard() {
             Unread::Ended => {}
             _ if is_late => {}
@@ -95,7 +126,6 @@ impl Duplex {
                 return self.reader.port.changed();
             }
         }
-        kernel.core.remove_kernel_alarm(last_call);
         kernel.core.remove_source(key);
     }
 

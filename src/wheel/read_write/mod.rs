@@ -74,7 +74,8 @@ use writer::{Marks, Writer};
 /// - [`is_high`](ReadWrite::is_high), which stays true from the one to the other.
 ///
 /// A session that only puts in answer to input uses [`auto_pause`](ReadWriteBuilder::auto_pause): the input waits for the
-/// output, and the peer, in the end, for itself. Its output never grows beyond the high mark and one reply.
+/// output, and the peer, in the end, for itself. Its output never grows beyond the high mark and one reply. When the output
+/// has ended, by an error or by the program, the input goes on: its own end is still to come.
 ///
 /// # Filters
 ///
@@ -412,7 +413,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// No more input is delivered. When all is written the wheel closes its side, and waits for the peer to close its own, or
     /// for [`linger`](ReadWriteBuilder::linger) to pass; what a socket receives meanwhile is discarded, as the system would
     /// answer unread input with a reset, which costs the peer the end of the output. The session stays alive until then. A
-    /// peer that never reads keeps both for ever: drop the wheel to be rid of it.
+    /// peer that takes nothing of the output is given up after some time ([`patience`](ReadWriteBuilder::patience)).
     ///
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {

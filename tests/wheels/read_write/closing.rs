@@ -76,6 +76,71 @@ fn a_peer_that_never_closes_is_left_when_its_time_is_up() {
     }
 }
 
+#[test] // K-RE-33: bounded in front of that too
+fn a_peer_that_takes_nothing_is_given_up() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = narrow_pair();
+    owner_of(&log, lines(ours).linger(FOR_EVER).patience(Duration::from_millis(60)))
+        .state("started", |cx| {
+            let wheel = cx.heap().wheel.take().expect("it has a wheel");
+            wheel.put("x".repeat(100_000));
+            wheel.close_after_flush();
+        })
+        .state("_stop", |cx| cx.heap().log.push("_stop"))
+        .spawn(&mut kernel)
+        .unwrap();
+    let begun = Instant::now();
+    run(&mut kernel);
+    assert!(begun.elapsed() >= Duration::from_millis(60), "it has closed too early");
+    assert_eq!(log.text(), "_stop", "nobody hears of it");
+    let mut text = Vec::new();
+    theirs.read_to_end(&mut text).unwrap();
+    assert!(!text.is_empty() && text.len() < 100_000, "{} octets", text.len());
+}
+
+#[test] // K-RE-33: slow is not the same as gone
+fn a_slow_peer_gets_everything() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = narrow_pair();
+    let patience = Duration::from_secs(1);
+    owner_of(&log, lines(ours).linger(FOR_EVER).patience(patience))
+        .state("started", |cx| {
+            let wheel = cx.heap().wheel.take().expect("it has a wheel");
+            wheel.put("x".repeat(100_000));
+            wheel.close_after_flush();
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    let begun = Instant::now();
+    let reader = thread::spawn(move || {
+        let (mut chunk, mut seen) = ([0; 2000], 0);
+        loop {
+            match theirs.read(&mut chunk).expect("no reset") {
+                0 => return seen,
+                count => seen += count,
+            }
+            thread::sleep(Duration::from_millis(60));
+        }
+    });
+    run(&mut kernel);
+    assert_eq!(reader.join().unwrap(), 100_002);
+    assert!(begun.elapsed() > 2 * patience, "it was not slow");
+}
+
+#[test] // K-RE-33: what a wheel waits for ends with its session
+fn a_session_that_is_killed_leaves_nothing_to_wait_for() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = tcp_pair();
+    let session = owner_of(&log, lines(ours).linger(FOR_EVER))
+        .state("started", |cx| cx.heap().wheel.take().expect("it has a wheel").close_after_flush())
+        .spawn(&mut kernel)
+        .unwrap();
+    run_slices(&mut kernel, 1);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "it waits for the peer");
+    kernel.signal_now(session, "KILL", ()).unwrap();
+    run(&mut kernel);
+}
+
 #[test] // K-RE-33
 fn the_peer_sees_the_end_before_the_wheel_is_closed() {
     let (mut kernel, log) = (kernel(), Log::default());
