@@ -120,7 +120,9 @@ fn accepted(cx: &mut Context<'_, Server>) -> Result {
     let socket: TcpStream = cx.take(0)?;
     socket.set_nodelay(true)?;
     let wheel = ReadWrite::new(socket, Httpd::new().max_content(64 * 1024));
-    let wheel = wheel.on_input("input").on_flushed("flushed").on_error("gone").start(cx)?;
+    let wheel = wheel.on_input("input").on_flushed("flushed").on_error("gone");
+    // Who sends requests without reading what comes of them has to wait.
+    let wheel = wheel.marks(64 * 1024, 256 * 1024).auto_pause().patience(cx.heap().patience).start(cx)?;
     cx.heap().client = Some(Client { wheel, file: None, answered: false, last: false });
     wait(cx);
     Ok(())
@@ -191,7 +193,7 @@ fn wait(cx: &mut Context<'_, Server>) {
 fn late(cx: &mut Context<'_, Server>) -> Result {
     match &cx.heap().client {
         // Dropped, and not flushed: that would take for ever.
-        Some(client) if client.file.is_some() => cx.heap().client = None,
+        Some(client) if client.file.is_some() || client.wheel.driver_out_octets() > 0 => cx.heap().client = None,
         Some(client) if !client.answered => {
             client.wheel.put(Outgoing::Response(Response::timed_out()));
         }

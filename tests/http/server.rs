@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -230,6 +231,9 @@ fn what_the_client_has_is_not_sent_again() {
     assert_eq!(ask("Fri, 31 Dec 9999 23:59:59 GMT"), (304, 0));
     assert_eq!(ask("Sun, 06 Nov 1994 08:49:37 GMT"), (200, 12));
     assert_eq!(ask("some day"), (200, 12));
+    // A tag is more exact than a time, and the server has none.
+    browser.ask("GET /", &format!("If-Modified-Since: {changed}\r\nIf-None-Match: \"tag\"\r\n"));
+    assert_eq!(browser.page().status, 200);
 }
 
 #[test]
@@ -241,6 +245,8 @@ fn directories_have_an_index_and_a_slash() {
     assert_eq!(browser.get("/sub/.//").body, b"<p>sub</p>");
     let moved = browser.get("/sub?x=y");
     assert_eq!((moved.status, moved.header("Location")), (301, Some("/sub/?x=y")));
+    let moved = browser.get("http://a.test//sub");
+    assert_eq!(moved.header("Location"), Some("/sub/"), "and not another host");
     assert_eq!(browser.get("/sub/deep/").status, 404, "no listing");
     assert_eq!(browser.get("/index.html/").status, 404);
 }
@@ -372,6 +378,28 @@ fn a_client_that_does_not_read_is_let_go() {
         Ok(_) => assert!(rest.len() < BIG),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
+}
+
+#[test] // its responses must not pile up in the server
+fn a_client_that_only_asks_is_kept_waiting() {
+    let (_running, addr) = start(None, &["--keep-alive", "60"]);
+    let mut browser = Browser::new(addr);
+    nix::sys::socket::setsockopt(browser.0.get_ref(), nix::sys::socket::sockopt::RcvBuf, &4096).expect("it can be set");
+    browser.0.get_ref().set_write_timeout(Some(Duration::from_secs(1))).expect("not zero");
+    let requests = "GET /hello HTTP/1.1\r\nHost: a.test\r\n\r\n".repeat(1000);
+    let (mut sent, most) = (0, 48 << 20);
+    while sent < most {
+        match browser.0.get_mut().write(requests.as_bytes()) {
+            Ok(count) => sent += count,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    assert!(sent < most, "{sent} octets of requests were taken");
+    // It was not forgotten.
+    assert_eq!([(); 3].map(|()| browser.page().status), [200; 3]);
 }
 
 #[test]

@@ -68,14 +68,16 @@ impl Request {
         self.head.target.of_text(&self.head.headers.text)
     }
 
-    /// Returns the target's path, without scheme, host and query; still percent-encoded.
+    /// Returns the target's path, without scheme, host and query; still percent-encoded. It begins with one
+    /// slash: a redirection to one that begins with two would lead to another host.
     ///
     /// POE: `uri->path`.
     pub fn path(&self) -> &str {
         let target = self.target();
         let target = target.split_once('?').map_or(target, |(path, _)| path);
         let Some((_, rest)) = absolute(target) else { return target };
-        rest.find('/').map_or("/", |slash| &rest[slash..])
+        let path = rest.find('/').map_or("/", |slash| &rest[slash..]);
+        &path[path.bytes().take_while(|&octet| octet == b'/').count() - 1..]
     }
 
     /// Returns what follows the first `?` of the target, if there is one; still percent-encoded.
