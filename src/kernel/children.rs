@@ -1,13 +1,11 @@
 //! Child processes: who waits for which pid, and reaping them.
 
 use std::cell::Cell;
-use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::core::Core;
@@ -15,6 +13,7 @@ use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
 use crate::args::{Args, IntoArgs};
 use crate::name::Name;
+use crate::sys::wait::{Which, peek_ended, reap, wait_for_end};
 
 /// The registrations of `sig_child`, and the children that are reaped without anybody asking.
 #[derive(Default)]
@@ -78,13 +77,7 @@ impl Process {
 
     /// Waits until it has ended. It is left to be reaped, and whoever waits for it to be told.
     pub(crate) fn wait(&self) -> nix::Result<()> {
-        let pid = self.unreaped()?;
-        loop {
-            match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-                Err(Errno::EINTR) => {}
-                outcome => return outcome.map(drop),
-            }
-        }
+        wait_for_end(self.unreaped()?.as_raw())
     }
 
     fn unreaped(&self) -> nix::Result<Pid> {
@@ -181,10 +174,10 @@ impl Core {
     pub(crate) fn awaits_children(&self) -> bool {
         self.signals.is_watched(Name::new("CHLD"))
             && if self.reaps_everybody() {
-                peek_exited(Id::All).is_ok()
+                peek_ended(Which::Any).is_ok()
             } else {
                 // Any other child is not reaped, and so would be awaited for ever.
-                self.children.watches.iter().any(|watch| peek_exited(Id::Pid(Pid::from_raw(watch.pid))).is_ok())
+                self.children.watches.iter().any(|watch| peek_ended(Which::Pid(watch.pid)).is_ok())
             }
     }
 
@@ -200,7 +193,7 @@ impl Core {
         if !self.children.adopted.is_empty() {
             self.reap_registered();
         }
-        match peek_exited(Id::All) {
+        match peek_ended(Which::Any) {
             Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
             Ok(None) => log::warn!(target: "lenore::children", "the run ends, but child processes are still running"),
             Err(_) => {}
@@ -212,7 +205,7 @@ impl Core {
         self.children.look = false;
         // Every look reaps a child, so the number of children bounds the loop.
         let everybody = self.reaps_everybody();
-        while let Ok(Some(pid)) = peek_exited(Id::All) {
+        while let Ok(Some(pid)) = peek_ended(Which::Any) {
             let wanted = everybody || self.children.wants(pid);
             if !wanted || !self.reap_one(pid) {
                 // Somebody else's child stands before ours in the system's list: ask for each of ours by pid.
@@ -235,11 +228,8 @@ impl Core {
 
     /// Reaps `pid` if it has exited, and tells those who wait for it.
     fn reap_one(&mut self, pid: i32) -> bool {
-        let status = match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, code)) => ExitStatus::from_raw(code << 8),
-            Ok(WaitStatus::Signaled(_, signal, core)) => {
-                ExitStatus::from_raw(signal as i32 | if core { 0x80 } else { 0 })
-            }
+        let status = match reap(pid) {
+            Ok(Some(status)) => status,
             Err(Errno::ECHILD) => {
                 self.release_adopted(pid, Life::Lost);
                 return false;
@@ -270,15 +260,5 @@ impl Core {
     fn release_child_watch(&mut self, session: SessionId) {
         self.sessions.release(session, Hold::Pid);
         self.signals.unwatch(Name::new("CHLD"));
-    }
-}
-
-/// Returns the pid of a child among `which` that has exited, without reaping it; an error if there is no such child.
-fn peek_exited(which: Id<'_>) -> nix::Result<Option<i32>> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(which, flags) {
-        Ok(WaitStatus::StillAlive) => Ok(None),
-        Ok(status) => Ok(status.pid().map(Pid::as_raw)),
-        Err(errno) => Err(errno),
     }
 }

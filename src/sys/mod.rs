@@ -9,3 +9,4 @@ pub(crate) mod file_lock;
 pub(crate) mod fork;
 pub(crate) mod priority;
 pub(crate) mod shared_memory;
+pub(crate) mod wait;

@@ -1,0 +1,55 @@
+//! Waiting for child processes.
+//!
+//! nix reads a status into its own list of signals, in which there are no real-time signals: a child that one of them has
+//! ended would be an error, reaped or not, and stand in the way of all others. Here a status is a status.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Which children are looked at.
+#[derive(Clone, Copy)]
+pub(crate) enum Which {
+    Any,
+    Pid(i32),
+}
+
+/// Returns the pid of a child that has ended, without waiting and without reaping it; an error if there is no such child.
+pub(crate) fn peek_ended(which: Which) -> nix::Result<Option<i32>> {
+    let pid = look(which, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?;
+    Ok((pid != 0).then_some(pid))
+}
+
+/// Waits until a child has ended, and leaves it to be reaped.
+pub(crate) fn wait_for_end(pid: i32) -> nix::Result<()> {
+    loop {
+        match look(Which::Pid(pid), libc::WEXITED | libc::WNOWAIT) {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome.map(drop),
+        }
+    }
+}
+
+/// Reaps a child if it has ended, and returns how.
+pub(crate) fn reap(pid: i32) -> nix::Result<Option<ExitStatus>> {
+    let mut status = 0;
+    // SAFETY: writes a number to where it is told, and reads no memory.
+    let reaped = Errno::result(unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) })?;
+    Ok((reaped != 0).then(|| ExitStatus::from_raw(status)))
+}
+
+/// Returns the pid of a child in the state that `flags` say, 0 if there is none now.
+fn look(which: Which, flags: libc::c_int) -> nix::Result<i32> {
+    let (kind, id) = match which {
+        Which::Any => (libc::P_ALL, 0),
+        Which::Pid(pid) => (libc::P_PID, libc::id_t::try_from(pid).map_err(|_| Errno::ECHILD)?),
+    };
+    // SAFETY: a structure of numbers, and addresses that nobody follows; all zeros are valid, and say that no child was found.
+    let mut about: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: writes to `about`, and to nothing else.
+    Errno::result(unsafe { libc::waitid(kind, id, &mut about, flags) })?;
+    // SAFETY: the call has filled in what is said of a child, or left the zeros.
+    Ok(unsafe { about.si_pid() })
+}
