@@ -704,3 +704,27 @@ fn a_line_may_grow_octet_by_octet() {
     let mut line = Line::new();
     assert_eq!(line.get(b"abc\nd\n").unwrap(), ["abc", "d"], "as the filter by itself");
 }
+
+#[test] // K-FL-12 with K-RE-28: a chunk that is longer than the filter's limit is cut, and not refused
+fn a_filter_gets_no_more_than_it_has_room_for() {
+    let mut lab = Lab::new();
+    lab.write("1\n22\n333\n4444\n55555\n");
+    let path = lab.path();
+    lab.start(move || {
+        let line = Line::new().max_length(8).and_then(|line| line.max_buffer(8)).expect("they fit");
+        FollowTail::new(&path, line).poll_interval(INTERVAL).seek(SeekFrom::Start(0))
+    });
+    assert_eq!(lab.news(), ["1", "22", "333", "4444", "55555"]);
+    lab.append("half of it is lo");
+    lab.append("nger\nshort\n");
+    assert_eq!(lab.news().last().map(String::as_str), Some("short"));
+}
+
+#[test] // K-FT-05: what is waited for has no descriptor
+fn a_file_that_is_not_there_has_no_descriptor() {
+    let mut lab = Lab::new();
+    lab.follow();
+    lab.settle();
+    let text = format!("{:#}", lab.kernel.peek());
+    assert!(text.contains("no descriptor") && !text.contains("descriptor -1"), "{text}");
+}

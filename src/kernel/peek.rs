@@ -229,6 +229,8 @@ impl fmt::Display for Reason {
             Reason::EventsFrom(count) => write!(f, "{count} events from it"),
             Reason::Alarms(1) => write!(f, "1 alarm"),
             Reason::Alarms(count) => write!(f, "{count} alarms"),
+            // A wheel that waits for a file.
+            Reason::Handle(..0) => f.write_str("no descriptor yet"),
             Reason::Handle(fd) => write!(f, "descriptor {fd}"),
             Reason::Alias(alias) => write!(f, "alias {alias}"),
             Reason::Child(id) => write!(f, "child {id}"),
@@ -316,7 +318,12 @@ impl fmt::Display for Snapshot {
         for source in &self.sources {
             let watched = if source.is_watched { "watched" } else { "not watched" };
             let (owner, description) = (self.session(source.owner), &source.description);
-            writeln!(f, "  descriptor {} of {owner}, {watched}: {description}", source.fd)?;
+            match source.fd {
+                // A file that is waited for has none.
+                ..0 => write!(f, "  no descriptor")?,
+                fd => write!(f, "  descriptor {fd}")?,
+            }
+            writeln!(f, " of {owner}, {watched}: {description}")?;
         }
         Ok(())
     }

@@ -2,12 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::read_write::records::{Records, Unfed};
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Kernel, Mode, SourceKey};
 
 /// A filter, and what it has made of the input so far.
 pub(super) struct Input<F: Filter> {
     filter: RefCell<F>,
+    /// What the filter has told of its limit.
+    filter_limit: Cell<usize>,
+    /// What was read and did not fit into the filter, or was pending in the one before.
+    unfed: RefCell<Unfed>,
     /// Records that the filter refused, for the error event.
     refused: RefCell<Vec<FilterError>>,
     /// Records may be left in the filter, as their delivery was interrupted.
@@ -32,23 +37,28 @@ impl<F: Filter> Input<F> {
     pub(super) fn new(filter: F) -> Input<F> {
         Input {
             filter: RefCell::new(filter),
+            filter_limit: Cell::new(usize::MAX),
+            unfed: RefCell::default(),
             refused: RefCell::default(),
             has_rest: Cell::new(false),
             last_is_due: Cell::new(false),
         }
     }
 
-    /// Gives the filter a chunk.
+    /// Gives the filter a chunk, of which it takes what there is room for; the rest comes when that is delivered.
     pub(super) fn feed(&self, chunk: &[u8]) {
-        let mut filter = self.filter.borrow_mut();
-        // The filter gives up what does not fit, and takes the chunk at the second offer.
-        for _ in 0..2 {
-            match filter.get_one_start(chunk) {
-                Ok(()) => break,
-                Err(error) => self.refused.borrow_mut().push(error),
-            }
+        let fed = if self.unfed.borrow().is_empty() { self.offer(chunk) } else { 0 };
+        if fed < chunk.len() {
+            self.unfed.borrow_mut().put(&chunk[fed..]);
         }
         self.has_rest.set(true);
+    }
+
+    fn offer(&self, chunk: &[u8]) -> usize {
+        let mut limit = self.filter_limit.get();
+        let fed = Records::feed(&mut *self.filter.borrow_mut(), chunk, &mut limit, &mut self.refused.borrow_mut());
+        self.filter_limit.set(limit);
+        fed
     }
 
     /// Sends the records that are complete, one event each. Returns whether it came to their end: not if the wheel was
@@ -56,9 +66,9 @@ impl<F: Filter> Input<F> {
     pub(super) fn deliver(&self, kernel: &mut Kernel, key: SourceKey, to: &impl Recipient<F>) -> bool {
         let forked = kernel.core.forked;
         while self.has_rest.get() {
-            if to.takes_more() {
-                let refused = self.refused.take();
-                refused.into_iter().for_each(|error| to.refused(kernel, error));
+            while to.takes_more() && kernel.core.forked == forked && !self.refused.borrow().is_empty() {
+                let error = self.refused.borrow_mut().remove(0);
+                to.refused(kernel, error);
             }
             // Asked last: any state may have dropped or paused the wheel; and in a child that was forked meanwhile, this
             // turn is the parent's.
@@ -66,7 +76,8 @@ impl<F: Filter> Input<F> {
                 return false;
             }
             match self.next() {
-                Ok(None) => self.has_rest.set(false),
+                // A record that was refused on the way to the end is still to be told of.
+                Ok(None) => self.has_rest.set(!self.refused.borrow().is_empty()),
                 Ok(Some(record)) => {
                     if !to.record(kernel, record) {
                         kernel.core.sources.requeue(key, Mode::Read);
@@ -79,17 +90,25 @@ impl<F: Filter> Input<F> {
         true
     }
 
+    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
     fn next(&self) -> Result<Option<F::Input>, FilterError> {
-        let mut filter = self.filter.borrow_mut();
-        match filter.get_one() {
-            Ok(None) if self.last_is_due.take() => filter.get_last(),
-            other => other,
+        loop {
+            let next = self.filter.borrow_mut().get_one();
+            if !matches!(next, Ok(None)) || !self.refused.borrow().is_empty() {
+                return next;
+            }
+            if self.unfed.borrow().is_empty() {
+                return if self.last_is_due.take() { self.filter.borrow_mut().get_last() } else { next };
+            }
+            let mut unfed = self.unfed.take();
+            unfed.start += self.offer(unfed.rest());
+            self.unfed.replace(unfed);
         }
     }
 
     /// Has the next delivery end with the unfinished last record.
     pub(super) fn finish(&self) {
-        if !self.filter.borrow().get_pending().is_empty() {
+        if !self.pending().is_empty() {
             self.last_is_due.set(true);
             self.has_rest.set(true);
         }
@@ -97,27 +116,34 @@ impl<F: Filter> Input<F> {
 
     /// Takes out the records that are complete, for nobody.
     pub(super) fn discard(&self) {
-        let mut filter = self.filter.borrow_mut();
-        // Each record takes an octet at least.
-        for _ in 0..=filter.get_pending().len() {
-            if matches!(filter.get_one(), Ok(None)) {
+        // Each record takes an octet at least, and so does what is refused.
+        for _ in 0..=2 * self.pending().len() {
+            let is_last = matches!(self.next(), Ok(None));
+            if self.refused.take().is_empty() && is_last {
                 break;
             }
         }
-        self.refused.take();
         self.has_rest.set(false);
     }
 
     /// Puts another filter in place, which is given what the former one has not parsed.
     pub(super) fn replace(&self, filter: F) {
         let former = self.filter.replace(filter);
-        self.feed(former.get_pending());
+        let pending = former.hand_over().unwrap_or_else(|error| {
+            self.refused.borrow_mut().push(error);
+            former.get_pending()
+        });
+        let octets = [pending, self.unfed.borrow().rest()].concat();
+        self.unfed.replace(Unfed { octets, start: 0 });
+        self.filter_limit.set(usize::MAX);
+        self.has_rest.set(true);
     }
 
     /// Forgets all input.
     pub(super) fn reset(&self) {
         let empty = self.filter.borrow().clone_config();
         self.filter.replace(empty);
+        self.unfed.take();
         self.refused.take();
         self.has_rest.set(false);
         self.last_is_due.set(false);
@@ -130,6 +156,6 @@ impl<F: Filter> Input<F> {
 
     /// Returns what has been read and not been parsed: records that wait, and the beginning of one.
     pub(super) fn pending(&self) -> Vec<u8> {
-        self.filter.borrow().get_pending().to_vec()
+        [self.filter.borrow().get_pending(), self.unfed.borrow().rest()].concat()
     }
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::base::{Base, Port};
-use super::records::Records;
+use super::records::{Records, Unfed};
 use super::writer::Writer;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
@@ -61,29 +61,6 @@ pub(crate) struct InputSettings {
     pub(crate) delivers_last: bool,
     /// Nothing is read while the wheel's own output is above its high mark.
     pub(crate) auto_pause: bool,
-}
-
-/// Octets for a filter, from `start` on.
-#[derive(Default)]
-struct Unfed {
-    octets: Vec<u8>,
-    start: usize,
-}
-
-impl Unfed {
-    fn rest(&self) -> &[u8] {
-        &self.octets[self.start..]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.octets.len()
-    }
-
-    fn put(&mut self, chunk: &[u8]) {
-        self.octets.drain(..self.start);
-        self.start = 0;
-        self.octets.extend_from_slice(chunk);
-    }
 }
 
 enum Ending {

@@ -62,3 +62,26 @@ impl<F: Filter> Records for F {
         *self = self.clone_config();
     }
 }
+
+/// Octets for a filter, from `start` on.
+#[derive(Default)]
+pub(crate) struct Unfed {
+    pub(crate) octets: Vec<u8>,
+    pub(crate) start: usize,
+}
+
+impl Unfed {
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.octets[self.start..]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.octets.len()
+    }
+
+    pub(crate) fn put(&mut self, chunk: &[u8]) {
+        self.octets.drain(..self.start);
+        self.start = 0;
+        self.octets.extend_from_slice(chunk);
+    }
+}
