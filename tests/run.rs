@@ -549,3 +549,28 @@ fn a_scenario_that_does_not_exist_fails() {
     let mut running = start("no-such-scenario");
     assert!(!running.wait_exit(Duration::from_secs(10)).success());
 }
+
+#[test] // K-RU-28: whatever ends a process, it is reaped and told of, and stands in nobody's way
+fn a_real_time_signal_is_an_end_like_any_other() {
+    let lines = lines("real_time");
+    let exits = only(&lines, &["exit"]);
+    assert_eq!(exits.len(), 2, "{lines:?}");
+    assert!(exits[0].starts_with("exit signal: 40"), "{lines:?}");
+    assert_eq!(exits[1], "exit exit status: 3");
+}
+
+#[test] // K-RU-13, T3: between the fork and the program
+fn a_signal_that_comes_early_is_not_swallowed() {
+    assert_eq!(only(&lines("early_signal"), &["it", "exit"]), ["exit signal: 15 (SIGTERM)"]);
+}
+
+#[test] // K-RU-24: a forked child has no part in the wheel
+fn a_session_that_forks_at_an_end_hears_of_the_close_once() {
+    let mut running = start("fork_at_end");
+    assert!(running.wait_exit(DEADLINE).success(), "{}", running.stderr_text());
+    let mut lines = Vec::new();
+    while let Some(line) = running.try_next_line(DEADLINE) {
+        lines.push(line);
+    }
+    assert_eq!(only(&lines, &["close,"]), ["close, is child: false"]);
+}

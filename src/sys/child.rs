@@ -7,7 +7,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setpgid, setuid};
 
 use super::priority::{niceness, set_niceness};
@@ -79,7 +79,13 @@ pub(crate) fn spawn(mut command: Command, setup: Setup) -> Result<i32, (&'static
     // `before_exec` makes system calls and nothing else: what it allocates was allocated before, errors with an errno
     // allocate nothing, and `position` and `write` on a pipe don't either.
     unsafe { command.pre_exec(before_exec) };
+    // The child inherits the mask: a signal that comes before `before_exec` has done away with this process's handlers
+    // waits until then, and is not swallowed by one of them.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let mask = mask.map_err(|errno| (SIGMASK, io::Error::from(errno)))?;
     let spawned = command.spawn();
+    // It was in force a moment ago, so it can't be refused.
+    let _ = mask.thread_set_mask();
     // With it goes this process's end of the pipe for steps, and those of the standard streams that are the child's.
     drop(command);
     spawned.map(|child| child.id() as i32).map_err(|error| {

@@ -338,6 +338,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             owner,
             name: Name::new("Run"),
             mailbox: core.mailbox(),
+            forked: core.forked,
             on_stdin: Cell::new(plan.on_stdin),
             on_error: Cell::new(plan.on_error),
             on_close: Cell::new(plan.on_close),

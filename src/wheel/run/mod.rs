@@ -407,6 +407,8 @@ struct Shared {
     /// What its events say they were sent from.
     name: Name,
     mailbox: Rc<Mailbox>,
+    /// How often the process had been forked, counted from its ancestors: what differs later is a child's.
+    forked: u32,
     on_stdin: Cell<Option<Name>>,
     on_error: Cell<Option<Name>>,
     on_close: Cell<Option<Name>>,
@@ -422,7 +424,9 @@ impl Shared {
     /// Runs a state of the owner; returns whether it came to its end.
     fn send(&self, kernel: &mut Kernel, event: Option<Name>, args: Args) -> bool {
         match event {
-            Some(event) if self.open.get() => kernel.dispatch_from_source(self.owner, event, Some(self.name), args),
+            Some(event) if self.open.get() && kernel.core.forked == self.forked => {
+                kernel.dispatch_from_source(self.owner, event, Some(self.name), args)
+            }
             _ => true,
         }
     }

@@ -25,6 +25,9 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("descriptors", descriptors),
     ("signals", signals),
     ("kill", kill),
+    ("real_time", real_time),
+    ("early_signal", early_signal),
+    ("fork_at_end", fork_at_end),
     ("drop_leave", |kernel| dropped(kernel, OnDrop::Leave)),
     ("drop_terminate", |kernel| dropped(kernel, OnDrop::Terminate)),
     ("drop_kill", |kernel| dropped(kernel, OnDrop::Kill)),
@@ -344,4 +347,50 @@ fn stopped(kernel: &mut Kernel) -> Result<(), Error> {
     let gone = nix::sys::wait::waitpid(None, None);
     println!("ended: {}", matches!(gone, Ok(_) | Err(nix::errno::Errno::ECHILD)));
     Ok(())
+}
+
+/// Ended by a signal that has no name, before the other, which ends by itself.
+fn real_time(kernel: &mut Kernel) -> Result<(), Error> {
+    for text in ["kill -40 $$", "sleep 0.2; exit 3"] {
+        session(move || Run::shell(text).stdin(Redirect::Null).on_exit("exit")).spawn(kernel)?;
+    }
+    Ok(())
+}
+
+/// A signal reaches the child while it has this process's handlers still.
+fn early_signal(kernel: &mut Kernel) -> Result<(), Error> {
+    let make = || {
+        let mut command = Command::new("true");
+        // SAFETY: raising a signal is all that is done in the child.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, || Ok(nix::sys::signal::raise(Signal::SIGTERM)?))
+        };
+        Run::command(command).stdin(Redirect::Null).on_exit("exit")
+    };
+    session(|| Run::program(["true"]))
+        .state("_start", move |cx| {
+            cx.sig("TERM", "signal");
+            *cx.heap() = Some(make().start(cx)?);
+            Ok(())
+        })
+        .state("signal", |_| println!("it came here"))
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// The session forks when it hears of the end: the close event is the parent's alone.
+fn fork_at_end(kernel: &mut Kernel) -> Result<(), Error> {
+    session(|| Run::program(["true"]).stdin(Redirect::Null).on_stdout("stdout").on_error("error").on_close("close"))
+        .state("error", |cx| cx.fork("parent", "child", ()))
+        .state("child", |_| ())
+        .state("parent", |cx| {
+            let pid = cx.take::<Result<i32, Error>>(0)??;
+            cx.sig_child(pid, "child_gone", ());
+            Ok(())
+        })
+        .state("child_gone", |_| ())
+        .state("close", |cx| println!("close, is child: {}", cx.is_child()))
+        .state("_stop", |_| ())
+        .spawn(kernel)
+        .map(drop)
 }
