@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lenore::filter::{Filter, Line, Stream};
+use lenore::filter::{Filter, FilterError, Line, Stream};
 use lenore::wheel::{FollowTail, FollowTailBuilder, TailEvent, WheelId};
-use lenore::{Context, Error, Kernel, Name, Session, SessionId};
+use lenore::{Context, Died, Error, Kernel, Name, Session, SessionId};
 use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -727,4 +727,71 @@ fn a_file_that_is_not_there_has_no_descriptor() {
     lab.settle();
     let text = format!("{:#}", lab.kernel.peek());
     assert!(text.contains("no descriptor") && !text.contains("descriptor -1"), "{text}");
+}
+
+/// Panics on a chunk or a record that says so.
+struct Fragile(Line);
+
+impl Filter for Fragile {
+    type Input = String;
+    type Output = str;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        assert!(!chunk.starts_with(b"poison"), "poisoned");
+        self.0.get_one_start(chunk)
+    }
+
+    fn get_one(&mut self) -> Result<Option<String>, FilterError> {
+        let record = self.0.get_one()?;
+        assert!(record.as_deref() != Some("panic"), "on purpose");
+        Ok(record)
+    }
+
+    fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        self.0.put(record, out)
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.0.get_pending()
+    }
+
+    fn clone_config(&self) -> Self {
+        Fragile(self.0.clone_config())
+    }
+}
+
+#[test] // K-RW-20, for this wheel: a filter's panic is a DIE signal, and the file is followed on
+fn a_panic_in_the_filter_ends_nothing() {
+    for poison in ["panic\n", "poison\n"] {
+        let _watchdog = Watchdog::new();
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let path = dir.path().join("log");
+        fs::write(&path, "").expect("the file can be written");
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (followed, logged, dead) = (path.clone(), log.clone(), log.clone());
+        Session::new(None::<FollowTail<Fragile>>)
+            .state("_start", move |cx| {
+                cx.sig("DIE", "die");
+                let tail = FollowTail::new(&followed, Fragile(Line::new())).poll_interval(INTERVAL);
+                *cx.heap() = Some(tail.on_input("input").start(cx)?);
+                Ok(())
+            })
+            .state("input", move |cx| {
+                logged.push(cx.take::<String>(0)?);
+                Ok(())
+            })
+            .state("die", move |cx| {
+                cx.sig_handled();
+                assert!(cx.take::<Died>(1)?.exception.is_panic());
+                dead.push("died");
+                Ok(())
+            })
+            .spawn(&mut kernel)
+            .expect("it starts");
+        for (text, events) in [("fine\n", 1), (poison, 2), ("again\n", 3)] {
+            append(&path, text);
+            run_until(&mut kernel, || log.len() == events);
+        }
+        assert_eq!(log.take(), ["fine", "died", "again"]);
+    }
 }

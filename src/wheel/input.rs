@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::read_write::reader::guarded;
 use super::read_write::records::{Records, Unfed};
+use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Kernel, Mode, SourceKey};
 
@@ -15,6 +17,8 @@ pub(super) struct Input<F: Filter> {
     unfed: RefCell<Unfed>,
     /// Records that the filter refused, for the error event.
     refused: RefCell<Vec<FilterError>>,
+    /// What the filter has panicked with, for the `DIE` signal; it has been put back to its beginning.
+    panic: RefCell<Option<Exception>>,
     /// Records may be left in the filter, as their delivery was interrupted.
     has_rest: Cell<bool>,
     /// What is left after them is the last record, unfinished as it is.
@@ -31,6 +35,9 @@ pub(super) trait Recipient<F: Filter> {
 
     /// Tells the session of a record that the filter refused.
     fn refused(&self, kernel: &mut Kernel, error: FilterError);
+
+    /// Makes a `DIE` signal of the filter's panic.
+    fn panicked(&self, kernel: &mut Kernel, exception: Exception);
 }
 
 impl<F: Filter> Input<F> {
@@ -40,6 +47,7 @@ impl<F: Filter> Input<F> {
             filter_limit: Cell::new(usize::MAX),
             unfed: RefCell::default(),
             refused: RefCell::default(),
+            panic: RefCell::default(),
             has_rest: Cell::new(false),
             last_is_due: Cell::new(false),
         }
@@ -56,9 +64,23 @@ impl<F: Filter> Input<F> {
 
     fn offer(&self, chunk: &[u8]) -> usize {
         let mut limit = self.filter_limit.get();
-        let fed = Records::feed(&mut *self.filter.borrow_mut(), chunk, &mut limit, &mut self.refused.borrow_mut());
+        let feed = || Records::feed(&mut *self.filter.borrow_mut(), chunk, &mut limit, &mut self.refused.borrow_mut());
+        let fed = self.guard(feed).unwrap_or(chunk.len());
         self.filter_limit.set(limit);
         fed
+    }
+
+    /// Calls the filter. One that panics is put back to its beginning, without the input that has brought it to that.
+    fn guard<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+        match guarded(call) {
+            Ok(value) => Some(value),
+            Err(exception) => {
+                self.reset();
+                self.panic.replace(Some(exception));
+                self.has_rest.set(true);
+                None
+            }
+        }
     }
 
     /// Sends the records that are complete, one event each. Returns whether it came to their end: not if the wheel was
@@ -66,6 +88,9 @@ impl<F: Filter> Input<F> {
     pub(super) fn deliver(&self, kernel: &mut Kernel, key: SourceKey, to: &impl Recipient<F>) -> bool {
         let forked = kernel.core.forked;
         while self.has_rest.get() {
+            if let Some(exception) = self.panic.take() {
+                to.panicked(kernel, exception);
+            }
             while to.takes_more() && kernel.core.forked == forked && !self.refused.borrow().is_empty() {
                 let error = self.refused.borrow_mut().remove(0);
                 to.refused(kernel, error);
@@ -77,7 +102,7 @@ impl<F: Filter> Input<F> {
             }
             match self.next() {
                 // A record that was refused on the way to the end is still to be told of.
-                Ok(None) => self.has_rest.set(!self.refused.borrow().is_empty()),
+                Ok(None) => self.has_rest.set(!self.refused.borrow().is_empty() || self.panic.borrow().is_some()),
                 Ok(Some(record)) => {
                     if !to.record(kernel, record) {
                         kernel.core.sources.requeue(key, Mode::Read);
@@ -93,12 +118,16 @@ impl<F: Filter> Input<F> {
     /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
     fn next(&self) -> Result<Option<F::Input>, FilterError> {
         loop {
-            let next = self.filter.borrow_mut().get_one();
+            let Some(next) = self.guard(|| self.filter.borrow_mut().get_one()) else { return Ok(None) };
             if !matches!(next, Ok(None)) || !self.refused.borrow().is_empty() {
                 return next;
             }
             if self.unfed.borrow().is_empty() {
-                return if self.last_is_due.take() { self.filter.borrow_mut().get_last() } else { next };
+                return if self.last_is_due.take() {
+                    self.guard(|| self.filter.borrow_mut().get_last()).unwrap_or(Ok(None))
+                } else {
+                    next
+                };
             }
             let mut unfed = self.unfed.take();
             unfed.start += self.offer(unfed.rest());

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::file::{Followed, News, StreamEnd};
 use crate::args::{Args, IntoArgs};
+use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mailbox, Mode, SessionId, Source, SourceKey, Wanted};
 use crate::name::Name;
@@ -146,7 +147,10 @@ impl<F: Filter> State<F> {
                 }
             }
             // Removed, or renamed: whoever has it open may still write to it, until there is another one.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.wait(kernel, key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.replaced.set(false);
+                self.wait(kernel, key);
+            }
             Err(error) => self.fail(kernel, key, "stat", &error),
         }
     }
@@ -247,6 +251,10 @@ impl<F: Filter> Recipient<F> for State<F> {
     fn refused(&self, kernel: &mut Kernel, error: FilterError) {
         let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, self.path()).into_args();
         self.send(kernel, self.on_error.get(), args);
+    }
+
+    fn panicked(&self, kernel: &mut Kernel, exception: Exception) {
+        kernel.die_in_source(self.owner, self.name, exception);
     }
 }
 

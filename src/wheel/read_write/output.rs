@@ -13,21 +13,36 @@ pub(crate) struct Output {
     start: usize,
     /// Where in `bytes` each message ends that is not written whole.
     ends: VecDeque<usize>,
+    /// Once nothing can be written any more: how many octets and messages would wait. They are counted and not kept.
+    lost: Option<(usize, usize)>,
 }
 
 impl Output {
     /// Returns how many octets wait.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.bytes.len() - self.start + self.lost.map_or(0, |(octets, _)| octets)
     }
 
     /// Returns how many messages wait, one of which may be written in part.
     pub(crate) fn messages(&self) -> usize {
-        self.ends.len()
+        self.ends.len() + self.lost.map_or(0, |(_, messages)| messages)
+    }
+
+    /// Keeps nothing from now on.
+    #[cold]
+    pub(crate) fn give_up(&mut self) {
+        let lost = (self.len(), self.messages());
+        *self = Output { lost: Some(lost), ..Output::default() };
     }
 
     /// Notes what was appended to `bytes` as one message. Nothing is no message.
     pub(crate) fn end_message(&mut self) {
+        if let Some((octets, messages)) = &mut self.lost {
+            *octets += self.bytes.len();
+            *messages += usize::from(!self.bytes.is_empty());
+            self.bytes.clear();
+            return;
+        }
         let end = self.bytes.len();
         if end > self.ends.back().copied().unwrap_or(self.start) {
             self.ends.push_back(end);
@@ -41,6 +56,7 @@ impl Output {
     }
 
     pub(crate) fn clear(&mut self) {
+        self.lost = None;
         self.bytes.clear();
         self.ends.clear();
         self.start = 0;
@@ -125,6 +141,21 @@ mod tests {
             seen.extend_from_slice(&chunk[..count]);
         }
         assert!(seen == sent, "in order, and all of it");
+        assert_eq!((output.len(), output.messages()), (0, 0));
+    }
+
+    #[test] // K-RW-34: what nobody will get is counted, and no memory is spent on it
+    fn what_is_given_up_is_counted_and_not_kept() {
+        let mut output = Output::default();
+        put(&mut output, b"abc");
+        output.give_up();
+        for _ in 0..1000 {
+            put(&mut output, &[0; 1000]);
+        }
+        put(&mut output, b"");
+        assert_eq!((output.len(), output.messages()), (1_000_003, 1001));
+        assert!(output.bytes.capacity() < 10_000 && output.ends.is_empty());
+        output.clear();
         assert_eq!((output.len(), output.messages()), (0, 0));
     }
 

@@ -405,6 +405,6 @@ impl Source for Reader {
 }
 
 /// Calls a filter, whose panic is not to end the kernel.
-fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Exception> {
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Exception> {
     catch_unwind(AssertUnwindSafe(call)).map_err(Exception::from_panic)
 }

@@ -210,6 +210,7 @@ impl Writer {
         if self.shut.replace(true) {
             return;
         }
+        self.output.borrow_mut().give_up();
         let is_socket =
             self.port.fd.borrow().as_ref().is_some_and(|fd| shutdown(fd.as_raw_fd(), Shutdown::Write).is_ok());
         if self.is_alone && !is_socket {
@@ -284,6 +285,7 @@ impl Writer {
             }
             Err(error) => {
                 self.failed.set(true);
+                output.give_up();
                 self.failure.replace(Some(error));
                 self.release_input();
             }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::Shared;
@@ -54,7 +55,13 @@ impl Errand for FunctionChild {
     fn in_child(self: Box<Self>, kernel: &mut Kernel) -> ! {
         let FunctionChild { function, ends, setup, .. } = *self;
         kernel.core.remove_all_sources();
+        // What has arrived for this process since the fork is for its function, by the default actions that follow.
+        let _ = SigSet::all().thread_set_mask();
+        let arrived = kernel.core.signals.delivery.pending();
         kernel.core.signals.delivery.end();
+        for signal in arrived.iter().filter_map(|name| format!("SIG{name}").parse::<Signal>().ok()) {
+            let _ = raise(signal);
+        }
         let ready = install(ends).map_err(|errno| ("dup2", errno)).and_then(|()| setup.apply());
         let status = match ready {
             Ok(()) => run(function, kernel),

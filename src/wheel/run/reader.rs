@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use super::Shared;
 use crate::args::IntoArgs;
+use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
@@ -140,6 +141,10 @@ impl<F: Filter> Recipient<F> for Reader<F> {
 
     fn refused(&self, kernel: &mut Kernel, error: FilterError) {
         self.shared.report_refused(kernel, &error, self.stream);
+    }
+
+    fn panicked(&self, kernel: &mut Kernel, exception: Exception) {
+        kernel.die_in_source(self.shared.owner, self.shared.name, exception);
     }
 }
 
