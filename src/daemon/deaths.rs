@@ -181,7 +181,7 @@ pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<Ex
 }
 
 /// The one record that each child leaves.
-fn record(heap: &Heap, child: &Child, cause: Cause, age: Duration, requests: u64) {
+pub(super) fn record(heap: &Heap, child: &Child, cause: Cause, age: Duration, requests: u64) {
     let level = match (cause.is_in_order(), heap.settings.verbose) {
         (false, _) => log::Level::Warn,
         (true, true) => log::Level::Info,

@@ -8,6 +8,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::child;
+use super::deaths::{self, Cause};
 use super::policy::{Intake, Phase};
 use super::pool;
 use super::scoreboard::Status;
@@ -169,12 +170,13 @@ pub(super) fn last_resort(cx: &mut Cx<'_>) {
         return;
     }
     log::warn!(target: "lenore::daemon", "the kernel stops; {} children are waited for", heap.pids().count());
-    for signal in [Signal::SIGQUIT, Signal::SIGCONT] {
-        heap.pids().for_each(|pid| send(pid, signal));
-    }
-    let give_up = Instant::now() + heap.settings.shutdown_timeout;
+    heap.foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
+    signal_children(heap, Signal::SIGQUIT);
+    heap.pids().for_each(|pid| send(pid, Signal::SIGCONT));
+    let begin = Instant::now();
     let mut left: Vec<i32> = heap.pids().collect();
-    while !left.is_empty() && Instant::now() < give_up {
+    let mut killed = Vec::new();
+    while !left.is_empty() && begin.elapsed() < heap.settings.shutdown_timeout {
         left.retain(|pid| is_running(*pid, WaitPidFlag::WNOHANG));
         // There is no loop left to be told by.
         std::thread::sleep(LOOK_AGAIN);
@@ -183,8 +185,16 @@ pub(super) fn last_resort(cx: &mut Cx<'_>) {
         log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
         send(pid, Signal::SIGKILL);
         is_running(pid, WaitPidFlag::empty());
+        killed.push(pid);
     }
-    heap.children.clear();
+    let now = cx.now() + begin.elapsed();
+    let heap = cx.heap();
+    for child in std::mem::take(&mut heap.children) {
+        let cause = if killed.contains(&child.pid) { Cause::Killed } else { Cause::Shutdown };
+        let requests =
+            heap.board.as_ref().and_then(|board| board.read(child.slot).ok()).map_or(0, |last| last.requests);
+        deaths::record(heap, &child, cause, now.duration_since(child.forked_at).unwrap_or_default(), requests);
+    }
     heap.foreign.clear();
 }
 

@@ -266,6 +266,11 @@ fn children_end_when_the_parent_dies_of_an_exception() {
     assert_eq!(lab.running.wait_exit(LONG).code(), Some(1));
     assert!(children.contains(&busy));
     assert!(children.iter().all(|&pid| !proc::exists(pid)), "zombies count as well");
+    // D-PF-10: they leave their records like any other.
+    let log = lab.running.stderr_text();
+    for pid in children {
+        assert!(log.contains(&format!("child has ended: pid={pid} ")), "{log}");
+    }
 }
 
 #[test] // D-SH-03: QUIT, requests in hand first, however long they take
