@@ -16,6 +16,7 @@ mod duplex;
 mod output;
 pub(super) mod reader;
 pub(super) mod records;
+mod stream;
 pub(super) mod writer;
 
 pub use builder::ReadWriteBuilder;
@@ -196,10 +197,10 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// Appends a record to the output, and tells whether the output has reached the high mark: then it is time to put no
     /// more before the low event. Without marks it returns `false`.
     ///
-    /// The record is written once the running state has returned, together with whatever else was put by then. One that
-    /// the filter refuses is an error event, `"filter"`. After the wheel's descriptor was closed, by its session's end or
-    /// in a forked child, `put` does nothing; after an error of writing or [`shutdown_output`](ReadWrite::shutdown_output),
-    /// what is put adds up and is never sent.
+    /// The record is written once the running state has returned, together with whatever else was put by then; when many
+    /// streams are ready at once, up to three more may get their turn first. One that the filter refuses is an error event,
+    /// `"filter"`. After the wheel's descriptor was closed, by its session's end or in a forked child, `put` does nothing;
+    /// after an error of writing or [`shutdown_output`](ReadWrite::shutdown_output), what is put adds up and is never sent.
     ///
     /// POE: `put`, which takes a list of records.
     pub fn put<R: Borrow<O::Output>>(&self, record: R) -> bool {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn many_puts_make_one_write_and_one_flushed_event() {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_NONBLOCK).unwrap();
     let packet = move |theirs: &OwnedFd| {
         let mut buffer = [0; 100];
-        let received = recv(std::os::fd::AsRawFd::as_raw_fd(theirs), &mut buffer, MsgFlags::empty());
+        let received = recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::empty());
         received.map(|count| String::from_utf8_lossy(&buffer[..count]).into_owned())
     };
     let theirs = std::rc::Rc::new(theirs);
@@ -409,3 +409,50 @@ impl Write for TcpOrUnix {
 fn pair_of_owned<S: Into<OwnedFd>>((ours, theirs): (S, S)) -> (OwnedFd, OwnedFd) {
     (ours.into(), theirs.into())
 }
+
+#[test] // one busy loop full of others' turns keeps no answer waiting
+fn answers_leave_while_others_still_have_their_turn() {
+    let mut kernel = kernel();
+    let (mut peers, mut ends) = (Vec::new(), Vec::new());
+    for number in 0..CROWD {
+        let (ours, mut theirs) = pair();
+        writeln!(theirs, "{number}").unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        ends.push(ours);
+        peers.push(theirs);
+    }
+    let has_answer = |peer: &UnixStream| recv(peer.as_raw_fd(), &mut [0; 8], MsgFlags::MSG_PEEK).is_ok();
+    let waiting = Log::default();
+    let log = waiting.clone();
+    Session::new((Vec::<ReadWrite<Line>>::new(), peers, Vec::new()))
+        .args((ends,))
+        .state("_start", |cx| {
+            for end in cx.take::<Vec<UnixStream>>(0)? {
+                let wheel = ReadWrite::new(end, Line::new()).on_input("input").start(cx)?;
+                cx.heap().0.push(wheel);
+            }
+            Ok(())
+        })
+        .state("input", move |cx| {
+            let id = cx.take(1)?;
+            let (wheels, peers, answered) = cx.heap();
+            let waiting = answered.iter().filter(|number| !has_answer(&peers[**number])).count();
+            log.push(&waiting.to_string());
+            let number = wheels.iter().position(|wheel| wheel.id() == id).expect("one of them");
+            wheels[number].put("answer");
+            answered.push(number);
+            if answered.len() == CROWD {
+                wheels.clear();
+            }
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    let waiting: Vec<usize> = waiting.text().split(' ').map(|count| count.parse().unwrap()).collect();
+    assert_eq!(waiting.len(), CROWD);
+    assert!(waiting.iter().all(|count| *count < 4), "{waiting:?}");
+}
+
+/// How many wheels are ready at once.
+const CROWD: usize = 40;
