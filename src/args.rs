@@ -61,10 +61,11 @@ impl Args {
     /// As [`get`](Args::get); an argument of another type stays where it is.
     pub fn take<T: 'static>(&mut self, position: usize) -> Result<T, ArgError> {
         let fail = |found| ArgError { position, wanted: type_name::<T>(), found };
-        let slot = self.0.as_mut().and_then(|list| list.slot_mut(position)).ok_or_else(|| fail(Found::Missing))?;
-        let found = slot.type_name();
-        let value = slot.any_mut().downcast_mut::<Option<T>>().ok_or_else(|| fail(Found::Type(found)))?;
-        value.take().ok_or_else(|| fail(Found::Taken))
+        let list = self.0.as_mut().ok_or_else(|| fail(Found::Missing))?;
+        match list.option_mut(position).and_then(|option| option.downcast_mut::<Option<T>>()) {
+            Some(option) => option.take().ok_or_else(|| fail(Found::Taken)),
+            None => Err(fail(list.slot(position).map_or(Found::Missing, |slot| Found::Type(slot.type_name())))),
+        }
     }
 
     /// Returns the type name of the argument at `position`, or `None` past the end.
@@ -180,24 +181,20 @@ impl Template {
 trait List {
     fn len(&self) -> usize;
     fn slot(&self, position: usize) -> Option<&dyn Slot>;
-    fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot>;
+    /// Borrows what a slot is made of: the `Option<T>` itself.
+    fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any>;
     fn without_tail(self: Box<Self>) -> Box<dyn List>;
 }
 
 /// One position: an `Option<T>`, empty once its value was taken.
 trait Slot {
     fn value(&self) -> Option<&dyn Any>;
-    fn any_mut(&mut self) -> &mut dyn Any;
     fn type_name(&self) -> &'static str;
 }
 
 impl<T: 'static> Slot for Option<T> {
     fn value(&self) -> Option<&dyn Any> {
         self.as_ref().map(|value| value as &dyn Any)
-    }
-
-    fn any_mut(&mut self) -> &mut dyn Any {
-        self
     }
 
     fn type_name(&self) -> &'static str {
@@ -220,10 +217,10 @@ impl List for Chain {
         }
     }
 
-    fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot> {
+    fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any> {
         match position.checked_sub(self.0.len()) {
-            None => self.0.slot_mut(position),
-            Some(rest) => self.1.slot_mut(rest),
+            None => self.0.option_mut(position),
+            Some(rest) => self.1.option_mut(rest),
         }
     }
 
@@ -247,8 +244,8 @@ impl List for Tail {
         self.list.slot(position + self.skipped)
     }
 
-    fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot> {
-        self.list.slot_mut(position + self.skipped)
+    fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any> {
+        self.list.option_mut(position + self.skipped)
     }
 
     fn without_tail(self: Box<Self>) -> Box<dyn List> {
@@ -280,7 +277,7 @@ macro_rules! tuple_args {
                 }
             }
 
-            fn slot_mut(&mut self, position: usize) -> Option<&mut dyn Slot> {
+            fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any> {
                 match position {
                     $($index => Some(&mut self.0.$index),)+
                     _ => None,

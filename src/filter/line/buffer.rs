@@ -110,6 +110,9 @@ impl LineBuffer {
     /// Where the next terminator begins.
     fn find_terminator(&mut self) -> Option<usize> {
         let unsearched = &self.octets.live()[self.scanned..];
+        if unsearched.is_empty() {
+            return None;
+        }
         let (found, keep) = match &self.terminator {
             Terminator::Newline | Terminator::Undecided => (memchr2(b'\r', b'\n', unsearched), 0),
             // All of a literal but its last octet may be here already: that much is searched again.

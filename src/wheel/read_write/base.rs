@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
+use super::stream::Stream;
 use crate::args::{Args, IntoArgs};
 use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Kernel, Mailbox, SessionId, SourceKey};
@@ -57,7 +58,7 @@ impl Base {
 
 /// One descriptor of a wheel, and its place in the kernel's slab.
 pub(crate) struct Port {
-    pub(crate) fd: RefCell<Option<OwnedFd>>,
+    pub(crate) stream: RefCell<Option<Stream>>,
     pub(crate) key: Cell<SourceKey>,
     pub(crate) mailbox: Rc<Mailbox>,
     /// Neither closed nor about to be, as its wheel was dropped.
@@ -69,7 +70,7 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn new(fd: OwnedFd, key: SourceKey, mailbox: Rc<Mailbox>) -> Rc<Port> {
         Rc::new(Port {
-            fd: RefCell::new(Some(fd)),
+            stream: RefCell::new(Some(Stream::new(fd))),
             key: Cell::new(key),
             mailbox,
             is_open: Cell::new(true),
@@ -78,7 +79,7 @@ impl Port {
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {
-        self.fd.borrow().as_ref().map_or(-1, |fd| fd.as_raw_fd())
+        self.stream.borrow().as_ref().map_or(-1, Stream::as_raw_fd)
     }
 
     /// Has the poller asked from now on.
@@ -108,6 +109,6 @@ impl Port {
     /// Closes it; the poller has forgotten it.
     pub(crate) fn close(&self) {
         self.is_open.set(false);
-        self.fd.take();
+        self.stream.take();
     }
 }

@@ -88,8 +88,8 @@ impl Duplex {
     /// Stops keeping the session for what can't do anything any more. The descriptor stays open as long as the wheel.
     fn release(&self, kernel: &mut Kernel, key: SourceKey) {
         let output = self.writer.output.take();
-        let fd = kernel.core.release_source(key, || self.reader.port.fd.take());
-        self.reader.port.fd.replace(fd);
+        let stream = kernel.core.release_source(key, || self.reader.port.stream.take());
+        self.reader.port.stream.replace(stream);
         self.writer.output.replace(output);
     }
 
@@ -109,8 +109,8 @@ impl Duplex {
 
     /// Tells whether the peer will notice: what is no socket, or lost its peer, has none that does.
     fn shut_down_output(&self) -> bool {
-        let fd = self.writer.port.fd.borrow();
-        fd.as_ref().is_some_and(|fd| shutdown(fd.as_raw_fd(), Shutdown::Write).is_ok())
+        let stream = self.writer.port.stream.borrow();
+        stream.as_ref().is_some_and(|stream| shutdown(stream.as_raw_fd(), Shutdown::Write).is_ok())
     }
 
     /// Reads what nobody wants until the peer has closed, too, or its time is up.
@@ -132,11 +132,11 @@ impl Duplex {
     /// Takes out what the peer has sent and nobody will read.
     fn discard(&self) -> Unread {
         let mut scratch = [0; 16 * 1024];
-        let fd = self.reader.port.fd.borrow();
-        let Some(fd) = &*fd else { return Unread::Ended };
+        let stream = self.reader.port.stream.borrow();
+        let Some(stream) = &*stream else { return Unread::Ended };
         // Bounded, for a peer that sends without end. What is no socket refuses, and needs no such care.
         for _ in 0..DISCARDS_PER_TURN {
-            match recv(fd.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
+            match recv(stream.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
                 Ok(1..) | Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Unread::Nothing,
                 Ok(0) | Err(_) => return Unread::Ended,

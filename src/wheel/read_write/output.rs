@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 
 use nix::errno::Errno;
+
+use super::stream::Stream;
 
 /// Octets to be written, from `start` on.
 #[derive(Default)]
@@ -67,14 +68,14 @@ impl Output {
         }
     }
 
-    /// Writes everything, or as much as `fd` takes in `calls` system calls: what is left stays, and when it fails, which
+    /// Writes everything, or as much as `stream` takes in `calls` system calls: what is left stays, and when it fails, which
     /// includes `WouldBlock`, that is why.
-    pub(crate) fn write_to(&mut self, fd: impl AsFd, calls: usize) -> io::Result<()> {
+    pub(crate) fn write_to(&mut self, stream: &Stream, calls: usize) -> io::Result<()> {
         for _ in 0..calls {
             if self.len() == 0 {
                 break;
             }
-            match nix::unistd::write(&fd, &self.bytes[self.start..]) {
+            match stream.write(&self.bytes[self.start..]) {
                 Ok(count) => self.start += count,
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
@@ -119,6 +120,7 @@ mod tests {
     fn what_was_written_is_given_back_though_something_always_waits() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
+        let ours = Stream::new(ours.into());
         let mut output = Output::default();
         let (mut sent, mut seen) = (Vec::new(), Vec::new());
         let mut chunk = vec![0; 10_000];

@@ -75,6 +75,14 @@ enum Input {
     Ended(Ending),
 }
 
+/// What the filter has made of the input.
+enum Next {
+    Record(Args),
+    /// One at least, and there may be more of either.
+    Refused,
+    Nothing,
+}
+
 impl Reader {
     pub(crate) fn new(
         base: Rc<Base>,
@@ -119,9 +127,9 @@ impl Reader {
         if self.shut.replace(true) {
             return;
         }
-        if let Some(fd) = &*self.port.fd.borrow() {
+        if let Some(stream) = &*self.port.stream.borrow() {
             // What is no socket can't be told; not to read it any more is all there is.
-            let _ = shutdown(fd.as_raw_fd(), Shutdown::Read);
+            let _ = shutdown(stream.as_raw_fd(), Shutdown::Read);
         }
         self.port.changed();
         self.port.wake();
@@ -247,8 +255,8 @@ impl Reader {
     fn read_chunk(&self, kernel: &mut Kernel) -> Input {
         let buffer = &mut kernel.core.sources.read_buffer[..self.settings.block_size];
         let count = loop {
-            let Some(fd) = &*self.port.fd.borrow() else { return Input::Nothing };
-            match nix::unistd::read(fd, buffer) {
+            let Some(stream) = &*self.port.stream.borrow() else { return Input::Nothing };
+            match stream.read(buffer) {
                 Ok(0) => return Input::Ended(Ending::EndOfFile),
                 Ok(count) => break count,
                 Err(Errno::EINTR) => {}
@@ -291,20 +299,17 @@ impl Reader {
                 return false;
             }
             match guarded(|| self.next()) {
-                Ok(Ok(Some(args))) => {
+                Ok(Next::Record(args)) => {
                     if !self.base.dispatch(kernel, event, args) {
                         kernel.core.sources.requeue(key, Mode::Read);
                         return false;
                     }
                 }
-                Ok(Ok(None)) => {
-                    if !self.refused.borrow().is_empty() {
-                        continue;
-                    }
+                Ok(Next::Refused) => {}
+                Ok(Next::Nothing) => {
                     self.has_rest.set(false);
                     return true;
                 }
-                Ok(Err(error)) => self.refused.borrow_mut().push(error),
                 Err(exception) => {
                     let left = self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len();
                     let has_advanced = left < left_by_panic;
@@ -321,21 +326,43 @@ impl Reader {
     }
 
     /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
-    fn next(&self) -> Result<Option<Args>, FilterError> {
+    fn next(&self) -> Next {
         let id = self.base.id;
         loop {
             let next = self.filter.borrow().borrow_mut().next(id);
-            if !matches!(next, Ok(None)) || !self.refused.borrow().is_empty() {
-                return next;
+            match next {
+                Ok(Some(args)) => return Next::Record(args),
+                Err(error) => return self.refuse(error),
+                Ok(None) => {}
+            }
+            if !self.refused.borrow().is_empty() {
+                return Next::Refused;
             }
             if self.unfed.borrow().is_empty() {
-                return if self.last_is_due.take() { self.filter.borrow().borrow_mut().last(id) } else { next };
+                return if self.last_is_due.take() { self.last() } else { Next::Nothing };
             }
             // Taken out while it is fed: a filter that panics on it does not get it again.
             let mut unfed = self.unfed.take();
             unfed.start += self.feed(unfed.rest());
             self.unfed.replace(unfed);
         }
+    }
+
+    /// Takes the unfinished last record, if there is one.
+    #[cold]
+    fn last(&self) -> Next {
+        let last = self.filter.borrow().borrow_mut().last(self.base.id);
+        match last {
+            Ok(args) => args.map_or(Next::Nothing, Next::Record),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Keeps what the filter complains of for the error event.
+    #[cold]
+    fn refuse(&self, error: FilterError) -> Next {
+        self.refused.borrow_mut().push(error);
+        Next::Refused
     }
 
     /// Forgets in a forked child what the parent has read.

@@ -211,8 +211,12 @@ impl Writer {
             return;
         }
         self.output.borrow_mut().give_up();
-        let is_socket =
-            self.port.fd.borrow().as_ref().is_some_and(|fd| shutdown(fd.as_raw_fd(), Shutdown::Write).is_ok());
+        let is_socket = self
+            .port
+            .stream
+            .borrow()
+            .as_ref()
+            .is_some_and(|stream| shutdown(stream.as_raw_fd(), Shutdown::Write).is_ok());
         if self.is_alone && !is_socket {
             // The end of a pipe's output is its being closed.
             self.port.drop_later();
@@ -274,7 +278,7 @@ impl Writer {
             }
             return;
         }
-        let written = self.port.fd.borrow().as_ref().map_or(Ok(()), |fd| output.write_to(fd, calls));
+        let written = self.port.stream.borrow().as_ref().map_or(Ok(()), |stream| output.write_to(stream, calls));
         match written {
             Ok(()) if output.len() == 0 => self.drained.set(true),
             Ok(()) => {}
