@@ -437,7 +437,7 @@ fn answers_leave_while_others_still_have_their_turn() {
             let id = cx.take(1)?;
             let (wheels, peers, answered) = cx.heap();
             let waiting = answered.iter().filter(|number| !has_answer(&peers[**number])).count();
-            log.push(&waiting.to_string());
+            log.push(waiting);
             let number = wheels.iter().position(|wheel| wheel.id() == id).expect("one of them");
             wheels[number].put("answer");
             answered.push(number);
