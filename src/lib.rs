@@ -55,6 +55,9 @@
 //! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`, `lenore::component`.
 #![deny(unsafe_code)]
 
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+compile_error!("lenore runs on Linux; it compiles for FreeBSD. Other systems lack what the Daemon needs of them.");
+
 mod args;
 pub mod component;
 pub mod daemon;

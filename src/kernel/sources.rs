@@ -366,7 +366,7 @@ impl Core {
     /// Starts anew in a forked child, from the table alone. The old poller is closed without a word to it: the set
     /// behind it is still the parent's, and whatever is removed from it there is removed for the parent as well.
     pub(crate) fn rebuild_sources(&mut self) -> Result<(), Error> {
-        self.sources.poll = new_poll()?;
+        self.sources.renew_poll()?;
         self.sources.events.clear();
         self.sources.ready.clear();
         self.sources.groups.iter_mut().for_each(VecDeque::clear);
@@ -387,7 +387,7 @@ impl Core {
     /// Starts anew with a poller of its own, but as the process that it was: every source is kept, as is what is known of
     /// its readiness. For a process that has moved and leaves nobody behind.
     pub(super) fn move_sources(&mut self) -> Result<(), Error> {
-        self.sources.poll = new_poll()?;
+        self.sources.renew_poll()?;
         self.sources.entries.iter_mut().for_each(|(_, entry)| entry.registered = None);
         self.sources.mailbox.changed.replace(self.sources.keys(|_| true));
         Ok(())
@@ -420,6 +420,16 @@ impl Core {
 }
 
 impl Sources {
+    /// Takes a poller of this process's own in place of its parent's.
+    fn renew_poll(&mut self) -> Result<(), Error> {
+        let parents = std::mem::replace(&mut self.poll, new_poll()?);
+        if cfg!(not(target_os = "linux")) {
+            // A kqueue is not inherited: its number is free in the child, and most likely the new one's by now.
+            std::mem::forget(parents);
+        }
+        Ok(())
+    }
+
     fn keys(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<SourceKey> {
         let key = |(index, entry): (usize, &Entry)| {
             wanted(entry).then_some(SourceKey { index: index as u32, generation: entry.generation })
@@ -517,11 +527,15 @@ fn new_poll() -> Result<Poll, Error> {
 }
 
 /// Tells whether the poller has seen urgent data.
+#[cfg(target_os = "linux")]
 fn is_urgent(readiness: &Readiness) -> bool {
-    #[cfg(target_os = "linux")]
-    return readiness.is_priority();
-    #[cfg(not(target_os = "linux"))]
-    return false;
+    readiness.is_priority()
+}
+
+/// Elsewhere there is no such report.
+#[cfg(not(target_os = "linux"))]
+fn is_urgent(_: &Readiness) -> bool {
+    false
 }
 
 /// Watches a listener such that the system wakes one of the processes that watch it, not all.
