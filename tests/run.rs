@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+#[path = "run/conduits.rs"]
+mod conduits;
 mod util;
 
 use util::{DEADLINE, Program, Running, example, kill, proc, wait_until};

@@ -15,14 +15,26 @@ use super::priority::{niceness, set_niceness};
 /// How a child is to differ from its parent, beside its standard streams.
 #[derive(Default)]
 pub(crate) struct Setup {
-    /// It becomes the leader of a process group of its own.
-    pub(crate) own_group: bool,
+    pub(crate) place: Place,
     /// What it adds to its niceness.
     pub(crate) nice: i32,
     /// The groups that it is in beside `gid`; `None` leaves them alone.
     pub(crate) groups: Option<Vec<Gid>>,
     pub(crate) gid: Option<Gid>,
     pub(crate) uid: Option<Uid>,
+}
+
+/// Among which other processes a child is.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In its parent's process group.
+    #[default]
+    ParentsGroup,
+    /// The leader of a process group.
+    OwnGroup,
+    /// The leader of a session, whose controlling terminal is its standard input.
+    #[cfg(feature = "pty")]
+    OwnTerminal,
 }
 
 /// A system call that failed on the way to a child's program.
@@ -34,8 +46,14 @@ impl Setup {
     ///
     /// Calls nothing that is not safe between fork and exec: no memory is allocated and no lock taken.
     pub(crate) fn apply(&self) -> Result<(), Failure> {
-        if self.own_group {
-            setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|errno| (SETPGID, errno))?;
+        match self.place {
+            Place::ParentsGroup => {}
+            Place::OwnGroup => setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|errno| (SETPGID, errno))?,
+            #[cfg(feature = "pty")]
+            Place::OwnTerminal => {
+                nix::unistd::setsid().map_err(|errno| (SETSID, errno))?;
+                super::terminal::take_control().map_err(|errno| (TIOCSCTTY, errno))?;
+            }
         }
         if self.nice != 0 {
             let nice = niceness().map(|now| now.saturating_add(self.nice));
@@ -99,6 +117,10 @@ pub(crate) fn spawn(mut command: Command, setup: Setup) -> Result<i32, (&'static
 }
 
 const SETPGID: &str = "setpgid";
+#[cfg(feature = "pty")]
+const SETSID: &str = "setsid";
+#[cfg(feature = "pty")]
+const TIOCSCTTY: &str = "TIOCSCTTY";
 const SETPRIORITY: &str = "setpriority";
 const SETGROUPS: &str = "setgroups";
 const SETGID: &str = "setgid";
@@ -107,7 +129,19 @@ const SIGMASK: &str = "sigprocmask";
 const EXECVE: &str = "execve";
 
 /// What the child says that it has come to, as the place in this list.
-const STEPS: [&str; 7] = [SETPGID, SETPRIORITY, SETGROUPS, SETGID, SETUID, SIGMASK, EXECVE];
+const STEPS: &[&str] = &[
+    SETPGID,
+    #[cfg(feature = "pty")]
+    SETSID,
+    #[cfg(feature = "pty")]
+    TIOCSCTTY,
+    SETPRIORITY,
+    SETGROUPS,
+    SETGID,
+    SETUID,
+    SIGMASK,
+    EXECVE,
+];
 
 /// Gives every signal its default action, those included that a launcher may have ignored.
 fn default_all_signals() {

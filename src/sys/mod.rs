@@ -9,4 +9,6 @@ pub(crate) mod file_lock;
 pub(crate) mod fork;
 pub(crate) mod priority;
 pub(crate) mod shared_memory;
+#[cfg(feature = "pty")]
+pub(crate) mod terminal;
 pub(crate) mod wait;

@@ -23,7 +23,9 @@ mod socket_factory;
 pub use follow_tail::{FollowTail, FollowTailBuilder, TailEvent};
 pub use listen_accept::{ListenAccept, ListenAcceptBuilder};
 pub use read_write::{ReadWrite, ReadWriteBuilder, StreamEvent};
-pub use run::{OnDrop, Redirect, Run, RunBuilder, RunEvent};
+#[cfg(feature = "pty")]
+pub use run::Winsize;
+pub use run::{Conduit, OnDrop, Redirect, Run, RunBuilder, RunEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 
 use crate::args::{Args, IntoArgs};

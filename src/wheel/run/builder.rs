@@ -7,17 +7,21 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
+use super::conduit::Conduit;
 use super::function::{Function, FunctionChild};
-use super::redirect::{Direction, Redirect};
+use super::redirect::Redirect;
+use super::streams::{Ends, Open, Output, Streams};
+#[cfg(feature = "pty")]
+use super::terminal::{self, Winsize};
 use super::writer::Phase;
 use super::{OnDrop, Reader, Run, STDERR, STDOUT, Shared, Writer, account};
 use crate::args::IntoArgs;
 use crate::error::Error;
 use crate::filter::{Filter, Line};
-use crate::kernel::{Core, Kernel, SessionId, Source, SourceKey, set_nonblocking};
+use crate::kernel::{Core, Kernel, SessionId, Source, SourceKey};
 use crate::name::Name;
 use crate::reply::IntoReturn;
-use crate::sys::child::{Setup, spawn};
+use crate::sys::child::{Place, Setup, spawn};
 use crate::sys::fork::thread_count;
 use crate::wheel::WheelId;
 use crate::wheel::input::Input;
@@ -37,10 +41,7 @@ pub struct RunBuilder<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
 /// Everything but the filters.
 struct Plan {
     program: Program,
-    /// `None` for a pipe.
-    stdin: Option<Redirect>,
-    stdout: Output,
-    stderr: Output,
+    streams: Streams,
     /// What both output streams lead to, if it couldn't be copied.
     failure: Option<Error>,
     on_stdin: Option<Name>,
@@ -61,15 +62,6 @@ enum Program {
     /// A list without words.
     Missing,
 }
-
-enum Output {
-    /// A pipe, with an event for each record.
-    Event(Name),
-    To(Redirect),
-}
-
-/// The child's ends of its standard streams; `None` for one that it inherits.
-pub(super) type Ends = [Option<OwnedFd>; 3];
 
 impl RunBuilder {
     pub(super) fn program<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> RunBuilder {
@@ -93,9 +85,7 @@ impl RunBuilder {
     fn new(program: Program) -> RunBuilder {
         let plan = Plan {
             program,
-            stdin: None,
-            stdout: Output::To(Redirect::Inherit),
-            stderr: Output::To(Redirect::Inherit),
+            streams: Streams::default(),
             failure: None,
             on_stdin: None,
             on_error: None,
@@ -132,7 +122,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     /// POE: `StdoutEvent`.
     #[doc(alias = "StdoutEvent")]
     pub fn on_stdout(mut self, event: impl Into<Name>) -> Self {
-        self.plan.stdout = Output::Event(event.into());
+        self.plan.streams.stdout = Output::Event(event.into());
         self
     }
 
@@ -141,7 +131,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     /// POE: `StderrEvent`.
     #[doc(alias = "StderrEvent")]
     pub fn on_stderr(mut self, event: impl Into<Name>) -> Self {
-        self.plan.stderr = Output::Event(event.into());
+        self.plan.streams.stderr = Output::Event(event.into());
         self
     }
 
@@ -174,13 +164,36 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
+    /// Says what the streams are made of that lead to the wheel: pipes, unless told otherwise.
+    ///
+    /// With a terminal, standard input and standard output are that, whatever events they have; they can't be redirected,
+    /// nor can standard error with `Conduit::Pty`, and it has no event.
+    ///
+    /// POE: `Conduit`.
+    #[doc(alias = "Conduit")]
+    pub fn conduit(mut self, conduit: Conduit) -> Self {
+        self.plan.streams.conduit = conduit;
+        self
+    }
+
+    /// Says how large the child's terminal is. Unless told, it is as large as the one that is this process's standard
+    /// input, and of no known size if that is none.
+    ///
+    /// POE: `Winsize`.
+    #[doc(alias = "Winsize")]
+    #[cfg(feature = "pty")]
+    pub fn winsize(mut self, size: Winsize) -> Self {
+        self.plan.streams.winsize = Some(size);
+        self
+    }
+
     /// Makes something else than a pipe of the child's standard input.
     ///
     /// POE: `NoStdin`, `RedirectStdin`.
     #[doc(alias = "NoStdin")]
     #[doc(alias = "RedirectStdin")]
     pub fn stdin(mut self, from: impl Into<Redirect>) -> Self {
-        self.plan.stdin = Some(from.into());
+        self.plan.streams.stdin = Some(from.into());
         self
     }
 
@@ -189,7 +202,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     /// POE: `RedirectStdout`.
     #[doc(alias = "RedirectStdout")]
     pub fn stdout(mut self, to: impl Into<Redirect>) -> Self {
-        self.plan.stdout = Output::To(to.into());
+        self.plan.streams.stdout = Output::To(to.into());
         self
     }
 
@@ -198,7 +211,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     /// POE: `RedirectStderr`.
     #[doc(alias = "RedirectStderr")]
     pub fn stderr(mut self, to: impl Into<Redirect>) -> Self {
-        self.plan.stderr = Output::To(to.into());
+        self.plan.streams.stderr = Output::To(to.into());
         self
     }
 
@@ -209,7 +222,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     pub fn output(mut self, to: impl Into<Redirect>) -> Self {
         let to = to.into();
         match to.try_clone() {
-            Ok(copy) => self.plan.stderr = Output::To(copy),
+            Ok(copy) => self.plan.streams.stderr = Output::To(copy),
             Err(error) => self.plan.failure = Some(Error::os("dup", "standard output", error)),
         }
         self.stdout(to)
@@ -278,7 +291,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Leaves the child in this process's group, where what the terminal sends to the group reaches it.
+    /// Leaves the child in this process's group, where what the terminal sends to the group reaches it. A child
+    /// that gets a terminal from this wheel leads a session all the same.
     ///
     /// POE: `NoSetPgrp`.
     #[doc(alias = "NoSetPgrp")]
@@ -310,7 +324,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     ///
     /// Nothing has been started and nothing is left open then. [`Error::Os`] names the step that failed and what it was
     /// about: `execve` and the program, if it can't be executed; `setuid` and the like, with the user; `open` and a
-    /// path; `getpwnam` and a user that there isn't. [`Error::InvalidSetting`] for a list without words,
+    /// path; `getpwnam` and a user that there isn't. [`Error::InvalidSetting`] for a list without words, and for settings
+    /// that don't go with the [`conduit`](RunBuilder::conduit),
     /// [`Error::Threads`] for a function in a process with several threads, [`Error::NoActiveSession`] outside of any
     /// state.
     ///
@@ -331,8 +346,13 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             return Err(Error::Threads(threads));
         }
         plan.failure.take().map_or(Ok(()), Err)?;
-        let mut setup = Setup { own_group: plan.own_group, nice: plan.nice, ..Setup::default() };
+        #[cfg(feature = "pty")]
+        terminal::check(&plan.streams)?;
+        let mut setup = Setup { place: plan.place(), nice: plan.nice, ..Setup::default() };
         account::resolve(plan.user.as_deref(), plan.group.as_deref(), &mut setup)?;
+        let (on_stdout, on_stderr) = (plan.streams.stdout.event(), plan.streams.stderr.event());
+        let conduit = plan.streams.conduit;
+        let Open { theirs: ends, ours: [stdin, stdout, stderr] } = plan.streams.open(setup.uid)?;
         let shared = Rc::new(Shared {
             id: WheelId::next(),
             owner,
@@ -342,6 +362,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             on_stdin: Cell::new(plan.on_stdin),
             on_error: Cell::new(plan.on_error),
             on_close: Cell::new(plan.on_close),
+            conduit,
             open: Cell::new(true),
             outputs: Cell::new(0),
             process: RefCell::default(),
@@ -353,25 +374,21 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             stderr: None,
             // Not before there is a process.
             on_drop: OnDrop::Leave,
-            leads_group: plan.own_group,
+            leads_group: setup.place != Place::ParentsGroup,
         };
         // From here on, dropping `run` closes what was opened for it.
         let last = plan.delivers_last;
-        let (stdin, ours) = stream(plan.stdin.take(), Direction::In)?;
-        if let Some(fd) = ours {
+        if let Some(fd) = stdin {
             run.stdin = Some(add(core, owner, |key| writer(&shared, key, stdin_filter, fd))?);
         }
-        let (event, to) = plan.stdout.split();
-        let (stdout, ours) = stream(to, Direction::Out)?;
-        if let Some(fd) = ours {
-            run.stdout = Some(add(core, owner, |key| reader(&shared, key, STDOUT, event, stdout_filter, fd, last))?);
+        if let Some(fd) = stdout {
+            run.stdout =
+                Some(add(core, owner, |key| reader(&shared, key, STDOUT, on_stdout, stdout_filter, fd, last))?);
         }
-        let (event, to) = plan.stderr.split();
-        let (stderr, ours) = stream(to, Direction::Out)?;
-        if let Some(fd) = ours {
-            run.stderr = Some(add(core, owner, |key| reader(&shared, key, STDERR, event, stderr_filter, fd, last))?);
+        if let Some(fd) = stderr {
+            run.stderr =
+                Some(add(core, owner, |key| reader(&shared, key, STDERR, on_stderr, stderr_filter, fd, last))?);
         }
-        let ends = [stdin, stdout, stderr];
         match plan.program {
             Program::Command(command) => {
                 let subject = describe(&command, plan.user.as_deref(), plan.group.as_deref());
@@ -390,13 +407,14 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     }
 }
 
-impl Output {
-    /// Returns the event, or where else the stream leads.
-    fn split(self) -> (Option<Name>, Option<Redirect>) {
-        match self {
-            Output::Event(event) => (Some(event), None),
-            Output::To(redirect) => (None, Some(redirect)),
+impl Plan {
+    /// A terminal controls a session, so a child with one leads its own in any case.
+    fn place(&self) -> Place {
+        #[cfg(feature = "pty")]
+        if self.streams.conduit.is_terminal() {
+            return Place::OwnTerminal;
         }
+        if self.own_group { Place::OwnGroup } else { Place::ParentsGroup }
     }
 }
 
@@ -408,19 +426,6 @@ impl Shared {
             core.sig_child_for(self.owner, pid, event, (self.id,).into_args());
         }
     }
-}
-
-/// Opens a stream: returns the child's end, `None` if it is inherited, and this process's end if it is a pipe.
-fn stream(to: Option<Redirect>, direction: Direction) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Error> {
-    if let Some(redirect) = to {
-        return Ok((redirect.open(direction)?, None));
-    }
-    let fail = |call| move |error| Error::os(call, "for a child", error);
-    let (read, write) = std::io::pipe().map_err(fail("pipe"))?;
-    let (read, write) = (OwnedFd::from(read), OwnedFd::from(write));
-    let (theirs, ours) = if direction == Direction::In { (read, write) } else { (write, read) };
-    set_nonblocking(&ours).map_err(fail("fcntl"))?;
-    Ok((Some(theirs), Some(ours)))
 }
 
 fn writer<I: Filter>(shared: &Rc<Shared>, key: SourceKey, filter: I, fd: OwnedFd) -> Rc<Writer<I>> {

@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::Shared;
-use super::builder::Ends;
+use super::streams::Ends;
 use crate::args::IntoArgs;
 use crate::error::{Error, Exception};
 use crate::kernel::{Errand, Kernel};

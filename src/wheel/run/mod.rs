@@ -19,13 +19,20 @@ use crate::name::Name;
 
 mod account;
 mod builder;
+mod conduit;
 mod function;
 mod reader;
 mod redirect;
+mod streams;
+#[cfg(feature = "pty")]
+mod terminal;
 mod writer;
 
 pub use builder::RunBuilder;
+pub use conduit::Conduit;
 pub use redirect::Redirect;
+#[cfg(feature = "pty")]
+pub use terminal::Winsize;
 
 use reader::Reader;
 use writer::{Phase, Writer};
@@ -44,8 +51,11 @@ use writer::{Phase, Writer};
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
 /// | error | as the [module](super) says, and ARG4 = `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
 ///
-/// The end of an output stream is an error event, `"read"` with errno 0. The process may have ended before its output is
+/// The end of an output stream is an error event, `"read"` with errno 0; that of a terminal has the errno `EIO`. The process may have ended before its output is
 /// read, or go on after it has closed it: whoever needs both waits for close and exit, which come in either order.
+///
+/// Streams that lead to the wheel are pipes, or what [`conduit`](RunBuilder::conduit) says: a socket, or with the feature
+/// `pty` a pseudo-terminal.
 ///
 /// The child leads a process group of its own; signals have their default actions and none is blocked; it inherits no
 /// descriptors but its standard streams. The kernel reaps it in any case, also after the wheel was dropped.
@@ -214,18 +224,38 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         }
     }
 
-    /// Closes the child's standard input; what was not written yet is lost.
+    /// Closes the child's standard input; what was not written yet is lost. A terminal stays open, and the child finds no
+    /// end of its input.
     ///
     /// POE: `shutdown_stdin`.
     pub fn shutdown_stdin(&self) {
         self.stdin.iter().for_each(|stdin| stdin.shut_down());
     }
 
-    /// Closes the child's standard input as soon as everything put so far is written; nothing more can be put.
+    /// Closes the child's standard input as soon as everything put so far is written; nothing more can be put. A terminal
+    /// stays open.
     ///
     /// POE: nothing like it; `shutdown_stdin` in the StdinEvent.
     pub fn shutdown_stdin_after_flush(&self) {
         self.stdin.iter().for_each(|stdin| stdin.shut_down_after_flush());
+    }
+
+    /// Changes the size of the child's terminal, of which its foreground processes get `WINCH`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`]: `ENOTTY` if the streams are no terminal; `EBADF` if none of them leads to the wheel any more.
+    ///
+    /// POE: nothing like it; `Winsize` in `new` alone.
+    #[cfg(feature = "pty")]
+    pub fn set_winsize(&self, size: Winsize) -> Result<(), Error> {
+        let (stdin, stdout) = (self.stdin.as_ref(), self.stdout.as_ref());
+        let (input, output) = (stdin.map(|stdin| stdin.fd.borrow()), stdout.map(|stdout| stdout.fd.borrow()));
+        let mut fds = [input, output].into_iter().flatten();
+        let done = fds.find_map(|fd| fd.as_ref().map(|fd| crate::sys::terminal::set_size(fd, size.to_system())));
+        done.unwrap_or(Err(Errno::EBADF)).map_err(|errno| {
+            Error::os("TIOCSWINSZ", format_args!("terminal of {}", self.shared.describe_process()), errno)
+        })
     }
 
     /// Returns how many octets wait to be written.
@@ -412,6 +442,7 @@ struct Shared {
     on_stdin: Cell<Option<Name>>,
     on_error: Cell<Option<Name>>,
     on_close: Cell<Option<Name>>,
+    conduit: Conduit,
     /// The handle is there.
     open: Cell<bool>,
     /// How many of the watched output streams have not ended.

@@ -109,7 +109,8 @@ impl<F: Filter> Reader<F> {
             }
         };
         self.input.feed(&buffer[..count]);
-        Chunk::Some { may_be_more: count == buffer.len() }
+        // A terminal hands out what it has in small pieces.
+        Chunk::Some { may_be_more: count == buffer.len() || self.shared.conduit.is_terminal() }
     }
 
     /// Tells of the end of the stream, and perhaps of the last one's. Should the unfinished record have to wait, the next

@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 
-use super::{STDIN, Shared};
+use super::{Conduit, STDIN, Shared};
 use crate::args::IntoArgs;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
@@ -107,6 +108,7 @@ impl<F: Filter> Writer<F> {
     /// Closes the pipe; what was not written is lost.
     pub(super) fn shut_down(&self) {
         if self.phase.replace(Phase::Closed) != Phase::Closed {
+            self.end_socket();
             self.shared.mailbox.dropped(self.key);
         }
     }
@@ -116,6 +118,16 @@ impl<F: Filter> Writer<F> {
         if self.phase.get() == Phase::Open {
             self.phase.set(Phase::Closing);
             self.mark_dirty();
+        }
+    }
+
+    /// Tells the child of the end of its input where closing doesn't, as the output has the same socket open.
+    fn end_socket(&self) {
+        if self.shared.conduit == Conduit::SocketPair
+            && let Some(fd) = &*self.fd.borrow()
+        {
+            // What fails is a pipe, which closing is enough for, or a socket whose other end is gone.
+            let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
         }
     }
 
@@ -140,6 +152,7 @@ impl<F: Filter> Writer<F> {
         match written {
             Ok(()) => {
                 if self.phase.get() == Phase::Closing {
+                    self.end_socket();
                     kernel.core.remove_source(key);
                 }
                 if had > 0 {
