@@ -58,3 +58,18 @@ pub(crate) fn set_size(terminal: impl AsFd, size: Winsize) -> nix::Result<()> {
     // SAFETY: the call reads a `winsize` from where it is told, and fails for what is no terminal.
     Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    use super::*;
+
+    #[test] // K-RU-05: also if another thread starts a program at this moment
+    fn neither_end_is_inherited_by_a_program() {
+        let (ours, theirs) = open_pair().unwrap();
+        for fd in [ours, theirs] {
+            assert_eq!(fcntl(fd, FcntlArg::F_GETFD), Ok(FdFlag::FD_CLOEXEC.bits()));
+        }
+    }
+}

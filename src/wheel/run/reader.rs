@@ -109,7 +109,7 @@ impl<F: Filter> Reader<F> {
             }
         };
         self.input.feed(&buffer[..count]);
-        // A terminal hands out what it has in small pieces.
+        // A terminal hands out what it has in small pieces: a short one need not be the last.
         Chunk::Some { may_be_more: count == buffer.len() || self.shared.conduit.is_terminal() }
     }
 
