@@ -493,6 +493,13 @@ fn a_function_may_have_an_event_loop_of_its_own() {
     assert_eq!(only(&lines, &["exit"]), ["exit exit status: 0"]);
 }
 
+#[test] // K-RU-13, K-RU-17 with K-SG-09
+fn a_function_with_an_event_loop_ignores_pipe() {
+    assert_each(&lines("function_pipe_alone"), &[("out", &["out writes"]), ("exit", &["exit signal: 13 (SIGPIPE)"])]);
+    let out = ["out _stop", "out writes", "out errno Some(32)"];
+    assert_each(&lines("function_pipe"), &[("out", &out), ("exit", &["exit exit status: 0"])]);
+}
+
 #[test] // K-RU-12: nothing that the parent's kernel watches is open in the child, which has a poller and a signal pipe
 fn a_function_inherits_none_of_the_kernels_descriptors() {
     let lines = lines("function_descriptors");

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::name::Name;
 use crate::reply::Reply;
 use crate::session::Handler;
+use crate::sys::disposition::ignore_sigpipe;
 
 /// A session's states and heap: what of it the kernel itself never looks into.
 pub(crate) struct Body {
@@ -208,11 +209,21 @@ impl Kernel {
     /// In a child that the program forked by itself it does first what [`has_forked`](Kernel::has_forked) does; the
     /// child exits if that fails.
     ///
+    /// In any forked child, the function of a [`Run`](crate::wheel::Run) among them, `SIGPIPE` is ignored from now on, unless
+    /// it has a handler.
+    ///
     /// POE: `stop`.
     pub fn stop(&mut self) {
         if std::process::id() != self.core.pid {
             // What the sessions watch is still in the parent's poller, and must stay there.
             self.begin_child_or_exit();
+        }
+        // The function of a `Run` begins with every signal at its default. With an event loop, which this is the way to,
+        // writing to whoever has gone must not be its end.
+        if self.core.is_child()
+            && let Err(errno) = ignore_sigpipe()
+        {
+            log::error!(target: "lenore::signals", "can't ignore SIGPIPE: {errno}");
         }
         let everybody = self.core.sessions.visiting_order(SessionId::KERNEL);
         self.stop_sessions(&everybody);

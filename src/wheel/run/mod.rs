@@ -168,7 +168,7 @@ impl Run {
     /// flushed; files that the program has open otherwise are still open in the child.
     ///
     /// A function that wants an event loop calls [`stop`](Kernel::stop) on its kernel first, which stops the copies of the
-    /// parent's sessions, and then creates its own and calls [`run`](Kernel::run).
+    /// parent's sessions and has `SIGPIPE` ignored again, and then creates its own and calls [`run`](Kernel::run).
     ///
     /// POE: `Program` as a code reference, with `CloseOnCall`.
     pub fn function<R: crate::IntoReturn>(function: impl FnOnce(&mut Kernel) -> R + 'static) -> RunBuilder {

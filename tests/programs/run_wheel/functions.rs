@@ -28,6 +28,8 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("function_descriptors", function_descriptors),
     ("function_signals", function_signals),
     ("function_loop", function_loop),
+    ("function_pipe", |kernel| function_pipe(kernel, true)),
+    ("function_pipe_alone", |kernel| function_pipe(kernel, false)),
     ("function_setup", function_setup),
     ("function_refused", function_refused),
     ("function_threads", function_threads),
@@ -275,6 +277,26 @@ fn function_loop(kernel: &mut Kernel) -> Result<(), Error> {
         })
         .spawn(kernel)
         .map(drop)
+}
+
+/// Writes to a pipe that nobody reads, with an event loop or without.
+fn function_pipe(kernel: &mut Kernel, with_loop: bool) -> Result<(), Error> {
+    let write = || -> io::Result<()> {
+        let (reader, mut writer) = io::pipe()?;
+        drop(reader);
+        println!("writes");
+        println!("errno {:?}", writer.write(b"x").unwrap_err().raw_os_error());
+        Ok(())
+    };
+    let child = move |kernel: &mut Kernel| -> lenore::Result {
+        if !with_loop {
+            return Ok(write()?);
+        }
+        kernel.stop();
+        Session::new(()).state("_start", move |_| Ok(write()?)).spawn(kernel)?;
+        Ok(kernel.run()?)
+    };
+    watching(move || Run::function(child).stdin(Redirect::Null)).spawn(kernel).map(drop)
 }
 
 /// What can't be set up is a line on the child's standard error, and its status.
