@@ -175,6 +175,13 @@ fn a_file_that_can_not_be_opened_is_an_error_of_the_constructor() {
     assert_eq!(lines, ["in: open missing: errno 2", "out: open missing/out: errno 2", "_stop"]);
 }
 
+#[test] // K-RU-09: nothing of it keeps the loop waiting, and the child waits as ever
+fn a_fifo_is_opened_without_waiting_for_its_other_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = in_directory("redirect_fifo", dir.path());
+    assert_eq!(lines, ["out: open fifo: errno 6", "at the end", "out waited for", "close", "_stop"]);
+}
+
 #[test] // K-RU-08, K-RU-40: NoStdin, and a put that can't be
 fn a_child_without_input_is_at_its_end_at_once() {
     let lines = lines("no_stdin");

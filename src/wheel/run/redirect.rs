@@ -3,7 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::error::Error;
 
@@ -21,6 +24,9 @@ pub enum Redirect {
     /// To this file, socket, pipe or terminal.
     Handle(OwnedFd),
     /// To the file of this name: input is read from its start, output is appended to it, and makes it if there is none.
+    ///
+    /// Of a FIFO the other end should be open by then, as a wheel never waits for anybody: otherwise input is at its end at
+    /// once, and output is refused with `ENXIO`.
     File(PathBuf),
 }
 
@@ -63,7 +69,17 @@ fn open(path: &Path, direction: Direction) -> Result<OwnedFd, Error> {
         Direction::In => options.read(true),
         Direction::Out => options.append(true).create(true),
     };
-    options.open(path).map(OwnedFd::from).map_err(|error| Error::os("open", path.display(), error))
+    // This process neither waits for the other end of a FIFO nor wants a terminal for itself.
+    options.custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
+    let file = options.open(path).map_err(|error| Error::os("open", path.display(), error))?;
+    wait_again(&file).map_err(|errno| Error::os("fcntl", path.display(), errno))?;
+    Ok(file.into())
+}
+
+/// Makes reading and writing wait, as any program expects of its streams.
+fn wait_again(file: &File) -> nix::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK)).map(drop)
 }
 
 impl From<OwnedFd> for Redirect {

@@ -1,6 +1,7 @@
 //! Standard streams: records, ends, redirections, filters.
 
 use std::fs::File;
+use std::io::Write;
 
 use lenore::filter::Filter;
 use lenore::wheel::{Redirect, Run, RunEvent};
@@ -20,6 +21,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("redirect_files", redirect_files),
     ("redirect_others", redirect_others),
     ("redirect_later", redirect_later),
+    ("redirect_fifo", redirect_fifo),
     ("no_such_file", no_such_file),
     ("no_stdin", no_stdin),
     ("discard", discard),
@@ -155,6 +157,29 @@ fn redirect_later(kernel: &mut Kernel) -> Result<(), Error> {
     })
     .spawn(kernel)
     .map(drop)
+}
+
+/// The FIFO `fifo` in the current directory: nobody has it open, then this program has.
+fn redirect_fifo(kernel: &mut Kernel) -> Result<(), Error> {
+    session(|| Run::program(["true"]))
+        .state("_start", |cx| {
+            nix::unistd::mkfifo("fifo", nix::sys::stat::Mode::S_IRWXU)?;
+            say("out", Run::program(["cat"]).stdin(Redirect::Null).stdout("fifo").start(cx));
+            let wheel = Run::program(["cat"]).stdin("fifo").on_stdout("stdout").on_close("again").start(cx)?;
+            *cx.heap() = Some(wheel);
+            Ok(())
+        })
+        .state("again", |cx| {
+            println!("at the end");
+            let writer = File::options().read(true).write(true).open("fifo")?;
+            let wheel = Run::program(["cat"]).stdin("fifo").on_stdout("stdout").on_close("close").start(cx)?;
+            *cx.heap() = Some(wheel);
+            cx.delay("write", std::time::Duration::from_millis(30), (writer,));
+            Ok(())
+        })
+        .state("write", |cx| Ok(writeln!(cx.take::<File>(0)?, "waited for")?))
+        .spawn(kernel)
+        .map(drop)
 }
 
 fn no_such_file(kernel: &mut Kernel) -> Result<(), Error> {
