@@ -216,6 +216,14 @@ fn the_output_of_a_terminal_waits_for_its_event() {
     assert_eq!(lines, ["exit exit status: 3", "out text", HUNG_UP, "close", "_stop"]);
 }
 
+#[test] // K-RU-23, K-RU-26 with K-RE-39: before the end is told
+fn an_unfinished_record_is_delivered_when_the_terminal_ends() {
+    let lines = lines("pty_last");
+    assert_eq!(only(&lines, &["out"]), ["out whole", "out rest"]);
+    assert!(place(&lines, "out rest") < place(&lines, HUNG_UP), "{lines:?}");
+    assert_hung_up(&lines, "exit exit status: 0");
+}
+
 #[test] // K-RU-01, K-RU-05, K-RU-21
 fn a_function_has_a_terminal() {
     let lines = lines("pty_function");

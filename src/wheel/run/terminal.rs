@@ -12,11 +12,28 @@ use crate::sys::terminal;
 /// The size of a terminal, in characters and in pixels; 0 for what is not known.
 ///
 /// ```
-/// use lenore::wheel::Winsize;
+/// use lenore::wheel::{Conduit, Run, Winsize};
+/// use lenore::{Kernel, Session};
 ///
+/// # fn main() -> Result<(), lenore::Error> {
 /// let size = Winsize::new(24, 80);
 /// assert_eq!((size.xpixels, size.ypixels), (720, 384));
-/// assert_eq!(Winsize { xpixels: 0, ypixels: 0, ..size }.columns, 80);
+///
+/// let mut kernel = Kernel::new()?;
+/// Session::new(None::<Run>)
+///     .state("_start", move |cx| {
+///         let stty = Run::program(["stty", "size"]).conduit(Conduit::Pty).winsize(size);
+///         *cx.heap() = Some(stty.on_stdout("line").on_close("closed").start(cx)?);
+///         Ok(())
+///     })
+///     .state("line", |cx| {
+///         assert_eq!(cx.take::<String>(0)?, "24 80");
+///         Ok(())
+///     })
+///     .state("closed", |cx| *cx.heap() = None)
+///     .spawn(&mut kernel)?;
+/// kernel.run()
+/// # }
 /// ```
 ///
 /// POE: the array in `Winsize`.

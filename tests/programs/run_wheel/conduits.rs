@@ -38,6 +38,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("pty_privileges", pty_privileges),
     ("pty_kill", pty_kill),
     ("pty_silent", pty_silent),
+    ("pty_last", pty_last),
     ("pty_function", pty_function),
     ("pty_function_killed", pty_function_killed),
 ];
@@ -439,6 +440,11 @@ fn pty_silent(kernel: &mut Kernel) -> Result<(), Error> {
     })
     .spawn(kernel)
     .map(drop)
+}
+
+/// The last line has no end.
+fn pty_last(kernel: &mut Kernel) -> Result<(), Error> {
+    watching(Conduit::Pty, || Run::shell("printf 'whole\\nrest'").deliver_last()).spawn(kernel).map(drop)
 }
 
 /// A function has its terminal as a program does.
