@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 
 use lenore::Kernel;
+use lenore::filter::{Filter, FilterError, Line};
 
 use super::DEADLINE;
 
@@ -110,5 +111,36 @@ pub fn run_until(kernel: &mut Kernel, mut done: impl FnMut() -> bool) {
             Ok(false) => panic!("every session ended before what the test waits for"),
             Err(error) => panic!("a slice failed: {error}"),
         }
+    }
+}
+
+/// A line filter that panics: on a chunk that begins with "poison", and on the record "panic".
+pub struct Fragile(pub Line);
+
+impl Filter for Fragile {
+    type Input = String;
+    type Output = str;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        assert!(!chunk.starts_with(b"poison"), "poisoned");
+        self.0.get_one_start(chunk)
+    }
+
+    fn get_one(&mut self) -> Result<Option<String>, FilterError> {
+        let record = self.0.get_one()?;
+        assert!(record.as_deref() != Some("panic"), "on purpose");
+        Ok(record)
+    }
+
+    fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        self.0.put(record, out)
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.0.get_pending()
+    }
+
+    fn clone_config(&self) -> Self {
+        Fragile(self.0.clone_config())
     }
 }

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{log_error, log_input, owner, owner_of, pair, tcp_pair};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use crate::util::in_process::{Fragile, Log, kernel, run, run_slices, run_until};
 
 /// The error event of a record that the filter refuses.
 fn refused() -> String {
@@ -193,37 +193,6 @@ fn records_that_come_octet_by_octet_arrive_whole() {
     drop(other_theirs);
     run(&mut kernel);
     assert_eq!(log.text(), "one  three error:read:0");
-}
-
-/// Panics on a line that says so.
-struct Fragile(Line);
-
-impl Filter for Fragile {
-    type Input = String;
-    type Output = str;
-
-    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
-        assert!(!chunk.starts_with(b"poison"), "poisoned");
-        self.0.get_one_start(chunk)
-    }
-
-    fn get_one(&mut self) -> Result<Option<String>, FilterError> {
-        let record = self.0.get_one()?;
-        assert!(record.as_deref() != Some("panic"), "on purpose");
-        Ok(record)
-    }
-
-    fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
-        self.0.put(record, out)
-    }
-
-    fn get_pending(&self) -> &[u8] {
-        self.0.get_pending()
-    }
-
-    fn clone_config(&self) -> Self {
-        Fragile(self.0.clone_config())
-    }
 }
 
 #[test] // K-RW-20

@@ -1,0 +1,136 @@
+//! Records on their way from the file through the filter to the session.
+
+use std::fs;
+use std::io::SeekFrom;
+
+use lenore::filter::{Filter, Line, Stream};
+use lenore::wheel::FollowTail;
+use lenore::{Died, Session};
+use nix::errno::Errno;
+
+use super::{INTERVAL, Lab, append, session};
+use crate::util::in_process::{Fragile, Log, Watchdog, kernel, run, run_until};
+
+#[test] // K-FT-01: any filter
+fn records_are_what_the_filter_makes_of_the_file() {
+    let mut kernel = kernel();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    fs::write(&path, [0, 1, 255]).unwrap();
+    let log = Log::default();
+    let seen = log.clone();
+    Session::new(None::<FollowTail<Stream>>)
+        .state("_start", move |cx| {
+            let builder = FollowTail::new(&path, Stream::new()).seek(SeekFrom::Start(0));
+            *cx.heap() = Some(builder.on_input("input").start(cx)?);
+            Ok(())
+        })
+        .state("input", move |cx| {
+            seen.push(format!("{:?}", cx.take::<Vec<u8>>(0)?));
+            *cx.heap() = None;
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    assert_eq!(log.text(), "[0, 1, 255]");
+}
+
+#[test] // K-WH-10: a record that is refused
+fn a_line_that_is_no_text_is_an_error_event_and_the_next_one_comes() {
+    let mut lab = Lab::new();
+    fs::write(lab.path(), b"a\n\xff\nb\n").unwrap();
+    lab.follow_with(|builder| builder.seek(SeekFrom::Start(0)));
+    assert_eq!(lab.news(), ["a", &format!("error:filter:{}:log", Errno::EBADMSG as i32), "b"]);
+}
+
+#[test] // K-RE-20, K-RE-21: dropped in the middle of a chunk; failing in the middle of one
+fn a_chunk_is_delivered_as_long_as_the_session_goes_along() {
+    for fails in [false, true] {
+        let mut lab = Lab::new();
+        lab.write("1\n2\n3\n");
+        let path = lab.path();
+        let make = move || FollowTail::new(&path, Line::new()).poll_interval(INTERVAL).seek(SeekFrom::Start(0));
+        session(&lab.log, lab.told.clone(), make)
+            .state("input", move |cx| {
+                let line = cx.take::<String>(0)?;
+                cx.heap().log.push(&line);
+                match line.as_str() {
+                    "2" if fails => return Err(lenore::Exception::new("not this one")),
+                    "2" | "3" => cx.heap().wheel = None,
+                    _ => {}
+                }
+                Ok(())
+            })
+            .spawn(&mut lab.kernel)
+            .unwrap();
+        run(&mut lab.kernel);
+        assert_eq!(lab.log.text(), if fails { "1 2 3 _stop" } else { "1 2 _stop" });
+    }
+}
+
+#[test] // K-FT-06: a partial line in each of many looks
+fn a_line_may_grow_octet_by_octet() {
+    let _watchdog = Watchdog::new();
+    let mut lab = Lab::new();
+    lab.write("");
+    lab.follow();
+    for octet in ["a", "b", "c", "\n", "d", "\n"] {
+        lab.append(octet);
+        lab.settle();
+    }
+    assert_eq!(lab.news(), ["abc", "d"]);
+    let mut line = Line::new();
+    assert_eq!(line.get(b"abc\nd\n").unwrap(), ["abc", "d"], "as the filter by itself");
+}
+
+#[test] // K-FL-12 with K-RE-28: a chunk that is longer than the filter's limit is cut, and not refused
+fn a_filter_gets_no_more_than_it_has_room_for() {
+    let mut lab = Lab::new();
+    lab.write("1\n22\n333\n4444\n55555\n");
+    let path = lab.path();
+    lab.start(move || {
+        let line = Line::new().max_length(8).and_then(|line| line.max_buffer(8)).expect("they fit");
+        FollowTail::new(&path, line).poll_interval(INTERVAL).seek(SeekFrom::Start(0))
+    });
+    assert_eq!(lab.news(), ["1", "22", "333", "4444", "55555"]);
+    lab.append("half of it is lo");
+    lab.append("nger\nshort\n");
+    assert_eq!(lab.news().last().map(String::as_str), Some("short"));
+}
+
+#[test] // K-RW-20, for this wheel: a filter's panic is a DIE signal, and the file is followed on
+fn a_panic_in_the_filter_ends_nothing() {
+    for poison in ["panic\n", "poison\n"] {
+        let _watchdog = Watchdog::new();
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let path = dir.path().join("log");
+        fs::write(&path, "").expect("the file can be written");
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (followed, logged, dead) = (path.clone(), log.clone(), log.clone());
+        Session::new(None::<FollowTail<Fragile>>)
+            .state("_start", move |cx| {
+                cx.sig("DIE", "die");
+                let tail = FollowTail::new(&followed, Fragile(Line::new())).poll_interval(INTERVAL);
+                *cx.heap() = Some(tail.on_input("input").start(cx)?);
+                Ok(())
+            })
+            .state("input", move |cx| {
+                logged.push(cx.take::<String>(0)?);
+                Ok(())
+            })
+            .state("die", move |cx| {
+                cx.sig_handled();
+                assert!(cx.take::<Died>(1)?.exception.is_panic());
+                dead.push("died");
+                Ok(())
+            })
+            .spawn(&mut kernel)
+            .expect("it starts");
+        for (text, events) in [("fine\n", 1), (poison, 2), ("again\n", 3)] {
+            append(&path, text);
+            run_until(&mut kernel, || log.len() == events);
+        }
+        assert_eq!(log.take(), ["fine", "died", "again"]);
+    }
+}
