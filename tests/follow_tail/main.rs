@@ -16,6 +16,8 @@ use tempfile::TempDir;
 mod util;
 
 mod failures;
+#[cfg(all(feature = "inotify", target_os = "linux"))]
+mod notices;
 mod places;
 mod records;
 mod rotation;

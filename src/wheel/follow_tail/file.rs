@@ -159,6 +159,12 @@ impl Regular {
         self.file.as_raw_fd()
     }
 
+    /// Returns what the file system that it is on says of itself.
+    #[cfg(all(feature = "inotify", target_os = "linux"))]
+    pub(super) fn file_system(&self) -> nix::Result<nix::sys::statfs::Statfs> {
+        nix::sys::statfs::fstatfs(&self.file)
+    }
+
     /// Tells whether this is the file that `about` is about.
     pub(super) fn is(&self, about: &Metadata) -> bool {
         self.identity == identity(about)

@@ -16,6 +16,8 @@ use crate::kernel::{Core, SessionId};
 use crate::name::Name;
 
 mod file;
+#[cfg_attr(not(all(feature = "inotify", target_os = "linux")), path = "no_notices.rs")]
+mod notices;
 mod state;
 
 use file::{Followed, Regular};
@@ -35,6 +37,11 @@ use state::State;
 /// | error | as the [module](super) says, and ARG4 = the path (`PathBuf`), empty for a handle |
 ///
 /// After an error event for `"open"`, `"read"` or `"stat"` nothing is followed any more; that there is no such file is none.
+///
+/// With the feature `inotify`, on Linux, the system tells of changes of the file and of what happens to its name, and the look
+/// at it comes at once; the interval is ten times as long then, for what the system does not tell. On file systems that other
+/// machines may write to, on those that are not known, and when there are no inotify descriptors left, the interval stays as
+/// it is.
 ///
 /// A record without its end stays in the filter until the rest comes. When the file is replaced, what is left of it
 /// is forgotten, unless [`deliver_last`](FollowTailBuilder::deliver_last) says otherwise.
@@ -177,6 +184,7 @@ impl<F: Filter> FollowTail<F> {
 impl<F: Filter> Drop for FollowTail<F> {
     fn drop(&mut self) {
         if self.0.open.replace(false) {
+            self.0.notices.close(&self.0.mailbox);
             self.0.mailbox.dropped(self.0.key);
         }
     }
@@ -233,7 +241,8 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Waits so long from one look at a regular file to the next; a second unless set, and more than zero.
+    /// Waits so long from one look at a regular file to the next; a second unless set, and more than zero. Where the system
+    /// tells of changes (see [`FollowTail`]) it is ten times as long.
     ///
     /// POE: `PollInterval`, in seconds.
     #[doc(alias = "PollInterval")]
@@ -336,6 +345,7 @@ impl<F: Filter> FollowTailBuilder<F> {
                 failure: Cell::new(failure),
                 open: Cell::new(true),
                 busy: Cell::new(false),
+                notices: Default::default(),
                 replaced: Cell::new(false),
             })
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::file::{Followed, News, StreamEnd};
+use super::notices::{Notices, Outlook};
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
@@ -44,6 +45,8 @@ pub(super) struct State<F: Filter> {
     pub(super) open: Cell<bool>,
     /// Something has come since the last wait.
     pub(super) busy: Cell<bool>,
+    /// Makes the next look come sooner.
+    pub(super) notices: Notices,
     /// The name leads to another file; the old one is looked at once more before it is left.
     pub(super) replaced: Cell<bool>,
 }
@@ -142,6 +145,7 @@ impl<F: Filter> State<F> {
             Ok(false) => {
                 if self.finish(kernel, key) {
                     self.replaced.set(false);
+                    self.notices.forget_file();
                     self.file.take();
                     self.find(kernel, key);
                 }
@@ -191,9 +195,24 @@ impl<F: Filter> State<F> {
 
     /// Waits for the next look; a poll that has found nothing is worth an event.
     fn wait(&self, kernel: &mut Kernel, key: SourceKey) {
-        kernel.core.wake_source_after(key, self.interval);
+        let interval = match self.watch(kernel, key) {
+            Outlook::LookAgain => return kernel.core.sources.requeue(key, Mode::Read),
+            Outlook::Told => self.interval.saturating_mul(PATIENCE),
+            Outlook::Blind => self.interval,
+        };
+        kernel.core.wake_source_after(key, interval);
         if !self.busy.replace(false) {
             self.send(kernel, self.on_idle.get(), (self.id,).into_args());
+        }
+    }
+
+    fn watch(&self, kernel: &mut Kernel, key: SourceKey) -> Outlook {
+        match &*self.file.borrow() {
+            Some(Followed::Regular(file)) => {
+                self.notices.watch(kernel, (key, self.owner), Some(file), self.path.as_deref())
+            }
+            Some(Followed::Stream { .. }) => Outlook::Blind,
+            None => self.notices.watch(kernel, (key, self.owner), None, self.path.as_deref()),
         }
     }
 
@@ -278,6 +297,7 @@ impl<F: Filter> Source for State<F> {
 
     fn close(&self) {
         self.open.set(false);
+        self.notices.close(&self.mailbox);
         self.file.take();
     }
 
@@ -296,3 +316,6 @@ impl<F: Filter> Source for State<F> {
         format!("FollowTail ({}) of {subject} -> {event}", self.id)
     }
 }
+
+/// How many times longer it waits where it is told of changes: not every change is told of, as of a mapped file's.
+const PATIENCE: u32 = 10;

@@ -1,0 +1,254 @@
+//! inotify, which makes the next look come sooner, and knows nothing of what it will find.
+//!
+//! Two watches: the file, for what is written to it, and the directory, for another file of its name. Where a watch can't be
+//! set, and while the directory is missing, there is polling alone.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use nix::sys::statfs::{self, FsType, statfs};
+
+use super::file::Regular;
+use crate::kernel::{AfterFork, Kernel, Mailbox, Mode, SessionId, Source, SourceKey, Wanted};
+
+/// What tells a `FollowTail` of changes: a source beside its own, made when it waits for the first time.
+#[derive(Default)]
+pub(super) struct Notices {
+    watcher: RefCell<Option<Rc<Watcher>>>,
+    /// There are no more inotify descriptors; that was said once.
+    failed: Cell<bool>,
+}
+
+/// What can be relied on while waiting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// Nobody may tell of a change.
+    Blind,
+    /// Changes are told of from now on; what came before has to be looked for.
+    LookAgain,
+    /// Changes are told of.
+    Told,
+}
+
+impl Notices {
+    /// Watches what `tail` waits for: the file if there is one, and the directory of its name if it has one.
+    pub(super) fn watch(
+        &self,
+        kernel: &mut Kernel,
+        (tail, owner): (SourceKey, SessionId),
+        file: Option<&Regular>,
+        path: Option<&Path>,
+    ) -> Outlook {
+        if self.watcher.borrow().is_none() && !self.failed.get() {
+            match Watcher::start(kernel, (tail, owner), path) {
+                Ok(watcher) => drop(self.watcher.replace(Some(watcher))),
+                Err(error) => {
+                    log::info!(target: "lenore::wheels", "a FollowTail of {owner} polls, as there is no inotify: {error}");
+                    self.failed.set(true);
+                }
+            }
+        }
+        self.watcher.borrow().as_ref().map_or(Outlook::Blind, |watcher| watcher.watch(file, path))
+    }
+
+    /// The file is about to be closed.
+    pub(super) fn forget_file(&self) {
+        self.watcher.borrow().iter().for_each(|watcher| watcher.end(&watcher.file));
+    }
+
+    /// Closes the source; nothing is said to inotify, which a parent may go on using.
+    pub(super) fn close(&self, mailbox: &Mailbox) {
+        self.watcher.take().into_iter().for_each(|watcher| mailbox.dropped(watcher.key));
+    }
+}
+
+/// The source.
+struct Watcher {
+    inotify: RefCell<Option<Inotify>>,
+    key: SourceKey,
+    /// The wheel.
+    tail: SourceKey,
+    /// `None` for a handle.
+    path: Option<PathBuf>,
+    file: Cell<Option<Watch>>,
+    directory: Cell<Option<Watch>>,
+}
+
+#[derive(Clone, Copy)]
+struct Watch {
+    descriptor: WatchDescriptor,
+    /// No other machine writes there, which this one would not be told of.
+    is_local: bool,
+}
+
+impl Watcher {
+    fn start(
+        kernel: &mut Kernel,
+        (tail, owner): (SourceKey, SessionId),
+        path: Option<&Path>,
+    ) -> Result<Rc<Watcher>, crate::Error> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
+            .map_err(|errno| crate::Error::os("inotify_init", "", errno))?;
+        let make = |key| {
+            Rc::new(Watcher {
+                inotify: RefCell::new(Some(inotify)),
+                key,
+                tail,
+                path: path.map(Path::to_owned),
+                file: Cell::default(),
+                directory: Cell::default(),
+            })
+        };
+        let mut watcher = None;
+        kernel.core.add_source(owner, |key| watcher.insert(make(key)).clone())?;
+        Ok(watcher.expect("add_source has made it"))
+    }
+
+    fn watch(&self, file: Option<&Regular>, path: Option<&Path>) -> Outlook {
+        // By its descriptor: the name may lead to another file by now.
+        let watch_file = |file: &Regular| {
+            let path = format!("/proc/self/fd/{}", file.fd());
+            self.begin(&self.file, Path::new(&path), OF_A_FILE, || file.file_system())
+        };
+        let watch_directory = |path: &Path| {
+            let directory = directory_of(path);
+            self.begin(&self.directory, directory, OF_A_DIRECTORY, || statfs(directory))
+        };
+        match (file.map(watch_file), path.map(watch_directory)) {
+            (Some(Outlook::LookAgain), _) | (_, Some(Outlook::LookAgain)) => Outlook::LookAgain,
+            (Some(Outlook::Blind), _) | (_, Some(Outlook::Blind)) => Outlook::Blind,
+            _ => Outlook::Told,
+        }
+    }
+
+    /// Sets a watch that is not set yet.
+    fn begin(
+        &self,
+        watch: &Cell<Option<Watch>>,
+        path: &Path,
+        flags: AddWatchFlags,
+        system: impl Fn() -> nix::Result<statfs::Statfs>,
+    ) -> Outlook {
+        if let Some(watch) = watch.get() {
+            return if watch.is_local { Outlook::Told } else { Outlook::Blind };
+        }
+        match self.inotify.borrow().as_ref().map(|inotify| inotify.add_watch(path, flags)) {
+            Some(Ok(descriptor)) => {
+                let is_local = system().is_ok_and(|system| LOCAL.contains(&system.filesystem_type()));
+                watch.set(Some(Watch { descriptor, is_local }));
+                Outlook::LookAgain
+            }
+            Some(Err(errno)) => {
+                log::debug!(target: "lenore::wheels", "no notices of {}: {errno}", path.display());
+                Outlook::Blind
+            }
+            None => Outlook::Blind,
+        }
+    }
+
+    fn end(&self, watch: &Cell<Option<Watch>>) {
+        if let (Some(watch), Some(inotify)) = (watch.take(), &*self.inotify.borrow()) {
+            // It may have ended by itself.
+            let _ = inotify.rm_watch(watch.descriptor);
+        }
+    }
+
+    /// Tells whether something is new for the wheel.
+    fn concerns(&self, event: &InotifyEvent) -> bool {
+        let is = |watch: &Cell<Option<Watch>>| watch.get().is_some_and(|watch| watch.descriptor == event.wd);
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return true;
+        }
+        if is(&self.file) {
+            if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                self.file.take();
+            }
+            return true;
+        }
+        if !is(&self.directory) {
+            return false;
+        }
+        if event.mask.intersects(GONE) {
+            // The name leads to another directory now, or will. That one is watched when the wheel waits again.
+            self.end(&self.directory);
+            return true;
+        }
+        event.name.as_deref() == self.path.as_deref().and_then(Path::file_name)
+    }
+}
+
+impl Source for Watcher {
+    fn fd(&self) -> RawFd {
+        self.inotify.borrow().as_ref().map_or(-1, |inotify| inotify.as_fd().as_raw_fd())
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        Wanted::of(true, false, false)
+    }
+
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, _: Mode) {
+        let mut news = false;
+        for _ in 0..READS {
+            let events = match &*self.inotify.borrow() {
+                Some(inotify) => inotify.read_events(),
+                None => return,
+            };
+            match events {
+                Ok(events) => events.iter().for_each(|event| news |= self.concerns(event)),
+                Err(Errno::EINTR) => {}
+                Err(_) => {
+                    if news {
+                        kernel.core.sources.requeue(self.tail, Mode::Read);
+                    }
+                    return;
+                }
+            }
+        }
+        // Somebody is busy there. The poller will not tell of what is left.
+        kernel.core.sources.requeue(key, Mode::Read);
+        kernel.core.sources.requeue(self.tail, Mode::Read);
+    }
+
+    fn close(&self) {
+        self.inotify.take();
+    }
+
+    /// The descriptor's queue of events is the parent's.
+    fn fork(&self) -> AfterFork {
+        AfterFork::Close
+    }
+
+    fn describe(&self) -> String {
+        format!("inotify for the FollowTail of {}", self.path.as_deref().unwrap_or(Path::new("a handle")).display())
+    }
+}
+
+/// Where the name is looked up.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Removing a name of the file changes its attributes: its count of links.
+const OF_A_FILE: AddWatchFlags =
+    AddWatchFlags::IN_MODIFY.union(AddWatchFlags::IN_ATTRIB).union(AddWatchFlags::IN_MOVE_SELF);
+
+const OF_A_DIRECTORY: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_MOVE_SELF)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_ONLYDIR);
+
+/// The watched directory is no longer what its name leads to.
+const GONE: AddWatchFlags =
+    AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::IN_DELETE_SELF).union(AddWatchFlags::IN_IGNORED);
+
+/// File systems that no other machine writes to. On others the wheel polls as if nobody told it anything.
+const LOCAL: [FsType; 4] =
+    [statfs::EXT4_SUPER_MAGIC, statfs::XFS_SUPER_MAGIC, statfs::BTRFS_SUPER_MAGIC, statfs::TMPFS_MAGIC];
+
+/// How often a turn reads: a directory can be busier than its reader.
+const READS: usize = 16;
