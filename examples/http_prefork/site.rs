@@ -1,11 +1,12 @@
 //! From a request to a file below the root, and to nothing else.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lenore::filter::http::{Request, Response, format_date, parse_date};
+use nix::errno::Errno;
 
 /// What is served.
 pub struct Site {
@@ -72,10 +73,7 @@ impl Site {
         if !path.is_file() {
             return Err(NOTHING);
         }
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied => (403, "not for everybody"),
-            _ => NOTHING,
-        })?;
+        let file = File::open(&path).map_err(|error| refused(&error))?;
         let about = file.metadata().map_err(|_| (500, "the file can't be read"))?;
         let length = about.len();
         let changed = about.modified().ok().map(whole_seconds);
@@ -98,19 +96,35 @@ impl Site {
     }
 }
 
-/// Finds what `asked` stands for. What is not below the root does not exist: not with `..`, not by symbolic links.
+/// Finds what `asked` stands for. What is not below the root does not exist: not with `..`, not by symbolic links. Nor do
+/// files and directories whose names begin with a dot: they are their owner's, `.git` and `.htpasswd` among them.
 ///
 /// Whoever can put symbolic links below the root while this runs can get around it.
 fn below(root: &Path, asked: &str) -> Result<PathBuf, Refused> {
     let mut path = root.to_owned();
     for part in asked.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." || part.contains('\0') {
+        if part.starts_with('.') || part.contains('\0') {
             return Err(NOTHING);
         }
         path.push(part);
     }
+    // What is in a directory that may not be searched does not exist either.
     let path = path.canonicalize().map_err(|_| NOTHING)?;
-    if path.starts_with(root) { Ok(path) } else { Err(NOTHING) }
+    let inside = path.strip_prefix(root).map_err(|_| NOTHING)?;
+    if inside.iter().any(|part| part.as_encoded_bytes().starts_with(b".")) { Err(NOTHING) } else { Ok(path) }
+}
+
+/// Why a file that is there can't be opened. That this server is out of something says nothing of the file.
+fn refused(error: &io::Error) -> Refused {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
+            log::error!("a file can't be opened: {error}");
+            (503, "too busy")
+        }
+        Some(Errno::EACCES | Errno::EPERM) => (403, "not for everybody"),
+        Some(Errno::ENOENT) => NOTHING,
+        _ => (500, "the file can't be read"),
+    }
 }
 
 /// Decodes `%2e` and the like; `None` if they make no sense, or no text.

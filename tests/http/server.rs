@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -39,6 +39,12 @@ fn site() -> TempDir {
     link(dir.path(), "out");
     link(Path::new("sub/index.html"), "inside");
     link(Path::new("loop"), "loop");
+    fs::create_dir(dir.path().join("root/.git")).expect("a directory can be made");
+    write("root/.git/config", b"secret");
+    write("root/.htpasswd", b"secret");
+    link(Path::new(".htpasswd"), "visible");
+    link(Path::new(".git"), "repository");
+    link(Path::new("index.html"), ".inside");
     fs::create_dir(dir.path().join("root/trap")).expect("a directory can be made");
     link(&dir.path().join("secret.txt"), "trap/index.html");
     nix::unistd::mkfifo(&dir.path().join("root/pipe"), Mode::S_IRWXU).expect("a pipe can be made");
@@ -274,6 +280,13 @@ fn nothing_outside_of_the_root_is_served() {
         "/index.html%00",
         "/%00",
         "/none",
+        "/.htpasswd",
+        "/%2ehtpasswd",
+        "/.git/config",
+        "/.git/",
+        "/visible",
+        "/repository/config",
+        "/.inside",
         "/..",
         "/...",
         "/%252e%252e/secret.txt",
@@ -291,6 +304,31 @@ fn nothing_outside_of_the_root_is_served() {
     assert_eq!(browser.get("/inside").body, b"<p>sub</p>");
     drop(browser);
     end(&mut running);
+}
+
+#[test]
+fn a_file_that_can_not_be_opened_is_no_missing_one() {
+    let site = site();
+    let one = ["--start-children", "1", "--min-spare", "1", "--max-spare", "1", "--max-children", "1"];
+    let (running, addr) = start(Some(&site), &one);
+    let mut browser = Browser::new(addr);
+    assert_eq!(browser.get("/index.html").status, 200);
+    let children = running.descendants_alive();
+    assert_eq!(children.len(), 1);
+    let limit = |files: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &children[0].to_string(), &format!("--nofile={files}:")]);
+        assert!(prlimit.status().expect("prlimit can be run").success());
+    };
+    limit("3");
+    assert_eq!(browser.get("/index.html").status, 503);
+    assert_eq!(browser.get("/none").status, 404, "it is known that there is none");
+    assert_eq!(browser.get("/hello").status, 200);
+    limit("100");
+    assert_eq!(browser.get("/index.html").status, 200);
+    fs::set_permissions(site.path().join("root/empty"), fs::Permissions::from_mode(0)).expect("it is ours");
+    // Nothing is forbidden to root.
+    assert_eq!(browser.get("/empty").status, if nix::unistd::geteuid().is_root() { 200 } else { 403 });
 }
 
 #[test]
