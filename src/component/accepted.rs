@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, INPUT, LOW};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW};
 use super::failure::Failure;
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
@@ -39,6 +39,7 @@ pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<
         (HIGH.into(), state(Protocol::got_high)),
         (LOW.into(), state(Protocol::got_low)),
         (ERROR.into(), state(failed)),
+        (IMPATIENT.into(), state(impatient)),
         ("shutdown".into(), state(shutdown)),
         ("_stop".into(), handler(stop::<F, H>)),
     ];
@@ -59,8 +60,8 @@ fn start<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>
 fn flushed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
     let told = protocol.callbacks.on_flushed.as_ref().map_or(Ok(()), |on_flushed| on_flushed(cx));
     // The callback may have put more.
-    if cx.heap().is_shutting_down && cx.heap().has_no_output() {
-        disconnect(protocol, cx)?;
+    if cx.heap().is_shutting_down {
+        end(protocol, cx)?;
     }
     told
 }
@@ -79,7 +80,20 @@ fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H
 
 fn shutdown<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
     cx.heap().is_shutting_down = true;
-    if cx.heap().has_no_output() { disconnect(protocol, cx) } else { Ok(()) }
+    end(protocol, cx)
+}
+
+fn impatient<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    if protocol.gives_up(cx)? { disconnect(protocol, cx) } else { Ok(()) }
+}
+
+/// Disconnects as soon as there is nothing left to write.
+fn end<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    if cx.heap().has_no_output() {
+        return disconnect(protocol, cx);
+    }
+    protocol.wait_for_peer(cx);
+    Ok(())
 }
 
 /// Tells the program, and closes. Once for each connection, whatever the program does when it is told.
@@ -87,6 +101,7 @@ fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, 
     if !cx.heap().is_connected() || std::mem::replace(&mut cx.heap().is_over, true) {
         return Ok(());
     }
+    cx.delay_clear(IMPATIENT);
     let told = protocol.callbacks.on_disconnect.as_ref().map_or(Ok(()), |on_disconnect| on_disconnect(cx));
     cx.heap().close();
     told

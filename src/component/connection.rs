@@ -113,6 +113,13 @@ impl<F: Filter, H> Connection<F, H> {
         self.peer.map_or(0, |peer| peer.port())
     }
 
+    /// Returns whom a client connects to, as `host:port`, connected or not; empty in a server.
+    ///
+    /// POE: what the program has given as `RemoteAddress` and `RemotePort`.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     /// Begins anew: nothing of an earlier connection is left.
     pub(super) fn reset(&mut self) {
         self.link = Link::Closed;
@@ -128,7 +135,12 @@ impl<F: Filter, H> Connection<F, H> {
 
     /// Tells whether nothing waits to be written, or never will be.
     pub(super) fn has_no_output(&self) -> bool {
-        self.is_broken || self.wheel().is_none_or(|wheel| wheel.driver_out_octets() == 0)
+        self.is_broken || self.out_octets() == 0
+    }
+
+    /// Returns how much waits to be written.
+    fn out_octets(&self) -> usize {
+        self.wheel().map_or(0, ReadWrite::driver_out_octets)
     }
 
     /// Ends the connection, if there is one.
@@ -162,6 +174,9 @@ pub(super) const ERROR: &str = "tcp_got_error";
 pub(super) const HIGH: &str = "tcp_got_high";
 pub(super) const LOW: &str = "tcp_got_low";
 
+/// The name of the event for a peer that takes too long to take the last of the output.
+pub(super) const IMPATIENT: &str = "tcp_impatient";
+
 impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Makes a connection of a socket, unless `pre_connect` gives it up.
     pub(super) fn open(
@@ -187,6 +202,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         if let Some(span) = self.linger {
             wheel = wheel.linger(span);
         }
+        wheel = wheel.patience(self.patience);
         cx.heap().link = Link::Open(wheel.start(cx)?);
         self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))?;
         Ok(true)
@@ -200,6 +216,27 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let Some(on_input) = &self.callbacks.on_input else { return Ok(()) };
         let record = cx.take::<F::Input>(0)?;
         on_input(cx, record)
+    }
+
+    /// Waits for the peer to take what is still to be written, as long as it takes any.
+    pub(super) fn wait_for_peer(&self, cx: &mut Context<'_, Connection<F, H>>) {
+        let left = cx.heap().out_octets();
+        cx.delay(IMPATIENT, self.patience, (left,));
+    }
+
+    /// Tells whether a peer that was waited for is to be given up; waits on if not.
+    pub(super) fn gives_up(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result<bool> {
+        let before = cx.take::<usize>(0)?;
+        if !cx.heap().is_shutting_down || !cx.heap().is_connected() {
+            return Ok(false);
+        }
+        if cx.heap().out_octets() < before {
+            self.wait_for_peer(cx);
+            return Ok(false);
+        }
+        // So that it is closed, and not flushed.
+        cx.heap().is_broken = true;
+        Ok(true)
     }
 
     /// The output has reached the high mark.

@@ -17,7 +17,7 @@ use crate::session::{Handler, handler};
 /// A [`Server`](super::Server), a [`TcpServer`](super::TcpServer) or a [`TcpClient`](super::TcpClient) is made of it; it
 /// does not know which, nor how many processes there are. Each connection is a session with a
 /// [`Connection`] for its heap, so that a callback can do what any state can: post, set alarms, watch signals. All of
-/// them are optional. What a callback fails with becomes a `DIE` signal for the connection's session.
+/// them are optional.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -53,7 +53,43 @@ use crate::session::{Handler, handler};
 /// error or the end of the input ends it at once, unless [`keep_on_error`](Protocol::keep_on_error) was asked for: then
 /// the program must post `shutdown` itself. What was put before the end of the input is still written. The session, which
 /// counts as a connection until then, waits two seconds at most, or what [`linger`](Protocol::linger) says, for the peer to
-/// close its side as well: closed with input unread, a socket may cost the peer the end of the output.
+/// close its side as well: closed with input unread, a socket may cost the peer the end of the output. A peer that takes
+/// nothing of the output is given up after a minute, or what [`patience`](Protocol::patience) says.
+///
+/// # Failures
+///
+/// What a callback fails with, be it an `Err` or a panic, becomes a `DIE` signal for the connection's session. Nobody
+/// handles that unless the program does, and a `DIE` that nobody handles **ends the process's kernel**: in a child of a
+/// [`Server`](super::Server) that is what is wanted, in a server of one process it costs all clients their connections. There
+/// the connection should go alone:
+///
+/// ```
+/// use lenore::component::Protocol;
+/// use lenore::filter::Line;
+///
+/// let doubling = Protocol::new(Line::new())
+///     .on_connect(|cx| cx.sig("DIE", "failed"))
+///     .on_input(|cx, line: String| {
+///         let number: u32 = line.parse()?; // whatever a stranger sends
+///         cx.heap().put((2 * u64::from(number)).to_string());
+///         Ok(())
+///     })
+///     .state("failed", |cx| {
+///         cx.sig_handled();
+///         cx.yield_("shutdown", ());
+///     });
+/// # let mut kernel = lenore::Kernel::new().unwrap();
+/// # let server = lenore::component::TcpServer::new("127.0.0.1:0", doubling).spawn(&mut kernel).unwrap();
+/// # kernel.post(server, "shutdown", ()).unwrap();
+/// # kernel.run().unwrap();
+/// ```
+///
+/// # Half-closed peers
+///
+/// A peer that has closed its side may go on reading: what was put before is written, but no more can be put. A proxy, or
+/// whoever else answers later, asks for [`keep_on_error`](Protocol::keep_on_error), and passes the end of the input on with
+/// [`shutdown_output_after_flush`](crate::wheel::ReadWrite::shutdown_output_after_flush) of the other side's
+/// [`wheel`](Connection::wheel).
 ///
 /// POE: the `Client...` parameters of `POE::Component::Server::TCP`, and the `Server...` ones of
 /// `POE::Component::Client::TCP`. Their `Args` are what a closure captures.
@@ -68,6 +104,7 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     pub(super) marks: Option<(usize, usize)>,
     pub(super) auto_pause: bool,
     pub(super) linger: Option<Duration>,
+    pub(super) patience: Duration,
 }
 
 /// The context in which the callbacks of a [`Protocol`] run.
@@ -124,6 +161,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             marks: None,
             auto_pause: false,
             linger: None,
+            patience: PATIENCE,
         }
     }
 
@@ -250,6 +288,17 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
+    /// Sets how long the end of a connection waits for a peer that takes nothing of what is still to be written: a minute
+    /// unless this is called. It is looked at once in that time, so a peer that has just taken some has up to twice as long; one
+    /// that is slow, but goes on reading, has as long as it needs. What is left is discarded then. So long may clients that
+    /// don't read hold up the end of a server.
+    ///
+    /// POE: nothing like it; such a client is waited for without end.
+    pub fn patience(mut self, span: Duration) -> Self {
+        self.patience = span;
+        self
+    }
+
     /// Adds a state to each connection's session: for events that the program posts to it, its alarms and signals.
     ///
     /// `_start`, `_stop`, `shutdown`, `reconnect`, `connect` and names that begin with `tcp_` are taken; spawning
@@ -294,6 +343,9 @@ fn without_record<F: Filter, H: 'static, R: IntoReturn>(
 ) -> Callback<F, H> {
     Box::new(move |cx| callback(cx).into_return().map(drop))
 }
+
+/// How long a peer that takes nothing is waited for, unless set: as long as a wheel waits by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The states that servers and clients have of their own.
 const TAKEN: [&str; 5] = ["_start", "_stop", "shutdown", "reconnect", "connect"];

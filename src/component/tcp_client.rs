@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, INPUT, LOW, Link};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link};
 use super::failure::Failure;
 use super::protocol::Protocol;
 use super::tcp_server::check_alias;
@@ -48,8 +48,9 @@ type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
 ///     });
 /// TcpClient::new(address, asking)
 ///     .on_connect_error(|cx, failure| {
-///         **cx.heap() += 1; // the heap lives as long as the session, whatever becomes of its connections
-///         eprintln!("try {}: {failure}", **cx.heap());
+///         let client = cx.heap();
+///         **client += 1; // the heap lives as long as the session, whatever becomes of its connections
+///         eprintln!("{}, try {}: {failure}", client.target(), **client);
 ///         cx.delay("reconnect", std::time::Duration::from_secs(1), ());
 ///     })
 ///     .spawn(&mut kernel)?;
@@ -131,7 +132,8 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
         self
     }
 
-    /// Is called when an attempt to connect has failed. Without it, that is logged.
+    /// Is called when an attempt to connect has failed. Without it, that is logged. The failure says what went wrong, and
+    /// [`Connection::target`] with whom.
     ///
     /// POE: `ConnectError`.
     #[doc(alias = "ConnectError")]
@@ -174,6 +176,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             (HIGH.into(), state(|client, cx| client.protocol.got_high(cx))),
             (LOW.into(), state(|client, cx| client.protocol.got_low(cx))),
             (ERROR.into(), state(Client::failed)),
+            (IMPATIENT.into(), state(Client::impatient)),
             ("shutdown".into(), state(Client::shutdown)),
         ];
         states.extend(client.protocol.states.iter().cloned());
@@ -214,6 +217,7 @@ impl<F: Filter, H: 'static> Client<F, H> {
 
     fn reconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
         cx.heap().reset();
+        cx.delay_clear(IMPATIENT);
         self.set_alias(cx)?;
         let target = cx.heap().target.clone();
         let mut factory = SocketFactory::tcp(target).on_connect("tcp_connected").on_error("tcp_not_connected");
@@ -264,8 +268,8 @@ impl<F: Filter, H: 'static> Client<F, H> {
 
     fn flushed(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let told = self.protocol.callbacks.on_flushed.as_ref().map_or(Ok(()), |on_flushed| on_flushed(cx));
-        if cx.heap().is_shutting_down && cx.heap().has_no_output() {
-            self.disconnect(cx)?;
+        if cx.heap().is_shutting_down {
+            self.finish(cx)?;
         }
         told
     }
@@ -284,7 +288,20 @@ impl<F: Filter, H: 'static> Client<F, H> {
     fn shutdown(&self, cx: &mut Cx<'_, F, H>) -> Result {
         self.forget(cx);
         cx.heap().is_shutting_down = true;
-        if cx.heap().has_no_output() { self.disconnect(cx) } else { Ok(()) }
+        self.finish(cx)
+    }
+
+    fn impatient(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        if self.protocol.gives_up(cx)? { self.disconnect(cx) } else { Ok(()) }
+    }
+
+    /// Disconnects as soon as there is nothing left to write.
+    fn finish(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        if cx.heap().has_no_output() {
+            return self.disconnect(cx);
+        }
+        self.protocol.wait_for_peer(cx);
+        Ok(())
     }
 
     /// Ends a connection that is of no more use.
@@ -303,6 +320,7 @@ impl<F: Filter, H: 'static> Client<F, H> {
 
     /// Closes, and tells the program if there was a connection.
     fn disconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        cx.delay_clear(IMPATIENT);
         let was_connected = cx.heap().is_connected();
         cx.heap().close();
         match &self.protocol.callbacks.on_disconnect {

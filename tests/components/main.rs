@@ -3,6 +3,7 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod patience;
 mod server;
 mod support;
 mod tcp_client;

@@ -326,7 +326,7 @@ fn a_file_that_can_not_be_opened_is_no_missing_one() {
     assert_eq!(browser.get("/hello").status, 200);
     limit("100");
     assert_eq!(browser.get("/index.html").status, 200);
-    fs::set_permissions(site.path().join("root/empty"), fs::Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(site.path().join("root/empty"), fs::Permissions::from_mode(0o000)).expect("it is ours");
     // Nothing is forbidden to root.
     assert_eq!(browser.get("/empty").status, if nix::unistd::geteuid().is_root() { 200 } else { 403 });
 }
