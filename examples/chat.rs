@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::rc::Rc;
+use std::time::Duration;
 
 use lenore::component::{Connection, Mode, Protocol, Server};
 use lenore::filter::Line;
@@ -53,11 +54,14 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         })
         .spawn(&mut kernel)?;
 
-    let chat = Protocol::with_heap(Line::new(), Guest::default)
+    // Without limits, a stranger who never ends a line has 512 MiB of it kept.
+    let lines = Line::new().max_length(LONGEST)?.max_buffer(2 * 64 * 1024)?;
+    let chat = Protocol::with_heap(lines, Guest::default)
         .on_connect(|cx| cx.heap().put("* what is your name?"))
         .on_input(input)
         .on_disconnect(left)
         .marks(ENOUGH / 4, ENOUGH)
+        .patience(Duration::from_secs(2)) // at the end, for those who don't read
         .on_low(|cx| {
             let missed = std::mem::take(&mut cx.heap().missed);
             if missed > 0 {
@@ -104,6 +108,9 @@ fn left(cx: &mut Cx<'_>) -> Result {
 fn say(cx: &mut Cx<'_>, line: String) -> Result {
     Ok(cx.post("room", "say", (Rc::<str>::from(line),))?)
 }
+
+/// How many octets a line may have; whoever sends more has to leave.
+const LONGEST: usize = 16 * 1024;
 
 /// How many octets may wait for a client before it misses lines.
 const ENOUGH: usize = 256 * 1024;

@@ -41,7 +41,9 @@ fn serve() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let echo = Protocol::new(Line::new())
+    // Whoever sends a longer line, or never ends one, is not served; without limits 512 MiB would be kept.
+    let lines = Line::new().max_length(64 * 1024)?.max_buffer(2 * 64 * 1024)?;
+    let echo = Protocol::new(lines)
         .on_input(|cx, line: String| cx.heap().put(line))
         .marks(16 * 1024, 64 * 1024) // a client that sends and does not read
         .auto_pause(); //               is not read from

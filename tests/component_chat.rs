@@ -1,5 +1,8 @@
 //! The example `chat`: everybody hears everybody else, and one who does not read hurts nobody.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
 mod util;
 
 use nix::sys::signal::Signal;
@@ -87,5 +90,40 @@ fn one_who_does_not_read_hurts_nobody_and_is_told_what_it_has_missed() {
     // And is one of them again.
     talker.send("hello\r\n");
     assert_eq!([reader.read_line(), sleeper.read_line()], ["T: hello", "T: hello"]);
+    end(running);
+}
+
+#[test]
+fn one_who_never_ends_a_line_has_to_leave() {
+    let (running, addr) = start();
+    let mut lenore = enter(addr, "Lenore", &mut []);
+    let mut endless = TcpStream::connect(addr).unwrap();
+    endless.set_read_timeout(Some(DEADLINE)).unwrap();
+    endless.set_write_timeout(Some(DEADLINE)).unwrap();
+    endless.write_all(b"Endless\n").unwrap();
+    assert_eq!(lenore.read_line(), "* Endless is here");
+    // More than the server takes. It may have closed before all is written.
+    let _ = endless.write_all(&[b'x'; 1 << 20]);
+    assert_eq!(lenore.read_line(), "* Endless has left");
+    match endless.read_to_end(&mut Vec::new()) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+    end(running);
+}
+
+#[test]
+fn one_who_does_not_read_does_not_hold_up_the_end() {
+    let (running, addr) = start();
+    let mut talker = enter(addr, "T", &mut []);
+    let mut sleeper = enter(addr, "S", &mut [&mut talker]);
+    // More than the buffers of its socket take: the rest is the server's to keep, as long as it may be kept.
+    let line = "x".repeat(4000);
+    for _ in 0..2000 {
+        talker.send(format!("{line}\r\n"));
+    }
+    talker.send("done\r\n");
+    sleeper.send("still here\r\n");
+    assert_eq!(talker.read_line(), "S: still here");
     end(running);
 }
