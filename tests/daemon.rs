@@ -23,6 +23,8 @@ mod postfork;
 mod prefork;
 #[path = "daemon/privileges.rs"]
 mod privileges;
+#[path = "daemon/servers.rs"]
+mod servers;
 #[path = "daemon/shutdown.rs"]
 mod shutdown;
 #[path = "daemon/site.rs"]

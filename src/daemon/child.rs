@@ -8,11 +8,10 @@ use super::error::DaemonError;
 use super::policy::Phase;
 use super::pool;
 use super::scoreboard::{Report, Ring, SlotIndex, Status};
-use super::session::{Cx, Heap, Role, broadcast, epoch_ms};
+use super::session::{Cx, Heap, Role, announce, broadcast, epoch_ms};
 use super::settings::Mode;
 use super::shutdown;
 use crate::error::Result;
-use crate::kernel::SessionId;
 use crate::reply::Return;
 
 /// The first thing that happens in a new child, apart from leaving to the parent what is the parent's.
@@ -43,7 +42,7 @@ pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
         }
         _ => {
             begin_request(cx, if is_long { Status::Long } else { Status::Req });
-            cx.signal_now(SessionId::KERNEL, "daemon_child", payload)?;
+            announce(cx, "daemon_child", payload)?;
         }
     }
     Ok(())
@@ -84,7 +83,7 @@ pub(super) fn go_when_done(cx: &mut Cx<'_>) -> Result {
                 *is_retiring = true;
             }
             // One that serves several requests at a time would never be done if it went on accepting.
-            Ok(cx.signal_now(SessionId::KERNEL, "daemon_pause", ())?)
+            announce(cx, "daemon_pause", ())
         }
         _ => shutdown::shutdown(cx),
     }

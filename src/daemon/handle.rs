@@ -4,9 +4,9 @@ use super::builder::DaemonBuilder;
 use super::error::DaemonError;
 use super::scoreboard::Report;
 use super::status::{DaemonStatus, Peek};
-use crate::args::IntoArgs;
+use crate::args::{ArgError, Found, IntoArgs};
 use crate::error::Error;
-use crate::kernel::{Kernel, SessionId};
+use crate::kernel::{Context, Kernel, SessionId};
 
 /// The handle to a Daemon session: copied freely, usable from any state and from outside of the loop.
 ///
@@ -27,6 +27,36 @@ impl Daemon {
     /// Returns the id of the Daemon session.
     pub fn session(self) -> SessionId {
         self.0
+    }
+
+    /// Returns the Daemon whose `daemon_*` signal the running state has got; `None` if it has got none.
+    ///
+    /// A kernel with several Daemons hears the signals of all of them; this tells whose each is. It is ARG2 of every such
+    /// signal, behind what POE has: ARG1 is the payload in `daemon_child` of a post-forking daemon, a
+    /// [`Haste`](super::Haste) in `daemon_shutdown`, and otherwise `()`. Also `None` if a state that got a `daemon_child`,
+    /// `daemon_pause`, `daemon_accept` or `daemon_shutdown` before this one has moved the argument out.
+    ///
+    /// ```no_run
+    /// # use lenore::{Context, Daemon, Result, wheel::SocketFactory};
+    /// # struct Site { daemon: Option<Daemon>, listener: Option<SocketFactory> }
+    /// fn daemon_accept(cx: &mut Context<'_, Site>) {
+    ///     if Daemon::of_signal(cx) == cx.heap().daemon {
+    ///         cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// POE: nothing like it; all daemons of a program share one scoreboard there.
+    pub fn of_signal<H: 'static>(cx: &Context<'_, H>) -> Option<Daemon> {
+        // A request that was reported by an event may have brought several arguments; the Daemon comes behind them.
+        for position in 2.. {
+            match cx.arg::<Daemon>(position) {
+                Ok(daemon) => return Some(*daemon),
+                Err(Error::Argument { source: ArgError { found: Found::Missing, .. }, .. }) => break,
+                Err(_) => {}
+            }
+        }
+        None
     }
 
     /// Tells the Daemon what this process does now.

@@ -8,12 +8,11 @@ use nix::sys::signal::Signal;
 use super::deaths::Cause;
 use super::policy::{Counts, Demand, Intake, Notice, Phase, STAYED_UP, postfork, prefork, share};
 use super::scoreboard::{Ring, Status};
-use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, broadcast, epoch_ms, send};
+use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
 use super::settings::Mode;
 use super::shutdown;
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
-use crate::kernel::SessionId;
 
 /// A child has rung: the number of idle ones has left its bounds.
 pub(super) fn bell(cx: &mut Cx<'_>) -> Result {
@@ -182,15 +181,13 @@ fn serve_queue(cx: &mut Cx<'_>) -> Result {
 /// decided on later, and have the last word.
 fn accept(cx: &mut Cx<'_>) -> Result {
     cx.heap().intake = Intake::Open;
-    cx.signal_now(SessionId::KERNEL, "daemon_accept", ())?;
-    Ok(())
+    announce(cx, "daemon_accept", ())
 }
 
 /// Tells the application to take no more, before it can take the next one.
 pub(super) fn pause(cx: &mut Cx<'_>) -> Result {
     cx.heap().intake = Intake::Paused;
-    cx.signal_now(SessionId::KERNEL, "daemon_pause", ())?;
-    Ok(())
+    announce(cx, "daemon_pause", ())
 }
 
 fn ask_for_fork(cx: &mut Cx<'_>, request: Request) -> Result {

@@ -12,13 +12,14 @@ use super::babysit::Look;
 use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
+use super::handle::Daemon;
 use super::policy::{CrashLoop, Escalation, Intake, Meter, Phase, TokenBucket};
 use super::process::Process;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
 use super::status::{ChildStatus, DaemonStatus, Peek};
 use super::{babysit, child, hang_up, pool, ready, resize, shutdown};
-use crate::args::Args;
+use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
 use crate::kernel::{Context, Kernel, SessionId};
 use crate::name::Name;
@@ -386,8 +387,20 @@ fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
 
 /// Posts a signal to every session.
 pub(super) fn broadcast(cx: &mut Cx<'_>, signal: &str) {
+    let me = Daemon(cx.session());
     // The kernel is always there to be the destination.
-    let _ = cx.signal(SessionId::KERNEL, signal, ());
+    let _ = cx.signal(SessionId::KERNEL, signal, ((), me));
+}
+
+/// Sends a signal to every session at once.
+///
+/// `about` becomes ARG1 and what follows it. The Daemon itself comes last, as ARG2: where there is nothing to be said, `()`
+/// keeps its place.
+pub(super) fn announce(cx: &mut Cx<'_>, signal: &str, about: impl IntoArgs) -> Result {
+    let me = Daemon(cx.session());
+    let about = about.into_args();
+    let about = if about.is_empty() { ((),).into_args() } else { about };
+    Ok(cx.signal_now(SessionId::KERNEL, signal, about.chain((me,).into_args()))?)
 }
 
 /// Sends a signal of the operating system to every child. None of these pids can have come to mean another process: a

@@ -12,10 +12,9 @@ use super::deaths::{self, Cause};
 use super::policy::{Intake, Phase};
 use super::pool;
 use super::scoreboard::Status;
-use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, send, signal_children};
+use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_children};
 use super::settings::Mode;
 use crate::error::Result;
-use crate::kernel::SessionId;
 use crate::name::Name;
 
 /// How a Daemon ends: ARG1 of `daemon_shutdown`.
@@ -108,7 +107,7 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     //
     // In a child that was forked while its parent was shutting down it has been done already.
     let _ = cx.alias_remove(alias);
-    let hidden = Name::new(&format!("{alias} (ended)"));
+    let hidden = Name::new(&format!("{alias} (ended, {})", cx.session()));
     cx.alias_set(hidden)?;
     cx.alarm_remove_all();
     let (heap, core) = cx.split();
@@ -118,7 +117,7 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
         core.select_read_clear(doorbell.childs_end());
     }
     let haste = if signal == Signal::SIGQUIT { Haste::AfterRequests } else { Haste::AtOnce };
-    cx.signal_now(SessionId::KERNEL, "daemon_shutdown", (haste,))?;
+    announce(cx, "daemon_shutdown", (haste,))?;
     if was_parent {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);

@@ -72,7 +72,12 @@ mod session;
 /// In all modes a client that the system has queued, and nobody has accepted, is another process's to serve when a child
 /// goes, and is refused when the whole server goes.
 ///
-/// A kernel can have one server that forks: each of two would take the other's children for its own.
+/// # Several servers
+///
+/// A kernel can have several, in any modes; each needs a Daemon with an alias of its own
+/// (`daemon(Daemon::builder().alias("Other"))`). They know nothing of each other: a child serves the port of the server
+/// that has forked it and no other, [`Serving::daemon`] shuts one of them down, and what a signal from outside means it means
+/// to each of them. A process that the program forks by itself serves no port.
 ///
 /// POE: nothing like it; POE::Component::Daemon leaves all of this to the program.
 #[must_use = "does nothing until it is spawned"]

@@ -19,7 +19,7 @@ use crate::wheel::SocketFactory;
 struct Heap {
     open: Opener,
     on_child: Option<SetUp>,
-    /// From `adopt` on, which comes before anything else.
+    /// From `adopt` on, before which it has sent nothing.
     daemon: Option<Daemon>,
     mode: Mode,
     /// This process is a child of the Daemon.
@@ -70,14 +70,13 @@ pub(super) fn spawn(
             *bound.borrow_mut() = outcome;
         })
         .state("adopt", adopt)
-        .state("daemon_start", begin)
-        .state("daemon_child", begin_child)
-        .state("daemon_accept", |cx| {
-            cx.heap().is_allowed = true;
-            cx.heap().adjust();
-        })
-        .state("daemon_pause", pause)
-        .state("daemon_shutdown", end)
+        .state("daemon_start", if_own(begin))
+        .state("daemon_child", if_own(begin_child))
+        .state("daemon_accept", if_own(resume))
+        .state("daemon_pause", if_own(pause))
+        .state("daemon_shutdown", if_own(end))
+        .state("forked", forked)
+        .state("whose_child", leave_unless_own)
         .state("accept", accepted)
         .state("accept_failed", |cx| {
             // The listener tries again by itself.
@@ -112,6 +111,15 @@ impl Heap {
     }
 }
 
+/// Makes a state for a signal of this server's Daemon; those of other Daemons in the kernel are none of its business.
+fn if_own(state: fn(&mut Cx<'_>) -> Result) -> impl Fn(&mut Cx<'_>) -> Result {
+    // One whose arguments the program has taken is taken for our own: nearly always there is one Daemon.
+    move |cx| match Daemon::of_signal(cx) {
+        Some(daemon) if cx.heap().daemon != Some(daemon) => Ok(()),
+        _ => state(cx),
+    }
+}
+
 fn listen(cx: &mut Cx<'_>, address: &str) -> Result<SocketAddr, Error> {
     let listener = SocketFactory::tcp(address).on_accept("accept").on_error("accept_failed").listen(cx)?;
     listener.pause_accept();
@@ -120,6 +128,7 @@ fn listen(cx: &mut Cx<'_>, address: &str) -> Result<SocketAddr, Error> {
     for signal in ["daemon_start", "daemon_child", "daemon_accept", "daemon_pause", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
+    cx.sig("FORKED", "forked");
     Ok(address)
 }
 
@@ -147,16 +156,38 @@ fn begin(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
+/// A new process, whoever has forked it, and before anything else happens in it: whom it is to serve, if anybody, it
+/// is told by its Daemon. A listener that accepts here would take clients away from those who can serve them.
+fn forked(cx: &mut Cx<'_>) {
+    let heap = cx.heap();
+    heap.is_child = false;
+    heap.is_allowed = false;
+    if heap.mode == Mode::PreForking {
+        heap.adjust();
+        // The Daemon does not know yet.
+        cx.yield_("whose_child", ());
+    } else {
+        // The parent goes on listening; a child that is forked for a connection has that.
+        heap.listener = None;
+    }
+}
+
+/// In a child of another Daemon, or of the program, there is no pool to be one of.
+fn leave_unless_own(cx: &mut Cx<'_>) {
+    let daemon = cx.heap().daemon;
+    let is_own = daemon.is_some_and(|daemon| daemon.status(cx).is_ok_and(|status| status.slot.is_some()));
+    if !is_own {
+        cx.heap().listener = None;
+    }
+}
+
 /// A new child.
 fn begin_child(cx: &mut Cx<'_>) -> Result {
     cx.heap().is_child = true;
-    cx.heap().is_allowed = false;
     if cx.heap().mode == Mode::PreForking {
         set_up(cx)?;
         return report(cx, Report::Wait);
     }
-    // The parent goes on listening; this process has its connection.
-    cx.heap().listener = None;
     let Accepted { socket, peer } = cx.take(1)?;
     set_up(cx)?;
     open(cx, socket, peer)
@@ -235,17 +266,25 @@ fn disconnected(cx: &mut Cx<'_>) -> Result {
     if cx.heap().is_child && cx.heap().connections.is_empty() { report(cx, Report::Done) } else { Ok(()) }
 }
 
+/// The next connection may come.
+fn resume(cx: &mut Cx<'_>) -> Result {
+    cx.heap().is_allowed = true;
+    cx.heap().adjust();
+    Ok(())
+}
+
 /// The parent of forked children has as many as it may have; or a child is asked to go, and has something in hand.
-fn pause(cx: &mut Cx<'_>) {
+fn pause(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     heap.is_allowed = false;
     if heap.is_child {
         heap.listener = None;
     }
     heap.adjust();
+    Ok(())
 }
 
-fn end(cx: &mut Cx<'_>) {
+fn end(cx: &mut Cx<'_>) -> Result {
     cx.heap().is_allowed = false;
     cx.heap().listener = None;
     if cx.arg::<Haste>(1).map_or(Haste::AtOnce, |haste| *haste) == Haste::AtOnce {
@@ -255,6 +294,7 @@ fn end(cx: &mut Cx<'_>) {
         cx.sig("TERM", "hurry");
         cx.sig("INT", "hurry");
     }
+    Ok(())
 }
 
 fn shut_down_connections(cx: &mut Cx<'_>) {
