@@ -20,7 +20,7 @@ use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 mod common;
 
 const USAGE: &str = "echo_prefork [--listen ADDR:PORT] [--start-children N] [--min-spare N] [--max-spare N] \
-                     [--max-children N] [--requests N]";
+                     [--max-children N] [--fork-burst N] [--requests N]";
 
 /// The heap: each process has a copy of its own from the fork on.
 #[derive(Default)]
@@ -42,6 +42,7 @@ fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
     let daemon = flags.set("--min-spare", daemon, DaemonBuilder::min_spare)?;
     let daemon = flags.set("--max-spare", daemon, DaemonBuilder::max_spare)?;
     let daemon = flags.set("--max-children", daemon, DaemonBuilder::max_children)?;
+    let daemon = flags.set("--fork-burst", daemon, DaemonBuilder::fork_burst)?;
     let daemon = flags.set("--requests", daemon, DaemonBuilder::requests)?;
     flags.finish()?;
     common::log_to_stderr(log::LevelFilter::Info);

@@ -9,7 +9,7 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
 use super::deaths;
-use super::policy::{Sight, Step, judge};
+use super::policy::{Growth, Sight, Step, judge};
 use super::pool;
 use super::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
 use super::settings::Mode;
@@ -60,6 +60,8 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
     if has_stopped {
         pool::wake_idle(cx.heap());
     }
+    // A pool at rest does not say so by itself.
+    cx.heap().growth = Growth::default();
     // Also a bell that a child has raised and was stopped before it could ring is answered by this.
     pool::maintain(cx)
 }

@@ -53,6 +53,8 @@ impl DaemonBuilder {
 
     /// Sets how many children are to wait for a request, at least 1; fewer are filled up. 20 % of `max_children`
     /// unless set.
+    ///
+    /// While all children that are forked are taken up at once, twice as many are forked each time, up to `max_spare`.
     pub fn min_spare(mut self, children: u32) -> Self {
         self.0.min_spare = Some(children);
         self

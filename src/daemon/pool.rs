@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::deaths::Cause;
-use super::policy::{Counts, Demand, Intake, Notice, Phase, STAYED_UP, postfork, prefork, share};
+use super::policy::{Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, postfork, prefork, share};
 use super::scoreboard::{Ring, Status};
 use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
 use super::settings::Mode;
@@ -44,8 +44,11 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
             board.answer_bell();
         }
         let counts = count(heap);
-        let decision = prefork(counts, limits, heap.phase);
+        let decision = prefork(counts, limits, heap.phase, heap.growth);
         let granted = ration(cx, decision.fork);
+        if granted == decision.fork {
+            cx.heap().growth = decision.growth;
+        }
         for _ in 0..granted {
             ask_for_fork(cx, Request { number: 0, is_long: false, payload: Args::new() })?;
         }
@@ -262,6 +265,7 @@ fn end_start_up(cx: &mut Cx<'_>) -> Result {
 /// Waits a while if the system is short of something; anything else will not get better.
 fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
     put_back(cx.heap(), request);
+    cx.heap().growth = Growth::default();
     let errno = match &error {
         Error::Os { source, .. } => source.raw_os_error().map(Errno::from_raw),
         _ => None,
@@ -331,6 +335,8 @@ pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, req
     if matches!(cause, Cause::Retired | Cause::Memory | Cause::Rogue(_)) {
         return;
     }
+    // That it is not there any more does not mean that somebody has taken it up.
+    heap.growth = Growth::default();
     let wait = heap.crashes.died(time(child.forked_at), time(now));
     if !wait.is_zero() {
         let deaths = heap.crashes.deaths();

@@ -13,7 +13,7 @@ use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
 use super::handle::Daemon;
-use super::policy::{CrashLoop, Escalation, Intake, Meter, Phase, TokenBucket};
+use super::policy::{CrashLoop, Escalation, Growth, Intake, Meter, Phase, TokenBucket};
 use super::process::Process;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
@@ -50,6 +50,8 @@ pub(super) struct Heap {
     pub(super) draining_since: Option<SystemTime>,
     pub(super) intake: Intake,
     pub(super) forks: TokenBucket,
+    /// Pre-forking: how the next shortage of spares is met.
+    pub(super) growth: Growth,
     /// What the bucket's time counts from.
     pub(super) born: SystemTime,
     /// A fork has failed, or children die as soon as they live: nothing is forked before this.
@@ -164,6 +166,7 @@ impl Heap {
             draining_since: None,
             intake: Intake::Open,
             forks: bucket,
+            growth: Growth::default(),
             born: now,
             no_fork_before: None,
             fork_pause: pool::FIRST_FORK_PAUSE,

@@ -93,13 +93,17 @@ fn surplus_spares_are_retired_and_shortage_is_filled() {
     let (mut lab, addr) = Lab::pool("--start 2 --min-spare 2 --max-spare 3 --max 12 --requests 0", 2);
     for _ in 0..3 {
         let clients: Vec<(Client, i32)> = (0..8).map(|_| held(addr)).collect();
-        lab.wait_board(&format!("{}ww", "r".repeat(8)));
+        // Three, where it had to grow in a hurry.
+        let wait_for_spares = |busy: usize| {
+            wait_until("two or three spares", DEADLINE, || {
+                let board = lab.board();
+                let (spares, all) = (board.matches('w').count(), board.replace(' ', "").len());
+                ((2..=3).contains(&spares) && board.matches('r').count() == busy && all == spares + busy).then_some(())
+            });
+        };
+        wait_for_spares(8);
         drop(clients);
-        wait_until("two or three spares", DEADLINE, || {
-            let board = lab.board();
-            let count = board.matches('w').count();
-            ((2..=3).contains(&count) && board.trim().len() - board.trim().matches(' ').count() == count).then_some(())
-        });
+        wait_for_spares(0);
     }
     lab.end(Signal::SIGTERM);
     let log = lab.running.stderr_text();

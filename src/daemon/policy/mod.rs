@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 mod crash_loop;
+mod growth;
 mod rogue;
 
 pub use crash_loop::{CrashLoop, STAYED_UP};
+pub use growth::Growth;
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 
 /// What a pre-forking pool may be.
@@ -94,12 +96,15 @@ pub struct PreForkDecision {
     /// Publish these. They take the decision for carried out: whoever carries out less of it, because forks are
     /// rationed or failed, must come back by a clock.
     pub thresholds: Thresholds,
+    /// To be given to the next decision, if this one was carried out in full.
+    pub growth: Growth,
 }
 
 /// Decides what a pre-forking pool needs.
 ///
 /// Spares are the idle and the starting children; those asked to go are not. Fewer than `min_spare` are filled up as
-/// far as `max_children` allows; of more than `max_spare` the surplus is retired, as far as there are idle ones.
+/// far as `max_children` allows; of more than `max_spare` the surplus is retired, as far as there are idle ones. While all
+/// that were forked are taken up at once, `growth` asks for twice as many each time, see [`Growth`].
 ///
 /// The thresholds say which idle count would change this answer as long as the other counts do not. At `max_children`
 /// there is nothing to be done about a shortage, so `low` is 0 and a saturated pool does not ring for each request. A
@@ -108,16 +113,18 @@ pub struct PreForkDecision {
 ///
 /// POE: `check_scoreboard` in `POE::Component::Daemon`, once a second, which kills the surplus with INT and may pass
 /// `max_children`.
-pub fn prefork(counts: Counts, limits: Limits, phase: Phase) -> PreForkDecision {
+pub fn prefork(counts: Counts, limits: Limits, phase: Phase, growth: Growth) -> PreForkDecision {
     let room = limits.max_children.saturating_sub(counts.total());
     match phase {
         Phase::StartingUp => PreForkDecision {
             fork: limits.start_children.saturating_sub(counts.total()).min(room),
             retire: 0,
             thresholds: Thresholds::SILENT,
+            growth: Growth::default(),
         },
         Phase::Running => {
-            let fork = limits.min_spare.saturating_sub(counts.spares()).min(room);
+            let (wanted, growth) = growth.next(counts, limits, room);
+            let fork = wanted.saturating_sub(counts.spares()).min(room);
             // More than the maximum there are after it was lowered; those told to go already make up for some.
             let excess = counts.total().saturating_sub(counts.retiring).saturating_sub(limits.max_children);
             let surplus = counts.spares().saturating_sub(limits.max_spare);
@@ -125,9 +132,11 @@ pub fn prefork(counts: Counts, limits: Limits, phase: Phase) -> PreForkDecision 
             let starting = counts.starting.saturating_add(fork);
             let low = if fork == room { 0 } else { limits.min_spare.saturating_sub(starting) };
             let high = if excess > retire { 0 } else { limits.max_spare.saturating_sub(starting) };
-            PreForkDecision { fork, retire, thresholds: Thresholds { low, high } }
+            PreForkDecision { fork, retire, thresholds: Thresholds { low, high }, growth }
         }
-        Phase::ShuttingDown => PreForkDecision { fork: 0, retire: 0, thresholds: Thresholds::SILENT },
+        Phase::ShuttingDown => {
+            PreForkDecision { fork: 0, retire: 0, thresholds: Thresholds::SILENT, growth: Growth::default() }
+        }
     }
 }
 

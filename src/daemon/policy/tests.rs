@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::growth::tests::any_growth;
 use super::*;
 
 const LIMITS: Limits = Limits { min_spare: 2, max_spare: 8, max_children: 10, start_children: 3 };
@@ -22,19 +23,19 @@ fn carry_out(mut counts: Counts, decision: PreForkDecision) -> Counts {
 
 /// Returns how many children `prefork` wants to fork and to retire.
 fn decide(counts: Counts, limits: Limits) -> (u32, u32) {
-    let decision = prefork(counts, limits, Phase::Running);
+    let decision = prefork(counts, limits, Phase::Running, Growth::default());
     (decision.fork, decision.retire)
 }
 
 #[test] // D-PF-01: start_children are forked, whatever the spare limits say
 fn starting_up_forks_start_children() {
-    let decide = |counts| prefork(counts, LIMITS, Phase::StartingUp);
+    let decide = |counts| prefork(counts, LIMITS, Phase::StartingUp, Growth::default());
     let decision = decide(counts(0, 0, 0, 0));
     assert_eq!((decision.fork, decision.retire, decision.thresholds), (3, 0, Thresholds::SILENT));
     assert_eq!(decide(counts(0, 2, 0, 0)).fork, 1);
     assert_eq!(decide(counts(2, 1, 0, 0)).fork, 0);
     let crowded = Limits { start_children: 30, ..LIMITS };
-    assert_eq!(prefork(counts(0, 0, 0, 0), crowded, Phase::StartingUp).fork, 10);
+    assert_eq!(prefork(counts(0, 0, 0, 0), crowded, Phase::StartingUp, Growth::default()).fork, 10);
 }
 
 #[test] // D-PF-06: spares below min_spare are replenished, up to max_children
@@ -72,7 +73,7 @@ fn the_larger_of_two_totals_counts() {
 
 #[test] // D-PF-06: event-driven, and a saturated pool does not ring for each request
 fn thresholds_follow_the_starting_children() {
-    let thresholds = |counts| prefork(counts, LIMITS, Phase::Running).thresholds;
+    let thresholds = |counts| prefork(counts, LIMITS, Phase::Running, Growth::default()).thresholds;
     assert_eq!(thresholds(counts(3, 0, 0, 0)), Thresholds { low: 2, high: 8 });
     assert_eq!(thresholds(counts(3, 1, 0, 0)), Thresholds { low: 1, high: 7 });
     assert_eq!(thresholds(counts(3, 5, 0, 0)), Thresholds { low: 0, high: 3 });
@@ -82,8 +83,8 @@ fn thresholds_follow_the_starting_children() {
 
 #[test] // D-SH-02: at shutdown nothing is forked, and nobody rings
 fn shutting_down_decides_nothing() {
-    let decision = prefork(counts(0, 0, 1, 0), LIMITS, Phase::ShuttingDown);
-    assert_eq!(decision, PreForkDecision { fork: 0, retire: 0, thresholds: Thresholds::SILENT });
+    let decision = prefork(counts(0, 0, 1, 0), LIMITS, Phase::ShuttingDown, Growth::default());
+    assert_eq!((decision.fork, decision.retire, decision.thresholds), (0, 0, Thresholds::SILENT));
 }
 
 fn demand(children: u32, queued: usize, intake: Intake) -> Demand {
@@ -151,43 +152,48 @@ fn any_phase() -> impl Strategy<Value = Phase> {
 
 proptest! {
     #[test] // D-PF-06: max_children is hard
-    fn forks_never_pass_max_children(counts in any_counts(), limits in any_limits(), phase in any_phase()) {
-        let decision = prefork(counts, limits, phase);
+    fn forks_never_pass_max_children(
+        counts in any_counts(), limits in any_limits(), phase in any_phase(), growth in any_growth(),
+    ) {
+        let decision = prefork(counts, limits, phase, growth);
         prop_assert!(decision.fork == 0 || counts.total() + decision.fork <= limits.max_children);
+        let spares = counts.spares() + decision.fork;
+        prop_assert!(decision.fork == 0 || phase == Phase::StartingUp || spares <= limits.max_spare);
         prop_assert!(decision.retire <= counts.idle);
         prop_assert!(decision.fork == 0 || decision.retire == 0);
     }
 
     #[test] // D-PF-06: no flapping
     fn a_decision_carried_out_leads_to_no_other(
-        counts in any_counts(), limits in any_limits(), phase in any_phase(),
+        counts in any_counts(), limits in any_limits(), phase in any_phase(), growth in any_growth(),
     ) {
-        let first = prefork(counts, limits, phase);
-        let second = prefork(carry_out(counts, first), limits, phase);
+        let first = prefork(counts, limits, phase, growth);
+        let second = prefork(carry_out(counts, first), limits, phase, first.growth);
         prop_assert_eq!((second.fork, second.retire), (0, 0));
         prop_assert_eq!(second.thresholds, first.thresholds);
     }
 
     #[test] // D-PF-06: one more spare in place of a busy child never means more forks or fewer retired
-    fn more_spares_never_mean_more_forks(counts in any_counts(), limits in any_limits()) {
+    fn more_spares_never_mean_more_forks(counts in any_counts(), limits in any_limits(), growth in any_growth()) {
         let counts = Counts { busy: counts.busy + 1, children: counts.children + 1, ..counts };
-        let (fork, retire) = decide(counts, limits);
+        let decision = prefork(counts, limits, Phase::Running, growth);
         let freed = Counts { idle: counts.idle + 1, busy: counts.busy - 1, ..counts };
-        let (fork_freed, retire_freed) = decide(freed, limits);
-        prop_assert!(fork_freed <= fork && retire_freed >= retire);
+        let with_freed = prefork(freed, limits, Phase::Running, growth);
+        prop_assert!(with_freed.fork <= decision.fork && with_freed.retire >= decision.retire);
     }
 
     #[test] // D-PF-06: children ring exactly when there is something to decide
     fn the_thresholds_are_where_the_decision_changes(
-        counts in any_counts(), limits in any_limits(), idle in 0..40_u32,
+        counts in any_counts(), limits in any_limits(), idle in 0..40_u32, growth in any_growth(),
     ) {
-        let decision = prefork(counts, limits, Phase::Running);
+        let decision = prefork(counts, limits, Phase::Running, growth);
         let settled = carry_out(counts, decision);
         // Children take up requests and finish them; nothing else changes.
         let idle = idle.min(settled.idle + settled.busy);
         let later = Counts { idle, busy: settled.idle + settled.busy - idle, ..settled };
         let Thresholds { low, high } = decision.thresholds;
-        prop_assert_eq!(decide(later, limits) != (0, 0), idle < low || idle > high);
+        let next = prefork(later, limits, Phase::Running, decision.growth);
+        prop_assert_eq!((next.fork, next.retire) != (0, 0), idle < low || idle > high);
     }
 
     #[test] // D-FO-03: never over the limit, paused exactly at it, requests in order and none left while there is room
