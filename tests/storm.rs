@@ -11,11 +11,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use util::{Client, DEADLINE, Program, Running, example, kill, proc, wait_until};
+use util::{Client, DEADLINE, Dice, Program, Running, example, kill, proc, wait_until};
 
 const START: usize = 4;
 const MAX: usize = 8;
@@ -36,10 +36,7 @@ struct Tally {
 #[test] // D-PF-06, D-PF-07, D-SB-04, D-DE-05, D-BA-04
 fn a_storm_leaves_nobody_unanswered_and_nothing_behind() {
     let seconds = std::env::var("LENORE_STORM_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
-    let seed = std::env::var("LENORE_STORM_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| SystemTime::UNIX_EPOCH.elapsed().map_or(1, |now| now.as_nanos() as u64));
+    let seed = Dice::from_env("LENORE_STORM_SEED").0;
     eprintln!("seed {seed}");
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("log");
@@ -188,17 +185,4 @@ fn wait_at_rest(server: &Running, log: &Path) {
 fn whole_log(log: &Path) -> String {
     let files = fs::read_dir(log.parent().expect("it lies in a directory")).expect("which is there");
     files.map(|file| fs::read_to_string(file.expect("an entry").path()).expect("a text")).collect()
-}
-
-/// Random enough for the weather, and the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
 }

@@ -10,6 +10,7 @@
 )]
 
 pub mod client;
+pub mod dice;
 pub mod in_process;
 pub mod proc;
 pub mod program;
@@ -23,6 +24,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 pub use client::Client;
+pub use dice::Dice;
 pub use program::{Program, Running};
 
 /// How long a test waits for what should happen at once: generous, for a machine that is busy with other tests.
