@@ -100,6 +100,40 @@ fn one_that_lingers_after_the_first_step_is_killed() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // D-SH-03, D-BA-02: a child that ends by itself has no more time than at the end of all
+fn a_child_that_does_not_leave_is_killed_and_replaced() {
+    for program in ["daemon_prefork", "daemon_postfork"] {
+        let pool = if program == "daemon_prefork" { "--start 1 --max-spare 1 --requests 1" } else { "" };
+        let (mut lab, addr) = Lab::serve(program, &format!("{pool} --max 1 --linger --babysit-ms 100 --grace-ms 400"));
+        let (mut client, pid) = held(addr);
+        client.finish_sending();
+        client.expect_eof();
+        let left = Instant::now();
+        lab.wait_board("e");
+        let record = record(&lab, pid);
+        assert!(record.contains("cause=rogue:shutdown_timeout"), "{program}: {record}");
+        assert_eq!(steps(&lab, pid), ["SIGINT", "SIGTERM", "SIGKILL"]);
+        assert!(left.elapsed() >= Duration::from_millis(300), "{:?}", left.elapsed());
+        assert!(lab.running.stderr_text().contains(&format!("child is rogue: pid={pid} slot=0 why=shutdown_timeout")));
+        assert_ne!(held(addr).1, pid);
+        lab.end(Signal::SIGTERM);
+    }
+}
+
+#[test] // D-BA-01: nor has it less time than a request
+fn a_child_that_leaves_may_take_as_long_as_a_request() {
+    let (mut lab, addr) =
+        Lab::pool("--start 1 --max 1 --max-spare 1 --linger --babysit-ms 100 --grace-ms 100 --long-ms 60000", 1);
+    let (mut client, pid) = held(addr);
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_board("e");
+    pass(Duration::from_millis(700));
+    assert_eq!(steps(&lab, pid), [""; 0]);
+    lab.wait_board("e");
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // D-BA-02: "one that calms down is forgiven"; D-BA-04: a child that ignores INT and TERM
 fn one_that_calms_down_is_forgiven() {
     let (mut lab, addr) = Lab::pool(&format!("{ONE} --deaf --babysit-ms 1000 --request-ms 100 --grace-ms 200"), 1);

@@ -35,7 +35,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     hook(&mut kernel, &flags);
     let grace = Duration::from_millis(flags.number("--grace-ms").unwrap_or(10_000));
     let max = flags.number("--max").unwrap_or(10);
-    let daemon = Daemon::builder().max_children(max).shutdown_timeout(grace).spawn(&mut kernel)?;
+    let round = Duration::from_millis(flags.number("--babysit-ms").unwrap_or(10_000));
+    let daemon = Daemon::builder().max_children(max).shutdown_timeout(grace).babysit(round).spawn(&mut kernel)?;
     let app = App { daemon, flags, listener: None, client: None, number: 0, kept: Vec::new(), waiting: Vec::new() };
     let mut session = Session::new(app)
         .state("_start", start)
@@ -50,9 +51,15 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             say("daemon_accept");
             cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
         })
-        .state("daemon_shutdown", |cx| {
+        .state("daemon_shutdown", |cx| -> Result {
             say("daemon_shutdown");
             cx.heap().listener = None;
+            // With `--linger` a child has something to wait for.
+            let daemon = cx.heap().daemon;
+            if cx.heap().flags.has("--linger") && daemon.status(cx)?.is_child {
+                cx.delay("yielded", Duration::from_secs(600), ());
+            }
+            Ok(())
         })
         .state("accept", accepted)
         .state("input", input)

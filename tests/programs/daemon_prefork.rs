@@ -162,12 +162,15 @@ fn daemon_accept(cx: &mut Context<'_, App>) {
     cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
 }
 
-fn daemon_shutdown(cx: &mut Context<'_, App>) {
+/// With `--linger` a child has something to wait for.
+fn daemon_shutdown(cx: &mut Context<'_, App>) -> Result {
     say("daemon_shutdown");
     cx.heap().listener = None;
-    if cx.heap().flags.has("--linger") {
+    let daemon = cx.heap().daemon;
+    if cx.heap().flags.has("--linger") && daemon.status(cx)?.is_child {
         cx.delay("late", Duration::from_secs(600), ());
     }
+    Ok(())
 }
 
 fn accepted(cx: &mut Context<'_, App>) -> Result {

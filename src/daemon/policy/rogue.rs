@@ -12,6 +12,8 @@ pub struct Rules {
     pub request_timeout: Option<Duration>,
     /// The longest it may be in `l`.
     pub long_timeout: Option<Duration>,
+    /// The longest it may be in `e`.
+    pub exit_timeout: Duration,
     /// The most processor time for one request.
     pub cpu_limit: Duration,
     /// The most octets resident.
@@ -43,6 +45,9 @@ pub enum Rogue {
     Long,
     /// It was stopped, by SIGSTOP or the like, and nobody has continued it.
     Stopped,
+    /// It has been in `e`, with its Daemon ended and something else that keeps it alive, longer than `shutdown_timeout`, or
+    /// than a request may take if that is more.
+    Exit,
 }
 
 impl fmt::Display for Rogue {
@@ -52,6 +57,7 @@ impl fmt::Display for Rogue {
             Rogue::Request => "request_timeout",
             Rogue::Long => "long_timeout",
             Rogue::Stopped => "stopped",
+            Rogue::Exit => "shutdown_timeout",
         })
     }
 }
@@ -85,7 +91,7 @@ pub struct Escalation {
 /// POE: `babysit` in `POE::Component::Daemon`, which knows processor time only.
 pub fn judge(sight: &Sight, rules: &Rules, before: Option<Escalation>) -> Option<Escalation> {
     let is_leaving = sight.status == Some(Status::Exit);
-    let why = offence(sight, rules).or_else(|| before.filter(|_| is_leaving).map(|before| before.why))?;
+    let why = before.filter(|_| is_leaving).map(|before| before.why).or_else(|| offence(sight, rules))?;
     let step = match before.map(|before| before.step) {
         None => Step::Interrupt,
         Some(Step::Interrupt) => Step::Terminate,
@@ -101,6 +107,7 @@ fn offence(sight: &Sight, rules: &Rules) -> Option<Rogue> {
         _ if sight.cpu > rules.cpu_limit => Some(Rogue::Cpu),
         Some(Status::Req) if over(rules.request_timeout) => Some(Rogue::Request),
         Some(Status::Long) if over(rules.long_timeout) => Some(Rogue::Long),
+        Some(Status::Exit) if over(Some(rules.exit_timeout)) => Some(Rogue::Exit),
         _ => None,
     }
 }
@@ -140,6 +147,7 @@ mod tests {
         Rules {
             request_timeout: Some(10 * SECOND),
             long_timeout: Some(100 * SECOND),
+            exit_timeout: 200 * SECOND,
             cpu_limit: 5 * SECOND,
             memory_limit: None,
         }
@@ -159,7 +167,10 @@ mod tests {
         assert_eq!(why(&sight(Status::Req, 11, 5)), Some(Rogue::Request));
         assert_eq!(why(&sight(Status::Long, 100, 5)), None);
         assert_eq!(why(&sight(Status::Long, 101, 5)), Some(Rogue::Long));
-        for status in [Status::Wait, Status::Forking, Status::Forked, Status::FirstWait, Status::Exit] {
+        assert_eq!(why(&sight(Status::Exit, 200, 5)), None);
+        assert_eq!(why(&sight(Status::Exit, 201, 5)), Some(Rogue::Exit));
+        assert_eq!(why(&sight(Status::Exit, 0, 6)), Some(Rogue::Cpu));
+        for status in [Status::Wait, Status::Forking, Status::Forked, Status::FirstWait] {
             assert_eq!(why(&sight(status, 1000, 5)), None);
             assert_eq!(why(&sight(status, 0, 6)), Some(Rogue::Cpu));
         }
@@ -196,6 +207,8 @@ mod tests {
         let before = judge(&sight(Status::Req, 11, 0), &rules(), None);
         let after = judge(&sight(Status::Exit, 0, 0), &rules(), before).expect("still rogue");
         assert_eq!(after, Escalation { why: Rogue::Request, step: Step::Terminate });
+        let last = judge(&sight(Status::Exit, 201, 0), &rules(), Some(after)).expect("still rogue");
+        assert_eq!(last, Escalation { why: Rogue::Request, step: Step::Kill });
     }
 
     #[test] // D-BA-01: "on its present request"

@@ -148,6 +148,7 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         Mode::PreForking => resolve_pool(&raw, start_children, given_max),
         Mode::PostForking | Mode::NonForking => (0, 0, given_max.unwrap_or(0)),
     };
+    let exit_timeout = exit_timeout(&raw);
     let settings = Settings {
         alias: raw.alias.unwrap_or_else(|| DEFAULT_ALIAS.to_owned()),
         verbose: raw.verbose,
@@ -165,12 +166,20 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         rules: Rules {
             request_timeout: raw.request_timeout,
             long_timeout: raw.long_timeout,
+            exit_timeout,
             cpu_limit: raw.cpu_limit.unwrap_or(DEFAULT_CPU_LIMIT),
             memory_limit: raw.memory_limit,
         },
     };
     check(&settings)?;
     Ok(settings)
+}
+
+/// Works out how long a child may be in `e`: it has `shutdown_timeout`, as at any shutdown, and what it has in hand may take
+/// no less time than any other request.
+fn exit_timeout(raw: &RawSettings) -> Duration {
+    let grace = raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT);
+    [raw.request_timeout, raw.long_timeout].into_iter().flatten().fold(grace, Duration::max)
 }
 
 /// Works out `min_spare`, `max_spare` and `max_children` of a pre-forking daemon.
