@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
@@ -14,6 +13,7 @@ use super::pool;
 use super::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
 use super::settings::Mode;
 use crate::error::Result;
+use crate::sys::wait::{Halt, peek_halted};
 
 /// Sets the next round.
 pub(super) fn begin(cx: &mut Cx<'_>) {
@@ -98,12 +98,11 @@ pub(super) enum Look {
 
 /// Asks without waiting and without reaping.
 pub(super) fn look(pid: i32) -> Look {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(Id::Pid(Pid::from_raw(pid)), flags) {
-        Ok(WaitStatus::Stopped(..)) => Look::Stopped,
-        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => Look::Exited,
+    match peek_halted(pid) {
+        Ok(Some(Halt::Stopped)) => Look::Stopped,
+        Ok(Some(Halt::Ended)) => Look::Exited,
         Err(Errno::ECHILD) => Look::Gone,
-        Ok(_) | Err(_) => Look::Runs,
+        Ok(None) | Err(_) => Look::Runs,
     }
 }
 

@@ -89,6 +89,9 @@ impl DaemonBuilder {
     }
 
     /// Sets how long children may take to end at shutdown before they are killed; 10 seconds unless set, not zero.
+    ///
+    /// The same is true of a child that ends by itself, as after its last request: if it is still there, because a session
+    /// of its does not end, it is rogue after this time, or after `request_timeout` or `long_timeout` if they are longer.
     pub fn shutdown_timeout(mut self, grace: Duration) -> Self {
         self.0.shutdown_timeout = Some(grace);
         self
@@ -170,7 +173,21 @@ impl DaemonBuilder {
             .map_err(|errno| fail("resetting a signal")(Error::os("sigaction", "SIGCHLD", errno)))?;
         let mut process = plan.carry_out(kernel.as_mut(), &settings.alias)?;
         let mut heap = Heap::new(settings, kernel.as_mut().core.now()).inspect_err(|error| process.fail(error))?;
+        // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
+        let launch = process.launch.take();
         heap.process = process;
-        session::spawn(heap, kernel).map(Daemon).map_err(fail("creating the session"))
+        match session::spawn(heap, kernel) {
+            Ok(session) => {
+                if let Some(launch) = launch {
+                    kernel.as_mut().call(session, "launched", (launch,)).map_err(fail("creating the session"))?;
+                }
+                Ok(Daemon(session))
+            }
+            Err(source) => {
+                let error = fail("creating the session")(source);
+                launch.into_iter().for_each(|launch| launch.failed(&error.to_string()));
+                Err(error)
+            }
+        }
     }
 }

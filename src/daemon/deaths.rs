@@ -200,9 +200,7 @@ fn cause(child: &Child, status: Option<ExitStatus>, last: Option<Status>, phase:
     if let Some(escalation) = child.escalation {
         return Cause::Rogue(escalation.why);
     }
-    // Its Daemon session has ended, and with it what kept it from dying of a signal to everybody, such as HUP.
-    let was_ending = last == Some(Status::Exit) && status.signal() == Some(Signal::SIGHUP as i32);
-    if let Some(signal) = status.signal().filter(|_| !was_ending) {
+    if let Some(signal) = status.signal() {
         return match (phase, Signal::try_from(signal)) {
             (Phase::ShuttingDown, Ok(Signal::SIGKILL)) if child.orders == Orders::Die => Cause::Killed,
             // One that had not come round to listening yet, or that takes its default action.

@@ -282,6 +282,9 @@ fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
         let heap = cx.heap();
         let wait = heap.fork_pause;
         heap.fork_pause = (wait * 2).min(LONGEST_FORK_PAUSE);
+        if wait == FIRST_FORK_PAUSE {
+            heap.process.not_yet(&error);
+        }
         pause_forks(cx, wait);
     }
     if cx.heap().settings.mode == Mode::PostForking && cx.heap().intake == Intake::Open {

@@ -1,15 +1,16 @@
 //! The end of the start, as far as somebody waits for it: the launcher of a program that has detached.
 
+use super::process::Launch;
 use super::session::Cx;
 use super::shutdown;
 use crate::error::Result;
 
-/// Begins to watch for the launcher's death. Weakly: it keeps nothing alive.
-pub(super) fn watch_launcher(cx: &mut Cx<'_>) -> Result {
-    let end = cx.heap().process.launch.as_ref().map(|launch| launch.end().clone());
-    if let Some(end) = end {
-        cx.select_read_weak(&end, "launcher_gone", ())?;
-    }
+/// Somebody waits: begins to watch for the launcher's death. Weakly: it keeps nothing alive.
+pub(super) fn launched(cx: &mut Cx<'_>) -> Result {
+    let launch: Launch = cx.take(0)?;
+    let end = launch.end().clone();
+    cx.heap().process.launch = Some(launch);
+    cx.select_read_weak(&end, "launcher_gone", ())?;
     Ok(())
 }
 

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use super::babysit::Look;
@@ -21,7 +19,7 @@ use super::status::{ChildStatus, DaemonStatus, Peek};
 use super::{babysit, child, hang_up, pool, ready, resize, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
-use crate::kernel::{Context, Kernel, SessionId};
+use crate::kernel::{Context, Kernel, SessionId, ignore_unwatched};
 use crate::name::Name;
 use crate::reply::Return;
 use crate::session::Session;
@@ -237,6 +235,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("reopen", hang_up::reopen)
         .state("ready", ready::ready)
         .state("ready_soon", ready::ready_soon)
+        .state("launched", ready::launched)
         .state("launcher_gone", ready::launcher_gone)
         .state("forked_by_kernel", leave_to_parent)
         .state("bell", pool::bell)
@@ -282,7 +281,6 @@ fn start(cx: &mut Cx<'_>) -> Result {
     if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {
         cx.select_read(&end, "bell", ())?;
     }
-    ready::watch_launcher(cx)?;
     broadcast(cx, "daemon_start");
     cx.yield_("begin", ());
     Ok(())
@@ -308,6 +306,10 @@ fn fork_first_children(cx: &mut Cx<'_>) -> Result {
 
 /// Its end, in order or by force. The launcher hears of it when nothing is left.
 fn stop(cx: &mut Cx<'_>) {
+    if let Role::Child { .. } = cx.heap().role {
+        // The parent sends it to all of its children, of which this is one until it is reaped, whatever it still does.
+        ignore_unwatched(Signal::SIGHUP);
+    }
     shutdown::last_resort(cx);
     ready::report_failure(cx);
 }
@@ -421,8 +423,7 @@ pub(super) fn send(pid: i32, signal: Signal) {
         return;
     }
     // Other code may have waited for it, and its number be anybody's.
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    if waitid(Id::Pid(Pid::from_raw(pid)), flags) == Err(Errno::ECHILD) {
+    if babysit::look(pid) == Look::Gone {
         return;
     }
     if let Err(errno) = kill(Pid::from_raw(pid), signal) {

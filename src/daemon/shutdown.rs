@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use super::child;
 use super::deaths::{self, Cause};
@@ -16,6 +14,7 @@ use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_
 use super::settings::Mode;
 use crate::error::Result;
 use crate::name::Name;
+use crate::sys::wait::{reap, wait_for_end};
 
 /// How a Daemon ends: ARG1 of `daemon_shutdown`.
 ///
@@ -176,14 +175,15 @@ pub(super) fn last_resort(cx: &mut Cx<'_>) {
     let mut left: Vec<i32> = heap.pids().collect();
     let mut killed = Vec::new();
     while !left.is_empty() && begin.elapsed() < heap.settings.shutdown_timeout {
-        left.retain(|pid| is_running(*pid, WaitPidFlag::WNOHANG));
+        left.retain(|pid| !has_ended(*pid));
         // There is no loop left to be told by.
         std::thread::sleep(LOOK_AGAIN);
     }
     for pid in left {
         log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
         send(pid, Signal::SIGKILL);
-        is_running(pid, WaitPidFlag::empty());
+        let _ = wait_for_end(pid);
+        has_ended(pid);
         killed.push(pid);
     }
     let now = cx.now() + begin.elapsed();
@@ -198,14 +198,8 @@ pub(super) fn last_resort(cx: &mut Cx<'_>) {
 }
 
 /// Reaps a child if it has ended.
-fn is_running(pid: i32, flags: WaitPidFlag) -> bool {
-    loop {
-        match waitpid(Pid::from_raw(pid), Some(flags)) {
-            Ok(WaitStatus::StillAlive) => return true,
-            Err(Errno::EINTR) => {}
-            _ => return false,
-        }
-    }
+fn has_ended(pid: i32) -> bool {
+    !matches!(reap(pid), Ok(None) | Err(Errno::EINTR))
 }
 
 /// Tells whether this process has no children, and none on the way.

@@ -98,6 +98,13 @@ struct Taken {
     /// signal-hook's handler, while it is out of force because nobody watches. signal-hook installs its handler once
     /// and for all, and never takes it out: without this, a signal that was once watched would be ignored for ever.
     handler: Option<SigAction>,
+    /// It is to be ignored when nobody watches it any more.
+    is_harmless: bool,
+}
+
+/// Has the process ignore `signal` from the moment that nobody watches it any more, instead of its default action.
+pub(crate) fn ignore_unwatched(signal: Signal) {
+    lock()[signal as usize].is_harmless = true;
 }
 
 fn take_over(signal: Signal, pipe: &Pipe) -> std::io::Result<()> {
@@ -119,14 +126,15 @@ fn give_back(signal: Signal) {
     if taken.kernels > 0 || signal == Signal::SIGPIPE {
         return;
     }
-    match disposition::set_default(signal) {
+    let set = if taken.is_harmless { disposition::ignore } else { disposition::set_default };
+    match set(signal) {
         Ok(handler) => taken.handler = Some(handler),
-        Err(errno) => log::error!(target: "lenore::signals", "can't restore the default of {signal}: {errno}"),
+        Err(errno) => log::error!(target: "lenore::signals", "can't let go of {signal}: {errno}"),
     }
 }
 
 /// Dispositions belong to the process, kernels do not: this is the one place where kernels meet.
 fn lock() -> MutexGuard<'static, [Taken; 65]> {
-    static TABLE: Mutex<[Taken; 65]> = Mutex::new([Taken { kernels: 0, handler: None }; 65]);
+    static TABLE: Mutex<[Taken; 65]> = Mutex::new([Taken { kernels: 0, handler: None, is_harmless: false }; 65]);
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }

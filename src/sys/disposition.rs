@@ -9,7 +9,14 @@ pub(crate) fn set_default(signal: Signal) -> nix::Result<SigAction> {
     unsafe { sigaction(signal, &action) }
 }
 
-/// Puts back a disposition that [`set_default`] returned.
+/// Has `signal` ignored, and returns the disposition it had.
+pub(crate) fn ignore(signal: Signal) -> nix::Result<SigAction> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: `SIG_IGN` runs no code of this process.
+    unsafe { sigaction(signal, &action) }
+}
+
+/// Puts back a disposition that [`set_default`] or [`ignore`] returned.
 pub(crate) fn restore(signal: Signal, action: &SigAction) -> nix::Result<()> {
     // SAFETY: the action was in force in this process before. If it is signal-hook's handler, then the registry that
     // it reads still exists, as it lives as long as the process.
@@ -41,9 +48,7 @@ pub(crate) fn reset_handlers() {
 
 /// Makes a write to a closed pipe or socket an error instead of a death, unless the program has arranged otherwise.
 pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
-    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: `SIG_IGN` runs no code of this process.
-    let old = unsafe { sigaction(Signal::SIGPIPE, &action) }?;
+    let old = ignore(Signal::SIGPIPE)?;
     match old.handler() {
         SigHandler::SigDfl | SigHandler::SigIgn => Ok(()),
         _ => restore(Signal::SIGPIPE, &old),

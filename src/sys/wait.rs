@@ -16,10 +16,28 @@ pub(crate) enum Which {
     Pid(i32),
 }
 
+/// What a child does that does not run.
+#[derive(Clone, Copy)]
+pub(crate) enum Halt {
+    Ended,
+    Stopped,
+}
+
 /// Returns the pid of a child that has ended, without waiting and without reaping it; an error if there is no such child.
 pub(crate) fn peek_ended(which: Which) -> nix::Result<Option<i32>> {
-    let pid = look(which, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?;
+    let (pid, _) = look(which, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)?;
     Ok((pid != 0).then_some(pid))
+}
+
+/// Tells whether a child has ended or is stopped, without waiting and without reaping it; an error if there is no such
+/// child.
+pub(crate) fn peek_halted(pid: i32) -> nix::Result<Option<Halt>> {
+    let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    Ok(match look(Which::Pid(pid), flags)? {
+        (0, _) => None,
+        (_, libc::CLD_STOPPED) => Some(Halt::Stopped),
+        _ => Some(Halt::Ended),
+    })
 }
 
 /// Waits until a child has ended, and leaves it to be reaped.
@@ -40,8 +58,8 @@ pub(crate) fn reap(pid: i32) -> nix::Result<Option<ExitStatus>> {
     Ok((reaped != 0).then(|| ExitStatus::from_raw(status)))
 }
 
-/// Returns the pid of a child in the state that `flags` say, 0 if there is none now.
-fn look(which: Which, flags: libc::c_int) -> nix::Result<i32> {
+/// Returns the pid of a child in the state that `flags` say, 0 if there is none now, and which of these it is in.
+fn look(which: Which, flags: libc::c_int) -> nix::Result<(i32, libc::c_int)> {
     let (kind, id) = match which {
         Which::Any => (libc::P_ALL, 0),
         Which::Pid(pid) => (libc::P_PID, libc::id_t::try_from(pid).map_err(|_| Errno::ECHILD)?),
@@ -51,5 +69,5 @@ fn look(which: Which, flags: libc::c_int) -> nix::Result<i32> {
     // SAFETY: writes to `about`, and to nothing else.
     Errno::result(unsafe { libc::waitid(kind, id, &mut about, flags) })?;
     // SAFETY: the call has filled in what is said of a child, or left the zeros.
-    Ok(unsafe { about.si_pid() })
+    Ok((unsafe { about.si_pid() }, about.si_code))
 }

@@ -208,14 +208,3 @@ fn a_child_has_no_use_for_ttin() {
     assert_eq!(lab.running.children(), [pid]);
     assert!(!lab.running.stderr_text().contains("resized"));
 }
-
-#[test] // D-PF-10, D-DE-05: a child that has ended but for its last words is past being told of a new log file
-fn a_hup_after_the_end_is_no_cause_of_death() {
-    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 1 --slow-end", 1);
-    let (client, pid) = held(addr);
-    drop(client);
-    lab.expect(pid, "end");
-    lab.running.signal(Signal::SIGHUP);
-    let record = lab.running.wait_for_stderr(&format!("child has ended: pid={pid} "), DEADLINE);
-    assert!(record.contains(" cause=recycled "), "{record}");
-}

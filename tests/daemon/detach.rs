@@ -146,12 +146,15 @@ fn an_interrupted_launcher_takes_the_daemon_down() {
 #[test] // D-DE-02: also where the daemon is not about to say anything to the launcher
 fn a_daemon_that_can_not_get_ready_notices_that_its_launcher_is_gone() {
     let site = Site::new();
-    let mut running = site.start("--detach --start 2 --no-child --pid-file @pid");
+    let mut running = site.start("--detach --start 2 --no-child --pid-file @pid --logfile @log");
     let pid = site.wait_for("daemon_start");
     wait_until("its wait for better times", DEADLINE, || (proc::state(pid) == Some('S')).then_some(()));
     assert!(proc::is_alive(running.pid()), "it waits too");
+    // And says why, where a log file is none of its business.
+    running.wait_for_stderr("Daemon has not started yet: fork: Resource temporarily unavailable", DEADLINE);
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait_exit(DEADLINE).code(), None);
+    assert_eq!(running.stderr_text().matches("not started yet").count(), 1);
     wait_gone(pid);
     assert_eq!(site.count("daemon_shutdown"), 1);
     assert!(!site.exists("pid"));

@@ -35,6 +35,11 @@ impl Launch {
         self.say("+", "")
     }
 
+    /// Has the launcher say why it still waits.
+    pub(crate) fn not_yet(&self, reason: &str) {
+        let _ = self.say("!", reason);
+    }
+
     /// Lets the launcher fail with a reason.
     pub(crate) fn failed(mut self, reason: &str) {
         self.owner = 0;
@@ -77,8 +82,8 @@ pub(crate) fn detach(
         }
         Ok(Detached::Launcher) => {
             drop(daemons);
-            let outcome = wait(launchers);
             drop(redirected);
+            let outcome = wait(launchers, alias);
             let status = outcome.map_or_else(
                 |reason| {
                     // What was killed could not. The lock is shared, so this is still our file or nobody's.
@@ -124,16 +129,18 @@ fn leave_terminal(has_log: bool) -> Result<(), Error> {
     if has_log { Ok(()) } else { redirect_to(&null).map_err(|errno| fail(errno.into())) }
 }
 
-/// In the launcher: waits for the daemon to say how its start went; otherwise finds out.
-fn wait(socket: UnixStream) -> Result<(), String> {
+/// In the launcher: waits for the daemon to say how its start went; otherwise finds out. What keeps it waiting goes to
+/// standard error: whoever has started it may lose patience.
+fn wait(socket: UnixStream, alias: &str) -> Result<(), String> {
     let mut messages = BufReader::new(socket).split(0);
     let mut pid = None;
-    // Two messages at most: who it is, and how it went.
+    // Who it is, perhaps what it waits for, and how it went. The daemon's end bounds it.
     while let Some(Ok(message)) = messages.next() {
         let message = String::from_utf8_lossy(&message).into_owned();
         match message.split_at_checked(1) {
             Some(("+", _)) => return Ok(()),
             Some(("=", number)) => pid = number.parse().ok(),
+            Some(("!", reason)) => _ = writeln!(io::stderr(), "{alias} has not started yet: {reason}"),
             Some((_, reason)) => return Err(reason.to_owned()),
             None => {}
         }

@@ -21,7 +21,8 @@ mod privileges;
 
 pub use privileges::Privileges;
 
-use detach::{Launch, detach};
+pub(crate) use detach::Launch;
+use detach::detach;
 use log_file::{LogFile, Redirection};
 use pid_file::PidFile;
 use privileges::Identity;
@@ -166,6 +167,11 @@ impl Process {
     pub(crate) fn leave_to_parent(&mut self) {
         self.pid_file = None;
         self.launch = None;
+    }
+
+    /// Has the launcher, if there is one, say why it still waits.
+    pub(crate) fn not_yet(&self, reason: &dyn std::fmt::Display) {
+        self.launch.iter().for_each(|launch| launch.not_yet(&reason.to_string()));
     }
 
     /// Lets the launcher, if there is one, fail with this reason.
