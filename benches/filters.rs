@@ -5,8 +5,12 @@
 //! event has to have it; what a chunk ends in the middle of they keep as simply as can be.
 
 use std::hint::black_box;
+use std::io::Write;
+use std::time::SystemTime;
 
 use criterion::Bencher;
+use httparse::Status;
+use lenore::filter::http::{Httpd, Outgoing, Response, format_date};
 use lenore::filter::{Block, ByteLine, Filter, FixedBlock, Frame, Grep, Line, Map, RecordBlock, Stackable, Stream};
 use memchr::{memchr, memchr2};
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,7 @@ fn main() {
     lines();
     blocks();
     frames();
+    http();
     stacks();
 }
 
@@ -106,12 +111,12 @@ fn frames() {
             ("frame", |(input, ..), bencher| through(bencher, input, Frame::<Job>::new())),
             ("bare_serde", |(input, ..), bencher| bare(bencher, input, |input| bare_blocks(input, thaw))),
             ("frame_put", |(_, job, length), bencher| {
-                put(bencher, TOTAL / *length, |out, filter| {
+                put(bencher, TOTAL / *length, Frame::<Job>::new(), |out, filter| {
                     filter.put(job, out).expect("it is JSON");
                 })
             }),
             ("bare_serde_put", |(_, job, length), bencher| {
-                put(bencher, TOTAL / *length, |out, _| {
+                put(bencher, TOTAL / *length, (), |out, ()| {
                     serde_json::to_writer(out, job).expect("it is JSON");
                 })
             }),
@@ -123,6 +128,50 @@ fn frames() {
     .throughput("frame_put", "bare_serde_put", Budget::None)
     .print();
 }
+
+/// What a browser asks for.
+const REQUEST: &[u8] = b"GET /static/picture.png?size=large HTTP/1.1\r\n\
+    Host: www.example.com\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
+    Accept: image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5\r\n\
+    Accept-Language: en-US,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Connection: keep-alive\r\n\
+    Referer: http://www.example.com/index.html\r\n\
+    Cookie: session=0123456789abcdef0123456789abcdef\r\n\
+    If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
+
+fn http() {
+    let reply = Outgoing::Response(Response::new(200).header("Content-Type", "text/plain").body(HELLO));
+    let mut written = Vec::new();
+    Httpd::new().put(&reply, &mut written).expect("it can be sent");
+    Rounds::measure(
+        "filters_http",
+        TOTAL as u64,
+        &mut (repeat(REQUEST), reply, written.len()),
+        &[
+            ("http", |(input, ..), bencher| through(bencher, input, Httpd::new())),
+            ("httparse", |(input, ..), bencher| bare(bencher, input, bare_requests)),
+            ("http_put", |(_, reply, length), bencher| {
+                put(bencher, TOTAL / *length, Httpd::new(), |out, filter| {
+                    filter.put(reply, out).expect("it can be sent");
+                })
+            }),
+            ("bare_put", |(_, _, length), bencher| {
+                let date = format_date(SystemTime::now());
+                put(bencher, TOTAL / *length, date, |out, date| bare_reply(out, date))
+            }),
+        ],
+    )
+    .octets("http", TOTAL)
+    .octets("httparse", TOTAL)
+    .octets("http_put", TOTAL)
+    .throughput("http", "httparse", Budget::None)
+    .throughput("http_put", "bare_put", Budget::None)
+    .print();
+}
+
+const HELLO: &str = "hello\n";
 
 /// Nothing bare does what these do: each is compared with the lines below it.
 fn stacks() {
@@ -212,6 +261,23 @@ fn bare_blocks<R>(mut input: &[u8], own: impl Fn(&[u8]) -> R) -> usize {
     input.len()
 }
 
+fn bare_requests(mut input: &[u8]) -> usize {
+    while !input.is_empty() {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut request = httparse::Request::new(&mut headers);
+        let Status::Complete(length) = request.parse(input).expect("a request") else { break };
+        black_box((request.path, request.headers.len(), input[..length].to_vec()));
+        input = &input[length..];
+    }
+    input.len()
+}
+
+fn bare_reply(out: &mut Vec<u8>, date: &str) {
+    let length = HELLO.len();
+    let head = format_args!("Content-Type: text/plain\r\nDate: {date}\r\nContent-Length: {length}\r\n");
+    write!(out, "HTTP/1.1 200 OK\r\n{head}\r\n{HELLO}").expect("memory takes it");
+}
+
 fn text(octets: &[u8]) -> &str {
     str::from_utf8(octets).expect("text")
 }
@@ -220,8 +286,8 @@ fn thaw(payload: &[u8]) -> Job {
     serde_json::from_slice(payload).expect("a job")
 }
 
-fn put(bencher: &mut Bencher<'_>, count: usize, put: impl Fn(&mut Vec<u8>, &mut Frame<Job>)) {
-    let (mut out, mut filter) = (Vec::with_capacity(2 * TOTAL), Frame::new());
+fn put<F>(bencher: &mut Bencher<'_>, count: usize, mut filter: F, put: impl Fn(&mut Vec<u8>, &mut F)) {
+    let mut out = Vec::with_capacity(2 * TOTAL);
     bencher.iter(|| {
         out.clear();
         (0..count).for_each(|_| put(&mut out, &mut filter));

@@ -10,6 +10,8 @@ use nix::sys::signal::Signal;
 
 #[path = "run/conduits.rs"]
 mod conduits;
+#[path = "run/marks.rs"]
+mod marks;
 mod util;
 
 use util::{DEADLINE, Program, Running, example, kill, proc, wait_until};

@@ -16,9 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 mod follow_tail;
 mod input;
 mod listen_accept;
+mod marks;
+mod output;
 mod read_write;
 mod run;
 mod socket_factory;
+mod stream;
 
 pub use follow_tail::{FollowTail, FollowTailBuilder, TailEvent};
 pub use listen_accept::{ListenAccept, ListenAcceptBuilder};

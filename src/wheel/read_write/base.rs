@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use super::stream::Stream;
 use crate::args::{Args, IntoArgs};
 use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Kernel, Mailbox, SessionId, SourceKey};
 use crate::name::Name;
 use crate::wheel::WheelId;
+use crate::wheel::stream::Stream;
 
 /// Whose wheel it is, and how its events are sent.
 pub(crate) struct Base {

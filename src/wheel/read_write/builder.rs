@@ -8,13 +8,14 @@ use std::time::Duration;
 use super::base::{Base, Port};
 use super::duplex::Duplex;
 use super::reader::{InputSettings, Reader, SharedRecords};
-use super::writer::{Marks, OutputEvents, Writer};
+use super::writer::{OutputEvents, Writer};
 use super::{Halves, ReadWrite};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::kernel::{AfterFork, Core, SessionId, Source, SourceKey, set_nonblocking};
 use crate::name::Name;
 use crate::wheel::WheelId;
+use crate::wheel::marks::Marks;
 
 /// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
 #[must_use = "does nothing until it is started"]
@@ -125,7 +126,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// POE: `HighEvent`, which POE hardly ever sends.
     #[doc(alias = "HighEvent")]
     pub fn on_high(mut self, event: impl Into<Name>) -> Self {
-        self.output_events.high = Some(event.into());
+        self.output_events.marks.high = Some(event.into());
         self
     }
 
@@ -134,7 +135,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// POE: `LowEvent`.
     #[doc(alias = "LowEvent")]
     pub fn on_low(mut self, event: impl Into<Name>) -> Self {
-        self.output_events.low = Some(event.into());
+        self.output_events.marks.low = Some(event.into());
         self
     }
 
@@ -281,24 +282,10 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let invalid = |setting, reason| Err(Error::InvalidSetting { setting, reason });
         if self.settings.block_size == 0 {
-            return invalid("block_size", "must be at least 1");
+            return Err(Error::InvalidSetting { setting: "block_size", reason: "must be at least 1" });
         }
-        let OutputEvents { high, low, .. } = self.output_events;
-        let Some(marks) = self.marks else {
-            return match (high, low) {
-                _ if self.settings.auto_pause => invalid("auto_pause", "needs marks"),
-                (Some(_), _) => invalid("on_high", "needs marks"),
-                (_, Some(_)) => invalid("on_low", "needs marks"),
-                _ => Ok(()),
-            };
-        };
-        marks.check()?;
-        if low.is_none() && !self.settings.auto_pause {
-            return invalid("marks", "need on_low or auto_pause: nobody would learn that the output has drained");
-        }
-        Ok(())
+        self.output_events.marks.check(self.marks, self.settings.auto_pause)
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::WheelId;
+use super::marks::Marks;
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::name::Name;
@@ -13,16 +14,14 @@ use crate::name::Name;
 pub(super) mod base;
 mod builder;
 mod duplex;
-mod output;
 pub(super) mod reader;
 pub(super) mod records;
-mod stream;
 pub(super) mod writer;
 
 pub use builder::ReadWriteBuilder;
 
 use reader::Reader;
-use writer::{Marks, Writer};
+use writer::Writer;
 
 /// A wheel that reads records from a stream and writes records to it, with a [`Filter`] between records and bytes.
 ///
@@ -437,16 +436,5 @@ impl Drop for Halves {
             self.reader.port.drop_later();
             self.writer.port.drop_later();
         }
-    }
-}
-
-impl Marks {
-    pub(super) fn check(self) -> Result<(), Error> {
-        let reason = match self {
-            Marks { low: 0, .. } => "the low mark must be above 0",
-            Marks { low, high } if low >= high => "the low mark must be below the high mark",
-            _ => return Ok(()),
-        };
-        Err(Error::InvalidSetting { setting: "marks", reason })
     }
 }

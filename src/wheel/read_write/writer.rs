@@ -8,12 +8,13 @@ use std::rc::Rc;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::base::{Base, Port};
-use super::output::Output;
 use crate::args::IntoArgs;
 use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
+use crate::wheel::marks::{Level, MarkEvents, Marks};
+use crate::wheel::output::{Output, WRITES_PER_TURN};
 
 /// How output is kept and written. A source by itself when its descriptor is for output alone. No borrow lasts while a
 /// state runs.
@@ -28,7 +29,7 @@ pub(crate) struct Writer {
     is_alone: bool,
     /// A put into an empty buffer is written at once.
     auto_flush: bool,
-    marks: Cell<Option<Marks>>,
+    level: Level,
     on_flushed: Cell<Option<Name>>,
     on_high: Cell<Option<Name>>,
     on_low: Cell<Option<Name>>,
@@ -40,10 +41,6 @@ pub(crate) struct Writer {
     dirty: Cell<bool>,
     /// The descriptor takes no more for now; the poller will say when it does.
     blocked: Cell<bool>,
-    /// The high mark was reached, and the low mark not since.
-    high: Cell<bool>,
-    /// The session is to be told of the high mark.
-    high_is_due: Cell<bool>,
     /// The buffer was written to its end, and the session has not been told.
     drained: Cell<bool>,
     failed: Cell<bool>,
@@ -55,19 +52,11 @@ pub(crate) struct Writer {
     shuts_when_drained: Cell<bool>,
 }
 
-/// Between which amounts of waiting output a session may go on.
-#[derive(Clone, Copy)]
-pub(crate) struct Marks {
-    pub(crate) low: usize,
-    pub(crate) high: usize,
-}
-
 /// The events of a writer.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct OutputEvents {
     pub(crate) flushed: Option<Name>,
-    pub(crate) high: Option<Name>,
-    pub(crate) low: Option<Name>,
+    pub(crate) marks: MarkEvents,
 }
 
 impl Writer {
@@ -85,16 +74,14 @@ impl Writer {
             output: RefCell::default(),
             is_alone,
             auto_flush,
-            marks: Cell::new(marks),
+            level: Level::new(marks),
             on_flushed: Cell::new(events.flushed),
-            on_high: Cell::new(events.high),
-            on_low: Cell::new(events.low),
+            on_high: Cell::new(events.marks.high),
+            on_low: Cell::new(events.marks.low),
             holds_back: RefCell::default(),
             refused: RefCell::default(),
             dirty: Cell::new(false),
             blocked: Cell::new(false),
-            high: Cell::new(false),
-            high_is_due: Cell::new(false),
             drained: Cell::new(false),
             failed: Cell::new(false),
             failure: RefCell::default(),
@@ -123,12 +110,9 @@ impl Writer {
             (was_empty, output.len())
         };
         self.mark_dirty();
-        let is_high = self.marks.get().is_some_and(|marks| len >= marks.high);
-        if is_high && !self.high.replace(true) {
-            self.high_is_due.set(true);
-        }
+        let is_high = self.level.rise(len);
         if self.auto_flush && was_empty {
-            self.write(usize::MAX);
+            self.write(WRITES_PER_TURN);
         }
         is_high
     }
@@ -148,13 +132,13 @@ impl Writer {
     }
 
     pub(crate) fn is_high(&self) -> bool {
-        self.high.get()
+        self.level.is_high()
     }
 
     /// Tells whether the input is to wait for the output: not for one that will never drain.
     #[inline]
     pub(crate) fn holds_input(&self) -> bool {
-        self.high.get() && !self.is_over()
+        self.level.is_high() && !self.is_over()
     }
 
     /// Has the input that may have waited go on.
@@ -181,15 +165,12 @@ impl Writer {
     }
 
     pub(crate) fn marks(&self) -> Option<Marks> {
-        self.marks.get()
+        self.level.marks()
     }
 
     /// Moves the marks, on whose other side the output may find itself.
     pub(crate) fn set_marks(&self, marks: Marks) {
-        self.marks.set(Some(marks));
-        if self.output.borrow().len() >= marks.high && !self.high.replace(true) {
-            self.high_is_due.set(true);
-        }
+        self.level.set_marks(marks, self.output.borrow().len());
         self.mark_dirty();
     }
 
@@ -235,7 +216,7 @@ impl Writer {
     pub(crate) fn write_some(&self, kernel: &mut Kernel, key: SourceKey) {
         self.dirty.set(false);
         self.base.report_refused(kernel, &self.port, &self.refused);
-        if self.high_is_due.take() {
+        if self.level.take_high() {
             self.tell(kernel, self.on_high.get());
         }
         self.write(WRITES_PER_TURN);
@@ -245,8 +226,7 @@ impl Writer {
         if let Some(error) = self.failure.take() {
             self.base.report(kernel, error_args("write", &error, self.base.id));
         }
-        if self.high.get() && self.marks.get().is_none_or(|marks| self.output.borrow().len() <= marks.low) {
-            self.high.set(false);
+        if self.level.fall(self.output.borrow().len()) {
             self.release_input();
             self.tell(kernel, self.on_low.get());
         }
@@ -304,9 +284,9 @@ impl Writer {
     /// Forgets in a forked child what the parent has put.
     pub(crate) fn forget(&self) {
         self.output.borrow_mut().clear();
-        for flag in [&self.dirty, &self.high, &self.high_is_due, &self.drained] {
-            flag.set(false);
-        }
+        self.dirty.set(false);
+        self.drained.set(false);
+        self.level.forget();
         self.refused.take();
     }
 
@@ -321,7 +301,7 @@ impl Writer {
         if waiting > 0 {
             text = format!(", {waiting} octets to write");
         }
-        for (flag, word) in [(self.high.get(), ", above the high mark"), (self.base.closing.get(), ", closing")] {
+        for (flag, word) in [(self.level.is_high(), ", above the high mark"), (self.base.closing.get(), ", closing")] {
             if flag {
                 text += word;
             }
@@ -376,6 +356,3 @@ impl Source for Writer {
         format!("{} ({}), output{}", self.base.name, self.base.id, self.describe())
     }
 }
-
-/// How often one turn writes at most: a peer that reads as fast as this wheel writes keeps no other waiting.
-const WRITES_PER_TURN: usize = 8;

@@ -25,6 +25,8 @@ use crate::sys::child::{Place, Setup, spawn};
 use crate::sys::fork::thread_count;
 use crate::wheel::WheelId;
 use crate::wheel::input::Input;
+use crate::wheel::marks::{Level, MarkEvents, Marks};
+use crate::wheel::stream::Stream;
 
 /// Says how a [`Run`] is to work; made by [`Run::program`] and its likes.
 ///
@@ -45,6 +47,8 @@ struct Plan {
     /// What both output streams lead to, if it couldn't be copied.
     failure: Option<Error>,
     on_stdin: Option<Name>,
+    marks: Option<Marks>,
+    mark_events: MarkEvents,
     on_error: Option<Name>,
     on_close: Option<Name>,
     on_exit: Option<Name>,
@@ -88,6 +92,8 @@ impl RunBuilder {
             streams: Streams::default(),
             failure: None,
             on_stdin: None,
+            marks: None,
+            mark_events: MarkEvents::default(),
             on_error: None,
             on_close: None,
             on_exit: None,
@@ -114,6 +120,33 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     #[doc(alias = "StdinEvent")]
     pub fn on_stdin(mut self, event: impl Into<Name>) -> Self {
         self.plan.on_stdin = Some(event.into());
+        self
+    }
+
+    /// Sets the marks, in octets that wait for the child to read them: at `high` or more the session should put no more, at
+    /// `low` or less it may go on. They need an [`on_low`](Self::on_low) event.
+    ///
+    /// POE: nothing like it; what a child does not read is kept, however much it is.
+    pub fn marks(mut self, low: usize, high: usize) -> Self {
+        self.plan.marks = Some(Marks { low, high });
+        self
+    }
+
+    /// Names the event that is sent when a `put` has brought what waits to the high mark.
+    ///
+    /// It follows when the running state has returned. [`Run::put`] tells at once.
+    ///
+    /// POE: nothing like it; the `HighEvent` of `POE::Wheel::ReadWrite`.
+    pub fn on_high(mut self, event: impl Into<Name>) -> Self {
+        self.plan.mark_events.high = Some(event.into());
+        self
+    }
+
+    /// Names the event that is sent when no more than the low mark waits, after the high one was reached.
+    ///
+    /// POE: nothing like it; the `LowEvent` of `POE::Wheel::ReadWrite`.
+    pub fn on_low(mut self, event: impl Into<Name>) -> Self {
+        self.plan.mark_events.low = Some(event.into());
         self
     }
 
@@ -324,9 +357,9 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     ///
     /// Nothing has been started and nothing is left open then. [`Error::Os`] names the step that failed and what it was
     /// about: `execve` and the program, if it can't be executed; `setuid` and the like, with the user; `open` and a
-    /// path; `getpwnam` and a user that there isn't. [`Error::InvalidSetting`] for a list without words, and for settings
-    /// that don't go with the [`conduit`](RunBuilder::conduit),
-    /// [`Error::Threads`] for a function in a process with several threads, [`Error::NoActiveSession`] outside of any
+    /// path; `getpwnam` and a user that there isn't. [`Error::InvalidSetting`] for a list without words, for settings
+    /// that don't go with the [`conduit`](RunBuilder::conduit), for marks that are not `0 < low < high` or without an event, and
+    /// for an event without marks; [`Error::Threads`] for a function in a process with several threads, [`Error::NoActiveSession`] outside of any
     /// state.
     ///
     /// What goes wrong with a function's fork later is an error event, `"fork"`; what goes wrong in its child before it
@@ -346,6 +379,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             return Err(Error::Threads(threads));
         }
         plan.failure.take().map_or(Ok(()), Err)?;
+        plan.mark_events.check(plan.marks, false)?;
         #[cfg(feature = "pty")]
         terminal::check(&plan.streams)?;
         let mut setup = Setup { place: plan.place(), nice: plan.nice, ..Setup::default() };
@@ -379,7 +413,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         // From here on, dropping `run` closes what was opened for it.
         let last = plan.delivers_last;
         if let Some(fd) = stdin {
-            run.stdin = Some(add(core, owner, |key| writer(&shared, key, stdin_filter, fd))?);
+            let marks = (Level::new(plan.marks), plan.mark_events);
+            run.stdin = Some(add(core, owner, |key| writer(&shared, key, stdin_filter, fd, marks))?);
         }
         if let Some(fd) = stdout {
             run.stdout =
@@ -428,13 +463,21 @@ impl Shared {
     }
 }
 
-fn writer<I: Filter>(shared: &Rc<Shared>, key: SourceKey, filter: I, fd: OwnedFd) -> Rc<Writer<I>> {
+fn writer<I: Filter>(
+    shared: &Rc<Shared>,
+    key: SourceKey,
+    filter: I,
+    fd: OwnedFd,
+    (level, mark_events): (Level, MarkEvents),
+) -> Rc<Writer<I>> {
     Rc::new(Writer {
         shared: shared.clone(),
         key,
         filter: RefCell::new(filter),
-        fd: RefCell::new(Some(fd)),
+        fd: RefCell::new(Some(Stream::new(fd))),
         output: RefCell::default(),
+        level,
+        mark_events: Cell::new(mark_events),
         refused: RefCell::default(),
         dirty: Cell::new(false),
         blocked: Cell::new(false),
@@ -458,7 +501,7 @@ fn reader<F: Filter>(
         stream,
         event: Cell::new(event),
         input: Input::new(filter),
-        fd: RefCell::new(Some(fd)),
+        fd: RefCell::new(Some(Stream::new(fd))),
         paused: Cell::new(false),
         delivers_last,
         read_closed: Cell::new(false),

@@ -47,6 +47,7 @@ use writer::{Phase, Writer};
 /// | --- | --- |
 /// | stdout, stderr | ARG0 = the record, ARG1 = the [`WheelId`] |
 /// | stdin | ARG0 = the [`WheelId`]: everything put was written |
+/// | high, low | ARG0 = the [`WheelId`]: what waits for the child has reached one of the [`marks`](RunBuilder::marks) |
 /// | close | ARG0 = the [`WheelId`]: the last of the watched output streams has ended |
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
 /// | error | as the [module](super) says, and ARG4 = `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
@@ -112,6 +113,10 @@ pub enum RunEvent {
     Stdin,
     /// POE: `StdoutEvent`.
     Stdout,
+    /// Of standard input, when what waits has reached the high mark. POE: nothing like it.
+    High,
+    /// Of standard input, when the low mark is reached after that. POE: nothing like it.
+    Low,
     /// POE: `StderrEvent`.
     Stderr,
     /// POE: `ErrorEvent`.
@@ -201,8 +206,9 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.shared.process.borrow().as_ref().and_then(Process::status)
     }
 
-    /// Appends a record to the child's input. It is written once the running state has returned, together with whatever
-    /// else was put by then.
+    /// Appends a record to the child's input, and tells whether what waits for the child has reached the high mark: then it
+    /// is time to put no more before the low event. Without marks it returns `false`. It is written once the running state has
+    /// returned, together with whatever else was put by then.
     ///
     /// A record that the filter refuses is an error event, `"filter"`.
     ///
@@ -212,15 +218,12 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// had closed it.
     ///
     /// POE: `put`.
-    pub fn put<R: Borrow<I::Output>>(&self, record: R) -> Result<(), Error> {
+    pub fn put<R: Borrow<I::Output>>(&self, record: R) -> Result<bool, Error> {
         let refuse = |errno| Err(Error::os("put", format_args!("standard input of {}", self.id()), errno));
         match &self.stdin {
             None => refuse(Errno::EBADF),
             Some(stdin) if stdin.phase.get() != Phase::Open => refuse(Errno::EPIPE),
-            Some(stdin) => {
-                stdin.put(record);
-                Ok(())
-            }
+            Some(stdin) => Ok(stdin.put(record)),
         }
     }
 
@@ -271,7 +274,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_driver_out_messages`.
     #[doc(alias = "get_driver_out_messages")]
     pub fn driver_out_messages(&self) -> usize {
-        self.stdin.as_ref().map_or(0, |stdin| stdin.output.borrow().records())
+        self.stdin.as_ref().map_or(0, |stdin| stdin.output.borrow().messages())
     }
 
     /// Stops reading and delivering the child's standard output, at once; its end waits as well.
@@ -341,6 +344,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
             RunEvent::Error => self.shared.on_error.set(name),
             RunEvent::Close => self.shared.on_close.set(name),
             RunEvent::Stdout => self.stdout.iter().for_each(|stdout| stdout.set_event(name)),
+            RunEvent::High => self.stdin.iter().for_each(|stdin| stdin.set_mark_events(|events| events.high = name)),
+            RunEvent::Low => self.stdin.iter().for_each(|stdin| stdin.set_mark_events(|events| events.low = name)),
             RunEvent::Stderr => self.stderr.iter().for_each(|stderr| stderr.set_event(name)),
         }
     }

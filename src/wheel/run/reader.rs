@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -14,6 +14,7 @@ use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::input::{Input, Recipient};
+use crate::wheel::stream::Stream;
 
 /// The parent's end of the child's standard output or standard error.
 pub(super) struct Reader<F: Filter> {
@@ -23,7 +24,7 @@ pub(super) struct Reader<F: Filter> {
     pub(super) stream: &'static str,
     pub(super) event: Cell<Option<Name>>,
     pub(super) input: Input<F>,
-    pub(super) fd: RefCell<Option<OwnedFd>>,
+    pub(super) fd: RefCell<Option<Stream>>,
     pub(super) paused: Cell<bool>,
     /// An unfinished last record is delivered.
     pub(super) delivers_last: bool,
@@ -98,9 +99,9 @@ impl<F: Filter> Reader<F> {
     fn read_chunk(&self, kernel: &mut Kernel) -> Chunk {
         let buffer = &mut kernel.core.sources.read_buffer;
         let fd = self.fd.borrow();
-        let Some(fd) = &*fd else { return Chunk::Nothing };
+        let Some(stream) = &*fd else { return Chunk::Nothing };
         let count = loop {
-            match nix::unistd::read(fd, buffer) {
+            match stream.read(buffer) {
                 Ok(0) => return Chunk::End,
                 Ok(count) => break count,
                 Err(Errno::EINTR) => {}

@@ -279,7 +279,7 @@ fn pty_shutdown(kernel: &mut Kernel) -> Result<(), Error> {
             let line = cx.take::<String>(0)?;
             println!("out {line}");
             match line.as_str() {
-                "ready" => wheel(cx).put("written")?,
+                "ready" => drop(wheel(cx).put("written")?),
                 "written" => {
                     wheel(cx).put("discarded")?;
                     wheel(cx).shutdown_stdin();
@@ -358,7 +358,9 @@ fn pty_neighbours(kernel: &mut Kernel) -> Result<(), Error> {
             cx.yield_("started", ());
             Ok(())
         })
-        .state("started", |cx| cx.heap()[1..].iter().try_for_each(|wheel| wheel.put("ready")).map_err(Into::into))
+        .state("started", |cx| {
+            cx.heap()[1..].iter().try_for_each(|wheel| wheel.put("ready").map(drop)).map_err(Into::into)
+        })
         .state("ready", move |cx| {
             if ready.replace(true) {
                 cx.heap()[0].put("both are")?;

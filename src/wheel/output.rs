@@ -75,7 +75,8 @@ impl Output {
             if self.len() == 0 {
                 break;
             }
-            match stream.write(&self.bytes[self.start..]) {
+            let end = self.bytes.len().min(self.start + OCTETS_PER_WRITE);
+            match stream.write(&self.bytes[self.start..end]) {
                 Ok(count) => self.start += count,
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
@@ -98,6 +99,12 @@ impl Output {
     }
 }
 
+/// How often a turn writes at most: a peer that reads as fast as this process writes keeps nobody else waiting.
+pub(crate) const WRITES_PER_TURN: usize = 8;
+
+/// How much one write takes at most. The system call goes on as long as the peer reads, for whatever it was given.
+const OCTETS_PER_WRITE: usize = 128 * 1024;
+
 /// How much memory an empty buffer keeps.
 const KEPT: usize = 64 * 1024;
 
@@ -110,6 +117,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::kernel::set_nonblocking;
 
     fn put(output: &mut Output, octets: &[u8]) {
         output.bytes.extend_from_slice(octets);
@@ -144,6 +152,44 @@ mod tests {
         }
         assert!(seen == sent, "in order, and all of it");
         assert_eq!((output.len(), output.messages()), (0, 0));
+    }
+
+    #[test] // a pipe's capacity does not limit what one call takes while somebody reads
+    fn no_write_is_given_more_than_its_share() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        nix::sys::socket::setsockopt(&ours, nix::sys::socket::sockopt::SndBuf, &(4 * OCTETS_PER_WRITE)).unwrap();
+        let ours = Stream::new(ours.into());
+        let mut output = Output::default();
+        put(&mut output, &[0; 3 * OCTETS_PER_WRITE]);
+        output.write_to(&ours, 1).unwrap();
+        assert_eq!(output.len(), 2 * OCTETS_PER_WRITE);
+        drop(theirs);
+    }
+
+    #[test] // K-RU-44: octets and records, whatever a pipe takes at a time
+    fn what_waits_is_counted_while_it_is_written() {
+        let (mut theirs, ours) = std::io::pipe().unwrap();
+        set_nonblocking(&ours).unwrap();
+        let ours = Stream::new(ours.into());
+        let mut output = Output::default();
+        for number in 0..1000_usize {
+            put(&mut output, &[number as u8; 997]);
+        }
+        put(&mut output, b"");
+        let whole = output.len();
+        let mut seen = Vec::new();
+        while output.len() > 0 {
+            let _ = output.write_to(&ours, 1);
+            let mut chunk = [0; 5000];
+            let count = theirs.read(&mut chunk).unwrap();
+            seen.extend_from_slice(&chunk[..count]);
+            let written = whole - output.len();
+            assert_eq!(output.messages(), 1000 - written / 997);
+        }
+        drop(ours);
+        theirs.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen.len(), whole);
+        assert!(seen.chunks(997).enumerate().all(|(number, record)| record.iter().all(|octet| *octet == number as u8)));
     }
 
     #[test] // K-RW-34: what nobody will get is counted, and no memory is spent on it
