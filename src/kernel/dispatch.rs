@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use super::Kernel;
 use super::core::{Active, Dest};
+use super::lifecycle::Body;
 use super::options::{Exceptions, SessionOption};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
@@ -106,17 +107,14 @@ impl Kernel {
     pub(crate) fn enter(&mut self, event: &mut Event, keep: Keep) -> Result<Reply, Exception> {
         let (dest, name) = (event.dest, event.name);
         self.core.collect_postings();
-        let Some(handler) = self.handler_for(event) else {
+        let Some((handler, is_traced)) = self.begin(event) else {
             self.report_unhandled(event);
             return Ok(Reply::NoHandler);
         };
-        log::trace!(target: "lenore::events", "{dest} gets {name} from {} ({})", event.sender, event.location);
-        if let Some(body) = self.bodies[dest.slot()].as_mut() {
-            body.on_stack += 1;
-            if body.options.has(SessionOption::Trace) {
-                self.trace_event(dest, name, event);
-            }
+        if is_traced {
+            self.trace_event(dest, name, event);
         }
+        log::trace!(target: "lenore::events", "{dest} gets {name} from {} ({})", event.sender, event.location);
         self.core.depth += 1;
         let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(name) });
         let result = catch_unwind(AssertUnwindSafe(|| handler(self, event)));
@@ -134,6 +132,15 @@ impl Kernel {
         result.unwrap_or_else(|payload| Err(Exception::from_panic(payload)))
     }
 
+    /// Finds the state for an event, and puts it on the stack; tells also whether its session is traced.
+    #[inline]
+    fn begin(&mut self, event: &mut Event) -> Option<(Handler, bool)> {
+        let body = self.bodies.get_mut(event.dest.slot())?.as_mut().filter(|body| body.id == event.dest)?;
+        let handler = body.handler_for(event)?;
+        body.on_stack += 1;
+        Some((handler, body.options.has(SessionOption::Trace)))
+    }
+
     /// Runs a state like a plain function of the state that calls it: the active event stays the outer one.
     fn call_self(&mut self, event: &mut Event) -> Result<Reply, Exception> {
         match self.handler_for(event) {
@@ -142,17 +149,11 @@ impl Kernel {
         }
     }
 
-    /// Finds the state for an event, and turns the event into one for `_default` if it has none of its own.
+    /// Finds the state for an event; see [`Body::handler_for`].
+    #[inline]
     fn handler_for(&self, event: &mut Event) -> Option<Handler> {
         let body = self.bodies.get(event.dest.slot())?.as_ref().filter(|body| body.id == event.dest)?;
-        if let Some(handler) = body.find(event.name) {
-            return Some(handler.clone());
-        }
-        let handler = body.find(Name::new("_default"))?.clone();
-        let args = std::mem::take(&mut event.args);
-        event.args = (event.name, args).into_args();
-        event.name = Name::new("_default");
-        Some(handler)
+        body.handler_for(event)
     }
 
     /// Warns of an event that nobody handles, if the session wants that.
@@ -186,6 +187,26 @@ impl Kernel {
             Exceptions::EndTheRun => drop(self.core.pending_exception.get_or_insert_with(|| died.clone())),
         }
         died
+    }
+}
+
+impl Body {
+    /// Finds the state for an event, and turns the event into one for `_default` if it has none of its own.
+    #[inline]
+    fn handler_for(&self, event: &mut Event) -> Option<Handler> {
+        match self.find(event.name) {
+            Some(handler) => Some(handler.clone()),
+            None => self.default_for(event),
+        }
+    }
+
+    #[cold]
+    fn default_for(&self, event: &mut Event) -> Option<Handler> {
+        let handler = self.find(Name::new("_default"))?.clone();
+        let args = std::mem::take(&mut event.args);
+        event.args = (event.name, args).into_args();
+        event.name = Name::new("_default");
+        Some(handler)
     }
 }
 

@@ -204,8 +204,12 @@ impl Kernel {
     /// Does what was put off until no state runs: closes dropped wheels, forks, writes.
     #[inline]
     pub(crate) fn settle(&mut self) {
-        self.after_state();
-        self.flush_dirty();
+        let Core { sources, forks, pending_exception, .. } = &self.core;
+        if sources.has_wheel_work() || !forks.is_empty() || pending_exception.is_some() {
+            self.after_state();
+            self.flush_dirty();
+            self.core.sources.wheels_settled();
+        }
     }
 
     /// The end of a state: dropped wheels are closed and forks carried out before anything else is dispatched.

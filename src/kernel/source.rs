@@ -141,6 +141,8 @@ pub(crate) struct Mailbox {
     pub(super) dirty: RefCell<Vec<SourceKey>>,
     /// Wheels whose handle is gone.
     pub(super) dropped: RefCell<Vec<SourceKey>>,
+    /// One of these two may have something in it.
+    pub(super) has_wheel_work: Cell<bool>,
     /// Wheels that want other readiness than before.
     pub(super) changed: RefCell<Vec<SourceKey>>,
     /// Wheels that have work which no readiness will announce.
@@ -163,10 +165,12 @@ pub(crate) struct Posting {
 impl Mailbox {
     pub(crate) fn dirty(&self, key: SourceKey) {
         self.dirty.borrow_mut().push(key);
+        self.has_wheel_work.set(true);
     }
 
     pub(crate) fn dropped(&self, key: SourceKey) {
         self.dropped.borrow_mut().push(key);
+        self.has_wheel_work.set(true);
     }
 
     pub(crate) fn changed(&self, key: SourceKey) {

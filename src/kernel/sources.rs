@@ -94,6 +94,18 @@ impl Sources {
         }
     }
 
+    /// Tells whether wheels may have been dropped or put into since [`wheels_settled`](Sources::wheels_settled).
+    #[inline]
+    pub(super) fn has_wheel_work(&self) -> bool {
+        self.mailbox.has_wheel_work.get()
+    }
+
+    /// Notes that dropped wheels were closed, and dirty ones flushed; what that has brought is found.
+    pub(super) fn wheels_settled(&self) {
+        let Mailbox { dirty, dropped, .. } = &*self.mailbox;
+        self.mailbox.has_wheel_work.set(!dirty.borrow().is_empty() || !dropped.borrow().is_empty());
+    }
+
     pub(super) fn has_postings(&self) -> bool {
         self.mailbox.has_postings.get()
     }
