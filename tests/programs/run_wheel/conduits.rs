@@ -321,9 +321,12 @@ fn pty_much(kernel: &mut Kernel) -> Result<(), Error> {
         .map(drop)
 }
 
+/// Dies of the hang-up: it may be seen as the end of the input before the signal comes.
+const CAT: &str = "cat; exec sleep 60";
+
 /// The terminal goes with the wheel.
 fn pty_dropped(kernel: &mut Kernel, what: OnDrop) -> Result<(), Error> {
-    session(move || Run::program(["cat"]).conduit(Conduit::Pty).on_stdout("stdout").on_exit("exit").on_drop(what))
+    session(move || Run::shell(CAT).conduit(Conduit::Pty).on_stdout("stdout").on_exit("exit").on_drop(what))
         .state("started", |cx| Ok(wheel(cx).put("x")?))
         .state("stdout", |cx| *cx.heap() = None)
         .spawn(kernel)
@@ -343,14 +346,18 @@ fn pty_background_hup(kernel: &mut Kernel) -> Result<(), Error> {
 
 /// Three children with a terminal each: nobody has any part in a neighbour's.
 fn pty_neighbours(kernel: &mut Kernel) -> Result<(), Error> {
-    let wait = |_: &mut Kernel| io::stdin().lock().lines().map_while(Result::ok).for_each(|line| println!("{line}"));
+    // See `CAT`.
+    let wait = |_: &mut Kernel| {
+        io::stdin().lock().lines().map_while(Result::ok).for_each(|line| println!("{line}"));
+        std::thread::sleep(Duration::from_secs(60));
+    };
     let ready = Cell::new(false);
     Session::new(Vec::<Run>::new())
         .state("_start", move |cx| {
             let shell = Run::shell("read line; exit 3").on_close("first_closed");
             // Neither of the others ends by itself.
             let function = Run::function(wait).on_exit("second_ended");
-            let program = Run::program(["cat"]).on_exit("third_ended");
+            let program = Run::shell(CAT).on_exit("third_ended");
             for builder in [shell, function, program] {
                 let wheel = builder.conduit(Conduit::Pty).on_stdout("ready").start(cx)?;
                 cx.heap().push(wheel);
@@ -386,7 +393,7 @@ fn pty_neighbours(kernel: &mut Kernel) -> Result<(), Error> {
 
 /// A forked child of this process lives on without the terminal.
 fn pty_forked(kernel: &mut Kernel) -> Result<(), Error> {
-    session(|| on(Conduit::Pty, Run::program(["cat"])))
+    session(|| on(Conduit::Pty, Run::shell(CAT)))
         .state("started", |cx| cx.fork("parent", "child", ()))
         .state("child", |cx| {
             let names = fs::read_dir("/proc/self/fd")?.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
