@@ -13,8 +13,9 @@ use crate::name::Name;
 pub type Result<T = (), E = Exception> = std::result::Result<T, E>;
 
 /// A call to the kernel that was not carried out; nothing was changed.
+///
+/// Its `Debug` form is its text as well: that is what Rust prints of an error that `main` returns.
 #[non_exhaustive]
-#[derive(Debug)]
 pub enum Error {
     /// No session has this id or alias: it has stopped, or never was. POE: `ESRCH`.
     NoSuchSession(String),
@@ -139,6 +140,12 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -228,8 +235,11 @@ impl fmt::Debug for Exception {
 
 /// The record that comes with a `DIE` signal as ARG1, and with [`Error::Died`] from [`Kernel::run`](crate::Kernel::run).
 ///
+/// Its `Debug` form is its text, as that of [`Error`].
+///
 /// POE: the hash of `DIE`'s ARG1, with the same names.
-#[derive(Debug, Clone)]
+#[doc(alias = "DIE")]
+#[derive(Clone)]
 pub struct Died {
     /// What was thrown (POE: `error_str`).
     pub exception: Exception,
@@ -249,8 +259,20 @@ pub struct Died {
 
 impl fmt::Display for Died {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, state {}: {}", self.dest_session, self.event, self.exception)?;
+        match self.exception.downcast_ref() {
+            // It names them by itself.
+            Some(Error::Argument { session, state, .. }) if (*session, *state) == (self.dest_session, self.event) => {
+                fmt::Display::fmt(&self.exception, f)?;
+            }
+            _ => write!(f, "{}, state {}: {}", self.dest_session, self.event, self.exception)?,
+        }
         self.also.as_ref().map_or(Ok(()), |also| write!(f, "; then, in a handler of DIE: {also}"))
+    }
+}
+
+impl fmt::Debug for Died {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -452,3 +452,17 @@ fn the_exception_of_a_session_that_is_stopped_meanwhile_is_dropped() -> Result<(
     assert_eq!(lines(&log), ["s ache", "s _stop"]);
     Ok(())
 }
+
+#[test]
+fn what_main_returns_is_printed_as_a_text() {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let patient = plain("patient", &log).state("_start", |_| ()).state("greedy", |cx| {
+        cx.take::<u32>(0)?;
+        Ok(())
+    });
+    let patient = patient.spawn(&mut kernel).unwrap();
+    kernel.post(patient, "greedy", ("text",)).unwrap();
+    let error = kernel.run().unwrap_err();
+    assert_eq!(format!("{error:?}"), "session 1, state greedy: argument 0 should be u32, but is &str");
+    assert_eq!(format!("{:?}", died(Err(error))), "session 1, state greedy: argument 0 should be u32, but is &str");
+}

@@ -8,8 +8,9 @@ use super::settings::SettingsError;
 use crate::error::Error;
 
 /// Why a Daemon was not spawned, or did not do what it was asked.
+///
+/// Its `Debug` form is its text as well, as that of [`Error`].
 #[non_exhaustive]
-#[derive(Debug)]
 pub enum DaemonError {
     /// The settings contradict each other.
     Settings(SettingsError),
@@ -75,6 +76,12 @@ impl fmt::Display for DaemonError {
             DaemonError::NotAChild(pid) => write!(f, "process {pid} is no child of this process"),
             DaemonError::Ended(error) => write!(f, "the Daemon has ended: {error}"),
         }
+    }
+}
+
+impl fmt::Debug for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -269,8 +269,9 @@ impl Serving {
 }
 
 /// Why a [`Server`] was not spawned.
+///
+/// Its `Debug` form is its text as well, as that of [`Error`].
 #[non_exhaustive]
-#[derive(Debug)]
 pub enum ServerError {
     /// The address can't be looked up or bound.
     Listen(Error),
@@ -294,6 +295,12 @@ impl fmt::Display for ServerError {
             ServerError::NoConnections => f.write_str("connections_per_child is 0"),
             ServerError::NoChildren => f.write_str("the mode is to fork, but with 0 children"),
         }
+    }
+}
+
+impl fmt::Debug for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
