@@ -109,6 +109,7 @@ pub(super) fn look(pid: i32) -> Look {
 /// Examines one child and takes the next step if it needs one. Returns whether it was found stopped for the first time.
 fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> bool {
     let (rules, mode, awake_ms) = (heap.settings.rules, heap.settings.mode, epoch_ms(heap.awake_since));
+    let babysit = heap.settings.babysit;
     let slot = heap.board.as_ref().and_then(|board| board.read(heap.children[place].slot).ok());
     let child = &mut heap.children[place];
     let since_ms = slot.map_or(awake_ms, |slot| slot.since_ms.max(awake_ms));
@@ -117,6 +118,15 @@ fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> 
     if let Some(total) = processor_time(child.pid) {
         let doing = slot.map_or(child.meter.doing, |slot| (slot.requests, slot.status.is_busy()));
         child.meter = child.meter.read(doing, total, in_status);
+    }
+    let is_unready = slot.is_some_and(|slot| slot.status.is_starting());
+    if mode == Mode::PreForking && is_unready && in_status >= babysit && !child.is_told_unready {
+        child.is_told_unready = true;
+        log::warn!(
+            target: "lenore::daemon",
+            "child {} in slot {} gets no requests: for {:.1} s it has not reported Wait, as the state for daemon_child should",
+            child.pid, child.slot, in_status.as_secs_f64()
+        );
     }
     let sight = Sight {
         status: slot.map(|slot| slot.status),

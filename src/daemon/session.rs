@@ -95,6 +95,8 @@ pub(super) struct Child {
     pub(super) meter: Meter,
     /// It was stopped when it was last looked at.
     pub(super) is_stopped: bool,
+    /// The log has it already that it is not ready for requests.
+    pub(super) is_told_unready: bool,
 }
 
 /// What the parent wants of a child, or has told it.
@@ -114,7 +116,8 @@ pub(super) enum Orders {
 impl Child {
     pub(super) fn new(pid: i32, slot: SlotIndex, generation: u32, forked_at: SystemTime) -> Child {
         let (orders, meter) = (Orders::Stay, Meter::default());
-        Child { pid, slot, generation, forked_at, orders, escalation: None, meter, is_stopped: false }
+        let (is_stopped, is_told_unready) = (false, false);
+        Child { pid, slot, generation, forked_at, orders, escalation: None, meter, is_stopped, is_told_unready }
     }
 
     /// It has been told to go.

@@ -13,6 +13,7 @@ use super::scoreboard::Status;
 use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_children};
 use super::settings::Mode;
 use crate::error::Result;
+use crate::kernel::Reason;
 use crate::name::Name;
 use crate::sys::wait::{reap, wait_for_end};
 
@@ -35,6 +36,9 @@ pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     if cx.heap().is_shutting_down() {
         signal_children(cx.heap(), Signal::SIGTERM);
+        if let (true, Some(reasons)) = (is_alone(cx.heap()), kept_by(cx)) {
+            log::info!(target: "lenore::daemon", "asked again to end, process {} is kept by {reasons}", cx.pid());
+        }
         return Ok(());
     }
     shutdown(cx)
@@ -117,6 +121,14 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     }
     let haste = if signal == Signal::SIGQUIT { Haste::AfterRequests } else { Haste::AtOnce };
     announce(cx, "daemon_shutdown", (haste,))?;
+    if !cx.signals.is_watched(Name::new("daemon_shutdown"))
+        && let Some(reasons) = kept_by(cx)
+    {
+        log::warn!(
+            target: "lenore::daemon",
+            "nobody watches daemon_shutdown, and process {} does not end: it is kept by {reasons}", cx.pid()
+        );
+    }
     if was_parent {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);
@@ -130,6 +142,23 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     let grace = heap.settings.shutdown_timeout.saturating_sub(spent);
     cx.delay("kill_children", grace, ());
     Ok(())
+}
+
+/// Says what keeps this process, the Daemon's own session apart; `None` if nothing does.
+fn kept_by(cx: &Cx<'_>) -> Option<String> {
+    let me = cx.session();
+    let mut kept = Vec::new();
+    for session in cx.peek().sessions.iter().filter(|session| session.id != me) {
+        // A parent goes when its children do, and events are over soon.
+        let passing =
+            |reason: &&Reason| matches!(reason, Reason::Child(_) | Reason::EventsTo(_) | Reason::EventsFrom(_));
+        let mut reasons = session.reasons.iter().filter(|reason| !passing(reason)).peekable();
+        if reasons.peek().is_some() {
+            let reasons: Vec<String> = reasons.map(ToString::to_string).collect();
+            kept.push(format!("{}: {}", session.id, reasons.join(", ")));
+        }
+    }
+    (!kept.is_empty()).then(|| kept.join("; "))
 }
 
 /// The grace is over.

@@ -285,3 +285,12 @@ fn connections_are_served_whoever_is_stopped_and_killed() {
     }
     lab.end(Signal::SIGTERM);
 }
+
+#[test]
+fn a_child_that_never_reports_wait_is_named_in_the_log() {
+    let (mut lab, _) = Lab::serve("daemon_prefork", "--start 1 --max 1 --max-spare 1 --babysit-ms 100 --never-ready");
+    let (pid, _) = lab.nth(1, "daemon_child");
+    lab.running.wait_for_stderr(&format!("child {pid} in slot 0 gets no requests"), DEADLINE);
+    lab.end(Signal::SIGTERM);
+    assert_eq!(lab.running.stderr_text().matches("gets no requests").count(), 1, "it is said once");
+}

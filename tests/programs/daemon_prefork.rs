@@ -130,6 +130,9 @@ fn start(cx: &mut Context<'_, App>) -> Result {
     for signal in daemon_util::SIGNALS {
         cx.sig(signal, signal);
     }
+    if cx.heap().flags.has("--forget-shutdown") {
+        cx.sig_clear("daemon_shutdown");
+    }
     cx.sig("USR1", "usr1");
     // Last of all: whoever reads this sends signals.
     println!("listening on {address}");

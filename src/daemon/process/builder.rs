@@ -18,6 +18,7 @@ impl DaemonBuilder {
     /// been detached is not detached a second time.
     ///
     /// POE: `detach`, which exits at once, and always with 0.
+    #[doc(alias = "daemonize")]
     pub fn detach(mut self, detach: bool) -> Self {
         self.1.detach = detach;
         self
