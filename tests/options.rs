@@ -13,12 +13,13 @@ thread_local! {
     static RECORDS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Keeps what each thread, and so each test, has logged of events and sessions from info level on.
+/// Keeps what each thread, and so each test, has logged of events, sessions and signals from info level on.
 struct Recorder;
 
 impl log::Log for Recorder {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        matches!(metadata.target(), "lenore::events" | "lenore::sessions") && metadata.level() <= log::Level::Info
+        matches!(metadata.target(), "lenore::events" | "lenore::sessions" | "lenore::signals")
+            && metadata.level() <= log::Level::Info
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -59,6 +60,20 @@ fn the_option_default_warns_of_dropped_events() {
     });
     let expected = ["WARN session 2 (loud) has no state nothing", "WARN session 2 (loud) has no state _stop"];
     assert_eq!(records, expected);
+}
+
+#[test]
+fn a_signal_of_the_system_by_its_c_name_is_worth_a_warning() {
+    let records = records_of(|kernel| {
+        let session = Session::new(()).state("_start", |cx| {
+            cx.sig("SIGUSR1", "usr1");
+            cx.sig("SIGNATURE", "signed");
+            cx.sig("USR1", "usr1");
+        });
+        session.spawn(kernel).expect("a session");
+    });
+    assert_eq!(records[0], "WARN session 1 watches SIGUSR1, the system's signal is called USR1 here");
+    assert_eq!(records.iter().filter(|record| record.contains("watches")).count(), 1, "{records:?}");
 }
 
 #[test] // K-HD-07: the option `trace` logs each event, and its redirection to `_default`

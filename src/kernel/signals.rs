@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::Kernel;
 use super::core::{Core, Dest};
-use super::os_signals::Delivery;
+use super::os_signals::{Delivery, catchable};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs, Template};
@@ -85,6 +85,10 @@ impl Core {
     /// A later call for the same signal replaces the event. Watching does not keep the session alive. Outside of any state
     /// it does nothing.
     ///
+    /// `HUP`, `INT`, `KILL`, `QUIT`, `TERM`, `DIE` and `IDLE` are terminal: when all that watch one have got it, the sessions
+    /// that it was sent to are stopped, all of them if it came from the system, unless a state has called
+    /// [`sig_handled`](Core::sig_handled). `ZOMBIE` and `UIDESTROY` stop them in any case.
+    ///
     /// A session that watches `CHLD` opts in to *every* child process being reaped, those it did not start included;
     /// [`sig_child`](Core::sig_child) reaps only the pids that were registered.
     ///
@@ -115,6 +119,10 @@ impl Core {
                 let signal = watch.signal;
                 record.signals.push(watch);
                 self.signals.watch(signal);
+                if let Some(bare) = without_prefix(signal) {
+                    let session = self.describe_session(self.active.session);
+                    log::warn!(target: "lenore::signals", "{session} watches {signal}, the system's signal is called {bare} here");
+                }
                 // For a child that has exited already there will be no SIGCHLD.
                 self.children.look |= signal == "CHLD";
             }
@@ -310,6 +318,12 @@ impl Core {
     fn watch_of(&self, id: SessionId, signal: Name) -> Option<SignalWatch> {
         self.sessions.get(id)?.signals.iter().find(|watch| watch.signal == signal).cloned()
     }
+}
+
+/// Returns the name under which a signal of the system is watched that somebody has called by its C name.
+fn without_prefix(signal: Name) -> Option<&'static str> {
+    let bare = signal.as_str().strip_prefix("SIG")?;
+    catchable(Name::new(bare)).map(|_| bare)
 }
 
 /// The tag under which a session keeps itself alive that waits for a signal.

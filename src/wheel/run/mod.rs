@@ -95,6 +95,7 @@ use writer::{Phase, Writer};
 /// ```
 ///
 /// POE: `POE::Wheel::Run`.
+#[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct Run<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
     shared: Rc<Shared>,
     /// `None` for a stream that is no pipe.
@@ -145,6 +146,7 @@ impl Run {
     /// Begins a wheel for a program, which is looked up in `PATH` and given the other words as its arguments.
     ///
     /// POE: `Program` as a list, with the `ProgramArgs` at its end.
+    #[doc(alias("Program", "ProgramArgs"))]
     pub fn program<W: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = W>) -> RunBuilder {
         RunBuilder::program(words)
     }
@@ -176,6 +178,7 @@ impl Run {
     /// parent's sessions and has `SIGPIPE` ignored again, and then creates its own and calls [`run`](Kernel::run).
     ///
     /// POE: `Program` as a code reference, with `CloseOnCall`.
+    #[doc(alias = "CloseOnCall")]
     pub fn function<R: crate::IntoReturn>(function: impl FnOnce(&mut Kernel) -> R + 'static) -> RunBuilder {
         RunBuilder::function(function)
     }
@@ -305,7 +308,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.stderr.iter().for_each(|stderr| stderr.resume());
     }
 
-    /// Sends the process a signal, named as [`Core::sig`](crate::Core::sig) names it; not its group.
+    /// Sends the process a signal, named as [`Core::sig`](crate::Core::sig) names it, `"TERM"`, or with its prefix; not its group.
     ///
     /// # Errors
     ///
@@ -315,7 +318,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `kill`, which signals `TERM` without an argument and returns 1 or 0.
     pub fn kill(&self, signal: impl Into<Name>) -> Result<(), Error> {
         let name = signal.into();
-        let signal = Signal::from_str(&format!("SIG{name}"));
+        let bare = name.as_str().strip_prefix("SIG").unwrap_or(name.as_str());
+        let signal = Signal::from_str(&format!("SIG{bare}"));
         let subject = || self.shared.describe_process();
         let signal = signal.map_err(|errno| Error::os("kill", format_args!("{}: signal {name}", subject()), errno))?;
         let sent = self.shared.process.borrow().as_ref().map_or(Err(Errno::ESRCH), |process| process.kill(signal));

@@ -195,7 +195,7 @@ fn kill(kernel: &mut Kernel) -> Result<(), Error> {
         .state("stdout", |cx| {
             println!("out {}", cx.arg::<String>(0)?);
             say("no signal", wheel(cx).kill("NOSUCH"));
-            say("kill", wheel(cx).kill("USR1"));
+            say("kill", wheel(cx).kill("SIGUSR1")); // with the prefix, as Perl takes it as well
             Ok(())
         })
         .state("exit", |cx| {
