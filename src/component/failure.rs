@@ -49,11 +49,13 @@ impl Failure {
 
     /// Makes a failure of what a wheel's constructor returned.
     pub(super) fn of_error(operation: &'static str, error: &Error) -> Failure {
-        let (operation, errno) = match error {
-            Error::Os { call, source, .. } => (*call, source.raw_os_error().unwrap_or(0)),
-            _ => (operation, Errno::EINVAL as i32),
-        };
-        Failure { operation, errno, text: error.to_string(), wheel: None }
+        match error {
+            Error::Os { call, subject, source } => {
+                let text = if subject.is_empty() { source.to_string() } else { format!("{subject}: {source}") };
+                Failure { operation: call, errno: source.raw_os_error().unwrap_or(0), text, wheel: None }
+            }
+            _ => Failure { operation, errno: Errno::EINVAL as i32, text: error.to_string(), wheel: None },
+        }
     }
 
     /// Tells whether the system was short of something, so that a later try may succeed.
