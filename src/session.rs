@@ -65,6 +65,7 @@ impl<H: 'static> Session<H> {
     ///
     /// `_start` runs when the session is spawned, and must be there; `_stop` runs when it ends, `_child` and `_parent`
     /// when its place in the tree changes, and `_default` for events that have no state of their own.
+    #[doc(alias("inline_states", "object_states", "package_states"))]
     pub fn state<F, R>(mut self, name: impl Into<Name>, state: F) -> Session<H>
     where
         F: Fn(&mut Context<'_, H>) -> R + 'static,
@@ -85,6 +86,7 @@ impl<H: 'static> Session<H> {
     /// Sets an option.
     ///
     /// POE: `create`'s `options`.
+    #[doc(alias = "options")]
     pub fn option(mut self, option: SessionOption, switch: Switch) -> Session<H> {
         self.options.set(option, switch);
         self

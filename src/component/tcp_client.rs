@@ -92,6 +92,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
     /// Begins a client of the server at `address`, `host:port`. A host name is looked up, which blocks.
     ///
     /// POE: `new`, with `RemoteAddress` and `RemotePort`.
+    #[doc(alias("RemoteAddress", "RemotePort"))]
     pub fn new(address: impl Into<String>, protocol: Protocol<F, H>) -> TcpClient<F, H> {
         let settings =
             Settings { alias: None, bind_address: None, timeout: None, on_started: None, on_connect_error: None };

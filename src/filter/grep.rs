@@ -30,6 +30,7 @@ impl<R, S: ?Sized> Grep<R, S> {
     /// Makes a filter that asks `get` about records that come in and `put` about those that go out.
     ///
     /// POE: the `Get` and `Put` parameters.
+    #[doc(alias("Get", "Put"))]
     pub fn new(get: impl Fn(&R) -> bool + 'static, put: impl Fn(&S) -> bool + 'static) -> Self {
         Self { get: Rc::new(get), put: Rc::new(put), records: VecDeque::new() }
     }

@@ -59,6 +59,7 @@ where
     /// Makes a filter that applies `get` to records that come in and `put` to those that go out.
     ///
     /// POE: the `Get` and `Put` parameters.
+    #[doc(alias("Get", "Put"))]
     pub fn new<G, P>(get: impl Fn(R) -> G + 'static, put: impl Fn(&O) -> P + 'static) -> Self
     where
         G: IntoIterator<Item = I>,

@@ -42,6 +42,7 @@ use crate::session::handler;
 /// ```
 ///
 /// POE: `@_[KERNEL, SESSION, HEAP, STATE, SENDER, CALLER_STATE, CALLER_FILE, CALLER_LINE, ARG0..$#_]`.
+#[doc(alias = "KERNEL")]
 pub struct Context<'a, H> {
     kernel: &'a mut Kernel,
     event: &'a mut Event,
@@ -61,6 +62,7 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// POE: `$_[HEAP]`.
     #[doc(alias = "HEAP")]
+    #[doc(alias("get_heap", "OBJECT"))]
     pub fn heap(&mut self) -> &mut H {
         self.split().0
     }

@@ -131,6 +131,7 @@ impl Core {
     ///
     /// POE: `get_active_session`, and `$_[SESSION]`.
     #[doc(alias = "get_active_session")]
+    #[doc(alias = "SESSION")]
     pub fn session(&self) -> SessionId {
         self.active.session
     }

@@ -54,6 +54,7 @@ use crate::name::Name;
 /// ```
 ///
 /// POE: `POE::Wheel::ListenAccept`.
+#[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct ListenAccept {
     report: Rc<Report>,
     acceptor: Rc<Acceptor>,

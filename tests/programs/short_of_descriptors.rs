@@ -84,6 +84,6 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
         server.ballast.push(file);
     }
     println!("listening on {address}");
-    SocketFactory::tcp(address).on_connect("connected").on_error("not_connected").connect(cx)?;
+    let _ = SocketFactory::tcp(address).on_connect("connected").on_error("not_connected").connect(cx)?;
     Ok(())
 }

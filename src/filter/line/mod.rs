@@ -76,6 +76,7 @@ impl Line {
     /// [`FilterError::InvalidSetting`] if `terminator` is empty.
     ///
     /// POE: the `Literal` parameter, which excludes the other two; here a later setting replaces its direction.
+    #[doc(alias("InputLiteral", "OutputLiteral"))]
     pub fn literal(terminator: impl AsRef<[u8]>) -> Result<Self, FilterError> {
         let terminator = terminator.as_ref();
         if terminator.is_empty() {

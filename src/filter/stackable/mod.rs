@@ -48,6 +48,7 @@ where
     ///
     /// POE: `new` with the `Filters` parameter.
     #[doc(alias = "unshift")]
+    #[doc(alias = "Filters")]
     pub fn new(first: A, last: B) -> Self {
         Self { first, last }
     }

@@ -50,6 +50,10 @@ use state::State;
 /// before the place where reading goes on. One that is removed stays open until there is another one of its name: a
 /// program may still be writing to it.
 ///
+/// Whoever can't take more for now, because a receiver is slow or away, takes the input event away
+/// ([`event_clear`](FollowTail::event_clear)) and gives it back later: the records wait in the file. They come as long as that is
+/// there: of a file that is rotated twice meanwhile, the one in between is missed.
+///
 /// The wheel keeps its session alive. A forked child has no part in it.
 ///
 /// ```
@@ -82,6 +86,7 @@ use state::State;
 /// ```
 ///
 /// POE: `POE::Wheel::FollowTail`.
+#[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct FollowTail<F: Filter = Line>(Rc<State<F>>);
 
 /// Says how a [`FollowTail`] is to work; made by [`FollowTail::new`].

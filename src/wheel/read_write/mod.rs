@@ -125,6 +125,7 @@ use writer::Writer;
 /// ```
 ///
 /// POE: `POE::Wheel::ReadWrite`.
+#[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct ReadWrite<I: Filter, O: Filter = I> {
     halves: Halves,
     /// What the reader knows without its types.

@@ -106,6 +106,7 @@ use socket::BoundPath;
 /// [`udp`]: SocketFactory::udp
 /// [`unix`]: SocketFactory::unix
 /// [`unix_datagram`]: SocketFactory::unix_datagram
+#[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct SocketFactory {
     report: Rc<Report>,
     job: Job,
@@ -140,6 +141,7 @@ impl SocketFactory {
     /// [`connect`](SocketFactoryBuilder::connect) to it. A name is looked up, which blocks: see [`Address`].
     ///
     /// POE: `new` with SocketProtocol `tcp`, its default.
+    #[doc(alias("SocketProtocol", "RemoteAddress", "RemotePort"))]
     pub fn tcp(address: impl Into<Address>) -> SocketFactoryBuilder {
         SocketFactoryBuilder::new(Transport::Tcp, address.into())
     }

@@ -376,7 +376,7 @@ fn pty_neighbours(kernel: &mut Kernel) -> Result<(), Error> {
         })
         .state("first_closed", |cx| {
             println!("first closed");
-            cx.heap().remove(1);
+            let _ = cx.heap().remove(1);
         })
         .state("second_ended", |cx| {
             println!("second {}", cx.arg::<ExitStatus>(2)?);

@@ -347,7 +347,7 @@ fn a_wheel_belongs_to_its_maker_and_ids_go_up() {
     (&first_peer).write_all(b"x\n").unwrap();
     run_until(&mut kernel, || log.text() == "input");
     // The first session loses its only descriptor, the other one's is of use no more.
-    kept.borrow_mut().remove(0);
+    let _ = kept.borrow_mut().remove(0);
     kernel.post(SessionId::KERNEL, "nothing", ()).unwrap();
     run_slices(&mut kernel, 1);
     assert_eq!(log.text(), "input _stop");

@@ -200,9 +200,9 @@ fn a_bind_address_that_can_not_be_had_is_an_error_event() {
     let log = Log::default();
     maker(&log, move |cx| {
         let wheel = |local| SocketFactory::tcp(address).bind_address(local).on_connect("connected").on_error("failed");
-        wheel(address.to_string()).connect(cx)?;
+        let _ = wheel(address.to_string()).connect(cx)?;
         // Of another family than what it is to connect to.
-        wheel("[::1]:0".to_owned()).connect(cx)?;
+        let _ = wheel("[::1]:0".to_owned()).connect(cx)?;
         Ok(())
     })
     .spawn(&mut kernel)

@@ -109,7 +109,7 @@ fn unix_datagram_sockets_are_bound_and_connected() {
         let connected = connected.on_connect("connected").on_error("failed").connect(cx)?;
         cx.heap().wheels.extend([bound, connected]);
         // Nobody is there.
-        SocketFactory::unix_datagram(server.with_extension("gone"))
+        let _ = SocketFactory::unix_datagram(server.with_extension("gone"))
             .on_connect("made")
             .on_error("failed")
             .connect(cx)?;

@@ -109,9 +109,9 @@ fn failures_to_listen_or_to_bind_are_posted_on_request() {
 fn names_that_are_not_found_are_error_events() {
     let log = logged(|cx| {
         let wheel = |address: &str| SocketFactory::tcp(address).on_connect("made").on_error("failed");
-        wheel("no such host:80").connect(cx)?;
-        wheel("[::1]:80").domain(Domain::Ipv4).connect(cx)?;
-        wheel("127.0.0.1:no-such-service").connect(cx)?;
+        let _ = wheel("no such host:80").connect(cx)?;
+        let _ = wheel("[::1]:80").domain(Domain::Ipv4).connect(cx)?;
+        let _ = wheel("127.0.0.1:no-such-service").connect(cx)?;
         cx.heap().log.push("_start");
         Ok(())
     });
@@ -144,8 +144,8 @@ fn names_that_are_not_found_are_errors_to_a_listener() {
 fn a_path_that_is_too_long_is_a_failure() {
     let path = format!("/tmp/{}", "x".repeat(200));
     let log = logged(move |cx| {
-        SocketFactory::unix(path.as_str()).on_connect("made").on_error("failed").connect(cx)?;
-        SocketFactory::unix(path.as_str()).on_accept("made").on_error("failed").post_failures().listen(cx)?;
+        let _ = SocketFactory::unix(path.as_str()).on_connect("made").on_error("failed").connect(cx)?;
+        let _ = SocketFactory::unix(path.as_str()).on_accept("made").on_error("failed").post_failures().listen(cx)?;
         Ok(())
     });
     let failed = failed("pack_sockaddr_un", Errno::ENAMETOOLONG);

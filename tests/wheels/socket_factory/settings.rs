@@ -34,9 +34,9 @@ fn an_address_is_used_again_unless_it_is_told_not_to() {
         let Error::Os { call: "bind", source, .. } = &error else { panic!("{error}") };
         assert_eq!(source.raw_os_error(), Some(Errno::EADDRINUSE as i32));
         // As POE spells it.
-        listen("Yes".parse()?).listen(cx)?;
+        let _ = listen("Yes".parse()?).listen(cx)?;
         let address = lately_used_address();
-        SocketFactory::tcp(address).on_accept("accepted").listen(cx)?;
+        let _ = SocketFactory::tcp(address).on_accept("accepted").listen(cx)?;
         Ok(())
     })
     .spawn(&mut kernel)
@@ -49,8 +49,8 @@ fn a_datagram_socket_keeps_its_address_for_itself() {
     let mut kernel = kernel();
     let log = Log::default();
     maker(&log, |cx| {
-        SocketFactory::udp("127.0.0.1:0").on_bind("bound").bind(cx)?;
-        SocketFactory::udp("127.0.0.1:0").on_bind("bound").reuse("on".parse()?).bind(cx)?;
+        let _ = SocketFactory::udp("127.0.0.1:0").on_bind("bound").bind(cx)?;
+        let _ = SocketFactory::udp("127.0.0.1:0").on_bind("bound").reuse("on".parse()?).bind(cx)?;
         Ok(())
     })
     .state("bound", |cx| {
