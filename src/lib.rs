@@ -53,6 +53,10 @@
 //! The library never prints (a state that panics prints through Rust's panic hook). It logs through the [`log`] crate with a target for each subsystem, which play the part of
 //! POE's `TRACE_*` switches: `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`,
 //! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`, `lenore::component`.
+//!
+//! **Without a logger nothing of it is seen**: neither that a server of POE's kind could not listen, nor why a child has died.
+//! A program begins with one, as the examples do with `simplelog`. When something does not happen that should,
+//! [look here](porting#when-nothing-happens).
 #![deny(unsafe_code)]
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]

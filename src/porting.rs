@@ -8,7 +8,8 @@
 //! 3. [Three programs](#three-programs), in Perl and then in Rust.
 //! 4. [The TCP components](#the-tcp-components): parameters, and a server side by side.
 //! 5. [Differences](#differences), each with its reason.
-//! 6. [Traces](#traces): the log targets that stand for `TRACE_*`.
+//! 6. [Traces](#traces): the log targets that stand for `TRACE_*`, and [where to look](#when-nothing-happens) when something
+//!    does not happen.
 //!
 //! The shortest way to port a program: make a struct of each session's `HEAP`, make each handler a function that takes
 //! `cx: &mut Context<'_, ThatStruct>`, put `cx` wherever `$kernel` stood, and read the

@@ -56,6 +56,31 @@ use crate::session::{Handler, handler};
 /// close its side as well: closed with input unread, a socket may cost the peer the end of the output. A peer that takes
 /// nothing of the output is given up after a minute, or what [`patience`](Protocol::patience) says.
 ///
+/// # Deadlines
+///
+/// The session lives as long as anything keeps it, and counts as a connection until it ends: in a pool its child stays
+/// busy, and a graceful shutdown waits. So an alarm of a connection is taken back when the connection ends, as is an alias
+/// or a reference:
+///
+/// ```
+/// use std::time::Duration;
+/// use lenore::component::Protocol;
+/// use lenore::filter::Line;
+///
+/// let impatient = Protocol::new(Line::new())
+///     .on_connect(|cx| cx.delay("late", Duration::from_secs(60), ()))
+///     .on_input(|cx, line: String| {
+///         cx.delay("late", Duration::from_secs(60), ()); // again a minute
+///         cx.heap().put(line);
+///     })
+///     .on_disconnect(|cx| cx.alarm_remove_all())
+///     .state("late", |cx| cx.yield_("shutdown", ()));
+/// # let mut kernel = lenore::Kernel::new().unwrap();
+/// # let server = lenore::component::TcpServer::new("127.0.0.1:0", impatient).spawn(&mut kernel).unwrap();
+/// # kernel.post(server, "shutdown", ()).unwrap();
+/// # kernel.run().unwrap();
+/// ```
+///
 /// # Failures
 ///
 /// What a callback fails with, be it an `Err` or a panic, becomes a `DIE` signal for the connection's session. Nobody
@@ -142,6 +167,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Begins a protocol for each connection of which `make_heap` makes a heap; [`Connection`] derefs to it.
     ///
     /// POE: what the callbacks keep in `$_[HEAP]`.
+    #[doc(alias = "HEAP")]
     pub fn with_heap(filter: F, make_heap: impl Fn() -> H + 'static) -> Protocol<F, H> {
         Protocol {
             filter,

@@ -109,6 +109,7 @@ impl TcpServer {
     /// as `protocol` says.
     ///
     /// POE: `new` with `ClientInput`; `Address` or `Hostname`, and `Port`.
+    #[doc(alias("Hostname", "Port"))]
     pub fn new<F: Filter, H: 'static>(address: impl Into<String>, protocol: Protocol<F, H>) -> TcpServer {
         TcpServer::with(address.into(), opener(protocol).map(Accept::Open))
     }
@@ -193,7 +194,9 @@ impl TcpServer {
 
     /// Creates the session that listens, and returns its id.
     ///
-    /// An address that can't be bound is a failure for [`on_error`](TcpServer::on_error), not an error here.
+    /// An address that can't be bound is a failure for [`on_error`](TcpServer::on_error), not an error here. Without that it is
+    /// logged, and the session ends; a program that has nothing else to do ends with it, as if all were well. A
+    /// [`Server`](super::Server) returns it.
     ///
     /// # Errors
     ///
