@@ -121,19 +121,12 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     }
     let haste = if signal == Signal::SIGQUIT { Haste::AfterRequests } else { Haste::AtOnce };
     announce(cx, "daemon_shutdown", (haste,))?;
-    if !cx.signals.is_watched(Name::new("daemon_shutdown"))
-        && let Some(reasons) = kept_by(cx)
-    {
-        log::warn!(
-            target: "lenore::daemon",
-            "nobody watches daemon_shutdown, and process {} does not end: it is kept by {reasons}", cx.pid()
-        );
-    }
     if was_parent {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);
     }
     if is_alone(cx.heap()) {
+        tell_what_is_left(cx);
         return fail_if_it_failed(cx);
     }
     let now = cx.now();
@@ -144,21 +137,30 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     Ok(())
 }
 
-/// Says what keeps this process, the Daemon's own session apart; `None` if nothing does.
+/// Says what keeps this process, the Daemon's own session apart; `None` if nothing does, or if it waits for children: another
+/// Daemon's, for one.
 fn kept_by(cx: &Cx<'_>) -> Option<String> {
     let me = cx.session();
+    let others = cx.peek().sessions.into_iter().filter(|session| session.id != me);
     let mut kept = Vec::new();
-    for session in cx.peek().sessions.iter().filter(|session| session.id != me) {
-        // A parent goes when its children do, and events are over soon.
-        let passing =
-            |reason: &&Reason| matches!(reason, Reason::Child(_) | Reason::EventsTo(_) | Reason::EventsFrom(_));
-        let mut reasons = session.reasons.iter().filter(|reason| !passing(reason)).peekable();
+    for session in others {
+        let is_daemon = |reason: &Reason| matches!(reason, Reason::ExtraReference(tag, _) if *tag == KEPT_ALIVE);
+        if session.reasons.iter().any(|reason| is_daemon(reason) || matches!(reason, Reason::ChildProcess(_))) {
+            return None;
+        }
+        let mut reasons = session.reasons.iter().filter(|reason| !passes(reason)).peekable();
         if reasons.peek().is_some() {
             let reasons: Vec<String> = reasons.map(ToString::to_string).collect();
             kept.push(format!("{}: {}", session.id, reasons.join(", ")));
         }
     }
     (!kept.is_empty()).then(|| kept.join("; "))
+}
+
+/// Tells whether a reason to live keeps no process: a parent goes when its children do, events are over soon, and sessions
+/// that have but an alias go when nothing else is left.
+fn passes(reason: &Reason) -> bool {
+    matches!(reason, Reason::Child(_) | Reason::EventsTo(_) | Reason::EventsFrom(_) | Reason::Alias(_))
 }
 
 /// The grace is over.
@@ -176,9 +178,22 @@ pub(super) fn end_if_alone(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     if heap.is_shutting_down() && is_alone(heap) {
         cx.alarm_remove_all();
+        tell_what_is_left(cx);
         return fail_if_it_failed(cx);
     }
     Ok(())
+}
+
+/// Warns of a process that does not end although there is nothing left to be done in it: most likely the application has
+/// forgotten to drop its listener. A server without children may have clients, of whom it alone knows.
+fn tell_what_is_left(cx: &mut Cx<'_>) {
+    let (role, mode) = (cx.heap().role, cx.heap().settings.mode);
+    if role == Role::Parent
+        && mode != Mode::NonForking
+        && let Some(reasons) = kept_by(cx)
+    {
+        log::warn!(target: "lenore::daemon", "no child is left, but process {} is kept by {reasons}", cx.pid());
+    }
 }
 
 /// What has brought the Daemon down becomes what `run` returns, when all else is done.

@@ -232,12 +232,20 @@ impl fmt::Display for Mode {
 }
 
 /// A text that names no [`Mode`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Its `Debug` form is its text, as that of [`Error`].
+#[derive(Clone, PartialEq, Eq)]
 pub struct UnknownMode(pub String);
 
 impl fmt::Display for UnknownMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no such mode: {:?}; there are single, fork and prefork, and fork:N and prefork:N", self.0)
+    }
+}
+
+impl fmt::Debug for UnknownMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
