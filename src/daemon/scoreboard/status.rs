@@ -17,7 +17,7 @@ pub enum Status {
     Forking,
     /// `f`: the child exists and has found its slot.
     Forked,
-    /// `.`: the child is set up and waits for its first request.
+    /// `.`: the child has got `daemon_child`, and has not reported [`Wait`](Report::Wait) yet; it gets no requests.
     FirstWait,
     /// `w`: the child waits for a request. The only status that counts as idle.
     Wait,
