@@ -183,7 +183,10 @@ fn end_request(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'st
         return shutdown::shutdown(cx);
     }
     if before == Some(Status::Wait) {
-        log::warn!(target: "lenore::daemon", "status wait reported twice in a row (at {caller})");
+        log::warn!(
+            target: "lenore::daemon",
+            "status wait reported twice in a row (at {caller}): a Wait or Done without a Req or Long before it does nothing"
+        );
         return Ok(());
     }
     set_status(cx, Status::Wait);
