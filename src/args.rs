@@ -107,6 +107,10 @@ impl fmt::Debug for Args {
 /// What can be sent as the arguments of an event: `()`, tuples of up to eight values, or [`Args`].
 ///
 /// A single argument is a tuple of one: `(1,)`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no list of arguments",
+    note = "arguments are a tuple of up to eight values: `()` for none, `(value,)` for one"
+)]
 pub trait IntoArgs {
     /// Packs the values.
     fn into_args(self) -> Args;

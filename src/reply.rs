@@ -63,6 +63,11 @@ impl fmt::Debug for Reply {
 /// What a state may return: nothing, a value for the caller, or a [`Result`](crate::Result) of either.
 ///
 /// Common types can be returned as they are; any other one inside a [`Return`].
+#[diagnostic::on_unimplemented(
+    message = "a state can't return `{Self}`",
+    note = "a state returns `()`, a number, a text, an `Option` or a `Vec` as it is, other values inside `lenore::Return`",
+    note = "one that may fail returns a `lenore::Result` of that: end it with `Ok(..)`, and a call of the kernel with `Ok(call?)`"
+)]
 pub trait IntoReturn {
     /// Turns it into what the kernel hands on.
     ///
