@@ -1,7 +1,8 @@
-//! The examples `runner` and `tail_f` as a user runs them.
+//! The examples `runner`, `tail_f` and `log_shipper` as a user runs them.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -124,4 +125,68 @@ fn a_wrong_command_line_is_answered_with_the_usage() {
         assert_eq!(running.wait_exit(DEADLINE).code(), Some(2));
         running.wait_for_stderr(&format!("usage: {name} "), DEADLINE);
     }
+}
+
+/// Accepts the shipper's connection, and reads lines from it until `last`.
+fn receive(listener: &TcpListener, last: &str) -> (TcpStream, Vec<String>) {
+    listener.set_nonblocking(true).unwrap();
+    let stream = wait_until("a connection", DEADLINE, || listener.accept().ok()).0;
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(&stream).lines() {
+        lines.push(line.unwrap());
+        if lines.last().is_some_and(|line| line == last) {
+            return (stream, lines);
+        }
+    }
+    panic!("the connection has ended after {lines:?}");
+}
+
+#[test]
+fn log_shipper_keeps_what_comes_while_the_server_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    fs::write(&path, "before\n").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let args = ["--file", path.to_str().unwrap(), "--to", &to];
+    let mut running = Program::new(example("log_shipper")).args(args).start();
+    running.wait_for_stderr("following", DEADLINE);
+    append(&path, "one\ntwo\n");
+    let (stream, lines) = receive(&listener, "two");
+    assert_eq!(lines, ["one", "two"]);
+
+    // Nobody listens for a while, and what is written then waits.
+    drop((stream, listener));
+    running.wait_for_stderr("Connection refused", DEADLINE);
+    append(&path, "three\n");
+    let listener = wait_until("the same port", DEADLINE, || TcpListener::bind(&to).ok());
+    let (stream, lines) = receive(&listener, "three");
+    assert_eq!(lines, ["three"]);
+
+    // More than the high mark at once.
+    let many: String = (0..100_000).map(|number| format!("{number}\n")).collect();
+    append(&path, &many);
+    append(&path, "end\n");
+    let mut lines = BufReader::new(&stream).lines();
+    for number in 0..100_000 {
+        assert_eq!(lines.next().unwrap().unwrap(), number.to_string());
+    }
+    assert_eq!(lines.next().unwrap().unwrap(), "end");
+    running.signal(Signal::SIGTERM);
+    assert!(lines.next().is_none(), "it closes");
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+}
+
+#[test]
+fn log_shipper_ends_between_two_attempts() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let args = ["--file", "/nonexistent/log", "--to", &to, "--retry", "600"];
+    let mut running = Program::new(example("log_shipper")).args(args).start();
+    running.wait_for_stderr("Connection refused", DEADLINE);
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
 }

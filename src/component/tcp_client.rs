@@ -69,7 +69,9 @@ type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
 ///
 /// To try again after a failure or an end is up to the program: `cx.delay("reconnect", ..)` in
 /// [`on_connect_error`](TcpClient::on_connect_error) or [`Protocol::on_disconnect`]. A session without a connection ends
-/// unless such a delay, an alias or anything else keeps it; `shutdown` takes the alias away.
+/// unless such a delay, an alias or anything else keeps it; `shutdown` takes the alias away, and nothing else. So a client
+/// that connects again by itself, and is to end for good, takes the delay back before it posts `shutdown`
+/// (`cx.delay_clear("reconnect")`), and sets none in the `on_disconnect` that follows: `examples/log_shipper.rs`.
 ///
 /// POE: `POE::Component::Client::TCP`.
 #[must_use = "does nothing until it is spawned"]

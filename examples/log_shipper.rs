@@ -1,0 +1,98 @@
+//! Sends what is appended to a file to a server, line by line: waits for one that is slow, and connects again to one that
+//! has gone.
+//!
+//! ```text
+//! nc -lk 127.0.0.1 7777 &
+//! cargo run --release --example log_shipper -- --file /tmp/one.log --to 127.0.0.1:7777
+//! echo hello >> /tmp/one.log          # hello, from nc
+//! ```
+//!
+//! What the server does not take stays in the file, but for 64 KiB: the wheel that follows the file has an input event only
+//! while there is a connection with room. Lines on their way to a server that goes are lost, as nothing tells which of them
+//! have arrived. `--retry SECONDS` is the time between two attempts. Ctrl-C ends it.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lenore::component::{Connection, Protocol, TcpClient};
+use lenore::filter::{ByteLine, Line};
+use lenore::wheel::{FollowTail, TailEvent};
+use lenore::{Context, Kernel, Result};
+
+mod common;
+
+const USAGE: &str = "log_shipper --file PATH --to HOST:PORT [--retry SECONDS]";
+
+/// The session of the client, which follows the file as well, whether or not there is a connection.
+type Cx<'a> = Context<'a, Connection<ByteLine, Option<FollowTail<ByteLine>>>>;
+
+fn main() -> ExitCode {
+    common::exit(run())
+}
+
+fn run() -> Result<Result<(), Box<dyn Error>>, common::Usage> {
+    let mut flags = common::Flags::new(&[USAGE]);
+    let file = flags.value("--file")?.unwrap_or_default();
+    let server = flags.value("--to")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
+    let retry = Duration::from_secs(flags.value("--retry")?.unwrap_or(1));
+    flags.finish()?;
+    common::log_to_stderr(log::LevelFilter::Info);
+    Ok(ship(file, server, retry))
+}
+
+fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Error>> {
+    let mut kernel = Kernel::new()?;
+    let lines = Protocol::with_heap(Line::new().bytes(), || None)
+        .marks(16 * 1024, 64 * 1024)
+        .on_connect(resume)
+        .on_high(pause)
+        .on_low(resume)
+        .on_disconnect(move |cx| {
+            pause(cx);
+            if cx.heap().is_some() {
+                cx.delay("reconnect", retry, ());
+            }
+        })
+        .state("line", |cx: &mut Cx<'_>| {
+            let line = cx.take::<Vec<u8>>(0)?;
+            cx.heap().put(line);
+            Ok(())
+        })
+        .state("failed", |cx| {
+            log::error!("{} {:?}: {}", cx.arg::<&str>(0)?, cx.arg::<std::path::PathBuf>(4)?, cx.arg::<String>(2)?);
+            cx.yield_("ended", ());
+            Ok(())
+        })
+        .state("ended", |cx| {
+            cx.sig_handled();
+            **cx.heap() = None;
+            cx.delay_clear("reconnect");
+            cx.yield_("shutdown", ()); // after what was put is written
+        });
+    TcpClient::new(server, lines)
+        .on_started(move |cx| {
+            let tail = FollowTail::new(&file, Line::new().bytes()).on_input("line").on_error("failed").start(cx)?;
+            **cx.heap() = Some(tail);
+            pause(cx);
+            cx.sig("INT", "ended");
+            cx.sig("TERM", "ended");
+            eprintln!("following {file}");
+            Ok(())
+        })
+        .on_connect_error(move |cx, failure| {
+            log::warn!("{}: {failure}", cx.heap().target());
+            cx.delay("reconnect", retry, ());
+        })
+        .spawn(&mut kernel)?;
+    Ok(kernel.run()?)
+}
+
+fn resume(cx: &mut Cx<'_>) {
+    cx.heap().iter().for_each(|tail| tail.event(TailEvent::Input, "line"));
+}
+
+/// The lines wait in the file.
+fn pause(cx: &mut Cx<'_>) {
+    cx.heap().iter().for_each(|tail| tail.event_clear(TailEvent::Input));
+}
