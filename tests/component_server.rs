@@ -228,6 +228,16 @@ fn a_child_with_several_connections_is_busy_while_it_has_any() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test]
+fn a_daemon_with_settings_of_its_own_does_not_fork_for_each_connection() {
+    let (mut lab, addr) = pool(1, "--requests-unset");
+    let (client, pid) = held(addr);
+    drop(client);
+    lab.wait_board("w");
+    assert_eq!(held(addr).1, pid);
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // D-BA-01: a child that goes on accepting does not hang
 fn request_timeout_counts_from_the_latest_of_several_connections() {
     let (lab, addr) = pool(1, "--connections 3 --babysit-ms 100 --request-ms 3000");

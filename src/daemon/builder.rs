@@ -66,6 +66,12 @@ impl DaemonBuilder {
         self
     }
 
+    /// Does the same, but leaves the caller's choice alone.
+    pub(crate) fn requests_unless_set(mut self, requests: u64) -> Self {
+        self.0.requests.get_or_insert(requests);
+        self
+    }
+
     /// Sets how much earlier than `requests` a pre-forked child may be replaced, less than `requests`; 0 unless set.
     ///
     /// Each child's number of requests is somewhere between `requests - jitter` and `requests`, evenly spread, so that a

@@ -46,7 +46,10 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     if let Some(ms) = flags.number("--linger-ms") {
         protocol = protocol.linger(Duration::from_millis(ms));
     }
-    let mut daemon = Daemon::builder().requests(flags.number("--requests").unwrap_or(0));
+    let mut daemon = Daemon::builder();
+    if !flags.has("--requests-unset") {
+        daemon = daemon.requests(flags.number("--requests").unwrap_or(0));
+    }
     for (name, set) in SETTINGS {
         if let Some(number) = flags.number(name) {
             daemon = set(daemon, number);

@@ -105,7 +105,7 @@ impl Server {
             connections_per_child: None,
             on_child: None,
             peek_on: None,
-            daemon: Daemon::builder().requests(REQUESTS),
+            daemon: Daemon::builder(),
         }
     }
 
@@ -137,8 +137,8 @@ impl Server {
         self
     }
 
-    /// Sets the Daemon's settings. Unless they are given, all are at their defaults but for `requests`: a child of a pool is
-    /// replaced after 1000 connections.
+    /// Sets the Daemon's settings. What they don't say is at its default, but for `requests`: unless it is set, a child of a pool
+    /// is replaced after 1000 connections, not after one.
     pub fn daemon(mut self, daemon: DaemonBuilder) -> Self {
         self.daemon = daemon;
         self
@@ -157,6 +157,7 @@ impl Server {
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
         }
+        let daemon = daemon.requests_unless_set(REQUESTS);
         let daemon = match mode {
             None => daemon,
             Some(Mode::Fork { max_children: 0 } | Mode::PreFork { start_children: 0 }) => {
