@@ -46,8 +46,9 @@ pub(crate) trait Source {
     /// Writes what was put since the last time.
     fn flush(self: Rc<Self>, _kernel: &mut Kernel, _key: SourceKey) {}
 
-    /// Notes that the poller saw the peer close its side: a read that returns less than it could is not the last then.
-    fn read_closed(&self) {}
+    /// Notes that a read that returns less than it could need not be the last: the poller saw the peer close its side, or
+    /// urgent data, in front of which a read ends whatever lies behind.
+    fn short_reads(&self) {}
 
     /// Closes the descriptor. It is not registered any more.
     fn close(&self);
@@ -120,6 +121,9 @@ impl Wanted {
         let mut add = |more: Interest| interest = Some(interest.map_or(more, |some| some | more));
         if self.has(Mode::Read) {
             add(Interest::READABLE);
+            // For `Source::short_reads`.
+            #[cfg(target_os = "linux")]
+            add(Interest::PRIORITY);
         }
         if self.has(Mode::Write) {
             add(Interest::WRITABLE);

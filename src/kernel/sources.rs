@@ -256,16 +256,19 @@ impl Sources {
     fn note(&mut self, key: SourceKey, readiness: &Readiness) {
         let reading = readiness.is_readable() || readiness.is_read_closed() || readiness.is_error();
         let writing = readiness.is_writable() || readiness.is_write_closed() || readiness.is_error();
+        let is_urgent = is_urgent(readiness);
+        if readiness.is_read_closed() || readiness.is_error() || is_urgent {
+            self.get(key).inspect(|entry| entry.source.short_reads());
+        }
         if reading {
-            if readiness.is_read_closed() || readiness.is_error() {
-                self.get(key).inspect(|entry| entry.source.read_closed());
-            }
             self.requeue(key, Mode::Read);
         }
         if writing {
             self.requeue(key, Mode::Write);
         }
-        if is_urgent(readiness) {
+        // Whoever reads is told of it as well.
+        let wants = |entry: &Entry| entry.registered.is_some_and(|wanted| wanted.has(Mode::Expedite));
+        if is_urgent && self.get(key).is_some_and(wants) {
             self.requeue(key, Mode::Expedite);
         }
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
 
 /// A socket, pipe or terminal.
 pub(crate) struct Stream {
@@ -27,6 +27,14 @@ impl Stream {
             }
         }
         nix::unistd::read(&self.fd, buffer)
+    }
+
+    /// Tells whether a read that returns less than it could may leave more behind, of which an edge-triggered poller would
+    /// never tell: a terminal hands out a line at a time, a UNIX socket what was sent with descriptors by itself, a datagram
+    /// socket datagrams. TCP does so in front of urgent data alone, of which the poller tells on Linux.
+    pub(crate) fn reads_short(&self) -> bool {
+        // What only a TCP socket has.
+        !cfg!(target_os = "linux") || getsockopt(&self.fd, sockopt::TcpNoDelay).is_err()
     }
 
     /// Writes once.

@@ -178,8 +178,8 @@ impl Source for Duplex {
         self.after_turn(kernel, key);
     }
 
-    fn read_closed(&self) {
-        self.reader.note_read_closed();
+    fn short_reads(&self) {
+        self.reader.note_short_reads();
     }
 
     fn close(&self) {

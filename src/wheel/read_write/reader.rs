@@ -18,6 +18,7 @@ use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
+use crate::wheel::stream::Stream;
 
 /// A filter that the wheel's handle knows by its type.
 pub(crate) type SharedRecords = Rc<RefCell<dyn Records>>;
@@ -39,8 +40,9 @@ pub(crate) struct Reader {
     shut: Cell<bool>,
     /// There is nothing more to read.
     pub(crate) ended: Cell<bool>,
-    /// The poller has seen the end of the input, so a short read is not the last.
-    read_closed: Cell<bool>,
+    /// A short read need not be the last: by what the stream is, or as the poller has seen the end of the input. `None`
+    /// before the first.
+    reads_short: Cell<Option<bool>>,
     /// Records may be left in the filter, as their delivery was interrupted.
     has_rest: Cell<bool>,
     /// What was read and has not been fed to the filter: it did not fit, or was pending in the filter before this one.
@@ -103,7 +105,7 @@ impl Reader {
             paused: Cell::new(false),
             shut: Cell::new(false),
             ended: Cell::new(false),
-            read_closed: Cell::new(false),
+            reads_short: Cell::new(None),
             has_rest: Cell::new(false),
             unfed: RefCell::default(),
             last_is_due: Cell::new(false),
@@ -199,18 +201,19 @@ impl Reader {
         if !self.can_deliver() || self.has_rest.get() && !self.deliver(kernel, key) {
             return;
         }
-        // Ends with the first read that fills the buffer, finds nothing, or finds the end; a peer that has closed
-        // can't send more than the system holds for it.
+        // Ends with the first read that fills the buffer, finds nothing, or finds the end.
+        let mut reads = 0;
         while !self.ended.get() {
+            reads += 1;
             match self.read_chunk(kernel) {
                 Input::Some { may_be_more } => {
                     if !self.deliver(kernel, key) {
                         return;
                     }
-                    if may_be_more {
+                    if may_be_more || reads == SHORT_READS_PER_TURN {
                         return kernel.core.sources.requeue(key, Mode::Read);
                     }
-                    if !self.read_closed.get() {
+                    if !self.reads_short() {
                         return self.port.watch();
                     }
                 }
@@ -375,8 +378,16 @@ impl Reader {
         self.port.is_watched.set(true);
     }
 
-    pub(crate) fn note_read_closed(&self) {
-        self.read_closed.set(true);
+    pub(crate) fn note_short_reads(&self) {
+        self.reads_short.set(Some(true));
+    }
+
+    fn reads_short(&self) -> bool {
+        if self.reads_short.get().is_none() {
+            let stream = self.port.stream.borrow();
+            self.reads_short.set(Some(stream.as_ref().is_some_and(Stream::reads_short)));
+        }
+        self.reads_short.get() == Some(true)
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -411,8 +422,8 @@ impl Source for Reader {
         }
     }
 
-    fn read_closed(&self) {
-        self.note_read_closed();
+    fn short_reads(&self) {
+        self.note_short_reads();
     }
 
     fn close(&self) {
@@ -430,6 +441,9 @@ impl Source for Reader {
         self.describe()
     }
 }
+
+/// How many short reads one turn does at most: a peer may send as fast as this process reads.
+pub(crate) const SHORT_READS_PER_TURN: usize = 16;
 
 /// Calls a filter, whose panic is not to end the kernel.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Exception> {

@@ -504,7 +504,7 @@ fn reader<F: Filter>(
         fd: RefCell::new(Some(Stream::new(fd))),
         paused: Cell::new(false),
         delivers_last,
-        read_closed: Cell::new(false),
+        reads_short: Cell::new(shared.conduit == Conduit::SocketPair),
     })
 }
 

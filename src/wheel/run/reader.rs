@@ -14,6 +14,7 @@ use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::input::{Input, Recipient};
+use crate::wheel::read_write::reader::SHORT_READS_PER_TURN;
 use crate::wheel::stream::Stream;
 
 /// The parent's end of the child's standard output or standard error.
@@ -28,8 +29,9 @@ pub(super) struct Reader<F: Filter> {
     pub(super) paused: Cell<bool>,
     /// An unfinished last record is delivered.
     pub(super) delivers_last: bool,
-    /// The poller has seen the end of the input, so a short read is not the last.
-    pub(super) read_closed: Cell<bool>,
+    /// A short read need not be the last: the poller has seen the end of the input, or it is a socket, over which descriptors
+    /// may be sent.
+    pub(super) reads_short: Cell<bool>,
 }
 
 /// What one read has come to.
@@ -75,7 +77,7 @@ impl<F: Filter> Reader<F> {
         }
         // Ends with the first read that fills the buffer, finds nothing, or finds the end; once everybody has closed the
         // other end, the pipe holds no more than it did.
-        loop {
+        for _ in 0..SHORT_READS_PER_TURN {
             match self.read_chunk(kernel) {
                 Chunk::Some { may_be_more } => {
                     if !self.input.deliver(kernel, key, self) {
@@ -84,7 +86,7 @@ impl<F: Filter> Reader<F> {
                     if may_be_more {
                         return kernel.core.sources.requeue(key, Mode::Read);
                     }
-                    if !self.read_closed.get() {
+                    if !self.reads_short.get() {
                         return;
                     }
                 }
@@ -93,6 +95,7 @@ impl<F: Filter> Reader<F> {
                 Chunk::Failed(error) => return self.end(kernel, key, Some(error)),
             }
         }
+        kernel.core.sources.requeue(key, Mode::Read);
     }
 
     /// Reads once, into the filter.
@@ -164,8 +167,8 @@ impl<F: Filter> Source for Reader<F> {
         self.read_some(kernel, key);
     }
 
-    fn read_closed(&self) {
-        self.read_closed.set(true);
+    fn short_reads(&self) {
+        self.reads_short.set(true);
     }
 
     fn close(&self) {

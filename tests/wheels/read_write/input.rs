@@ -1,18 +1,23 @@
 //! Reading: records, pauses, the end of the input, and the life of the wheel.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{IoSlice, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, WheelId};
-use lenore::{Died, Error, Session};
+use lenore::{Died, Error, Kernel, Session};
 use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use super::{log_error, log_input, owner, pair, read_all, tcp_pair};
+use crate::util::DEADLINE;
 use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
 
 #[test] // K-RW-10, K-RW-11, K-WH-02, K-WH-03
@@ -404,4 +409,88 @@ fn outside_of_any_state_no_wheel_is_made() {
     let made = ReadWrite::new(ours, Line::new()).start(&mut kernel).map(drop);
     assert!(matches!(made, Err(Error::NoActiveSession)));
     assert_eq!(read_all(theirs), "", "the descriptor is closed");
+}
+
+/// Has `send` done when the poller has been asked already, so that it tells of what it finds but once; returns the records
+/// that have come when `last` has, or when it never will.
+fn arrive_together(log: &Log, ours: impl Into<OwnedFd>, last: &str, send: impl Fn() + 'static) -> String {
+    let mut kernel = kernel();
+    let session = owner(log, ours).state("send", move |_| send()).spawn(&mut kernel).unwrap();
+    let come = |kernel: &mut Kernel, record: &str| {
+        let deadline = Instant::now() + DEADLINE / 2;
+        // A slice without an event might wait for ever.
+        while log.count(record) == 0 && Instant::now() < deadline {
+            kernel.post(session, "pass", ()).unwrap();
+            run_slices(kernel, 1);
+        }
+        log.count(record)
+    };
+    assert_eq!(come(&mut kernel, "hello"), 1);
+    // By then the poller has been asked.
+    for event in ["pass", "pass", "send"] {
+        kernel.post(session, event, ()).unwrap();
+        run_slices(&mut kernel, 1);
+    }
+    come(&mut kernel, last);
+    kernel.stop();
+    let records: Vec<String> = log.take().into_iter().filter(|entry| entry != "pass").collect();
+    records.join(" ")
+}
+
+#[test] // K-RW-10: a read ends in front of urgent data, and the poller tells of all that has come but once
+fn what_comes_behind_urgent_data_is_read_as_well() {
+    let log = Log::default();
+    let (ours, mut theirs) = tcp_pair();
+    theirs.write_all(b"hello\n").unwrap();
+    let text = arrive_together(&log, ours, "two", move || {
+        (&theirs).write_all(b"one\n").unwrap();
+        send(theirs.as_raw_fd(), b"!", MsgFlags::MSG_OOB).unwrap();
+        (&theirs).write_all(b"two\n").unwrap();
+    });
+    assert_eq!(text, "hello one two");
+}
+
+#[test] // K-RW-10: so it does behind what was sent with descriptors, which nobody takes
+fn what_comes_behind_descriptors_is_read_as_well() {
+    let log = Log::default();
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"hello\n").unwrap();
+    let text = arrive_together(&log, ours, "two", move || {
+        let fds = [theirs.as_raw_fd()];
+        let with = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(theirs.as_raw_fd(), &[IoSlice::new(b"one\n")], &with, MsgFlags::empty(), None).unwrap();
+        (&theirs).write_all(b"two\n").unwrap();
+    });
+    assert_eq!(text, "hello one two");
+}
+
+#[test] // K-RW-10: a terminal hands out one line at a time, however many are pasted
+fn all_lines_of_a_terminal_are_read() {
+    let log = Log::default();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut theirs = File::from(terminal.master);
+    theirs.write_all(b"hello\n").unwrap();
+    let text =
+        arrive_together(&log, terminal.slave, "three", move || (&theirs).write_all(b"one\ntwo\nthree\n").unwrap());
+    assert_eq!(text, "hello one two three");
+}
+
+#[test] // a peer that is always quick enough with the next record keeps nobody waiting
+fn short_reads_are_bounded() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let (ours, theirs) = pair();
+    (&theirs).write_all(b"more\n").unwrap();
+    owner(&log, ours)
+        .state("input", move |cx| {
+            (&theirs).write_all(b"more\n").unwrap();
+            log_input(cx)
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run_slices(&mut kernel, 1);
+    assert!(log.count("more") < 100, "{} records in one turn", log.count("more"));
+    run_slices(&mut kernel, 3);
+    assert!(log.count("more") > 3);
+    kernel.stop();
 }
