@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW};
 use super::failure::Failure;
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
@@ -40,6 +40,7 @@ pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<
         (LOW.into(), state(Protocol::got_low)),
         (ERROR.into(), state(failed)),
         (IMPATIENT.into(), state(impatient)),
+        (LEFT.into(), handler(leave::<F, H>)),
         ("shutdown".into(), state(shutdown)),
         ("_stop".into(), handler(stop::<F, H>)),
     ];
@@ -105,6 +106,12 @@ fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, 
     let told = protocol.callbacks.on_disconnect.as_ref().map_or(Ok(()), |on_disconnect| on_disconnect(cx));
     cx.heap().close();
     told
+}
+
+/// In a forked process: the connection is the parent's, and so is whatever was to become of it.
+fn leave<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) {
+    cx.heap().leave();
+    cx.alarm_remove_all();
 }
 
 /// The end of the session, whether or not there ever was a connection.

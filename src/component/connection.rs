@@ -143,6 +143,11 @@ impl<F: Filter, H> Connection<F, H> {
         self.wheel().map_or(0, ReadWrite::driver_out_octets)
     }
 
+    /// Forgets the connection in a process that has none of it.
+    pub(super) fn leave(&mut self) {
+        self.link = Link::Closed;
+    }
+
     /// Ends the connection, if there is one.
     pub(super) fn close(&mut self) {
         match std::mem::replace(&mut self.link, Link::Closed) {
@@ -173,6 +178,9 @@ pub(super) const FLUSHED: &str = "tcp_got_flush";
 pub(super) const ERROR: &str = "tcp_got_error";
 pub(super) const HIGH: &str = "tcp_got_high";
 pub(super) const LOW: &str = "tcp_got_low";
+
+/// The name of the event in a process that was forked with the connection, and goes on without it.
+pub(super) const LEFT: &str = "tcp_left_to_parent";
 
 /// The name of the event for a peer that takes too long to take the last of the output.
 pub(super) const IMPATIENT: &str = "tcp_impatient";

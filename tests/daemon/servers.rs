@@ -213,3 +213,15 @@ fn a_child_of_the_program_serves_no_port() {
         lab.end(Signal::SIGTERM);
     }
 }
+
+#[test] // D-SH-06: what a child has inherited of the other server's connections keeps it from nothing
+fn a_child_ends_with_its_own_connection_whoever_is_connected_with_the_other_server() {
+    let (lab, [addr, other_addr]) = start("single", "fork:2");
+    let mut waits = Client::connect(addr);
+    assert_eq!(pid_of(&waits.line("idle")), lab.pid());
+    let mut client = Client::connect(other_addr);
+    let pid = hello(&mut client, "other");
+    drop(client);
+    wait_until("the child's end", DEADLINE / 2, || (!proc::is_alive(pid)).then_some(()));
+    hello(&mut waits, "one");
+}

@@ -27,11 +27,13 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         if let Mode::PreFork { .. } = mode {
             daemon = daemon.max_children(max).min_spare(max).max_spare(max);
         }
-        let protocol = Protocol::new(Line::new()).on_input(move |cx, line: String| {
-            let answer = answer(cx, &line)?;
-            cx.heap().put(format!("{} {name} {answer}", std::process::id()));
-            Ok(())
-        });
+        let protocol = Protocol::new(Line::new())
+            .on_input(move |cx, line: String| {
+                let answer = answer(cx, &line)?;
+                cx.heap().put(format!("{} {name} {answer}", std::process::id()));
+                Ok(())
+            })
+            .state("idle", |cx| cx.yield_("shutdown", ()));
         Ok(Server::tcp("127.0.0.1:0", protocol).mode(mode).daemon(daemon).spawn(kernel)?)
     };
     let both: Both = [("one", serve("one", "Daemon", &mut kernel)?), ("other", serve("other", "Other", &mut kernel)?)];
@@ -67,7 +69,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `statuses`: what either Daemon is in this process. `fork`: the application forks a child of its own.
+/// `statuses`: what either Daemon is in this process. `fork`: the application forks a child of its own. `idle`: the
+/// connection ends in a minute.
 fn answer<H: 'static>(cx: &mut Context<'_, H>, line: &str) -> Result<String> {
     match line {
         "statuses" => {
@@ -81,6 +84,10 @@ fn answer<H: 'static>(cx: &mut Context<'_, H>, line: &str) -> Result<String> {
         "fork" => {
             cx.call("app", "fork", ())?;
             Ok("forked".to_owned())
+        }
+        "idle" => {
+            cx.delay("idle", std::time::Duration::from_secs(60), ());
+            Ok("idle".to_owned())
         }
         line => Ok(line.to_owned()),
     }

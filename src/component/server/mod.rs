@@ -77,7 +77,8 @@ mod session;
 /// A kernel can have several, in any modes; each needs a Daemon with an alias of its own
 /// (`daemon(Daemon::builder().alias("Other"))`). They know nothing of each other: a child serves the port of the server
 /// that has forked it and no other, [`Serving::daemon`] shuts one of them down, and what a signal from outside means it means
-/// to each of them. A process that the program forks by itself serves no port.
+/// to each of them. A process that the program forks by itself serves no port. The connections that the parent has at a fork
+/// are the parent's: in the child their sessions have lost them and their alarms, and no callback is told.
 ///
 /// POE: nothing like it; POE::Component::Daemon leaves all of this to the program.
 #[must_use = "does nothing until it is spawned"]

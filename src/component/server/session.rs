@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::SetUp;
 use crate::component::accepted::Opener;
+use crate::component::connection::LEFT;
 use crate::component::failure::Failure;
 use crate::daemon::{Daemon, Haste, Mode, Report};
 use crate::error::{Error, Result};
@@ -159,6 +160,10 @@ fn begin(cx: &mut Cx<'_>) -> Result {
 /// A new process, whoever has forked it, and before anything else happens in it: whom it is to serve, if anybody, it
 /// is told by its Daemon. A listener that accepts here would take clients away from those who can serve them.
 fn forked(cx: &mut Cx<'_>) {
+    // What this process has of them is no more than what keeps it alive: alarms that would do once more what they do there.
+    for session in std::mem::take(&mut cx.heap().connections) {
+        let _ = cx.call(session, LEFT, ());
+    }
     let heap = cx.heap();
     heap.is_child = false;
     heap.is_allowed = false;
