@@ -8,7 +8,7 @@ use lenore::filter::Line;
 use lenore::wheel::FollowTail;
 
 use super::{Lab, append};
-use crate::util::in_process::{run, run_until};
+use crate::util::in_process::{run, run_slices, run_until};
 use crate::util::{DEADLINE, Program, example};
 
 const LONG: Duration = Duration::from_secs(1000);
@@ -23,6 +23,15 @@ fn idle(lab: &mut Lab) {
     let log = lab.log.clone();
     run_until(&mut lab.kernel, || log.count("idle") > 0);
     lab.log.take();
+}
+
+/// Runs until the wheel has nothing to do any more.
+fn settle(lab: &mut Lab) {
+    for _ in 0..5 {
+        // A slice without an event would wait.
+        lab.kernel.post(lab.session.unwrap(), "nothing", ()).unwrap();
+        run_slices(&mut lab.kernel, 1);
+    }
 }
 
 /// Runs until that many events have come beside idle ones.
@@ -128,6 +137,48 @@ fn a_directory_may_be_moved_away() {
     told(&mut lab, &["late"]);
     fs::create_dir(&logs).unwrap();
     append(&path, "second\n");
+    told(&mut lab, &["reset", "second"]);
+}
+
+#[test] // K-FT-07: of the directory that the name leads to, whichever it was before
+fn the_directory_that_has_taken_anothers_place_is_watched() {
+    let mut lab = Lab::new();
+    let [one, other, current, next] = ["one", "other", "current", "next"].map(|name| lab.dir.path().join(name));
+    for directory in [&one, &other] {
+        fs::create_dir(directory).unwrap();
+    }
+    symlink(&one, &current).unwrap();
+    append(&one.join("log"), "");
+    let followed = current.join("log");
+    lab.start(move || FollowTail::new(&followed, Line::new()).poll_interval(LONG));
+    idle(&mut lab);
+    append(&other.join("log"), "first\n");
+    symlink(&other, &next).unwrap();
+    fs::rename(&next, &current).unwrap();
+    // Of that nobody tells, but of this.
+    append(&one.join("log"), "late\n");
+    told(&mut lab, &["late", "reset", "first"]);
+    settle(&mut lab);
+    fs::remove_file(other.join("log")).unwrap();
+    idle(&mut lab);
+    append(&other.join("log"), "second\n");
+    told(&mut lab, &["reset", "second"]);
+}
+
+#[test] // K-FT-05: what a symbolic link leads to comes and goes in a directory that is not watched
+fn a_symbolic_link_is_polled_as_often_as_ever() {
+    let mut lab = Lab::new();
+    let elsewhere = lab.dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let file = elsewhere.join("log");
+    append(&file, "first\n");
+    symlink(&file, lab.path()).unwrap();
+    // Ten times as long is too long.
+    lab.follow_with(|builder| builder.poll_interval(DEADLINE / 8));
+    idle(&mut lab);
+    fs::remove_file(&file).unwrap();
+    idle(&mut lab);
+    append(&file, "second\n");
     told(&mut lab, &["reset", "second"]);
 }
 

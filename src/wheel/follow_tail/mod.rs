@@ -40,8 +40,8 @@ use state::State;
 ///
 /// With the feature `inotify`, on Linux, the system tells of changes of the file and of what happens to its name, and the look
 /// at it comes at once; the interval is ten times as long then, for what the system does not tell. On file systems that other
-/// machines may write to, on those that are not known, and when there are no inotify descriptors left, the interval stays as
-/// it is.
+/// machines may write to, on those that are not known, for a name that is a symbolic link, and when there are no inotify
+/// descriptors left, the interval stays as it is.
 ///
 /// A record without its end stays in the filter until the rest comes. When the file is replaced, what is left of it
 /// is forgotten, unless [`deliver_last`](FollowTailBuilder::deliver_last) says otherwise.

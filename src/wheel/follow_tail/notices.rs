@@ -121,11 +121,14 @@ impl Watcher {
         match (file.map(watch_file), path.map(watch_directory)) {
             (Some(Outlook::LookAgain), _) | (_, Some(Outlook::LookAgain)) => Outlook::LookAgain,
             (Some(Outlook::Blind), _) | (_, Some(Outlook::Blind)) => Outlook::Blind,
+            // What it leads to may be removed and made anew in a directory that is not watched.
+            _ if path.is_some_and(Path::is_symlink) => Outlook::Blind,
             _ => Outlook::Told,
         }
     }
 
-    /// Sets a watch that is not set yet.
+    /// Sets a watch, unless it is set already; asked each time, as the name of the directory may lead to another one by now,
+    /// and an overflow may have hidden that a watch has ended.
     fn begin(
         &self,
         watch: &Cell<Option<Watch>>,
@@ -133,11 +136,13 @@ impl Watcher {
         flags: AddWatchFlags,
         system: impl Fn() -> nix::Result<statfs::Statfs>,
     ) -> Outlook {
-        if let Some(watch) = watch.get() {
-            return if watch.is_local { Outlook::Told } else { Outlook::Blind };
-        }
+        let before = watch.get();
         match self.inotify.borrow().as_ref().map(|inotify| inotify.add_watch(path, flags)) {
+            Some(Ok(descriptor)) if before.is_some_and(|before| before.descriptor == descriptor) => {
+                if before.is_some_and(|before| before.is_local) { Outlook::Told } else { Outlook::Blind }
+            }
             Some(Ok(descriptor)) => {
+                self.end(watch);
                 let is_local = system().is_ok_and(|system| LOCAL.contains(&system.filesystem_type()));
                 watch.set(Some(Watch { descriptor, is_local }));
                 Outlook::LookAgain
