@@ -163,6 +163,20 @@ fn without_a_mode_the_daemons_settings_say_it() {
 }
 
 #[test]
+fn a_connection_that_is_stopped_as_it_begins_makes_room_for_the_next() {
+    for mode in
+        ["--mode single --connections 1", "--mode prefork:1 --max 1", "--mode prefork:1 --max 1 --connections 2"]
+    {
+        let (mut lab, addr) = serve(&format!("{mode} --refuse 2"));
+        for _ in 0..2 {
+            expect_end(&mut Client::connect(addr));
+        }
+        answers(&mut Client::connect(addr));
+        lab.end(Signal::SIGTERM);
+    }
+}
+
+#[test]
 fn a_single_process_has_as_many_connections_as_it_may_have() {
     let (mut lab, addr) = serve("--mode single --connections 2");
     let (first, _second) = (held(addr), held(addr));

@@ -3,6 +3,7 @@
 //! Each process writes lines, `PID WHAT`. A connection's lines are answered with `PID LINE`, but for the commands in
 //! `command`. On USR1 the parent writes its board.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::time::Duration;
 
@@ -36,8 +37,9 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 }
 
 fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
+    let refused = Cell::new(flags.number("--refuse").unwrap_or(0_u32));
     let mut protocol = Protocol::new(Line::new())
-        .on_connect(|_| say("connected"))
+        .on_connect(move |cx| connected(cx, &refused))
         .on_input(command)
         .on_disconnect(|_| say("disconnected"))
         .state("late", |cx| {
@@ -79,6 +81,17 @@ const SETTINGS: [(&str, Setter); 7] = [
     ("--request-ms", |daemon, number| daemon.request_timeout(Duration::from_millis(number.into()))),
     ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
 ];
+
+/// As many as `refused` says are stopped by force as soon as they begin.
+fn connected(cx: &mut Context<'_, Connection<Line>>, refused: &Cell<u32>) -> Result {
+    say("connected");
+    if refused.get() > 0 {
+        refused.set(refused.get() - 1);
+        let me = cx.session();
+        cx.signal_now(me, "KILL", ())?;
+    }
+    Ok(())
+}
 
 fn answer(cx: &mut Context<'_, Connection<Line>>, line: &str) {
     let pid = cx.pid();

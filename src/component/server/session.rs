@@ -237,7 +237,10 @@ fn open(cx: &mut Cx<'_>, socket: TcpStream, peer: SocketAddr) -> Result {
     }
     let open = Rc::clone(&cx.heap().open);
     let session = open(cx.as_mut(), socket, peer)?;
-    cx.heap().connections.insert(session);
+    // One that was stopped as soon as it began has said so already.
+    if cx.sessions.is_alive(session) {
+        cx.heap().connections.insert(session);
+    }
     cx.heap().adjust();
     Ok(())
 }
