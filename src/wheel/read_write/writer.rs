@@ -223,7 +223,8 @@ impl Writer {
         if !self.is_done() && !self.blocked.get() {
             kernel.core.sources.requeue(key, Mode::Write);
         }
-        if let Some(error) = self.failure.take() {
+        // Not if a state has dropped the wheel at the high mark: `put` may have written, and failed, before that.
+        if let Some(error) = self.failure.take().filter(|_| self.port.is_open.get()) {
             self.base.report(kernel, error_args("write", &error, self.base.id));
         }
         if self.level.fall(self.output.borrow().len()) {

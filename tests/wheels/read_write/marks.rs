@@ -324,3 +324,23 @@ fn much_output_to_a_fast_reader_lets_others_go_on() {
     drop(reader.join().unwrap());
     run(&mut kernel);
 }
+
+#[test] // K-RE-20: nothing comes of a wheel that was dropped, not even a failure from before
+fn a_wheel_dropped_at_the_high_mark_reports_no_failure() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let (ours, theirs) = pair();
+    let session = owner_of(&log, lines(ours).marks(1, 2).on_high("high").on_low("low").auto_flush())
+        .state("high", |cx| {
+            cx.heap().log.push("high");
+            cx.heap().wheel = None;
+        })
+        .state("error", |cx| cx.heap().log.push("error"))
+        .spawn(&mut kernel)
+        .unwrap();
+    run_slices(&mut kernel, 1);
+    theirs.shutdown(std::net::Shutdown::Read).unwrap();
+    kernel.post(session, "put", ("to nobody".to_owned(),)).unwrap();
+    run(&mut kernel);
+    assert_eq!(log.text(), "high");
+}
