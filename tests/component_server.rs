@@ -511,3 +511,22 @@ fn the_example_serves_in_every_mode_and_dumps_on_usr2() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(text), "{args}");
     }
 }
+
+#[test] // D-ME-05: it is then that somebody asks
+fn a_server_that_waits_for_its_children_says_so_on_usr2() {
+    for mode in ["fork", "prefork:2", "single"] {
+        let mut running =
+            Program::new(example("echo_server")).args(["--listen", "127.0.0.1:0", "--mode", mode]).start();
+        let mut client = Client::connect(running.listening_addr());
+        assert_eq!(client.line("hello"), "hello");
+        running.signal(Signal::SIGQUIT);
+        // The Daemon's alias is another one by then.
+        wait_until("a dump of the end", DEADLINE, || {
+            running.signal(Signal::SIGUSR2);
+            running.stderr_text().contains("(ended, session").then_some(())
+        });
+        assert_eq!(client.line("still here"), "still here");
+        drop(client);
+        assert_eq!(running.wait_exit(lab::LONG).code(), Some(0), "{mode}");
+    }
+}

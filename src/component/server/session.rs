@@ -66,9 +66,8 @@ pub(super) fn spawn(
     };
     Session::new(heap)
         .state("_start", move |cx| {
-            let outcome = listen(cx, &address);
-            peek_on.inspect(|signal| cx.sig(*signal, "peek"));
-            *bound.borrow_mut() = outcome;
+            *bound.borrow_mut() = listen(cx, &address);
+            peek_on.map_or(Ok(()), |signal| watch_for_peek(cx, signal))
         })
         .state("adopt", adopt)
         .state("daemon_start", if_own(begin))
@@ -131,6 +130,14 @@ fn listen(cx: &mut Cx<'_>, address: &str) -> Result<SocketAddr, Error> {
     }
     cx.sig("FORKED", "forked");
     Ok(address)
+}
+
+/// An alias keeps no program alive, but its session as long as there is another: whoever asks why a server does not end is to
+/// be told, and not to end the parent in the middle by the signal's default action.
+fn watch_for_peek(cx: &mut Cx<'_>, signal: Name) -> Result {
+    cx.sig(signal, "peek");
+    let alias = format!("server ({})", cx.session());
+    Ok(cx.alias_set(alias)?)
 }
 
 fn adopt(cx: &mut Cx<'_>) -> Result {
