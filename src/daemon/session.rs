@@ -310,8 +310,9 @@ fn fork_first_children(cx: &mut Cx<'_>) -> Result {
 /// Its end, in order or by force. The launcher hears of it when nothing is left.
 fn stop(cx: &mut Cx<'_>) {
     if let Role::Child { .. } = cx.heap().role {
-        // The parent sends it to all of its children, of which this is one until it is reaped, whatever it still does.
+        // The parent sends these to all of its children, of which this is one until it is reaped, whatever it still does.
         ignore_unwatched(Signal::SIGHUP);
+        ignore_unwatched(Signal::SIGQUIT);
     }
     shutdown::last_resort(cx);
     ready::report_failure(cx);

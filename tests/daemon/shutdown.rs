@@ -104,6 +104,19 @@ fn a_hup_strikes_down_no_child_whose_kernel_has_ended() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // D-SH-03, D-PF-10: nor does it die, with a core and a warning, of being asked to finish what it has finished
+fn a_quit_strikes_down_no_child_whose_kernel_has_ended() {
+    let (mut lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 1 --slow-end --grace-ms 400", 1);
+    let (mut client, pid) = held(addr);
+    client.finish_sending();
+    client.expect_eof();
+    lab.expect(pid, "end");
+    lab.running.signal(Signal::SIGQUIT);
+    let record = lab.running.wait_for_stderr(&format!("child has ended: pid={pid} "), DEADLINE);
+    assert!(record.contains(" cause=killed "), "{record}");
+    lab.expect_end();
+}
+
 #[test] // D-SH-03, D-SH-05
 fn children_that_ignore_term_are_killed_when_the_grace_is_over() {
     let (mut lab, _) = Lab::pool(&format!("{POOL} --deaf --grace-ms 400"), 3);
