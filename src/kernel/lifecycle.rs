@@ -204,7 +204,8 @@ impl Kernel {
         }
     }
 
-    /// Stops every session at once, children before their parents; the kernel goes on.
+    /// Stops every session at once, children before their parents; the kernel goes on. What was put into wheels is written
+    /// before, as far as their descriptors take it.
     ///
     /// In a child that the program forked by itself it does first what [`has_forked`](Kernel::has_forked) does; the
     /// child exits if that fails.
@@ -225,6 +226,8 @@ impl Kernel {
         {
             log::error!(target: "lenore::signals", "can't ignore SIGPIPE: {errno}");
         }
+        // The output of several turns is written together: what those before this one have put may still be waiting.
+        self.flush_dirty();
         let everybody = self.core.sessions.visiting_order(SessionId::KERNEL);
         self.stop_sessions(&everybody);
         self.core.active = Active::KERNEL;

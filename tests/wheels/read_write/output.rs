@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use lenore::Session;
 use lenore::filter::{Line, Stream};
 use lenore::wheel::ReadWrite;
+use lenore::{Context, Session};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, setsockopt, socketpair, sockopt};
 
@@ -456,3 +456,25 @@ fn answers_leave_while_others_still_have_their_turn() {
 
 /// How many wheels are ready at once.
 const CROWD: usize = 40;
+
+#[test] // K-LP-25: an answer is given, though a session whose turn comes next stops everything
+fn what_was_put_before_a_stop_is_written() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let mut peers = Vec::new();
+    for number in 0..3 {
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b"question\n").unwrap();
+        let answer = move |cx: &mut Context<'_, Owner>| {
+            cx.heap().wheel().put(format!("answer {number}"));
+            if number == 2 {
+                cx.stop();
+            }
+        };
+        owner(&log, ours).state("input", answer).spawn(&mut kernel).unwrap();
+        peers.push(theirs);
+    }
+    run(&mut kernel);
+    let answers: Vec<String> = peers.into_iter().map(read_all).collect();
+    assert_eq!(answers, ["answer 0\r\n", "answer 1\r\n", "answer 2\r\n"]);
+}
