@@ -381,7 +381,6 @@ impl Core {
     /// Starts anew in a forked child, from the table alone. The old poller is closed without a word to it: the set
     /// behind it is still the parent's, and whatever is removed from it there is removed for the parent as well.
     pub(crate) fn rebuild_sources(&mut self) -> Result<(), Error> {
-        self.sources.renew_poll()?;
         self.sources.events.clear();
         self.sources.ready.clear();
         self.sources.groups.iter_mut().for_each(VecDeque::clear);
@@ -394,6 +393,8 @@ impl Core {
         self.sources.mailbox.woken.take();
         let closing = self.sources.keys(|entry| entry.source.fork() == AfterFork::Close);
         closing.into_iter().for_each(|key| self.remove_source(key));
+        // Behind that, which has nothing to say to any poller: the parent may have had no descriptor to spare.
+        self.sources.renew_poll()?;
         // Not registered before the next poll: most children drop at once what they need not watch.
         self.sources.mailbox.changed.replace(self.sources.keys(|_| true));
         Ok(())

@@ -1,6 +1,8 @@
 //! D-SP-07, D-SH-01: two Daemons in one kernel, each with a `component::Server`, that hear each other's signals.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -224,4 +226,21 @@ fn a_child_ends_with_its_own_connection_whoever_is_connected_with_the_other_serv
     drop(client);
     wait_until("the child's end", DEADLINE / 2, || (!proc::is_alive(pid)).then_some(()));
     hello(&mut waits, "one");
+}
+
+#[test] // T11, D-FO-01: what a child does not keep it closes before it asks for anything
+fn a_child_needs_no_descriptors_beside_those_of_its_parent() {
+    let (mut lab, [addr, other_addr]) = start("single", "fork:2");
+    let mut held: Vec<Client> = (0..10).map(|_| Client::connect(addr)).collect();
+    held.iter_mut().for_each(|client| assert_eq!(hello(client, "one"), lab.pid()));
+    // There is a number left for the connection, and none for anything else.
+    let is_free = |number: &i32| !Path::new(&format!("/proc/{}/fd/{number}", lab.pid())).is_symlink();
+    let files = (0..).filter(is_free).nth(1).expect("there are many");
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &lab.pid().to_string(), &format!("--nofile={files}:")]);
+    assert!(prlimit.status().expect("prlimit can be run").success());
+    let mut client = Client::connect(other_addr);
+    assert_ne!(hello(&mut client, "other"), lab.pid());
+    drop((client, held));
+    lab.end(Signal::SIGTERM);
 }
