@@ -52,6 +52,42 @@ fn urgent_data_is_the_third_mode() {
     assert_eq!(log.take(), ["Read extra", "Write extra", "Expedite extra"]);
 }
 
+#[cfg(target_os = "linux")]
+#[test] // K-IO-10: a read of urgent data alone would wait
+fn urgent_data_alone_is_nothing_to_read() {
+    let (near, far) = connection();
+    let log = Log::default();
+    let told = log.clone();
+    let mut kernel = Kernel::new().expect("a kernel");
+    Session::new((Handle::new(near), far))
+        .state("_start", |cx| {
+            let near = cx.heap().0.clone();
+            cx.select(&near, Some("ready".into()), None, Some("urgent".into()), ())?;
+            send(cx.heap().1.as_raw_fd(), b"u", MsgFlags::MSG_OOB)?;
+            Ok(())
+        })
+        .state("urgent", move |cx| {
+            told.push("urgent");
+            let near = cx.heap().0.clone();
+            cx.select_expedite_clear(&near);
+            cx.delay("more", std::time::Duration::from_millis(50), ());
+        })
+        .state("more", |cx| Ok(cx.heap().1.write_all(b"n")?))
+        .state("ready", {
+            let log = log.clone();
+            move |cx| {
+                let mut near = cx.heap().0.clone();
+                log.push(format!("read {}", near.read(&mut [0; 8])?));
+                cx.select_read_clear(&near);
+                Ok(())
+            }
+        })
+        .spawn(&mut kernel)
+        .expect("a session");
+    run(&mut kernel);
+    assert_eq!(log.take(), ["urgent", "read 1"]);
+}
+
 #[test] // K-IO-02: a mode for which no event is given is not watched any more
 fn select_ends_the_modes_that_it_does_not_name() {
     let (near, mut far) = connection();

@@ -92,19 +92,26 @@ pub(crate) struct Wanted {
     modes: [bool; 3],
     /// A listener that other processes may watch as well.
     pub(super) is_shared: bool,
+    /// Whoever reads is told of urgent data as well, by `Source::short_reads`.
+    minds_urgent: bool,
 }
 
 impl Wanted {
     /// Connections on a listener.
-    pub(crate) const ACCEPT: Wanted = Wanted { modes: [true, false, false], is_shared: true };
+    pub(crate) const ACCEPT: Wanted = Wanted { modes: [true, false, false], is_shared: true, minds_urgent: false };
 
     /// Nothing but the end of connecting.
-    pub(crate) const WRITE: Wanted = Wanted { modes: [false, true, false], is_shared: false };
+    pub(crate) const WRITE: Wanted = Wanted { modes: [false, true, false], is_shared: false, minds_urgent: false };
 
     /// Returns `None` if nothing is wanted.
     pub(crate) fn of(read: bool, write: bool, expedite: bool) -> Option<Wanted> {
         let modes = [read, write, expedite];
-        modes.contains(&true).then_some(Wanted { modes, is_shared: false })
+        modes.contains(&true).then_some(Wanted { modes, is_shared: false, minds_urgent: false })
+    }
+
+    /// The same, for a source whose reads may end in front of urgent data.
+    pub(crate) fn of_stream(read: bool, write: bool) -> Option<Wanted> {
+        Wanted::of(read, write, false).map(|wanted| Wanted { minds_urgent: read, ..wanted })
     }
 
     pub(super) fn has(self, mode: Mode) -> bool {
@@ -121,9 +128,10 @@ impl Wanted {
         let mut add = |more: Interest| interest = Some(interest.map_or(more, |some| some | more));
         if self.has(Mode::Read) {
             add(Interest::READABLE);
-            // For `Source::short_reads`.
             #[cfg(target_os = "linux")]
-            add(Interest::PRIORITY);
+            if self.minds_urgent {
+                add(Interest::PRIORITY);
+            }
         }
         if self.has(Mode::Write) {
             add(Interest::WRITABLE);

@@ -10,6 +10,7 @@ use mio::event::Event as Readiness;
 use mio::unix::SourceFd;
 use mio::{Events, Poll, Token};
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -47,6 +48,15 @@ struct Entry {
     queued: bool,
     /// When it gets a turn although nobody has called for one; may have fired.
     timer: Option<AlarmId>,
+}
+
+impl Entry {
+    /// Asks the system whether a read would find something.
+    #[cold]
+    fn has_input(&self) -> bool {
+        // What is no socket refuses, and has nothing urgent.
+        recv(self.source.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+    }
 }
 
 /// All sources, the poller, and the list of those that are ready.
@@ -254,9 +264,11 @@ impl Sources {
 
     /// Notes one report of the poller.
     fn note(&mut self, key: SourceKey, readiness: &Readiness) {
-        let reading = readiness.is_readable() || readiness.is_read_closed() || readiness.is_error();
-        let writing = readiness.is_writable() || readiness.is_write_closed() || readiness.is_error();
         let is_urgent = is_urgent(readiness);
+        // What is urgent is readable to mio, and alone it isn't: a read might wait for ever.
+        let is_readable = readiness.is_readable() && (!is_urgent || self.get(key).is_some_and(Entry::has_input));
+        let reading = is_readable || readiness.is_read_closed() || readiness.is_error();
+        let writing = readiness.is_writable() || readiness.is_write_closed() || readiness.is_error();
         if readiness.is_read_closed() || readiness.is_error() || is_urgent {
             self.get(key).inspect(|entry| entry.source.short_reads());
         }

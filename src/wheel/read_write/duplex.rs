@@ -157,7 +157,7 @@ impl Source for Duplex {
         if !self.reader.port.is_watched.get() {
             return None;
         }
-        Wanted::of(self.reader.is_wanted() || self.last_call.get().is_some(), self.writer.is_blocked(), false)
+        Wanted::of_stream(self.reader.is_wanted() || self.last_call.get().is_some(), self.writer.is_blocked())
     }
 
     fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {

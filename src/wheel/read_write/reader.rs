@@ -409,7 +409,7 @@ impl Source for Reader {
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        Wanted::of(self.port.is_watched.get() && self.is_wanted(), false, false)
+        Wanted::of_stream(self.port.is_watched.get() && self.is_wanted(), false)
     }
 
     fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
