@@ -252,8 +252,10 @@ const GONE: AddWatchFlags =
     AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::IN_DELETE_SELF).union(AddWatchFlags::IN_IGNORED);
 
 /// File systems that no other machine writes to. On others the wheel polls as if nobody told it anything.
-const LOCAL: [FsType; 4] =
-    [statfs::EXT4_SUPER_MAGIC, statfs::XFS_SUPER_MAGIC, statfs::BTRFS_SUPER_MAGIC, statfs::TMPFS_MAGIC];
+const LOCAL: [FsType; 4] = [statfs::EXT4_SUPER_MAGIC, XFS, statfs::BTRFS_SUPER_MAGIC, statfs::TMPFS_MAGIC];
+
+/// nix has its name for glibc alone.
+const XFS: FsType = FsType(0x5846_5342);
 
 /// How often a turn reads: a directory can be busier than its reader.
 const READS: usize = 16;
