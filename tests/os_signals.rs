@@ -202,6 +202,11 @@ fn a_child_that_ended_before_anybody_waited_for_it_is_reported() {
     assert!(lines[0].starts_with("CHLD ") && lines[0].ends_with("exit status: 3"), "{lines:?}");
 }
 
+#[test] // K-SG-10: a handler stays, and there is no moment without it
+fn no_child_is_missed_while_other_kernels_are_made() {
+    assert_eq!(output("sig_child", "other_kernels"), ["run returned"]);
+}
+
 #[test] // K-SG-45, K-SG-58
 fn the_event_has_name_pid_status_and_extra_arguments() {
     assert_eq!(output("sig_child", "arguments"), ["CHLD exit status: 7", "CHLD signal: 9 (SIGKILL)", "run returned"]);

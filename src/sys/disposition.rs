@@ -1,5 +1,7 @@
 //! The process's signal dispositions, beside what signal-hook does with them.
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// Gives `signal` its default action, and returns the disposition it had.
@@ -23,15 +25,21 @@ pub(crate) fn restore(signal: Signal, action: &SigAction) -> nix::Result<()> {
     unsafe { sigaction(signal, action) }.map(drop)
 }
 
-/// Gives `signal` its default action if it is ignored; a handler stays.
+/// Gives `signal` its default action if it is ignored; a handler stays, and misses nothing meanwhile.
 ///
 /// A program inherits what its launcher ignored. Of SIGCHLD that is fatal: the statuses of children are lost.
 pub(crate) fn stop_ignoring(signal: Signal) -> nix::Result<()> {
-    let old = set_default(signal)?;
-    match old.handler() {
-        SigHandler::SigDfl | SigHandler::SigIgn => Ok(()),
-        _ => restore(signal, &old),
-    }
+    if current(signal)? == libc::SIG_IGN { set_default(signal).map(drop) } else { Ok(()) }
+}
+
+/// Looks what becomes of `signal`, and leaves it at that. nix knows no way but to put something else in its place: what
+/// comes before the handler is put back would be lost.
+fn current(signal: Signal) -> nix::Result<libc::sighandler_t> {
+    // SAFETY: a structure of numbers; all zeros are valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new action nothing is changed; writes to `action`, and to nothing else.
+    Errno::result(unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) })?;
+    Ok(action.sa_sigaction)
 }
 
 /// Gives every signal that has a handler its default action; what is ignored stays so.
@@ -48,9 +56,5 @@ pub(crate) fn reset_handlers() {
 
 /// Makes a write to a closed pipe or socket an error instead of a death, unless the program has arranged otherwise.
 pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
-    let old = ignore(Signal::SIGPIPE)?;
-    match old.handler() {
-        SigHandler::SigDfl | SigHandler::SigIgn => Ok(()),
-        _ => restore(Signal::SIGPIPE, &old),
-    }
+    if current(Signal::SIGPIPE)? == libc::SIG_DFL { ignore(Signal::SIGPIPE).map(drop) } else { Ok(()) }
 }

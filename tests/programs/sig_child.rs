@@ -17,7 +17,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 15] = [
+const SCENARIOS: [(&str, Scenario); 16] = [
     ("many", many),
     ("early", early),
     ("arguments", arguments),
@@ -31,6 +31,7 @@ const SCENARIOS: [(&str, Scenario); 15] = [
     ("other_name", other_name),
     ("early_for_everybody", early_for_everybody),
     ("foreign_zombie", foreign_zombie),
+    ("other_kernels", other_kernels),
     ("leftover", leftover),
     ("leftover_zombie", leftover_zombie),
 ];
@@ -321,6 +322,41 @@ fn foreign_zombie(kernel: &mut Kernel) -> Result<(), Error> {
         .state("exited", |_| println!("exited"))
         .state("idle", |_| println!("idle"))
         .state("_stop", |cx| println!("{:?}", waitpid(Pid::from_raw(*cx.heap()), None).map(|_| "still there")))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Children that end while other kernels are made, one after the other.
+fn other_kernels(kernel: &mut Kernel) -> Result<(), Error> {
+    Session::new((0_u32, None::<(i32, io::PipeWriter)>))
+        .state("_start", |cx| cx.yield_("next", ()))
+        .state("next", |cx| {
+            let (pid, gate) = make_child(0);
+            *cx.heap() = (cx.heap().0 + 1, Some((pid, gate)));
+            cx.sig_child(pid, "exited", ());
+            // Not before the kernel has looked at this child for the first time.
+            cx.delay("end", std::time::Duration::from_micros(10), ());
+        })
+        .state("end", |cx| {
+            let Some((pid, gate)) = cx.heap().1.take() else { return Ok(()) };
+            drop(gate);
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+            while waitid(Id::Pid(Pid::from_raw(pid)), flags)?.pid().is_none() {
+                Kernel::new()?;
+            }
+            cx.delay("lost", std::time::Duration::from_secs(10), ());
+            Ok(())
+        })
+        .state("lost", |cx| {
+            println!("never heard of it");
+            cx.stop();
+        })
+        .state("exited", |cx| {
+            cx.delay_clear("lost");
+            if cx.heap().0 < 1000 {
+                cx.yield_("next", ());
+            }
+        })
         .spawn(kernel)?;
     Ok(())
 }
