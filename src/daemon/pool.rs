@@ -28,7 +28,11 @@ pub(super) fn maintain(cx: &mut Cx<'_>) -> Result {
         return Ok(());
     }
     match cx.heap().settings.mode {
-        Mode::PreForking => keep_spares(cx),
+        Mode::PreForking => {
+            // A TTOU may have made do with the children that are there.
+            end_start_up(cx)?;
+            keep_spares(cx)
+        }
         Mode::PostForking => serve_queue(cx),
         Mode::NonForking => Ok(()),
     }
@@ -250,14 +254,13 @@ pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
 /// The first children are there: from now on the policy decides.
 fn end_start_up(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
-    // A TTOU may have come meanwhile.
     let first = heap.settings.start_children.min(heap.settings.max_children);
     let is_complete = heap.children.len() >= first as usize;
     if heap.phase == Phase::StartingUp && heap.in_flight.is_empty() && is_complete {
         heap.phase = Phase::Running;
         broadcast(cx, "daemon_parent");
         cx.yield_("ready_soon", ());
-        maintain(cx)?;
+        keep_spares(cx)?;
     }
     Ok(())
 }

@@ -193,6 +193,15 @@ fn a_pool_that_is_made_smaller_while_it_starts_still_gets_ready() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // the same with all of them there, while the next can't be forked
+fn a_pool_that_can_not_get_larger_is_ready_when_it_need_not() {
+    let args = "--start 3 --max 3 --min-spare 1 --max-spare 3 --fail-nth 3 --shrink-then";
+    let (mut lab, _) = Lab::serve("daemon_prefork", args);
+    lab.expect(lab.pid(), "daemon_parent");
+    lab.wait_board("ww");
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // TTIN and TTOU that reach a child as well, as from pkill: from a shell's job they would stop it
 fn a_child_has_no_use_for_ttin() {
     let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0", 1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Peek, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
-use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session, SessionId};
+use lenore::{Context, Daemon, ForkStage, Kernel, Reason, Result, Session, SessionId};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, raise};
 
@@ -104,15 +104,20 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     daemon
 }
 
-/// `--stop-nth N --stop-at STAGE`: the child of the Nth fork stops itself there. `--fail-nth N --errno E`: that fork fails.
+/// `--stop-nth N --stop-at STAGE`: the child of the Nth fork stops itself there. `--fail-nth N --errno E`: that fork fails,
+/// with `--shrink-then` in the moment of a TTOU.
 fn hook(kernel: &mut Kernel, flags: &Flags) {
     let (stop, at) = (flags.number("--stop-nth"), flags.text("--stop-at").unwrap_or_default().to_owned());
     let (fail, errno) = (flags.number("--fail-nth"), flags.number("--errno").unwrap_or(Errno::EAGAIN as u32));
+    let shrink = flags.has("--shrink-then");
     let mut forks = 0;
     kernel.set_fork_hook(move |stage| {
         if stage == ForkStage::BeforeFork {
             forks += 1;
             if fail == Some(forks) {
+                if shrink {
+                    raise(Signal::SIGTTOU)?;
+                }
                 return Err(io::Error::from_raw_os_error(errno as i32));
             }
         } else if stop == Some(forks) && format!("{stage:?}") == at {
@@ -258,6 +263,12 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 daemon.foreign_child(cx, pid)?;
                 say(&format!("foreign {pid}"));
             }
+            "awaited" => {
+                let peek = daemon.peek(cx, true)?.kernel;
+                let reasons = peek.sessions.iter().flat_map(|session| &session.reasons);
+                let awaited = reasons.filter(|reason| matches!(reason, Reason::ChildProcess(_))).count();
+                say(&format!("awaited {awaited}"));
+            }
             "update" => {
                 let direct = daemon.update_status(cx, Report::Wait);
                 say(&format!("update {}", is_wrong_process(&direct)));
@@ -273,6 +284,14 @@ fn action(cx: &mut Context<'_, App>) -> Result {
             // Other code waits for whatever child there is.
             "steal" => {
                 let pid = nix::unistd::Pid::from_raw(daemon.status(cx)?.children[0].pid);
+                nix::sys::signal::kill(pid, Signal::SIGKILL).map_err(io::Error::from)?;
+                nix::sys::wait::waitpid(pid, None).map_err(io::Error::from)?;
+                say(&format!("stole {pid}"));
+            }
+            "steal-foreign" => {
+                let helper = daemon_util::start_helper()?;
+                daemon.foreign_child(cx, helper)?;
+                let pid = nix::unistd::Pid::from_raw(helper);
                 nix::sys::signal::kill(pid, Signal::SIGKILL).map_err(io::Error::from)?;
                 nix::sys::wait::waitpid(pid, None).map_err(io::Error::from)?;
                 say(&format!("stole {pid}"));
