@@ -37,26 +37,14 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
     if before.and_then(|before| now.duration_since(before).ok()).is_some_and(|gap| gap > 2 * heap.settings.babysit) {
         awake(heap, now);
     }
-    let mut gone = Vec::new();
-    let mut has_exited = false;
     let mut has_stopped = false;
     for place in 0..heap.children.len() {
-        let (pid, generation) = (heap.children[place].pid, heap.children[place].generation);
-        match look(pid) {
-            Look::Gone => gone.push((pid, generation)),
-            Look::Exited => has_exited = true,
+        match look(heap.children[place].pid) {
+            Look::Gone | Look::Exited => {}
             look => has_stopped |= examine(heap, place, look == Look::Stopped, now),
         }
     }
-    if has_exited {
-        // Its SIGCHLD may have been lost, or be under way: looking once more costs nothing.
-        cx.children.look = true;
-    }
-    for (pid, generation) in gone {
-        // Its number may mean another process by now: nothing is sent to it, nothing waited for.
-        cx.sig_child_clear(pid);
-        deaths::bury(cx, pid, generation, None)?;
-    }
+    bury_vanished(cx)?;
     if has_stopped {
         pool::wake_idle(cx.heap());
     }
@@ -64,6 +52,32 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
     cx.heap().growth = Growth::default();
     // Also a bell that a child has raised and was stopped before it could ring is answered by this.
     pool::maintain(cx)
+}
+
+/// Takes those off the table, foreign ones included, that other code has waited for: nobody will tell of their end. Those
+/// that have ended and are still there are told of soon.
+pub(super) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
+    // Its SIGCHLD may have been lost, or be under way: looking once more costs nothing.
+    cx.children.look = true;
+    let (heap, core) = cx.split();
+    // What the kernel has reaped in this very slice is as gone, but the event that says how is in the queue.
+    let has_vanished = |pid| core.awaits_child(pid) && look(pid) == Look::Gone;
+    let gone: Vec<(i32, Option<u32>)> = heap
+        .children
+        .iter()
+        .map(|child| (child.pid, Some(child.generation)))
+        .chain(heap.foreign.iter().map(|pid| (*pid, None)))
+        .filter(|(pid, _)| has_vanished(*pid))
+        .collect();
+    for (pid, generation) in gone {
+        // Its number may mean another process by now: nothing is sent to it, nothing waited for.
+        cx.sig_child_clear(pid);
+        match generation {
+            Some(generation) => deaths::bury(cx, pid, generation, None)?,
+            None => cx.heap().foreign.retain(|other| *other != pid),
+        }
+    }
+    Ok(())
 }
 
 /// CONT: this process goes on after a stop, as its children may do as well. What they did not do while nothing ran

@@ -332,6 +332,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     }
     heap.in_flight.clear();
     heap.draining_since = None;
+    heap.failure = None;
     // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
     drop(core.drop_posted_of(me));
     // The sockets of requests that other children will handle: their peers must see the end when those close them.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use super::babysit;
 use super::child;
 use super::deaths::{self, Cause};
 use super::policy::{Intake, Phase};
@@ -125,6 +126,7 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);
     }
+    babysit::bury_vanished(cx)?;
     if is_alone(cx.heap()) {
         tell_what_is_left(cx);
         return fail_if_it_failed(cx);
@@ -164,13 +166,19 @@ fn passes(reason: &Reason) -> bool {
 }
 
 /// The grace is over.
-pub(super) fn kill_children(cx: &mut Cx<'_>) {
+pub(super) fn kill_children(cx: &mut Cx<'_>) -> Result {
+    // The babysitter does not come any more.
+    babysit::bury_vanished(cx)?;
     let heap = cx.heap();
     heap.children.iter_mut().for_each(|child| child.orders = Orders::Die);
     for pid in heap.pids() {
         log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
         send(pid, Signal::SIGKILL);
     }
+    // One that other code waits for, or whose SIGCHLD is lost, is noticed then.
+    let grace = cx.heap().settings.shutdown_timeout;
+    cx.delay("kill_children", grace, ());
+    end_if_alone(cx)
 }
 
 /// After the last child was reaped there is nobody left to be killed.

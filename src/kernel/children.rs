@@ -133,6 +133,11 @@ impl Core {
         self.drop_child_watches(|watch| watch.pid == pid && watch.session == me);
     }
 
+    /// Tells whether the running session waits for a child process; not any more when the event of its end is under way.
+    pub(crate) fn awaits_child(&self, pid: i32) -> bool {
+        self.children.watches.iter().any(|watch| watch.pid == pid && watch.session == self.active.session)
+    }
+
     /// Makes sure that a child of this process is reaped when it ends.
     pub(crate) fn adopt_child(&mut self, pid: i32) -> Process {
         let child = Process { pid, life: Rc::new(Cell::new(Life::Unreaped)) };

@@ -208,6 +208,39 @@ fn a_child_that_has_vanished_is_noticed_and_replaced() {
     assert!(!lab.running.stderr_text().contains("can't send"));
 }
 
+#[test] // D-BA-03, D-PF-10: the kernel has reaped it in the same slice, and the event is under way
+fn a_child_that_ends_while_the_babysitter_comes_round_has_not_vanished() {
+    let (mut lab, addr) = Lab::pool("--start 2 --max 4 --min-spare 2 --max-spare 4 --babysit-ms 1", 2);
+    for _ in 0..300 {
+        held(addr);
+    }
+    assert!(!lab.running.stderr_text().contains("cause=vanished"));
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-03, D-SH-05: the babysitter does not come any more
+fn what_has_vanished_is_not_waited_for_at_the_end() {
+    for words in ["steal,call", "steal-foreign,call"] {
+        let args = format!("{ONE} --babysit-ms 60000 --grace-ms 60000 --usr1 {words}");
+        let (mut lab, _) = Lab::pool_by_signals(&args, 1);
+        lab.running.signal(Signal::SIGUSR1);
+        lab.nth(1, "stole");
+        lab.expect_end();
+        if words == "steal,call" {
+            lab.running.wait_for_stderr("cause=vanished", DEADLINE);
+        }
+    }
+}
+
+#[test] // D-BA-03, D-ME-02: other code has waited for a foreign one
+fn a_foreign_child_that_has_vanished_is_forgotten() {
+    let (mut lab, _) = Lab::pool_by_signals(&format!("{ONE} --babysit-ms 5 --usr1 steal-foreign,awaited"), 1);
+    // The child of the pool, and the one that was stolen just now.
+    assert_eq!(lab.ask("awaited"), "2");
+    wait_until("that none before it is left", DEADLINE, || (lab.ask("awaited") == "2").then_some(()));
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // T15: "if the parent was stopped, do not kill all for silence"
 fn a_parent_that_was_stopped_does_not_shoot_its_pool() {
     let (mut lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 200 --request-ms 4000"), 1);

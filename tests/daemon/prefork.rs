@@ -175,6 +175,11 @@ fn a_fork_that_can_never_succeed_ends_the_daemon() {
     let story = lab.story(lab.pid());
     assert!(story.contains("daemon_shutdown") && !story.contains("daemon_parent"), "{story}");
     lab.running.wait_for_stderr("the Daemon shuts down", DEADLINE);
+    // It is the parent's failure: the child that is forked on the way out has none.
+    wait_until("two ends", DEADLINE, || {
+        (lab.running.stderr_text().matches("child has ended").count() == 2).then_some(())
+    });
+    assert_eq!(lab.running.stderr_text().matches("cause=shutdown").count(), 2);
 }
 
 #[test] // T22: what was due to happen in the parent happens there alone
