@@ -146,7 +146,8 @@ impl DaemonBuilder {
     /// runs.
     ///
     /// In this order: the settings are checked; signals that the launcher had blocked are unblocked, and SIGCHLD gets
-    /// its default action if it was ignored; the log file is opened, and standard output and error go there; the pid
+    /// its default action if it was ignored; SIGXFSZ is ignored unless it has a handler, as a log that may not become any
+    /// larger is no reason to die; the log file is opened, and standard output and error go there; the pid
     /// file is taken; the program detaches, and so goes on in another process; it drops its privileges; the session
     /// is created. A state may call it: one process alone returns from the call.
     ///
@@ -177,6 +178,8 @@ impl DaemonBuilder {
         unblock_all().map_err(fail("unblocking signals"))?;
         disposition::stop_ignoring(Signal::SIGCHLD)
             .map_err(|errno| fail("resetting a signal")(Error::os("sigaction", "SIGCHLD", errno)))?;
+        disposition::ignore_sigxfsz()
+            .map_err(|errno| fail("ignoring a signal")(Error::os("sigaction", "SIGXFSZ", errno)))?;
         let mut process = plan.carry_out(kernel.as_mut(), &settings.alias)?;
         let mut heap = Heap::new(settings, kernel.as_mut().core.now()).inspect_err(|error| process.fail(error))?;
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.

@@ -56,5 +56,14 @@ pub(crate) fn reset_handlers() {
 
 /// Makes a write to a closed pipe or socket an error instead of a death, unless the program has arranged otherwise.
 pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
-    if current(Signal::SIGPIPE)? == libc::SIG_DFL { ignore(Signal::SIGPIPE).map(drop) } else { Ok(()) }
+    ignore_unless_arranged(Signal::SIGPIPE)
+}
+
+/// The same for a write to a file that may not become any larger.
+pub(crate) fn ignore_sigxfsz() -> nix::Result<()> {
+    ignore_unless_arranged(Signal::SIGXFSZ)
+}
+
+fn ignore_unless_arranged(signal: Signal) -> nix::Result<()> {
+    if current(signal)? == libc::SIG_DFL { ignore(signal).map(drop) } else { Ok(()) }
 }

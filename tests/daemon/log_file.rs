@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use nix::sys::signal::Signal;
 
 use crate::site::{Site, is_root, signal, terminate};
-use crate::util::{DEADLINE, proc, wait_until};
+use crate::util::{Client, DEADLINE, Program, example, proc, wait_until};
 
 #[test] // D-DE-04: appended to, and created as it is set to be, whatever the umask
 fn the_log_file_is_appended_to_and_has_its_mode() {
@@ -26,6 +26,25 @@ fn the_log_file_is_appended_to_and_has_its_mode() {
     assert!(site.read("log").starts_with("already here\n"));
     assert_eq!(mode(&site), 0o600, "somebody else's choice");
     terminate(pid);
+}
+
+#[test] // D-DE-04: lines are lost then, but no request and no child
+fn a_log_file_that_may_not_become_larger_is_no_reason_to_die() {
+    let site = Site::new();
+    let script = r#"ulimit -f 1; exec "$@""#;
+    let program = example("echo_prefork").display().to_string();
+    let log = site.path("log").display().to_string();
+    let args = ["--listen", "127.0.0.1:0", "--requests", "1", "--verbose", "--logfile", &log];
+    let mut running = Program::new("sh").args(["-c", script, "sh", &program]).args(args).start();
+    let addr = running.listening_addr();
+    for number in 0..40 {
+        let line = format!("line {number}");
+        assert_eq!(Client::connect(addr).line(&line), line);
+    }
+    let size = fs::metadata(&log).expect("a log file").len();
+    assert!(size % 512 == 0 && size > 0, "full: {size}");
+    running.signal(Signal::SIGTERM);
+    assert!(running.wait_exit(DEADLINE).success());
 }
 
 #[test] // D-DE-04: everything that goes to descriptors 1 and 2, from whichever process
