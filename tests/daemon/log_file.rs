@@ -1,10 +1,14 @@
 //! D-DE-04 and D-DE-05: what goes to the log file, and moving on to a new one.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 
+use nix::libc::O_NONBLOCK;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::site::{Site, is_root, signal, terminate};
 use crate::util::{Client, DEADLINE, Program, example, proc, wait_until};
@@ -171,6 +175,31 @@ fn a_log_file_that_can_not_be_reopened_stays_in_use() {
     fs::remove_dir(site.path("log")).expect("our own directory");
     signal(pid, Signal::SIGHUP);
     wait_until("the new file", DEADLINE, || (reopened(&site.read("log")).len() == 2).then_some(()));
+    terminate(pid);
+}
+
+#[test] // D-DE-05: nobody reads it, and to wait until somebody does would be the end of all service
+fn a_log_file_that_is_a_fifo_is_not_waited_for() {
+    let site = Site::new();
+    mkfifo(&site.path("fifo"), Mode::S_IRWXU).expect("a FIFO can be made");
+    let mut refused = site.start("--logfile @fifo");
+    assert_eq!(refused.wait_exit(DEADLINE).code(), Some(1));
+    refused.wait_for_stderr("opening the log file", DEADLINE);
+
+    let (_running, pid) = site.launch("--logfile @log");
+    fs::rename(site.path("log"), site.path("log.1")).expect("our own file");
+    mkfifo(&site.path("log"), Mode::S_IRWXU).expect("a FIFO can be made");
+    signal(pid, Signal::SIGHUP);
+    site.wait_in("log.1", "the old log file stays in use: open ");
+    let fifo = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(site.path("log")).expect("our own FIFO");
+    signal(pid, Signal::SIGHUP);
+    let mut text = [0; 1000];
+    wait_until("a line", DEADLINE, || (&fifo).read(&mut text).ok().filter(|count| *count > 0));
+    assert!(String::from_utf8_lossy(&text).contains("has reopened"));
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/2")).expect("standard error");
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("its flags");
+    let flags = i32::from_str_radix(flags.trim(), 8).expect("in octal");
+    assert_eq!(flags & O_NONBLOCK, 0, "a reader may be slow");
     terminate(pid);
 }
 

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::libc::O_NOCTTY;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdout, fchown};
 
@@ -57,10 +58,11 @@ impl LogFile {
     fn open_or_create(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
         // Without O_APPEND the processes would write over each other's lines.
-        options.append(true).custom_flags(O_NOCTTY).mode(self.mode);
+        // And a FIFO that nobody reads is an error: waiting for a reader would be the end of all service.
+        options.append(true).custom_flags(O_NOCTTY | O_NONBLOCK).mode(self.mode);
         match options.open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            opened => return opened,
+            opened => return opened.and_then(waiting),
         }
         // Only what this process has created itself gets a mode and an owner; a link that somebody laid is not followed.
         let file = options.create_new(true).open(&self.path)?;
@@ -68,8 +70,15 @@ impl LogFile {
         if Uid::effective().is_root() && self.owner != (None, None) {
             fchown(&file, self.owner.0, self.owner.1)?;
         }
-        Ok(file)
+        waiting(file)
     }
+}
+
+/// Has writes wait as they usually do: no line is lost because a reader is slow.
+fn waiting(file: File) -> io::Result<File> {
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(file)
 }
 
 /// Standard output and standard error as they were, to be put back unless [`keep`](Redirection::keep) says otherwise.
