@@ -432,6 +432,46 @@ fn a_panic_becomes_die_and_the_loop_goes_on() -> Result<(), Error> {
     Ok(())
 }
 
+/// Fails when it is dropped.
+struct Brittle;
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("broken"));
+    }
+}
+
+#[test] // design 2: in the state as far as anybody can tell
+fn a_panic_while_arguments_are_dropped_becomes_die() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let id = nurse("s", &log, handle_die)
+        .state("handled", note)
+        .state("fails", |_| Err::<(), _>(Ache(1).into()))
+        .state("after", note)
+        .spawn(&mut kernel)?;
+    for event in ["handled", "fails", "unknown"] {
+        kernel.post(id, event, (Brittle,))?;
+    }
+    kernel.post(id, "after", ())?;
+    kernel.run()?;
+    let sees = ["s sees session 1, state handled: panicked: broken", "s sees session 1, state fails: ache 1"];
+    assert_eq!(lines(&log), ["s handled", "s after", sees[0], sees[1], "s _stop"]);
+    Ok(())
+}
+
+#[test] // design 2: nobody is left who could be told
+fn a_panic_while_a_session_is_dropped_stops_nobody_else() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let id = Session::new(Brittle)
+        .state("_start", |cx| cx.delay("never", std::time::Duration::from_secs(600), (Brittle,)))
+        .spawn(&mut kernel)?;
+    witness("t", &log).state("_start", |cx| cx.delay("tick", millis(1), ())).state("tick", note).spawn(&mut kernel)?;
+    kernel.signal(id, "KILL", ())?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["t tick", "t _stop"]);
+    Ok(())
+}
+
 #[test] // K-EX-03 with K-EV-30: the failing event is the one that was sent
 fn an_exception_in_default_names_the_event_that_was_sent() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());

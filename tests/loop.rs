@@ -330,6 +330,31 @@ fn alarms_set_around_a_nested_slice_keep_their_order() -> Result<(), Error> {
     Ok(())
 }
 
+#[test] // K-LP-16 with K-LP-20: the fork has to wait for the state, and its wait is no reason to spin
+fn a_nested_slice_waits_although_a_fork_does_too() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    kernel.set_fork_hook(|_| Err(std::io::Error::from_raw_os_error(11)));
+    Session::new((false, 0))
+        .state("_start", |cx| cx.yield_("nest", ()))
+        .state("nest", |cx| {
+            cx.fork("forked", "never", ());
+            cx.delay("tick", millis(50), ());
+            while !cx.heap().0 {
+                let kernel: &mut Kernel = cx.as_mut();
+                kernel.run_one_timeslice()?;
+                cx.heap().1 += 1;
+            }
+            assert!(cx.heap().1 < 20, "{} slices", cx.heap().1);
+            Ok(())
+        })
+        .state("tick", |cx| cx.heap().0 = true)
+        .state("forked", |cx| {
+            assert!(cx.heap().0 && cx.take::<Result<i32, Error>>(0).is_ok_and(|fork| fork.is_err()));
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()
+}
+
 #[test] // K-LP-22
 fn run_inside_a_state_runs_everything_to_its_end() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());

@@ -109,6 +109,9 @@ impl Kernel {
         self.core.collect_postings();
         let Some((handler, is_traced)) = self.begin(event) else {
             self.report_unhandled(event);
+            if keep == Keep::Nothing {
+                destroy(std::mem::take(&mut event.args));
+            }
             return Ok(Reply::NoHandler);
         };
         if is_traced {
@@ -117,10 +120,16 @@ impl Kernel {
         log::trace!(target: "lenore::events", "{dest} gets {name} from {} ({})", event.sender, event.location);
         self.core.depth += 1;
         let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(name) });
-        let result = catch_unwind(AssertUnwindSafe(|| handler(self, event)));
-        if keep == Keep::Nothing {
-            // While the session is still active: what this destroys is destroyed in its name (K-EV-17).
-            event.args = Args::new();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let result = handler(self, event);
+            if keep == Keep::Nothing && result.is_ok() {
+                // While the session is still active: what this destroys is destroyed in its name (K-EV-17).
+                event.args = Args::new();
+            }
+            result
+        }));
+        if keep == Keep::Nothing && !matches!(result, Ok(Ok(_))) {
+            destroy(std::mem::take(&mut event.args));
         }
         event.undo_default(name);
         self.core.collect_postings();
@@ -207,6 +216,13 @@ impl Body {
         event.args = (event.name, args).into_args();
         event.name = Name::new("_default");
         Some(handler)
+    }
+}
+
+/// Drops what is the program's own, when a panic in that has nobody left to go to.
+pub(crate) fn destroy<T>(what: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(what))) {
+        log::error!(target: "lenore::exceptions", "while something was dropped: {}", Exception::from_panic(payload));
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::Kernel;
 use super::core::{Active, Dest};
-use super::dispatch::Keep;
+use super::dispatch::{Keep, destroy};
 use super::options::Options;
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
@@ -175,14 +175,16 @@ impl Kernel {
             Some(body) if body.on_stack > 0 => body.id = SessionId::KERNEL,
             _ => self.free_body(id.slot()),
         }
-        drop((alarms, events, watches, forks));
+        destroy(alarms);
+        destroy(events);
+        destroy((watches, forks));
     }
 
     /// Drops a session's heap and states, and lets its slot be used again.
     pub(crate) fn free_body(&mut self, slot: usize) {
         let body = self.bodies[slot].take();
         self.core.sessions.free_slot(slot);
-        drop(body);
+        destroy(body);
     }
 
     /// Stops the sessions that have nothing left to live for, the one marked last first.

@@ -234,7 +234,9 @@ impl Kernel {
 
     /// Returns how long the poller may wait; `None` for ever.
     fn time_until_next(&mut self) -> Option<Duration> {
-        if self.has_dirty() || !self.core.forks.is_empty() || self.core.children.look {
+        // In a slice that a state runs forks have to wait for that state, whatever happens here.
+        let can_fork = self.core.depth == 0 && !self.core.forks.is_empty();
+        if self.has_dirty() || can_fork || self.core.children.look {
             return Some(Duration::ZERO);
         }
         let due = self.core.queue.next_due()?;
