@@ -347,6 +347,17 @@ fn expect_unharmed_parent(program: &Running, address: std::net::SocketAddr) {
     expect_nothing_before(program, program.pid(), Signal::SIGUSR1, "parent: USR1");
 }
 
+#[test] // T1, T2: the child has to have a poller and a signal pipe of its own all the same
+fn a_parent_without_descriptors_has_children() {
+    let args = ["-c", r#"ulimit -n 64; exec "$@""#, "sh", &example("forks").display().to_string(), "no_descriptor_left"];
+    let program = Program::new("sh").args(args).start();
+    let (mut parent, child) = lines(&program, 2);
+    let pid = take_pid(&mut parent);
+    assert_eq!(child, ["begins"]);
+    expect_nothing_before(&program, pid, Signal::SIGUSR1, "child: USR1");
+    expect_nothing_before(&program, program.pid(), Signal::SIGUSR1, "parent: USR1");
+}
+
 #[test] // K-LP-30, T1
 fn stop_in_a_child_that_has_told_nobody_leaves_the_parent_alone() {
     let program = start("stops_by_itself");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::panic::Location;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::Kernel;
 use super::core::{Active, Core};
@@ -211,9 +211,7 @@ impl Kernel {
         ask_processor_once();
         #[cfg(feature = "fork-hooks")]
         self.core.at(ForkStage::BeforeFork).map_err(|error| Error::os("fork", "", error))?;
-        let mask = SigSet::all()
-            .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)
-            .map_err(|errno| Error::os("sigprocmask", "", errno))?;
+        let mask = block_signals()?;
         let side = fork().map_err(|refused| match refused {
             Ok(threads) => Error::Threads(threads),
             Err(errno) => Error::os("fork", "", errno),
@@ -225,7 +223,7 @@ impl Kernel {
             #[cfg(feature = "fork-hooks")]
             let _ = self.core.at(ForkStage::BeforeUnmask);
         }
-        mask.thread_set_mask().map_err(|errno| Error::os("sigprocmask", "", errno))?;
+        restore_signals(mask)?;
         #[cfg(feature = "fork-hooks")]
         if let Ok(Side::Child) = side {
             let _ = self.core.at(ForkStage::BeforeReady);
@@ -258,9 +256,10 @@ impl Kernel {
     /// Replaces everything that a child must not share with its parent.
     fn begin_child(&mut self) -> Result<(), Error> {
         // First of all: from here on nothing can reach the parent's epoll set or read from its signal pipe.
-        self.core.rebuild_sources()?;
-        self.core.signals.delivery = self.core.signals.delivery.renewed()?;
-        self.core.watch_signal_pipe()?;
+        let mask = block_signals()?;
+        let renewed = self.renew_descriptors();
+        restore_signals(mask)?;
+        renewed?;
         self.core.pid = std::process::id();
         self.core.forked += 1;
         self.core.id = super::new_kernel_id();
@@ -276,6 +275,15 @@ impl Kernel {
         Ok(())
     }
 
+    /// Makes the child a poller and a signal pipe. The parent's pipe is closed first: if the parent had no descriptor left
+    /// when it forked, there is room for the poller, and with the parent's poller gone for a pipe.
+    fn renew_descriptors(&mut self) -> Result<(), Error> {
+        self.core.signals.delivery.close();
+        self.core.rebuild_sources()?;
+        self.core.signals.delivery = self.core.signals.delivery.renewed()?;
+        self.core.watch_signal_pipe()
+    }
+
     /// Writes out what stands in buffers, so that the child inherits them empty.
     pub(super) fn flush_everything(&mut self) {
         // A closed standard output is no reason not to fork.
@@ -284,6 +292,15 @@ impl Kernel {
         log::logger().flush();
         self.core.forks.flushes.iter_mut().for_each(|flush| flush());
     }
+}
+
+/// Blocks all signals; returns which were blocked before.
+fn block_signals() -> Result<SigSet, Error> {
+    SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|errno| Error::os("sigprocmask", "", errno))
+}
+
+fn restore_signals(mask: SigSet) -> Result<(), Error> {
+    mask.thread_set_mask().map_err(|errno| Error::os("sigprocmask", "", errno))
 }
 
 /// Makes the standard library find out what the processor can do, unless it has: the answer is kept in memory, and so in

@@ -13,7 +13,8 @@ use crate::sys::disposition;
 
 /// The kernel's own delivery of the signals that its sessions watch.
 pub(crate) struct Delivery {
-    pipe: Pipe,
+    /// `None` once it is closed.
+    pipe: Option<Pipe>,
     watched: Vec<(Signal, Name)>,
 }
 
@@ -23,7 +24,7 @@ impl Delivery {
         disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
         let pipe =
             Pipe::new(std::iter::empty::<i32>()).map_err(|error| Error::os("socketpair", "for signals", error))?;
-        Ok(Delivery { pipe, watched: Vec::new() })
+        Ok(Delivery { pipe: Some(pipe), watched: Vec::new() })
     }
 
     /// Makes a delivery that watches the same signals through a pipe of its own: this process must neither read the
@@ -36,21 +37,27 @@ impl Delivery {
         Ok(delivery)
     }
 
+    /// Closes the pipe unread. What comes from now on goes nowhere, until [`renewed`](Delivery::renewed) has made another.
+    pub(crate) fn close(&mut self) {
+        self.pipe = None;
+    }
+
     /// Gives every signal its default action back.
     pub(crate) fn end(&mut self) {
         self.watched.drain(..).for_each(|(signal, _)| give_back(signal));
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<(), Error> {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
         registry
-            .register(&mut self.pipe, token, Interest::READABLE)
+            .register(pipe, token, Interest::READABLE)
             .map_err(|error| Error::os("epoll_ctl", "for signals", error))
     }
 
     /// Takes `signal` over, if it is one of the system's that can be caught.
     pub(crate) fn watch(&mut self, name: Name) {
-        let Some(signal) = catchable(name) else { return };
-        match take_over(signal, &self.pipe) {
+        let (Some(signal), Some(pipe)) = (catchable(name), &self.pipe) else { return };
+        match take_over(signal, pipe) {
             Ok(()) => self.watched.push((signal, name)),
             Err(error) => log::error!(target: "lenore::signals", "can't watch {name}: {error}"),
         }
@@ -67,7 +74,7 @@ impl Delivery {
     pub(crate) fn pending(&mut self) -> Vec<Name> {
         let watched = &self.watched;
         let name = |number: i32| watched.iter().find(|(signal, _)| *signal as i32 == number).map(|(_, name)| *name);
-        self.pipe.pending().filter_map(name).collect()
+        self.pipe.iter_mut().flat_map(Pipe::pending).filter_map(name).collect()
     }
 }
 

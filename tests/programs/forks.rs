@@ -27,7 +27,7 @@ mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 21] = [
+const SCENARIOS: [(&str, Scenario); 22] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
@@ -44,6 +44,7 @@ const SCENARIOS: [(&str, Scenario); 21] = [
     ("order", order),
     ("several", several),
     ("inherited", inherited),
+    ("no_descriptor_left", no_descriptor_left),
     ("by_itself", by_itself::by_itself),
     ("stops_by_itself", by_itself::stops),
     ("runs_by_itself", by_itself::runs),
@@ -131,6 +132,22 @@ fn tear_down(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
         })
         .state("torn_down", |cx| say(cx, "torn down"))
         .state("accept", |cx| say(cx, "accept"))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// The parent has no descriptor left, and nothing that the child would close.
+fn no_descriptor_left(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
+    forker(Vec::<File>::new())
+        .state("_start", |cx| {
+            linger(cx)?;
+            cx.sig("USR1", "signal");
+            while let Ok(file) = File::open("/dev/null") {
+                cx.heap().push(file);
+            }
+            cx.fork("forked", "begins", ());
+            Ok(())
+        })
         .spawn(kernel)?;
     Ok(())
 }
