@@ -349,7 +349,8 @@ fn expect_unharmed_parent(program: &Running, address: std::net::SocketAddr) {
 
 #[test] // T1, T2: the child has to have a poller and a signal pipe of its own all the same
 fn a_parent_without_descriptors_has_children() {
-    let args = ["-c", r#"ulimit -n 64; exec "$@""#, "sh", &example("forks").display().to_string(), "no_descriptor_left"];
+    let args =
+        ["-c", r#"ulimit -n 64; exec "$@""#, "sh", &example("forks").display().to_string(), "no_descriptor_left"];
     let program = Program::new("sh").args(args).start();
     let (mut parent, child) = lines(&program, 2);
     let pid = take_pid(&mut parent);

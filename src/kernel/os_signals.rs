@@ -49,9 +49,7 @@ impl Delivery {
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<(), Error> {
         let Some(pipe) = &mut self.pipe else { return Ok(()) };
-        registry
-            .register(pipe, token, Interest::READABLE)
-            .map_err(|error| Error::os("epoll_ctl", "for signals", error))
+        registry.register(pipe, token, Interest::READABLE).map_err(|error| Error::os("epoll_ctl", "for signals", error))
     }
 
     /// Takes `signal` over, if it is one of the system's that can be caught.

@@ -46,7 +46,7 @@ fn a_log_file_that_may_not_become_larger_is_no_reason_to_die() {
         assert_eq!(Client::connect(addr).line(&line), line);
     }
     let size = fs::metadata(&log).expect("a log file").len();
-    assert!(size % 512 == 0 && size > 0, "full: {size}");
+    assert!(size.is_multiple_of(512) && size > 0, "full: {size}");
     running.signal(Signal::SIGTERM);
     assert!(running.wait_exit(DEADLINE).success());
 }
