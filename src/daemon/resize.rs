@@ -6,38 +6,56 @@ use super::session::{Cx, Role};
 use super::settings::{Mode, Settings};
 use crate::error::Result;
 
-/// TTIN: there may be one child more, and one spare more is kept.
-pub(super) fn grow(cx: &mut Cx<'_>) -> Result {
-    resize(cx, |settings| {
-        if settings.slots() >= Scoreboard::MAX_SLOTS {
+/// How far a Daemon is from the size that it was set to.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    max_children: u32,
+    min_spare: u32,
+    max_spare: u32,
+    /// How many more children there may be than that, or less.
+    shift: i64,
+}
+
+impl Size {
+    pub(super) fn new(settings: &Settings) -> Size {
+        let Settings { max_children, min_spare, max_spare, .. } = *settings;
+        Size { max_children, min_spare, max_spare, shift: 0 }
+    }
+
+    /// Shifts everything by `step`, unless no child or too many would be left. Each limit remembers what it has not gone
+    /// along with, so that the way back leads to where it came from.
+    fn shift(&mut self, step: i64, settings: &mut Settings) {
+        let shift = self.shift + step;
+        let at = |limit: u32| u32::try_from((i64::from(limit) + shift).max(1)).unwrap_or(u32::MAX);
+        if i64::from(self.max_children) + shift < 1 || (step > 0 && settings.slots() >= Scoreboard::MAX_SLOTS) {
             return;
         }
-        settings.max_children += 1;
+        self.shift = shift;
+        settings.max_children = at(self.max_children);
         if settings.mode == Mode::PreForking {
-            settings.min_spare += 1;
-            settings.max_spare += 1;
+            settings.min_spare = at(self.min_spare);
+            settings.max_spare = at(self.max_spare);
         }
-    })
+    }
+}
+
+/// TTIN: there may be one child more, and one spare more is kept.
+pub(super) fn grow(cx: &mut Cx<'_>) -> Result {
+    resize(cx, 1)
 }
 
 /// TTOU: the opposite. One child remains in any case.
 pub(super) fn shrink(cx: &mut Cx<'_>) -> Result {
-    resize(cx, |settings| {
-        settings.max_children = settings.max_children.saturating_sub(1).max(1);
-        if settings.mode == Mode::PreForking {
-            settings.min_spare = settings.min_spare.saturating_sub(1).max(1);
-            settings.max_spare = settings.max_spare.saturating_sub(1).max(settings.min_spare);
-        }
-    })
+    resize(cx, -1)
 }
 
-fn resize(cx: &mut Cx<'_>, change: impl FnOnce(&mut Settings)) -> Result {
+fn resize(cx: &mut Cx<'_>, step: i64) -> Result {
     cx.sig_handled();
     let heap = cx.heap();
     if heap.role != Role::Parent || heap.settings.mode == Mode::NonForking {
         return Ok(());
     }
-    change(&mut heap.settings);
+    heap.size.shift(step, &mut heap.settings);
     let (settings, slots) = (&heap.settings, heap.settings.slots());
     log::info!(
         target: "lenore::daemon",

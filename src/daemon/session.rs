@@ -13,6 +13,7 @@ use super::error::DaemonError;
 use super::handle::Daemon;
 use super::policy::{CrashLoop, Escalation, Growth, Intake, Meter, Phase, TokenBucket};
 use super::process::Process;
+use super::resize::Size;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
 use super::status::{ChildStatus, DaemonStatus, Peek};
@@ -29,6 +30,8 @@ pub(super) type Cx<'a> = Context<'a, Heap>;
 /// What the Daemon session keeps, in whichever process it finds itself.
 pub(super) struct Heap {
     pub(super) settings: Settings,
+    /// What TTIN and TTOU have made of the settings.
+    pub(super) size: Size,
     pub(super) role: Role,
     /// `None` for a server that does not fork.
     pub(super) board: Option<Scoreboard>,
@@ -153,6 +156,7 @@ impl Heap {
         let doorbell = forks.then(make_doorbell).transpose()?;
         let bucket = TokenBucket::new(settings.fork_burst, settings.forks_per_second);
         Ok(Heap {
+            size: Size::new(&settings),
             settings,
             role: Role::Parent,
             board,

@@ -185,6 +185,32 @@ fn a_post_forking_server_is_resized_while_it_runs() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // TTIN and TTOU: the spares of the smallest pool are no measure for those of a larger one
+fn a_pool_that_was_made_smaller_and_larger_is_what_it_was() {
+    let (mut lab, _) = Lab::pool("--start 2 --max 4 --min-spare 1 --max-spare 3", 2);
+    let sizes = || -> Vec<String> {
+        let log = lab.running.stderr_text();
+        log.lines().filter_map(|line| Some(line.split_once("resized: max_children=")?.1.to_owned())).collect()
+    };
+    let resize = |signal| {
+        let before = sizes().len();
+        lab.running.signal(signal);
+        wait_until("another size", DEADLINE, || sizes().get(before).cloned())
+    };
+    let (smaller, larger) = (|| resize(Signal::SIGTTOU), || resize(Signal::SIGTTIN));
+    assert_eq!(smaller(), "3 min_spare=1 max_spare=2");
+    assert_eq!(smaller(), "2 min_spare=1 max_spare=1");
+    // One remains in any case, and what is too much is not made up for later.
+    for _ in 0..3 {
+        assert_eq!(smaller(), "1 min_spare=1 max_spare=1");
+    }
+    assert_eq!(larger(), "2 min_spare=1 max_spare=1");
+    assert_eq!(larger(), "3 min_spare=1 max_spare=2");
+    assert_eq!(larger(), "4 min_spare=1 max_spare=3");
+    assert_eq!(larger(), "5 min_spare=2 max_spare=4");
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // TTOU before all of the first children are there: fewer are enough then
 fn a_pool_that_is_made_smaller_while_it_starts_still_gets_ready() {
     let (mut lab, _) = Lab::serve("daemon_prefork", "--start 3 --max 3 --min-spare 1 --max-spare 3 --shrink-early");
