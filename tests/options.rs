@@ -1,6 +1,6 @@
 //! Options of a session, told by the log, and what becomes of exceptions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use lenore::{Error, Exceptions, Kernel, Reply, Session, SessionOption, Switch};
@@ -11,15 +11,16 @@ use util::in_process::Log;
 
 thread_local! {
     static RECORDS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static LEVEL: Cell<log::LevelFilter> = const { Cell::new(log::LevelFilter::Off) };
 }
 
-/// Keeps what each thread, and so each test, has logged of events, sessions and signals from info level on.
+/// Keeps what each thread, and so each test, has logged of events, sessions and signals, from the level on that it asks for.
 struct Recorder;
 
 impl log::Log for Recorder {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         matches!(metadata.target(), "lenore::events" | "lenore::sessions" | "lenore::signals")
-            && metadata.level() <= log::Level::Info
+            && metadata.level() <= LEVEL.get()
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -35,9 +36,14 @@ impl log::Log for Recorder {
 }
 
 fn records_of(run: impl FnOnce(&mut Kernel)) -> Vec<String> {
+    records_at(log::LevelFilter::Info, run)
+}
+
+fn records_at(level: log::LevelFilter, run: impl FnOnce(&mut Kernel)) -> Vec<String> {
     // Fails if another test was faster; then it is installed.
     let _ = log::set_logger(&Recorder);
-    log::set_max_level(log::LevelFilter::Info);
+    log::set_max_level(log::LevelFilter::Debug);
+    LEVEL.set(level);
     RECORDS.take();
     let mut kernel = Kernel::new().expect("a kernel");
     run(&mut kernel);
@@ -60,6 +66,17 @@ fn the_option_default_warns_of_dropped_events() {
     });
     let expected = ["WARN session 2 (loud) has no state nothing", "WARN session 2 (loud) has no state _stop"];
     assert_eq!(records, expected);
+}
+
+#[test] // whoever looks for an event that goes nowhere finds it, without the option
+fn at_debug_level_the_log_has_each_dropped_event() {
+    let records = records_at(log::LevelFilter::Debug, |kernel| {
+        let session = Session::new(()).state("_start", |cx| cx.yield_("nobody", ()));
+        session.spawn(kernel).expect("a session");
+        kernel.run().expect("a clean end");
+    });
+    let dropped: Vec<_> = records.iter().filter(|record| record.contains("has no state")).collect();
+    assert_eq!(dropped, ["DEBUG session 1 has no state nobody"]);
 }
 
 #[test]

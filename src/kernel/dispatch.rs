@@ -165,13 +165,19 @@ impl Kernel {
         body.handler_for(event)
     }
 
-    /// Warns of an event that nobody handles, if the session wants that.
+    /// Tells of an event that nobody handles: warns if the session wants that. What the kernel itself sends is of no interest
+    /// to most sessions.
     #[cold]
     fn report_unhandled(&self, event: &Event) {
         let body = self.bodies.get(event.dest.slot()).and_then(Option::as_ref).filter(|body| body.id == event.dest);
-        if body.is_some_and(|body| body.options.has(SessionOption::Default)) {
+        let level = match body {
+            Some(body) if body.options.has(SessionOption::Default) => log::Level::Warn,
+            Some(_) if !event.name.as_str().starts_with('_') => log::Level::Debug,
+            _ => return,
+        };
+        if log::log_enabled!(target: "lenore::events", level) {
             let session = self.core.describe_session(event.dest);
-            log::warn!(target: "lenore::events", "{session} has no state {} ({})", event.name, event.location);
+            log::log!(target: "lenore::events", level, "{session} has no state {} ({})", event.name, event.location);
         }
     }
 
