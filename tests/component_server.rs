@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use lab::{Lab, held, pid_of, send, tell};
-use util::{Client, DEADLINE, Program, example, proc, wait_until};
+use util::{Client, DEADLINE, Program, example, proc, stays, wait_until};
 
 const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
 
@@ -279,8 +279,7 @@ fn linger_bounds_the_wait_for_clients_that_do_not_close() {
     lab.running.signal(Signal::SIGTERM);
     expect_end(&mut client);
     // It has closed its side. Longer than it would wait for the client to do the same if it had not been told to.
-    thread::sleep(Duration::from_secs(3));
-    assert!(proc::is_alive(lab.pid()));
+    stays("waiting", Duration::from_secs(3), || proc::is_alive(lab.pid()));
     drop(client);
     lab.expect_end();
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::lab::{Lab, held, send, tell};
-use crate::util::{Client, DEADLINE, proc, wait_until};
+use crate::util::{Client, DEADLINE, proc, stays, wait_until};
 
 const ONE: &str = "--start 1 --max 1 --max-spare 1 --requests 0";
 
@@ -29,11 +29,6 @@ fn steps(lab: &Lab, pid: i32) -> Vec<String> {
 
 fn wait_stopped(pid: i32) {
     wait_until("its stop", DEADLINE, || (proc::stat(pid)?.state == 'T').then_some(()));
-}
-
-/// Lets time go by, where that is what is tested.
-fn pass(time: Duration) {
-    std::thread::sleep(time);
 }
 
 #[test] // D-BA-01, D-BA-02, D-BA-04: a busy loop, which hears neither INT nor TERM
@@ -128,8 +123,7 @@ fn a_child_that_leaves_may_take_as_long_as_a_request() {
     client.finish_sending();
     client.expect_eof();
     lab.wait_board("e");
-    pass(Duration::from_millis(700));
-    assert_eq!(steps(&lab, pid), [""; 0]);
+    stays("left alone", Duration::from_millis(700), || steps(&lab, pid).is_empty());
     lab.wait_board("e");
     lab.end(Signal::SIGTERM);
 }
@@ -249,7 +243,8 @@ fn a_parent_that_was_stopped_does_not_shoot_its_pool() {
     send(pid, Signal::SIGSTOP);
     wait_stopped(lab.pid());
     wait_stopped(pid);
-    pass(Duration::from_millis(4500));
+    let is_stopped = |pid| proc::stat(pid).is_some_and(|stat| stat.state == 'T');
+    stays("stopped", Duration::from_millis(4500), || is_stopped(lab.pid()) && is_stopped(pid));
     send(pid, Signal::SIGCONT);
     lab.running.signal(Signal::SIGCONT);
     // The babysitter has come round, more than once.

@@ -54,6 +54,16 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut()
     }
 }
 
+/// Asserts that `condition` holds all the time for so long, where that nothing happens is what is tested.
+#[track_caller]
+pub fn stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        assert!(condition(), "no more: {what}");
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
 /// The built example `name`, which Cargo puts next to the directory of the running test executable.
 ///
 /// # Panics

@@ -12,7 +12,7 @@ use lenore::{Error, Kernel, Session};
 use nix::libc;
 use nix::unistd::{getpgrp, getpid, getsid};
 
-use super::{Scenario, say, session, wheel};
+use super::{Scenario, nothing_is_left, say, session, there_and_back, wheel};
 
 pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("conduits", conduits),
@@ -81,21 +81,7 @@ fn conduits(kernel: &mut Kernel) -> Result<(), Error> {
 /// The wrong way round, and the end of its input while there is output to come.
 fn socket(kernel: &mut Kernel) -> Result<(), Error> {
     let text = "echo by descriptor 0 >&0; read line <&1; echo got $line; cat; echo after the end";
-    session(move || on(Conduit::SocketPair, Run::shell(text)))
-        .state("started", |cx| {
-            wheel(cx).put("one")?;
-            wheel(cx).put("two")?;
-            Ok(())
-        })
-        .state("stdout", |cx| {
-            let line = cx.take::<String>(0)?;
-            println!("out {line}");
-            if line == "two" {
-                wheel(cx).shutdown_stdin();
-            }
-            Ok(())
-        })
-        .spawn(kernel)?;
+    there_and_back(session(move || on(Conduit::SocketPair, Run::shell(text)))).spawn(kernel)?;
     session(|| on(Conduit::SocketPair, Run::program(["wc", "-c"])))
         .state("started", |cx| {
             wheel(cx).put("x".repeat(1 << 20))?;
@@ -190,11 +176,7 @@ fn pty_refused(kernel: &mut Kernel) -> Result<(), Error> {
             cx.yield_("look", (before,));
             Ok(())
         })
-        .state("look", |cx| {
-            assert_eq!(fs::read_dir("/proc/self/fd")?.count(), *cx.arg::<usize>(0)?, "descriptors are left open");
-            assert!(cx.peek().sources.is_empty());
-            Ok(())
-        })
+        .state("look", nothing_is_left)
         .spawn(kernel)
         .map(drop)
 }

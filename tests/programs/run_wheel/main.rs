@@ -8,8 +8,8 @@
 //! exit exit status: 0
 //! ```
 
-use std::env;
 use std::process::ExitStatus;
+use std::{env, fs};
 
 use lenore::filter::Line;
 use lenore::wheel::{Run, RunBuilder, WheelId};
@@ -92,6 +92,31 @@ fn session(make: impl Fn() -> RunBuilder + 'static) -> Session<Heap> {
             Ok(())
         })
         .state("_stop", |_| println!("_stop"))
+}
+
+/// Two records go through the child, whose input ends when they have come back.
+fn there_and_back(session: Session<Heap>) -> Session<Heap> {
+    session
+        .state("started", |cx| {
+            wheel(cx).put("one")?;
+            wheel(cx).put("two")?;
+            Ok(())
+        })
+        .state("stdout", |cx| {
+            let line = cx.take::<String>(0)?;
+            println!("out {line}");
+            if line == "two" {
+                wheel(cx).shutdown_stdin();
+            }
+            Ok(())
+        })
+}
+
+/// Asserts that there are as many descriptors as ARG0 says, and that the kernel has none of them.
+fn nothing_is_left(cx: &mut Context<'_, Heap>) -> Result {
+    assert_eq!(fs::read_dir("/proc/self/fd")?.count(), *cx.arg::<usize>(0)?, "descriptors are left open");
+    assert!(cx.peek().sources.is_empty());
+    Ok(())
 }
 
 fn say_error(cx: &mut Context<'_, Heap>) -> Result {

@@ -7,7 +7,7 @@ use lenore::filter::Filter;
 use lenore::wheel::{Redirect, Run, RunEvent};
 use lenore::{Error, Kernel, Reason};
 
-use super::{Scenario, cut_at, events, say, say_error, session, watching, wheel};
+use super::{Scenario, cut_at, events, say, say_error, session, there_and_back, watching, wheel};
 
 pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("words", words),
@@ -52,22 +52,7 @@ fn shell(kernel: &mut Kernel) -> Result<(), Error> {
 
 /// Records that go through a child; it ends when its input does.
 fn cat(kernel: &mut Kernel) -> Result<(), Error> {
-    watching(|| Run::program(["cat"]))
-        .state("started", |cx| {
-            wheel(cx).put("one")?;
-            wheel(cx).put("two")?;
-            Ok(())
-        })
-        .state("stdout", |cx| {
-            let line = cx.take::<String>(0)?;
-            println!("out {line}");
-            if line == "two" {
-                wheel(cx).shutdown_stdin();
-            }
-            Ok(())
-        })
-        .spawn(kernel)
-        .map(drop)
+    there_and_back(watching(|| Run::program(["cat"]))).spawn(kernel).map(drop)
 }
 
 /// Standard output ends, then standard error; only the second end is the last.
