@@ -95,6 +95,9 @@ impl Kernel {
     /// [`Error::Os`] when the system refuses one of them, for want of descriptors as a rule.
     pub fn new() -> Result<Kernel, Error> {
         ignore_sigpipe().map_err(|errno| Error::os("sigaction", "SIGPIPE", errno))?;
+        // Before the program can enter a chroot. If it fails, whoever needs it will say so.
+        #[cfg(target_os = "linux")]
+        let _ = crate::sys::procfs::open_once();
         let mut core = Core {
             id: new_kernel_id(),
             pid: std::process::id(),

@@ -1,4 +1,4 @@
-//! Everything that needs `unsafe`, one small file for each need, behind safe functions.
+//! Everything that needs `unsafe`, and what that relies on: one small file for each need, behind safe functions.
 #![allow(unsafe_code)]
 
 pub(crate) mod child;
@@ -8,6 +8,8 @@ pub(crate) mod exclusive;
 pub(crate) mod file_lock;
 pub(crate) mod fork;
 pub(crate) mod priority;
+#[cfg(target_os = "linux")]
+pub(crate) mod procfs;
 pub(crate) mod shared_memory;
 #[cfg(feature = "pty")]
 pub(crate) mod terminal;

@@ -1,0 +1,73 @@
+//! `/proc`, opened before the program can lock itself up in a directory that has none.
+//!
+//! [`Kernel::new`](crate::Kernel::new) opens it. The descriptor is the process's, is closed by exec, and is inherited by
+//! forked children. It is one of `/proc` itself: below it `self` means whichever process asks.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+/// Opens `/proc` unless that has been done.
+///
+/// # Errors
+///
+/// Why it can't be opened. The next call tries again.
+pub(crate) fn open_once() -> io::Result<()> {
+    directory().map(drop)
+}
+
+/// Returns the directory, to be used with the `*at` system calls and a path without a leading slash.
+///
+/// # Errors
+///
+/// As [`open_once`].
+pub(crate) fn directory() -> io::Result<BorrowedFd<'static>> {
+    if let Some(directory) = DIRECTORY.get() {
+        return Ok(directory.as_fd());
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = open("/proc", flags, Mode::empty())?;
+    // Of two threads that come here at a time, one wins; the other's descriptor is closed.
+    Ok(DIRECTORY.get_or_init(|| directory).as_fd())
+}
+
+/// Reads a file by its path below `/proc`: `"self/stat"`, `"4711/statm"`.
+///
+/// # Errors
+///
+/// Those of opening `/proc` and the file, and of reading it: `ENOENT` for a process that is gone, or in a chroot without
+/// `/proc` if it was entered before there was a kernel.
+#[allow(dead_code, reason = "its first user comes next")]
+pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    let file: OwnedFd = openat(directory()?, path.as_ref(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut text = String::new();
+    File::from(file).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Never closed: forks and the rounds of the babysitter need it to the end.
+static DIRECTORY: OnceLock<OwnedFd> = OnceLock::new();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // T7, D-BA-05
+    fn files_of_any_process_are_read_by_their_path_below_proc() {
+        let own = read_to_string("self/stat").unwrap();
+        assert_eq!(own.split(' ').next().unwrap(), std::process::id().to_string());
+        let same = read_to_string(format!("{}/stat", std::process::id())).unwrap();
+        assert_eq!(same.split(' ').next(), own.split(' ').next());
+    }
+
+    #[test] // T7, D-BA-05
+    fn file_of_a_process_that_does_not_exist_is_an_error() {
+        // Above the largest pid that Linux gives.
+        assert_eq!(read_to_string("4194305/statm").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
