@@ -45,13 +45,19 @@ fn a_status_line_has_the_standard_reason() {
     }
 }
 
-#[test] // K-FH-16: words of one's own follow the standard ones, which are in parentheses then
+#[test] // K-FH-16: words of one's own follow the standard ones, which are in parentheses then, unless they are the same
 fn own_words_follow_the_standard_ones() {
     for (status, own, line) in [
         (200, "", "200 (OK)"),
         (404, "Nope", "404 (Not Found) Nope"),
         (599, "Mine", "599 (Unknown Error) Mine"),
         (200, "a\r\nb: c", "200 (OK) a  b: c"),
+        (200, "OK", "200 OK"),
+        (200, "ok", "200 (OK) ok"),
+        (200, "OK ", "200 (OK) OK "),
+        (404, "Not Found", "404 Not Found"),
+        (413, "Content Too Large", "413 Content Too Large"),
+        (599, "Unknown Error", "599 Unknown Error"),
     ] {
         let response = sent(Response::new(status).reason(own));
         assert_eq!(response.split("\r\n").next(), Some(format!("HTTP/1.1 {line}").as_str()));
@@ -109,6 +115,124 @@ fn some_responses_have_no_body() {
     assert_eq!(sent(Response::proceed()), "HTTP/1.1 100 Continue\r\n\r\n");
     let switch = any.reply(101).header("Connection", "upgrade").header("Upgrade", "x");
     assert_eq!(sent(switch), "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+}
+
+/// What may be in a head only now and then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Framed<'a> {
+    length: Option<&'a str>,
+    chunked: bool,
+    body: &'a str,
+}
+
+/// The parts of `text`, a response or nothing.
+fn framed(text: &str) -> Option<Framed<'_>> {
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let value = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+    Some(Framed { length: value("Content-Length: "), chunked: value("Transfer-Encoding: ") == Some("chunked"), body })
+}
+
+#[test] // K-FH-21: each MUST NOT of RFC 9110 and RFC 9112 on how a server frames a response, whatever the session asks for
+fn what_is_forbidden_is_not_sent() {
+    let connect = |version: &str| request(format!("CONNECT a.test:443 HTTP/{version}\r\nHost: a.test:443\r\n\r\n"));
+    let head_only = Framed { length: None, chunked: false, body: "" };
+    // Every way to ask for a body, and what a response without these limits is then.
+    let bodies: [(fn(Response) -> Response, &str); 4] = [
+        (|response| response.body("hello"), "hello"),
+        (|response| response.header("Content-Length", "5").body("hello"), "hello"),
+        (|response| response.streamed(), "5\r\nhello\r\n0\r\n\r\n"),
+        (|response| response.header("Content-Length", "5").streamed(), "hello"),
+    ];
+    for (ask, whole) in bodies {
+        let all = |response: Response| {
+            let response = ask(response);
+            let is_streamed = response.content().is_empty();
+            let rest = [Outgoing::Piece(b"hello".to_vec()), Outgoing::End].into_iter().filter(|_| is_streamed);
+            put([Outgoing::Response(response)].into_iter().chain(rest)).expect("it can be sent")
+        };
+        assert!(all(get("GET", "1.1").reply(200)).ends_with(whole), "or this shows nothing");
+        // RFC 9110 8.6, 15.2; RFC 9112 6.1, 6.3: no length, no coding, no body in 1xx.
+        for status in [100, 101, 102, 103, 199] {
+            assert_eq!(framed(&all(get("GET", "1.1").reply(status))), Some(head_only), "{status}");
+            assert_eq!(framed(&all(get("HEAD", "1.1").reply(status))), Some(head_only), "{status}");
+        }
+        // RFC 9110 8.6, 15.3.5; RFC 9112 6.1, 6.3: nor in 204.
+        for method in ["GET", "HEAD", "POST"] {
+            assert_eq!(framed(&all(get(method, "1.1").reply(204))), Some(head_only), "{method}");
+        }
+        // RFC 9110 8.6, 9.3.6; RFC 9112 6.1, 6.3: nor in any 2xx to CONNECT.
+        for status in [200, 201, 204, 205, 206, 299] {
+            for version in ["1.0", "1.1"] {
+                let text = all(connect(version).reply(status));
+                assert_eq!(framed(&text), Some(head_only), "{status}");
+                assert!(!text.contains("Connection:"), "a tunnel is no connection of HTTP: {text}");
+            }
+        }
+        // Other responses to CONNECT are like any.
+        for status in [301, 407, 502] {
+            assert!(all(connect("1.1").reply(status)).ends_with(whole), "{status}");
+        }
+        // RFC 9110 15.3.6: no content in 205; as it does not end with its head, a length of 0 ends it.
+        for (method, version) in [("GET", "1.1"), ("POST", "1.1"), ("GET", "1.0")] {
+            let empty = Framed { length: Some("0"), ..head_only };
+            assert_eq!(framed(&all(get(method, version).reply(205))), Some(empty), "{method} {version}");
+        }
+        // RFC 9110 9.3.2, 15.4.5; RFC 9112 6.3: no content to HEAD and in 304, but the length that there would be.
+        for (method, status) in [("HEAD", 200), ("HEAD", 404), ("GET", 304), ("HEAD", 304)] {
+            let text = all(get(method, "1.1").reply(status));
+            let framed = framed(&text).expect("a response");
+            assert_eq!((framed.body, framed.length.unwrap_or("5")), ("", "5"), "{method} {status}");
+        }
+        // RFC 9110 15.2: no 1xx to HTTP/1.0. What comes behind one is the response.
+        for status in [100, 102, 103, 199] {
+            for request in [get("GET", "1.0"), keep_alive_1_0()] {
+                assert_eq!(all(request.reply(status)), "", "{status}");
+            }
+        }
+        // RFC 9112 6.1: no coding to HTTP/1.0.
+        for status in [200, 206, 304, 404, 599] {
+            for request in [get("GET", "1.0"), get("HEAD", "1.0"), keep_alive_1_0()] {
+                assert!(!all(request.reply(status)).contains("Transfer-Encoding"), "{status}");
+            }
+        }
+        // RFC 9112 6.2: no length beside a coding.
+        for status in 200..600 {
+            for request in [get("GET", "1.1"), get("HEAD", "1.1"), connect("1.1")] {
+                let text = all(request.reply(status));
+                let framed = framed(&text).expect("a response");
+                assert!(!framed.chunked || framed.length.is_none(), "{status} {text}");
+            }
+        }
+    }
+}
+
+#[test] // RFC 9110 15.2, 15.3.7.2, 8.6: what leaves nothing to send is refused
+fn a_response_that_contradicts_itself_is_refused() {
+    let one = |response| [Outgoing::Response(response)];
+    let switch = get("GET", "1.0").reply(101).header("Upgrade", "x");
+    refused(one(switch), "a response can't have status 101 for a client of HTTP/1.0");
+    let head = get("HEAD", "1.1").reply(200).header("Content-Length", "4").body("hello");
+    refused(one(head), "Content-Length is 4, and the body has 5 octets");
+    let ask = |ranges: &str| request(format!("GET / HTTP/1.1\r\nHost: a\r\nRange: bytes={ranges}\r\n\r\n"));
+    let parts = |request: Request| request.reply(206).header("Content-Type", "Multipart/Byteranges; boundary=x");
+    let beside = "a response can't have Content-Range beside multipart/byteranges";
+    refused(one(parts(ask("0-1,4-5")).header("content-range", "bytes 0-1/9")), beside);
+    refused(one(parts(ask("0-1"))), "a response can't have multipart/byteranges for a single range");
+    assert!(sent(parts(ask("0-1, 4-5"))).starts_with("HTTP/1.1 206 Partial Content\r\n"));
+    let single = ask("0-1").reply(206).header("Content-Range", "bytes 0-1/9").header("Content-Type", "text/plain");
+    assert!(sent(single.body("ab")).ends_with("\r\n\r\nab"));
+}
+
+#[test]
+fn an_interim_response_ends_no_connection() {
+    let last = request("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(!last.reply(103).closes() && !last.reply(101).closes() && last.reply(200).closes());
+    let hint = last.reply(103).header("Link", "</a.css>");
+    let both = put([hint, last.reply(200)].map(Outgoing::Response)).expect("in order");
+    assert_eq!(both.matches("Connection: close").count(), 1, "{both}");
+    assert!(both.starts_with("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\n"), "{both}");
+    let tunnel = request("CONNECT a:1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(!tunnel.reply(200).closes() && tunnel.reply(200).close().closes() && tunnel.reply(403).closes());
 }
 
 #[test] // K-FH-19: a client's version changes what Connection says, not the version of the response

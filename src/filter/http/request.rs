@@ -176,12 +176,12 @@ pub(super) fn target_suits(method: &str, target: &str) -> bool {
 }
 
 impl Head {
-    pub(super) fn is_method(&self, method: &[u8]) -> bool {
-        self.method.of(&self.headers.text) == method
+    pub(super) fn method(&self) -> &[u8] {
+        self.method.of(&self.headers.text)
     }
 
     fn line(&self) -> (&[u8], &[u8], Version) {
-        (self.method.of(&self.headers.text), self.target.of(&self.headers.text), self.version)
+        (self.method(), self.target.of(&self.headers.text), self.version)
     }
 }
 

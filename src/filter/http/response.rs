@@ -7,8 +7,19 @@ use super::{FilterError, status};
 /// A response, to be `put` as [`Outgoing::Response`](super::Outgoing::Response).
 ///
 /// [`Request::reply`] makes one that suits the client. The filter adds what is not set: `Content-Length` or
-/// `Transfer-Encoding`, `Date`, and `Connection` where it matters. Statuses below 200, 204 and 304, and responses to
-/// `HEAD`, are sent without their body.
+/// `Transfer-Encoding`, `Date`, and `Connection` where it matters.
+///
+/// What RFC 9110 and RFC 9112 forbid is not sent, whatever the session has set:
+///
+/// | response | is sent without |
+/// | --- | --- |
+/// | 100 to 199, 204, and 200 to 299 to `CONNECT` | body, `Content-Length`, `Transfer-Encoding` |
+/// | 205 | body; its `Content-Length` is 0 |
+/// | 304, and all to `HEAD` | body |
+/// | all to a client of HTTP/1.0 | `Transfer-Encoding` |
+/// | 100 and 102 to 199 to a client of HTTP/1.0 | everything: nothing is sent |
+///
+/// To `put` a response whose own parts contradict each other is an error, and so is a 101 to a client of HTTP/1.0.
 ///
 /// ```
 /// use std::time::UNIX_EPOCH;
@@ -40,6 +51,8 @@ pub struct Response {
     length: Option<u64>,
     closes: bool,
     has_date: bool,
+    /// It is a 206, and the request has asked for one range.
+    is_for_one_range: bool,
     client: Client,
     /// The first thing that was set to what can't be sent.
     wrong: Option<String>,
@@ -57,8 +70,18 @@ pub(super) enum Content {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Client {
     version: Version,
-    is_head: bool,
+    asks: Asks,
     keep_alive: bool,
+}
+
+/// What a request is for, as far as it decides how a response is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    /// HEAD.
+    Head,
+    /// CONNECT.
+    Tunnel,
+    Content,
 }
 
 /// How the client finds the end of a body.
@@ -77,7 +100,7 @@ impl Response {
     ///
     /// POE: `HTTP::Response->new`.
     pub fn new(status: u16) -> Response {
-        Response::for_client(Client { version: Version::Http11, is_head: false, keep_alive: true }, status)
+        Response::for_client(Client { version: Version::Http11, asks: Asks::Content, keep_alive: true }, status)
     }
 
     /// Makes the response that lets a client send the body it has announced: see
@@ -92,12 +115,21 @@ impl Response {
     }
 
     pub(super) fn to(request: &Request, status: u16) -> Response {
-        let client = Client {
-            version: request.version(),
-            is_head: request.head.is_method(b"HEAD"),
-            keep_alive: request.keeps_alive(),
+        let asks = match request.head.method() {
+            b"HEAD" => Asks::Head,
+            b"CONNECT" => Asks::Tunnel,
+            _ => Asks::Content,
         };
-        Response::for_client(client, status)
+        let client = Client { version: request.version(), asks, keep_alive: request.keeps_alive() };
+        let mut response = Response::for_client(client, status);
+        if status == 101 && client.version == Version::Http10 {
+            // To say nothing, as with other interim responses, would leave the client without any response.
+            response.is_wrong(|| String::from("status 101 for a client of HTTP/1.0"));
+        }
+        if status == 206 {
+            response.is_for_one_range = request.header("Range").is_some_and(|ranges| !ranges.contains(','));
+        }
+        response
     }
 
     fn for_client(client: Client, status: u16) -> Response {
@@ -109,12 +141,14 @@ impl Response {
             length: None,
             closes: false,
             has_date: false,
+            is_for_one_range: false,
             client,
             wrong: (!(100..1000).contains(&status)).then(|| format!("status {status}")),
         }
     }
 
-    /// Sets words of one's own, which follow the standard ones in the status line; nobody reads them.
+    /// Sets words of one's own, which follow the standard ones in the status line unless they are the same; nobody reads
+    /// them.
     ///
     /// POE: `message`.
     #[doc(alias = "message")]
@@ -216,18 +250,37 @@ impl Response {
 
     /// Tells whether the connection is to be closed once this response has been sent: because the client or the server
     /// wants it, or because there is no other way to end the body.
+    ///
+    /// Never behind an interim response, status 100 to 199, and behind what opens a tunnel for a `CONNECT` only if
+    /// [`close`](Self::close) was called.
     pub fn closes(&self) -> bool {
-        self.closes || !self.client.keep_alive || self.ending() == Ending::Close
+        match self.status {
+            ..200 => false,
+            _ if self.opens_tunnel() => self.closes,
+            _ => self.closes || !self.client.keep_alive || self.ending() == Ending::Close,
+        }
+    }
+
+    /// Tells whether what follows the head is no HTTP any more.
+    fn opens_tunnel(&self) -> bool {
+        self.client.asks == Asks::Tunnel && (200..300).contains(&self.status)
+    }
+
+    /// Tells whether the client would take it for the response: HTTP/1.0 knows no interim ones.
+    fn is_unknown_to_client(&self) -> bool {
+        self.status < 200 && self.client.version == Version::Http10
     }
 
     /// Tells how the body ends, as the head says it, be it sent or not.
     fn ending(&self) -> Ending {
         match (&self.body, self.length) {
-            _ if self.status < 200 || self.status == 204 => Ending::NoBody,
+            _ if self.status < 200 || self.status == 204 || self.opens_tunnel() => Ending::NoBody,
+            // Unlike a 204 it has a body, of no octets.
+            _ if self.status == 205 => Ending::Length(0),
             (_, Some(length)) => Ending::Length(length),
             // What it would be otherwise is not known.
             _ if self.status == 304 => Ending::NoBody,
-            (Content::Whole(body), None) if body.is_empty() && self.client.is_head => Ending::NoBody,
+            (Content::Whole(body), None) if body.is_empty() && self.client.asks == Asks::Head => Ending::NoBody,
             (Content::Whole(body), None) => Ending::Length(body.len() as u64),
             (Content::Streamed, None) if self.client.version == Version::Http10 => Ending::Close,
             (Content::Streamed, None) => Ending::Chunked,
@@ -252,16 +305,11 @@ impl Response {
         date: impl FnOnce(&mut Vec<u8>),
         out: &mut Vec<u8>,
     ) -> Result<Option<Ending>, FilterError> {
-        if let Some(wrong) = &self.wrong {
-            return Err(FilterError::Malformed { reason: format!("a response can't have {wrong}") });
-        }
+        self.check().map_err(|reason| FilterError::Malformed { reason })?;
         let ending = self.ending();
-        let sends_body = !self.client.is_head && self.status != 304 && ending != Ending::NoBody;
-        if let (Content::Whole(body), Ending::Length(length), true) = (&self.body, ending, sends_body)
-            && length != body.len() as u64
-        {
-            let reason = format!("Content-Length is {length}, and the body has {} octets", body.len());
-            return Err(FilterError::Malformed { reason });
+        let sends_body = self.has_body() && self.client.asks != Asks::Head;
+        if self.is_unknown_to_client() {
+            return Ok(matches!(self.body, Content::Streamed).then_some(Ending::NoBody));
         }
         out.reserve(HEAD_ROOM + self.headers.text.len() + self.content().len());
         self.status_line(out);
@@ -292,17 +340,51 @@ impl Response {
         }
     }
 
+    /// Tells whether the response to a GET would have a body, be it of no octets, that its length has to agree with.
+    fn has_body(&self) -> bool {
+        !matches!(self.status, 205 | 304) && self.ending() != Ending::NoBody
+    }
+
+    /// Finds what can't be sent.
+    fn check(&self) -> Result<(), String> {
+        let cannot_have = |what: &str| Err(format!("a response can't have {what}"));
+        if let Some(wrong) = &self.wrong {
+            return cannot_have(wrong);
+        }
+        if let (Content::Whole(body), Some(length)) = (&self.body, self.length)
+            && length != body.len() as u64
+            && self.has_body()
+            // A session may know how long the body is without making it.
+            && (self.client.asks != Asks::Head || !body.is_empty())
+        {
+            return Err(format!("Content-Length is {length}, and the body has {} octets", body.len()));
+        }
+        // Where the parts of a document lie is told in the head if there is one part, else in each.
+        let is_multipart = |value: &str| value.trim_start().to_ascii_lowercase().starts_with("multipart/byteranges");
+        if self.status == 206 && self.headers.get("Content-Type").is_some_and(is_multipart) {
+            if self.headers.get_all("Content-Range").next().is_some() {
+                return cannot_have("Content-Range beside multipart/byteranges");
+            }
+            if self.is_for_one_range {
+                return cannot_have("multipart/byteranges for a single range");
+            }
+        }
+        Ok(())
+    }
+
     fn status_line(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         push_number(self.status.into(), out);
         out.push(b' ');
-        match (&self.reason, status::reason(self.status)) {
+        let standard = self.standard_reason();
+        match (self.reason.as_deref(), status::reason(self.status)) {
             (None, Some(standard)) => out.extend_from_slice(standard.as_bytes()),
+            (Some(own), _) if own == standard => out.extend_from_slice(own.as_bytes()),
             (own, _) => {
                 out.push(b'(');
-                out.extend_from_slice(self.standard_reason().as_bytes());
+                out.extend_from_slice(standard.as_bytes());
                 out.push(b')');
-                if let Some(own) = own.as_deref().filter(|own| !own.is_empty()) {
+                if let Some(own) = own.filter(|own| !own.is_empty()) {
                     out.push(b' ');
                     out.extend(own.bytes().map(|octet| if octet.is_ascii_control() { b' ' } else { octet }));
                 }
@@ -314,7 +396,7 @@ impl Response {
     fn connection(&self, out: &mut Vec<u8>) {
         if self.closes() {
             out.extend_from_slice(b"Connection: close\r\n");
-        } else if self.client.version == Version::Http10 {
+        } else if self.client.version == Version::Http10 && !self.opens_tunnel() {
             out.extend_from_slice(b"Connection: keep-alive\r\n");
         }
     }
