@@ -14,6 +14,7 @@ mod refusals;
 mod requests;
 mod responses;
 mod server;
+mod targets;
 mod wheel;
 
 /// All records of `input`, which comes in one chunk.

@@ -358,6 +358,11 @@ fn bad_requests_are_answered_and_end_the_connection() {
         ("PUT /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", 413),
         ("PUT /hello HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         ("GET /hello HTTP/2.0\r\n\r\n", 505),
+        ("GET /hello HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        ("GET http://user@a.test,\"<b>/hello HTTP/1.1\r\nHost: a.test\r\n\r\n", 400),
+        ("CONNECT a.test: HTTP/1.1\r\nHost: a.test\r\n\r\n", 400),
+        ("GET /caf\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /hello#here HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (&format!("GET /{long} HTTP/1.1\r\n"), 414),
         (&format!("GET / HTTP/1.1\r\nA: {long}\r\n"), 431),
     ] {
@@ -367,7 +372,11 @@ fn bad_requests_are_answered_and_end_the_connection() {
         assert_eq!((page.status, page.header("Connection")), (status, Some("close")), "{request:.60}");
         browser.expect_eof();
     }
-    assert_eq!(Browser::new(addr).get("/hello").status, 200, "and nobody else's");
+    let mut browser = Browser::new(addr);
+    for request in ["GET /hello HTTP/1.2\r\nHost: [::1]:80", "GET /hello HTTP/1.1\r\nHost: a\r\nContent-Encoding: br"] {
+        browser.send(format!("{request}\r\n\r\n"));
+        assert_eq!(browser.page().status, 200, "{request}, and nobody else's");
+    }
     end(&mut running);
 }
 

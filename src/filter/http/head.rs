@@ -6,7 +6,8 @@ use httparse::{Header, Status};
 
 use super::headers::{Headers, Span};
 use super::refusal::Refusal;
-use super::request::{Head, Request, Version, target_suits};
+use super::request::{Head, Request, Version};
+use super::target;
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,8 @@ pub(super) fn parse(octets: &[u8]) -> Parsed {
     let length = match parsed.parse_with_uninit_headers(octets, &mut fields) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Parsed::Partial,
-        Err(error) => return Parsed::Refused(bad_syntax(error, octets)),
+        Err(httparse::Error::Version) => return parse_other_version(octets),
+        Err(error) => return Parsed::Refused(bad_syntax(error)),
     };
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Parsed::Partial;
@@ -57,9 +59,9 @@ pub(super) fn parse(octets: &[u8]) -> Parsed {
     };
     let slashes = target.bytes().take_while(|&octet| octet == b'/').count();
     head.target.skip(slashes.saturating_sub(1));
-    let suits = target_suits(method, target);
+    let wrong_target = target::check(method, target).err();
     let mut request = Request { head, body: Vec::new(), trailers: Headers::default() };
-    let framing = if suits { told.framing(version) } else { Err((400, "the target is neither a path nor a URI")) };
+    let framing = wrong_target.map_or_else(|| told.framing(version), |detail| Err((400, detail)));
     match framing {
         Ok(framing) => {
             // Nothing to wait for, nothing to ask for.
@@ -80,7 +82,7 @@ pub(super) fn parse_trailers(octets: &[u8]) -> Result<Option<(Headers, usize)>, 
         }
         Ok(Status::Complete((length, fields))) => Ok(Some((Headers::parsed(&octets[..length], fields), length))),
         Ok(Status::Partial) => Ok(None),
-        Err(error) => Err(bad_syntax(error, b"")),
+        Err(error) => Err(bad_syntax(error)),
     }
 }
 
@@ -103,7 +105,6 @@ struct Told<'a> {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
-    content_encoding: bool,
 }
 
 /// The status and the reason of a refusal.
@@ -121,7 +122,6 @@ impl<'a> Told<'a> {
             close: false,
             keep_alive: false,
             expects_continue: false,
-            content_encoding: false,
         };
         for field in fields {
             // Most fields are of no interest here, and their length tells.
@@ -130,7 +130,6 @@ impl<'a> Told<'a> {
                 6 if field.name.eq_ignore_ascii_case("expect") => told.take_expect(field.value, version),
                 10 if field.name.eq_ignore_ascii_case("connection") => told.take_connection(field.value),
                 14 if field.name.eq_ignore_ascii_case("content-length") => told.take_length(field.value),
-                16 if field.name.eq_ignore_ascii_case("content-encoding") => told.content_encoding = true,
                 17 if field.name.eq_ignore_ascii_case("transfer-encoding") => told.take_coding(field.value),
                 _ => {}
             }
@@ -146,7 +145,7 @@ impl<'a> Told<'a> {
         if self.host.is_some() {
             self.is_wrong(400, "more than one Host");
         }
-        if !value.iter().all(|octet| is_in_host(*octet)) {
+        if !target::is_host(value) {
             self.is_wrong(400, "the Host is not one");
         }
         self.host = Some(value);
@@ -205,9 +204,6 @@ impl<'a> Told<'a> {
             (1.., None) if version == Version::Http10 => Err((400, "HTTP/1.0 has no Transfer-Encoding")),
             (1.., None) => self.chunked_framing(),
             (0, Some(length)) => Ok(Framing::Length(number(length)?)),
-            (0, None) if self.content_encoding && version == Version::Http11 => {
-                Err((411, "Content-Encoding without Content-Length"))
-            }
             (0, None) => Ok(Framing::Length(0)),
         }
     }
@@ -220,11 +216,6 @@ impl<'a> Told<'a> {
             _ => Err((400, "chunked is not the last Transfer-Encoding, or is there twice")),
         }
     }
-}
-
-/// Tells whether `octet` may be in a Host: what separates the parts of a URI may not.
-fn is_in_host(octet: u8) -> bool {
-    octet.is_ascii_graphic() && !matches!(octet, b'/' | b'?' | b'#' | b'@' | b',' | b'\\' | b'"' | b'<' | b'>')
 }
 
 /// Takes a list apart; empty members do not count.
@@ -241,22 +232,40 @@ fn number(digits: &[u8]) -> Result<u64, Wrong> {
     digits.iter().try_fold(0, add).ok_or((413, "the Content-Length is beyond all bounds"))
 }
 
-fn bad_syntax(error: httparse::Error, octets: &[u8]) -> Refusal {
+fn bad_syntax(error: httparse::Error) -> Refusal {
     let (status, detail) = match error {
         httparse::Error::TooManyHeaders => (431, "too many header fields"),
         httparse::Error::HeaderName => (400, "malformed name of a header field"),
         httparse::Error::HeaderValue => (400, "malformed value of a header field"),
-        httparse::Error::Version if names_other_version(octets) => (505, "neither HTTP/1.0 nor HTTP/1.1"),
         _ => (400, "malformed request line"),
     };
     Refusal::new(status, detail, None)
 }
 
-/// Tells a version that is not spoken here from what is no version.
-fn names_other_version(octets: &[u8]) -> bool {
-    let line = octets.split(|&octet| octet == b'\n').next().unwrap_or_default().trim_ascii_end();
+/// Reads a head whose version httparse does not know. One that is 1 but for its last digit has the syntax of HTTP/1.1 and is
+/// served as that.
+#[cold]
+fn parse_other_version(octets: &[u8]) -> Parsed {
+    match version(octets) {
+        Some((b'1', b'2'.., place)) => {
+            let mut same = octets.to_vec();
+            same[place] = b'1';
+            parse(&same)
+        }
+        Some(_) => Parsed::Refused(Refusal::new(505, "neither HTTP/1.0 nor HTTP/1.1", None)),
+        None => Parsed::Refused(bad_syntax(httparse::Error::Version)),
+    }
+}
+
+/// Returns the two digits of the version in a request line, and the place of the second; `None` for what is no version.
+fn version(octets: &[u8]) -> Option<(u8, u8, usize)> {
+    let line = octets.split(|&octet| octet == b'\n').next()?.trim_ascii_end();
     let mut words = line.split(|&octet| octet == b' ');
-    let version = words.nth(2).and_then(|word| word.strip_prefix(b"HTTP/"));
-    words.next().is_none()
-        && matches!(version, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
+    let (version, more) = (words.nth(2)?, words.next());
+    match version.strip_prefix(b"HTTP/") {
+        Some([major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9']) if more.is_none() => {
+            Some((*major, *minor, line.len() - 1))
+        }
+        _ => None,
+    }
 }

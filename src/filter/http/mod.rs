@@ -64,6 +64,7 @@ mod refusal;
 mod request;
 mod response;
 mod status;
+mod target;
 mod writer;
 
 pub use headers::Headers;

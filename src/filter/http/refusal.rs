@@ -12,13 +12,12 @@ use super::response::Response;
 ///
 /// | status | for |
 /// | --- | --- |
-/// | 400 | syntax; no `Host`, or several; a body whose end is told in two ways or in none |
-/// | 411 | `Content-Encoding` without a body's length |
+/// | 400 | syntax; no `Host`, or several; a host or a target against RFC 3986; a body whose end is told in two ways or in none |
 /// | 413 | a body beyond [`max_content`](super::Httpd::max_content) |
 /// | 414, 431 | a request line, or a head or trailer, beyond [`max_head`](super::Httpd::max_head); too many fields |
 /// | 417 | an expectation other than `100-continue` |
 /// | 501 | a transfer coding other than `chunked` |
-/// | 505 | a version other than 1.0 and 1.1 |
+/// | 505 | a version before 1.0, or from 2.0 on |
 ///
 /// ```
 /// use lenore::filter::http::{Httpd, Incoming};

@@ -4,13 +4,14 @@ use std::fmt;
 
 use super::Response;
 use super::headers::{Headers, Span};
+use super::target;
 
 /// The protocol version of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// HTTP/1.0: a connection for each request unless the client asks for more; no chunked bodies.
     Http10,
-    /// HTTP/1.1.
+    /// HTTP/1.1, and what a client calls HTTP/1.2 to HTTP/1.9: it is served as HTTP/1.1.
     Http11,
 }
 
@@ -60,7 +61,7 @@ impl Request {
     }
 
     /// Returns the request target: a path with its query as a rule, else `*` or a whole URI. Several leading slashes
-    /// are reduced to one. Nothing in it is decoded.
+    /// are reduced to one. Nothing in it is decoded. It is ASCII: what has to be percent-encoded was refused otherwise.
     ///
     /// POE: `uri`, which is an object.
     #[doc(alias = "uri")]
@@ -75,7 +76,7 @@ impl Request {
     pub fn path(&self) -> &str {
         let target = self.target();
         let target = target.split_once('?').map_or(target, |(path, _)| path);
-        let Some((_, rest)) = absolute(target) else { return target };
+        let Some((_, rest)) = target::absolute(target) else { return target };
         let path = rest.find('/').map_or("/", |slash| &rest[slash..]);
         &path[path.bytes().take_while(|&octet| octet == b'/').count() - 1..]
     }
@@ -88,10 +89,11 @@ impl Request {
     }
 
     /// Returns the host, with its port if one is given: the target's if that is a whole URI, else the `Host` header's.
-    /// `None` only for HTTP/1.0.
+    /// `None` only for HTTP/1.0. It is a host by the grammar of RFC 3986, but it may be empty, be in any case, or name
+    /// nothing of this server's.
     pub fn host(&self) -> Option<&str> {
-        match absolute(self.target()) {
-            Some((_, rest)) => rest.split(['/', '?']).next(),
+        match target::absolute(self.target()) {
+            Some((_, rest)) => Some(target::host(rest)),
             None => self.header("Host"),
         }
     }
@@ -155,23 +157,6 @@ impl Request {
     /// POE: `HTTP::Response->new`, which knows nothing of the request.
     pub fn reply(&self, status: u16) -> Response {
         Response::to(self, status)
-    }
-}
-
-/// Splits a target that is a whole URI behind its scheme.
-fn absolute(target: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = target.split_once("://")?;
-    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet));
-    is_scheme.then_some((scheme, rest))
-}
-
-/// Tells whether `target` is of a form that goes with `method`.
-pub(super) fn target_suits(method: &str, target: &str) -> bool {
-    match method {
-        "CONNECT" => !target.starts_with('/') && target.contains(':'),
-        "OPTIONS" if target == "*" => true,
-        _ => target.starts_with('/') || absolute(target).is_some_and(|(_, rest)| !rest.is_empty()),
     }
 }
 
