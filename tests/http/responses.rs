@@ -137,7 +137,8 @@ fn what_is_forbidden_is_not_sent() {
     let connect = |version: &str| request(format!("CONNECT a.test:443 HTTP/{version}\r\nHost: a.test:443\r\n\r\n"));
     let head_only = Framed { length: None, chunked: false, body: "" };
     // Every way to ask for a body, and what a response without these limits is then.
-    let bodies: [(fn(Response) -> Response, &str); 4] = [
+    type Ask = fn(Response) -> Response;
+    let bodies: [(Ask, &str); 4] = [
         (|response| response.body("hello"), "hello"),
         (|response| response.header("Content-Length", "5").body("hello"), "hello"),
         (|response| response.streamed(), "5\r\nhello\r\n0\r\n\r\n"),
