@@ -6,7 +6,8 @@
 //! Daemon forks 32 children at once and 64 a second after that, so that the last 26 wait for 406 ms: `held_burst_60`
 //! is that. `held_burst_60_open` has a larger `fork_burst`, and shows how fast a pool grows by itself.
 //!
-//! The programs are examples: `cargo build --release --examples` comes first.
+//! The servers are examples, of lenore and of this package. Build them first:
+//! `cargo build --release --workspace --examples`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,9 +16,6 @@ use criterion::Bencher;
 
 mod peers;
 mod ratios;
-#[path = "../tests/util/mod.rs"]
-mod util;
-
 use peers::load::{connection_echo, held_burst};
 use ratios::{Budget, Rounds};
 use util::{Program, Running};

@@ -3,7 +3,8 @@
 //! One process, a thread for the server and one for the clients; the peer does the same on nothing but mio and
 //! httparse. And `http_prefork`: the example `http_prefork`, against children that block in accept(2) and read(2).
 //!
-//! The programs are examples: `cargo build --release --examples` comes first.
+//! The servers are examples, of lenore and of this package. Build them first:
+//! `cargo build --release --workspace --examples`.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,9 +24,6 @@ mod http_load;
 mod http_mio;
 mod peers;
 mod ratios;
-#[path = "../tests/util/mod.rs"]
-mod util;
-
 use http_load::HttpLoad;
 use peers::Server;
 use ratios::{Budget, Rounds};

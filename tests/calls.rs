@@ -1,9 +1,7 @@
 //! Synchronous calls (K-CL).
 
-mod common;
-
-use common::{Diary, Log, lines, new_kernel, note_origin, plain, who, witness};
 use lenore::{Context, Error, Exception, Name, Reply, Session, SessionId};
+use util::diary::{Diary, Log, lines, new_kernel, note_origin, plain, who, witness};
 
 #[test] // K-CL-01, K-CL-04, K-CL-05
 fn a_call_runs_the_state_at_once_with_its_session_active() -> Result<(), Error> {

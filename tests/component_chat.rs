@@ -3,8 +3,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-mod util;
-
 use nix::sys::signal::Signal;
 
 use util::{Client, DEADLINE, Program, Running, example, proc};

@@ -1,12 +1,6 @@
 //! `component::Server`, watched from outside: one protocol in one process, in a child for each connection, and in a pool of
 //! children with one connection at a time or several. The program is `tests/programs/component_server.rs`.
 
-mod util;
-
-#[path = "daemon/lab.rs"]
-#[allow(dead_code, reason = "made for the tests of the Daemon, and partly used here")]
-mod lab;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread;
@@ -14,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use lab::{Lab, held, pid_of, send, tell};
+use util::lab::{Lab, held, pid_of, send, tell};
 use util::{Client, DEADLINE, Program, example, proc, stays, wait_until};
 
 const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
@@ -366,7 +360,7 @@ fn a_server_can_detach_in_every_mode() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().display().to_string();
         let mut lab = Lab::start("component_server", &format!("{args} --detach {path}"));
-        assert_eq!(lab.running.wait_exit(lab::LONG).code(), Some(0), "{args}");
+        assert_eq!(lab.running.wait_exit(util::lab::LONG).code(), Some(0), "{args}");
         let read = |file: &str| std::fs::read_to_string(dir.path().join(file)).unwrap_or_default();
         let addr: SocketAddr = wait_until("the address", DEADLINE, || {
             let log = read("log");
@@ -500,7 +494,7 @@ fn the_example_serves_in_every_mode_and_dumps_on_usr2() {
             running.stderr_text().contains(board).then_some(())
         });
         running.signal(Signal::SIGINT);
-        assert_eq!(running.wait_exit(lab::LONG).code(), Some(0), "{args}");
+        assert_eq!(running.wait_exit(util::lab::LONG).code(), Some(0), "{args}");
         assert_eq!(running.descendants_alive(), [0; 0]);
     }
     for (args, text) in [("--mode forking", "no such mode"), ("--mode", "usage"), ("--verbose x", "usage")] {
@@ -526,6 +520,6 @@ fn a_server_that_waits_for_its_children_says_so_on_usr2() {
         });
         assert_eq!(client.line("still here"), "still here");
         drop(client);
-        assert_eq!(running.wait_exit(lab::LONG).code(), Some(0), "{mode}");
+        assert_eq!(running.wait_exit(util::lab::LONG).code(), Some(0), "{mode}");
     }
 }

@@ -1,11 +1,9 @@
 //! What the other subjects take for granted: the kernel as a session of sorts, what a state receives, names, errors (K-CV).
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Diary, Log, lines, millis, new_kernel, note, past, plain, who, witness};
 use lenore::{AlarmId, Context, Error, Exception, Name, Session, SessionId};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, past, plain, who, witness};
 
 #[test] // K-CV-01
 fn the_kernel_is_the_root_a_destination_and_active_while_no_state_runs() -> Result<(), Error> {

@@ -1,8 +1,6 @@
 //! The Daemon session, watched from outside: what it tells the application, in which order, and what becomes of the
 //! processes. The programs are `tests/programs/daemon_*.rs`.
 
-mod util;
-
 #[path = "daemon/babysit.rs"]
 mod babysit;
 #[path = "daemon/children.rs"]
@@ -11,8 +9,6 @@ mod children;
 mod crashes;
 #[path = "daemon/detach.rs"]
 mod detach;
-#[path = "daemon/lab.rs"]
-mod lab;
 #[path = "daemon/log_file.rs"]
 mod log_file;
 #[path = "daemon/pid_file.rs"]

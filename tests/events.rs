@@ -1,13 +1,11 @@
 //! Events and synchronous calls (K-EV, K-CL).
 
-mod common;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use common::{Diary, Log, lines, millis, new_kernel, note, note_origin, past, plain, who, witness};
 use lenore::{Args, Context, Error, EventKind, Exception, Name, Reply, Session, SessionId};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, note_origin, past, plain, who, witness};
 
 #[test] // K-EV-01, K-EV-08
 fn posted_events_are_first_in_first_out_across_sessions() -> Result<(), Error> {

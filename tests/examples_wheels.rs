@@ -7,8 +7,6 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-mod util;
-
 use util::{DEADLINE, Program, Running, example, wait_until};
 
 fn all_lines(running: &Running) -> Vec<String> {

@@ -1,12 +1,10 @@
 //! Exceptions: the `DIE` signal, and what `run` returns (K-EX).
 
-mod common;
-
 use std::cell::Cell;
 use std::fmt;
 
-use common::{Diary, Log, lines, millis, new_kernel, note, plain, who, witness};
 use lenore::{Context, Died, Error, Exception, Handle, Kernel, Reply, Session, SessionId};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, plain, who, witness};
 
 /// What the states here die with: a value of the program's own.
 #[derive(Debug, PartialEq)]
@@ -262,7 +260,7 @@ fn an_exception_in_stop_ends_the_kernel_at_the_end_of_the_sweep() -> Result<(), 
             Ok(())
         })
         .state("_child", |cx| {
-            common::note_child(cx)?;
+            util::diary::note_child(cx)?;
             if cx.args().len() == 3 {
                 assert!(matches!(cx.take::<Reply>(2), Ok(Reply::NoValue) | Err(_)));
             }

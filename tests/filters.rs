@@ -9,9 +9,6 @@ use lenore::filter::{Filter, Frame, Grep, Line, Map, RecordBlock, Stackable};
 use lenore::wheel::ReadWrite;
 use serde::{Deserialize, Serialize};
 
-#[path = "util/mod.rs"]
-mod util;
-
 use util::in_process::{Log, kernel, run};
 
 #[derive(Debug, Serialize, Deserialize)]

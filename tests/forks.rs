@@ -1,21 +1,19 @@
 //! Forks at the kernel's level: the traps of spec/fork-traps.md that have to do with the poller, signals, buffers and
-//! descriptors. Each test watches a scenario of tests/programs/forks.rs from outside.
-
-mod util;
+//! descriptors. Each test watches a scenario of tests/programs/forks from outside.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use util::{Client, DEADLINE, Program, Running, example, kill, proc, wait_until};
+use util::{Client, DEADLINE, Program, Running, kill, proc, test_program, wait_until};
 
 fn start(scenario: &str) -> Running {
     start_with(scenario, "")
 }
 
 fn start_with(scenario: &str, argument: &str) -> Running {
-    Program::new(example("forks")).args([scenario, argument]).start()
+    Program::new(test_program("forks")).args([scenario, argument]).start()
 }
 
 #[track_caller]
@@ -350,7 +348,7 @@ fn expect_unharmed_parent(program: &Running, address: std::net::SocketAddr) {
 #[test] // T1, T2: the child has to have a poller and a signal pipe of its own all the same
 fn a_parent_without_descriptors_has_children() {
     let args =
-        ["-c", r#"ulimit -n 64; exec "$@""#, "sh", &example("forks").display().to_string(), "no_descriptor_left"];
+        ["-c", r#"ulimit -n 64; exec "$@""#, "sh", &test_program("forks").display().to_string(), "no_descriptor_left"];
     let program = Program::new("sh").args(args).start();
     let (mut parent, child) = lines(&program, 2);
     let pid = take_pid(&mut parent);

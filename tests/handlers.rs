@@ -1,9 +1,7 @@
 //! States that are added, replaced and removed while the session runs (K-HD).
 
-mod common;
-
-use common::{Log, lines, new_kernel, note, plain};
 use lenore::{Error, Exception, Session};
+use util::diary::{Log, lines, new_kernel, note, plain};
 
 #[test] // K-HD-01
 fn states_can_be_added_replaced_and_removed_at_run_time() -> Result<(), Error> {

@@ -1,13 +1,11 @@
 //! Lifetime: what keeps a session alive, sweeps, `IDLE` and `ZOMBIE` (K-GC).
 
-mod common;
-
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::mpsc;
 
-use common::{Diary, Log, lines, millis, new_kernel, note, parent_of, plain, witness};
 use lenore::{Context, Error, Exception, Handle, Kernel, Session};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, parent_of, plain, witness};
 
 #[test] // K-RE-01 with K-GC-05: several sessions on the stack of a nested slice
 fn sessions_on_the_stack_of_a_nested_slice_keep_their_order_of_marking() -> Result<(), Error> {

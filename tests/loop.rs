@@ -1,15 +1,13 @@
 //! The loop: what a slice does, how `run` ends, `stop` (K-LP).
 
-mod common;
-
 use std::cell::Cell;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Instant;
 
-use common::{Diary, Log, lines, millis, new_kernel, note, past, plain, who, witness};
 use lenore::{Context, Error, Exception, Handle, Kernel, Session, SessionId};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, past, plain, who, witness};
 
 /// A handle that can always be read from, and the end that keeps it so.
 fn readable() -> (Handle, UnixStream) {

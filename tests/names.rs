@@ -1,9 +1,7 @@
 //! Aliases, ids and extra references (K-AL, K-RC).
 
-mod common;
-
-use common::{Log, lines, millis, new_kernel, note, plain, witness};
 use lenore::{Error, Exception, Name, SessionId};
+use util::diary::{Log, lines, millis, new_kernel, note, plain, witness};
 
 #[test] // K-AL-01
 fn an_alias_names_one_session_at_a_time() -> Result<(), Error> {

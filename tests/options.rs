@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use lenore::{Error, Exceptions, Kernel, Reply, Session, SessionOption, Switch};
 
-mod util;
-
 use util::in_process::Log;
 
 thread_local! {

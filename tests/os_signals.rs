@@ -1,16 +1,14 @@
 //! Signals of the operating system and child processes: K-SG-06 to 11 and K-SG-45 to 58 of the behaviour specification.
 //! Each test watches a scenario of tests/programs/os_signals.rs or sig_child.rs from outside.
 
-mod util;
-
 use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
 
-use util::{DEADLINE, Program, Running, example, kill, proc, wait_until};
+use util::{DEADLINE, Program, Running, kill, proc, test_program, wait_until};
 
 fn start(program: &str, scenario: &str) -> Running {
-    Program::new(example(program)).arg(scenario).start()
+    Program::new(test_program(program)).arg(scenario).start()
 }
 
 #[track_caller]

@@ -1,13 +1,11 @@
 //! `peek`: every reason why a session stays alive, and the text that shows it (K-RE-11, K-GC-01, K-GC-08).
 
-mod common;
-
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use common::{Log, new_kernel, plain};
 use lenore::{Error, EventKind, Exception, Handle, Kernel, PeekedSession, Reason, Session, SessionId};
+use util::diary::{Log, new_kernel, plain};
 
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -174,7 +172,7 @@ fn events_are_listed_in_the_order_of_dispatch_with_their_origin() -> Result<(), 
             cx.delay("later", FAR, ());
             cx.post(other, "e", ())?;
             cx.signal(SessionId::KERNEL, "foo", ())?;
-            cx.alarm("overdue", common::past(5), ());
+            cx.alarm("overdue", util::diary::past(5), ());
             Ok(())
         })
         .spawn(&mut kernel)?;

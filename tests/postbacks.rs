@@ -5,8 +5,6 @@ use std::rc::Rc;
 
 use lenore::{Args, Callback, Kernel, Postback, Reason, Session, SessionId};
 
-mod util;
-
 use util::in_process::Log;
 
 /// Where a session of a test leaves its postback for the test to use.

@@ -1,6 +1,5 @@
 //! The queue and the session tree against naive models, under whatever proptest thinks of.
 
-mod common;
 mod properties {
     pub mod queue;
     pub mod tree;

@@ -12,9 +12,7 @@ use nix::sys::signal::Signal;
 mod conduits;
 #[path = "run/marks.rs"]
 mod marks;
-mod util;
-
-use util::{DEADLINE, Program, Running, example, kill, proc, wait_until};
+use util::{DEADLINE, Program, Running, kill, proc, test_program, wait_until};
 
 /// Ends every scenario that ends well.
 const END: &str = "run returned";
@@ -23,7 +21,7 @@ const END: &str = "run returned";
 const ENDS: [&str; 2] = ["error read 0 STDOUT", "error read 0 STDERR"];
 
 fn start(scenario: &str) -> Running {
-    Program::new(example("run_wheel")).arg(scenario).env("RUST_BACKTRACE", "0").start()
+    Program::new(test_program("run_wheel")).arg(scenario).env("RUST_BACKTRACE", "0").start()
 }
 
 /// Runs a scenario to its end, and returns its lines without the last.
@@ -140,7 +138,7 @@ fn a_child_inherits_what_is_no_pipe() {
 
 fn in_directory(scenario: &str, dir: &Path) -> Vec<String> {
     fs::write(dir.join("in"), "input\n").unwrap();
-    let program = Program::new(example("run_wheel")).arg(scenario).current_dir(dir);
+    let program = Program::new(test_program("run_wheel")).arg(scenario).current_dir(dir);
     rest(&mut program.start())
 }
 

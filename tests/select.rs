@@ -7,8 +7,6 @@ use std::os::fd::AsRawFd;
 use lenore::{Handle, Kernel, Mode, Session};
 use nix::sys::socket::{MsgFlags, send};
 
-mod util;
-
 use util::in_process::{Log, run};
 
 /// Two ends of a TCP connection.

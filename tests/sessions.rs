@@ -1,11 +1,9 @@
 //! Sessions: creation, the tree (K-SE).
 
-mod common;
-
 use std::cell::Cell;
 
-use common::{Diary, Log, lines, millis, new_kernel, note, parent_of, plain, who, witness};
 use lenore::{ChildChange, Context, Error, Exception, Kernel, Reply, Session, SessionId};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, parent_of, plain, who, witness};
 
 #[test] // K-SE-02, K-SE-03
 fn a_session_without_start_is_not_created() -> Result<(), Error> {
@@ -59,7 +57,7 @@ fn creation_runs_start_then_the_parents_child_then_returns() -> Result<(), Error
         })
         .state("_child", |cx| {
             assert_eq!(cx.sender(), SessionId::KERNEL);
-            common::note_child(cx)
+            util::diary::note_child(cx)
         })
         .spawn(&mut kernel)?;
     kernel.run()?;
@@ -154,7 +152,7 @@ fn an_exception_in_start_does_not_prevent_creation() -> Result<(), Error> {
             if *cx.arg::<ChildChange>(0)? == ChildChange::Create {
                 assert!(matches!(cx.arg::<Reply>(2)?, Reply::NoValue));
             }
-            common::note_child(cx)
+            util::diary::note_child(cx)
         })
         .state("on_die", |cx| {
             note(cx);
@@ -303,7 +301,7 @@ fn a_parent_that_stops_itself_over_a_loss_leaves_the_tree_whole() -> Result<(), 
             Ok(())
         })
         .state("_child", |cx| {
-            common::note_child(cx)?;
+            util::diary::note_child(cx)?;
             if *cx.arg::<ChildChange>(0)? == ChildChange::Lose {
                 let me = cx.session();
                 cx.signal_now(me, "KILL", ())?;
@@ -340,7 +338,7 @@ fn a_parent_may_react_to_a_loss_and_live_on() -> Result<(), Error> {
             if *cx.arg::<ChildChange>(0)? == ChildChange::Lose {
                 cx.yield_("alone", ());
             }
-            common::note_child(cx)
+            util::diary::note_child(cx)
         })
         .state("alone", note)
         .spawn(&mut kernel)?;
@@ -381,7 +379,7 @@ fn detach_myself_makes_a_session_the_kernels() -> Result<(), Error> {
             if *cx.arg::<ChildChange>(0)? == ChildChange::Lose {
                 assert_eq!(cx.args().len(), 2, "no ARG2");
             }
-            common::note_child(cx)
+            util::diary::note_child(cx)
         })
         .spawn(&mut kernel)?;
     kernel.run()?;

@@ -1,9 +1,7 @@
 //! Signals between sessions (K-SG). What concerns the operating system is tested with programs of their own.
 
-mod common;
-
-use common::{Diary, Log, lines, millis, new_kernel, note, plain, who, witness};
 use lenore::{Args, Context, Error, Exception, Kernel, Name, Session, SessionId};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, plain, who, witness};
 
 /// A witness that watches `signal` with its state `on_signal`, which writes that down.
 fn watcher(name: &'static str, log: &Log, signal: &'static str) -> Session<Diary> {
@@ -168,7 +166,7 @@ fn the_states_of_one_signal_run_back_to_back() -> Result<(), Error> {
     let posts = |cx: &mut Context<'_, Diary>| {
         note(cx);
         cx.yield_("posted", ());
-        cx.alarm("alarm", common::past(1), ());
+        cx.alarm("alarm", util::diary::past(1), ());
     };
     for name in ["1", "2"] {
         watcher(name, &log, "foo")

@@ -4,8 +4,6 @@
 //! `LENORE_STORM_SECONDS` sets how long it blows (a minute is a good test of a change), `LENORE_STORM_SEED` makes it take
 //! the decisions of an earlier run again.
 
-mod util;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;

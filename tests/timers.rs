@@ -1,13 +1,11 @@
 //! Alarms and delays (K-TM).
 
-mod common;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::{Diary, Log, lines, millis, new_kernel, note, past, plain, witness};
 use lenore::{AlarmId, Context, Error, EventKind, Exception, Kernel, Session, Shift};
+use util::diary::{Diary, Log, lines, millis, new_kernel, note, past, plain, witness};
 
 const FAR: Duration = Duration::from_secs(3600);
 

@@ -5,7 +5,7 @@
 //! run count. Every line begins with `ratio`, `time` or `bytes`, so that this makes the table of the README:
 //!
 //! ```sh
-//! cargo bench 2>/dev/null | grep -E '^(ratio|time|bytes) '
+//! cargo bench -p lenore-benches 2>/dev/null | grep -E '^(ratio|time|bytes) '
 //! ```
 #![allow(dead_code, reason = "each bench compiles its own copy of this module and uses a part of it")]
 

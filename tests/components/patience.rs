@@ -7,9 +7,9 @@ use std::time::Duration;
 use lenore::component::{Connection, Protocol, TcpClient, TcpServer};
 use lenore::filter::Line;
 
-use crate::support::{MUCH, Peer, serve, spin};
-use crate::util::in_process::{Log, kernel, run, run_until};
-use crate::util::{DEADLINE, wait_until};
+use util::component::{MUCH, Peer, serve, spin};
+use util::in_process::{Log, kernel, run, run_until};
+use util::{DEADLINE, wait_until};
 
 const LINE: usize = 64 * 1024;
 const LINES: usize = MUCH / LINE;

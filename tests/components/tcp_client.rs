@@ -13,8 +13,8 @@ use lenore::{Kernel, Session};
 use nix::errno::Errno;
 use nix::sys::socket::Backlog;
 
-use crate::support::{MUCH, Peer, collect_warnings, spin, warnings};
-use crate::util::in_process::{Log, kernel, run, run_until};
+use util::component::{MUCH, Peer, collect_warnings, spin, warnings};
+use util::in_process::{Log, kernel, run, run_until};
 
 /// A server in the test itself.
 struct Host {

@@ -11,9 +11,9 @@ use lenore::wheel::WheelId;
 use lenore::{Error, Kernel, SessionId};
 use nix::errno::Errno;
 
-use crate::support::{MUCH, Peer, collect_warnings, serve, spin, warnings};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
-use crate::util::{DEADLINE, wait_until};
+use util::component::{MUCH, Peer, collect_warnings, serve, spin, warnings};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::{DEADLINE, wait_until};
 
 /// A protocol that writes down each of its callbacks, and echoes.
 fn witness(log: &Log) -> Protocol<Line> {

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use lenore::component::{Protocol, TcpClient, TcpServer};
 use lenore::filter::Line;
 
-use crate::support::serve;
-use crate::util::in_process::{Log, kernel, run};
+use util::component::serve;
+use util::in_process::{Log, kernel, run};
 
 #[test] // K-CS-23
 fn a_simple_exchange_goes_in_order() {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, held, send, tell};
-use crate::util::{Client, DEADLINE, proc, stays, wait_until};
+use util::lab::{Lab, held, send, tell};
+use util::{Client, DEADLINE, proc, stays, wait_until};
 
 const ONE: &str = "--start 1 --max 1 --max-spare 1 --requests 0";
 

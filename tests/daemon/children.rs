@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, held, pid_of, send, tell};
-use crate::util::{DEADLINE, Program, example, proc, wait_until};
+use util::lab::{Lab, held, pid_of, send, tell};
+use util::{DEADLINE, Program, proc, test_program, wait_until};
 
 const ONE: &str = "--start 1 --max 1 --max-spare 1";
 
@@ -143,7 +143,7 @@ fn the_first_process_of_a_namespace_reaps_orphans() {
     }
     let args = format!(
         "--pid --fork --kill-child -- {} {ONE} --requests 0 --usr1 orphan",
-        example("daemon_prefork").display()
+        test_program("daemon_prefork").display()
     );
     let lab = Lab::launch(Program::new("unshare").args(args.split_whitespace()));
     let addr = lab.running.listening_addr();

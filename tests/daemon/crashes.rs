@@ -4,8 +4,8 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, held, send, tell};
-use crate::util::{DEADLINE, proc, wait_until};
+use util::lab::{Lab, held, send, tell};
+use util::{DEADLINE, proc, wait_until};
 
 /// How many forks the log tells of.
 fn forks(lab: &Lab) -> usize {
@@ -237,7 +237,7 @@ fn a_child_has_no_use_for_ttin() {
     let caught = u64::from_str_radix(caught.trim(), 16).expect("a mask");
     for signal in [Signal::SIGTTIN, Signal::SIGTTOU] {
         assert!(caught & 1 << (signal as u32 - 1) != 0, "{signal} would stop it");
-        crate::lab::send(pid, signal);
+        util::lab::send(pid, signal);
         assert_eq!(tell(&mut client, "hello"), "hello");
     }
     assert_eq!(lab.running.children(), [pid]);

@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::site::{Site, signal, stat_fields, terminate, wait_gone};
-use crate::util::{Client, DEADLINE, Program, example, kill, proc, wait_until};
+use util::{Client, DEADLINE, Program, kill, proc, test_program, wait_until};
 
 const MODES: [&str; 3] = ["", "--max 3", "--start 2"];
 
@@ -51,8 +51,10 @@ fn a_detached_daemon_can_get_no_terminal() {
     let site = Site::new();
     let args = "--report @report --detach --terminal PTY --hold daemon_start --gate @gate";
     fs::write(site.path("gate"), "").expect("our own directory");
-    let mut running =
-        Program::new(example("daemon_terminal")).arg(example("daemon_process")).args(site.words(args)).start();
+    let mut running = Program::new(test_program("daemon_terminal"))
+        .arg(test_program("daemon_process"))
+        .args(site.words(args))
+        .start();
     let pid = site.wait_for("daemon_start");
     assert_ne!(stat_fields(running.pid())[4], "0", "the launcher has a terminal");
     assert_eq!(stat_fields(pid)[4], "0");
@@ -233,7 +235,8 @@ fn a_program_that_can_not_fork_stays_what_it_was() {
 fn a_detached_daemon_hears_signals_that_its_launcher_had_blocked() {
     let site = Site::new();
     let args = site.words("--report @report --detach --start 2");
-    let mut running = Program::new(example("daemon_launch")).arg(example("daemon_process")).args(args).start();
+    let mut running =
+        Program::new(test_program("daemon_launch")).arg(test_program("daemon_process")).args(args).start();
     assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
     let pid = site.wait_for("spawned");
     let masks = proc::sig_masks(pid).expect("a living process");

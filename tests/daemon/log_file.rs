@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::site::{Site, is_root, signal, terminate};
-use crate::util::{Client, DEADLINE, Program, example, proc, wait_until};
+use util::{Client, DEADLINE, Program, example, proc, wait_until};
 
 #[test] // D-DE-04: appended to, and created as it is set to be, whatever the umask
 fn the_log_file_is_appended_to_and_has_its_mode() {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use nix::sys::signal::Signal;
 
 use crate::site::{Site, is_root, signal, terminate, wait_gone};
-use crate::util::{Client, DEADLINE, proc, wait_until};
+use util::{Client, DEADLINE, proc, wait_until};
 
 #[test] // D-DE-06: an error that names the other; and that is as it was
 fn a_live_holder_is_an_error_that_names_its_pid() {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, held, pid_of};
-use crate::util::{Client, DEADLINE, proc, wait_until};
+use util::lab::{Lab, held, pid_of};
+use util::{Client, DEADLINE, proc, wait_until};
 
 /// The number that the parent gave a connection, from an answer to it.
 fn number_of(answer: &str) -> u32 {
@@ -290,7 +290,7 @@ fn a_killed_child_makes_room() {
     let (lab, addr) = Lab::serve("daemon_postfork", "--max 1");
     for round in 1..=5 {
         let (_client, child) = held(addr);
-        crate::lab::send(child, Signal::SIGKILL);
+        util::lab::send(child, Signal::SIGKILL);
         lab.wait_board("");
         lab.nth(round, "daemon_accept");
     }

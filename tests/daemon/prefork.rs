@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, held, pid_of, send, tell};
-use crate::util::{Client, DEADLINE, proc, wait_until};
+use util::lab::{Lab, held, pid_of, send, tell};
+use util::{Client, DEADLINE, proc, wait_until};
 
 #[test] // D-PF-01, D-PF-02, D-SH-01
 fn signals_come_in_order_in_parent_and_children() {
@@ -85,7 +85,7 @@ fn a_report_from_the_wrong_process_or_of_no_status_changes_nothing() {
     lab.wait_board("rw");
     // Posted, it is found in the log, with the place that it came from.
     let logged = lab.running.wait_for_stderr("no such status: nonsense (reported at", DEADLINE);
-    assert!(logged.contains("daemon_util/mod.rs:"), "{logged}");
+    assert!(logged.contains("util/daemon_program.rs:"), "{logged}");
 }
 
 #[test] // D-PF-06, D-PF-07: what is too much goes, at once

@@ -5,8 +5,8 @@ use std::fs;
 use nix::unistd::{Group, User};
 
 use crate::site::{Site, is_root, signal, stat_fields, status_field, terminate};
-use crate::util::{DEADLINE, proc, wait_until};
 use nix::sys::signal::Signal;
+use util::{DEADLINE, proc, wait_until};
 
 struct Nobody {
     uid: String,

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, pid_of, send};
-use crate::util::{Client, DEADLINE, proc, wait_until};
+use util::lab::{Lab, pid_of, send};
+use util::{Client, DEADLINE, proc, wait_until};
 
 const MODES: [(&str, &str); 4] =
     [("prefork:2", "prefork:2"), ("prefork:2", "fork:2"), ("fork:2", "prefork:2"), ("prefork:2", "single")];

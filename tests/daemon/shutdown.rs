@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{LONG, Lab, held, send};
-use crate::util::{DEADLINE, Dice, proc, wait_until};
+use util::lab::{LONG, Lab, held, send};
+use util::{DEADLINE, Dice, proc, wait_until};
 
 const POOL: &str = "--start 3 --max 3 --max-spare 3";
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::util::{DEADLINE, Program, Running, example, kill, proc, wait_until};
+use util::{DEADLINE, Program, Running, kill, proc, test_program, wait_until};
 
 pub struct Site {
     dir: TempDir,
@@ -38,7 +38,7 @@ impl Site {
 
     /// The test program, to be told more.
     pub fn program(&self, args: &str) -> Program {
-        let program = Program::new(example("daemon_process")).args(self.words("--report @report"));
+        let program = Program::new(test_program("daemon_process")).args(self.words("--report @report"));
         program.args(self.words(args)).current_dir(self.dir.path())
     }
 

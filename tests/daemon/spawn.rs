@@ -2,8 +2,8 @@
 
 use nix::sys::signal::Signal;
 
-use crate::lab::{Lab, held, unquoted, without_numbers};
-use crate::util::{DEADLINE, Program, example, proc, wait_until};
+use util::lab::{Lab, held, unquoted, without_numbers};
+use util::{DEADLINE, Program, proc, test_program, wait_until};
 
 #[test] // D-SP-03, D-SP-04, D-SP-06: nothing is left half done, and the defaults show in the number of slots
 fn settings_are_checked_before_anything_happens() {
@@ -82,15 +82,15 @@ fn the_children_of_both_daemons_notice_the_parents_death() {
 
 #[test] // D-SP-08, T21
 fn what_the_launcher_ignored_or_blocked_is_put_right() {
-    let blocked = Program::new(example("daemon_launch")).arg(example("daemon_prefork"));
+    let blocked = Program::new(test_program("daemon_launch")).arg(test_program("daemon_prefork"));
     let ignored =
-        Program::new("/bin/sh").arg("-c").arg("trap '' CHLD; exec \"$0\" \"$@\"").arg(example("daemon_prefork"));
+        Program::new("/bin/sh").arg("-c").arg("trap '' CHLD; exec \"$0\" \"$@\"").arg(test_program("daemon_prefork"));
     for program in [blocked, ignored] {
         let mut lab = Lab::launch(program.args(["--start", "3", "--max", "3", "--max-spare", "3", "--min-spare", "3"]));
         let addr = lab.running.listening_addr();
         lab.wait_board("www");
         let before = lab.running.children();
-        before.iter().for_each(|&pid| crate::lab::send(pid, Signal::SIGKILL));
+        before.iter().for_each(|&pid| util::lab::send(pid, Signal::SIGKILL));
         wait_until("new children", DEADLINE, || {
             let now = lab.running.children();
             (now.len() == 3 && now.iter().all(|pid| !before.contains(pid))).then_some(())
@@ -112,7 +112,7 @@ fn what_the_launcher_ignored_or_blocked_is_put_right() {
 fn the_status_text_has_the_layout_that_tools_parse() {
     let (lab, addr) = Lab::pool("--start 2 --max 10 --min-spare 1 --usr1 status,text", 2);
     let (mut client, _) = held(addr);
-    let child = unquoted(&crate::lab::tell(&mut client, "status"));
+    let child = unquoted(&util::lab::tell(&mut client, "status"));
     let lines: Vec<&str> = child.lines().collect();
     assert_eq!(without_numbers(lines[0]), "Daemon, process N");
     assert_eq!(lines[1], "    Pre-forking server, we are a child");
@@ -151,7 +151,7 @@ fn peek_shows_the_queue_and_with_verbose_every_session() {
     let short = unquoted(&lab.ask("peek"));
     assert!(short.contains("event queue: ") && !short.contains("session"), "{short}");
     let (mut client, _) = held(addr);
-    let long = unquoted(&crate::lab::tell(&mut client, "peek"));
+    let long = unquoted(&util::lab::tell(&mut client, "peek"));
     for part in ["  session 1 (Daemon), refcount ", "    stays alive: alias Daemon\n", "(child)", "    Our slot is 0\n"]
     {
         assert!(long.contains(part), "{part:?} is missing: {long}");

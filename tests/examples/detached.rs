@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::LONG;
-use crate::util::{DEADLINE, Program, Running, example, kill, proc, wait_until};
+use util::{DEADLINE, Program, Running, example, kill, proc, wait_until};
 
 /// A daemon whose launcher has exited with 0, and its files.
 pub struct Detached {

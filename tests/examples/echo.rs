@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 
-use crate::util::{Client, DEADLINE, Program, Running, example, kill, proc, wait_until};
 use crate::{LONG, end, expect_refusal};
+use util::{Client, DEADLINE, Program, Running, example, kill, proc, wait_until};
 
 const ALL: [&str; 3] = ["echo", "echo_fork", "echo_prefork"];
 
@@ -326,7 +326,7 @@ fn settings_that_contradict_each_other_are_one_line_and_exit_1() {
 #[test] // the promise on the first line of each example's documentation
 fn every_example_is_short() -> io::Result<()> {
     for name in ALL {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../examples/{name}.rs"));
         let lines = std::fs::read_to_string(path)?.lines().count();
         assert!(lines <= 120, "{name} has {lines} lines");
     }

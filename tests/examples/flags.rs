@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Group, Pid, Uid, User, getsid};
 
 use crate::detached::Detached;
-use crate::util::{Client, DEADLINE, Program, example, kill, proc, wait_until};
 use crate::{LONG, end, expect_lost, expect_refusal};
+use util::{Client, DEADLINE, Program, example, kill, proc, wait_until};
 
 const FORKING: [&str; 2] = ["echo_prefork", "echo_fork"];
 

@@ -5,9 +5,6 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-#[path = "../util/mod.rs"]
-mod util;
-
 mod detached;
 mod echo;
 mod flags;

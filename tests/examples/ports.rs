@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::detached::Detached;
-use crate::util::{Client, DEADLINE, kill, proc, wait_until};
 use crate::{expect_lost, expect_refusal};
+use util::{Client, DEADLINE, kill, proc, wait_until};
 
 const BOTH: [&str; 2] = ["preforking", "forking"];
 

@@ -8,7 +8,7 @@ use lenore::wheel::FollowTail;
 use nix::errno::Errno;
 
 use super::Lab;
-use crate::util::in_process::run;
+use util::in_process::run;
 
 #[test] // K-FT-15, K-FT-02: a file that can't be read is no missing one
 fn what_can_not_be_opened_ends_the_following() {

@@ -12,9 +12,6 @@ use lenore::wheel::{FollowTail, FollowTailBuilder, TailEvent, WheelId};
 use lenore::{Context, Error, Kernel, Name, Session, SessionId};
 use tempfile::TempDir;
 
-#[path = "../util/mod.rs"]
-mod util;
-
 mod failures;
 #[cfg(all(feature = "inotify", target_os = "linux"))]
 mod notices;

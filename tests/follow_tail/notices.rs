@@ -8,8 +8,8 @@ use lenore::filter::Line;
 use lenore::wheel::FollowTail;
 
 use super::{Lab, append};
-use crate::util::in_process::{run, run_slices, run_until};
-use crate::util::{DEADLINE, Program, example};
+use util::in_process::{run, run_slices, run_until};
+use util::{DEADLINE, Program, test_program};
 
 const LONG: Duration = Duration::from_secs(1000);
 
@@ -235,7 +235,7 @@ fn the_wheel_takes_its_watches_along() {
 fn a_forked_child_leaves_its_parents_watches_alone() {
     let lab = Lab::new();
     lab.write("");
-    let mut running = Program::new(example("follow_forked")).arg(lab.path()).start();
+    let mut running = Program::new(test_program("follow_forked")).arg(lab.path()).start();
     assert_eq!(running.next_line(DEADLINE), "the child has ended");
     lab.append("after\n");
     assert_eq!(running.next_line(DEADLINE), "after");

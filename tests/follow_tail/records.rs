@@ -9,7 +9,7 @@ use lenore::{Died, Session};
 use nix::errno::Errno;
 
 use super::{INTERVAL, Lab, append, session};
-use crate::util::in_process::{Fragile, Log, Watchdog, kernel, run, run_until};
+use util::in_process::{Fragile, Log, Watchdog, kernel, run, run_until};
 
 #[test] // K-FT-01: any filter
 fn records_are_what_the_filter_makes_of_the_file() {
@@ -71,7 +71,7 @@ fn a_chunk_is_delivered_as_long_as_the_session_goes_along() {
 
 #[test] // K-FT-06: a partial line in each of many looks
 fn a_line_may_grow_octet_by_octet() {
-    let _watchdog = Watchdog::new();
+    let _watchdog = Watchdog::start();
     let mut lab = Lab::new();
     lab.write("");
     lab.follow();
@@ -102,7 +102,7 @@ fn a_filter_gets_no_more_than_it_has_room_for() {
 #[test] // K-RW-20, for this wheel: a filter's panic is a DIE signal, and the file is followed on
 fn a_panic_in_the_filter_ends_nothing() {
     for poison in ["panic\n", "poison\n"] {
-        let _watchdog = Watchdog::new();
+        let _watchdog = Watchdog::start();
         let dir = tempfile::tempdir().expect("a directory can be made");
         let path = dir.path().join("log");
         fs::write(&path, "").expect("the file can be written");

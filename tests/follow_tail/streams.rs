@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::{Lab, append};
-use crate::util::in_process::{run, run_until};
+use util::in_process::{run, run_until};
 
 fn fifo(lab: &Lab) {
     mkfifo(&lab.path(), Mode::S_IRWXU).expect("a FIFO can be made");

@@ -1,13 +1,9 @@
 //! HTTP: section 20.9 of the behaviour specification, and the example server.
-#![cfg(feature = "http")]
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use lenore::filter::http::{Httpd, Incoming, Outgoing, Refusal, Request};
 use lenore::filter::{Filter, FilterError};
-
-#[path = "../util/mod.rs"]
-mod util;
 
 mod cuts;
 mod refusals;

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
-use crate::util::{DEADLINE, Program, Running, example, wait_until};
+use util::{DEADLINE, Program, Running, example, wait_until};
 
 /// Longer than a file fits into the buffers of a socket.
 const BIG: usize = 20 << 20;
@@ -483,7 +483,7 @@ fn a_child_that_is_killed_is_replaced() {
     let mut browser = Browser::new(addr);
     assert_eq!(browser.get("/hello").status, 200);
     for pid in running.children() {
-        crate::util::kill(pid, Signal::SIGKILL).expect("a child is ours to kill");
+        util::kill(pid, Signal::SIGKILL).expect("a child is ours to kill");
     }
     assert!(browser.0.fill_buf().is_ok_and(<[u8]>::is_empty));
     assert_eq!(Browser::new(addr).get("/hello").status, 200);

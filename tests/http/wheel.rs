@@ -8,8 +8,8 @@ use lenore::Session;
 use lenore::filter::http::{Httpd, Incoming, Outgoing, Request, Response};
 use lenore::wheel::ReadWrite;
 
-use crate::util::DEADLINE;
-use crate::util::in_process::{Log, kernel, run, run_until};
+use util::DEADLINE;
+use util::in_process::{Log, kernel, run, run_until};
 
 /// A session that serves one connection, logs what comes, and is named by what it serves.
 struct Server {

@@ -3,8 +3,8 @@
 use lenore::nfa::{Machine, Nfa};
 use lenore::{Args, ChildChange, Error, Exception, Name, Session};
 
-use crate::common::{Log, lines, new_kernel, plain, who};
 use crate::{Cx, begin, died, machine, note, send};
+use util::diary::{Log, lines, new_kernel, plain, who};
 
 #[test] // K-NF-10
 fn an_event_is_looked_up_in_the_state_then_everywhere_then_in_default() -> Result<(), Error> {

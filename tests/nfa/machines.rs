@@ -6,8 +6,8 @@ use std::rc::Rc;
 use lenore::nfa::{Machine, MachineContext, Nfa, NfaError, Transitions};
 use lenore::{Error, Exception, Kernel, Name, Reply, Session};
 
-use crate::common::{Log, lines, millis, new_kernel, who, witness};
 use crate::{Cx, begin, died, machine, nfa_error, note, send};
+use util::diary::{Log, lines, millis, new_kernel, who, witness};
 
 #[test] // K-NF-01
 fn only_the_handlers_of_the_current_state_are_eligible() -> Result<(), Error> {

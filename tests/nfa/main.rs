@@ -1,15 +1,12 @@
 //! State machines: section 13 of the behaviour specification (K-NF).
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod lookup;
 mod machines;
 mod transitions;
 
-use common::{Diary, Log};
 use lenore::nfa::{Machine, MachineContext, Nfa, NfaError};
 use lenore::{Died, Error, Kernel, SessionId};
+use util::diary::{Diary, Log};
 
 type Cx<'a> = MachineContext<'a, Diary>;
 

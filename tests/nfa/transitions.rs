@@ -5,8 +5,8 @@ use std::cell::Cell;
 use lenore::nfa::{Machine, Nfa, NfaError, Transitions};
 use lenore::{Context, Error, Exception, Name, Result};
 
-use crate::common::{Diary, Log, lines, new_kernel, plain, who};
 use crate::{Cx, begin, died, machine, nfa_error, note, send};
+use util::diary::{Diary, Log, lines, new_kernel, plain, who};
 
 #[test] // K-NF-04
 fn the_first_transition_is_made_at_once_and_later_ones_are_posted() -> Result<(), Error> {

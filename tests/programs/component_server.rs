@@ -11,12 +11,10 @@ use lenore::component::{Connection, Mode, Protocol, Server, Serving};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
-mod daemon_util;
-
-use daemon_util::{Flags, say};
+use util::daemon_program::{Flags, say};
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
-    daemon_util::log_to_stderr();
+    util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     let serving = server(&flags)?.spawn(&mut kernel)?;
@@ -26,7 +24,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             cx.sig("daemon_shutdown", "end");
             cx.sig("daemon_pause", "pause");
         })
-        .state("pause", daemon_util::say_signal)
+        .state("pause", util::daemon_program::say_signal)
         .state("end", |cx| cx.sig_clear("USR1"))
         .state("board", board)
         .spawn(&mut kernel)?;

@@ -13,9 +13,7 @@ use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session};
 
-mod daemon_util;
-
-use daemon_util::{Flags, say, say_signal, try_update};
+use util::daemon_program::{Flags, say, say_signal, try_update};
 
 struct App {
     daemon: Daemon,
@@ -29,7 +27,7 @@ struct App {
 }
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
-    daemon_util::log_to_stderr();
+    util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     hook(&mut kernel, &flags);
@@ -93,7 +91,7 @@ fn start(cx: &mut Context<'_, App>) -> Result {
     let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
     let address = listener.local_addr()?;
     cx.heap().listener = Some(listener);
-    for signal in daemon_util::SIGNALS {
+    for signal in util::daemon_program::SIGNALS {
         cx.sig(signal, signal);
     }
     cx.sig("USR1", "usr1");

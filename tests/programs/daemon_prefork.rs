@@ -15,9 +15,7 @@ use lenore::{Context, Daemon, ForkStage, Kernel, Reason, Result, Session, Sessio
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, raise};
 
-mod daemon_util;
-
-use daemon_util::{Flags, say, say_signal, try_update};
+use util::daemon_program::{Flags, say, say_signal, try_update};
 
 struct App {
     daemon: Daemon,
@@ -28,7 +26,7 @@ struct App {
 }
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
-    daemon_util::log_to_stderr();
+    util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     hook(&mut kernel, &flags);
@@ -132,7 +130,7 @@ fn start(cx: &mut Context<'_, App>) -> Result {
     let address = listener.local_addr()?;
     listener.pause_accept();
     cx.heap().listener = Some(listener);
-    for signal in daemon_util::SIGNALS {
+    for signal in util::daemon_program::SIGNALS {
         cx.sig(signal, signal);
     }
     if cx.heap().flags.has("--forget-shutdown") {
@@ -228,7 +226,7 @@ fn command(cx: &mut Context<'_, App>) -> Result {
             format!("ate {}", cx.heap().eaten.len())
         }
         "helper" => {
-            let pid = daemon_util::start_helper()?;
+            let pid = util::daemon_program::start_helper()?;
             daemon.foreign_child(cx, pid)?;
             pid.to_string()
         }
@@ -259,7 +257,7 @@ fn action(cx: &mut Context<'_, App>) -> Result {
             "by-event" => by_event(cx)?,
             "late-foreign" => {
                 daemon.shutdown(cx)?;
-                let pid = daemon_util::start_helper()?;
+                let pid = util::daemon_program::start_helper()?;
                 daemon.foreign_child(cx, pid)?;
                 say(&format!("foreign {pid}"));
             }
@@ -277,7 +275,7 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 say(&format!("update {}", try_update(cx, "nonsense")));
             }
             "foreign" => {
-                let pid = daemon_util::start_helper()?;
+                let pid = util::daemon_program::start_helper()?;
                 daemon.foreign_child(cx, pid)?;
                 say(&format!("foreign {pid}"));
             }
@@ -289,7 +287,7 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 say(&format!("stole {pid}"));
             }
             "steal-foreign" => {
-                let helper = daemon_util::start_helper()?;
+                let helper = util::daemon_program::start_helper()?;
                 daemon.foreign_child(cx, helper)?;
                 let pid = nix::unistd::Pid::from_raw(helper);
                 nix::sys::signal::kill(pid, Signal::SIGKILL).map_err(io::Error::from)?;
@@ -309,7 +307,7 @@ fn action(cx: &mut Context<'_, App>) -> Result {
             }
             "strangers" => {
                 // The last was this process's child.
-                let helper = daemon_util::start_helper()?;
+                let helper = util::daemon_program::start_helper()?;
                 let pid = nix::unistd::Pid::from_raw(helper);
                 nix::sys::signal::kill(pid, Signal::SIGKILL).map_err(io::Error::from)?;
                 nix::sys::wait::waitpid(pid, None).map_err(io::Error::from)?;
@@ -340,7 +338,7 @@ fn by_event(cx: &mut Context<'_, App>) -> Result {
     let status: DaemonStatus = cx.call("Daemon", "status", ())?.take()?;
     let peek: Peek = cx.call("Daemon", "peek", (true,))?.take()?;
     say(&format!("called board [{}] {}", status.board, peek.daemon.board == status.board));
-    let pid = daemon_util::start_helper()?;
+    let pid = util::daemon_program::start_helper()?;
     cx.post("Daemon", "foreign_child", (pid,))?;
     say(&format!("foreign {pid}"));
     cx.post("Daemon", "update_status", ("wait",))?;

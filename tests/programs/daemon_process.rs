@@ -19,9 +19,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::stat::{Mode, umask};
 
-mod daemon_util;
-
-use daemon_util::Flags;
+use util::daemon_program::Flags;
 
 struct App {
     flags: Flags,
@@ -46,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> std::result::Result<(), Box<dyn Error>> {
-    daemon_util::log_to_stderr();
+    util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let journal = Rc::new(Journal::open(&flags)?);
     journal.say(&format!("main {}", place()));
@@ -121,7 +119,7 @@ fn start(cx: &mut Context<'_, App>) -> Result {
         listener.pause_accept();
     }
     cx.heap().listener = Some(listener);
-    for signal in daemon_util::SIGNALS {
+    for signal in util::daemon_program::SIGNALS {
         cx.sig(signal, signal);
     }
     cx.sig("USR1", "usr1");
@@ -136,7 +134,7 @@ fn start(cx: &mut Context<'_, App>) -> Result {
         raise(Signal::SIGUSR1)?;
     }
     if flags.has("--own-child") {
-        let pid = daemon_util::start_helper()?;
+        let pid = util::daemon_program::start_helper()?;
         cx.sig_child(pid, "timer", ());
     }
     if flags.has("--in-state") {
@@ -240,7 +238,7 @@ fn octal(flags: &Flags, name: &str) -> Option<u32> {
 fn tell(cx: &mut Context<'_, App>) -> Result {
     let signal = *cx.arg::<&'static str>(0)?;
     if signal == "daemon_start" && cx.heap().flags.has("--helper") {
-        let pid = daemon_util::start_helper()?;
+        let pid = util::daemon_program::start_helper()?;
         cx.heap().journal.say(&format!("helper {pid}"));
     }
     cx.heap().journal.say(signal);

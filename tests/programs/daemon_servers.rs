@@ -10,14 +10,12 @@ use lenore::component::{Mode, Protocol, Server, Serving};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
-mod daemon_util;
-
-use daemon_util::{Flags, say};
+use util::daemon_program::{Flags, say};
 
 type Both = [(&'static str, Serving); 2];
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
-    daemon_util::log_to_stderr();
+    util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     let serve = |name, alias: &str, kernel: &mut Kernel| -> std::result::Result<Serving, Box<dyn Error>> {
@@ -40,7 +38,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let mut session = Session::new(both)
         .state("_start", |cx| -> Result {
             cx.alias_set("app")?;
-            daemon_util::SIGNALS.into_iter().for_each(|signal| cx.sig(signal, signal));
+            util::daemon_program::SIGNALS.into_iter().for_each(|signal| cx.sig(signal, signal));
             cx.sig("USR1", "boards");
             cx.sig("USR2", "end_one");
             Ok(())
@@ -58,7 +56,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         })
         .state("own_child", |_| say("own_child"))
         .state("own_reaped", |_| say("own_reaped"));
-    for signal in daemon_util::SIGNALS {
+    for signal in util::daemon_program::SIGNALS {
         session = session.state(signal, say_whose);
     }
     session.spawn(&mut kernel)?;

@@ -8,10 +8,8 @@ use std::time::Duration;
 use lenore::daemon::{DaemonBuilder, DaemonError};
 use lenore::{Daemon, Kernel};
 
-mod daemon_util;
-
 fn main() -> Result<(), Box<dyn Error>> {
-    daemon_util::log_to_stderr();
+    util::daemon_program::log_to_stderr();
     let daemon = Daemon::builder;
     try_it("spare", daemon().start_children(2).max_children(10).min_spare(5).max_spare(3))?;
     try_it("start", daemon().start_children(11).max_children(10))?;

@@ -7,9 +7,7 @@ use std::error::Error;
 use lenore::daemon::Report;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
-mod daemon_util;
-
-use daemon_util::{say, say_signal};
+use util::daemon_program::{say, say_signal};
 
 struct App {
     one: Daemon,
@@ -17,7 +15,7 @@ struct App {
 }
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
-    daemon_util::log_to_stderr();
+    util::daemon_program::log_to_stderr();
     let mut kernel = Kernel::new()?;
     let one = Daemon::builder().start_children(2).max_children(4).spawn(&mut kernel)?;
     let again = Daemon::builder().start_children(1).spawn(&mut kernel);

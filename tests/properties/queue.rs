@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use lenore::{AlarmId, Context, Error, EventKind, Kernel, RemovedAlarm, Session, SessionId, Shift};
 use proptest::prelude::*;
 
-use crate::common::new_kernel;
+use util::diary::new_kernel;
 
 /// What a state does. Hours count from the start of the test: nothing in the past differs by less than one, and what
 /// lies in the future never fires.

@@ -9,7 +9,7 @@ use lenore::{
 };
 use proptest::prelude::*;
 
-use crate::common::new_kernel;
+use util::diary::new_kernel;
 
 /// What a session does, or what is done to it. Numbers pick a session, among those that have stopped too.
 #[derive(Debug, Clone)]

@@ -2,8 +2,8 @@
 
 use nix::sys::signal::Signal;
 
-use crate::util::{DEADLINE, kill};
 use crate::{ENDS, assert_each, lines, only, place, rest, start};
+use util::{DEADLINE, kill};
 
 /// What the end of a terminal is: `EIO`.
 const HUNG_UP: &str = "error read 5 STDOUT";

@@ -38,6 +38,11 @@ impl Log {
         self.0.borrow().len()
     }
 
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Takes all entries out.
     pub fn take(&self) -> Vec<String> {
         self.0.take()
@@ -50,7 +55,7 @@ pub struct Watchdog(#[expect(dead_code, reason = "its drop is the signal")] Send
 
 impl Watchdog {
     /// Starts to watch the running test.
-    pub fn new() -> Watchdog {
+    pub fn start() -> Watchdog {
         let (sender, receiver) = mpsc::channel();
         let name = thread::current().name().unwrap_or("a test").to_owned();
         thread::spawn(move || {
@@ -76,7 +81,7 @@ pub fn kernel() -> Kernel {
 /// When `run` fails.
 #[track_caller]
 pub fn run(kernel: &mut Kernel) {
-    let _watchdog = Watchdog::new();
+    let _watchdog = Watchdog::start();
     if let Err(error) = kernel.run() {
         panic!("run failed: {error}");
     }
@@ -89,7 +94,7 @@ pub fn run(kernel: &mut Kernel) {
 /// When one of them fails.
 #[track_caller]
 pub fn run_slices(kernel: &mut Kernel, slices: usize) {
-    let _watchdog = Watchdog::new();
+    let _watchdog = Watchdog::start();
     for _ in 0..slices {
         if let Err(error) = kernel.run_one_timeslice() {
             panic!("a slice failed: {error}");
@@ -104,7 +109,7 @@ pub fn run_slices(kernel: &mut Kernel, slices: usize) {
 /// When a slice fails, or no session is left.
 #[track_caller]
 pub fn run_until(kernel: &mut Kernel, mut done: impl FnMut() -> bool) {
-    let _watchdog = Watchdog::new();
+    let _watchdog = Watchdog::start();
     while !done() {
         match kernel.run_one_timeslice() {
             Ok(true) => {}

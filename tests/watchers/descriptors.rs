@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use lenore::{Handle, Kernel, Reason, Session};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
 use crate::{clear, read_one, readable_pipe, ready_socket, writable_pipe};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 #[test] // K-IO-05
 fn a_watched_descriptor_is_made_non_blocking_and_stays_so() {

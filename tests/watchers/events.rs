@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use lenore::{Error, Handle, Kernel, Mode, Session};
 
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
 use crate::{clear, read_one, readable_pipe, ready_socket, writable_pipe};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 #[test] // K-IO-03, K-IO-10
 fn the_state_gets_handle_mode_and_extra_arguments_from_its_own_session() {

@@ -1,8 +1,5 @@
 //! `select_read` and `select_write`: section 11 of the behaviour specification.
 
-#[path = "../util/mod.rs"]
-mod util;
-
 mod descriptors;
 mod events;
 

@@ -9,8 +9,8 @@ use lenore::wheel::{ListenAccept, SocketEvent, WheelId};
 use lenore::{Context, Error, Kernel, Result, Session};
 use nix::errno::Errno;
 
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
-use crate::util::{Client, DEADLINE, Program, example};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::{Client, DEADLINE, Program, test_program};
 
 /// A session that accepts on a listener that it was given.
 struct Server {
@@ -167,7 +167,7 @@ fn it_can_be_paused() {
 
 #[test] // K-LA-03: a shortage is reported, not lost, and tried again by itself
 fn a_shortage_of_descriptors_does_not_make_it_deaf() {
-    let program = Program::new(example("short_of_descriptors")).arg("listen_accept").start();
+    let program = Program::new(test_program("short_of_descriptors")).arg("listen_accept").start();
     let address = program.listening_addr();
     assert_eq!(program.next_line(DEADLINE), format!("socket failed: {}", Errno::EMFILE as i32));
     let first = Client::connect(address);

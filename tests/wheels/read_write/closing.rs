@@ -9,7 +9,7 @@ use lenore::filter::Line;
 use lenore::wheel::ReadWrite;
 
 use super::{MEGABYTES, lines, log_input, narrow_pair, owner, owner_of, pair, read_all, tcp_pair};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 /// Longer than any test may take.
 const FOR_EVER: Duration = Duration::from_secs(3600);

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{log_error, log_input, owner, owner_of, pair, tcp_pair};
-use crate::util::in_process::{Fragile, Log, kernel, run, run_slices, run_until};
+use util::in_process::{Fragile, Log, kernel, run, run_slices, run_until};
 
 /// The error event of a record that the filter refuses.
 fn refused() -> String {

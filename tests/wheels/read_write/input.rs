@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use super::{log_error, log_input, owner, pair, read_all, tcp_pair};
-use crate::util::DEADLINE;
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::DEADLINE;
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 #[test] // K-RW-10, K-RW-11, K-WH-02, K-WH-03
 fn every_record_is_an_event_and_a_chunk_goes_ahead_of_what_was_posted() {

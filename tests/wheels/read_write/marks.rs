@@ -7,7 +7,7 @@ use std::thread;
 use lenore::{Error, Kernel, SessionId};
 
 use super::{lines, narrow_pair, owner_of, pair};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 const LOW: usize = 10_000;
 const HIGH: usize = 50_000;

@@ -10,8 +10,8 @@ use lenore::wheel::{ReadWrite, ReadWriteBuilder, WheelId};
 use lenore::{Context, Result, Session};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::util::DEADLINE;
-use crate::util::in_process::Log;
+use util::DEADLINE;
+use util::in_process::Log;
 
 mod closing;
 mod hostile;

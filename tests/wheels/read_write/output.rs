@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, setsockopt, socketpair, sockopt};
 
 use super::{MEGABYTES, Owner, log_error, log_input, owner, owner_of, pair, read_all, tcp_pair};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
-use crate::util::{DEADLINE, wait_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::{DEADLINE, wait_until};
 
 #[test] // K-RW-30, K-RW-32: each write to this kind of socket is a packet of its own
 fn many_puts_make_one_write_and_one_flushed_event() {

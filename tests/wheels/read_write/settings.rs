@@ -10,7 +10,7 @@ use lenore::wheel::{ReadWrite, SocketFactory, StreamEvent};
 use lenore::{Session, SessionId};
 
 use super::{Owner, lines, log_input, narrow_pair, owner, owner_of, pair, read_all, tcp_pair};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 #[test] // K-RW-01: two handles, each with its own half of the work
 fn a_wheel_reads_from_one_descriptor_and_writes_to_another() {

@@ -9,7 +9,7 @@ use lenore::wheel::{ReadWrite, StreamEvent, WheelId};
 use lenore::{Context, Session};
 
 use super::{Owner, log_input, narrow_pair, owner, pair, read_all};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 fn fields(separator: &str) -> Line {
     Line::literal(separator).expect("it is not empty")

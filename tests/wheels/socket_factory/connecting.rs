@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
 use super::{client, failed, maker, refusing_address};
-use crate::util::in_process::{Log, kernel, run, run_slices};
+use util::in_process::{Log, kernel, run, run_slices};
 
 #[test] // K-SF-13: the wheel is kept, and holds nothing
 fn connecting_ends_in_one_event_and_an_inert_wheel() {

@@ -9,7 +9,7 @@ use lenore::wheel::{SocketFactory, WheelId};
 use nix::errno::Errno;
 
 use super::{failed, maker};
-use crate::util::in_process::{Log, kernel, run};
+use util::in_process::{Log, kernel, run};
 
 #[test] // K-SF-02, K-SF-10, K-SF-20 to 22: posted, though the wheel has gone; not blocking; its port can be asked for
 fn a_bound_udp_socket_is_posted_without_a_peer() {

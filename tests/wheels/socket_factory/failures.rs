@@ -7,7 +7,7 @@ use lenore::{Context, Error, Result, Session};
 use nix::errno::Errno;
 
 use super::{Maker, failed, maker};
-use crate::util::in_process::{Log, kernel, run};
+use util::in_process::{Log, kernel, run};
 
 /// Begins a wheel of some kind with this address.
 type Begin = fn(&str) -> SocketFactoryBuilder;

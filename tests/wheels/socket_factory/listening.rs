@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::{accept, address, server};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
-use crate::util::{Client, DEADLINE, Program, example};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::{Client, DEADLINE, Program, test_program};
 
 #[test] // K-SF-07, K-SF-08, K-SF-21, K-WH-02, K-WH-03
 fn the_accept_event_has_the_socket_and_its_peer() {
@@ -164,7 +164,7 @@ fn an_exception_in_the_accept_event_keeps_nobody_from_being_accepted() {
 
 #[test] // K-SF-12: a listener that ran out of descriptors rests instead of spinning, and loses nobody
 fn a_shortage_of_descriptors_does_not_make_a_listener_deaf() {
-    let program = Program::new(example("short_of_descriptors")).start();
+    let program = Program::new(test_program("short_of_descriptors")).start();
     let address = program.listening_addr();
     // K-SF-15: nor can it make a socket of its own.
     assert_eq!(program.next_line(DEADLINE), format!("socket failed: {}", Errno::EMFILE as i32));
@@ -182,7 +182,7 @@ fn a_shortage_of_descriptors_does_not_make_a_listener_deaf() {
 
 #[test] // T9: clients that come while one of two processes has paused the listener that both watch
 fn a_paused_listener_swallows_no_wake_up_of_another_process() {
-    let program = Program::new(example("shared_listeners")).arg("paused").start();
+    let program = Program::new(test_program("shared_listeners")).arg("paused").start();
     let address = program.listening_addr();
     // Both processes wait in their pollers by now, one of them without the listener. The clients come one at a time,
     // each when the one before is served, so that each needs a wake-up of its own.

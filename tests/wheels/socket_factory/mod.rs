@@ -8,7 +8,7 @@ use lenore::{Context, Kernel, Result, Session};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 
-use crate::util::in_process::Log;
+use util::in_process::Log;
 
 mod connecting;
 mod datagram;

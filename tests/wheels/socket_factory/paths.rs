@@ -10,8 +10,8 @@ use lenore::{Context, Error};
 use nix::errno::Errno;
 
 use super::{Maker, failed, maker};
-use crate::util::in_process::{Log, kernel, run};
-use crate::util::{DEADLINE, Program, example};
+use util::in_process::{Log, kernel, run};
+use util::{DEADLINE, Program, test_program};
 
 /// A listener at `path`, and a client of it that is bound to `local` if that says something. Returns what the two were
 /// told of each other.
@@ -247,7 +247,7 @@ fn a_path_that_somebody_has_replaced_stays() {
 fn a_forked_child_that_drops_its_copy_leaves_the_path() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let program = Program::new(example("shared_listeners")).arg("path").arg(&path).start();
+    let program = Program::new(test_program("shared_listeners")).arg("path").arg(&path).start();
     assert_eq!(program.next_line(DEADLINE), "child: dropped, the path is there");
     assert_eq!(program.next_line(DEADLINE), "parent: after the child, the path is there");
     assert_eq!(program.next_line(DEADLINE), "parent: dropped, the path is gone");

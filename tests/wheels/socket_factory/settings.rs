@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::{address, maker, refusing_address, server};
-use crate::util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 /// An address that nobody listens at, but that an old connection still uses.
 fn lately_used_address() -> SocketAddr {

@@ -1,5 +1,4 @@
 //! What the kernel's tests share: sessions that write down what happens to them.
-#![allow(dead_code, reason = "no test file needs all of it")]
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;

@@ -1,4 +1,4 @@
-//! What the tests of both components share.
+//! What the tests of `TcpServer` and `TcpClient` share.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
@@ -9,8 +9,8 @@ use std::sync::Once;
 use lenore::component::TcpServer;
 use lenore::{Kernel, SessionId};
 
-use crate::util::in_process::run_slices;
-use crate::util::{DEADLINE, wait_until};
+use crate::in_process::run_slices;
+use crate::{DEADLINE, wait_until};
 
 thread_local! {
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };

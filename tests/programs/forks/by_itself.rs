@@ -1,4 +1,4 @@
-//! For tests/programs/forks.rs: programs that fork without asking the kernel, and tell it afterwards, or don't.
+//! Programs that fork without asking the kernel, and tell it afterwards, or don't.
 
 use std::io::{self, Write};
 use std::process;

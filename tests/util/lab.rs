@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::util::{Client, DEADLINE, Program, Running, example, kill, wait_until};
+use crate::{Client, DEADLINE, Program, Running, kill, test_program, wait_until};
 
 /// What nothing takes unless something waits for what never comes.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -21,7 +21,7 @@ pub struct Lab {
 impl Lab {
     /// Starts a test program with blank-separated arguments.
     pub fn start(name: &str, args: &str) -> Lab {
-        Lab::launch(Program::new(example(name)).args(args.split_whitespace()))
+        Lab::launch(Program::new(test_program(name)).args(args.split_whitespace()))
     }
 
     pub fn launch(program: Program) -> Lab {
@@ -158,9 +158,7 @@ impl Lab {
     /// Waits until none of `pids` is alive.
     #[track_caller]
     pub fn wait_gone(&self, pids: &[i32]) {
-        wait_until("the end of all", DEADLINE, || {
-            pids.iter().all(|&pid| !crate::util::proc::is_alive(pid)).then_some(())
-        });
+        wait_until("the end of all", DEADLINE, || pids.iter().all(|&pid| !crate::proc::is_alive(pid)).then_some(()));
     }
 }
 

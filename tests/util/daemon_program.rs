@@ -1,5 +1,4 @@
 //! What the test programs of the Daemon share.
-#![allow(dead_code, reason = "each program compiles its own copy and uses a part of it")]
 
 use std::io::LineWriter;
 use std::process::{Command, Stdio};

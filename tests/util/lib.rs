@@ -1,17 +1,16 @@
-//! Helpers for tests that watch a program from outside: start it, talk to it, look at it in `/proc`, end it.
+//! What the tests, the programs that they run, and the benches share.
 //!
-//! Nothing here sleeps to synchronise. Every wait is for a condition, has a deadline, and says at the deadline what
+//! Most of it watches a program from outside: start it, talk to it, look at it in `/proc`, end it. Nothing here sleeps to synchronise. Every wait is for a condition, has a deadline, and says at the deadline what
 //! it waited for. Every process that [`Program::start`] starts is killed and reaped when its [`Running`] drops, also
 //! when the test panics, and so is every process that came from it, however far it detached. Linux only.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each test file compiles its own copy of this module and uses a part of it"
-)]
 
 pub mod client;
+pub mod component;
+pub mod daemon_program;
+pub mod diary;
 pub mod dice;
 pub mod in_process;
+pub mod lab;
 pub mod proc;
 pub mod program;
 
@@ -64,22 +63,34 @@ pub fn stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The built example `name`, which Cargo puts next to the directory of the running test executable.
+/// The built example `name`.
 ///
 /// # Panics
 ///
 /// When it has not been built.
 #[track_caller]
 pub fn example(name: &str) -> PathBuf {
+    built(&format!("examples/{name}"), "cargo build --workspace --examples")
+}
+
+/// The built program `name` from `tests/programs/`.
+///
+/// # Panics
+///
+/// When it has not been built.
+#[track_caller]
+pub fn test_program(name: &str) -> PathBuf {
+    built(name, "cargo build --package lenore-tests --bins")
+}
+
+/// What Cargo has put at `place` in the directory of the profile of the running executable.
+#[track_caller]
+fn built(place: &str, how: &str) -> PathBuf {
     let test = env::current_exe().expect("a running test has an executable");
     let profile =
         test.parent().and_then(|deps| deps.parent()).expect("Cargo puts test executables in target/PROFILE/deps");
-    let path = profile.join("examples").join(name);
-    assert!(
-        path.is_file(),
-        "{} is missing: run `cargo build --examples` first (with --release for benches)",
-        path.display()
-    );
+    let path = profile.join(place);
+    assert!(path.is_file(), "{} is missing: run `{how}` first (with --release for benches)", path.display());
     path
 }
 
