@@ -3,6 +3,8 @@
 
 #[path = "daemon/babysit.rs"]
 mod babysit;
+#[path = "daemon/cgroup.rs"]
+mod cgroup;
 #[path = "daemon/children.rs"]
 mod children;
 #[path = "daemon/crashes.rs"]
@@ -27,3 +29,5 @@ mod shutdown;
 mod site;
 #[path = "daemon/spawn.rs"]
 mod spawn;
+#[path = "daemon/stops.rs"]
+mod stops;

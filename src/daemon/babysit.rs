@@ -15,12 +15,35 @@ use super::settings::Mode;
 use crate::error::Result;
 use crate::sys::wait::{Halt, peek_halted};
 
-/// Sets the next round.
+/// Sets the first round, and the first look in between.
 pub(super) fn begin(cx: &mut Cx<'_>) {
-    let (interval, now) = (cx.heap().settings.babysit, cx.now());
-    cx.heap().last_round.get_or_insert(now);
     if cx.heap().settings.mode != Mode::NonForking {
-        cx.delay("babysit", interval, ());
+        let (round, look) = (cx.heap().settings.babysit, cx.heap().settings.look_every());
+        cx.delay("babysit", round, ());
+        cx.delay("look_at_children", look, ());
+    }
+}
+
+/// Between two rounds: looks who runs, so that no limit counts time in which nobody did.
+pub(super) fn look_at_children(cx: &mut Cx<'_>) {
+    if cx.heap().role == Role::Parent && !cx.heap().is_shutting_down() {
+        let (now, next) = (cx.now(), cx.heap().settings.look_every());
+        cx.delay("look_at_children", next, ());
+        measure(cx.heap(), now);
+    }
+}
+
+/// Adds to the time for which each child has been at what it is doing, or stopped.
+fn measure(heap: &mut Heap, now: SystemTime) {
+    let age = heap.age(now);
+    let ran = heap.run_clock.advance(age);
+    for child in &mut heap.children {
+        let is_stopped = look(child.pid) == Look::Stopped;
+        let runs = if is_stopped { Duration::ZERO } else { ran };
+        child.stopped_for = if is_stopped { child.stopped_for + ran } else { Duration::ZERO };
+        if let Some(slot) = heap.board.as_ref().and_then(|board| board.read(child.slot).ok()) {
+            child.stint = child.stint.seen(slot.since_ms, epoch_ms(now), runs);
+        }
     }
 }
 
@@ -29,19 +52,15 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
     if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
         return Ok(());
     }
-    begin(cx);
-    let now = cx.now();
+    let (now, next) = (cx.now(), cx.heap().settings.babysit);
+    cx.delay("babysit", next, ());
     let heap = cx.heap();
-    let before = heap.last_round.replace(now);
-    // This process did not run when it should have: it was stopped, or the machine was. What went on meanwhile, nobody knows.
-    if before.and_then(|before| now.duration_since(before).ok()).is_some_and(|gap| gap > 2 * heap.settings.babysit) {
-        awake(heap, now);
-    }
+    measure(heap, now);
     let mut has_stopped = false;
     for place in 0..heap.children.len() {
         match look(heap.children[place].pid) {
             Look::Gone | Look::Exited => {}
-            look => has_stopped |= examine(heap, place, look == Look::Stopped, now),
+            look => has_stopped |= examine(heap, place, look == Look::Stopped),
         }
     }
     bury_vanished(cx)?;
@@ -80,24 +99,13 @@ pub(super) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// CONT: this process goes on after a stop, as its children may do as well. What they did not do while nothing ran
-/// is not held against them.
+/// CONT: this process goes on after a stop, or its parent wants it to look.
 pub(super) fn continued(cx: &mut Cx<'_>) {
     cx.sig_handled();
-    // The time that is known is from before the stop.
-    cx.clock.advance();
-    let now = cx.now();
-    match cx.heap().role {
-        Role::Parent => awake(cx.heap(), now),
+    if let Role::Child { .. } = cx.heap().role {
         // A connection that was announced to a process which has died is announced to nobody else.
-        Role::Child { .. } => cx.sources.retry_listeners(),
-        Role::Bystander => {}
+        cx.sources.retry_listeners();
     }
-}
-
-fn awake(heap: &mut Heap, now: SystemTime) {
-    heap.awake_since = now;
-    heap.children.iter_mut().for_each(|child| child.is_stopped = false);
 }
 
 /// What the system says about a child.
@@ -121,13 +129,12 @@ pub(super) fn look(pid: i32) -> Look {
 }
 
 /// Examines one child and takes the next step if it needs one. Returns whether it was found stopped for the first time.
-fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> bool {
-    let (rules, mode, awake_ms) = (heap.settings.rules, heap.settings.mode, epoch_ms(heap.awake_since));
+fn examine(heap: &mut Heap, place: usize, is_stopped: bool) -> bool {
+    let (rules, mode) = (heap.settings.rules, heap.settings.mode);
     let babysit = heap.settings.babysit;
     let slot = heap.board.as_ref().and_then(|board| board.read(heap.children[place].slot).ok());
     let child = &mut heap.children[place];
-    let since_ms = slot.map_or(awake_ms, |slot| slot.since_ms.max(awake_ms));
-    let in_status = Duration::from_millis(epoch_ms(now).saturating_sub(since_ms));
+    let in_status = child.stint.lasted;
     let was_stopped = std::mem::replace(&mut child.is_stopped, is_stopped);
     if let Some(total) = processor_time(child.pid) {
         let doing = slot.map_or(child.meter.doing, |slot| (slot.requests, slot.status.is_busy()));
@@ -146,7 +153,8 @@ fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> 
         status: slot.map(|slot| slot.status),
         in_status,
         cpu: child.meter.used,
-        is_stopped: was_stopped && is_stopped,
+        // In the round before, and not only while this process was stopped as well.
+        is_stopped: was_stopped && is_stopped && child.stopped_for >= babysit / 2,
     };
     let before = child.escalation;
     child.escalation = judge(&sight, &rules, before);

@@ -172,7 +172,7 @@ fn serve_queue(cx: &mut Cx<'_>) -> Result {
     {
         ask_for_fork(cx, request)?;
     }
-    if cx.heap().draining_since.is_some() {
+    if cx.heap().is_draining() {
         return shutdown::end_if_drained(cx);
     }
     match decision.notice {

@@ -11,7 +11,7 @@ use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
 use super::handle::Daemon;
-use super::policy::{CrashLoop, Escalation, Growth, Intake, Meter, Phase, TokenBucket};
+use super::policy::{CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint, TokenBucket};
 use super::process::Process;
 use super::resize::Size;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
@@ -47,8 +47,8 @@ pub(super) struct Heap {
     /// Post-forking: requests that wait for a child, in the order in which they came.
     pub(super) queue: VecDeque<Request>,
     pub(super) requests_seen: u64,
-    /// Post-forking: since when it has been serving what is queued, before a graceful end.
-    pub(super) draining_since: Option<SystemTime>,
+    /// What is left of `shutdown_timeout`, from a graceful end's beginning on.
+    pub(super) grace: Option<Grace>,
     pub(super) intake: Intake,
     pub(super) forks: TokenBucket,
     /// Pre-forking: how the next shortage of spares is met.
@@ -63,10 +63,8 @@ pub(super) struct Heap {
     /// How many children were forked; each finds its own number of requests by it.
     pub(super) forked: u64,
     pub(super) deaths: Deaths,
-    /// When the babysitter came round last, or began.
-    pub(super) last_round: Option<SystemTime>,
-    /// Since when this process has run without a stop, as far as it knows.
-    pub(super) awake_since: SystemTime,
+    /// For how long this process has run.
+    pub(super) run_clock: RunClock,
     /// In a child: how many requests it is to handle; `None` for any number.
     pub(super) share: Option<u64>,
     /// Why the Daemon could not go on: what `run` is to return.
@@ -96,8 +94,12 @@ pub(super) struct Child {
     /// How far the babysitter has come with it.
     pub(super) escalation: Option<Escalation>,
     pub(super) meter: Meter,
-    /// It was stopped when it was last looked at.
+    /// How long it has been in its status.
+    pub(super) stint: Stint,
+    /// It was stopped when the babysitter last came round.
     pub(super) is_stopped: bool,
+    /// How long it has been stopped while this process was not.
+    pub(super) stopped_for: Duration,
     /// The log has it already that it is not ready for requests.
     pub(super) is_told_unready: bool,
 }
@@ -119,8 +121,20 @@ pub(super) enum Orders {
 impl Child {
     pub(super) fn new(pid: i32, slot: SlotIndex, generation: u32, forked_at: SystemTime) -> Child {
         let (orders, meter) = (Orders::Stay, Meter::default());
-        let (is_stopped, is_told_unready) = (false, false);
-        Child { pid, slot, generation, forked_at, orders, escalation: None, meter, is_stopped, is_told_unready }
+        let (stint, is_stopped, stopped_for, is_told_unready) = (Stint::default(), false, Duration::ZERO, false);
+        Child {
+            pid,
+            slot,
+            generation,
+            forked_at,
+            orders,
+            escalation: None,
+            meter,
+            stint,
+            is_stopped,
+            stopped_for,
+            is_told_unready,
+        }
     }
 
     /// It has been told to go.
@@ -157,6 +171,7 @@ impl Heap {
         let bucket = TokenBucket::new(settings.fork_burst, settings.forks_per_second);
         Ok(Heap {
             size: Size::new(&settings),
+            run_clock: RunClock::new(settings.look_every(), Duration::ZERO),
             settings,
             role: Role::Parent,
             board,
@@ -168,7 +183,7 @@ impl Heap {
             in_flight: VecDeque::new(),
             queue: VecDeque::new(),
             requests_seen: 0,
-            draining_since: None,
+            grace: None,
             intake: Intake::Open,
             forks: bucket,
             growth: Growth::default(),
@@ -178,8 +193,6 @@ impl Heap {
             crashes: CrashLoop::default(),
             forked: 0,
             deaths: Deaths::default(),
-            last_round: None,
-            awake_since: now,
             share: None,
             failure: None,
         })
@@ -187,6 +200,16 @@ impl Heap {
 
     pub(super) fn is_shutting_down(&self) -> bool {
         self.phase == Phase::ShuttingDown
+    }
+
+    /// Post-forking: it serves what is queued, before a graceful end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.grace.is_some() && !self.is_shutting_down()
+    }
+
+    /// Returns what the policy's times count from.
+    pub(super) fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.born).unwrap_or_default()
     }
 
     /// All whom this process has to look after.
@@ -236,8 +259,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("shutdown", shutdown::shutdown)
         .state("signalled", shutdown::signalled)
         .state("graceful_shutdown", shutdown::graceful)
-        .state("end_of_drain", shutdown::end_after_requests)
-        .state("kill_children", shutdown::kill_children)
+        .state("grace", shutdown::grace)
         .state("hang_up", hang_up::hang_up)
         .state("reopen", hang_up::reopen)
         .state("ready", ready::ready)
@@ -251,6 +273,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("forked", pool::forked)
         .state("reaped", deaths::reaped)
         .state("babysit", babysit::round)
+        .state("look_at_children", babysit::look_at_children)
         .state("continued", babysit::continued)
         .state("stranger_reaped", |_| ())
         .state("grow", resize::grow)
@@ -335,7 +358,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
         core.sig_child_clear(pid);
     }
     heap.in_flight.clear();
-    heap.draining_since = None;
+    heap.grace = None;
     heap.failure = None;
     // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
     drop(core.drop_posted_of(me));

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::babysit;
 use super::child;
 use super::deaths::{self, Cause};
-use super::policy::{Intake, Phase};
+use super::policy::{Grace, Intake, Phase};
 use super::pool;
 use super::scoreboard::Status;
 use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_children};
@@ -57,16 +57,38 @@ pub(super) fn graceful(cx: &mut Cx<'_>) -> Result {
 
 /// Has the requests that wait for a child served before the end: they are in hand as well, their clients were accepted.
 fn drain(cx: &mut Cx<'_>) -> Result {
-    if cx.heap().is_shutting_down() || cx.heap().draining_since.is_some() {
+    if cx.heap().is_shutting_down() || cx.heap().is_draining() {
         return Ok(());
     }
-    let (now, grace) = (cx.now(), cx.heap().settings.shutdown_timeout);
-    cx.heap().draining_since = Some(now);
+    let grace = cx.heap().settings.shutdown_timeout;
+    give_grace(cx, grace);
     if cx.heap().intake == Intake::Open && has_requests(cx.heap()) {
         pool::pause(cx)?;
     }
-    cx.delay("end_of_drain", grace, ());
     end_if_drained(cx)
+}
+
+/// Gives children so much time, in which this process runs: what is stopped with it can't end.
+fn give_grace(cx: &mut Cx<'_>, left: Duration) {
+    let now = cx.now();
+    let heap = cx.heap();
+    let grace = Grace::new(left, heap.settings.look_every(), heap.age(now));
+    heap.grace = Some(grace);
+    cx.delay("grace", grace.next_look(), ());
+}
+
+/// Looks how much is left of that time. After it nobody waits any longer.
+pub(super) fn grace(cx: &mut Cx<'_>) -> Result {
+    let now = cx.now();
+    let heap = cx.heap();
+    let now = heap.age(now);
+    let Some(grace) = &mut heap.grace else { return Ok(()) };
+    if !grace.left(now).is_zero() {
+        let next = grace.next_look();
+        cx.delay("grace", next, ());
+        return Ok(());
+    }
+    if heap.is_shutting_down() { kill_children(cx) } else { end_after_requests(cx) }
 }
 
 fn has_requests(heap: &Heap) -> bool {
@@ -79,7 +101,7 @@ pub(super) fn end_if_drained(cx: &mut Cx<'_>) -> Result {
 }
 
 /// What children have in hand they finish. Also when the time is up for requests that have no child yet.
-pub(super) fn end_after_requests(cx: &mut Cx<'_>) -> Result {
+fn end_after_requests(cx: &mut Cx<'_>) -> Result {
     end(cx, Signal::SIGQUIT)
 }
 
@@ -133,9 +155,10 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     }
     let now = cx.now();
     let heap = cx.heap();
-    let spent = heap.draining_since.and_then(|since| now.duration_since(since).ok()).unwrap_or_default();
-    let grace = heap.settings.shutdown_timeout.saturating_sub(spent);
-    cx.delay("kill_children", grace, ());
+    let (now, full) = (heap.age(now), heap.settings.shutdown_timeout);
+    // What a graceful end has taken so far was part of it.
+    let left = heap.grace.as_mut().map_or(full, |grace| grace.left(now));
+    give_grace(cx, left);
     Ok(())
 }
 
@@ -166,7 +189,7 @@ fn passes(reason: &Reason) -> bool {
 }
 
 /// The grace is over.
-pub(super) fn kill_children(cx: &mut Cx<'_>) -> Result {
+fn kill_children(cx: &mut Cx<'_>) -> Result {
     // The babysitter does not come any more.
     babysit::bury_vanished(cx)?;
     let heap = cx.heap();
@@ -176,8 +199,8 @@ pub(super) fn kill_children(cx: &mut Cx<'_>) -> Result {
         send(pid, Signal::SIGKILL);
     }
     // One that other code waits for, or whose SIGCHLD is lost, is noticed then.
-    let grace = cx.heap().settings.shutdown_timeout;
-    cx.delay("kill_children", grace, ());
+    let full = cx.heap().settings.shutdown_timeout;
+    give_grace(cx, full);
     end_if_alone(cx)
 }
 
@@ -226,7 +249,8 @@ pub(super) fn last_resort(cx: &mut Cx<'_>) {
     let begin = Instant::now();
     let mut left: Vec<i32> = heap.pids().collect();
     let mut killed = Vec::new();
-    while !left.is_empty() && begin.elapsed() < heap.settings.shutdown_timeout {
+    let mut grace = Grace::new(heap.settings.shutdown_timeout, heap.settings.look_every(), Duration::ZERO);
+    while !left.is_empty() && !grace.left(begin.elapsed()).is_zero() {
         left.retain(|pid| !has_ended(*pid));
         // There is no loop left to be told by.
         std::thread::sleep(LOOK_AGAIN);

@@ -11,7 +11,7 @@ const ONE: &str = "--start 1 --max 1 --max-spare 1 --requests 0";
 
 /// Waits until the log has the record of the end of `pid`, and returns its line.
 #[track_caller]
-fn record(lab: &Lab, pid: i32) -> String {
+pub fn record(lab: &Lab, pid: i32) -> String {
     let record = format!("child has ended: pid={pid} ");
     wait_until(&record, DEADLINE, || {
         let log = lab.running.stderr_text();
@@ -20,14 +20,14 @@ fn record(lab: &Lab, pid: i32) -> String {
 }
 
 /// What was sent to `pid` as a rogue, in order.
-fn steps(lab: &Lab, pid: i32) -> Vec<String> {
+pub fn steps(lab: &Lab, pid: i32) -> Vec<String> {
     let log = lab.running.stderr_text();
     let rogue = format!("child is rogue: pid={pid} ");
     let lines = log.lines().filter(|line| line.contains(&rogue));
     lines.filter_map(|line| Some(line.rsplit_once(": ")?.1.trim_end_matches(" is sent").to_owned())).collect()
 }
 
-fn wait_stopped(pid: i32) {
+pub fn wait_stopped(pid: i32) {
     wait_until("its stop", DEADLINE, || (proc::stat(pid)?.state == 'T').then_some(()));
 }
 

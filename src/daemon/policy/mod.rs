@@ -8,10 +8,12 @@ use std::time::Duration;
 mod crash_loop;
 mod growth;
 mod rogue;
+mod run_time;
 
 pub use crash_loop::{CrashLoop, STAYED_UP};
 pub use growth::Growth;
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
+pub use run_time::{Grace, RunClock, Stint};
 
 /// What a pre-forking pool may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -92,6 +92,14 @@ impl Settings {
         }
     }
 
+    /// Returns how often to look whether this process and its children run: no stop of theirs may count for more than a small
+    /// part of the shortest time that is measured.
+    pub fn look_every(&self) -> Duration {
+        let limits = [self.rules.request_timeout, self.rules.long_timeout, Some(self.babysit)];
+        let shortest = limits.into_iter().flatten().fold(self.shutdown_timeout, Duration::min);
+        (shortest / LOOKS).max(SHORTEST_LOOK)
+    }
+
     /// Returns what the pool's policy goes by. Pre-forking only.
     pub fn limits(&self) -> Limits {
         Limits {
@@ -368,6 +376,12 @@ const DEFAULT_CPU_LIMIT: Duration = Duration::from_secs(600);
 
 /// Slots beyond `max_children`, as in POE.
 const SPARE_SLOTS: usize = 5;
+
+/// How often a limit is looked at before it is over.
+const LOOKS: u32 = 8;
+
+/// No more looks than these, however short the limits are.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests;
