@@ -250,6 +250,12 @@ fn a_new_filter_goes_on_where_the_old_one_was() {
     assert_closed(&lines);
 }
 
+#[test] // K-RW-62, for this wheel
+fn a_newline_that_is_cut_in_two_gives_no_octet_to_the_next_filter() {
+    let lines = lines("filter_cut");
+    assert_eq!(only(&lines, &["out"]), ["out \"one\"", "out \"two\""]);
+}
+
 #[test] // K-RU-22: the filter's errors, between records
 fn a_record_that_the_filter_refuses_is_an_error_event() {
     let lines = lines("filter_refuses");

@@ -70,7 +70,7 @@ pub use stream::Stream;
 ///
 /// Input goes in with [`get_one_start`](Self::get_one_start) and comes out with [`get_one`](Self::get_one), a record at a
 /// time: a session that acts on a record may replace the wheel's filter, and then what is left of the chunk
-/// ([`get_pending`](Self::get_pending)) is the new filter's. Output needs no such care: [`put`](Self::put) is all of it.
+/// ([`hand_over`](Self::hand_over)) is the new filter's. Output needs no such care: [`put`](Self::put) is all of it.
 ///
 /// The records should not depend on how the input was cut into chunks: the network cuts anywhere.
 ///
@@ -191,16 +191,47 @@ pub trait Filter: 'static {
 
     /// Returns the pending input for a filter that takes over.
     ///
-    /// Of a record that this filter has given up, the rest that is still to come will be the new filter's.
+    /// Input that follows may begin with octets that are still this filter's: see [`finish_record`](Self::finish_record).
     ///
     /// # Errors
     ///
     /// [`FilterError::CannotSwitch`] if the filter has taken in more than it has given out records of, and can't say it as
-    /// octets: then part of the input would be lost. Of the filters of this crate only a [`Stackable`] may have to.
+    /// octets: then part of the input would be lost. Of the filters of this crate a [`Stackable`] may have to, and
+    /// `http::Httpd` in the middle of a request.
     ///
     /// POE: `get_pending`, which passes over the loss.
     fn hand_over(&self) -> Result<&[u8], FilterError> {
         Ok(self.get_pending())
+    }
+
+    /// Tells a filter that takes over how many octets at the beginning of `chunk` are not input for it.
+    ///
+    /// `chunk` is what follows the octets that [`hand_over`](Self::hand_over) has returned. Its first octets may belong to a
+    /// record that this filter has delivered or given up already: the LF of a CR LF whose CR has ended a line, or the rest of
+    /// a block that was too long. `Some` is their number, mostly 0, and this filter need not be asked again. `None` says that
+    /// all of `chunk` belongs to that record, and that the next chunk has to be asked about as well.
+    ///
+    /// The wheels ask. A program that feeds filters by itself asks after it has fed the new filter what `hand_over` returned:
+    ///
+    /// ```
+    /// use lenore::filter::{Filter, Line, Stream};
+    ///
+    /// let mut old = Line::new();
+    /// assert_eq!(old.get(b"DATA\r")?, ["DATA"]);
+    /// let mut new = Stream::new();
+    /// assert!(new.get(old.hand_over()?)?.is_empty());
+    /// let chunk = b"\nbinary";
+    /// let first = old.finish_record(chunk).unwrap_or(chunk.len());
+    /// assert_eq!(new.get(&chunk[first..])?, [b"binary"]);
+    /// # Ok::<(), lenore::filter::FilterError>(())
+    /// ```
+    ///
+    /// A filter needs this method if its records end in a place that it does not know yet when it delivers them, or if it
+    /// drops input that has not come yet. Without it the answer is `Some(0)`.
+    ///
+    /// POE: nothing like it. There the new filter gets those octets.
+    fn finish_record(&mut self, _chunk: &[u8]) -> Option<usize> {
+        Some(0)
     }
 
     /// Makes a filter with the same settings and no input: one for each connection, from one that serves as the pattern.
@@ -315,7 +346,7 @@ mod tests {
         assert_eq!(old.get_one()?.as_deref(), Some("DATA 5"));
 
         let mut new = Stream::new();
-        new.get_one_start(old.get_pending())?;
+        new.get_one_start(old.hand_over()?)?;
         assert_eq!(new.get_one()?, Some(b"\x00\r\n\xffz".to_vec()));
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! Input on its way through a filter to a session: what `Run` and `FollowTail` have in common.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use super::read_write::reader::guarded;
-use super::read_write::records::{Records, Unfed};
+use super::read_write::records::{Former, Records, Unfed};
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Kernel, Mode, SourceKey};
@@ -11,6 +12,7 @@ use crate::kernel::{Kernel, Mode, SourceKey};
 /// A filter, and what it has made of the input so far.
 pub(super) struct Input<F: Filter> {
     filter: RefCell<F>,
+    former: Former,
     /// What the filter has told of its limit.
     filter_limit: Cell<usize>,
     /// What was read and did not fit into the filter, or was pending in the one before.
@@ -44,6 +46,7 @@ impl<F: Filter> Input<F> {
     pub(super) fn new(filter: F) -> Input<F> {
         Input {
             filter: RefCell::new(filter),
+            former: Former::default(),
             filter_limit: Cell::new(usize::MAX),
             unfed: RefCell::default(),
             refused: RefCell::default(),
@@ -55,6 +58,7 @@ impl<F: Filter> Input<F> {
 
     /// Gives the filter a chunk, of which it takes what there is room for; the rest comes when that is delivered.
     pub(super) fn feed(&self, chunk: &[u8]) {
+        let chunk = self.guard(|| self.former.pass(chunk)).unwrap_or_default();
         let fed = if self.unfed.borrow().is_empty() { self.offer(chunk) } else { 0 };
         if fed < chunk.len() {
             self.unfed.borrow_mut().put(&chunk[fed..]);
@@ -157,13 +161,8 @@ impl<F: Filter> Input<F> {
 
     /// Puts another filter in place, which is given what the former one has not parsed.
     pub(super) fn replace(&self, filter: F) {
-        let former = self.filter.replace(filter);
-        let pending = former.hand_over().unwrap_or_else(|error| {
-            self.refused.borrow_mut().push(error);
-            former.get_pending()
-        });
-        let octets = [pending, self.unfed.borrow().rest()].concat();
-        self.unfed.replace(Unfed { octets, start: 0 });
+        let old = self.filter.replace(filter);
+        self.former.take_over(Rc::new(RefCell::new(old)), &self.unfed, &self.refused);
         self.filter_limit.set(usize::MAX);
         self.has_rest.set(true);
     }
@@ -172,6 +171,7 @@ impl<F: Filter> Input<F> {
     pub(super) fn reset(&self) {
         let empty = self.filter.borrow().clone_config();
         self.filter.replace(empty);
+        self.former.forget();
         self.unfed.take();
         self.refused.take();
         self.has_rest.set(false);

@@ -315,3 +315,34 @@ fn dates_are_read_in_all_three_forms() {
     assert_eq!(format_date(wanted), "Sun, 06 Nov 1994 08:49:37 GMT");
     assert_eq!(parse_date("yesterday"), None);
 }
+
+#[test] // K-RW-62, for this filter: what a client sends behind the last request is another filter's, if there is one at once
+fn what_follows_a_request_is_handed_over() -> Result<(), FilterError> {
+    for head in ["CONNECT a.test:1 HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: x\r\n\r\n"] {
+        let mut httpd = Httpd::new();
+        httpd.get_one_start(format!("{head}\x16\x03").as_bytes())?;
+        assert!(matches!(httpd.get_one()?, Some(Incoming::Request(_))));
+        assert_eq!(httpd.hand_over()?, b"\x16\x03", "{head:?}");
+    }
+    let mut httpd = Httpd::new();
+    assert_eq!(httpd.get(b"GET / HTTP/1.0\r\n\r\nx")?.len(), 1);
+    assert_eq!(httpd.hand_over()?, b"", "the next record was asked for");
+    httpd.get_one_start(b"more")?;
+    assert_eq!(httpd.hand_over()?, b"");
+    Ok(())
+}
+
+#[test] // K-RE-31, for this filter: a request that has come in part can't be said as octets
+fn no_filter_takes_over_in_the_middle_of_a_request() -> Result<(), FilterError> {
+    let mut httpd = Httpd::new();
+    assert!(httpd.get(b"POST / HTTP/1.0\r\nContent-Length: 5\r\n\r\n")?.is_empty());
+    assert_eq!(httpd.hand_over(), Err(FilterError::CannotSwitch { held: 1 }));
+    assert!(httpd.get(b"abc")?.is_empty());
+    assert_eq!(httpd.hand_over(), Err(FilterError::CannotSwitch { held: 3 }));
+    assert_eq!(httpd.get(b"de")?.len(), 1);
+    assert_eq!(httpd.hand_over()?, b"");
+    let mut streaming = Httpd::new().streaming();
+    assert_eq!(streaming.get(b"POST / HTTP/1.0\r\nContent-Length: 5\r\n\r\nabc")?.len(), 2);
+    assert_eq!(streaming.hand_over()?, b"", "what was taken was delivered");
+    Ok(())
+}

@@ -106,6 +106,12 @@ impl Filter for FixedBlock {
         self.input.live()
     }
 
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        let skipped = self.skip.min(chunk.len());
+        self.skip -= skipped;
+        (self.skip == 0).then_some(skipped)
+    }
+
     fn clone_config(&self) -> Self {
         Self { size: self.size, input: Buffer::default(), skip: 0, limits: self.limits }
     }

@@ -247,6 +247,12 @@ impl<C: LengthCodec> Filter for Block<C> {
         self.input.live()
     }
 
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        let skipped = self.skip.min(chunk.len() as u64);
+        self.skip -= skipped;
+        (self.skip == 0).then_some(skipped as usize)
+    }
+
     fn clone_config(&self) -> Self {
         Self { limits: self.limits, ..Self::with_codec(self.codec.clone()) }
     }

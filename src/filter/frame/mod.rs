@@ -174,6 +174,10 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
         self.block.get_pending()
     }
 
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        self.block.finish_record(chunk)
+    }
+
     fn clone_config(&self) -> Self {
         Self { block: self.block.clone_config(), codec: self.codec.clone(), types: PhantomData }
     }

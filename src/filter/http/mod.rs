@@ -85,7 +85,8 @@ use writer::Writer;
 /// nothing is pending; responses are still put. `get_one` itself never fails.
 ///
 /// [`get_pending`](Filter::get_pending) is what has not been looked at: while a body comes in, what was taken of it is
-/// part of a request already.
+/// part of a request already. Another filter can take over between two requests, as after an `Upgrade` or a `CONNECT`, and
+/// gets whatever the client has sent behind the request.
 ///
 /// POE: `POE::Filter::HTTPD`.
 #[derive(Debug)]
@@ -234,6 +235,16 @@ impl Filter for Httpd {
 
     fn get_pending(&self) -> &[u8] {
         self.input.pending()
+    }
+
+    /// # Errors
+    ///
+    /// [`FilterError::CannotSwitch`] while a request has not come whole, unless it is streamed.
+    fn hand_over(&self) -> Result<&[u8], FilterError> {
+        match self.input.held() {
+            0 => Ok(self.input.pending()),
+            held => Err(FilterError::CannotSwitch { held }),
+        }
     }
 
     fn clone_config(&self) -> Self {

@@ -34,7 +34,8 @@ enum State {
     #[default]
     Head,
     Body(Body),
-    /// Nothing that matters: the last request was read, or one was refused.
+    /// Nothing that matters: the last request was read, or one was refused. What stands behind the last request is kept until
+    /// the next record is asked for, as it may be another filter's.
     Ended,
 }
 
@@ -67,6 +68,11 @@ impl Reader {
         &self.octets[self.start..]
     }
 
+    /// Returns how many octets were taken of a request that has not been delivered, at least; 0 if there is none.
+    pub(super) fn held(&self) -> usize {
+        self.request.as_ref().map_or(0, |request| request.body.len().max(1))
+    }
+
     pub(super) fn next(&mut self, settings: &Settings) -> Option<Incoming> {
         loop {
             let step = match self.state {
@@ -74,7 +80,10 @@ impl Reader {
                 State::Body(Body::Trailers) => self.trailers(settings),
                 State::Body(Body::Done) => self.done(),
                 State::Body(_) => self.body(settings),
-                State::Ended => Step::Wait,
+                State::Ended => {
+                    self.end();
+                    Step::Wait
+                }
             };
             match step {
                 Step::Again => {}
@@ -229,10 +238,7 @@ impl Reader {
 
     /// The request is complete; what comes is another, if there may be one.
     fn next_request(&mut self) {
-        self.state = State::Head;
-        if self.is_last {
-            self.end();
-        }
+        self.state = if self.is_last { State::Ended } else { State::Head };
     }
 
     /// Refuses the request being read, and all that comes behind it.

@@ -28,11 +28,19 @@ pub(super) struct LineBuffer {
     detects: bool,
     /// The newline octet that ended the last record, if it was the last octet of the input: whether the next one belongs
     /// to it is not known. The buffer holds nothing then, as the octet is consumed.
-    half_newline: Option<u8>,
+    half_newline: Option<HalfNewline>,
     /// The record in progress was given up and its terminator has not come. No terminator is in the buffer then: it holds
     /// what could be the beginning of one.
     skipping: bool,
     pub(super) limits: Limits,
+}
+
+/// What may be the first of two octets.
+#[derive(Clone, Copy, Debug)]
+struct HalfNewline {
+    octet: u8,
+    /// It has ended a record under the present terminator, and so decides what is detected.
+    is_current: bool,
 }
 
 impl Terminator {
@@ -47,7 +55,8 @@ impl LineBuffer {
     pub(super) fn set_terminator(&mut self, terminator: Terminator) {
         self.detects = matches!(terminator, Terminator::Undecided);
         self.terminator = terminator;
-        self.half_newline = None;
+        // The other half belongs to the record before, whatever ends the next one.
+        self.half_newline = self.half_newline.map(|half| HalfNewline { is_current: false, ..half });
         self.scanned = 0;
         if self.skipping {
             self.skip();
@@ -64,11 +73,11 @@ impl LineBuffer {
         let Some(&first) = chunk.first() else {
             return Ok(());
         };
-        let absorbed = self.half_newline.is_some_and(|half| first == complement(half));
+        let absorbed = self.half_newline.is_some_and(|half| first == complement(half.octet));
         let chunk = &chunk[usize::from(absorbed)..];
         self.check_limit(chunk.len())?;
-        if let Some(half) = self.half_newline.take() {
-            self.settle_newline(half, absorbed);
+        if let Some(half) = self.half_newline.take().filter(|half| half.is_current) {
+            self.settle_newline(half.octet, absorbed);
         }
         self.octets.append(chunk);
         if self.skipping {
@@ -107,6 +116,30 @@ impl LineBuffer {
         if self.skipping { &[] } else { self.octets.live() }
     }
 
+    /// Returns how many octets of `chunk` belong to the last record; `None` if all do, and perhaps more. For a buffer whose
+    /// pending octets are another filter's by now.
+    pub(super) fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        if self.skipping {
+            let held = self.octets.len();
+            self.octets.append(chunk);
+            self.skip();
+            let rest = self.octets.len();
+            if self.skipping || self.half_newline.is_some() {
+                return None;
+            }
+            self.octets.clear();
+            return Some(held + chunk.len() - rest);
+        }
+        match (self.half_newline, chunk.first()) {
+            (Some(_), None) => None,
+            (Some(half), Some(&first)) => {
+                self.half_newline = None;
+                Some(usize::from(first == complement(half.octet)))
+            }
+            (None, _) => Some(0),
+        }
+    }
+
     /// Where the next terminator begins.
     fn find_terminator(&mut self) -> Option<usize> {
         let unsearched = &self.octets.live()[self.scanned..];
@@ -138,7 +171,7 @@ impl LineBuffer {
         let first = live[end];
         let Some(&next) = live.get(end + 1) else {
             // The peer may be waiting for an answer to this very line: deliver it, and leave the rest to `append`.
-            self.half_newline = Some(first);
+            self.half_newline = Some(HalfNewline { octet: first, is_current: true });
             return 1;
         };
         let paired = next == complement(first);

@@ -12,8 +12,8 @@ use buffer::{LineBuffer, Terminator};
 /// [`input_literal`](Self::input_literal) choose one terminator, [`autodetect`](Self::autodetect) lets the peer choose.
 /// Records exclude the terminator and may be empty. They are the same however the input was cut: a line is delivered as
 /// soon as the first octet of its terminator arrives (a peer that ends its lines with CR alone waits for nothing), and if
-/// the very next octet to arrive completes a pair, it is dropped. If the filter is replaced exactly in between, only the
-/// new one sees that octet.
+/// the very next octet to arrive completes a pair, it is dropped. This is so even if another filter takes over in between:
+/// see [`finish_record`](Filter::finish_record).
 ///
 /// A line that is not UTF-8 is reported as [`FilterError::NotUtf8`], and the next line is not affected. [`ByteLine`] takes
 /// lines of any bytes.
@@ -196,6 +196,10 @@ impl Filter for Line {
         self.bytes.room()
     }
 
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        self.bytes.finish_record(chunk)
+    }
+
     fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
         self.bytes.put(record.as_bytes(), out)
     }
@@ -227,6 +231,10 @@ impl Filter for ByteLine {
 
     fn room(&self) -> usize {
         self.input.limits.room(self.input.pending().len())
+    }
+
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        self.input.finish_record(chunk)
     }
 
     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {

@@ -348,3 +348,42 @@ fn no_more_than_the_room_is_taken_and_a_record_given_up_takes_none() -> Result<(
     assert_eq!(line.get(b"x\n")?, ["x"], "after the last one another begins");
     Ok(())
 }
+
+#[test] // K-RW-62: a setting that changes between CR and LF, as a filter that takes over, gets no LF
+fn the_second_half_of_a_newline_belongs_to_the_line_before_whatever_follows() -> Result<(), FilterError> {
+    for other in [";", "", "\n"] {
+        let mut line = Line::new();
+        assert_eq!(text(&mut line, "a\r"), ["a"]);
+        let mut line = line.input_literal(other);
+        let terminator = if other.is_empty() { "\r\n" } else { other };
+        let input = format!("\nb{terminator}c\n{terminator}");
+        let c = if other == "\n" { &["b", "c", ""][..] } else { &["b", "c\n"] };
+        assert_eq!(text(&mut line, &input), c, "{other:?}");
+    }
+    let mut line = Line::new();
+    assert_eq!(text(&mut line, "a\r"), ["a"]);
+    assert_eq!((line.finish_record(b""), line.finish_record(b"\nb")), (None, Some(1)));
+    assert_eq!(line.finish_record(b"\n"), Some(0), "once");
+    assert_eq!(text(&mut line, "a\r\nb"), ["a"]);
+    assert_eq!(line.finish_record(b"\n"), Some(0), "what is pending is not finished");
+    Ok(())
+}
+
+#[test] // K-RW-62: what is given up is no input for another filter, however it is cut
+fn the_rest_of_a_line_that_is_given_up_is_not_handed_over() -> Result<(), FilterError> {
+    for chunks in [&["fgh\r\nrest"][..], &["fgh\r", "\nrest"], &["f", "", "gh", "\r", "\n", "rest"]] {
+        let mut line = Line::new().max_length(4)?.max_buffer(4)?;
+        line.get_one_start(b"abcd")?;
+        assert!(line.get_one_start(b"e").is_err());
+        assert_eq!(line.hand_over()?, b"");
+        let mut left = String::new();
+        let mut is_finished = false;
+        for chunk in chunks {
+            let first = if is_finished { Some(0) } else { line.finish_record(chunk.as_bytes()) };
+            is_finished = first.is_some();
+            left += &chunk[first.unwrap_or(chunk.len())..];
+        }
+        assert_eq!(left, "rest", "{chunks:?}");
+    }
+    Ok(())
+}

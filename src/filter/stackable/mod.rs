@@ -138,6 +138,10 @@ where
         }
     }
 
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        self.first.finish_record(chunk)
+    }
+
     fn clone_config(&self) -> Self {
         Self { first: self.first.clone_config(), last: self.last.clone_config() }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::base::{Base, Port};
 use super::duplex::Duplex;
-use super::reader::{InputSettings, Reader, SharedRecords};
+use super::reader::{InputSettings, Reader};
+use super::records::SharedRecords;
 use super::writer::{OutputEvents, Writer};
 use super::{Halves, ReadWrite};
 use crate::error::Error;

@@ -337,13 +337,15 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     }
 
     /// Replaces the input filter. The new one is fed what is pending in the old one, and its records are delivered: in the
-    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise. What the
-    /// old one can't hand over ([`Filter::hand_over`]) is an error event.
+    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise. Octets
+    /// that still belong to the old filter's last record are dropped when they come ([`Filter::finish_record`]): which
+    /// octets the new filter gets does not depend on how the network has cut the input. What the old one can't hand over
+    /// ([`Filter::hand_over`]) is an error event.
     ///
     /// POE: `set_input_filter`, which delivers them before it returns.
     pub fn set_input_filter(&self, filter: I) {
         let old = self.input.replace(filter);
-        self.halves.reader.take_over(&old);
+        self.halves.reader.take_over(Rc::new(RefCell::new(old)));
     }
 
     /// Replaces the output filter. What was put already stays as the old one made it.
@@ -396,7 +398,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         let ReadWrite { halves, input: old, output } = self;
         let input = Rc::new(RefCell::new(filter));
         halves.reader.set_filter(input.clone());
-        halves.reader.take_over(&*RefCell::borrow(&old));
+        halves.reader.take_over(old);
         ReadWrite { halves, input, output }
     }
 

@@ -10,18 +10,15 @@ use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::base::{Base, Port};
-use super::records::{Records, Unfed};
+use super::records::{Former, SharedRecords, Unfed};
 use super::writer::Writer;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
-use crate::filter::{Filter, FilterError};
+use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
 use crate::wheel::stream::Stream;
-
-/// A filter that the wheel's handle knows by its type.
-pub(crate) type SharedRecords = Rc<RefCell<dyn Records>>;
 
 /// How input is read and delivered. A source by itself when its descriptor is for input alone. No borrow lasts while a
 /// state runs.
@@ -31,6 +28,7 @@ pub(crate) struct Reader {
     /// The wheel's other direction.
     pub(crate) writer: Option<Rc<Writer>>,
     filter: RefCell<SharedRecords>,
+    former: Former,
     /// What the filter has told of its limit.
     filter_limit: Cell<usize>,
     on_input: Cell<Option<Name>>,
@@ -99,6 +97,7 @@ impl Reader {
             port,
             writer,
             filter: RefCell::new(filter),
+            former: Former::default(),
             filter_limit: Cell::new(usize::MAX),
             on_input: Cell::new(on_input),
             settings,
@@ -150,19 +149,13 @@ impl Reader {
         self.filter.replace(filter);
     }
 
-    /// Has a new filter fed what is pending in the `old` one, ahead of what that was not fed at all. What the old one can't
-    /// hand over is lost, and so an error.
-    pub(crate) fn take_over<F: Filter>(&self, old: &F) {
-        let pending = old.hand_over().unwrap_or_else(|error| {
-            self.refused.borrow_mut().push(error);
-            old.get_pending()
-        });
+    /// Has a new filter fed what the `old` one leaves to it.
+    pub(crate) fn take_over(&self, old: SharedRecords) {
+        self.former.take_over(old, &self.unfed, &self.refused);
         self.filter_limit.set(usize::MAX);
-        let octets = [pending, self.unfed.borrow().rest()].concat();
-        let has_some = !octets.is_empty() || !self.refused.borrow().is_empty();
-        self.unfed.replace(Unfed { octets, start: 0 });
-        // Otherwise there is a delivery that goes on, or that waits for its own reasons.
-        if has_some && !self.has_rest.replace(true) {
+        // Also without anything to be fed: the new filter may have come with input of its own. If there was a rest, there is
+        // a delivery that goes on, or that waits for its own reasons.
+        if !self.has_rest.replace(true) {
             self.port.wake();
         }
     }
@@ -268,12 +261,16 @@ impl Reader {
             }
         };
         let may_be_more = count == buffer.len();
-        // Something is in front of it only after the filter has panicked.
-        let fed = if self.unfed.borrow().is_empty() { guarded(|| self.feed(&buffer[..count])) } else { Ok(0) };
-        match fed {
-            Ok(fed) if fed == count => {}
-            Ok(fed) => self.unfed.borrow_mut().put(&buffer[fed..count]),
-            Err(exception) => kernel.die_in_source(self.base.owner, self.base.name, exception),
+        let fed = guarded(|| {
+            let chunk = self.former.pass(&buffer[..count]);
+            // Something is in front of it only after the filter has panicked.
+            let fed = if self.unfed.borrow().is_empty() { self.feed(chunk) } else { 0 };
+            if fed < chunk.len() {
+                self.unfed.borrow_mut().put(&chunk[fed..]);
+            }
+        });
+        if let Err(exception) = fed {
+            kernel.die_in_source(self.base.owner, self.base.name, exception);
         }
         Input::Some { may_be_more }
     }
@@ -371,6 +368,7 @@ impl Reader {
     /// Forgets in a forked child what the parent has read.
     pub(crate) fn forget(&self) {
         self.filter.borrow().borrow_mut().reset();
+        self.former.forget();
         self.unfed.take();
         self.refused.take();
         self.has_rest.set(false);

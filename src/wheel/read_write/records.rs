@@ -1,5 +1,8 @@
 //! A filter's input side without its types: what lets a wheel go on with another filter between two records.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use crate::args::{Args, IntoArgs};
 use crate::filter::{Filter, FilterError};
 use crate::wheel::WheelId;
@@ -19,6 +22,12 @@ pub(crate) trait Records {
     fn last(&mut self, id: WheelId) -> Result<Option<Args>, FilterError>;
 
     fn pending(&self) -> &[u8];
+
+    /// What another filter is to be fed first.
+    fn hand_over(&self) -> Result<&[u8], FilterError>;
+
+    /// How many octets of what follows are still this filter's; `None` if all are, and perhaps more.
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize>;
 
     /// Gives up all input.
     fn reset(&mut self);
@@ -58,8 +67,61 @@ impl<F: Filter> Records for F {
         self.get_pending()
     }
 
+    fn hand_over(&self) -> Result<&[u8], FilterError> {
+        Filter::hand_over(self)
+    }
+
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        Filter::finish_record(self, chunk)
+    }
+
     fn reset(&mut self) {
         *self = self.clone_config();
+    }
+}
+
+/// A filter that the wheel's handle knows by its type.
+pub(crate) type SharedRecords = Rc<RefCell<dyn Records>>;
+
+/// The filter before the present one, while octets that belong to its last record may still come.
+#[derive(Default)]
+pub(crate) struct Former(RefCell<Option<SharedRecords>>);
+
+impl Former {
+    /// Has a new filter fed what is pending in the `old` one, ahead of what that was not fed at all. What the old one can't
+    /// hand over is lost, and so an error.
+    pub(crate) fn take_over(&self, old: SharedRecords, unfed: &RefCell<Unfed>, refused: &RefCell<Vec<FilterError>>) {
+        let pending = {
+            let old = old.borrow();
+            let pending = old.hand_over().unwrap_or_else(|error| {
+                refused.borrow_mut().push(error);
+                old.pending()
+            });
+            pending.to_vec()
+        };
+        // One that waits for the end of its own last record has let nothing through to the filter that is replaced here.
+        if self.0.borrow().is_none() {
+            self.0.replace(Some(old));
+        }
+        let octets = [&pending, self.pass(unfed.borrow().rest())].concat();
+        unfed.replace(Unfed { octets, start: 0 });
+    }
+
+    /// Returns what of `chunk` is input for the present filter.
+    pub(crate) fn pass<'a>(&self, chunk: &'a [u8]) -> &'a [u8] {
+        let Some(old) = self.0.take() else { return chunk };
+        let finished = old.borrow_mut().finish_record(chunk);
+        match finished {
+            Some(count) => &chunk[count.min(chunk.len())..],
+            None => {
+                self.0.replace(Some(old));
+                &[]
+            }
+        }
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.take();
     }
 }
 

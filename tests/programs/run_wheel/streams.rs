@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use lenore::filter::Filter;
+use lenore::filter::{Filter, Line};
 use lenore::wheel::{Redirect, Run, RunEvent};
 use lenore::{Error, Kernel, Reason};
 
@@ -32,6 +32,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("deliver_last", deliver_last),
     ("filters", filters),
     ("filter_switch", filter_switch),
+    ("filter_cut", filter_cut),
     ("filter_refuses", filter_refuses),
     ("pause", pause),
     ("rename", rename),
@@ -322,6 +323,24 @@ fn filter_switch(kernel: &mut Kernel) -> Result<(), Error> {
     })
     .spawn(kernel)
     .map(drop)
+}
+
+/// Another filter between the two octets of a newline, of which the child writes the second when it is told to.
+fn filter_cut(kernel: &mut Kernel) -> Result<(), Error> {
+    // By themselves the filters end a line at LF alone.
+    session(|| events(Run::shell("printf 'one\\r'; read line; printf '\\ntwo;'")).stdio_filter(Line::new()))
+        .state("stdout", |cx| {
+            let record = cx.take::<String>(0)?;
+            println!("out {record:?}");
+            wheel(cx).set_stdout_filter(cut_at(";"));
+            if record == "one" {
+                wheel(cx).put("go on")?;
+                wheel(cx).shutdown_stdin_after_flush();
+            }
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
 }
 
 /// A line that is no text, between two that are.

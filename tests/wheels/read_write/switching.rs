@@ -1,12 +1,15 @@
 //! Other filters for the same wheel, between two records.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
-use lenore::filter::{Filter, FilterError, Line, Stream};
+use lenore::filter::{Block, ByteLine, Filter, FilterError, FixedBlock, Line, RecordBlock, Stackable, Stream};
 use lenore::wheel::{ReadWrite, StreamEvent, WheelId};
 use lenore::{Context, Session};
+use proptest::prelude::*;
 
 use super::{Owner, log_input, narrow_pair, owner, pair, read_all};
 use util::in_process::{Log, kernel, run, run_slices, run_until};
@@ -357,4 +360,264 @@ fn a_switch_of_types_keeps_output_that_waits_and_each_direction_can_be_switched_
     run(&mut kernel);
     assert_eq!(reader.join().unwrap(), "x".repeat(100_000) + "\r\nline\r\nraw");
     assert_eq!(log.text(), "half a li flushed");
+}
+
+/// One of several filters, so that a wheel can go from any to any other.
+enum Any {
+    Lines(ByteLine),
+    Blocks(Block),
+    Fixed(FixedBlock),
+    Stacked(Stackable<ByteLine, RecordBlock<Vec<u8>, [u8]>>),
+    Stream(Stream),
+}
+
+impl Any {
+    fn new(kind: u8) -> Any {
+        let small = || Line::new().max_length(4).unwrap();
+        match kind {
+            0 => Any::Lines(small().max_buffer(6).unwrap().bytes()),
+            1 => Any::Lines(Line::autodetect().bytes()),
+            2 => Any::Lines(Line::literal("\r\n").unwrap().bytes()),
+            3 => Any::Blocks(Block::new().max_length(4).unwrap()),
+            4 => Any::Fixed(FixedBlock::new(3).unwrap()),
+            5 => Any::Stacked(Stackable::new(Line::new().bytes(), RecordBlock::new(2).unwrap())),
+            _ => Any::Stream(Stream::new()),
+        }
+    }
+
+    fn inner(&mut self) -> &mut dyn Octets {
+        match self {
+            Any::Lines(filter) => filter,
+            Any::Blocks(filter) => filter,
+            Any::Fixed(filter) => filter,
+            Any::Stacked(filter) => filter,
+            Any::Stream(filter) => filter,
+        }
+    }
+
+    fn inner_ref(&self) -> &dyn Octets {
+        match self {
+            Any::Lines(filter) => filter,
+            Any::Blocks(filter) => filter,
+            Any::Fixed(filter) => filter,
+            Any::Stacked(filter) => filter,
+            Any::Stream(filter) => filter,
+        }
+    }
+}
+
+/// What the input side of these filters has in common.
+trait Octets {
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), FilterError>;
+    fn next(&mut self) -> Result<Option<Vec<u8>>, FilterError>;
+    fn space(&self) -> usize;
+    fn pending(&self) -> &[u8];
+    fn left(&self) -> Result<&[u8], FilterError>;
+    fn finish(&mut self, chunk: &[u8]) -> Option<usize>;
+}
+
+impl<F: Filter<Input: Joined>> Octets for F {
+    fn feed(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.get_one_start(chunk)
+    }
+
+    fn next(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        Ok(self.get_one()?.map(Joined::joined))
+    }
+
+    fn space(&self) -> usize {
+        self.room()
+    }
+
+    fn pending(&self) -> &[u8] {
+        self.get_pending()
+    }
+
+    fn left(&self) -> Result<&[u8], FilterError> {
+        self.hand_over()
+    }
+
+    fn finish(&mut self, chunk: &[u8]) -> Option<usize> {
+        self.finish_record(chunk)
+    }
+}
+
+/// A record, or a list of some.
+trait Joined {
+    fn joined(self) -> Vec<u8>;
+}
+
+impl Joined for Vec<u8> {
+    fn joined(self) -> Vec<u8> {
+        self
+    }
+}
+
+impl Joined for Vec<Vec<u8>> {
+    fn joined(self) -> Vec<u8> {
+        self.join(&b"+"[..])
+    }
+}
+
+impl Filter for Any {
+    type Input = Vec<u8>;
+    type Output = [u8];
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.inner().feed(chunk)
+    }
+
+    fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        self.inner().next()
+    }
+
+    fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+        out.extend_from_slice(record);
+        Ok(())
+    }
+
+    fn room(&self) -> usize {
+        self.inner_ref().space()
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        self.inner_ref().pending()
+    }
+
+    fn hand_over(&self) -> Result<&[u8], FilterError> {
+        self.inner_ref().left()
+    }
+
+    fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
+        self.inner().finish(chunk)
+    }
+
+    fn clone_config(&self) -> Any {
+        Any::Stream(Stream::new())
+    }
+}
+
+/// Which filters a wheel goes through, and after how many events each takes over from the one before. The last is always
+/// a `Stream`.
+type Plan = Vec<(u8, usize)>;
+
+/// What a session hears of `segments`, each of which is read by itself; what the `Stream` at the end of the plan delivers
+/// is joined, as its records are the chunks that were read.
+fn heard(plan: &Plan, segments: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
+    struct Heap {
+        plan: Plan,
+        wheel: Option<ReadWrite<Any>>,
+        events: usize,
+    }
+    fn after_event(heap: &mut Heap) {
+        heap.events += 1;
+        if heap.plan.first().is_some_and(|(_, after)| heap.events == *after) {
+            let (kind, _) = heap.plan.remove(0);
+            heap.events = 0;
+            heap.wheel.as_ref().expect("it is kept").set_input_filter(Any::new(kind));
+        }
+    }
+    let (mut kernel, log, rest) = (kernel(), Log::default(), Rc::new(RefCell::new(Vec::new())));
+    let (ours, mut theirs) = pair();
+    let (records, errors, octets) = (log.clone(), log.clone(), rest.clone());
+    let session = Session::new(Heap { plan: plan[1..].to_vec(), wheel: None, events: 0 })
+        .args((ours, Any::new(plan[0].0)))
+        .state("_start", |cx| {
+            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, cx.take::<Any>(1)?);
+            cx.heap().wheel = Some(wheel.on_input("input").on_error("error").start(cx)?);
+            Ok(())
+        })
+        .state("input", move |cx| {
+            let record = cx.take::<Vec<u8>>(0)?;
+            if cx.heap().plan.is_empty() {
+                octets.borrow_mut().extend_from_slice(&record);
+            } else {
+                records.push(record.escape_ascii());
+                after_event(cx.heap());
+            }
+            Ok(())
+        })
+        .state("error", move |cx| {
+            if *cx.arg::<&str>(0)? == "read" {
+                cx.heap().wheel = None;
+            } else {
+                errors.push(cx.arg::<String>(2)?.as_str());
+                after_event(cx.heap());
+            }
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    for segment in segments {
+        theirs.write_all(segment).unwrap();
+        // More slices than it takes to read one segment, none of which waits for another.
+        for _ in 0..4 {
+            kernel.post(session, "nothing", ()).unwrap();
+            run_slices(&mut kernel, 1);
+        }
+    }
+    drop(theirs);
+    run(&mut kernel);
+    let rest = rest.borrow().clone();
+    (log.take(), rest)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
+
+    #[test] // K-RW-57, K-FI-08, K-RW-62: what is no octet is handed over as well
+    fn a_switch_depends_on_the_octets_and_not_on_where_they_were_cut(
+        pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..12),
+        kinds in prop::collection::vec((0_u8..6, 1_usize..4), 1..4),
+        last in 1_usize..4,
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..5),
+    ) {
+        let input = pieces.concat();
+        let mut plan = kinds;
+        plan.push((6, last));
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        cuts.extend([0, input.len()]);
+        cuts.sort_unstable();
+        let segments: Vec<&[u8]> = cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]).collect();
+        prop_assert_eq!(heard(&plan, &segments), heard(&plan, &[&input]), "{}", input.escape_ascii());
+    }
+}
+
+/// What means something to one of the filters.
+const PIECES: [&[u8]; 12] =
+    [b"\r", b"\n", b"\r\n", b"\n\r", b"a", b"bcdefgh", b"1\0", b"2\0ab", b"3\0\r\n;", b"9\0abcdefghi", b"0\0", b"\xff"];
+
+#[test] // K-RW-62: the case that mail, news and caches meet
+fn a_newline_that_is_cut_in_two_gives_no_octet_to_the_next_filter() {
+    let plan = [(0, 0), (6, 1)].to_vec();
+    for segments in [&[&b"DATA\r\nbinary"[..]][..], &[b"DATA\r", b"\nbinary"], &[b"DATA\r", b"\n", b"binary"]] {
+        assert_eq!(heard(&plan, segments), (vec!["DATA".into()], b"binary".to_vec()));
+    }
+    let plan = [(3, 0), (6, 1)].to_vec();
+    let told = || vec!["record of 9 octets is over the limit of 4".to_string()];
+    for segments in [&[&b"9\0abcdefghiDATA"[..]][..], &[b"9\0", b"abcdef", b"ghiDATA"]] {
+        assert_eq!(heard(&plan, segments), (told(), b"DATA".to_vec()), "what is given up is no input");
+    }
+}
+
+#[test] // K-RW-57: a filter that comes with input of its own, as the lower part of a stack that is taken apart
+fn records_that_the_new_filter_has_already_are_delivered() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    let session = owner(&log, ours)
+        .state("set", |cx| {
+            let mut full = Line::new();
+            full.get_one_start(b"a\nb\nc")?;
+            cx.heap().wheel().set_input_filter(full);
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run_slices(&mut kernel, 1);
+    kernel.call(session, "set", ()).unwrap();
+    run_until(&mut kernel, || log.len() == 2);
+    theirs.write_all(b"d\n").unwrap();
+    drop(theirs);
+    run(&mut kernel);
+    assert_eq!(log.text(), "a b cd error:read:0");
 }
