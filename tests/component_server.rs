@@ -335,6 +335,18 @@ fn children_without_a_parent_finish_what_they_have() {
     lab.wait_gone(&[pid]);
 }
 
+#[test] // D-SH-08
+fn connections_of_a_child_without_a_parent_are_closed_when_its_time_is_up() {
+    for args in ["--mode prefork:1 --max 1 --min-spare 1 --max-spare 1 --connections 5", "--mode fork:1"] {
+        let (lab, addr) = serve(&format!("{args} --request-ms 1000 --babysit-ms 60000"));
+        let (mut client, pid) = held(addr);
+        lab.running.signal(Signal::SIGKILL);
+        wait_until("the listener's end", DEADLINE, || Client::try_connect(addr).is_err().then_some(()));
+        expect_end(&mut client);
+        lab.wait_gone(&[pid]);
+    }
+}
+
 #[test] // D-SB-04, D-PF-06
 fn a_child_that_dies_takes_only_its_own_connections_with_it() {
     let (mut lab, addr) = pool(2, "--connections 5");

@@ -13,6 +13,8 @@ mod crashes;
 mod detach;
 #[path = "daemon/log_file.rs"]
 mod log_file;
+#[path = "daemon/orphans.rs"]
+mod orphans;
 #[path = "daemon/pid_file.rs"]
 mod pid_file;
 #[path = "daemon/postfork.rs"]

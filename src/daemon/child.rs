@@ -1,10 +1,11 @@
-//! The child's side: taking its place, reporting what it does, noticing that it is to go.
+//! The child's side: taking its place, reporting what it does, going when it is told to.
 
 use std::panic::Location;
 
 use nix::unistd::Pid;
 
 use super::error::DaemonError;
+use super::orphan;
 use super::policy::Phase;
 use super::pool;
 use super::scoreboard::{Report, Ring, SlotIndex, Status};
@@ -26,6 +27,8 @@ pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
     if let Some(board) = &heap.board {
         board.claim(slot, pid, now);
     }
+    note_listeners(cx);
+    let heap = cx.heap();
     if let Some(end) = heap.doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone()) {
         // Weakly: a child ends when its own sessions do.
         cx.select_read_weak(&end, "parent_gone", ())?;
@@ -65,17 +68,7 @@ pub(super) fn set_peer_label(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// The other end of the doorbell is gone, and with it the parent: nobody will look after this process any more.
-pub(super) fn parent_gone(cx: &mut Cx<'_>) -> Result {
-    log::warn!(target: "lenore::daemon", "the parent is gone, child {} ends", cx.pid());
-    let end = cx.heap().doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone());
-    if let Some(end) = end {
-        cx.select_read_clear(&end);
-    }
-    go_when_done(cx)
-}
-
-/// Ends this child, after the request in hand if there is one.
+/// Ends this child, after the request in hand if there is one. From here on it accepts nothing.
 pub(super) fn go_when_done(cx: &mut Cx<'_>) -> Result {
     match own_status(cx.heap()) {
         Some(status) if status.is_busy() => {
@@ -83,9 +76,31 @@ pub(super) fn go_when_done(cx: &mut Cx<'_>) -> Result {
                 *is_retiring = true;
             }
             // One that serves several requests at a time would never be done if it went on accepting.
-            announce(cx, "daemon_pause", ())
+            let told = announce(cx, "daemon_pause", ());
+            stop_listening(cx);
+            told
         }
         _ => shutdown::shutdown(cx),
+    }
+}
+
+/// The Daemon has ended in this child, and the application has been told so.
+pub(super) fn ended(cx: &mut Cx<'_>) {
+    stop_listening(cx);
+    orphan::ended(cx.heap());
+}
+
+/// Notes which listeners are the service's. One that the application opens during a request, for that request's own
+/// connections, is not.
+fn note_listeners(cx: &mut Cx<'_>) {
+    cx.heap().listeners = cx.sources.listeners();
+}
+
+/// Closes the service's listeners, which the application may have forgotten or merely paused: as long as one process has
+/// such a socket, clients are let into its queue, and no other program can have its address.
+fn stop_listening(cx: &mut Cx<'_>) {
+    for key in std::mem::take(&mut cx.heap().listeners) {
+        cx.close_listener(key);
     }
 }
 
@@ -174,11 +189,15 @@ fn begin_request(cx: &mut Cx<'_>, status: Status) {
         board.count_request(slot);
     }
     set_status(cx, status);
+    orphan::keep_time(cx);
 }
 
 /// A pre-forked child is ready for the next request, or has had its last.
 fn end_request(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'static>) -> Result {
     let before = own_status(cx.heap());
+    if before.is_some_and(Status::is_starting) {
+        note_listeners(cx);
+    }
     if is_retiring || has_had_enough(cx.heap()) {
         return shutdown::shutdown(cx);
     }
@@ -202,7 +221,7 @@ fn has_had_enough(heap: &Heap) -> bool {
     board.read(slot).is_ok_and(|own| own.requests >= share)
 }
 
-fn own_status(heap: &Heap) -> Option<Status> {
+pub(super) fn own_status(heap: &Heap) -> Option<Status> {
     match (heap.role, &heap.board) {
         (Role::Child { slot, .. }, Some(board)) => board.status(slot),
         _ => None,

@@ -27,6 +27,7 @@ mod doorbell;
 mod error;
 mod handle;
 mod hang_up;
+mod orphan;
 pub(crate) mod policy;
 mod pool;
 mod process;

@@ -11,16 +11,17 @@ use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
 use super::handle::Daemon;
+use super::orphan::LastTimers;
 use super::policy::{CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint, TokenBucket};
 use super::process::Process;
 use super::resize::Size;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
 use super::status::{ChildStatus, DaemonStatus, Peek};
-use super::{babysit, child, hang_up, pool, ready, resize, shutdown};
+use super::{babysit, child, hang_up, orphan, pool, ready, resize, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
-use crate::kernel::{Context, Kernel, SessionId, ignore_unwatched};
+use crate::kernel::{Context, Kernel, SessionId, SourceKey, ignore_unwatched};
 use crate::name::Name;
 use crate::reply::Return;
 use crate::session::Session;
@@ -67,6 +68,10 @@ pub(super) struct Heap {
     pub(super) run_clock: RunClock,
     /// In a child: how many requests it is to handle; `None` for any number.
     pub(super) share: Option<u64>,
+    /// In a child: the listeners that it accepts requests on.
+    pub(super) listeners: Vec<SourceKey>,
+    /// In a child whose parent is gone: what ends it.
+    pub(super) last_timers: Option<LastTimers>,
     /// Why the Daemon could not go on: what `run` is to return.
     pub(super) failure: Option<Error>,
 }
@@ -194,6 +199,8 @@ impl Heap {
             forked: 0,
             deaths: Deaths::default(),
             share: None,
+            listeners: Vec::new(),
+            last_timers: None,
             failure: None,
         })
     }
@@ -282,7 +289,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("begin_child", child::begin)
         .state("first_wait", child::first_wait)
         .state("set_peer_label", child::set_peer_label)
-        .state("parent_gone", child::parent_gone)
+        .state("parent_gone", orphan::parent_gone)
         .spawn(kernel)
 }
 

@@ -143,7 +143,11 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
         core.select_read_clear(doorbell.childs_end());
     }
     let haste = if signal == Signal::SIGQUIT { Haste::AfterRequests } else { Haste::AtOnce };
-    announce(cx, "daemon_shutdown", (haste,))?;
+    let told = announce(cx, "daemon_shutdown", (haste,));
+    if !was_parent {
+        child::ended(cx);
+    }
+    told?;
     if was_parent {
         let me = cx.session();
         let _ = cx.refcount_decrement(me, KEPT_ALIVE);

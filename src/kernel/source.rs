@@ -50,6 +50,11 @@ pub(crate) trait Source {
     /// urgent data, in front of which a read ends whatever lies behind.
     fn short_reads(&self) {}
 
+    /// Tells whether connections come in by it, paused or not.
+    fn is_listener(&self) -> bool {
+        false
+    }
+
     /// Closes the descriptor. It is not registered any more.
     fn close(&self);
 

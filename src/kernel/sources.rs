@@ -175,6 +175,11 @@ impl Sources {
         self.keys(is_shared).into_iter().for_each(|key| self.requeue(key, Mode::Read));
     }
 
+    /// Returns all listeners, paused or not.
+    pub(crate) fn listeners(&self) -> Vec<SourceKey> {
+        self.keys(|entry| entry.source.is_listener())
+    }
+
     /// Brings what the poller watches in line with what the source wants.
     pub(crate) fn sync(&mut self, key: SourceKey) -> Result<(), Error> {
         let Some(entry) = self.get(key) else { return Ok(()) };
@@ -343,6 +348,16 @@ impl Core {
         if let Some((owner, timer)) = self.sources.take_out(key) {
             self.sessions.release(owner, Hold::Handle);
             timer.inspect(|timer| self.remove_kernel_alarm(*timer));
+        }
+    }
+
+    /// Closes a listener under its wheel, which stays but accepts nothing any more, or under the handle that is watched. A
+    /// listener that was closed already, or anything else, is left alone.
+    pub(crate) fn close_listener(&mut self, key: SourceKey) {
+        let Some(source) = self.sources.source(key).filter(|source| source.is_listener()) else { return };
+        log::debug!(target: "lenore::sources", "{} is closed: this process does not accept any more", source.describe());
+        if !self.close_watched(key) {
+            self.remove_source(key);
         }
     }
 

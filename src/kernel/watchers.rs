@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
+use nix::sys::socket::{getsockopt, sockopt};
+
 use super::Kernel;
 use super::core::Core;
 use super::handle::{Handle, set_nonblocking};
@@ -12,6 +14,7 @@ use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use crate::args::{IntoArgs, Template};
 use crate::error::Error;
 use crate::name::Name;
+use crate::sys::disconnect::disconnect;
 
 /// A watched descriptor and everybody who watches it.
 pub(crate) struct Watched {
@@ -98,6 +101,10 @@ impl Source for Watched {
     fn close(&self) {
         self.handle.take();
         self.watchers.take();
+    }
+
+    fn is_listener(&self) -> bool {
+        self.handle.borrow().as_ref().is_some_and(|handle| getsockopt(handle, sockopt::AcceptConn) == Ok(true))
     }
 
     fn fork(&self) -> AfterFork {
@@ -348,6 +355,23 @@ impl Core {
             .collect();
         fds.sort_unstable();
         fds
+    }
+
+    /// Ends everybody's watching of a descriptor and puts a socket in its place that does nothing, as its owner goes on
+    /// having the number. Returns whether `key` is one that is watched.
+    pub(crate) fn close_watched(&mut self, key: SourceKey) -> bool {
+        let found = self.sources.watched_fds.iter().find(|(_, (other, _))| *other == key);
+        let Some((fd, watched)) = found.map(|(fd, (_, watched))| (*fd, Rc::clone(watched))) else { return false };
+        let handle = watched.handle.borrow().clone();
+        let sessions: Vec<SessionId> = watched.watchers.borrow().iter().map(|watcher| watcher.session).collect();
+        for session in sessions {
+            self.end_watching(fd, |watcher| watcher.session == session);
+        }
+        let replaced = handle.map_or(Ok(()), |handle| disconnect(&handle));
+        if let Err(error) = replaced {
+            log::error!(target: "lenore::sources", "descriptor {fd} stays open: {error}");
+        }
+        true
     }
 
     fn end_watching(&mut self, fd: RawFd, unwanted: impl Fn(&Watcher) -> bool) {

@@ -5,13 +5,14 @@
 
 use std::error::Error;
 use std::io;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Peek, Report};
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, SocketFactory};
-use lenore::{Context, Daemon, ForkStage, Kernel, Reason, Result, Session, SessionId};
+use lenore::wheel::{ListenAccept, ReadWrite, SocketFactory};
+use lenore::{Context, Daemon, ForkStage, Handle, Kernel, Reason, Result, Session, SessionId};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, raise};
 
@@ -23,6 +24,14 @@ struct App {
     listener: Option<SocketFactory>,
     client: Option<ReadWrite<Line>>,
     eaten: Vec<u8>,
+    more: Option<More>,
+}
+
+/// Listeners that the application never drops, and that it also keeps paused.
+struct More {
+    unix: SocketFactory,
+    inherited: ListenAccept,
+    watched: Handle,
 }
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
@@ -32,7 +41,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     hook(&mut kernel, &flags);
     let slow_end = flags.has("--slow-end");
     let daemon = settings(&flags).spawn(&mut kernel)?;
-    let mut session = Session::new(App { daemon, flags, listener: None, client: None, eaten: Vec::new() })
+    let mut session = Session::new(App { daemon, flags, listener: None, client: None, eaten: Vec::new(), more: None })
         .state("_start", start)
         .state("daemon_child", daemon_child)
         .state("daemon_accept", daemon_accept)
@@ -41,6 +50,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .state("input", command)
         .state("gone", gone)
         .state("broken", broken)
+        .state("more", |_| ())
         .state("usr1", action)
         .state("own_parent", |cx| {
             say(&format!("own_child {:?}", cx.take::<Result<i32, lenore::Error>>(0)?.ok()));
@@ -139,6 +149,9 @@ fn start(cx: &mut Context<'_, App>) -> Result {
     cx.sig("USR1", "usr1");
     // Last of all: whoever reads this sends signals.
     println!("listening on {address}");
+    if let Some(path) = cx.heap().flags.text("--more-listeners").map(str::to_owned) {
+        listen_more(cx, path)?;
+    }
     if cx.heap().flags.has("--shrink-early") {
         // Before the first child is forked.
         raise(Signal::SIGTTOU)?;
@@ -147,6 +160,39 @@ fn start(cx: &mut Context<'_, App>) -> Result {
         cx.fork("own_parent", "own_child", ());
     }
     Ok(())
+}
+
+/// A UNIX socket at `path`, one that the program has made by itself, and one that it watches by itself.
+fn listen_more(cx: &mut Context<'_, App>, path: String) -> Result {
+    let unix = SocketFactory::unix(path).on_accept("more").listen(cx)?;
+    unix.pause_accept();
+    let (inherited, watched) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    say(&format!("more {} {}", inherited.local_addr()?, watched.local_addr()?));
+    let inherited = ListenAccept::new(inherited).on_accept("more").start(cx)?;
+    inherited.pause_accept();
+    let watched = Handle::new(watched);
+    cx.select_read(&watched, "more", ())?;
+    cx.select_pause_read(&watched);
+    cx.heap().more = Some(More { unix, inherited, watched });
+    Ok(())
+}
+
+/// Uses every listener that the application still has.
+fn try_listeners(cx: &mut Context<'_, App>) -> String {
+    let closed = |result: std::result::Result<String, lenore::Error>| result.unwrap_or_else(|_| "closed".to_owned());
+    let heap = cx.heap();
+    let first = heap.listener.as_ref().map(|first| {
+        first.resume_accept();
+        first.pause_accept();
+        closed(first.local_addr().map(|address| address.to_string()))
+    });
+    let Some(More { unix, inherited, watched }) = &heap.more else { return format!("{first:?}") };
+    inherited.resume_accept();
+    let unix = closed(unix.local_path().map(|path| path.display().to_string()));
+    let watched = watched.clone();
+    let accepted = nix::sys::socket::accept(watched.as_raw_fd());
+    let resumed = cx.select_resume_read(&watched);
+    format!("{first:?} {unix} {accepted:?} {resumed}")
 }
 
 fn daemon_child(cx: &mut Context<'_, App>) -> Result {
@@ -213,6 +259,7 @@ fn command(cx: &mut Context<'_, App>) -> Result {
             report(cx, Report::Wait)?; // the second of two
             "twice".to_owned()
         }
+        "listeners" => try_listeners(cx),
         "shutdown" => format!("{:?}", daemon.shutdown(cx)),
         "exit" => std::process::exit(7),
         "sleep" => loop {

@@ -232,6 +232,10 @@ impl Source for Acceptor {
         }
     }
 
+    fn is_listener(&self) -> bool {
+        self.listener.borrow().is_some()
+    }
+
     fn close(&self) {
         self.open.set(false);
         // First the name, then the socket: nobody finds a path that leads nowhere.

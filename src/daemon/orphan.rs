@@ -1,0 +1,139 @@
+//! A child whose parent is gone: it ends by itself what the parent would have ended.
+//!
+//! Its time is kept by timers of the system, which keep no session alive and also end a process that is stuck in a state.
+
+use std::mem::ManuallyDrop;
+use std::time::Duration;
+
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+
+use super::child;
+use super::scoreboard::Status;
+use super::session::{Cx, Heap, Role, epoch_ms};
+use super::settings::Settings;
+use super::shutdown;
+use crate::error::{Error, Result};
+
+/// What ends this process: TERM, on which the Daemon shuts it down, and KILL.
+///
+/// Never dropped: a process that this one forks has the values, but not the timers.
+pub(super) struct LastTimers {
+    term: ManuallyDrop<Timer>,
+    kill: ManuallyDrop<Timer>,
+}
+
+impl LastTimers {
+    fn new() -> Result<LastTimers, Error> {
+        let new = |signal| {
+            let event = SigEvent::new(SigevNotify::SigevSignal { signal, si_value: 0 });
+            let timer = Timer::new(ClockId::CLOCK_MONOTONIC, event);
+            timer.map(ManuallyDrop::new).map_err(|errno| Error::os("timer_create", signal, errno))
+        };
+        Ok(LastTimers { term: new(Signal::SIGTERM)?, kill: new(Signal::SIGKILL)? })
+    }
+
+    /// Lets the process go on for `span`, and then gives it a last moment to end in order.
+    fn end_after(&mut self, span: Duration) -> Result<(), Error> {
+        set(&mut self.term, span)?;
+        set(&mut self.kill, span + LAST_MOMENT)
+    }
+
+    /// The process is ending in order: for that it has `span`, if it does not have less.
+    fn kill_after(&mut self, span: Duration) -> Result<(), Error> {
+        let left = match self.kill.get() {
+            Ok(Some(Expiration::OneShot(left))) => Duration::from(left),
+            _ => Duration::MAX,
+        };
+        // Zero: never.
+        set_to(&mut self.term, Duration::ZERO)?;
+        set(&mut self.kill, span.min(left))
+    }
+}
+
+fn set(timer: &mut Timer, span: Duration) -> Result<(), Error> {
+    set_to(timer, span.clamp(SOON, LATEST))
+}
+
+fn set_to(timer: &mut Timer, span: Duration) -> Result<(), Error> {
+    timer
+        .set(Expiration::OneShot(span.into()), TimerSetTimeFlags::empty())
+        .map_err(|errno| Error::os("timer_settime", format_args!("{span:?}"), errno))
+}
+
+/// The other end of the doorbell is gone, and with it the parent. No other process will look after this one any more.
+pub(super) fn parent_gone(cx: &mut Cx<'_>) -> Result {
+    let end = cx.heap().doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone());
+    if let Some(end) = end {
+        cx.select_read_clear(&end);
+    }
+    let pid = cx.pid();
+    match child::own_status(cx.heap()).filter(|status| status.is_busy()) {
+        Some(status) => {
+            let (span, setting) = time_left(cx, status);
+            log::warn!(
+                target: "lenore::daemon",
+                "the parent is gone, child {pid} ends after its request: status={} limit={setting} left={:.1}",
+                status.letter(), span.as_secs_f64()
+            );
+        }
+        None => log::warn!(target: "lenore::daemon", "the parent is gone, child {pid} ends"),
+    }
+    match LastTimers::new() {
+        Ok(timers) => cx.heap().last_timers = Some(timers),
+        Err(error) => {
+            // Nothing would bound what it has in hand.
+            log::error!(target: "lenore::daemon", "child {pid} ends at once, as it can't set its time limit: {error}");
+            return shutdown::shutdown(cx);
+        }
+    }
+    keep_time(cx);
+    child::go_when_done(cx)
+}
+
+/// Sets how long the request in hand may still take. Without a parent only, and again whenever the status changes.
+pub(super) fn keep_time(cx: &mut Cx<'_>) {
+    let Some(status) = child::own_status(cx.heap()).filter(|status| status.is_busy()) else { return };
+    let (span, _) = time_left(cx, status);
+    with_timers(cx.heap(), |timers, _| timers.end_after(span));
+}
+
+/// This child has been shut down: what its sessions still do may take as long as at any shutdown.
+pub(super) fn ended(heap: &mut Heap) {
+    with_timers(heap, |timers, settings| timers.kill_after(settings.shutdown_timeout));
+}
+
+fn with_timers(heap: &mut Heap, set: impl FnOnce(&mut LastTimers, &Settings) -> Result<(), Error>) {
+    if let Some(timers) = &mut heap.last_timers
+        && let Err(error) = set(timers, &heap.settings)
+    {
+        log::error!(target: "lenore::daemon", "the parent is gone, and there is no time limit: {error}");
+    }
+}
+
+/// Returns what is left of the time for a request, and the setting that says so.
+fn time_left(cx: &mut Cx<'_>, status: Status) -> (Duration, &'static str) {
+    let now = epoch_ms(cx.now());
+    let Heap { settings, role, board, .. } = cx.heap();
+    let (limit, setting) = match status {
+        Status::Long => (settings.rules.long_timeout, "long_timeout"),
+        _ => (settings.rules.request_timeout, "request_timeout"),
+    };
+    let Some(limit) = limit else { return (settings.shutdown_timeout, "shutdown_timeout") };
+    let own = match (role, board) {
+        (Role::Child { slot, .. }, Some(board)) => board.read(*slot).ok(),
+        _ => None,
+    };
+    let spent = own.map_or(0, |own| now.saturating_sub(own.since_ms));
+    (limit.saturating_sub(Duration::from_millis(spent)), setting)
+}
+
+/// How long a child whose time is up may take to close its connections in order.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// What a span of zero comes to: a timer that is set to zero never goes off.
+const SOON: Duration = Duration::from_millis(1);
+
+/// What a span comes to that the system could not count.
+const LATEST: Duration = Duration::from_secs(365 * 24 * 3600);
