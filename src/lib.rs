@@ -74,6 +74,8 @@ pub mod porting;
 mod reply;
 mod session;
 mod sys;
+#[cfg(test)]
+mod testing;
 pub mod wheel;
 
 pub use args::{ArgError, Args, Found, IntoArgs};

@@ -125,10 +125,7 @@ impl<R, S: ?Sized> fmt::Debug for Grep<R, S> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::filter::{Filter, Line, Stackable};
 
     const NONE: [u8; 0] = [];
 
@@ -198,21 +195,5 @@ mod tests {
         assert_eq!(clone.held(), 0);
         assert_eq!(clone.get([1, 2])?, [2]);
         Ok(())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test] // K-FG-02, K-FK-03: the same records pass, however the input is cut
-        fn cuts_make_no_difference(input in "[ab\n]{0,24}") {
-            let wanted = Line::new().get(input.as_bytes())?.into_iter().filter(|line| line.contains('a'));
-            let wanted: Vec<String> = wanted.collect();
-            for cut in 0..=input.len() {
-                let mut filter = Stackable::new(Line::new(), Grep::code(|line: &str| line.contains('a')));
-                let mut records = filter.get(&input.as_bytes()[..cut])?;
-                records.extend(filter.get(&input.as_bytes()[cut..])?);
-                prop_assert_eq!(&records, &wanted);
-            }
-        }
     }
 }

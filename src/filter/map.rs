@@ -190,10 +190,7 @@ fn into_put<O: ?Sized, S: ?Sized, P: IntoIterator<Item: Borrow<S>>>(
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::filter::{Filter, Line, Stackable};
 
     const NONE: [u8; 0] = [];
 
@@ -286,22 +283,5 @@ mod tests {
         assert_eq!(filter.get_one()?, Some(8));
         assert!(sent(&mut filter, 7).is_err());
         Ok(())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test] // K-FG-03, K-FK-03: the same values come, however the input is cut
-        fn cuts_make_no_difference(input in "[ab \n]{0,24}") {
-            let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-            let wanted = Line::new().get(input.as_bytes())?;
-            let wanted: Vec<String> = wanted.iter().flat_map(|line| words(line)).collect();
-            for cut in 0..=input.len() {
-                let mut filter = Stackable::new(Line::new(), Map::code(words));
-                let mut records = filter.get(&input.as_bytes()[..cut])?;
-                records.extend(filter.get(&input.as_bytes()[cut..])?);
-                prop_assert_eq!(&records, &wanted);
-            }
-        }
     }
 }

@@ -172,10 +172,7 @@ impl<R: 'static, S: ?Sized + ToOwned + 'static> RecordFilter for RecordBlock<R, 
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::filter::{Filter, Line, Stackable};
 
     const NONE: [u8; 0] = [];
 
@@ -251,35 +248,5 @@ mod tests {
         assert_eq!(filter.put(&[2, 3], &mut |_| Err(refuse.clone())), Err(refuse));
         assert_eq!(filter.put_pending(), [1]);
         Ok(())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test] // K-FR-01, K-FK-03: the same groups come, however the input is cut
-        fn cuts_make_no_difference(input in "[ab\n]{0,24}", size in 1_usize..4) {
-            let lines = Line::new().get(input.as_bytes())?;
-            let wanted: Vec<&[String]> = lines.chunks_exact(size).collect();
-            for cut in 0..=input.len() {
-                let mut filter = Stackable::new(Line::new(), RecordBlock::new(size)?);
-                let mut records = filter.get(&input.as_bytes()[..cut])?;
-                records.extend(filter.get(&input.as_bytes()[cut..])?);
-                prop_assert_eq!(&records, &wanted);
-                prop_assert_eq!(filter.last().get_pending(), lines.chunks_exact(size).remainder());
-            }
-        }
-
-        #[test] // K-FR-03: nothing is lost or reordered, and what goes out at a time is a multiple
-        fn put_loses_nothing(lists: Vec<Vec<u8>>, size in 1_usize..5) {
-            let mut filter = RecordBlock::new(size)?.check_put();
-            let mut seen = Vec::new();
-            for list in &lists {
-                let [now] = sent(&mut filter, [list]);
-                prop_assert!(now.len().is_multiple_of(size));
-                seen.extend(now);
-            }
-            seen.extend(filter.put_pending());
-            prop_assert_eq!(seen, lists.concat());
-        }
     }
 }

@@ -113,11 +113,13 @@ const KEPT_ENDS: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     use super::*;
     use crate::kernel::set_nonblocking;
+    use crate::testing::TempDir;
 
     fn put(output: &mut Output, octets: &[u8]) {
         output.bytes.extend_from_slice(octets);
@@ -156,7 +158,8 @@ mod tests {
 
     #[test] // a file takes whatever it is given, as a peer does that reads all the time
     fn no_write_is_given_more_than_its_share() {
-        let ours = Stream::new(tempfile::tempfile().unwrap().into());
+        let dir = TempDir::new();
+        let ours = Stream::new(File::create(dir.path().join("file")).unwrap().into());
         let mut output = Output::default();
         put(&mut output, &[0; 3 * OCTETS_PER_WRITE]);
         output.write_to(&ours, 1).unwrap();

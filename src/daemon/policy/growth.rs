@@ -45,13 +45,12 @@ impl Growth {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use proptest::prelude::*;
-
     use super::super::{Phase, PreForkDecision, prefork};
     use super::*;
+    use crate::testing::{Dice, check};
 
-    pub fn any_growth() -> impl Strategy<Value = Growth> {
-        (0..40_u32).prop_map(|last| Growth { last })
+    pub fn any_growth(dice: &mut Dice) -> Growth {
+        Growth { last: dice.number(0..40) }
     }
 
     const LIMITS: Limits = Limits { min_spare: 2, max_spare: 16, max_children: 100, start_children: 2 };
@@ -153,15 +152,13 @@ pub(super) mod tests {
         assert_eq!(pool.decide(), 6, "eight spares, of which two are starting");
     }
 
-    proptest! {
-        #[test] // D-PF-06: never more spares than max_spare, nor children than max_children, however demand goes
-        fn limits_hold_and_every_burst_is_met(
-            min_spare in 1..6_u32, more in 0..20_u32, max_children in 1..60_u32,
-            events in prop::collection::vec((0..3_u32, 0..30_u32), 1..60),
-        ) {
+    #[test] // D-PF-06: never more spares than max_spare, nor children than max_children, however demand goes
+    fn limits_hold_and_every_burst_is_met() {
+        check(|dice| {
+            let (min_spare, more, max_children) = (dice.number(1..6), dice.number(0..20), dice.number(1..60));
             let limits = Limits { min_spare, max_spare: min_spare + more, max_children, start_children: min_spare };
             let mut pool = Pool::new(limits, 0);
-            for (kind, number) in events {
+            for (kind, number) in dice.list(60, |dice| (dice.below(3), dice.number(0..30))) {
                 match kind {
                     0 => pool.clients += number,
                     1 => pool.arrive(number),
@@ -173,22 +170,26 @@ pub(super) mod tests {
                 }
                 pool.take_up();
                 let fork = pool.decide();
-                prop_assert!(pool.counts.children <= max_children);
-                prop_assert!(fork == 0 || pool.counts.spares() <= limits.max_spare);
-                prop_assert!(pool.growth.last <= limits.max_spare);
+                assert!(pool.counts.children <= max_children);
+                assert!(fork == 0 || pool.counts.spares() <= limits.max_spare);
+                assert!(pool.growth.last <= limits.max_spare);
                 let full = pool.counts.children == max_children;
-                prop_assert!(full || pool.counts.spares() >= min_spare);
+                assert!(full || pool.counts.spares() >= min_spare);
             }
-        }
+        });
+    }
 
-        #[test] // D-PF-06: as many steps as it takes to double, and then those of max_spare
-        fn growth_takes_few_steps(min_spare in 1..6_u32, more in 0..60_u32, clients in 1..100_u32) {
-            let limits = Limits { min_spare, max_spare: min_spare + more, max_children: 1000, start_children: min_spare };
+    #[test] // D-PF-06: as many steps as it takes to double, and then those of max_spare
+    fn growth_takes_few_steps() {
+        check(|dice| {
+            let (min_spare, more, clients) = (dice.number(1..6), dice.number(0..60), dice.number(1..100));
+            let limits =
+                Limits { min_spare, max_spare: min_spare + more, max_children: 1000, start_children: min_spare };
             let mut pool = Pool::new(limits, clients);
             let steps = pool.steps();
             let most = (limits.max_spare / min_spare).ilog2() + 2 + clients / limits.max_spare;
-            prop_assert!(steps.len() <= most as usize + 1, "{:?}", steps);
-            prop_assert_eq!(pool.counts.busy, clients);
-        }
+            assert!(steps.len() <= most as usize + 1, "{steps:?}");
+            assert_eq!(pool.counts.busy, clients);
+        });
     }
 }

@@ -1,9 +1,8 @@
 //! Examples from the spec, then properties over all small pools.
 
-use proptest::prelude::*;
-
 use super::growth::tests::any_growth;
 use super::*;
+use crate::testing::{Dice, check};
 
 const LIMITS: Limits = Limits { min_spare: 2, max_spare: 8, max_children: 10, start_children: 3 };
 
@@ -132,76 +131,81 @@ fn a_bucket_that_never_fills_says_so() {
     assert_eq!(TokenBucket::new(u32::MAX, u32::MAX).take(Duration::MAX, u32::MAX), u32::MAX);
 }
 
-fn any_limits() -> impl Strategy<Value = Limits> {
-    (1..12_u32, 0..12_u32, 1..30_u32, 0..30_u32).prop_map(|(min_spare, more, max_children, start_children)| Limits {
+fn any_limits(dice: &mut Dice) -> Limits {
+    let min_spare = dice.number(1..12);
+    Limits {
         min_spare,
-        max_spare: min_spare + more,
-        max_children,
-        start_children,
-    })
-}
-
-fn any_counts() -> impl Strategy<Value = Counts> {
-    (0..15_u32, 0..15_u32, 0..15_u32, 0..15_u32)
-        .prop_map(|(idle, starting, busy, retiring)| counts(idle, starting, busy, retiring))
-}
-
-fn any_phase() -> impl Strategy<Value = Phase> {
-    prop::sample::select(vec![Phase::StartingUp, Phase::Running, Phase::ShuttingDown])
-}
-
-proptest! {
-    #[test] // D-PF-06: max_children is hard
-    fn forks_never_pass_max_children(
-        counts in any_counts(), limits in any_limits(), phase in any_phase(), growth in any_growth(),
-    ) {
-        let decision = prefork(counts, limits, phase, growth);
-        prop_assert!(decision.fork == 0 || counts.total() + decision.fork <= limits.max_children);
-        let spares = counts.spares() + decision.fork;
-        prop_assert!(decision.fork == 0 || phase == Phase::StartingUp || spares <= limits.max_spare);
-        prop_assert!(decision.retire <= counts.idle);
-        prop_assert!(decision.fork == 0 || decision.retire == 0);
+        max_spare: min_spare + dice.number(0..12),
+        max_children: dice.number(1..30),
+        start_children: dice.number(0..30),
     }
+}
 
-    #[test] // D-PF-06: no flapping
-    fn a_decision_carried_out_leads_to_no_other(
-        counts in any_counts(), limits in any_limits(), phase in any_phase(), growth in any_growth(),
-    ) {
+fn any_counts(dice: &mut Dice) -> Counts {
+    counts(dice.number(0..15), dice.number(0..15), dice.number(0..15), dice.number(0..15))
+}
+
+fn any_phase(dice: &mut Dice) -> Phase {
+    dice.pick(&[Phase::StartingUp, Phase::Running, Phase::ShuttingDown])
+}
+
+#[test] // D-PF-06: max_children is hard
+fn forks_never_pass_max_children() {
+    check(|dice| {
+        let (counts, limits, phase, growth) = (any_counts(dice), any_limits(dice), any_phase(dice), any_growth(dice));
+        let decision = prefork(counts, limits, phase, growth);
+        assert!(decision.fork == 0 || counts.total() + decision.fork <= limits.max_children);
+        let spares = counts.spares() + decision.fork;
+        assert!(decision.fork == 0 || phase == Phase::StartingUp || spares <= limits.max_spare);
+        assert!(decision.retire <= counts.idle);
+        assert!(decision.fork == 0 || decision.retire == 0);
+    });
+}
+
+#[test] // D-PF-06: no flapping
+fn a_decision_carried_out_leads_to_no_other() {
+    check(|dice| {
+        let (counts, limits, phase, growth) = (any_counts(dice), any_limits(dice), any_phase(dice), any_growth(dice));
         let first = prefork(counts, limits, phase, growth);
         let second = prefork(carry_out(counts, first), limits, phase, first.growth);
-        prop_assert_eq!((second.fork, second.retire), (0, 0));
-        prop_assert_eq!(second.thresholds, first.thresholds);
-    }
+        assert_eq!((second.fork, second.retire), (0, 0));
+        assert_eq!(second.thresholds, first.thresholds);
+    });
+}
 
-    #[test] // D-PF-06: one more spare in place of a busy child never means more forks or fewer retired
-    fn more_spares_never_mean_more_forks(counts in any_counts(), limits in any_limits(), growth in any_growth()) {
+#[test] // D-PF-06: one more spare in place of a busy child never means more forks or fewer retired
+fn more_spares_never_mean_more_forks() {
+    check(|dice| {
+        let (counts, limits, growth) = (any_counts(dice), any_limits(dice), any_growth(dice));
         let counts = Counts { busy: counts.busy + 1, children: counts.children + 1, ..counts };
         let decision = prefork(counts, limits, Phase::Running, growth);
         let freed = Counts { idle: counts.idle + 1, busy: counts.busy - 1, ..counts };
         let with_freed = prefork(freed, limits, Phase::Running, growth);
-        prop_assert!(with_freed.fork <= decision.fork && with_freed.retire >= decision.retire);
-    }
+        assert!(with_freed.fork <= decision.fork && with_freed.retire >= decision.retire);
+    });
+}
 
-    #[test] // D-PF-06: children ring exactly when there is something to decide
-    fn the_thresholds_are_where_the_decision_changes(
-        counts in any_counts(), limits in any_limits(), idle in 0..40_u32, growth in any_growth(),
-    ) {
+#[test] // D-PF-06: children ring exactly when there is something to decide
+fn the_thresholds_are_where_the_decision_changes() {
+    check(|dice| {
+        let (counts, limits, growth) = (any_counts(dice), any_limits(dice), any_growth(dice));
         let decision = prefork(counts, limits, Phase::Running, growth);
         let settled = carry_out(counts, decision);
         // Children take up requests and finish them; nothing else changes.
-        let idle = idle.min(settled.idle + settled.busy);
+        let idle = dice.number(0..40).min(settled.idle + settled.busy);
         let later = Counts { idle, busy: settled.idle + settled.busy - idle, ..settled };
         let Thresholds { low, high } = decision.thresholds;
         let next = prefork(later, limits, Phase::Running, decision.growth);
-        prop_assert_eq!((next.fork, next.retire) != (0, 0), idle < low || idle > high);
-    }
+        assert_eq!((next.fork, next.retire) != (0, 0), idle < low || idle > high);
+    });
+}
 
-    #[test] // D-FO-03: never over the limit, paused exactly at it, requests in order and none left while there is room
-    fn postfork_keeps_to_the_limit(
-        max_children in 1..6_u32, steps in prop::collection::vec((0..4_usize, 0..4_u32), 1..60),
-    ) {
+#[test] // D-FO-03: never over the limit, paused exactly at it, requests in order and none left while there is room
+fn postfork_keeps_to_the_limit() {
+    check(|dice| {
+        let max_children = dice.number(1..6);
         let mut demand = Demand { children: 0, queued: 0, intake: Intake::Open, max_children };
-        for (arrivals, deaths) in steps {
+        for (arrivals, deaths) in dice.list(60, |dice| (dice.below(4) as usize, dice.number(0..4))) {
             demand.queued += arrivals;
             demand.children = demand.children.saturating_sub(deaths);
             let decision = postfork(demand);
@@ -212,43 +216,44 @@ proptest! {
                 Notice::Accept => Intake::Open,
                 Notice::Nothing => demand.intake,
             };
-            prop_assert!(demand.children <= max_children);
-            prop_assert_eq!(demand.intake == Intake::Paused, demand.children == max_children);
-            prop_assert!(demand.queued == 0 || demand.children == max_children);
-            prop_assert_eq!(postfork(demand), PostForkDecision { fork: 0, notice: Notice::Nothing });
+            assert!(demand.children <= max_children);
+            assert_eq!(demand.intake == Intake::Paused, demand.children == max_children);
+            assert!(demand.queued == 0 || demand.children == max_children);
+            assert_eq!(postfork(demand), PostForkDecision { fork: 0, notice: Notice::Nothing });
         }
-    }
+    });
+}
 
-    #[test] // D-PF-09: bounded growth
-    fn a_bucket_never_grants_more_than_burst_and_rate(
-        burst in 0..50_u32, per_second in 0..200_u32,
-        steps in prop::collection::vec((0..3_000_000_000_u64, 0..60_u32), 1..80),
-    ) {
+#[test] // D-PF-09: bounded growth
+fn a_bucket_never_grants_more_than_burst_and_rate() {
+    check(|dice| {
+        let (burst, per_second) = (dice.number(0..50), dice.number(0..200));
         let mut bucket = TokenBucket::new(burst, per_second);
         let (mut now, mut granted) = (Duration::ZERO, 0_u128);
-        for (wait, want) in steps {
+        for (wait, want) in dice.list(80, |dice| (dice.below(3_000_000_000), dice.number(0..60))) {
             now += Duration::from_nanos(wait);
             let got = bucket.take(now, want);
             granted += u128::from(got);
-            prop_assert!(got <= want.min(burst));
+            assert!(got <= want.min(burst));
             let allowed = u128::from(burst) + now.as_nanos() * u128::from(per_second) / u128::from(NANOS);
-            prop_assert!(granted <= allowed);
+            assert!(granted <= allowed);
         }
-    }
+    });
+}
 
-    #[test] // D-PF-09: whoever is told to come back later finds a token then, and none before
-    fn a_bucket_is_ready_exactly_when_it_says(
-        burst in 1..5_u32, per_second in 1..1_000_u32, early in 0..1_000_000_u64,
-    ) {
+#[test] // D-PF-09: whoever is told to come back later finds a token then, and none before
+fn a_bucket_is_ready_exactly_when_it_says() {
+    check(|dice| {
+        let (burst, per_second, early) = (dice.number(1..5), dice.number(1..1_000), dice.below(1_000_000));
         let mut bucket = TokenBucket::new(burst, per_second);
         let now = Duration::from_secs(7);
-        prop_assert_eq!(bucket.take(now, u32::MAX), burst);
+        assert_eq!(bucket.take(now, u32::MAX), burst);
         let ready = now + bucket.ready_in(now).unwrap();
         let behind = now - Duration::from_millis(3);
-        prop_assert_eq!(behind + bucket.ready_in(behind).unwrap(), ready); // a clock read earlier
-        prop_assert_eq!(bucket.clone().take(ready - Duration::from_nanos(1), 1), 0);
-        prop_assert_eq!(bucket.clone().take(ready, 2), 1);
+        assert_eq!(behind + bucket.ready_in(behind).unwrap(), ready); // a clock read earlier
+        assert_eq!(bucket.clone().take(ready - Duration::from_nanos(1), 1), 0);
+        assert_eq!(bucket.clone().take(ready, 2), 1);
         bucket.take(now + Duration::from_nanos(early), 0); // looking costs nothing
-        prop_assert_eq!(bucket.take(ready.max(now + Duration::from_nanos(early)), 1), 1);
-    }
+        assert_eq!(bucket.take(ready.max(now + Duration::from_nanos(early)), 1), 1);
+    });
 }

@@ -140,10 +140,11 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::testing::TempDir;
 
     #[test] // D-DE-06: who locks a file that was removed meanwhile has nothing
     fn of_many_that_come_and_go_one_has_the_file() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = TempDir::new();
         let path = dir.path().join("pid");
         let (holders, taken) = (AtomicU32::new(0), AtomicU32::new(0));
         thread::scope(|scope| {
@@ -171,7 +172,7 @@ mod tests {
 
     #[test] // D-DE-06: a file that is another's by now is left alone
     fn a_file_that_was_replaced_is_not_removed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = TempDir::new();
         let path = dir.path().join("pid");
         let mut file = PidFile::take(path.clone()).unwrap();
         file.write_pid().unwrap();

@@ -1,8 +1,7 @@
 //! The defaults and the refusals, by the letter of D-SP-03 to D-SP-05.
 
-use proptest::prelude::*;
-
 use super::*;
+use crate::testing::check;
 
 /// Makes raw settings of what decides about the pool: start, max, min spare, max spare; 0 is not given.
 fn raw(start_children: u32, max_children: u32, min_spare: u32, max_spare: u32) -> RawSettings {
@@ -103,26 +102,26 @@ fn what_is_left_out_has_pocos_defaults() {
     assert_eq!(resolve(named).unwrap().alias, "Pool");
 }
 
-proptest! {
-    #[test] // D-SP-04: whatever is accepted is free of contradictions, and keeps what was given
-    fn resolved_settings_do_not_contradict_themselves(
-        start in prop::option::of(any::<u32>()), max in prop::option::of(0..40_000_u32),
-        min_spare in prop::option::of(0..100_u32), max_spare in prop::option::of(0..100_u32),
-        small_start in 0..60_u32,
-    ) {
-        let start_children = start.filter(|start| start % 8 == 0).or(Some(small_start));
+#[test] // D-SP-04: whatever is accepted is free of contradictions, and keeps what was given
+fn resolved_settings_do_not_contradict_themselves() {
+    check(|dice| {
+        let huge = dice.below(16) == 0;
+        let start_children = Some(if huge { dice.number(0..u32::MAX) } else { dice.number(0..60) });
+        let max = dice.maybe(|dice| dice.number(0..40_000));
+        let min_spare = dice.maybe(|dice| dice.number(0..100));
+        let max_spare = dice.maybe(|dice| dice.number(0..100));
         let raw = RawSettings { start_children, max_children: max, min_spare, max_spare, ..RawSettings::default() };
-        let Ok(settings) = resolve(raw) else { return Ok(()) };
-        prop_assert!(settings.slots() <= Scoreboard::MAX_SLOTS);
+        let Ok(settings) = resolve(raw) else { return };
+        assert!(settings.slots() <= Scoreboard::MAX_SLOTS);
         if let Some(max) = max.filter(|&max| max > 0) {
-            prop_assert_eq!(settings.max_children, max);
+            assert_eq!(settings.max_children, max);
         }
         if settings.mode == Mode::PreForking {
             let limits = settings.limits();
-            prop_assert!(1 <= limits.min_spare && limits.min_spare <= limits.max_spare);
-            prop_assert!(limits.start_children <= limits.max_children);
-            prop_assert_eq!(min_spare.unwrap_or(limits.min_spare).max(1), limits.min_spare);
-            prop_assert_eq!(max_spare.unwrap_or(limits.max_spare), limits.max_spare);
+            assert!(1 <= limits.min_spare && limits.min_spare <= limits.max_spare);
+            assert!(limits.start_children <= limits.max_children);
+            assert_eq!(min_spare.unwrap_or(limits.min_spare).max(1), limits.min_spare);
+            assert_eq!(max_spare.unwrap_or(limits.max_spare), limits.max_spare);
         }
-    }
+    });
 }

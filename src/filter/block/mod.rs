@@ -259,6 +259,4 @@ impl<C: LengthCodec> Filter for Block<C> {
 }
 
 #[cfg(test)]
-mod against_model;
-#[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ fn refused<F>(made: Result<F, FilterError>, wanted: &str) {
 }
 
 /// Takes what there is, errors included, until the filter has no more.
-pub(super) fn drain<F: Filter>(filter: &mut F) -> Vec<Result<F::Input, FilterError>> {
+fn drain<F: Filter>(filter: &mut F) -> Vec<Result<F::Input, FilterError>> {
     std::iter::from_fn(|| filter.get_one().transpose()).collect()
 }
 

@@ -262,6 +262,4 @@ fn text(record: &[u8]) -> Result<String, FilterError> {
 }
 
 #[cfg(test)]
-mod against_model;
-#[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 use super::*;
 
 /// Records and errors in the order the filter reports them.
-pub(super) type Items = Vec<Result<Vec<u8>, FilterError>>;
+type Items = Vec<Result<Vec<u8>, FilterError>>;
 
 fn text(filter: &mut Line, chunk: &str) -> Vec<String> {
     filter.get(chunk.as_bytes()).expect("no limit is near and the input is text")
@@ -16,13 +16,13 @@ fn put(filter: &mut Line, records: &[&str]) -> String {
 }
 
 /// Takes what there is, errors included, until the filter has no more.
-pub(super) fn drain(filter: &mut ByteLine, items: &mut Items) {
+fn drain(filter: &mut ByteLine, items: &mut Items) {
     while let Some(item) = filter.get_one().transpose() {
         items.push(item);
     }
 }
 
-pub(super) fn too_long(limit: usize, length: usize) -> FilterError {
+fn too_long(limit: usize, length: usize) -> FilterError {
     FilterError::RecordTooLong { limit, length }
 }
 

@@ -1,10 +1,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::filter::{Block, ByteLine, Chunks, FixedBlock, Grep, Line, Map, RecordBlock, Stream};
+use crate::filter::{Block, Chunks, FixedBlock, Grep, Line, Map, RecordBlock};
 
 fn no_comments() -> Grep<String, str> {
     Grep::code(|line: &str| !line.starts_with('#'))
@@ -153,45 +151,4 @@ fn settings_of_any_filter_can_be_reached() -> Result<(), FilterError> {
     assert_eq!(stack.get(b"#\n")?, [["#"]]);
     assert_eq!((stack.last().block_size(), stack.first().first().get_pending()), (1, &b""[..]));
     Ok(())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test] // K-FK-01, K-FK-03: what was put comes out again, however it is cut
-    fn what_was_put_comes_out(records in prop::collection::vec("[a-z]{0,4}", 0..6), cut in 0_usize..60) {
-        let mut stack = Stackable::new(Stream::new(), Chunks(Block::new())).push(Chunks(ByteLine::new()));
-        let mut out = Vec::new();
-        for record in &records {
-            stack.put(record.as_bytes(), &mut out)?;
-        }
-        let (one, other) = out.split_at(cut.min(out.len()));
-        let mut seen = stack.get(one)?;
-        seen.extend(stack.get(other)?);
-        prop_assert_eq!(seen, records.iter().map(|record| record.as_bytes()).collect::<Vec<_>>());
-        prop_assert_eq!(stack.hand_over(), Ok(&b""[..]));
-    }
-
-    #[test] // K-RE-31: at every record the two filters together have all of the input, or the first says that it hasn't
-    fn another_filter_can_take_over_or_is_refused(input in "[ab #\n]{0,24}", switch in 0_usize..4) {
-        let make = || Stackable::new(Line::new(), no_comments()).push(words());
-        let wanted = make().get(input.as_bytes())?;
-        let mut old = make();
-        old.get_one_start(input.as_bytes())?;
-        let mut seen = Vec::new();
-        while seen.len() < switch && let Some(record) = old.get_one()? {
-            seen.push(record);
-        }
-        match old.hand_over() {
-            Ok(rest) => {
-                seen.extend(make().get(rest)?);
-                prop_assert_eq!(seen, wanted);
-            }
-            Err(FilterError::CannotSwitch { held }) => {
-                let rest = make().get(old.get_pending())?;
-                prop_assert_eq!(seen.len() + held + rest.len(), wanted.len());
-            }
-            Err(other) => prop_assert!(false, "{}", other),
-        }
-    }
 }

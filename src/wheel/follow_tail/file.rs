@@ -182,6 +182,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::testing::TempDir;
 
     fn regular(path: &Path) -> Regular {
         match Followed::open(path).unwrap() {
@@ -199,7 +200,7 @@ mod tests {
 
     #[test] // K-FT-04
     fn places_outside_of_the_file_are_its_start_and_its_end() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = TempDir::new();
         let path = dir.path().join("log");
         fs::write(&path, "0123456789").unwrap();
         let mut file = regular(&path);
@@ -222,7 +223,7 @@ mod tests {
 
     #[test] // K-FT-11 with K-RE-25: the octets before the offset tell
     fn a_file_that_was_written_anew_is_recognised_whatever_its_length() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = TempDir::new();
         let path = dir.path().join("log");
         let first = "x".repeat(MEMORY * 2);
         for second in ["", "short", &"y".repeat(MEMORY * 2), &"y".repeat(MEMORY * 3)] {
@@ -239,7 +240,7 @@ mod tests {
 
     #[test] // K-FT-11 with K-RE-25: a place that was sought is known as one that was read
     fn what_stands_before_the_place_sought_is_remembered() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = TempDir::new();
         let path = dir.path().join("log");
         fs::write(&path, "old old old").unwrap();
         let mut file = regular(&path);
@@ -250,7 +251,7 @@ mod tests {
 
     #[test] // K-FT-06: what does not fit into one read comes with the next
     fn appended_octets_come_in_pieces_of_the_buffer() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = TempDir::new();
         let path = dir.path().join("log");
         let text: String = (0..5000).map(|number| format!("{number} ")).collect();
         fs::write(&path, "").unwrap();

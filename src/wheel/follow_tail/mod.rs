@@ -57,21 +57,23 @@ use state::State;
 /// The wheel keeps its session alive. A forked child has no part in it.
 ///
 /// ```
+/// use std::fs::{self, File};
 /// use std::io::Write;
 /// use lenore::filter::Line;
 /// use lenore::wheel::FollowTail;
 /// use lenore::{Kernel, Session};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut log = tempfile::NamedTempFile::new()?;
+/// let path = std::env::temp_dir().join(format!("{}.log", std::process::id()));
+/// let mut log = File::create(&path)?;
 /// writeln!(log, "before")?;
-/// let path = log.path().to_owned();
+/// let followed = path.clone();
 /// let mut kernel = Kernel::new()?;
 /// Session::new(None::<FollowTail<Line>>)
 ///     .state("_start", move |cx| {
-///         let wheel = FollowTail::new(&path, Line::new()).on_input("line").start(cx)?;
+///         let wheel = FollowTail::new(&followed, Line::new()).on_input("line").start(cx)?;
 ///         *cx.heap() = Some(wheel);
-///         writeln!(log.as_file(), "after")?;
+///         writeln!(&log, "after")?;
 ///         Ok(())
 ///     })
 ///     .state("line", |cx| {
@@ -81,6 +83,7 @@ use state::State;
 ///     })
 ///     .spawn(&mut kernel)?;
 /// kernel.run()?;
+/// fs::remove_file(path)?;
 /// # Ok(())
 /// # }
 /// ```

@@ -1,8 +1,7 @@
 //! The board against a naive model of it, under random orders of births, changes and deaths.
 
-use proptest::prelude::*;
-
 use super::*;
+use crate::testing::{Dice, check};
 
 /// One step of a random history. The number picks one of the children there are.
 #[derive(Clone, Debug)]
@@ -31,22 +30,20 @@ enum Moment {
     BeforeRinging,
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let child = 0..100_usize;
-    let status = prop::sample::select(&Status::ALL[3..]);
-    let moment =
-        prop::sample::select(vec![Moment::Outside, Moment::BetweenBitAndSlot, Moment::InSlot, Moment::BeforeRinging]);
-    prop_oneof![
-        4 => Just(Step::Allocate),
-        4 => child.clone().prop_map(Step::Claim),
-        8 => (child.clone(), status).prop_map(|(child, status)| Step::Set(child, status)),
-        2 => child.clone().prop_map(Step::Count),
-        2 => (child.clone(), moment).prop_map(|(child, moment)| Step::Kill(child, moment)),
-        2 => child.clone().prop_map(Step::Reclaim),
-        1 => child.prop_map(Step::ReclaimTwice),
-        2 => Just(Step::Answer),
-        1 => (0..5_u32, 0..9_u32).prop_map(|(low, high)| Step::Publish(low, high)),
-    ]
+fn step(dice: &mut Dice) -> Step {
+    let moments = [Moment::Outside, Moment::BetweenBitAndSlot, Moment::InSlot, Moment::BeforeRinging];
+    let child = dice.below(100) as usize;
+    match dice.below(26) {
+        0..4 => Step::Allocate,
+        4..8 => Step::Claim(child),
+        8..16 => Step::Set(child, dice.pick(&Status::ALL[3..])),
+        16..18 => Step::Count(child),
+        18..20 => Step::Kill(child, dice.pick(&moments)),
+        20..22 => Step::Reclaim(child),
+        22 => Step::ReclaimTwice(child),
+        23..25 => Step::Answer,
+        _ => Step::Publish(dice.number(0..5), dice.number(0..9)),
+    }
 }
 
 /// A child as the model sees it.
@@ -78,29 +75,29 @@ impl Model {
 }
 
 /// Plays one step on both and compares what they say about it.
-fn play(step: Step, board: &mut Scoreboard, model: &mut Model, now_ms: u64) -> Result<(), TestCaseError> {
+fn play(step: Step, board: &mut Scoreboard, model: &mut Model, now_ms: u64) {
     let count = model.children.len();
     let pick = |n: usize| n.checked_rem(count);
     match step {
         Step::Allocate => match (board.allocate(now_ms), model.lowest_free()) {
             (Ok((slot, generation)), Some(free)) => {
-                prop_assert_eq!(slot.get(), free);
+                assert_eq!(slot.get(), free);
                 model.generations[free] += 1;
-                prop_assert_eq!(generation, model.generations[free]);
+                assert_eq!(generation, model.generations[free]);
                 model.children.push(Child { slot, generation, status: Status::Forking, requests: 0, alive: true });
             }
-            (Err(full), None) => prop_assert_eq!(full.slots, model.generations.len()),
-            (got, free) => prop_assert!(false, "allocated {got:?} where {free:?} was free"),
+            (Err(full), None) => assert_eq!(full.slots, model.generations.len()),
+            (got, free) => panic!("allocated {got:?} where {free:?} was free"),
         },
         Step::Claim(n) => {
-            let Some(child) = pick(n).map(|i| &mut model.children[i]) else { return Ok(()) };
+            let Some(child) = pick(n).map(|i| &mut model.children[i]) else { return };
             if child.alive && child.status == Status::Forking {
                 board.claim(child.slot, pid(child.slot), now_ms);
                 child.status = Status::Forked;
             }
         }
         Step::Set(n, status) => {
-            let Some(i) = pick(n) else { return Ok(()) };
+            let Some(i) = pick(n) else { return };
             let before = model.children[i].status;
             if model.children[i].alive && before != Status::Forking {
                 model.children[i].status = status;
@@ -111,19 +108,19 @@ fn play(step: Step, board: &mut Scoreboard, model: &mut Model, now_ms: u64) -> R
                 let news = after < idle && after < model.thresholds.low
                     || after > idle && after > model.thresholds.high
                     || before.is_starting() && !status.is_starting();
-                prop_assert_eq!(ring == Ring::Yes, news && !model.rung);
+                assert_eq!(ring == Ring::Yes, news && !model.rung);
                 model.rung |= news;
             }
         }
         Step::Count(n) => {
-            let Some(child) = pick(n).map(|i| &mut model.children[i]) else { return Ok(()) };
+            let Some(child) = pick(n).map(|i| &mut model.children[i]) else { return };
             if child.alive && child.status != Status::Forking {
                 child.requests += 1;
-                prop_assert_eq!(board.count_request(child.slot), child.requests);
+                assert_eq!(board.count_request(child.slot), child.requests);
             }
         }
         Step::Kill(n, moment) => {
-            let Some(child) = pick(n).map(|i| &mut model.children[i]) else { return Ok(()) };
+            let Some(child) = pick(n).map(|i| &mut model.children[i]) else { return };
             child.alive = false;
             let record = board.slot(child.slot);
             match moment {
@@ -143,19 +140,16 @@ fn play(step: Step, board: &mut Scoreboard, model: &mut Model, now_ms: u64) -> R
             }
         }
         Step::Reclaim(n) | Step::ReclaimTwice(n) => {
-            let Some(child) = pick(n).map(|i| model.children.swap_remove(i)) else { return Ok(()) };
+            let Some(child) = pick(n).map(|i| model.children.swap_remove(i)) else { return };
             let last = board.reclaim(child.slot);
-            prop_assert_eq!(
-                last.map(|last| (last.generation, last.requests)),
-                Some((child.generation, child.requests))
-            );
+            assert_eq!(last.map(|last| (last.generation, last.requests)), Some((child.generation, child.requests)));
             model.rung = false;
             if matches!(step, Step::ReclaimTwice(_)) {
-                prop_assert_eq!(board.reclaim(child.slot), None);
+                assert_eq!(board.reclaim(child.slot), None);
             }
         }
         Step::Answer => {
-            prop_assert_eq!(board.answer_bell(), model.rung);
+            assert_eq!(board.answer_bell(), model.rung);
             model.rung = false;
         }
         Step::Publish(low, high) => {
@@ -163,49 +157,48 @@ fn play(step: Step, board: &mut Scoreboard, model: &mut Model, now_ms: u64) -> R
             let _ = board.publish(model.thresholds);
         }
     }
-    Ok(())
 }
 
 /// Compares everything that can be seen.
-fn compare(board: &Scoreboard, model: &Model) -> Result<(), TestCaseError> {
+fn compare(board: &Scoreboard, model: &Model) {
     let dead = model.children.iter().filter(|child| !child.alive).count();
     let (idle, expected) = (usize::try_from(board.idle()).unwrap(), model.idle());
-    prop_assert!((expected..=expected + dead).contains(&idle), "{idle} idle, not {expected} and up to {dead} dead");
+    assert!((expected..=expected + dead).contains(&idle), "{idle} idle, not {expected} and up to {dead} dead");
     let letters: Vec<char> = board.letters().chars().collect();
     for slot in board.indices() {
         let mut owners = model.children.iter().filter(|child| child.slot == slot);
         let owner = owners.next();
-        prop_assert!(owners.next().is_none(), "slot {slot} is shared");
-        prop_assert_eq!(board.generation(slot), owner.map(|child| child.generation));
+        assert!(owners.next().is_none(), "slot {slot} is shared");
+        assert_eq!(board.generation(slot), owner.map(|child| child.generation));
         match owner {
-            None => prop_assert_eq!(letters[slot.get()], ' '),
+            None => assert_eq!(letters[slot.get()], ' '),
             Some(child) if child.alive => {
-                let seen = board.read(slot).map_err(|torn| TestCaseError::fail(torn.to_string()))?;
-                prop_assert_eq!((seen.status, seen.generation), (child.status, child.generation));
-                prop_assert_eq!(seen.requests, child.requests);
+                let seen = board.read(slot).unwrap();
+                assert_eq!((seen.status, seen.generation), (child.status, child.generation));
+                assert_eq!(seen.requests, child.requests);
             }
             Some(_) => _ = board.read(slot), // whatever it says, it comes to an end
         }
     }
-    Ok(())
 }
 
-proptest! {
-    #[test] // D-SB-04: slots are never leaked or shared, whatever the order of deaths
-    fn slots_are_never_leaked_or_shared(slots in 1..9_usize, steps in prop::collection::vec(step(), 1..120)) {
+#[test] // D-SB-04: slots are never leaked or shared, whatever the order of deaths
+fn slots_are_never_leaked_or_shared() {
+    check(|dice| {
+        let slots = dice.number(1..9) as usize;
         let mut board = Scoreboard::new(slots).unwrap();
         let thresholds = Thresholds::SILENT;
         let mut model = Model { children: Vec::new(), generations: vec![0; slots], rung: false, thresholds };
-        for (step, now_ms) in steps.into_iter().zip(1..) {
-            play(step, &mut board, &mut model, now_ms)?;
-            compare(&board, &model)?;
+        for (step, now_ms) in dice.list(240, step).into_iter().zip(1..) {
+            play(step, &mut board, &mut model, now_ms);
+            compare(&board, &model);
         }
         for child in &model.children {
             board.reclaim(child.slot);
         }
-        prop_assert_eq!((board.free(), board.idle()), (slots, 0));
+        assert_eq!((board.free(), board.idle()), (slots, 0));
         for _ in 0..slots {
-            prop_assert!(board.allocate(0).is_ok());
+            assert!(board.allocate(0).is_ok());
         }
-    }
+    });
 }

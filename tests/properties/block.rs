@@ -1,10 +1,10 @@
 //! The filters against naive models that have the whole input before them.
 
+use lenore::filter::{Block, Filter, FilterError, FixedBlock};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::tests::drain;
-use super::*;
+use super::drain;
 
 type Items = Vec<Result<Vec<u8>, FilterError>>;
 

@@ -1,10 +1,17 @@
 //! The filter against a naive model that has the whole input before it.
 
+use lenore::filter::{ByteLine, Filter, FilterError, Line};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::tests::{Items, drain, too_long};
-use super::*;
+use super::drain;
+
+/// Records and errors in the order the filter reports them.
+type Items = Vec<Result<Vec<u8>, FilterError>>;
+
+fn too_long(limit: usize, length: usize) -> FilterError {
+    FilterError::RecordTooLong { limit, length }
+}
 
 /// What the filter should make of `input`, worked out octet by octet on the whole of it.
 fn model(literal: Option<&[u8]>, detect: bool, limit: usize, input: &[u8]) -> (Items, Vec<u8>) {
@@ -61,7 +68,7 @@ proptest! {
             let mut items = Items::new();
             for chunk in &chunks {
                 filter.get_one_start(chunk)?;
-                drain(&mut filter, &mut items);
+                items.extend(drain(&mut filter));
             }
             prop_assert_eq!(&items, &wanted, "{:?}", &chunks);
             prop_assert_eq!(filter.get_pending(), &rest, "{:?}", &chunks);
@@ -84,7 +91,7 @@ proptest! {
             both.extend(more);
             prop_assert_eq!((both, rest), model_for(None, usize::MAX, &fed));
         }
-        drain(&mut filter, &mut items);
+        items.extend(drain(&mut filter));
         prop_assert_eq!(items, model_for(None, usize::MAX, &whole).0);
     }
 
@@ -101,7 +108,7 @@ proptest! {
                 prop_assert_eq!(filter.get_one(), Ok(None), "drained before");
                 prop_assert_eq!(filter.get_one_start(chunk), Ok(()));
             }
-            drain(&mut filter, &mut items);
+            items.extend(drain(&mut filter));
         }
         let mut wanted = model_for(framing, limit, &input).0.into_iter();
         let total = wanted.len();
