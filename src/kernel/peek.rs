@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::core::Core;
 use super::queue::Kind;
 use super::sessions::{Record, SessionId};
-use super::source::Wanted;
 use crate::name::Name;
 
 /// A picture of a kernel at one moment: its queue, its sessions with every reason each stays alive, its sources.
@@ -203,7 +202,7 @@ impl Core {
         count(record.pending_from, Reason::EventsFrom);
         count(alarms as u32, Reason::Alarms);
         count(record.forks, Reason::Forks);
-        reasons.extend(self.sources.fds_of(id).into_iter().chain(self.watched_by(id)).map(Reason::Handle));
+        reasons.extend(self.sources.fds_that_keep(id).into_iter().chain(self.watched_by(id)).map(Reason::Handle));
         reasons.extend(record.aliases.iter().copied().map(Reason::Alias));
         reasons.extend(self.sessions.children(id).into_iter().map(Reason::Child));
         reasons.extend(record.tags.iter().map(|(tag, count)| Reason::ExtraReference(*tag, *count)));
@@ -326,13 +325,5 @@ impl fmt::Display for Snapshot {
             writeln!(f, " of {owner}, {watched}: {description}")?;
         }
         Ok(())
-    }
-}
-
-impl super::sources::Sources {
-    /// Returns the descriptors of the sources that a session owns.
-    fn fds_of(&self, owner: SessionId) -> Vec<RawFd> {
-        let rows: Vec<(SessionId, RawFd, Option<Wanted>, String)> = self.describe();
-        rows.into_iter().filter(|row| row.0 == owner).map(|row| row.1).collect()
     }
 }

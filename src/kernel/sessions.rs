@@ -211,6 +211,25 @@ impl Sessions {
         }
     }
 
+    /// Keeps the session no longer for a handle that is still its own.
+    pub(crate) fn loosen(&mut self, id: SessionId) {
+        let Some(record) = self.get_mut(id) else { return };
+        debug_assert!(record.holds > 0, "{id} was loosened more often than held");
+        record.holds -= 1;
+        log::trace!(target: "lenore::refcounts", "{id} is not held by a handle, {} left", record.holds);
+        if record.holds == 0 {
+            self.mark(id);
+        }
+    }
+
+    /// Takes [`loosen`](Self::loosen) back.
+    pub(crate) fn fasten(&mut self, id: SessionId) {
+        if let Some(record) = self.get_mut(id) {
+            record.holds += 1;
+            log::trace!(target: "lenore::refcounts", "{id} is held by a handle again, {} in all", record.holds);
+        }
+    }
+
     /// Marks a session that may have nothing left to live for; whether it has is looked up at the sweep.
     pub(crate) fn mark(&mut self, id: SessionId) {
         let mark = self.next_mark;

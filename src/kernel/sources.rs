@@ -48,6 +48,8 @@ struct Entry {
     queued: bool,
     /// When it gets a turn although nobody has called for one; may have fired.
     timer: Option<AlarmId>,
+    /// It does not keep its owner: nothing comes of it before its owner does something.
+    is_loose: bool,
 }
 
 impl Entry {
@@ -69,6 +71,8 @@ pub(crate) struct Sources {
     pub(crate) watched_fds: FxHashMap<RawFd, (SourceKey, Rc<Watched>)>,
     /// How many of them are watched weakly.
     pub(crate) weak: usize,
+    /// How many sources are loose.
+    loose: usize,
     ready: VecDeque<SourceKey>,
     /// By mode: what this I/O step still has to give a turn.
     groups: [VecDeque<SourceKey>; 3],
@@ -86,6 +90,7 @@ impl Sources {
             next_generation: 1,
             watched_fds: FxHashMap::default(),
             weak: 0,
+            loose: 0,
             ready: VecDeque::new(),
             groups: Default::default(),
             mailbox: Rc::default(),
@@ -120,9 +125,9 @@ impl Sources {
         self.mailbox.has_postings.get()
     }
 
-    /// Returns how many sources there are that the program waits for: weakly watched ones don't count.
+    /// Returns how many sources there are that the program waits for: weakly watched and loose ones don't count.
     pub(crate) fn awaited(&self) -> usize {
-        self.entries.len() - self.weak
+        self.entries.len() - self.weak - self.loose
     }
 
     pub(crate) fn source(&self, key: SourceKey) -> Option<Rc<dyn Source>> {
@@ -133,6 +138,12 @@ impl Sources {
     pub(crate) fn describe(&self) -> Vec<(SessionId, RawFd, Option<Wanted>, String)> {
         let row = |entry: &Entry| (entry.owner, entry.source.fd(), entry.registered, entry.source.describe());
         self.entries.iter().map(|(_, entry)| row(entry)).collect()
+    }
+
+    /// Returns the descriptors of the sources that keep a session.
+    pub(super) fn fds_that_keep(&self, session: SessionId) -> Vec<RawFd> {
+        let keeps = |entry: &&Entry| entry.owner == session && !entry.is_loose;
+        self.entries.iter().map(|(_, entry)| entry).filter(keeps).map(|entry| entry.source.fd()).collect()
     }
 
     /// Asks for another turn in the next slice, whether or not the poller has news.
@@ -263,6 +274,16 @@ impl Sources {
         [groups[0].len(), groups[1].len(), groups[2].len()]
     }
 
+    /// Notes whether a source is loose. Returns its owner if that is a change.
+    fn set_loose(&mut self, key: SourceKey, is_loose: bool) -> Option<SessionId> {
+        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation)?;
+        if std::mem::replace(&mut entry.is_loose, is_loose) == is_loose {
+            return None;
+        }
+        self.loose = if is_loose { self.loose + 1 } else { self.loose - 1 };
+        Some(entry.owner)
+    }
+
     fn get(&self, key: SourceKey) -> Option<&Entry> {
         self.entries.get(key.index as usize).filter(|entry| entry.generation == key.generation)
     }
@@ -334,6 +355,7 @@ impl Core {
             ready: [false; 3],
             queued: false,
             timer: None,
+            is_loose: false,
         });
         self.sessions.hold(owner, Hold::Handle);
         if let Err(error) = self.sources.sync(key) {
@@ -345,6 +367,7 @@ impl Core {
 
     /// Takes a source out and closes it.
     pub(crate) fn remove_source(&mut self, key: SourceKey) {
+        self.fasten_source(key);
         if let Some((owner, timer)) = self.sources.take_out(key) {
             self.sessions.release(owner, Hold::Handle);
             timer.inspect(|timer| self.remove_kernel_alarm(*timer));
@@ -358,6 +381,20 @@ impl Core {
         log::debug!(target: "lenore::sources", "{} is closed: this process does not accept any more", source.describe());
         if !self.close_watched(key) {
             self.remove_source(key);
+        }
+    }
+
+    /// Has a source keep its owner no longer, until [`fasten_source`](Self::fasten_source).
+    pub(crate) fn loosen_source(&mut self, key: SourceKey) {
+        if let Some(owner) = self.sources.set_loose(key, true) {
+            self.sessions.loosen(owner);
+        }
+    }
+
+    /// Has a source keep its owner, as it does from the beginning.
+    pub(crate) fn fasten_source(&mut self, key: SourceKey) {
+        if let Some(owner) = self.sources.set_loose(key, false) {
+            self.sessions.fasten(owner);
         }
     }
 

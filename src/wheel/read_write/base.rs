@@ -99,6 +99,11 @@ impl Port {
         self.mailbox.woken(self.key.get());
     }
 
+    /// Asks, once the running state has returned, for a look at whether it still keeps the session.
+    pub(crate) fn settle(&self) {
+        self.mailbox.dirty(self.key.get());
+    }
+
     /// Has the kernel close it before the next event.
     pub(crate) fn drop_later(&self) {
         if self.is_open.replace(false) {

@@ -248,20 +248,18 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         let make_reader = |port, writer: &Rc<Writer>| {
             Rc::new(Reader::new(base.clone(), port, Some(writer.clone()), records, on_input, settings))
         };
-        let make_writer = |port, is_alone| {
-            let writer = Writer::new(base.clone(), port, self.output_events, self.marks, self.auto_flush, is_alone);
-            Rc::new(writer)
-        };
+        let make_writer =
+            |port| Rc::new(Writer::new(base.clone(), port, self.output_events, self.marks, self.auto_flush));
         let (reader, writer) = match self.output {
             None => add(core, owner, |key| {
                 let port = Port::new(self.input, key, mailbox);
-                let writer = make_writer(port.clone(), false);
+                let writer = make_writer(port.clone());
                 let reader = make_reader(port, &writer);
                 (Rc::new(Duplex::new(reader.clone(), writer.clone(), self.linger, self.patience)), (reader, writer))
             })?,
             Some(output) => {
                 let writer = add(core, owner, |key| {
-                    let writer = make_writer(Port::new(output, key, mailbox.clone()), true);
+                    let writer = make_writer(Port::new(output, key, mailbox.clone()));
                     (writer.clone(), writer)
                 })?;
                 let reader = add(core, owner, |key| {
@@ -278,6 +276,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         // and a wheel that is done by then was never registered at all.
         if on_input.is_some() {
             reader.port.wake();
+        } else {
+            reader.port.settle();
         }
         Ok(ReadWrite { halves: Halves { reader, writer }, input: filter, output: RefCell::new(self.output_filter) })
     }

@@ -49,14 +49,18 @@ impl Duplex {
     #[cold]
     fn end(&self, kernel: &mut Kernel, key: SourceKey) {
         if self.reader.base.closing.get() {
+            kernel.core.fasten_source(key);
             if self.last_call.get().is_none() && (self.writer.is_done() || self.has_waited_to_the_end(kernel, key)) {
                 self.begin_to_close(kernel, key);
             }
-        } else if self.writer.is_over()
-            && self.reader.is_over()
-            && (self.writer.has_failed() || self.reader.ended.get())
-        {
+        } else if self.writer.has_news() {
+            // Told at the flush that it is waiting for, which comes back here.
+        } else if self.writer.is_over() && self.reader.is_over() {
             self.release(kernel, key);
+        } else if self.writer.is_over() && self.reader.is_idle() {
+            kernel.core.loosen_source(key);
+        } else {
+            kernel.core.fasten_source(key);
         }
     }
 

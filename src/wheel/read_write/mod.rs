@@ -30,8 +30,8 @@ use writer::Writer;
 ///
 /// An end of file is an error event, after which the wheel can still write: the peer may have closed only its own half.
 /// The wheel, and with it the session, stays until it is dropped. Dropping it discards what was not written yet;
-/// [`close_after_flush`](ReadWrite::close_after_flush) doesn't. A wheel that can neither read nor write any more, since
-/// writing has failed, does not keep its session.
+/// [`close_after_flush`](ReadWrite::close_after_flush) doesn't. A wheel that can neither read nor write any more does not
+/// keep its session: each direction has ended, has failed or was shut down. A wheel without an input event does not read.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;

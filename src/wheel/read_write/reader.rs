@@ -141,6 +141,7 @@ impl Reader {
         if self.on_input.replace(event).is_some() != event.is_some() {
             self.port.changed();
             self.port.wake();
+            self.port.settle();
         }
     }
 
@@ -175,7 +176,24 @@ impl Reader {
     /// Tells whether nothing can be read or delivered any more.
     pub(crate) fn is_over(&self) -> bool {
         let nothing_waits = !self.has_rest.get() && self.ending.borrow().is_none();
-        self.shut.get() || nothing_waits && (self.ended.get() || self.on_input.get().is_none())
+        self.shut.get() || nothing_waits && self.ended.get()
+    }
+
+    /// Tells whether nothing is read or delivered unless the program sets an input event.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.on_input.get().is_none()
+    }
+
+    /// Does with a descriptor for input alone what is due when nothing, or nothing for now, can come of it: the session is held
+    /// by the output alone then.
+    fn end_if_over(&self, kernel: &mut Kernel, key: SourceKey) {
+        if self.is_over() {
+            kernel.core.remove_source(key);
+        } else if self.is_idle() {
+            kernel.core.loosen_source(key);
+        } else {
+            kernel.core.fasten_source(key);
+        }
     }
 
     #[inline]
@@ -236,7 +254,8 @@ impl Reader {
             // Before the session hears of it, and drops the wheel: what it has put is to go out first.
             writer.write_some(kernel, writer.port.key.get());
         }
-        if !self.can_deliver() || kernel.core.forked != forked {
+        // A state may have set another filter, whose records come first. It has asked for a turn.
+        if !self.can_deliver() || kernel.core.forked != forked || self.has_rest.get() {
             return;
         }
         let Some(ending) = self.ending.take() else { return };
@@ -414,10 +433,11 @@ impl Source for Reader {
         if mode == Mode::Read {
             self.read_some(kernel, key);
         }
-        // The session is held by the output alone then, as by a handle that isn't watched any more.
-        if self.is_over() && (self.ended.get() || self.shut.get()) {
-            kernel.core.remove_source(key);
-        }
+        self.end_if_over(kernel, key);
+    }
+
+    fn flush(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey) {
+        self.end_if_over(kernel, key);
     }
 
     fn short_reads(&self) {

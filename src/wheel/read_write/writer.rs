@@ -25,8 +25,6 @@ pub(crate) struct Writer {
     pub(crate) base: Rc<Base>,
     pub(crate) port: Rc<Port>,
     pub(crate) output: RefCell<Output>,
-    /// The descriptor is for output alone.
-    is_alone: bool,
     /// A put into an empty buffer is written at once.
     auto_flush: bool,
     level: Level,
@@ -66,13 +64,11 @@ impl Writer {
         events: OutputEvents,
         marks: Option<Marks>,
         auto_flush: bool,
-        is_alone: bool,
     ) -> Writer {
         Writer {
             base,
             port,
             output: RefCell::default(),
-            is_alone,
             auto_flush,
             level: Level::new(marks),
             on_flushed: Cell::new(events.flushed),
@@ -159,6 +155,11 @@ impl Writer {
         self.failed.get()
     }
 
+    /// Tells whether a flush is to come, and with it whatever the session has not been told.
+    pub(crate) fn has_news(&self) -> bool {
+        self.dirty.get()
+    }
+
     /// Tells whether nothing is left to write, or nothing will be.
     pub(crate) fn is_done(&self) -> bool {
         self.is_over() || self.output.borrow().len() == 0
@@ -192,15 +193,9 @@ impl Writer {
             return;
         }
         self.output.borrow_mut().give_up();
-        let is_socket = self
-            .port
-            .stream
-            .borrow()
-            .as_ref()
-            .is_some_and(|stream| shutdown(stream.as_raw_fd(), Shutdown::Write).is_ok());
-        if self.is_alone && !is_socket {
-            // The end of a pipe's output is its being closed.
-            self.port.drop_later();
+        if let Some(stream) = &*self.port.stream.borrow() {
+            // What is no socket can't be told. The end of a pipe's output is its being closed, when it is for output alone.
+            let _ = shutdown(stream.as_raw_fd(), Shutdown::Write);
         }
         self.release_input();
         self.mark_dirty();
@@ -312,7 +307,8 @@ impl Writer {
 
     /// When a descriptor for output alone is of no more use.
     fn end_if_over(&self, kernel: &mut Kernel, key: SourceKey) {
-        if self.is_over() || self.base.closing.get() && self.is_done() {
+        let is_needless = if self.base.closing.get() { self.is_done() } else { self.is_over() && !self.has_news() };
+        if is_needless {
             kernel.core.remove_source(key);
         }
     }

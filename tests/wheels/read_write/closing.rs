@@ -2,13 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lenore::filter::Line;
-use lenore::wheel::ReadWrite;
+use lenore::wheel::{ReadWrite, ReadWriteBuilder, StreamEvent};
 
-use super::{MEGABYTES, lines, log_input, narrow_pair, owner, owner_of, pair, read_all, tcp_pair};
+use super::{MEGABYTES, Owner, lines, log_input, narrow_pair, owner, owner_of, pair, read_all, tcp_pair};
 use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 /// Longer than any test may take.
@@ -357,4 +358,127 @@ fn a_wheel_that_replaces_another_on_the_same_socket_works() {
     run(&mut kernel);
     assert_eq!(read_all(theirs), "hello\r\n");
     assert_eq!(log.text(), "first flushed second error:read:0");
+}
+
+/// A wheel of each kind, the peer's end of its input, and of its output.
+fn wheels() -> Vec<(&'static str, ReadWriteBuilder<Line>, OwnedFd, OwnedFd)> {
+    let two = |(one, theirs): (OwnedFd, OwnedFd)| (one, theirs.try_clone().unwrap(), theirs);
+    let (socket, to_socket, from_socket) = two(narrow_pair_of_descriptors());
+    let (tcp, to_tcp, from_tcp) = two({
+        let (ours, theirs) = tcp_pair();
+        (ours.into(), theirs.into())
+    });
+    let ((input, to_input), (from_output, output)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let ((input_socket, to_input_socket), (output_socket, from_output_socket)) =
+        (narrow_pair_of_descriptors(), narrow_pair_of_descriptors());
+    vec![
+        ("a socket", ReadWrite::new(socket, Line::new()), to_socket, from_socket),
+        ("a TCP socket", ReadWrite::new(tcp, Line::new()), to_tcp, from_tcp),
+        ("two pipes", ReadWrite::handles(input, output, Line::new()), to_input.into(), from_output.into()),
+        (
+            "two sockets",
+            ReadWrite::handles(input_socket, output_socket, Line::new()),
+            to_input_socket,
+            from_output_socket,
+        ),
+    ]
+}
+
+fn narrow_pair_of_descriptors() -> (OwnedFd, OwnedFd) {
+    let (ours, theirs) = narrow_pair();
+    (ours.into(), theirs.into())
+}
+
+fn shut(wheel: &ReadWrite<Line>, what: &str) {
+    match what {
+        "input" => wheel.shutdown_input(),
+        "output" => wheel.shutdown_output(),
+        _ => wheel.shutdown_output_after_flush(),
+    }
+}
+
+#[test] // K-RW-05, K-RW-18, K-RW-38, K-RW-40
+fn a_session_ends_when_both_directions_are_shut_whatever_the_order() {
+    for (first, second) in [("input", "output"), ("output", "input"), ("input", "flush"), ("flush", "input")] {
+        for (has_output, at_once) in [(false, false), (false, true), (true, false), (true, true)] {
+            for (kind, wheel, to_it, from_it) in wheels() {
+                let (mut kernel, log) = (kernel(), Log::default());
+                let reader = thread::spawn(move || std::fs::File::from(from_it).read_to_end(&mut Vec::new()));
+                owner_of(&log, wheel.on_input("input").on_error("error"))
+                    .state("started", move |cx| {
+                        if has_output {
+                            cx.heap().wheel().put("x".repeat(100_000));
+                        }
+                        shut(cx.heap().wheel(), first);
+                        if at_once {
+                            shut(cx.heap().wheel(), second);
+                        } else {
+                            cx.yield_("second", ());
+                        }
+                    })
+                    .state("second", move |cx| shut(cx.heap().wheel(), second))
+                    .state("_stop", |cx| {
+                        assert!(cx.heap().wheel.is_some());
+                        cx.heap().log.push("_stop");
+                    })
+                    .spawn(&mut kernel)
+                    .unwrap();
+                run(&mut kernel);
+                assert_eq!(log.text(), "_stop", "{kind}: {first}, then {second}");
+                drop(to_it);
+                reader.join().unwrap().unwrap();
+            }
+        }
+    }
+}
+
+#[test] // K-RW-05, K-RW-40: nothing is read that could bring anything
+fn a_session_without_an_input_event_ends_when_its_output_is_shut() {
+    for what in ["output", "flush"] {
+        for (kind, wheel, to_it, from_it) in wheels() {
+            let (mut kernel, log) = (kernel(), Log::default());
+            let reader = thread::spawn(move || std::fs::File::from(from_it).read_to_end(&mut Vec::new()));
+            owner_of(&log, wheel.on_error("error"))
+                .state("started", move |cx| {
+                    cx.heap().wheel().put("x".repeat(100_000));
+                    shut(cx.heap().wheel(), what);
+                })
+                .state("_stop", |cx| cx.heap().log.push("_stop"))
+                .spawn(&mut kernel)
+                .unwrap();
+            run(&mut kernel);
+            assert_eq!(log.text(), "_stop", "{kind}: {what}");
+            drop(to_it);
+            reader.join().unwrap().unwrap();
+        }
+    }
+}
+
+#[test] // K-RW-13, K-RW-40: what does not keep the session is there all the same
+fn an_input_event_that_comes_after_the_output_was_shut_brings_the_input() {
+    for later in [false, true] {
+        for (kind, wheel, to_it, from_it) in wheels() {
+            let (mut kernel, log) = (kernel(), Log::default());
+            let mut peer = std::fs::File::from(to_it);
+            let wheel = if later { wheel.on_input("input") } else { wheel };
+            owner_of(&log, wheel.on_error("error"))
+                .state("started", |cx| {
+                    cx.heap().wheel().event_clear(StreamEvent::Input);
+                    cx.heap().wheel().shutdown_output();
+                    // The alarm is all that keeps the session.
+                    cx.delay("listen", Duration::from_millis(1), ());
+                })
+                .state("listen", |cx: &mut lenore::Context<'_, Owner>| {
+                    assert!(!format!("{:#}", cx.peek()).contains("stays alive: descriptor"));
+                    cx.heap().wheel().event(StreamEvent::Input, "input");
+                })
+                .state("_stop", |cx| cx.heap().log.push("_stop"))
+                .spawn(&mut kernel)
+                .unwrap();
+            peer.write_all(b"heard\n").unwrap();
+            drop((peer, from_it));
+            run(&mut kernel);
+            assert_eq!(log.text(), "heard error:read:0 _stop", "{kind}");
+        }
+    }
 }

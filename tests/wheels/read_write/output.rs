@@ -1,9 +1,11 @@
 //! Writing: flushes, slow readers, errors, and closing after the last of it.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
@@ -477,4 +479,64 @@ fn what_was_put_before_a_stop_is_written() {
     run(&mut kernel);
     let answers: Vec<String> = peers.into_iter().map(read_all).collect();
     assert_eq!(answers, ["answer 0\r\n", "answer 1\r\n", "answer 2\r\n"]);
+}
+
+/// Drops the peer, and puts what can't be written any more.
+fn put_to_nobody(cx: &mut Context<'_, Owner>, peer: &RefCell<Option<OwnedFd>>, how: &str) {
+    if peer.take().is_some() {
+        cx.heap().wheel().put("to nobody");
+        if how == "flush" {
+            cx.heap().wheel().flush();
+        }
+    }
+}
+
+#[test] // K-RW-34, K-RW-35, K-RW-36, K-RW-41: in each of the wheel's own events, however it is written
+fn what_fails_in_one_of_the_wheels_own_events_is_told() {
+    for how in ["put", "flush", "auto_flush"] {
+        for event in ["input", "error", "flushed", "high", "low", "started"] {
+            for has_two in [false, true] {
+                let (mut kernel, log) = (kernel(), Log::default());
+                let (ours, mut theirs) = pair();
+                theirs.write_all(b"in\n").unwrap();
+                theirs.shutdown(Shutdown::Write).unwrap();
+                let peer = Rc::new(RefCell::new(None));
+                let wheel = if has_two {
+                    let (from_it, output) = std::io::pipe().unwrap();
+                    // The input's peer stays.
+                    peer.replace(Some(from_it.into()));
+                    ReadWrite::handles(ours, output, Line::new())
+                } else {
+                    peer.replace(Some(theirs.try_clone().unwrap().into()));
+                    drop(theirs);
+                    ReadWrite::new(ours, Line::new())
+                };
+                let wheel = wheel.on_input("input").on_error("error").on_flushed("flushed");
+                let wheel = wheel.marks(1, 5).on_high("high").on_low("low");
+                let wheel = if how == "auto_flush" { wheel.auto_flush() } else { wheel };
+                let mut session = owner_of(&log, wheel)
+                    .state("started", |cx| cx.heap().wheel().put("a record"))
+                    .state("input", |_| ())
+                    .state("flushed", |_| ())
+                    .state("high", |_| ())
+                    .state("low", |_| ());
+                let to = peer.clone();
+                session = match event {
+                    "error" => session.state("error", move |cx| {
+                        log_error(cx)?;
+                        put_to_nobody(cx, &to, how);
+                        Ok(())
+                    }),
+                    _ => session.state("error", log_error).state(event, move |cx| put_to_nobody(cx, &to, how)),
+                };
+                session.state("_stop", |cx| cx.heap().log.push("_stop")).spawn(&mut kernel).unwrap();
+                run(&mut kernel);
+                let story = log.text();
+                let failure = format!("error:write:{}", Errno::EPIPE as i32);
+                assert_eq!(log.count(&failure), 1, "{how} in {event}, two descriptors: {has_two}: {story}");
+                assert!(story.ends_with("_stop") && story.contains("error:read:"), "{how} in {event}: {story}");
+                assert_eq!(log.len(), 3, "{how} in {event}: {story}");
+            }
+        }
+    }
 }

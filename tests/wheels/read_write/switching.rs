@@ -362,6 +362,28 @@ fn a_switch_of_types_keeps_output_that_waits_and_each_direction_can_be_switched_
     assert_eq!(log.text(), "half a li flushed");
 }
 
+#[test] // K-RW-15, K-RW-41, K-RW-57: what was put goes out before the end is told, and the flushed event is a state like any other
+fn a_filter_set_while_the_end_of_file_waits_has_its_records_delivered_first() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"go\na;b;c").unwrap();
+    theirs.shutdown(Shutdown::Write).unwrap();
+    owner(&log, ours)
+        .state("input", |cx| {
+            log_input(cx)?;
+            if cx.heap().log.len() == 1 {
+                cx.heap().wheel().put("x");
+            }
+            Ok(())
+        })
+        .state("flushed", |cx| cx.heap().wheel().set_input_filter(fields(";")))
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    assert_eq!(log.text(), "go a b error:read:0");
+    assert_eq!(read_all(theirs), "x\r\n");
+}
+
 /// One of several filters, so that a wheel can go from any to any other.
 enum Any {
     Lines(ByteLine),
