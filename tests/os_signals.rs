@@ -126,9 +126,7 @@ fn the_end_of_a_run_gives_all_signals_back() {
     let expected = ["caught caught caught", "run returned", "default default ignored"];
     let mut program = start("os_signals", "after_run");
     expect_lines(&program, &expected[..2]);
-    let last = program.next_line(DEADLINE);
-    // An unwatched PIPE has signal-hook's handler, which does nothing: as good as ignored.
-    assert!(last == expected[2] || last == "default default caught", "{last}");
+    expect_lines(&program, &expected[2..]);
     assert!(program.wait_exit(DEADLINE).success());
 }
 
@@ -149,6 +147,44 @@ fn pipe_is_ignored_whether_it_was_watched_or_not() {
     program.signal(Signal::SIGPIPE);
     program.signal(Signal::SIGUSR1);
     expect_lines(&program, &["USR1"]);
+}
+
+#[test] // K-SG-08, K-SG-09: as `nohup` leaves HUP, and a script INT of a job in its background
+fn signal_that_nobody_watches_any_more_is_what_it_was_before() {
+    let script = "trap '' HUP INT; exec \"$0\" give_back";
+    let program = Program::new("/bin/sh").args(["-c", script]).arg(test_program("os_signals")).start();
+    expect_lines(&program, &["ready"]);
+    // The handler of the program's own runs whether the kernel watches or not.
+    for ran in [0, 2] {
+        let now = masks(&program);
+        for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGUSR1] {
+            assert!(now.catches(signal), "{signal}");
+        }
+        program.signal(Signal::SIGUSR2);
+        expect_lines(&program, &[&format!("unwatched {ran}")]);
+        let now = masks(&program);
+        for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT] {
+            assert!(now.ignores(signal), "{signal}");
+            program.signal(signal);
+        }
+        assert!(!now.catches(Signal::SIGTERM) && !now.ignores(Signal::SIGTERM));
+        assert!(now.catches(Signal::SIGUSR1));
+        program.signal(Signal::SIGUSR1);
+        program.signal(Signal::SIGUSR2);
+        expect_lines(&program, &[&format!("watched {}", ran + 1)]);
+        for (signal, name) in [(Signal::SIGUSR1, "USR1"), (Signal::SIGHUP, "HUP"), (Signal::SIGPIPE, "PIPE")] {
+            program.signal(signal);
+            expect_lines(&program, &[name]);
+        }
+    }
+    program.signal(Signal::SIGUSR2);
+    // A program that takes its place finds them as they were.
+    let ignored =
+        wait_until("SigIgn", DEADLINE, || program.next_line(DEADLINE).strip_prefix("SigIgn:").map(str::to_owned));
+    let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a mask");
+    for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT] {
+        assert_ne!(ignored & 1 << (signal as i32 - 1), 0, "{signal}");
+    }
 }
 
 #[test] // K-SG-10

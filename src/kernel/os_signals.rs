@@ -4,12 +4,12 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mio::{Interest, Registry, Token};
-use nix::sys::signal::{SigAction, SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook_mio::v1_0::Signals as Pipe;
 
 use crate::error::Error;
 use crate::name::Name;
-use crate::sys::disposition;
+use crate::sys::disposition::{self, Disposition};
 
 /// The kernel's own delivery of the signals that its sessions watch.
 pub(crate) struct Delivery {
@@ -42,7 +42,7 @@ impl Delivery {
         self.pipe = None;
     }
 
-    /// Gives every signal its default action back.
+    /// Gives every signal back.
     pub(crate) fn end(&mut self) {
         self.watched.drain(..).for_each(|(signal, _)| give_back(signal));
     }
@@ -61,7 +61,7 @@ impl Delivery {
         }
     }
 
-    /// Gives `signal` its default action back, unless another kernel of this process wants it.
+    /// Gives `signal` the disposition back that it had before, unless another kernel of this process wants it.
     pub(crate) fn unwatch(&mut self, name: Name) {
         if let Some(place) = self.watched.iter().position(|(_, other)| *other == name) {
             give_back(self.watched.remove(place).0);
@@ -102,12 +102,16 @@ struct Taken {
     kernels: u32,
     /// signal-hook's handler, while it is out of force because nobody watches. signal-hook installs its handler once
     /// and for all, and never takes it out: without this, a signal that was once watched would be ignored for ever.
-    handler: Option<SigAction>,
+    handler: Option<Disposition>,
+    /// What was in force before a kernel took it over: the default action as a rule, but PIPE is ignored, so are the HUP of
+    /// a program that `nohup` has started and the INT of a job in the background of a script, and a program may have a
+    /// handler of its own. This is what comes back, so that programs that are started later find it.
+    former: Option<Disposition>,
     /// It is to be ignored when nobody watches it any more.
     is_harmless: bool,
 }
 
-/// Has the process ignore `signal` from the moment that nobody watches it any more, instead of its default action.
+/// Has the process ignore `signal` from the moment that nobody watches it any more, whatever it was before.
 pub(crate) fn ignore_unwatched(signal: Signal) {
     lock()[signal as usize].is_harmless = true;
 }
@@ -115,7 +119,9 @@ pub(crate) fn ignore_unwatched(signal: Signal) {
 fn take_over(signal: Signal, pipe: &Pipe) -> std::io::Result<()> {
     let mut table = lock();
     let taken = &mut table[signal as usize];
+    let former = (taken.kernels == 0).then(|| disposition::current(signal)).transpose()?;
     pipe.add_signal(signal as i32)?;
+    taken.former = former.or(taken.former);
     if let Some(handler) = taken.handler.take() {
         disposition::restore(signal, &handler)?;
     }
@@ -127,12 +133,15 @@ fn give_back(signal: Signal) {
     let mut table = lock();
     let taken = &mut table[signal as usize];
     taken.kernels -= 1;
-    // PIPE goes back to being ignored, which is what its unwatched handler amounts to.
-    if taken.kernels > 0 || signal == Signal::SIGPIPE {
+    if taken.kernels > 0 {
         return;
     }
-    let set = if taken.is_harmless { disposition::ignore } else { disposition::set_default };
-    match set(signal) {
+    let outcome = match &taken.former {
+        _ if taken.is_harmless => disposition::ignore(signal),
+        Some(former) => disposition::restore(signal, former),
+        None => disposition::set_default(signal),
+    };
+    match outcome {
         Ok(handler) => taken.handler = Some(handler),
         Err(errno) => log::error!(target: "lenore::signals", "can't let go of {signal}: {errno}"),
     }
@@ -140,6 +149,7 @@ fn give_back(signal: Signal) {
 
 /// Dispositions belong to the process, kernels do not: this is the one place where kernels meet.
 fn lock() -> MutexGuard<'static, [Taken; 65]> {
-    static TABLE: Mutex<[Taken; 65]> = Mutex::new([Taken { kernels: 0, handler: None, is_harmless: false }; 65]);
+    static TABLE: Mutex<[Taken; 65]> =
+        Mutex::new([Taken { kernels: 0, handler: None, former: None, is_harmless: false }; 65]);
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -66,7 +66,7 @@ impl Signals {
         }
     }
 
-    /// Counts one watcher less; the last gives the signal its default action back.
+    /// Counts one watcher less; the last gives the signal back what it was before the first.
     pub(crate) fn unwatch(&mut self, signal: Name) {
         let Some(count) = self.watchers.get_mut(&signal) else { return };
         *count -= 1;

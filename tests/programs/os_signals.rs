@@ -16,7 +16,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 9] = [
+const SCENARIOS: [(&str, Scenario); 10] = [
     ("watch", watch),
     ("two_sessions", two_sessions),
     ("unwatched", unwatched),
@@ -25,14 +25,17 @@ const SCENARIOS: [(&str, Scenario); 9] = [
     ("stopped_session", stopped_session),
     ("pipe", pipe),
     ("own_handlers", own_handlers),
+    ("give_back", give_back),
     ("uncatchable", uncatchable),
 ];
 
 fn main() -> Result<(), Error> {
     let name = env::args().nth(1).unwrap_or_default();
     let scenario = SCENARIOS.iter().find(|(other, _)| *other == name).expect("the first argument names a scenario");
-    if name == "own_handlers" {
-        install_own_handlers();
+    match name.as_str() {
+        "own_handlers" => install_own_handlers(),
+        "give_back" => install(Signal::SIGUSR1, SigHandler::Handler(count)),
+        _ => {}
     }
     let mut kernel = Kernel::new()?;
     (scenario.1)(&mut kernel)?;
@@ -234,15 +237,15 @@ extern "C" fn count(_: libc::c_int) {
 
 /// What a program may have arranged before it makes its kernel.
 fn install_own_handlers() {
-    let action = |handler| SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-    for (signal, handler) in [
-        (Signal::SIGUSR1, SigHandler::Handler(count)),
-        (Signal::SIGHUP, SigHandler::SigIgn),
-        (Signal::SIGCHLD, SigHandler::SigIgn),
-    ] {
-        // SAFETY: the handler does nothing but count in an atomic.
-        unsafe { sigaction(signal, &action(handler)) }.expect("it can be caught");
-    }
+    install(Signal::SIGUSR1, SigHandler::Handler(count));
+    install(Signal::SIGHUP, SigHandler::SigIgn);
+    install(Signal::SIGCHLD, SigHandler::SigIgn);
+}
+
+fn install(signal: Signal, handler: SigHandler) {
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the only handler that comes here does nothing but count in an atomic.
+    unsafe { sigaction(signal, &action) }.expect("it can be caught");
 }
 
 /// Watches USR2 only.
@@ -255,6 +258,41 @@ fn own_handlers(kernel: &mut Kernel) -> Result<(), Error> {
             Ok(())
         })
         .state("caught", |_| println!("own handler ran {} times", CAUGHT.load(Ordering::Relaxed)))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// USR2 makes it stop watching signals of which each had another disposition before, the next USR2 watch them again, and so
+/// on. The fifth has another program take its place, which says what it was left.
+fn give_back(kernel: &mut Kernel) -> Result<(), Error> {
+    fn toggle(cx: &mut Context<'_, u32>) -> Result {
+        *cx.heap() += 1;
+        for signal in ["PIPE", "HUP", "INT", "TERM", "USR1"] {
+            if *cx.heap() % 2 == 0 {
+                cx.sig(signal, "signal");
+            } else {
+                cx.sig_clear(signal);
+            }
+        }
+        if *cx.heap() == 5 {
+            // Without std::process, which would give PIPE its default action.
+            nix::unistd::execv(c"/bin/cat", &[c"cat", c"/proc/self/status"])?;
+        }
+        let ran = CAUGHT.load(Ordering::Relaxed);
+        println!("{} {ran}", if *cx.heap() % 2 == 0 { "watched" } else { "unwatched" });
+        Ok(())
+    }
+    watcher()
+        .state("_start", |cx| {
+            linger(cx)?;
+            for signal in ["PIPE", "HUP", "INT", "TERM", "USR1"] {
+                cx.sig(signal, "signal");
+            }
+            cx.sig("USR2", "toggle");
+            println!("ready");
+            Ok(())
+        })
+        .state("toggle", toggle)
         .spawn(kernel)?;
     Ok(())
 }
