@@ -173,12 +173,29 @@ impl std::error::Error for Error {
 ///
 /// POE: what a handler `die`s with.
 #[derive(Clone)]
-pub struct Exception(Arc<dyn std::error::Error + Send + Sync>);
+pub struct Exception {
+    error: Arc<dyn std::error::Error + Send + Sync>,
+    /// The log has it already.
+    is_logged: bool,
+}
 
 impl Exception {
     /// Makes an exception of a text.
     pub fn new(text: impl Into<String>) -> Exception {
-        Exception(Arc::new(Text(text.into())))
+        Exception::of(Arc::new(Text(text.into())))
+    }
+
+    fn of(error: Arc<dyn std::error::Error + Send + Sync>) -> Exception {
+        Exception { error, is_logged: false }
+    }
+
+    /// Says that the log has it already: it is not to be logged again when it ends the run.
+    pub(crate) fn logged(self) -> Exception {
+        Exception { is_logged: true, ..self }
+    }
+
+    pub(crate) fn is_logged(&self) -> bool {
+        self.is_logged
     }
 
     /// Makes an exception of what `catch_unwind` caught.
@@ -188,12 +205,12 @@ impl Exception {
             (_, Some(text)) => text.clone(),
             _ => "something that is no text".to_owned(),
         };
-        Exception(Arc::new(Panicked(text)))
+        Exception::of(Arc::new(Panicked(text)))
     }
 
     /// Returns the error inside.
     pub fn error(&self) -> &(dyn std::error::Error + 'static) {
-        &*self.0
+        &*self.error
     }
 
     /// Returns the error inside if it is an `E`.
@@ -214,22 +231,22 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Exception {
             // A self-call that failed: what was thrown is thrown on, without a wrapping at each level.
             Ok(error) => match *error {
                 Error::Exception(exception) => exception,
-                other => Exception(Arc::new(other)),
+                other => Exception::of(Arc::new(other)),
             },
-            Err(other) => Exception(Arc::from(other)),
+            Err(other) => Exception::of(Arc::from(other)),
         }
     }
 }
 
 impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.error.fmt(f)
     }
 }
 
 impl fmt::Debug for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.error.fmt(f)
     }
 }
 

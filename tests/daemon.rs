@@ -11,6 +11,8 @@ mod children;
 mod crashes;
 #[path = "daemon/detach.rs"]
 mod detach;
+#[path = "daemon/failures.rs"]
+mod failures;
 #[path = "daemon/log_file.rs"]
 mod log_file;
 #[path = "daemon/orphans.rs"]

@@ -199,7 +199,7 @@ impl Kernel {
         let died = event.died(exception);
         match self.core.exceptions {
             Exceptions::BecomeSignals => self.core.signal_die(died.clone()),
-            Exceptions::EndTheRun => drop(self.core.pending_exception.get_or_insert_with(|| died.clone())),
+            Exceptions::EndTheRun => self.core.end_the_run(died.clone()),
         }
         died
     }

@@ -147,8 +147,7 @@ impl Kernel {
         self.enter(&mut stop, Keep::Nothing).unwrap_or_else(|exception| {
             // Too late for a signal to the session: the exception ends the kernel after the sweep (K-EX-10).
             let died = stop.died(exception);
-            log::error!(target: "lenore::exceptions", "{died}");
-            self.core.pending_exception.get_or_insert(died);
+            self.core.end_the_run(died);
             Reply::NoValue
         })
     }

@@ -130,12 +130,13 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// [`Error::Died`] when a state failed and nobody handled the `DIE` signal: everything was stopped then.
+    /// [`Error::Died`] when a state failed and nobody handled the `DIE` signal: everything was stopped then, and the log has the
+    /// failure at error level.
     /// [`Error::Os`] when the poller fails.
     ///
     /// POE: `run`.
     pub fn run(&mut self) -> Result<(), Error> {
-        self.has_forked()?;
+        self.has_forked().inspect_err(log_end)?;
         self.core.is_alive = true;
         while self.has_sessions() {
             self.slice()?;
@@ -187,7 +188,7 @@ impl Kernel {
         self.settle();
         self.signal_idle_if_stuck();
         let wait = self.time_until_next();
-        self.poll_sources(wait)?;
+        self.poll_sources(wait).inspect_err(log_end)?;
         self.dispatch_due();
         self.sweep();
         Ok(())
@@ -300,6 +301,11 @@ impl AsMut<Kernel> for Kernel {
     fn as_mut(&mut self) -> &mut Kernel {
         self
     }
+}
+
+/// Says what the system has refused that a run can't go on without.
+fn log_end(error: &Error) {
+    log::error!(target: "lenore::sources", "the run ends: {error}: pid={}", std::process::id());
 }
 
 /// The longest time that one slice waits (K-LP-01).

@@ -202,12 +202,27 @@ impl Core {
 
     /// Queues the `DIE` of a session whose state failed.
     pub(crate) fn signal_die(&mut self, died: Died) {
-        // No louder: whoever handles the signal has the record, and otherwise `run` returns it.
+        // No louder: whoever handles the signal has the record, and if nobody does, `end_the_run` is loud.
         log::debug!(target: "lenore::exceptions", "{died} (sent at {})", died.location);
         let args = Template::new((died.clone(),));
         let dest = died.dest_session;
         let kind = Kind::Signal(Box::new(Signal { args, died: Some(died) }));
         self.enqueue_from_kernel(dest, Name::new("DIE"), Args::new(), kind);
+    }
+
+    /// Makes a failure that nobody has handled what `run` returns, and says so in the log: in a forked child the program may
+    /// do nothing with what `run` returns but exit.
+    pub(crate) fn end_the_run(&mut self, died: Died) {
+        if !died.exception.is_logged() {
+            let (text, id) = (died.to_string(), died.dest_session);
+            // With its aliases, where the text has but the id.
+            let told = match text.strip_prefix(&id.to_string()) {
+                Some(rest) => self.describe_session(id) + rest,
+                None => text,
+            };
+            log::error!(target: "lenore::exceptions", "{told}: nobody has handled this, the run ends: pid={}", self.pid);
+        }
+        self.pending_exception.get_or_insert(died);
     }
 }
 
@@ -276,7 +291,7 @@ impl Kernel {
             _ => second,
         };
         if let Some(fatal) = fatal {
-            self.core.pending_exception.get_or_insert(fatal);
+            self.core.end_the_run(fatal);
         }
         self.conclude(dest, name, &visited, handled);
     }

@@ -51,7 +51,12 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         })
         .state("daemon_shutdown", |cx| -> Result {
             say("daemon_shutdown");
-            cx.heap().listener = None;
+            // With `--drop-later` in a state of its own, and that in another.
+            if cx.heap().flags.has("--drop-later") {
+                cx.yield_("drop_later", ());
+            } else {
+                cx.heap().listener = None;
+            }
             // With `--linger` a child has something to wait for.
             let daemon = cx.heap().daemon;
             if cx.heap().flags.has("--linger") && daemon.status(cx)?.is_child {
@@ -63,6 +68,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .state("input", input)
         .state("gone", gone)
         .state("usr1", action)
+        .state("drop_later", |cx| cx.yield_("drop", ()))
+        .state("drop", |cx| cx.heap().listener = None)
         .state("yielded", |_| say("yielded"));
     for signal in ["daemon_start", "daemon_parent", "daemon_HUP"] {
         session = session.state(signal, say_signal);
@@ -163,6 +170,8 @@ fn input(cx: &mut Context<'_, App>) -> Result {
         "board" => daemon.status(cx)?.board,
         "long" | "req" | "nonsense" => try_update(cx, &line),
         "done" => return gone(cx),
+        "fail" => return Err(io::Error::other("as asked").into()),
+        "panic" => panic!("as asked"),
         other => other.to_owned(),
     };
     let answer = format!("{} {} {answer}", std::process::id(), cx.heap().number);

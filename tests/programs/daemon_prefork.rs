@@ -39,7 +39,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     hook(&mut kernel, &flags);
-    let slow_end = flags.has("--slow-end");
+    let (slow_end, swallow) = (flags.has("--slow-end"), flags.has("--swallow"));
     let daemon = settings(&flags).spawn(&mut kernel)?;
     let mut session = Session::new(App { daemon, flags, listener: None, client: None, eaten: Vec::new(), more: None })
         .state("_start", start)
@@ -57,12 +57,23 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             Ok(())
         })
         .state("own_child", own_child)
-        .state("late", |_| ());
+        .state("late", |_| ())
+        .state("died", |cx| {
+            cx.sig_handled();
+            cx.heap()
+                .client
+                .iter()
+                .for_each(|client| _ = client.put(format!("{} survived", std::process::id()).as_str()));
+        });
     for signal in ["daemon_start", "daemon_parent", "daemon_pause", "daemon_HUP"] {
         session = session.state(signal, say_signal);
     }
     session.spawn(&mut kernel)?;
-    kernel.run()?;
+    // With `--swallow` it makes nothing of what `run` returns.
+    match kernel.run() {
+        Err(error) if !swallow => return Err(error.into()),
+        _ => {}
+    }
     if kernel.is_child() {
         say("end");
         if slow_end {
@@ -271,6 +282,25 @@ fn command(cx: &mut Context<'_, App>) -> Result {
         "eat" => {
             cx.heap().eaten = vec![1; 64 << 20];
             format!("ate {}", cx.heap().eaten.len())
+        }
+        "fail" => return Err(io::Error::other("as asked").into()),
+        "panic" => panic!("as asked"),
+        // In a session of its own, as it begins.
+        "start-panics" => {
+            Session::new(()).state("_start", |_| -> () { panic!("as asked") }).spawn(cx)?;
+            "not reached by DIE yet".to_owned()
+        }
+        "stop-fails" => {
+            let session = Session::new(())
+                .state("_start", |cx| cx.alias_set("last").map_err(lenore::Exception::from))
+                .state("_stop", |_| -> Result { Err(io::Error::other("as asked").into()) })
+                .spawn(cx)?;
+            cx.signal_now(session, "KILL", ())?;
+            "not reached by the sweep yet".to_owned()
+        }
+        "handled" => {
+            cx.sig("DIE", "died");
+            return Err(io::Error::other("as asked").into());
         }
         "helper" => {
             let pid = util::daemon_program::start_helper()?;
