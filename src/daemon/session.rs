@@ -267,6 +267,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("signalled", shutdown::signalled)
         .state("graceful_shutdown", shutdown::graceful)
         .state("grace", shutdown::grace)
+        .state("what_is_left", shutdown::what_is_left)
         .state("hang_up", hang_up::hang_up)
         .state("reopen", hang_up::reopen)
         .state("ready", ready::ready)

@@ -37,8 +37,8 @@ pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     if cx.heap().is_shutting_down() {
         signal_children(cx.heap(), Signal::SIGTERM);
-        if let (true, Some(reasons)) = (is_alone(cx.heap()), kept_by(cx)) {
-            log::info!(target: "lenore::daemon", "asked again to end, process {} is kept by {reasons}", cx.pid());
+        if is_alone(cx.heap()) {
+            cx.yield_("what_is_left", (Asked::Again, FIRST_LOOK));
         }
         return Ok(());
     }
@@ -154,7 +154,7 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     }
     babysit::bury_vanished(cx)?;
     if is_alone(cx.heap()) {
-        tell_what_is_left(cx);
+        look_what_is_left(cx);
         return fail_if_it_failed(cx);
     }
     let now = cx.now();
@@ -213,22 +213,47 @@ pub(super) fn end_if_alone(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     if heap.is_shutting_down() && is_alone(heap) {
         cx.alarm_remove_all();
-        tell_what_is_left(cx);
+        look_what_is_left(cx);
         return fail_if_it_failed(cx);
     }
     Ok(())
 }
 
-/// Warns of a process that does not end although there is nothing left to be done in it: most likely the application has
-/// forgotten to drop its listener. A server without children may have clients, of whom it alone knows.
-fn tell_what_is_left(cx: &mut Cx<'_>) {
-    let (role, mode) = (cx.heap().role, cx.heap().settings.mode);
-    if role == Role::Parent
-        && mode != Mode::NonForking
-        && let Some(reasons) = kept_by(cx)
-    {
-        log::warn!(target: "lenore::daemon", "no child is left, but process {} is kept by {reasons}", cx.pid());
+/// Has a process looked at that should end by itself now. A server without children may have clients, of whom it alone knows.
+fn look_what_is_left(cx: &mut Cx<'_>) {
+    if cx.heap().role == Role::Parent && cx.heap().settings.mode != Mode::NonForking {
+        cx.yield_("what_is_left", (Asked::Once, FIRST_LOOK));
     }
+}
+
+/// Why somebody may want to know what keeps a process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Once,
+    Again,
+}
+
+/// Tells of a process that does not end although there is nothing left to be done in it: most likely the application has
+/// forgotten to drop its listener.
+///
+/// Not in the moment in which it is told to end: what its sessions have just dropped is closed after their states, and what
+/// they have posted to themselves to be done last comes in the next slices.
+pub(super) fn what_is_left(cx: &mut Cx<'_>) -> Result {
+    let (asked, look) = (*cx.arg::<Asked>(0)?, *cx.arg::<u32>(1)?);
+    if look < LAST_LOOK {
+        cx.yield_("what_is_left", (asked, look + 1));
+        return Ok(());
+    }
+    let Some(reasons) = kept_by(cx) else { return Ok(()) };
+    match asked {
+        Asked::Once => {
+            log::warn!(target: "lenore::daemon", "no child is left, but process {} is kept by {reasons}", cx.pid());
+        }
+        Asked::Again => {
+            log::info!(target: "lenore::daemon", "asked again to end, process {} is kept by {reasons}", cx.pid());
+        }
+    }
+    Ok(())
 }
 
 /// What has brought the Daemon down becomes what `run` returns, when all else is done.
@@ -287,6 +312,10 @@ fn has_ended(pid: i32) -> bool {
 fn is_alone(heap: &Heap) -> bool {
     heap.children.is_empty() && heap.foreign.is_empty() && heap.in_flight.is_empty()
 }
+
+/// In which slices [`what_is_left`] looks, from the end on; the last of them tells.
+const FIRST_LOOK: u32 = 1;
+const LAST_LOOK: u32 = 3;
 
 /// How often the last resort looks whether children have ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);

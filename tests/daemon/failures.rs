@@ -21,7 +21,7 @@ fn errors(lab: &Lab) -> Vec<String> {
 fn expect_told(lab: &Lab, addr: SocketAddr, command: &str, what: &str) -> String {
     let (mut client, pid) = held(addr);
     let before = errors(lab).len();
-    client.send(&format!("{command}\n"));
+    client.send(format!("{command}\n"));
     let record = record(lab, pid);
     let errors = errors(lab).split_off(before);
     let told = |line: &String| line.contains(what) && line.contains(&format!("the run ends: pid={pid}"));

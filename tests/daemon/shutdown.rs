@@ -313,7 +313,7 @@ fn children_end_when_the_parent_dies_of_an_exception() {
     assert!(children.contains(&busy));
     assert!(children.iter().all(|&pid| !proc::exists(pid)), "zombies count as well");
     // D-PF-10: they leave their records like any other.
-    let log = lab.running.stderr_text();
+    let log = lab.running.stderr_to_end(DEADLINE);
     for pid in children {
         assert!(log.contains(&format!("child has ended: pid={pid} ")), "{log}");
     }
@@ -335,7 +335,36 @@ fn quit_lets_requests_in_hand_finish() {
     assert!(lab.story(busy).ends_with("daemon_shutdown, end"));
 }
 
-#[test]
+#[test] // D-SH-09
+fn process_that_ends_at_once_is_not_said_to_be_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let crash = dir.path().join("crash");
+    std::fs::write(&crash, "").expect("a file");
+    // Children that die as they begin: most of the time there is none.
+    let crashing = format!("--start 1 --max 1 --max-spare 1 --crash-while {}", crash.display());
+    for (program, flags) in
+        [("daemon_postfork", ""), ("daemon_postfork", "--drop-later"), ("daemon_prefork", crashing.as_str())]
+    {
+        for signals in [&[Signal::SIGTERM][..], &[Signal::SIGTERM, Signal::SIGINT]] {
+            let (mut lab, _) = Lab::serve(program, flags);
+            if program == "daemon_prefork" {
+                // There is a pause after the third, of 200 ms and more.
+                lab.running.wait_for_stderr("3 in a row", DEADLINE);
+            } else {
+                lab.nth(1, "daemon_start");
+            }
+            // They arrive together.
+            lab.running.signal(Signal::SIGSTOP);
+            signals.iter().for_each(|signal| lab.running.signal(*signal));
+            lab.running.signal(Signal::SIGCONT);
+            lab.expect_end();
+            let log = lab.running.stderr_to_end(DEADLINE);
+            assert!(!log.contains("is kept by"), "{program} {flags}: {log}");
+        }
+    }
+}
+
+#[test] // D-SH-09
 fn what_keeps_a_process_that_was_told_to_end_is_in_the_log() {
     let (lab, _) = Lab::pool("--start 1 --max 1 --max-spare 1 --grace-ms 200 --forget-shutdown", 1);
     lab.running.signal(Signal::SIGTERM);
