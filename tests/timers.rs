@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lenore::{AlarmId, Context, Error, EventKind, Exception, Kernel, Session, Shift};
+use lenore::{AlarmId, Context, Error, EventKind, Exception, IntoReturn, Kernel, Session, Shift};
 use util::diary::{Diary, Log, lines, millis, new_kernel, note, past, plain, witness};
 
 const FAR: Duration = Duration::from_secs(3600);
@@ -433,4 +433,189 @@ fn a_stopped_sessions_alarms_are_gone() -> Result<(), Error> {
     kernel.stop();
     assert_eq!(kernel.event_count(), 0);
     kernel.run()
+}
+
+/// Sets an alarm `b` and takes so long that it is due, as a state does that computes or waits for a disk.
+fn outlast_an_alarm(cx: &mut Context<'_, Diary>) {
+    cx.delay("b", millis(10), ());
+    take_time();
+}
+
+fn take_time() {
+    std::thread::sleep(millis(30));
+}
+
+/// A session with a state `slow`, which runs after an alarm `b` was set and outlasts it, and then does `work`.
+fn slow<R: IntoReturn>(log: &Log, work: impl Fn(&mut Context<'_, Diary>) -> R + 'static) -> Session<Diary> {
+    plain("s", log)
+        .state("_start", |cx| {
+            cx.delay("b", millis(10), ());
+            cx.yield_("slow", ());
+        })
+        .state("slow", move |cx| {
+            take_time();
+            work(cx)
+        })
+        .state("b", note)
+        .state("y", note)
+}
+
+#[test] // K-EV-03, K-EV-06: the alarms that are due when an event is posted come first
+fn a_post_after_a_slow_state_waits_for_the_alarms_that_are_due() -> Result<(), Error> {
+    let log = Log::default();
+    let mut kernel = new_kernel();
+    plain("s", &log)
+        .state("_start", |cx| {
+            cx.delay("a", millis(50), ());
+            cx.delay("b", millis(60), ());
+        })
+        .state("a", |cx| {
+            note(cx);
+            std::thread::sleep(millis(50));
+            cx.yield_("y", ());
+        })
+        .state("b", note)
+        .state("y", note)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s a", "s b", "s y"]);
+    Ok(())
+}
+
+#[test] // K-EV-03: whichever way the event is posted, and from whichever state
+fn every_way_to_post_waits_for_the_alarms_that_are_due() -> Result<(), Error> {
+    type Make = fn(&Log, &mut Kernel) -> Result<(), Error>;
+    let ways: [(&str, Make); 9] = [
+        ("yield_", |log, kernel| {
+            slow(log, |cx| cx.yield_("y", ())).spawn(kernel)?;
+            Ok(())
+        }),
+        ("post to another session", |log, kernel| {
+            let other = plain("s", log).state("y", note).spawn(kernel)?;
+            slow(log, move |cx| Ok(cx.post(other, "y", ())?)).spawn(kernel)?;
+            Ok(())
+        }),
+        ("signal", |log, kernel| {
+            slow(log, |cx| {
+                cx.sig("foo", "y");
+                cx.signal(cx.session(), "foo", ())?;
+                Ok(())
+            })
+            .spawn(kernel)?;
+            Ok(())
+        }),
+        ("postback", |log, kernel| {
+            slow(log, |cx| cx.postback("y", ()).expect("a session is running").call(())).spawn(kernel)?;
+            Ok(())
+        }),
+        ("call", |log, kernel| {
+            let other = plain("s", log).state("ask", |cx| Ok(cx.post(cx.sender(), "y", ())?)).spawn(kernel)?;
+            slow(log, move |cx| cx.call(other, "ask", ()).expect("the other session lives")).spawn(kernel)?;
+            Ok(())
+        }),
+        ("delay of nothing", |log, kernel| {
+            slow(log, |cx| cx.delay("y", Duration::ZERO, ())).spawn(kernel)?;
+            Ok(())
+        }),
+        ("exception", |log, kernel| {
+            slow(log, |cx| -> lenore::Result {
+                cx.sig("DIE", "handle");
+                Err(Exception::new("on purpose"))
+            })
+            .state("handle", |cx| {
+                cx.heap().say("y");
+                cx.sig_handled();
+            })
+            .spawn(kernel)?;
+            Ok(())
+        }),
+        ("in the state of a signal", |log, kernel| {
+            plain("s", log)
+                .state("_start", |cx| {
+                    cx.sig("foo", "slow");
+                    cx.signal(cx.session(), "foo", ())?;
+                    Ok(())
+                })
+                .state("slow", |cx| {
+                    outlast_an_alarm(cx);
+                    cx.yield_("y", ());
+                })
+                .state("b", note)
+                .state("y", note)
+                .spawn(kernel)?;
+            Ok(())
+        }),
+        ("in the state of a handle", |log, kernel| {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+            drop(theirs);
+            let handle = lenore::Handle::new(ours);
+            plain("s", log)
+                .state("_start", move |cx| Ok(cx.select_read(&handle, "slow", ())?))
+                .state("slow", |cx| {
+                    let handle = cx.take::<lenore::Handle>(0)?;
+                    cx.select_read_clear(&handle);
+                    outlast_an_alarm(cx);
+                    cx.yield_("y", ());
+                    Ok(())
+                })
+                .state("b", note)
+                .state("y", note)
+                .spawn(kernel)?;
+            Ok(())
+        }),
+    ];
+    for (name, make) in ways {
+        let (log, mut kernel) = (Log::default(), new_kernel());
+        make(&log, &mut kernel)?;
+        kernel.run()?;
+        assert_eq!(lines(&log), ["s b", "s y"], "{name}");
+    }
+    Ok(())
+}
+
+#[test] // K-EV-06: between two posts of one state the time that lies between them counts
+fn an_alarm_comes_between_the_posts_before_and_after_it_was_due() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| {
+            let postback = cx.postback("postback", ())?;
+            cx.yield_("before", ());
+            postback.call(());
+            outlast_an_alarm(cx);
+            postback.call(());
+            cx.yield_("after", ());
+            Ok(())
+        })
+        .state("before", note)
+        .state("postback", note)
+        .state("b", note)
+        .state("after", note)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s before", "s postback", "s b", "s postback", "s after"]);
+    Ok(())
+}
+
+#[test] // K-EV-06: however far away the other alarms are
+fn a_postback_that_is_called_before_an_alarm_is_due_comes_before_it() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| {
+            cx.delay("far", FAR, ());
+            cx.delay("b", millis(10), ());
+            cx.postback("y", ())?.call(());
+            take_time();
+            cx.delay("now", Duration::ZERO, ());
+            Ok(())
+        })
+        .state("b", note)
+        .state("y", note)
+        .state("now", |cx| {
+            note(cx);
+            cx.delay_clear("far");
+        })
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s y", "s b", "s now"]);
+    Ok(())
 }

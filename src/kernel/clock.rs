@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(target_os = "linux")]
+use nix::time::{ClockId, clock_gettime};
+
 /// A point in time: nanoseconds since the kernel was made; negative for alarms set before that.
 pub(crate) type Due = i64;
 
@@ -12,19 +15,44 @@ pub(crate) type Due = i64;
 pub(crate) struct Clock {
     base: Instant,
     wall_base: SystemTime,
-    /// The latest reading; what posts are stamped with, so that no post reads the clock.
+    coarse: Coarse,
+    /// The latest reading. No event is stamped with a later time.
     now: Due,
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        Clock { base: Instant::now(), wall_base: SystemTime::now(), now: 0 }
+        let base = Instant::now();
+        Clock { base, wall_base: SystemTime::now(), coarse: Coarse::new(base), now: 0 }
     }
 
     /// Reads the clock.
     pub(crate) fn advance(&mut self) -> Due {
         self.now = self.now.max(nanos(self.base.elapsed()));
         self.now
+    }
+
+    /// Returns the time with which an event is stamped that is posted now. `first_alarm` is when the first pending alarm is
+    /// due.
+    ///
+    /// The event belongs behind the alarms that are due by now and in front of all others, however long the running state
+    /// has taken. A precise reading costs half as much as dispatching an event. So the precise clock is read only if
+    /// the coarse one says that an alarm may be due.
+    #[inline]
+    pub(crate) fn stamp(&mut self, first_alarm: Option<Due>) -> Due {
+        let coarse = self.coarse.elapsed();
+        self.now = self.now.max(coarse);
+        match first_alarm {
+            Some(due) if due.saturating_sub(coarse) < COARSE_LAG => self.advance(),
+            _ => self.now,
+        }
+    }
+
+    /// Returns the time of a moment that a postback has noted by [`moment`].
+    pub(crate) fn noted(&mut self, moment: Instant) -> Due {
+        let noted = nanos(moment.saturating_duration_since(self.base));
+        self.now = self.now.max(noted);
+        noted
     }
 
     /// Returns the latest reading.
@@ -47,6 +75,56 @@ impl Clock {
         time.unwrap_or(self.wall_base)
     }
 }
+
+/// Reads the clock where there is no kernel at hand; for [`Clock::noted`].
+pub(crate) fn moment() -> Instant {
+    Instant::now()
+}
+
+/// The same clock as it was at the system's last tick. It is read in a fifth of the time, and is never ahead of the precise
+/// one.
+#[cfg(target_os = "linux")]
+struct Coarse {
+    /// What the precise clock showed when the kernel was made, or later.
+    base: Due,
+}
+
+#[cfg(target_os = "linux")]
+impl Coarse {
+    fn new(_: Instant) -> Coarse {
+        Coarse { base: read(ClockId::CLOCK_MONOTONIC).unwrap_or(Due::MAX) }
+    }
+
+    #[inline]
+    fn elapsed(&self) -> Due {
+        read(ClockId::CLOCK_MONOTONIC_COARSE).unwrap_or(0) - self.base
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[inline]
+fn read(clock: ClockId) -> Option<Due> {
+    let time = clock_gettime(clock).ok()?;
+    Some(time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))
+}
+
+/// Other systems have no coarse clock that goes with the precise one.
+#[cfg(not(target_os = "linux"))]
+struct Coarse(Instant);
+
+#[cfg(not(target_os = "linux"))]
+impl Coarse {
+    fn new(base: Instant) -> Coarse {
+        Coarse(base)
+    }
+
+    fn elapsed(&self) -> Due {
+        nanos(self.0.elapsed())
+    }
+}
+
+/// By how much the coarse clock may lag: ten times the longest tick that Linux is built with.
+const COARSE_LAG: Due = 100_000_000;
 
 /// Returns a span in nanoseconds, at most some 292 years.
 pub(crate) fn nanos(span: Duration) -> Due {

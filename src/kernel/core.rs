@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::aliases::Aliases;
 use super::children::Children;
-use super::clock::Clock;
+use super::clock::{Clock, Due};
 use super::fork::Forks;
 use super::options::Exceptions;
 use super::queue::{Event, EventQueue, Kind};
@@ -161,7 +161,8 @@ impl Core {
         self.queue.next_due().map(|due| self.clock.to_wall(due))
     }
 
-    /// Returns the time as the kernel read it last: at the beginning of the slice, or when an alarm was set since.
+    /// Returns the time as the kernel read it last: at the beginning of the slice, or when an alarm was set or an event
+    /// posted since.
     ///
     /// POE: nothing like it; programs call `time`.
     pub fn now(&self) -> std::time::SystemTime {
@@ -215,13 +216,21 @@ impl Core {
     #[track_caller]
     pub(crate) fn enqueue_from_kernel(&mut self, dest: SessionId, name: Name, args: Args, kind: Kind) {
         let location = Location::caller();
+        self.collect_postings();
         self.enqueue_event(Event { dest, sender: SessionId::KERNEL, name, from: None, location, args, kind });
     }
 
     #[inline]
     fn enqueue_event(&mut self, event: Event) {
         self.hold_for(event.dest, event.sender);
-        self.queue.post(self.clock.now(), event);
+        let now = self.clock.stamp(self.queue.first_alarm());
+        self.queue.post(now, event);
+    }
+
+    /// Queues an event that was posted at `at`, after all that are in the queue.
+    pub(super) fn enqueue_at(&mut self, at: Due, event: Event) {
+        self.hold_for(event.dest, event.sender);
+        self.queue.post(at, event);
     }
 
     /// Counts a waiting event as a reason to live for both its ends.

@@ -6,8 +6,9 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::Kernel;
-use super::core::Core;
-use super::queue::Kind;
+use super::clock::moment;
+use super::core::{Active, Core};
+use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use super::source::{Mailbox, Posting};
 use crate::args::{IntoArgs, Template};
@@ -88,7 +89,7 @@ impl Postback {
     pub fn call(&self, args: impl IntoArgs) {
         let args = (self.0.args.args(), args.into_args()).into_args();
         let (dest, event, location) = (self.0.session, self.0.event, Location::caller());
-        self.0.mailbox.posted(Posting { dest, event, args, location });
+        self.0.mailbox.posted(Posting { dest, event, args, location, at: moment() });
     }
 
     /// Lets the session end although the postback is still there; while the session lives it goes on working.
@@ -179,9 +180,11 @@ impl Core {
     fn collect_all_postings(&mut self) {
         let mailbox = self.mailbox();
         mailbox.has_postings.set(false);
-        for Posting { dest, event, args, location } in mailbox.postings.take() {
+        for Posting { dest, event, args, location, at } in mailbox.postings.take() {
             if self.sessions.is_alive(dest) {
-                self.enqueue(dest, event, args, Kind::Post, location);
+                let Active { session: sender, event: from } = self.active;
+                let at = self.clock.noted(at);
+                self.enqueue_at(at, Event { dest, sender, name: event, from, location, args, kind: Kind::Post });
             } else {
                 log::debug!(target: "lenore::events", "postback {event} of {dest}, which has stopped ({location})");
             }

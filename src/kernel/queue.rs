@@ -148,6 +148,12 @@ impl EventQueue {
         if take_alarm { self.alarms.first_key().map(Next::Alarm) } else { Some(Next::Posted) }
     }
 
+    /// Returns when the first alarm is due, those left out that wait for the next phase.
+    #[inline]
+    pub(crate) fn first_alarm(&self) -> Option<Due> {
+        self.alarms.first().map(|(due, _)| due)
+    }
+
     /// Takes the first of the posted events.
     #[inline]
     pub(crate) fn pop_posted(&mut self) -> Option<Event> {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::panic::Location;
 use std::rc::Rc;
+use std::time::Instant;
 
 use mio::{Interest, Token};
 
@@ -177,6 +178,8 @@ pub(crate) struct Posting {
     pub(super) event: Name,
     pub(super) args: Args,
     pub(super) location: &'static Location<'static>,
+    /// When: its place is behind the alarms that were due by then.
+    pub(super) at: Instant,
 }
 
 impl Mailbox {
