@@ -156,12 +156,19 @@ impl fmt::Display for ArgError {
         match self.found {
             Found::Missing => f.write_str("there is none"),
             Found::Taken => f.write_str("it was taken before"),
+            Found::Type(name) if is_unwritten(self.wanted) => write!(f, "is {name}: write the type, `::<{name}>`"),
             Found::Type(name) => write!(f, "is {name}"),
         }
     }
 }
 
 impl std::error::Error for ArgError {}
+
+/// Tells whether `wanted` is the type that the compiler takes when the program has written none: the never type in
+/// edition 2024, the unit type before. `let n = cx.take(0)?;` compiles with it.
+pub(crate) fn is_unwritten(wanted: &str) -> bool {
+    wanted == "!" || wanted == "()"
+}
 
 /// Arguments that are sent more than once: each delivery gets its own copy.
 #[derive(Clone, Default)]

@@ -5,7 +5,7 @@ use std::io;
 use std::panic::Location;
 use std::sync::Arc;
 
-use crate::args::ArgError;
+use crate::args::{ArgError, is_unwritten};
 use crate::kernel::{AlarmId, SessionId};
 use crate::name::Name;
 
@@ -78,8 +78,10 @@ pub enum Error {
     Value {
         /// The type asked for.
         wanted: &'static str,
-        /// What there is instead.
+        /// The type of what there is instead, or in words that there is nothing.
         found: &'static str,
+        /// The statement that asked.
+        caller: &'static Location<'static>,
     },
     /// A process with more than one thread can't be forked: locks that the others hold would stay locked in the child.
     Threads(usize),
@@ -129,7 +131,13 @@ impl fmt::Display for Error {
             Error::TooManySessions => f.write_str("too many sessions"),
             Error::InvalidAddress { address, reason } => write!(f, "invalid address {address:?}: {reason}"),
             Error::Argument { session, state, source } => write!(f, "{session}, state {state}: {source}"),
-            Error::Value { wanted, found } => write!(f, "the call should return {wanted}, but returned {found}"),
+            Error::Value { wanted, found, caller } => {
+                write!(f, "the call should return {wanted}, but returned {found}")?;
+                if is_unwritten(wanted) && !found.starts_with("nothing") {
+                    write!(f, ": write the type, `::<{found}>`")?;
+                }
+                write!(f, " ({caller})")
+            }
             Error::Threads(count) => write!(f, "can't fork: the process has {count} threads"),
             Error::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
             Error::Exception(exception) => exception.fmt(f),

@@ -89,7 +89,7 @@ pub use kernel::{
     UnknownOption,
 };
 pub use name::Name;
-pub use reply::{IntoReturn, Reply, Return};
+pub use reply::{IntoReturn, Reply, ReplyValue, Return};
 pub use session::Session;
 
 /// The README's example, so that it compiles.

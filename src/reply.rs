@@ -2,6 +2,7 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
+use std::panic::Location;
 
 use crate::error::{Error, Exception};
 
@@ -26,7 +27,47 @@ pub enum Reply {
     /// The state returned `()`, or failed: its exception is a `DIE` signal then.
     NoValue,
     /// The state returned this.
-    Value(Box<dyn Any>),
+    Value(ReplyValue),
+}
+
+/// The value that a state returned, of any type.
+pub struct ReplyValue(Box<dyn Named>);
+
+/// A value that knows the name of its type.
+trait Named: Any {
+    fn type_name(&self) -> &'static str;
+}
+
+impl<T: Any> Named for T {
+    fn type_name(&self) -> &'static str {
+        type_name::<T>()
+    }
+}
+
+impl ReplyValue {
+    /// Packs a value.
+    pub fn new<T: 'static>(value: T) -> ReplyValue {
+        ReplyValue(Box::new(value))
+    }
+
+    /// Returns the name of the value's type, as [`std::any::type_name`] gives it.
+    pub fn type_name(&self) -> &'static str {
+        // The box is a value with a name, too.
+        (*self.0).type_name()
+    }
+
+    /// Moves the value out if it is a `T`.
+    ///
+    /// # Errors
+    ///
+    /// The value itself, if its type is not `T`.
+    pub fn downcast<T: 'static>(self) -> Result<T, ReplyValue> {
+        if (&*self.0 as &dyn Any).is::<T>() {
+            let value: Box<dyn Any> = self.0;
+            return Ok(*value.downcast().expect("the type was looked at"));
+        }
+        Err(self)
+    }
 }
 
 impl Reply {
@@ -34,13 +75,16 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] if there is none, or if its type is not `T`.
+    /// [`Error::Value`] if there is none, or if its type is not `T`. It names both types, and the statement that called
+    /// `take`.
+    #[track_caller]
     pub fn take<T: 'static>(self) -> Result<T, Error> {
-        let fail = |found| Error::Value { wanted: type_name::<T>(), found };
+        let caller = Location::caller();
+        let fail = |found| Error::Value { wanted: type_name::<T>(), found, caller };
         match self {
             Reply::NoHandler => Err(fail("nothing, as there is no such state")),
             Reply::NoValue => Err(fail("nothing")),
-            Reply::Value(value) => value.downcast().map(|value| *value).map_err(|_| fail("something else")),
+            Reply::Value(value) => value.downcast().map_err(|value| fail(value.type_name())),
         }
     }
 
@@ -55,8 +99,14 @@ impl fmt::Debug for Reply {
         f.write_str(match self {
             Reply::NoHandler => "NoHandler",
             Reply::NoValue => "NoValue",
-            Reply::Value(_) => "Value(..)",
+            Reply::Value(value) => return f.debug_tuple("Value").field(value).finish(),
         })
+    }
+}
+
+impl fmt::Debug for ReplyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.type_name())
     }
 }
 
@@ -95,7 +145,7 @@ impl IntoReturn for Reply {
 
 impl<T: 'static> IntoReturn for Return<T> {
     fn into_return(self) -> Result<Reply, Exception> {
-        Ok(Reply::Value(Box::new(self.0)))
+        Ok(Reply::Value(ReplyValue::new(self.0)))
     }
 }
 

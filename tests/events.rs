@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use lenore::{Args, Context, Error, EventKind, Exception, Name, Reply, Session, SessionId};
+use lenore::{Args, Context, Error, EventKind, Exception, Exceptions, Name, Reply, Return, Session, SessionId};
 use util::diary::{Diary, Log, lines, millis, new_kernel, note, note_origin, past, plain, who, witness};
 
 #[test] // K-EV-01, K-EV-08
@@ -475,6 +475,67 @@ fn a_call_tells_a_value_from_none_and_from_no_state() -> Result<(), Error> {
     kernel.post(without, "anything", ())?;
     kernel.run()?;
     assert!(lines(&log).is_empty(), "dropped in silence");
+    Ok(())
+}
+
+#[test] // K-CL-01: both types and the place are named, in whichever session the call was made
+fn a_reply_of_another_type_is_an_error_that_names_both_types_and_the_caller() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    let other = Session::new(())
+        .state("_start", |cx| Ok(cx.alias_set("other")?))
+        .state("text", |_| String::from("text"))
+        .state("list", |_| vec![1_u8])
+        .state("own", |_| Return(Wrapped))
+        .state("nothing", |_| ())
+        .spawn(&mut kernel)?;
+    let here = |line: u32| format!(" ({}:{line}:", file!());
+    for (state, found) in [("text", "alloc::string::String"), ("list", "alloc::vec::Vec<u8>"), ("nothing", "nothing")] {
+        let reply = kernel.call(other, state, ())?;
+        let (error, line) = (reply.take::<i32>().expect_err("it is no i32").to_string(), line!());
+        let expected = format!("the call should return i32, but returned {found}{}", here(line));
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let Reply::Value(value) = kernel.call(other, "own", ())? else { panic!("the state returns a value") };
+    assert!(value.type_name().ends_with("::Wrapped"), "{value:?}");
+    let value = value.downcast::<i32>().expect_err("it is no i32");
+    assert!(value.downcast::<Wrapped>().is_ok(), "a value of another type stays");
+    kernel.stop();
+    kernel.run()
+}
+
+struct Wrapped;
+
+#[test] // in edition 2024 the compiler takes the never type, and before that the unit type
+fn a_type_that_was_not_written_is_asked_for() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    let id = Session::new(())
+        .state("_start", |cx| Ok(cx.alias_set("s")?))
+        .state("seven", |_| 7_u32)
+        .state("never", |cx| {
+            #[allow(unreachable_code, unused_variables, reason = "this is what the compiler makes of it")]
+            let number = cx.take(0)?;
+            Ok(())
+        })
+        .state("unit", |cx| Ok(cx.take::<()>(0)?))
+        .state("reply", |cx| {
+            let me = cx.session();
+            #[allow(unreachable_code, unused_variables, reason = "this is what the compiler makes of it")]
+            let number = cx.call(me, "seven", ())?.take()?;
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.catch_exceptions(Exceptions::EndTheRun);
+    let mut failure = |state: &str| kernel.call(id, state, (7_u32,)).expect_err("the state fails").to_string();
+    assert_eq!(
+        failure("never"),
+        "session 1, state never: argument 0 should be !, but is u32: write the type, `::<u32>`"
+    );
+    assert_eq!(
+        failure("unit"),
+        "session 1, state unit: argument 0 should be (), but is u32: write the type, `::<u32>`"
+    );
+    let text = failure("reply");
+    assert!(text.starts_with("the call should return !, but returned u32: write the type, `::<u32>` ("), "{text}");
     Ok(())
 }
 
