@@ -67,7 +67,8 @@ impl Lab {
 
     fn follow_with(&mut self, settings: impl Fn(FollowTailBuilder<Line>) -> FollowTailBuilder<Line> + 'static) {
         let path = self.path();
-        self.start(move || settings(FollowTail::new(&path, Line::new()).poll_interval(INTERVAL)));
+        let quick = move || FollowTail::new(&path, Line::new()).poll_interval(INTERVAL).rotate_wait(INTERVAL);
+        self.start(move || settings(quick()));
     }
 
     fn start(&mut self, make: impl FnOnce() -> FollowTailBuilder<Line> + 'static) {
@@ -112,6 +113,7 @@ fn session(
         .state("_start", move |cx| {
             let make = make.take().expect("it starts once");
             let builder = make().on_input("input").on_error("error").on_reset("reset").on_idle("idle");
+            let builder = builder.on_retry("retry");
             let wheel = builder.start(cx)?;
             cx.heap().wheel = Some(wheel);
             cx.sig("DIE", "die");
@@ -134,16 +136,20 @@ fn session(
             cx.heap().log.push("idle");
             Ok(())
         })
-        .state("error", |cx| {
-            is_ours(cx, 3)?;
-            let (operation, errno, path) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?, cx.arg::<PathBuf>(4)?.clone());
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            cx.heap().log.push(format!("error:{operation}:{errno}:{name}"));
-            Ok(())
-        })
+        .state("error", |cx| failure(cx, "error"))
+        .state("retry", |cx| failure(cx, "retry"))
         .state("drop", |cx| cx.heap().wheel = None)
+        .state("stop", |cx| Ok(cx.signal(cx.session(), "KILL", ())?))
         .state("die", |cx| cx.sig_handled())
         .state("_stop", |cx| cx.heap().log.push("_stop"))
+}
+
+fn failure(cx: &mut Context<'_, Owner>, event: &str) -> lenore::Result {
+    is_ours(cx, 3)?;
+    let (operation, errno, path) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?, cx.arg::<PathBuf>(4)?.clone());
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    cx.heap().log.push(format!("{event}:{operation}:{errno}:{name}"));
+    Ok(())
 }
 
 fn is_ours(cx: &mut Context<'_, Owner>, position: usize) -> lenore::Result {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lenore::filter::Line;
 use lenore::wheel::FollowTail;
 
-use super::{Lab, append};
+use super::{INTERVAL, Lab, append};
 use util::in_process::{run, run_slices, run_until};
 use util::{DEADLINE, Program, test_program};
 
@@ -130,7 +130,10 @@ fn a_directory_may_be_moved_away() {
     fs::create_dir(&logs).unwrap();
     append(&path, "first\n");
     let followed = path.clone();
-    lab.start(move || FollowTail::new(&followed, Line::new()).poll_interval(Duration::from_millis(100)));
+    lab.start(move || {
+        let builder = FollowTail::new(&followed, Line::new()).poll_interval(Duration::from_millis(100));
+        builder.rotate_wait(INTERVAL)
+    });
     idle(&mut lab);
     fs::rename(&logs, &old).unwrap();
     append(&old.join("log"), "late\n");
@@ -150,7 +153,7 @@ fn the_directory_that_has_taken_anothers_place_is_watched() {
     symlink(&one, &current).unwrap();
     append(&one.join("log"), "");
     let followed = current.join("log");
-    lab.start(move || FollowTail::new(&followed, Line::new()).poll_interval(LONG));
+    lab.start(move || FollowTail::new(&followed, Line::new()).poll_interval(LONG).rotate_wait(INTERVAL));
     idle(&mut lab);
     append(&other.join("log"), "first\n");
     symlink(&other, &next).unwrap();
@@ -212,19 +215,14 @@ fn other_files_are_nobodys_business() {
 
 #[test] // K-FT-16: nothing of it stays behind
 fn the_wheel_takes_its_watches_along() {
-    for ends_by_error in [false, true] {
+    for end in ["drop", "stop"] {
         let mut lab = Lab::new();
         lab.write("");
         waiting(&mut lab);
         assert_eq!(lab.kernel.peek().sources.len(), 2);
         let text = format!("{:#}", lab.kernel.peek());
         assert!(text.contains("inotify for the FollowTail of "), "{text}");
-        if ends_by_error {
-            fs::remove_file(lab.path()).unwrap();
-            fs::create_dir(lab.path()).unwrap();
-        } else {
-            lab.call("drop");
-        }
+        lab.call(end);
         run(&mut lab.kernel);
         assert_eq!(lab.kernel.peek().sources.len(), 0);
         assert_eq!(lab.kernel.event_count(), 0);

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +59,12 @@ impl Program {
     /// Sets an environment variable.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Program {
         self.command.env(name, value);
+        self
+    }
+
+    /// Starts the program as another user and group, which only root can.
+    pub fn user(mut self, uid: u32, gid: u32) -> Program {
+        self.command.uid(uid).gid(gid);
         self
     }
 

@@ -5,11 +5,12 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use crate::kernel::set_nonblocking;
+use crate::kernel::{Due, nanos, set_nonblocking};
 
 /// What is followed.
 pub(super) enum Followed {
@@ -46,8 +47,7 @@ impl Followed {
             return Err(Errno::EISDIR.into());
         }
         if kind.is_file() {
-            let identity = identity(&about);
-            return Ok(Followed::Regular(Regular { file, identity, offset: 0, before: Vec::new() }));
+            return Ok(Followed::Regular(Regular::new(file, &about)));
         }
         set_nonblocking(&file)?;
         let is_terminal = std::io::IsTerminal::is_terminal(&file);
@@ -59,19 +59,32 @@ impl Followed {
 /// A regular file.
 pub(super) struct Regular {
     file: File,
-    identity: (u64, u64),
+    identity: FileId,
     /// How far it has been read.
     offset: u64,
     /// The last octets before `offset`, up to [`MEMORY`] of them. If they are not there any more, the file was written
     /// anew, even if it has grown past `offset` since.
     before: Vec<u8>,
+    /// When the file was last written to, as of a moment at which it ended at `offset`.
+    written: Option<Time>,
+    /// Since when the file has been known to have been written to without having grown.
+    suspected: Option<Due>,
 }
+
+/// Device and inode: what no other file has while this one is open.
+pub(super) type FileId = (u64, u64);
+
+/// Seconds and nanoseconds, as the file system counts them.
+type Time = (i64, i64);
 
 /// What a look at a file has come to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News<'a> {
     Data(&'a [u8]),
     Nothing,
+    /// It was written to, and is as long as before: either a write is under way, or the file was written anew. The look
+    /// after [`WRITE_TAKES`] tells.
+    Suspect,
     /// It is shorter than it was, or its content has changed.
     Rewritten,
 }
@@ -79,11 +92,21 @@ pub(super) enum News<'a> {
 /// How much of what was read is remembered: enough for two lines with times of day in them.
 const MEMORY: usize = 256;
 
+/// How long a write may take between the file's new time and its new length. The file system changes the time first, and
+/// may have to wait for its journal before it comes to the data.
+pub(super) const WRITE_TAKES: Duration = Duration::from_secs(2);
+
 impl Regular {
+    fn new(file: File, about: &Metadata) -> Regular {
+        Regular { file, identity: identity(about), offset: 0, before: Vec::new(), written: None, suspected: None }
+    }
+
     /// Reads what is new, as much as there is room for: [`MEMORY`] octets of `buffer` are for comparing.
     ///
     /// The descriptor's own offset, which other processes may share, is neither used nor moved.
-    pub(super) fn read<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<News<'a>> {
+    pub(super) fn read<'a>(&mut self, buffer: &'a mut [u8], now: Due) -> io::Result<News<'a>> {
+        // Before the read, which changes the time of the last access, and so that what is written meanwhile is newer.
+        let about = self.file.metadata()?;
         let known = self.before.len();
         let count = self.read_at(buffer, self.offset - known as u64)?;
         if count < known {
@@ -96,20 +119,49 @@ impl Regular {
             return Ok(News::Rewritten);
         }
         if new.is_empty() {
-            return Ok(News::Nothing);
+            return Ok(self.at_end(&about, now));
         }
         self.offset += new.len() as u64;
+        self.note_end(&about);
         self.before.extend_from_slice(&new[new.len().saturating_sub(MEMORY)..]);
         self.before.drain(..self.before.len().saturating_sub(MEMORY));
         Ok(News::Data(new))
     }
 
+    /// Tells whether a file in which nothing is left to read was written anew with the same content.
+    ///
+    /// Only its times can tell: it was written to, and is not longer. A write sets the times of the content and of the
+    /// inode to the same moment, and leaves the time of the last access alone. `touch` sets all three.
+    fn at_end(&mut self, about: &Metadata, now: Due) -> News<'static> {
+        if about.len() != self.offset || self.offset == 0 {
+            return News::Nothing;
+        }
+        if let Some(since) = self.suspected {
+            return if now.saturating_sub(since) >= nanos(WRITE_TAKES) { News::Rewritten } else { News::Suspect };
+        }
+        let written = (about.mtime(), about.mtime_nsec());
+        let is_other = self.written.replace(written).is_some_and(|before| before != written);
+        let by_a_write = written == (about.ctime(), about.ctime_nsec());
+        let touched = written == (about.atime(), about.atime_nsec());
+        if is_other && by_a_write && !touched {
+            self.suspected = Some(now);
+            return News::Suspect;
+        }
+        News::Nothing
+    }
+
+    /// Remembers when the file was written to, if it ended at `offset` at the time of `about`.
+    fn note_end(&mut self, about: &Metadata) {
+        self.written = (about.len() == self.offset).then(|| (about.mtime(), about.mtime_nsec()));
+        self.suspected = None;
+    }
+
     /// Reads at most `count` octets, of a file at whose content nobody has looked yet.
     pub(super) fn read_up_to<'a>(&mut self, count: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let room = (self.before.len() + count).min(buffer.len());
-        match self.read(&mut buffer[..room])? {
+        match self.read(&mut buffer[..room], 0)? {
             News::Data(data) => Ok(data),
-            News::Nothing | News::Rewritten => Ok(&[]),
+            News::Nothing | News::Suspect | News::Rewritten => Ok(&[]),
         }
     }
 
@@ -122,22 +174,38 @@ impl Regular {
         }
     }
 
-    /// Goes to a place in the file, or to its start or end if that lies outside of it.
-    pub(super) fn seek(&mut self, to: SeekFrom) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
+    /// Goes to a place in the file, or to its start or end if that lies outside of it. The file is taken to be no longer
+    /// than `at_most`.
+    pub(super) fn seek(&mut self, to: SeekFrom, at_most: u64) -> io::Result<()> {
+        let about = self.file.metadata()?;
+        let length = about.len().min(at_most);
         let from = |base: u64, distance: i64| base.saturating_add_signed(distance);
         let offset = match to {
             SeekFrom::Start(offset) => offset,
             SeekFrom::End(distance) => from(length, distance),
             SeekFrom::Current(distance) => from((&self.file).stream_position()?, distance),
         };
-        self.go_to(offset.min(length))
+        self.go_to(offset.min(length))?;
+        self.note_end(&about);
+        Ok(())
     }
 
     /// Goes back to the start of a file that was written anew.
     pub(super) fn rewind(&mut self) {
         self.offset = 0;
         self.before.clear();
+        self.written = None;
+        self.suspected = None;
+    }
+
+    /// Goes on with another descriptor of the same file, as the one before can't be read any more.
+    pub(super) fn renew(&mut self, again: Regular) {
+        self.file = again.file;
+    }
+
+    /// Returns how long the file is.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        self.file.metadata().map(|about| about.len())
     }
 
     fn go_to(&mut self, offset: u64) -> io::Result<()> {
@@ -159,20 +227,13 @@ impl Regular {
         self.file.as_raw_fd()
     }
 
-    /// Returns what the file system that it is on says of itself.
-    #[cfg(all(feature = "inotify", target_os = "linux"))]
-    pub(super) fn file_system(&self) -> nix::Result<nix::sys::statfs::Statfs> {
-        nix::sys::statfs::fstatfs(&self.file)
-    }
-
-    /// Tells whether this is the file that `about` is about.
-    pub(super) fn is(&self, about: &Metadata) -> bool {
-        self.identity == identity(about)
+    pub(super) fn identity(&self) -> FileId {
+        self.identity
     }
 }
 
-/// What no other file has while this one is open.
-fn identity(about: &Metadata) -> (u64, u64) {
+/// Returns which file `about` is about.
+pub(super) fn identity(about: &Metadata) -> FileId {
     (about.dev(), about.ino())
 }
 
@@ -192,7 +253,7 @@ mod tests {
     }
 
     fn look(file: &mut Regular) -> String {
-        match file.read(&mut [0; 1024]).unwrap() {
+        match file.read(&mut [0; 1024], 0).unwrap() {
             News::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
             other => format!("{other:?}"),
         }
@@ -215,7 +276,7 @@ mod tests {
             (SeekFrom::Current(3), "3456789"),
             (SeekFrom::Start(u64::MAX), "Nothing"),
         ] {
-            file.seek(to).unwrap();
+            file.seek(to, u64::MAX).unwrap();
             assert_eq!(look(&mut file), rest, "{to:?}");
             assert_eq!(file.offset(), 10);
         }
@@ -244,7 +305,7 @@ mod tests {
         let path = dir.path().join("log");
         fs::write(&path, "old old old").unwrap();
         let mut file = regular(&path);
-        file.seek(SeekFrom::End(0)).unwrap();
+        file.seek(SeekFrom::End(0), u64::MAX).unwrap();
         fs::write(&path, "new new new and more").unwrap();
         assert_eq!(look(&mut file), "Rewritten");
     }

@@ -18,15 +18,17 @@ use crate::name::Name;
 mod file;
 #[cfg_attr(not(all(feature = "inotify", target_os = "linux")), path = "no_notices.rs")]
 mod notices;
+mod rotation;
 mod state;
+mod trouble;
 
-use file::{Followed, Regular};
-use state::State;
+use file::Followed;
+use state::{Start, State};
 
 /// A wheel that sends its session an event for each record that is appended to a file.
 ///
 /// The file may be rotated, truncated, or not be there yet. Its name is looked at once everything in the file was read:
-/// if it leads to another file by then, that is read from its start. A regular file is looked at again and again, after
+/// if it leads to another file by then, that one is read next, from its start. A regular file is looked at again and again, after
 /// each [`poll_interval`](FollowTailBuilder::poll_interval); a FIFO, socket or terminal is read when it has something.
 ///
 /// | event | arguments |
@@ -34,9 +36,30 @@ use state::State;
 /// | input | ARG0 = the record, ARG1 = the [`WheelId`] |
 /// | reset | ARG0 = the [`WheelId`]: what comes now is from the start of a file that appeared, replaced the one before, or was written anew |
 /// | idle | ARG0 = the [`WheelId`]: a look has found nothing |
+/// | retry | the same arguments as error: the wheel can't go on for now, and tries again |
 /// | error | as the [module](super) says, and ARG4 = the path (`PathBuf`), empty for a handle |
 ///
-/// After an error event for `"open"`, `"read"` or `"stat"` nothing is followed any more; that there is no such file is none.
+/// # Errors that pass
+///
+/// An error that may pass does not end the following. This session's process may not be allowed to read a new file for a moment, or
+/// it runs out of file descriptors, or a disk fails to answer. The wheel sends one retry event for each kind of error when the error
+/// begins. Then it tries again at each look, and goes on where it was. Without a retry event it logs a warning. A line in the log at
+/// level `info` says that the file can be read again. As long as a new file can't be opened, the wheel goes on with the old one. A
+/// file that could not be opened at the start is begun where `seek` says, or where it ended at the start. A file that does not exist
+/// is not an error.
+///
+/// For a path every error may pass, as another file can get the name. The exceptions are a name that is too long, or that the file
+/// system refuses (`EINVAL`). For a handle, errors of the descriptor itself are final, such as `EBADF` and `ESTALE`.
+///
+/// After an error event for `"open"`, `"read"` or `"stat"` nothing is followed any more, and the wheel no longer keeps its session
+/// alive. A program that ends for this reason should exit with a code other than 0.
+///
+/// # Files that are replaced
+///
+/// A program may go on writing to a file after the file was renamed and another one was made in its place. So the wheel reads the
+/// old file until there is something in the new one, and for another [`rotate_wait`](FollowTailBuilder::rotate_wait). The session
+/// gets all records of the old file, then the reset event, then the records of the new file. If the name gets a third file
+/// meanwhile, the wheel leaves the first one at once.
 ///
 /// With the feature `inotify`, on Linux, the system tells of changes of the file and of what happens to its name, and the look
 /// at it comes at once; the interval is ten times as long then, for what the system does not tell. On file systems that other
@@ -46,9 +69,18 @@ use state::State;
 /// A record without its end stays in the filter until the rest comes. When the file is replaced, what is left of it
 /// is forgotten, unless [`deliver_last`](FollowTailBuilder::deliver_last) says otherwise.
 ///
-/// A file that is written anew is recognised even when it has grown past its former length, by the octets that stood
-/// before the place where reading goes on. One that is removed stays open until there is another one of its name: a
-/// program may still be writing to it.
+/// # Files that are written anew
+///
+/// A file that is shorter than before was written anew. So was a longer one, if the 256 octets before the place where reading goes
+/// on are others than before. If it is as long as before, and has the same octets there, its times tell: a write without growth
+/// counts as written anew two seconds later. `touch` and `chmod` don't. Three cases can't be told:
+///
+/// - The file is truncated between two looks, and gets the same content as before and more. Its new records up to the former length
+///   are missed.
+/// - It gets the same content within the resolution of the file system's clock, a few milliseconds, after the former write or read.
+/// - Its earlier part is changed in place. If it does not grow at the same time, it counts as written anew.
+///
+/// A file that is removed stays open until there is another one of its name: a program may still be writing to it.
 ///
 /// Whoever can't take more for now, because a receiver is slow or away, takes the input event away
 /// ([`event_clear`](FollowTail::event_clear)) and gives it back later: the records wait in the file. They come as long as that is
@@ -104,6 +136,8 @@ pub struct FollowTailBuilder<F: Filter> {
     on_error: Option<Name>,
     on_reset: Option<Name>,
     on_idle: Option<Name>,
+    on_retry: Option<Name>,
+    rotate_wait: Duration,
 }
 
 enum Subject {
@@ -122,6 +156,8 @@ pub enum TailEvent {
     Reset,
     /// POE: `IdleEvent`.
     Idle,
+    /// POE: nothing like it.
+    Retry,
 }
 
 impl<F: Filter> FollowTail<F> {
@@ -185,6 +221,7 @@ impl<F: Filter> FollowTail<F> {
             TailEvent::Error => self.0.on_error.set(name),
             TailEvent::Reset => self.0.on_reset.set(name),
             TailEvent::Idle => self.0.on_idle.set(name),
+            TailEvent::Retry => self.0.on_retry.set(name),
         }
     }
 }
@@ -210,6 +247,8 @@ impl<F: Filter> FollowTailBuilder<F> {
             on_error: None,
             on_reset: None,
             on_idle: None,
+            on_retry: None,
+            rotate_wait: ROTATE_WAIT,
         }
     }
 
@@ -222,7 +261,8 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Names the event for errors, and for the end of a socket or terminal; without one, errors are logged.
+    /// Names the event for an error that ends the following, and for the end of a socket or terminal; without one, errors are
+    /// logged.
     ///
     /// POE: `ErrorEvent`.
     #[doc(alias = "ErrorEvent")]
@@ -246,6 +286,27 @@ impl<F: Filter> FollowTailBuilder<F> {
     #[doc(alias = "IdleEvent")]
     pub fn on_idle(mut self, event: impl Into<Name>) -> Self {
         self.on_idle = Some(event.into());
+        self
+    }
+
+    /// Names the event for an error that may pass: the wheel tries again by itself. Without one, a warning is logged.
+    ///
+    /// The event comes once for each kind of error, until a try succeeds. Its arguments are those of the error event.
+    ///
+    /// POE: nothing like it; every error ends the following.
+    pub fn on_retry(mut self, event: impl Into<Name>) -> Self {
+        self.on_retry = Some(event.into());
+        self
+    }
+
+    /// Sets how long the wheel goes on reading a file after another one has got its name and content. Zero leaves the old file at
+    /// once, even for one that is empty. Default: 5 s.
+    ///
+    /// What is written to the old file later is lost. The records of the new file wait so long.
+    ///
+    /// POE: nothing like it; the old file is left at once.
+    pub fn rotate_wait(mut self, wait: Duration) -> Self {
+        self.rotate_wait = wait;
         self
     }
 
@@ -288,7 +349,7 @@ impl<F: Filter> FollowTailBuilder<F> {
     /// # Errors
     ///
     /// [`Error::Os`] with `EISDIR` for a directory; [`Error::InvalidSetting`] without an input event, or with an interval of
-    /// zero; [`Error::NoActiveSession`] outside of any state. Whatever else is wrong with the file is an error event.
+    /// zero; [`Error::NoActiveSession`] outside of any state. Whatever else is wrong with the file is a retry or an error event.
     ///
     /// POE: `new`.
     pub fn start(self, core: &mut Core) -> Result<FollowTail<F>, Error> {
@@ -311,27 +372,36 @@ impl<F: Filter> FollowTailBuilder<F> {
             Subject::Handle(fd) => (None, Followed::new(File::from(fd))),
         };
         let input = Input::new(self.filter);
-        let opened = opened.map_err(|error| ("open", error)).and_then(|mut followed| {
-            match &mut followed {
-                Followed::Regular(file) => {
-                    let gone = go_to_start(file, self.seek, &input, &mut core.sources.read_buffer);
-                    gone.map_err(|error| ("read", error))?;
-                }
-                Followed::Stream { .. } if self.interval.or(self.seek.map(|_| Duration::ZERO)).is_some() => {
-                    log::warn!(target: "lenore::wheels", "a FollowTail of {owner}: no seeking and polling of what is no file");
-                }
-                Followed::Stream { .. } => {}
-            }
-            Ok(followed)
-        });
+        let mut start = None;
         let (file, failure) = match opened {
-            Ok(followed) => (Some(followed), None),
-            Err((_, error)) if error.kind() == io::ErrorKind::IsADirectory => {
+            Ok(mut followed) => {
+                let mut failure = None;
+                match &mut followed {
+                    Followed::Regular(file) => {
+                        let place =
+                            Start { seek: self.seek, length: file.length().unwrap_or(0), file: file.identity() };
+                        if let Err(error) = place.go(file, &input, &mut core.sources.read_buffer) {
+                            (start, failure) = (Some(place), Some(("read", error)));
+                        }
+                    }
+                    Followed::Stream { .. } if self.interval.or(self.seek.map(|_| Duration::ZERO)).is_some() => {
+                        log::warn!(target: "lenore::wheels", "a FollowTail of {owner}: no seeking and polling of what is no file");
+                    }
+                    Followed::Stream { .. } => {}
+                }
+                (Some(followed), failure)
+            }
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
                 let subject = path.map_or_else(|| "a handle".to_owned(), |path| path.display().to_string());
                 return Err(Error::os("open", subject, error));
             }
-            Err((_, error)) if error.kind() == io::ErrorKind::NotFound && path.is_some() => (None, None),
-            Err(failure) => (None, Some(failure)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_some() => (None, None),
+            Err(error) => {
+                // How long it is can often be seen even so: what is in it now is not to be delivered later.
+                let about = path.as_ref().and_then(|path| std::fs::metadata(path).ok());
+                start = about.map(|about| Start::of(&about, self.seek));
+                (None, Some(("open", error)))
+            }
         };
         let mailbox = core.mailbox();
         let make = |key| {
@@ -347,14 +417,19 @@ impl<F: Filter> FollowTailBuilder<F> {
                 on_error: Cell::new(self.on_error),
                 on_reset: Cell::new(self.on_reset),
                 on_idle: Cell::new(self.on_idle),
+                on_retry: Cell::new(self.on_retry),
                 input,
                 delivers_last: self.delivers_last,
                 file: RefCell::new(file),
+                start: Cell::new(start),
                 failure: Cell::new(failure),
+                reading: Default::default(),
+                naming: Default::default(),
                 open: Cell::new(true),
                 busy: Cell::new(false),
                 notices: Default::default(),
-                replaced: Cell::new(false),
+                next: Default::default(),
+                rotate_wait: self.rotate_wait,
             })
         };
         let mut state = None;
@@ -365,24 +440,8 @@ impl<F: Filter> FollowTailBuilder<F> {
     }
 }
 
-/// Goes to where following begins.
-fn go_to_start<F: Filter>(
-    file: &mut Regular,
-    seek: Option<SeekFrom>,
-    input: &Input<F>,
-    buffer: &mut [u8],
-) -> io::Result<()> {
-    if let Some(to) = seek {
-        return file.seek(to);
-    }
-    file.seek(SeekFrom::End(-LOOKED_BACK))?;
-    input.feed(file.read_up_to(LOOKED_BACK as usize, buffer)?);
-    input.discard();
-    Ok(())
-}
-
 /// The time from one look to the next.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far back the beginning of the line is looked for that is being written.
-const LOOKED_BACK: i64 = 4096;
+/// How long a file is read on when another one has its name: what other programs that follow files wait as well.
+const ROTATE_WAIT: Duration = Duration::from_secs(5);

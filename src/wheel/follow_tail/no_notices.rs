@@ -1,8 +1,8 @@
 //! Nobody tells of changes: without the feature `inotify`, and where there is none.
 
+use std::os::fd::RawFd;
 use std::path::Path;
 
-use super::file::Regular;
 use crate::kernel::{Kernel, Mailbox, SessionId, SourceKey};
 
 #[derive(Default)]
@@ -22,13 +22,13 @@ impl Notices {
         &self,
         _: &mut Kernel,
         _: (SourceKey, SessionId),
-        _: Option<&Regular>,
+        _: [Option<RawFd>; 2],
         _: Option<&Path>,
     ) -> Outlook {
         Outlook::Blind
     }
 
-    pub(super) fn forget_file(&self) {}
+    pub(super) fn next_file(&self) {}
 
     pub(super) fn close(&self, _: &Mailbox) {}
 }

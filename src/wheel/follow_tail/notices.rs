@@ -1,7 +1,7 @@
 //! inotify, which makes the next look come sooner, and knows nothing of what it will find.
 //!
-//! Two watches: the file, for what is written to it, and the directory, for another file of its name. Where a watch can't be
-//! set, and while the directory is missing, there is polling alone.
+//! Three watches: the file, and the one that has got its name since, for what is written to them; and the directory, for another
+//! file of its name. Where a watch can't be set, and while the directory is missing, there is polling alone.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -12,14 +12,13 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::statfs::{self, FsType, statfs};
 
-use super::file::Regular;
 use crate::kernel::{AfterFork, Kernel, Mailbox, Mode, SessionId, Source, SourceKey, Wanted};
 
 /// What tells a `FollowTail` of changes: a source beside its own, made when it waits for the first time.
 #[derive(Default)]
 pub(super) struct Notices {
     watcher: RefCell<Option<Rc<Watcher>>>,
-    /// There are no more inotify descriptors; that was said once.
+    /// There were no more inotify descriptors; that is said once.
     failed: Cell<bool>,
 }
 
@@ -35,29 +34,33 @@ pub(super) enum Outlook {
 }
 
 impl Notices {
-    /// Watches what `tail` waits for: the file if there is one, and the directory of its name if it has one.
+    /// Watches what `tail` waits for: the file and its successor if they are there, by their descriptors, and the directory of
+    /// its name if it has one.
     pub(super) fn watch(
         &self,
         kernel: &mut Kernel,
         (tail, owner): (SourceKey, SessionId),
-        file: Option<&Regular>,
+        files: [Option<RawFd>; 2],
         path: Option<&Path>,
     ) -> Outlook {
-        if self.watcher.borrow().is_none() && !self.failed.get() {
+        if self.watcher.borrow().is_none() {
             match Watcher::start(kernel, (tail, owner), path) {
                 Ok(watcher) => drop(self.watcher.replace(Some(watcher))),
-                Err(error) => {
+                Err(error) if !self.failed.replace(true) => {
                     log::info!(target: "lenore::wheels", "a FollowTail of {owner} polls, as there is no inotify: {error}");
-                    self.failed.set(true);
                 }
+                Err(_) => {}
             }
         }
-        self.watcher.borrow().as_ref().map_or(Outlook::Blind, |watcher| watcher.watch(file, path))
+        self.watcher.borrow().as_ref().map_or(Outlook::Blind, |watcher| watcher.watch(files, path))
     }
 
-    /// The file is about to be closed.
-    pub(super) fn forget_file(&self) {
-        self.watcher.borrow().iter().for_each(|watcher| watcher.end(&watcher.file));
+    /// The file was closed, and its successor has taken its place.
+    pub(super) fn next_file(&self) {
+        for watcher in self.watcher.borrow().iter() {
+            watcher.end(&watcher.file);
+            watcher.file.set(watcher.next.take());
+        }
     }
 
     /// Closes the source; nothing is said to inotify, which a parent may go on using.
@@ -75,6 +78,8 @@ struct Watcher {
     /// `None` for a handle.
     path: Option<PathBuf>,
     file: Cell<Option<Watch>>,
+    /// What has got the file's name since.
+    next: Cell<Option<Watch>>,
     directory: Cell<Option<Watch>>,
 }
 
@@ -100,6 +105,7 @@ impl Watcher {
                 tail,
                 path: path.map(Path::to_owned),
                 file: Cell::default(),
+                next: Cell::default(),
                 directory: Cell::default(),
             })
         };
@@ -108,34 +114,31 @@ impl Watcher {
         Ok(watcher.expect("add_source has made it"))
     }
 
-    fn watch(&self, file: Option<&Regular>, path: Option<&Path>) -> Outlook {
+    fn watch(&self, [file, next]: [Option<RawFd>; 2], path: Option<&Path>) -> Outlook {
         // By its descriptor: the name may lead to another file by now.
-        let watch_file = |file: &Regular| {
-            let path = format!("/proc/self/fd/{}", file.fd());
-            self.begin(&self.file, Path::new(&path), OF_A_FILE, || file.file_system())
-        };
-        let watch_directory = |path: &Path| {
-            let directory = directory_of(path);
-            self.begin(&self.directory, directory, OF_A_DIRECTORY, || statfs(directory))
-        };
-        match (file.map(watch_file), path.map(watch_directory)) {
-            (Some(Outlook::LookAgain), _) | (_, Some(Outlook::LookAgain)) => Outlook::LookAgain,
-            (Some(Outlook::Blind), _) | (_, Some(Outlook::Blind)) => Outlook::Blind,
-            // What it leads to may be removed and made anew in a directory that is not watched.
-            _ if path.is_some_and(Path::is_symlink) => Outlook::Blind,
-            _ => Outlook::Told,
+        let watch_file = |watch, fd| self.begin(watch, Path::new(&format!("/proc/self/fd/{fd}")), OF_A_FILE);
+        if next.is_none() {
+            self.end(&self.next);
+        }
+        let outlooks = [
+            file.map(|fd| watch_file(&self.file, fd)),
+            next.map(|fd| watch_file(&self.next, fd)),
+            path.map(|path| self.begin(&self.directory, directory_of(path), OF_A_DIRECTORY)),
+        ];
+        let is_any = |outlook| outlooks.contains(&Some(outlook));
+        if is_any(Outlook::LookAgain) {
+            Outlook::LookAgain
+        } else if is_any(Outlook::Blind) || path.is_some_and(Path::is_symlink) {
+            // What a link leads to may be removed and made anew in a directory that is not watched.
+            Outlook::Blind
+        } else {
+            Outlook::Told
         }
     }
 
     /// Sets a watch, unless it is set already; asked each time, as the name of the directory may lead to another one by now,
     /// and an overflow may have hidden that a watch has ended.
-    fn begin(
-        &self,
-        watch: &Cell<Option<Watch>>,
-        path: &Path,
-        flags: AddWatchFlags,
-        system: impl Fn() -> nix::Result<statfs::Statfs>,
-    ) -> Outlook {
+    fn begin(&self, watch: &Cell<Option<Watch>>, path: &Path, flags: AddWatchFlags) -> Outlook {
         let before = watch.get();
         match self.inotify.borrow().as_ref().map(|inotify| inotify.add_watch(path, flags)) {
             Some(Ok(descriptor)) if before.is_some_and(|before| before.descriptor == descriptor) => {
@@ -143,7 +146,7 @@ impl Watcher {
             }
             Some(Ok(descriptor)) => {
                 self.end(watch);
-                let is_local = system().is_ok_and(|system| LOCAL.contains(&system.filesystem_type()));
+                let is_local = statfs(path).is_ok_and(|system| LOCAL.contains(&system.filesystem_type()));
                 watch.set(Some(Watch { descriptor, is_local }));
                 Outlook::LookAgain
             }
@@ -168,11 +171,13 @@ impl Watcher {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
             return true;
         }
-        if is(&self.file) {
-            if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-                self.file.take();
+        for watch in [&self.file, &self.next] {
+            if is(watch) {
+                if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                    watch.take();
+                }
+                return true;
             }
-            return true;
         }
         if !is(&self.directory) {
             return false;
@@ -182,7 +187,8 @@ impl Watcher {
             self.end(&self.directory);
             return true;
         }
-        event.name.as_deref() == self.path.as_deref().and_then(Path::file_name)
+        // Without a name it is about the directory, which may let this process in now.
+        event.name.is_none() || event.name.as_deref() == self.path.as_deref().and_then(Path::file_name)
     }
 }
 
@@ -241,8 +247,10 @@ fn directory_of(path: &Path) -> &Path {
 const OF_A_FILE: AddWatchFlags =
     AddWatchFlags::IN_MODIFY.union(AddWatchFlags::IN_ATTRIB).union(AddWatchFlags::IN_MOVE_SELF);
 
+/// A file that may not be read yet is made readable by a change of its attributes.
 const OF_A_DIRECTORY: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_ATTRIB)
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);

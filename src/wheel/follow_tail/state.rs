@@ -1,7 +1,8 @@
 //! What a `FollowTail` shares with the kernel: one look at the file for each turn, and a timer for the next.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::fs::Metadata;
+use std::io::{self, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -9,8 +10,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::file::{Followed, News, StreamEnd};
+use super::file::{FileId, Followed, News, Regular, StreamEnd, WRITE_TAKES, identity};
 use super::notices::{Notices, Outlook};
+use super::rotation::{Successors, Turn};
+use super::trouble::{Trouble, may_pass};
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
@@ -34,27 +37,67 @@ pub(super) struct State<F: Filter> {
     pub(super) on_error: Cell<Option<Name>>,
     pub(super) on_reset: Cell<Option<Name>>,
     pub(super) on_idle: Cell<Option<Name>>,
+    pub(super) on_retry: Cell<Option<Name>>,
     pub(super) input: Input<F>,
     /// An unfinished last record of a file that was replaced is delivered.
     pub(super) delivers_last: bool,
     /// `None` while there is no such file.
     pub(super) file: RefCell<Option<Followed>>,
+    /// Where to begin in the file that was there at the start, as long as that could not be done.
+    pub(super) start: Cell<Option<Start>>,
     /// What went wrong with the file at the start, and in which operation.
-    pub(super) failure: Cell<Option<(&'static str, io::Error)>>,
+    pub(super) failure: Cell<Option<Failure>>,
+    /// What keeps the file from being read, and its name from being looked at or opened.
+    pub(super) reading: Trouble,
+    pub(super) naming: Trouble,
     /// Neither dropped nor closed.
     pub(super) open: Cell<bool>,
     /// Something has come since the last wait.
     pub(super) busy: Cell<bool>,
     /// Makes the next look come sooner.
     pub(super) notices: Notices,
-    /// The name leads to another file; the old one is looked at once more before it is left.
-    pub(super) replaced: Cell<bool>,
+    /// The files that have got the name since.
+    pub(super) next: Successors,
+    /// How long a file is read on when another one has its name.
+    pub(super) rotate_wait: Duration,
+}
+
+/// What went wrong, and in which operation.
+pub(super) type Failure = (&'static str, io::Error);
+
+/// Where following begins in a file that is there at the start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    /// What the program said.
+    pub(super) seek: Option<SeekFrom>,
+    /// How long the file was then.
+    pub(super) length: u64,
+    pub(super) file: FileId,
+}
+
+impl Start {
+    pub(super) fn of(about: &Metadata, seek: Option<SeekFrom>) -> Start {
+        Start { seek, length: about.len(), file: identity(about) }
+    }
+
+    /// Goes to where following begins.
+    pub(super) fn go<F: Filter>(&self, file: &mut Regular, input: &Input<F>, buffer: &mut [u8]) -> io::Result<()> {
+        if let Some(to) = self.seek {
+            return file.seek(to, self.length);
+        }
+        file.seek(SeekFrom::End(-LOOKED_BACK), self.length)?;
+        let unread = self.length.saturating_sub(file.offset());
+        input.feed(file.read_up_to(unread as usize, buffer)?);
+        input.discard();
+        Ok(())
+    }
 }
 
 /// A look, without the data that it has fed to the filter.
 enum Look {
     Data,
     Nothing,
+    Suspect,
     Rewritten,
     /// Of a stream only.
     End(StreamEnd),
@@ -73,12 +116,17 @@ impl<F: Filter> State<F> {
             return;
         }
         if let Some((operation, error)) = self.failure.take() {
-            return self.fail(kernel, key, operation, &error);
+            let trouble = if operation == "read" { &self.reading } else { &self.naming };
+            return self.fails(kernel, key, trouble, operation, &error);
         }
         if self.file.borrow().is_none() {
             return self.find(kernel, key);
         }
-        match self.look(kernel) {
+        let look = self.begin_late(kernel).and_then(|()| self.look(kernel));
+        if look.is_ok() && self.reading.end() {
+            self.log_success();
+        }
+        match look {
             Ok(Look::Data) => {
                 self.busy.set(true);
                 if self.input.deliver(kernel, key, self) {
@@ -86,6 +134,7 @@ impl<F: Filter> State<F> {
                 }
             }
             Ok(Look::Nothing) => self.rest(kernel, key),
+            Ok(Look::Suspect) => drop(self.pause(kernel, key, WRITE_TAKES)),
             Ok(Look::Rewritten) => {
                 if self.finish(kernel, key) {
                     if let Some(Followed::Regular(file)) = &mut *self.file.borrow_mut() {
@@ -95,21 +144,33 @@ impl<F: Filter> State<F> {
                 }
             }
             Ok(Look::End(end)) => self.end(kernel, key, end),
-            Err(error) => self.fail(kernel, key, "read", &error),
+            Err(error) => self.unreadable(kernel, key, &error),
         }
+    }
+
+    /// Goes to where following begins, if that could not be done at the start.
+    fn begin_late(&self, kernel: &mut Kernel) -> io::Result<()> {
+        let (Some(start), Some(Followed::Regular(file))) = (self.start.get(), &mut *self.file.borrow_mut()) else {
+            return Ok(());
+        };
+        start.go(file, &self.input, &mut kernel.core.sources.read_buffer)?;
+        self.start.set(None);
+        Ok(())
     }
 
     /// Reads once, into the filter.
     fn look(&self, kernel: &mut Kernel) -> io::Result<Look> {
+        let now = kernel.core.clock.now();
         let buffer = &mut kernel.core.sources.read_buffer;
         match &mut *self.file.borrow_mut() {
             None => Ok(Look::Nothing),
-            Some(Followed::Regular(file)) => Ok(match file.read(buffer)? {
+            Some(Followed::Regular(file)) => Ok(match file.read(buffer, now)? {
                 News::Data(data) => {
                     self.input.feed(data);
                     Look::Data
                 }
                 News::Nothing => Look::Nothing,
+                News::Suspect => Look::Suspect,
                 News::Rewritten => Look::Rewritten,
             }),
             Some(Followed::Stream { fd, end }) => loop {
@@ -130,32 +191,54 @@ impl<F: Filter> State<F> {
     /// There is no more to read for now. Only then is the name looked at: what was written to the old file before it was
     /// replaced has been delivered.
     fn rest(&self, kernel: &mut Kernel, key: SourceKey) {
-        let is_this = match (&*self.file.borrow(), &self.path) {
-            (Some(Followed::Regular(file)), Some(path)) => std::fs::metadata(path).map(|about| file.is(&about)),
-            (Some(Followed::Stream { .. }), _) => return,
-            _ => Ok(true),
-        };
-        match is_this {
-            Ok(true) => {
-                self.replaced.set(false);
-                self.wait(kernel, key);
+        if let Some(Followed::Stream { .. }) = &*self.file.borrow() {
+            return;
+        }
+        let named = self.look_at_name();
+        match (self.next.turn(kernel.core.clock.now(), self.rotate_wait), named) {
+            (Turn::Leave, _) => self.leave(kernel, key),
+            // What still comes is read from the file that is open.
+            (_, Err((operation, error))) => self.fails(kernel, key, &self.naming, operation, &error),
+            (Turn::Stay, Ok(())) => self.wait(kernel, key),
+            (Turn::Linger(_), Ok(())) => drop(self.pause(kernel, key, Duration::MAX)),
+        }
+    }
+
+    /// Looks at which file the name leads to. One that is not known yet is opened, before anybody takes it away again.
+    fn look_at_name(&self) -> Result<(), Failure> {
+        let (Some(path), Some(Followed::Regular(file))) = (&self.path, &*self.file.borrow()) else { return Ok(()) };
+        let found = match std::fs::metadata(path) {
+            Ok(about) if file.identity() == identity(&about) => {
+                self.next.clear();
+                None
             }
-            // It may have grown between the last read and the look at the name.
-            Ok(false) if !self.replaced.replace(true) => kernel.core.sources.requeue(key, Mode::Read),
-            Ok(false) => {
-                if self.finish(kernel, key) {
-                    self.replaced.set(false);
-                    self.notices.forget_file();
-                    self.file.take();
-                    self.find(kernel, key);
-                }
-            }
+            Ok(about) if self.next.end_with(&about) => None,
+            Ok(_) => match Followed::open(path) {
+                Ok(Followed::Regular(next)) if file.identity() == next.identity() => None,
+                Ok(next) => Some(next),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(("open", error)),
+            },
             // Removed, or renamed: whoever has it open may still write to it, until there is another one.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.replaced.set(false);
-                self.wait(kernel, key);
-            }
-            Err(error) => self.fail(kernel, key, "stat", &error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(("stat", error)),
+        };
+        found.into_iter().for_each(|file| self.next.push(file));
+        if self.naming.end() {
+            self.log_success();
+        }
+        Ok(())
+    }
+
+    /// Goes on with the next file, as the one before has been read for long enough.
+    fn leave(&self, kernel: &mut Kernel, key: SourceKey) {
+        if self.finish(kernel, key) {
+            self.start.set(None);
+            self.file.replace(self.next.pop());
+            self.notices.next_file();
+            // A FIFO is watched from now on.
+            self.mailbox.changed(key);
+            self.begin(kernel, key);
         }
     }
 
@@ -164,13 +247,55 @@ impl<F: Filter> State<F> {
         let Some(path) = &self.path else { return };
         match Followed::open(path) {
             Ok(followed) => {
+                let is_first = match (&followed, self.start.get()) {
+                    (Followed::Regular(file), Some(start)) => file.identity() == start.file,
+                    _ => false,
+                };
                 self.file.replace(Some(followed));
                 // A FIFO is watched from now on.
                 self.mailbox.changed(key);
-                self.begin(kernel, key);
+                if self.naming.end() {
+                    self.log_success();
+                }
+                if is_first {
+                    kernel.core.sources.requeue(key, Mode::Read);
+                } else {
+                    self.start.set(None);
+                    self.begin(kernel, key);
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.wait(kernel, key),
-            Err(error) => self.fail(kernel, key, "open", &error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.naming.end();
+                self.wait(kernel, key);
+            }
+            Err(error) => self.fails(kernel, key, &self.naming, "open", &error),
+        }
+    }
+
+    /// The file can't be read. Another one may have its name, or this one may have to be opened again.
+    fn unreadable(&self, kernel: &mut Kernel, key: SourceKey, error: &io::Error) {
+        let is_named = self.path.is_some() && matches!(&*self.file.borrow(), Some(Followed::Regular(_)));
+        if is_named && self.reading.latest().is_some() {
+            // What is wrong with the name is told when the file can be read again.
+            let _ = self.look_at_name();
+            if self.next.turn(kernel.core.clock.now(), self.rotate_wait) == Turn::Leave {
+                self.reading.end();
+                return self.leave(kernel, key);
+            }
+            self.open_again();
+        }
+        self.fails(kernel, key, &self.reading, "read", error);
+    }
+
+    /// Replaces a descriptor that can't be read, if its name still leads to the file: that of a file system which was
+    /// mounted anew never can again.
+    fn open_again(&self) {
+        let Some(path) = &self.path else { return };
+        if let (Ok(Followed::Regular(again)), Some(Followed::Regular(file))) =
+            (Followed::open(path), &mut *self.file.borrow_mut())
+            && again.identity() == file.identity()
+        {
+            file.renew(again);
         }
     }
 
@@ -195,25 +320,79 @@ impl<F: Filter> State<F> {
 
     /// Waits for the next look; a poll that has found nothing is worth an event.
     fn wait(&self, kernel: &mut Kernel, key: SourceKey) {
-        let interval = match self.watch(kernel, key) {
-            Outlook::LookAgain => return kernel.core.sources.requeue(key, Mode::Read),
-            Outlook::Told => self.interval.saturating_mul(PATIENCE),
-            Outlook::Blind => self.interval,
-        };
-        kernel.core.wake_source_after(key, interval);
-        if !self.busy.replace(false) {
+        if self.pause(kernel, key, Duration::MAX) && !self.busy.replace(false) {
             self.send(kernel, self.on_idle.get(), (self.id,).into_args());
         }
     }
 
-    fn watch(&self, kernel: &mut Kernel, key: SourceKey) -> Outlook {
-        match &*self.file.borrow() {
-            Some(Followed::Regular(file)) => {
-                self.notices.watch(kernel, (key, self.owner), Some(file), self.path.as_deref())
+    /// Sets the time of the next look, `at_most` so far away. Returns false if that is at once.
+    fn pause(&self, kernel: &mut Kernel, key: SourceKey, at_most: Duration) -> bool {
+        let interval = match self.watch(kernel, key) {
+            Outlook::LookAgain => {
+                kernel.core.sources.requeue(key, Mode::Read);
+                return false;
             }
-            Some(Followed::Stream { .. }) => Outlook::Blind,
-            None => self.notices.watch(kernel, (key, self.owner), None, self.path.as_deref()),
+            Outlook::Told => self.interval.saturating_mul(PATIENCE),
+            Outlook::Blind => self.interval,
+        };
+        let left = self.next.due().map_or(Duration::MAX, |due| {
+            let left = due.saturating_sub(kernel.core.clock.now());
+            Duration::from_nanos(left.try_into().unwrap_or(0))
+        });
+        kernel.core.wake_source_after(key, interval.min(at_most).min(left));
+        true
+    }
+
+    fn watch(&self, kernel: &mut Kernel, key: SourceKey) -> Outlook {
+        let file = match &*self.file.borrow() {
+            Some(Followed::Stream { .. }) => return Outlook::Blind,
+            Some(Followed::Regular(file)) => Some(file.fd()),
+            None => None,
+        };
+        let next = self.next.with_next(|next| next.map(Regular::fd));
+        self.notices.watch(kernel, (key, self.owner), [file, next], self.path.as_deref())
+    }
+
+    /// Tries again later what has failed, and tells so when that begins; or ends the following, where no other try can
+    /// succeed.
+    fn fails(
+        &self,
+        kernel: &mut Kernel,
+        key: SourceKey,
+        trouble: &Trouble,
+        operation: &'static str,
+        error: &io::Error,
+    ) {
+        let is_stream = matches!(&*self.file.borrow(), Some(Followed::Stream { .. }));
+        if !may_pass(operation, error, self.path.is_some() && !is_stream) {
+            return self.fail(kernel, key, operation, error);
         }
+        // Not every end of a trouble is told of, such as a change of a directory further up.
+        let is_over = self.pause(kernel, key, self.interval);
+        if trouble.is_news(error) {
+            self.tell(kernel, operation, error);
+        } else if is_over && !self.busy.replace(false) {
+            self.send(kernel, self.on_idle.get(), (self.id,).into_args());
+        }
+    }
+
+    fn tell(&self, kernel: &mut Kernel, operation: &'static str, error: &io::Error) {
+        match self.on_retry.get() {
+            None => {
+                let (wheel, owner, path) = (self.id, self.owner, self.path());
+                let path = path.display();
+                log::warn!(target: "lenore::wheels", "{wheel} of {owner}: {operation} {path}: {error}; it is tried again");
+            }
+            event => {
+                let args = error_args(operation, error, self.id).chain((self.path(),).into_args());
+                self.send(kernel, event, args);
+            }
+        }
+    }
+
+    fn log_success(&self) {
+        let (wheel, owner, path) = (self.id, self.owner, self.path());
+        log::info!(target: "lenore::wheels", "{wheel} of {owner}: {} can be read again", path.display());
     }
 
     /// A stream has come to its end.
@@ -231,7 +410,7 @@ impl<F: Filter> State<F> {
         };
     }
 
-    /// Ends the following: what can't be read or found now needs somebody to look into it.
+    /// Ends the following: no other try can succeed.
     fn fail(&self, kernel: &mut Kernel, key: SourceKey, operation: &'static str, error: &io::Error) {
         kernel.core.remove_source(key);
         match self.on_error.get() {
@@ -299,6 +478,7 @@ impl<F: Filter> Source for State<F> {
         self.open.set(false);
         self.notices.close(&self.mailbox);
         self.file.take();
+        self.next.clear();
     }
 
     /// Two processes that follow one file would do everything twice.
@@ -310,7 +490,10 @@ impl<F: Filter> Source for State<F> {
         let subject = match (&self.path, &*self.file.borrow()) {
             (None, _) => String::from("a handle"),
             (Some(path), Some(_)) => path.display().to_string(),
-            (Some(path), None) => format!("{}, which does not exist", path.display()),
+            (Some(path), None) => match self.naming.latest() {
+                Some(error) => format!("{}, which can't be opened: {error}", path.display()),
+                None => format!("{}, which does not exist", path.display()),
+            },
         };
         let event = self.on_input.get().map_or("nothing", Name::as_str);
         format!("FollowTail ({}) of {subject} -> {event}", self.id)
@@ -319,3 +502,6 @@ impl<F: Filter> Source for State<F> {
 
 /// How many times longer it waits where it is told of changes: not every change is told of, as of a mapped file's.
 const PATIENCE: u32 = 10;
+
+/// How far back the beginning of the line is looked for that is being written.
+const LOOKED_BACK: i64 = 4096;

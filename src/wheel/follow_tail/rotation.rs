@@ -1,0 +1,132 @@
+//! Rotation: the files that have got the name while another one is still read.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs::Metadata;
+use std::time::Duration;
+
+use super::file::{Followed, Regular, identity};
+use crate::kernel::{Due, nanos};
+
+/// What is to be read next, oldest first.
+#[derive(Default)]
+pub(super) struct Successors {
+    files: RefCell<VecDeque<Followed>>,
+    /// When the file that is read now gives way to the first of them; `None` while that is empty.
+    due: Cell<Option<Due>>,
+}
+
+/// What the file that is read now is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// No other file has got its name, or none in which there is anything.
+    Stay,
+    /// Stay until this time, and be read once more then.
+    Linger(Due),
+    Leave,
+}
+
+impl Successors {
+    /// Tells whether the newest of them is the file that `about` is about.
+    pub(super) fn end_with(&self, about: &Metadata) -> bool {
+        match self.files.borrow().back() {
+            Some(Followed::Regular(file)) => file.identity() == identity(about),
+            Some(Followed::Stream { .. }) | None => false,
+        }
+    }
+
+    pub(super) fn push(&self, file: Followed) {
+        self.files.borrow_mut().push_back(file);
+    }
+
+    /// Takes the file that is read next.
+    pub(super) fn pop(&self) -> Option<Followed> {
+        self.due.set(None);
+        self.files.borrow_mut().pop_front()
+    }
+
+    /// Forgets them: the name leads to the file that is read now.
+    pub(super) fn clear(&self) {
+        self.due.set(None);
+        self.files.take();
+    }
+
+    /// Says what the file that is read now is to do. Nothing was left in it to read.
+    pub(super) fn turn(&self, now: Due, wait: Duration) -> Turn {
+        let files = self.files.borrow();
+        let Some(next) = files.front() else { return Turn::Stay };
+        match self.due.get() {
+            // A writer that goes on for two rotations is not waited for.
+            Some(due) if now >= due || files.len() > 1 => Turn::Leave,
+            Some(due) => Turn::Linger(due),
+            // Nobody has opened the new file to write to it, as far as can be seen.
+            None if wait > Duration::ZERO && files.len() == 1 && is_empty(next) => Turn::Stay,
+            None => {
+                let due = now.saturating_add(nanos(wait));
+                self.due.set(Some(due));
+                Turn::Linger(due)
+            }
+        }
+    }
+
+    /// Returns when the file that is read now gives way.
+    pub(super) fn due(&self) -> Option<Due> {
+        self.due.get()
+    }
+
+    /// Calls `look` with the file that is read next.
+    pub(super) fn with_next<T>(&self, look: impl FnOnce(Option<&Regular>) -> T) -> T {
+        match self.files.borrow().front() {
+            Some(Followed::Regular(file)) => look(Some(file)),
+            Some(Followed::Stream { .. }) | None => look(None),
+        }
+    }
+}
+
+fn is_empty(file: &Followed) -> bool {
+    match file {
+        Followed::Regular(file) => file.length().is_ok_and(|length| length == 0),
+        Followed::Stream { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::NamedTempFile, Followed) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, text).unwrap();
+        let followed = Followed::open(file.path()).unwrap();
+        (file, followed)
+    }
+
+    #[test] // K-FT-20
+    fn a_successor_waits_for_content_and_time() {
+        let wait = Duration::from_nanos(10);
+        let next = Successors::default();
+        assert_eq!(next.turn(0, wait), Turn::Stay);
+        let (path, empty) = file("");
+        next.push(empty);
+        assert_eq!(next.turn(100, wait), Turn::Stay);
+        std::fs::write(&path, "x").unwrap();
+        assert_eq!(
+            [200, 209, 210].map(|now| next.turn(now, wait)),
+            [Turn::Linger(210), Turn::Linger(210), Turn::Leave]
+        );
+        assert!(next.pop().is_some() && next.due().is_none());
+        assert_eq!(next.turn(300, wait), Turn::Stay);
+    }
+
+    #[test] // K-FT-20: at once, but after another look at the old file
+    fn a_third_file_and_a_wait_of_zero_end_the_wait() {
+        let next = Successors::default();
+        next.push(file("").1);
+        assert_eq!([5, 5].map(|now| next.turn(now, Duration::ZERO)), [Turn::Linger(5), Turn::Leave]);
+        next.clear();
+        next.push(file("").1);
+        next.push(file("x").1);
+        assert!(matches!(next.turn(5, Duration::MAX), Turn::Linger(_)));
+        assert_eq!(next.turn(5, Duration::MAX), Turn::Leave);
+    }
+}
