@@ -9,10 +9,14 @@
 //!
 //! What the server does not take stays in the file, but for 64 KiB: the wheel that follows the file has an input event only
 //! while there is a connection with room. Lines on their way to a server that goes are lost, as nothing tells which of them
-//! have arrived. `--retry SECONDS` is the time between two attempts. Ctrl-C ends it.
+//! have arrived. `--retry SECONDS` is the time between two attempts. Ctrl-C ends it. A file that can't be read for now is
+//! tried again; one that can't be followed at all ends it with exit code 1.
 
+use std::cell::Cell;
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lenore::component::{Connection, Protocol, TcpClient};
@@ -42,6 +46,8 @@ fn run() -> Result<Result<(), Box<dyn Error>>, common::Usage> {
 }
 
 fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Error>> {
+    let failure = Rc::new(Cell::new(None));
+    let reason = failure.clone();
     let mut kernel = Kernel::new()?;
     let lines = Protocol::with_heap(Line::new().bytes(), || None)
         .marks(16 * 1024, 64 * 1024)
@@ -59,8 +65,9 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
             cx.heap().put(line);
             Ok(())
         })
-        .state("failed", |cx| {
-            log::error!("{} {:?}: {}", cx.arg::<&str>(0)?, cx.arg::<std::path::PathBuf>(4)?, cx.arg::<String>(2)?);
+        .state("failed", move |cx| {
+            let path = cx.take::<PathBuf>(4)?;
+            reason.set(Some(format!("{} {}: {}", cx.arg::<&str>(0)?, path.display(), cx.arg::<String>(2)?)));
             cx.yield_("ended", ());
             Ok(())
         })
@@ -77,7 +84,7 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
             pause(cx);
             cx.sig("INT", "ended");
             cx.sig("TERM", "ended");
-            eprintln!("following {file}");
+            common::say(std::io::stderr(), format_args!("following {file}"))?;
             Ok(())
         })
         .on_connect_error(move |cx, failure| {
@@ -85,7 +92,8 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
             cx.delay("reconnect", retry, ());
         })
         .spawn(&mut kernel)?;
-    Ok(kernel.run()?)
+    kernel.run()?;
+    failure.take().map_or(Ok(()), |reason: String| Err(reason.into()))
 }
 
 fn resume(cx: &mut Cx<'_>) {

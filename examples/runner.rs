@@ -8,10 +8,14 @@
 //! ```
 //!
 //! What a command writes to its standard error goes to standard error. With `--timeout SECONDS`, commands that take longer
-//! are ended, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C ends them all.
+//! are ended, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C ends them all, and
+//! so does a reader of the output that goes away, as `head` does.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::process::{ExitCode, ExitStatus};
+use std::rc::Rc;
 use std::time::Duration;
 
 use lenore::wheel::{OnDrop, Redirect, Run, WheelId};
@@ -30,8 +34,15 @@ struct Job {
     ended: bool,
 }
 
-/// By wheel.
-type Jobs = HashMap<WheelId, Job>;
+/// All commands.
+#[derive(Default)]
+struct Jobs {
+    by_wheel: HashMap<WheelId, Job>,
+    /// How many have failed by themselves.
+    failures: Rc<Cell<usize>>,
+    /// Nobody reads the output any more.
+    unread: bool,
+}
 
 fn main() -> ExitCode {
     common::exit(run())
@@ -50,34 +61,33 @@ fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
 }
 
 fn run_all(commands: Vec<String>, timeout: Option<Duration>) -> Result<(), Box<dyn std::error::Error>> {
-    let failures = std::rc::Rc::new(std::cell::Cell::new(0));
-    let count = failures.clone();
+    let failures = Rc::new(Cell::new(0));
     let mut kernel = Kernel::new()?;
-    Session::new(Jobs::new())
+    Session::new(Jobs { failures: failures.clone(), ..Jobs::default() })
         .args((commands, timeout))
         .state("_start", start)
         .state("line", |cx| {
-            println!("{}: {}", label(cx, 1)?, cx.arg::<String>(0)?);
-            Ok(())
+            let line = format!("{}: {}", label(cx, 1)?, cx.arg::<String>(0)?);
+            say_or_end(cx, io::stdout(), &line)
         })
         .state("complaint", |cx| {
-            eprintln!("{}: {}", label(cx, 1)?, cx.arg::<String>(0)?);
-            Ok(())
+            let line = format!("{}: {}", label(cx, 1)?, cx.arg::<String>(0)?);
+            say_or_end(cx, io::stderr(), &line)
         })
-        .state("ended", move |cx| {
+        .state("ended", |cx| {
             let (status, id) = (*cx.arg::<ExitStatus>(2)?, *cx.arg::<WheelId>(3)?);
-            if let Some(job) = cx.heap().get_mut(&id) {
-                job.ended = true;
-                println!("{}: {}: {status}", job.label, job.command);
+            let jobs = cx.heap();
+            if !status.success() && !jobs.unread {
+                jobs.failures.set(jobs.failures.get() + 1);
             }
-            if !status.success() {
-                count.set(count.get() + 1);
-            }
-            if cx.heap().values().all(|job| job.ended) {
+            let job = jobs.by_wheel.get_mut(&id).expect("every wheel has a job");
+            job.ended = true;
+            let line = format!("{}: {}: {status}", job.label, job.command);
+            if jobs.by_wheel.values().all(|job| job.ended) {
                 // Nothing is left that could take too long, and an alarm would keep the program waiting.
                 cx.delay_clear("timed_out");
             }
-            Ok(())
+            say_or_end(cx, io::stdout(), &line)
         })
         .state("timed_out", end_all)
         .state("interrupted", |cx| {
@@ -102,8 +112,8 @@ fn start(cx: &mut Context<'_, Jobs>) -> Result {
             .on_exit("ended")
             .on_drop(OnDrop::Terminate)
             .start(cx)?;
-        cx.heap()
-            .insert(wheel.id(), Job { label: (number + 1).to_string(), command, wheel: Some(wheel), ended: false });
+        let (id, label) = (wheel.id(), (number + 1).to_string());
+        cx.heap().by_wheel.insert(id, Job { label, command, wheel: Some(wheel), ended: false });
     }
     cx.sig("INT", "interrupted");
     cx.sig("TERM", "interrupted");
@@ -115,10 +125,19 @@ fn start(cx: &mut Context<'_, Jobs>) -> Result {
 
 fn label(cx: &mut Context<'_, Jobs>, position: usize) -> Result<String> {
     let id = *cx.arg::<WheelId>(position)?;
-    Ok(cx.heap()[&id].label.clone())
+    Ok(cx.heap().by_wheel[&id].label.clone())
+}
+
+/// Writes a line. Without a reader there is nothing left to run for.
+fn say_or_end(cx: &mut Context<'_, Jobs>, to: impl Write, line: &str) -> Result {
+    if !common::say(to, line)? {
+        cx.heap().unread = true;
+        end_all(cx);
+    }
+    Ok(())
 }
 
 /// Ends what is left; each end is reported in turn.
 fn end_all(cx: &mut Context<'_, Jobs>) {
-    cx.heap().values_mut().for_each(|job| job.wheel = None);
+    cx.heap().by_wheel.values_mut().for_each(|job| job.wheel = None);
 }

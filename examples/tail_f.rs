@@ -8,11 +8,14 @@
 //! ```
 //!
 //! With `--all` the files are read from their starts. `--interval MILLISECONDS` is the time between two looks. Ctrl-C ends
-//! it, as does a failure to read the last of the files.
+//! it, and so does a reader of its output that goes away, as `head` does. A file that can't be read for now is tried again.
+//! The exit code is 1 if a file could not be followed to the end, 0 otherwise. Without a file left it ends by itself.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::SeekFrom;
+use std::io::{self, SeekFrom};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use lenore::filter::{ByteLine, Line};
@@ -30,8 +33,12 @@ struct Settings {
     all: bool,
 }
 
-/// The files by their wheels.
-type Files = HashMap<WheelId, (String, FollowTail<ByteLine>)>;
+/// The files by their wheels, and how many can't be followed any more.
+#[derive(Default)]
+struct Files {
+    wheels: HashMap<WheelId, (String, FollowTail<ByteLine>)>,
+    failures: Rc<Cell<usize>>,
+}
 
 fn main() -> ExitCode {
     common::exit(run())
@@ -51,35 +58,49 @@ fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
 }
 
 fn follow(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    let failures = Rc::new(Cell::new(0));
     let mut kernel = Kernel::new()?;
-    Session::new(Files::new())
+    Session::new(Files { failures: failures.clone(), ..Files::default() })
         .args((settings,))
         .state("_start", start)
         .state("line", |cx| {
             let (line, id) = (cx.take::<Vec<u8>>(0)?, cx.take::<WheelId>(1)?);
             // A log may be in any encoding, or in none.
-            println!("{}: {}", cx.heap()[&id].0, String::from_utf8_lossy(&line));
+            let line = format!("{}: {}", cx.heap().wheels[&id].0, String::from_utf8_lossy(&line));
+            if !common::say(io::stdout(), line)? {
+                cx.heap().wheels.clear();
+            }
             Ok(())
         })
         .state("from_the_start", |cx| {
             let id = cx.take::<WheelId>(0)?;
-            log::info!("{}: another file, or written anew", cx.heap()[&id].0);
+            log::info!("{}: another file, or written anew", cx.heap().wheels[&id].0);
+            Ok(())
+        })
+        .state("denied", |cx| {
+            let (operation, reason, id) = (cx.take::<&str>(0)?, cx.take::<String>(2)?, cx.take::<WheelId>(3)?);
+            log::warn!("{operation} {}: {reason}; trying again", cx.heap().wheels[&id].0);
             Ok(())
         })
         .state("failed", |cx| {
             let (operation, reason, id) = (cx.take::<&str>(0)?, cx.take::<String>(2)?, cx.take::<WheelId>(3)?);
-            if let Some((path, _)) = cx.heap().remove(&id) {
+            let files = cx.heap();
+            if let Some((path, _)) = files.wheels.remove(&id) {
                 log::error!("{operation} {path}: {reason}");
+                files.failures.set(files.failures.get() + 1);
             }
             Ok(())
         })
         .state("ended", |cx| {
             cx.sig_handled();
-            cx.heap().clear();
+            cx.heap().wheels.clear();
         })
         .spawn(&mut kernel)?;
     kernel.run()?;
-    Ok(())
+    match failures.get() {
+        0 => Ok(()),
+        count => Err(format!("{count} of the files can't be followed").into()),
+    }
 }
 
 fn start(cx: &mut Context<'_, Files>) -> Result {
@@ -89,12 +110,13 @@ fn start(cx: &mut Context<'_, Files>) -> Result {
         if all {
             builder = builder.seek(SeekFrom::Start(0));
         }
-        let wheel = builder.on_input("line").on_reset("from_the_start").on_error("failed").start(cx)?;
-        cx.heap().insert(wheel.id(), (path, wheel));
+        builder = builder.on_input("line").on_reset("from_the_start").on_retry("denied").on_error("failed");
+        let wheel = builder.start(cx)?;
+        cx.heap().wheels.insert(wheel.id(), (path, wheel));
     }
     cx.sig("INT", "ended");
     cx.sig("TERM", "ended");
     // Last of all: whoever reads this may write to the files, and send signals.
-    eprintln!("following {} files", cx.heap().len());
+    common::say(io::stderr(), format_args!("following {} files", cx.heap().wheels.len()))?;
     Ok(())
 }

@@ -102,18 +102,94 @@ fn tail_f_follows_files_through_rotation_and_truncation() {
 }
 
 #[test]
-fn tail_f_reads_all_if_asked_to_and_ends_with_its_last_file() {
+fn tail_f_reads_all_if_asked_to_and_waits_for_what_can_be_read_later() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     fs::write(&path, "one\ntwo\n").unwrap();
     let args = ["--all", "--interval", "10", "--file", path.to_str().unwrap()];
     let mut running = Program::new(example("tail_f")).args(args).start();
-    assert_eq!(running.next_line(DEADLINE), format!("{}: one", path.display()));
-    assert_eq!(running.next_line(DEADLINE), format!("{}: two", path.display()));
+    let expect = |line: &str| assert_eq!(running.next_line(DEADLINE), format!("{}: {line}", path.display()));
+    expect("one");
+    expect("two");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    running.wait_for_stderr("Is a directory", DEADLINE);
-    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+    running.wait_for_stderr("Is a directory (os error 21); trying again", DEADLINE);
+    fs::remove_dir(&path).unwrap();
+    append(&path, "three\n");
+    expect("three");
+    assert_eq!(running.stderr_text().matches("trying again").count(), 1);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+}
+
+#[test]
+fn tail_f_and_log_shipper_exit_with_1_when_nothing_can_be_followed_any_more() {
+    let name = format!("/tmp/{}", "x".repeat(300));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    for (program, args) in
+        [("tail_f", ["--file", &name, "--interval", "10"]), ("log_shipper", ["--file", &name, "--to", &to])]
+    {
+        let mut running = Program::new(example(program)).args(args).start();
+        running.wait_for_stderr("File name too long", DEADLINE);
+        assert_eq!(running.wait_exit(DEADLINE).code(), Some(1), "{}", running.stderr_text());
+    }
+}
+
+#[test]
+fn log_shipper_waits_for_a_file_that_can_be_read_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let args = ["--file", path.to_str().unwrap(), "--to", &to];
+    let mut running = Program::new(example("log_shipper")).args(args).start();
+    running.wait_for_stderr("Too many levels of symbolic links (os error 40); it is tried again", DEADLINE);
+    fs::remove_file(&path).unwrap();
+    append(&path, "one\n");
+    let (_stream, lines) = receive(&listener, "one");
+    assert_eq!(lines, ["one"]);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+}
+
+/// A program whose output is read by `head -1`, and which says on standard error how it ended.
+fn before_head(redirection: &str, name: &str, args: &[&str]) -> Program {
+    let script = format!("{{ \"$@\" {redirection}; echo \"ended with $?\" >&3; }} 3>&2 | head -1");
+    Program::new("/bin/sh").arg("-c").arg(script).arg("sh").arg(example(name)).args(args)
+}
+
+#[test]
+fn tail_f_ends_quietly_when_nobody_reads_its_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    fs::write(&path, "").unwrap();
+    let args = ["--interval", "10", "--file", path.to_str().unwrap()];
+    let running = before_head("", "tail_f", &args).start();
+    running.wait_for_stderr("following", DEADLINE);
+    append(&path, "one\n");
+    assert_eq!(running.next_line(DEADLINE), format!("{}: one", path.display()));
+    let text = wait_until("the end", DEADLINE, || {
+        append(&path, "more\n");
+        let text = running.stderr_text();
+        text.contains("ended with ").then_some(text)
+    });
+    assert!(text.ends_with("ended with 0\n") && !text.contains("panicked") && !text.contains("ERROR"), "{text}");
+}
+
+#[test]
+fn runner_ends_quietly_when_nobody_reads_its_output() {
+    let endless = "while echo x; do :; done";
+    // Standard error as well, and standard error alone.
+    for (redirection, command) in [("", endless), ("2>&1", "while echo x >&2; do :; done")] {
+        let running = before_head(redirection, "runner", &["--run", command, "--run", "sleep 100"]).start();
+        assert_eq!(running.next_line(DEADLINE), "1: x");
+        running.wait_for_stderr("ended with 0", DEADLINE);
+        let text = running.stderr_text();
+        assert!(!text.contains("panicked") && !text.contains("failed"), "{text}");
+        wait_until("nobody left", DEADLINE, || running.descendants_alive().is_empty().then_some(()));
+    }
 }
 
 #[test]

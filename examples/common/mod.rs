@@ -10,8 +10,10 @@ use std::str::FromStr;
 
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 
+mod output;
 mod settings;
 
+pub use output::say;
 pub use settings::{DAEMON_FLAGS, daemon_settings};
 
 /// The flags of the command line, as they are asked for one by one.
@@ -110,11 +112,11 @@ pub fn exit(outcome: Result<Result<(), Box<dyn Error>>, Usage>) -> ExitCode {
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("{error}");
+            let _ = say(std::io::stderr(), error);
             ExitCode::from(1)
         }
         Err(Usage(text)) => {
-            eprintln!("{text}");
+            let _ = say(std::io::stderr(), text);
             ExitCode::from(2)
         }
     }

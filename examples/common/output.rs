@@ -1,0 +1,16 @@
+//! Lines for standard output and standard error, whose reader may go away: `println!` and `eprintln!` panic then.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+
+/// Writes a line. Returns false once its reader has gone, as `head` goes after its last line.
+///
+/// # Errors
+///
+/// Whatever else keeps the line from being written, such as a full disk.
+pub fn say(mut to: impl Write, line: impl Display) -> io::Result<bool> {
+    match writeln!(to, "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        said => said.map(|()| true),
+    }
+}
