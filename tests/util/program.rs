@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -74,7 +75,8 @@ impl Program {
         self
     }
 
-    /// Starts the program: standard input empty, standard output and error read as they come.
+    /// Starts the program: standard input empty, standard output and error read as they come, and no controlling terminal,
+    /// which would give some signals another meaning than where the tests run without one.
     ///
     /// # Panics
     ///
@@ -83,6 +85,8 @@ impl Program {
     pub fn start(mut self) -> Running {
         prctl::set_child_subreaper(true).expect("Linux 3.4 has subreapers");
         let marker = unique_marker();
+        // SAFETY: `leave_terminal` makes system calls and nothing else.
+        unsafe { self.command.pre_exec(leave_terminal) };
         let spawned = self
             .command
             .env(MARKER_VARIABLE, &marker)
@@ -297,6 +301,19 @@ impl Drop for Running {
             }
         }
     }
+}
+
+/// Gives up the controlling terminal, if there is one. The process stays in its group, so that Ctrl-C ends it with the tests.
+fn leave_terminal() -> io::Result<()> {
+    // SAFETY: reads a string that ends with a zero; the others take and return numbers.
+    unsafe {
+        let terminal = libc::open(c"/dev/tty".as_ptr(), libc::O_RDWR | libc::O_NOCTTY);
+        if terminal >= 0 {
+            libc::ioctl(terminal, libc::TIOCNOTTY as _);
+            libc::close(terminal);
+        }
+    }
+    Ok(())
 }
 
 /// Reads lines into a channel on a thread of its own, which ends with the pipe.
