@@ -35,3 +35,5 @@ mod site;
 mod spawn;
 #[path = "daemon/stops.rs"]
 mod stops;
+#[path = "daemon/terminal.rs"]
+mod terminal;

@@ -2,10 +2,11 @@
 //! Each test watches a scenario of tests/programs/os_signals.rs or sig_child.rs from outside.
 
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use util::{DEADLINE, Program, Running, kill, proc, test_program, wait_until};
+use util::{DEADLINE, Program, Running, kill, proc, stays, test_program, wait_until};
 
 fn start(program: &str, scenario: &str) -> Running {
     Program::new(test_program(program)).arg(scenario).start()
@@ -206,6 +207,39 @@ fn signals_that_no_program_catches_can_still_be_sent_inside() {
     expect_lines(&program, &["ready", "SEGV", "STOP", "RTMIN", "NUM40", "no such signal"]);
     let real_time = !0 << 33;
     assert_eq!(masks(&program).caught & real_time, 0);
+}
+
+#[test] // K-RE-42: a handler would have the call made again at once and for ever, and nothing else would be heard
+fn terminal_stops_a_job_in_its_background_that_watches_ttin_and_ttou() {
+    for (scenario, signal, done) in
+        [("reads_terminal", "SIGTTIN", r#"read "\n""#), ("writes_terminal", "SIGTTOU", "written")]
+    {
+        let shell = Program::new(test_program("daemon_shell")).args(["--background", "--tostop"]);
+        let program = shell.arg(test_program("os_signals")).arg(scenario).start();
+        let told = program.next_line(DEADLINE);
+        let pid = |who: &str| told.split(' ').skip_while(|word| *word != who).nth(1).and_then(|pid| pid.parse().ok());
+        let (shell, job) = (pid("shell").expect("a pid"), pid("job").expect("a pid"));
+        // Sent inside they are signals like any other.
+        expect_lines(&program, &["ready", "TTIN", "TTOU", "TERM", &format!("job stopped by {signal}")]);
+        let masks = proc::sig_masks(job).expect("the program runs");
+        assert!(masks.catches(Signal::SIGTERM));
+        assert!(!masks.catches(Signal::SIGTTIN) && !masks.catches(Signal::SIGTTOU));
+        stays("stopped", Duration::from_millis(100), || proc::state(job) == Some('T'));
+        kill(shell, Signal::SIGUSR1).expect("the shell");
+        // An empty line for the program that reads.
+        program.signal(Signal::SIGUSR1);
+        // Shell and job write at the same time.
+        let mut lines: Vec<String> = (0..4).map(|_| program.next_line(DEADLINE)).collect();
+        let continued = lines.iter().position(|line| line == "job continued").expect("it was told");
+        lines.remove(continued);
+        assert_eq!(lines, [done, "run returned", "job exited with 0"]);
+    }
+}
+
+#[test] // K-SG-08, K-RE-42: they mean nothing else there
+fn ttin_and_ttou_are_signals_like_others_without_a_terminal() {
+    let program = start("os_signals", "reads_terminal");
+    expect_lines(&program, &["ready", "TTIN", "TTOU", "TERM", r#"read """#, "run returned"]);
 }
 
 #[test] // T4, K-SG-51: fifty exits, one SIGCHLD

@@ -1,15 +1,25 @@
-//! HUP: the application is told, the log file is opened again, and the children are told to do the same.
+//! HUP: the application is told, the log file is opened again, and the children are told to do the same. Or, for a server
+//! whose log goes to a terminal: the terminal is gone, and the server ends.
 
 use nix::sys::signal::Signal;
 
-use super::session::{Cx, broadcast, signal_children};
+use super::session::{Cx, Role, broadcast, signal_children};
+use super::shutdown;
+use crate::error::Result;
 
 /// Tells the application. The rest comes behind that in the queue, so that what its states still write goes where it
 /// has gone so far.
-pub(super) fn hang_up(cx: &mut Cx<'_>) {
+pub(super) fn hang_up(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
+    if cx.heap().ends_on_hup {
+        if cx.heap().role == Role::Parent && !cx.heap().is_shutting_down() {
+            log::info!(target: "lenore::daemon", "shutting down: HUP, with a controlling terminal and without a logfile");
+        }
+        return shutdown::signalled(cx);
+    }
     broadcast(cx, "daemon_HUP");
     cx.yield_("reopen", ());
+    Ok(())
 }
 
 /// Opens the log file again, and only then tells the children: the file is there when they look for it.

@@ -21,7 +21,7 @@ use super::status::{ChildStatus, DaemonStatus, Peek};
 use super::{babysit, child, hang_up, orphan, pool, ready, resize, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
-use crate::kernel::{Context, Kernel, SessionId, SourceKey, ignore_unwatched};
+use crate::kernel::{Context, Kernel, SessionId, SourceKey, ignore_unwatched, was_ignored};
 use crate::name::Name;
 use crate::reply::Return;
 use crate::session::Session;
@@ -38,6 +38,8 @@ pub(super) struct Heap {
     pub(super) board: Option<Scoreboard>,
     pub(super) doorbell: Option<Doorbell>,
     pub(super) process: Process,
+    /// HUP means that the terminal is gone, and with it who started the program.
+    pub(super) ends_on_hup: bool,
     pub(super) phase: Phase,
     /// The parent's own table; what must not go wrong goes by this and not by the board.
     pub(super) children: Vec<Child>,
@@ -182,6 +184,7 @@ impl Heap {
             board,
             doorbell,
             process: Process::default(),
+            ends_on_hup: false,
             phase: Phase::StartingUp,
             children: Vec::new(),
             foreign: Vec::new(),
@@ -306,9 +309,13 @@ fn start(cx: &mut Cx<'_>) -> Result {
     cx.sig("shutdown", "shutdown");
     cx.sig("QUIT", "graceful_shutdown");
     cx.sig("HUP", "hang_up");
+    // Under nohup it is to live on without its terminal.
+    let is_on_terminal = cx.has_terminal() && cx.heap().process.log_file.is_none();
+    cx.heap().ends_on_hup = is_on_terminal && !was_ignored(Signal::SIGHUP);
     cx.sig("FORKED", "forked_by_kernel");
     if cx.heap().settings.mode != Mode::NonForking {
         cx.sig("CONT", "continued");
+        // From the system only without a controlling terminal: with one they stop a job that uses it in the background.
         cx.sig("TTIN", "grow");
         cx.sig("TTOU", "shrink");
     }
@@ -384,8 +391,8 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     }
     heap.process.leave_to_parent();
     core.alarm_remove_all();
-    // TTIN and TTOU mean nothing here, but go on being watched: by default they stop a process, and whoever means the parent
-    // may reach its children as well.
+    // TTIN and TTOU mean nothing here, but go on being watched where there is no terminal: by default they stop a process,
+    // and `pkill -TTIN` reaches children as well as the parent.
     core.sig_clear("CHLD");
     Ok(())
 }

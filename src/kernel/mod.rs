@@ -46,7 +46,7 @@ pub(crate) use detach::{Detached, exit_launcher, is_detached, is_own_pid};
 pub(crate) use fork::Errand;
 pub(crate) use handle::set_nonblocking;
 pub(crate) use options::Options;
-pub(crate) use os_signals::{ignore_unwatched, unblock_all};
+pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};
 pub(crate) use queue::{Event, Kind};
 pub(crate) use source::{AfterFork, Mailbox, Source, SourceKey, Wanted};
 

@@ -9,6 +9,7 @@ use signal_hook_mio::v1_0::Signals as Pipe;
 
 use crate::error::Error;
 use crate::name::Name;
+use crate::sys::controlling_terminal::has_controlling_terminal;
 use crate::sys::disposition::{self, Disposition};
 
 /// The kernel's own delivery of the signals that its sessions watch.
@@ -16,6 +17,10 @@ pub(crate) struct Delivery {
     /// `None` once it is closed.
     pipe: Option<Pipe>,
     watched: Vec<(Signal, Name)>,
+    /// Watched by sessions, but not taken over from the system: see [`belongs_to_terminal`].
+    left_to_terminal: Vec<Name>,
+    /// The process has a controlling terminal, as far as is known.
+    has_terminal: bool,
 }
 
 impl Delivery {
@@ -24,17 +29,26 @@ impl Delivery {
         disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
         let pipe =
             Pipe::new(std::iter::empty::<i32>()).map_err(|error| Error::os("socketpair", "for signals", error))?;
-        Ok(Delivery { pipe: Some(pipe), watched: Vec::new() })
+        // In a process that has entered a chroot by itself before it made a kernel: no terminal is the usual case there.
+        let has_terminal = has_controlling_terminal().unwrap_or(false);
+        Ok(Delivery { pipe: Some(pipe), watched: Vec::new(), left_to_terminal: Vec::new(), has_terminal })
     }
 
     /// Makes a delivery that watches the same signals through a pipe of its own: this process must neither read the
     /// other's bytes nor wake it.
     pub(crate) fn renewed(&self) -> Result<Delivery, Error> {
         let mut delivery = Delivery::new()?;
-        for (_, name) in &self.watched {
+        delivery.has_terminal = has_controlling_terminal().unwrap_or(self.has_terminal);
+        // What was left to a terminal is taken over by a process that has left the terminal.
+        for name in self.watched.iter().map(|(_, name)| name).chain(&self.left_to_terminal) {
             delivery.watch(*name);
         }
         Ok(delivery)
+    }
+
+    /// Tells whether the process had a controlling terminal when it was started, forked or detached.
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.has_terminal
     }
 
     /// Closes the pipe unread. What comes from now on goes nowhere, until [`renewed`](Delivery::renewed) has made another.
@@ -55,6 +69,10 @@ impl Delivery {
     /// Takes `signal` over, if it is one of the system's that can be caught.
     pub(crate) fn watch(&mut self, name: Name) {
         let (Some(signal), Some(pipe)) = (catchable(name), &self.pipe) else { return };
+        if self.has_terminal && belongs_to_terminal(signal) {
+            self.left_to_terminal.push(name);
+            return;
+        }
         match take_over(signal, pipe) {
             Ok(()) => self.watched.push((signal, name)),
             Err(error) => log::error!(target: "lenore::signals", "can't watch {name}: {error}"),
@@ -66,6 +84,7 @@ impl Delivery {
         if let Some(place) = self.watched.iter().position(|(_, other)| *other == name) {
             give_back(self.watched.remove(place).0);
         }
+        self.left_to_terminal.retain(|other| *other != name);
     }
 
     /// Takes the signals that have arrived since the last time, each at most once.
@@ -95,6 +114,15 @@ pub(crate) fn catchable(name: Name) -> Option<Signal> {
     (!uncatchable.contains(&signal)).then_some(signal)
 }
 
+/// Tells whether a terminal answers a call with `signal`: a read by a job in its background with TTIN, a write with TTOU
+/// if `stty tostop` is set.
+///
+/// The default action stops the job, and the call is made again when the job is continued. A handler would return to the
+/// call at once, which would get the same answer again: the process would spin and never look at another signal.
+fn belongs_to_terminal(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU)
+}
+
 /// What this process has made of one signal's disposition.
 #[derive(Clone, Copy)]
 struct Taken {
@@ -114,6 +142,11 @@ struct Taken {
 /// Has the process ignore `signal` from the moment that nobody watches it any more, whatever it was before.
 pub(crate) fn ignore_unwatched(signal: Signal) {
     lock()[signal as usize].is_harmless = true;
+}
+
+/// Tells whether the launcher of this process had `signal` ignored before a kernel took it over.
+pub(crate) fn was_ignored(signal: Signal) -> bool {
+    lock()[signal as usize].former.is_some_and(|former| former.is_ignored())
 }
 
 fn take_over(signal: Signal, pipe: &Pipe) -> std::io::Result<()> {

@@ -89,6 +89,10 @@ impl Core {
     /// that it was sent to are stopped, all of them if it came from the system, unless a state has called
     /// [`sig_handled`](Core::sig_handled). `ZOMBIE` and `UIDESTROY` stop them in any case.
     ///
+    /// In a process with a controlling terminal, `TTIN` and `TTOU` of the system keep their default action. The terminal
+    /// sends them to a job in its background that reads from it or, after `stty tostop`, writes to it. They stop the job
+    /// until it is continued. In a process without a controlling terminal the kernel takes them over like other signals.
+    ///
     /// A session that watches `CHLD` opts in to *every* child process being reaped, those it did not start included;
     /// [`sig_child`](Core::sig_child) reaps only the pids that were registered.
     ///
@@ -156,6 +160,11 @@ impl Core {
             // The session has just been found alive.
             let _ = self.refcount_increment(me, WAITS_FOR_SIGNAL);
         }
+    }
+
+    /// Tells whether the process had a controlling terminal when it was started, forked or detached.
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.signals.delivery.has_terminal()
     }
 
     fn end_waiting(&mut self, former: &SignalWatch) {

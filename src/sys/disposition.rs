@@ -22,7 +22,7 @@ impl Disposition {
         self.0.sa_sigaction == libc::SIG_DFL
     }
 
-    fn is_ignored(&self) -> bool {
+    pub(crate) fn is_ignored(&self) -> bool {
         self.0.sa_sigaction == libc::SIG_IGN
     }
 }

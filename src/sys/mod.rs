@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod child;
+pub(crate) mod controlling_terminal;
 pub(crate) mod disconnect;
 pub(crate) mod disposition;
 #[cfg(target_os = "linux")]

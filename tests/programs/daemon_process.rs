@@ -175,7 +175,8 @@ fn spawn<K: AsMut<Kernel>>(kernel: &mut K, flags: &Flags, journal: &Journal) -> 
 fn settings(flags: &Flags) -> DaemonBuilder {
     let mut daemon = Daemon::builder().detach(flags.has("--detach")).requests(0);
     if let Some(children) = flags.number::<u32>("--start") {
-        daemon = daemon.start_children(children).max_children(children).max_spare(children);
+        let most = flags.number("--room").unwrap_or(children);
+        daemon = daemon.start_children(children).max_children(most).max_spare(children);
     }
     if let Some(children) = flags.number("--max") {
         daemon = daemon.max_children(children);
@@ -243,6 +244,9 @@ fn tell(cx: &mut Context<'_, App>) -> Result {
     }
     cx.heap().journal.say(signal);
     let flags = cx.heap().flags.clone();
+    if flags.has("--start-with-a-line") {
+        eprintln!("a line");
+    }
     if let (Some(at), Some(gate)) = (flags.text("--hold"), flags.text("--gate"))
         && at == signal
     {
@@ -329,6 +333,9 @@ fn usr1(cx: &mut Context<'_, App>) -> Result {
     if cx.heap().flags.has("--c-library") {
         // Whatever it is, it writes to descriptor 2 by itself.
         std::process::Command::new("sh").args(["-c", "echo from elsewhere >&2"]).status()?;
+    }
+    if cx.heap().flags.has("--usr1-read") {
+        std::io::stdin().read_line(&mut String::new())?;
     }
     if let Some(terminal) = cx.heap().flags.text("--terminal") {
         // Each would become the controlling terminal of a process that could have one.

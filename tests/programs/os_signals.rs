@@ -7,7 +7,7 @@
 //! ```
 
 use std::env;
-use std::io;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lenore::{Context, Core, Error, Handle, Kernel, Result, Session, SessionId};
@@ -16,7 +16,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 10] = [
+const SCENARIOS: [(&str, Scenario); 12] = [
     ("watch", watch),
     ("two_sessions", two_sessions),
     ("unwatched", unwatched),
@@ -27,6 +27,8 @@ const SCENARIOS: [(&str, Scenario); 10] = [
     ("own_handlers", own_handlers),
     ("give_back", give_back),
     ("uncatchable", uncatchable),
+    ("reads_terminal", reads_terminal),
+    ("writes_terminal", writes_terminal),
 ];
 
 fn main() -> Result<(), Error> {
@@ -309,6 +311,41 @@ fn uncatchable(kernel: &mut Kernel) -> Result<(), Error> {
             println!("ready");
             Ok(())
         })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Watches the signals with which a terminal answers a job in its background, and reads from it all the same.
+fn reads_terminal(kernel: &mut Kernel) -> Result<(), Error> {
+    uses_terminal(kernel, || {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line)?;
+        println!("read {line:?}");
+        Ok(())
+    })
+}
+
+/// The same for writing, which needs `stty tostop`.
+fn writes_terminal(kernel: &mut Kernel) -> Result<(), Error> {
+    uses_terminal(kernel, || {
+        io::stderr().write_all(b"to the terminal\n")?;
+        println!("written");
+        Ok(())
+    })
+}
+
+fn uses_terminal(kernel: &mut Kernel, use_it: fn() -> Result) -> Result<(), Error> {
+    watcher()
+        .state("_start", |cx| {
+            for signal in ["TTIN", "TTOU", "TERM"] {
+                cx.sig(signal, "signal");
+                cx.signal(SessionId::KERNEL, signal, ())?;
+            }
+            println!("ready");
+            cx.yield_("use", ());
+            Ok(())
+        })
+        .state("use", move |_| use_it())
         .spawn(kernel)?;
     Ok(())
 }
