@@ -5,12 +5,12 @@ use super::session::Cx;
 use super::shutdown;
 use crate::error::Result;
 
-/// Somebody waits: begins to watch for the launcher's death. Weakly: it keeps nothing alive.
+/// Somebody waits: begins to watch for the launcher's answer, or its death. Weakly: it keeps nothing alive.
 pub(super) fn launched(cx: &mut Cx<'_>) -> Result {
     let launch: Launch = cx.take(0)?;
     let end = launch.end().clone();
     cx.heap().process.launch = Some(launch);
-    cx.select_read_weak(&end, "launcher_gone", ())?;
+    cx.select_read_weak(&end, "launcher_answered", ())?;
     Ok(())
 }
 
@@ -26,23 +26,20 @@ pub(super) fn ready(cx: &mut Cx<'_>) -> Result {
         // By the application, in that very signal. The launcher hears of it when everything has ended.
         return Ok(());
     }
-    let Some(launch) = cx.heap().process.launch.take() else { return Ok(()) };
-    cx.select_read_clear(launch.end());
+    let Some(launch) = &mut cx.heap().process.launch else { return Ok(()) };
     match launch.ready() {
+        // The acknowledgement is still to come.
         Ok(()) => Ok(()),
         Err(_) => give_up(cx),
     }
 }
 
-/// The launcher sends nothing: it was interrupted, or killed. Whoever did so does not want the daemon.
-pub(super) fn launcher_gone(cx: &mut Cx<'_>) -> Result {
-    match cx.heap().process.launch.take() {
-        Some(launch) => {
-            cx.select_read_clear(launch.end());
-            give_up(cx)
-        }
-        None => Ok(()),
-    }
+/// The launcher acknowledges that the daemon is ready, or else was interrupted or killed. Whoever did so does not want the
+/// daemon.
+pub(super) fn launcher_answered(cx: &mut Cx<'_>) -> Result {
+    let Some(launch) = cx.heap().process.launch.take() else { return Ok(()) };
+    cx.select_read_clear(launch.end());
+    if launch.is_acknowledged() { Ok(()) } else { give_up(cx) }
 }
 
 fn give_up(cx: &mut Cx<'_>) -> Result {

@@ -276,7 +276,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("ready", ready::ready)
         .state("ready_soon", ready::ready_soon)
         .state("launched", ready::launched)
-        .state("launcher_gone", ready::launcher_gone)
+        .state("launcher_answered", ready::launcher_answered)
         .state("forked_by_kernel", leave_to_parent)
         .state("bell", pool::bell)
         .state("maintain", pool::maintain)

@@ -1,11 +1,13 @@
 //! D-DE-01 to D-DE-03: leaving the terminal, what the launcher waits for and says, and that one process goes on.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::site::{Site, signal, stat_fields, terminate, wait_gone};
-use util::{Client, DEADLINE, Program, kill, proc, test_program, wait_until};
+use util::{Client, DEADLINE, Dice, Program, kill, proc, test_program, wait_until};
 
 const MODES: [&str; 3] = ["", "--max 3", "--start 2"];
 
@@ -247,4 +249,97 @@ fn a_detached_daemon_hears_signals_that_its_launcher_had_blocked() {
     wait_until("its reaping", DEADLINE, || (!proc::exists(child)).then_some(()));
     terminate(pid);
     assert_eq!(running.descendants_alive(), [0; 0]);
+}
+
+/// Lets the daemon of a stopped launcher say that it is ready, and waits until it must have said so.
+fn let_get_ready(site: &Site, daemon: i32) {
+    fs::remove_file(site.path("gate")).expect("our own file");
+    // Each takes a slice of its loop, and it is ready a few slices after its last signal.
+    for count in 1..=5 {
+        signal(daemon, Signal::SIGUSR1);
+        wait_until("an answer", DEADLINE, || (site.count("usr1") >= count).then_some(()));
+    }
+}
+
+#[test] // D-DE-08: the daemon has said that it is ready, and the launcher has not heard of it
+fn launcher_that_is_ended_in_its_last_moment_takes_the_daemon_down() {
+    for (mode, last) in [("", "daemon_start"), ("--max 2", "daemon_start"), ("--start 2", "daemon_parent")] {
+        for interrupt in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGKILL] {
+            let site = Site::new();
+            fs::write(site.path("gate"), "").expect("our own directory");
+            let args = format!("--detach {mode} --hold {last} --gate @gate --pid-file @pid --logfile @log");
+            let mut running = site.start(&args);
+            let pid = site.wait_for(last);
+            running.signal(Signal::SIGSTOP);
+            wait_until("its stop", DEADLINE, || (proc::state(running.pid()) == Some('T')).then_some(()));
+            let_get_ready(&site, pid);
+            assert_eq!(site.count("daemon_shutdown"), 0);
+            running.signal(interrupt);
+            running.signal(Signal::SIGCONT);
+            assert_eq!(running.wait_exit(DEADLINE).signal(), Some(interrupt as i32));
+            wait_gone(pid);
+            site.wait_in("log", "the launcher ended before the daemon was ready");
+            assert!(!site.exists("pid"), "{mode} {interrupt}");
+            assert_eq!(running.descendants_alive(), [0; 0]);
+        }
+    }
+}
+
+#[test] // D-DE-08: one that is only slow is waited for, and the server serves meanwhile
+fn launcher_that_was_stopped_in_its_last_moment_exits_well_when_it_goes_on() {
+    for (mode, last) in [("", "daemon_start"), ("--start 2", "daemon_parent")] {
+        let site = Site::new();
+        fs::write(site.path("gate"), "").expect("our own directory");
+        let mut running = site.start(&format!("--detach --in-state {mode} --hold {last} --gate @gate"));
+        let addr = running.listening_addr();
+        let pid = site.wait_for(last);
+        running.signal(Signal::SIGSTOP);
+        wait_until("its stop", DEADLINE, || (proc::state(running.pid()) == Some('T')).then_some(()));
+        let_get_ready(&site, pid);
+        assert!(Client::connect(addr).line("early").ends_with(" early"), "{mode}");
+        running.signal(Signal::SIGCONT);
+        assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{mode}");
+        assert!(Client::connect(addr).line("late").ends_with(" late"), "{mode}");
+        assert_eq!(site.count("daemon_shutdown"), 0);
+        terminate(pid);
+    }
+}
+
+#[test] // D-DE-08: the exit status says whether there is a daemon, whenever the signal comes
+fn launcher_exits_with_0_exactly_if_it_leaves_a_daemon() {
+    let mut dice = Dice::from_env("LENORE_LAUNCH_SEED");
+    println!("LENORE_LAUNCH_SEED={}", dice.0);
+    let mut outcomes = [0; 2];
+    for _ in 0..60 {
+        let site = Site::new();
+        let mut running = site.start("--detach --start 1 --pid-file @pid");
+        let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+        let interrupt = signals[dice.below(4) as usize];
+        let last = ["spawned", "daemon_start", "daemon_parent"][dice.below(3) as usize];
+        let pid = site.wait_for(last);
+        // The last milliseconds of the start, and somewhat beyond it.
+        let until = Instant::now() + Duration::from_micros(dice.below(3000));
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        running.signal(interrupt);
+        let status = running.wait_exit(DEADLINE);
+        outcomes[usize::from(status.success())] += 1;
+        if status.success() {
+            // Whether it is about to end it would say within a few slices.
+            site.wait_for("daemon_parent");
+            for count in 1..=3 {
+                signal(pid, Signal::SIGUSR1);
+                wait_until("an answer", DEADLINE, || (site.count("usr1") >= count).then_some(()));
+            }
+            assert_eq!(site.count("daemon_shutdown"), 0, "{interrupt} {last}");
+            terminate(pid);
+        } else {
+            assert_eq!(status.signal(), Some(interrupt as i32));
+            wait_gone(pid);
+        }
+        assert!(!site.exists("pid"));
+        assert_eq!(running.descendants_alive(), [0; 0], "{interrupt} {last}");
+    }
+    println!("{outcomes:?} interrupted, started");
 }

@@ -12,7 +12,7 @@ impl DaemonBuilder {
     /// a [`logfile`](DaemonBuilder::logfile). The process that was started waits until the application has handled
     /// `daemon_start`, or `daemon_parent` when pre-forking, and exits with 0. If it does not come to that, it
     /// prints the reason to its standard error and exits with 1. When it is interrupted while it waits, the daemon
-    /// shuts down.
+    /// shuts down. It exits with 0 exactly if it leaves a daemon. Only KILL in its last moment can come between.
     ///
     /// Leave it off where something looks after the program: systemd, a container, a supervisor. A program that has
     /// been detached is not detached a second time.

@@ -1,9 +1,12 @@
 //! Detaching: one process goes on without a terminal, the one that somebody started waits until that is ready.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::dup2_stdin;
 
 use super::log_file::{Redirection, redirect_to};
@@ -16,6 +19,9 @@ use crate::kernel::{Detached, Handle, Kernel, exit_launcher};
 ///
 /// What is said last is how the start went: it is ready, or why it failed. When it goes away unsaid, by the process's
 /// death at the latest, the launcher reads an end of file. And so does the daemon when the launcher is interrupted.
+///
+/// A launcher that hears that the daemon is ready blocks its signals, acknowledges, and exits with 0. Without the
+/// acknowledgement a signal that ends it in its last moment would leave a daemon behind that nobody wants.
 #[derive(Debug)]
 pub(crate) struct Launch {
     end: Handle,
@@ -24,15 +30,21 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// The end that becomes readable when the launcher is gone.
+    /// The end that becomes readable when the launcher has acknowledged, or is gone.
     pub(crate) fn end(&self) -> &Handle {
         &self.end
     }
 
-    /// Lets the launcher end well; an error means that it is gone.
-    pub(crate) fn ready(mut self) -> io::Result<()> {
+    /// Lets the launcher end well, which it will [acknowledge](Launch::is_acknowledged); an error means that it is gone.
+    pub(crate) fn ready(&mut self) -> io::Result<()> {
         self.owner = 0;
         self.say("+", "")
+    }
+
+    /// Reads what has made the end readable: whether the launcher has acknowledged, or is gone.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        let mut answer = [0];
+        matches!(self.end.clone().read(&mut answer), Ok(1))
     }
 
     /// Has the launcher say why it still waits.
@@ -132,20 +144,30 @@ fn leave_terminal(has_log: bool) -> Result<(), Error> {
 /// In the launcher: waits for the daemon to say how its start went; otherwise finds out. What keeps it waiting goes to
 /// standard error: whoever has started it may lose patience.
 fn wait(socket: UnixStream, alias: &str) -> Result<(), String> {
-    let mut messages = BufReader::new(socket).split(0);
+    let mut messages = BufReader::new(&socket).split(0);
     let mut pid = None;
     // Who it is, perhaps what it waits for, and how it went. The daemon's end bounds it.
     while let Some(Ok(message)) = messages.next() {
         let message = String::from_utf8_lossy(&message).into_owned();
         match message.split_at_checked(1) {
-            Some(("+", _)) => return Ok(()),
+            Some(("+", _)) => {
+                return acknowledge(&socket).map_err(|_| how_it_died("it died as soon as it was ready", pid));
+            }
             Some(("=", number)) => pid = number.parse().ok(),
             Some(("!", reason)) => _ = writeln!(io::stderr(), "{alias} has not started yet: {reason}"),
             Some((_, reason)) => return Err(reason.to_owned()),
             None => {}
         }
     }
-    Err(how_it_died(pid))
+    Err(how_it_died("it died before it was ready", pid))
+}
+
+/// Has the daemon stay. On success signals are blocked: none but KILL ends the launcher between the acknowledgement and its
+/// exit.
+fn acknowledge(socket: &UnixStream) -> nix::Result<()> {
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let sent = send(socket.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL);
+    sent.map(drop).inspect_err(|_| _ = mask.thread_set_mask())
 }
 
 /// Has the system make this process the parent of a daemon whose parent ends, so that it can ask what became of it.
@@ -165,10 +187,9 @@ fn adopt_orphans(_adopt: bool) -> bool {
 }
 
 /// Describes the end of a daemon that has said nothing, and so was killed.
-fn how_it_died(pid: Option<i32>) -> String {
+fn how_it_died(died: &str, pid: Option<i32>) -> String {
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::Pid;
-    let died = "it died before it was ready";
     // Not elsewhere: there it is no child of this process.
     match pid.filter(|_| cfg!(target_os = "linux")).map(|pid| waitpid(Pid::from_raw(pid), None)) {
         Some(Ok(WaitStatus::Exited(_, code))) => format!("{died}, with exit status {code}"),
