@@ -93,12 +93,14 @@ fn is_empty(file: &Followed) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TempDir;
 
-    fn file(text: &str) -> (tempfile::NamedTempFile, Followed) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&file, text).unwrap();
-        let followed = Followed::open(file.path()).unwrap();
-        (file, followed)
+    /// A file named `log` in a directory of its own.
+    fn file(text: &str) -> (TempDir, Followed) {
+        let dir = TempDir::new();
+        let path = dir.path().join("log");
+        std::fs::write(&path, text).unwrap();
+        (dir, Followed::open(&path).unwrap())
     }
 
     #[test] // K-FT-20
@@ -106,10 +108,10 @@ mod tests {
         let wait = Duration::from_nanos(10);
         let next = Successors::default();
         assert_eq!(next.turn(0, wait), Turn::Stay);
-        let (path, empty) = file("");
+        let (dir, empty) = file("");
         next.push(empty);
         assert_eq!(next.turn(100, wait), Turn::Stay);
-        std::fs::write(&path, "x").unwrap();
+        std::fs::write(dir.path().join("log"), "x").unwrap();
         assert_eq!(
             [200, 209, 210].map(|now| next.turn(now, wait)),
             [Turn::Linger(210), Turn::Linger(210), Turn::Leave]
