@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::read_write::reader::guarded;
-use super::read_write::records::{Former, Records, Unfed};
+use super::read_write::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, Records, Unfed};
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Kernel, Mode, SourceKey};
@@ -19,8 +19,9 @@ pub(super) struct Input<F: Filter> {
     unfed: RefCell<Unfed>,
     /// Records that the filter refused, for the error event.
     refused: RefCell<Vec<FilterError>>,
-    /// What the filter has panicked with, for the `DIE` signal; it has been put back to its beginning.
+    /// What the filter has panicked with, for the `DIE` signal.
     panic: RefCell<Option<Exception>>,
+    progress: Progress,
     /// Records may be left in the filter, as their delivery was interrupted.
     has_rest: Cell<bool>,
     /// What is left after them is the last record, unfinished as it is.
@@ -35,8 +36,8 @@ pub(super) trait Recipient<F: Filter> {
     /// Sends a record to the session; returns whether its state came to its end.
     fn record(&self, kernel: &mut Kernel, record: F::Input) -> bool;
 
-    /// Tells the session of a record that the filter refused.
-    fn refused(&self, kernel: &mut Kernel, error: FilterError);
+    /// Tells the session of a record that the filter refused; returns whether its state came to its end.
+    fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool;
 
     /// Makes a `DIE` signal of the filter's panic.
     fn panicked(&self, kernel: &mut Kernel, exception: Exception);
@@ -51,6 +52,7 @@ impl<F: Filter> Input<F> {
             unfed: RefCell::default(),
             refused: RefCell::default(),
             panic: RefCell::default(),
+            progress: Progress::default(),
             has_rest: Cell::new(false),
             last_is_due: Cell::new(false),
         }
@@ -59,84 +61,125 @@ impl<F: Filter> Input<F> {
     /// Gives the filter a chunk, of which it takes what there is room for; the rest comes when that is delivered.
     pub(super) fn feed(&self, chunk: &[u8]) {
         let chunk = self.guard(|| self.former.pass(chunk)).unwrap_or_default();
-        let fed = if self.unfed.borrow().is_empty() { self.offer(chunk) } else { 0 };
+        let fed = if self.unfed.borrow().is_empty() { self.offer(chunk).unwrap_or(chunk.len()) } else { 0 };
         if fed < chunk.len() {
             self.unfed.borrow_mut().put(&chunk[fed..]);
         }
         self.has_rest.set(true);
     }
 
-    fn offer(&self, chunk: &[u8]) -> usize {
+    /// Returns how much the filter has taken; `None` if it has panicked.
+    fn offer(&self, chunk: &[u8]) -> Option<usize> {
         let mut limit = self.filter_limit.get();
         let feed = || Records::feed(&mut *self.filter.borrow_mut(), chunk, &mut limit, &mut self.refused.borrow_mut());
-        let fed = self.guard(feed).unwrap_or(chunk.len());
+        let fed = self.guard(feed);
         self.filter_limit.set(limit);
         fed
     }
 
-    /// Calls the filter. One that panics is put back to its beginning, without the input that has brought it to that.
+    /// Calls the filter, and keeps what it panics with.
     fn guard<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
-        match guarded(call) {
-            Ok(value) => Some(value),
-            Err(exception) => {
-                self.reset();
-                self.panic.replace(Some(exception));
-                self.has_rest.set(true);
-                None
-            }
-        }
+        guarded(call).map_err(|exception| self.panic.replace(Some(exception))).ok()
     }
 
     /// Sends the records that are complete, one event each. Returns whether it came to their end: not if the wheel was
-    /// dropped or paused, or a state failed; what is left is then delivered later, if ever.
+    /// dropped or paused, or a state or the filter failed, or there are too many for a turn. What is left is then delivered
+    /// later, if ever.
     pub(super) fn deliver(&self, kernel: &mut Kernel, key: SourceKey, to: &impl Recipient<F>) -> bool {
+        if !self.has_rest.get() && self.panic.borrow().is_none() {
+            return true;
+        }
         let forked = kernel.core.forked;
-        while self.has_rest.get() {
-            if let Some(exception) = self.panic.take() {
-                to.panicked(kernel, exception);
-            }
-            while to.takes_more() && kernel.core.forked == forked && !self.refused.borrow().is_empty() {
-                let error = self.refused.borrow_mut().remove(0);
-                to.refused(kernel, error);
-            }
+        let mut refusals = 0;
+        for _ in 0..RECORDS_PER_TURN {
             // Asked last: any state may have dropped or paused the wheel; and in a child that was forked meanwhile, this
             // turn is the parent's.
             if !to.takes_more() || kernel.core.forked != forked {
                 return false;
             }
+            if let Some(exception) = self.panic.take() {
+                // As after an `Err` of a state, what else there is comes in the next slice, behind the `DIE` signal.
+                to.panicked(kernel, exception);
+                break;
+            }
+            if refusals == REFUSALS_PER_TURN {
+                break;
+            }
+            if let Some(error) = self.next_refused() {
+                refusals += 1;
+                if to.refused(kernel, error) {
+                    continue;
+                }
+                break;
+            }
             match self.next() {
-                // A record that was refused on the way to the end is still to be told of.
-                Ok(None) => self.has_rest.set(!self.refused.borrow().is_empty() || self.panic.borrow().is_some()),
-                Ok(Some(record)) => {
+                Some(Ok(Some(record))) => {
+                    self.progress.made();
                     if !to.record(kernel, record) {
-                        kernel.core.sources.requeue(key, Mode::Read);
-                        return false;
+                        break;
                     }
                 }
-                Err(error) => self.refused.borrow_mut().push(error),
+                Some(Ok(None)) if self.refused.borrow().is_empty() => {
+                    self.progress.made();
+                    self.has_rest.set(false);
+                    return true;
+                }
+                // A record that was refused on the way to the end is still to be told of.
+                Some(Ok(None)) => {}
+                Some(Err(error)) => self.refuse(error),
+                // If it has not advanced, what is left waits for more input: it would panic without end.
+                None => self.has_rest.set(self.progress.after_panic(self.pending().len())),
             }
         }
-        true
+        kernel.core.sources.requeue(key, Mode::Read);
+        false
     }
 
-    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
-    fn next(&self) -> Result<Option<F::Input>, FilterError> {
+    fn next_refused(&self) -> Option<FilterError> {
+        let mut refused = self.refused.borrow_mut();
+        if refused.is_empty() { None } else { Some(refused.remove(0)) }
+    }
+
+    /// Keeps what the filter complains of, and drops the input of one that refuses without end.
+    #[cold]
+    fn refuse(&self, error: FilterError) {
+        self.refused.borrow_mut().push(error);
+        let left = self.pending().len();
+        if !self.progress.after_refusal(left) {
+            let told = self.refused.take();
+            self.reset();
+            self.refused.replace(told);
+            self.refused.borrow_mut().push(self.progress.end(left));
+            self.has_rest.set(true);
+        }
+    }
+
+    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of. `None` if the filter has
+    /// panicked.
+    fn next(&self) -> Option<Result<Option<F::Input>, FilterError>> {
         loop {
-            let Some(next) = self.guard(|| self.filter.borrow_mut().get_one()) else { return Ok(None) };
+            let next = self.guard(|| self.filter.borrow_mut().get_one())?;
             if !matches!(next, Ok(None)) || !self.refused.borrow().is_empty() {
-                return next;
+                return Some(next);
             }
             if self.unfed.borrow().is_empty() {
-                return if self.last_is_due.take() {
-                    self.guard(|| self.filter.borrow_mut().get_last()).unwrap_or(Ok(None))
-                } else {
-                    next
-                };
+                return if self.last_is_due.take() { self.last() } else { Some(next) };
             }
+            // Taken out while it is fed: a filter that panics on it does not get it again.
             let mut unfed = self.unfed.take();
-            unfed.start += self.offer(unfed.rest());
+            unfed.start += self.offer(unfed.rest())?;
             self.unfed.replace(unfed);
         }
+    }
+
+    /// Takes the unfinished last record. A filter that panics on it is put back to its beginning, as it would be asked again.
+    #[cold]
+    fn last(&self) -> Option<Result<Option<F::Input>, FilterError>> {
+        let last = self.guard(|| self.filter.borrow_mut().get_last());
+        if last.is_none() {
+            self.reset();
+        }
+        last
     }
 
     /// Has the next delivery end with the unfinished last record.
@@ -151,7 +194,7 @@ impl<F: Filter> Input<F> {
     pub(super) fn discard(&self) {
         // Each record takes an octet at least, and so does what is refused.
         for _ in 0..=2 * self.pending().len() {
-            let is_last = matches!(self.next(), Ok(None));
+            let is_last = matches!(self.next(), None | Some(Ok(None)));
             if self.refused.take().is_empty() && is_last {
                 break;
             }
@@ -174,6 +217,7 @@ impl<F: Filter> Input<F> {
         self.former.forget();
         self.unfed.take();
         self.refused.take();
+        self.progress.made();
         self.has_rest.set(false);
         self.last_is_due.set(false);
     }

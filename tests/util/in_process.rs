@@ -149,3 +149,48 @@ impl Filter for Fragile {
         Fragile(self.0.clone_config())
     }
 }
+
+/// What a filter does with each record, for ever.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Habit {
+    /// With an error.
+    Refuses,
+    /// As its name says.
+    Panics,
+    /// Records.
+    Yields,
+}
+
+/// A filter that never takes any of its input.
+pub struct Stubborn(pub Vec<u8>, pub Habit);
+
+impl Filter for Stubborn {
+    type Input = String;
+    type Output = str;
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.0.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn get_one(&mut self) -> Result<Option<String>, FilterError> {
+        match self.1 {
+            _ if self.0.is_empty() => Ok(None),
+            Habit::Refuses => Err(FilterError::Malformed { reason: "I won't".into() }),
+            Habit::Panics => panic!("I can't"),
+            Habit::Yields => Ok(Some("once more".into())),
+        }
+    }
+
+    fn put(&mut self, _: &str, _: &mut Vec<u8>) -> Result<(), FilterError> {
+        Ok(())
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn clone_config(&self) -> Self {
+        Stubborn(Vec::new(), self.1)
+    }
+}

@@ -446,9 +446,9 @@ impl<F: Filter> Recipient<F> for State<F> {
         self.send(kernel, self.on_input.get(), (record, self.id).into_args())
     }
 
-    fn refused(&self, kernel: &mut Kernel, error: FilterError) {
+    fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
         let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, self.path()).into_args();
-        self.send(kernel, self.on_error.get(), args);
+        self.send(kernel, self.on_error.get(), args)
     }
 
     fn panicked(&self, kernel: &mut Kernel, exception: Exception) {

@@ -29,30 +29,19 @@ impl Base {
         kernel.dispatch_from_source(self.owner, event, Some(self.name), args)
     }
 
-    /// Sends the error event, if there is one and the wheel is not closing.
-    pub(crate) fn report(&self, kernel: &mut Kernel, args: Args) {
-        if let (Some(event), false) = (self.on_error.get(), self.closing.get()) {
-            self.dispatch(kernel, event, args);
+    /// Sends the error event, if there is one and the wheel is not closing. Returns whether the state came to its end.
+    pub(crate) fn report(&self, kernel: &mut Kernel, args: Args) -> bool {
+        match (self.on_error.get(), self.closing.get()) {
+            (Some(event), false) => self.dispatch(kernel, event, args),
+            _ => true,
         }
     }
 
-    /// Sends an error event for each record that a filter refused.
-    #[inline]
-    pub(crate) fn report_refused(&self, kernel: &mut Kernel, port: &Port, refused: &RefCell<Vec<FilterError>>) {
-        if !refused.borrow().is_empty() {
-            self.report_all(kernel, port, refused);
-        }
-    }
-
+    /// Tells of a record that a filter refused. Returns whether the state came to its end.
     #[cold]
-    fn report_all(&self, kernel: &mut Kernel, port: &Port, refused: &RefCell<Vec<FilterError>>) {
-        for error in refused.take() {
-            // A state may have dropped the wheel on the one before.
-            if port.is_open.get() {
-                let errno = nix::errno::Errno::EBADMSG as i32;
-                self.report(kernel, ("filter", errno, error.to_string(), self.id).into_args());
-            }
-        }
+    pub(crate) fn report_refused(&self, kernel: &mut Kernel, error: &FilterError) -> bool {
+        let errno = nix::errno::Errno::EBADMSG as i32;
+        self.report(kernel, ("filter", errno, error.to_string(), self.id).into_args())
     }
 }
 

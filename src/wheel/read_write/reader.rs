@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::base::{Base, Port};
-use super::records::{Former, SharedRecords, Unfed};
+use super::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, SharedRecords, Unfed};
 use super::writer::Writer;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
@@ -50,6 +50,7 @@ pub(crate) struct Reader {
     /// How the input ended, until the session has been told.
     ending: RefCell<Option<Ending>>,
     refused: RefCell<Vec<FilterError>>,
+    progress: Progress,
 }
 
 /// What a reader is told once and for all.
@@ -70,8 +71,12 @@ enum Ending {
 
 /// What one read has come to.
 enum Input {
-    Some { may_be_more: bool },
+    Some {
+        may_be_more: bool,
+    },
     Nothing,
+    /// The filter has panicked on it.
+    Panicked(Exception),
     Ended(Ending),
 }
 
@@ -110,6 +115,7 @@ impl Reader {
             last_is_due: Cell::new(false),
             ending: RefCell::default(),
             refused: RefCell::default(),
+            progress: Progress::default(),
         }
     }
 
@@ -229,6 +235,12 @@ impl Reader {
                     }
                 }
                 Input::Nothing => return self.port.watch(),
+                Input::Panicked(exception) => {
+                    // As after an `Err` of a state, what else there is comes in the next slice, behind the `DIE` signal.
+                    self.has_rest.set(true);
+                    kernel.core.sources.requeue(key, Mode::Read);
+                    return kernel.die_in_source(self.base.owner, self.base.name, exception);
+                }
                 Input::Ended(ending) => {
                     self.ended.set(true);
                     self.port.watch();
@@ -288,10 +300,7 @@ impl Reader {
                 self.unfed.borrow_mut().put(&chunk[fed..]);
             }
         });
-        if let Err(exception) = fed {
-            kernel.die_in_source(self.base.owner, self.base.name, exception);
-        }
-        Input::Some { may_be_more }
+        fed.map_or_else(Input::Panicked, |()| Input::Some { may_be_more })
     }
 
     fn feed(&self, chunk: &[u8]) -> usize {
@@ -302,46 +311,73 @@ impl Reader {
     }
 
     /// Sends the records that are complete, one event each. Returns whether it came to their end: not if the wheel
-    /// was dropped or paused, or a state failed; what is left is then delivered later, if ever.
+    /// was dropped or paused, or a state or the filter failed, or there are too many for a turn. What is left is then delivered
+    /// later, if ever.
     fn deliver(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
         let forked = kernel.core.forked;
-        let mut left_by_panic = usize::MAX;
+        let mut refusals = 0;
         self.has_rest.set(true);
-        loop {
-            if !self.refused.borrow().is_empty() && self.can_deliver() {
-                self.base.report_refused(kernel, &self.port, &self.refused);
-            }
+        for _ in 0..RECORDS_PER_TURN {
             // Asked last: any state may have dropped or paused the wheel; and in a child that was forked meanwhile, this
             // turn is the parent's.
             let Some(event) = self.on_input.get().filter(|_| self.can_deliver()) else { return false };
             if kernel.core.forked != forked {
                 return false;
             }
+            if refusals == REFUSALS_PER_TURN {
+                break;
+            }
+            if let Some(error) = self.next_refused() {
+                refusals += 1;
+                if self.base.report_refused(kernel, &error) {
+                    continue;
+                }
+                break;
+            }
             match guarded(|| self.next()) {
                 Ok(Next::Record(args)) => {
+                    self.progress.made();
                     if !self.base.dispatch(kernel, event, args) {
-                        kernel.core.sources.requeue(key, Mode::Read);
-                        return false;
+                        break;
                     }
                 }
-                Ok(Next::Refused) => {}
+                Ok(Next::Refused) => self.go_on_or_give_up(),
                 Ok(Next::Nothing) => {
+                    self.progress.made();
                     self.has_rest.set(false);
                     return true;
                 }
                 Err(exception) => {
-                    let left = self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len();
-                    let has_advanced = left < left_by_panic;
-                    left_by_panic = left;
-                    self.has_rest.set(has_advanced);
+                    // If it has not advanced, what is left waits for more input: it would panic without end.
+                    self.has_rest.set(self.progress.after_panic(self.left()));
                     kernel.die_in_source(self.base.owner, self.base.name, exception);
-                    if !has_advanced {
-                        // It would panic without end: what is left waits for more input.
-                        return true;
-                    }
+                    break;
                 }
             }
         }
+        kernel.core.sources.requeue(key, Mode::Read);
+        false
+    }
+
+    fn next_refused(&self) -> Option<FilterError> {
+        let mut refused = self.refused.borrow_mut();
+        if refused.is_empty() { None } else { Some(refused.remove(0)) }
+    }
+
+    /// Drops the input of a filter that refuses without end.
+    #[cold]
+    fn go_on_or_give_up(&self) {
+        let left = self.left();
+        if !self.progress.after_refusal(left) {
+            self.filter.borrow().borrow_mut().reset();
+            self.unfed.take();
+            self.refused.borrow_mut().push(self.progress.end(left));
+        }
+    }
+
+    /// Returns how many octets have not become records.
+    fn left(&self) -> usize {
+        self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len()
     }
 
     /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.

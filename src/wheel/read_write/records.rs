@@ -1,6 +1,6 @@
 //! A filter's input side without its types: what lets a wheel go on with another filter between two records.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::args::{Args, IntoArgs};
@@ -82,6 +82,53 @@ impl<F: Filter> Records for F {
 
 /// A filter that the wheel's handle knows by its type.
 pub(crate) type SharedRecords = Rc<RefCell<dyn Records>>;
+
+/// Whether a filter gets on with its input. One that panics or refuses without taking any would do so for ever.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// How many octets were left the last time that it failed, unless it has done well since.
+    left: Cell<Option<usize>>,
+    /// How many records it has refused since it took some input.
+    refusals: Cell<usize>,
+}
+
+impl Progress {
+    /// A record has come, or the filter waits for more input.
+    #[inline]
+    pub(crate) fn made(&self) {
+        self.left.set(None);
+    }
+
+    /// The filter has panicked, with `left` octets to go. Tells whether to try again: not if it has taken none of them since
+    /// the last time.
+    pub(crate) fn after_panic(&self, left: usize) -> bool {
+        self.left.replace(Some(left)).is_none_or(|before| left < before)
+    }
+
+    /// The filter has refused a record, with `left` octets to go. Tells whether to try again: not after too many refusals of
+    /// which none has taken any.
+    pub(crate) fn after_refusal(&self, left: usize) -> bool {
+        let has_taken = self.left.replace(Some(left)).is_none_or(|before| left < before);
+        self.refusals.set(if has_taken { 0 } else { self.refusals.get() + 1 });
+        self.refusals.get() < REFUSALS_WITHOUT_INPUT
+    }
+
+    /// What is told of a filter that is not tried again, and whose `left` octets are given up.
+    pub(crate) fn end(&self, left: usize) -> FilterError {
+        self.made();
+        let reason = format!("the filter refuses without taking input: {left} octets are dropped");
+        FilterError::Malformed { reason }
+    }
+}
+
+/// How many records one turn delivers at most: more than the octets of a usual read, whatever the filter makes of them.
+pub(crate) const RECORDS_PER_TURN: usize = 128 * 1024;
+
+/// How many refusals of records one turn tells of at most, so that a peer that sends nothing else keeps nobody waiting.
+pub(crate) const REFUSALS_PER_TURN: usize = 1024;
+
+/// How many records a filter may refuse without taking any input: some refuse several that they have made of one.
+const REFUSALS_WITHOUT_INPUT: usize = 16 * REFUSALS_PER_TURN;
 
 /// The filter before the present one, while octets that belong to its last record may still come.
 #[derive(Default)]

@@ -210,7 +210,12 @@ impl Writer {
     /// Writes as much as the descriptor takes in one turn, and tells the session what has come of it.
     pub(crate) fn write_some(&self, kernel: &mut Kernel, key: SourceKey) {
         self.dirty.set(false);
-        self.base.report_refused(kernel, &self.port, &self.refused);
+        for error in self.refused.take() {
+            // A state may have dropped the wheel on the one before.
+            if self.port.is_open.get() {
+                self.base.report_refused(kernel, &error);
+            }
+        }
         if self.level.take_high() {
             self.tell(kernel, self.on_high.get());
         }

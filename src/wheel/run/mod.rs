@@ -481,9 +481,9 @@ impl Shared {
         self.send(kernel, self.on_error.get(), args);
     }
 
-    fn report_refused(&self, kernel: &mut Kernel, error: &FilterError, stream: &'static str) {
+    fn report_refused(&self, kernel: &mut Kernel, error: &FilterError, stream: &'static str) -> bool {
         let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, stream).into_args();
-        self.send(kernel, self.on_error.get(), args);
+        self.send(kernel, self.on_error.get(), args)
     }
 
     /// Counts one watched output stream less; after the last one there will be no more output.

@@ -144,8 +144,8 @@ impl<F: Filter> Recipient<F> for Reader<F> {
         self.shared.send(kernel, self.event.get(), (record, self.shared.id).into_args())
     }
 
-    fn refused(&self, kernel: &mut Kernel, error: FilterError) {
-        self.shared.report_refused(kernel, &error, self.stream);
+    fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
+        self.shared.report_refused(kernel, &error, self.stream)
     }
 
     fn panicked(&self, kernel: &mut Kernel, exception: Exception) {

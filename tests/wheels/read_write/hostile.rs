@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{log_error, log_input, owner, owner_of, pair, tcp_pair};
-use util::in_process::{Fragile, Log, kernel, run, run_slices, run_until};
+use util::in_process::{Fragile, Habit, Log, Stubborn, kernel, run, run_slices, run_until};
 
 /// The error event of a record that the filter refuses.
 fn refused() -> String {
@@ -236,10 +236,122 @@ fn a_panic_in_the_filter_is_a_die_signal_in_the_wheels_name_and_reading_goes_on(
         }
         drop(theirs);
         run(&mut kernel);
-        let mut heard = log.take();
-        // A signal is an event: what was read goes ahead of it.
-        heard[1..].sort();
-        assert_eq!(heard, ["fine", "ReadWrite died", "again"]);
+        // As behind an `Err` of the input state, the rest of a chunk comes in the next slice.
+        assert_eq!(log.take(), ["fine", "ReadWrite died", "again"]);
+    }
+}
+
+/// A session with a wheel whose filter has such a habit, which logs what it hears, and ends at the end of the input.
+fn stubborn(log: &Log, stream: UnixStream, habit: Habit) -> Session<Option<ReadWrite<Stubborn>>> {
+    let (logged, errors, dead) = (log.clone(), log.clone(), log.clone());
+    Session::new(None)
+        .args((stream,))
+        .state("_start", move |cx| {
+            cx.sig("DIE", "die");
+            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Stubborn(Vec::new(), habit));
+            *cx.heap() = Some(wheel.on_input("input").on_error("error").start(cx)?);
+            Ok(())
+        })
+        .state("input", move |_| logged.push("record"))
+        .state("error", move |cx| {
+            errors.push(cx.take::<String>(2)?);
+            if *cx.arg::<&str>(0)? == "read" {
+                *cx.heap() = None;
+            }
+            Ok(())
+        })
+        .state("die", move |cx| {
+            cx.sig_handled();
+            dead.push("died");
+        })
+        .state("drop", |cx| *cx.heap() = None)
+}
+
+#[test] // K-RW-21: it is told of in each turn, others have theirs, and then its input is dropped
+fn a_filter_that_refuses_without_end_keeps_nobody_waiting() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"stuck").unwrap();
+    let session = stubborn(&log, ours, Habit::Refuses).spawn(&mut kernel).unwrap();
+    run_slices(&mut kernel, 1);
+    assert!((1..10_000).contains(&log.len()), "{} refusals in one turn", log.len());
+    let end = "malformed record: the filter refuses without taking input: 5 octets are dropped";
+    let mut slices = 0;
+    while log.count(end) == 0 {
+        kernel.post(session, "nothing", ()).unwrap();
+        run_slices(&mut kernel, 1);
+        slices += 1;
+        assert!(slices < 1000, "{} refusals", log.len());
+    }
+    drop(theirs);
+    run(&mut kernel);
+    assert_eq!(log.take().last().map(String::as_str), Some(""), "the end of file");
+}
+
+#[test] // K-RW-20, K-RE-21
+fn a_filter_that_panics_without_end_waits_for_more_input() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    let session = stubborn(&log, ours, Habit::Panics).spawn(&mut kernel).unwrap();
+    for chunk in 1..=3 {
+        theirs.write_all(b"stuck").unwrap();
+        run_until(&mut kernel, || log.count("died") >= chunk);
+        for _ in 0..5 {
+            kernel.post(session, "nothing", ()).unwrap();
+            run_slices(&mut kernel, 1);
+        }
+        assert!(log.count("died") <= 2 * chunk, "{} panics for {chunk} chunks", log.count("died"));
+    }
+    drop(theirs);
+    run(&mut kernel);
+    assert_eq!(log.take().last().map(String::as_str), Some(""), "the end of file");
+}
+
+#[test] // K-RW-11, K-RW-21
+fn a_filter_that_yields_without_end_keeps_nobody_waiting() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"x").unwrap();
+    let session = stubborn(&log, ours, Habit::Yields).spawn(&mut kernel).unwrap();
+    kernel.post(session, "drop", ()).unwrap();
+    run(&mut kernel);
+    assert!(log.len() > 65_536, "all that a read can hold comes in one turn: {}", log.len());
+}
+
+#[test] // K-RE-20, K-RE-21, K-RW-41: an error event is a state like any other
+fn after_a_refused_record_delivery_stops_when_the_wheel_is_paused_or_the_state_fails() {
+    for (what, first) in [("pause", "1 error"), ("drop", "1 error"), ("fail", "1 error")] {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b"1\n\xff\n2\n").unwrap();
+        let session = owner(&log, ours)
+            .state("error", move |cx| {
+                cx.heap().log.push("error");
+                match what {
+                    "pause" => cx.heap().wheel().pause_input(),
+                    "drop" => cx.heap().wheel = None,
+                    _ => return Err(std::io::Error::other("on purpose").into()),
+                }
+                Ok(())
+            })
+            .state("die", |cx| {
+                cx.sig_handled();
+                cx.heap().log.push("died");
+            })
+            .spawn(&mut kernel)
+            .unwrap();
+        run_slices(&mut kernel, 1);
+        let at_once = log.text();
+        assert!(at_once.starts_with(first) && !at_once.contains('2'), "{what}: {at_once}");
+        match what {
+            "pause" => {
+                kernel.call(session, "resume", ()).unwrap();
+                run_until(&mut kernel, || log.text() == "1 error 2");
+            }
+            "fail" => run_until(&mut kernel, || log.text() == "1 error died 2"),
+            _ => {}
+        }
+        kernel.stop();
     }
 }
 
