@@ -10,13 +10,26 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use clap::Parser;
 use lenore::component::{Connection, Mode, Protocol, Server};
 use lenore::filter::Line;
 use lenore::wheel::ReadWrite;
 use lenore::{Context, Kernel, Result, Session, SessionId};
+
+mod common;
+
+/// Chat server in one process: what one client says, all others hear
+#[derive(Parser)]
+#[command(name = "chat", version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
+    listen: String,
+}
 
 /// What is kept of each client.
 #[derive(Default)]
@@ -27,9 +40,13 @@ struct Guest {
 
 type Cx<'a> = Context<'a, Connection<Line, Guest>>;
 
-fn main() -> std::result::Result<(), Box<dyn Error>> {
-    simplelog::WriteLogger::init(log::LevelFilter::Info, simplelog::Config::default(), std::io::stderr())?;
-    let address = std::env::args().nth(1).unwrap_or_else(|| String::from("127.0.0.1:7777"));
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    common::log_to_stderr(log::LevelFilter::Info);
+    common::exit(serve(flags.listen))
+}
+
+fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
     let mut kernel = Kernel::new()?;
 
     // A session that knows who is here. Whoever says something posts it here, and does not know who hears it.
@@ -79,7 +96,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             Ok(())
         });
     let server = Server::tcp(address, chat).mode(Mode::Single).peek_on("USR2").spawn(&mut kernel)?;
-    println!("listening on {}", server.local_addr());
+    common::say_listening(server.local_addr());
     Ok(kernel.run()?)
 }
 

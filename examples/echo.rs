@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example echo
 //! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! pkill -USR2 -o -x echo                        # the log shows every session and why it stays alive
+//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
 //! Ctrl-C ends it.
@@ -12,13 +12,21 @@ use std::collections::HashMap;
 use std::net::TcpStream;
 use std::process::ExitCode;
 
+use clap::Parser;
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory, WheelId};
 use lenore::{Context, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "echo [--listen ADDR:PORT]";
+/// Echo server that serves all clients in one process, without a Daemon
+#[derive(Parser)]
+#[command(name = "echo", version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
+    listen: String,
+}
 
 #[derive(Default)]
 struct Echo {
@@ -27,15 +35,9 @@ struct Echo {
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = common::Flags::new(&[USAGE]);
-    let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
-    flags.finish()?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(serve(address))
+    common::exit(serve(flags.listen))
 }
 
 fn serve(address: String) -> Result<(), Box<dyn std::error::Error>> {
@@ -73,7 +75,7 @@ fn start(cx: &mut Context<'_, Echo>) -> Result {
     cx.sig("TERM", "ended");
     cx.sig("USR2", "peek");
     // Last of all: whoever reads this may send signals.
-    println!("listening on {address}");
+    common::say_listening(address);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example echo_fork
 //! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! pkill -USR2 -o echo_fork                      # the log shows every session and why it stays alive
+//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
 //! Ctrl-C ends it and all its children. More connections than there may be children wait their turn.
@@ -11,15 +11,27 @@
 use std::net::TcpStream;
 use std::process::ExitCode;
 
-use common::Flags;
-use lenore::daemon::{DaemonBuilder, Report};
+use clap::Parser;
+use lenore::daemon::Report;
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "echo_fork [--listen ADDR:PORT] [--max-children N]";
+/// Echo server that forks a child for each connection
+#[derive(Parser)]
+#[command(name = "echo_fork", version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
+    listen: String,
+    /// The most children at a time; more connections wait
+    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
+    max_children: u32,
+    #[command(flatten)]
+    daemon: common::DaemonFlags,
+}
 
 /// The heap: each child has a copy of its own from its fork on.
 #[derive(Default)]
@@ -30,23 +42,15 @@ struct Echo {
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = Flags::new(&[USAGE, common::DAEMON_FLAGS]);
-    let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
-    let daemon = common::daemon_settings(&mut flags, Daemon::builder().max_children(20))?;
-    let daemon = flags.set("--max-children", daemon, DaemonBuilder::max_children)?;
-    flags.finish()?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(serve(daemon, address))
+    common::exit(serve(flags))
 }
 
-fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let mut kernel = Kernel::new()?;
     Session::new(Echo::default())
-        .args((address, settings))
+        .args((flags,))
         .state("_start", start)
         .state("accept", accepted) // 1. in the parent: a connection; the Daemon forks for it
         .state("daemon_pause", |cx| cx.heap().listener.iter().for_each(SocketFactory::pause_accept))
@@ -68,15 +72,16 @@ fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::er
 }
 
 fn start(cx: &mut Context<'_, Echo>) -> Result {
-    let listener = SocketFactory::tcp(cx.take::<String>(0)?).on_accept("accept").listen(cx)?;
+    let flags: Flags = cx.take(0)?;
+    let listener = SocketFactory::tcp(&flags.listen).on_accept("accept").listen(cx)?;
     for signal in ["daemon_pause", "daemon_accept", "daemon_child", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
-    println!("listening on {}", listener.local_addr()?);
+    flags.daemon.say_listening(listener.local_addr()?);
     cx.heap().listener = Some(listener);
     // Last of all: from here on this may be another process, without terminal and privileges.
-    let daemon = cx.take::<DaemonBuilder>(1)?.spawn(cx)?;
+    let daemon = flags.daemon.apply(Daemon::builder().max_children(flags.max_children)).spawn(cx)?;
     cx.heap().daemon = Some(daemon);
     Ok(())
 }

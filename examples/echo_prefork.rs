@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example echo_prefork
 //! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! pkill -USR2 -o echo_prefork                   # the log shows every session and why it stays alive
+//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
 //! Ctrl-C ends it and all its children. A child may be killed at any time: another one takes its place.
@@ -11,16 +11,26 @@
 use std::net::TcpStream;
 use std::process::ExitCode;
 
-use common::Flags;
-use lenore::daemon::{DaemonBuilder, Report};
+use clap::Parser;
+use lenore::daemon::Report;
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "echo_prefork [--listen ADDR:PORT] [--start-children N] [--min-spare N] [--max-spare N] \
-                     [--max-children N] [--fork-burst N] [--requests N]";
+/// Echo server with a pool of children, each of which serves one connection at a time
+#[derive(Parser)]
+#[command(name = "echo_prefork", version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
+    listen: String,
+    #[command(flatten)]
+    pool: common::PoolFlags,
+    #[command(flatten)]
+    daemon: common::DaemonFlags,
+}
 
 /// The heap: each process has a copy of its own from the fork on.
 #[derive(Default)]
@@ -31,28 +41,15 @@ struct Echo {
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = Flags::new(&[USAGE, common::DAEMON_FLAGS]);
-    let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
-    let daemon = common::daemon_settings(&mut flags, Daemon::builder().start_children(4).requests(1000))?;
-    let daemon = flags.set("--start-children", daemon, DaemonBuilder::start_children)?;
-    let daemon = flags.set("--min-spare", daemon, DaemonBuilder::min_spare)?;
-    let daemon = flags.set("--max-spare", daemon, DaemonBuilder::max_spare)?;
-    let daemon = flags.set("--max-children", daemon, DaemonBuilder::max_children)?;
-    let daemon = flags.set("--fork-burst", daemon, DaemonBuilder::fork_burst)?;
-    let daemon = flags.set("--requests", daemon, DaemonBuilder::requests)?;
-    flags.finish()?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(serve(daemon, address))
+    common::exit(serve(flags))
 }
 
-fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let mut kernel = Kernel::new()?;
     Session::new(Echo::default())
-        .args((address, settings))
+        .args((flags,))
         .state("_start", start)
         .state("daemon_child", |cx| report(cx, Report::Wait)) // 2. in a new child: ready for a first request
         .state("daemon_accept", accept_one) // 3. the Daemon answers: the next connection may come
@@ -74,16 +71,17 @@ fn serve(settings: DaemonBuilder, address: String) -> Result<(), Box<dyn std::er
 
 /// 1. Before any child exists: one listener for all of them. The parent never accepts.
 fn start(cx: &mut Context<'_, Echo>) -> Result {
-    let listener = SocketFactory::tcp(cx.take::<String>(0)?).on_accept("accept").listen(cx)?;
+    let flags: Flags = cx.take(0)?;
+    let listener = SocketFactory::tcp(&flags.listen).on_accept("accept").listen(cx)?;
     listener.pause_accept();
     for signal in ["daemon_child", "daemon_accept", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
-    println!("listening on {}", listener.local_addr()?);
+    flags.daemon.say_listening(listener.local_addr()?);
     cx.heap().listener = Some(listener);
     // Last of all: from here on this may be another process, without terminal and privileges.
-    let daemon = cx.take::<DaemonBuilder>(1)?.spawn(cx)?;
+    let daemon = flags.daemon.apply(flags.pool.apply(Daemon::builder())).spawn(cx)?;
     cx.heap().daemon = Some(daemon);
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example echo_server -- --mode prefork --connections 10
 //! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! pkill -USR2 -o echo_server                    # the log shows every session and why it stays alive
+//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
 //! Ctrl-C ends it and all its children. The mode may have a number: `fork:50`, `prefork:8`.
@@ -11,48 +11,47 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use clap::Parser;
 use lenore::Kernel;
 use lenore::component::{Mode, Protocol, Server};
 use lenore::filter::Line;
 
-const USAGE: &str = "usage: echo_server [--listen ADDR:PORT] [--mode single|fork|prefork] [--connections N]";
+mod common;
 
-fn main() -> ExitCode {
-    match serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+/// Echo server that is one process, a child for each connection, or a pool of children
+#[derive(Parser)]
+#[command(name = "echo_server", version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
+    listen: String,
+    /// How connections are served: single, fork[:CHILDREN] or prefork[:CHILDREN]
+    #[arg(long, default_value_t = Mode::Single)]
+    mode: Mode,
+    /// Connections that a process may have at a time [default: 1 in a pool, any number in a single process]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    connections: Option<u32>,
 }
 
-fn serve() -> Result<(), Box<dyn Error>> {
-    simplelog::WriteLogger::init(log::LevelFilter::Info, simplelog::Config::default(), std::io::stderr())?;
-    let (mut address, mut mode, mut connections) = (String::from("127.0.0.1:7777"), Mode::Single, None);
-    let mut words = std::env::args().skip(1);
-    while let Some(flag) = words.next() {
-        let value = words.next().ok_or(USAGE)?;
-        match flag.as_str() {
-            "--listen" => address = value,
-            "--mode" => mode = value.parse()?,
-            "--connections" => connections = Some(value.parse()?),
-            _ => return Err(USAGE.into()),
-        }
-    }
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    common::log_to_stderr(log::LevelFilter::Info);
+    common::exit(serve(flags))
+}
 
+fn serve(flags: Flags) -> Result<(), Box<dyn Error>> {
     // Whoever sends a longer line, or never ends one, is not served; without limits 512 MiB would be kept.
     let lines = Line::new().max_length(64 * 1024)?.max_buffer(2 * 64 * 1024)?;
     let echo = Protocol::new(lines)
         .on_input(|cx, line: String| cx.heap().put(line))
         .marks(16 * 1024, 64 * 1024) // a client that sends and does not read
         .auto_pause(); //               is not read from
-    let mut server = Server::tcp(address, echo).mode(mode);
-    if let Some(connections) = connections {
+    let mut server = Server::tcp(flags.listen, echo).mode(flags.mode);
+    if let Some(connections) = flags.connections {
         server = server.connections_per_child(connections);
     }
     let mut kernel = Kernel::new()?;
     let serving = server.peek_on("USR2").spawn(&mut kernel)?;
-    println!("listening on {}", serving.local_addr());
+    common::say_listening(serving.local_addr());
     Ok(kernel.run()?)
 }

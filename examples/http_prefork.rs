@@ -4,7 +4,7 @@
 //! cargo run --release --features http --example http_prefork -- --root target/doc
 //! curl -i http://127.0.0.1:7780/hello           # or any browser
 //! ab -k -n 10000 -c 8 http://127.0.0.1:7780/hello
-//! pkill -USR2 -o http_prefork                   # the log shows every session and why it stays alive
+//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
 //! Without `--root` there is only `/hello`. Ctrl-C ends it and all its children, after the response in hand.
@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use common::Flags;
-use lenore::daemon::{DaemonBuilder, Report};
+use clap::Parser;
+use lenore::daemon::Report;
 use lenore::filter::http::{Httpd, Incoming, Outgoing, Response};
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
@@ -28,8 +28,24 @@ mod site;
 
 use site::{Answer, Site};
 
-const USAGE: &str = "http_prefork [--listen ADDR:PORT] [--root DIRECTORY] [--keep-alive SECONDS] [--start-children N] \
-                     [--min-spare N] [--max-spare N] [--max-children N] [--requests N]";
+/// Web server with a pool of children, each of which serves one connection at a time
+#[derive(Parser)]
+#[command(name = "http_prefork", version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7780")]
+    listen: String,
+    /// Directory of the files to serve [default: none, there is only /hello]
+    #[arg(long, value_name = "DIRECTORY")]
+    root: Option<PathBuf>,
+    /// How long a client may take for its next request
+    #[arg(long, value_name = "SECONDS", value_parser = common::seconds, default_value = "15", allow_negative_numbers = true)]
+    keep_alive: Duration,
+    #[command(flatten)]
+    pool: common::PoolFlags,
+    #[command(flatten)]
+    daemon: common::DaemonFlags,
+}
 
 /// The heap: each process has a copy of its own from the fork on.
 struct Server {
@@ -52,35 +68,16 @@ struct Client {
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = Flags::new(&[USAGE, common::DAEMON_FLAGS]);
-    let address = flags.value("--listen")?.unwrap_or_else(|| String::from("127.0.0.1:7780"));
-    let root: Option<PathBuf> = flags.value("--root")?;
-    let patience: f64 = flags.value("--keep-alive")?.unwrap_or(15.0);
-    let daemon = common::daemon_settings(&mut flags, Daemon::builder().start_children(4).requests(1000))?;
-    let daemon = flags.set("--start-children", daemon, DaemonBuilder::start_children)?;
-    let daemon = flags.set("--min-spare", daemon, DaemonBuilder::min_spare)?;
-    let daemon = flags.set("--max-spare", daemon, DaemonBuilder::max_spare)?;
-    let daemon = flags.set("--max-children", daemon, DaemonBuilder::max_children)?;
-    let daemon = flags.set("--requests", daemon, DaemonBuilder::requests)?;
-    flags.finish()?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(serve(daemon, address, root, patience))
+    common::exit(serve(flags))
 }
 
-fn serve(
-    settings: DaemonBuilder,
-    address: String,
-    root: Option<PathBuf>,
-    patience: f64,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let (site, patience) = (Site::new(root)?, Duration::try_from_secs_f64(patience)?);
+fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
+    let (site, patience) = (Site::new(flags.root.clone())?, flags.keep_alive);
     let mut kernel = Kernel::new()?;
     Session::new(Server { daemon: None, site, patience, listener: None, client: None })
-        .args((address, settings))
+        .args((flags,))
         .state("_start", start)
         .state("daemon_child", |cx| report(cx, Report::Wait))
         .state("daemon_accept", |cx| cx.heap().listener.iter().for_each(SocketFactory::resume_accept))
@@ -100,16 +97,17 @@ fn serve(
 
 /// Before any child exists: one listener for all of them. The parent never accepts.
 fn start(cx: &mut Context<'_, Server>) -> Result {
-    let listener = SocketFactory::tcp(cx.take::<String>(0)?).on_accept("accept").listen(cx)?;
+    let flags: Flags = cx.take(0)?;
+    let listener = SocketFactory::tcp(&flags.listen).on_accept("accept").listen(cx)?;
     listener.pause_accept();
     for signal in ["daemon_child", "daemon_accept", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
-    println!("listening on {}", listener.local_addr()?);
+    flags.daemon.say_listening(listener.local_addr()?);
     cx.heap().listener = Some(listener);
     // Last of all: from here on this may be another process, without terminal and privileges.
-    let daemon = cx.take::<DaemonBuilder>(1)?.spawn(cx)?;
+    let daemon = flags.daemon.apply(flags.pool.apply(Daemon::builder())).spawn(cx)?;
     cx.heap().daemon = Some(daemon);
     Ok(())
 }

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use clap::Parser;
 use lenore::component::{Connection, Protocol, TcpClient};
 use lenore::filter::{ByteLine, Line};
 use lenore::wheel::{FollowTail, TailEvent};
@@ -26,23 +27,28 @@ use lenore::{Context, Kernel, Result};
 
 mod common;
 
-const USAGE: &str = "log_shipper --file PATH --to HOST:PORT [--retry SECONDS]";
+/// Sends what is appended to a file to a server, and connects again when the server has gone
+#[derive(Parser)]
+#[command(name = "log_shipper", version)]
+struct Flags {
+    /// File to follow
+    #[arg(long, value_name = "PATH")]
+    file: String,
+    /// Server to send its lines to
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7777")]
+    to: String,
+    /// Time between two attempts to connect
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, allow_negative_numbers = true)]
+    retry: u64,
+}
 
 /// The session of the client, which follows the file as well, whether or not there is a connection.
 type Cx<'a> = Context<'a, Connection<ByteLine, Option<FollowTail<ByteLine>>>>;
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn Error>>, common::Usage> {
-    let mut flags = common::Flags::new(&[USAGE]);
-    let file = flags.value("--file")?.unwrap_or_default();
-    let server = flags.value("--to")?.unwrap_or_else(|| String::from("127.0.0.1:7777"));
-    let retry = Duration::from_secs(flags.value("--retry")?.unwrap_or(1));
-    flags.finish()?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(ship(file, server, retry))
+    common::exit(ship(flags.file, flags.to, Duration::from_secs(flags.retry)))
 }
 
 fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Error>> {

@@ -27,8 +27,14 @@
 //! "Are you sure?" is a state of its own: `call_state` asks the question on behalf of any other state, and
 //! `return_state` gives the answer back.
 
+use clap::Parser;
 use lenore::nfa::{Machine, MachineContext, Nfa};
 use lenore::{Kernel, Result};
+
+/// A login dialogue as a state machine; what the user types comes from a script
+#[derive(Parser)]
+#[command(name = "nfa", version)]
+struct Flags {}
 
 const SCRIPT: [&str; 9] = ["edgar", "raven", "edgar", "nevermore", "quoth", "logout", "perhaps", "no", "logout"];
 
@@ -42,6 +48,7 @@ struct Terminal {
 type Cx<'a> = MachineContext<'a, Terminal>;
 
 fn main() -> std::result::Result<(), lenore::Error> {
+    Flags::parse();
     let mut kernel = Kernel::new()?;
     let keyboard = Box::new(SCRIPT.into_iter().chain(std::iter::repeat("yes")));
     let id = Nfa::new(Terminal { keyboard, user: String::new(), failures: 0 })

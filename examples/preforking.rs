@@ -14,12 +14,21 @@ use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
 use lenore::daemon::Report;
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 
 mod common;
+
+/// The pre-forking server of POE::Component::Daemon's demonstration, which detaches and answers a few commands
+#[derive(Parser)]
+#[command(name = "preforking", version)]
+struct Flags {
+    #[command(flatten)]
+    port: common::PortFlags,
+}
 
 #[derive(Default)]
 struct Heap {
@@ -30,19 +39,16 @@ struct Heap {
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let (port, logfile) = common::port_and_logfile("preforking PORT [--logfile PATH]", "log_preforking")?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(serve(port, logfile))
+    common::exit(serve(flags))
 }
 
-fn serve(port: u16, logfile: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
+    let logfile = flags.port.logfile("log_preforking")?;
     let mut kernel = Kernel::new()?;
     Session::new(Heap { logfile, ..Heap::default() })
-        .args((port,))
+        .args((flags.port.port,))
         .state("_start", start)
         .state("error", error)
         .state("daemon_child", daemon_child)

@@ -18,12 +18,23 @@ use std::process::{ExitCode, ExitStatus};
 use std::rc::Rc;
 use std::time::Duration;
 
+use clap::Parser;
 use lenore::wheel::{OnDrop, Redirect, Run, WheelId};
 use lenore::{Context, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "runner [--timeout SECONDS] --run COMMAND [--run COMMAND ...]";
+/// Runs several commands at once, labels what they write, and reports how each of them ends
+#[derive(Parser)]
+#[command(name = "runner", version)]
+struct Flags {
+    /// A command for the shell; give the flag once for each
+    #[arg(long, value_name = "COMMAND", required = true)]
+    run: Vec<String>,
+    /// How long commands may take before they are ended [default: no limit]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    timeout: Option<u64>,
+}
 
 /// One command.
 struct Job {
@@ -45,19 +56,9 @@ struct Jobs {
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = common::Flags::new(&[USAGE]);
-    let timeout = flags.value("--timeout")?.map(Duration::from_secs);
-    let mut commands = Vec::new();
-    while let Some(command) = flags.value::<String>("--run")? {
-        commands.push(command);
-    }
-    flags.finish()?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(run_all(commands, timeout))
+    common::exit(run_all(flags.run, flags.timeout.map(Duration::from_secs)))
 }
 
 fn run_all(commands: Vec<String>, timeout: Option<Duration>) -> Result<(), Box<dyn std::error::Error>> {

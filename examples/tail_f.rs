@@ -18,19 +18,26 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use clap::Parser;
 use lenore::filter::{ByteLine, Line};
 use lenore::wheel::{FollowTail, WheelId};
 use lenore::{Context, Kernel, Result, Session};
 
 mod common;
 
-const USAGE: &str = "tail_f [--all] [--interval MILLISECONDS] --file PATH [--file PATH ...]";
-
-/// What to follow, and how.
-struct Settings {
-    paths: Vec<String>,
-    interval: Duration,
+/// Prints what is appended to files, through rotation and truncation, and before they exist
+#[derive(Parser)]
+#[command(name = "tail_f", version)]
+struct Flags {
+    /// A file to follow; give the flag once for each
+    #[arg(long, value_name = "PATH", required = true)]
+    file: Vec<String>,
+    /// Read the files from their starts
+    #[arg(long)]
     all: bool,
+    /// Time between two looks at a file
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, allow_negative_numbers = true)]
+    interval: u64,
 }
 
 /// The files by their wheels, and how many can't be followed any more.
@@ -41,27 +48,16 @@ struct Files {
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<Result<(), Box<dyn std::error::Error>>, common::Usage> {
-    let mut flags = common::Flags::new(&[USAGE]);
-    let all = flags.has("--all");
-    let interval = Duration::from_millis(flags.value("--interval")?.unwrap_or(1000));
-    let mut paths = Vec::new();
-    while let Some(path) = flags.value("--file")? {
-        paths.push(path);
-    }
-    flags.finish()?;
+    let flags = Flags::parse();
     common::log_to_stderr(log::LevelFilter::Info);
-    Ok(follow(Settings { paths, interval, all }))
+    common::exit(follow(flags))
 }
 
-fn follow(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+fn follow(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let failures = Rc::new(Cell::new(0));
     let mut kernel = Kernel::new()?;
     Session::new(Files { failures: failures.clone(), ..Files::default() })
-        .args((settings,))
+        .args((flags,))
         .state("_start", start)
         .state("line", |cx| {
             let (line, id) = (cx.take::<Vec<u8>>(0)?, cx.take::<WheelId>(1)?);
@@ -104,10 +100,11 @@ fn follow(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn start(cx: &mut Context<'_, Files>) -> Result {
-    let Settings { paths, interval, all } = cx.take(0)?;
-    for path in paths {
+    let flags: Flags = cx.take(0)?;
+    let interval = Duration::from_millis(flags.interval);
+    for path in flags.file {
         let mut builder = FollowTail::new(&path, Line::new().bytes()).poll_interval(interval);
-        if all {
+        if flags.all {
             builder = builder.seek(SeekFrom::Start(0));
         }
         builder = builder.on_input("line").on_reset("from_the_start").on_retry("denied").on_error("failed");

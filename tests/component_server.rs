@@ -509,12 +509,6 @@ fn the_example_serves_in_every_mode_and_dumps_on_usr2() {
         assert_eq!(running.wait_exit(util::lab::LONG).code(), Some(0), "{args}");
         assert_eq!(running.descendants_alive(), [0; 0]);
     }
-    for (args, text) in [("--mode forking", "no such mode"), ("--mode", "usage"), ("--verbose x", "usage")] {
-        let output = std::process::Command::new(example("echo_server")).args(args.split_whitespace()).output();
-        let output = output.expect("the example runs");
-        assert_eq!(output.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&output.stderr).contains(text), "{args}");
-    }
 }
 
 #[test] // D-ME-05: it is then that somebody asks

@@ -192,15 +192,6 @@ fn runner_ends_quietly_when_nobody_reads_its_output() {
     }
 }
 
-#[test]
-fn a_wrong_command_line_is_answered_with_the_usage() {
-    for (name, args) in [("runner", ["--run"].as_slice()), ("tail_f", &["log"]), ("tail_f", &["--interval", "soon"])] {
-        let mut running = Program::new(example(name)).args(args).start();
-        assert_eq!(running.wait_exit(DEADLINE).code(), Some(2));
-        running.wait_for_stderr(&format!("usage: {name} "), DEADLINE);
-    }
-}
-
 /// Accepts the shipper's connection, and reads lines from it until `last`.
 fn receive(listener: &TcpListener, last: &str) -> (TcpStream, Vec<String>) {
     listener.set_nonblocking(true).unwrap();

@@ -1,39 +1,124 @@
-//! The flags for those settings of a Daemon that have nothing to do with the size of its pool.
+//! Flags that several examples have.
 
+use std::io;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use clap::Args;
 use lenore::daemon::DaemonBuilder;
 
-use super::{Flags, Usage};
+use super::some_seconds;
 
-/// The part of the usage that [`daemon_settings`] reads.
-pub const DAEMON_FLAGS: &str = "[--detach] [--logfile PATH] [--pid-file PATH] [--user NAME] [--group NAME] \
-                                [--request-timeout SECONDS] [--babysit SECONDS] [--verbose]";
-
-/// Gives `daemon` the settings that the command line asks for.
-pub fn daemon_settings(flags: &mut Flags, daemon: DaemonBuilder) -> Result<DaemonBuilder, Usage> {
-    let daemon = daemon.verbose(flags.has("--verbose")).detach(flags.has("--detach"));
-    let daemon = flags.set("--logfile", daemon, |daemon, path: PathBuf| daemon.logfile(path))?;
-    let daemon = flags.set("--pid-file", daemon, |daemon, path: PathBuf| daemon.pid_file(path))?;
-    let daemon = flags.set("--user", daemon, |daemon, name: String| daemon.user(name))?;
-    let daemon = flags.set("--group", daemon, |daemon, name: String| daemon.group(name))?;
-    let daemon = flags.set("--request-timeout", daemon, |daemon, Seconds(limit)| daemon.request_timeout(limit))?;
-    flags.set("--babysit", daemon, |daemon, Seconds(pause)| daemon.babysit(pause))
+/// How many children a pool has.
+#[derive(Args)]
+pub struct PoolFlags {
+    /// Children to fork at the start
+    #[arg(long, value_name = "N", default_value_t = 4, allow_negative_numbers = true)]
+    start_children: u32,
+    /// Fork children when fewer than this wait for a connection [default: a fifth of --max-children, or --start-children]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    min_spare: Option<u32>,
+    /// Retire children when more than this wait for a connection [default: four fifths of --max-children, or twice --min-spare]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_spare: Option<u32>,
+    /// Never have more children than this [default: --start-children plus --max-spare]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_children: Option<u32>,
+    /// Fork at most this many children at once
+    #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true)]
+    fork_burst: u32,
+    /// Replace a child after this many connections; 0 means never
+    #[arg(long, value_name = "N", default_value_t = 1000, allow_negative_numbers = true)]
+    requests: u64,
 }
 
-/// A span of time that is not zero, written in seconds: `5` or `0.5`.
-struct Seconds(Duration);
+impl PoolFlags {
+    /// Gives `daemon` the settings that the command line asks for.
+    pub fn apply(&self, daemon: DaemonBuilder) -> DaemonBuilder {
+        let daemon = daemon.start_children(self.start_children).fork_burst(self.fork_burst).requests(self.requests);
+        let daemon = set(daemon, self.min_spare, DaemonBuilder::min_spare);
+        let daemon = set(daemon, self.max_spare, DaemonBuilder::max_spare);
+        set(daemon, self.max_children, DaemonBuilder::max_children)
+    }
+}
 
-impl FromStr for Seconds {
-    type Err = String;
+/// Those settings of a Daemon that have nothing to do with the size of its pool.
+#[derive(Args)]
+pub struct DaemonFlags {
+    /// Run in the background; the command returns when the server is ready
+    #[arg(long)]
+    detach: bool,
+    /// Write the log to this file, and open it again on HUP [default: standard error]
+    #[arg(long, value_name = "PATH")]
+    logfile: Option<PathBuf>,
+    /// Write the pid to this file, and lock it [default: none]
+    #[arg(long, value_name = "PATH")]
+    pid_file: Option<PathBuf>,
+    /// Become this user after everything is open [default: the user who starts it]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Become this group after everything is open [default: the group of --user]
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// End a child whose request takes longer than this [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = some_seconds, allow_negative_numbers = true)]
+    request_timeout: Option<Duration>,
+    /// Examine the children this often [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = some_seconds, allow_negative_numbers = true)]
+    babysit: Option<Duration>,
+    /// Log each child that starts or ends
+    #[arg(long)]
+    verbose: bool,
+}
 
-    fn from_str(text: &str) -> Result<Seconds, String> {
-        let seconds: f64 = text.parse().map_err(|_| String::from("not a number of seconds"))?;
-        match Duration::try_from_secs_f64(seconds) {
-            Ok(span) if !span.is_zero() => Ok(Seconds(span)),
-            _ => Err(String::from("not a span of time")),
+impl DaemonFlags {
+    /// Gives `daemon` the settings that the command line asks for.
+    pub fn apply(&self, daemon: DaemonBuilder) -> DaemonBuilder {
+        let daemon = daemon.detach(self.detach).verbose(self.verbose);
+        let daemon = set(daemon, self.logfile.clone(), DaemonBuilder::logfile);
+        let daemon = set(daemon, self.pid_file.clone(), DaemonBuilder::pid_file);
+        let daemon = set(daemon, self.user.clone(), DaemonBuilder::user);
+        let daemon = set(daemon, self.group.clone(), DaemonBuilder::group);
+        let daemon = set(daemon, self.request_timeout, DaemonBuilder::request_timeout);
+        set(daemon, self.babysit, DaemonBuilder::babysit)
+    }
+
+    /// Tells where the server listens, before the Daemon is spawned. If that detaches, this is not the process that will
+    /// serve: its pid is in the pid file.
+    pub fn say_listening(&self, address: impl std::fmt::Display) {
+        if self.detach {
+            println!("listening on {address}");
+        } else {
+            super::say_listening(address);
+        }
+    }
+}
+
+/// Gives a value that was given to one of the methods of a builder.
+fn set<B, T>(builder: B, value: Option<T>, method: fn(B, T) -> B) -> B {
+    match value {
+        Some(value) => method(builder, value),
+        None => builder,
+    }
+}
+
+/// The command line of the ported programs.
+#[derive(Args)]
+pub struct PortFlags {
+    /// Port of 127.0.0.1 to listen on; 0 takes any that is free
+    #[arg(allow_negative_numbers = true)]
+    pub port: u16,
+    /// Write standard error and the log to this file [default: log_ and the program's name, in the temporary directory]
+    #[arg(long, value_name = "PATH")]
+    logfile: Option<PathBuf>,
+}
+
+impl PortFlags {
+    /// The absolute path of the log file, which is `name` in the temporary directory unless a flag says otherwise.
+    pub fn logfile(&self, name: &str) -> io::Result<PathBuf> {
+        match &self.logfile {
+            Some(path) => std::path::absolute(path),
+            None => Ok(std::env::temp_dir().join(name)),
         }
     }
 }

@@ -297,26 +297,6 @@ fn a_busy_port_is_one_line_and_exit_1() {
     }
 }
 
-#[test]
-fn a_wrong_command_line_is_one_line_with_the_usage_and_exit_2() {
-    let bad: [(&str, &[&str]); 10] = [
-        ("echo", &["--nonsense"]),
-        ("echo", &["--listen"]),
-        ("echo", &["--detach"]),
-        ("echo_fork", &["--nonsense"]),
-        ("echo_fork", &["--max-children", "many"]),
-        ("echo_fork", &["--max-children", "-1"]),
-        ("echo_prefork", &["extra"]),
-        ("echo_prefork", &["--start-children", "4.5"]),
-        ("echo_prefork", &["--requests", ""]),
-        ("echo_prefork", &["--max-children"]),
-    ];
-    for (name, args) in bad {
-        let outcome = expect_refusal(name, args, 2, &format!("usage: {name} [--listen"));
-        assert!(outcome.stdout.is_empty() && outcome.stderr.contains(args[0]), "{name} {args:?}: {outcome:?}");
-    }
-}
-
 #[test] // D-SP-04
 fn settings_that_contradict_each_other_are_one_line_and_exit_1() {
     let args = ["--start-children", "9", "--max-children", "3", "--listen", "127.0.0.1:0"];

@@ -165,32 +165,6 @@ fn what_can_t_be_had_is_named_and_exit_1() {
     assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0, "something was left behind");
 }
 
-#[test]
-fn a_value_that_makes_no_sense_is_one_line_with_the_usage_and_exit_2() {
-    let bad: [&[&str]; 12] = [
-        &["--babysit", "0"],
-        &["--babysit", "-1"],
-        &["--babysit", "soon"],
-        &["--babysit", "nan"],
-        &["--babysit"],
-        &["--request-timeout", "0.0"],
-        &["--request-timeout", "inf"],
-        &["--request-timeout", "1e30"],
-        &["--request-timeout", ""],
-        &["--pid-file"],
-        &["--logfile", "--detach"],
-        &["--user", "--group"],
-    ];
-    for name in FORKING {
-        for args in bad {
-            let outcome = expect_refusal(name, args, 2, &format!("usage: {name} [--listen"));
-            let stderr = &outcome.stderr;
-            assert!(stderr.starts_with(args[0]) && stderr.contains("[--babysit SECONDS]"), "{name} {args:?}: {stderr}");
-            assert!(outcome.stdout.is_empty(), "{name} {args:?}: {outcome:?}");
-        }
-    }
-}
-
 #[test] // D-BA-01, D-BA-02
 fn a_request_that_takes_too_long_is_ended_by_the_babysitter() {
     for name in FORKING {

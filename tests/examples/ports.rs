@@ -319,27 +319,6 @@ fn usr2_dumps_into_the_log_file() {
     }
 }
 
-#[test]
-fn a_wrong_command_line_is_one_line_with_the_usage_and_exit_2() {
-    let bad: [&[&str]; 9] = [
-        &[],
-        &["--logfile"],
-        &["--logfile", "x"],
-        &["port"],
-        &["65536"],
-        &["-1"],
-        &["0", "0"],
-        &["--nonsense", "0"],
-        &["0", "--logfile", "--detach"],
-    ];
-    for name in BOTH {
-        for args in bad {
-            let outcome = expect_refusal(name, args, 2, &format!("usage: {name} PORT"));
-            assert!(outcome.stdout.is_empty(), "{name} {args:?}: {outcome:?}");
-        }
-    }
-}
-
 #[test] // D-SP-01: what fails in the process that the user started is said there, and nothing is left
 fn what_can_t_be_opened_is_said_by_the_launcher_and_exit_1() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

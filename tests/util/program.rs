@@ -151,7 +151,8 @@ impl Running {
         self.lines.recv_timeout(deadline).ok()
     }
 
-    /// Waits for the line `listening on ADDR:PORT`, passing over other lines, and returns the address.
+    /// Waits for the line `listening on ADDR:PORT` or `listening on ADDR:PORT, pid N`, passing over other lines, and
+    /// returns the address.
     #[track_caller]
     pub fn listening_addr(&self) -> SocketAddr {
         let give_up = Instant::now() + DEADLINE;
@@ -160,6 +161,7 @@ impl Running {
             let Some(addr) = line.strip_prefix("listening on ") else {
                 continue;
             };
+            let addr = addr.split_once(", pid ").map_or(addr, |(addr, _)| addr);
             match addr.trim().parse() {
                 Ok(addr) => return addr,
                 Err(error) => panic!("{line:?} names no socket address: {error}"),
