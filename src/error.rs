@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::args::{ArgError, is_unwritten};
 use crate::kernel::{AlarmId, SessionId};
 use crate::name::Name;
+use crate::sys::fork::Refused;
+use crate::sys::threads::NotAlone;
 
 /// What a state returns when it may fail: any error converts into [`Exception`] by `?`.
 pub type Result<T = (), E = Exception> = std::result::Result<T, E>;
@@ -84,7 +86,14 @@ pub enum Error {
         caller: &'static Location<'static>,
     },
     /// A process with more than one thread can't be forked: locks that the others hold would stay locked in the child.
-    Threads(usize),
+    ///
+    /// A thread that is about to end was waited for. Join threads before the process forks, or start them in its children.
+    Threads {
+        /// How many threads the process has.
+        count: usize,
+        /// The others, by name and thread id, as far as the system tells; may be empty.
+        others: String,
+    },
     /// A wheel can't work with this setting.
     InvalidSetting {
         /// The name of the setting.
@@ -113,6 +122,27 @@ impl Error {
     }
 }
 
+impl From<NotAlone> for Error {
+    fn from(why: NotAlone) -> Error {
+        match why {
+            NotAlone::Threads { count, others } => Error::Threads { count, others },
+            NotAlone::Unknown(source) => {
+                let subject = "in /proc/self/task, before a fork";
+                Error::os("counting threads", subject, source)
+            }
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            Refused::NotAlone(why) => why.into(),
+            Refused::BySystem(errno) => Error::os("fork", "", errno),
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -138,7 +168,12 @@ impl fmt::Display for Error {
                 }
                 write!(f, " ({caller})")
             }
-            Error::Threads(count) => write!(f, "can't fork: the process has {count} threads"),
+            Error::Threads { count, others } if others.is_empty() => {
+                write!(f, "can't fork: the process has {count} threads")
+            }
+            Error::Threads { count, others } => {
+                write!(f, "can't fork: the process has {count} threads, besides this one {others}")
+            }
             Error::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
             Error::Exception(exception) => exception.fmt(f),
             Error::Died(died) => died.fmt(f),

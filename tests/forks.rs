@@ -153,11 +153,63 @@ fn text_in_buffers_is_written_once_however_the_child_ends() {
     }
 }
 
+/// A line that names the thread; the test program's own name, as it gave it none.
+#[track_caller]
+fn expect_refusal(program: &Running) {
+    let line = program.next_line(DEADLINE);
+    let expected = "parent: not forked: can't fork: the process has 2 threads, besides this one forks (tid ";
+    assert!(line.starts_with(expected), "{line}");
+}
+
+#[test] // T7: what can't be looked up by its path any more is still looked at, and never passed over
+fn process_with_several_threads_refuses_to_fork_in_a_chroot_without_proc() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let jail = tempfile::tempdir().expect("a directory can be made");
+    let program = start_with("threads_in_a_jail", jail.path().to_str().expect("a name in UTF-8"));
+    for number in 1..=3 {
+        expect_refusal(&program);
+        expect_line(&program, &format!("parent: Threads, and back came payload {number}"));
+    }
+    assert!(program.children().is_empty());
+}
+
+#[test] // T7: the same of a program that was locked up before it made its kernel; the system says no more than that
+fn process_with_several_threads_refuses_to_fork_without_proc_from_the_start() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let jail = tempfile::tempdir().expect("a directory can be made");
+    let program = Program::new(test_program("forks")).args(["threads", ""]).arg(jail.path()).start();
+    for number in 1..=3 {
+        expect_line(&program, "parent: not forked: can't fork: the process has 2 threads");
+        expect_line(&program, &format!("parent: Threads, and back came payload {number}"));
+    }
+    assert!(program.children().is_empty());
+}
+
+#[test] // T7: one thread forks, with a kernel from before the chroot or from within
+fn process_with_one_thread_forks_in_a_chroot_without_proc() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let jail = tempfile::tempdir().expect("a directory can be made");
+    let path = jail.path().to_str().expect("a name in UTF-8");
+    for args in [["alone_in_a_jail", path, ""], ["alone_in_a_jail", "/", path]] {
+        let args = args.into_iter().filter(|arg| !arg.is_empty());
+        let program = Program::new(test_program("forks")).args(args).start();
+        let (mut parent, child) = lines(&program, 2);
+        take_pid(&mut parent);
+        assert_eq!(child, ["begins with 1"]);
+    }
+}
+
 #[test] // T7
 fn a_process_with_several_threads_refuses_to_fork_and_returns_the_payload() {
     let program = start("threads");
     for number in 1..=3 {
-        expect_line(&program, "parent: not forked: can't fork: the process has 2 threads");
+        expect_refusal(&program);
         expect_line(&program, &format!("parent: Threads, and back came payload {number}"));
     }
     assert!(program.children().is_empty());

@@ -11,7 +11,8 @@ use super::session::{self, Heap};
 use super::settings::{Mode, RawSettings, resolve};
 use crate::error::Error;
 use crate::kernel::{Kernel, unblock_all};
-use crate::sys::{disposition, fork};
+use crate::sys::disposition;
+use crate::sys::threads::{NotAlone, make_sure_alone};
 
 /// The settings of a [`Daemon`].
 ///
@@ -166,10 +167,10 @@ impl DaemonBuilder {
         let plan = self.1.plan()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
         if settings.mode != Mode::NonForking || plan.forks() {
-            let threads = fork::thread_count();
-            if threads > 1 {
-                return Err(DaemonError::Threads(threads));
-            }
+            make_sure_alone().map_err(|why| match why {
+                NotAlone::Threads { count, others } => DaemonError::Threads { count, others },
+                NotAlone::Unknown(_) => fail("looking for other threads")(why.into()),
+            })?;
         }
         if let Ok(owner) = kernel.as_mut().core.alias_resolve(&settings.alias) {
             let alias = settings.alias.as_str().into();

@@ -14,8 +14,13 @@ use crate::error::Error;
 pub enum DaemonError {
     /// The settings contradict each other.
     Settings(SettingsError),
-    /// The process has so many threads, more than one, and so can't fork.
-    Threads(usize),
+    /// The process has more than one thread, and so can't fork: start threads in the children, or join them before.
+    Threads {
+        /// How many threads the process has.
+        count: usize,
+        /// The others, by name and thread id, as far as the system tells; may be empty.
+        others: String,
+    },
     /// The memory for the scoreboard can't be had.
     Scoreboard(BoardError),
     /// The kernel refused something; `doing` says what it was for.
@@ -58,8 +63,9 @@ impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DaemonError::Settings(error) => write!(f, "settings of the Daemon: {error}"),
-            DaemonError::Threads(count) => {
-                write!(f, "a Daemon that forks can't be spawned: the process has {count} threads")
+            DaemonError::Threads { count, others } => {
+                let besides = if others.is_empty() { "" } else { ", besides this one " };
+                write!(f, "a Daemon that forks can't be spawned: the process has {count} threads{besides}{others}")
             }
             DaemonError::Scoreboard(error) => write!(f, "making the scoreboard: {error}"),
             DaemonError::Kernel { doing, source } | DaemonError::Process { doing, source } => {
@@ -93,7 +99,7 @@ impl std::error::Error for DaemonError {
             DaemonError::Kernel { source, .. } | DaemonError::Process { source, .. } | DaemonError::Ended(source) => {
                 Some(source)
             }
-            DaemonError::Threads(_)
+            DaemonError::Threads { .. }
             | DaemonError::PidFileHeld { .. }
             | DaemonError::WrongProcess { .. }
             | DaemonError::UnknownStatus(_)

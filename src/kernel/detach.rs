@@ -13,7 +13,7 @@ use nix::unistd::{Pid, setsid};
 use super::Kernel;
 use crate::error::Error;
 use crate::sys::disposition;
-use crate::sys::fork::{Side, exit_now, fork};
+use crate::sys::fork::{Refused, Side, exit_now, fork};
 
 /// Which of the two processes this is after [`Kernel::detach_process`].
 pub(crate) enum Detached {
@@ -50,10 +50,7 @@ impl Kernel {
             }
             Err(refused) => {
                 restore()?;
-                return Err(match refused {
-                    Ok(threads) => Error::Threads(threads),
-                    Err(errno) => Error::os("fork", "", errno),
-                });
+                return Err(refused.into());
             }
         };
         if let Some(errno) = failure_of(middle) {
@@ -117,7 +114,9 @@ fn fork_again_or_exit() {
         Ok(_) => match fork() {
             Ok(Side::Child) => return,
             Ok(Side::Parent(_)) => exit_now(0),
-            Err(refused) => refused.err().unwrap_or(Errno::EAGAIN),
+            Err(Refused::BySystem(errno)) => errno,
+            // It was forked by a single thread, and has not started any.
+            Err(Refused::NotAlone(_)) => Errno::EAGAIN,
         },
     };
     // The exit status is the errno: it is less than 256 everywhere.

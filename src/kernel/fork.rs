@@ -89,7 +89,11 @@ impl Core {
     /// In the parent the running session then gets `on_parent`, with ARG0 = `Ok(pid)`; the parent's `payload` is
     /// dropped. In the child it gets `on_child` with the payload as its arguments. If the fork fails, `on_parent` gets
     /// ARG0 = `Err(error)` and the payload after it. ARG0 is a `Result<i32, Error>`: [`Error::Threads`] when the
-    /// process has more than one thread, [`Error::Os`] when the system refused.
+    /// process has more than one thread, [`Error::Os`] when the system refused, or when it doesn't say how many threads there
+    /// are: on Linux, in a chroot without `/proc` that was entered before [`Kernel::new`], in a sandbox. Where it never does,
+    /// except on Linux, the caller sees to it that there is one thread.
+    ///
+    /// A second thread is waited for, for some milliseconds: the system lists a thread for a moment after it was joined.
     ///
     /// The child keeps sessions, alarms, posted events, signal watchers, listeners and watched handles. Its copies of
     /// stream wheels are closed: a stream belongs to the process that opened it. Before anything else runs in the child,
@@ -186,7 +190,8 @@ impl Kernel {
             }
             Ok(Side::Child) => (on_child, payload),
             Err(error) => {
-                log::error!(target: "lenore::fork", "{error}");
+                // The session is told, and knows whether this is news.
+                log::debug!(target: "lenore::fork", "{error}");
                 (on_parent, (Err::<i32, Error>(error),).into_args().chain(payload))
             }
         };
@@ -212,10 +217,7 @@ impl Kernel {
         #[cfg(feature = "fork-hooks")]
         self.core.at(ForkStage::BeforeFork).map_err(|error| Error::os("fork", "", error))?;
         let mask = block_signals()?;
-        let side = fork().map_err(|refused| match refused {
-            Ok(threads) => Error::Threads(threads),
-            Err(errno) => Error::os("fork", "", errno),
-        });
+        let side = fork().map_err(Error::from);
         if let Ok(Side::Child) = side {
             #[cfg(feature = "fork-hooks")]
             let _ = self.core.at(ForkStage::ChildFirst);

@@ -15,4 +15,5 @@ pub(crate) mod procfs;
 pub(crate) mod shared_memory;
 #[cfg(feature = "pty")]
 pub(crate) mod terminal;
+pub(crate) mod threads;
 pub(crate) mod wait;

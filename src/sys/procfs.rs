@@ -42,7 +42,6 @@ pub(crate) fn directory() -> io::Result<BorrowedFd<'static>> {
 ///
 /// Those of opening `/proc` and the file, and of reading it: `ENOENT` for a process that is gone, or in a chroot without
 /// `/proc` if it was entered before there was a kernel.
-#[allow(dead_code, reason = "its first user comes next")]
 pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     let file: OwnedFd = openat(directory()?, path.as_ref(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut text = String::new();

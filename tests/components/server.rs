@@ -26,7 +26,7 @@ fn settings_that_serve_nobody_and_what_cannot_be_had_are_errors() {
     // A test has threads. Nothing is left of the session that had listened already.
     let fork = Mode::Fork { max_children: 1 };
     let error = Server::tcp("127.0.0.1:0", echo()).mode(fork).spawn(&mut kernel).unwrap_err();
-    assert!(matches!(error, ServerError::Daemon(DaemonError::Threads(2..))), "{error}");
+    assert!(matches!(error, ServerError::Daemon(DaemonError::Threads { count: 2.., .. })), "{error}");
     assert_eq!((kernel.peek().sessions.len(), kernel.peek().sources.len()), (0, 0));
 }
 

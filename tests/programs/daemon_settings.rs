@@ -20,13 +20,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     try_it("post", daemon().max_children(7))?;
     try_it("none", daemon())?;
     let (sender, receiver) = mpsc::channel::<()>();
-    let thread = thread::spawn(move || receiver.recv());
+    let thread = thread::Builder::new().name("lingering".to_owned()).spawn(move || receiver.recv())?;
     try_it("threads", daemon().start_children(1))?;
     try_it("threads-post", daemon().max_children(1))?;
     try_it("threads-none", daemon())?;
     try_it("threads-detach", daemon().detach(true).logfile("/nonexistent/log"))?;
     drop(sender);
     let _ = thread.join();
+    for _ in 0..20 {
+        util::daemon_program::join_a_thread();
+        let mut kernel = Kernel::new()?;
+        if let Err(error) = daemon().start_children(1).spawn(&mut kernel) {
+            println!("joined: {error}");
+        }
+    }
     println!("alone");
     let mut kernel = Kernel::new()?;
     daemon().spawn(&mut kernel)?;
@@ -46,7 +53,7 @@ fn try_it(name: &str, builder: DaemonBuilder) -> Result<(), Box<dyn Error>> {
         Err(error) => {
             let kind = match error {
                 DaemonError::Settings(_) => "Settings",
-                DaemonError::Threads(_) => "Threads",
+                DaemonError::Threads { .. } => "Threads",
                 _ => "other",
             };
             let sessions = kernel.peek().sessions.len();

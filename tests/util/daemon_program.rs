@@ -3,8 +3,11 @@
 use std::io::LineWriter;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::{mem, thread};
 
 use lenore::{Context, Reply, Result};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::dup;
 
 /// Every signal that a Daemon sends.
 pub const SIGNALS: [&str; 7] =
@@ -53,6 +56,19 @@ pub fn try_update<H: 'static>(cx: &mut Context<'_, H>, word: &str) -> String {
         Ok(Err(error)) => format!("error: {error}"),
         Err(error) => format!("no call: {error}"),
     }
+}
+
+/// Starts a thread and joins it. The system goes on listing the thread for a while, as it has many descriptors of its own to
+/// close.
+pub fn join_a_thread() {
+    let work = || {
+        unshare(CloneFlags::CLONE_FILES).expect("needs no privilege");
+        for _ in 0..500 {
+            // Closed by the end of the thread.
+            dup(std::io::stdin()).map_or((), mem::forget);
+        }
+    };
+    thread::spawn(work).join().expect("it does not panic");
 }
 
 /// Starts a process that the Daemon does not know of yet, and returns its pid.

@@ -22,7 +22,7 @@ use crate::kernel::{Core, Kernel, SessionId, Source, SourceKey};
 use crate::name::Name;
 use crate::reply::IntoReturn;
 use crate::sys::child::{Place, Setup, spawn};
-use crate::sys::fork::thread_count;
+use crate::sys::threads::make_sure_alone;
 use crate::wheel::WheelId;
 use crate::wheel::input::Input;
 use crate::wheel::marks::{Level, MarkEvents, Marks};
@@ -375,8 +375,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         if let Program::Missing = plan.program {
             return Err(Error::InvalidSetting { setting: "program", reason: "needs a word at least" });
         }
-        if let (Program::Function(_), threads @ 2..) = (&plan.program, thread_count()) {
-            return Err(Error::Threads(threads));
+        if let Program::Function(_) = plan.program {
+            make_sure_alone().map_err(Error::from)?;
         }
         plan.failure.take().map_or(Ok(()), Err)?;
         plan.mark_events.check(plan.marks, false)?;

@@ -27,7 +27,7 @@ mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 22] = [
+const SCENARIOS: [(&str, Scenario); 24] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
@@ -35,6 +35,8 @@ const SCENARIOS: [(&str, Scenario); 22] = [
     ("queued_signal", queued_signal),
     ("buffers", buffers),
     ("threads", threads),
+    ("threads_in_a_jail", threads_in_a_jail),
+    ("alone_in_a_jail", alone_in_a_jail),
     ("refused", refused),
     ("streams", streams),
     ("batch", batch),
@@ -56,6 +58,9 @@ fn main() -> Result<(), Error> {
     let args: Vec<String> = env::args().collect();
     let scenario = SCENARIOS.iter().find(|(name, _)| args.get(1).is_some_and(|wanted| wanted == name));
     let (_, scenario) = scenario.expect("the first argument names a scenario");
+    if let Some(jail) = args.get(3) {
+        std::os::unix::fs::chroot(jail).expect("it is run by root");
+    }
     let mut kernel = Kernel::new()?;
     scenario(&mut kernel, args.get(2).map_or("", String::as_str))?;
     kernel.run()?;
@@ -279,6 +284,18 @@ fn threads(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
     refusing(kernel)
 }
 
+/// The same after the program has locked itself up where there is no `/proc`.
+fn threads_in_a_jail(kernel: &mut Kernel, jail: &str) -> Result<(), Error> {
+    std::os::unix::fs::chroot(jail).expect("it is run by root");
+    threads(kernel, "")
+}
+
+/// A single thread, where there is no `/proc`.
+fn alone_in_a_jail(kernel: &mut Kernel, jail: &str) -> Result<(), Error> {
+    std::os::unix::fs::chroot(jail).expect("it is run by root");
+    refusing(kernel)
+}
+
 /// The system has no process left, twice.
 fn refused(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
     let mut refusals = 2;
@@ -302,7 +319,7 @@ fn refusing(kernel: &mut Kernel) -> Result<(), Error> {
         .state("forked", |cx| {
             say_forked(cx)?;
             if let Err(error) = cx.arg::<Result<i32, Error>>(0)? {
-                let kind = if matches!(error, Error::Threads(_)) { "Threads" } else { "Os" };
+                let kind = if matches!(error, Error::Threads { .. }) { "Threads" } else { "Os" };
                 let (payload, number) = (cx.take::<String>(1)?, *cx.arg::<u8>(2)?);
                 say(cx, format!("{kind}, and back came {payload} {number}"));
                 *cx.heap() -= 1;
