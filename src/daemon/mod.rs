@@ -36,6 +36,7 @@ mod resize;
 pub(crate) mod scoreboard;
 mod session;
 pub(crate) mod settings;
+mod shortage;
 mod shutdown;
 mod status;
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::deaths::Cause;
@@ -10,7 +9,7 @@ use super::policy::{Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, po
 use super::scoreboard::{Ring, Status};
 use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
 use super::settings::Mode;
-use super::shutdown;
+use super::{shortage, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
 
@@ -191,6 +190,11 @@ fn accept(cx: &mut Cx<'_>) -> Result {
     announce(cx, "daemon_accept", ())
 }
 
+/// Has clients wait outside, unless they do already.
+pub(super) fn pause_intake(cx: &mut Cx<'_>) -> Result {
+    if cx.heap().intake == Intake::Open { pause(cx) } else { Ok(()) }
+}
+
 /// Tells the application to take no more, before it can take the next one.
 pub(super) fn pause(cx: &mut Cx<'_>) -> Result {
     cx.heap().intake = Intake::Paused;
@@ -228,7 +232,7 @@ pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
         Ok(pid) => {
             let forked_at = cx.now();
             cx.heap().children.push(Child::new(pid, slot, generation, forked_at));
-            cx.heap().fork_pause = FIRST_FORK_PAUSE;
+            shortage::fork_succeeded(cx.heap());
             cx.sig_child(pid, "reaped", (slot, generation));
             report(cx.heap(), format_args!("child {pid} is forked into slot {slot}"));
             if cx.heap().is_shutting_down() {
@@ -241,14 +245,16 @@ pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
             if let Some(board) = &mut cx.heap().board {
                 board.reclaim(slot);
             }
-            fork_failed(cx, Request { number, is_long, payload }, error)?;
+            shortage::fork_failed(cx, Request { number, is_long, payload }, error)?;
         }
     }
     shutdown::end_if_alone(cx)?;
     match cx.heap().settings.mode {
-        Mode::PreForking => end_start_up(cx),
-        _ => maintain(cx),
+        Mode::PreForking => end_start_up(cx)?,
+        _ => maintain(cx)?,
     }
+    shortage::end_if_over(cx);
+    Ok(())
 }
 
 /// The first children are there: from now on the policy decides.
@@ -265,39 +271,33 @@ fn end_start_up(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Waits a while if the system is short of something; anything else will not get better.
-fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
-    put_back(cx.heap(), request);
-    cx.heap().growth = Growth::default();
-    let errno = match &error {
-        Error::Os { source, .. } => source.raw_os_error().map(Errno::from_raw),
-        _ => None,
-    };
-    if !matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM)) {
-        log::error!(target: "lenore::daemon", "the Daemon shuts down: {error}");
-        cx.heap().failure.get_or_insert(error);
-        return shutdown::shutdown(cx);
-    }
-    if cx.heap().is_shutting_down() {
-        return Ok(());
-    }
-    if cx.heap().no_fork_before.is_none() {
-        let heap = cx.heap();
-        let wait = heap.fork_pause;
-        heap.fork_pause = (wait * 2).min(LONGEST_FORK_PAUSE);
-        if wait == FIRST_FORK_PAUSE {
-            heap.process.not_yet(&error);
+/// Takes back the forks that were asked for and that have not been carried out.
+pub(super) fn cancel_forks(cx: &mut Cx<'_>) {
+    let me = cx.session();
+    let (heap, core) = cx.split();
+    drop(core.drop_forks_of(me));
+    for InFlight { slot, .. } in heap.in_flight.drain(..) {
+        if let Some(board) = &mut heap.board {
+            board.reclaim(slot);
         }
-        pause_forks(cx, wait);
     }
-    if cx.heap().settings.mode == Mode::PostForking && cx.heap().intake == Intake::Open {
-        pause(cx)?;
+}
+
+/// Returns how many forks are to be made at once, were there nothing in their way.
+pub(super) fn missing(heap: &Heap) -> usize {
+    match heap.settings.mode {
+        Mode::PreForking => prefork(count(heap), heap.settings.limits(), heap.phase, heap.growth).fork as usize,
+        _ => heap.queue.len(),
     }
-    Ok(())
+}
+
+/// The next shortage is met by a single step.
+pub(super) fn forget_growth(heap: &mut Heap) {
+    heap.growth = Growth::default();
 }
 
 /// Forks nothing for so long; of two pauses the one that ends later counts.
-fn pause_forks(cx: &mut Cx<'_>, wait: Duration) {
+pub(super) fn pause_forks(cx: &mut Cx<'_>, wait: Duration) {
     let until = cx.now() + wait;
     if cx.heap().no_fork_before.is_none_or(|before| before < until) {
         cx.heap().no_fork_before = Some(until);
@@ -308,11 +308,13 @@ fn pause_forks(cx: &mut Cx<'_>, wait: Duration) {
 /// Tries again after a pause.
 pub(super) fn retry_forks(cx: &mut Cx<'_>) -> Result {
     cx.heap().no_fork_before = None;
-    maintain(cx)
+    maintain(cx)?;
+    shortage::end_if_over(cx);
+    Ok(())
 }
 
 /// Puts a request that could not be served back in its place.
-fn put_back(heap: &mut Heap, request: Request) {
+pub(super) fn put_back(heap: &mut Heap, request: Request) {
     if request.number == 0 {
         return;
     }
@@ -366,9 +368,3 @@ fn report(heap: &Heap, text: std::fmt::Arguments<'_>) {
     let level = if heap.settings.verbose { log::Level::Info } else { log::Level::Debug };
     log::log!(target: "lenore::daemon", level, "{text}");
 }
-
-/// How long the first pause after a failed fork is.
-pub(super) const FIRST_FORK_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long such pauses get.
-const LONGEST_FORK_PAUSE: Duration = Duration::from_secs(1);

@@ -17,6 +17,7 @@ use super::process::Process;
 use super::resize::Size;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
+use super::shortage::Shortage;
 use super::status::{ChildStatus, DaemonStatus, Peek};
 use super::{babysit, child, hang_up, orphan, pool, ready, resize, shutdown};
 use crate::args::{Args, IntoArgs};
@@ -60,8 +61,8 @@ pub(super) struct Heap {
     pub(super) born: SystemTime,
     /// A fork has failed, or children die as soon as they live: nothing is forked before this.
     pub(super) no_fork_before: Option<SystemTime>,
-    /// How long the next pause after a failed fork is.
-    pub(super) fork_pause: Duration,
+    /// Forks fail for the time being.
+    pub(super) shortage: Option<Shortage>,
     pub(super) crashes: CrashLoop,
     /// How many children were forked; each finds its own number of requests by it.
     pub(super) forked: u64,
@@ -197,7 +198,7 @@ impl Heap {
             growth: Growth::default(),
             born: now,
             no_fork_before: None,
-            fork_pause: pool::FIRST_FORK_PAUSE,
+            shortage: None,
             crashes: CrashLoop::default(),
             forked: 0,
             deaths: Deaths::default(),

@@ -343,3 +343,34 @@ fn term_drops_what_is_queued() {
     drop(first);
     lab.expect_end();
 }
+
+#[test] // D-FO-04, T7: a thread that was joined is none, however often
+fn request_after_a_joined_thread_is_served() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--join");
+    for _ in 0..50 {
+        let (mut client, _) = held(addr);
+        client.finish_sending();
+        client.expect_eof();
+    }
+    lab.end(Signal::SIGTERM);
+    assert!(!lab.running.stderr_text().contains("forks fail"), "{}", lab.running.stderr_text());
+}
+
+#[test] // D-FO-04, T7: one that lives for a while is waited for; it is told once, and by name
+fn request_beside_a_lingering_thread_waits_until_that_has_ended() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--thread-ms 800");
+    let clients: Vec<_> = (0..3).map(|_| Client::connect(addr)).collect();
+    for mut client in clients {
+        client.line("hello");
+        client.finish_sending();
+        client.expect_eof();
+    }
+    let begin = lab.running.wait_for_stderr("forks fail", DEADLINE);
+    assert!(begin.contains("the process has 2 threads, besides this one lingering (tid "), "{begin}");
+    assert!(begin.contains("join threads before requests and children come"), "{begin}");
+    assert!(begin.contains(" children=0 missing="), "{begin}");
+    lab.running.wait_for_stderr("no fork is missing any more: ", DEADLINE);
+    lab.end(Signal::SIGTERM);
+    let log = lab.running.stderr_text();
+    assert_eq!((log.matches("forks fail").count(), log.matches("no fork is missing").count()), (1, 1), "{log}");
+}

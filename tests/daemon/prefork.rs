@@ -175,11 +175,9 @@ fn a_fork_that_can_never_succeed_ends_the_daemon() {
     let story = lab.story(lab.pid());
     assert!(story.contains("daemon_shutdown") && !story.contains("daemon_parent"), "{story}");
     lab.running.wait_for_stderr("the Daemon shuts down", DEADLINE);
-    // It is the parent's failure: the child that is forked on the way out has none.
-    wait_until("two ends", DEADLINE, || {
-        (lab.running.stderr_text().matches("child has ended").count() == 2).then_some(())
-    });
-    assert_eq!(lab.running.stderr_text().matches("cause=shutdown").count(), 2);
+    // It is the parent's failure: the child has none. The third is not forked any more.
+    wait_until("the end of a child", DEADLINE, || lab.running.stderr_text().contains("child has ended").then_some(()));
+    assert_eq!(lab.running.stderr_text().matches("cause=shutdown").count(), 1);
 }
 
 #[test] // T22: what was due to happen in the parent happens there alone
@@ -193,4 +191,58 @@ fn the_daemons_own_alarms_stay_with_the_parent() {
         client.expect_eof();
     }
     lab.end(Signal::SIGTERM);
+}
+
+/// How often `what` stands in the log so far.
+fn told(lab: &Lab, what: &str) -> usize {
+    lab.running.stderr_text().matches(what).count()
+}
+
+#[test] // D-FO-05: the rest of a batch is not tried, and the log has a line when it begins and one when it ends
+fn forks_that_keep_failing_are_told_once() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let gate = dir.path().join("gate");
+    std::fs::write(&gate, "").expect("a file can be made");
+    let args =
+        format!("--start 30 --max 30 --min-spare 1 --max-spare 30 --fail-from 6 --fail-while {}", gate.display());
+    let mut lab = Lab::start("daemon_prefork", &args);
+    let begin = lab.running.wait_for_stderr("forks fail", DEADLINE);
+    assert!(begin.contains("Resource temporarily unavailable"), "{begin}");
+    assert!(begin.ends_with("children=5 missing=25 next_try=0.1"), "{begin}");
+    // One for each pause, of 100 ms, 200 ms and so on.
+    lab.nth(4, "fork fails");
+    let fails = lab.story(lab.pid()).matches("fork fails").count();
+    assert!(fails < 10, "{fails} forks were tried");
+    std::fs::remove_file(&gate).expect("it is there");
+    let end = lab.running.wait_for_stderr("no fork is missing any more: children=30 failed=", DEADLINE);
+    assert!(end.contains("lasted="), "{end}");
+    lab.expect(lab.pid(), "daemon_parent");
+    lab.end(Signal::SIGTERM);
+    assert_eq!((told(&lab, "forks fail"), told(&lab, "no fork is missing")), (1, 1));
+    assert_eq!(told(&lab, "[ERROR]"), 0, "{}", lab.running.stderr_text());
+}
+
+#[test] // D-FO-05, T7: a running pool outlives a thread of its parent, and fills up when that has ended
+fn pool_waits_for_a_thread_of_the_parent() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let gate = dir.path().join("gate");
+    std::fs::write(&gate, "").expect("a file can be made");
+    let pool = "--start 3 --max 3 --min-spare 3 --max-spare 3 --requests 0";
+    let (mut lab, addr) = Lab::pool_by_signals(&format!("{pool} --usr1 thread --thread-while {}", gate.display()), 3);
+    lab.running.signal(Signal::SIGUSR1);
+    lab.expect(lab.pid(), "answered");
+    let (mut client, served_by) = held(addr);
+    for pid in lab.running.children().into_iter().filter(|pid| *pid != served_by) {
+        send(pid, Signal::SIGKILL);
+    }
+    let begin = lab.running.wait_for_stderr("forks fail", DEADLINE);
+    assert!(begin.contains("besides this one lingering (tid "), "{begin}");
+    client.line("still served");
+    client.finish_sending();
+    client.expect_eof();
+    std::fs::remove_file(&gate).expect("it is there");
+    lab.running.wait_for_stderr("no fork is missing any more: ", DEADLINE);
+    wait_until("the pool", DEADLINE, || (lab.running.children().len() == 3).then_some(()));
+    lab.end(Signal::SIGTERM);
+    assert_eq!((told(&lab, "forks fail"), told(&lab, "no fork is missing")), (1, 1));
 }

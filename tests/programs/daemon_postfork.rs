@@ -122,6 +122,15 @@ fn accepted(cx: &mut Context<'_, App>) -> Result {
         }
         return Ok(());
     }
+    let flags = &cx.heap().flags;
+    if flags.has("--join") {
+        util::daemon_program::join_a_thread();
+    }
+    // A thread that nobody joins, for the first connection.
+    if let Some(ms) = flags.number("--thread-ms").filter(|_| cx.heap().number == 0) {
+        let work = move || std::thread::sleep(Duration::from_millis(ms));
+        std::thread::Builder::new().name("lingering".to_owned()).spawn(work)?;
+    }
     cx.heap().waiting.push(socket);
     if cx.heap().waiting.len() < cx.heap().flags.number("--batch").unwrap_or(1) {
         return Ok(());

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Peek, Report};
@@ -124,15 +125,21 @@ fn settings(flags: &Flags) -> DaemonBuilder {
 }
 
 /// `--stop-nth N --stop-at STAGE`: the child of the Nth fork stops itself there. `--fail-nth N --errno E`: that fork fails,
-/// with `--shrink-then` in the moment of a TTOU.
+/// with `--shrink-then` in the moment of a TTOU. `--fail-while PATH --fail-from N`: those from the Nth on fail while there is
+/// such a file.
 fn hook(kernel: &mut Kernel, flags: &Flags) {
     let (stop, at) = (flags.number("--stop-nth"), flags.text("--stop-at").unwrap_or_default().to_owned());
     let (fail, errno) = (flags.number("--fail-nth"), flags.number("--errno").unwrap_or(Errno::EAGAIN as u32));
     let shrink = flags.has("--shrink-then");
+    let (gate, from) = (flags.text("--fail-while").map(PathBuf::from), flags.number("--fail-from").unwrap_or(1));
     let mut forks = 0;
     kernel.set_fork_hook(move |stage| {
         if stage == ForkStage::BeforeFork {
             forks += 1;
+            if forks >= from && gate.as_ref().is_some_and(|gate| gate.exists()) {
+                say("fork fails");
+                return Err(io::Error::from_raw_os_error(errno as i32));
+            }
             if fail == Some(forks) {
                 if shrink {
                     raise(Signal::SIGTTOU)?;
@@ -392,6 +399,16 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                     let refused = matches!(daemon.foreign_child(cx, pid), Err(DaemonError::NotAChild(_)));
                     say(&format!("foreign {pid} refused={refused}"));
                 }
+            }
+            // It ends when the file that `--thread-while` names is gone.
+            "thread" => {
+                let gate = PathBuf::from(cx.heap().flags.text("--thread-while").unwrap_or_default());
+                let work = move || {
+                    while gate.exists() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                };
+                std::thread::Builder::new().name("lingering".to_owned()).spawn(work)?;
             }
             "die" => return Err(io::Error::other("told to").into()),
             "own" => cx.fork("own_parent", "own_child", ()),
