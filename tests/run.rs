@@ -263,6 +263,14 @@ fn a_record_that_the_filter_refuses_is_an_error_event() {
     assert_eq!(lines[..3], ["out a", "error filter 74 STDOUT", "out b"]);
 }
 
+#[test] // K-RW-42, for this wheel
+fn a_put_that_fails_or_panics_leaves_nothing_in_the_output() {
+    let lines = lines("put_fails");
+    assert_eq!(only(&lines, &["out"]), ["out HALF:fine"]);
+    assert_eq!(only(&lines, &["died"]), ["died"]);
+    assert_eq!(only(&lines, &["error"])[0], "error filter");
+}
+
 #[test] // K-RU-42
 fn a_paused_stream_waits_and_the_other_does_not() {
     let lines = lines("pause");

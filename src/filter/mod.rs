@@ -150,7 +150,8 @@ pub trait Filter: 'static {
     ///
     /// # Errors
     ///
-    /// What the filter says of a record that it cannot represent; `out` is then unchanged. [`Line`], [`ByteLine`],
+    /// What the filter says of a record that it cannot represent; `out` is then unchanged. A wheel sees to that, and to the
+    /// same after a panic. [`Line`], [`ByteLine`],
     /// [`Stream`], [`FixedBlock`], and [`Block`] with its usual header accept every record.
     ///
     /// POE: `put`, which returns a list of chunks.
@@ -330,6 +331,31 @@ impl fmt::Display for FilterError {
 }
 
 impl Error for FilterError {}
+
+/// Calls `encode`, which appends a record to `out`, and takes what it has appended back if it fails or panics: half a record
+/// would be read as the beginning of the next one.
+pub(crate) fn put_whole(
+    out: &mut Vec<u8>,
+    encode: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>,
+) -> Result<(), FilterError> {
+    let length = out.len();
+    let mut half = Half { out, length };
+    encode(half.out)?;
+    half.length = usize::MAX;
+    Ok(())
+}
+
+/// What is cut back to `length` when it is dropped.
+struct Half<'a> {
+    out: &'a mut Vec<u8>,
+    length: usize,
+}
+
+impl Drop for Half<'_> {
+    fn drop(&mut self) {
+        self.out.truncate(self.length);
+    }
+}
 
 fn invalid(setting: &'static str, reason: &'static str) -> FilterError {
     FilterError::InvalidSetting { setting, reason }

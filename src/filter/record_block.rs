@@ -150,15 +150,14 @@ impl<R: 'static, S: ?Sized + ToOwned + 'static> RecordFilter for RecordBlock<R, 
         if !self.checks_put && held == 0 {
             return record.iter().try_for_each(|record| send(record.borrow()));
         }
-        self.put_records.extend(record.iter().map(|record| record.borrow().to_owned()));
-        let total = self.put_records.len();
+        let total = held + record.len();
         let now = if self.checks_put { total - total % self.size } else { total };
-        let sent = self.put_records[..now].iter().try_for_each(|record| send(record.borrow()));
-        match sent {
-            Ok(()) => drop(self.put_records.drain(..now)),
-            Err(_) => self.put_records.truncate(held),
-        }
-        sent
+        // Nothing is changed before everything is sent: `send` may fail, or panic.
+        let mut records = self.put_records.iter().chain(record).take(now);
+        records.try_for_each(|record| send(record.borrow()))?;
+        self.put_records.extend(record.iter().map(|record| record.borrow().to_owned()));
+        self.put_records.drain(..now);
+        Ok(())
     }
 
     fn held(&self) -> usize {
@@ -247,6 +246,9 @@ mod tests {
         let refuse = FilterError::Malformed { reason: "no".into() };
         assert_eq!(filter.put(&[2, 3], &mut |_| Err(refuse.clone())), Err(refuse));
         assert_eq!(filter.put_pending(), [1]);
+        let put = std::panic::AssertUnwindSafe(|| filter.put(&[2, 3], &mut |_| panic!("on purpose")));
+        assert!(std::panic::catch_unwind(put).is_err());
+        assert_eq!(filter.put_pending(), [1], "nor what was panicked on");
         Ok(())
     }
 }

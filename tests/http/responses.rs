@@ -1,7 +1,7 @@
 //! What goes out.
 
-use lenore::filter::FilterError;
-use lenore::filter::http::{Outgoing, Request, Response};
+use lenore::filter::http::{Httpd, Outgoing, Request, Response};
+use lenore::filter::{Filter, FilterError};
 
 use crate::{put, request};
 
@@ -304,4 +304,13 @@ fn a_page_escapes_its_detail() {
     let response = Response::new(404).page("<script> & co");
     let text = String::from_utf8_lossy(response.content()).into_owned();
     assert!(text.contains("<p>&lt;script&gt; &amp; co</p>"), "{text}");
+}
+
+#[test] // K-RW-42, for this filter: a clock is the program's own
+fn a_response_that_panics_leaves_nothing() {
+    let mut httpd = Httpd::new().clock(|| panic!("on purpose"));
+    let mut out = b"before".to_vec();
+    let put = std::panic::AssertUnwindSafe(|| httpd.put(&Outgoing::Response(Response::new(200)), &mut out));
+    assert!(std::panic::catch_unwind(put).is_err());
+    assert_eq!(out, b"before");
 }

@@ -1,7 +1,7 @@
 //! Blocks of octets: behind their length, or all of one size.
 
 use super::buffer::{Buffer, Limits};
-use super::{Filter, FilterError};
+use super::{Filter, FilterError, put_whole};
 
 mod codec;
 mod fixed;
@@ -233,8 +233,7 @@ impl<C: LengthCodec> Filter for Block<C> {
     }
 
     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
-        let length = out.len();
-        self.codec.encode(record.len(), out).inspect_err(|_| out.truncate(length))?;
+        put_whole(out, |out| self.codec.encode(record.len(), out))?;
         out.extend_from_slice(record);
         Ok(())
     }

@@ -248,3 +248,30 @@ fn memory_is_given_back() -> Result<(), FilterError> {
     assert_eq!((block.input.capacity(), fixed.capacity()), (0, 0));
     Ok(())
 }
+
+/// Writes half a header.
+#[derive(Clone)]
+struct Breaks;
+
+impl LengthCodec for Breaks {
+    const MAX_HEADER: usize = 2;
+
+    fn encode(&self, length: usize, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        out.push(b'#');
+        if length > 1 { panic!("on purpose") } else { Err(FilterError::RecordTooLong { limit: 0, length }) }
+    }
+
+    fn decode(&self, _: &[u8]) -> Decoded {
+        Decoded::Incomplete
+    }
+}
+
+#[test] // K-RW-42, K-FI-05
+fn a_header_that_fails_or_panics_leaves_nothing() {
+    let mut block = Block::with_codec(Breaks);
+    let mut out = b"before".to_vec();
+    assert!(block.put(b"x", &mut out).is_err());
+    let put = std::panic::AssertUnwindSafe(|| block.put(b"xy", &mut out));
+    assert!(std::panic::catch_unwind(put).is_err());
+    assert_eq!(out, b"before");
+}

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Block, Decimal, Filter, FilterError, LengthCodec};
+use super::{Block, Decimal, Filter, FilterError, LengthCodec, put_whole};
 
 /// Carries values: `put` takes any `O`, the peer's filter gives it back as its `I`.
 ///
@@ -153,7 +153,7 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
     /// one; and what the codec says of a value that it can't write.
     fn put(&mut self, record: &O, out: &mut Vec<u8>) -> Result<(), FilterError> {
         let begin = out.len();
-        let freeze = |out: &mut Vec<u8>| {
+        put_whole(out, |out| {
             self.codec.freeze(record, out)?;
             let length = out.len() - begin;
             self.block.limits().check_length(length)?;
@@ -162,8 +162,7 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
             let header = out.len() - begin - length;
             out[begin..].rotate_right(header);
             Ok(())
-        };
-        freeze(out).inspect_err(|_| out.truncate(begin))
+        })
     }
 
     fn room(&self) -> usize {

@@ -126,3 +126,24 @@ fn depth_is_limited() -> Result<(), FilterError> {
     assert!(frame.get(b"")?.is_empty());
     Ok(())
 }
+
+/// Serializes one half of itself.
+struct Breaks;
+
+impl Serialize for Breaks {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq;
+        let mut list = serializer.serialize_seq(None)?;
+        list.serialize_element(&1)?;
+        panic!("on purpose")
+    }
+}
+
+#[test] // K-RW-42
+fn a_value_that_panics_leaves_nothing() {
+    let mut frame = Frame::<u8, Breaks>::new();
+    let mut out = b"before".to_vec();
+    let put = std::panic::AssertUnwindSafe(|| frame.put(&Breaks, &mut out));
+    assert!(std::panic::catch_unwind(put).is_err());
+    assert_eq!(out, b"before");
+}

@@ -54,7 +54,7 @@
 
 use std::time::SystemTime;
 
-use super::{Filter, FilterError};
+use super::{Filter, FilterError, put_whole};
 
 mod body;
 mod head;
@@ -230,7 +230,7 @@ impl Filter for Httpd {
     /// [`FilterError::Malformed`] for a response that can't be sent as it is (a status or a header name that is none, a
     /// body that is not as long as its `Content-Length`), and for records out of order.
     fn put(&mut self, record: &Outgoing, out: &mut Vec<u8>) -> Result<(), FilterError> {
-        self.output.put(record, self.settings.clock, out)
+        put_whole(out, |out| self.output.put(record, self.settings.clock, out))
     }
 
     fn get_pending(&self) -> &[u8] {

@@ -1,6 +1,6 @@
 //! Filters on top of each other.
 
-use super::{Filter, FilterError, RecordFilter};
+use super::{Filter, FilterError, RecordFilter, put_whole};
 
 /// A filter and, on top of it, one that works on its records; together they are a filter again.
 ///
@@ -116,11 +116,8 @@ where
     }
 
     fn put(&mut self, record: &B::Output, out: &mut Vec<u8>) -> Result<(), FilterError> {
-        let length = out.len();
-        let first = &mut self.first;
-        let mut send = |record: &A::Output| first.put(record, out);
-        let done = self.last.put(record, &mut send);
-        done.inspect_err(|_| out.truncate(length))
+        let Self { first, last } = self;
+        put_whole(out, |out| last.put(record, &mut |record: &A::Output| first.put(record, out)))
     }
 
     fn room(&self) -> usize {

@@ -152,3 +152,21 @@ fn settings_of_any_filter_can_be_reached() -> Result<(), FilterError> {
     assert_eq!((stack.last().block_size(), stack.first().first().get_pending()), (1, &b""[..]));
     Ok(())
 }
+
+#[test] // K-RW-42: also for what has been sent to the filter below already
+fn a_put_that_panics_leaves_nothing() {
+    let halves = Map::new(
+        |line: String| Some(line),
+        |word: &str| {
+            let word = word.to_owned();
+            (0..2).map(move |half| if half == 1 && word == "panics" { panic!("on purpose") } else { word.clone() })
+        },
+    );
+    let mut stack = Stackable::new(Line::new(), halves);
+    let mut out = b"before".to_vec();
+    let put = std::panic::AssertUnwindSafe(|| stack.put("panics", &mut out));
+    assert!(std::panic::catch_unwind(put).is_err());
+    assert_eq!(out, b"before");
+    assert_eq!(stack.put("x", &mut out), Ok(()));
+    assert_eq!(out, b"beforex\r\nx\r\n");
+}

@@ -9,7 +9,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::base::{Base, Port};
 use crate::args::IntoArgs;
-use crate::filter::FilterError;
+use crate::filter::{FilterError, put_whole};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
@@ -99,7 +99,7 @@ impl Writer {
         let (was_empty, len) = {
             let mut output = self.output.borrow_mut();
             let was_empty = output.len() == 0;
-            match make(&mut output.bytes) {
+            match put_whole(&mut output.bytes, make) {
                 Ok(()) => output.end_message(),
                 Err(error) => self.refused.borrow_mut().push(error),
             }

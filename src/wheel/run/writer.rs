@@ -10,7 +10,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::{Conduit, STDIN, Shared};
 use crate::args::IntoArgs;
-use crate::filter::{Filter, FilterError};
+use crate::filter::{Filter, FilterError, put_whole};
 use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::marks::{Level, MarkEvents};
@@ -48,7 +48,7 @@ impl<F: Filter> Writer<F> {
     /// Appends a record to the output, and tells whether the high mark is reached.
     pub(super) fn put<R: Borrow<F::Output>>(&self, record: R) -> bool {
         let mut output = self.output.borrow_mut();
-        match self.filter.borrow_mut().put(record.borrow(), &mut output.bytes) {
+        match put_whole(&mut output.bytes, |bytes| self.filter.borrow_mut().put(record.borrow(), bytes)) {
             Ok(()) => output.end_message(),
             Err(error) => self.refused.borrow_mut().push(error),
         }

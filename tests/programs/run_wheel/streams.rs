@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::Write;
 
-use lenore::filter::{Filter, Line};
+use lenore::filter::{Filter, FilterError, Line};
 use lenore::wheel::{Redirect, Run, RunEvent};
-use lenore::{Error, Kernel, Reason};
+use lenore::{Error, Kernel, Reason, Session};
 
 use super::{Scenario, cut_at, events, say, say_error, session, there_and_back, watching, wheel};
 
@@ -34,6 +34,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("filter_switch", filter_switch),
     ("filter_cut", filter_cut),
     ("filter_refuses", filter_refuses),
+    ("put_fails", put_fails),
     ("pause", pause),
     ("rename", rename),
     ("enable", enable),
@@ -482,6 +483,80 @@ fn dropped_in_record(kernel: &mut Kernel) -> Result<(), Error> {
             println!("out {}", cx.take::<String>(0)?);
             *cx.heap() = None;
             Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// Lines, one of which is half written when the filter fails or panics.
+struct HalfHearted;
+
+impl Filter for HalfHearted {
+    type Input = String;
+    type Output = str;
+
+    fn get_one_start(&mut self, _: &[u8]) -> Result<(), FilterError> {
+        Ok(())
+    }
+
+    fn get_one(&mut self) -> Result<Option<String>, FilterError> {
+        Ok(None)
+    }
+
+    fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        out.extend_from_slice(b"HALF:");
+        match record {
+            "fails" => return Err(FilterError::Malformed { reason: "on purpose".into() }),
+            "panics" => panic!("on purpose"),
+            _ => out.extend_from_slice(record.as_bytes()),
+        }
+        Ok(())
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        &[]
+    }
+
+    fn clone_config(&self) -> Self {
+        HalfHearted
+    }
+}
+
+/// What the child gets when two of the records can't be put.
+fn put_fails(kernel: &mut Kernel) -> Result<(), Error> {
+    type Heap = Option<Run<HalfHearted, Line, Line>>;
+    fn put(cx: &mut lenore::Context<'_, Heap>, record: &str) -> lenore::Result {
+        cx.heap().as_ref().expect("it is kept").put(record)?;
+        Ok(())
+    }
+    Session::new(None::<Run<HalfHearted, Line, Line>>)
+        .state("_start", |cx| {
+            cx.sig("DIE", "die");
+            let wheel = Run::program(["cat"]).stdin_filter(HalfHearted).on_stdout("stdout").on_error("error");
+            *cx.heap() = Some(wheel.start(cx)?);
+            for event in ["fails", "panics", "fine"] {
+                cx.yield_(event, ());
+            }
+            Ok(())
+        })
+        .state("fails", |cx| put(cx, "fails"))
+        .state("panics", |cx| put(cx, "panics"))
+        .state("fine", |cx| {
+            put(cx, "fine\n")?;
+            cx.heap().as_ref().expect("it is kept").shutdown_stdin_after_flush();
+            Ok(())
+        })
+        .state("stdout", |cx| {
+            println!("out {}", cx.arg::<String>(0)?);
+            Ok(())
+        })
+        .state("error", |cx| {
+            println!("error {}", cx.arg::<&str>(0)?);
+            Ok(())
+        })
+        .state("die", |cx| {
+            cx.sig_handled();
+            println!("died");
         })
         .spawn(kernel)
         .map(drop)

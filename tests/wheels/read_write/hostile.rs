@@ -413,3 +413,86 @@ fn the_last_record_may_pause_drop_or_fail() {
         assert_eq!(text, expected, "when it is to {what}");
     }
 }
+
+/// A filter that has written half of a record when it finds out that it does not like it.
+struct HalfHearted;
+
+impl Filter for HalfHearted {
+    type Input = Vec<u8>;
+    type Output = str;
+
+    fn get_one_start(&mut self, _: &[u8]) -> Result<(), FilterError> {
+        Ok(())
+    }
+
+    fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        Ok(None)
+    }
+
+    fn put(&mut self, record: &str, out: &mut Vec<u8>) -> Result<(), FilterError> {
+        out.extend_from_slice(&record.as_bytes()[..record.len() / 2]);
+        match record {
+            "fails" => return Err(FilterError::Malformed { reason: "on purpose".into() }),
+            "panics" => panic!("on purpose"),
+            _ => {}
+        }
+        out.extend_from_slice(&record.as_bytes()[record.len() / 2..]);
+        Ok(())
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        &[]
+    }
+
+    fn clone_config(&self) -> Self {
+        HalfHearted
+    }
+}
+
+#[test] // K-RW-42
+fn a_put_that_fails_or_panics_leaves_nothing_in_the_output() {
+    for (bad, has_two) in [("fails", false), ("panics", false), ("fails", true), ("panics", true)] {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, theirs) = pair();
+        let (idle, _peer) = pair();
+        let (errors, dead) = (log.clone(), log.clone());
+        let wheel =
+            if has_two { ReadWrite::handles(idle, ours, HalfHearted) } else { ReadWrite::new(ours, HalfHearted) };
+        let wheel = wheel.on_input("input").on_error("error").linger(Duration::ZERO);
+        Session::new(None::<ReadWrite<HalfHearted>>)
+            .args((wheel,))
+            .state("_start", |cx| {
+                cx.sig("DIE", "die");
+                let wheel = cx.take::<lenore::wheel::ReadWriteBuilder<HalfHearted>>(0)?;
+                *cx.heap() = Some(wheel.start(cx)?);
+                cx.yield_("put", ());
+                Ok(())
+            })
+            .state("put", move |cx| {
+                cx.yield_("put more", ());
+                let wheel = cx.heap().as_ref().expect("it is kept");
+                wheel.put("one ");
+                wheel.put(bad);
+            })
+            .state("put more", |cx| {
+                let wheel = cx.heap().take().expect("it is kept");
+                assert_eq!((wheel.driver_out_octets(), wheel.driver_out_messages()), (0, 0));
+                wheel.put("two");
+                wheel.close_after_flush();
+            })
+            .state("error", move |cx| {
+                errors.push(*cx.arg::<&str>(0)?);
+                Ok(())
+            })
+            .state("die", move |cx| {
+                cx.sig_handled();
+                dead.push("died");
+                Ok(())
+            })
+            .spawn(&mut kernel)
+            .unwrap();
+        run(&mut kernel);
+        assert_eq!(super::read_all(theirs), "one two", "{bad}");
+        assert_eq!(log.text(), if bad == "fails" { "filter" } else { "died" });
+    }
+}
