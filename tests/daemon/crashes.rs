@@ -98,6 +98,8 @@ fn every_child_leaves_a_record_of_its_cause() {
     for cause in [" failed", " signaled", " recycled", " retired"] {
         assert!(text.contains(cause), "{text}");
     }
+    // One that has not been retired, for the shutdown to end.
+    lab.wait_board("w");
     lab.end(Signal::SIGTERM);
     let log = lab.running.stderr_text();
     for pid in expected {

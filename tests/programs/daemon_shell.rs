@@ -26,7 +26,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, execv, fork, getpid, setpgid, setsid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, execv, fork, getpid, getppid, setpgid, setsid};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -137,7 +137,6 @@ fn shell(job: &Job, slave: &str) -> Outcome<()> {
     if !job.is_background {
         to_foreground(&terminal, pid)?;
     }
-    println!("shell {} job {pid}", getpid());
     loop {
         match mask.wait()? {
             Signal::SIGCHLD if tell(pid)? => return Ok(()),
@@ -190,6 +189,8 @@ fn run(job: &Job, terminal: &File) -> ! {
             unsafe { sigaction(Signal::SIGHUP, &action) }?;
         }
         SigSet::empty().thread_set_mask()?;
+        // Said here, and not by the shell: the job's own lines come behind this one.
+        println!("shell {} job {me}", getppid());
         execv(
             job.words.first().ok_or("usage: daemon_shell [--background] [--tostop] [--nohup] PROGRAM ARGS")?,
             &job.words,
