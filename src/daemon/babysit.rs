@@ -56,6 +56,7 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
     cx.delay("babysit", next, ());
     let heap = cx.heap();
     measure(heap, now);
+    heap.oom_kills.forget_old();
     let mut has_stopped = false;
     for place in 0..heap.children.len() {
         match look(heap.children[place].pid) {

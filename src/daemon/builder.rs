@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::error::DaemonError;
 use super::handle::Daemon;
+use super::oom::OomKills;
 use super::process::RawProcess;
 use super::session::{self, Heap};
 use super::settings::{Mode, RawSettings, resolve};
@@ -181,11 +182,14 @@ impl DaemonBuilder {
             .map_err(|errno| fail("resetting a signal")(Error::os("sigaction", "SIGCHLD", errno)))?;
         disposition::ignore_sigxfsz()
             .map_err(|errno| fail("ignoring a signal")(Error::os("sigaction", "SIGXFSZ", errno)))?;
+        // Before a chroot, in which there is no such file.
+        let oom_kills = if settings.mode == Mode::NonForking { OomKills::default() } else { OomKills::open() };
         let mut process = plan.carry_out(kernel.as_mut(), &settings.alias)?;
         let mut heap = Heap::new(settings, kernel.as_mut().core.now()).inspect_err(|error| process.fail(error))?;
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
         let launch = process.launch.take();
         heap.process = process;
+        heap.oom_kills = oom_kills;
         match session::spawn(heap, kernel) {
             Ok(session) => {
                 if let Some(launch) = launch {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;
 
+use super::oom::Killer;
 use super::policy::{Phase, Rogue};
 use super::pool;
 use super::scoreboard::{SlotIndex, Status};
@@ -25,6 +26,8 @@ pub enum Cause {
     Exited(i32),
     /// A signal has ended it that the Daemon did not send.
     Signaled(i32),
+    /// The system has killed it, as memory had run out. Known where a control group of Linux counts such kills.
+    OutOfMemory,
     /// It has handled as many requests as it was to.
     Recycled,
     /// It was one spare too many.
@@ -57,6 +60,7 @@ impl fmt::Display for Cause {
                 Ok(signal) => write!(f, "signal:{signal}"),
                 Err(_) => write!(f, "signal:{number}"),
             },
+            Cause::OutOfMemory => f.write_str("oom"),
             Cause::Recycled => f.write_str("recycled"),
             Cause::Retired => f.write_str("retired"),
             Cause::Memory => f.write_str("memory_limit"),
@@ -78,6 +82,8 @@ pub struct Deaths {
     pub failed: u64,
     /// [`Cause::Signaled`].
     pub signaled: u64,
+    /// [`Cause::OutOfMemory`].
+    pub out_of_memory: u64,
     /// [`Cause::Recycled`].
     pub recycled: u64,
     /// [`Cause::Retired`].
@@ -105,6 +111,7 @@ impl Deaths {
             Cause::Exited(0) => &mut self.exited,
             Cause::Exited(_) => &mut self.failed,
             Cause::Signaled(_) => &mut self.signaled,
+            Cause::OutOfMemory => &mut self.out_of_memory,
             Cause::Recycled => &mut self.recycled,
             Cause::Retired => &mut self.retired,
             Cause::Memory => &mut self.memory,
@@ -116,11 +123,12 @@ impl Deaths {
         *count += 1;
     }
 
-    fn by_name(&self) -> [(&'static str, u64); 10] {
+    fn by_name(&self) -> [(&'static str, u64); 11] {
         [
             ("exited", self.exited),
             ("failed", self.failed),
             ("signaled", self.signaled),
+            ("oom", self.out_of_memory),
             ("recycled", self.recycled),
             ("retired", self.retired),
             ("memory_limit", self.memory),
@@ -165,11 +173,11 @@ pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<Ex
         Some(board) if board.generation(child.slot) == Some(generation) => board.reclaim(child.slot),
         _ => None,
     };
-    let cause = cause(&child, status, last.map(|last| last.status), heap.phase);
+    let (cause, note) = explain_kill(heap, cause(&child, status, last.map(|last| last.status), heap.phase));
     heap.deaths.count(cause);
     let age = now.duration_since(child.forked_at).unwrap_or_default();
     let requests = last.map_or(0, |last| last.requests);
-    record(heap, &child, cause, age, requests);
+    record(heap, &child, cause, note, age, requests);
     if heap.settings.mode == Mode::PreForking && !heap.is_shutting_down() {
         pool::learn_from_death(cx, &child, cause, requests);
         if !cause.is_in_order() {
@@ -180,8 +188,20 @@ pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<Ex
     shutdown::end_if_alone(cx)
 }
 
+/// Finds whom a KILL is from that the Daemon has not sent. The second value is what else there is to be said of it.
+fn explain_kill(heap: &mut Heap, cause: Cause) -> (Cause, &'static str) {
+    if cause != Cause::Signaled(Signal::SIGKILL as i32) {
+        return (cause, "");
+    }
+    match heap.oom_kills.explain() {
+        Killer::System => (Cause::OutOfMemory, ""),
+        Killer::Other => (cause, " note=\"KILL not sent by the Daemon, nor by the OOM killer\""),
+        Killer::Unknown => (cause, " note=\"KILL not sent by the Daemon, maybe by the OOM killer\""),
+    }
+}
+
 /// The one record that each child leaves.
-pub(super) fn record(heap: &Heap, child: &Child, cause: Cause, age: Duration, requests: u64) {
+pub(super) fn record(heap: &Heap, child: &Child, cause: Cause, note: &str, age: Duration, requests: u64) {
     let level = match (cause.is_in_order(), heap.settings.verbose) {
         (false, _) => log::Level::Warn,
         (true, true) => log::Level::Info,
@@ -190,7 +210,7 @@ pub(super) fn record(heap: &Heap, child: &Child, cause: Cause, age: Duration, re
     let (pid, slot, age): (i32, SlotIndex, f64) = (child.pid, child.slot, age.as_secs_f64());
     log::log!(
         target: "lenore::daemon", level,
-        "child has ended: pid={pid} slot={slot} cause={cause} age={age:.3} requests={requests}"
+        "child has ended: pid={pid} slot={slot} cause={cause} age={age:.3} requests={requests}{note}"
     );
 }
 

@@ -27,6 +27,7 @@ mod doorbell;
 mod error;
 mod handle;
 mod hang_up;
+mod oom;
 mod orphan;
 pub(crate) mod policy;
 mod pool;

@@ -11,6 +11,7 @@ use super::deaths::{self, Deaths};
 use super::doorbell::Doorbell;
 use super::error::DaemonError;
 use super::handle::Daemon;
+use super::oom::OomKills;
 use super::orphan::LastTimers;
 use super::policy::{CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint, TokenBucket};
 use super::process::Process;
@@ -67,6 +68,8 @@ pub(super) struct Heap {
     /// How many children were forked; each finds its own number of requests by it.
     pub(super) forked: u64,
     pub(super) deaths: Deaths,
+    /// In the parent: whom the system has killed.
+    pub(super) oom_kills: OomKills,
     /// For how long this process has run.
     pub(super) run_clock: RunClock,
     /// In a child: how many requests it is to handle; `None` for any number.
@@ -202,6 +205,7 @@ impl Heap {
             crashes: CrashLoop::default(),
             forked: 0,
             deaths: Deaths::default(),
+            oom_kills: OomKills::default(),
             share: None,
             listeners: Vec::new(),
             last_timers: None,
@@ -375,6 +379,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     }
     heap.in_flight.clear();
     heap.grace = None;
+    heap.oom_kills = OomKills::default();
     heap.failure = None;
     // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
     drop(core.drop_posted_of(me));

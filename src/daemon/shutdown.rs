@@ -298,7 +298,7 @@ pub(super) fn last_resort(cx: &mut Cx<'_>) {
         let cause = if killed.contains(&child.pid) { Cause::Killed } else { Cause::Shutdown };
         let requests =
             heap.board.as_ref().and_then(|board| board.read(child.slot).ok()).map_or(0, |last| last.requests);
-        deaths::record(heap, &child, cause, now.duration_since(child.forked_at).unwrap_or_default(), requests);
+        deaths::record(heap, &child, cause, "", now.duration_since(child.forked_at).unwrap_or_default(), requests);
     }
     heap.foreign.clear();
 }

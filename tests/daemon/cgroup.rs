@@ -1,15 +1,16 @@
 //! A control group of a test's own, where the machine lets it have one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use util::{DEADLINE, wait_until};
+use util::{DEADLINE, Program, wait_until};
 
 /// What a control group is wanted for.
 #[derive(Clone, Copy)]
 pub enum Controller {
     Freezer,
+    Memory,
 }
 
 /// An own control group below the root; thawed and removed when it is dropped.
@@ -25,6 +26,7 @@ impl Cgroup {
         let name = format!("lenore-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let (old, file) = match controller {
             Controller::Freezer => ("freezer", "cgroup.freeze"),
+            Controller::Memory => ("memory", "memory.max"),
         };
         let roots = [(format!("/sys/fs/cgroup/{old}"), false), ("/sys/fs/cgroup".to_owned(), true)];
         for (root, is_unified) in roots {
@@ -44,6 +46,25 @@ impl Cgroup {
     #[track_caller]
     pub fn add(&self, pid: i32) {
         self.write("cgroup.procs", &pid.to_string());
+    }
+
+    /// Returns a program that moves itself in and becomes `program`, with blank-separated arguments.
+    pub fn start_in(&self, program: &Path, args: &str) -> Program {
+        let script = "echo $$ > \"$0\" && exec \"$@\"";
+        let args = args.split_whitespace();
+        Program::new("/bin/sh").args(["-c", script]).arg(self.path.join("cgroup.procs")).arg(program).args(args)
+    }
+
+    /// Lets the processes in it have so many bytes of memory together, and no swap.
+    #[track_caller]
+    pub fn limit_memory(&self, bytes: u64) {
+        if self.is_unified {
+            let _ = fs::write(self.path.join("memory.swap.max"), "0");
+            self.write("memory.max", &bytes.to_string());
+        } else {
+            self.write("memory.limit_in_bytes", &bytes.to_string());
+            let _ = fs::write(self.path.join("memory.swappiness"), "0");
+        }
     }
 
     /// Stops everything in it, without a signal.

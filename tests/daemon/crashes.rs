@@ -4,8 +4,10 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
+use crate::babysit::record;
+use crate::cgroup::{Cgroup, Controller};
 use util::lab::{Lab, held, send, tell};
-use util::{DEADLINE, proc, wait_until};
+use util::{DEADLINE, proc, test_program, wait_until};
 
 /// How many forks the log tells of.
 fn forks(lab: &Lab) -> usize {
@@ -42,6 +44,49 @@ fn a_broken_listener_makes_no_storm() {
     lab.running.wait_for_stderr("5 in a row: the next is forked in 800ms", DEADLINE);
     assert!(forks(&lab) - before <= 12, "{}", forks(&lab));
     lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-PF-11
+fn child_killed_for_lack_of_memory_is_told_from_one_killed_by_hand() {
+    let Some(cgroup) = Cgroup::make(Controller::Memory) else { return };
+    let args = "--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0 --usr1 status,text";
+    let lab = Lab::launch(cgroup.start_in(&test_program("daemon_prefork"), args));
+    let addr = lab.running.listening_addr();
+    let mut lab = lab;
+    let (_client, pid) = held(addr);
+    send(pid, Signal::SIGKILL);
+    let by_hand = record(&lab, pid);
+    assert!(by_hand.contains("cause=signal:SIGKILL "), "{by_hand}");
+    assert!(by_hand.ends_with(" note=\"KILL not sent by the Daemon, nor by the OOM killer\""), "{by_hand}");
+    for _ in 0..2 {
+        let (mut client, pid) = held(addr);
+        // Less than the child is about to take.
+        cgroup.limit_memory(40 << 20);
+        client.send("eat\n");
+        let for_memory = record(&lab, pid);
+        assert!(for_memory.contains("cause=oom "), "{for_memory}");
+    }
+    let (_client, pid) = held(addr);
+    send(pid, Signal::SIGKILL);
+    assert!(record(&lab, pid).contains("cause=signal:SIGKILL "));
+    let ended = "4 children have ended: 2 signaled, 2 oom";
+    wait_until(ended, DEADLINE, || lab.ask("text").contains(ended).then_some(()));
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-PF-11, D-BA-02, D-SH-03
+fn kill_of_the_daemon_has_no_note() {
+    let (mut lab, addr) = Lab::pool(
+        "--start 1 --max 1 --max-spare 1 --requests 0 --deaf --babysit-ms 100 --request-ms 100 --grace-ms 300",
+        1,
+    );
+    let (_client, pid) = held(addr);
+    let rogue = record(&lab, pid);
+    lab.wait_board("w");
+    lab.end(Signal::SIGTERM);
+    let log = lab.running.stderr_to_end(DEADLINE);
+    assert!(rogue.contains("cause=rogue:request_timeout ") && log.contains("cause=killed "), "{log}");
+    assert!(!log.contains("note="), "{log}");
 }
 
 #[test] // D-PF-08: a request that kills its child is no reason to close the shop
