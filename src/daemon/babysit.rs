@@ -4,14 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::time::{clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
 
 use super::deaths;
 use super::policy::{Growth, Sight, Step, judge};
 use super::pool;
 use super::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
 use super::settings::Mode;
+use super::usage::Told;
 use crate::error::Result;
 use crate::sys::wait::{Halt, peek_halted};
 
@@ -21,6 +20,9 @@ pub(super) fn begin(cx: &mut Cx<'_>) {
         let (round, look) = (cx.heap().settings.babysit, cx.heap().settings.look_every());
         cx.delay("babysit", round, ());
         cx.delay("look_at_children", look, ());
+    }
+    if cx.heap().settings.mode == Mode::PreForking && cx.heap().settings.rules.memory_limit.is_some() {
+        cx.heap().told.check_memory();
     }
 }
 
@@ -61,7 +63,7 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
     for place in 0..heap.children.len() {
         match look(heap.children[place].pid) {
             Look::Gone | Look::Exited => {}
-            look => has_stopped |= examine(heap, place, look == Look::Stopped),
+            look => has_stopped |= examine(heap, place, look == Look::Stopped, now),
         }
     }
     bury_vanished(cx)?;
@@ -130,17 +132,16 @@ pub(super) fn look(pid: i32) -> Look {
 }
 
 /// Examines one child and takes the next step if it needs one. Returns whether it was found stopped for the first time.
-fn examine(heap: &mut Heap, place: usize, is_stopped: bool) -> bool {
+fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> bool {
     let (rules, mode) = (heap.settings.rules, heap.settings.mode);
     let babysit = heap.settings.babysit;
     let slot = heap.board.as_ref().and_then(|board| board.read(heap.children[place].slot).ok());
     let child = &mut heap.children[place];
     let in_status = child.stint.lasted;
     let was_stopped = std::mem::replace(&mut child.is_stopped, is_stopped);
-    if let Some(total) = processor_time(child.pid) {
-        let doing = slot.map_or(child.meter.doing, |slot| (slot.requests, slot.status.is_busy()));
-        child.meter = child.meter.read(doing, total, in_status);
-    }
+    let doing = slot.map_or(child.meter.doing, |slot| (slot.requests, slot.status.is_busy()));
+    let age = now.duration_since(child.forked_at).unwrap_or_default();
+    child.meter = heap.told.read_meter(child.pid, child.meter, doing, age, in_status);
     let is_unready = slot.is_some_and(|slot| slot.status.is_starting());
     if mode == Mode::PreForking && is_unready && in_status >= babysit && !child.is_told_unready {
         child.is_told_unready = true;
@@ -185,17 +186,17 @@ fn examine(heap: &mut Heap, place: usize, is_stopped: bool) -> bool {
         None => {}
     }
     if mode == Mode::PreForking {
-        weigh(child, rules.memory_limit);
+        weigh(child, rules.memory_limit, &mut heap.told);
     }
     is_stopped && !was_stopped
 }
 
 /// Marks a child that has grown too large; it is replaced when it can be.
-fn weigh(child: &mut Child, limit: Option<u64>) {
+fn weigh(child: &mut Child, limit: Option<u64>, told: &mut Told) {
     if child.orders != Orders::Stay {
         return;
     }
-    if let (Some(limit), Some(resident)) = (limit, limit.and_then(|_| resident(child.pid)))
+    if let (Some(limit), Some(resident)) = (limit, limit.and_then(|_| told.resident(child.pid)))
         && resident > limit
     {
         log::info!(
@@ -205,25 +206,4 @@ fn weigh(child: &mut Child, limit: Option<u64>) {
         );
         child.orders = Orders::BeReplaced;
     }
-}
-
-/// Returns the processor time that a process has used so far.
-fn processor_time(pid: i32) -> Option<Duration> {
-    let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
-    clock_gettime(clock).ok().map(Duration::from)
-}
-
-/// Returns how many octets of a process are resident; `None` where the system doesn't say.
-#[cfg(target_os = "linux")]
-fn resident(pid: i32) -> Option<u64> {
-    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page).ok()?)
-}
-
-/// Returns how many octets of a process are resident; `None` where the system doesn't say.
-#[cfg(not(target_os = "linux"))]
-fn resident(_: i32) -> Option<u64> {
-    None
 }

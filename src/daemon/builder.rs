@@ -136,7 +136,7 @@ impl DaemonBuilder {
     }
 
     /// Sets how many octets of a child may be resident, not zero; without limit unless set. A child above it is replaced
-    /// after its request. Linux only; elsewhere nothing comes of it.
+    /// after its request. Linux only. Where memory can't be read, one warning says that the limit is not enforced.
     ///
     /// What a child shares with its parent is resident in both.
     pub fn memory_limit(mut self, octets: u64) -> Self {

@@ -40,6 +40,7 @@ pub(crate) mod settings;
 mod shortage;
 mod shutdown;
 mod status;
+mod usage;
 
 pub use builder::DaemonBuilder;
 pub use deaths::{Cause, Deaths};

@@ -20,6 +20,7 @@ use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
 use super::shortage::Shortage;
 use super::status::{ChildStatus, DaemonStatus, Peek};
+use super::usage::Told;
 use super::{babysit, child, hang_up, orphan, pool, ready, resize, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
@@ -70,6 +71,8 @@ pub(super) struct Heap {
     pub(super) deaths: Deaths,
     /// In the parent: whom the system has killed.
     pub(super) oom_kills: OomKills,
+    /// In the parent: which limits can't be enforced, as the log knows.
+    pub(super) told: Told,
     /// For how long this process has run.
     pub(super) run_clock: RunClock,
     /// In a child: how many requests it is to handle; `None` for any number.
@@ -206,6 +209,7 @@ impl Heap {
             forked: 0,
             deaths: Deaths::default(),
             oom_kills: OomKills::default(),
+            told: Told::default(),
             share: None,
             listeners: Vec::new(),
             last_timers: None,

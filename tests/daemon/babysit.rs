@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::site::is_root;
 use util::lab::{Lab, held, send, tell};
-use util::{Client, DEADLINE, proc, stays, wait_until};
+use util::{Client, DEADLINE, Program, proc, stays, test_program, wait_until};
 
 const ONE: &str = "--start 1 --max 1 --max-spare 1 --requests 0";
 
@@ -290,6 +291,63 @@ fn an_idle_child_with_too_much_memory_stays_until_there_is_another() {
     for _ in 0..10 {
         held(addr);
     }
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-05: /proc was opened before
+fn memory_limit_holds_in_a_chroot() {
+    if !is_root() {
+        eprintln!("skipped: a chroot needs root");
+        return;
+    }
+    let jail = tempfile::tempdir().expect("a directory");
+    let args = "--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 0 --babysit-ms 100 --memory 40000000 --chroot";
+    let (mut lab, addr) = Lab::pool(&format!("{args} {}", jail.path().display()), 1);
+    let (mut client, pid) = held(addr);
+    assert!(!std::fs::exists(format!("/proc/{pid}/root/proc")).expect("its root can be seen"));
+    assert!(tell(&mut client, "eat").starts_with("ate "));
+    lab.running.wait_for_stderr("more than memory_limit (40000000)", DEADLINE);
+    client.finish_sending();
+    client.expect_eof();
+    let record = record(&lab, pid);
+    assert!(record.contains("cause=memory_limit"), "{record}");
+    assert!(!lab.running.stderr_text().contains("is not enforced"));
+    lab.end(Signal::SIGTERM);
+}
+
+/// Starts the pre-forking program where `/proc` shows one thread and nothing else; `None` where that is not allowed.
+fn without_proc(args: &str) -> Option<Lab> {
+    if !is_root() {
+        eprintln!("skipped: another /proc needs root");
+        return None;
+    }
+    let script = "mount -t tmpfs none /proc && mkdir -p /proc/self/task/1 && exec \"$0\" \"$@\"";
+    let program = Program::new("unshare").args(["--mount", "/bin/sh", "-c", script]);
+    Some(Lab::launch(program.arg(test_program("daemon_prefork")).args(args.split_whitespace())))
+}
+
+#[test] // D-BA-05: a limit that limits nothing
+fn memory_limit_that_can_not_be_enforced_is_told_once() {
+    let Some(mut lab) = without_proc(&format!("{ONE} --babysit-ms 20 --memory 4096")) else { return };
+    let addr = lab.running.listening_addr();
+    let told = "memory_limit is not enforced: can't read how much memory a child uses: /proc/";
+    lab.running.wait_for_stderr(told, DEADLINE);
+    let (_client, pid) = held(addr);
+    // Many rounds.
+    stays("said once", Duration::from_millis(500), || {
+        lab.running.stderr_text().matches("is not enforced").count() == 1
+    });
+    assert_eq!(lab.running.children(), [pid]);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // D-BA-01: the system tells of processor time without it
+fn cpu_limit_holds_without_proc() {
+    let Some(mut lab) = without_proc(&format!("{ONE} --babysit-ms 100 --cpu-ms 200")) else { return };
+    let (mut client, pid) = held(lab.running.listening_addr());
+    client.send("spin\n");
+    let record = record(&lab, pid);
+    assert!(record.contains("cause=rogue:cpu_limit"), "{record}");
     lab.end(Signal::SIGTERM);
 }
 

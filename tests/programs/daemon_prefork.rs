@@ -108,6 +108,9 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(octets) = flags.number("--memory") {
         daemon = daemon.memory_limit(octets);
     }
+    if let Some(directory) = flags.text("--chroot") {
+        daemon = daemon.chroot(directory);
+    }
     type Setting = fn(DaemonBuilder, Duration) -> DaemonBuilder;
     let durations: [(&str, Setting); 5] = [
         ("--grace-ms", DaemonBuilder::shutdown_timeout),

@@ -121,17 +121,45 @@ pub struct Meter {
     pub total: Duration,
     /// How much of that was for what it was doing.
     pub used: Duration,
+    /// How old it was.
+    pub age: Duration,
 }
 
 impl Meter {
     /// Works out how much of the processor time a child has used it used for what it is `doing` now, for `since` long.
     ///
-    /// If it was doing something else at the last look, its share is not known exactly: it is no more than what was used
-    /// since that look, nor than the time that it has been doing this.
-    pub fn read(self, doing: (u64, bool), total: Duration, since: Duration) -> Meter {
-        let gained = total.saturating_sub(self.total);
-        let used = if doing == self.doing { self.used + gained } else { gained.min(since) };
-        Meter { doing, total, used }
+    /// It has `gained` so much since the last look, see [`gained`](Meter::gained). If it was doing something else then, its
+    /// share is not known exactly: it is no more than that, nor than the time that it has been doing this.
+    pub fn read(self, doing: (u64, bool), total: Duration, age: Duration, gained: Duration, since: Duration) -> Meter {
+        let used = if doing == self.doing { self.used.saturating_add(gained) } else { gained.min(since) };
+        Meter { doing, total, used, age }
+    }
+
+    /// Returns how much processor time a child has used since the last look, by what it has used in `total` at this `age`;
+    /// `None` if that can't be: it has become less, or more than all `processors` could have given. Nothing of such a reading
+    /// counts, and the next one counts from there.
+    ///
+    /// If it is more than one thread can use, `threads` is asked how many there are. More than those could have used does not
+    /// count either; as there may have been others, what they could have used does.
+    pub fn gained(
+        self,
+        total: Duration,
+        age: Duration,
+        processors: u32,
+        threads: impl FnOnce() -> Option<u32>,
+    ) -> Option<Duration> {
+        let gained = total.checked_sub(self.total)?;
+        let gap = age.saturating_sub(self.age);
+        // The two clocks are not read in the same moment.
+        let slack = gap / 8 + Duration::from_millis(250);
+        let most = |threads: u32| gap.saturating_mul(threads).saturating_add(slack);
+        if gained > most(processors) {
+            return None;
+        }
+        if gained <= most(1) {
+            return Some(gained);
+        }
+        Some(gained.min(most(threads().unwrap_or(processors).max(1))))
     }
 }
 
@@ -210,15 +238,67 @@ mod tests {
         assert_eq!(last, Escalation { why: Rogue::Request, step: Step::Kill });
     }
 
+    impl Meter {
+        /// Reads a meter of a child with one thread that can be believed; `total` is its age as well.
+        fn look(self, doing: (u64, bool), total: Duration, since: Duration) -> Meter {
+            let gained = self.gained(total, total, 1, || Some(1)).expect("it can be believed");
+            self.read(doing, total, total, gained, since)
+        }
+    }
+
     #[test] // D-BA-01: "on its present request"
     fn the_meter_begins_anew_with_each_request() {
-        let meter = Meter::default().read((1, true), 4 * SECOND, 4 * SECOND);
+        let meter = Meter::default().look((1, true), 4 * SECOND, 4 * SECOND);
         assert_eq!(meter.used, 4 * SECOND);
         // The same request, in another status.
-        assert_eq!(meter.read((1, true), 7 * SECOND, SECOND).used, 7 * SECOND);
-        assert_eq!(meter.read((2, true), 7 * SECOND, 100 * SECOND).used, 3 * SECOND);
-        assert_eq!(meter.read((2, true), 7 * SECOND, SECOND).used, SECOND);
-        assert_eq!(meter.read((1, false), 4 * SECOND, SECOND).used, Duration::ZERO);
+        assert_eq!(meter.look((1, true), 7 * SECOND, SECOND).used, 7 * SECOND);
+        assert_eq!(meter.look((2, true), 7 * SECOND, 100 * SECOND).used, 3 * SECOND);
+        assert_eq!(meter.look((2, true), 7 * SECOND, SECOND).used, SECOND);
+        assert_eq!(meter.look((1, false), 4 * SECOND, SECOND).used, Duration::ZERO);
+    }
+
+    #[test] // D-BA-07: a child of ten seconds that is said to have used an hour
+    fn more_than_all_processors_can_give_is_no_reading() {
+        let gained = |total, processors, threads| {
+            let meter = Meter { total: 2 * SECOND, age: 10 * SECOND, ..Meter::default() };
+            meter.gained(total, 20 * SECOND, processors, || threads)
+        };
+        assert_eq!(gained(3600 * SECOND, 4, Some(1)), None);
+        assert_eq!(gained(Duration::MAX, 4, Some(1)), None);
+        assert_eq!(gained(44 * SECOND, 4, Some(1)), None, "42 s in 10 s, of 4 processors and some slack");
+        assert_eq!(gained(42 * SECOND, 4, Some(4)), Some(40 * SECOND));
+        assert_eq!(gained(12 * SECOND, 4, None), Some(10 * SECOND));
+    }
+
+    #[test] // D-BA-07: it was reset, or read wrong the last time
+    fn less_than_before_is_no_reading() {
+        let meter = Meter { total: 20 * SECOND, age: 30 * SECOND, ..Meter::default() };
+        assert_eq!(meter.gained(19 * SECOND, 40 * SECOND, 4, || Some(1)), None);
+        assert_eq!(meter.gained(20 * SECOND, 40 * SECOND, 4, || Some(1)), Some(Duration::ZERO));
+    }
+
+    #[test] // D-BA-07: and what others, that have ended, may have used does not make a child rogue at once
+    fn no_more_counts_than_the_threads_that_there_are_can_have_used() {
+        let meter = Meter { age: 10 * SECOND, ..Meter::default() };
+        let gained = |threads| meter.gained(35 * SECOND, 20 * SECOND, 4, || threads);
+        let slack = Duration::from_millis(1500);
+        assert_eq!(gained(Some(1)), Some(10 * SECOND + slack));
+        assert_eq!(gained(Some(2)), Some(20 * SECOND + slack));
+        assert_eq!(gained(Some(0)), Some(10 * SECOND + slack));
+        assert_eq!(gained(Some(9)), Some(35 * SECOND));
+        assert_eq!(gained(None), Some(35 * SECOND), "the processors bound it");
+    }
+
+    #[test] // D-BA-07: what counts goes on from a reading that does not
+    fn one_wrong_reading_costs_nobody_anything() {
+        let (before, doing) = (Meter::default().look((1, true), 4 * SECOND, 4 * SECOND), (1, true));
+        let mut meter = before;
+        for (age, total) in [(5, 5000), (6, 5), (7, 6)] {
+            let (age, total) = (age * SECOND, total * SECOND);
+            let gained = meter.gained(total, age, 2, || Some(1)).unwrap_or_default();
+            meter = meter.read(doing, total, age, gained, age);
+        }
+        assert_eq!(meter.used, 5 * SECOND);
     }
 
     #[test] // D-BA-01: a busy loop is seen, however the looks fall
@@ -228,8 +308,25 @@ mod tests {
             let mut total = Duration::ZERO;
             for gap in dice.list(20, |dice| dice.number(1..50)) {
                 total += gap * SECOND;
-                meter = meter.read((1, true), total, total);
+                meter = meter.look((1, true), total, total);
                 assert_eq!(meter.used, total);
+            }
+        });
+    }
+
+    #[test] // D-BA-07: nothing that is read can make a child rogue before its time
+    fn no_reading_counts_for_more_than_the_processors_can_give() {
+        check(|dice| {
+            let (mut meter, mut age) = (Meter::default(), Duration::ZERO);
+            for (gap, total, threads) in
+                dice.list(20, |dice| (dice.number(1..50), dice.below(u64::MAX), dice.maybe(|dice| dice.number(0..9))))
+            {
+                age += gap * SECOND;
+                // In the order of what is possible, or anything.
+                let total = Duration::from_nanos(if dice.below(2) == 0 { total } else { total % 4_000_000_000_000 });
+                let gained = meter.gained(total, age, 4, || threads).unwrap_or_default();
+                meter = meter.read((1, true), total, age, gained, age);
+                assert!(meter.used <= age * 4 + age / 8 + 20 * Duration::from_millis(250));
             }
         });
     }
