@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -253,5 +254,42 @@ fn log_shipper_ends_between_two_attempts() {
     let mut running = Program::new(example("log_shipper")).args(args).start();
     running.wait_for_stderr("Connection refused", DEADLINE);
     running.signal(Signal::SIGINT);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+}
+
+/// A listener that takes no more connections, as its queue is full, and what fills the queue.
+fn silent(address: &str) -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind(address).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let connect = || TcpStream::connect_timeout(&listener.local_addr().unwrap(), Duration::from_millis(200)).ok();
+    let filling = std::iter::from_fn(connect).collect();
+    (listener, filling)
+}
+
+#[test] // K-CC-10, K-SF-28: for a TcpClient, too
+fn log_shipper_reaches_the_second_address_of_a_name_whose_first_does_not_answer() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("skipped: a hosts file of its own needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (hosts, path) = (dir.path().join("hosts"), dir.path().join("log"));
+    fs::write(&hosts, "127.0.0.2 two.test\n127.0.0.3 two.test\n").unwrap();
+    let (silent, _filling) = silent("127.0.0.2:0");
+    let port = silent.local_addr().unwrap().port();
+    let listener =
+        TcpListener::bind(("127.0.0.3", port)).expect("a port that is free on the one address is on the other");
+    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let mut running = Program::new("/usr/bin/unshare")
+        .args(["-m", "/bin/sh", "-c", script])
+        .arg(&hosts)
+        .arg(example("log_shipper"))
+        .args(["--file", path.to_str().unwrap(), "--to", &format!("two.test:{port}")])
+        .start();
+    running.wait_for_stderr("following", DEADLINE);
+    append(&path, "one\n");
+    let (_stream, lines) = receive(&listener, "one");
+    assert_eq!(lines, ["one"]);
+    running.signal(Signal::SIGTERM);
     assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
 }

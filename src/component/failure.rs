@@ -1,7 +1,6 @@
 //! What a callback is told when something went wrong.
 
 use std::fmt;
-use std::io;
 
 use nix::errno::Errno;
 
@@ -39,12 +38,6 @@ impl Failure {
     /// Reads the arguments of a wheel's error event.
     pub(super) fn take<H: 'static>(cx: &mut Context<'_, H>) -> Result<Failure> {
         Ok(Failure { operation: cx.take(0)?, errno: cx.take(1)?, text: cx.take(2)?, wheel: cx.take(3).ok() })
-    }
-
-    /// Makes a failure of an errno.
-    pub(super) fn of(operation: &'static str, errno: Errno) -> Failure {
-        let text = io::Error::from(errno).to_string();
-        Failure { operation, errno: errno as i32, text, wheel: None }
     }
 
     /// Makes a failure of what a wheel's constructor returned.

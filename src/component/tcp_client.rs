@@ -118,7 +118,8 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
         self
     }
 
-    /// Sets how long an attempt to connect may take; as long as the system lets it unless set.
+    /// Sets how long an attempt to connect may take, to all addresses of the host together; as long as the system lets it unless
+    /// set. See [`SocketFactoryBuilder::connect_timeout`](crate::wheel::SocketFactoryBuilder::connect_timeout).
     ///
     /// POE: `ConnectTimeout`, in seconds.
     #[doc(alias = "ConnectTimeout")]
@@ -173,7 +174,6 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             ("reconnect".into(), state(Client::reconnect)),
             ("tcp_connected".into(), state(Client::connected)),
             ("tcp_not_connected".into(), state(Client::not_connected)),
-            (TIMED_OUT.into(), state(Client::timed_out)),
             (INPUT.into(), state(|client, cx| client.protocol.got_input(cx))),
             (FLUSHED.into(), state(Client::flushed)),
             (HIGH.into(), state(|client, cx| client.protocol.got_high(cx))),
@@ -227,38 +227,35 @@ impl<F: Filter, H: 'static> Client<F, H> {
         if let Some(address) = &self.settings.bind_address {
             factory = factory.bind_address(address.as_str());
         }
+        if let Some(timeout) = self.settings.timeout {
+            factory = factory.connect_timeout(timeout);
+        }
         match factory.connect(cx) {
             Ok(factory) => cx.heap().link = Link::Connecting(factory),
             // An address that makes no sense.
             Err(error) => return self.give_up(cx, &Failure::of_error("connect", &error)),
-        }
-        match self.settings.timeout {
-            Some(timeout) => cx.delay(TIMED_OUT, timeout, ()),
-            None => drop(cx.delay_clear(TIMED_OUT)),
         }
         Ok(())
     }
 
     fn connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let (socket, peer) = (cx.take::<TcpStream>(0)?, SocketAddr::new(cx.take::<IpAddr>(1)?, cx.take(2)?));
-        cx.delay_clear(TIMED_OUT);
         cx.heap().link = Link::Closed;
         self.protocol.open(cx, socket, peer).map(drop)
     }
 
     fn not_connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
-        let failure = Failure::take(cx)?;
+        let mut failure = Failure::take(cx)?;
         // One that could not even begin is posted, and may come after a newer attempt has begun.
         let is_current = matches!(&cx.heap().link, Link::Connecting(factory) if Some(factory.id()) == failure.wheel);
+        if self.settings.timeout.is_some() && failure.errno == Errno::ETIMEDOUT as i32 {
+            // As in POE, whose component has the timeout.
+            failure.wheel = None;
+        }
         if is_current { self.give_up(cx, &failure) } else { Ok(()) }
     }
 
-    fn timed_out(&self, cx: &mut Cx<'_, F, H>) -> Result {
-        self.give_up(cx, &Failure::of("connect", Errno::ETIMEDOUT))
-    }
-
     fn give_up(&self, cx: &mut Cx<'_, F, H>, failure: &Failure) -> Result {
-        cx.delay_clear(TIMED_OUT);
         cx.heap().link = Link::Closed;
         if let Some(on_connect_error) = &self.settings.on_connect_error {
             return on_connect_error(cx, failure);
@@ -316,7 +313,6 @@ impl<F: Filter, H: 'static> Client<F, H> {
 
     /// Nobody is to find this client, or to wait for it.
     fn forget(&self, cx: &mut Cx<'_, F, H>) {
-        cx.delay_clear(TIMED_OUT);
         // It is gone already after a second shutdown.
         self.settings.alias.map(|alias| cx.alias_remove(alias));
     }
@@ -337,6 +333,3 @@ impl<F: Filter, H: 'static> Client<F, H> {
 fn with_port(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
-
-/// The event for an attempt that takes too long.
-const TIMED_OUT: &str = "tcp_connect_timeout";

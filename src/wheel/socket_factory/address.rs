@@ -85,7 +85,7 @@ impl From<(IpAddr, u16)> for Address {
     }
 }
 
-/// All the addresses of a name that the program has looked up by itself; one after the other is tried.
+/// All the addresses of a name that the program has looked up by itself.
 impl From<Vec<SocketAddr>> for Address {
     fn from(addresses: Vec<SocketAddr>) -> Address {
         Address(Kind::Known(addresses))
@@ -296,6 +296,15 @@ fn find_service(services: &str, wanted: &str, protocol: &str) -> Option<u16> {
 pub(super) enum Target {
     Ip(SocketAddr),
     Unix(PathBuf, UnixAddr),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Ip(address) => address.fmt(f),
+            Target::Unix(path, _) => Address::from(path.as_path()).fmt(f),
+        }
+    }
 }
 
 impl Target {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use nix::sys::socket::SockType;
 
 use super::address::{Address, Domain, Target};
-use super::connecting::{Attempts, Connector};
+use super::attempts::Attempts;
+use super::connecting::Connector;
 use super::datagram::Datagram;
 use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner};
 use super::report::Report;
@@ -48,7 +49,7 @@ pub(super) enum Transport {
 }
 
 /// Why a wheel was not begun.
-enum Problem {
+pub(super) enum Problem {
     /// By a mistake in the call, or because the kernel can't watch one more descriptor.
     Error(Error),
     /// The system has refused.
@@ -209,8 +210,9 @@ impl SocketFactoryBuilder {
 
     /// Gives up connecting after a time: the error event is `"connect"` with `ETIMEDOUT`.
     ///
-    /// It counts from the call, once a name is looked up, and for all addresses of a name together. Otherwise the
-    /// system gives up, after some two minutes for TCP.
+    /// The time counts from the call, once a name is looked up, and for all addresses of a name together. Every address gets a
+    /// share of a time that is short. Without a timeout the system gives up on TCP after some two minutes for each address, and a
+    /// UNIX socket waits for room in the listener's queue for as long as it takes.
     ///
     /// POE: nothing like it; `Component::Client::TCP` has a ConnectTimeout.
     #[doc(alias = "ConnectTimeout")]
@@ -235,10 +237,17 @@ impl SocketFactoryBuilder {
         self.finish(core, report, outcome, self.posts_failures)
     }
 
-    /// Begins to connect to the address, for the running session; the addresses of a name are tried one after the
-    /// other.
+    /// Begins to connect to the address, for the running session.
     ///
-    /// Whatever goes wrong from here on is an error event.
+    /// The addresses of a name race as in RFC 8305 (happy eyeballs). IPv6 and IPv4 take turns, beginning with the family of the
+    /// first address. If an attempt has neither succeeded nor failed after 250 ms, the next address is tried beside it. The first
+    /// connection wins, and the other sockets are closed. A socket with a port of its own,
+    /// [`bind_address`](SocketFactoryBuilder::bind_address), tries one address at a time.
+    ///
+    /// If the queue of a UNIX listener is full, the wheel tries again until the listener accepts, as a call that blocks would wait.
+    ///
+    /// Whatever goes wrong from here on is an error event. If several addresses have failed, ARG1 is the errno of the last, and
+    /// ARG2 names each address with its reason.
     ///
     /// # Errors
     ///
@@ -309,15 +318,13 @@ impl SocketFactoryBuilder {
 
     fn begin_connecting(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
         let locals = self.bind_address.as_ref().map_or(Ok(Vec::new()), |address| self.locals(address))?;
-        let mut remotes = self.remotes()?;
-        remotes.reverse();
-        let mut attempts = Attempts { options: self.options(Switch::Off), locals, remotes };
-        let ((fd, path), remote) = attempts.next()?;
+        let mut attempts = Attempts::new(self.options(Switch::Off), locals, self.remotes()?);
         if self.kind() == SockType::Stream {
-            let first = ((fd, path), remote);
-            let connector = Connector::start(core, Rc::clone(report), attempts, first, self.connect_timeout)?;
+            let connector = Connector::start(core, Rc::clone(report), attempts, self.connect_timeout)?;
             return Ok(Job::Connecting(connector));
         }
+        // Nothing is sent to the peer yet, so nothing has to be waited for.
+        let Some(((fd, path), _, remote)) = attempts.next() else { return Err(attempts.failure().into()) };
         let socket = Datagram::new(fd, &remote);
         let local = socket.local().map_err(|error| Failure { operation: "getsockname", error })?;
         report.post_success(core, socket.into_args(Some(remote), report.id));

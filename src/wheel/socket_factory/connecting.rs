@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,47 +11,15 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::address::{Target, path_of};
+use super::attempts::{ATTEMPT_DELAY, Attempts, PAUSES};
+use super::builder::Problem;
 use super::datagram::Local;
 use super::report::Report;
-use super::socket::{self, BoundPath, Failure, Made, Options};
+use super::socket::{self, Begun, BoundPath, Failure};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::kernel::{AfterFork, Core, Due, Kernel, Mailbox, Mode, Source, SourceKey, Wanted, nanos};
 use crate::wheel::WheelId;
-
-/// What there is to try: the sockets' options, where they are bound, and whom to connect to.
-pub(super) struct Attempts {
-    pub(super) options: Options,
-    /// What a socket is bound to before it connects, if it is of the same family; empty for nothing.
-    pub(super) locals: Vec<Target>,
-    /// Addresses still to be tried, the next one last.
-    pub(super) remotes: Vec<Target>,
-}
-
-impl Attempts {
-    /// Begins to connect to the next address that allows it. Returns the last failure when there is no other.
-    pub(super) fn next(&mut self) -> Result<(Made, Target), Failure> {
-        let mut failure = Failure { operation: "connect", error: Errno::EADDRNOTAVAIL.into() };
-        while let Some(remote) = self.remotes.pop() {
-            match self.begin(&remote) {
-                Ok(made) => return Ok((made, remote)),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    fn begin(&self, remote: &Target) -> Result<Made, Failure> {
-        let family = remote.family();
-        let local = self.locals.iter().find(|local| local.family() == family);
-        if local.is_none() && !self.locals.is_empty() {
-            return Err(Failure { operation: "bind", error: Errno::EAFNOSUPPORT.into() });
-        }
-        let made = self.options.make(family, local)?;
-        socket::connect(&made.0, remote)?;
-        Ok(made)
-    }
-}
 
 enum Stream {
     Tcp(TcpStream),
@@ -78,10 +46,10 @@ impl Stream {
         }
     }
 
-    fn fd(&self) -> RawFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Stream::Tcp(stream) => stream.as_raw_fd(),
-            Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
         }
     }
 
@@ -107,130 +75,253 @@ impl Stream {
     }
 }
 
-/// A socket that connects, shared with the kernel.
+/// All attempts of a wheel to connect.
+///
+/// They race as RFC 8305 has it: an address that does not answer is given [`ATTEMPT_DELAY`] before the next is tried beside it,
+/// and the first connection wins.
 pub(super) struct Connector {
     report: Rc<Report>,
     attempts: RefCell<Attempts>,
-    /// `None` once the outcome is known, or the wheel closed.
-    stream: RefCell<Option<Stream>>,
+    /// Those that are under way, oldest first. Empty once the outcome is known, or the wheel closed.
+    tries: RefCell<Vec<Rc<Try>>>,
     /// The path that the socket is bound to; it goes when the wheel does.
     path: RefCell<Option<BoundPath>>,
-    key: Cell<Option<SourceKey>>,
     mailbox: Rc<Mailbox>,
     /// Neither dropped nor closed.
     open: Cell<bool>,
     /// When to give up.
     deadline: Option<Due>,
+    /// When to go on to the next address, although an attempt is under way.
+    next_at: Cell<Due>,
+    /// How long an attempt is alone.
+    delay: Duration,
+}
+
+/// A socket that connects, shared with the kernel.
+struct Try {
+    connector: Rc<Connector>,
+    remote: Target,
+    key: SourceKey,
+    /// `None` once the outcome is known, or the wheel closed.
+    stream: RefCell<Option<Stream>>,
+    /// When to ask again whether the listener's queue has room, and how long after that; `None` while the poller is asked.
+    again: Cell<Option<(Due, Duration)>>,
 }
 
 impl Connector {
-    /// Waits, for the wheel's session, for the first of the attempts, which is under way.
+    /// Begins, for the wheel's session.
+    ///
+    /// # Errors
+    ///
+    /// When no address allows it; or the kernel can't watch one more descriptor.
     pub(super) fn start(
         core: &mut Core,
         report: Rc<Report>,
         attempts: Attempts,
-        first: (Made, Target),
         timeout: Option<Duration>,
-    ) -> Result<Rc<Connector>, Error> {
-        let deadline = timeout.map(|timeout| core.clock.advance().saturating_add(nanos(timeout)));
+    ) -> Result<Rc<Connector>, Problem> {
+        let now = core.clock.advance();
+        let addresses = u32::try_from(attempts.left()).unwrap_or(u32::MAX).max(1);
         let connector = Rc::new(Connector {
             report,
             attempts: RefCell::new(attempts),
-            stream: RefCell::new(None),
+            tries: RefCell::default(),
             path: RefCell::new(None),
-            key: Cell::new(None),
             mailbox: core.mailbox(),
-            open: Cell::new(false),
-            deadline,
+            open: Cell::new(true),
+            deadline: timeout.map(|timeout| now.saturating_add(nanos(timeout))),
+            next_at: Cell::new(Due::MAX),
+            // In a short time every address gets its share.
+            delay: timeout.map_or(ATTEMPT_DELAY, |timeout| ATTEMPT_DELAY.min(timeout / addresses)),
         });
-        connector.watch(core, first)?;
+        if !connector.begin_next(core)? {
+            let failure = connector.attempts.borrow_mut().failure();
+            return Err(failure.into());
+        }
+        connector.set_timer(core);
         Ok(connector)
     }
 
-    /// Returns where the socket that connects is bound.
+    /// Returns where the socket that connects is bound; of several the one that began first.
     ///
     /// # Errors
     ///
     /// `ENOTCONN` when the outcome is known, or the wheel closed.
     pub(super) fn local(&self) -> io::Result<Local> {
-        match &*self.stream.borrow() {
-            Some(Stream::Tcp(stream)) => stream.local_addr().map(Local::Addr),
-            Some(Stream::Unix(stream)) => stream.local_addr().map(|address| Local::Path(path_of(&address))),
-            None => Err(Errno::ENOTCONN.into()),
+        let tries = self.tries.borrow();
+        let stream = tries.first().map(|first| first.stream.borrow());
+        match stream.as_deref() {
+            Some(Some(Stream::Tcp(stream))) => stream.local_addr().map(Local::Addr),
+            Some(Some(Stream::Unix(stream))) => stream.local_addr().map(|address| Local::Path(path_of(&address))),
+            Some(None) | None => Err(Errno::ENOTCONN.into()),
         }
     }
 
     pub(super) fn let_go(&self) {
         if self.open.replace(false) {
-            self.key.get().inspect(|key| self.mailbox.dropped(*key));
+            self.tries.take().iter().for_each(|attempt| self.mailbox.dropped(attempt.key));
         }
     }
 
-    /// Waits for the outcome of one attempt.
-    fn watch(self: &Rc<Self>, core: &mut Core, ((fd, path), remote): (Made, Target)) -> Result<(), Error> {
-        self.stream.replace(Some(Stream::new(fd, &remote)));
+    /// Begins the next attempt that can be begun; tells whether there was one.
+    fn begin_next(self: &Rc<Self>, core: &mut Core) -> Result<bool, Error> {
+        let Some((made, begun, remote)) = self.attempts.borrow_mut().next() else { return Ok(false) };
+        let (fd, path) = made;
+        let now = core.clock.advance();
+        self.next_at.set(now.saturating_add(nanos(self.share(now))));
         self.path.replace(path);
-        self.open.set(true);
-        let source = Rc::clone(self);
-        let key = core.add_source(self.report.owner, |key| {
-            source.key.set(Some(key));
-            source
+        let mut stream = Some(Stream::new(fd, &remote));
+        let again = (begun == Begun::Queue).then(|| (now.saturating_add(nanos(PAUSES.0)), PAUSES.0));
+        let mut attempt = None;
+        core.add_source(self.report.owner, |key| {
+            let made = Try {
+                connector: Rc::clone(self),
+                remote,
+                key,
+                stream: RefCell::new(stream.take()),
+                again: Cell::new(again),
+            };
+            attempt.insert(Rc::new(made)).clone()
         })?;
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_sub(core.clock.advance());
-            core.wake_source_after(key, Duration::from_nanos(left.try_into().unwrap_or(0)));
-        }
-        Ok(())
+        self.tries.borrow_mut().extend(attempt);
+        Ok(true)
     }
 
-    fn look(self: &Rc<Self>, kernel: &mut Kernel, key: SourceKey) {
-        let Some(progress) = self.stream.borrow().as_ref().map(Stream::progress) else { return };
-        match progress {
-            Progress::UnderWay if self.deadline.is_some_and(|deadline| kernel.core.clock.now() >= deadline) => {
-                kernel.core.remove_source(key);
-                self.report.fail(kernel, &Failure { operation: "connect", error: Errno::ETIMEDOUT.into() });
+    /// Returns how long the attempt that begins now is alone.
+    fn share(&self, now: Due) -> Duration {
+        let attempts = self.attempts.borrow();
+        match self.deadline {
+            _ if !attempts.is_one_by_one() => self.delay,
+            None => Duration::MAX,
+            Some(deadline) => {
+                let left = u64::try_from(deadline.saturating_sub(now)).unwrap_or(0);
+                Duration::from_nanos(left / (attempts.left() as u64 + 1))
             }
-            Progress::UnderWay => {}
-            Progress::Failed(failure) => self.try_next(kernel, key, &failure),
-            Progress::Connected(peer) => {
-                // Away from the poller while the descriptor is still in its place; from then on the wheel is inert.
-                let stream = kernel.core.release_source(key, || self.stream.take());
-                self.open.set(false);
-                if let Some(stream) = stream {
-                    self.report.succeed(kernel, stream.into_args(peer, self.report.id));
+        }
+    }
+
+    /// Looks at all attempts, and does what is due.
+    fn step(self: &Rc<Self>, kernel: &mut Kernel) {
+        let now = kernel.core.clock.now();
+        let tries = self.tries.borrow().clone();
+        for attempt in tries {
+            match attempt.progress(now) {
+                Progress::UnderWay => {}
+                Progress::Failed(failure) => self.fail(kernel, &attempt, failure),
+                Progress::Connected(peer) => return self.succeed(kernel, &attempt, peer),
+            }
+        }
+        let timed_out = || Failure { operation: "connect", error: Errno::ETIMEDOUT.into() };
+        let is_over = self.deadline.is_some_and(|deadline| now >= deadline);
+        let is_next = now >= self.next_at.get() && self.attempts.borrow().left() > 0;
+        if is_over || is_next && self.attempts.borrow().is_one_by_one() {
+            let tries = self.tries.borrow().clone();
+            tries.iter().for_each(|attempt| self.fail(kernel, attempt, timed_out()));
+        }
+        if !is_over && (is_next || self.tries.borrow().is_empty()) {
+            match self.begin_next(&mut kernel.core) {
+                Ok(true) => {}
+                Ok(false) => self.next_at.set(Due::MAX),
+                // The kernel can't watch one more descriptor: what is under way goes on.
+                Err(error) if !self.tries.borrow().is_empty() => {
+                    log::warn!(target: "lenore::wheels", "{}: {error}", self.report.id);
+                    self.next_at.set(Due::MAX);
+                }
+                Err(error) => {
+                    self.open.set(false);
+                    let error = io::Error::other(error.to_string());
+                    return self.report.fail(kernel, &Failure { operation: "connect", error });
                 }
             }
         }
+        if self.tries.borrow().is_empty() {
+            self.open.set(false);
+            let failure = self.attempts.borrow_mut().failure();
+            return self.report.fail(kernel, &failure);
+        }
+        self.set_timer(&mut kernel.core);
     }
 
-    fn try_next(self: &Rc<Self>, kernel: &mut Kernel, key: SourceKey, failure: &Failure) {
-        // The old socket is closed first: the next one may have to be bound to the same port.
-        kernel.core.remove_source(key);
-        let Ok(next) = self.attempts.borrow_mut().next() else { return self.report.fail(kernel, failure) };
-        if let Err(error) = self.watch(&mut kernel.core, next) {
-            let error = io::Error::other(error.to_string());
-            self.report.fail(kernel, &Failure { operation: "connect", error });
+    /// Closes an attempt. That comes before the next begins, which may have to be bound to the same port.
+    fn fail(&self, kernel: &mut Kernel, attempt: &Rc<Try>, failure: Failure) {
+        self.tries.borrow_mut().retain(|other| other.key != attempt.key);
+        kernel.core.remove_source(attempt.key);
+        self.attempts.borrow_mut().failed(attempt.remote.clone(), failure);
+    }
+
+    /// Hands the connection over; from then on the wheel is inert.
+    fn succeed(&self, kernel: &mut Kernel, attempt: &Rc<Try>, peer: Peer) {
+        self.open.set(false);
+        for other in self.tries.take().iter().filter(|other| other.key != attempt.key) {
+            kernel.core.remove_source(other.key);
+        }
+        // Away from the poller while the descriptor is still in its place.
+        let stream = kernel.core.release_source(attempt.key, || attempt.stream.take());
+        if let Some(stream) = stream {
+            self.report.succeed(kernel, stream.into_args(peer, self.report.id));
+        }
+    }
+
+    /// Sees to a turn when the next thing is due. One attempt has the timer for all.
+    fn set_timer(&self, core: &mut Core) {
+        let tries = self.tries.borrow();
+        let next = if self.attempts.borrow().left() > 0 { self.next_at.get() } else { Due::MAX };
+        let again = tries.iter().filter_map(|attempt| attempt.again.get()).map(|(due, _)| due).min();
+        let due = next.min(self.deadline.unwrap_or(Due::MAX)).min(again.unwrap_or(Due::MAX));
+        if let (Some(first), true) = (tries.first(), due < Due::MAX) {
+            let left = due.saturating_sub(core.clock.advance());
+            core.wake_source_after(first.key, Duration::from_nanos(left.try_into().unwrap_or(0)));
         }
     }
 }
 
-impl Source for Connector {
+impl Try {
+    /// Looks at what has become of it, and asks a full queue again when that is due.
+    fn progress(&self, now: Due) -> Progress {
+        let stream = self.stream.borrow();
+        let Some(stream) = stream.as_ref() else { return Progress::UnderWay };
+        match self.again.get() {
+            None => stream.progress(),
+            Some((due, _)) if now < due => Progress::UnderWay,
+            Some((_, pause)) => match socket::connect(stream.as_fd(), &self.remote) {
+                Err(failure) => Progress::Failed(failure),
+                Ok(Begun::UnderWay) => {
+                    self.again.set(None);
+                    self.connector.mailbox.changed(self.key);
+                    Progress::UnderWay
+                }
+                Ok(Begun::Queue) => {
+                    let pause = (pause * 2).min(PAUSES.1);
+                    self.again.set(Some((now.saturating_add(nanos(pause)), pause)));
+                    Progress::UnderWay
+                }
+            },
+        }
+    }
+}
+
+impl Source for Try {
     fn fd(&self) -> RawFd {
-        self.stream.borrow().as_ref().map_or(-1, Stream::fd)
+        self.stream.borrow().as_ref().map_or(-1, |stream| stream.as_fd().as_raw_fd())
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        self.stream.borrow().as_ref().map(|_| Wanted::WRITE)
+        // A socket that has not begun to connect would be reported at once.
+        self.stream.borrow().as_ref().filter(|_| self.again.get().is_none()).map(|_| Wanted::WRITE)
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, _mode: Mode) {
+    fn turn(self: Rc<Self>, kernel: &mut Kernel, _key: SourceKey, _mode: Mode) {
         // Writing for the poller's news, reading for the time that is up: either way there is one thing to look at.
-        self.look(kernel, key);
+        let connector = Rc::clone(&self.connector);
+        if connector.open.get() {
+            connector.step(kernel);
+        }
     }
 
     fn close(&self) {
-        self.open.set(false);
         self.stream.take();
+        // None but those of a wheel that is closed are still among them.
+        self.connector.tries.borrow_mut().retain(|other| other.key != self.key);
     }
 
     fn fork(&self) -> AfterFork {
@@ -238,6 +329,8 @@ impl Source for Connector {
     }
 
     fn describe(&self) -> String {
-        format!("SocketFactory ({}) connecting -> {}", self.report.id, self.report.on_success.get())
+        let Report { id, on_success, .. } = &*self.connector.report;
+        let waits = if self.again.get().is_some() { ", whose queue is full" } else { "" };
+        format!("SocketFactory ({id}) connecting to {}{waits} -> {}", self.remote, on_success.get())
     }
 }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::name::Name;
 
 mod address;
+mod attempts;
 mod builder;
 mod connecting;
 mod datagram;

@@ -1,7 +1,8 @@
 //! Making a socket: options, address, and the path that a UNIX socket leaves behind.
 
+use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::{fs, process};
@@ -22,13 +23,31 @@ pub(super) struct Failure {
 impl Failure {
     /// The errno of the error; one that the system gave no number is about a name.
     pub(super) fn errno(&self) -> i32 {
-        self.error.raw_os_error().unwrap_or(NOT_FOUND as i32)
+        let several = || self.error.get_ref()?.downcast_ref().map(|several: &Several| several.errno);
+        self.error.raw_os_error().or_else(several).unwrap_or(NOT_FOUND as i32)
     }
 
     fn of(operation: &'static str) -> impl FnOnce(Errno) -> Failure {
         move |errno| Failure { operation, error: errno.into() }
     }
 }
+
+/// The failures of several attempts.
+#[derive(Debug)]
+pub(super) struct Several {
+    /// The number of the last.
+    pub(super) errno: i32,
+    /// The reasons of all.
+    pub(super) text: String,
+}
+
+impl fmt::Display for Several {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Several {}
 
 /// What sockets are made with.
 #[derive(Debug, Clone, Copy)]
@@ -72,10 +91,20 @@ impl Options {
     }
 }
 
-/// Begins to connect. Success means that it is under way, if not done.
-pub(super) fn connect(fd: &OwnedFd, remote: &Target) -> Result<(), Failure> {
-    match remote.with(|address| socket::connect(fd.as_raw_fd(), address)) {
-        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(()),
+/// How far connecting has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// The poller tells when it is done.
+    UnderWay,
+    /// The queue of a UNIX listener is full. Nothing tells when it has room.
+    Queue,
+}
+
+/// Begins to connect. What a call that blocks would wait for is not a failure.
+pub(super) fn connect(fd: impl AsFd, remote: &Target) -> Result<Begun, Failure> {
+    match remote.with(|address| socket::connect(fd.as_fd().as_raw_fd(), address)) {
+        Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Begun::UnderWay),
+        Err(Errno::EAGAIN) => Ok(Begun::Queue),
         Err(errno) => Err(Failure { operation: "connect", error: errno.into() }),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use lenore::wheel::{Domain, SocketFactory};
+use lenore::wheel::{Domain, SocketFactory, SocketFactoryBuilder};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
@@ -165,6 +165,85 @@ fn addresses_are_tried_one_after_the_other() {
     let mut log = log.take();
     log.sort_unstable();
     assert_eq!(log, ["_stop".to_owned(), failed("connect", Errno::ECONNREFUSED), "connected".to_owned()]);
+}
+
+/// Connects to `addresses`, and logs what comes of it: the address, or the failure with its text.
+fn race(
+    addresses: Vec<SocketAddr>,
+    settings: impl Fn(SocketFactoryBuilder) -> SocketFactoryBuilder + 'static,
+) -> (Vec<String>, Duration) {
+    let mut kernel = kernel();
+    let log = Log::default();
+    maker(&log, move |cx| {
+        let wheel = settings(SocketFactory::tcp(addresses.clone()).on_connect("connected").on_error("failed"));
+        let wheel = wheel.connect(cx)?;
+        cx.heap().wheels.push(wheel);
+        Ok(())
+    })
+    .state("connected", |cx| {
+        let peer = cx.take::<TcpStream>(0)?.peer_addr()?;
+        assert!(cx.peek().sources.is_empty(), "the others are closed");
+        cx.heap().log.push(peer);
+        Ok(())
+    })
+    .state("failed", |cx| {
+        let entry = format!("{} {}: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?, cx.arg::<String>(2)?);
+        assert!(cx.peek().sources.is_empty(), "all are closed");
+        cx.heap().log.push(entry);
+        Ok(())
+    })
+    .spawn(&mut kernel)
+    .unwrap();
+    let begun = Instant::now();
+    run(&mut kernel);
+    let mut log = log.take();
+    assert_eq!(log.pop().as_deref(), Some("_stop"));
+    (log, begun.elapsed())
+}
+
+#[test] // K-SF-28
+fn an_address_that_does_not_answer_holds_up_the_next_for_a_moment_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap();
+    let (silent, _kept) = silent_address();
+    let (other, _also_kept) = silent_address();
+    let (log, took) = race(vec![silent, other, open], |builder| builder);
+    assert_eq!(log, [open.to_string()]);
+    assert!(took >= Duration::from_millis(500), "each before it had its time: {took:?}");
+}
+
+#[test] // K-SF-28: a timeout in which not every address could begin after the usual delay
+fn every_address_has_a_share_of_a_short_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap();
+    let (silent, _kept) = silent_address();
+    let mut addresses = vec![silent; 16];
+    addresses[6] = open;
+    let (log, _) = race(addresses, |builder| builder.connect_timeout(Duration::from_millis(1500)));
+    assert_eq!(log, [open.to_string()]);
+}
+
+#[test] // K-SF-28: two sockets can't be bound to one port
+fn addresses_share_the_timeout_if_a_port_is_given() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap();
+    let (silent, _kept) = silent_address();
+    let (log, took) = race(vec![silent, open], |builder| {
+        let local = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+        builder.bind_address(local).connect_timeout(Duration::from_secs(2))
+    });
+    assert_eq!(log, [open.to_string()]);
+    assert!(took >= Duration::from_secs(1), "half of the time: {took:?}");
+}
+
+#[test] // K-SF-28, K-SF-14
+fn the_failure_of_several_addresses_names_each_of_them() {
+    let (refusing, _kept) = refusing_address();
+    let (silent, _also_kept) = silent_address();
+    let (log, _) = race(vec![refusing, silent], |builder| builder.connect_timeout(Duration::from_millis(100)));
+    let texts = [Errno::ECONNREFUSED, Errno::ETIMEDOUT].map(std::io::Error::from);
+    let expected = format!("connect {}: {refusing}: {}; {silent}: {}", Errno::ETIMEDOUT as i32, texts[0], texts[1]);
+    assert_eq!(log, [expected]);
 }
 
 #[test] // K-SF-02, K-SF-04: a bind address beside the remote one

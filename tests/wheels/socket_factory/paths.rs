@@ -4,13 +4,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use lenore::wheel::{SocketFactory, WheelId};
-use lenore::{Context, Error};
+use lenore::wheel::{SocketFactory, SocketFactoryBuilder, WheelId};
+use lenore::{Context, Error, Session};
 use nix::errno::Errno;
 
 use super::{Maker, failed, maker};
-use util::in_process::{Log, kernel, run};
+use util::in_process::{Log, kernel, run, run_until};
 use util::{DEADLINE, Program, test_program};
 
 /// A listener at `path`, and a client of it that is bound to `local` if that says something. Returns what the two were
@@ -98,44 +99,102 @@ fn a_unix_socket_that_can_not_connect_says_so_afterwards() {
     assert_eq!(log.take(), ["_start", &expected[0], &expected[1], "_stop"]);
 }
 
-#[test] // K-SF-01: ListenQueue. Nothing would tell a client that there is room again, so it is a failure
-fn a_full_queue_refuses_a_unix_client() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
-    let mut kernel = kernel();
-    let log = Log::default();
-    maker(&log, move |cx| {
-        let listener = SocketFactory::unix(path.clone()).on_accept("accepted").listen_queue(3).listen(cx)?;
+/// A session with a paused listener at `path`, whose queue is full after four clients, and a client more than that.
+fn crowded(log: &Log, path: &Path, timeout: Option<Duration>) -> Session<Maker> {
+    let path = path.to_owned();
+    maker(log, move |cx| {
+        let listener = SocketFactory::unix(&path).on_accept("accepted").listen_queue(3).listen(cx)?;
         listener.pause_accept();
         cx.heap().wheels.push(listener);
         for _ in 0..5 {
-            let client = SocketFactory::unix(path.clone()).on_connect("connected").on_error("failed").connect(cx)?;
+            let client = SocketFactory::unix(&path).on_connect("connected").on_error("failed");
+            let client = timeout.into_iter().fold(client, SocketFactoryBuilder::connect_timeout).connect(cx)?;
             cx.heap().wheels.push(client);
         }
+        Ok(cx.alias_set("maker")?)
+    })
+    .state("connected", |cx| {
+        assert_eq!(cx.take::<UnixStream>(0)?.peer_addr()?.as_pathname(), Some(&*cx.take::<PathBuf>(1)?));
+        cx.heap().log.push("connected");
         Ok(())
     })
-    .state("connected", |cx| cx.heap().log.push("connected"))
-    .state("failed", |cx| {
-        let entry = failed(cx.take::<&str>(0)?, Errno::from_raw(cx.take(1)?));
-        let heap = cx.heap();
-        heap.log.push(entry);
-        heap.wheels[0].resume_accept();
-        Ok(())
+    .state("resume", |cx| cx.heap().wheels[0].resume_accept())
+    .state("accepted", |cx| cx.heap().log.push("accepted"))
+    .state("end", |cx| {
+        cx.heap().wheels.clear();
+        Ok(cx.alias_remove("maker")?)
     })
-    .state("accepted", |cx| {
-        cx.heap().log.push("accepted");
-        if cx.heap().log.count("accepted") == 4 {
-            cx.heap().wheels.clear();
-        }
-        Ok(())
-    })
-    .spawn(&mut kernel)
-    .unwrap();
-    run(&mut kernel);
-    // Linux takes one more than it is told.
+}
+
+#[test] // K-SF-27, K-SF-01: ListenQueue. As with a connect that blocks
+fn a_unix_client_waits_for_room_in_the_queue() {
+    for timeout in [None, Some(Duration::from_secs(3600))] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kernel = kernel();
+        let log = Log::default();
+        crowded(&log, &dir.path().join("socket"), timeout).spawn(&mut kernel).unwrap();
+        // Each slice waits until something is due: a wheel that spins takes thousands in that time.
+        let (begun, mut slices) = (Instant::now(), 0);
+        run_until(&mut kernel, || {
+            slices += 1;
+            log.count("connected") == 4 && begun.elapsed() > Duration::from_millis(300)
+        });
+        assert!(slices < 60, "{slices} slices");
+        let text = format!("{:#}", kernel.peek());
+        assert!(text.contains("connecting to ") && text.contains("whose queue is full"), "{text}");
+        assert_eq!(log.take(), ["connected"; 4]);
+        kernel.call("maker", "resume", ()).unwrap();
+        run_until(&mut kernel, || log.count("connected") == 1 && log.count("accepted") == 5);
+        kernel.call("maker", "end", ()).unwrap();
+        run(&mut kernel);
+        assert!(log.text().ends_with(" _stop"));
+    }
+}
+
+#[test] // K-SF-27
+fn a_unix_client_gives_up_when_its_time_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kernel = kernel();
+    let log = Log::default();
+    crowded(&log, &dir.path().join("socket"), Some(Duration::from_millis(50))).spawn(&mut kernel).unwrap();
+    let expected = failed("connect", Errno::ETIMEDOUT);
+    run_until(&mut kernel, || log.count(&expected) == 1);
     assert_eq!(log.count("connected"), 4);
-    assert_eq!(log.count(&failed("connect", Errno::EAGAIN)), 1);
-    assert_eq!(log.count("accepted"), 4);
+    kernel.call("maker", "end", ()).unwrap();
+    run(&mut kernel);
+    assert_eq!(log.len(), 6, "{}", log.text());
+}
+
+#[test] // K-SF-27, K-WH-05
+fn a_unix_client_that_waits_ends_with_its_wheel() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kernel = kernel();
+    let log = Log::default();
+    crowded(&log, &dir.path().join("socket"), None).spawn(&mut kernel).unwrap();
+    run_until(&mut kernel, || log.count("connected") == 4);
+    kernel.call("maker", "end", ()).unwrap();
+    run(&mut kernel);
+    assert_eq!((kernel.next_event_time(), log.len()), (None, 5), "{}", log.text());
+}
+
+#[test] // K-SF-27: a path where nobody listens any more is no full queue
+fn a_unix_client_does_not_wait_where_nobody_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    for (path, errno) in [(path, Errno::ECONNREFUSED), (dir.path().join("other"), Errno::ENOENT)] {
+        let mut kernel = kernel();
+        let log = Log::default();
+        maker(&log, move |cx| {
+            let wheel = SocketFactory::unix(&path).on_connect("connected").on_error("failed").connect(cx)?;
+            cx.heap().wheels.push(wheel);
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+        run(&mut kernel);
+        assert_eq!(log.text(), failed("connect", errno) + " _stop");
+    }
 }
 
 /// Lets a session listen or bind at `path`, `made` does; logs the error, or what is there while the wheel lives.
