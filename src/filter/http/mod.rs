@@ -199,6 +199,28 @@ impl Httpd {
         self
     }
 
+    /// Tells whether all that has come so far is whole requests, and nothing of another one: empty lines in front of one
+    /// are nothing of it. What was read but not delivered counts as come.
+    ///
+    /// A server that closes a connection for want of a request, or of room, asks this before: a client whose request has
+    /// begun to come would lose it.
+    ///
+    /// ```
+    /// use lenore::filter::http::Httpd;
+    /// use lenore::filter::Filter;
+    ///
+    /// let mut httpd = Httpd::new();
+    /// assert!(httpd.is_between_requests());
+    /// assert_eq!(httpd.get(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n:")?.len(), 0);
+    /// assert!(!httpd.is_between_requests());
+    /// assert_eq!(httpd.get(b")\r\n")?.len(), 1);
+    /// assert!(httpd.is_between_requests());
+    /// # Ok::<(), lenore::filter::FilterError>(())
+    /// ```
+    pub fn is_between_requests(&self) -> bool {
+        self.input.is_between_requests()
+    }
+
     /// Sets what is asked for the `Date`; the system's clock unless set.
     pub fn clock(mut self, clock: fn() -> SystemTime) -> Self {
         self.settings.clock = clock;

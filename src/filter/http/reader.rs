@@ -73,6 +73,14 @@ impl Reader {
         self.request.as_ref().map_or(0, |request| request.body.len().max(1))
     }
 
+    pub(super) fn is_between_requests(&self) -> bool {
+        match self.state {
+            State::Head => self.pending().iter().all(|octet| matches!(octet, b'\r' | b'\n')),
+            State::Body(_) => false,
+            State::Ended => true,
+        }
+    }
+
     pub(super) fn next(&mut self, settings: &Settings) -> Option<Incoming> {
         loop {
             let step = match self.state {
