@@ -98,3 +98,10 @@ pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Asks the system, without waiting, whether a descriptor can be read. One that can't be asked about can't.
+pub(crate) fn has_input(fd: impl AsFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut asked = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}

@@ -56,6 +56,11 @@ pub(crate) trait Source {
         false
     }
 
+    /// Asks the system whether a client waits at it now.
+    fn has_client(&self) -> bool {
+        false
+    }
+
     /// Closes the descriptor. It is not registered any more.
     fn close(&self);
 
@@ -100,19 +105,28 @@ pub(crate) struct Wanted {
     pub(super) is_shared: bool,
     /// Whoever reads is told of urgent data as well, by `Source::short_reads`.
     minds_urgent: bool,
+    /// Not what the source itself asks for, but what others want to know of it.
+    is_for_others: bool,
 }
 
 impl Wanted {
     /// Connections on a listener.
-    pub(crate) const ACCEPT: Wanted = Wanted { modes: [true, false, false], is_shared: true, minds_urgent: false };
+    pub(crate) const ACCEPT: Wanted =
+        Wanted { modes: [true, false, false], is_shared: true, minds_urgent: false, is_for_others: false };
+
+    /// News of connections at a listener that this process does not accept at. It takes no wake-up away from those who
+    /// accept.
+    pub(super) const BACKLOG: Wanted =
+        Wanted { modes: [true, false, false], is_shared: false, minds_urgent: false, is_for_others: true };
 
     /// Nothing but the end of connecting.
-    pub(crate) const WRITE: Wanted = Wanted { modes: [false, true, false], is_shared: false, minds_urgent: false };
+    pub(crate) const WRITE: Wanted =
+        Wanted { modes: [false, true, false], is_shared: false, minds_urgent: false, is_for_others: false };
 
     /// Returns `None` if nothing is wanted.
     pub(crate) fn of(read: bool, write: bool, expedite: bool) -> Option<Wanted> {
         let modes = [read, write, expedite];
-        modes.contains(&true).then_some(Wanted { modes, is_shared: false, minds_urgent: false })
+        modes.contains(&true).then_some(Wanted { modes, is_shared: false, minds_urgent: false, is_for_others: false })
     }
 
     /// The same, for a source whose reads may end in front of urgent data.

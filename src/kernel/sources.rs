@@ -16,6 +16,7 @@ use slab::Slab;
 
 use super::Kernel;
 use super::alarms::AlarmId;
+use super::backlog::Backlog;
 use super::core::Core;
 use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
@@ -77,6 +78,7 @@ pub(crate) struct Sources {
     /// By mode: what this I/O step still has to give a turn.
     groups: [VecDeque<SourceKey>; 3],
     mailbox: Rc<Mailbox>,
+    pub(super) backlog: Backlog,
     /// What every stream reads into.
     pub(crate) read_buffer: Box<[u8]>,
 }
@@ -94,6 +96,7 @@ impl Sources {
             ready: VecDeque::new(),
             groups: Default::default(),
             mailbox: Rc::default(),
+            backlog: Backlog::default(),
             read_buffer: vec![0; READ_BUFFER].into_boxed_slice(),
         })
     }
@@ -194,7 +197,7 @@ impl Sources {
     /// Brings what the poller watches in line with what the source wants.
     pub(crate) fn sync(&mut self, key: SourceKey) -> Result<(), Error> {
         let Some(entry) = self.get(key) else { return Ok(()) };
-        let (wanted, registered, fd) = (entry.source.wanted(), entry.registered, entry.source.fd());
+        let (wanted, registered, fd) = (self.wanted_of(entry), entry.registered, entry.source.fd());
         if entry.always_ready {
             self.rearm(key);
             return Ok(());
@@ -211,6 +214,11 @@ impl Sources {
                 wanted.interest().and_then(|interest| registry.register(&mut SourceFd(&fd), key.token(), interest))
             }
             (Some(_), None) => registry.deregister(&mut SourceFd(&fd)),
+            // A shared registration can't be changed.
+            (Some(before), Some(wanted)) if before.is_shared || wanted.is_shared => {
+                self.deregister(key);
+                return self.sync(key);
+            }
             (Some(_), Some(wanted)) => {
                 wanted.interest().and_then(|interest| registry.reregister(&mut SourceFd(&fd), key.token(), interest))
             }
@@ -228,6 +236,25 @@ impl Sources {
             self.rearm(key);
         }
         Ok(())
+    }
+
+    /// Returns what readiness of a source matters: what it wants itself, or of a paused listener what others want to know.
+    fn wanted_of(&self, entry: &Entry) -> Option<Wanted> {
+        let is_asked = || self.backlog.is_awaited() && entry.source.is_listener();
+        entry.source.wanted().or_else(|| is_asked().then_some(Wanted::BACKLOG))
+    }
+
+    pub(super) fn is_registered_for_backlog(&self, key: SourceKey) -> bool {
+        self.get(key).is_some_and(|entry| entry.registered == Some(Wanted::BACKLOG))
+    }
+
+    /// Takes the paused listeners out of the poller, which tells of those that are ready once more when they come back.
+    pub(super) fn deregister_backlog(&mut self) {
+        for key in self.listeners() {
+            if self.is_registered_for_backlog(key) {
+                self.deregister(key);
+            }
+        }
     }
 
     /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
@@ -290,6 +317,9 @@ impl Sources {
 
     /// Notes one report of the poller.
     fn note(&mut self, key: SourceKey, readiness: &Readiness) {
+        if self.takes_for_backlog(key) {
+            return;
+        }
         let is_urgent = is_urgent(readiness);
         // What is urgent is readable to mio, and alone it isn't: a read might wait for ever.
         let is_readable = readiness.is_readable() && (!is_urgent || self.get(key).is_some_and(Entry::has_input));
@@ -448,6 +478,7 @@ impl Core {
         self.sources.events.clear();
         self.sources.ready.clear();
         self.sources.groups.iter_mut().for_each(VecDeque::clear);
+        self.sources.backlog.forget_all();
         for entry in self.sources.entries.iter_mut().map(|(_, entry)| entry) {
             entry.registered = None;
             entry.ready = [false; 3];
@@ -495,6 +526,7 @@ impl Core {
             }
         }
         self.sources.events = events;
+        self.tell_of_backlog();
         Ok(signalled)
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::Kernel;
 use super::core::Core;
-use super::handle::{Handle, set_nonblocking};
+use super::handle::{Handle, has_input, set_nonblocking};
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use crate::args::{IntoArgs, Template};
@@ -105,6 +105,10 @@ impl Source for Watched {
 
     fn is_listener(&self) -> bool {
         self.handle.borrow().as_ref().is_some_and(|handle| getsockopt(handle, sockopt::AcceptConn) == Ok(true))
+    }
+
+    fn has_client(&self) -> bool {
+        self.handle.borrow().as_ref().is_some_and(has_input)
     }
 
     fn fork(&self) -> AfterFork {

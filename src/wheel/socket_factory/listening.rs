@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::report::Report;
 use super::socket::{BoundPath, Failure};
 use crate::args::Args;
 use crate::error::Error;
-use crate::kernel::{AfterFork, Core, Kernel, Mailbox, Mode, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Core, Kernel, Mailbox, Mode, Source, SourceKey, Wanted, has_input};
 use crate::wheel::WheelId;
 
 /// How many connections one turn accepts if nobody says: enough to be worth the turn, few enough to keep nobody
@@ -73,10 +73,10 @@ impl Listener {
         }
     }
 
-    fn fd(&self) -> RawFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Listener::Tcp(listener) => listener.as_raw_fd(),
-            Listener::Unix(listener) => listener.as_raw_fd(),
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
         }
     }
 }
@@ -218,7 +218,7 @@ impl Acceptor {
 
 impl Source for Acceptor {
     fn fd(&self) -> RawFd {
-        self.listener.borrow().as_ref().map_or(-1, Listener::fd)
+        self.listener.borrow().as_ref().map_or(-1, |listener| listener.as_fd().as_raw_fd())
     }
 
     fn wanted(&self) -> Option<Wanted> {
@@ -226,14 +226,18 @@ impl Source for Acceptor {
         if is_off || self.listener.borrow().is_none() { None } else { Some(Wanted::ACCEPT) }
     }
 
+    fn is_listener(&self) -> bool {
+        self.listener.borrow().is_some()
+    }
+
+    fn has_client(&self) -> bool {
+        self.listener.borrow().as_ref().is_some_and(|listener| has_input(listener.as_fd()))
+    }
+
     fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
         if mode == Mode::Read {
             self.accept_some(kernel, key);
         }
-    }
-
-    fn is_listener(&self) -> bool {
-        self.listener.borrow().is_some()
     }
 
     fn close(&self) {

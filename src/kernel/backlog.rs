@@ -1,0 +1,173 @@
+//! Learning that a client waits at a listener which this process has paused.
+//!
+//! A process that does not accept takes its listeners out of the poller, so that the system wakes another one for each
+//! connection. The parent of a pool has to know of a client for whom there is no other one. It asks here, once for each
+//! answer: while it does not ask, connections cost it nothing.
+
+use std::rc::Rc;
+
+use super::core::Core;
+use super::queue::Kind;
+use super::sessions::SessionId;
+use super::source::{Source, SourceKey};
+use super::sources::Sources;
+use crate::args::Args;
+use crate::name::Name;
+
+/// Who has asked.
+#[derive(Default)]
+pub(super) struct Backlog {
+    askers: Vec<(SessionId, Name)>,
+    /// The poller has reported a client since the last answer.
+    is_found: bool,
+}
+
+impl Backlog {
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.askers.is_empty()
+    }
+
+    /// In a forked child, where nobody has asked.
+    pub(super) fn forget_all(&mut self) {
+        *self = Backlog::default();
+    }
+}
+
+impl Sources {
+    /// Takes a report of the poller if it is about a paused listener.
+    pub(super) fn takes_for_backlog(&mut self, key: SourceKey) -> bool {
+        let is_ours = self.backlog.is_awaited() && self.is_registered_for_backlog(key);
+        self.backlog.is_found |= is_ours;
+        is_ours
+    }
+
+    /// Has the paused listeners looked at before the next poll: whether they are watched has changed.
+    fn backlog_changed(&self) {
+        self.listeners().into_iter().for_each(|key| self.mailbox().changed(key));
+    }
+}
+
+impl Core {
+    /// Posts `event` to `session`, once, when a client waits at a paused listener of this process: at once if one waits
+    /// already. Whose listener it is nobody has said; a program with several servers may be told of another's client.
+    pub(crate) fn await_backlog(&mut self, session: SessionId, event: &str) {
+        let backlog = &mut self.sources.backlog;
+        let was_awaited = backlog.is_awaited();
+        if !backlog.askers.iter().any(|(asker, _)| *asker == session) {
+            backlog.askers.push((session, Name::new(event)));
+        }
+        // An edge that an earlier asker was told of is over for a later one.
+        if was_awaited {
+            self.sources.deregister_backlog();
+        }
+        self.sources.backlog_changed();
+    }
+
+    /// Tells whether a client waits at a paused listener of this process now.
+    pub(crate) fn has_backlog(&self) -> bool {
+        let has_client = |source: Rc<dyn Source>| source.wanted().is_none() && source.has_client();
+        self.sources.listeners().into_iter().filter_map(|key| self.sources.source(key)).any(has_client)
+    }
+
+    /// Takes an [`await_backlog`](Core::await_backlog) back.
+    pub(crate) fn forget_backlog(&mut self, session: SessionId) {
+        self.sources.backlog.askers.retain(|(asker, _)| *asker != session);
+        self.sources.backlog_changed();
+    }
+
+    /// Posts the events if the poller has reported a client.
+    pub(super) fn tell_of_backlog(&mut self) {
+        if !std::mem::take(&mut self.sources.backlog.is_found) {
+            return;
+        }
+        for (session, event) in std::mem::take(&mut self.sources.backlog.askers) {
+            if self.sessions.is_alive(session) {
+                self.enqueue_from_kernel(session, event, Args::new(), Kind::Post);
+            }
+        }
+        self.sources.backlog_changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    use crate::kernel::Kernel;
+    use crate::session::Session;
+    use crate::wheel::SocketFactory;
+
+    /// What one session sees of its paused listener, and what its states do in that order.
+    #[derive(Default)]
+    struct Heap {
+        listener: Option<SocketFactory>,
+        clients: Vec<TcpStream>,
+        seen: Vec<&'static str>,
+    }
+
+    fn address(heap: &Heap) -> SocketAddr {
+        heap.listener.as_ref().expect("it listens").local_addr().expect("it has an address")
+    }
+
+    fn connect(heap: &mut Heap) {
+        let client = TcpStream::connect(address(heap)).expect("the system accepts");
+        heap.clients.push(client);
+    }
+
+    #[test] // one answer to each question, whether the client comes before it or after; none when nobody asks
+    fn a_client_is_told_of_once_for_each_question() {
+        let mut kernel = Kernel::new().expect("a kernel");
+        Session::new(Heap::default())
+            .state("_start", |cx| {
+                let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+                listener.pause_accept();
+                cx.heap().listener = Some(listener);
+                let me = cx.session();
+                assert!(!cx.has_backlog());
+                cx.await_backlog(me, "first");
+                cx.delay("come", Duration::from_millis(1), ());
+                Ok(())
+            })
+            .state("come", |cx| connect(cx.heap()))
+            .state("first", |cx| {
+                cx.heap().seen.push("first");
+                assert!(cx.has_backlog());
+                // Nobody has asked for this one.
+                connect(cx.heap());
+                cx.delay("ask", Duration::from_millis(20), ());
+            })
+            .state("ask", |cx| {
+                let me = cx.session();
+                cx.await_backlog(me, "second");
+            })
+            .state("second", |cx| {
+                cx.heap().seen.push("second");
+                let me = cx.session();
+                cx.await_backlog(me, "third");
+                cx.forget_backlog(me);
+                cx.delay("accept_all", Duration::from_millis(20), ());
+            })
+            .state("accept_all", |cx| {
+                let me = cx.session();
+                cx.await_backlog(me, "fourth");
+                // It is no longer paused when the poller is asked.
+                cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
+            })
+            .state("accept", |cx| {
+                cx.heap().seen.push("accept");
+                let is_last = cx.heap().seen.len() == 4;
+                let me = cx.session();
+                if is_last {
+                    cx.forget_backlog(me);
+                    cx.heap().listener = None;
+                }
+            })
+            .state("third", |cx| cx.heap().seen.push("third"))
+            .state("fourth", |cx| cx.heap().seen.push("fourth"))
+            .state("_stop", |cx| assert_eq!(cx.heap().seen, ["first", "second", "accept", "accept"]))
+            .spawn(&mut kernel)
+            .expect("it starts");
+        kernel.run().expect("it ends in order");
+    }
+}
