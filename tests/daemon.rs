@@ -25,6 +25,8 @@ mod postfork;
 mod prefork;
 #[path = "daemon/privileges.rs"]
 mod privileges;
+#[path = "daemon/relief.rs"]
+mod relief;
 #[path = "daemon/servers.rs"]
 mod servers;
 #[path = "daemon/shutdown.rs"]

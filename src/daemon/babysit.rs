@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::deaths;
 use super::policy::{Growth, Sight, Step, judge};
 use super::pool;
+use super::relief;
 use super::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
 use super::settings::Mode;
 use super::usage::Told;
@@ -103,12 +104,12 @@ pub(super) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
 }
 
 /// CONT: this process goes on after a stop, or its parent wants it to look.
-pub(super) fn continued(cx: &mut Cx<'_>) {
+pub(super) fn continued(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
-    if let Role::Child { .. } = cx.heap().role {
-        // A connection that was announced to a process which has died is announced to nobody else.
-        cx.sources.retry_listeners();
-    }
+    let Role::Child { slot, .. } = cx.heap().role else { return Ok(()) };
+    // A connection that was announced to a process which has died is announced to nobody else.
+    cx.sources.retry_listeners();
+    relief::woken(cx, slot)
 }
 
 /// What the system says about a child.

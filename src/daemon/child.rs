@@ -8,6 +8,7 @@ use super::error::DaemonError;
 use super::orphan;
 use super::policy::Phase;
 use super::pool;
+use super::relief;
 use super::scoreboard::{Report, Ring, SlotIndex, Status};
 use super::session::{Cx, Heap, Role, announce, broadcast, epoch_ms};
 use super::settings::Mode;
@@ -71,14 +72,14 @@ pub(super) fn set_peer_label(cx: &mut Cx<'_>) -> Result {
 /// Ends this child, after the request in hand if there is one. From here on it accepts nothing.
 pub(super) fn go_when_done(cx: &mut Cx<'_>) -> Result {
     match own_status(cx.heap()) {
-        Some(status) if status.is_busy() => {
+        Some(status) if status.is_taken() => {
             if let Role::Child { is_retiring, .. } = &mut cx.heap().role {
                 *is_retiring = true;
             }
             // One that serves several requests at a time would never be done if it went on accepting.
             let told = announce(cx, "daemon_pause", ());
             stop_listening(cx);
-            told
+            told.and_then(|()| relief::release(cx))
         }
         _ => shutdown::shutdown(cx),
     }
@@ -129,6 +130,7 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
             return refuse(cx, DaemonError::WrongProcess { report: report.to_string(), role });
         }
         (_, Role::Child { .. }, Report::Req | Report::Long) => begin_request(cx, report.status()),
+        (_, Role::Child { is_retiring, .. }, Report::Keep) => keep(cx, is_retiring, caller),
         (Mode::PreForking, Role::Child { is_retiring, .. }, _) => end_request(cx, is_retiring, caller)?,
         (_, Role::Child { .. }, _) => {
             set_status(cx, Status::Wait);
@@ -149,8 +151,13 @@ pub(super) fn begin_one_of_several(cx: &mut Cx<'_>) -> Result<Return<Result<bool
         Role::Parent => "the parent",
         Role::Bystander => "a process that the Daemon did not fork",
         Role::Child { slot, is_retiring } => {
-            match &heap.board {
-                Some(board) if own_status(heap).is_some_and(Status::is_busy) => board.count_another(slot, now),
+            match (&heap.board, own_status(heap)) {
+                (Some(board), Some(status)) if status.is_taken() => {
+                    board.count_another(slot, now);
+                    if status == Status::Keep {
+                        set_status(cx, Status::Req);
+                    }
+                }
                 _ => begin_request(cx, Status::Req),
             }
             return Ok(Return(Ok(!is_retiring && !has_had_enough(cx.heap()))));
@@ -184,12 +191,29 @@ fn read_report(cx: &mut Cx<'_>) -> Result<Report, DaemonError> {
 
 fn begin_request(cx: &mut Cx<'_>, status: Status) {
     let heap = cx.heap();
-    let was_busy = own_status(heap).is_some_and(Status::is_busy);
-    if let (Role::Child { slot, .. }, Some(board), false) = (heap.role, &heap.board, was_busy) {
+    // The next request of a client that was kept is no other client's.
+    let was_taken = own_status(heap).is_some_and(Status::is_taken);
+    if let (Role::Child { slot, .. }, Some(board), false) = (heap.role, &heap.board, was_taken) {
         board.count_request(slot);
     }
     set_status(cx, status);
     orphan::keep_time(cx);
+}
+
+/// The child has nothing in hand, and keeps its client.
+fn keep(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'static>) {
+    match own_status(cx.heap()) {
+        Some(status) if status.is_busy() => set_status(cx, Status::Keep),
+        Some(Status::Keep) => {}
+        _ => {
+            log::warn!(target: "lenore::daemon", "status keep reported without a Req or Long before it (at {caller}) does nothing")
+        }
+    }
+    // It was asked to go after the request in hand. Not before the state that reports this has returned: it may have
+    // something to put.
+    if is_retiring {
+        cx.yield_("release", ());
+    }
 }
 
 /// A pre-forked child is ready for the next request, or has had its last.
@@ -233,11 +257,13 @@ pub(super) fn set_status(cx: &mut Cx<'_>, status: Status) {
     let now = epoch_ms(cx.now());
     let heap = cx.heap();
     let (Role::Child { slot, .. }, Some(board)) = (heap.role, &heap.board) else { return };
-    // A post-forking parent goes by who is alive, and hears of that from the system.
-    if board.set_status(slot, status, now) == Ring::Yes
-        && heap.settings.mode == Mode::PreForking
-        && let Some(doorbell) = &heap.doorbell
-    {
+    let ring = board.set_status(slot, status, now);
+    let is_news = match heap.settings.mode {
+        Mode::PreForking => ring == Ring::Yes,
+        // Its parent goes by who is alive, and hears of that from the system. It answers no bell, so another may have rung it.
+        _ => status == Status::Keep && board.is_full(),
+    };
+    if let (true, Some(doorbell)) = (is_news, &heap.doorbell) {
         doorbell.ring();
     }
 }

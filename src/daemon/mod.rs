@@ -33,6 +33,7 @@ pub(crate) mod policy;
 mod pool;
 mod process;
 mod ready;
+mod relief;
 mod resize;
 pub(crate) mod scoreboard;
 mod session;

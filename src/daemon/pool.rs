@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 
 use super::deaths::Cause;
-use super::policy::{Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, postfork, prefork, share};
+use super::policy::{Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, Thresholds, postfork, prefork, share};
+use super::relief;
 use super::scoreboard::{Ring, Status};
 use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
 use super::settings::Mode;
@@ -58,7 +59,10 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
         let heap = cx.heap();
         retire(heap, decision.retire);
         retire_replaced(heap, counts.idle >= limits.min_spare || counts.total() >= limits.max_children);
-        let thresholds = decision.thresholds.with_ghosts(ghosts(heap));
+        let is_full = counts.total() >= limits.max_children || heap.no_fork_before.is_some();
+        let low = decision.thresholds.low.max(relief::review(cx, counts, is_full));
+        let heap = cx.heap();
+        let thresholds = Thresholds { low, ..decision.thresholds }.with_ghosts(ghosts(heap));
         let ring = heap.board.as_mut().map_or(Ring::No, |board| board.publish(thresholds));
         if ring == Ring::No {
             break;
@@ -73,7 +77,7 @@ fn does(heap: &Heap, child: &Child) -> Option<Status> {
 }
 
 /// Counts the children by what they do. One that is stopped, or that is to be replaced, is no spare.
-fn count(heap: &Heap) -> Counts {
+pub(super) fn count(heap: &Heap) -> Counts {
     let in_flight = heap.in_flight.len() as u32;
     let mut counts =
         Counts { children: heap.children.len() as u32 + in_flight, starting: in_flight, ..Counts::default() };
@@ -179,6 +183,12 @@ fn serve_queue(cx: &mut Cx<'_>) -> Result {
         // Not before the fork has succeeded: it may be one that has failed before.
         Notice::Accept if cx.heap().in_flight.is_empty() => accept(cx)?,
         Notice::Accept | Notice::Nothing => {}
+    }
+    let is_full = cx.heap().intake == Intake::Paused;
+    relief::review(cx, Counts::default(), is_full);
+    // These were accepted, and wait all the same.
+    if is_full && !cx.heap().queue.is_empty() {
+        relief::client_waits(cx);
     }
     Ok(())
 }

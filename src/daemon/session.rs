@@ -15,13 +15,14 @@ use super::oom::OomKills;
 use super::orphan::LastTimers;
 use super::policy::{CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint, TokenBucket};
 use super::process::Process;
+use super::relief::Relief;
 use super::resize::Size;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
 use super::settings::{Mode, Settings};
 use super::shortage::Shortage;
 use super::status::{ChildStatus, DaemonStatus, Peek};
 use super::usage::Told;
-use super::{babysit, child, hang_up, orphan, pool, ready, resize, shutdown};
+use super::{babysit, child, hang_up, orphan, pool, ready, relief, resize, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
 use crate::kernel::{Context, Kernel, SessionId, SourceKey, ignore_unwatched, was_ignored};
@@ -81,6 +82,8 @@ pub(super) struct Heap {
     pub(super) listeners: Vec<SourceKey>,
     /// In a child whose parent is gone: what ends it.
     pub(super) last_timers: Option<LastTimers>,
+    /// In the parent: whether it waits for clients who wait.
+    pub(super) relief: Relief,
     /// Why the Daemon could not go on: what `run` is to return.
     pub(super) failure: Option<Error>,
 }
@@ -213,6 +216,7 @@ impl Heap {
             share: None,
             listeners: Vec::new(),
             last_timers: None,
+            relief: Relief::Off,
             failure: None,
         })
     }
@@ -290,6 +294,9 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("bell", pool::bell)
         .state("maintain", pool::maintain)
         .state("retry_forks", pool::retry_forks)
+        .state("client_waits", relief::client_waits)
+        .state("relieve", relief::relieve)
+        .state("release", relief::release)
         .state("forked", pool::forked)
         .state("reaped", deaths::reaped)
         .state("babysit", babysit::round)
@@ -385,6 +392,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     heap.grace = None;
     heap.oom_kills = OomKills::default();
     heap.failure = None;
+    heap.relief = Relief::Off;
     // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
     drop(core.drop_posted_of(me));
     // The sockets of requests that other children will handle: their peers must see the end when those close them.

@@ -101,6 +101,11 @@ pub(crate) struct Header {
     pub(crate) low: AtomicU32,
     /// More idle children than this is news for the parent. Written by the parent only.
     pub(crate) high: AtomicU32,
+    /// Not 0 while there can't be more children. Written by the parent only.
+    pub(crate) full: AtomicU32,
+    /// One more than the slot of the child that is asked to let its client go, 0 for none. The parent asks, the child
+    /// takes the question away.
+    pub(crate) release: AtomicU32,
     /// Not 0 from the moment a child decides to ring until the parent answers. An integer because not every byte is
     /// a valid `bool`, and this memory is not to be trusted.
     pub(crate) rung: CacheLine<AtomicU32>,

@@ -66,6 +66,10 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         })
         .state("accept", accepted)
         .state("input", input)
+        .state("daemon_release", |cx| {
+            say("daemon_release");
+            gone(cx)
+        })
         .state("gone", gone)
         .state("usr1", action)
         .state("drop_later", |cx| cx.yield_("drop", ()))
@@ -177,7 +181,7 @@ fn input(cx: &mut Context<'_, App>) -> Result {
     let answer = match line.as_str() {
         "status" => format!("{:?}", daemon.status(cx)?.to_string()),
         "board" => daemon.status(cx)?.board,
-        "long" | "req" | "nonsense" => try_update(cx, &line),
+        "long" | "req" | "keep" | "nonsense" => try_update(cx, &line),
         "done" => return gone(cx),
         "fail" => return Err(io::Error::other("as asked").into()),
         "panic" => panic!("as asked"),

@@ -49,6 +49,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .state("daemon_shutdown", daemon_shutdown)
         .state("accept", accepted)
         .state("input", command)
+        .state("daemon_release", release)
         .state("gone", gone)
         .state("broken", broken)
         .state("more", |_| ())
@@ -266,6 +267,12 @@ fn gone(cx: &mut Context<'_, App>) -> Result {
     report(cx, Report::Done)
 }
 
+/// Lets the client go, unless `--stubborn`.
+fn release(cx: &mut Context<'_, App>) -> Result {
+    say("daemon_release");
+    if cx.heap().flags.has("--stubborn") { Ok(()) } else { gone(cx) }
+}
+
 /// Answers one line; the answer begins with the pid.
 fn command(cx: &mut Context<'_, App>) -> Result {
     let line: String = cx.take(0)?;
@@ -274,7 +281,7 @@ fn command(cx: &mut Context<'_, App>) -> Result {
         "status" => format!("{:?}", daemon.status(cx)?.to_string()),
         "peek" => format!("{:?}", daemon.peek(cx, true)?.to_string()),
         "requests" => format!("{:?}", daemon.status(cx)?.board),
-        "long" | "req" | "wait" | "nonsense" => try_update(cx, &line),
+        "long" | "req" | "keep" | "wait" | "nonsense" => try_update(cx, &line),
         "double-wait" => {
             report(cx, Report::Wait)?;
             report(cx, Report::Wait)?; // the second of two

@@ -10,8 +10,16 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::dup;
 
 /// Every signal that a Daemon sends.
-pub const SIGNALS: [&str; 7] =
-    ["daemon_start", "daemon_parent", "daemon_child", "daemon_accept", "daemon_pause", "daemon_shutdown", "daemon_HUP"];
+pub const SIGNALS: [&str; 8] = [
+    "daemon_start",
+    "daemon_parent",
+    "daemon_child",
+    "daemon_accept",
+    "daemon_pause",
+    "daemon_release",
+    "daemon_shutdown",
+    "daemon_HUP",
+];
 
 /// The command line: `--name` or `--name value`.
 #[derive(Clone)]

@@ -24,8 +24,8 @@
 //! Both bits and bell err on one side only: a child killed or stopped half way is missing from the idle count, so that
 //! the parent is called too often, never too late.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
 use std::{fmt, hint, iter};
 
 use nix::unistd::Pid;
@@ -120,7 +120,8 @@ impl Scoreboard {
     ///
     /// The answer is [`Ring::Yes`] when the child stopped waiting and fewer than `low` are idle, when it began to wait
     /// and more than `high` are, and when it leaves the starting statuses: the thresholds count a starting child as a
-    /// spare, so they are out of date as soon as it is none. In any case only if nobody has rung since
+    /// spare, so they are out of date as soon as it is none. And when it begins to keep a connection while there can't be
+    /// more children: a client may wait for it. In any case only if nobody has rung since
     /// [`answer_bell`](Self::answer_bell).
     ///
     /// POE: `write` in `POE::Component::Daemon::Scoreboard`; the parent looks at the board once a second there.
@@ -145,6 +146,13 @@ impl Scoreboard {
             write_slot();
             let was_idle = word.fetch_or(bit, SeqCst) & bit != 0;
             !was_idle && self.idle() > self.shared.header().high.load(SeqCst)
+        } else if status.is_taken() && Status::from_bits(before).is_some_and(Status::is_taken) {
+            // The bit is clear. It shares its cache line with those of others, who must not miss theirs for a client that
+            // has several requests.
+            write_slot();
+            // Either this sees that it is full, or the parent, which says so before it looks, sees `k`.
+            fence(SeqCst);
+            status == Status::Keep && before != status.to_bits() && self.is_full()
         } else {
             let was_idle = word.fetch_and(!bit, SeqCst) & bit != 0;
             write_slot();
@@ -228,6 +236,34 @@ impl Scoreboard {
         // SeqCst, as in `set_status`: either the child sees the new threshold or we see its bit.
         let idle = self.idle();
         if idle < thresholds.low || idle > thresholds.high { Ring::Yes } else { Ring::No }
+    }
+
+    /// Publishes whether there can't be more children, which makes those ring that begin to keep a connection. Parent
+    /// only, before it reads the board.
+    pub fn publish_full(&self, is_full: bool) {
+        self.shared.header().full.store(is_full.into(), SeqCst);
+        fence(SeqCst); // pairs with `set_status`
+    }
+
+    /// Tells whether there can't be more children, as far as the parent has said. Any process.
+    pub fn is_full(&self) -> bool {
+        self.shared.header().full.load(SeqCst) != 0
+    }
+
+    /// Asks the child in `slot` to let go of the client that it keeps. The question is the child's until it has taken it or
+    /// another child is asked. Parent only, which then wakes the child.
+    pub fn ask_to_release(&self, slot: SlotIndex) {
+        self.shared.header().release.store(slot.0 as u32 + 1, SeqCst);
+    }
+
+    /// Tells whether a child was asked and has not taken the question. Parent only.
+    pub fn is_asked_to_release(&self) -> bool {
+        self.shared.header().release.load(SeqCst) != 0
+    }
+
+    /// Tells whether the running child was asked to let go of its client, once for each time. Child only.
+    pub fn takes_release(&self, slot: SlotIndex) -> bool {
+        self.shared.header().release.compare_exchange(slot.0 as u32 + 1, 0, SeqCst, SeqCst).is_ok()
     }
 
     /// Returns how many children wait for a request. Any process.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// What one child is doing, as its slot says.
 ///
 /// POE: the letters of `POE::Component::Daemon`'s scoreboard, unchanged. There `.` also marks a slot that was given
-/// back; here such a slot is empty.
+/// back; here such a slot is empty. `k` is new.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Status {
     /// `' '`: the slot has no owner.
@@ -25,13 +25,15 @@ pub enum Status {
     Req,
     /// `l`: the child handles a request that it expects to take long.
     Long,
+    /// `k`: the child keeps a connection whose client has nothing in hand. It is no spare, but another client may have it.
+    Keep,
     /// `e`: the child is on its way out.
     Exit,
 }
 
 impl Status {
     /// Every status, in the order a child goes through them.
-    pub const ALL: [Status; 8] = [
+    pub const ALL: [Status; 9] = [
         Status::Empty,
         Status::Forking,
         Status::Forked,
@@ -39,6 +41,7 @@ impl Status {
         Status::Wait,
         Status::Req,
         Status::Long,
+        Status::Keep,
         Status::Exit,
     ];
 
@@ -52,6 +55,7 @@ impl Status {
             Status::Wait => 'w',
             Status::Req => 'r',
             Status::Long => 'l',
+            Status::Keep => 'k',
             Status::Exit => 'e',
         }
     }
@@ -66,6 +70,11 @@ impl Status {
         matches!(self, Status::Req | Status::Long)
     }
 
+    /// Returns whether the child is some client's, with a request in hand or not: `r`, `l` or `k`.
+    pub const fn is_taken(self) -> bool {
+        matches!(self, Status::Req | Status::Long | Status::Keep)
+    }
+
     /// Returns POE's word for the status. `F` and `f` differ in case only, as in POE.
     const fn word(self) -> &'static str {
         match self {
@@ -76,6 +85,7 @@ impl Status {
             Status::Wait => "wait",
             Status::Req => "req",
             Status::Long => "long",
+            Status::Keep => "keep",
             Status::Exit => "exit",
         }
     }
@@ -103,7 +113,7 @@ impl fmt::Display for Status {
 impl FromStr for Status {
     type Err = UnknownStatus;
 
-    /// Reads a letter or one of POE's words (`req`, `long`, `wait`, `exit`, `FORK`, `fork`).
+    /// Reads a letter or one of POE's words (`req`, `long`, `keep`, `wait`, `exit`, `FORK`, `fork`).
     ///
     /// # Errors
     ///
@@ -114,7 +124,7 @@ impl FromStr for Status {
         Self::ALL
             .into_iter()
             .find(|status| letter == Some(status.letter()) || text == status.word())
-            .ok_or_else(|| UnknownStatus { word: text.to_owned(), expected: "a letter of \" Ff.wrle\" or its word" })
+            .ok_or_else(|| UnknownStatus { word: text.to_owned(), expected: "a letter of \" Ff.wrlke\" or its word" })
     }
 }
 
@@ -135,6 +145,9 @@ pub enum Report {
     Req,
     /// A request has arrived, or the one in hand turns out, to take long.
     Long,
+    /// The request in hand is finished, and its connection is kept for another one that has not begun to come. The child
+    /// stays this client's until another client waits for a child: then the Daemon says `daemon_release`.
+    Keep,
     /// Ready for a request.
     Wait,
     /// The request in hand is finished. Written to the slot as [`Status::Wait`].
@@ -147,6 +160,7 @@ impl Report {
         match self {
             Report::Req => Status::Req,
             Report::Long => Status::Long,
+            Report::Keep => Status::Keep,
             Report::Wait | Report::Done => Status::Wait,
         }
     }
@@ -157,6 +171,7 @@ impl fmt::Display for Report {
         f.write_str(match self {
             Report::Req => "req",
             Report::Long => "long",
+            Report::Keep => "keep",
             Report::Wait => "wait",
             Report::Done => "done",
         })
@@ -166,7 +181,7 @@ impl fmt::Display for Report {
 impl FromStr for Report {
     type Err = UnknownStatus;
 
-    /// Reads one of POE's four words; letters are not accepted, as in POE.
+    /// Reads one of POE's four words, or `keep`; letters are not accepted, as in POE.
     ///
     /// # Errors
     ///
@@ -175,9 +190,10 @@ impl FromStr for Report {
         match text {
             "req" => Ok(Report::Req),
             "long" => Ok(Report::Long),
+            "keep" => Ok(Report::Keep),
             "wait" => Ok(Report::Wait),
             "done" => Ok(Report::Done),
-            _ => Err(UnknownStatus { word: text.to_owned(), expected: "req, long, wait or done" }),
+            _ => Err(UnknownStatus { word: text.to_owned(), expected: "req, long, keep, wait or done" }),
         }
     }
 }

@@ -34,7 +34,7 @@ fn pid(slot: SlotIndex) -> Pid {
 
 #[test] // D-SB-01: the states and their letters
 fn statuses_are_read_by_letter_and_by_word() {
-    assert_eq!(Status::ALL.map(Status::letter), [' ', 'F', 'f', '.', 'w', 'r', 'l', 'e']);
+    assert_eq!(Status::ALL.map(Status::letter), [' ', 'F', 'f', '.', 'w', 'r', 'l', 'k', 'e']);
     for status in Status::ALL {
         assert_eq!(status.to_string().parse(), Ok(status));
         assert_eq!(Status::from_bits(status.to_bits()), Some(status));
@@ -57,12 +57,46 @@ fn done_is_a_report_and_not_a_status() {
 
 #[test] // D-PF-05: an unknown status is an error to the caller
 fn an_unknown_report_is_named_in_the_error() {
-    for report in [Report::Req, Report::Long, Report::Wait, Report::Done] {
+    for report in [Report::Req, Report::Long, Report::Keep, Report::Wait, Report::Done] {
         assert_eq!(Report::try_from(report.to_string().as_str()), Ok(report));
     }
     let error = "busy".parse::<Report>().unwrap_err();
-    assert_eq!(error.to_string(), "unknown status \"busy\", expected req, long, wait or done");
+    assert_eq!(error.to_string(), "unknown status \"busy\", expected req, long, keep, wait or done");
     assert!("fork".parse::<Report>().is_err());
+}
+
+#[test] // D-PF-11: only in a pool that can't grow, and only when it begins
+fn a_child_that_begins_to_keep_its_client_rings_in_a_full_pool() {
+    let (mut board, owned) = board_with(2, 2, Status::Req);
+    publish(&mut board, 0, u32::MAX);
+    assert_eq!(board.set_status(owned[0], Status::Keep, 4), Ring::No);
+    board.publish_full(true);
+    assert_eq!(board.set_status(owned[0], Status::Keep, 5), Ring::No, "it keeps it already");
+    assert_eq!(board.set_status(owned[0], Status::Req, 6), Ring::No);
+    assert_eq!(board.set_status(owned[0], Status::Keep, 7), Ring::Yes);
+    assert_eq!(board.set_status(owned[1], Status::Keep, 8), Ring::No, "the bell is raised");
+    assert!(board.answer_bell());
+    assert_eq!((board.letters().as_str(), board.idle()), ("kk", 0));
+    assert_eq!(board.read(owned[0]).map(|slot| slot.since_ms), Ok(7));
+    board.publish_full(false);
+    let _ = board.set_status(owned[1], Status::Req, 9);
+    assert_eq!(board.set_status(owned[1], Status::Keep, 10), Ring::No);
+    // From any of the three a child that waits counts again.
+    for (status, now_ms) in [(Status::Keep, 11), (Status::Long, 13)] {
+        let _ = board.set_status(owned[0], status, now_ms);
+        let _ = board.set_status(owned[0], Status::Wait, now_ms + 1);
+        assert_eq!(board.idle(), 1);
+    }
+}
+
+#[test] // D-PF-11
+fn a_question_is_one_childs_and_is_taken_once() {
+    let (board, owned) = board_with(2, 2, Status::Keep);
+    assert!(!board.is_asked_to_release());
+    board.ask_to_release(owned[1]);
+    assert!(board.is_asked_to_release() && !board.takes_release(owned[0]));
+    assert!(board.takes_release(owned[1]) && !board.takes_release(owned[1]));
+    assert!(!board.is_asked_to_release());
 }
 
 #[test] // D-SB-02: a full board refuses

@@ -1,0 +1,153 @@
+//! A client that waits goes before one that keeps a child and has nothing in hand.
+//!
+//! A child whose connection is idle says so ([`Status::Keep`]). While there can't be more children, and none waits, the
+//! parent asks the kernel to be told of a client at its paused listeners. If one comes, and still waits after [`PATIENCE`],
+//! the child that has kept its client for longest is asked to let it go. Most clients of a full pool wait for less: some
+//! child is about to be done.
+//!
+//! Nothing is polled, and no request wakes the parent. It is rung when a child begins to keep a connection in a full pool,
+//! and, while some child keeps one, when the last child that waits is taken. After each time that it was told it looks no
+//! sooner than after `PATIENCE`: a pool that is full for a moment a thousand times a second costs it no more than one that
+//! is full all the time.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::babysit::{Look, look};
+use super::child;
+use super::policy::{Counts, Intake};
+use super::pool;
+use super::scoreboard::{Scoreboard, SlotIndex, Status};
+use super::session::{Child, Cx, Heap, Role, announce, send};
+use super::settings::Mode;
+use crate::error::Result;
+
+/// How far the parent has come with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Relief {
+    /// Not needed, or not possible.
+    #[default]
+    Off,
+    /// It will be told of a client that waits.
+    Watching,
+    /// It was told, and looks after a moment whether the client still waits. Then so many looks more if a child was asked and
+    /// has not taken notice.
+    Looking(u32),
+}
+
+/// Looks whether clients may wait that nobody is there for. Returns the idle count below which a child has to ring for
+/// that, 0 for never.
+pub(super) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) -> u32 {
+    let me = cx.session();
+    let (heap, core) = cx.split();
+    if let Some(board) = &heap.board {
+        board.publish_full(is_full);
+    }
+    let is_of_use = is_full && kept(heap).next().is_some();
+    let is_short = counts.idle == 0 && counts.starting == 0;
+    match (heap.relief, is_of_use && is_short) {
+        (Relief::Looking(_), _) => return 0,
+        (Relief::Off, true) => {
+            heap.relief = Relief::Watching;
+            core.await_backlog(me, "client_waits");
+        }
+        (Relief::Watching, false) => {
+            heap.relief = Relief::Off;
+            core.forget_backlog(me);
+        }
+        (Relief::Off, false) | (Relief::Watching, true) => {}
+    }
+    u32::from(is_of_use && !is_short)
+}
+
+/// A client waits that nobody accepts, or that was accepted and has no child. If no child keeps a client, the next one that
+/// begins to will ring.
+pub(super) fn client_waits(cx: &mut Cx<'_>) {
+    let heap = cx.heap();
+    if heap.role != Role::Parent || heap.is_shutting_down() || matches!(heap.relief, Relief::Looking(_)) {
+        return;
+    }
+    heap.relief = Relief::Off;
+    if kept(heap).next().is_some() {
+        look_later(cx, 0);
+    }
+}
+
+/// A moment after a client began to wait: whether it was that client or is another one does not matter.
+pub(super) fn relieve(cx: &mut Cx<'_>) -> Result {
+    let (heap, core) = cx.split();
+    let before = std::mem::take(&mut heap.relief);
+    let is_asked = heap.board.as_ref().is_some_and(Scoreboard::is_asked_to_release);
+    if let (Relief::Looking(more @ 1..), true) = (before, is_asked) {
+        look_later(cx, more - 1);
+        return Ok(());
+    }
+    let counts = pool::count(heap);
+    let waits = match heap.settings.mode {
+        Mode::PreForking => counts.idle + counts.starting == 0 && core.has_backlog(),
+        // A child on its way out leaves its place to one of them.
+        _ => heap.intake == Intake::Paused && heap.queue.len().max(usize::from(core.has_backlog())) > leaving(heap),
+    };
+    if let (true, Some((pid, slot)), Some(board)) = (waits, longest_kept(heap), &heap.board) {
+        log::debug!(target: "lenore::daemon", "child is asked to let its idle client go: pid={pid} slot={slot}");
+        board.ask_to_release(slot);
+        send(pid, Signal::SIGCONT);
+        look_later(cx, LOOKS);
+    }
+    pool::maintain(cx)
+}
+
+fn look_later(cx: &mut Cx<'_>, more: u32) {
+    cx.heap().relief = Relief::Looking(more);
+    cx.delay("relieve", PATIENCE, ());
+}
+
+/// In a child that was woken: passes the question on if there is one. A request may have come since it was asked.
+pub(super) fn woken(cx: &mut Cx<'_>, slot: SlotIndex) -> Result {
+    let is_asked = cx.heap().board.as_ref().is_some_and(|board| board.takes_release(slot));
+    if is_asked && !cx.heap().is_shutting_down() { release(cx) } else { Ok(()) }
+}
+
+/// Asks the application to let go of the client that it keeps, if it keeps one.
+pub(super) fn release(cx: &mut Cx<'_>) -> Result {
+    if child::own_status(cx.heap()) != Some(Status::Keep) {
+        return Ok(());
+    }
+    announce(cx, "daemon_release", ())?;
+    // The client is not idle then, or is still being let go: the parent is to ask another child, and not this one again.
+    if child::own_status(cx.heap()) == Some(Status::Keep) {
+        child::set_status(cx, Status::Req);
+    }
+    Ok(())
+}
+
+/// The children that keep a client, as far as they are of use to another one.
+fn kept(heap: &Heap) -> impl Iterator<Item = &Child> {
+    let keeps = |child: &&Child| {
+        let status = heap.board.as_ref().and_then(|board| board.status(child.slot));
+        status == Some(Status::Keep) && !child.is_retiring() && !child.is_stopped
+    };
+    heap.children.iter().filter(keeps)
+}
+
+/// Counts the children that will be gone soon.
+fn leaving(heap: &Heap) -> usize {
+    let status = |child: &Child| heap.board.as_ref().and_then(|board| board.status(child.slot));
+    heap.children.iter().filter(|child| child.is_retiring() || status(child) == Some(Status::Exit)).count()
+}
+
+/// Finds the child that has kept its client for longest. One that is stopped would go on, which is not for us to say.
+fn longest_kept(heap: &Heap) -> Option<(i32, SlotIndex)> {
+    let since = |child: &Child| heap.board.as_ref()?.read(child.slot).ok().map(|slot| slot.since_ms);
+    let mut kept: Vec<(u64, i32, SlotIndex)> =
+        kept(heap).filter_map(|child| Some((since(child)?, child.pid, child.slot))).collect();
+    kept.sort_unstable_by_key(|(since_ms, ..)| *since_ms);
+    kept.into_iter().find(|(_, pid, _)| look(*pid) == Look::Runs).map(|(_, pid, slot)| (pid, slot))
+}
+
+/// How long a client waits before another one is let go for it, and how long the parent waits for what comes of that.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How often the parent looks whether a child has taken notice, before it asks another one: half a second in all.
+const LOOKS: u32 = 25;
