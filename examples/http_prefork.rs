@@ -8,6 +8,9 @@
 //! ```
 //!
 //! Without `--root` there is only `/hello`. Ctrl-C ends it and all its children, after the response in hand.
+//!
+//! A connection stays with its child for `--keep-alive` seconds after a response; with 0 there is one request on each. When
+//! all children have a connection and another client waits, the one that has been idle for longest is closed.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -38,7 +41,7 @@ struct Flags {
     /// Directory of the files to serve [default: none, there is only /hello]
     #[arg(long, value_name = "DIRECTORY")]
     root: Option<PathBuf>,
-    /// How long a client may take for its next request
+    /// How long a client may take for its next request; 0 for one request on each connection
     #[arg(long, value_name = "SECONDS", value_parser = common::seconds, default_value = "15", allow_negative_numbers = true)]
     keep_alive: Duration,
     #[command(flatten)]
@@ -53,6 +56,8 @@ struct Server {
     site: Site,
     /// How long a client may take for a request, and for some of a response.
     patience: Duration,
+    /// Whether a connection has more than one request.
+    keeps: bool,
     listener: Option<SocketFactory>,
     client: Option<Client>,
 }
@@ -65,6 +70,25 @@ struct Client {
     answered: bool,
     /// The response in hand is the last.
     last: bool,
+    /// The Daemon was told that the client has nothing in hand.
+    kept: bool,
+}
+
+/// What the alarm `late` is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has come for a while.
+    Idle,
+    /// The client's time is up.
+    Late,
+}
+
+impl Client {
+    /// It waits for nothing, and has sent nothing of a request.
+    fn is_idle(&self) -> bool {
+        let has_all = self.file.is_none() && self.wheel.driver_out_octets() == 0;
+        has_all && self.wheel.input_filter(|httpd| httpd.is_between_requests())
+    }
 }
 
 fn main() -> ExitCode {
@@ -74,9 +98,11 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
-    let (site, patience) = (Site::new(flags.root.clone())?, flags.keep_alive);
+    let (site, keep_alive) = (Site::new(flags.root.clone())?, flags.keep_alive);
+    let keeps = !keep_alive.is_zero();
+    let patience = if keeps { keep_alive } else { PATIENCE };
     let mut kernel = Kernel::new()?;
-    Session::new(Server { daemon: None, site, patience, listener: None, client: None })
+    Session::new(Server { daemon: None, site, patience, keeps, listener: None, client: None })
         .args((flags,))
         .state("_start", start)
         .state("daemon_child", |cx| report(cx, Report::Wait))
@@ -86,6 +112,7 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .state("flushed", go_on)
         .state("late", late)
         .state("gone", close)
+        .state("daemon_release", release)
         .state("daemon_shutdown", shutdown)
         .state("peek", |cx| {
             log::info!("{}", daemon(cx)?.peek(cx, true)?);
@@ -100,7 +127,7 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     let flags: Flags = cx.take(0)?;
     let listener = SocketFactory::tcp(&flags.listen).on_accept("accept").listen(cx)?;
     listener.pause_accept();
-    for signal in ["daemon_child", "daemon_accept", "daemon_shutdown"] {
+    for signal in ["daemon_child", "daemon_accept", "daemon_release", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
@@ -121,14 +148,17 @@ fn accepted(cx: &mut Context<'_, Server>) -> Result {
     let wheel = wheel.on_input("input").on_flushed("flushed").on_error("gone");
     // Who sends requests without reading what comes of them has to wait.
     let wheel = wheel.marks(64 * 1024, 256 * 1024).auto_pause().patience(cx.heap().patience).start(cx)?;
-    cx.heap().client = Some(Client { wheel, file: None, answered: false, last: false });
-    wait(cx);
+    cx.heap().client = Some(Client { wheel, file: None, answered: false, last: false, kept: false });
+    wait(cx, FRESH);
     Ok(())
 }
 
 /// A request, or what is none.
 fn input(cx: &mut Context<'_, Server>) -> Result {
     let record = cx.take::<Incoming>(0)?;
+    if cx.heap().client.as_mut().is_some_and(|client| std::mem::take(&mut client.kept)) {
+        report(cx, Report::Req)?;
+    }
     let server = cx.heap();
     let Some(client) = &mut server.client else { return Ok(()) };
     let Answer { response, file } = match record {
@@ -138,6 +168,7 @@ fn input(cx: &mut Context<'_, Server>) -> Result {
         Incoming::Refused(refusal) => refusal.response().into(),
         Incoming::Piece(_) | Incoming::End(_) => return Ok(()),
     };
+    let response = if server.keeps { response } else { response.close() };
     client.last = response.closes();
     client.file = file;
     client.wheel.put(Outgoing::Response(response));
@@ -165,7 +196,7 @@ fn go_on(cx: &mut Context<'_, Server>) -> Result {
         return finish(cx);
     }
     client.wheel.pause_input();
-    wait(cx);
+    wait(cx, Duration::MAX);
     Ok(())
 }
 
@@ -177,18 +208,27 @@ fn finish(cx: &mut Context<'_, Server>) -> Result {
         return close(cx);
     }
     client.wheel.resume_input();
-    wait(cx);
+    wait(cx, IDLE);
     Ok(())
 }
 
-/// Begins to wait for the client, anew.
-fn wait(cx: &mut Context<'_, Server>) {
+/// Begins to wait for the client, anew. After `idle` without anything it has nothing in hand.
+fn wait(cx: &mut Context<'_, Server>, idle: Duration) {
     let patience = cx.heap().patience;
-    cx.delay("late", patience, ());
+    // One alarm for both: a client with one request after the other costs no more.
+    let (after, stage) = if idle < patience { (idle, Stage::Idle) } else { (patience, Stage::Late) };
+    cx.delay("late", after, (stage, patience.saturating_sub(after)));
 }
 
-/// The client has sent no whole request in time, or has not read.
+/// The client has nothing in hand, or has sent no whole request in time, or has not read.
 fn late(cx: &mut Context<'_, Server>) -> Result {
+    let (stage, rest) = (cx.take::<Stage>(0)?, cx.take::<Duration>(1)?);
+    if stage == Stage::Idle {
+        cx.delay("late", rest, (Stage::Late, Duration::ZERO));
+        let Some(client) = cx.heap().client.as_mut().filter(|client| client.is_idle()) else { return Ok(()) };
+        client.kept = true;
+        return report(cx, Report::Keep);
+    }
     match &cx.heap().client {
         // Dropped, and not flushed: that would take for ever.
         Some(client) if client.file.is_some() || client.wheel.driver_out_octets() > 0 => cx.heap().client = None,
@@ -198,6 +238,11 @@ fn late(cx: &mut Context<'_, Server>) -> Result {
         _ => {}
     }
     close(cx)
+}
+
+/// Another client waits, and there is no child for it. This one can come again.
+fn release(cx: &mut Context<'_, Server>) -> Result {
+    if cx.heap().client.as_ref().is_some_and(Client::is_idle) { close(cx) } else { Ok(()) }
 }
 
 /// The connection is over. What was put for it is still written.
@@ -225,6 +270,15 @@ fn report(cx: &mut Context<'_, Server>, report: Report) -> Result {
 fn daemon(cx: &mut Context<'_, Server>) -> Result<Daemon> {
     cx.heap().daemon.ok_or_else(|| Exception::new("the Daemon is not spawned yet"))
 }
+
+/// How long a client may take for a request where no connection is kept.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long after a response a client has nothing in hand: one that reads a page and asks for what is in it needs less.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// The same for a new client, which has the way of its first request before it.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How much of a file is read at a time.
 const PIECE: u64 = 64 * 1024;

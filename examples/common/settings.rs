@@ -12,9 +12,9 @@ use super::some_seconds;
 /// How many children a pool has.
 #[derive(Args)]
 pub struct PoolFlags {
-    /// Children to fork at the start
-    #[arg(long, value_name = "N", default_value_t = 4, allow_negative_numbers = true)]
-    start_children: u32,
+    /// Children to fork at the start [default: 4, or --max-children if that is less]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    start_children: Option<u32>,
     /// Fork children when fewer than this wait for a connection [default: a fifth of --max-children, or --start-children]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     min_spare: Option<u32>,
@@ -35,7 +35,8 @@ pub struct PoolFlags {
 impl PoolFlags {
     /// Gives `daemon` the settings that the command line asks for.
     pub fn apply(&self, daemon: DaemonBuilder) -> DaemonBuilder {
-        let daemon = daemon.start_children(self.start_children).fork_burst(self.fork_burst).requests(self.requests);
+        let start = self.start_children.unwrap_or(self.max_children.map_or(4, |max| max.clamp(1, 4)));
+        let daemon = daemon.start_children(start).fork_burst(self.fork_burst).requests(self.requests);
         let daemon = set(daemon, self.min_spare, DaemonBuilder::min_spare);
         let daemon = set(daemon, self.max_spare, DaemonBuilder::max_spare);
         set(daemon, self.max_children, DaemonBuilder::max_children)

@@ -6,6 +6,7 @@ use lenore::filter::http::{Httpd, Incoming, Outgoing, Refusal, Request};
 use lenore::filter::{Filter, FilterError};
 
 mod cuts;
+mod keep_alive;
 mod refusals;
 mod requests;
 mod responses;

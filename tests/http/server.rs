@@ -51,7 +51,7 @@ fn site() -> TempDir {
     dir
 }
 
-fn start(site: Option<&TempDir>, args: &[&str]) -> (Running, SocketAddr) {
+pub fn start(site: Option<&TempDir>, args: &[&str]) -> (Running, SocketAddr) {
     let mut program = Program::new(example("http_prefork")).args(["--listen", "127.0.0.1:0"]).args(args);
     if let Some(site) = site {
         program = program.arg("--root").arg(site.path().join("root"));
@@ -62,41 +62,41 @@ fn start(site: Option<&TempDir>, args: &[&str]) -> (Running, SocketAddr) {
 }
 
 /// One connection.
-struct Browser(BufReader<TcpStream>);
+pub struct Browser(pub BufReader<TcpStream>);
 
-struct Page {
-    status: u16,
+pub struct Page {
+    pub status: u16,
     head: String,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Page {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
         fields.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 
 impl Browser {
-    fn new(addr: SocketAddr) -> Browser {
+    pub fn new(addr: SocketAddr) -> Browser {
         let stream = TcpStream::connect(addr).expect("the server listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("not zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("not zero");
         Browser(BufReader::new(stream))
     }
 
-    fn send(&mut self, text: impl AsRef<[u8]>) {
+    pub fn send(&mut self, text: impl AsRef<[u8]>) {
         self.0.get_mut().write_all(text.as_ref()).expect("the server takes it");
     }
 
     /// Sends a request without a body. `fields` are whole lines.
-    fn ask(&mut self, line: &str, fields: &str) {
+    pub fn ask(&mut self, line: &str, fields: &str) {
         self.send(format!("{line} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"));
     }
 
     /// Reads the response to a request that was no HEAD.
     #[track_caller]
-    fn page(&mut self) -> Page {
+    pub fn page(&mut self) -> Page {
         let mut page = self.head();
         let length = page.header("Content-Length").map_or(0, |length| length.parse().expect("a number"));
         page.body.resize(if page.status == 304 { 0 } else { length }, 0);
@@ -115,18 +115,18 @@ impl Browser {
         Page { status: status.expect("a status line"), head, body: Vec::new() }
     }
 
-    fn get(&mut self, target: &str) -> Page {
+    pub fn get(&mut self, target: &str) -> Page {
         self.ask(&format!("GET {target}"), "");
         self.page()
     }
 
     #[track_caller]
-    fn expect_eof(&mut self) {
+    pub fn expect_eof(&mut self) {
         assert_eq!(self.0.fill_buf().expect("an end in order"), b"");
     }
 }
 
-fn end(running: &mut Running) {
+pub fn end(running: &mut Running) {
     running.signal(Signal::SIGTERM);
     let status = running.wait_exit(DEADLINE);
     assert_eq!(status.code(), Some(0), "{status}; {}", running.stderr_text());
