@@ -174,6 +174,8 @@ pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<Ex
         _ => None,
     };
     let (cause, note) = explain_kill(heap, cause(&child, status, last.map(|last| last.status), heap.phase));
+    // A KILL leaves no core, so that it has another note.
+    let note = if status.is_some_and(|status| status.core_dumped()) { " core=dumped" } else { note };
     heap.deaths.count(cause);
     let age = now.duration_since(child.forked_at).unwrap_or_default();
     let requests = last.map_or(0, |last| last.requests);

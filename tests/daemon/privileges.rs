@@ -6,7 +6,7 @@ use nix::unistd::{Group, User};
 
 use crate::site::{Site, is_root, signal, stat_fields, status_field, terminate};
 use nix::sys::signal::Signal;
-use util::{DEADLINE, proc, wait_until};
+use util::{DEADLINE, Program, proc, test_program, wait_until};
 
 struct Nobody {
     uid: String,
@@ -158,7 +158,7 @@ fn each_step_that_fails_aborts_the_start() {
             ),
             ("--become nobody --user nobody --groups 4711", "dropping privileges: setgroups nobody: ", "not permitted"),
             ("--become nobody --user root", "dropping privileges: setgroups root: ", "not permitted"),
-            ("--become nobody --group root --groups nogroup", "dropping privileges: setresgid root: ", "not permitted"),
+            ("--become nobody --group root --groups nogroup", "dropping privileges: setgroups root: ", "not permitted"),
             ("--become nobody --user 4712 --group nogroup --groups nogroup", "setresuid 4712: ", "not permitted"),
             ("--become nobody --chroot @.", "dropping privileges: chroot ", "not permitted"),
             ("--become nobody --nice -5", "setting the niceness: setpriority -5: ", "ermission denied"),
@@ -210,5 +210,99 @@ fn surroundings_are_what_is_set() {
         signal(pid, Signal::SIGTERM);
         wait_until("the end", DEADLINE, || (site.count("run returned") == 2).then_some(()));
         drop(running);
+    }
+}
+
+#[test] // D-DE-10: by whoever started the program, as Kubernetes does with runAsUser; nothing needs root then
+fn user_that_the_process_is_already_is_no_error() {
+    if !is_root() {
+        return;
+    }
+    let Nobody { uid, gid } = nobody();
+    let mine = |groups: &str| format!("--already {uid}:{gid}:{groups}");
+    let cases = [
+        (mine(""), "--user nobody"),
+        (mine(&gid), "--user nobody"),
+        (mine(""), &*format!("--user {uid}")),
+        (mine(""), &*format!("--user {uid} --group {gid}")),
+        (mine(""), "--group nogroup"),
+        (mine(&gid), "--group nogroup"),
+        (mine(&gid), "--user nobody --groups ,"),
+        (mine("4711"), "--user nobody --groups 4711"),
+        (mine(&format!("{gid},4711")), "--user nobody --groups 4711"),
+        (format!("--already {uid}:4711:4712"), "--user nobody --group 4711 --groups 4712,4711"),
+    ];
+    for (already, args) in cases {
+        let gid = status_gid(&already);
+        let site = Site::new();
+        let (running, pid) = site.launch(&format!("{already} {args} --start 1"));
+        let now = [status_field(pid, "Uid"), status_field(pid, "Gid")];
+        assert_eq!(now, [four(&uid), four(&gid)], "{already} {args}: {}", running.stderr_text());
+        terminate(pid);
+        // And the same without a Daemon.
+        let site = Site::new();
+        let running = site.start(&format!("--only-privileges {already} {args}"));
+        site.wait_for("privileges cwd=");
+        drop(running);
+    }
+}
+
+/// The group in `--already UID:GID:GROUPS`.
+fn status_gid(already: &str) -> String {
+    already.split(':').nth(1).expect("three numbers").to_owned()
+}
+
+#[test] // D-DE-10: a group too many can't be given up, nor can another user be had
+fn user_that_the_process_is_but_for_something_is_still_refused() {
+    if !is_root() {
+        return;
+    }
+    let Nobody { uid, gid } = nobody();
+    let cases = [
+        (format!("{uid}:{gid}:0"), "--user nobody", "setgroups nobody: "),
+        (format!("{uid}:{gid}:"), "--user nobody --groups 4711", "setgroups nobody: "),
+        (format!("{uid}:4711:"), "--user nobody --groups ,", "setgroups nobody: "),
+        (format!("{uid}:4711:"), "--group nogroup", "setgroups nogroup: "),
+        (format!("4711:{gid}:"), "--user nobody --groups ,", "setresuid nobody: "),
+    ];
+    for (already, args, step) in cases {
+        let site = Site::new();
+        let mut running = site.start(&format!("--already {already} {args}"));
+        assert_eq!(running.wait_exit(DEADLINE).code(), Some(1), "{already} {args}");
+        let failed = site.said("failed");
+        assert!(failed.contains(step) && failed.contains("not permitted"), "{already} {args}: {failed}");
+    }
+}
+
+#[test] // D-DE-11: the record says so, and there it is
+fn core_of_a_child_is_written_after_a_change_of_user_if_it_is_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let allowed = std::process::Command::new("sh").args(["-c", "ulimit -c unlimited"]).status().expect("a shell");
+    if !allowed.success() {
+        eprintln!("skipped: whoever runs the tests allows no cores");
+        return;
+    }
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    for (args, expected) in [("--user nobody --dumpable", true), ("--user nobody", false), ("", true)] {
+        let site = Site::new();
+        let program = test_program("daemon_process").display().to_string();
+        let shell = ["-c", r#"ulimit -c unlimited; exec "$@""#, "sh", &program];
+        let args = site.words(&format!("--report @report --start 1 {args}"));
+        let mut running = Program::new("sh").args(shell).args(args).current_dir(site.path("")).start();
+        let child = site.wait_for("daemon_child");
+        signal(child, Signal::SIGABRT);
+        let record = running.wait_for_stderr(&format!("child has ended: pid={child} "), DEADLINE);
+        assert!(record.contains("cause=signal:SIGABRT"), "{record}");
+        assert_eq!(record.ends_with(" core=dumped"), expected, "{record}");
+        if !pattern.starts_with(['|', '/']) {
+            let names = fs::read_dir(site.path("")).expect("our own directory");
+            let cores = names
+                .filter(|name| name.as_ref().is_ok_and(|name| name.file_name().to_string_lossy().starts_with("core")));
+            assert_eq!(cores.count(), usize::from(expected), "{record}");
+        }
+        running.signal(Signal::SIGTERM);
+        assert!(running.wait_exit(DEADLINE).success());
     }
 }

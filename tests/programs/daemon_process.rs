@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::num::ParseIntError;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use util::daemon_program::Flags;
 
@@ -51,6 +53,9 @@ fn run() -> std::result::Result<(), Box<dyn Error>> {
     // Without an end of line: it stays in the buffer of whoever flushes last.
     if flags.has("--pending") {
         print!("pending");
+    }
+    if let Some(ids) = flags.text("--already") {
+        become_before(ids)?;
     }
     if flags.has("--only-privileges") {
         let dropped = privileges(&flags).drop_privs();
@@ -93,6 +98,19 @@ fn run() -> std::result::Result<(), Box<dyn Error>> {
     kernel.run()?;
     journal.say("run returned");
     Ok(())
+}
+
+/// `--already USER:GROUP:GROUPS`, in numbers: who a launcher may have made of this process.
+fn become_before(ids: &str) -> std::result::Result<(), Box<dyn Error>> {
+    let [uid, gid, groups] = ids.split(':').collect::<Vec<_>>()[..] else {
+        return Err("--already UID:GID:GROUPS".into());
+    };
+    let groups = groups.split(',').filter(|group| !group.is_empty());
+    let groups = groups.map(|group| Ok(Gid::from_raw(group.parse()?))).collect::<Result<Vec<Gid>, ParseIntError>>()?;
+    let (uid, gid) = (Uid::from_raw(uid.parse()?), Gid::from_raw(gid.parse()?));
+    setgroups(&groups)?;
+    setresgid(gid, gid, gid)?;
+    Ok(setresuid(uid, uid, uid)?)
 }
 
 /// `--no-fork`: no fork succeeds; `--no-child`: none but that of detaching. `--stop-nth N`: the child of the Nth fork, detaching not counted, stops itself before
@@ -181,6 +199,7 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(children) = flags.number("--max") {
         daemon = daemon.max_children(children);
     }
+    daemon = daemon.dumpable(flags.has("--dumpable"));
     if let Some(path) = flags.text("--logfile") {
         daemon = daemon.logfile(path);
     }

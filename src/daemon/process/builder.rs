@@ -103,6 +103,18 @@ impl DaemonBuilder {
         self
     }
 
+    /// Lets the system write cores of this process and its children although [`user`](DaemonBuilder::user) is set; see
+    /// [`Privileges::dumpable`](super::Privileges::dumpable). Linux only. Default: off.
+    ///
+    /// The record of a child that leaves a core ends with `core=dumped`.
+    ///
+    /// POE: nothing like it.
+    #[doc(alias = "core_dumps")]
+    pub fn dumpable(mut self, dumpable: bool) -> Self {
+        self.1.privileges = self.1.privileges.dumpable(dumpable);
+        self
+    }
+
     /// Sets the working directory. When detached it is `/` unless set, so that no file system is kept from being
     /// unmounted; otherwise it stays. With [`chroot`](DaemonBuilder::chroot) it is one inside of that.
     ///

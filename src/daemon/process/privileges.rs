@@ -1,5 +1,6 @@
 //! Giving up root for good.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub struct Privileges {
     group: Option<String>,
     groups: Option<Vec<String>>,
     chroot: Option<PathBuf>,
+    dumpable: bool,
 }
 
 impl Privileges {
@@ -73,7 +75,20 @@ impl Privileges {
         self
     }
 
-    /// Carries it out.
+    /// Lets the system write a core of the process when a signal such as SEGV ends it, although it has changed its user.
+    /// Linux only. Elsewhere the system decides. Default: off.
+    ///
+    /// Linux clears this flag of a process that changes its user, as its memory may hold what only root may read. With
+    /// the flag, processes of the same user may read that memory, and trace the process. A core is written into the working
+    /// directory, which the user must be allowed to write to, and no larger than `RLIMIT_CORE`, which is often 0
+    /// (`ulimit -c`, `LimitCORE=`).
+    pub fn dumpable(mut self, dumpable: bool) -> Self {
+        self.dumpable = dumpable;
+        self
+    }
+
+    /// Carries it out. A step that would change nothing is left out. So root is not needed by a process that is already who
+    /// it is to be.
     ///
     /// # Errors
     ///
@@ -107,7 +122,8 @@ impl Privileges {
             (None, _, None) => None,
         };
         let shown = self.user.or(self.group).unwrap_or_default();
-        Ok(Identity { uid: user.map(|user| user.uid), gid, groups, chroot: self.chroot, shown })
+        let (uid, dumpable) = (user.map(|user| user.uid), self.dumpable);
+        Ok(Identity { uid, gid, groups, chroot: self.chroot, dumpable, shown })
     }
 }
 
@@ -118,6 +134,7 @@ pub(crate) struct Identity {
     pub(crate) gid: Option<Gid>,
     groups: Option<Vec<Gid>>,
     chroot: Option<PathBuf>,
+    dumpable: bool,
     /// Whom to name in errors.
     shown: String,
 }
@@ -146,18 +163,38 @@ impl Identity {
     /// Groups first, as the user that comes last may not change them.
     pub(crate) fn become_user(&self) -> Result<(), DaemonError> {
         let fail = |call| move |errno| failed(call, &self.shown, errno);
-        if let Some(groups) = &self.groups
-            && sorted(getgroups().map_err(fail("getgroups"))?) != sorted(groups.clone())
-        {
-            setgroups(groups).map_err(fail("setgroups"))?;
+        if !(self.has_group() && self.has_groups()?) {
+            if let Some(groups) = &self.groups {
+                setgroups(groups).map_err(fail("setgroups"))?;
+            }
+            if let Some(gid) = self.gid {
+                set_all_gids(gid).map_err(fail("setresgid"))?;
+            }
         }
-        if let Some(gid) = self.gid {
-            set_all_gids(gid).map_err(fail("setresgid"))?;
-        }
-        if let Some(uid) = self.uid {
+        if let Some(uid) = self.uid.filter(|uid| !has_all_uids(*uid)) {
             set_all_uids(uid).map_err(fail("setresuid"))?;
         }
-        self.prove()
+        self.prove()?;
+        // Last, as each change of an id clears it.
+        if self.dumpable { keep_dumpable().map_err(fail("prctl")) } else { Ok(()) }
+    }
+
+    fn has_group(&self) -> bool {
+        self.gid.is_none_or(has_all_gids)
+    }
+
+    /// Tells whether the process is in the supplementary groups that it is to be in, and in no others.
+    ///
+    /// `gid` may be among them or not: it is the process's group in any case, and launchers differ in whether they list it.
+    fn has_groups(&self) -> Result<bool, DaemonError> {
+        let Some(groups) = &self.groups else { return Ok(true) };
+        let now = getgroups().map_err(|errno| failed("getgroups", &self.shown, errno))?;
+        let others = |groups: &[Gid]| {
+            let others =
+                groups.iter().map(|gid| gid.as_raw()).filter(|gid| self.gid.is_none_or(|own| own.as_raw() != *gid));
+            others.collect::<BTreeSet<u32>>()
+        };
+        Ok(others(&now) == others(groups))
     }
 
     /// Looks whether it is done, instead of believing so.
@@ -166,16 +203,11 @@ impl Identity {
         if self.uid.is_some_and(|uid| !has_all_uids(uid)) {
             return Err(wrong("getresuid", "not all user ids have changed"));
         }
-        if self.gid.is_some_and(|gid| !has_all_gids(gid)) {
+        if !self.has_group() {
             return Err(wrong("getresgid", "not all group ids have changed"));
         }
-        if let Some(groups) = &self.groups {
-            let now = getgroups().map_err(|errno| failed("getgroups", &self.shown, errno))?;
-            // The group itself may be among them or not, as the system likes.
-            let rest = |groups: Vec<Gid>| sorted(groups.into_iter().filter(|gid| Some(*gid) != self.gid).collect());
-            if rest(now) != rest(groups.clone()) {
-                return Err(wrong("getgroups", "not all groups were given up"));
-            }
+        if !self.has_groups()? {
+            return Err(wrong("getgroups", "not all groups were given up"));
         }
         // Whoever asks to be root may be.
         let Some(uid) = self.uid.filter(|uid| !uid.is_root()) else { return Ok(()) };
@@ -232,10 +264,14 @@ fn failed(call: &'static str, subject: impl std::fmt::Display, source: impl Into
     DaemonError::Process { doing: "dropping privileges", source: Error::os(call, subject, source) }
 }
 
-fn sorted(mut groups: Vec<Gid>) -> Vec<Gid> {
-    groups.sort_unstable_by_key(|gid| gid.as_raw());
-    groups.dedup();
-    groups
+#[cfg(target_os = "linux")]
+fn keep_dumpable() -> nix::Result<()> {
+    nix::sys::prctl::set_dumpable(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_dumpable() -> nix::Result<()> {
+    Ok(())
 }
 
 /// Where there are saved ids they are set and looked at as well. Elsewhere root's `setuid` sets them.
