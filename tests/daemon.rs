@@ -9,6 +9,8 @@ mod cgroup;
 mod children;
 #[path = "daemon/crashes.rs"]
 mod crashes;
+#[path = "daemon/descriptors.rs"]
+mod descriptors;
 #[path = "daemon/detach.rs"]
 mod detach;
 #[path = "daemon/failures.rs"]

@@ -30,7 +30,7 @@ pub(super) fn reopen(cx: &mut Cx<'_>) {
     if let Some(log_file) = &cx.heap().process.log_file {
         match log_file.redirect() {
             Ok(()) => log::info!(target: "lenore::daemon", "process {pid} has reopened {}", log_file.path().display()),
-            Err(error) => log::error!(target: "lenore::daemon", "the old log file stays in use: {error}"),
+            Err(error) => log::error!(target: "lenore::daemon", "the old log file stays in use: {error} pid={pid}"),
         }
     }
     signal_children(cx.heap(), Signal::SIGHUP);

@@ -137,6 +137,11 @@ impl Sources {
         self.get(key).map(|entry| Rc::clone(&entry.source))
     }
 
+    /// Tells whether `fd` is a source's.
+    pub(crate) fn has_fd(&self, fd: RawFd) -> bool {
+        self.entries.iter().any(|(_, entry)| entry.source.fd() == fd)
+    }
+
     /// Returns owner, descriptor, readiness asked for and description of every source.
     pub(crate) fn describe(&self) -> Vec<(SessionId, RawFd, Option<Wanted>, String)> {
         let row = |entry: &Entry| (entry.owner, entry.source.fd(), entry.registered, entry.source.describe());

@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setpgid, setuid};
 
+use super::descriptors::most_descriptors;
 use super::priority::{niceness, set_niceness};
 
 /// How a child is to differ from its parent, beside its standard streams.
@@ -167,14 +168,8 @@ fn set_close_on_exec(first: RawFd) {
             return;
         }
     }
-    // SAFETY: takes a number and returns one.
-    let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
-    let limit = RawFd::try_from(limit).ok().filter(|limit| *limit >= 0).unwrap_or(MOST_DESCRIPTORS);
-    for fd in first..limit.min(MOST_DESCRIPTORS) {
+    for fd in first..most_descriptors() {
         // SAFETY: sets a flag of a descriptor, or fails if there is none of that number.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
-
-/// How many descriptors are looked at one by one where the system can't mark them all at once.
-const MOST_DESCRIPTORS: RawFd = 65_536;

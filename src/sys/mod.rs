@@ -3,6 +3,7 @@
 
 pub(crate) mod child;
 pub(crate) mod controlling_terminal;
+pub(crate) mod descriptors;
 pub(crate) mod disconnect;
 pub(crate) mod disposition;
 #[cfg(target_os = "linux")]

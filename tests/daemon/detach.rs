@@ -51,7 +51,7 @@ fn a_bound_path_moves_with_the_program() {
 #[test] // D-DE-01, T13: under a terminal, which it can neither find nor replace
 fn a_detached_daemon_can_get_no_terminal() {
     let site = Site::new();
-    let args = "--report @report --detach --terminal PTY --hold daemon_start --gate @gate";
+    let args = "--report @report --detach --terminal PTY --keep PTYFDS --hold daemon_start --gate @gate";
     fs::write(site.path("gate"), "").expect("our own directory");
     let mut running = Program::new(test_program("daemon_terminal"))
         .arg(test_program("daemon_process"))

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::site::{Site, is_root, signal, terminate};
-use util::{Client, DEADLINE, Program, example, proc, wait_until};
+use util::{Client, DEADLINE, Program, example, proc, test_program, wait_until};
 
 #[test] // D-DE-04: appended to, and created as it is set to be, whatever the umask
 fn the_log_file_is_appended_to_and_has_its_mode() {
@@ -267,4 +267,61 @@ fn a_log_file_that_can_not_be_opened_stops_the_start() {
             assert!(!site.exists("pid"));
         }
     }
+}
+
+#[test] // D-DE-12: a socket can't be opened by a name, and root's pipe not by another user
+fn log_file_that_is_a_standard_stream_is_left_where_it_is() {
+    let users: &[&str] = if is_root() { &["", "--user nobody"] } else { &[""] };
+    for name in ["/dev/stderr", "/dev/stdout", "/dev/fd/2", "/proc/self/fd/1", "/dev/../dev/stderr", "@link"] {
+        for user in users {
+            for launcher in ["", "--socket"] {
+                let site = Site::new();
+                std::os::unix::fs::symlink("/dev/stderr", site.path("other")).expect("our own directory");
+                std::os::unix::fs::symlink("other", site.path("link")).expect("our own directory");
+                let words = site.words(&format!("--report @report --start 1 {user} --logfile {name}"));
+                let running = match launcher {
+                    "" => Program::new(test_program("daemon_process")).args(words).start(),
+                    _ => {
+                        let launch = Program::new(test_program("daemon_launch")).arg(launcher);
+                        launch.arg(test_program("daemon_process")).args(words).start()
+                    }
+                };
+                let pid = site.wait_for("daemon_parent");
+                wait_until("the pool", DEADLINE, || (site.count("daemon_child") == 1).then_some(()));
+                let streams = [1, 2].map(|fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).expect("a stream"));
+                assert!(streams.iter().all(|stream| !stream.starts_with("/")), "{streams:?}");
+                signal(pid, Signal::SIGHUP);
+                wait_until("both", DEADLINE, || (site.count("daemon_HUP") == 2).then_some(()));
+                signal(pid, Signal::SIGUSR1);
+                running.wait_for_stderr("by the logger", DEADLINE);
+                let log = running.stderr_text();
+                assert!(!log.contains("stays in use") && !log.contains("has reopened"), "{name} {user}: {log}");
+                let now = [1, 2].map(|fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).expect("a stream"));
+                assert_eq!(now, streams);
+                terminate(pid);
+            }
+        }
+    }
+}
+
+#[test] // D-DE-12, D-DE-01: also where a daemon would not keep it
+fn detached_daemon_keeps_a_standard_stream_that_is_its_log_file() {
+    let site = Site::new();
+    let (running, pid) = site.launch("--logfile /dev/stderr --start 1");
+    let fds = proc::fds(pid);
+    assert_eq!(fds[&0], "/dev/null");
+    assert!(fds[&1].starts_with("pipe:") && fds[&2].starts_with("pipe:"), "{fds:?}");
+    signal(pid, Signal::SIGUSR1);
+    running.wait_for_stderr("on standard error", DEADLINE);
+    terminate(pid);
+}
+
+#[test] // D-DE-12: other names that begin so are files
+fn log_file_that_only_looks_like_a_standard_stream_is_opened() {
+    let site = Site::new();
+    let args = format!("--logfile {}/./stderr", site.path("dev").display());
+    fs::create_dir(site.path("dev")).expect("our own directory");
+    let (_running, pid) = site.launch(&args);
+    assert_eq!(fs::read_link(format!("/proc/{pid}/fd/2")).expect("standard error"), site.path("dev/stderr"));
+    terminate(pid);
 }

@@ -3,8 +3,9 @@
 
 use std::error::Error;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::num::ParseIntError;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use lenore::daemon::{DaemonBuilder, DaemonError, Privileges, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
-use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session};
+use lenore::{Context, Daemon, ForkStage, Handle, Kernel, Result, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::stat::{Mode, umask};
@@ -30,6 +31,8 @@ struct App {
     listener: Option<SocketFactory>,
     unix: Option<SocketFactory>,
     client: Option<ReadWrite<Line>>,
+    /// `--watch-fd N`: a descriptor of the launcher's.
+    inherited: Option<Handle>,
     lines: u32,
     /// Tells of its end.
     _canary: Canary,
@@ -71,7 +74,17 @@ fn run() -> std::result::Result<(), Box<dyn Error>> {
     let inside = flags.has("--in-state") || flags.has("--on-input");
     let daemon = if inside { None } else { Some(spawn(&mut kernel, &flags, &journal)?) };
     let canary = Canary(Rc::clone(&journal));
-    let app = App { flags, journal, daemon, listener: None, unix: None, client: None, lines: 0, _canary: canary };
+    let app = App {
+        flags,
+        journal,
+        daemon,
+        listener: None,
+        unix: None,
+        client: None,
+        inherited: None,
+        lines: 0,
+        _canary: canary,
+    };
     let journal = Rc::clone(&app.journal);
     let mut session = Session::new(app)
         .state("_start", start)
@@ -82,6 +95,9 @@ fn run() -> std::result::Result<(), Box<dyn Error>> {
             cx.heap().listener = None;
             cx.heap().unix = None;
             cx.heap().client = None;
+            if let Some(handle) = cx.heap().inherited.take() {
+                cx.select_read_clear(&handle);
+            }
             cx.alarm_remove_all();
             Ok(())
         })
@@ -89,6 +105,13 @@ fn run() -> std::result::Result<(), Box<dyn Error>> {
         .state("input", input)
         .state("gone", |cx| cx.heap().client = None)
         .state("timer", |cx| cx.heap().journal.say("timer"))
+        .state("inherited", |cx| {
+            let mut octet = [0];
+            let handle = cx.heap().inherited.clone();
+            let count = handle.map_or(Ok(0), |mut handle| handle.read(&mut octet))?;
+            cx.heap().journal.say(&format!("inherited {count}"));
+            Ok(())
+        })
         .state("write", write_lines)
         .state("usr1", usr1);
     for signal in ["daemon_start", "daemon_parent", "daemon_HUP"] {
@@ -144,6 +167,13 @@ fn start(cx: &mut Context<'_, App>) -> Result {
     if let Some(path) = flags.text("--unix") {
         cx.heap().unix = Some(SocketFactory::unix(path).on_accept("accept").unlink_path().listen(cx)?);
     }
+    if let Some(fd) = flags.number("--watch-fd") {
+        // SAFETY: who starts this program has opened it for this, and nothing else here uses it.
+        let inherited = unsafe { OwnedFd::from_raw_fd(fd) };
+        let handle = Handle::new(inherited);
+        cx.select_read(&handle, "inherited", ())?;
+        cx.heap().inherited = Some(handle);
+    }
     if flags.has("--timer") {
         cx.delay("timer", Duration::from_millis(50), ());
     }
@@ -198,6 +228,9 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     }
     if let Some(children) = flags.number("--max") {
         daemon = daemon.max_children(children);
+    }
+    if let Some(descriptors) = flags.text("--keep") {
+        daemon = daemon.keep_descriptors(descriptors.split(',').filter_map(|fd| fd.parse().ok()));
     }
     daemon = daemon.dumpable(flags.has("--dumpable"));
     if let Some(path) = flags.text("--logfile") {

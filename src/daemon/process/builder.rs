@@ -1,5 +1,6 @@
 //! The settings of a Daemon that concern its process.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use crate::daemon::builder::DaemonBuilder;
@@ -14,6 +15,13 @@ impl DaemonBuilder {
     /// prints the reason to its standard error and exits with 1. When it is interrupted while it waits, the daemon
     /// shuts down. It exits with 0 exactly if it leaves a daemon. Only KILL in its last moment can come between.
     ///
+    /// The daemon lets go of what the program inherited from its launcher: locks, pipes whose readers wait for their end,
+    /// sockets. Each descriptor above 2 without the close-on-exec flag refers to `/dev/null` from then on. The standard
+    /// library, this crate, and most others set the flag on what they open. A descriptor that a C library has opened
+    /// without the flag looks like an inherited one, so open it after `spawn`. What stays open is what
+    /// [`keep_descriptors`](DaemonBuilder::keep_descriptors) names, the sockets that `LISTEN_FDS` announces if
+    /// `LISTEN_PID` is this process, and what a session watches or a wheel uses.
+    ///
     /// Leave it off where something looks after the program: systemd, a container, a supervisor. A program that has
     /// been detached is not detached a second time.
     ///
@@ -21,6 +29,18 @@ impl DaemonBuilder {
     #[doc(alias = "daemonize")]
     pub fn detach(mut self, detach: bool) -> Self {
         self.1.detach = detach;
+        self
+    }
+
+    /// Sets which inherited descriptors stay open when the program [detaches](DaemonBuilder::detach), by number. Default:
+    /// none but those that systemd has passed in `LISTEN_FDS`.
+    ///
+    /// A number that is not open is an error. 0, 1 and 2 go where `detach` and [`logfile`](DaemonBuilder::logfile) say, and
+    /// can't be kept by this.
+    ///
+    /// POE: nothing like it. Its daemon keeps all descriptors.
+    pub fn keep_descriptors(mut self, descriptors: impl IntoIterator<Item = RawFd>) -> Self {
+        self.1.keep_descriptors = descriptors.into_iter().collect();
         self
     }
 
@@ -35,6 +55,9 @@ impl DaemonBuilder {
     /// With [`user`](DaemonBuilder::user) a new file is that user's; for the next one the user must be allowed to
     /// create files in the directory, or whatever rotates must create it. With [`chroot`](DaemonBuilder::chroot) the
     /// name leads nowhere any more, and the file can't be opened again.
+    ///
+    /// `/dev/stdout`, `/dev/stderr`, their other names such as `/proc/self/fd/2`, and links to them mean that standard
+    /// output and error stay where they are, also with `detach`. There is nothing to open again on HUP then.
     ///
     /// POE: `logfile`, which is opened again only in the process that gets the HUP.
     pub fn logfile(mut self, path: impl Into<PathBuf>) -> Self {

@@ -1,8 +1,10 @@
 //! Detaching: one process goes on without a terminal, the one that somebody started waits until that is ready.
 
+use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -14,6 +16,7 @@ use super::pid_file::PidFile;
 use crate::daemon::error::DaemonError;
 use crate::error::Error;
 use crate::kernel::{Detached, Handle, Kernel, exit_launcher};
+use crate::sys::descriptors::let_go_of_inherited;
 
 /// The daemon's end of its connection to the launcher, while that waits.
 ///
@@ -81,9 +84,11 @@ pub(crate) fn detach(
     kernel: &mut Kernel,
     redirected: Option<Redirection>,
     pid_file: Option<&PidFile>,
+    leave: Leave<'_>,
     alias: &str,
 ) -> Result<Launch, DaemonError> {
     let fail = |source| DaemonError::Process { doing: "detaching", source };
+    let passed = passed_by_supervisor();
     let (launchers, daemons) =
         UnixStream::pair().map_err(|error| fail(Error::os("socketpair", "for the launcher", error)))?;
     let was_subreaper = adopt_orphans(true);
@@ -110,13 +115,17 @@ pub(crate) fn detach(
         Ok(Detached::Daemon(moved)) => {
             drop(launchers);
             let launch = Launch { end: Handle::new(daemons), owner: std::process::id() };
-            let has_log = redirected.is_some();
             redirected.into_iter().for_each(Redirection::keep);
             let settled = launch
                 .say("=", &std::process::id().to_string())
                 .map_err(|error| Error::os("write", "to the launcher", error))
                 .and(moved)
-                .and_then(|()| leave_terminal(has_log));
+                .and_then(|()| {
+                    let is_kept = |fd| {
+                        passed.contains(&fd) || leave.keep_descriptors.contains(&fd) || kernel.core.sources.has_fd(fd)
+                    };
+                    leave_behind(leave.has_log, is_kept)
+                });
             match settled {
                 Ok(()) => {
                     // Not before: it would have gone to the terminal.
@@ -133,12 +142,36 @@ pub(crate) fn detach(
     }
 }
 
-/// Standard input is of no use without a terminal, nor are the other two unless they go to a file.
-fn leave_terminal(has_log: bool) -> Result<(), Error> {
+/// What of its launcher a daemon does not leave behind.
+#[derive(Clone, Copy)]
+pub(crate) struct Leave<'a> {
+    /// Standard output and standard error are where they should be.
+    pub(crate) has_log: bool,
+    pub(crate) keep_descriptors: &'a [RawFd],
+}
+
+/// Returns the descriptors that systemd, or who acts like it, has passed to this very process: see sd_listen_fds(3).
+fn passed_by_supervisor() -> Range<RawFd> {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let count = number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id()));
+    let count = count.and_then(|count| RawFd::try_from(count).ok()).unwrap_or(0);
+    FIRST_PASSED..FIRST_PASSED.saturating_add(count)
+}
+
+/// `SD_LISTEN_FDS_START`.
+const FIRST_PASSED: RawFd = 3;
+
+/// Standard input is of no use without a terminal, nor are the other two unless they go to a file. And whatever else the
+/// launcher had open would be held for as long as the daemon lives.
+fn leave_behind(has_log: bool, is_kept: impl Fn(RawFd) -> bool) -> Result<(), Error> {
     let fail = |error: io::Error| Error::os("open", "/dev/null", error);
     let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(fail)?;
     dup2_stdin(&null).map_err(|errno| fail(errno.into()))?;
-    if has_log { Ok(()) } else { redirect_to(&null).map_err(|errno| fail(errno.into())) }
+    if !has_log {
+        redirect_to(&null).map_err(|errno| fail(errno.into()))?;
+    }
+    let_go_of_inherited(&null, is_kept)
+        .map_err(|errno| Error::os("dup3", "/dev/null, for an inherited descriptor", errno))
 }
 
 /// In the launcher: waits for the daemon to say how its start went; otherwise finds out. What keeps it waiting goes to

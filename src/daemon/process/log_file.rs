@@ -1,6 +1,6 @@
 //! The log file: standard output and standard error go there, and move on to a new one on HUP.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -73,6 +73,42 @@ impl LogFile {
         waiting(file)
     }
 }
+
+/// Tells whether a path is another name of standard output or standard error, as `/dev/stderr` is, or a link to one.
+///
+/// What they are can't be opened again by that name if it is a socket, nor without privileges if it is a pipe of root's.
+pub(crate) fn names_standard_stream(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    // A chain that is longer can't be opened either.
+    for _ in 0..MOST_LINKS {
+        // Also where there is no such file, as on a system without /proc.
+        if STANDARD_STREAMS.iter().any(|name| path == Path::new(name)) {
+            return true;
+        }
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        let Ok(directory) = directory.canonicalize() else { return false };
+        let is_among_descriptors =
+            DESCRIPTORS.iter().any(|own| Path::new(own).canonicalize().is_ok_and(|own| own == directory));
+        if is_among_descriptors && (name == "1" || name == "2") {
+            return true;
+        }
+        // Not the end of the chain at once: that is a name such as `socket:[4711]`, which leads nowhere.
+        match fs::read_link(directory.join(name)) {
+            Ok(target) => path = directory.join(target),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// The names that every Unix has for the two.
+const STANDARD_STREAMS: &[&str] = &["/dev/stdout", "/dev/stderr", "/dev/fd/1", "/dev/fd/2"];
+
+/// Where the descriptors of this process have names.
+const DESCRIPTORS: &[&str] = &["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd"];
+
+/// How many links the system follows on one path.
+const MOST_LINKS: usize = 40;
 
 /// Has writes wait as they usually do: no line is lost because a reader is slow.
 fn waiting(file: File) -> io::Result<File> {

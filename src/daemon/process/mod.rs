@@ -1,6 +1,6 @@
 //! Becoming a daemon: log file, pid file, detaching, privileges, in this order, and what is to be undone of it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, open};
@@ -11,7 +11,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
 use crate::kernel::{Kernel, is_detached};
-use crate::sys::priority;
+use crate::sys::{descriptors, priority};
 
 mod builder;
 mod detach;
@@ -22,8 +22,8 @@ mod privileges;
 pub use privileges::Privileges;
 
 pub(crate) use detach::Launch;
-use detach::detach;
-use log_file::{LogFile, Redirection};
+use detach::{Leave, detach};
+use log_file::{LogFile, Redirection, names_standard_stream};
 use pid_file::PidFile;
 use privileges::Identity;
 
@@ -31,6 +31,7 @@ use privileges::Identity;
 #[derive(Clone, Debug, Default)]
 pub struct RawProcess {
     detach: bool,
+    keep_descriptors: Vec<RawFd>,
     logfile: Option<PathBuf>,
     logfile_mode: Option<u32>,
     pid_file: Option<PathBuf>,
@@ -44,7 +45,10 @@ pub struct RawProcess {
 #[derive(Debug)]
 pub(crate) struct Plan {
     detach: bool,
+    keep_descriptors: Vec<RawFd>,
     log_file: Option<LogFile>,
+    /// `logfile` names standard output or error: both stay where they are.
+    keeps_output: bool,
     pid_file: Option<PathBuf>,
     identity: Identity,
     working_directory: Option<PathBuf>,
@@ -73,15 +77,22 @@ impl RawProcess {
         if let Some(nice) = self.nice.filter(|nice| !(-20..=19).contains(nice)) {
             return Err(DaemonError::Settings(SettingsError::Niceness(nice)));
         }
+        if let Some(&descriptor) = self.keep_descriptors.iter().find(|fd| !descriptors::is_open(**fd)) {
+            return Err(DaemonError::Settings(SettingsError::NotOpen { descriptor }));
+        }
         let identity = self.privileges.look_up()?;
         let owner = (identity.uid, identity.gid);
         let mode = self.logfile_mode.unwrap_or(DEFAULT_LOGFILE_MODE);
-        let log_file = self.logfile.map(absolute("logfile")).transpose()?.map(|path| LogFile::new(path, mode, owner));
+        let log_path = self.logfile.map(absolute("logfile")).transpose()?;
+        let keeps_output = log_path.as_deref().is_some_and(names_standard_stream);
+        let log_file = log_path.filter(|_| !keeps_output).map(|path| LogFile::new(path, mode, owner));
         let detach = self.detach && !is_detached();
         let unset = (self.detach && !identity.has_jail()).then(|| PathBuf::from("/"));
         Ok(Plan {
             detach,
+            keep_descriptors: self.keep_descriptors,
             log_file,
+            keeps_output,
             pid_file: self.pid_file.map(absolute("pid_file")).transpose()?,
             identity,
             working_directory: self.working_directory.or(unset),
@@ -111,7 +122,9 @@ impl Plan {
         let mut pid_file = self.pid_file.clone().map(PidFile::take).transpose()?;
         let mut launch = None;
         if self.detach {
-            launch = Some(detach(kernel, redirected.take(), pid_file.as_ref(), alias)?);
+            let has_log = self.log_file.is_some() || self.keeps_output;
+            let leave = Leave { has_log, keep_descriptors: &self.keep_descriptors };
+            launch = Some(detach(kernel, redirected.take(), pid_file.as_ref(), leave, alias)?);
         }
         let settled = match &mut pid_file {
             Some(file) => file.write_pid().map_err(fail("writing the pid file")),

@@ -318,6 +318,11 @@ pub enum SettingsError {
     },
     /// The niceness is not between -20 and 19.
     Niceness(i32),
+    /// `keep_descriptors` names a descriptor that is not open.
+    NotOpen {
+        /// As given.
+        descriptor: i32,
+    },
     /// `setting` is a path that must not be empty.
     EmptyPath {
         /// The name of the setting.
@@ -346,6 +351,7 @@ impl fmt::Display for SettingsError {
             Self::NoGroup { user } => write!(f, "user {user} has no group of its own, and none is set"),
             Self::NotAMode { setting, mode } => write!(f, "{setting} ({mode:#o}) is more than 0o777"),
             Self::Niceness(nice) => write!(f, "nice ({nice}) is not between -20 and 19"),
+            Self::NotOpen { descriptor } => write!(f, "keep_descriptors: descriptor {descriptor} is not open"),
             Self::EmptyPath { setting } => write!(f, "{setting} is an empty path"),
         }
     }

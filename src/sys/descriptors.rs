@@ -1,0 +1,62 @@
+//! Descriptors by number: those that a process has inherited, which no value owns.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Makes each descriptor above 2 that a program executed from here would inherit, except those that `is_kept` names, another
+/// name of `null`. What it referred to is closed by that, unless other descriptors refer to it.
+///
+/// # Errors
+///
+/// The first that could not be replaced. Those that come after it are left as they are.
+pub(crate) fn let_go_of_inherited(null: impl AsFd, is_kept: impl Fn(RawFd) -> bool) -> nix::Result<()> {
+    let null = null.as_fd().as_raw_fd();
+    for fd in open_descriptors() {
+        if fd > libc::STDERR_FILENO && is_inheritable(fd) && !is_kept(fd) {
+            // SAFETY: takes numbers only. It does not close `fd` but makes it refer to another open file. So the number of
+            // a descriptor that a value does own after all, having been opened without the flag, is never another's:
+            // the owner finds an empty file, and closes this one when it is dropped.
+            Errno::result(unsafe { libc::dup2(null, fd) })?;
+            // SAFETY: sets a flag of a descriptor.
+            Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells whether there is a descriptor of this number.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    flags(fd).is_ok()
+}
+
+fn is_inheritable(fd: RawFd) -> bool {
+    flags(fd).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0)
+}
+
+fn flags(fd: RawFd) -> nix::Result<libc::c_int> {
+    // SAFETY: takes a number and returns one, or fails if there is no such descriptor.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })
+}
+
+/// Returns the numbers of all open descriptors, and perhaps others.
+fn open_descriptors() -> Vec<RawFd> {
+    let number = |name: OsString| name.to_str().and_then(|name| name.parse().ok());
+    match std::fs::read_dir("/proc/self/fd") {
+        Ok(entries) => entries.filter_map(|entry| number(entry.ok()?.file_name())).collect(),
+        // Not on Linux, or in a chroot of the program's own.
+        Err(_) => (0..most_descriptors()).collect(),
+    }
+}
+
+/// Returns the number below which descriptors are looked at one by one, where the system does not list them.
+pub(super) fn most_descriptors() -> RawFd {
+    // SAFETY: takes a number and returns one.
+    let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
+    RawFd::try_from(limit).ok().filter(|limit| *limit >= 0).unwrap_or(MOST_DESCRIPTORS).min(MOST_DESCRIPTORS)
+}
+
+/// More than any launcher has, and still looked at within milliseconds.
+const MOST_DESCRIPTORS: RawFd = 65_536;
