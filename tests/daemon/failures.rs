@@ -78,6 +78,21 @@ fn failure_that_ends_the_parent_is_in_the_log_once() {
     }
 }
 
+#[test] // K-EX-18: no state has failed, but the system
+fn kernel_that_can_not_go_on_says_so_in_the_log_once() {
+    for (flags, code) in [("", 1), ("--swallow", 0)] {
+        let (mut lab, _) = Lab::serve("daemon_prefork", &format!("{ONE} --usr1 replace-poller {flags}"));
+        lab.nth(1, "daemon_accept");
+        lab.running.signal(Signal::SIGUSR1);
+        assert_eq!(lab.running.wait_exit(LONG).code(), Some(code));
+        lab.running.stderr_to_end(DEADLINE);
+        let errors = errors(&lab);
+        let own = format!("pid={}", lab.pid());
+        let told: Vec<&String> = errors.iter().filter(|line| line.contains("the run ends: ")).collect();
+        assert!(told.len() == 1 && told[0].contains("epoll_wait") && told[0].ends_with(&own), "{errors:?}");
+    }
+}
+
 #[test] // K-EX-18: somebody has dealt with it
 fn failure_that_is_handled_is_no_error() {
     let (mut lab, addr) = Lab::pool(ONE, 1);

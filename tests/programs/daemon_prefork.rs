@@ -394,6 +394,17 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 break_listener(&address.to_string())?;
                 say("broken");
             }
+            // Without its poller the kernel can't go on.
+            "replace-poller" => {
+                let is_poller = |fd: &i32| {
+                    std::fs::read_link(format!("/proc/self/fd/{fd}"))
+                        .is_ok_and(|link| link.as_os_str() == "anon_inode:[eventpoll]")
+                };
+                let poller = (3..100).find(is_poller).expect("the kernel has one");
+                let null = std::fs::File::open("/dev/null")?;
+                // SAFETY: the number stays that of an open file, which the poller closes as its own.
+                Errno::result(unsafe { nix::libc::dup2(null.as_raw_fd(), poller) }).map_err(io::Error::from)?;
+            }
             // A grandchild whose parent is gone at once, as a program makes it that starts something in the background.
             "orphan" => {
                 std::process::Command::new("sh").args(["-c", "(sleep 0.3; exit 3) &"]).status()?;
