@@ -76,6 +76,8 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
     let chat = Protocol::with_heap(lines, Guest::default)
         .on_connect(|cx| cx.heap().put("* what is your name?"))
         .on_input(input)
+        // A line that is not text, or too long, is lost, and its author is told.
+        .on_refused(|cx, error| cx.heap().put(format!("* {error}")))
         .on_disconnect(left)
         .marks(ENOUGH / 4, ENOUGH)
         .patience(Duration::from_secs(2)) // at the end, for those who don't read
@@ -126,7 +128,7 @@ fn say(cx: &mut Cx<'_>, line: String) -> Result {
     Ok(cx.post("room", "say", (Rc::<str>::from(line),))?)
 }
 
-/// How many octets a line may have; whoever sends more has to leave.
+/// How many octets a line may have; nobody hears a longer one.
 const LONGEST: usize = 16 * 1024;
 
 /// How many octets may wait for a client before it misses lines.

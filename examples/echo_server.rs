@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: Flags) -> Result<(), Box<dyn Error>> {
-    // Whoever sends a longer line, or never ends one, is not served; without limits 512 MiB would be kept.
+    // A longer line is dropped as it comes, and the next one is answered; without limits 512 MiB of it would be kept.
     let lines = Line::new().max_length(64 * 1024)?.max_buffer(2 * 64 * 1024)?;
     let echo = Protocol::new(lines)
         .on_input(|cx, line: String| cx.heap().put(line))

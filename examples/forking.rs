@@ -51,6 +51,8 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .args((flags.port.port,))
         .state("_start", start)
         .state("error", error)
+        // No text, so no command.
+        .state("refused", |cx| cx.heap().wheel_client.iter().for_each(|client| _ = client.put("???")))
         .state("daemon_shutdown", daemon_shutdown)
         .state("accept", accept)
         .state("daemon_pause", daemon_pause)
@@ -95,8 +97,6 @@ fn error(cx: &mut Context<'_, Heap>) -> Result {
     let (operation, errnum, errstr): (&str, i32, String) = (cx.take(0)?, cx.take(1)?, cx.take(2)?);
     match (operation, errnum) {
         ("read", 0) => return done(cx),
-        // No text, so no command.
-        ("filter", _) => cx.heap().wheel_client.iter().for_each(|client| _ = client.put("???")),
         // The listener tries again by itself.
         ("accept", _) => log::warn!("{}: accept: {errstr}", cx.pid()),
         _ => {
@@ -128,7 +128,8 @@ fn daemon_accept(cx: &mut Context<'_, Heap>) {
 fn daemon_child(cx: &mut Context<'_, Heap>) -> Result {
     cx.heap().wheel = None;
     let handle: TcpStream = cx.take(1)?;
-    let client = ReadWrite::new(handle, Line::new()).on_input("input").on_error("error").start(cx)?;
+    let client =
+        ReadWrite::new(handle, Line::new()).on_input("input").on_error("error").on_refused("refused").start(cx)?;
     cx.heap().wheel_client = Some(client);
     update_status(cx, Report::Long)
 }

@@ -51,6 +51,8 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .args((flags.port.port,))
         .state("_start", start)
         .state("error", error)
+        // No text, so no command.
+        .state("refused", |cx| cx.heap().wheel_client.iter().for_each(|client| _ = client.put("???")))
         .state("daemon_child", daemon_child)
         .state("daemon_accept", daemon_accept)
         // Perl's `daemon_parent` notes the pid that PARENT answers, too late for the first child; the system knows it.
@@ -97,8 +99,6 @@ fn error(cx: &mut Context<'_, Heap>) -> Result {
     let (operation, errnum, errstr): (&str, i32, String) = (cx.take(0)?, cx.take(1)?, cx.take(2)?);
     match (operation, errnum) {
         ("read", 0) => return done(cx),
-        // No text, so no command.
-        ("filter", _) => cx.heap().wheel_client.iter().for_each(|client| _ = client.put("???")),
         // The listener tries again by itself.
         ("accept", _) => log::warn!("{}: accept: {errstr}", cx.pid()),
         _ => {
@@ -126,7 +126,8 @@ fn accept(cx: &mut Context<'_, Heap>) -> Result {
     cx.heap().wheel.iter().for_each(SocketFactory::pause_accept);
     update_status(cx, Report::Req)?;
 
-    let client = ReadWrite::new(handle, Line::new()).on_input("input").on_error("error").start(cx)?;
+    let client =
+        ReadWrite::new(handle, Line::new()).on_input("input").on_error("error").on_refused("refused").start(cx)?;
     cx.heap().wheel_client = Some(client);
     Ok(())
 }

@@ -102,6 +102,23 @@ fn tail_f_follows_files_through_rotation_and_truncation() {
     assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
 }
 
+#[test] // K-WH-13: what copytruncate leaves when the writer keeps its offset
+fn tail_f_goes_on_after_more_nuls_than_a_line_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let hole = fs::File::create(&path).unwrap();
+    hole.set_len(65 << 20).unwrap();
+    append(&path, "the end of a line\nok\n");
+    let args = ["--all", "--interval", "10", "--file", path.to_str().unwrap()];
+    let mut running = Program::new(example("tail_f")).args(args).start();
+    assert_eq!(running.next_line(DEADLINE), format!("{}: ok", path.display()));
+    running.wait_for_stderr("is over the limit of 67108864", DEADLINE);
+    append(&path, "and on\n");
+    assert_eq!(running.next_line(DEADLINE), format!("{}: and on", path.display()));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+}
+
 #[test]
 fn tail_f_reads_all_if_asked_to_and_waits_for_what_can_be_read_later() {
     let dir = tempfile::tempdir().unwrap();

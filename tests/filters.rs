@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use lenore::Session;
-use lenore::filter::{Filter, Frame, Grep, Line, Map, RecordBlock, Stackable};
+use lenore::filter::{Filter, FilterError, Frame, Grep, Line, Map, RecordBlock, Stackable};
 use lenore::wheel::ReadWrite;
 use serde::{Deserialize, Serialize};
 
@@ -24,12 +24,17 @@ fn answers<F: Filter>(filter: F, input: &[u8], log: &Log, answer: fn(F::Input, &
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(input).unwrap();
     theirs.shutdown(Shutdown::Write).unwrap();
-    let failures = log.clone();
+    let (failures, refusals) = (log.clone(), log.clone());
     Session::new(None::<ReadWrite<F>>)
         .state("_start", |cx| {
             let (stream, filter) = (cx.take::<UnixStream>(0)?, cx.take::<F>(1)?);
-            let wheel = ReadWrite::new(stream, filter).on_input("input").on_error("error").start(cx)?;
+            let wheel =
+                ReadWrite::new(stream, filter).on_input("input").on_error("error").on_refused("refused").start(cx)?;
             *cx.heap() = Some(wheel);
+            Ok(())
+        })
+        .state("refused", move |cx| {
+            refusals.push(cx.arg::<FilterError>(0)?);
             Ok(())
         })
         .state("input", move |cx| {

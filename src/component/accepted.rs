@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, REFUSED};
 use super::failure::Failure;
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
@@ -39,6 +39,7 @@ pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<
         (HIGH.into(), state(Protocol::got_high)),
         (LOW.into(), state(Protocol::got_low)),
         (ERROR.into(), state(failed)),
+        (REFUSED.into(), state(Protocol::got_refused)),
         (IMPATIENT.into(), state(impatient)),
         (LEFT.into(), handler(leave::<F, H>)),
         ("shutdown".into(), state(shutdown)),

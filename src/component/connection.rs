@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use super::failure::Failure;
 use super::protocol::Protocol;
 use crate::error::Result;
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterError};
 use crate::kernel::{Context, SessionId};
 use crate::wheel::{ReadWrite, SocketFactory, WheelId};
 
@@ -25,6 +25,8 @@ pub struct Connection<F: Filter, H = ()> {
     pub(super) is_shutting_down: bool,
     /// What waits to be written never will be.
     pub(super) is_broken: bool,
+    /// A record that the filter has refused is in the log.
+    is_refusal_logged: bool,
     /// A server's: its end was told to the program.
     pub(super) is_over: bool,
     /// A server's: the session that has accepted it.
@@ -49,6 +51,7 @@ impl<F: Filter, H> Connection<F, H> {
             remote_ip: String::new(),
             is_shutting_down: false,
             is_broken: false,
+            is_refusal_logged: false,
             is_over: false,
             listener: SessionId::KERNEL,
             target,
@@ -125,12 +128,18 @@ impl<F: Filter, H> Connection<F, H> {
         self.link = Link::Closed;
         self.is_shutting_down = false;
         self.is_broken = false;
+        self.is_refusal_logged = false;
     }
 
     fn set_peer(&mut self, peer: SocketAddr) {
         self.peer = Some(peer);
         // An IPv4 peer is one, whatever kind of socket it came through.
         self.remote_ip = peer.ip().to_canonical().to_string();
+    }
+
+    /// Returns the peer's address for the log.
+    fn peer_text(&self) -> String {
+        self.peer.map_or_else(|| String::from("nobody"), |peer| peer.to_string())
     }
 
     /// Tells whether nothing waits to be written, or never will be.
@@ -176,6 +185,7 @@ impl<F: Filter, H> DerefMut for Connection<F, H> {
 pub(super) const INPUT: &str = "tcp_got_input";
 pub(super) const FLUSHED: &str = "tcp_got_flush";
 pub(super) const ERROR: &str = "tcp_got_error";
+pub(super) const REFUSED: &str = "tcp_got_refused";
 pub(super) const HIGH: &str = "tcp_got_high";
 pub(super) const LOW: &str = "tcp_got_low";
 
@@ -200,7 +210,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         };
         let Some(socket) = socket else { return Ok(false) };
         let filter = self.filter.clone_config();
-        let mut wheel = ReadWrite::new(socket, filter).on_input(INPUT).on_flushed(FLUSHED).on_error(ERROR);
+        let mut wheel = ReadWrite::new(socket, filter).on_input(INPUT).on_flushed(FLUSHED);
+        wheel = wheel.on_error(ERROR).on_refused(REFUSED);
         if let Some((low, high)) = self.marks {
             wheel = wheel.marks(low, high).on_high(HIGH).on_low(LOW);
         }
@@ -224,6 +235,22 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let Some(on_input) = &self.callbacks.on_input else { return Ok(()) };
         let record = cx.take::<F::Input>(0)?;
         on_input(cx, record)
+    }
+
+    /// The filter has refused a record.
+    pub(super) fn got_refused(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result {
+        if cx.heap().is_shutting_down {
+            return Ok(());
+        }
+        let error = cx.take::<FilterError>(0)?;
+        if let Some(on_refused) = &self.callbacks.on_refused {
+            return on_refused(cx, &error);
+        }
+        if !std::mem::replace(&mut cx.heap().is_refusal_logged, true) {
+            let (session, peer) = (cx.session(), cx.heap().peer_text());
+            log::warn!(target: "lenore::component", "{session}, connected with {peer}: the filter refused a record, and more will not be logged: {error}");
+        }
+        Ok(())
     }
 
     /// Waits for the peer to take what is still to be written, as long as it takes any.
@@ -271,8 +298,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             return on_error(cx, failure);
         }
         if let Some(level) = log {
-            let (session, peer) = (cx.session(), cx.heap().peer);
-            let peer = peer.map_or_else(|| String::from("nobody"), |peer| peer.to_string());
+            let (session, peer) = (cx.session(), cx.heap().peer_text());
             log::log!(target: "lenore::component", level, "{session}, connected with {peer}: {failure}");
         }
         Ok(())

@@ -13,8 +13,8 @@ use crate::wheel::WheelId;
 /// POE: the four arguments of an ErrorEvent or FailureEvent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What failed: `"read"`, `"write"`, `"connect"`, `"accept"`, `"bind"`, ..., or `"filter"` for a record that the
-    /// filter refused. POE: ARG0.
+    /// What failed: `"read"`, `"write"`, `"connect"`, `"accept"`, `"bind"`, ..., or `"filter"` for a record that can't be put,
+    /// and for input in which the filter finds no record. POE: ARG0.
     pub operation: &'static str,
     /// The system's number for the reason; 0 at the end of the input. POE: ARG1.
     pub errno: i32,
@@ -30,7 +30,7 @@ impl Failure {
         self.operation == "read" && self.errno == 0
     }
 
-    /// Tells whether the connection still works: at the end of the input, and after a record that the filter refused.
+    /// Tells whether the connection still works: at the end of the input, and when the filter has failed.
     pub(super) fn is_harmless(&self) -> bool {
         self.is_end_of_input() || self.operation == "filter"
     }

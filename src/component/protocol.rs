@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::failure::Failure;
 use crate::error::{Error, Result};
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterError};
 use crate::kernel::Context;
 use crate::name::Name;
 use crate::reply::IntoReturn;
@@ -137,6 +137,7 @@ type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
 
 type Callback<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>) -> Result>;
 type Input<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, <F as Filter>::Input) -> Result>;
+type Refused<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &FilterError) -> Result>;
 type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
 type PreConnect<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, TcpStream) -> Result<Option<TcpStream>>>;
 
@@ -147,6 +148,7 @@ pub(super) struct Callbacks<F: Filter, H: 'static> {
     pub(super) on_input: Option<Input<F, H>>,
     pub(super) on_flushed: Option<Callback<F, H>>,
     pub(super) on_error: Option<Trouble<F, H>>,
+    pub(super) on_refused: Option<Refused<F, H>>,
     pub(super) on_disconnect: Option<Callback<F, H>>,
     pub(super) on_high: Option<Callback<F, H>>,
     pub(super) on_low: Option<Callback<F, H>>,
@@ -178,6 +180,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
                 on_input: None,
                 on_flushed: None,
                 on_error: None,
+                on_refused: None,
                 on_disconnect: None,
                 on_high: None,
                 on_low: None,
@@ -244,6 +247,32 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     #[doc(alias = "ServerError")]
     pub fn on_error<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static) -> Self {
         self.callbacks.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).into_return().map(drop)));
+        self
+    }
+
+    /// Is called for each record of the peer that the filter refuses: a line that is not UTF-8, or over the limit. The
+    /// connection goes on with the next record; a callback that wants it to end posts `shutdown`. Without it, the first refused
+    /// record of each connection is logged.
+    ///
+    /// ```
+    /// use lenore::component::Protocol;
+    /// use lenore::filter::Line;
+    ///
+    /// let echo = Protocol::new(Line::new())
+    ///     .on_input(|cx, line: String| cx.heap().put(line))
+    ///     .on_refused(|cx, error| cx.heap().put(format!("error: {error}")));
+    /// # let mut kernel = lenore::Kernel::new().unwrap();
+    /// # let server = lenore::component::TcpServer::new("127.0.0.1:0", echo).spawn(&mut kernel).unwrap();
+    /// # kernel.post(server, "shutdown", ()).unwrap();
+    /// # kernel.run().unwrap();
+    /// ```
+    ///
+    /// POE: nothing like it; the filter's exception ends the program.
+    pub fn on_refused<R: IntoReturn>(
+        mut self,
+        callback: impl Fn(&mut Cx<'_, F, H>, &FilterError) -> R + 'static,
+    ) -> Self {
+        self.callbacks.on_refused = Some(Box::new(move |cx, error| callback(cx, error).into_return().map(drop)));
         self
     }
 

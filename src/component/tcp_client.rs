@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link, REFUSED};
 use super::failure::Failure;
 use super::protocol::Protocol;
 use super::tcp_server::check_alias;
@@ -179,6 +179,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             (HIGH.into(), state(|client, cx| client.protocol.got_high(cx))),
             (LOW.into(), state(|client, cx| client.protocol.got_low(cx))),
             (ERROR.into(), state(Client::failed)),
+            (REFUSED.into(), state(|client, cx| client.protocol.got_refused(cx))),
             (IMPATIENT.into(), state(Client::impatient)),
             ("shutdown".into(), state(Client::shutdown)),
         ];

@@ -33,8 +33,8 @@
 //! # Bad input
 //!
 //! Every filter that waits for more input limits what it holds. An error names what was wrong, stands for the record that is
-//! lost, and is reported once; the filter then goes on. Whether the session does is another matter: after a
-//! [`FilterError::Malformed`] of a framing filter both ends may well disagree about where records begin.
+//! lost, and is reported once; the filter then goes on with the next record. After [`FilterError::OutOfStep`] it can only
+//! guess where that begins, and the session had better end the connection.
 
 use std::error::Error;
 use std::fmt;
@@ -141,7 +141,8 @@ pub trait Filter: 'static {
     /// # Errors
     ///
     /// [`FilterError::RecordTooLong`], [`FilterError::NotUtf8`] and [`FilterError::Malformed`] stand for the record they
-    /// are about, which is gone from the input: the next call goes on after it.
+    /// are about, which is gone from the input: the next call goes on after it. [`FilterError::OutOfStep`] stands for input
+    /// in which no record was found.
     ///
     /// POE: `get_one`, which returns a list of one record or none.
     fn get_one(&mut self) -> Result<Option<Self::Input>, FilterError>;
@@ -290,8 +291,13 @@ pub enum FilterError {
         /// The record, for a caller that can make sense of it.
         record: Vec<u8>,
     },
-    /// Input or a record broke the rules of the filter's format.
+    /// A record broke the rules of the filter's format; it was removed from the input, or not put.
     Malformed {
+        /// What is wrong with it, in lower case and without a full stop.
+        reason: String,
+    },
+    /// Input has no record where one should begin. The filter goes on, but where the next record begins is a guess.
+    OutOfStep {
         /// What is wrong with it, in lower case and without a full stop.
         reason: String,
     },
@@ -309,6 +315,15 @@ pub enum FilterError {
     },
 }
 
+impl FilterError {
+    /// Tells whether the input was lost from sight, so that records after it may be none: for
+    /// [`OutOfStep`](Self::OutOfStep) and [`CannotSwitch`](Self::CannotSwitch). After any other error the records that follow
+    /// are sound. A wheel sends an error event for the former, and a refused event for the latter.
+    pub fn is_out_of_step(&self) -> bool {
+        matches!(self, Self::OutOfStep { .. } | Self::CannotSwitch { .. })
+    }
+}
+
 impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -322,6 +337,7 @@ impl fmt::Display for FilterError {
                 write!(f, "record of {} octets is not UTF-8 at octet {octet}", record.len())
             }
             Self::Malformed { reason } => write!(f, "malformed record: {reason}"),
+            Self::OutOfStep { reason } => write!(f, "malformed input: {reason}"),
             Self::CannotSwitch { held } => {
                 write!(f, "another filter can't take over: {held} records or octets would be lost")
             }

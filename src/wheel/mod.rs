@@ -5,8 +5,14 @@
 //! own events. What a wheel watches keeps its session alive.
 //!
 //! An error event has four arguments: ARG0 = the operation (`&'static str`), ARG1 = the errno (`i32`), ARG2 = its text
-//! (`String`), ARG3 = the [`WheelId`]. An end of file is `"read"` with errno 0 and an empty text; a record that the
-//! filter refuses is `"filter"`.
+//! (`String`), ARG3 = the [`WheelId`]. An end of file is `"read"` with errno 0 and an empty text. After an error event there
+//! is as a rule nothing left to do but to drop the wheel.
+//!
+//! A record that the filter refuses is another event, the refused event, as the wheel goes on with the next record: ARG0 =
+//! the [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`]. A wheel without a refused event logs the first of
+//! them. Two failures of a filter are error events all the same, with the operation `"filter"`: a record that was put and
+//! can't be sent, and input in which the next record can't be found for certain
+//! ([`is_out_of_step`](crate::filter::FilterError::is_out_of_step)).
 //!
 //! POE: `POE::Wheel`.
 
@@ -19,6 +25,7 @@ mod listen_accept;
 mod marks;
 mod output;
 mod read_write;
+mod refusals;
 mod run;
 mod socket_factory;
 mod stream;

@@ -409,13 +409,46 @@ fn nothing_is_logged_of_clients_that_go() {
     drop(Peer::connect(address));
     run_until(&mut kernel, || log.count("disconnected") == 2);
     assert_eq!(warnings(), [""; 0]);
-    // What the filter refuses is no way to go.
-    let mut garbage = Peer::connect(address);
-    std::io::Write::write_all(&mut garbage.stream, b"\xff\r\n").unwrap();
-    garbage.run_to_end(&mut kernel);
-    assert_eq!(log.count("disconnected"), 3);
-    let [warning] = &warnings()[..] else { panic!("one warning") };
-    assert!(warning.contains("filter") && warning.contains(&garbage.stream.local_addr().unwrap().to_string()));
+    end(&mut kernel);
+}
+
+#[test] // K-CS-24
+fn a_record_that_the_filter_refuses_is_logged_once_and_the_connection_goes_on() {
+    collect_warnings();
+    let mut kernel = kernel();
+    let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
+    for _ in 0..2 {
+        let mut peer = Peer::connect(address);
+        std::io::Write::write_all(&mut peer.stream, b"caf\xe9\nok\n\xff\nfine\n").unwrap();
+        peer.run_to(&mut kernel, "ok\r\nfine\r\n");
+        let [warning] = &warnings()[..] else { panic!("one warning for each connection") };
+        assert!(warning.contains("not UTF-8 at octet 3"), "{warning}");
+        assert!(warning.contains(&peer.stream.local_addr().unwrap().to_string()), "{warning}");
+    }
+    end(&mut kernel);
+}
+
+#[test] // K-CS-24
+fn a_protocol_may_answer_a_record_that_the_filter_refuses_or_end_the_connection() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let refused = log.clone();
+    let echo = Protocol::new(Line::new())
+        .on_input(|cx, line: String| cx.heap().put(line))
+        .on_error(|_, failure| assert!(failure.is_end_of_input(), "{failure}"))
+        .on_refused(move |cx, error| {
+            refused.push(error);
+            cx.heap().put("what?");
+            if log.len() == 2 {
+                cx.yield_("shutdown", ());
+            }
+        });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
+    let mut peer = Peer::connect(address);
+    std::io::Write::write_all(&mut peer.stream, b"caf\xe9\nok\n\xff\n").unwrap();
+    peer.run_to(&mut kernel, "what?\r\nok\r\nwhat?\r\n");
+    peer.run_to_end(&mut kernel);
     end(&mut kernel);
 }
 

@@ -79,6 +79,21 @@ fn half_closing_clients_get_their_reply() {
     }
 }
 
+#[test] // K-WH-13: as with printf 'caf\xe9\nok\n' | nc -N
+fn a_line_that_is_not_text_is_logged_once_and_the_next_one_is_answered() {
+    for name in ALL {
+        let (mut running, addr) = start(name, &[]);
+        let mut client = Client::connect(addr);
+        client.send(b"caf\xe9\nok\n\xff\nfine\n");
+        assert_eq!([client.read_line(), client.read_line()], ["ok", "fine"], "{name}");
+        client.finish_sending();
+        client.expect_eof();
+        running.wait_for_stderr("record of 4 octets is not UTF-8 at octet 3", DEADLINE);
+        assert_eq!(running.stderr_text().matches("not UTF-8").count(), 1, "{name}: {}", running.stderr_text());
+        end(&mut running, Signal::SIGTERM);
+    }
+}
+
 #[test]
 fn a_client_that_resets_the_connection_harms_nobody_else() {
     for name in ALL {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lenore::filter::Line;
+use lenore::filter::{FilterError, Line};
 use lenore::wheel::{FollowTail, FollowTailBuilder, TailEvent, WheelId};
 use lenore::{Context, Error, Kernel, Name, Session, SessionId};
 use tempfile::TempDir;
@@ -113,7 +113,7 @@ fn session(
         .state("_start", move |cx| {
             let make = make.take().expect("it starts once");
             let builder = make().on_input("input").on_error("error").on_reset("reset").on_idle("idle");
-            let builder = builder.on_retry("retry");
+            let builder = builder.on_retry("retry").on_refused("refused");
             let wheel = builder.start(cx)?;
             cx.heap().wheel = Some(wheel);
             cx.sig("DIE", "die");
@@ -134,6 +134,13 @@ fn session(
         .state("idle", |cx| {
             is_ours(cx, 0)?;
             cx.heap().log.push("idle");
+            Ok(())
+        })
+        .state("refused", |cx| {
+            is_ours(cx, 1)?;
+            assert!(!cx.arg::<FilterError>(0)?.is_out_of_step());
+            let name = cx.arg::<PathBuf>(2)?.file_name().map(|name| name.to_string_lossy().into_owned());
+            cx.heap().log.push(format!("refused:{}", name.unwrap_or_default()));
             Ok(())
         })
         .state("error", |cx| failure(cx, "error"))

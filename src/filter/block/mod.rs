@@ -17,7 +17,7 @@ pub use fixed::FixedBlock;
 ///
 /// - a block longer than [`max_length`](Self::max_length) is [`FilterError::RecordTooLong`] as soon as its header is there,
 ///   and its octets are dropped as they come;
-/// - what is no header is [`FilterError::Malformed`], and whatever else is no header directly behind it is dropped. The next
+/// - what is no header is [`FilterError::OutOfStep`], and whatever else is no header directly behind it is dropped. The next
 ///   header found is a guess: a peer that sends garbage had better be left.
 ///
 /// The header stays in the buffer until its block is complete, so [`get_pending`](Filter::get_pending) loses nothing.
@@ -152,7 +152,7 @@ impl<C: LengthCodec> Block<C> {
             Next::Garbage { octets } => {
                 self.in_garbage = true;
                 let found = self.input.consume(octets).escape_ascii();
-                Err(FilterError::Malformed { reason: format!("no block begins with \"{found}\"") })
+                Err(FilterError::OutOfStep { reason: format!("no block begins with \"{found}\"") })
             }
         }
     }

@@ -4,8 +4,8 @@ fn too_long(limit: usize, length: usize) -> FilterError {
     FilterError::RecordTooLong { limit, length }
 }
 
-fn malformed(reason: &str) -> FilterError {
-    FilterError::Malformed { reason: reason.into() }
+fn out_of_step(reason: &str) -> FilterError {
+    FilterError::OutOfStep { reason: reason.into() }
 }
 
 fn refused<F>(made: Result<F, FilterError>, wanted: &str) {
@@ -76,7 +76,7 @@ fn a_codec_of_ones_own() -> Result<(), FilterError> {
     assert_eq!(filter.put(&[0; 128], &mut out), Err(too_long(127, 128)));
     assert_eq!(out, b"kept\x03abc");
     filter.get_one_start(b"\x01a\x83\x00\x00\x01b")?;
-    let garbage = malformed("no block begins with \"\\x83\"");
+    let garbage = out_of_step("no block begins with \"\\x83\"");
     assert_eq!(drain(&mut filter), [Ok(b"a".to_vec()), Err(garbage), Ok(vec![]), Ok(vec![]), Ok(b"b".to_vec())]);
     Ok(())
 }
@@ -101,7 +101,7 @@ fn a_codec_that_counts_wrongly_is_caught() -> Result<(), FilterError> {
     {
         let mut filter = Block::with_codec(Wrong(wrong));
         filter.get_one_start(b"abcd")?;
-        assert!(matches!(drain(&mut filter)[..], [Err(FilterError::Malformed { .. })]), "{wrong:?}");
+        assert!(matches!(drain(&mut filter)[..], [Err(FilterError::OutOfStep { .. })]), "{wrong:?}");
         assert!(filter.get_pending().is_empty());
     }
     Ok(())
@@ -143,7 +143,7 @@ fn blocks_arrive_an_octet_at_a_time() -> Result<(), FilterError> {
 fn garbage_is_reported_once_and_hides_nothing() -> Result<(), FilterError> {
     let mut filter = Block::new();
     filter.get_one_start(b"1\0axyz2\0bcz")?;
-    let garbage = |text: &str| Err(malformed(&format!("no block begins with \"{text}\"")));
+    let garbage = |text: &str| Err(out_of_step(&format!("no block begins with \"{text}\"")));
     assert_eq!(drain(&mut filter), [Ok(b"a".to_vec()), garbage("x"), Ok(b"bc".to_vec()), garbage("z")]);
     filter.get_one_start(b"zz\0\xff")?;
     assert_eq!(drain(&mut filter), [], "enough was said of it");
@@ -156,11 +156,11 @@ fn garbage_is_reported_once_and_hides_nothing() -> Result<(), FilterError> {
 fn a_length_beyond_all_numbers_is_garbage() -> Result<(), FilterError> {
     let mut filter = Block::new();
     filter.get_one_start(b"18446744073709551616")?;
-    assert_eq!(drain(&mut filter), [Err(malformed("no block begins with \"18446744073709551616\""))]);
+    assert_eq!(drain(&mut filter), [Err(out_of_step("no block begins with \"18446744073709551616\""))]);
     let zeros = [b'0'; 21];
     filter.get_one_start(b"0\0")?;
     filter.get_one_start(&zeros)?;
-    let garbage = malformed("no block begins with \"000000000000000000000\"");
+    let garbage = out_of_step("no block begins with \"000000000000000000000\"");
     assert_eq!(drain(&mut filter), [Ok(vec![]), Err(garbage)]);
     Ok(())
 }

@@ -14,8 +14,9 @@ use super::{Block, Decimal, Filter, FilterError, LengthCodec, put_whole};
 /// payload is JSON unless a [`FrameCodec`] says otherwise. Needs the feature `serde`.
 ///
 /// What is wrong is reported once, and the filter goes on behind it: a payload that is no `I` is
-/// [`FilterError::Malformed`], and so is what is no frame; a frame over the limit is [`FilterError::RecordTooLong`]. The
-/// limits are those of octets. A value may take several times as much memory as its payload.
+/// [`FilterError::Malformed`], what is no frame is [`FilterError::OutOfStep`], and a frame over the limit is
+/// [`FilterError::RecordTooLong`]. The limits are those of octets. A value may take several times as much memory as its
+/// payload.
 ///
 /// ```
 /// use lenore::filter::{Filter, Frame};

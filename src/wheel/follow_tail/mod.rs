@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::filter::{Filter, Line};
 use crate::kernel::{Core, SessionId};
 use crate::name::Name;
+use crate::wheel::refusals::Refusals;
 
 mod file;
 #[cfg_attr(not(all(feature = "inotify", target_os = "linux")), path = "no_notices.rs")]
@@ -134,6 +135,7 @@ pub struct FollowTailBuilder<F: Filter> {
     delivers_last: bool,
     on_input: Option<Name>,
     on_error: Option<Name>,
+    on_refused: Option<Name>,
     on_reset: Option<Name>,
     on_idle: Option<Name>,
     on_retry: Option<Name>,
@@ -152,6 +154,8 @@ pub enum TailEvent {
     Input,
     /// POE: `ErrorEvent`.
     Error,
+    /// A record that the filter refuses. POE: nothing like it.
+    Refused,
     /// POE: `ResetEvent`.
     Reset,
     /// POE: `IdleEvent`.
@@ -219,6 +223,7 @@ impl<F: Filter> FollowTail<F> {
                 }
             }
             TailEvent::Error => self.0.on_error.set(name),
+            TailEvent::Refused => self.0.refusals.set_event(name),
             TailEvent::Reset => self.0.on_reset.set(name),
             TailEvent::Idle => self.0.on_idle.set(name),
             TailEvent::Retry => self.0.on_retry.set(name),
@@ -245,6 +250,7 @@ impl<F: Filter> FollowTailBuilder<F> {
             delivers_last: false,
             on_input: None,
             on_error: None,
+            on_refused: None,
             on_reset: None,
             on_idle: None,
             on_retry: None,
@@ -258,6 +264,16 @@ impl<F: Filter> FollowTailBuilder<F> {
     #[doc(alias = "InputEvent")]
     pub fn on_input(mut self, event: impl Into<Name>) -> Self {
         self.on_input = Some(event.into());
+        self
+    }
+
+    /// Names the event for a record that the filter refuses, such as one over its limit: ARG0 = the
+    /// [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`], ARG2 = the path (`PathBuf`). Without one, the first of
+    /// them is logged. The file is followed on.
+    ///
+    /// POE: nothing like it; the filter's exception is the program's.
+    pub fn on_refused(mut self, event: impl Into<Name>) -> Self {
+        self.on_refused = Some(event.into());
         self
     }
 
@@ -415,6 +431,7 @@ impl<F: Filter> FollowTailBuilder<F> {
                 interval: self.interval.unwrap_or(POLL_INTERVAL),
                 on_input: Cell::new(self.on_input),
                 on_error: Cell::new(self.on_error),
+                refusals: Refusals::new(self.on_refused),
                 on_reset: Cell::new(self.on_reset),
                 on_idle: Cell::new(self.on_idle),
                 on_retry: Cell::new(self.on_retry),

@@ -20,6 +20,7 @@ use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Kernel, Mailbox, Mode, SessionId, Source, SourceKey, Wanted};
 use crate::name::Name;
 use crate::wheel::input::{Input, Recipient};
+use crate::wheel::refusals::Refusals;
 use crate::wheel::{WheelId, error_args};
 
 /// What the wheel shares with the kernel. No borrow lasts while a state runs.
@@ -35,6 +36,7 @@ pub(super) struct State<F: Filter> {
     pub(super) interval: Duration,
     pub(super) on_input: Cell<Option<Name>>,
     pub(super) on_error: Cell<Option<Name>>,
+    pub(super) refusals: Refusals,
     pub(super) on_reset: Cell<Option<Name>>,
     pub(super) on_idle: Cell<Option<Name>>,
     pub(super) on_retry: Cell<Option<Name>>,
@@ -447,6 +449,10 @@ impl<F: Filter> Recipient<F> for State<F> {
     }
 
     fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
+        if !error.is_out_of_step() {
+            let event = self.refusals.event(self.id, self.owner, &error);
+            return self.send(kernel, event, (error, self.id, self.path()).into_args());
+        }
         let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, self.path()).into_args();
         self.send(kernel, self.on_error.get(), args)
     }

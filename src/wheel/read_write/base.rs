@@ -9,6 +9,7 @@ use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Kernel, Mailbox, SessionId, SourceKey};
 use crate::name::Name;
 use crate::wheel::WheelId;
+use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::Stream;
 
 /// Whose wheel it is, and how its events are sent.
@@ -18,6 +19,7 @@ pub(crate) struct Base {
     /// What its events say they were sent from.
     pub(crate) name: Name,
     pub(crate) on_error: Cell<Option<Name>>,
+    pub(crate) refusals: Refusals,
     pub(crate) after_fork: AfterFork,
     /// The handle is gone and the output isn't: no more events, and the wheel closes itself.
     pub(crate) closing: Cell<bool>,
@@ -37,9 +39,22 @@ impl Base {
         }
     }
 
-    /// Tells of a record that a filter refused. Returns whether the state came to its end.
+    /// Tells of a record that was read and that the filter refused. Returns whether the state came to its end.
     #[cold]
-    pub(crate) fn report_refused(&self, kernel: &mut Kernel, error: &FilterError) -> bool {
+    pub(crate) fn report_refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
+        if error.is_out_of_step() {
+            return self.report_filter(kernel, &error);
+        }
+        match self.refusals.event(self.id, self.owner, &error) {
+            Some(event) => self.dispatch(kernel, event, (error, self.id).into_args()),
+            None => true,
+        }
+    }
+
+    /// Sends an error event for a failure of the filter after which the peer does not get, or has not said, what the program
+    /// believes. Returns whether the state came to its end.
+    #[cold]
+    pub(crate) fn report_filter(&self, kernel: &mut Kernel, error: &FilterError) -> bool {
         let errno = nix::errno::Errno::EBADMSG as i32;
         self.report(kernel, ("filter", errno, error.to_string(), self.id).into_args())
     }

@@ -17,6 +17,7 @@ use crate::kernel::{AfterFork, Core, SessionId, Source, SourceKey, set_nonblocki
 use crate::name::Name;
 use crate::wheel::WheelId;
 use crate::wheel::marks::Marks;
+use crate::wheel::refusals::Refusals;
 
 /// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
 #[must_use = "does nothing until it is started"]
@@ -28,6 +29,7 @@ pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
     output_filter: O,
     on_input: Option<Name>,
     on_error: Option<Name>,
+    on_refused: Option<Name>,
     output_events: OutputEvents,
     marks: Option<Marks>,
     auto_flush: bool,
@@ -46,6 +48,7 @@ impl<F: Filter> ReadWriteBuilder<F> {
             input_filter: filter,
             on_input: None,
             on_error: None,
+            on_refused: None,
             output_events: OutputEvents::default(),
             marks: None,
             auto_flush: false,
@@ -63,7 +66,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// POE: `OutputFilter`; the filter given first is the `InputFilter` then.
     #[doc(alias = "OutputFilter")]
     pub fn output_filter<P: Filter>(self, filter: P) -> ReadWriteBuilder<I, P> {
-        let ReadWriteBuilder { input, output, input_filter, on_input, on_error, output_events, .. } = self;
+        let ReadWriteBuilder { input, output, input_filter, on_input, on_error, on_refused, output_events, .. } = self;
         let ReadWriteBuilder { marks, auto_flush, settings, linger, patience, after_fork, .. } = self;
         ReadWriteBuilder {
             input,
@@ -72,6 +75,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             output_filter: filter,
             on_input,
             on_error,
+            on_refused,
             output_events,
             marks,
             auto_flush,
@@ -106,6 +110,15 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     #[doc(alias = "ErrorEvent")]
     pub fn on_error(mut self, event: impl Into<Name>) -> Self {
         self.on_error = Some(event.into());
+        self
+    }
+
+    /// Names the event for a record that the input filter refuses; without one, the first of them is logged. The wheel goes on
+    /// with the next record.
+    ///
+    /// POE: nothing like it; the filter's exception is the program's.
+    pub fn on_refused(mut self, event: impl Into<Name>) -> Self {
+        self.on_refused = Some(event.into());
         self
     }
 
@@ -238,6 +251,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             owner,
             name: Name::new("ReadWrite"),
             on_error: Cell::new(self.on_error),
+            refusals: Refusals::new(self.on_refused),
             after_fork: self.after_fork,
             closing: Cell::new(false),
         });

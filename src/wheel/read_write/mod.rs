@@ -26,7 +26,7 @@ use writer::Writer;
 /// A wheel that reads records from a stream and writes records to it, with a [`Filter`] between records and bytes.
 ///
 /// The input event gets ARG0 = the record, ARG1 = the [`WheelId`]; the flushed, high and low events ARG0 = the
-/// [`WheelId`]; the error event is described in the [module's documentation](super).
+/// [`WheelId`]; the error and refused events are described in the [module's documentation](super).
 ///
 /// An end of file is an error event, after which the wheel can still write: the peer may have closed only its own half.
 /// The wheel, and with it the session, stays until it is dropped. Dropping it discards what was not written yet;
@@ -150,6 +150,8 @@ pub enum StreamEvent {
     Flushed,
     /// An error, or the end of file.
     Error,
+    /// The filter has refused a record. POE: nothing like it.
+    Refused,
     /// The output has reached the high mark.
     High,
     /// The output has drained to the low mark.
@@ -298,6 +300,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
             StreamEvent::Input => self.halves.reader.set_event(name),
             StreamEvent::Flushed => self.halves.writer.set_flushed_event(name),
             StreamEvent::Error => self.halves.reader.base.on_error.set(name),
+            StreamEvent::Refused => self.halves.reader.base.refusals.set_event(name),
             StreamEvent::High => self.halves.writer.set_high_event(name),
             StreamEvent::Low => self.halves.writer.set_low_event(name),
         }

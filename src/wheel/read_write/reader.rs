@@ -329,7 +329,7 @@ impl Reader {
             }
             if let Some(error) = self.next_refused() {
                 refusals += 1;
-                if self.base.report_refused(kernel, &error) {
+                if self.base.report_refused(kernel, error) {
                     continue;
                 }
                 break;
@@ -413,7 +413,7 @@ impl Reader {
         }
     }
 
-    /// Keeps what the filter complains of for the error event.
+    /// Keeps what the filter complains of for its event.
     #[cold]
     fn refuse(&self, error: FilterError) -> Next {
         self.refused.borrow_mut().push(error);

@@ -213,7 +213,7 @@ impl Writer {
         for error in self.refused.take() {
             // A state may have dropped the wheel on the one before.
             if self.port.is_open.get() {
-                self.base.report_refused(kernel, &error);
+                self.base.report_filter(kernel, &error);
             }
         }
         if self.level.take_high() {

@@ -26,6 +26,7 @@ use crate::sys::threads::make_sure_alone;
 use crate::wheel::WheelId;
 use crate::wheel::input::Input;
 use crate::wheel::marks::{Level, MarkEvents, Marks};
+use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::Stream;
 
 /// Says how a [`Run`] is to work; made by [`Run::program`] and its likes.
@@ -50,6 +51,7 @@ struct Plan {
     marks: Option<Marks>,
     mark_events: MarkEvents,
     on_error: Option<Name>,
+    on_refused: Option<Name>,
     on_close: Option<Name>,
     on_exit: Option<Name>,
     delivers_last: bool,
@@ -95,6 +97,7 @@ impl RunBuilder {
             marks: None,
             mark_events: MarkEvents::default(),
             on_error: None,
+            on_refused: None,
             on_close: None,
             on_exit: None,
             delivers_last: false,
@@ -174,6 +177,16 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     #[doc(alias = "ErrorEvent")]
     pub fn on_error(mut self, event: impl Into<Name>) -> Self {
         self.plan.on_error = Some(event.into());
+        self
+    }
+
+    /// Names the event for a record that the filter of an output stream refuses: ARG0 = the
+    /// [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`], ARG2 = `"STDOUT"` or `"STDERR"`. Without one, the
+    /// first of them is logged. The wheel goes on with the next record.
+    ///
+    /// POE: nothing like it; the filter's exception is the program's.
+    pub fn on_refused(mut self, event: impl Into<Name>) -> Self {
+        self.plan.on_refused = Some(event.into());
         self
     }
 
@@ -395,6 +408,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             forked: core.forked,
             on_stdin: Cell::new(plan.on_stdin),
             on_error: Cell::new(plan.on_error),
+            refusals: Refusals::new(plan.on_refused),
             on_close: Cell::new(plan.on_close),
             conduit,
             open: Cell::new(true),

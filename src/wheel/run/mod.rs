@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::filter::{Filter, FilterError, Line};
 use crate::kernel::{Kernel, Mailbox, Process, SessionId};
 use crate::name::Name;
+use crate::wheel::refusals::Refusals;
 
 mod account;
 mod builder;
@@ -122,6 +123,8 @@ pub enum RunEvent {
     Stderr,
     /// POE: `ErrorEvent`.
     Error,
+    /// A record that the filter of an output stream refuses. POE: nothing like it.
+    Refused,
     /// POE: `CloseEvent`.
     Close,
 }
@@ -346,6 +349,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         match event {
             RunEvent::Stdin => self.shared.on_stdin.set(name),
             RunEvent::Error => self.shared.on_error.set(name),
+            RunEvent::Refused => self.shared.refusals.set_event(name),
             RunEvent::Close => self.shared.on_close.set(name),
             RunEvent::Stdout => self.stdout.iter().for_each(|stdout| stdout.set_event(name)),
             RunEvent::High => self.stdin.iter().for_each(|stdin| stdin.set_mark_events(|events| events.high = name)),
@@ -450,6 +454,7 @@ struct Shared {
     forked: u32,
     on_stdin: Cell<Option<Name>>,
     on_error: Cell<Option<Name>>,
+    refusals: Refusals,
     on_close: Cell<Option<Name>>,
     conduit: Conduit,
     /// The handle is there.
@@ -481,7 +486,17 @@ impl Shared {
         self.send(kernel, self.on_error.get(), args);
     }
 
-    fn report_refused(&self, kernel: &mut Kernel, error: &FilterError, stream: &'static str) -> bool {
+    fn report_refused(&self, kernel: &mut Kernel, error: FilterError, stream: &'static str) -> bool {
+        if error.is_out_of_step() {
+            return self.report_filter(kernel, &error, stream);
+        }
+        let event = self.refusals.event(self.id, self.owner, &error);
+        self.send(kernel, event, (error, self.id, stream).into_args())
+    }
+
+    /// Sends an error event for a failure of the filter after which the child does not get, or has not said, what the program
+    /// believes.
+    fn report_filter(&self, kernel: &mut Kernel, error: &FilterError, stream: &'static str) -> bool {
         let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, stream).into_args();
         self.send(kernel, self.on_error.get(), args)
     }

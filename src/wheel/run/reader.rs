@@ -145,7 +145,7 @@ impl<F: Filter> Recipient<F> for Reader<F> {
     }
 
     fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
-        self.shared.report_refused(kernel, &error, self.stream)
+        self.shared.report_refused(kernel, error, self.stream)
     }
 
     fn panicked(&self, kernel: &mut Kernel, exception: Exception) {

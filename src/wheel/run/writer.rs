@@ -99,7 +99,7 @@ impl<F: Filter> Writer<F> {
     fn write_some(&self, kernel: &mut Kernel, key: SourceKey) {
         self.dirty.set(false);
         for error in self.refused.take() {
-            self.shared.report_refused(kernel, &error, STDIN);
+            self.shared.report_filter(kernel, &error, STDIN);
         }
         if self.level.take_high() {
             self.tell(kernel, self.mark_events.get().high);

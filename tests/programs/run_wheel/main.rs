@@ -11,7 +11,7 @@
 use std::process::ExitStatus;
 use std::{env, fs};
 
-use lenore::filter::Line;
+use lenore::filter::{FilterError, Line};
 use lenore::wheel::{Run, RunBuilder, WheelId};
 use lenore::{Context, Error, Kernel, Result, Session};
 
@@ -45,6 +45,7 @@ fn events(builder: RunBuilder) -> RunBuilder {
         .on_stdout("stdout")
         .on_stderr("stderr")
         .on_error("error")
+        .on_refused("refused")
         .on_close("close")
         .on_exit("exit")
 }
@@ -80,6 +81,11 @@ fn session(make: impl Fn() -> RunBuilder + 'static) -> Session<Heap> {
             Ok(())
         })
         .state("error", say_error)
+        .state("refused", |cx| {
+            is_ours(cx, 1)?;
+            println!("refused {} {}", cx.arg::<FilterError>(0)?, cx.arg::<&str>(2)?);
+            Ok(())
+        })
         .state("close", |cx| {
             is_ours(cx, 0)?;
             println!("close");

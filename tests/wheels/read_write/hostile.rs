@@ -15,26 +15,16 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::{log_error, log_input, owner, owner_of, pair, tcp_pair};
 use util::in_process::{Fragile, Habit, Log, Stubborn, kernel, run, run_slices, run_until};
 
-/// The error event of a record that the filter refuses.
+/// What is logged of a record that the filter refuses.
 fn refused() -> String {
-    format!("error:filter:{}", Errno::EBADMSG as i32)
-}
-
-/// Logs errors, and lets go of the wheel only when there is no more to read.
-fn until_read_ends(cx: &mut lenore::Context<'_, super::Owner>) -> lenore::Result {
-    log_error(cx)?;
-    if *cx.arg::<&str>(0)? == "read" {
-        cx.heap().wheel = None;
-    }
-    Ok(())
+    "refused".into()
 }
 
 /// What a wheel with `filter` makes of `input`, which ends with the end of file.
 fn heard(filter: Line, input: &[u8]) -> Vec<String> {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = pair();
-    owner_of(&log, ReadWrite::new(ours, filter).on_input("input").on_error("error"))
-        .state("error", until_read_ends)
+    owner_of(&log, ReadWrite::new(ours, filter).on_input("input").on_error("error").on_refused("refused"))
         .spawn(&mut kernel)
         .unwrap();
     let input = input.to_vec();
@@ -106,24 +96,24 @@ impl Filter for Mute {
 fn a_filter_that_does_not_tell_its_limit_refuses_once() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = pair();
-    let (logged, errors) = (log.clone(), log.clone());
+    let (logged, errors, refusals) = (log.clone(), log.clone(), log.clone());
     Session::new(None::<ReadWrite<Mute>>)
         .args((ours,))
         .state("_start", |cx| {
             let filter = Mute(small(50).bytes());
             let stream = cx.take::<UnixStream>(0)?;
-            *cx.heap() = Some(ReadWrite::new(stream, filter).on_input("input").on_error("error").start(cx)?);
+            let wheel = ReadWrite::new(stream, filter).on_input("input").on_error("error").on_refused("refused");
+            *cx.heap() = Some(wheel.start(cx)?);
             Ok(())
         })
         .state("input", move |cx| {
             logged.push(String::from_utf8(cx.take::<Vec<u8>>(0)?)?);
             Ok(())
         })
+        .state("refused", move |_| refusals.push("refused"))
         .state("error", move |cx| {
             errors.push(*cx.arg::<&str>(0)?);
-            if *cx.arg::<&str>(0)? == "read" {
-                *cx.heap() = None;
-            }
+            *cx.heap() = None;
             Ok(())
         })
         .spawn(&mut kernel)
@@ -134,7 +124,7 @@ fn a_filter_that_does_not_tell_its_limit_refuses_once() {
     run(&mut kernel);
     peer.join().unwrap();
     // The filter refuses the chunk and gives up the record in progress.
-    let mut expected = vec!["filter".to_string()];
+    let mut expected = vec![refused()];
     expected.extend_from_slice(&lines[1..]);
     expected.push("read".into());
     assert_eq!(log.take(), expected);
@@ -243,16 +233,20 @@ fn a_panic_in_the_filter_is_a_die_signal_in_the_wheels_name_and_reading_goes_on(
 
 /// A session with a wheel whose filter has such a habit, which logs what it hears, and ends at the end of the input.
 fn stubborn(log: &Log, stream: UnixStream, habit: Habit) -> Session<Option<ReadWrite<Stubborn>>> {
-    let (logged, errors, dead) = (log.clone(), log.clone(), log.clone());
+    let (logged, refusals, errors, dead) = (log.clone(), log.clone(), log.clone(), log.clone());
     Session::new(None)
         .args((stream,))
         .state("_start", move |cx| {
             cx.sig("DIE", "die");
             let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Stubborn(Vec::new(), habit));
-            *cx.heap() = Some(wheel.on_input("input").on_error("error").start(cx)?);
+            *cx.heap() = Some(wheel.on_input("input").on_error("error").on_refused("refused").start(cx)?);
             Ok(())
         })
         .state("input", move |_| logged.push("record"))
+        .state("refused", move |cx| {
+            refusals.push(cx.arg::<FilterError>(0)?);
+            Ok(())
+        })
         .state("error", move |cx| {
             errors.push(cx.take::<String>(2)?);
             if *cx.arg::<&str>(0)? == "read" {
@@ -275,7 +269,7 @@ fn a_filter_that_refuses_without_end_keeps_nobody_waiting() {
     let session = stubborn(&log, ours, Habit::Refuses).spawn(&mut kernel).unwrap();
     run_slices(&mut kernel, 1);
     assert!((1..10_000).contains(&log.len()), "{} refusals in one turn", log.len());
-    let end = "malformed record: the filter refuses without taking input: 5 octets are dropped";
+    let end = "malformed input: the filter refuses without taking input: 5 octets are dropped";
     let mut slices = 0;
     while log.count(end) == 0 {
         kernel.post(session, "nothing", ()).unwrap();
@@ -318,15 +312,15 @@ fn a_filter_that_yields_without_end_keeps_nobody_waiting() {
     assert!(log.len() > 65_536, "all that a read can hold comes in one turn: {}", log.len());
 }
 
-#[test] // K-RE-20, K-RE-21, K-RW-41: an error event is a state like any other
+#[test] // K-RE-20, K-RE-21, K-RW-41: a refused event is a state like any other
 fn after_a_refused_record_delivery_stops_when_the_wheel_is_paused_or_the_state_fails() {
-    for (what, first) in [("pause", "1 error"), ("drop", "1 error"), ("fail", "1 error")] {
+    for what in ["pause", "drop", "fail"] {
         let (mut kernel, log) = (kernel(), Log::default());
         let (ours, mut theirs) = pair();
         theirs.write_all(b"1\n\xff\n2\n").unwrap();
         let session = owner(&log, ours)
-            .state("error", move |cx| {
-                cx.heap().log.push("error");
+            .state("refused", move |cx| {
+                super::log_refused(cx)?;
                 match what {
                     "pause" => cx.heap().wheel().pause_input(),
                     "drop" => cx.heap().wheel = None,
@@ -342,13 +336,13 @@ fn after_a_refused_record_delivery_stops_when_the_wheel_is_paused_or_the_state_f
             .unwrap();
         run_slices(&mut kernel, 1);
         let at_once = log.text();
-        assert!(at_once.starts_with(first) && !at_once.contains('2'), "{what}: {at_once}");
+        assert!(at_once.starts_with("1 refused") && !at_once.contains('2'), "{what}: {at_once}");
         match what {
             "pause" => {
                 kernel.call(session, "resume", ()).unwrap();
-                run_until(&mut kernel, || log.text() == "1 error 2");
+                run_until(&mut kernel, || log.text() == "1 refused 2");
             }
-            "fail" => run_until(&mut kernel, || log.text() == "1 error died 2"),
+            "fail" => run_until(&mut kernel, || log.text() == "1 refused died 2"),
             _ => {}
         }
         kernel.stop();
@@ -368,8 +362,8 @@ fn an_unfinished_last_record_is_delivered_if_asked_for() {
         let (ours, mut theirs) = pair();
         theirs.write_all(input).unwrap();
         drop(theirs);
-        let wheel = ReadWrite::new(ours, Line::new()).on_input("input").on_error("error").deliver_last();
-        owner_of(&log, wheel).state("error", until_read_ends).spawn(&mut kernel).unwrap();
+        let wheel = super::lines(ours).deliver_last();
+        owner_of(&log, wheel).spawn(&mut kernel).unwrap();
         run(&mut kernel);
         assert_eq!(log.text(), expected);
     }

@@ -13,7 +13,6 @@ use std::time::Instant;
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, WheelId};
 use lenore::{Died, Error, Kernel, Session};
-use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use super::{log_error, log_input, owner, pair, read_all, tcp_pair};
@@ -244,40 +243,37 @@ fn a_peer_that_never_pauses_starves_no_other() {
 }
 
 #[test] // K-RE-28: reported once, and the stream goes on
-fn a_record_that_the_filter_refuses_is_an_error_event_and_the_next_one_arrives() {
+fn a_record_that_the_filter_refuses_is_an_event_of_its_own_and_the_next_one_arrives() {
     let mut kernel = kernel();
     let log = Log::default();
     let (ours, mut theirs) = pair();
     theirs.write_all(b"good\n\xff\xfe\nbetter\n").unwrap();
     drop(theirs);
+    owner(&log, ours).spawn(&mut kernel).unwrap();
+    run(&mut kernel);
+    assert_eq!(log.text(), "good refused better error:read:0");
+}
+
+#[test] // K-RE-20 holds for the refused event as for the input event
+fn a_wheel_dropped_inside_its_refused_event_delivers_no_more() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"\xff\nmore\n").unwrap();
     owner(&log, ours)
-        .state("error", |cx| {
-            log_error(cx)?;
-            if *cx.arg::<&str>(0)? == "read" {
-                cx.heap().wheel = None;
-            }
+        .state("refused", |cx| {
+            super::log_refused(cx)?;
+            cx.heap().wheel = None;
             Ok(())
         })
         .spawn(&mut kernel)
         .unwrap();
     run(&mut kernel);
-    let refused = format!("error:filter:{}", Errno::EBADMSG as i32);
-    assert_eq!(log.text(), format!("good {refused} better error:read:0"));
-}
-
-#[test] // K-RE-20 holds for the error event as for the input event
-fn a_wheel_dropped_inside_its_error_event_delivers_no_more() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let (ours, mut theirs) = pair();
-    theirs.write_all(b"\xff\nmore\n").unwrap();
-    owner(&log, ours).spawn(&mut kernel).unwrap();
-    run(&mut kernel);
-    assert_eq!(log.text(), format!("error:filter:{}", Errno::EBADMSG as i32));
+    assert_eq!(log.text(), "refused");
 }
 
 #[test]
-fn a_record_that_is_too_long_is_an_error_event_wherever_the_network_cuts_it() {
+fn a_record_that_is_too_long_is_a_refused_event_wherever_the_network_cuts_it() {
     let mut kernel = kernel();
     let log = Log::default();
     let (ours, mut theirs) = pair();
@@ -286,7 +282,8 @@ fn a_record_that_is_too_long_is_an_error_event_wherever_the_network_cuts_it() {
         .state("_start", |cx| {
             let stream = cx.take::<UnixStream>(0)?;
             let filter = Line::new().max_length(10)?;
-            let wheel = ReadWrite::new(stream, filter).on_input("input").on_error("error").start(cx)?;
+            let wheel =
+                ReadWrite::new(stream, filter).on_input("input").on_error("error").on_refused("refused").start(cx)?;
             cx.heap().1 = Some(wheel);
             Ok(())
         })
@@ -295,6 +292,7 @@ fn a_record_that_is_too_long_is_an_error_event_wherever_the_network_cuts_it() {
             cx.heap().0.push(line);
             Ok(())
         })
+        .state("refused", |cx| cx.heap().0.push("refused"))
         .state("error", |cx| {
             let operation = *cx.arg::<&str>(0)?;
             cx.heap().0.push(operation);
@@ -311,7 +309,7 @@ fn a_record_that_is_too_long_is_an_error_event_wherever_the_network_cuts_it() {
     theirs.write_all(b"\nlast\n").unwrap();
     drop(theirs);
     run(&mut kernel);
-    assert_eq!(log.text(), "first filter last read");
+    assert_eq!(log.text(), "first refused last read");
 }
 
 #[test] // K-WH-11 with K-RE-26

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use lenore::filter::Line;
+use lenore::filter::{FilterError, Line};
 use lenore::wheel::{ReadWrite, ReadWriteBuilder, WheelId};
 use lenore::{Context, Result, Session};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -35,10 +35,11 @@ impl Owner {
 
 /// A wheel for lines, with the events that an `owner` knows.
 pub(super) fn lines(stream: impl Into<OwnedFd>) -> ReadWriteBuilder<Line> {
-    ReadWrite::new(stream, Line::new()).on_input("input").on_flushed("flushed").on_error("error")
+    let wheel = ReadWrite::new(stream, Line::new()).on_input("input").on_flushed("flushed");
+    wheel.on_error("error").on_refused("refused")
 }
 
-/// A session that logs the lines that come, `flushed`, and `error:operation:errno`, which ends it.
+/// A session that logs the lines that come, `flushed`, `refused`, and `error:operation:errno`, which ends it.
 pub(super) fn owner(log: &Log, stream: impl Into<OwnedFd>) -> Session<Owner> {
     owner_of(log, lines(stream))
 }
@@ -69,6 +70,7 @@ pub(super) fn owner_of(log: &Log, wheel: ReadWriteBuilder<Line>) -> Session<Owne
             cx.heap().wheel = None;
             Ok(())
         })
+        .state("refused", log_refused)
         .state("put", |cx| {
             let text = cx.take::<String>(0)?;
             cx.heap().wheel().put(text);
@@ -92,6 +94,15 @@ fn log_mark(cx: &mut Context<'_, Owner>, mark: &str) -> Result {
     let id = cx.heap().wheel().id();
     assert_eq!(*cx.arg::<WheelId>(0)?, id);
     cx.heap().log.push(mark);
+    Ok(())
+}
+
+pub(super) fn log_refused(cx: &mut Context<'_, Owner>) -> Result {
+    assert_eq!(cx.args().len(), 2);
+    assert!(!cx.arg::<FilterError>(0)?.is_out_of_step());
+    let id = cx.heap().wheel().id();
+    assert_eq!(*cx.arg::<WheelId>(1)?, id);
+    cx.heap().log.push("refused");
     Ok(())
 }
 

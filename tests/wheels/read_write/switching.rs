@@ -541,12 +541,17 @@ fn heard(plan: &Plan, segments: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     }
     let (mut kernel, log, rest) = (kernel(), Log::default(), Rc::new(RefCell::new(Vec::new())));
     let (ours, mut theirs) = pair();
-    let (records, errors, octets) = (log.clone(), log.clone(), rest.clone());
+    let (records, refusals, errors, octets) = (log.clone(), log.clone(), log.clone(), rest.clone());
     let session = Session::new(Heap { plan: plan[1..].to_vec(), wheel: None, events: 0 })
         .args((ours, Any::new(plan[0].0)))
         .state("_start", |cx| {
             let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, cx.take::<Any>(1)?);
-            cx.heap().wheel = Some(wheel.on_input("input").on_error("error").start(cx)?);
+            cx.heap().wheel = Some(wheel.on_input("input").on_error("error").on_refused("refused").start(cx)?);
+            Ok(())
+        })
+        .state("refused", move |cx| {
+            refusals.push(cx.arg::<FilterError>(0)?);
+            after_event(cx.heap());
             Ok(())
         })
         .state("input", move |cx| {
