@@ -71,6 +71,7 @@ impl Kernel {
         core.move_sources()?;
         // Those that had arrived and that nobody has been told of: signals are blocked, so there will be no more.
         let arrived = core.signals.delivery.pending();
+        core.signals.delivery.leave_terminal();
         core.signals.delivery = core.signals.delivery.renewed()?;
         core.watch_signal_pipe()?;
         MOVED_FROM.store(core.pid, Ordering::Relaxed);

@@ -51,6 +51,11 @@ impl Delivery {
         self.has_terminal
     }
 
+    /// Notes, for the delivery that takes this one's place, that the process has left its terminal.
+    pub(crate) fn leave_terminal(&mut self) {
+        self.has_terminal = false;
+    }
+
     /// Closes the pipe unread. What comes from now on goes nowhere, until [`renewed`](Delivery::renewed) has made another.
     pub(crate) fn close(&mut self) {
         self.pipe = None;

@@ -20,7 +20,8 @@ impl DaemonBuilder {
     /// library, this crate, and most others set the flag on what they open. A descriptor that a C library has opened
     /// without the flag looks like an inherited one, so open it after `spawn`. What stays open is what
     /// [`keep_descriptors`](DaemonBuilder::keep_descriptors) names, the sockets that `LISTEN_FDS` announces if
-    /// `LISTEN_PID` is this process, and what a session watches or a wheel uses.
+    /// `LISTEN_PID` is this process, and what a session watches or a wheel uses. The daemon is another process than
+    /// `LISTEN_PID` says, so look at `LISTEN_FDS` before `spawn`.
     ///
     /// Leave it off where something looks after the program: systemd, a container, a supervisor. A program that has
     /// been detached is not detached a second time.

@@ -4,11 +4,10 @@ use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 
-use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::dup2_stdin;
 
 use super::log_file::{Redirection, redirect_to};
@@ -17,6 +16,7 @@ use crate::daemon::error::DaemonError;
 use crate::error::Error;
 use crate::kernel::{Detached, Handle, Kernel, exit_launcher};
 use crate::sys::descriptors::let_go_of_inherited;
+use crate::sys::disposition;
 
 /// The daemon's end of its connection to the launcher, while that waits.
 ///
@@ -171,7 +171,7 @@ fn leave_behind(has_log: bool, is_kept: impl Fn(RawFd) -> bool) -> Result<(), Er
         redirect_to(&null).map_err(|errno| fail(errno.into()))?;
     }
     let_go_of_inherited(&null, is_kept)
-        .map_err(|errno| Error::os("dup3", "/dev/null, for an inherited descriptor", errno))
+        .map_err(|errno| Error::os("dup2", "/dev/null, for an inherited descriptor", errno))
 }
 
 /// In the launcher: waits for the daemon to say how its start went; otherwise finds out. What keeps it waiting goes to
@@ -197,10 +197,11 @@ fn wait(socket: UnixStream, alias: &str) -> Result<(), String> {
 
 /// Has the daemon stay. On success signals are blocked: none but KILL ends the launcher between the acknowledgement and its
 /// exit.
-fn acknowledge(socket: &UnixStream) -> nix::Result<()> {
+fn acknowledge(mut socket: &UnixStream) -> io::Result<()> {
+    // A daemon that is gone is an error of the write.
+    disposition::ignore(Signal::SIGPIPE)?;
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let sent = send(socket.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL);
-    sent.map(drop).inspect_err(|_| _ = mask.thread_set_mask())
+    socket.write_all(b"+").inspect_err(|_| _ = mask.thread_set_mask())
 }
 
 /// Has the system make this process the parent of a daemon whose parent ends, so that it can ask what became of it.
