@@ -387,6 +387,19 @@ fn a_server_can_detach_in_every_mode() {
     }
 }
 
+#[test] // D-DE-13: a set-up that fails in every child makes the start fail
+fn detached_start_fails_when_children_can_not_be_set_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().display().to_string();
+    let mut lab = Lab::start("component_server", &format!("--mode prefork:2 --fail-set-up --detach {path}"));
+    assert_eq!(lab.running.wait_exit(util::lab::LONG).code(), Some(1));
+    let line = lab.running.wait_for_stderr("Daemon has not started: ", DEADLINE);
+    assert!(line.contains("children fail in their set-up, 5 in a row, the last one with exited:1"), "{line}");
+    assert!(!dir.path().join("pid").exists());
+    let log = std::fs::read_to_string(dir.path().join("log")).expect("a log");
+    assert!(log.contains("no database"), "{log}");
+}
+
 /// How many connections each child got.
 fn shares(pids: impl IntoIterator<Item = i32>) -> BTreeMap<i32, u32> {
     let mut shares = BTreeMap::new();

@@ -105,6 +105,15 @@ impl DaemonBuilder {
         self
     }
 
+    /// Sets how long a start with [`detach`](DaemonBuilder::detach) may take, from the creation of the Daemon session until the
+    /// launcher can be told that the daemon is ready. A start that takes longer fails. Default: 60 s, not zero.
+    ///
+    /// POE: nothing like it.
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.0.start_timeout = Some(limit);
+        self
+    }
+
     /// Sets how often the parent examines its children; 10 seconds unless set, not zero.
     ///
     /// A child that breaks a rule gets INT, in the next round TERM if it goes on, and in the one after that KILL.

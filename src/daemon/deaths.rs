@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use super::oom::Killer;
 use super::policy::{Phase, Rogue};
 use super::pool;
+use super::ready;
 use super::scoreboard::{SlotIndex, Status};
 use super::session::{Child, Cx, Heap, Orders};
 use super::settings::Mode;
@@ -182,6 +183,7 @@ pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<Ex
     record(heap, &child, cause, note, age, requests);
     if heap.settings.mode == Mode::PreForking && !heap.is_shutting_down() {
         pool::learn_from_death(cx, &child, cause, requests);
+        ready::learn_from_death(cx, &child, cause, last)?;
         if !cause.is_in_order() {
             pool::wake_idle(cx.heap());
         }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use super::deaths::Cause;
 use super::scoreboard::BoardError;
 use super::settings::SettingsError;
 use crate::error::Error;
@@ -37,6 +39,24 @@ pub enum DaemonError {
         /// Why, with the path, user or value that it was about.
         source: Error,
     },
+    /// Children have died in their set-up, before they reported `Wait`, and so the start has failed.
+    ChildrenFail {
+        /// How many times in a row; children that were forked together count once.
+        failures: u32,
+        /// The last of them.
+        pid: i32,
+        /// How it has ended. What it has said itself is in the log.
+        cause: Cause,
+    },
+    /// The start was not over in time.
+    StartTimeout {
+        /// How many children had reported `Wait`.
+        ready: usize,
+        /// How many were to.
+        wanted: usize,
+        /// The setting `start_timeout`.
+        limit: Duration,
+    },
     /// Another process has this pid file.
     PidFileHeld {
         /// The pid file.
@@ -66,6 +86,12 @@ impl fmt::Display for DaemonError {
             DaemonError::Threads { count, others } => {
                 let besides = if others.is_empty() { "" } else { ", besides this one " };
                 write!(f, "a Daemon that forks can't be spawned: the process has {count} threads{besides}{others}")
+            }
+            DaemonError::ChildrenFail { failures, pid, cause } => {
+                write!(f, "children fail in their set-up, {failures} in a row, the last one with {cause} (pid {pid})")
+            }
+            DaemonError::StartTimeout { ready, wanted, limit } => {
+                write!(f, "{ready} of {wanted} children have reported Wait within start_timeout ({limit:?})")
             }
             DaemonError::Scoreboard(error) => write!(f, "making the scoreboard: {error}"),
             DaemonError::Kernel { doing, source } | DaemonError::Process { doing, source } => {
@@ -100,6 +126,8 @@ impl std::error::Error for DaemonError {
                 Some(source)
             }
             DaemonError::Threads { .. }
+            | DaemonError::ChildrenFail { .. }
+            | DaemonError::StartTimeout { .. }
             | DaemonError::PidFileHeld { .. }
             | DaemonError::WrongProcess { .. }
             | DaemonError::UnknownStatus(_)

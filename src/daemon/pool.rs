@@ -10,7 +10,7 @@ use super::relief;
 use super::scoreboard::{Ring, Status};
 use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
 use super::settings::Mode;
-use super::{shortage, shutdown};
+use super::{ready, shortage, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
 
@@ -31,7 +31,8 @@ pub(super) fn maintain(cx: &mut Cx<'_>) -> Result {
         Mode::PreForking => {
             // A TTOU may have made do with the children that are there.
             end_start_up(cx)?;
-            keep_spares(cx)
+            keep_spares(cx)?;
+            ready::tell_if_ready(cx)
         }
         Mode::PostForking => serve_queue(cx),
         Mode::NonForking => Ok(()),
@@ -72,7 +73,7 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Returns what a child says that it does.
-fn does(heap: &Heap, child: &Child) -> Option<Status> {
+pub(super) fn does(heap: &Heap, child: &Child) -> Option<Status> {
     heap.board.as_ref().and_then(|board| board.status(child.slot))
 }
 

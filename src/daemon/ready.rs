@@ -1,9 +1,32 @@
-//! The end of the start, as far as somebody waits for it: the launcher of a program that has detached.
+//! The end of the start, as far as the launcher of a program that has detached waits for it.
+//!
+//! A pool is ready when the application has handled `daemon_parent` and enough children have reported `Wait`. The start
+//! fails when children die in their set-up time and again, and when it takes too long.
 
+use std::time::SystemTime;
+
+use super::deaths::Cause;
+use super::error::DaemonError;
+use super::pool;
 use super::process::Launch;
-use super::session::Cx;
+use super::scoreboard::{SlotSnapshot, Status};
+use super::session::{Child, Cx, Heap};
+use super::settings::Mode;
 use super::shutdown;
-use crate::error::Result;
+use crate::error::{Exception, Result};
+
+/// How far the start has come, while a launcher waits for it.
+#[derive(Default)]
+pub(super) struct Start {
+    /// The application has handled the last signal of the start.
+    is_handled: bool,
+    /// How many children have served requests and ended since.
+    served: usize,
+    /// How many children in a row have died in their set-up, those that were forked together being one.
+    failures: u32,
+    /// When the last of these died; its successors are forked after that.
+    last_failure: Option<SystemTime>,
+}
 
 /// Somebody waits: begins to watch for the launcher's answer, or its death. Weakly: it keeps nothing alive.
 pub(super) fn launched(cx: &mut Cx<'_>) -> Result {
@@ -11,6 +34,8 @@ pub(super) fn launched(cx: &mut Cx<'_>) -> Result {
     let end = launch.end().clone();
     cx.heap().process.launch = Some(launch);
     cx.select_read_weak(&end, "launcher_answered", ())?;
+    let limit = cx.heap().settings.start_timeout;
+    cx.delay("start_late", limit, ());
     Ok(())
 }
 
@@ -26,12 +51,83 @@ pub(super) fn ready(cx: &mut Cx<'_>) -> Result {
         // By the application, in that very signal. The launcher hears of it when everything has ended.
         return Ok(());
     }
-    let Some(launch) = &mut cx.heap().process.launch else { return Ok(()) };
-    match launch.ready() {
+    cx.heap().start.is_handled = true;
+    tell_if_ready(cx)
+}
+
+/// Lets the launcher end if all is there that it waits for.
+pub(super) fn tell_if_ready(cx: &mut Cx<'_>) -> Result {
+    let heap = cx.heap();
+    if !heap.start.is_handled || ready_children(heap) < wanted_children(heap) {
+        return Ok(());
+    }
+    heap.start.is_handled = false;
+    let Some(launch) = &mut heap.process.launch else { return Ok(()) };
+    let told = launch.ready();
+    cx.delay_clear("start_late");
+    match told {
         // The acknowledgement is still to come.
         Ok(()) => Ok(()),
         Err(_) => give_up(cx),
     }
+}
+
+/// Returns how many children have to have reported `Wait` at the end of the start.
+fn wanted_children(heap: &Heap) -> usize {
+    let settings = &heap.settings;
+    match settings.mode {
+        Mode::PreForking => settings.min_spare.min(settings.start_children).min(settings.max_children) as usize,
+        Mode::PostForking | Mode::NonForking => 0,
+    }
+}
+
+/// Returns how many children have reported `Wait`. One that has served its share of requests is replaced, but was ready.
+fn ready_children(heap: &Heap) -> usize {
+    let alive = heap.children.iter().filter(|child| pool::does(heap, child).is_some_and(is_set_up));
+    alive.count() + heap.start.served
+}
+
+fn is_set_up(status: Status) -> bool {
+    status == Status::Wait || status.is_busy()
+}
+
+/// A child has ended. Those that die before they are ready, one after the other, make the start fail: whoever has started
+/// the program is to hear of it.
+pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, last: Option<SlotSnapshot>) -> Result {
+    let now = cx.now();
+    let Heap { start, process, .. } = cx.heap();
+    if process.launch.is_none() || child.is_retiring() {
+        return Ok(());
+    }
+    if last.is_some_and(|last| last.requests > 0) {
+        start.served += 1;
+        return Ok(());
+    }
+    if last.is_some_and(|last| is_set_up(last.status)) {
+        return Ok(());
+    }
+    if start.last_failure.is_none_or(|last| child.forked_at >= last) {
+        start.failures += 1;
+        start.last_failure = Some(now);
+    }
+    let failures = start.failures;
+    if failures < FAILURES { Ok(()) } else { fail(cx, DaemonError::ChildrenFail { failures, pid: child.pid, cause }) }
+}
+
+/// The time for the start is up.
+pub(super) fn start_late(cx: &mut Cx<'_>) -> Result {
+    let heap = cx.heap();
+    if heap.process.launch.is_none() || heap.is_shutting_down() {
+        return Ok(());
+    }
+    let (ready, wanted, limit) = (ready_children(heap), wanted_children(heap), heap.settings.start_timeout);
+    fail(cx, DaemonError::StartTimeout { ready, wanted, limit })
+}
+
+fn fail(cx: &mut Cx<'_>, error: DaemonError) -> Result {
+    log::error!(target: "lenore::daemon", "shutting down: {error}");
+    cx.heap().failure.get_or_insert(Exception::from(error));
+    shutdown::shutdown(cx)
 }
 
 /// The launcher acknowledges that the daemon is ready, or else was interrupted or killed. Whoever did so does not want the
@@ -54,3 +150,6 @@ pub(super) fn report_failure(cx: &mut Cx<'_>) {
         cx.heap().process.fail(&reason);
     }
 }
+
+/// How many times in a row children may die in their set-up while a launcher waits.
+const FAILURES: u32 = 5;

@@ -15,6 +15,7 @@ use super::oom::OomKills;
 use super::orphan::LastTimers;
 use super::policy::{CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint, TokenBucket};
 use super::process::Process;
+use super::ready::Start;
 use super::relief::Relief;
 use super::resize::Size;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
@@ -24,7 +25,7 @@ use super::status::{ChildStatus, DaemonStatus, Peek};
 use super::usage::Told;
 use super::{babysit, child, hang_up, orphan, pool, ready, relief, resize, shutdown};
 use crate::args::{Args, IntoArgs};
-use crate::error::{Error, Result};
+use crate::error::{Error, Exception, Result};
 use crate::kernel::{Context, Kernel, SessionId, SourceKey, ignore_unwatched, was_ignored};
 use crate::name::Name;
 use crate::reply::Return;
@@ -78,6 +79,8 @@ pub(super) struct Heap {
     pub(super) run_clock: RunClock,
     /// In a child: how many requests it is to handle; `None` for any number.
     pub(super) share: Option<u64>,
+    /// While a launcher waits.
+    pub(super) start: Start,
     /// In a child: the listeners that it accepts requests on.
     pub(super) listeners: Vec<SourceKey>,
     /// In a child whose parent is gone: what ends it.
@@ -85,7 +88,7 @@ pub(super) struct Heap {
     /// In the parent: whether it waits for clients who wait.
     pub(super) relief: Relief,
     /// Why the Daemon could not go on: what `run` is to return.
-    pub(super) failure: Option<Error>,
+    pub(super) failure: Option<Exception>,
 }
 
 /// What this process is to the Daemon.
@@ -214,6 +217,7 @@ impl Heap {
             oom_kills: OomKills::default(),
             told: Told::default(),
             share: None,
+            start: Start::default(),
             listeners: Vec::new(),
             last_timers: None,
             relief: Relief::Off,
@@ -289,6 +293,7 @@ pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<Sess
         .state("ready", ready::ready)
         .state("ready_soon", ready::ready_soon)
         .state("launched", ready::launched)
+        .state("start_late", ready::start_late)
         .state("launcher_answered", ready::launcher_answered)
         .state("forked_by_kernel", leave_to_parent)
         .state("bell", pool::bell)

@@ -58,7 +58,7 @@ pub(super) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Re
     pool::cancel_forks(cx);
     let Some(cause) = Cause::of(&error) else {
         log::error!(target: "lenore::daemon", "the Daemon shuts down: {error}");
-        cx.heap().failure.get_or_insert(error);
+        cx.heap().failure.get_or_insert(error.into());
         return shutdown::shutdown(cx);
     };
     if cx.heap().is_shutting_down() {

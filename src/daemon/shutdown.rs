@@ -13,7 +13,7 @@ use super::pool;
 use super::scoreboard::Status;
 use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_children};
 use super::settings::Mode;
-use crate::error::{Exception, Result};
+use crate::error::Result;
 use crate::kernel::Reason;
 use crate::name::Name;
 use crate::sys::wait::{reap, wait_for_end};
@@ -260,7 +260,7 @@ pub(super) fn what_is_left(cx: &mut Cx<'_>) -> Result {
 fn fail_if_it_failed(cx: &mut Cx<'_>) -> Result {
     match cx.heap().failure.take() {
         // What has failed told the log when it did.
-        Some(error) => Err(Exception::from(error).logged()),
+        Some(exception) => Err(exception.logged()),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::site::{Site, signal, stat_fields, terminate, wait_gone};
-use util::{Client, DEADLINE, Dice, Program, kill, proc, test_program, wait_until};
+use util::{Client, DEADLINE, Dice, Program, kill, proc, stays, test_program, wait_until};
 
 const MODES: [&str; 3] = ["", "--max 3", "--start 2"];
 
@@ -85,7 +85,45 @@ fn the_launcher_waits_until_the_application_is_ready() {
     }
 }
 
-#[test] // D-DE-02, D-SP-01: exit status 1, the reason on standard error, and nothing left
+#[test] // D-DE-13: not before as many children wait for requests as are wanted, which are not all
+fn launcher_waits_until_enough_children_are_ready() {
+    // All children are late, or all but the first, or all but the first two, where one is enough.
+    for (pool, late, is_enough) in [
+        ("--start 3 --min-spare 2", "", false),
+        ("--start 3 --min-spare 2", "--hold-from 1", false),
+        ("--start 3 --min-spare 2", "--hold-from 2", true),
+        ("--start 2 --room 8 --min-spare 2", "--hold-from 1", false),
+    ] {
+        let site = Site::new();
+        fs::write(site.path("gate"), "").expect("our own directory");
+        let mut running = site.start(&format!("--detach {pool} --hold daemon_child {late} --gate @gate"));
+        let pid = site.wait_for("daemon_parent");
+        if !is_enough {
+            // Several times what a start takes.
+            stays("the launcher waits", Duration::from_millis(300), || proc::is_alive(running.pid()));
+            fs::remove_file(site.path("gate")).expect("our own file");
+        }
+        assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{pool} {late}: {}", running.stderr_text());
+        assert_eq!(running.stderr_text(), "", "{pool} {late}");
+        let _ = fs::remove_file(site.path("gate"));
+        terminate(pid);
+    }
+}
+
+#[test] // D-DE-13: children that fail at first may get better
+fn start_survives_children_that_fail_at_first() {
+    let site = Site::new();
+    fs::write(site.path("gate"), "").expect("our own directory");
+    let mut running = site
+        .start("--detach --start 2 --fail daemon_child --how exit --fail-while @gate --logfile @log --pid-file @pid");
+    let pid = site.wait_for("daemon_parent");
+    site.wait_in("log", "cause=exited:7");
+    fs::remove_file(site.path("gate")).expect("our own file");
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+    terminate(pid);
+}
+
+#[test] // D-DE-02, D-DE-13, D-SP-01: exit status 1, the reason on standard error, and nothing left
 fn a_start_that_fails_is_told_with_its_reason() {
     let told = "told to fail";
     let unsaid = "it died before it was ready";
@@ -106,6 +144,19 @@ fn a_start_that_fails_is_told_with_its_reason() {
         ("--start 2 --fail daemon_parent --how panic", "told to panic"),
         ("--start 2 --fail daemon_parent --how kill", "it died before it was ready, of SIGKILL"),
         ("--start 2 --fail daemon_parent --how shutdown", "it ended before it was ready"),
+        (
+            "--start 2 --fail daemon_child",
+            "children fail in their set-up, 5 in a row, the last one with exited:1 (pid ",
+        ),
+        ("--start 2 --fail daemon_child --how panic", "5 in a row, the last one with exited:1 (pid "),
+        ("--start 2 --fail daemon_child --how exit", "5 in a row, the last one with exited:7 (pid "),
+        ("--start 2 --fail daemon_child --how kill", "5 in a row, the last one with signal:SIGKILL (pid "),
+        ("--start 2 --fail daemon_child --how shutdown", "5 in a row, the last one with recycled (pid "),
+        (
+            "--start 2 --min-spare 2 --never-ready --start-timeout-ms 300",
+            "0 of 2 children have reported Wait within start_timeout (300ms)",
+        ),
+        ("--start 1 --no-child --start-timeout-ms 300", "0 of 1 children have reported Wait within start_timeout"),
         ("--cwd @missing", "changing the working directory: chdir "),
         ("--cwd @missing --start 2 --in-state", "No such file or directory"),
     ];

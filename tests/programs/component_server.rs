@@ -65,6 +65,9 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     if let Some(connections) = flags.number("--connections") {
         server = server.connections_per_child(connections);
     }
+    if flags.has("--fail-set-up") {
+        return Ok(server.on_child(|_| -> Result { Err(std::io::Error::other("no database").into()) }));
+    }
     Ok(server.on_child(|_| say("set up")))
 }
 

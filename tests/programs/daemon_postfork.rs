@@ -133,7 +133,7 @@ fn accepted(cx: &mut Context<'_, App>) -> Result {
     // A thread that nobody joins, for the first connection.
     if let Some(ms) = flags.number("--thread-ms").filter(|_| cx.heap().number == 0) {
         let work = move || std::thread::sleep(Duration::from_millis(ms));
-        std::thread::Builder::new().name("lingering".to_owned()).spawn(work)?;
+        util::daemon_program::leave_a_thread(work)?;
     }
     cx.heap().waiting.push(socket);
     if cx.heap().waiting.len() < cx.heap().flags.number("--batch").unwrap_or(1) {

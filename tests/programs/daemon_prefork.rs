@@ -429,7 +429,7 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                         std::thread::sleep(Duration::from_millis(1));
                     }
                 };
-                std::thread::Builder::new().name("lingering".to_owned()).spawn(work)?;
+                util::daemon_program::leave_a_thread(work)?;
             }
             "die" => return Err(io::Error::other("told to").into()),
             "own" => cx.fork("own_parent", "own_child", ()),

@@ -233,6 +233,12 @@ fn settings(flags: &Flags) -> DaemonBuilder {
         daemon = daemon.keep_descriptors(descriptors.split(',').filter_map(|fd| fd.parse().ok()));
     }
     daemon = daemon.dumpable(flags.has("--dumpable"));
+    if let Some(children) = flags.number("--min-spare") {
+        daemon = daemon.min_spare(children);
+    }
+    if let Some(ms) = flags.number("--start-timeout-ms") {
+        daemon = daemon.start_timeout(Duration::from_millis(ms));
+    }
     if let Some(path) = flags.text("--logfile") {
         daemon = daemon.logfile(path);
     }
@@ -301,6 +307,7 @@ fn tell(cx: &mut Context<'_, App>) -> Result {
     }
     if let (Some(at), Some(gate)) = (flags.text("--hold"), flags.text("--gate"))
         && at == signal
+        && flags.number("--hold-from").is_none_or(|slot| own_slot(cx) >= Some(slot))
     {
         // Not a way to write a server, but this one is to be late.
         while Path::new(gate).exists() {
@@ -310,10 +317,16 @@ fn tell(cx: &mut Context<'_, App>) -> Result {
     fail_at(cx, signal)
 }
 
-/// `--fail WHERE --how HOW`.
+/// The slot of a child.
+fn own_slot(cx: &mut Context<'_, App>) -> Option<usize> {
+    let daemon = cx.heap().daemon?;
+    daemon.status(cx).ok()?.slot
+}
+
+/// `--fail WHERE --how HOW`, with `--fail-while PATH` as long as there is such a file.
 fn fail_at(cx: &mut Context<'_, App>, place: &str) -> Result {
     let flags = cx.heap().flags.clone();
-    if flags.text("--fail") != Some(place) {
+    if flags.text("--fail") != Some(place) || flags.text("--fail-while").is_some_and(|gate| !Path::new(gate).exists()) {
         return Ok(());
     }
     match flags.text("--how").unwrap_or("error") {
@@ -330,7 +343,7 @@ fn daemon_child(cx: &mut Context<'_, App>) -> Result {
     if cx.heap().flags.has("--write") {
         cx.yield_("write", ());
     }
-    let is_idle = cx.heap().flags.has("--start");
+    let is_idle = cx.heap().flags.has("--start") && !cx.heap().flags.has("--never-ready");
     match cx.heap().daemon.filter(|_| is_idle) {
         Some(daemon) => Ok(daemon.update_status(cx, Report::Wait)?),
         None => Ok(()),

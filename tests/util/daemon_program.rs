@@ -3,6 +3,7 @@
 use std::io::LineWriter;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::mpsc;
 use std::{mem, thread};
 
 use lenore::{Context, Reply, Result};
@@ -64,6 +65,17 @@ pub fn try_update<H: 'static>(cx: &mut Context<'_, H>, word: &str) -> String {
         Ok(Err(error)) => format!("error: {error}"),
         Err(error) => format!("no call: {error}"),
     }
+}
+
+/// Starts a thread by the name `lingering` that nobody joins, and returns when it runs: until then it has another name.
+pub fn leave_a_thread(work: impl FnOnce() + Send + 'static) -> Result {
+    let (running, runs) = mpsc::channel();
+    let named = thread::Builder::new().name("lingering".to_owned());
+    named.spawn(move || {
+        let _ = running.send(());
+        work();
+    })?;
+    Ok(runs.recv()?)
 }
 
 /// Starts a thread and joins it. The system goes on listing the thread for a while, as it has many descriptors of its own to

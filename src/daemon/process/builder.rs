@@ -11,8 +11,9 @@ impl DaemonBuilder {
     /// [`spawn`](DaemonBuilder::spawn) then goes on in another process, two forks away, which leads no session of
     /// processes and has no controlling terminal. Its standard input is `/dev/null`, and so are the other two without
     /// a [`logfile`](DaemonBuilder::logfile). The process that was started waits until the application has handled
-    /// `daemon_start`, or `daemon_parent` when pre-forking, and exits with 0. If it does not come to that, it
-    /// prints the reason to its standard error and exits with 1. When it is interrupted while it waits, the daemon
+    /// `daemon_start`, or until it has handled `daemon_parent` and enough children have reported `Wait` when pre-forking, and
+    /// exits with 0. If it does not come to that within [`start_timeout`](DaemonBuilder::start_timeout), or children die in
+    /// their set-up five times in a row, it prints the reason to its standard error and exits with 1. When it is interrupted while it waits, the daemon
     /// shuts down. It exits with 0 exactly if it leaves a daemon. Only KILL in its last moment can come between.
     ///
     /// The daemon lets go of what the program inherited from its launcher: locks, pipes whose readers wait for their end,

@@ -34,6 +34,7 @@ pub struct RawSettings {
     /// How many children a second a running pool may fork for long.
     pub(crate) forks_per_second: Option<u32>,
     /// How long children may take to end at shutdown before they are killed.
+    pub(crate) start_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
     /// How often children are examined.
     pub(crate) babysit: Option<Duration>,
@@ -72,6 +73,8 @@ pub struct Settings {
     pub(crate) fork_burst: u32,
     /// How many children a second a running pool may fork for long; at least 1.
     pub(crate) forks_per_second: u32,
+    /// How long a launcher waits for the daemon to be ready; not zero.
+    pub(crate) start_timeout: Duration,
     /// How long children may take to end at shutdown before they are killed; not zero.
     pub(crate) shutdown_timeout: Duration,
     /// How often children are examined; not zero.
@@ -169,6 +172,7 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         requests_jitter: raw.requests_jitter.unwrap_or(0),
         fork_burst: raw.fork_burst.unwrap_or(DEFAULT_FORK_BURST),
         forks_per_second: raw.forks_per_second.unwrap_or(DEFAULT_FORKS_PER_SECOND),
+        start_timeout: raw.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
         shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         babysit: raw.babysit.unwrap_or(DEFAULT_BABYSIT),
         rules: Rules {
@@ -226,6 +230,7 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
     }
     let rules = settings.rules;
     let durations = [
+        ("start_timeout", Some(settings.start_timeout)),
         ("shutdown_timeout", Some(settings.shutdown_timeout)),
         ("babysit", Some(settings.babysit)),
         ("request_timeout", rules.request_timeout),
@@ -364,6 +369,9 @@ const DEFAULT_ALIAS: &str = "Daemon";
 
 /// Requests a child handles unless set: POE's default, which trades speed for a fresh process every time.
 const DEFAULT_REQUESTS: u64 = 1;
+
+/// How long a launcher waits unless set.
+const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long children may take to end unless set.
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
