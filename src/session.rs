@@ -71,9 +71,8 @@ impl<H: 'static> Session<H> {
         F: Fn(&mut Context<'_, H>) -> R + 'static,
         R: IntoReturn,
     {
-        let name = name.into();
-        self.states.retain(|(other, _)| *other != name);
-        self.states.push((name, handler(state)));
+        // Of those with one name the last one counts, once the table is sorted.
+        self.states.push((name.into(), handler(state)));
         self
     }
 
@@ -111,7 +110,8 @@ impl<H: 'static> Session<H> {
         if let Some((name, _)) = self.states.iter().find(|(name, _)| *name == "_signal") {
             return Err(Error::ReservedState(*name));
         }
-        kernel.as_mut().create_session(self.states, Box::new(self.heap), self.args, self.options)
+        let heap_type = std::any::type_name::<H>();
+        kernel.as_mut().create_session(self.states, Box::new(self.heap), heap_type, self.args, self.options)
     }
 }
 

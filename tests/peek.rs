@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use lenore::wheel::SocketFactory;
 use lenore::{Error, EventKind, Exception, Handle, Kernel, PeekedSession, Reason, Session, SessionId};
 use util::diary::{Log, new_kernel, plain};
 
@@ -67,7 +68,9 @@ fn a_watched_handle_is_a_reason_whatever_the_modes() -> Result<(), Error> {
         })
         .spawn(&mut kernel)?;
     let session = first_session(&mut kernel)?;
-    assert_eq!((session.reasons, session.refcount), (vec![Reason::Handle(fd)], 1));
+    let [Reason::Handle { fd: watched, what }] = &session.reasons[..] else { panic!("{:?}", session.reasons) };
+    assert_eq!((*watched, session.refcount), (fd, 1));
+    assert_eq!(&**what, "select session 1 read -> in, paused; session 1 write -> out, paused");
     let snapshot = kernel.peek();
     assert_eq!((snapshot.sources.len(), snapshot.sources[0].fd), (1, fd));
     assert!(!snapshot.sources[0].is_watched, "both modes are paused");
@@ -220,7 +223,7 @@ fn the_text_shows_sessions_by_number_and_aliases() -> Result<(), Error> {
         "event queue: 6 waiting\n".into(),
         "\n    post from session 3 (Daemon's friend, x) to session 2 (Daemon), sent by state _start at ".into(),
         "sessions: 4\n".into(),
-        "\n  session 1, refcount 1\n    stays alive: 1 event to it\n    parent: the kernel\n".into(),
+        "\n  session 1 (Diary), refcount 1\n    stays alive: 1 event to it\n    parent: the kernel\n".into(),
         "\n  session 2 (Daemon), refcount 2\n    stays alive: 2 events to it\n    stays alive: alias Daemon\n".into(),
         "\n    stays alive: 1 event from it\n    stays alive: 1 alarm\n".into(),
         "\n    stays alive: child session 4 (kid)\n    stays alive: extra reference tag (1)\n".into(),
@@ -233,6 +236,66 @@ fn the_text_shows_sessions_by_number_and_aliases() -> Result<(), Error> {
     }
     let queue = snapshot.to_string();
     assert!(queue.contains(": hello\n") && !queue.contains("sessions:"), "the queue alone:\n{queue}");
+    kernel.stop();
+    kernel.run()
+}
+
+struct Echo;
+
+#[test] // K-RE-11: a session has a name in any case, and a descriptor says what it is
+fn the_text_names_sessions_by_their_heaps_and_says_what_descriptors_are() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    let listening = Session::new(None::<SocketFactory>).state("_start", |cx| {
+        let factory = SocketFactory::tcp("127.0.0.1:0").on_accept("accepted").listen(cx)?;
+        *cx.heap() = Some(factory);
+        Ok(())
+    });
+    let parent = Session::new(Echo).state("_start", |cx| {
+        Session::new(()).state("_start", |cx| Ok(cx.alias_set("child")?)).spawn(cx)?;
+        Ok(())
+    });
+    let (parent, listening) = (parent.spawn(&mut kernel)?, listening.spawn(&mut kernel)?);
+    let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
+    let handle = Handle::new(ours);
+    for _ in 0..20 {
+        let handle = handle.clone();
+        Session::new(()).state("_start", move |cx| Ok(cx.select_read(&handle, "in", ())?)).spawn(&mut kernel)?;
+    }
+    kernel.run_one_timeslice()?;
+    let whole = format!("{:#}", kernel.peek());
+    assert!(whole.contains(&format!("\n  {parent} (Echo), refcount 1\n")), "{whole}");
+    assert!(whole.contains(&format!("    parent: {parent} (Echo)\n")), "{whole}");
+    assert!(
+        whole.contains(&format!("\n  {listening} (Option<SocketFactory>), refcount 1\n    stays alive: descriptor ")),
+        "{whole}"
+    );
+    let kept = whole.lines().find(|line| line.contains(" listening on 127.0.0.1:"));
+    assert!(
+        kept.is_some_and(|line| line.starts_with("    stays alive: descriptor ") && line.contains("(SocketFactory")),
+        "{whole}"
+    );
+    assert!(whole.contains("\n  session 4, refcount 1\n"), "a heap without anything in it says nothing:\n{whole}");
+    assert!(whole.contains("; and 12 more"), "20 watch one descriptor:\n{whole}");
+    kernel.stop();
+    kernel.run()
+}
+
+#[test]
+fn a_session_with_many_aliases_is_shown_with_some_of_them() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    Session::new(())
+        .state("_start", |cx| {
+            (0..20).try_for_each(|number| cx.alias_set(format!("a{number}")))?;
+            (0..10).try_for_each(|number| cx.alias_remove(format!("a{number}")))?;
+            Ok(())
+        })
+        .spawn(&mut kernel)?;
+    kernel.run_one_timeslice()?;
+    let snapshot = kernel.peek();
+    let names: Vec<String> = (10..20).map(|number| format!("a{number}")).collect();
+    assert!(snapshot.sessions[0].aliases.iter().map(|name| name.as_str()).eq(names.iter().map(String::as_str)));
+    let text = format!("{snapshot:#}");
+    assert!(text.contains("session 1 (a10, a11, a12, a13, a14, a15, a16, a17, and 2 more), refcount 10\n"), "{text}");
     kernel.stop();
     kernel.run()
 }

@@ -11,8 +11,17 @@ pub(crate) type AlarmKey = u32;
 /// Alarms by due time, then by sequence number.
 pub(crate) struct AlarmHeap {
     alarms: Slab<Alarm>,
-    /// A binary min-heap; `Alarm::place` of `order[i].key` is `i`.
-    order: Vec<Item>,
+    /// By [`Turn`], binary min-heaps; `Alarm::place` of `heaps[turn][i].key` is `turn` and `i`.
+    heaps: [Vec<Item>; 2],
+}
+
+/// In which queue phase an alarm may be dispatched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// In the running one, when it is due.
+    This,
+    /// In the next one.
+    Next,
 }
 
 /// One pending alarm.
@@ -26,7 +35,8 @@ pub(crate) struct Alarm {
     due: Due,
     /// Decides among alarms with the same due time; a moved alarm gets a new one.
     seq: u64,
-    place: usize,
+    /// `None` while it is in the slab but in no heap.
+    place: Option<(Turn, u32)>,
 }
 
 #[derive(Clone, Copy)]
@@ -42,15 +52,12 @@ impl Item {
     }
 }
 
-/// The `place` of an alarm that is in the slab but not in the heap.
-const OUTSIDE: usize = usize::MAX;
-
 impl AlarmHeap {
     pub(crate) fn new() -> AlarmHeap {
-        AlarmHeap { alarms: Slab::new(), order: Vec::new() }
+        AlarmHeap { alarms: Slab::new(), heaps: [Vec::new(), Vec::new()] }
     }
 
-    /// Returns how many alarms pend, those outside the heap included.
+    /// Returns how many alarms pend.
     pub(crate) fn len(&self) -> usize {
         self.alarms.len()
     }
@@ -63,37 +70,39 @@ impl AlarmHeap {
         self.alarms.get_mut(key as usize)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (AlarmKey, &Alarm)> {
-        self.alarms.iter().map(|(key, alarm)| (key as AlarmKey, alarm))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Alarm> {
+        self.alarms.iter().map(|(_, alarm)| alarm)
     }
 
     /// Stores an alarm without ordering it; [`schedule`](AlarmHeap::schedule) does that.
     pub(crate) fn store(&mut self, due: Due, serial: u64, event: Event) -> AlarmKey {
-        let alarm = Alarm { serial, event, prev: None, next: None, due, seq: serial, place: OUTSIDE };
+        let alarm = Alarm { serial, event, prev: None, next: None, due, seq: serial, place: None };
         AlarmKey::try_from(self.alarms.insert(alarm)).expect("fewer than 2^32 alarms")
     }
 
     /// Puts a stored alarm in its place, behind alarms with the same due time and a lower `seq`.
-    pub(crate) fn schedule(&mut self, key: AlarmKey, due: Due, seq: u64) {
-        self.set_aside(key, due, seq);
-        self.order.push(Item { due, seq, key });
-        self.sift_up(self.order.len() - 1);
-    }
-
-    /// Notes a new due time for an alarm that stays outside the heap for now.
-    pub(crate) fn set_aside(&mut self, key: AlarmKey, due: Due, seq: u64) {
+    pub(crate) fn schedule(&mut self, key: AlarmKey, turn: Turn, due: Due, seq: u64) {
         self.unschedule(key);
         let alarm = &mut self.alarms[key as usize];
         (alarm.due, alarm.seq) = (due, seq);
+        let heap = &mut self.heaps[turn as usize];
+        heap.push(Item { due, seq, key });
+        let last = heap.len() - 1;
+        self.sift_up(turn, last);
     }
 
     /// Returns the due time and sequence number of the first alarm.
-    pub(crate) fn first(&self) -> Option<(Due, u64)> {
-        self.order.first().map(|item| (item.due, item.seq))
+    pub(crate) fn first(&self, turn: Turn) -> Option<(Due, u64)> {
+        self.heaps[turn as usize].first().map(|item| (item.due, item.seq))
     }
 
-    pub(crate) fn first_key(&self) -> Option<AlarmKey> {
-        self.order.first().map(|item| item.key)
+    pub(crate) fn first_key(&self, turn: Turn) -> Option<AlarmKey> {
+        self.heaps[turn as usize].first().map(|item| item.key)
+    }
+
+    /// Returns the alarms of the next phase, in any order.
+    pub(crate) fn of_next_turn(&self) -> Vec<AlarmKey> {
+        self.heaps[Turn::Next as usize].iter().map(|item| item.key).collect()
     }
 
     /// Takes an alarm out, wherever it stands.
@@ -104,57 +113,60 @@ impl AlarmHeap {
     }
 
     fn unschedule(&mut self, key: AlarmKey) {
-        let place = self.alarms[key as usize].place;
-        if place == OUTSIDE {
-            return;
-        }
-        self.alarms[key as usize].place = OUTSIDE;
-        let last = self.order.len() - 1;
-        self.order.swap_remove(place);
-        if place < last {
+        let Some((turn, place)) = self.alarms[key as usize].place.take() else { return };
+        let heap = &mut self.heaps[turn as usize];
+        let place = place as usize;
+        heap.swap_remove(place);
+        if place < heap.len() {
             // What came from the end may belong either way.
-            let place = self.sift_up(place);
-            self.sift_down(place);
+            let place = self.sift_up(turn, place);
+            self.sift_down(turn, place);
         }
     }
 
-    fn sift_up(&mut self, mut place: usize) -> usize {
-        let item = self.order[place];
+    fn sift_up(&mut self, turn: Turn, mut place: usize) -> usize {
+        let heap = &mut self.heaps[turn as usize];
+        let item = heap[place];
         while place > 0 {
             let above = (place - 1) / 2;
-            if !item.before(&self.order[above]) {
+            if !item.before(&heap[above]) {
                 break;
             }
-            self.set(place, self.order[above]);
+            let moved = heap[above];
+            set(&mut self.alarms, heap, turn, place, moved);
             place = above;
         }
-        self.set(place, item);
+        set(&mut self.alarms, heap, turn, place, item);
         place
     }
 
-    fn sift_down(&mut self, mut place: usize) {
-        let item = self.order[place];
+    fn sift_down(&mut self, turn: Turn, mut place: usize) {
+        let heap = &mut self.heaps[turn as usize];
+        let item = heap[place];
         loop {
             let mut below = 2 * place + 1;
-            if below >= self.order.len() {
+            if below >= heap.len() {
                 break;
             }
-            if below + 1 < self.order.len() && self.order[below + 1].before(&self.order[below]) {
+            if below + 1 < heap.len() && heap[below + 1].before(&heap[below]) {
                 below += 1;
             }
-            if !self.order[below].before(&item) {
+            if !heap[below].before(&item) {
                 break;
             }
-            self.set(place, self.order[below]);
+            let moved = heap[below];
+            set(&mut self.alarms, heap, turn, place, moved);
             place = below;
         }
-        self.set(place, item);
+        set(&mut self.alarms, heap, turn, place, item);
     }
+}
 
-    fn set(&mut self, place: usize, item: Item) {
-        self.order[place] = item;
-        self.alarms[item.key as usize].place = place;
-    }
+/// Puts an item somewhere in a heap.
+fn set(alarms: &mut Slab<Alarm>, heap: &mut [Item], turn: Turn, place: usize, item: Item) {
+    heap[place] = item;
+    // There are fewer than 2^32 alarms, see `store`.
+    alarms[item.key as usize].place = Some((turn, place as u32));
 }
 
 impl Alarm {

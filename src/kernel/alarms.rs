@@ -221,9 +221,15 @@ impl Core {
 
     /// Removes every alarm of a session.
     pub(crate) fn drop_alarms_of(&mut self, session: SessionId) -> Vec<Alarm> {
+        let Some(record) = self.sessions.get_mut(session) else { return Vec::new() };
         let mut removed = Vec::new();
-        while let Some((_, key)) = self.sessions.get(session).and_then(|record| record.timers.first().copied()) {
-            removed.extend(self.drop_alarm(key));
+        for (_, first) in record.timers.take_all() {
+            let mut next = Some(first);
+            while let Some(alarm) = next.and_then(|key| self.queue.remove_alarm(key)) {
+                self.release_for(alarm.event.dest, alarm.event.sender);
+                next = alarm.next;
+                removed.push(alarm);
+            }
         }
         removed
     }
@@ -276,18 +282,13 @@ impl Core {
     }
 
     fn first_of(&self, session: SessionId, name: Name) -> Option<AlarmKey> {
-        let timers = &self.sessions.get(session)?.timers;
-        timers.iter().find(|(other, _)| *other == name).map(|(_, key)| *key)
+        self.sessions.get(session)?.timers.get(name).copied()
     }
 
     /// Puts an alarm at the head of its session's alarms of that name.
     fn link(&mut self, session: SessionId, name: Name, key: AlarmKey) {
         let Some(record) = self.sessions.get_mut(session) else { return };
-        let Some((_, head)) = record.timers.iter_mut().find(|(other, _)| *other == name) else {
-            record.timers.push((name, key));
-            return;
-        };
-        let old = std::mem::replace(head, key);
+        let Some(old) = record.timers.insert(name, key) else { return };
         if let Some(alarm) = self.queue.alarm_mut(key) {
             alarm.next = Some(old);
         }
@@ -308,10 +309,11 @@ impl Core {
             return;
         }
         let Some(record) = self.sessions.get_mut(alarm.event.dest) else { return };
-        let Some(place) = record.timers.iter().position(|(_, head)| *head == key) else { return };
+        // The kernel's own alarms are in no list.
+        let Some(first) = record.timers.get_mut(alarm.event.name).filter(|first| **first == key) else { return };
         match alarm.next {
-            Some(next) => record.timers[place].1 = next,
-            None => drop(record.timers.swap_remove(place)),
+            Some(next) => *first = next,
+            None => drop(record.timers.remove(alarm.event.name)),
         }
     }
 }

@@ -38,7 +38,7 @@ impl Core {
             None => {}
         }
         let record = self.sessions.get_mut(me).filter(|record| record.id != SessionId::KERNEL);
-        record.ok_or(Error::NoActiveSession)?.aliases.push(alias);
+        record.ok_or(Error::NoActiveSession)?.aliases.insert(alias, ());
         self.aliases.0.insert(alias, me);
         self.sessions.hold(me, Hold::Alias);
         Ok(())
@@ -59,7 +59,7 @@ impl Core {
         }
         self.aliases.forget(alias);
         if let Some(record) = self.sessions.get_mut(me) {
-            record.aliases.retain(|name| *name != alias);
+            record.aliases.remove(alias);
         }
         self.sessions.release(me, Hold::Alias);
         Ok(())
@@ -85,7 +85,7 @@ impl Core {
     /// POE: `alias_list`.
     pub fn alias_list<'a>(&self, session: impl Into<Dest<'a>>) -> Result<Vec<Name>, Error> {
         let id = self.resolve(session)?;
-        let mut aliases = self.sessions.get(id).map(|record| record.aliases.clone()).unwrap_or_default();
+        let mut aliases: Vec<Name> = self.sessions.get(id).iter().flat_map(|record| record.aliases.keys()).collect();
         aliases.sort_unstable_by_key(|alias| alias.as_str());
         Ok(aliases)
     }
@@ -103,11 +103,11 @@ impl Core {
         let tag = tag.into();
         let record = self.sessions.get_mut(session).filter(|record| record.id != SessionId::KERNEL);
         let record = record.ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
-        if let Some((_, count)) = record.tags.iter_mut().find(|(name, _)| *name == tag) {
+        if let Some(count) = record.tags.get_mut(tag) {
             *count += 1;
             return Ok(*count);
         }
-        record.tags.push((tag, 1));
+        record.tags.insert(tag, 1);
         self.sessions.hold(session, Hold::Tag);
         self.held_tags += 1;
         Ok(1)
@@ -123,11 +123,11 @@ impl Core {
     pub fn refcount_decrement(&mut self, session: SessionId, tag: impl Into<Name>) -> Result<u32, Error> {
         let tag = tag.into();
         let record = self.sessions.get_mut(session).ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
-        let place = record.tags.iter().position(|(name, _)| *name == tag).ok_or(Error::NoSuchTag { session, tag })?;
-        record.tags[place].1 -= 1;
-        let left = record.tags[place].1;
+        let count = record.tags.get_mut(tag).ok_or(Error::NoSuchTag { session, tag })?;
+        *count -= 1;
+        let left = *count;
         if left == 0 {
-            record.tags.remove(place);
+            record.tags.remove(tag);
             self.sessions.release(session, Hold::Tag);
             self.held_tags -= 1;
         }

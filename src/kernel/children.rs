@@ -8,7 +8,10 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use rustc_hash::FxHashMap;
+
 use super::core::Core;
+use super::few::Few;
 use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
 use crate::args::{Args, IntoArgs};
@@ -18,8 +21,16 @@ use crate::sys::wait::{Which, peek_ended, reap, wait_for_end};
 /// The registrations of `sig_child`, and the children that are reaped without anybody asking.
 #[derive(Default)]
 pub(crate) struct Children {
-    watches: Vec<ChildWatch>,
-    adopted: Vec<Process>,
+    /// By pid.
+    watches: FxHashMap<i32, Few<SessionId, ChildWatch>>,
+    /// For which pids each session waits.
+    awaited_by: FxHashMap<SessionId, Few<i32, ()>>,
+    /// How many registrations there are.
+    registered: usize,
+    /// By pid.
+    adopted: FxHashMap<i32, Process>,
+    /// A child that was there when it was last looked for.
+    seen: Cell<Option<i32>>,
     /// A child may have exited before anybody listened to SIGCHLD: look once without being told (K-SG-52).
     pub(crate) look: bool,
 }
@@ -89,12 +100,42 @@ impl Process {
 }
 
 impl Children {
-    pub(crate) fn watches(&self) -> &[ChildWatch] {
-        &self.watches
+    /// Returns the child processes for which a session waits, in the order in which it began to.
+    pub(crate) fn awaited_by(&self, session: SessionId) -> impl Iterator<Item = i32> {
+        self.awaited_by.get(&session).into_iter().flat_map(Few::keys)
     }
 
     fn wants(&self, pid: i32) -> bool {
-        self.watches.iter().any(|watch| watch.pid == pid) || self.adopted.iter().any(|child| child.pid == pid)
+        self.watches.contains_key(&pid) || self.adopted.contains_key(&pid)
+    }
+
+    /// Returns how many registrations there are, and adopted children: each has CHLD watched.
+    fn registrations(&self) -> usize {
+        self.registered + self.adopted.len()
+    }
+
+    fn add(&mut self, watch: ChildWatch) -> Option<ChildWatch> {
+        let (pid, session) = (watch.pid, watch.session);
+        self.awaited_by.entry(session).or_default().insert(pid, ());
+        let former = self.watches.entry(pid).or_default().insert(session, watch);
+        self.registered += usize::from(former.is_none());
+        former
+    }
+
+    fn remove(&mut self, pid: i32, session: SessionId) -> Option<ChildWatch> {
+        let watchers = self.watches.get_mut(&pid)?;
+        let watch = watchers.remove(session)?;
+        self.registered -= 1;
+        if watchers.is_empty() {
+            self.watches.remove(&pid);
+        }
+        if let Some(pids) = self.awaited_by.get_mut(&session) {
+            pids.remove(pid);
+            if pids.is_empty() {
+                self.awaited_by.remove(&session);
+            }
+        }
+        Some(watch)
     }
 }
 
@@ -114,14 +155,9 @@ impl Core {
     pub(crate) fn sig_child_for(&mut self, session: SessionId, pid: i32, event: Name, extra: Args) {
         let watch = ChildWatch { pid, session, event, extra };
         self.children.look = true;
-        let watches = &mut self.children.watches;
-        match watches.iter_mut().find(|other| other.pid == pid && other.session == session) {
-            Some(other) => *other = watch,
-            None => {
-                watches.push(watch);
-                self.sessions.hold(session, Hold::Pid);
-                self.signals.watch(Name::new("CHLD"));
-            }
+        if self.children.add(watch).is_none() {
+            self.sessions.hold(session, Hold::Pid);
+            self.signals.watch(Name::new("CHLD"));
         }
     }
 
@@ -130,66 +166,79 @@ impl Core {
     /// POE: `sig_child` without an event.
     pub fn sig_child_clear(&mut self, pid: i32) {
         let me = self.active.session;
-        self.drop_child_watches(|watch| watch.pid == pid && watch.session == me);
+        if let Some(watch) = self.children.remove(pid, me) {
+            self.release_child_watch(watch.session);
+        }
     }
 
     /// Tells whether the running session waits for a child process; not any more when the event of its end is under way.
     pub(crate) fn awaits_child(&self, pid: i32) -> bool {
-        self.children.watches.iter().any(|watch| watch.pid == pid && watch.session == self.active.session)
+        self.children.watches.get(&pid).is_some_and(|watchers| watchers.has(self.active.session))
     }
 
     /// Makes sure that a child of this process is reaped when it ends.
     pub(crate) fn adopt_child(&mut self, pid: i32) -> Process {
         let child = Process { pid, life: Rc::new(Cell::new(Life::Unreaped)) };
-        self.children.adopted.push(child.clone());
         // It may have ended already.
         self.children.look = true;
-        self.signals.watch(Name::new("CHLD"));
+        match self.children.adopted.insert(pid, child.clone()) {
+            // Somebody else has reaped that one: the system has given its pid to another.
+            Some(former) => former.life.set(Life::Lost),
+            None => self.signals.watch(Name::new("CHLD")),
+        }
         child
     }
 
     /// Forgets an adopted child.
     fn release_adopted(&mut self, pid: i32, life: Life) {
-        if let Some(place) = self.children.adopted.iter().position(|child| child.pid == pid) {
-            self.children.adopted.swap_remove(place).life.set(life);
+        if let Some(child) = self.children.adopted.remove(&pid) {
+            child.life.set(life);
             self.signals.unwatch(Name::new("CHLD"));
         }
     }
 
     /// Forgets all adopted children in a forked process, which has none.
     pub(super) fn disown_adopted(&mut self) {
-        while let Some(pid) = self.children.adopted.last().map(Process::pid) {
-            self.release_adopted(pid, Life::Lost);
-        }
+        let pids: Vec<i32> = self.children.adopted.keys().copied().collect();
+        pids.into_iter().for_each(|pid| self.release_adopted(pid, Life::Lost));
     }
 
-    /// Removes the registrations that `unwanted` picks, and returns them.
-    pub(crate) fn drop_child_watches(&mut self, unwanted: impl Fn(&ChildWatch) -> bool) -> Vec<ChildWatch> {
-        let (gone, kept) = std::mem::take(&mut self.children.watches).into_iter().partition(unwanted);
-        self.children.watches = kept;
-        let gone: Vec<ChildWatch> = gone;
-        for watch in &gone {
-            self.sessions.release(watch.session, Hold::Pid);
-            self.signals.unwatch(Name::new("CHLD"));
-        }
+    /// Removes the registrations of a session, and returns them.
+    pub(crate) fn drop_child_watches_of(&mut self, session: SessionId) -> Vec<ChildWatch> {
+        let pids: Vec<i32> = self.children.awaited_by(session).collect();
+        let gone: Vec<ChildWatch> = pids.into_iter().filter_map(|pid| self.children.remove(pid, session)).collect();
+        gone.iter().for_each(|watch| self.release_child_watch(watch.session));
         gone
+    }
+
+    /// Removes all registrations, and returns them.
+    pub(crate) fn drop_all_child_watches(&mut self) -> Vec<ChildWatch> {
+        let sessions: Vec<SessionId> = self.children.awaited_by.keys().copied().collect();
+        sessions.into_iter().flat_map(|session| self.drop_child_watches_of(session)).collect()
     }
 
     /// Tells whether somebody waits for a child process and there is one.
     pub(crate) fn awaits_children(&self) -> bool {
-        self.signals.is_watched(Name::new("CHLD"))
-            && if self.reaps_everybody() {
-                peek_ended(Which::Any).is_ok()
-            } else {
-                // Any other child is not reaped, and so would be awaited for ever.
-                self.children.watches.iter().any(|watch| peek_ended(Which::Pid(watch.pid)).is_ok())
-            }
+        if !self.signals.is_watched(Name::new("CHLD")) || peek_ended(Which::Any).is_err() {
+            return false;
+        }
+        // Any other child is not reaped, and so would be awaited for ever.
+        self.reaps_everybody() || self.has_awaited_child()
+    }
+
+    /// Tells whether a child process for which a session waits is there.
+    fn has_awaited_child(&self) -> bool {
+        let Children { watches, seen, .. } = &self.children;
+        let is_there = |pid: &i32| peek_ended(Which::Pid(*pid)).is_ok();
+        // The one that was there is looked for first: the kernel asks in every slice with an empty queue.
+        let last = seen.get().filter(|pid| watches.contains_key(pid) && is_there(pid));
+        seen.set(last.or_else(|| watches.keys().copied().find(is_there)));
+        seen.get().is_some()
     }
 
     /// Tells whether a session watches CHLD, and so gets every child.
-    fn reaps_everybody(&self) -> bool {
-        let chld = Name::new("CHLD");
-        self.sessions.ids().iter().any(|id| self.sessions.get(*id).is_some_and(|record| record.watches(chld)))
+    pub(crate) fn reaps_everybody(&self) -> bool {
+        self.signals.watchers(Name::new("CHLD")) > self.children.registrations()
     }
 
     /// At the end of a run: children whose end nobody will hear of any more are worth a warning. They are left alone:
@@ -222,8 +271,8 @@ impl Core {
 
     fn reap_registered(&mut self) {
         // What is not positive stands for any child, or for those of a group.
-        let watched = self.children.watches.iter().map(|watch| watch.pid).filter(|pid| *pid > 0);
-        let mut pids: Vec<i32> = watched.chain(self.children.adopted.iter().map(Process::pid)).collect();
+        let watched = self.children.watches.keys().copied().filter(|pid| *pid > 0);
+        let mut pids: Vec<i32> = watched.chain(self.children.adopted.keys().copied()).collect();
         pids.sort_unstable();
         pids.dedup();
         for pid in pids {
@@ -243,8 +292,10 @@ impl Core {
         };
         log::debug!(target: "lenore::children", "reaped {pid}: {status}");
         self.release_adopted(pid, Life::Reaped(status));
-        for watch in self.drop_child_watches_keeping(pid) {
+        let watchers: Vec<SessionId> = self.children.watches.get(&pid).into_iter().flat_map(Few::keys).collect();
+        for watch in watchers.into_iter().filter_map(|session| self.children.remove(pid, session)).collect::<Vec<_>>() {
             let args = ("CHLD", pid, status).into_args().chain(watch.extra);
+            // The event holds the session before the registration lets go of it.
             self.enqueue_from_kernel(watch.session, watch.event, args, Kind::Post);
             self.release_child_watch(watch.session);
         }
@@ -253,13 +304,6 @@ impl Core {
             self.signal_from_kernel(chld, (pid, status));
         }
         true
-    }
-
-    /// Takes out the registrations for `pid` while they still hold their sessions, which the event is to hold next.
-    fn drop_child_watches_keeping(&mut self, pid: i32) -> Vec<ChildWatch> {
-        let (gone, kept) = std::mem::take(&mut self.children.watches).into_iter().partition(|watch| watch.pid == pid);
-        self.children.watches = kept;
-        gone
     }
 
     fn release_child_watch(&mut self, session: SessionId) {

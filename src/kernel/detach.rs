@@ -84,7 +84,7 @@ impl Kernel {
         core.children.look = false;
         // Their pids are others' to reap, and so may be strangers' by the time that somebody sends them a signal.
         core.disown_adopted();
-        for watch in core.drop_child_watches(|_| true) {
+        for watch in core.drop_all_child_watches() {
             let (pid, session) = (watch.pid, watch.session);
             log::warn!(target: "lenore::children", "{session} waits in vain for child {pid} of the process that launched this one");
         }

@@ -134,6 +134,9 @@ impl Core {
 
     /// Takes back the requests of a stopping session.
     pub(crate) fn drop_forks_of(&mut self, session: SessionId) -> Vec<Request> {
+        if self.sessions.get(session).is_none_or(|record| record.forks == 0) {
+            return Vec::new();
+        }
         let requests = std::mem::take(&mut self.forks.requests);
         let (gone, kept) = requests.into_iter().partition(|request| request.session == session);
         self.forks.requests = kept;
@@ -150,7 +153,7 @@ impl Core {
         let signals = self.queue.remove_posted(|event| matches!(event.kind, Kind::Signal(_)) && sent_by_system(event));
         signals.iter().for_each(|event| self.release_for(event.dest, event.sender));
         self.children.look = false;
-        self.drop_child_watches(|_| true);
+        self.drop_all_child_watches();
         self.disown_adopted();
     }
 

@@ -86,13 +86,21 @@ impl Kernel {
         &mut self,
         mut states: Vec<(Name, Handler)>,
         heap: Box<dyn Any>,
+        heap_type: &'static str,
         args: Args,
         options: Options,
     ) -> Result<SessionId, Error> {
         let creator = self.core.active.session;
-        let id = self.core.sessions.create(creator)?;
+        let id = self.core.sessions.create(creator, heap_type)?;
         self.core.is_alive = true;
-        states.sort_unstable_by_key(|(name, _)| name.address());
+        states.sort_by_key(|(name, _)| name.address());
+        states.dedup_by(|later, earlier| {
+            let is_same = later.0 == earlier.0;
+            if is_same {
+                std::mem::swap(later, earlier);
+            }
+            is_same
+        });
         states.shrink_to_fit();
         let body = Some(Body { id, states, heap, options, on_stack: 0 });
         match self.bodies.get_mut(id.slot()) {
@@ -157,16 +165,13 @@ impl Kernel {
         // Dropped at the end, when the tables are in order again: user code may hang on any of it.
         let alarms = self.core.drop_alarms_of(id);
         let events = self.core.drop_posted_of(id);
-        let watches = self.core.drop_child_watches(|watch| watch.session == id);
+        let watches = self.core.drop_child_watches_of(id);
         let forks = self.core.drop_forks_of(id);
-        let watches_any = self.core.sessions.get(id).is_some_and(|record| record.handles > 0);
-        if watches_any || self.core.sources.weak > 0 {
-            self.core.remove_watchers_of(id);
-            self.core.remove_sources_of(id);
-        }
+        self.core.remove_watchers_of(id);
+        self.core.remove_sources_of(id);
         if let Some(record) = self.core.sessions.remove(id) {
-            record.aliases.iter().for_each(|alias| self.core.aliases.forget(*alias));
-            record.signals.iter().for_each(|watch| self.core.signals.unwatch(watch.signal));
+            record.aliases.keys().for_each(|alias| self.core.aliases.forget(alias));
+            record.signals.keys().for_each(|signal| self.core.signals.unwatch(signal));
             self.core.held_tags -= record.tags.len();
         }
         match self.bodies[id.slot()].as_mut() {
@@ -281,7 +286,7 @@ impl super::core::Core {
         if self.sessions.get(id).is_none_or(|record| record.pending_to + record.pending_from == 0) {
             return Vec::new();
         }
-        let events = self.queue.remove_posted(|event| event.dest == id || event.sender == id);
+        let events = self.queue.remove_posted_of(id);
         for event in &events {
             self.release_for(event.dest, event.sender);
             if let Kind::Signal(signal) = &event.kind {

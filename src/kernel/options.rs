@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::Kernel;
 use super::context::Context;
+use super::peek::Names;
 use super::queue::Event;
 use super::sessions::SessionId;
 use crate::name::Name;
@@ -152,10 +153,10 @@ impl Kernel {
 impl super::core::Core {
     /// Writes `session 3 (Daemon)`.
     pub(crate) fn describe_session(&self, id: SessionId) -> String {
-        match self.sessions.get(id).map(|record| &record.aliases[..]) {
+        match self.sessions.get(id).map(|record| &record.aliases) {
             Some(aliases) if !aliases.is_empty() => {
-                let names: Vec<&str> = aliases.iter().map(|alias| alias.as_str()).collect();
-                format!("{id} ({})", names.join(", "))
+                let names: Vec<Name> = aliases.keys().collect();
+                format!("{id} ({})", Names(names.into_iter()))
             }
             _ => id.to_string(),
         }

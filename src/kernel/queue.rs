@@ -1,10 +1,10 @@
 //! The event queue: posted events in a FIFO, alarms in a heap, merged by due time and then sequence number.
 
-use std::collections::VecDeque;
 use std::panic::Location;
 
-use super::alarm_heap::{Alarm, AlarmHeap, AlarmKey};
+use super::alarm_heap::{Alarm, AlarmHeap, AlarmKey, Turn};
 use super::clock::Due;
+use super::posted::PostedEvents;
 use super::sessions::SessionId;
 use super::signals::Signal;
 use crate::args::Args;
@@ -38,13 +38,6 @@ pub(crate) enum Kind {
     Retry(super::source::SourceKey),
 }
 
-/// An event in the FIFO.
-struct Posted {
-    due: Due,
-    seq: u64,
-    event: Event,
-}
-
 /// One queue phase: what [`EventQueue::next_in`] finds.
 pub(crate) struct Phase {
     now: Due,
@@ -63,31 +56,29 @@ pub(crate) enum Next {
 
 /// All that waits to be dispatched.
 pub(crate) struct EventQueue {
-    fifo: VecDeque<Posted>,
+    posted: PostedEvents,
     alarms: AlarmHeap,
     next_seq: u64,
-    /// While a queue phase runs: its `now`.
+    /// While a queue phase runs: its `now`. Alarms that are set then and are due already wait for the next phase, so that
+    /// an alarm that sets itself in the past for ever can't starve the sources.
     phase: Option<Due>,
-    /// Alarms set during the queue phase that are due already. They wait for the next one, outside the heap, so that an
-    /// alarm that sets itself in the past for ever can't starve the sources.
-    fresh: Vec<AlarmKey>,
 }
 
 impl EventQueue {
     pub(crate) fn new() -> EventQueue {
-        EventQueue { fifo: VecDeque::new(), alarms: AlarmHeap::new(), next_seq: 1, phase: None, fresh: Vec::new() }
+        EventQueue { posted: PostedEvents::default(), alarms: AlarmHeap::new(), next_seq: 1, phase: None }
     }
 
     /// Returns how many events wait, alarms included.
     pub(crate) fn len(&self) -> usize {
-        self.fifo.len() + self.alarms.len()
+        self.posted.len() + self.alarms.len()
     }
 
     /// Appends a posted event. `now` must not go backwards from one post to the next.
     #[inline]
     pub(crate) fn post(&mut self, now: Due, event: Event) {
         let seq = self.take_seq();
-        self.fifo.push_back(Posted { due: now, seq, event });
+        self.posted.push(now, seq, event);
     }
 
     /// Adds an alarm; `serial` is its identity for good.
@@ -102,15 +93,11 @@ impl EventQueue {
     pub(crate) fn move_alarm(&mut self, key: AlarmKey, due: Due) {
         if self.alarms.get(key).is_some_and(|alarm| alarm.due() != due) {
             let seq = self.take_seq();
-            self.fresh.retain(|fresh| *fresh != key);
             self.place_alarm(key, due, seq);
         }
     }
 
     pub(crate) fn remove_alarm(&mut self, key: AlarmKey) -> Option<Alarm> {
-        if !self.fresh.is_empty() {
-            self.fresh.retain(|fresh| *fresh != key);
-        }
         self.alarms.remove(key)
     }
 
@@ -126,7 +113,7 @@ impl EventQueue {
     pub(crate) fn begin_phase(&mut self, now: Due) -> Phase {
         let outer = self.phase.take();
         // In a slice that a state runs: what the outer phase has put off is due in this one.
-        self.place_fresh();
+        self.place_those_put_off();
         self.phase = Some(now);
         Phase { now, boundary: self.next_seq, outer }
     }
@@ -135,32 +122,31 @@ impl EventQueue {
     #[inline]
     pub(crate) fn next_in(&self, phase: &Phase) -> Option<Next> {
         let Phase { now, boundary, .. } = *phase;
-        let posted = self.fifo.front().filter(|posted| posted.seq < boundary && posted.due <= now);
-        let posted = posted.map(|posted| (posted.due, posted.seq));
-        // An alarm that was moved or set since the phase began waits in `fresh` if it is due, and isn't here.
-        let alarm = self.alarms.first().filter(|(due, seq)| *due <= now && *seq < boundary);
+        let posted = self.posted.first().filter(|(due, seq)| *due <= now && *seq < boundary);
+        // An alarm that was moved or set since the phase began has its turn in the next one if it is due.
+        let alarm = self.alarms.first(Turn::This).filter(|(due, seq)| *due <= now && *seq < boundary);
         let take_alarm = match (posted, alarm) {
             (None, None) => return None,
             (Some(_), None) => false,
             (None, Some(_)) => true,
             (Some(posted), Some(alarm)) => alarm < posted,
         };
-        if take_alarm { self.alarms.first_key().map(Next::Alarm) } else { Some(Next::Posted) }
+        if take_alarm { self.alarms.first_key(Turn::This).map(Next::Alarm) } else { Some(Next::Posted) }
     }
 
-    /// Returns when the first alarm is due, those left out that wait for the next phase.
+    /// Returns when the first alarm is due, apart from those that the running phase has found due and put off.
     #[inline]
     pub(crate) fn first_alarm(&self) -> Option<Due> {
-        self.alarms.first().map(|(due, _)| due)
+        self.alarms.first(Turn::This).map(|(due, _)| due)
     }
 
     /// Takes the first of the posted events.
     #[inline]
     pub(crate) fn pop_posted(&mut self) -> Option<Event> {
-        self.fifo.pop_front().map(|posted| posted.event)
+        self.posted.pop()
     }
 
-    /// Takes the alarm that [`next_in`](EventQueue::next_in) found: one that is next is not in `fresh`.
+    /// Takes the alarm that [`next_in`](EventQueue::next_in) found.
     pub(crate) fn pop_alarm(&mut self, key: AlarmKey) -> Option<Alarm> {
         self.alarms.remove(key)
     }
@@ -168,46 +154,52 @@ impl EventQueue {
     /// Closes a queue phase; in a slice that a state runs, the outer one goes on.
     pub(crate) fn end_phase(&mut self, phase: &Phase) {
         self.phase = phase.outer;
-        self.place_fresh();
+        self.place_those_put_off();
+        self.posted.forget_index();
     }
 
     /// Returns when the first event is due.
     pub(crate) fn next_due(&self) -> Option<Due> {
-        let posted = self.fifo.front().map(|posted| posted.due);
-        let alarm = self.alarms.first().map(|(due, _)| due);
-        let fresh = self.fresh.iter().filter_map(|key| self.alarms.get(*key)).map(Alarm::due);
-        posted.into_iter().chain(alarm).chain(fresh).min()
+        let posted = self.posted.first();
+        let alarms = [Turn::This, Turn::Next].into_iter().filter_map(|turn| self.alarms.first(turn));
+        posted.into_iter().chain(alarms).map(|(due, _)| due).min()
+    }
+
+    /// Takes out the posted events to and from a session.
+    pub(crate) fn remove_posted_of(&mut self, session: SessionId) -> Vec<Event> {
+        self.posted.take_of(session)
     }
 
     /// Takes out the posted events that `unwanted` picks.
     pub(crate) fn remove_posted(&mut self, unwanted: impl Fn(&Event) -> bool) -> Vec<Event> {
-        let (gone, kept) = std::mem::take(&mut self.fifo).into_iter().partition(|posted| unwanted(&posted.event));
-        self.fifo = kept;
-        let gone: VecDeque<Posted> = gone;
-        gone.into_iter().map(|posted| posted.event).collect()
+        self.posted.take_where(unwanted)
+    }
+
+    /// Returns the alarms in any order.
+    pub(crate) fn alarms(&self) -> impl Iterator<Item = &Alarm> {
+        self.alarms.iter()
     }
 
     /// Returns everything that waits, in the order in which it will be dispatched, with ids and due times.
     pub(crate) fn entries(&self) -> Vec<(Due, u64, &Event)> {
-        let posted = self.fifo.iter().map(|posted| ((posted.due, posted.seq), posted.seq, &posted.event));
-        let alarms = self.alarms.iter().map(|(_, alarm)| (alarm.order(), alarm.serial, &alarm.event));
+        let posted = self.posted.iter().map(|(due, seq, event)| ((due, seq), seq, event));
+        let alarms = self.alarms.iter().map(|alarm| (alarm.order(), alarm.serial, &alarm.event));
         let mut all: Vec<_> = posted.chain(alarms).collect();
         all.sort_by_key(|(order, ..)| *order);
         all.into_iter().map(|((due, _), id, event)| (due, id, event)).collect()
     }
 
     fn place_alarm(&mut self, key: AlarmKey, due: Due, seq: u64) {
-        if self.phase.is_some_and(|now| due <= now) {
-            self.alarms.set_aside(key, due, seq);
-            self.fresh.push(key);
-        } else {
-            self.alarms.schedule(key, due, seq);
-        }
+        let turn = if self.phase.is_some_and(|now| due <= now) { Turn::Next } else { Turn::This };
+        self.alarms.schedule(key, turn, due, seq);
     }
 
     /// Puts the alarms that a phase has put off where they belong now.
-    fn place_fresh(&mut self) {
-        for key in std::mem::take(&mut self.fresh) {
+    fn place_those_put_off(&mut self) {
+        if self.alarms.first(Turn::Next).is_none() {
+            return;
+        }
+        for key in self.alarms.of_next_turn() {
             if let Some((due, seq)) = self.alarms.get(key).map(Alarm::order) {
                 self.place_alarm(key, due, seq);
             }

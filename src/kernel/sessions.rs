@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::alarm_heap::AlarmKey;
+use super::few::Few;
 use super::signals::SignalWatch;
 use crate::error::Error;
 use crate::name::Name;
@@ -54,6 +55,8 @@ impl fmt::Debug for SessionId {
 /// What the kernel knows about one living session, apart from its states and its heap.
 pub(crate) struct Record {
     pub(crate) id: SessionId,
+    /// The name of the type of its heap.
+    pub(crate) heap: &'static str,
     pub(crate) parent: SessionId,
     first_child: Link,
     last_child: Link,
@@ -72,11 +75,13 @@ pub(crate) struct Record {
     pub(crate) pids: u32,
     /// Requests for a fork; part of `holds`.
     pub(crate) forks: u32,
-    pub(crate) aliases: Vec<Name>,
-    pub(crate) tags: Vec<(Name, u32)>,
+    pub(crate) aliases: Few<Name, ()>,
+    pub(crate) tags: Few<Name, u32>,
     /// By name, the first of the session's alarms of that name; the alarms link to each other.
-    pub(crate) timers: Vec<(Name, AlarmKey)>,
-    pub(crate) signals: Vec<SignalWatch>,
+    pub(crate) timers: Few<Name, AlarmKey>,
+    pub(crate) signals: Few<Name, SignalWatch>,
+    /// The first of the sources it owns; the sources link to each other.
+    pub(crate) first_source: Option<u32>,
     /// The number of the latest marking for the sweep.
     mark: u64,
     /// Its `_start` has not returned: its parent does not know of it yet.
@@ -113,7 +118,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn new() -> Sessions {
-        let kernel = Record::new(SessionId::KERNEL, SessionId::KERNEL);
+        let kernel = Record::new(SessionId::KERNEL, SessionId::KERNEL, "()");
         Sessions {
             slots: vec![Some(kernel)],
             free: Vec::new(),
@@ -139,19 +144,25 @@ impl Sessions {
         self.slots.get_mut(id.slot())?.as_mut().filter(|record| record.id == id)
     }
 
+    /// Returns how many slots there are; an id's slot is below that.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(crate) fn is_alive(&self, id: SessionId) -> bool {
         self.get(id).is_some()
     }
 
-    /// Returns the living sessions in order of creation, the kernel not among them.
-    pub(crate) fn ids(&self) -> Vec<SessionId> {
-        let mut ids: Vec<_> = self.slots[1..].iter().flatten().map(|record| record.id).collect();
-        ids.sort_unstable_by_key(|id| id.number());
-        ids
+    /// Returns the records of the living sessions in order of creation, the kernel's not among them.
+    pub(crate) fn records(&self) -> Vec<&Record> {
+        let mut records: Vec<_> = self.slots[1..].iter().flatten().collect();
+        // Without reused slots they are in order already, and that is found out in one pass.
+        records.sort_by_key(|record| record.id.number());
+        records
     }
 
     /// Makes a record for a new child of `parent`.
-    pub(crate) fn create(&mut self, parent: SessionId) -> Result<SessionId, Error> {
+    pub(crate) fn create(&mut self, parent: SessionId, heap: &'static str) -> Result<SessionId, Error> {
         let slot = match self.free.pop() {
             Some(slot) => slot as usize,
             None => self.slots.len(),
@@ -161,7 +172,7 @@ impl Sessions {
         }
         let id = SessionId::new(slot, self.next_serial);
         self.next_serial += 1;
-        let record = Record::new(id, parent);
+        let record = Record::new(id, parent, heap);
         match self.slots.get_mut(slot) {
             Some(vacant) => *vacant = Some(record),
             None => self.slots.push(Some(record)),
@@ -338,9 +349,10 @@ impl Sessions {
 }
 
 impl Record {
-    fn new(id: SessionId, parent: SessionId) -> Record {
+    fn new(id: SessionId, parent: SessionId, heap: &'static str) -> Record {
         Record {
             id,
+            heap,
             parent,
             first_child: None,
             last_child: None,
@@ -353,18 +365,15 @@ impl Record {
             handles: 0,
             pids: 0,
             forks: 0,
-            aliases: Vec::new(),
-            tags: Vec::new(),
-            timers: Vec::new(),
-            signals: Vec::new(),
+            aliases: Few::new(),
+            tags: Few::new(),
+            timers: Few::new(),
+            signals: Few::new(),
+            first_source: None,
             mark: 0,
             starting: true,
             stopping: false,
         }
-    }
-
-    pub(crate) fn watches(&self, signal: Name) -> bool {
-        self.signals.iter().any(|watch| watch.signal == signal)
     }
 
     /// The separate count of a kind of hold; aliases and tags are counted by their lists.

@@ -16,7 +16,6 @@ use crate::name::Name;
 /// One session's interest in one signal.
 #[derive(Clone)]
 pub(crate) struct SignalWatch {
-    pub(crate) signal: Name,
     pub(crate) event: Name,
     extra: Template,
     /// It counts as an extra reference, under the tag [`WAITS_FOR_SIGNAL`].
@@ -55,6 +54,11 @@ impl Signals {
 
     pub(crate) fn is_watched(&self, signal: Name) -> bool {
         self.watchers.contains_key(&signal)
+    }
+
+    /// Returns how many want a signal.
+    pub(crate) fn watchers(&self, signal: Name) -> usize {
+        self.watchers.get(&signal).map_or(0, |count| *count as usize)
     }
 
     /// Counts one more watcher; the first makes the kernel take the signal over from the system.
@@ -109,19 +113,14 @@ impl Core {
         A: IntoArgs + Clone + 'static,
     {
         let (signal, event, extra) = (signal.into(), event.into(), Template::new(extra));
-        let watch = SignalWatch { signal, event, extra, keeps_alive: false };
+        let watch = SignalWatch { event, extra, keeps_alive: false };
         let Some(record) = self.sessions.get_mut(self.active.session) else { return };
         if record.id == SessionId::KERNEL {
             return;
         }
-        match record.signals.iter_mut().find(|other| other.signal == watch.signal) {
-            Some(other) => {
-                let former = std::mem::replace(other, watch);
-                self.end_waiting(&former);
-            }
+        match record.signals.insert(signal, watch) {
+            Some(former) => self.end_waiting(&former),
             None => {
-                let signal = watch.signal;
-                record.signals.push(watch);
                 self.signals.watch(signal);
                 if let Some(bare) = without_prefix(signal) {
                     let session = self.describe_session(self.active.session);
@@ -139,8 +138,7 @@ impl Core {
     pub fn sig_clear(&mut self, signal: impl Into<Name>) {
         let signal = signal.into();
         let Some(record) = self.sessions.get_mut(self.active.session) else { return };
-        if let Some(place) = record.signals.iter().position(|watch| watch.signal == signal) {
-            let former = record.signals.remove(place);
+        if let Some(former) = record.signals.remove(signal) {
             self.signals.unwatch(signal);
             self.end_waiting(&former);
         }
@@ -154,7 +152,7 @@ impl Core {
         let signal = signal.into();
         self.sig(signal, event);
         let me = self.active.session;
-        let watch = self.sessions.get_mut(me).and_then(|r| r.signals.iter_mut().find(|w| w.signal == signal));
+        let watch = self.sessions.get_mut(me).and_then(|record| record.signals.get_mut(signal));
         if let Some(watch) = watch {
             watch.keeps_alive = true;
             // The session has just been found alive.
@@ -266,6 +264,9 @@ impl Kernel {
 
     /// Visits the destination and its descendants, deepest first, then stops them if the signal calls for it.
     pub(crate) fn visit(&mut self, dest: SessionId, name: Name, queued: Option<&Signal>, mut moved: Args) {
+        if class(name) == Class::Benign && !self.core.is_watched_by_session(name) {
+            return;
+        }
         let died = queued.and_then(|signal| signal.died.as_ref());
         let mut visited = self.core.sessions.visiting_order(dest);
         if name == "DIE" {
@@ -339,8 +340,13 @@ impl Kernel {
 }
 
 impl Core {
+    /// Tells whether a session watches a signal. Whoever waits for child processes has `CHLD` watched, too.
+    fn is_watched_by_session(&self, signal: Name) -> bool {
+        if signal == "CHLD" { self.reaps_everybody() } else { self.signals.is_watched(signal) }
+    }
+
     fn watch_of(&self, id: SessionId, signal: Name) -> Option<SignalWatch> {
-        self.sessions.get(id)?.signals.iter().find(|watch| watch.signal == signal).cloned()
+        self.sessions.get(id)?.signals.get(signal).cloned()
     }
 }
 

@@ -18,6 +18,7 @@ use super::Kernel;
 use super::alarms::AlarmId;
 use super::backlog::Backlog;
 use super::core::Core;
+use super::few::Few;
 use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mailbox, Mode, Source, SourceKey, Wanted};
@@ -51,6 +52,18 @@ struct Entry {
     timer: Option<AlarmId>,
     /// It does not keep its owner: nothing comes of it before its owner does something.
     is_loose: bool,
+    /// The neighbours among its owner's sources.
+    prev: Option<u32>,
+    next: Option<u32>,
+}
+
+/// What `peek` tells of a source.
+pub(super) struct Description {
+    pub(super) owner: SessionId,
+    pub(super) fd: RawFd,
+    pub(super) is_watched: bool,
+    pub(super) keeps_owner: bool,
+    pub(super) text: String,
 }
 
 impl Entry {
@@ -70,6 +83,8 @@ pub(crate) struct Sources {
     next_generation: u32,
     /// The watched raw descriptors, by number.
     pub(crate) watched_fds: FxHashMap<RawFd, (SourceKey, Rc<Watched>)>,
+    /// Which of them each session watches.
+    pub(super) watched_by: FxHashMap<SessionId, Few<RawFd, ()>>,
     /// How many of them are watched weakly.
     pub(crate) weak: usize,
     /// How many sources are loose.
@@ -91,6 +106,7 @@ impl Sources {
             entries: Slab::new(),
             next_generation: 1,
             watched_fds: FxHashMap::default(),
+            watched_by: FxHashMap::default(),
             weak: 0,
             loose: 0,
             ready: VecDeque::new(),
@@ -142,16 +158,15 @@ impl Sources {
         self.entries.iter().any(|(_, entry)| entry.source.fd() == fd)
     }
 
-    /// Returns owner, descriptor, readiness asked for and description of every source.
-    pub(crate) fn describe(&self) -> Vec<(SessionId, RawFd, Option<Wanted>, String)> {
-        let row = |entry: &Entry| (entry.owner, entry.source.fd(), entry.registered, entry.source.describe());
-        self.entries.iter().map(|(_, entry)| row(entry)).collect()
-    }
-
-    /// Returns the descriptors of the sources that keep a session.
-    pub(super) fn fds_that_keep(&self, session: SessionId) -> Vec<RawFd> {
-        let keeps = |entry: &&Entry| entry.owner == session && !entry.is_loose;
-        self.entries.iter().map(|(_, entry)| entry).filter(keeps).map(|entry| entry.source.fd()).collect()
+    /// Describes every source for `peek`.
+    pub(super) fn describe(&self) -> impl Iterator<Item = Description> {
+        self.entries.iter().map(|(_, entry)| Description {
+            owner: entry.owner,
+            fd: entry.source.fd(),
+            is_watched: entry.registered.is_some(),
+            keeps_owner: !entry.is_loose,
+            text: entry.source.describe(),
+        })
     }
 
     /// Asks for another turn in the next slice, whether or not the poller has news.
@@ -348,13 +363,13 @@ impl Sources {
 
     /// Takes a source out: away from the poller first, then closed. Between the two nothing may happen: another process may hold
     /// the same open file, and the poller would go on reporting a descriptor that is none of ours any more.
-    fn take_out(&mut self, key: SourceKey) -> Option<(SessionId, Option<AlarmId>)> {
+    fn take_out(&mut self, key: SourceKey) -> Option<Entry> {
         self.get(key)?;
         self.deregister(key);
         let entry = self.entries.remove(key.index as usize);
         log::trace!(target: "lenore::sources", "descriptor {} of {} is closed", entry.fd, entry.owner);
         entry.source.close();
-        Some((entry.owner, entry.timer))
+        Some(entry)
     }
 
     fn deregister(&mut self, key: SourceKey) {
@@ -391,8 +406,11 @@ impl Core {
             queued: false,
             timer: None,
             is_loose: false,
+            prev: None,
+            next: None,
         });
         self.sessions.hold(owner, Hold::Handle);
+        self.link_source(owner, key.index);
         if let Err(error) = self.sources.sync(key) {
             self.remove_source(key);
             return Err(error);
@@ -403,9 +421,31 @@ impl Core {
     /// Takes a source out and closes it.
     pub(crate) fn remove_source(&mut self, key: SourceKey) {
         self.fasten_source(key);
-        if let Some((owner, timer)) = self.sources.take_out(key) {
-            self.sessions.release(owner, Hold::Handle);
-            timer.inspect(|timer| self.remove_kernel_alarm(*timer));
+        if let Some(entry) = self.sources.take_out(key) {
+            self.unlink_source(&entry);
+            self.sessions.release(entry.owner, Hold::Handle);
+            entry.timer.inspect(|timer| self.remove_kernel_alarm(*timer));
+        }
+    }
+
+    /// Puts a source at the head of its owner's list.
+    fn link_source(&mut self, owner: SessionId, index: u32) {
+        let Some(record) = self.sessions.get_mut(owner) else { return };
+        let next = record.first_source.replace(index);
+        self.sources.entries[index as usize].next = next;
+        if let Some(next) = next {
+            self.sources.entries[next as usize].prev = Some(index);
+        }
+    }
+
+    /// Takes a source that was taken out of the table out of its owner's list as well.
+    fn unlink_source(&mut self, gone: &Entry) {
+        if let Some(next) = gone.next {
+            self.sources.entries[next as usize].prev = gone.prev;
+        }
+        match gone.prev {
+            Some(prev) => self.sources.entries[prev as usize].next = gone.next,
+            None => self.sessions.get_mut(gone.owner).into_iter().for_each(|record| record.first_source = gone.next),
         }
     }
 
@@ -452,8 +492,10 @@ impl Core {
 
     /// Closes every source that a stopping session owns.
     pub(crate) fn remove_sources_of(&mut self, session: SessionId) {
-        let owned: Vec<SourceKey> = self.sources.keys(|entry| entry.owner == session);
-        owned.into_iter().for_each(|key| self.remove_source(key));
+        while let Some(index) = self.sessions.get(session).and_then(|record| record.first_source) {
+            let generation = self.sources.entries[index as usize].generation;
+            self.remove_source(SourceKey { index, generation });
+        }
     }
 
     /// Closes the sources whose wheels were dropped.
@@ -473,6 +515,9 @@ impl Core {
 
     /// Closes every source, in a child that goes on without its parent's sessions.
     pub(crate) fn remove_all_sources(&mut self) {
+        // Watched handles are sources of the kernel, but hold those who watch them.
+        let watching: Vec<SessionId> = self.sources.watched_by.keys().copied().collect();
+        watching.into_iter().for_each(|session| self.remove_watchers_of(session));
         let all: Vec<SourceKey> = self.sources.keys(|_| true);
         all.into_iter().for_each(|key| self.remove_source(key));
     }

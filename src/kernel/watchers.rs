@@ -8,7 +8,9 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::Kernel;
 use super::core::Core;
+use super::few::Few;
 use super::handle::{Handle, has_input, set_nonblocking};
+use super::peek::MOST_SHOWN;
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use crate::args::{IntoArgs, Template};
@@ -19,7 +21,9 @@ use crate::sys::disconnect::disconnect;
 /// A watched descriptor and everybody who watches it.
 pub(crate) struct Watched {
     handle: RefCell<Option<Handle>>,
-    watchers: RefCell<Vec<Watcher>>,
+    watchers: RefCell<Few<(SessionId, Mode), Watcher>>,
+    /// By mode: how many watch for it.
+    counts: [Cell<usize>; 3],
     paused_read: Cell<bool>,
     paused_write: Cell<bool>,
     /// There is no pause for urgent data (K-IO-15).
@@ -37,8 +41,6 @@ enum Strength {
 
 #[derive(Clone)]
 struct Watcher {
-    session: SessionId,
-    mode: Mode,
     event: Name,
     extra: Template,
 }
@@ -53,15 +55,35 @@ impl Watched {
     }
 
     fn is_watched(&self, mode: Mode) -> bool {
-        self.watchers.borrow().iter().any(|watcher| watcher.mode == mode)
+        self.counts[mode as usize].get() > 0
     }
 
     fn watcher(&self, session: SessionId, mode: Mode) -> Option<Watcher> {
-        self.watchers.borrow().iter().find(|watcher| watcher.session == session && watcher.mode == mode).cloned()
+        self.watchers.borrow().get((session, mode)).cloned()
+    }
+
+    /// Adds a watcher, or replaces the session's for the same mode.
+    fn add(&self, session: SessionId, mode: Mode, watcher: Watcher) {
+        let former = self.watchers.borrow_mut().insert((session, mode), watcher);
+        let count = &self.counts[mode as usize];
+        count.set(count.get() + usize::from(former.is_none()));
+    }
+
+    fn remove(&self, session: SessionId, mode: Mode) -> Option<Watcher> {
+        let watcher = self.watchers.borrow_mut().remove((session, mode))?;
+        let count = &self.counts[mode as usize];
+        count.set(count.get() - 1);
+        Some(watcher)
+    }
+
+    /// Returns the sessions that watch for a mode, in the order in which they began to.
+    fn sessions(&self, mode: Mode) -> Vec<SessionId> {
+        self.watchers.borrow().keys().filter(|(_, other)| *other == mode).map(|(session, _)| session).collect()
     }
 
     fn has(&self, session: SessionId) -> bool {
-        self.watchers.borrow().iter().any(|watcher| watcher.session == session)
+        let watchers = self.watchers.borrow();
+        Mode::ALL.into_iter().any(|mode| watchers.has((session, mode)))
     }
 }
 
@@ -78,14 +100,7 @@ impl Source for Watched {
     fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
         let Some(handle) = self.handle.borrow().clone() else { return };
         let forked = kernel.core.forked;
-        let sessions: Vec<SessionId> = self
-            .watchers
-            .borrow()
-            .iter()
-            .filter(|watcher| watcher.mode == mode)
-            .map(|watcher| watcher.session)
-            .collect();
-        for session in sessions {
+        for session in self.sessions(mode) {
             // An earlier one may have ended, changed or paused this one's watching; and in a child that was forked
             // meanwhile, this turn is the parent's.
             let Some(watcher) = self.watcher(session, mode).filter(|_| !self.paused(mode).get()) else { continue };
@@ -101,6 +116,7 @@ impl Source for Watched {
     fn close(&self) {
         self.handle.take();
         self.watchers.take();
+        self.counts.iter().for_each(|count| count.set(0));
     }
 
     fn is_listener(&self) -> bool {
@@ -116,21 +132,22 @@ impl Source for Watched {
     }
 
     fn describe(&self) -> String {
-        let names: Vec<String> = self
-            .watchers
-            .borrow()
-            .iter()
-            .map(|watcher| {
-                let verb = match watcher.mode {
-                    Mode::Read => "read",
-                    Mode::Write => "write",
-                    Mode::Expedite => "expedite",
-                };
-                let paused = if self.paused(watcher.mode).get() { ", paused" } else { "" };
-                format!("{} {verb} -> {}{paused}", watcher.session, watcher.event)
-            })
-            .collect();
-        format!("select {}", names.join("; "))
+        let watchers = self.watchers.borrow();
+        let one = |((session, mode), watcher): ((SessionId, Mode), &Watcher)| {
+            let verb = match mode {
+                Mode::Read => "read",
+                Mode::Write => "write",
+                Mode::Expedite => "expedite",
+            };
+            let paused = if self.paused(mode).get() { ", paused" } else { "" };
+            format!("{session} {verb} -> {}{paused}", watcher.event)
+        };
+        let names: Vec<String> = watchers.iter().take(MOST_SHOWN).map(one).collect();
+        let more = match watchers.len().saturating_sub(MOST_SHOWN) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        format!("select {}{more}", names.join("; "))
     }
 }
 
@@ -296,17 +313,14 @@ impl Core {
             None => self.watch_descriptor(handle, strength == Strength::Weak)?,
         };
         let is_new_here = !watched.has(session);
-        let watcher = Watcher { session, mode, event, extra };
-        {
-            let mut watchers = watched.watchers.borrow_mut();
-            match watchers.iter_mut().find(|other| other.session == session && other.mode == mode) {
-                Some(other) => *other = watcher,
-                None => watchers.push(watcher),
-            }
-        }
+        let watcher = Watcher { event, extra };
+        watched.add(session, mode, watcher);
         watched.paused(mode).set(false);
-        if is_new_here && !watched.weak {
-            self.sessions.hold(session, Hold::Handle);
+        if is_new_here {
+            self.sources.watched_by.entry(session).or_default().insert(handle.as_raw_fd(), ());
+            if !watched.weak {
+                self.sessions.hold(session, Hold::Handle);
+            }
         }
         // At once and not before the next poll: the caller is to hear of a descriptor that can't be watched.
         self.sources.sync(key).inspect_err(|_| self.unselect(handle, mode))
@@ -318,6 +332,7 @@ impl Core {
         let watched = Rc::new(Watched {
             handle: RefCell::new(Some(handle.clone())),
             watchers: RefCell::default(),
+            counts: Default::default(),
             paused_read: Cell::default(),
             paused_write: Cell::default(),
             never_paused: Cell::default(),
@@ -337,26 +352,21 @@ impl Core {
 
     fn unselect(&mut self, handle: &Handle, mode: Mode) {
         let me = self.active.session;
-        self.end_watching(handle.as_raw_fd(), |watcher| watcher.session == me && watcher.mode == mode);
+        self.end_watching(handle.as_raw_fd(), me, &[mode]);
     }
 
     /// Ends all watching of a stopping session.
     pub(crate) fn remove_watchers_of(&mut self, session: SessionId) {
-        let fds: Vec<RawFd> = self.sources.watched_fds.keys().copied().collect();
-        for fd in fds {
-            self.end_watching(fd, |watcher| watcher.session == session);
-        }
+        let Some(fds) = self.sources.watched_by.get(&session) else { return };
+        let fds: Vec<RawFd> = fds.keys().collect();
+        fds.into_iter().for_each(|fd| self.end_watching(fd, session, &Mode::ALL));
     }
 
-    /// Returns the descriptors that a session watches.
+    /// Returns the descriptors that a session watches and that keep it alive, sorted.
     pub(crate) fn watched_by(&self, session: SessionId) -> Vec<RawFd> {
-        let mut fds: Vec<RawFd> = self
-            .sources
-            .watched_fds
-            .iter()
-            .filter(|(_, (_, watched))| watched.has(session) && !watched.weak)
-            .map(|(fd, _)| *fd)
-            .collect();
+        let Some(fds) = self.sources.watched_by.get(&session) else { return Vec::new() };
+        let is_strong = |fd: &RawFd| self.sources.watched_fds.get(fd).is_some_and(|(_, watched)| !watched.weak);
+        let mut fds: Vec<RawFd> = fds.keys().filter(is_strong).collect();
         fds.sort_unstable();
         fds
     }
@@ -364,12 +374,13 @@ impl Core {
     /// Ends everybody's watching of a descriptor and puts a socket in its place that does nothing, as its owner goes on
     /// having the number. Returns whether `key` is one that is watched.
     pub(crate) fn close_watched(&mut self, key: SourceKey) -> bool {
-        let found = self.sources.watched_fds.iter().find(|(_, (other, _))| *other == key);
-        let Some((fd, watched)) = found.map(|(fd, (_, watched))| (*fd, Rc::clone(watched))) else { return false };
+        let Some(fd) = self.sources.source(key).map(|source| source.fd()) else { return false };
+        let found = self.sources.watched_fds.get(&fd).filter(|(other, _)| *other == key);
+        let Some(watched) = found.map(|(_, watched)| Rc::clone(watched)) else { return false };
         let handle = watched.handle.borrow().clone();
-        let sessions: Vec<SessionId> = watched.watchers.borrow().iter().map(|watcher| watcher.session).collect();
+        let sessions: Vec<SessionId> = watched.watchers.borrow().keys().map(|(session, _)| session).collect();
         for session in sessions {
-            self.end_watching(fd, |watcher| watcher.session == session);
+            self.end_watching(fd, session, &Mode::ALL);
         }
         let replaced = handle.map_or(Ok(()), |handle| disconnect(&handle));
         if let Err(error) = replaced {
@@ -378,12 +389,21 @@ impl Core {
         true
     }
 
-    fn end_watching(&mut self, fd: RawFd, unwanted: impl Fn(&Watcher) -> bool) {
+    /// Ends a session's watching of a descriptor for these modes.
+    fn end_watching(&mut self, fd: RawFd, session: SessionId, modes: &[Mode]) {
         let Some((key, watched)) = self.sources.watched_fds.get(&fd).cloned() else { return };
-        let gone: Vec<Watcher> = watched.watchers.borrow_mut().extract_if(.., |watcher| unwanted(watcher)).collect();
-        let left = gone.first().map(|watcher| watcher.session).filter(|session| !watched.has(*session));
-        if let Some(session) = left.filter(|_| !watched.weak) {
-            self.sessions.release(session, Hold::Handle);
+        // Dropped at the end, when the tables are in order: the extra arguments are the program's own.
+        let gone: Vec<Watcher> = modes.iter().filter_map(|mode| watched.remove(session, *mode)).collect();
+        if !gone.is_empty() && !watched.has(session) {
+            if let Some(fds) = self.sources.watched_by.get_mut(&session) {
+                fds.remove(fd);
+                if fds.is_empty() {
+                    self.sources.watched_by.remove(&session);
+                }
+            }
+            if !watched.weak {
+                self.sessions.release(session, Hold::Handle);
+            }
         }
         if watched.watchers.borrow().is_empty() {
             self.sources.watched_fds.remove(&fd);

@@ -65,7 +65,7 @@ fn the_last_watcher_on_a_descriptor_lets_the_session_go() {
     let handles = |kernel: &Kernel| {
         let snapshot = kernel.peek();
         let reasons = snapshot.sessions.iter().find(|peeked| peeked.id == session).map(|peeked| &peeked.reasons);
-        let is_handle = |reason: &&Reason| **reason == Reason::Handle(fd);
+        let is_handle = |reason: &&Reason| matches!(reason, Reason::Handle { fd: watched, .. } if *watched == fd);
         reasons.map_or(0, |reasons| reasons.iter().filter(is_handle).count())
     };
     assert_eq!(handles(&kernel), 1);

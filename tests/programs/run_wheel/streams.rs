@@ -446,7 +446,7 @@ fn stays(kernel: &mut Kernel) -> Result<(), Error> {
         .state("look", |cx| {
             let snapshot = cx.peek();
             let reasons = &snapshot.sessions[0].reasons;
-            assert!(matches!(reasons[..], [Reason::Handle(_)]), "{reasons:?}");
+            assert!(matches!(reasons[..], [Reason::Handle { .. }]), "{reasons:?}");
             assert!(snapshot.sources[0].description.contains("STDIN of process"), "{snapshot:#}");
             println!("still here");
             *cx.heap() = None;

@@ -1,0 +1,266 @@
+//! `peek`: a picture of the kernel, above all of why it does not exit.
+
+use std::os::fd::RawFd;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use super::core::Core;
+use super::queue::{Event, Kind};
+use super::sessions::{Record, SessionId};
+use super::sources::Description;
+use crate::name::Name;
+
+mod text;
+
+pub(super) use text::{MOST_SHOWN, Names};
+
+/// A picture of a kernel at one moment: its queue, its sessions with every reason each stays alive, its sources.
+///
+/// `{}` shows the queue alone, `{:#}` everything.
+///
+/// ```
+/// use lenore::{Kernel, Session};
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// let mut kernel = Kernel::new()?;
+/// Session::new(()).state("_start", |cx| cx.alias_set("keeper").map_err(Into::into)).spawn(&mut kernel)?;
+/// let text = format!("{:#}", kernel.peek());
+/// assert!(text.contains("session 1 (keeper)"), "{text}");
+/// assert!(text.contains("stays alive: alias keeper"), "{text}");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// POE: `Daemon->peek` of POE::Component::Daemon.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The kernel's id.
+    pub kernel_id: String,
+    /// The process.
+    pub pid: u32,
+    /// Whether this process was forked from the one that made the kernel.
+    pub is_child: bool,
+    /// What waits, in the order in which it will be dispatched.
+    pub events: Vec<PeekedEvent>,
+    /// The living sessions, in order of creation: the text finds a session by its place.
+    pub sessions: Vec<PeekedSession>,
+    /// Everything that is watched.
+    pub sources: Vec<PeekedSource>,
+}
+
+/// One waiting event of a [`Snapshot`].
+#[derive(Debug, Clone)]
+pub struct PeekedEvent {
+    /// Its number in the queue.
+    pub id: u64,
+    /// How long until it is due; zero if it is.
+    pub due_in: Duration,
+    /// Its name; the signal's, for a signal.
+    pub name: Name,
+    /// What it is.
+    pub kind: EventKind,
+    /// Who sent it.
+    pub source: SessionId,
+    /// Whom it is for.
+    pub dest: SessionId,
+    /// The state from which it was sent.
+    pub caller_state: Option<Name>,
+    /// The statement that sent it.
+    pub caller: &'static Location<'static>,
+}
+
+/// What an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A posted event.
+    Post,
+    /// An alarm or delay.
+    Alarm,
+    /// A signal.
+    Signal,
+    /// The kernel's own housekeeping.
+    Internal,
+}
+
+/// One session of a [`Snapshot`].
+#[derive(Debug, Clone)]
+pub struct PeekedSession {
+    /// Its id.
+    pub id: SessionId,
+    /// Its aliases, in the order in which they were set.
+    pub aliases: Vec<Name>,
+    /// The type of its heap, as [`std::any::type_name`] gives it.
+    pub heap: &'static str,
+    /// POE's reference count: the number of distinct reasons, counted as POE counts them.
+    pub refcount: usize,
+    /// Why it stays alive; empty if the next sweep will stop it.
+    pub reasons: Vec<Reason>,
+    /// Its parent.
+    pub parent: SessionId,
+    /// Its children.
+    pub children: Vec<SessionId>,
+    /// The signals it watches, each with the event it gets.
+    pub signals: Vec<(Name, Name)>,
+}
+
+/// A reason for a session to stay alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// So many posted events and signals wait for it.
+    EventsTo(u32),
+    /// So many events that it sent to others wait.
+    EventsFrom(u32),
+    /// So many of its alarms and delays are pending.
+    Alarms(u32),
+    /// It watches this descriptor.
+    Handle {
+        /// The descriptor; negative while a wheel waits for a file.
+        fd: RawFd,
+        /// What it is and which events it sends, as in [`PeekedSource::description`].
+        what: Arc<str>,
+    },
+    /// It has this alias.
+    Alias(Name),
+    /// It has this child.
+    Child(SessionId),
+    /// Somebody holds so many extra references under this tag.
+    ExtraReference(Name, u32),
+    /// It waits for this child process.
+    ChildProcess(i32),
+    /// So many forks that it asked for have not happened yet.
+    Forks(u32),
+}
+
+/// One source of a [`Snapshot`].
+#[derive(Debug, Clone)]
+pub struct PeekedSource {
+    /// Whose it is; the kernel's, for a descriptor that several sessions may watch.
+    pub owner: SessionId,
+    /// The descriptor.
+    pub fd: RawFd,
+    /// Whether the poller watches it at present; a paused one it does not.
+    pub is_watched: bool,
+    /// What it is and which events it sends.
+    pub description: Arc<str>,
+}
+
+impl Core {
+    /// Takes a picture of the kernel. It takes time in proportion to what the picture shows.
+    ///
+    /// POE: `Daemon->peek` of POE::Component::Daemon.
+    pub fn peek(&self) -> Snapshot {
+        let event = |(due, id, event): (i64, u64, &Event)| PeekedEvent {
+            id,
+            due_in: Duration::from_nanos(due.saturating_sub(self.clock.now()).max(0) as u64),
+            name: event.name,
+            kind: match event.kind {
+                Kind::Post => EventKind::Post,
+                Kind::Alarm => EventKind::Alarm,
+                Kind::Signal(_) => EventKind::Signal,
+                Kind::StartUp | Kind::Retry(_) => EventKind::Internal,
+            },
+            source: event.sender,
+            dest: event.dest,
+            caller_state: event.from,
+            caller: event.location,
+        };
+        let mut sources = Vec::new();
+        let mut census = Census::new(self);
+        for Description { owner, fd, is_watched, keeps_owner, text } in self.sources.describe() {
+            let description: Arc<str> = text.into();
+            if keeps_owner {
+                census.add(owner, fd, &description);
+            }
+            sources.push(PeekedSource { owner, fd, is_watched, description });
+        }
+        let sessions = self.sessions.records().into_iter().map(|record| census.session(record)).collect();
+        Snapshot {
+            kernel_id: self.id.clone(),
+            pid: self.pid,
+            is_child: self.is_child(),
+            events: self.queue.entries().into_iter().map(event).collect(),
+            sessions,
+            sources,
+        }
+    }
+}
+
+/// What has to be counted for all sessions at once: looking for it anew for each would take a square of the time.
+struct Census<'a> {
+    core: &'a Core,
+    /// How many alarms pend, by slot of the session.
+    alarms: Vec<u32>,
+    /// The sources that keep their owners.
+    by_owner: FxHashMap<SessionId, Vec<(RawFd, Arc<str>)>>,
+    /// The descriptors that the kernel watches for its sessions.
+    by_fd: FxHashMap<RawFd, Arc<str>>,
+}
+
+impl<'a> Census<'a> {
+    fn new(core: &'a Core) -> Census<'a> {
+        let mut alarms = vec![0; core.sessions.slots()];
+        for alarm in core.queue.alarms().filter(|alarm| matches!(alarm.event.kind, Kind::Alarm)) {
+            alarms[alarm.event.dest.slot()] += 1;
+        }
+        Census { core, alarms, by_owner: FxHashMap::default(), by_fd: FxHashMap::default() }
+    }
+
+    fn add(&mut self, owner: SessionId, fd: RawFd, what: &Arc<str>) {
+        if owner == SessionId::KERNEL {
+            self.by_fd.insert(fd, Arc::clone(what));
+        } else {
+            self.by_owner.entry(owner).or_default().push((fd, Arc::clone(what)));
+        }
+    }
+
+    fn session(&self, record: &Record) -> PeekedSession {
+        let reasons = self.reasons(record);
+        PeekedSession {
+            id: record.id,
+            aliases: record.aliases.keys().collect(),
+            heap: record.heap,
+            refcount: units(&reasons),
+            reasons,
+            parent: record.parent,
+            children: self.core.sessions.children(record.id),
+            signals: record.signals.iter().map(|(signal, watch)| (signal, watch.event)).collect(),
+        }
+    }
+
+    fn reasons(&self, record: &Record) -> Vec<Reason> {
+        let id = record.id;
+        let alarms = self.alarms[id.slot()];
+        let counts = [
+            (record.pending_to - alarms, Reason::EventsTo as fn(u32) -> Reason),
+            (record.pending_from, Reason::EventsFrom),
+            (alarms, Reason::Alarms),
+            (record.forks, Reason::Forks),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let named = record.aliases.len() + record.tags.len();
+        let mut reasons = Vec::with_capacity(
+            counts.clone().count() + named + (record.handles + record.children + record.pids) as usize,
+        );
+        reasons.extend(counts.map(|(count, reason)| reason(count)));
+        let own = self.by_owner.get(&id).into_iter().flatten().map(|(fd, what)| (*fd, what));
+        let watched = self.core.watched_by(id).into_iter().filter_map(|fd| Some((fd, self.by_fd.get(&fd)?)));
+        reasons.extend(own.chain(watched).map(|(fd, what)| Reason::Handle { fd, what: Arc::clone(what) }));
+        reasons.extend(record.aliases.keys().map(Reason::Alias));
+        reasons.extend(self.core.sessions.children(id).into_iter().map(Reason::Child));
+        reasons.extend(record.tags.iter().map(|(tag, count)| Reason::ExtraReference(tag, *count)));
+        reasons.extend(self.core.children.awaited_by(id).map(Reason::ChildProcess));
+        reasons
+    }
+}
+
+/// Counts reasons as POE does: all events to a session, posted or timed, are one.
+fn units(reasons: &[Reason]) -> usize {
+    let timed = reasons.iter().any(|reason| matches!(reason, Reason::Alarms(_)));
+    let posted = reasons.iter().any(|reason| matches!(reason, Reason::EventsTo(_)));
+    reasons.len() - usize::from(timed && posted)
+}
