@@ -2,7 +2,11 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+
+use crate::destroy::destroy;
+use crate::error::Exception;
 
 /// The positional arguments of one event, of any types.
 ///
@@ -78,7 +82,7 @@ impl Args {
         match (self.0, more.0) {
             (first, None) => Args(first),
             (None, second) => Args(second),
-            (Some(first), Some(second)) => Args(Some(Box::new(Chain(first, second)))),
+            (first, second) => Args(Some(Box::new(Chain { first, second }))),
         }
     }
 }
@@ -94,7 +98,7 @@ impl Args {
 
     /// Undoes [`chain`](Args::chain): drops the part that was appended last.
     pub(crate) fn unchain(self) -> Args {
-        Args(self.0.map(|list| list.without_tail()))
+        Args(self.0.and_then(|list| list.without_tail()))
     }
 }
 
@@ -186,6 +190,18 @@ impl Template {
     pub(crate) fn args(&self) -> Args {
         self.0.as_ref().map_or(Args::new(), |make| make())
     }
+
+    /// Does the same outside of any state.
+    ///
+    /// # Errors
+    ///
+    /// The panic of a value that was to be cloned.
+    pub(crate) fn copy(&self) -> Result<Args, Exception> {
+        match &self.0 {
+            None => Ok(Args::new()),
+            Some(make) => catch_unwind(AssertUnwindSafe(|| make())).map_err(Exception::from_panic),
+        }
+    }
 }
 
 /// The values of one list, behind one allocation.
@@ -194,7 +210,7 @@ trait List {
     fn slot(&self, position: usize) -> Option<&dyn Slot>;
     /// Borrows what a slot is made of: the `Option<T>` itself.
     fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any>;
-    fn without_tail(self: Box<Self>) -> Box<dyn List>;
+    fn without_tail(self: Box<Self>) -> Option<Box<dyn List>>;
 }
 
 /// One position: an `Option<T>`, empty once its value was taken.
@@ -214,29 +230,51 @@ impl<T: 'static> Slot for Option<T> {
 }
 
 /// Two lists read as one.
-struct Chain(Box<dyn List>, Box<dyn List>);
+struct Chain {
+    first: Option<Box<dyn List>>,
+    second: Option<Box<dyn List>>,
+}
+
+impl Chain {
+    fn parts(&self) -> impl Iterator<Item = &dyn List> {
+        [&self.first, &self.second].into_iter().filter_map(|part| part.as_deref())
+    }
+}
 
 impl List for Chain {
     fn len(&self) -> usize {
-        self.0.len() + self.1.len()
+        self.parts().map(List::len).sum()
     }
 
-    fn slot(&self, position: usize) -> Option<&dyn Slot> {
-        match position.checked_sub(self.0.len()) {
-            None => self.0.slot(position),
-            Some(rest) => self.1.slot(rest),
+    fn slot(&self, mut position: usize) -> Option<&dyn Slot> {
+        for part in self.parts() {
+            match position.checked_sub(part.len()) {
+                None => return part.slot(position),
+                Some(rest) => position = rest,
+            }
         }
+        None
     }
 
-    fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any> {
-        match position.checked_sub(self.0.len()) {
-            None => self.0.option_mut(position),
-            Some(rest) => self.1.option_mut(rest),
+    fn option_mut(&mut self, mut position: usize) -> Option<&mut dyn Any> {
+        for part in [&mut self.first, &mut self.second].into_iter().flatten() {
+            match position.checked_sub(part.len()) {
+                None => return part.option_mut(position),
+                Some(rest) => position = rest,
+            }
         }
+        None
     }
 
-    fn without_tail(self: Box<Self>) -> Box<dyn List> {
-        self.0
+    fn without_tail(mut self: Box<Self>) -> Option<Box<dyn List>> {
+        self.first.take()
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        // By itself: of two panics in one drop the second aborts the process.
+        destroy(self.second.take());
     }
 }
 
@@ -259,8 +297,8 @@ impl List for Tail {
         self.list.option_mut(position + self.skipped)
     }
 
-    fn without_tail(self: Box<Self>) -> Box<dyn List> {
-        self
+    fn without_tail(self: Box<Self>) -> Option<Box<dyn List>> {
+        Some(self)
     }
 }
 
@@ -295,8 +333,8 @@ macro_rules! tuple_args {
                 }
             }
 
-            fn without_tail(self: Box<Self>) -> Box<dyn List> {
-                self
+            fn without_tail(self: Box<Self>) -> Option<Box<dyn List>> {
+                Some(self)
             }
         }
     };

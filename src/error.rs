@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 
 use crate::args::{ArgError, is_unwritten};
+use crate::destroy::destroy_payload;
 use crate::kernel::{AlarmId, SessionId};
 use crate::name::Name;
 use crate::sys::fork::Refused;
@@ -248,6 +249,7 @@ impl Exception {
             (_, Some(text)) => text.clone(),
             _ => "something that is no text".to_owned(),
         };
+        destroy_payload(payload);
         Exception::of(Arc::new(Panicked(text)))
     }
 
@@ -283,13 +285,17 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Exception {
 
 impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        // The kernel logs exceptions outside of any state: a panic of the program's own text must not end the run.
+        catch_unwind(AssertUnwindSafe(|| self.error.fmt(f))).unwrap_or_else(|payload| {
+            destroy_payload(payload);
+            f.write_str("an error whose text panics")
+        })
     }
 }
 
 impl fmt::Debug for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        fmt::Display::fmt(self, f)
     }
 }
 

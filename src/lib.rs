@@ -65,6 +65,7 @@ compile_error!("lenore runs on Linux; it compiles for FreeBSD. Other systems lac
 mod args;
 pub mod component;
 pub mod daemon;
+mod destroy;
 mod error;
 pub mod filter;
 mod kernel;

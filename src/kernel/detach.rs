@@ -11,6 +11,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 
 use super::Kernel;
+use crate::destroy::destroy;
 use crate::error::Error;
 use crate::sys::disposition;
 use crate::sys::fork::{Refused, Side, exit_now, fork};
@@ -87,6 +88,7 @@ impl Kernel {
         for watch in core.drop_all_child_watches() {
             let (pid, session) = (watch.pid, watch.session);
             log::warn!(target: "lenore::children", "{session} waits in vain for child {pid} of the process that launched this one");
+            destroy(watch);
         }
         Ok(())
     }

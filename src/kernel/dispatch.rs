@@ -1,6 +1,7 @@
 //! Running states: from the queue, from a source, by a call.
 
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::rc::Rc;
 
 use super::Kernel;
 use super::core::{Active, Dest};
@@ -9,6 +10,7 @@ use super::options::{Exceptions, SessionOption};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
+use crate::destroy::destroy;
 use crate::error::{Died, Error, Exception};
 use crate::name::Name;
 use crate::reply::Reply;
@@ -48,8 +50,11 @@ impl Kernel {
     /// Dispatches what came out of the queue.
     pub(crate) fn dispatch(&mut self, event: &mut Event) {
         match std::mem::replace(&mut event.kind, Kind::Post) {
-            Kind::Post | Kind::Alarm => drop(self.dispatch_event(event)),
-            Kind::Signal(signal) => self.dispatch_signal(event.dest, event.name, &signal),
+            Kind::Post | Kind::Alarm => discard(self.dispatch_event(event)),
+            Kind::Signal(signal) => {
+                self.dispatch_signal(event.dest, event.name, &signal);
+                destroy(signal);
+            }
             Kind::StartUp => {}
             Kind::Retry(key) => self.core.sources.requeue(key, super::source::Mode::Read),
         }
@@ -60,7 +65,7 @@ impl Kernel {
         match self.enter(event, Keep::Nothing) {
             Ok(reply) => reply,
             Err(exception) => {
-                self.die(event, exception);
+                destroy(self.die(event, exception));
                 Reply::NoValue
             }
         }
@@ -83,9 +88,16 @@ impl Kernel {
     ) -> bool {
         let location = Location::caller();
         let mut event = Event { dest: owner, sender: owner, name, from, location, args, kind: Kind::Post };
-        let failure = self.enter(&mut event, Keep::Nothing).err();
-        let done = failure.is_none();
-        failure.map(|exception| self.die(&event, exception));
+        let done = match self.enter(&mut event, Keep::Nothing) {
+            Ok(reply) => {
+                discard(reply);
+                true
+            }
+            Err(exception) => {
+                destroy(self.die(&event, exception));
+                false
+            }
+        };
         self.after_state();
         done
     }
@@ -94,13 +106,14 @@ impl Kernel {
     pub(crate) fn die_in_source(&mut self, owner: SessionId, name: Name, exception: Exception) {
         let location = Location::caller();
         let kind = Kind::Post;
-        self.die(&Event { dest: owner, sender: owner, name, from: None, location, args: Args::new(), kind }, exception);
+        let event = Event { dest: owner, sender: owner, name, from: None, location, args: Args::new(), kind };
+        destroy(self.die(&event, exception));
         self.after_state();
     }
 
     /// Tells a session something that the kernel did.
     pub(crate) fn notify(&mut self, dest: SessionId, name: &str, args: impl IntoArgs) {
-        self.dispatch_event(&mut Event::from_kernel(dest, Name::new(name), args.into_args()));
+        discard(self.dispatch_event(&mut Event::from_kernel(dest, Name::new(name), args.into_args())));
     }
 
     /// Runs the state for an event with its session active.
@@ -132,6 +145,10 @@ impl Kernel {
             destroy(std::mem::take(&mut event.args));
         }
         event.undo_default(name);
+        // The state has removed itself: this was its last copy.
+        if Rc::strong_count(&handler) == 1 {
+            destroy(handler);
+        }
         self.core.collect_postings();
         // Whoever was active may have been stopped meanwhile; then the kernel is (K-LP-26).
         let outer_lives = outer.session == SessionId::KERNEL || self.core.sessions.is_alive(outer.session);
@@ -195,7 +212,7 @@ impl Kernel {
 
     /// Makes an exception its session's `DIE` signal.
     #[cold]
-    fn die(&mut self, event: &Event, exception: Exception) -> Died {
+    pub(super) fn die(&mut self, event: &Event, exception: Exception) -> Died {
         let died = event.died(exception);
         match self.core.exceptions {
             Exceptions::BecomeSignals => self.core.signal_die(died.clone()),
@@ -225,10 +242,11 @@ impl Body {
     }
 }
 
-/// Drops what is the program's own, when a panic in that has nobody left to go to.
-pub(crate) fn destroy<T>(what: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(what))) {
-        log::error!(target: "lenore::exceptions", "while something was dropped: {}", Exception::from_panic(payload));
+/// Drops what nobody has called for.
+#[inline]
+pub(super) fn discard(reply: Reply) {
+    if let Reply::Value(value) = reply {
+        destroy(value);
     }
 }
 

@@ -8,10 +8,12 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::Kernel;
 use super::core::{Active, Core};
+use super::dispatch::discard;
 use super::os_signals;
 use super::queue::{Event, Kind};
 use super::sessions::{Hold, SessionId};
 use crate::args::{Args, IntoArgs};
+use crate::destroy::{destroy, destroy_all, shield};
 use crate::error::Error;
 use crate::name::Name;
 use crate::sys::fork::{Side, exit_now, fork};
@@ -152,8 +154,9 @@ impl Core {
             |event: &Event| event.sender == SessionId::KERNEL && os_signals::catchable(event.name).is_some();
         let signals = self.queue.remove_posted(|event| matches!(event.kind, Kind::Signal(_)) && sent_by_system(event));
         signals.iter().for_each(|event| self.release_for(event.dest, event.sender));
+        destroy_all(signals);
         self.children.look = false;
-        self.drop_all_child_watches();
+        destroy_all(self.drop_all_child_watches());
         self.disown_adopted();
     }
 
@@ -188,7 +191,7 @@ impl Kernel {
         let (name, args) = match self.fork_process() {
             Ok(Side::Parent(pid)) => {
                 // The child has it now; a socket must not stay open on this side.
-                drop(payload);
+                destroy(payload);
                 (on_parent, (Ok::<i32, Error>(pid.as_raw()),).into_args())
             }
             Ok(Side::Child) => (on_child, payload),
@@ -199,12 +202,12 @@ impl Kernel {
             }
         };
         let kind = Kind::Post;
-        self.dispatch_event(&mut Event { dest: session, sender: session, name, from, location, args, kind });
+        discard(self.dispatch_event(&mut Event { dest: session, sender: session, name, from, location, args, kind }));
     }
 
     fn run_errand(&mut self, errand: Box<dyn Errand>) {
         if !errand.is_wanted() {
-            return;
+            return destroy(errand);
         }
         match self.fork_process() {
             Ok(Side::Parent(pid)) => errand.in_parent(self, Ok(pid.as_raw())),
@@ -272,6 +275,7 @@ impl Kernel {
         // The payloads of forks that have not happened yet are for other children.
         for request in std::mem::take(&mut self.core.forks.requests) {
             self.core.sessions.release(request.session, Hold::Fork);
+            destroy(request);
         }
         self.core.clock.advance();
         log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
@@ -295,7 +299,7 @@ impl Kernel {
         let _ = std::io::stdout().flush();
         let _ = std::io::stderr().flush();
         log::logger().flush();
-        self.core.forks.flushes.iter_mut().for_each(|flush| flush());
+        self.core.forks.flushes.iter_mut().for_each(|flush| shield("the program flushed before a fork", flush));
     }
 }
 

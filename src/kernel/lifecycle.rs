@@ -5,11 +5,12 @@ use std::fmt;
 
 use super::Kernel;
 use super::core::{Active, Dest};
-use super::dispatch::{Keep, destroy};
+use super::dispatch::Keep;
 use super::options::Options;
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::Args;
+use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
 use crate::name::Name;
 use crate::reply::Reply;
@@ -169,7 +170,8 @@ impl Kernel {
         let forks = self.core.drop_forks_of(id);
         self.core.remove_watchers_of(id);
         self.core.remove_sources_of(id);
-        if let Some(record) = self.core.sessions.remove(id) {
+        let record = self.core.sessions.remove(id);
+        if let Some(record) = &record {
             record.aliases.keys().for_each(|alias| self.core.aliases.forget(alias));
             record.signals.keys().for_each(|signal| self.core.signals.unwatch(signal));
             self.core.held_tags -= record.tags.len();
@@ -179,16 +181,21 @@ impl Kernel {
             Some(body) if body.on_stack > 0 => body.id = SessionId::KERNEL,
             _ => self.free_body(id.slot()),
         }
-        destroy(alarms);
-        destroy(events);
-        destroy((watches, forks));
+        destroy_all(alarms);
+        destroy_all(events);
+        destroy_all(watches);
+        destroy_all(forks);
+        destroy_all(record.into_iter().flat_map(|mut record| record.signals.take_all()));
     }
 
     /// Drops a session's heap and states, and lets its slot be used again.
     pub(crate) fn free_body(&mut self, slot: usize) {
         let body = self.bodies[slot].take();
         self.core.sessions.free_slot(slot);
-        destroy(body);
+        if let Some(Body { heap, states, .. }) = body {
+            destroy(heap);
+            destroy_all(states);
+        }
     }
 
     /// Stops the sessions that have nothing left to live for, the one marked last first.
@@ -205,6 +212,7 @@ impl Kernel {
         }
         // The outer slice's sweep is to find them, in the same order.
         running.into_iter().rev().for_each(|id| self.core.sessions.mark(id));
+        self.core.sessions.sweep_is_over();
         if self.core.pending_exception.is_some() {
             self.stop();
         }

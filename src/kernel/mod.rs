@@ -189,6 +189,8 @@ impl Kernel {
         self.core.has_run = true;
         self.core.collect_postings();
         self.settle();
+        // Settling drops filters, and a filter may have a postback: one that it calls or lets go of is not to wait.
+        self.core.collect_postings();
         self.signal_idle_if_stuck();
         let wait = self.time_until_next();
         self.poll_sources(wait).inspect_err(log_end)?;
@@ -243,7 +245,9 @@ impl Kernel {
     fn time_until_next(&mut self) -> Option<Duration> {
         // In a slice that a state runs forks have to wait for that state, whatever happens here.
         let can_fork = self.core.depth == 0 && !self.core.forks.is_empty();
-        if self.has_dirty() || can_fork || self.core.children.look {
+        // A wheel that settling has dropped with another, or a session that has lost its last hold by that, is not to wait.
+        let is_unsettled = self.core.sources.has_wheel_work() || self.core.sessions.has_new_marks();
+        if is_unsettled || self.has_dirty() || can_fork || self.core.children.look {
             return Some(Duration::ZERO);
         }
         let due = self.core.queue.next_due()?;

@@ -12,6 +12,7 @@ use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use super::source::{Mailbox, Posting};
 use crate::args::{IntoArgs, Template};
+use crate::destroy::destroy;
 use crate::error::Error;
 use crate::name::Name;
 use crate::reply::Reply;
@@ -187,6 +188,7 @@ impl Core {
                 self.enqueue_at(at, Event { dest, sender, name: event, from, location, args, kind: Kind::Post });
             } else {
                 log::debug!(target: "lenore::events", "postback {event} of {dest}, which has stopped ({location})");
+                destroy(args);
             }
         }
         for session in mailbox.released.take() {

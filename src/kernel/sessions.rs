@@ -114,6 +114,8 @@ pub(crate) struct Sessions {
     /// Sessions that had no hold left at some moment, with the number of the marking.
     marks: Vec<(SessionId, u64)>,
     next_mark: u64,
+    /// There are marks that no sweep has seen.
+    has_new_marks: bool,
 }
 
 impl Sessions {
@@ -126,6 +128,7 @@ impl Sessions {
             living: 0,
             marks: Vec::new(),
             next_mark: 1,
+            has_new_marks: false,
         }
     }
 
@@ -251,7 +254,18 @@ impl Sessions {
             record.mark = mark;
             self.next_mark += 1;
             self.marks.push((id, mark));
+            self.has_new_marks = true;
         }
+    }
+
+    /// Tells whether a session was marked since the last sweep.
+    pub(crate) fn has_new_marks(&self) -> bool {
+        self.has_new_marks
+    }
+
+    /// Notes that the marks that are left are for the sweep of an outer slice.
+    pub(crate) fn sweep_is_over(&mut self) {
+        self.has_new_marks = false;
     }
 
     /// Takes the session that was marked last and still has no reason to live.

@@ -10,6 +10,7 @@ use super::os_signals::{Delivery, catchable};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs, Template};
+use crate::destroy::destroy;
 use crate::error::{Died, Error};
 use crate::name::Name;
 
@@ -229,7 +230,10 @@ impl Core {
             };
             log::error!(target: "lenore::exceptions", "{told}: nobody has handled this, the run ends: pid={}", self.pid);
         }
-        self.pending_exception.get_or_insert(died);
+        match self.pending_exception {
+            None => self.pending_exception = Some(died),
+            Some(_) => destroy(died),
+        }
     }
 }
 
@@ -265,7 +269,7 @@ impl Kernel {
     /// Visits the destination and its descendants, deepest first, then stops them if the signal calls for it.
     pub(crate) fn visit(&mut self, dest: SessionId, name: Name, queued: Option<&Signal>, mut moved: Args) {
         if class(name) == Class::Benign && !self.core.is_watched_by_session(name) {
-            return;
+            return destroy(moved);
         }
         let died = queued.and_then(|signal| signal.died.as_ref());
         let mut visited = self.core.sessions.visiting_order(dest);
@@ -278,22 +282,35 @@ impl Kernel {
         let outer = std::mem::replace(&mut self.core.signals.handled, false);
         let mut second = None;
         for (id, watch) in watches {
-            let args = match queued {
-                Some(signal) => Args::chain((name.as_str(),).into_args(), signal.args.args()),
-                // Some state took them all; the name is for everybody.
-                None if moved.is_empty() => (name.as_str(),).into_args(),
-                None => std::mem::take(&mut moved),
+            let mut event = Event::from_kernel(id, watch.event, Args::new());
+            let copies = queued.map_or(Ok(Args::new()), |signal| signal.args.copy());
+            let failed = match copies.and_then(|copy| Ok((copy, watch.extra.copy()?))) {
+                Ok((copy, extra)) => {
+                    let args = match queued {
+                        Some(_) => Args::chain((name.as_str(),).into_args(), copy),
+                        // Some state took them all; the name is for everybody.
+                        None if moved.is_empty() => (name.as_str(),).into_args(),
+                        None => std::mem::take(&mut moved),
+                    };
+                    let has_extra = !extra.is_empty();
+                    event.args = args.chain(extra);
+                    let failed = self.dispatch_keeping_args(&mut event);
+                    if queued.is_none() {
+                        let args = std::mem::take(&mut event.args);
+                        moved = if has_extra { args.unchain() } else { args };
+                    }
+                    failed
+                }
+                Err(exception) => Some(self.die(&event, exception)),
             };
-            let extra = watch.extra.args();
-            let has_extra = !extra.is_empty();
-            let mut event = Event::from_kernel(id, watch.event, args.chain(extra));
-            let failed = self.dispatch_keeping_args(&mut event);
-            if queued.is_none() {
-                let args = std::mem::take(&mut event.args);
-                moved = if has_extra { args.unchain() } else { args };
+            destroy(event);
+            destroy(watch);
+            match failed {
+                Some(failed) if died.is_some() && second.is_none() => second = Some(failed),
+                failed => destroy(failed),
             }
-            second = second.or(failed.filter(|_| died.is_some()));
         }
+        destroy(moved);
         let handled = std::mem::replace(&mut self.core.signals.handled, outer);
         // An exception inside a DIE handler is always fatal (K-EX-09).
         let fatal = match died {

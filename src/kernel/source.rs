@@ -23,13 +23,23 @@ pub(crate) struct SourceKey {
 
 impl SourceKey {
     pub(super) fn token(self) -> Token {
-        Token((self.generation as usize) << 32 | self.index as usize)
+        Token((self.generation as usize) << INDEX_BITS | self.index as usize)
     }
 
     pub(super) fn from_token(token: Token) -> SourceKey {
-        SourceKey { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
+        SourceKey { index: (token.0 & ((1 << INDEX_BITS) - 1)) as u32, generation: (token.0 >> INDEX_BITS) as u32 }
+    }
+
+    /// Returns the generation after `generation`. It fits into a token beside an index, and no token is `usize::MAX`.
+    pub(super) fn next_generation(generation: u32) -> u32 {
+        let most = ((usize::MAX >> INDEX_BITS) >> 1) as u32;
+        if generation >= most { 1 } else { generation + 1 }
     }
 }
+
+/// How many bits of a token are the index; the rest is the generation. A 32-bit system has room for a million sources, which is
+/// as many descriptors as a process may have there.
+const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 
 /// One thing that is watched, and what to do when it is ready.
 ///

@@ -23,6 +23,7 @@ use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mailbox, Mode, Source, SourceKey, Wanted};
 use super::watchers::Watched;
+use crate::destroy::{destroy, shield};
 use crate::error::Error;
 
 /// What the kernel's own signal pipe is registered under.
@@ -368,7 +369,7 @@ impl Sources {
         self.deregister(key);
         let entry = self.entries.remove(key.index as usize);
         log::trace!(target: "lenore::sources", "descriptor {} of {} is closed", entry.fd, entry.owner);
-        entry.source.close();
+        shield("a wheel was closed", || entry.source.close());
         Some(entry)
     }
 
@@ -391,7 +392,7 @@ impl Core {
         make: impl FnOnce(SourceKey) -> Rc<dyn Source>,
     ) -> Result<SourceKey, Error> {
         let generation = self.sources.next_generation;
-        self.sources.next_generation = generation.wrapping_add(1).max(1) & 0x7fff_ffff;
+        self.sources.next_generation = SourceKey::next_generation(generation);
         let vacant = self.sources.entries.vacant_entry();
         let key = SourceKey { index: vacant.key() as u32, generation };
         let source = make(key);
@@ -425,6 +426,8 @@ impl Core {
             self.unlink_source(&entry);
             self.sessions.release(entry.owner, Hold::Handle);
             entry.timer.inspect(|timer| self.remove_kernel_alarm(*timer));
+            // Filters, which the program may have made, go with it.
+            destroy(entry);
         }
     }
 

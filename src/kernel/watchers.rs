@@ -14,6 +14,7 @@ use super::peek::MOST_SHOWN;
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use crate::args::{IntoArgs, Template};
+use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
 use crate::name::Name;
 use crate::sys::disconnect::disconnect;
@@ -107,15 +108,21 @@ impl Source for Watched {
             if kernel.core.forked != forked {
                 break;
             }
-            let args = (handle.clone(), mode).into_args().chain(watcher.extra.args());
-            kernel.dispatch_from_source(session, watcher.event, None, args);
+            match watcher.extra.copy() {
+                Ok(extra) => {
+                    let args = (handle.clone(), mode).into_args().chain(extra);
+                    kernel.dispatch_from_source(session, watcher.event, None, args);
+                }
+                Err(exception) => kernel.die_in_source(session, watcher.event, exception),
+            }
+            destroy(watcher);
         }
         kernel.core.sources.rearm(key);
     }
 
     fn close(&self) {
         self.handle.take();
-        self.watchers.take();
+        destroy_all(self.watchers.take().take_all());
         self.counts.iter().for_each(|count| count.set(0));
     }
 
@@ -412,6 +419,7 @@ impl Core {
         } else {
             self.mailbox().changed(key);
         }
+        destroy_all(gone);
     }
 
     fn pause(&mut self, handle: &Handle, mode: Mode, paused: bool) -> bool {

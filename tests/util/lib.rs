@@ -11,6 +11,7 @@ pub mod diary;
 pub mod dice;
 pub mod in_process;
 pub mod lab;
+pub mod parting;
 pub mod proc;
 pub mod program;
 

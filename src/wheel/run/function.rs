@@ -12,6 +12,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use super::Shared;
 use super::streams::Ends;
 use crate::args::IntoArgs;
+use crate::destroy::destroy;
 use crate::error::{Error, Exception};
 use crate::kernel::{Errand, Kernel};
 use crate::name::Name;
@@ -38,7 +39,8 @@ impl Errand for FunctionChild {
     fn in_parent(self: Box<Self>, kernel: &mut Kernel, pid: Result<i32, Error>) {
         let FunctionChild { shared, on_exit, function, ends, .. } = *self;
         // The child has them now: its ends of the pipes must not stay open on this side.
-        drop((function, ends));
+        destroy(function);
+        drop(ends);
         match pid {
             Ok(pid) => shared.begin(&mut kernel.core, pid, on_exit),
             Err(error) => {
