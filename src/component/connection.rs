@@ -9,7 +9,7 @@ use super::protocol::Protocol;
 use crate::error::Result;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Context, SessionId};
-use crate::wheel::{ReadWrite, SocketFactory, WheelId};
+use crate::wheel::{ReadWrite, SocketFactory, StreamEvent, WheelId};
 
 /// The heap of a connection's session: the connection, and the heap of the program's own, to which it derefs.
 ///
@@ -210,8 +210,11 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         };
         let Some(socket) = socket else { return Ok(false) };
         let filter = self.filter.clone_config();
-        let mut wheel = ReadWrite::new(socket, filter).on_input(INPUT).on_flushed(FLUSHED);
-        wheel = wheel.on_error(ERROR).on_refused(REFUSED);
+        let mut wheel = ReadWrite::new(socket, filter).on_input(INPUT).on_error(ERROR).on_refused(REFUSED);
+        // An event that nobody has asked for would be dispatched after each answer.
+        if self.callbacks.on_flushed.is_some() {
+            wheel = wheel.on_flushed(FLUSHED);
+        }
         if let Some((low, high)) = self.marks {
             wheel = wheel.marks(low, high).on_high(HIGH).on_low(LOW);
         }
@@ -256,6 +259,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Waits for the peer to take what is still to be written, as long as it takes any.
     pub(super) fn wait_for_peer(&self, cx: &mut Context<'_, Connection<F, H>>) {
         let left = cx.heap().out_octets();
+        if let Some(wheel) = cx.heap().wheel() {
+            wheel.event(StreamEvent::Flushed, FLUSHED);
+        }
         cx.delay(IMPATIENT, self.patience, (left,));
     }
 
