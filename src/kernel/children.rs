@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::process::ExitStatus;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -16,7 +17,7 @@ use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
 use crate::args::{Args, IntoArgs};
 use crate::name::Name;
-use crate::sys::wait::{Which, peek_ended, reap, wait_for_end};
+use crate::sys::wait::{Which, peek_ended, reap, wait_for_end_at_most};
 
 /// The registrations of `sig_child`, and the children that are reaped without anybody asking.
 #[derive(Default)]
@@ -86,9 +87,10 @@ impl Process {
         killpg(self.unreaped()?, signal)
     }
 
-    /// Waits until it has ended. It is left to be reaped, and whoever waits for it to be told.
-    pub(crate) fn wait(&self) -> nix::Result<()> {
-        wait_for_end(self.unreaped()?.as_raw())
+    /// Waits until it has ended, at most as long as `limit`, and returns whether it has. It is left to be reaped, and
+    /// whoever waits for it to be told.
+    pub(crate) fn wait(&self, limit: Duration) -> nix::Result<bool> {
+        wait_for_end_at_most(self.unreaped()?.as_raw(), limit)
     }
 
     fn unreaped(&self) -> nix::Result<Pid> {

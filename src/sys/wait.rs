@@ -5,6 +5,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -50,6 +51,22 @@ pub(crate) fn wait_for_end(pid: i32) -> nix::Result<()> {
     }
 }
 
+/// Waits until a child has ended, at most as long as `limit`, and leaves it to be reaped. Returns whether it has ended.
+pub(crate) fn wait_for_end_at_most(pid: i32, limit: Duration) -> nix::Result<bool> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    // There is no call that waits for one child for so long. Most have ended by the second look.
+    while peek_ended(Which::Pid(pid))?.is_none() {
+        let Some(left) = limit.checked_sub(start.elapsed()) else { return Ok(false) };
+        std::thread::sleep(pause.min(left));
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+    Ok(true)
+}
+
+/// The longest time between two looks at a child that is to end.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
 /// Reaps a child if it has ended, and returns how.
 pub(crate) fn reap(pid: i32) -> nix::Result<Option<ExitStatus>> {
     let mut status = 0;
@@ -70,4 +87,22 @@ fn look(which: Which, flags: libc::c_int) -> nix::Result<(i32, libc::c_int)> {
     Errno::result(unsafe { libc::waitid(kind, id, &mut about, flags) })?;
     // SAFETY: the call has filled in what is said of a child, or left the zeros.
     Ok((unsafe { about.si_pid() }, about.si_code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_for_a_child_that_does_not_end_has_a_limit() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("sleep can be started");
+        let pid = child.id() as i32;
+        let start = Instant::now();
+        assert_eq!(wait_for_end_at_most(pid, Duration::from_millis(50)), Ok(false));
+        assert!(start.elapsed() >= Duration::from_millis(50));
+        child.kill().expect("it is a child of this process");
+        assert_eq!(wait_for_end_at_most(pid, Duration::from_secs(60)), Ok(true));
+        child.wait().expect("it was left to be reaped");
+        assert_eq!(wait_for_end_at_most(pid, Duration::from_secs(60)), Err(Errno::ECHILD));
+    }
 }

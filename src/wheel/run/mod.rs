@@ -6,6 +6,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::str::FromStr;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -141,7 +142,8 @@ pub enum OnDrop {
     Terminate,
     /// `KILL` does.
     Kill,
-    /// The same, and the drop waits until the process has ended.
+    /// The same, and the drop waits until the process has ended, 5 s at most: one that hangs in a system call, as on a dead
+    /// file server, ends later. The kernel then reaps it as any other, after a warning in the log.
     KillAndWait,
 }
 
@@ -434,7 +436,12 @@ impl<I: Filter, O: Filter, E: Filter> Drop for Run<I, O, E> {
         let to_group = if self.leads_group { process.kill_group(signal) } else { Err(Errno::ESRCH) };
         let sent = to_group.or_else(|_| process.kill(signal));
         match sent {
-            Ok(()) if waits => drop(process.wait()),
+            Ok(()) if waits => {
+                if process.wait(KILL_LIMIT) == Ok(false) {
+                    let (process, limit) = (self.shared.describe_process(), KILL_LIMIT.as_secs());
+                    log::warn!(target: "lenore::wheels", "{process} has not ended after KILL, and is reaped when it does: limit_s={limit}");
+                }
+            }
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => {
                 log::warn!(target: "lenore::wheels", "can't send {signal} to {}: {errno}", self.shared.describe_process());
@@ -516,6 +523,9 @@ impl Shared {
         }
     }
 }
+
+/// How long a drop waits for a process that was killed.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 const STDIN: &str = "STDIN";
 const STDOUT: &str = "STDOUT";
