@@ -132,6 +132,15 @@ fn a_signal_that_stands_in_the_parents_queue_is_not_the_childs() {
     expect_nothing_before(&program, program.pid(), Signal::SIGUSR2, "parent: USR2");
 }
 
+#[test] // K-EX-01: there is nobody who could be told, and both processes go on
+fn panics_of_what_a_fork_was_given_end_nobody() {
+    let mut program = start("brittle");
+    let (parent, child) = lines(&program, 4);
+    assert_eq!(parent, ["exited", "run returned"]);
+    assert_eq!(child, ["begins", "run returned"]);
+    assert!(program.wait_exit(DEADLINE).success());
+}
+
 #[test] // T6
 fn text_in_buffers_is_written_once_however_the_child_ends() {
     let dir = tempfile::tempdir().unwrap();

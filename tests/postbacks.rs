@@ -1,11 +1,15 @@
 //! Postbacks and callbacks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
+use lenore::wheel::ReadWrite;
 use lenore::{Args, Callback, Kernel, Postback, Reason, Session, SessionId};
 
+use util::DEADLINE;
 use util::in_process::Log;
+use util::parting::Parting;
 
 /// Where a session of a test leaves its postback for the test to use.
 type Shelf<T> = Rc<RefCell<Option<T>>>;
@@ -127,4 +131,87 @@ fn a_postback_of_a_stopped_session_does_nothing() {
     drop(postback);
     kernel.run().expect("nothing to do");
     assert_eq!(log.take(), ["stopped"]);
+}
+
+/// Runs until something is in the log. If the kernel waits for what has happened already, an alarm wakes it: `late`.
+fn run_until_told(kernel: &mut Kernel, log: &Log) {
+    let late = log.clone();
+    Session::new(())
+        .state("_start", |cx| cx.delay("late", DEADLINE, ()))
+        .state("late", move |_| late.push("late"))
+        .spawn(kernel)
+        .expect("a session");
+    kernel.run_while(|| log.is_empty()).expect("a clean run");
+}
+
+/// Makes a wheel that belongs to a session of its own, while its handle is in the heap of another one, which ends at once. So
+/// the wheel is dropped when no state runs, after the last event of a slice.
+fn wheel_that_is_dropped_by_the_sweep(kernel: &mut Kernel, at_end: impl FnOnce() + 'static) {
+    let wheel = wheel(kernel, at_end);
+    Session::new(wheel).state("_start", |_| ()).spawn(kernel).expect("a session");
+}
+
+fn wheel(kernel: &mut Kernel, at_end: impl FnOnce() + 'static) -> ReadWrite<Parting> {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    let (parts, shelf) = (Cell::new(Some((ours, at_end))), Shelf::default());
+    let place = shelf.clone();
+    Session::new(theirs)
+        .state("_start", move |cx| {
+            let (ours, at_end) = parts.take().expect("one start");
+            *place.borrow_mut() = Some(ReadWrite::new(ours, Parting::new(at_end)).on_input("input").start(cx)?);
+            Ok(())
+        })
+        .spawn(kernel)
+        .expect("a session");
+    shelf.take().expect("a wheel")
+}
+
+#[test] // K-HD-11: whoever calls it, and whenever
+fn a_postback_that_a_filter_calls_at_its_end_does_not_wait() {
+    let (log, shelf) = (Log::default(), Shelf::default());
+    let mut kernel = Kernel::new().expect("a kernel");
+    maker(&mut kernel, &shelf, &log);
+    let postback = shelf.take().expect("a postback");
+    wheel_that_is_dropped_by_the_sweep(&mut kernel, move || postback.call((7_u32,)));
+    run_until_told(&mut kernel, &log);
+    assert_eq!(log.take()[0], "bound 7 from the kernel");
+    kernel.stop();
+}
+
+#[test] // K-HD-14
+fn a_postback_that_a_filter_drops_at_its_end_lets_its_session_end_at_once() {
+    let (log, shelf) = (Log::default(), Shelf::default());
+    let mut kernel = Kernel::new().expect("a kernel");
+    maker(&mut kernel, &shelf, &log);
+    let postback = shelf.take().expect("a postback");
+    wheel_that_is_dropped_by_the_sweep(&mut kernel, move || drop(postback));
+    run_until_told(&mut kernel, &log);
+    assert_eq!(log.take(), ["stopped"]);
+    kernel.stop();
+}
+
+#[test] // K-HD-11: one wheel goes with another, and that one with a third
+fn a_postback_of_a_wheel_that_goes_with_another_does_not_wait() {
+    let (log, shelf) = (Log::default(), Shelf::default());
+    let mut kernel = Kernel::new().expect("a kernel");
+    maker(&mut kernel, &shelf, &log);
+    let postback = shelf.take().expect("a postback");
+    let third = wheel(&mut kernel, move || postback.call((3_u32,)));
+    let second = wheel(&mut kernel, move || drop(third));
+    wheel_that_is_dropped_by_the_sweep(&mut kernel, move || drop(second));
+    run_until_told(&mut kernel, &log);
+    assert_eq!(log.take()[0], "bound 3 from the kernel");
+    kernel.stop();
+}
+
+#[test] // K-GC-03: also when the last hold goes while nothing runs
+fn a_session_that_loses_its_last_hold_between_two_runs_ends_at_once() {
+    let (log, shelf) = (Log::default(), Shelf::default());
+    let mut kernel = Kernel::new().expect("a kernel");
+    maker(&mut kernel, &shelf, &log);
+    assert!(kernel.run_one_timeslice().expect("a slice"));
+    drop(shelf.take().expect("a postback"));
+    run_until_told(&mut kernel, &log);
+    assert_eq!(log.take(), ["stopped"]);
+    kernel.stop();
 }

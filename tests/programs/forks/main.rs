@@ -27,13 +27,14 @@ mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 24] = [
+const SCENARIOS: [(&str, Scenario); 25] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
     ("pending_signal", pending_signal),
     ("queued_signal", queued_signal),
     ("buffers", buffers),
+    ("brittle", brittle),
     ("threads", threads),
     ("threads_in_a_jail", threads_in_a_jail),
     ("alone_in_a_jail", alone_in_a_jail),
@@ -232,6 +233,46 @@ fn stopped_or_pending(kernel: &mut Kernel) -> Result<(), Error> {
             cx.fork("forked", "begins", ());
             Ok(())
         })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Fails when it is dropped in the process that made it.
+struct Brittle(u32);
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        if std::process::id() == self.0 {
+            std::panic::resume_unwind(Box::new("broken"));
+        }
+    }
+}
+
+/// What the program gives to a fork panics, in the parent: the payload that only the child needs, a function that flushes, and
+/// the payload of a session that is stopped before its fork comes.
+fn brittle(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
+    kernel.flush_before_fork(|| std::panic::resume_unwind(Box::new("not flushed")));
+    Session::new(())
+        .state("_start", |cx| {
+            let payload = || (Brittle(std::process::id()),);
+            cx.fork("forked", "begins", payload());
+            Session::new(())
+                .state("_start", move |cx| {
+                    cx.fork("forked", "begins", payload());
+                    cx.fork("forked", "begins", payload());
+                    cx.signal_now(cx.session(), "KILL", ())?;
+                    Ok(())
+                })
+                .spawn(cx)?;
+            Ok(())
+        })
+        .state("forked", |cx| {
+            let pid = *cx.arg::<Result<i32, Error>>(0)?.as_ref().expect("it has forked");
+            cx.sig_child(pid, "exited", ());
+            Ok(())
+        })
+        .state("begins", |cx| say(cx, "begins"))
+        .state("exited", |cx| say(cx, "exited"))
         .spawn(kernel)?;
     Ok(())
 }
