@@ -43,6 +43,8 @@ fn a_waiting_client_gets_the_child_of_the_longest_idle_one() {
     assert_eq!(child, two);
     second.expect_eof();
     assert_eq!([&mut third, &mut fourth, &mut fifth].map(|client| pid_of(&client.line("on"))), [three, one, two]);
+    lab.expect(one, "daemon_release");
+    lab.expect(two, "daemon_release");
     assert_eq!([one, two, three].map(|pid| asked(&lab, pid)), [1, 1, 0]);
 }
 
@@ -169,6 +171,7 @@ fn a_waiting_client_of_a_post_forking_server_gets_a_child_of_its_own() {
         assert!(child != one && child != two);
         lab.wait_gone(&[one]);
         assert_eq!(pid_of(&second.line("on")), two);
+        lab.expect(one, "daemon_release");
         assert_eq!([one, two].map(|pid| asked(&lab, pid)), [1, 0], "{more}");
     }
 }
