@@ -182,8 +182,7 @@ fn input(cx: &mut Context<'_, Server>) -> Result {
 fn go_on(cx: &mut Context<'_, Server>) -> Result {
     let Some(client) = &mut cx.heap().client else { return Ok(()) };
     let Some(file) = &mut client.file else { return Ok(()) };
-    let mut piece = Vec::new();
-    file.take(PIECE).read_to_end(&mut piece)?;
+    let piece = read_piece(file)?;
     let is_over = file.limit() == 0;
     if !is_over && piece.is_empty() {
         // It has become shorter than promised. Only the end of the connection can tell that.
@@ -198,6 +197,22 @@ fn go_on(cx: &mut Context<'_, Server>) -> Result {
     client.wheel.pause_input();
     wait(cx, Duration::MAX);
     Ok(())
+}
+
+/// Reads with one call as a rule. `read_to_end` begins with a few octets, as it does not know how many there are.
+fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
+    let mut piece = vec![0; file.limit().min(PIECE) as usize];
+    let mut filled = 0;
+    while filled < piece.len() {
+        match file.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    piece.truncate(filled);
+    Ok(piece)
 }
 
 /// A response is complete.

@@ -59,18 +59,20 @@ impl Site {
         let asked = decode(request.path()).ok_or((400, "malformed path"))?;
         let root = self.root.as_deref().ok_or(NOTHING)?;
         let mut path = below(root, &asked)?;
-        if path.is_dir() {
+        let mut about = fs::metadata(&path).map_err(|error| refused(&error))?;
+        if about.is_dir() {
             if !asked.ends_with('/') {
                 let query = request.query().map_or(String::new(), |query| format!("?{query}"));
                 let target = format!("{}/{query}", request.path());
                 return Ok(request.reply(301).header("Location", target).page("it is a directory").into());
             }
             path = below(root, &format!("{asked}index.html"))?;
+            about = fs::metadata(&path).map_err(|error| refused(&error))?;
         } else if asked.ends_with('/') {
             return Err(NOTHING);
         }
         // A pipe would block, and a device never end.
-        if !path.is_file() {
+        if !about.is_file() {
             return Err(NOTHING);
         }
         let file = File::open(&path).map_err(|error| refused(&error))?;
