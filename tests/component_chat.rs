@@ -48,6 +48,7 @@ fn what_one_says_all_others_hear() {
     for other in [&mut lenore, &mut edgar] {
         assert_eq!(other.read_line(), "* Raven has left");
     }
+    drop((lenore, edgar));
     end(running);
 }
 
@@ -88,6 +89,7 @@ fn one_who_does_not_read_hurts_nobody_and_is_told_what_it_has_missed() {
     // And is one of them again.
     talker.send("hello\r\n");
     assert_eq!([reader.read_line(), sleeper.read_line()], ["T: hello", "T: hello"]);
+    drop((talker, reader, sleeper));
     end(running);
 }
 
@@ -107,6 +109,7 @@ fn one_who_never_ends_a_line_has_to_leave() {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
+    drop((lenore, endless));
     end(running);
 }
 

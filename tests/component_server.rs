@@ -2,7 +2,7 @@
 //! children with one connection at a time or several. The program is `tests/programs/component_server.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,9 +30,17 @@ fn answers(client: &mut Client) -> i32 {
     pid_of(&client.line("hello"))
 }
 
-/// Waits for the orderly end of a connection, also when a signal interrupts.
+/// Waits for the orderly end of a connection, also when a signal interrupts, and closes the client's side as well: the
+/// server waits for that, up to two seconds.
 #[track_caller]
 fn expect_end(client: &mut Client) {
+    expect_end_and_stay(client);
+    let _ = client.stream().shutdown(Shutdown::Both);
+}
+
+/// The same of a client that does not close.
+#[track_caller]
+fn expect_end_and_stay(client: &mut Client) {
     assert_eq!(client.try_read_line().expect("a connection that is closed in order"), None);
 }
 
@@ -173,19 +181,20 @@ fn a_connection_that_is_stopped_as_it_begins_makes_room_for_the_next() {
 #[test]
 fn a_single_process_has_as_many_connections_as_it_may_have() {
     let (mut lab, addr) = serve("--mode single --connections 2");
-    let (first, _second) = (held(addr), held(addr));
+    let (first, second) = (held(addr), held(addr));
     let mut third = Client::connect(addr);
     third.send("hello\r\n");
     expect_waiting(&lab, &third);
     drop(first);
     assert_eq!(pid_of(&third.read_line()), lab.pid());
+    drop((second, third));
     lab.end(Signal::SIGTERM);
 }
 
 #[test] // D-FO-03
 fn no_more_children_than_there_may_be_and_all_are_served() {
     let (mut lab, addr) = serve("--mode fork:2");
-    let (first, _second) = (held(addr), held(addr));
+    let (first, second) = (held(addr), held(addr));
     let mut waiting: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
     waiting.iter_mut().for_each(|client| client.send("hello\r\n"));
     expect_waiting(&lab, &waiting[0]);
@@ -197,13 +206,14 @@ fn no_more_children_than_there_may_be_and_all_are_served() {
         assert!(lab.running.children().len() <= 2);
     }
     assert_eq!(pids.len(), 3);
+    drop(second);
     lab.end(Signal::SIGTERM);
 }
 
 #[test] // D-PF-02, D-PF-04
 fn a_child_with_one_connection_at_a_time_is_busy_with_it() {
     let (mut lab, addr) = pool(2, "");
-    let ((first, pid), (_second, other)) = (held(addr), held(addr));
+    let ((first, pid), (second, other)) = (held(addr), held(addr));
     assert_ne!(pid, other);
     lab.wait_board("rr");
     let mut third = Client::connect(addr);
@@ -211,6 +221,7 @@ fn a_child_with_one_connection_at_a_time_is_busy_with_it() {
     expect_waiting(&lab, &third);
     drop(first);
     assert_eq!(pid_of(&third.read_line()), pid);
+    drop((second, third));
     lab.end(Signal::SIGTERM);
 }
 
@@ -271,7 +282,7 @@ fn linger_bounds_the_wait_for_clients_that_do_not_close() {
     let (mut lab, addr) = serve("--mode single --linger-ms 600000");
     let (mut client, _) = held(addr);
     lab.running.signal(Signal::SIGTERM);
-    expect_end(&mut client);
+    expect_end_and_stay(&mut client);
     // It has closed its side. Longer than it would wait for the client to do the same if it had not been told to.
     stays("waiting", Duration::from_secs(3), || proc::is_alive(lab.pid()));
     drop(client);
@@ -292,12 +303,14 @@ fn a_child_that_has_had_its_share_finishes_what_it_has() {
     expect_waiting(&lab, &four);
     assert_eq!([answers(&mut two), answers(&mut three)], [pid, pid]);
     assert_eq!(tell(&mut two, "bye"), "bye");
+    expect_end(&mut two);
     expect_waiting(&lab, &four);
     assert_eq!(tell(&mut three, "bye"), "bye");
+    expect_end(&mut three);
     assert_ne!(pid_of(&four.read_line()), pid);
     lab.wait_gone(&[pid]);
     one = held(addr).0;
-    drop(one);
+    drop((one, four));
     lab.end(Signal::SIGTERM);
 }
 
@@ -314,6 +327,7 @@ fn a_child_that_is_asked_to_go_takes_no_more_and_finishes_what_it_has() {
     }
     assert_eq!(answers(&mut one), pid);
     assert_eq!(tell(&mut one, "bye"), "bye");
+    expect_end(&mut one);
     lab.wait_gone(&[pid]);
     lab.expect(pid, "end");
     drop(others);
@@ -459,6 +473,7 @@ fn connections_that_come_one_by_one_spread_over_the_children() {
     let stay = shares(clients.iter().map(|(_, pid)| *pid));
     println!("100 that stay: {stay:?}");
     expect_even(&stay, 4);
+    drop(clients);
     lab.end(Signal::SIGTERM);
 }
 

@@ -118,7 +118,7 @@ fn a_request_that_comes_too_late_meets_an_end_in_order() {
     let mut late = idle(addr);
     wait_board(&running, "k");
     let mut other = idle(addr);
-    late.expect_eof();
+    late.expect_eof_and_stay();
     // A reset could take away what the client has not read yet.
     late.ask("GET /hello", "");
     assert_eq!(late.0.read(&mut [0]).expect("no reset"), 0);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -120,8 +120,16 @@ impl Browser {
         self.page()
     }
 
+    /// Waits for the end, and closes this side as well: the server waits for that, up to two seconds.
     #[track_caller]
     pub fn expect_eof(&mut self) {
+        self.expect_eof_and_stay();
+        let _ = self.0.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// The same of a client that does not close its side.
+    #[track_caller]
+    pub fn expect_eof_and_stay(&mut self) {
         assert_eq!(self.0.fill_buf().expect("an end in order"), b"");
     }
 }
@@ -153,6 +161,7 @@ fn many_requests_share_a_connection() {
     browser.ask("GET /hello", "Connection: close\r\n");
     assert_eq!(browser.page().header("Connection"), Some("close"));
     browser.expect_eof();
+    drop(browser); // the server waits for that, up to two seconds
     end(&mut running);
 }
 
@@ -377,6 +386,7 @@ fn bad_requests_are_answered_and_end_the_connection() {
         browser.send(format!("{request}\r\n\r\n"));
         assert_eq!(browser.page().status, 200, "{request}, and nobody else's");
     }
+    drop(browser);
     end(&mut running);
 }
 
@@ -474,6 +484,7 @@ fn term_waits_for_a_response_but_not_for_a_request() {
     wait_until("the listener's end", DEADLINE, || TcpStream::connect(addr).err());
     assert_eq!(busy.page().body.len(), BIG);
     busy.expect_eof();
+    drop((idle, busy));
     assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
 }
 

@@ -1,6 +1,7 @@
 //! The filter in a wheel.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ fn exchange(input: &str) -> (String, String) {
     let mut kernel = kernel();
     serve(Httpd::new(), &log, ours).spawn(&mut kernel).expect("it starts");
     theirs.write_all(input.as_bytes()).expect("it fits");
+    // Nor does it keep its side open: the wheel would wait for its end, up to two seconds.
+    theirs.shutdown(Shutdown::Write).expect("it is open");
     run(&mut kernel);
     let mut output = String::new();
     theirs.read_to_string(&mut output).expect("the server closes in order");
@@ -146,6 +149,7 @@ fn a_client_that_waits_for_100_gets_it() {
     assert_eq!(String::from_utf8_lossy(&proceed), "HTTP/1.1 100 Continue\r\n\r\n");
     theirs.set_read_timeout(Some(DEADLINE)).expect("not zero");
     theirs.write_all(b"ok").expect("it fits");
+    theirs.shutdown(Shutdown::Write).expect("it is open");
     run(&mut kernel);
     let mut output = String::new();
     theirs.read_to_string(&mut output).expect("the server closes in order");

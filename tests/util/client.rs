@@ -78,13 +78,21 @@ impl Client {
         Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned()))
     }
 
-    /// Waits for the server to close the connection.
+    /// Waits for the server to close the connection, and closes this side as well: a server that is in order waits for
+    /// that, up to two seconds.
     ///
     /// # Panics
     ///
     /// When data comes instead, or a reset, or nothing within [`DEADLINE`].
     #[track_caller]
     pub fn expect_eof(&mut self) {
+        self.expect_eof_and_stay();
+        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+    }
+
+    /// The same of a client that does not close its side.
+    #[track_caller]
+    pub fn expect_eof_and_stay(&mut self) {
         match self.stream.fill_buf() {
             Ok([]) => {}
             Ok(data) => panic!("data where the end was expected: {:?}", String::from_utf8_lossy(data)),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Once;
 
@@ -103,10 +103,12 @@ impl Peer {
         String::from_utf8(self.look().to_vec()).expect("text")
     }
 
-    /// Runs the kernel until the other side has closed.
+    /// Runs the kernel until the other side has closed, and closes this one: a wheel waits for that, up to two seconds.
     #[track_caller]
     pub fn run_to_end(&mut self, kernel: &mut Kernel) -> String {
-        self.run(kernel, "the end", |peer| peer.is_at_end)
+        let text = self.run(kernel, "the end", |peer| peer.is_at_end);
+        let _ = self.stream.shutdown(Shutdown::Write);
+        text
     }
 
     /// Runs the kernel until this text was received.

@@ -77,6 +77,19 @@ fn a_peer_that_never_closes_is_left_when_its_time_is_up() {
     }
 }
 
+#[test] // K-RE-33: the default; tests of anything else don't wait for it
+fn a_peer_that_never_closes_is_left_after_two_seconds_by_default() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, _theirs) = tcp_pair();
+    owner_of(&log, lines(ours))
+        .state("started", |cx| cx.heap().wheel.take().into_iter().for_each(ReadWrite::close_after_flush))
+        .spawn(&mut kernel)
+        .unwrap();
+    let begun = Instant::now();
+    run(&mut kernel);
+    assert!(begun.elapsed() >= Duration::from_secs(2), "it has closed after {:?}", begun.elapsed());
+}
+
 #[test] // K-RE-33: bounded in front of that too
 fn a_peer_that_takes_nothing_is_given_up() {
     let (mut kernel, log) = (kernel(), Log::default());
