@@ -321,17 +321,23 @@ fn the_program_runs_when_the_constructor_returns() {
 fn what_can_not_be_executed_is_an_error_of_the_constructor() {
     let lines = lines("refused");
     assert_eq!(
-        lines[..5],
+        lines[..11],
         [
             "outside: no session is running",
             "missing: execve /no/such/program: errno 2",
             "not in PATH: execve no-such-program: errno 2",
             "no program: execve /etc/passwd: errno 13",
             "no words: invalid program: needs a word at least",
+            r#"nul in a word: execve echo: word 3 has a NUL byte: "b\0c": errno 22"#,
+            r#"nul in the name: execve ec\0ho: word 1 has a NUL byte: "ec\0ho": errno 22"#,
+            r#"nul in a text: execve /bin/sh: word 3 has a NUL byte: "echo\0": errno 22"#,
+            "nul in an argument: execve echo: word 3 has a NUL byte: errno 22",
+            "nul in a variable: execve echo: a variable or the directory has a NUL byte: errno 22",
+            "nul in the directory: execve echo: a variable or the directory has a NUL byte: errno 22",
         ]
     );
     let step = if nix::unistd::geteuid().is_root() { "setgroups" } else { "setgid" };
-    assert!(lines[5].starts_with(&format!("group: {step} true in group 4294967295: errno ")), "{lines:?}");
+    assert!(lines[11].starts_with(&format!("group: {step} true in group 4294967295: errno ")), "{lines:?}");
 }
 
 #[test] // K-RU-01: with whatever else a command has
@@ -405,6 +411,34 @@ fn kill_reaches_the_process_alone_and_never_a_stranger() {
     assert_eq!(lines[3], "exit signal: 10 (SIGUSR1)");
     assert_eq!(lines[4], "again: Err(\"kill process PID: No such process (os error 3)\")");
     assert_eq!(only(&lines, &["out"]), ["out ready", "out the other one lives"]);
+}
+
+#[test] // K-RU-49
+fn kill_group_reaches_what_the_process_has_started() {
+    let mut running = start("kill_group");
+    let child =
+        || running.next_line(DEADLINE).strip_prefix("out ").and_then(|pid| pid.parse::<i32>().ok()).expect("a pid");
+    let children = [child(), child()];
+    let lines = rest(&mut running);
+    let said = only(&lines, &["out", "no", "kill_group:", "exit", "again:"]);
+    let expected = [
+        "out ready",
+        "no signal: kill process PID signal -9: errno 22",
+        "kill_group: done",
+        "exit signal: 9 (SIGKILL)",
+        "again: kill process PID: errno 3",
+    ];
+    assert_eq!(said, expected);
+    children.into_iter().for_each(assert_ends);
+}
+
+#[test] // K-RU-49, K-RU-11
+fn kill_group_does_not_reach_the_programs_own_group() {
+    let lines = lines("kill_group_of_others");
+    assert_eq!(
+        only(&lines, &["out", "kill_group:"]),
+        ["out ready", "kill_group: kill process PID: errno 1", "out alive"]
+    );
 }
 
 /// Runs one of the scenarios in which the wheel is dropped; returns it with the pids of the child and of the child's child.
@@ -566,8 +600,8 @@ fn a_functions_output_is_redirected_and_flushed() {
     assert_eq!(content(dir.path(), "out"), "on stdout\non stderr\n");
 }
 
-#[test] // K-FT-15: permission, with operation, errno and path
-fn a_file_without_permission_ends_the_following() {
+#[test] // K-FT-19: permission, with operation, errno and path
+fn a_file_without_permission_is_told_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     fs::write(&log, "secret\n").unwrap();

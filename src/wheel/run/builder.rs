@@ -3,9 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+
+use nix::errno::Errno;
 
 use super::conduit::Conduit;
 use super::function::{Function, FunctionChild};
@@ -45,7 +49,7 @@ pub struct RunBuilder<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
 struct Plan {
     program: Program,
     streams: Streams,
-    /// What both output streams lead to, if it couldn't be copied.
+    /// What was wrong with something that the builder was told.
     failure: Option<Error>,
     on_stdin: Option<Name>,
     marks: Option<Marks>,
@@ -71,13 +75,17 @@ enum Program {
 
 impl RunBuilder {
     pub(super) fn program<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> RunBuilder {
-        let mut words = words.into_iter().map(|word| OsString::from(word.as_ref()));
-        let program = words.next().map_or(Program::Missing, |name| {
-            let mut command = Command::new(name);
-            command.args(words);
-            Program::Command(command)
-        });
-        RunBuilder::new(program)
+        let words: Vec<OsString> = words.into_iter().map(|word| OsString::from(word.as_ref())).collect();
+        let Some((name, rest)) = words.split_first() else { return RunBuilder::new(Program::Missing) };
+        let mut command = Command::new(name);
+        command.args(rest);
+        let mut builder = RunBuilder::new(Program::Command(command));
+        if let Some(place) = words.iter().position(|word| word.as_bytes().contains(&0)) {
+            let name = name.to_string_lossy().replace('\0', "\\0");
+            let what = format!("{name}: word {} has a NUL byte: {:?}", place + 1, words[place]);
+            builder.plan.failure = Some(Error::os("execve", what, Errno::EINVAL));
+        }
+        builder
     }
 
     pub(super) fn command(command: Command) -> RunBuilder {
@@ -441,8 +449,15 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         match plan.program {
             Program::Command(command) => {
                 let subject = describe(&command, plan.user.as_deref(), plan.group.as_deref());
+                let nul = describe_nul(&command);
                 let pid = spawn(with_streams(command, ends), setup);
-                let pid = pid.map_err(|(step, error)| Error::os(step, subject, error))?;
+                let pid = pid.map_err(|(step, error)| match error.kind() {
+                    // The library has refused the command before it came to a system call.
+                    ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                        Error::os("execve", format_args!("{subject}: {nul} has a NUL byte"), Errno::EINVAL)
+                    }
+                    _ => Error::os(step, subject, error),
+                })?;
                 shared.begin(core, pid, plan.on_exit);
             }
             Program::Function(function) => {
@@ -537,6 +552,15 @@ fn with_streams(mut command: Command, ends: Ends) -> Command {
     let [stdin, stdout, stderr] = ends.map(|end| end.map_or_else(Stdio::inherit, Stdio::from));
     command.stdin(stdin).stdout(stdout).stderr(stderr);
     command
+}
+
+/// Names what has a NUL byte in a command that is refused for one. The library keeps no such word, but notes where it was.
+fn describe_nul(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    match words.zip(1..).find(|(word, _)| *word == "<string-with-nul>") {
+        Some((_, number)) => format!("word {number}"),
+        None => String::from("a variable or the directory"),
+    }
 }
 
 /// Names the program, and whom it was to run as.

@@ -322,13 +322,41 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `kill`, which signals `TERM` without an argument and returns 1 or 0.
     pub fn kill(&self, signal: impl Into<Name>) -> Result<(), Error> {
-        let name = signal.into();
+        self.signal(signal.into(), Process::kill)
+    }
+
+    /// Sends a signal to the process and to all others in its process group, such as what a shell has started. The name is as for
+    /// [`kill`](Run::kill).
+    ///
+    /// # Errors
+    ///
+    /// As [`kill`](Run::kill), and `EPERM` when the process leads no group, after
+    /// [`keep_process_group`](RunBuilder::keep_process_group): its group is that of this process. `ESRCH` also when the process was
+    /// reaped and others of its group are left, as another group may have got the number.
+    ///
+    /// POE: `kill` with a negative signal, as in `kill(-9)`.
+    pub fn kill_group(&self, signal: impl Into<Name>) -> Result<(), Error> {
+        self.signal(signal.into(), |process, signal| self.signal_group(process, signal))
+    }
+
+    fn signal(&self, name: Name, send: impl Fn(&Process, Signal) -> nix::Result<()>) -> Result<(), Error> {
         let bare = name.as_str().strip_prefix("SIG").unwrap_or(name.as_str());
         let signal = Signal::from_str(&format!("SIG{bare}"));
         let subject = || self.shared.describe_process();
         let signal = signal.map_err(|errno| Error::os("kill", format_args!("{}: signal {name}", subject()), errno))?;
-        let sent = self.shared.process.borrow().as_ref().map_or(Err(Errno::ESRCH), |process| process.kill(signal));
+        let sent = self.shared.process.borrow().as_ref().map_or(Err(Errno::ESRCH), |process| send(process, signal));
         sent.map_err(|errno| Error::os("kill", subject(), errno))
+    }
+
+    fn signal_group(&self, process: &Process, signal: Signal) -> nix::Result<()> {
+        if !self.leads_group {
+            return Err(Errno::EPERM);
+        }
+        match process.kill_group(signal) {
+            // A function's child may not have come to making the group, and has started nothing then.
+            Err(Errno::ESRCH) => process.kill(signal),
+            sent => sent,
+        }
     }
 
     /// Gives one of the events another name from now on, also for records that were read already.
@@ -432,9 +460,7 @@ impl<I: Filter, O: Filter, E: Filter> Drop for Run<I, O, E> {
         };
         let process = self.shared.process.borrow();
         let Some(process) = &*process else { return };
-        // A function's child may not have come to making the group.
-        let to_group = if self.leads_group { process.kill_group(signal) } else { Err(Errno::ESRCH) };
-        let sent = to_group.or_else(|_| process.kill(signal));
+        let sent = self.signal_group(process, signal).or_else(|_| process.kill(signal));
         match sent {
             Ok(()) if waits => {
                 if process.wait(KILL_LIMIT) == Ok(false) {

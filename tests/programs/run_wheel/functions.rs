@@ -361,13 +361,15 @@ fn function_follows(kernel: &mut Kernel) -> Result<(), Error> {
         Session::new(None::<FollowTail<Line>>)
             .state("_start", |cx| {
                 let path = std::env::current_dir()?.join("log");
-                let wheel = FollowTail::new(path, Line::new()).on_input("input").on_error("failed").start(cx)?;
+                let wheel = FollowTail::new(path, Line::new()).on_input("input").on_retry("denied").start(cx)?;
                 *cx.heap() = Some(wheel);
                 Ok(())
             })
-            .state("failed", |cx| {
+            .state("denied", |cx| {
                 let (operation, errno) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?);
                 println!("{operation} {errno} {}", cx.arg::<std::path::PathBuf>(4)?.display());
+                // It would try again.
+                *cx.heap() = None;
                 Ok(())
             })
             .spawn(kernel)?;

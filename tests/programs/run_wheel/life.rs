@@ -25,6 +25,8 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("descriptors", descriptors),
     ("signals", signals),
     ("kill", kill),
+    ("kill_group", kill_group),
+    ("kill_group_of_others", kill_group_of_others),
     ("real_time", real_time),
     ("early_signal", early_signal),
     ("fork_at_end", fork_at_end),
@@ -74,6 +76,17 @@ fn refused(kernel: &mut Kernel) -> Result<(), Error> {
             try_it("not in PATH", Run::program(["no-such-program"]), cx);
             try_it("no program", Run::program(["/etc/passwd"]), cx);
             try_it("no words", Run::program([""; 0]), cx);
+            try_it("nul in a word", Run::program(["echo", "a", "b\0c"]), cx);
+            try_it("nul in the name", Run::program(["ec\0ho"]), cx);
+            try_it("nul in a text", Run::shell("echo\0"), cx);
+            let with = |change: &dyn Fn(&mut Command) -> &mut Command| {
+                let mut command = Command::new("echo");
+                change(&mut command);
+                Run::command(command)
+            };
+            try_it("nul in an argument", with(&|command| command.arg("a").arg("b\0")), cx);
+            try_it("nul in a variable", with(&|command| command.env("a", "b\0")), cx);
+            try_it("nul in the directory", with(&|command| command.current_dir("/\0")), cx);
             try_it("group", Run::program(["true"]).group(u32::MAX), cx);
             cx.yield_("look", (before,));
             Ok(())
@@ -207,6 +220,58 @@ fn kill(kernel: &mut Kernel) -> Result<(), Error> {
         .state("shut", |cx| wheel(cx).shutdown_stdin_after_flush())
         .spawn(kernel)
         .map(drop)
+}
+
+/// A signal for the process and what it has started.
+fn kill_group(kernel: &mut Kernel) -> Result<(), Error> {
+    watching(|| Run::shell("sleep 100 & echo $!; sleep 100 & echo $!; echo ready; wait"))
+        .state("stdout", |cx| {
+            let line = cx.take::<String>(0)?;
+            println!("out {line}");
+            if line == "ready" {
+                say("no signal", wheel(cx).kill_group("-9").map_err(hide_pid));
+                say("kill_group", wheel(cx).kill_group("KILL"));
+            }
+            Ok(())
+        })
+        .state("exit", |cx| {
+            println!("exit {}", cx.arg::<ExitStatus>(2)?);
+            say("again", wheel(cx).kill_group("KILL").map_err(hide_pid));
+            cx.yield_("drop", ());
+            Ok(())
+        })
+        .state("drop", |cx| *cx.heap() = None)
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// The process is in the group of this one, which must not be signalled.
+fn kill_group_of_others(kernel: &mut Kernel) -> Result<(), Error> {
+    watching(|| Run::shell("echo ready; read line; echo $line").keep_process_group())
+        .state("stdout", |cx| {
+            let line = cx.take::<String>(0)?;
+            println!("out {line}");
+            if line == "ready" {
+                say("kill_group", wheel(cx).kill_group("KILL").map_err(hide_pid));
+                wheel(cx).put("alive")?;
+            }
+            Ok(())
+        })
+        .state("close", |cx| *cx.heap() = None)
+        .spawn(kernel)
+        .map(drop)
+}
+
+fn hide_pid(error: Error) -> Error {
+    match error {
+        Error::Os { call, subject, source } => {
+            let words = subject
+                .split_whitespace()
+                .map(|word| if word.starts_with(|c: char| c.is_ascii_digit()) { "PID" } else { word });
+            Error::Os { call, subject: words.collect::<Vec<_>>().join(" "), source }
+        }
+        error => error,
+    }
 }
 
 /// The wheel goes, and its process has a child of its own.
