@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
+use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt};
+
+use crate::error::Error;
 
 /// A socket, pipe or terminal.
 pub(crate) struct Stream {
@@ -48,6 +50,21 @@ impl Stream {
         nix::unistd::write(&self.fd, octets)
     }
 }
+
+/// Refuses a socket without connections: of a datagram socket every read is a message, and an empty one looks like the end. A
+/// connected socket for packets has an end, and passes.
+pub(crate) fn check_is_stream(fd: impl AsFd) -> Result<(), Error> {
+    // What is no socket has no type.
+    match getsockopt(&fd, sockopt::SockType) {
+        Ok(kind) if !matches!(kind, SockType::Stream | SockType::SeqPacket) => {
+            Err(Error::InvalidSetting { setting: "handle", reason: NO_STREAM })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why a datagram socket is refused, and what to do instead.
+const NO_STREAM: &str = "it is a datagram socket: watch it with select_read, and receive until WouldBlock";
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {

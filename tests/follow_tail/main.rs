@@ -290,6 +290,9 @@ fn what_is_missing_or_wrong_is_an_error_of_the_constructor() {
             assert!(directory.starts_with(&format!("open {}: Is a directory", path.display())), "{directory}");
             let handle = FollowTail::handle(File::open(&path).unwrap(), Line::new()).on_input("input");
             assert!(start(handle, cx).starts_with("open a handle: Is a directory"));
+            let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
+            let handle = FollowTail::handle(datagrams, Line::new()).on_input("input");
+            assert!(start(handle, cx).starts_with("invalid handle: it is a datagram socket"));
             assert!(cx.peek().sources.is_empty());
         })
         .spawn(&mut kernel)

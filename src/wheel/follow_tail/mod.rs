@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::WheelId;
 use super::input::Input;
+use super::stream::check_is_stream;
 use crate::error::Error;
 use crate::filter::{Filter, Line};
 use crate::kernel::{Core, SessionId};
@@ -364,8 +365,8 @@ impl<F: Filter> FollowTailBuilder<F> {
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] with `EISDIR` for a directory; [`Error::InvalidSetting`] without an input event, or with an interval of
-    /// zero; [`Error::NoActiveSession`] outside of any state. Whatever else is wrong with the file is a retry or an error event.
+    /// [`Error::Os`] with `EISDIR` for a directory; [`Error::InvalidSetting`] without an input event, with an interval of
+    /// zero, or for a datagram socket; [`Error::NoActiveSession`] outside of any state. Whatever else is wrong with the file is a retry or an error event.
     ///
     /// POE: `new`.
     pub fn start(self, core: &mut Core) -> Result<FollowTail<F>, Error> {
@@ -385,7 +386,10 @@ impl<F: Filter> FollowTailBuilder<F> {
                 let opened = Followed::open(&path);
                 (Some(path), opened)
             }
-            Subject::Handle(fd) => (None, Followed::new(File::from(fd))),
+            Subject::Handle(fd) => {
+                check_is_stream(&fd)?;
+                (None, Followed::new(File::from(fd)))
+            }
         };
         let input = Input::new(self.filter);
         let mut start = None;

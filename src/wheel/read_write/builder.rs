@@ -18,6 +18,7 @@ use crate::name::Name;
 use crate::wheel::WheelId;
 use crate::wheel::marks::Marks;
 use crate::wheel::refusals::Refusals;
+use crate::wheel::stream::check_is_stream;
 
 /// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
 #[must_use = "does nothing until it is started"]
@@ -231,7 +232,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// # Errors
     ///
     /// [`Error::InvalidSetting`] for marks that are not `0 < low < high`, marks without a use, events without marks, and a
-    /// block size of 0; [`Error::Os`] when a descriptor can't be made non-blocking; [`Error::NoActiveSession`] outside of
+    /// block size of 0, or for a datagram socket, such as a `UdpSocket`; [`Error::Os`] when a descriptor can't be made non-blocking; [`Error::NoActiveSession`] outside of
     /// any state. The descriptors are closed then.
     ///
     /// POE: `new`.
@@ -242,6 +243,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         }
         self.check()?;
         for fd in [Some(&self.input), self.output.as_ref()].into_iter().flatten() {
+            check_is_stream(fd)?;
             let subject = format_args!("descriptor {}", fd.as_raw_fd()).to_string();
             set_nonblocking(fd).map_err(|error| Error::os("fcntl", subject, error))?;
         }

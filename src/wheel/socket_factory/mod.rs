@@ -150,9 +150,14 @@ impl SocketFactory {
     /// Begins a wheel for UDP, over IPv4 or IPv6: to [`bind`](SocketFactoryBuilder::bind) a socket to `address`, or to
     /// [`connect`](SocketFactoryBuilder::connect) one to it.
     ///
-    /// The socket is not the wheel's: its session watches it.
+    /// The socket is not the wheel's: its session watches it with [`select_read`](crate::Core::select_read). A
+    /// [`ReadWrite`](super::ReadWrite) refuses it, as datagrams are no stream.
+    ///
+    /// The socket does not block, so each receive may fail with `WouldBlock`. That is not an error: the datagram had a wrong
+    /// checksum, or another process has received it.
     ///
     /// ```
+    /// use std::io::ErrorKind;
     /// use std::net::UdpSocket;
     /// use lenore::{Handle, Kernel, Mode, Session};
     /// use lenore::wheel::SocketFactory;
@@ -175,7 +180,11 @@ impl SocketFactory {
     ///         let handle: Handle = cx.take(0)?;
     ///         let mut octets = [0; 100];
     ///         let socket = cx.heap().as_ref().expect("it is bound");
-    ///         let (length, _peer) = socket.recv_from(&mut octets)?;
+    ///         let (length, _peer) = match socket.recv_from(&mut octets) {
+    ///             Ok(received) => received,
+    ///             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // nothing for this process
+    ///             Err(error) => return Err(error.into()),
+    ///         };
     ///         assert_eq!(&octets[..length], b"hello");
     ///         cx.select_read_clear(&handle);
     ///         Ok(())
@@ -184,6 +193,15 @@ impl SocketFactory {
     /// kernel.run()
     /// # }
     /// ```
+    ///
+    /// # UDP in a pool of children
+    ///
+    /// A socket that was bound before the fork is one socket with one queue, in all children. A datagram wakes every child that
+    /// watches it; one of them gets it, the others get `WouldBlock`. Two datagrams of one peer may go to different children, and
+    /// be answered out of order. The Daemon does not see datagrams. A child reports each one that it serves by
+    /// [`update_status`](crate::Daemon::update_status), as for connections. While it is busy it clears its watcher, so that datagrams
+    /// wake other children alone. Alternatives are one child that receives for all, and a socket for each child, bound after the
+    /// fork with `SO_REUSEPORT`. Then the system chooses the child by the peer's address.
     ///
     /// POE: `new` with SocketProtocol `udp`.
     pub fn udp(address: impl Into<Address>) -> SocketFactoryBuilder {

@@ -1,8 +1,9 @@
 //! What a wheel can be told: descriptors, filters, events, block size, flushing at once.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::net::{Shutdown, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use lenore::filter::{Line, Stream};
 use lenore::nfa::{Machine, Nfa};
@@ -34,6 +35,36 @@ fn a_wheel_reads_from_one_descriptor_and_writes_to_another() {
     run(&mut kernel);
     assert_eq!(log.text(), "one flushed two flushed error:read:0");
     assert_eq!(read_all(from_it), "ONE\r\nTWO\r\n");
+}
+
+#[test] // K-RW-01: a message is no part of a stream
+fn a_datagram_socket_is_refused_and_closed() {
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = udp.local_addr().unwrap();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    let (stream, mut other) = UnixStream::pair().unwrap();
+    let builders = RefCell::new(Some([
+        ReadWrite::new(udp, Line::new()),
+        ReadWrite::new(ours, Line::new()),
+        ReadWrite::handles(stream, theirs, Line::new()),
+    ]));
+    let (mut kernel, log) = (kernel(), Log::default());
+    let text = log.clone();
+    Session::new(())
+        .state("_start", move |cx| {
+            for builder in builders.take().expect("it starts once") {
+                let error = builder.on_input("input").on_error("error").start(cx).err().expect("it is refused");
+                text.push(error);
+            }
+            assert!(cx.peek().sources.is_empty());
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    run(&mut kernel);
+    let refusal = "invalid handle: it is a datagram socket: watch it with select_read, and receive until WouldBlock";
+    assert_eq!(log.take(), [refusal; 3]);
+    assert!(UdpSocket::bind(address).is_ok(), "nobody has it any more");
+    assert_eq!(other.read(&mut [0; 8]).unwrap(), 0);
 }
 
 #[test] // K-RW-01, K-RW-17, K-RW-32: pauses, and a reader of the output that is slow
