@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lenore::component::{Connection, Mode, Protocol, Server};
-use lenore::filter::Line;
+use lenore::filter::{FilterError, Line};
 use lenore::wheel::ReadWrite;
 use lenore::{Context, Kernel, Result, Session, SessionId};
 
@@ -76,8 +76,13 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
     let chat = Protocol::with_heap(lines, Guest::default)
         .on_connect(|cx| cx.heap().put("* what is your name?"))
         .on_input(input)
-        // A line that is not text, or too long, is lost, and its author is told.
-        .on_refused(|cx, error| cx.heap().put(format!("* {error}")))
+        // The author of a line that is not text is told, and stays. The author of a line that is too long has to leave.
+        .on_refused(|cx, error| {
+            cx.heap().put(format!("* {error}"));
+            if !matches!(error, FilterError::NotUtf8 { .. }) {
+                cx.yield_("shutdown", ());
+            }
+        })
         .on_disconnect(left)
         .marks(ENOUGH / 4, ENOUGH)
         .patience(Duration::from_secs(2)) // at the end, for those who don't read
