@@ -16,7 +16,7 @@ pub mod proc;
 pub mod program;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,23 @@ fn built(place: &str, how: &str) -> PathBuf {
         test.parent().and_then(|deps| deps.parent()).expect("Cargo puts test executables in target/PROFILE/deps");
     let path = profile.join(place);
     assert!(path.is_file(), "{} is missing: run `{how}` first (with --release for benches)", path.display());
+    if let Some(source) = newer_source(&path) {
+        panic!("{} is older than {}: run `{how}` first", path.display(), source.display());
+    }
     path
+}
+
+/// Returns a source that was changed after `program` was built. `cargo test --test NAME` builds no program of another
+/// package, and a test of an old one says nothing.
+fn newer_source(program: &Path) -> Option<PathBuf> {
+    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let built = changed(program)?;
+    // Cargo's list: `program: source source`, with a backslash before a space within a name.
+    let list = std::fs::read_to_string(program.with_extension("d")).ok()?;
+    let (_, sources) = list.split_once(": ")?;
+    let sources = sources.trim_end().replace("\\ ", "\0");
+    let mut sources = sources.split(' ').map(|name| PathBuf::from(name.replace('\0', " ")));
+    sources.find(|source| changed(source).is_some_and(|changed| changed > built))
 }
 
 /// Sends `signal` to one process.
