@@ -351,12 +351,16 @@ fn daemon_child(cx: &mut Context<'_, App>) -> Result {
 }
 
 /// Writes numbered lines, of all lengths, as fast as it can; each in one piece. With its number each names the file that
-/// it is written to, and how many times that has changed for this process.
+/// it is written to, and how many times that has changed for this process. A file has a limit: a program whose test was
+/// killed must not fill the disk.
 fn write_lines(cx: &mut Context<'_, App>) -> Result {
     for _ in 0..20 {
+        let (inode, length) = std::fs::metadata("/proc/self/fd/2").map_or((0, 0), |file| (file.ino(), file.len()));
+        if length > LONGEST_LOG {
+            break;
+        }
         cx.heap().lines += 1;
         let number = cx.heap().lines;
-        let inode = std::fs::metadata("/proc/self/fd/2").map_or(0, |file| file.ino());
         let filler = "x".repeat(100 + number as usize * 1237 % 8900);
         let line = format!("LINE {} {number} {inode} {filler} END\n", std::process::id());
         std::io::stderr().write_all(line.as_bytes())?;
@@ -455,3 +459,6 @@ impl Drop for Canary {
         self.0.say("dropped");
     }
 }
+
+/// In bytes; much more than a test writes between two rotations.
+const LONGEST_LOG: u64 = 64 << 20;
