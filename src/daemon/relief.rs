@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 
 use super::babysit::{Look, look};
 use super::child;
+use super::orphan;
 use super::policy::{Counts, Intake};
 use super::pool;
 use super::scoreboard::{Scoreboard, SlotIndex, Status};
@@ -118,6 +119,7 @@ pub(super) fn release(cx: &mut Cx<'_>) -> Result {
     // The client is not idle then, or is still being let go: the parent is to ask another child, and not this one again.
     if child::own_status(cx.heap()) == Some(Status::Keep) {
         child::set_status(cx, Status::Req);
+        orphan::keep_time(cx);
     }
     Ok(())
 }

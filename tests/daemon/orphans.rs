@@ -136,6 +136,22 @@ fn orphan_that_reports_long_has_the_time_of_that() {
     lab.wait_gone(&[busy]);
 }
 
+#[test] // D-SH-08, D-SH-13: the child is busy again, as its application does not let the client go
+fn orphan_that_does_not_let_its_kept_client_go_has_the_time_of_a_request() {
+    for limit in ["--request-ms 1000", "--grace-ms 1000"] {
+        let (lab, addr) = Lab::pool(&format!("{ONE} --stubborn --babysit-ms 60000 {limit}"), 1);
+        let (mut client, kept) = held(addr);
+        assert_eq!(tell(&mut client, "keep"), "ok");
+        lab.wait_board("k");
+        lab.running.signal(Signal::SIGKILL);
+        lab.expect(kept, "daemon_release");
+        assert_eq!(tell(&mut client, "still there"), "still there");
+        // The client stays connected.
+        lab.wait_gone(&[kept]);
+        lab.expect(kept, "daemon_shutdown");
+    }
+}
+
 #[test] // D-SH-08: nobody is left to stop what never comes back
 fn orphan_that_is_stuck_ends_when_its_time_is_up() {
     for stuck in ["sleep", "spin"] {
