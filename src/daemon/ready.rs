@@ -88,7 +88,7 @@ fn ready_children(heap: &Heap) -> usize {
 }
 
 fn is_set_up(status: Status) -> bool {
-    status == Status::Wait || status.is_busy()
+    status == Status::Wait || status.is_taken()
 }
 
 /// A child has ended. Those that die before they are ready, one after the other, make the start fail: whoever has started

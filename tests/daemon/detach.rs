@@ -110,6 +110,21 @@ fn launcher_waits_until_enough_children_are_ready() {
     }
 }
 
+#[test] // D-DE-13: a child that keeps its client has reported `Wait` before
+fn launcher_counts_a_child_that_keeps_a_client() {
+    let site = Site::new();
+    fs::write(site.path("gate"), "").expect("our own directory");
+    let mut running =
+        site.start("--detach --in-state --start 2 --min-spare 2 --hold daemon_child --hold-from 1 --gate @gate");
+    let addr = running.listening_addr();
+    let pid = site.wait_for("daemon_parent");
+    let mut client = Client::connect(addr);
+    assert!(client.line("keep").ends_with(" keep"));
+    fs::remove_file(site.path("gate")).expect("our own file");
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+    terminate(pid);
+}
+
 #[test] // D-DE-13: children that fail at first may get better
 fn start_survives_children_that_fail_at_first() {
     let site = Site::new();

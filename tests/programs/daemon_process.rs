@@ -377,11 +377,15 @@ fn accepted(cx: &mut Context<'_, App>) -> Result {
     Ok(())
 }
 
-/// Answers with the pid and the line; the line `spawn` spawns the Daemon first.
+/// Answers with the pid and the line. The line `spawn` spawns the Daemon first, and `keep` tells it that this client is kept.
 fn input(cx: &mut Context<'_, App>) -> Result {
     let line: String = cx.take(0)?;
     if line == "spawn" {
         spawn_here(cx)?;
+    }
+    if let Some(daemon) = cx.heap().daemon.filter(|_| line == "keep") {
+        daemon.update_status(cx, Report::Req)?;
+        daemon.update_status(cx, Report::Keep)?;
     }
     let answer = format!("{} {line}", std::process::id());
     cx.heap().client.iter().for_each(|client| _ = client.put(answer.as_str()));
