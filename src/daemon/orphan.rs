@@ -69,6 +69,9 @@ pub(super) fn parent_gone(cx: &mut Cx<'_>) -> Result {
         cx.select_read_clear(&end);
     }
     let pid = cx.pid();
+    if cx.heap().is_shutting_down() {
+        return finish(cx);
+    }
     match child::own_status(cx.heap()).filter(|status| status.is_busy()) {
         Some(status) => {
             let (span, setting) = time_left(cx, status);
@@ -90,6 +93,25 @@ pub(super) fn parent_gone(cx: &mut Cx<'_>) -> Result {
     }
     keep_time(cx);
     child::go_when_done(cx)
+}
+
+/// This child had been shut down, but had not ended, when the parent was killed.
+fn finish(cx: &mut Cx<'_>) -> Result {
+    let (pid, span) = (cx.pid(), cx.heap().settings.shutdown_timeout);
+    match LastTimers::new() {
+        Ok(timers) => {
+            log::warn!(
+                target: "lenore::daemon",
+                "the parent is gone, child {pid} finishes its end: limit=shutdown_timeout left={:.1}", span.as_secs_f64()
+            );
+            cx.heap().last_timers = Some(timers);
+            ended(cx.heap());
+        }
+        Err(error) => {
+            log::error!(target: "lenore::daemon", "the parent is gone, child {pid} has no time limit: {error}")
+        }
+    }
+    Ok(())
 }
 
 /// Sets how long the request in hand may still take. Without a parent only, and again whenever the status changes.

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::babysit;
 use super::child;
 use super::deaths::{self, Cause};
+use super::doorbell::Doorbell;
 use super::policy::{Grace, Intake, Phase};
 use super::pool;
 use super::scoreboard::Status;
@@ -138,9 +139,9 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     cx.alarm_remove_all();
     let (heap, core) = cx.split();
     heap.queue.clear();
-    if let Some(doorbell) = &heap.doorbell {
-        doorbell.parents_end().inspect(|end| core.select_read_clear(end));
-        core.select_read_clear(doorbell.childs_end());
+    // A child goes on watching its own end: the parent may be killed before this child has ended.
+    if let Some(end) = heap.doorbell.as_ref().and_then(Doorbell::parents_end) {
+        core.select_read_clear(end);
     }
     let haste = if signal == Signal::SIGQUIT { Haste::AfterRequests } else { Haste::AtOnce };
     let told = announce(cx, "daemon_shutdown", (haste,));

@@ -178,6 +178,19 @@ fn orphan_that_lingers_ends_after_shutdown_timeout() {
     lab.wait_gone(&[busy]);
 }
 
+#[test] // D-SH-08: nobody is left to kill those that the parent has told to end before its own death
+fn child_that_was_shut_down_before_its_parent_died_ends_after_shutdown_timeout() {
+    let (lab, addr) = Lab::pool("--start 2 --max 2 --max-spare 2 --linger --grace-ms 5000 --babysit-ms 60000", 2);
+    let children = lab.running.children();
+    let (_client, _) = held(addr);
+    lab.running.signal(Signal::SIGTERM);
+    children.iter().for_each(|pid| lab.expect(*pid, "daemon_shutdown"));
+    assert!(proc::is_alive(lab.pid()));
+    lab.running.signal(Signal::SIGKILL);
+    // Neither the client nor what the sessions wait for holds them up.
+    lab.wait_gone(&children);
+}
+
 #[test] // D-SH-08, D-FO-02
 fn post_forked_orphan_ends_when_its_time_is_up() {
     let (lab, addr) = Lab::serve("daemon_postfork", "--grace-ms 1000 --babysit-ms 60000");
