@@ -2,8 +2,10 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
+use std::mem::needs_drop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::thread::panicking;
 
 use crate::destroy::destroy;
 use crate::error::Exception;
@@ -184,7 +186,8 @@ impl Template {
         if std::any::TypeId::of::<A>() == std::any::TypeId::of::<()>() {
             return Template(None);
         }
-        Template(Some(Rc::new(move || args.clone().into_args())))
+        let bound = Bound(Some(args));
+        Template(Some(Rc::new(move || bound.0.clone().map_or(Args::new(), A::into_args))))
     }
 
     pub(crate) fn args(&self) -> Args {
@@ -201,6 +204,16 @@ impl Template {
             None => Ok(Args::new()),
             Some(make) => catch_unwind(AssertUnwindSafe(|| make())).map_err(Exception::from_panic),
         }
+    }
+}
+
+/// What a template copies.
+struct Bound<A: IntoArgs>(Option<A>);
+
+impl<A: IntoArgs> Drop for Bound<A> {
+    fn drop(&mut self) {
+        // As arguments, whose values are dropped one by one.
+        drop(self.0.take().map(A::into_args));
     }
 }
 
@@ -305,30 +318,42 @@ impl List for Tail {
 /// A newtype keeps `List` for tuples of options off the public tuples.
 struct Tuple<T>(T);
 
+/// What a slot is made of.
+struct Place<T>(Option<T>);
+
+impl<T> Drop for Place<T> {
+    fn drop(&mut self) {
+        // The panic of another value of the list goes to the state. That of this one would abort the process.
+        if needs_drop::<T>() && panicking() {
+            destroy(self.0.take());
+        }
+    }
+}
+
 // Tuples of different lengths are different types: a macro is the only way to serve them all.
 macro_rules! tuple_args {
     ($count:literal: $($type:ident $index:tt),+) => {
         impl<$($type: 'static),+> IntoArgs for ($($type,)+) {
             fn into_args(self) -> Args {
-                Args(Some(Box::new(Tuple(($(Some(self.$index),)+)))))
+                Args(Some(Box::new(Tuple(($(Place(Some(self.$index)),)+)))))
             }
         }
 
-        impl<$($type: 'static),+> List for Tuple<($(Option<$type>,)+)> {
+        impl<$($type: 'static),+> List for Tuple<($(Place<$type>,)+)> {
             fn len(&self) -> usize {
                 $count
             }
 
             fn slot(&self, position: usize) -> Option<&dyn Slot> {
                 match position {
-                    $($index => Some(&self.0.$index),)+
+                    $($index => Some(&self.0.$index.0),)+
                     _ => None,
                 }
             }
 
             fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any> {
                 match position {
-                    $($index => Some(&mut self.0.$index),)+
+                    $($index => Some(&mut self.0.$index.0),)+
                     _ => None,
                 }
             }

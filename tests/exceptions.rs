@@ -503,7 +503,46 @@ impl std::error::Error for Unspeakable {}
 #[test] // K-EX-01: whatever the program has given away, and whenever the kernel lets go of it
 fn nothing_of_the_programs_own_can_end_the_run_by_a_panic() -> Result<(), Error> {
     type Make = fn(&Log, &mut Kernel) -> Result<(), Error>;
-    let cases: [(&str, Make); 15] = [
+    let cases: [(&str, Make); 20] = [
+        ("a state that another of its name replaces", |log, kernel| {
+            let brittle = Brittle;
+            plain("s", log)
+                .state("e", move |_| drop(brittle.clone()))
+                .state("e", note)
+                .state("_start", |cx| cx.yield_("e", ()))
+                .spawn(kernel)
+                .map(drop)
+        }),
+        ("two extra arguments", |log, kernel| {
+            let (ours, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+            let handle = Handle::new(ours);
+            let id = plain("s", log)
+                .state("_start", move |cx| {
+                    cx.sig_with("foo", "e", (Brittle, Brittle));
+                    Ok(cx.select_read(&handle, "e", (Brittle, Brittle))?)
+                })
+                .spawn(kernel)?;
+            kernel.signal_now(id, "KILL", ())
+        }),
+        ("two arguments of one event", |log, kernel| {
+            let id = nurse("s", log, handle_die).state("e", note).spawn(kernel)?;
+            kernel.post(id, "e", (Brittle, Brittle))?;
+            kernel.post(id, "unknown", (Brittle, Brittle))?;
+            kernel.signal(id, "foo", (Brittle, Brittle))
+        }),
+        ("what a state returns, and its arguments", |log, kernel| {
+            let id = nurse("s", log, handle_die).state("e", |_| Return(Brittle)).spawn(kernel)?;
+            kernel.post(id, "e", (Brittle,))
+        }),
+        ("two arguments of a state that panics", |log, kernel| {
+            let throw = |cx: &mut Context<'_, Diary>| {
+                if cx.args().len() == 2 {
+                    std::panic::resume_unwind(Box::new(Brittle));
+                }
+            };
+            let id = nurse("s", log, handle_die).state("e", throw).spawn(kernel)?;
+            kernel.post(id, "e", (Brittle, Brittle))
+        }),
         ("what a state returns", |log, kernel| {
             let id = nurse("s", log, handle_die).state("e", |_| Return(Brittle)).spawn(kernel)?;
             kernel.post(id, "e", ())

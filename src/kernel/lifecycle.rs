@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::rc::Rc;
 
 use super::Kernel;
 use super::core::{Active, Dest};
@@ -98,7 +99,7 @@ impl Kernel {
         states.dedup_by(|later, earlier| {
             let is_same = later.0 == earlier.0;
             if is_same {
-                std::mem::swap(later, earlier);
+                destroy(std::mem::replace(&mut earlier.1, Rc::clone(&later.1)));
             }
             is_same
         });
