@@ -151,10 +151,11 @@ fn the_host_of_a_uri_is_a_host() {
     refused(&with_target("GET", "ftp://user@user@a.test/"), "the target's host is not one");
 }
 
-#[test] // K-FH-20, RFC 9110 9.3.6: CONNECT has a host and a port, and none of them is empty or out of range
+#[test] // K-FH-20, RFC 9110 9.3.6: CONNECT has a host and a port, and none of them is empty or out of range; RFC 9112 3.3: they are the request's, not the field's
 fn connect_has_a_host_and_a_port() {
     for target in ["a.test:443", "[::1]:1", "127.0.0.1:65535", "a:00080"] {
-        assert_eq!(request(with_target("CONNECT", target)).target(), target);
+        let request = request(with_target("CONNECT", target));
+        assert_eq!((request.target(), request.host()), (target, Some(target)));
     }
     for target in ["a:", "a:0", "a:65536", "a:99999999999999999999", "a:+80", "a:http", "a:80:80", "[::1]:"] {
         refused(&with_target("CONNECT", target), "the target's port is not one");

@@ -88,12 +88,13 @@ impl Request {
         self.target().split_once('?').map(|(_, query)| query)
     }
 
-    /// Returns the host, with its port if one is given: the target's if that is a whole URI, else the `Host` header's.
-    /// `None` only for HTTP/1.0. It is a host by the grammar of RFC 3986, but it may be empty, be in any case, or name
-    /// nothing of this server's.
+    /// Returns the host, with its port if one is given: the target's if that is a whole URI or the target of a `CONNECT`, else
+    /// the `Host` header's. `None` only for HTTP/1.0. It is a host by the grammar of RFC 3986, but it may be empty, be in any
+    /// case, or name nothing of this server's.
     pub fn host(&self) -> Option<&str> {
         match target::absolute(self.target()) {
             Some((_, rest)) => Some(target::host(rest)),
+            None if self.method() == "CONNECT" => Some(self.target()),
             None => self.header("Host"),
         }
     }
