@@ -182,8 +182,14 @@ mod linux {
         #[test] // T7: the threads of this very test
         fn other_threads_are_named() {
             let (sender, receiver) = std::sync::mpsc::channel::<()>();
-            let thread =
-                std::thread::Builder::new().name("named-thread".into()).spawn(move || receiver.recv()).unwrap();
+            let (running, runs) = std::sync::mpsc::channel();
+            let wait = move || {
+                running.send(()).unwrap();
+                receiver.recv()
+            };
+            let thread = std::thread::Builder::new().name("named-thread".into()).spawn(wait).unwrap();
+            // Until then it has another name.
+            runs.recv().unwrap();
             let Err(NotAlone::Threads { count, others }) = make_sure_alone() else { panic!("there are two at least") };
             assert!(count >= 2 && (others.contains("named-thread (tid ") || count > NAMED), "{count}: {others}");
             drop(sender);

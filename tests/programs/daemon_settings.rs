@@ -20,7 +20,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     try_it("post", daemon().max_children(7))?;
     try_it("none", daemon())?;
     let (sender, receiver) = mpsc::channel::<()>();
-    let thread = thread::Builder::new().name("lingering".to_owned()).spawn(move || receiver.recv())?;
+    let (running, runs) = mpsc::channel();
+    let thread = thread::Builder::new().name("lingering".to_owned()).spawn(move || {
+        let _ = running.send(());
+        receiver.recv()
+    })?;
+    // Until then it has another name.
+    runs.recv()?;
     try_it("threads", daemon().start_children(1))?;
     try_it("threads-post", daemon().max_children(1))?;
     try_it("threads-none", daemon())?;
