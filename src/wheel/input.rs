@@ -128,7 +128,7 @@ impl<F: Filter> Input<F> {
                 Some(Ok(None)) => {}
                 Some(Err(error)) => self.refuse(error),
                 // If it has not advanced, what is left waits for more input: it would panic without end.
-                None => self.has_rest.set(self.progress.after_panic(self.pending().len())),
+                None => self.has_rest.set(self.progress.after_panic(self.left().unwrap_or(usize::MAX))),
             }
         }
         kernel.core.sources.requeue(key, Mode::Read);
@@ -144,14 +144,20 @@ impl<F: Filter> Input<F> {
     #[cold]
     fn refuse(&self, error: FilterError) {
         self.refused.borrow_mut().push(error);
-        let left = self.pending().len();
+        let Some(left) = self.guard(|| self.pending().len()) else { return };
         if !self.progress.after_refusal(left) {
             let told = self.refused.take();
-            self.reset();
+            let is_reset = self.reset();
             self.refused.replace(told);
             self.refused.borrow_mut().push(self.progress.end(left));
-            self.has_rest.set(true);
+            // What can't be reset would refuse for ever: it waits for more input.
+            self.has_rest.set(is_reset);
         }
+    }
+
+    /// Returns how many octets have not become records; `None` if the filter panics when it is asked.
+    fn left(&self) -> Option<usize> {
+        guarded(|| self.pending().len()).ok()
     }
 
     /// Takes the next record, feeding the filter as long as there is none and nothing to complain of. `None` if the filter has
@@ -184,7 +190,7 @@ impl<F: Filter> Input<F> {
 
     /// Has the next delivery end with the unfinished last record.
     pub(super) fn finish(&self) {
-        if !self.pending().is_empty() {
+        if self.left() != Some(0) {
             self.last_is_due.set(true);
             self.has_rest.set(true);
         }
@@ -193,7 +199,7 @@ impl<F: Filter> Input<F> {
     /// Takes out the records that are complete, for nobody.
     pub(super) fn discard(&self) {
         // Each record takes an octet at least, and so does what is refused.
-        for _ in 0..=2 * self.pending().len() {
+        for _ in 0..=2 * self.left().unwrap_or(0) {
             let is_last = matches!(self.next(), None | Some(Ok(None)));
             if self.refused.take().is_empty() && is_last {
                 break;
@@ -210,16 +216,19 @@ impl<F: Filter> Input<F> {
         self.has_rest.set(true);
     }
 
-    /// Forgets all input.
-    pub(super) fn reset(&self) {
-        let empty = self.filter.borrow().clone_config();
-        self.filter.replace(empty);
+    /// Forgets all input. Returns whether the filter does, too: not if it has panicked.
+    pub(super) fn reset(&self) -> bool {
+        let is_reset = self.guard(|| {
+            let empty = self.filter.borrow().clone_config();
+            drop(self.filter.replace(empty));
+        });
         self.former.forget();
         self.unfed.take();
         self.refused.take();
         self.progress.made();
         self.has_rest.set(false);
         self.last_is_due.set(false);
+        is_reset.is_some()
     }
 
     /// Looks at the filter.

@@ -173,3 +173,43 @@ fn a_filter_that_refuses_without_end_keeps_nobody_waiting() {
         assert!(most < 10_000, "{most} refusals in one turn");
     }
 }
+
+#[test] // K-RW-20, K-RW-21, for this wheel and for `Run`
+fn a_filter_that_panics_when_it_is_looked_at_does_not_end_the_kernel() {
+    for habit in [Habit::Breaks, Habit::Clings] {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let path = dir.path().join("log");
+        fs::write(&path, "").expect("the file can be written");
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (followed, dead) = (path.clone(), log.clone());
+        let session = Session::new(None::<FollowTail<Stubborn>>)
+            .state("_start", move |cx| {
+                cx.sig("DIE", "die");
+                let tail = FollowTail::new(&followed, Stubborn(Vec::new(), habit)).poll_interval(INTERVAL);
+                *cx.heap() = Some(tail.on_input("input").on_refused("refused").start(cx)?);
+                Ok(())
+            })
+            .state("refused", |_| ())
+            .state("nothing", |_| ())
+            .state("die", move |cx| {
+                cx.sig_handled();
+                dead.push("died");
+            })
+            .spawn(&mut kernel)
+            .expect("it starts");
+        for chunk in 1..=3 {
+            append(&path, "stuck");
+            run_until(&mut kernel, || log.count("died") >= chunk);
+            for _ in 0..5 {
+                kernel.post(session, "nothing", ()).expect("it lives");
+                kernel.run_one_timeslice().expect("it goes on");
+            }
+            assert!(log.count("died") <= 2 * chunk, "{} panics for {chunk} chunks", log.count("died"));
+        }
+        // A truncated file has the filter replaced.
+        fs::write(&path, "x").expect("the file can be written");
+        let before = log.len();
+        run_until(&mut kernel, || log.len() > before);
+        kernel.stop();
+    }
+}

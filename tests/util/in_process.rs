@@ -7,6 +7,7 @@ use std::process;
 use std::rc::Rc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
+use std::time::Duration;
 
 use lenore::Kernel;
 use lenore::filter::{Filter, FilterError, Line};
@@ -56,12 +57,17 @@ pub struct Watchdog(#[expect(dead_code, reason = "its drop is the signal")] Send
 impl Watchdog {
     /// Starts to watch the running test.
     pub fn start() -> Watchdog {
-        let (sender, receiver) = mpsc::channel();
         let name = thread::current().name().unwrap_or("a test").to_owned();
+        Watchdog::over(name, DEADLINE)
+    }
+
+    /// Starts to watch what is called `name`, which has so much time.
+    pub fn over(name: String, span: Duration) -> Watchdog {
+        let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
-            if receiver.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            if receiver.recv_timeout(span) == Err(RecvTimeoutError::Timeout) {
                 // Not through `eprintln`, which the harness captures and would lose.
-                let _ = writeln!(io::stderr(), "{name} hangs: its kernel has not come back for {DEADLINE:?}");
+                let _ = writeln!(io::stderr(), "{name} hangs: its kernel has not come back for {span:?}");
                 process::exit(101);
             }
         });
@@ -157,6 +163,10 @@ pub enum Habit {
     Refuses,
     /// As its name says.
     Panics,
+    /// With a panic, and so it answers every other question about its input.
+    Breaks,
+    /// With an error, and it can't be cloned either.
+    Clings,
     /// Records.
     Yields,
 }
@@ -176,8 +186,8 @@ impl Filter for Stubborn {
     fn get_one(&mut self) -> Result<Option<String>, FilterError> {
         match self.1 {
             _ if self.0.is_empty() => Ok(None),
-            Habit::Refuses => Err(FilterError::Malformed { reason: "I won't".into() }),
-            Habit::Panics => panic!("I can't"),
+            Habit::Refuses | Habit::Clings => Err(FilterError::Malformed { reason: "I won't".into() }),
+            Habit::Panics | Habit::Breaks => panic!("I can't"),
             Habit::Yields => Ok(Some("once more".into())),
         }
     }
@@ -187,10 +197,12 @@ impl Filter for Stubborn {
     }
 
     fn get_pending(&self) -> &[u8] {
+        assert!(self.1 != Habit::Breaks || self.0.is_empty(), "I can't say");
         &self.0
     }
 
     fn clone_config(&self) -> Self {
+        assert!(!matches!(self.1, Habit::Breaks | Habit::Clings) || self.0.is_empty(), "there is only one of me");
         Stubborn(Vec::new(), self.1)
     }
 }

@@ -192,11 +192,10 @@ impl Source for Duplex {
     }
 
     fn fork(&self) -> AfterFork {
-        let fate = self.writer.fork();
-        if fate == AfterFork::Keep {
-            self.reader.forget();
+        match self.writer.fork() {
+            AfterFork::Keep if !self.reader.forget() => AfterFork::Close,
+            fate => fate,
         }
-        fate
     }
 
     fn describe(&self) -> String {

@@ -334,14 +334,14 @@ impl Reader {
                 }
                 break;
             }
-            match guarded(|| self.next()) {
+            match guarded(|| self.next_or_end()) {
                 Ok(Next::Record(args)) => {
                     self.progress.made();
                     if !self.base.dispatch(kernel, event, args) {
                         break;
                     }
                 }
-                Ok(Next::Refused) => self.go_on_or_give_up(),
+                Ok(Next::Refused) => {}
                 Ok(Next::Nothing) => {
                     self.progress.made();
                     self.has_rest.set(false);
@@ -349,7 +349,8 @@ impl Reader {
                 }
                 Err(exception) => {
                     // If it has not advanced, what is left waits for more input: it would panic without end.
-                    self.has_rest.set(self.progress.after_panic(self.left()));
+                    let left = guarded(|| self.left()).unwrap_or(usize::MAX);
+                    self.has_rest.set(self.progress.after_panic(left));
                     kernel.die_in_source(self.base.owner, self.base.name, exception);
                     break;
                 }
@@ -364,7 +365,15 @@ impl Reader {
         if refused.is_empty() { None } else { Some(refused.remove(0)) }
     }
 
-    /// Drops the input of a filter that refuses without end.
+    /// Takes the next record, or drops the input of a filter that refuses without end.
+    fn next_or_end(&self) -> Next {
+        let next = self.next();
+        if matches!(next, Next::Refused) {
+            self.go_on_or_give_up();
+        }
+        next
+    }
+
     #[cold]
     fn go_on_or_give_up(&self) {
         let left = self.left();
@@ -420,15 +429,17 @@ impl Reader {
         Next::Refused
     }
 
-    /// Forgets in a forked child what the parent has read.
-    pub(crate) fn forget(&self) {
-        self.filter.borrow().borrow_mut().reset();
+    /// Forgets in a forked child what the parent has read. Returns whether the wheel can be used: not if its filter has
+    /// panicked.
+    pub(crate) fn forget(&self) -> bool {
+        let is_reset = guarded(|| self.filter.borrow().borrow_mut().reset()).is_ok();
         self.former.forget();
         self.unfed.take();
         self.refused.take();
         self.has_rest.set(false);
         // The poller may not have been asked yet, or its answer may have been on the list that the child has not got.
         self.port.is_watched.set(true);
+        is_reset
     }
 
     pub(crate) fn note_short_reads(&self) {
@@ -485,10 +496,7 @@ impl Source for Reader {
     }
 
     fn fork(&self) -> AfterFork {
-        if self.base.after_fork == AfterFork::Keep {
-            self.forget();
-        }
-        self.base.after_fork
+        if self.base.after_fork == AfterFork::Keep && self.forget() { AfterFork::Keep } else { AfterFork::Close }
     }
 
     fn describe(&self) -> String {

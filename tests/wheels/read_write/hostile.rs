@@ -301,6 +301,27 @@ fn a_filter_that_panics_without_end_waits_for_more_input() {
     assert_eq!(log.take().last().map(String::as_str), Some(""), "the end of file");
 }
 
+#[test] // K-RW-20, K-RW-21: the wheel asks it what is pending after a failure, and makes another in the end
+fn a_filter_that_panics_when_it_is_looked_at_does_not_end_the_kernel() {
+    for habit in [Habit::Breaks, Habit::Clings] {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, mut theirs) = pair();
+        let session = stubborn(&log, ours, habit).spawn(&mut kernel).unwrap();
+        for chunk in 1..=3 {
+            theirs.write_all(b"stuck").unwrap();
+            run_until(&mut kernel, || log.count("died") >= chunk);
+            for _ in 0..5 {
+                kernel.post(session, "nothing", ()).unwrap();
+                run_slices(&mut kernel, 1);
+            }
+            assert!(log.count("died") <= 2 * chunk, "{} panics for {chunk} chunks", log.count("died"));
+        }
+        drop(theirs);
+        run(&mut kernel);
+        assert_eq!(log.take().last().map(String::as_str), Some(""), "the end of file");
+    }
+}
+
 #[test] // K-RW-11, K-RW-21
 fn a_filter_that_yields_without_end_keeps_nobody_waiting() {
     let (mut kernel, log) = (kernel(), Log::default());
