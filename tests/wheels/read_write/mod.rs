@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use util::DEADLINE;
 use util::in_process::Log;
 
+mod adversary;
 mod closing;
 mod hostile;
 mod input;
