@@ -3,11 +3,10 @@
 use std::any::{Any, type_name};
 use std::fmt;
 use std::mem::needs_drop;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::thread::panicking;
 
-use crate::destroy::destroy;
+use crate::destroy::{destroy, destroy_payload};
 use crate::error::Exception;
 
 /// The positional arguments of one event, of any types.
@@ -316,16 +315,21 @@ impl List for Tail {
 }
 
 /// A newtype keeps `List` for tuples of options off the public tuples.
-struct Tuple<T>(T);
+struct Tuple<T: Values>(T);
 
-/// What a slot is made of.
-struct Place<T>(Option<T>);
+/// The values of a tuple of options.
+trait Values {
+    /// More than one of them has a destructor.
+    const ARE_FRAGILE: bool;
 
-impl<T> Drop for Place<T> {
+    /// Drops them one by one, and then throws the last of their panics. Two panics at a time would abort the process.
+    fn drop_apart(&mut self);
+}
+
+impl<T: Values> Drop for Tuple<T> {
     fn drop(&mut self) {
-        // The panic of another value of the list goes to the state. That of this one would abort the process.
-        if needs_drop::<T>() && panicking() {
-            destroy(self.0.take());
+        if T::ARE_FRAGILE {
+            self.0.drop_apart();
         }
     }
 }
@@ -335,25 +339,37 @@ macro_rules! tuple_args {
     ($count:literal: $($type:ident $index:tt),+) => {
         impl<$($type: 'static),+> IntoArgs for ($($type,)+) {
             fn into_args(self) -> Args {
-                Args(Some(Box::new(Tuple(($(Place(Some(self.$index)),)+)))))
+                Args(Some(Box::new(Tuple(($(Some(self.$index),)+)))))
             }
         }
 
-        impl<$($type: 'static),+> List for Tuple<($(Place<$type>,)+)> {
+        impl<$($type: 'static),+> Values for ($(Option<$type>,)+) {
+            const ARE_FRAGILE: bool = 1 < $(needs_drop::<$type>() as usize +)+ 0;
+
+            fn drop_apart(&mut self) {
+                let mut thrown = None;
+                $(if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(self.$index.take()))) {
+                    thrown.replace(payload).into_iter().for_each(destroy_payload);
+                })+
+                thrown.into_iter().for_each(|payload| resume_unwind(payload));
+            }
+        }
+
+        impl<$($type: 'static),+> List for Tuple<($(Option<$type>,)+)> {
             fn len(&self) -> usize {
                 $count
             }
 
             fn slot(&self, position: usize) -> Option<&dyn Slot> {
                 match position {
-                    $($index => Some(&self.0.$index.0),)+
+                    $($index => Some(&self.0.$index),)+
                     _ => None,
                 }
             }
 
             fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any> {
                 match position {
-                    $($index => Some(&mut self.0.$index.0),)+
+                    $($index => Some(&mut self.0.$index),)+
                     _ => None,
                 }
             }

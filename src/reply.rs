@@ -2,8 +2,11 @@
 
 use std::any::{Any, type_name};
 use std::fmt;
+use std::mem::needs_drop;
 use std::panic::Location;
+use std::thread::panicking;
 
+use crate::destroy::destroy;
 use crate::error::{Error, Exception};
 
 /// What came of a [`call`](crate::Kernel::call).
@@ -38,7 +41,19 @@ trait Named: Any {
     fn type_name(&self) -> &'static str;
 }
 
-impl<T: Any> Named for T {
+/// A value in its box.
+struct Kept<T>(Option<T>);
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        // The arguments of the state may be what panics. A second panic at a time would abort the process.
+        if needs_drop::<T>() && panicking() {
+            destroy(self.0.take());
+        }
+    }
+}
+
+impl<T: Any> Named for Kept<T> {
     fn type_name(&self) -> &'static str {
         type_name::<T>()
     }
@@ -47,13 +62,12 @@ impl<T: Any> Named for T {
 impl ReplyValue {
     /// Packs a value.
     pub fn new<T: 'static>(value: T) -> ReplyValue {
-        ReplyValue(Box::new(value))
+        ReplyValue(Box::new(Kept(Some(value))))
     }
 
     /// Returns the name of the value's type, as [`std::any::type_name`] gives it.
     pub fn type_name(&self) -> &'static str {
-        // The box is a value with a name, too.
-        (*self.0).type_name()
+        self.0.type_name()
     }
 
     /// Moves the value out if it is a `T`.
@@ -61,12 +75,12 @@ impl ReplyValue {
     /// # Errors
     ///
     /// The value itself, if its type is not `T`.
-    pub fn downcast<T: 'static>(self) -> Result<T, ReplyValue> {
-        if (&*self.0 as &dyn Any).is::<T>() {
-            let value: Box<dyn Any> = self.0;
-            return Ok(*value.downcast().expect("the type was looked at"));
+    pub fn downcast<T: 'static>(mut self) -> Result<T, ReplyValue> {
+        let kept = (&mut *self.0 as &mut dyn Any).downcast_mut::<Kept<T>>();
+        match kept.and_then(|kept| kept.0.take()) {
+            Some(value) => Ok(value),
+            None => Err(self),
         }
-        Err(self)
     }
 }
 

@@ -133,18 +133,15 @@ impl Kernel {
         log::trace!(target: "lenore::events", "{dest} gets {name} from {} ({})", event.sender, event.location);
         self.core.depth += 1;
         let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(name) });
-        let mut reply = Ok(Reply::NoValue);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            reply = handler(self, event);
-            if keep == Keep::Nothing && reply.is_ok() {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let result = handler(self, event);
+            if keep == Keep::Nothing && result.is_ok() {
                 // While the session is still active: what this destroys is destroyed in its name (K-EV-17).
                 event.args = Args::new();
             }
+            result
         }));
-        if let Err(payload) = outcome {
-            destroy(std::mem::replace(&mut reply, Err(Exception::from_panic(payload))));
-        }
-        if keep == Keep::Nothing && reply.is_err() {
+        if keep == Keep::Nothing && !matches!(result, Ok(Ok(_))) {
             destroy(std::mem::take(&mut event.args));
         }
         event.undo_default(name);
@@ -158,7 +155,7 @@ impl Kernel {
         self.core.active = if outer_lives { outer } else { Active::KERNEL };
         self.core.depth -= 1;
         self.leave(dest);
-        reply
+        result.unwrap_or_else(|payload| Err(Exception::from_panic(payload)))
     }
 
     /// Finds the state for an event, and puts it on the stack; tells also whether its session is traced.
