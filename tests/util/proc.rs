@@ -122,6 +122,24 @@ pub fn all() -> BTreeMap<i32, Stat> {
         .collect()
 }
 
+/// The children of the process's first thread, zombies included, in no particular order. Much cheaper than [`all`].
+///
+/// `None` where the system has no such list, or where it changes all the time: children that end while it is read may hide
+/// others.
+pub fn children(pid: i32) -> Option<Vec<i32>> {
+    let list = path(pid, &format!("task/{pid}/children"));
+    let read = || fs::read_to_string(&list).ok();
+    let mut before = read()?;
+    for _ in 0..10 {
+        let now = read()?;
+        if now == before {
+            return Some(now.split_whitespace().filter_map(|pid| pid.parse().ok()).collect());
+        }
+        before = now;
+    }
+    None
+}
+
 /// Whether `pid` was given `variable` (`NAME=value`) by its last exec, or is a fork of a process that was.
 ///
 /// False for a zombie, which has no memory left, and for a process whose environment may not be read.

@@ -237,8 +237,11 @@ impl Running {
         let Some(root) = self.root() else {
             return Vec::new();
         };
-        let all = proc::all().into_iter();
-        all.filter(|(_, stat)| stat.ppid == root && fits(stat)).map(|(pid, _)| pid).collect()
+        let known = match proc::children(root) {
+            Some(children) => children.into_iter().filter_map(|pid| Some((pid, proc::stat(pid)?))).collect(),
+            None => proc::all(),
+        };
+        known.into_iter().filter(|(_, stat)| stat.ppid == root && fits(stat)).map(|(pid, _)| pid).collect()
     }
 
     /// The program's pid as long as it is certain to be the program's.
