@@ -69,8 +69,11 @@ fn ticks(pid: i32) -> u64 {
 fn assert_stopped(shell: &Shell) {
     let all = shell.processes();
     assert!(all.contains(&shell.job));
+    let is_stopped = |pid: &i32| proc::state(*pid) == Some('T');
+    // The shell is told when the first of them stops.
+    wait_until("all of them stopped", DEADLINE, || all.iter().all(is_stopped).then_some(()));
     let times: Vec<u64> = all.iter().map(|pid| ticks(*pid)).collect();
-    stays("stopped", Duration::from_millis(200), || all.iter().all(|pid| proc::state(*pid) == Some('T')));
+    stays("stopped", Duration::from_millis(200), || all.iter().all(is_stopped));
     assert_eq!(all.iter().map(|pid| ticks(*pid)).collect::<Vec<_>>(), times, "stopped processes use no processor");
 }
 
@@ -80,9 +83,6 @@ fn background_daemon_that_logs_to_its_terminal_is_stopped_until_it_is_in_the_for
         let args = format!("{mode} --report @report --start-with-a-line");
         let shell = Shell::start("--background --tostop", "daemon_process", &args);
         shell.expect("job stopped by SIGTTOU");
-        wait_until("all of them stopped", DEADLINE, || {
-            shell.processes().iter().all(|pid| proc::state(*pid) == Some('T')).then_some(())
-        });
         assert_stopped(&shell);
         shell.to_foreground();
         shell.expect("job continued");

@@ -353,7 +353,7 @@ fn other_kernels(kernel: &mut Kernel) -> Result<(), Error> {
         })
         .state("exited", |cx| {
             cx.delay_clear("lost");
-            if cx.heap().0 < 1000 {
+            if cx.heap().0 < 400 {
                 cx.yield_("next", ());
             }
         })
