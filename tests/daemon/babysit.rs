@@ -160,7 +160,7 @@ fn one_that_ignores_int_and_term_is_killed() {
 #[test] // D-BA-04, T15: a stopped child, idle and in a request; the pool is back at full strength in time
 fn stopped_children_are_replaced_and_then_ended() {
     let (mut lab, addr) = Lab::pool("--start 2 --min-spare 2 --max-spare 4 --max 10 --requests 0 --babysit-ms 300", 2);
-    let (_client, busy) = held(addr);
+    let (client, busy) = held(addr);
     lab.wait_board("rww");
     let idle = lab.running.children().into_iter().find(|&pid| pid != busy).expect("an idle one");
     for pid in [busy, idle] {
@@ -173,6 +173,7 @@ fn stopped_children_are_replaced_and_then_ended() {
     let record = record(&lab, idle);
     assert!(record.contains("cause=rogue:stopped"), "{record}");
     wait_until("the busy one's first step", DEADLINE, || (!steps(&lab, busy).is_empty()).then_some(()));
+    drop(client);
     lab.end(Signal::SIGTERM);
 }
 
@@ -332,12 +333,13 @@ fn memory_limit_that_can_not_be_enforced_is_told_once() {
     let addr = lab.running.listening_addr();
     let told = "memory_limit is not enforced: can't read how much memory a child uses: /proc/";
     lab.running.wait_for_stderr(told, DEADLINE);
-    let (_client, pid) = held(addr);
+    let (client, pid) = held(addr);
     // Many rounds.
     stays("said once", Duration::from_millis(500), || {
         lab.running.stderr_text().matches("is not enforced").count() == 1
     });
     assert_eq!(lab.running.children(), [pid]);
+    drop(client);
     lab.end(Signal::SIGTERM);
 }
 
