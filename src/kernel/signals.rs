@@ -228,7 +228,7 @@ impl Core {
                 Some(rest) => self.describe_session(id) + rest,
                 None => text,
             };
-            log::error!(target: "lenore::exceptions", "{told}: nobody has handled this, the run ends: pid={}", self.pid);
+            log::error!(target: "lenore::exceptions", "{told}: unhandled failure, the run ends: pid={}", self.pid);
         }
         match self.pending_exception {
             None => self.pending_exception = Some(died),
