@@ -29,6 +29,7 @@ pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
         board.claim(slot, pid, now);
     }
     note_listeners(cx);
+    orphan::watch_parent(cx);
     let heap = cx.heap();
     if let Some(end) = heap.doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone()) {
         // Weakly: a child ends when its own sessions do.
@@ -94,7 +95,9 @@ pub(super) fn ended(cx: &mut Cx<'_>) {
 /// Notes which listeners are the service's. One that the application opens during a request, for that request's own
 /// connections, is not.
 fn note_listeners(cx: &mut Cx<'_>) {
-    cx.heap().listeners = cx.sources.listeners();
+    let listeners = cx.sources.listeners();
+    orphan::note_listeners(listeners.iter().filter_map(|key| Some(cx.sources.source(*key)?.fd())));
+    cx.heap().listeners = listeners;
 }
 
 /// Closes the service's listeners, which the application may have forgotten or merely paused: as long as one process has
@@ -154,6 +157,7 @@ pub(super) fn begin_one_of_several(cx: &mut Cx<'_>) -> Result<Return<Result<bool
             match (&heap.board, own_status(heap)) {
                 (Some(board), Some(status)) if status.is_taken() => {
                     board.count_another(slot, now);
+                    orphan::set_limit(&heap.settings, status);
                     if status == Status::Keep {
                         set_status(cx, Status::Req);
                     }
@@ -257,6 +261,9 @@ pub(super) fn set_status(cx: &mut Cx<'_>, status: Status) {
     let now = epoch_ms(cx.now());
     let heap = cx.heap();
     let (Role::Child { slot, .. }, Some(board)) = (heap.role, &heap.board) else { return };
+    if board.status(slot) != Some(status) {
+        orphan::set_limit(&heap.settings, status);
+    }
     let ring = board.set_status(slot, status, now);
     let is_news = match heap.settings.mode {
         Mode::PreForking => ring == Ring::Yes,

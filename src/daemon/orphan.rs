@@ -1,8 +1,10 @@
 //! A child whose parent is gone: it ends by itself what the parent would have ended.
 //!
 //! Its time is kept by timers of the system, which keep no session alive and also end a process that is stuck in a state.
+//! In one that is stuck when the parent dies, [`parent_death`] does what can't wait for the state.
 
 use std::mem::ManuallyDrop;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use nix::sys::signal::{SigEvent, SigevNotify, Signal};
@@ -15,6 +17,7 @@ use super::session::{Cx, Heap, Role, epoch_ms};
 use super::settings::Settings;
 use super::shutdown;
 use crate::error::{Error, Result};
+use crate::sys::parent_death;
 
 /// What ends this process: TERM, on which the Daemon shuts it down, and KILL.
 ///
@@ -62,12 +65,52 @@ fn set_to(timer: &mut Timer, span: Duration) -> Result<(), Error> {
         .map_err(|errno| Error::os("timer_settime", format_args!("{span:?}"), errno))
 }
 
+/// Before children are forked: prepares what [`watch_parent`] relies on.
+pub(super) fn prepare() {
+    let reason = match parent_death::prepare() {
+        Ok(true) => return,
+        Ok(false) => "the program has a handler for SIGRTMAX-1".to_owned(),
+        Err(errno) => Error::os("sigaction", "SIGRTMAX-1", errno).to_string(),
+    };
+    log::warn!(
+        target: "lenore::daemon",
+        "children that are blocked when the parent is killed keep their listeners until their state returns: {reason}"
+    );
+}
+
+/// In a new child: has the parent's end noticed also while a state does not return.
+pub(super) fn watch_parent(cx: &mut Cx<'_>) {
+    let (parent, grace) = (cx.heap().parent, cx.heap().settings.shutdown_timeout);
+    if let Err(errno) = parent_death::arm(parent, cx.sources.poller(), grace) {
+        let error = Error::os("timer_create", "for the parent's end", errno);
+        log::warn!(
+            target: "lenore::daemon",
+            "child {} does not notice the parent's end while it is blocked: {error}", cx.pid()
+        );
+    }
+}
+
+/// Notes what is closed if this process is blocked when the parent dies.
+pub(super) fn note_listeners(fds: impl Iterator<Item = RawFd>) {
+    parent_death::note_listeners(fds);
+}
+
+/// Notes for how long this process may stay blocked in what begins now, if the parent dies meanwhile.
+pub(super) fn set_limit(settings: &Settings, status: Status) {
+    parent_death::set_limit(match status {
+        Status::Long => settings.rules.long_timeout,
+        Status::Req => settings.rules.request_timeout,
+        _ => None,
+    });
+}
+
 /// The other end of the doorbell is gone, and with it the parent. No other process will look after this one any more.
 pub(super) fn parent_gone(cx: &mut Cx<'_>) -> Result {
     let end = cx.heap().doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone());
     if let Some(end) = end {
         cx.select_read_clear(&end);
     }
+    parent_death::disarm();
     let pid = cx.pid();
     if cx.heap().is_shutting_down() {
         return finish(cx);

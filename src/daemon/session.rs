@@ -39,6 +39,8 @@ pub(super) struct Heap {
     /// What TTIN and TTOU have made of the settings.
     pub(super) size: Size,
     pub(super) role: Role,
+    /// Who forks the children.
+    pub(super) parent: i32,
     /// `None` for a server that does not fork.
     pub(super) board: Option<Scoreboard>,
     pub(super) doorbell: Option<Doorbell>,
@@ -194,6 +196,7 @@ impl Heap {
             run_clock: RunClock::new(settings.look_every(), Duration::ZERO),
             settings,
             role: Role::Parent,
+            parent: std::process::id() as i32,
             board,
             doorbell,
             process: Process::default(),
@@ -335,6 +338,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
     cx.heap().ends_on_hup = is_on_terminal && !was_ignored(Signal::SIGHUP);
     cx.sig("FORKED", "forked_by_kernel");
     if cx.heap().settings.mode != Mode::NonForking {
+        orphan::prepare();
         cx.sig("CONT", "continued");
         // From the system only without a controlling terminal: with one they stop a job that uses it in the background.
         cx.sig("TTIN", "grow");

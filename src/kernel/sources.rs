@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::source::{AfterFork, Mailbox, Mode, Source, SourceKey, Wanted};
 use super::watchers::Watched;
 use crate::destroy::{destroy, shield};
 use crate::error::Error;
+use crate::sys::parent_death::has_replaced_listeners;
 
 /// What the kernel's own signal pipe is registered under.
 const SIGNALS: Token = Token(usize::MAX);
@@ -213,6 +214,11 @@ impl Sources {
     /// Returns all listeners, paused or not.
     pub(crate) fn listeners(&self) -> Vec<SourceKey> {
         self.keys(|entry| entry.source.is_listener())
+    }
+
+    /// Returns the descriptor of the poller.
+    pub(crate) fn poller(&self) -> RawFd {
+        self.poll.as_raw_fd()
     }
 
     /// Brings what the poller watches in line with what the source wants.
@@ -455,7 +461,9 @@ impl Core {
     /// Closes a listener under its wheel, which stays but accepts nothing any more, or under the handle that is watched. A
     /// listener that was closed already, or anything else, is left alone.
     pub(crate) fn close_listener(&mut self, key: SourceKey) {
-        let Some(source) = self.sources.source(key).filter(|source| source.is_listener()) else { return };
+        // One that was replaced while a state was blocked is no listener to the system any more.
+        let is_listener = |source: &Rc<dyn Source>| source.is_listener() || has_replaced_listeners();
+        let Some(source) = self.sources.source(key).filter(is_listener) else { return };
         log::debug!(target: "lenore::sources", "{} is closed: this process does not accept any more", source.describe());
         if !self.close_watched(key) {
             self.remove_source(key);

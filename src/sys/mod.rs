@@ -10,6 +10,8 @@ pub(crate) mod disposition;
 pub(crate) mod exclusive;
 pub(crate) mod file_lock;
 pub(crate) mod fork;
+#[cfg_attr(not(target_os = "linux"), path = "no_parent_death.rs")]
+pub(crate) mod parent_death;
 pub(crate) mod priority;
 #[cfg(target_os = "linux")]
 pub(crate) mod procfs;

@@ -2,6 +2,7 @@
 //!
 //! The statements say "within a second". The bounds here are for a machine that is busy with other tests.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -16,7 +17,12 @@ const ONE: &str = "--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0";
 /// Waits until nothing listens at `addr`, and proves it by listening there.
 #[track_caller]
 fn expect_free(addr: SocketAddr) {
-    wait_until("connections to be refused", DEADLINE, || TcpStream::connect(addr).is_err().then_some(()));
+    // Where a child still listens, but accepts nothing, its queue is full in the end.
+    let is_refused = || {
+        let error = TcpStream::connect_timeout(&addr, Duration::from_secs(1)).err()?;
+        (error.kind() == ErrorKind::ConnectionRefused).then_some(())
+    };
+    wait_until("connections to be refused", DEADLINE, is_refused);
     TcpListener::bind(addr).expect("the address is free");
 }
 
@@ -180,7 +186,7 @@ fn orphan_that_lingers_ends_after_shutdown_timeout() {
 
 #[test] // D-SH-08: nobody is left to kill those that the parent has told to end before its own death
 fn child_that_was_shut_down_before_its_parent_died_ends_after_shutdown_timeout() {
-    let (lab, addr) = Lab::pool("--start 2 --max 2 --max-spare 2 --linger --grace-ms 5000 --babysit-ms 60000", 2);
+    let (lab, addr) = Lab::pool("--start 2 --max 2 --max-spare 2 --linger --grace-ms 4000 --babysit-ms 60000", 2);
     let children = lab.running.children();
     let (_client, _) = held(addr);
     lab.running.signal(Signal::SIGTERM);
@@ -214,4 +220,144 @@ fn retired_busy_child_closes_its_listener() {
     // The next child has the parent's listener, which was none of this one's to close.
     let (_client, next) = held(addr);
     assert_ne!(next, busy);
+}
+
+/// A client of a child that says that it is blocked, by `word`, of a program whose parent is killed then.
+fn blocked_orphan(program: &str, args: &str, words: &[&str]) -> (Lab, SocketAddr, Client, i32) {
+    let (lab, addr) = Lab::serve(program, args);
+    let (mut client, busy) = held(addr);
+    let (last, first) = words.split_last().expect("a word");
+    first.iter().for_each(|word| assert_eq!(tell(&mut client, word), "ok"));
+    client.send(format!("{last}\r\n"));
+    lab.expect(busy, "blocked");
+    lab.running.signal(Signal::SIGKILL);
+    (lab, addr, client, busy)
+}
+
+#[test] // D-SH-08: at once, and by the limit that applies
+fn blocked_orphan_lets_go_of_the_address_and_is_killed_when_its_time_is_up() {
+    let cases: [(&str, &[&str]); 4] = [
+        ("--request-ms 4000 --long-ms 600000", &["blocked-sleep"]),
+        ("--request-ms 4000 --grace-ms 600000", &["blocked-spin"]),
+        ("--request-ms 600000 --long-ms 4000", &["long", "blocked-spin"]),
+        ("--grace-ms 4000", &["blocked-sleep"]),
+    ];
+    for (limit, words) in cases {
+        let args = format!("{ONE} --babysit-ms 600000 {limit}");
+        let (lab, addr, _client, busy) = blocked_orphan("daemon_prefork", &args, words);
+        expect_free(addr);
+        assert!(proc::is_alive(busy), "{limit}");
+        lab.wait_gone(&[busy]);
+    }
+}
+
+#[test] // D-SH-08: its limits have left the others time enough
+fn program_starts_again_on_the_port_while_an_orphan_is_blocked() {
+    let args = format!("{ONE} --babysit-ms 600000");
+    let (_lab, addr, _client, busy) = blocked_orphan("daemon_prefork", &args, &["blocked-sleep"]);
+    expect_free(addr);
+    let (_second, again) = Lab::pool(&format!("{ONE} --listen {addr}"), 1);
+    assert_eq!(again, addr);
+    let (_new, other) = held(addr);
+    assert_ne!(other, busy);
+    assert!(proc::is_alive(busy));
+    send(busy, Signal::SIGKILL);
+}
+
+#[test] // D-SH-08: every kind of listener is gone under the state, and the application gets on without them after it
+fn blocked_orphan_whose_state_returns_answers_and_ends_in_order() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let (path, gate) = (dir.path().join("socket"), dir.path().join("gate"));
+    std::fs::write(&gate, "").expect("a file can be made");
+    let args = format!("{ONE} --more-listeners {} --gate {}", path.display(), gate.display());
+    let (lab, addr, mut client, busy) = blocked_orphan("daemon_prefork", &args, &["gate"]);
+    let (_, more) = lab.nth(1, "more ");
+    expect_free(addr);
+    more.split(' ').for_each(|addr| expect_free(addr.parse().expect("an address")));
+    wait_until("the UNIX socket to refuse", DEADLINE, || UnixStream::connect(&path).is_err().then_some(()));
+    std::fs::remove_file(&gate).expect("it is there");
+    assert_eq!(client.read_line(), format!("{busy} passed"));
+    lab.expect(busy, "daemon_pause");
+    assert_eq!(tell(&mut client, "listeners"), "Some(\"closed\") closed Err(EINVAL) false");
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_gone(&[busy]);
+    lab.expect(busy, "end");
+    let log = lab.running.stderr_to_end(DEADLINE);
+    assert!(!log.contains("descriptor"), "{log}");
+}
+
+#[test] // D-SH-08: its listener is not paused
+fn blocked_orphan_with_several_connections_answers_all_of_them() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let gate = dir.path().join("gate");
+    std::fs::write(&gate, "").expect("a file can be made");
+    let word = format!("gate {}", gate.display());
+    let (lab, addr) = Lab::serve("component_server", &format!("--mode prefork:1 {ONE} --connections 5"));
+    let ((mut one, busy), (mut other, _)) = (held(addr), held(addr));
+    one.send(format!("{word}\r\n"));
+    lab.expect(busy, "blocked");
+    other.send("hello\r\n");
+    lab.running.signal(Signal::SIGKILL);
+    expect_free(addr);
+    assert!(proc::is_alive(busy));
+    std::fs::remove_file(&gate).expect("it is there");
+    assert_eq!(one.read_line(), format!("{busy} passed"));
+    assert_eq!(other.read_line(), format!("{busy} hello"));
+    [one, other].iter_mut().for_each(Client::finish_sending);
+    lab.wait_gone(&[busy]);
+    lab.expect(busy, "end");
+    let log = lab.running.stderr_to_end(DEADLINE);
+    assert!(!log.contains("accept:") && !log.contains("descriptor"), "{log}");
+}
+
+#[test] // D-SH-08: one that waits for a request, blocked by other work
+fn idle_orphan_that_is_blocked_ends_after_shutdown_timeout() {
+    let (lab, addr) = Lab::pool_by_signals(&format!("{ONE} --usr1 block --grace-ms 4000"), 1);
+    let idle = lab.running.children();
+    send(idle[0], Signal::SIGUSR1);
+    lab.expect(idle[0], "blocked");
+    lab.running.signal(Signal::SIGKILL);
+    expect_free(addr);
+    assert!(proc::is_alive(idle[0]));
+    lab.wait_gone(&idle);
+}
+
+#[test] // D-SH-08: the program does something slow after `run`, and no kernel looks after it any more
+fn orphan_whose_kernel_has_ended_is_killed_after_shutdown_timeout() {
+    let (lab, _) = Lab::pool("--start 1 --max-spare 2 --slow-end --grace-ms 1000 --babysit-ms 600000", 1);
+    let child = lab.running.children();
+    send(child[0], Signal::SIGTERM);
+    lab.expect(child[0], "end");
+    lab.running.signal(Signal::SIGKILL);
+    lab.wait_gone(&child);
+}
+
+#[test] // D-SH-08, D-FO-02: it has closed the listener by itself, and has a limit nevertheless
+fn post_forked_orphan_that_is_blocked_ends_when_its_time_is_up() {
+    let args = "--grace-ms 2000 --babysit-ms 600000";
+    let (lab, addr, _client, busy) = blocked_orphan("daemon_postfork", args, &["blocked-sleep"]);
+    expect_free(addr);
+    lab.wait_gone(&[busy]);
+}
+
+#[test] // D-SH-08: a process that is stopped can do nothing, and does it all when it goes on
+fn stopped_orphan_lets_go_of_the_address_when_it_is_continued() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let gate = dir.path().join("gate");
+    std::fs::write(&gate, "").expect("a file can be made");
+    let (lab, addr) = Lab::pool(&format!("{ONE} --gate {}", gate.display()), 1);
+    let (mut client, busy) = held(addr);
+    client.send("gate\r\n");
+    lab.expect(busy, "blocked");
+    send(busy, Signal::SIGSTOP);
+    lab.running.signal(Signal::SIGKILL);
+    send(busy, Signal::SIGCONT);
+    expect_free(addr);
+    assert!(proc::is_alive(busy));
+    std::fs::remove_file(&gate).expect("it is there");
+    assert_eq!(client.read_line(), format!("{busy} passed"));
+    client.finish_sending();
+    client.expect_eof();
+    lab.wait_gone(&[busy]);
 }

@@ -100,6 +100,7 @@ fn answer(cx: &mut Context<'_, Connection<Line>>, line: &str) {
 }
 
 /// `late MS`: answers after so long. `big N`: N octets in one line. `bye`: a last answer. `fail`: the callback fails.
+/// `gate PATH`: blocks as long as there is such a file.
 fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     let (word, number) = line.split_once(' ').unwrap_or((&line, "0"));
     match word {
@@ -110,6 +111,13 @@ fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
             cx.yield_("shutdown", ());
         }
         "fail" => return Err(std::io::Error::other("as asked").into()),
+        "gate" => {
+            say("blocked");
+            while std::path::Path::new(number).exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            answer(cx, "passed");
+        }
         _ => answer(cx, &line),
     }
     Ok(())

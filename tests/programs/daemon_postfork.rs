@@ -183,6 +183,12 @@ fn input(cx: &mut Context<'_, App>) -> Result {
         "board" => daemon.status(cx)?.board,
         "long" | "req" | "keep" | "nonsense" => try_update(cx, &line),
         "done" => return gone(cx),
+        "blocked-sleep" => {
+            say("blocked");
+            loop {
+                std::thread::sleep(Duration::from_secs(600));
+            }
+        }
         "fail" => return Err(io::Error::other("as asked").into()),
         "panic" => panic!("as asked"),
         other => other.to_owned(),

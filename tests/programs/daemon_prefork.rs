@@ -158,7 +158,8 @@ fn hook(kernel: &mut Kernel, flags: &Flags) {
 }
 
 fn start(cx: &mut Context<'_, App>) -> Result {
-    let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").on_error("broken").listen(cx)?;
+    let address = cx.heap().flags.text("--listen").unwrap_or("127.0.0.1:0").to_owned();
+    let listener = SocketFactory::tcp(address).on_accept("accept").on_error("broken").listen(cx)?;
     let address = listener.local_addr()?;
     listener.pause_accept();
     cx.heap().listener = Some(listener);
@@ -296,6 +297,8 @@ fn command(cx: &mut Context<'_, App>) -> Result {
         "spin" => loop {
             std::hint::spin_loop();
         },
+        "blocked-sleep" | "blocked-spin" => block(&line),
+        "gate" => pass_gate(&cx.heap().flags),
         "eat" => {
             cx.heap().eaten = vec![1; 64 << 20];
             format!("ate {}", cx.heap().eaten.len())
@@ -431,6 +434,7 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 };
                 util::daemon_program::leave_a_thread(work)?;
             }
+            "block" => block("blocked-sleep"),
             "die" => return Err(io::Error::other("told to").into()),
             "own" => cx.fork("own_parent", "own_child", ()),
             other => say(&format!("no such action: {other}")),
@@ -438,6 +442,28 @@ fn action(cx: &mut Context<'_, App>) -> Result {
     }
     say("answered");
     Ok(())
+}
+
+/// Says so, and never returns.
+fn block(how: &str) -> ! {
+    say("blocked");
+    loop {
+        if how == "blocked-spin" {
+            std::hint::spin_loop();
+        } else {
+            std::thread::sleep(Duration::from_secs(600));
+        }
+    }
+}
+
+/// Blocks as long as there is the file that `--gate` names.
+fn pass_gate(flags: &Flags) -> String {
+    let gate = PathBuf::from(flags.text("--gate").unwrap_or_default());
+    say("blocked");
+    while gate.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    "passed".to_owned()
 }
 
 /// Finds the socket that is bound to `address` and shuts it down, for all processes.

@@ -18,6 +18,7 @@ use super::socket::{BoundPath, Failure};
 use crate::args::Args;
 use crate::error::Error;
 use crate::kernel::{AfterFork, Core, Kernel, Mailbox, Mode, Source, SourceKey, Wanted, has_input};
+use crate::sys::parent_death::has_replaced_listeners;
 use crate::wheel::WheelId;
 
 /// How many connections one turn accepts if nobody says: enough to be worth the turn, few enough to keep nobody
@@ -199,6 +200,8 @@ impl Acceptor {
                 Trouble::Interrupted => {}
                 Trouble::Aborted if !self.manner.reports_aborted => {}
                 Trouble::Aborted | Trouble::OneConnection => self.fail(kernel, error),
+                // There is nobody to accept any more, and nothing wrong.
+                Trouble::Listener if has_replaced_listeners() => return,
                 Trouble::Listener => {
                     self.resting.set(true);
                     self.changed();

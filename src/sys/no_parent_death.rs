@@ -1,0 +1,22 @@
+//! Where the system sends no signal at the parent's death: a child notices when its state returns.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+pub(crate) fn prepare() -> nix::Result<bool> {
+    Ok(true)
+}
+
+pub(crate) fn arm(_parent: i32, _poller: RawFd, _otherwise: Duration) -> nix::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn note_listeners(_fds: impl Iterator<Item = RawFd>) {}
+
+pub(crate) fn set_limit(_limit: Option<Duration>) {}
+
+pub(crate) fn disarm() {}
+
+pub(crate) fn has_replaced_listeners() -> bool {
+    false
+}
