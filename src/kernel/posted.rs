@@ -2,17 +2,20 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
-
 use super::clock::Due;
 use super::queue::Event;
 use super::sessions::SessionId;
 
 /// The posted events in the order of their sequence numbers.
+///
+/// Each has a place number: the first event ever has 0, the next one 1. A number minus `passed` is the event's place in `fifo`,
+/// so that none is searched for. (Alarms take sequence numbers too, so those have holes.)
 #[derive(Default)]
 pub(super) struct PostedEvents {
     /// The first one has not been taken out.
     fifo: VecDeque<Posted>,
+    /// The place number of the first one.
+    passed: u64,
     /// How many were taken out of the middle and still have their place.
     gaps: usize,
     index: Index,
@@ -23,20 +26,6 @@ struct Posted {
     seq: u64,
     /// `None` once it was taken out.
     event: Option<Event>,
-}
-
-/// Which events are to or from which session.
-///
-/// It is made when a session stops whose events wait, and not with each post: most events are dispatched. Every event
-/// enters it once at most, so stopping all sessions costs no more than looking at each event.
-#[derive(Default)]
-struct Index {
-    /// Sequence numbers, in order. Events that were dispatched since are still listed.
-    of: FxHashMap<SessionId, Vec<u64>>,
-    /// How many numbers `of` has.
-    len: usize,
-    /// Events from this number on are not listed yet.
-    next: u64,
 }
 
 impl PostedEvents {
@@ -61,6 +50,7 @@ impl PostedEvents {
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Event> {
         let event = self.fifo.pop_front()?.event;
+        self.passed += 1;
         if self.gaps > 0 {
             self.close_first_gaps();
         }
@@ -70,13 +60,11 @@ impl PostedEvents {
     /// Takes out the events to and from a session.
     pub(super) fn take_of(&mut self, session: SessionId) -> Vec<Event> {
         self.list_new();
-        let Some(numbers) = self.index.of.remove(&session) else { return Vec::new() };
-        self.index.len -= numbers.len();
         let mut taken = Vec::new();
-        for number in numbers {
-            if let Ok(place) = self.fifo.binary_search_by_key(&number, |posted| posted.seq) {
-                taken.extend(self.fifo[place].event.take());
-            }
+        for number in self.index.take(session) {
+            // Those before the first one were dispatched.
+            let place = number.checked_sub(self.passed).map(|place| place as usize);
+            taken.extend(place.and_then(|place| self.fifo.get_mut(place)?.event.take()));
         }
         self.gaps += taken.len();
         self.close_first_gaps();
@@ -85,14 +73,10 @@ impl PostedEvents {
 
     /// Takes out the events that `unwanted` picks, by looking at all of them.
     pub(super) fn take_where(&mut self, unwanted: impl Fn(&Event) -> bool) -> Vec<Event> {
-        let mut taken = Vec::new();
-        self.fifo.retain_mut(|posted| {
-            if posted.event.as_ref().is_some_and(&unwanted) {
-                taken.extend(posted.event.take());
-            }
-            posted.event.is_some()
-        });
-        self.gaps = 0;
+        let picked = |posted: &mut Posted| posted.event.take_if(|event| unwanted(event));
+        let taken: Vec<Event> = self.fifo.iter_mut().filter_map(picked).collect();
+        self.gaps += taken.len();
+        self.close_first_gaps();
         taken
     }
 
@@ -101,16 +85,17 @@ impl PostedEvents {
         self.fifo.iter().filter_map(|posted| Some((posted.due, posted.seq, posted.event.as_ref()?)))
     }
 
-    /// Gives back what the index takes when no event is left for it.
+    /// Empties the index when no event is left for it.
     pub(super) fn forget_index(&mut self) {
-        if self.index.len > 0 && self.fifo.is_empty() {
-            self.index = Index::default();
+        if !self.index.is_empty() && self.fifo.is_empty() {
+            self.index.clear();
         }
     }
 
     fn close_first_gaps(&mut self) {
         while self.fifo.front().is_some_and(|posted| posted.event.is_none()) {
             self.fifo.pop_front();
+            self.passed += 1;
             self.gaps -= 1;
         }
     }
@@ -118,18 +103,16 @@ impl PostedEvents {
     /// Brings the index up to date.
     fn list_new(&mut self) {
         // An event has two numbers at most. What more there is was dispatched: making the index anew costs less than that.
-        if self.index.len > 4 * self.fifo.len() + SMALL_INDEX {
-            self.index = Index::default();
+        if self.index.len() > 4 * self.fifo.len() + SMALL_INDEX {
+            self.index.clear();
         }
-        let first = self.fifo.partition_point(|posted| posted.seq < self.index.next);
-        for posted in self.fifo.range(first..) {
-            self.index.next = posted.seq + 1;
+        let listed = self.index.next.saturating_sub(self.passed) as usize;
+        for (posted, number) in self.fifo.range(listed..).zip(self.passed.max(self.index.next)..) {
+            self.index.next = number + 1;
             let Some(event) = &posted.event else { continue };
-            let sender = Some(event.sender).filter(|sender| *sender != event.dest);
-            // The kernel never stops.
-            for session in [Some(event.dest), sender].into_iter().flatten().filter(|id| *id != SessionId::KERNEL) {
-                self.index.of.entry(session).or_default().push(posted.seq);
-                self.index.len += 1;
+            self.index.add(event.dest, number);
+            if event.sender != event.dest {
+                self.index.add(event.sender, number);
             }
         }
     }
@@ -137,3 +120,147 @@ impl PostedEvents {
 
 /// An index of so many numbers is not worth being made anew.
 const SMALL_INDEX: usize = 64;
+
+/// Which events are to or from which session.
+///
+/// It is made when a session stops whose events wait, and not with each post: most events are dispatched. Every event
+/// enters it once at most, so stopping all sessions costs no more than looking at each event.
+#[derive(Default)]
+struct Index {
+    /// By the session's slot: sessions that stop one after the other are neighbours here. A list counts only in its own round.
+    /// This memory is kept, because filling it again would cost as much as there are slots.
+    lists: Vec<List>,
+    /// Place numbers, those of one session linked in their order. Events that were dispatched since are still listed.
+    numbers: Vec<Number>,
+    /// Counts how often the index was emptied.
+    round: u64,
+    /// Events from this place number on are not listed yet.
+    next: u64,
+}
+
+/// The first and the last place in `numbers` of a session's own.
+#[derive(Clone, Copy)]
+struct List {
+    session: SessionId,
+    round: u64,
+    ends: Option<(u32, u32)>,
+}
+
+struct Number {
+    number: u64,
+    next: Option<u32>,
+}
+
+impl Index {
+    fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    fn clear(&mut self) {
+        self.numbers = Vec::new();
+        self.round += 1;
+        self.next = 0;
+    }
+
+    /// Lists a number for a session, behind those that it has.
+    fn add(&mut self, session: SessionId, number: u64) {
+        // The kernel never stops.
+        if session == SessionId::KERNEL {
+            return;
+        }
+        let slot = session.slot();
+        if slot >= self.lists.len() {
+            self.lists.resize(slot + 1, List { session: SessionId::KERNEL, round: 0, ends: None });
+        }
+        let list = &mut self.lists[slot];
+        if list.session > session {
+            // The slot has gone to a later session: this one has stopped.
+            return;
+        }
+        let place = u32::try_from(self.numbers.len()).expect("fewer than 2^32 numbers");
+        self.numbers.push(Number { number, next: None });
+        let ends = list.ends.filter(|_| list.session == session && list.round == self.round);
+        if let Some((_, last)) = ends {
+            self.numbers[last as usize].next = Some(place);
+        }
+        *list = List { session, round: self.round, ends: Some((ends.map_or(place, |(first, _)| first), place)) };
+    }
+
+    /// Takes a session's numbers out of its list, and returns them in their order.
+    fn take(&mut self, session: SessionId) -> impl Iterator<Item = u64> {
+        let is_current = |list: &&mut List| list.session == session && list.round == self.round;
+        let list = self.lists.get_mut(session.slot()).filter(is_current);
+        let mut next = list.and_then(|list| list.ends.take()).map(|(first, _)| first);
+        std::iter::from_fn(move || {
+            let number = &self.numbers[next? as usize];
+            next = number.next;
+            Some(number.number)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sessions::Sessions;
+    use super::*;
+    use crate::args::Args;
+    use crate::name::Name;
+
+    #[test] // also for a session that has the slot of one that has stopped, and with the index made anew
+    fn events_of_a_session_are_found_as_in_a_list_that_is_searched() {
+        let (mut posted, mut model) = (PostedEvents::default(), Vec::<(u64, SessionId, SessionId)>::new());
+        let mut sessions = Sessions::new();
+        let mut create = |stopped: Option<SessionId>| {
+            if let Some(id) = stopped {
+                sessions.remove(id);
+                sessions.free_slot(id.slot());
+            }
+            sessions.create(SessionId::KERNEL, "()").expect("there are few sessions")
+        };
+        let mut living: Vec<SessionId> = (0..20).map(|_| create(None)).collect();
+        let mut random = 1_u32;
+        for step in 0..20_000_u64 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let pick = |bits: u32| living[(random >> bits) as usize % living.len()];
+            match (random >> 24) % 16 {
+                // Long stretches without a stop, and then many of them.
+                0 if step % 2000 < 500 => {
+                    let stopped = pick(4);
+                    let taken = posted.take_of(stopped);
+                    let is_its = |(_, dest, sender): &(u64, SessionId, SessionId)| [*dest, *sender].contains(&stopped);
+                    let expected: Vec<_> = model.extract_if(.., |event| is_its(event)).map(ends).collect();
+                    assert_eq!(taken.iter().map(|event| (event.dest, event.sender)).collect::<Vec<_>>(), expected);
+                    let place = living.iter().position(|id| *id == stopped).expect("it lives");
+                    living[place] = create(Some(stopped));
+                }
+                1 if step % 500 == 0 => {
+                    let unwanted = pick(8);
+                    let taken = posted.take_where(|event| event.dest == unwanted);
+                    let expected: Vec<_> = model.extract_if(.., |(_, dest, _)| *dest == unwanted).map(ends).collect();
+                    assert_eq!(taken.iter().map(|event| (event.dest, event.sender)).collect::<Vec<_>>(), expected);
+                }
+                2..9 => {
+                    let event = posted.pop().map(|event| (event.dest, event.sender));
+                    assert_eq!(event, (!model.is_empty()).then(|| ends(model.remove(0))));
+                    posted.forget_index();
+                }
+                _ => {
+                    let mut event = Event::from_kernel(pick(4), Name::new("e"), Args::new());
+                    event.sender = if random.is_multiple_of(3) { SessionId::KERNEL } else { pick(12) };
+                    model.push((step, event.dest, event.sender));
+                    posted.push(Due::default(), step, event);
+                }
+            }
+            assert_eq!(posted.len(), model.len());
+            assert_eq!(posted.first().map(|(_, seq)| seq), model.first().map(|(seq, ..)| *seq));
+        }
+    }
+
+    fn ends((_, dest, sender): (u64, SessionId, SessionId)) -> (SessionId, SessionId) {
+        (dest, sender)
+    }
+}
