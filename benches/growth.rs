@@ -5,12 +5,17 @@
 //! list would be a hundred times as high.
 //!
 //! ```sh
-//! cargo bench -p lenore-benches --bench growth              # or: -- peek, for the subjects that have it in their name
+//! cargo bench -p lenore-benches --bench growth              # or: -- al, for the subjects that have it in their name
+//! cargo bench -p lenore-benches --bench growth -- stop 100000      # one size, once: for a profiler
 //! ```
+//!
+//! What is measured runs below `timed`, so a profiler that counts instructions can count there alone. README.md beside this file
+//! has the counts, and says which subjects grow by a heap's logarithm and which by cache misses.
 
 use std::fmt::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 use lenore::{Context, Error, Handle, Kernel, Name, Session, SessionId};
@@ -56,12 +61,22 @@ fn main() -> Result<(), Error> {
         Subject { name: "handle", most: most_handles, measure: handles },
         subject("child_watch", child_watches),
     ];
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()));
-    for subject in subjects.into_iter().filter(|subject| is_wanted(subject.name)) {
-        show(&subject)?;
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let size = words.iter().find_map(|word| word.parse::<usize>().ok());
+    let names: Vec<&String> = words.iter().filter(|word| word.parse::<usize>().is_err()).collect();
+    let is_exact = names.iter().any(|word| subjects.iter().any(|subject| subject.name == *word));
+    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|word| is_named(name, word, is_exact));
+    let wanted: Vec<Subject> = subjects.into_iter().filter(|subject| is_wanted(subject.name)).collect();
+    match (size, &wanted[..]) {
+        (Some(size), _) => wanted.iter().try_for_each(|subject| show_once(subject, size)),
+        (None, [subject]) => show(subject),
+        (None, _) => wanted.iter().try_for_each(|subject| show_in_new_process(subject.name)),
     }
-    Ok(())
+}
+
+/// A word picks the subjects that have it in their name. `peek` is a subject's whole name, so it does not pick `peek_text`.
+fn is_named(name: &str, word: &str, is_exact: bool) -> bool {
+    if is_exact { name == word } else { name.contains(word) }
 }
 
 /// Measures a subject with all sizes, and prints what a unit costs.
@@ -84,6 +99,23 @@ fn show(subject: &Subject) -> Result<(), Error> {
         let ratio = cost / base;
         println!("ratio growth {name}/{size}/{first} (time) {ratio:.2}{}", Budget::AtMost(2.0).verdict(ratio));
     }
+    Ok(())
+}
+
+/// Measures a subject in a process of its own. An allocator hands out memory that earlier subjects have freed in no order, and
+/// then a walk over all sessions measures that disorder.
+fn show_in_new_process(name: &str) -> Result<(), Error> {
+    let program = std::env::current_exe().map_err(|source| os("readlink", source))?;
+    let status = Command::new(program).arg(name).status().map_err(|source| os("fork", source))?;
+    assert!(status.success(), "{name} could not be measured: {status}");
+    Ok(())
+}
+
+/// Measures a subject with one size, one time.
+fn show_once(subject: &Subject, size: usize) -> Result<(), Error> {
+    let size = size.min(subject.most);
+    let cost = (subject.measure)(size)?.as_nanos() as f64 / size as f64;
+    println!("time growth {}/{size} {cost:.1} ns", subject.name);
     Ok(())
 }
 
@@ -110,6 +142,8 @@ fn idle(kernel: &mut Kernel) -> Result<SessionId, Error> {
     session.spawn(kernel)
 }
 
+// A profiler finds it by its name.
+#[inline(never)]
 fn timed(kernel: &mut Kernel, work: impl FnOnce(&mut Kernel) -> Result<(), Error>) -> Result<Duration, Error> {
     let start = run_time();
     work(kernel)?;
