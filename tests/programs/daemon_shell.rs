@@ -183,11 +183,11 @@ fn run(job: &Job, terminal: &File) -> ! {
         }
         dup2_stdin(terminal)?;
         dup2_stderr(terminal)?;
-        if job.nohup {
-            let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-            // SAFETY: SIG_IGN runs no code of this process.
-            unsafe { sigaction(Signal::SIGHUP, &action) }?;
-        }
+        // The tests themselves may run under nohup.
+        let handler = if job.nohup { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: neither runs code of this process.
+        unsafe { sigaction(Signal::SIGHUP, &action) }?;
         SigSet::empty().thread_set_mask()?;
         // Said here, and not by the shell: the job's own lines come behind this one.
         println!("shell {} job {me}", getppid());
