@@ -37,15 +37,13 @@ impl Clock {
     ///
     /// The event belongs behind the alarms that are due by now and in front of all others, however long the running state
     /// has taken. A precise reading costs half as much as dispatching an event. So the precise clock is read only if
-    /// the coarse one says that an alarm may be due.
+    /// the coarse one says that an alarm may be due, and without an alarm neither is read.
     #[inline]
     pub(crate) fn stamp(&mut self, first_alarm: Option<Due>) -> Due {
+        let Some(first_alarm) = first_alarm else { return self.now };
         let coarse = self.coarse.elapsed();
         self.now = self.now.max(coarse);
-        match first_alarm {
-            Some(due) if due.saturating_sub(coarse) < COARSE_LAG => self.advance(),
-            _ => self.now,
-        }
+        if first_alarm.saturating_sub(coarse) < COARSE_LAG { self.advance() } else { self.now }
     }
 
     /// Returns the time of a moment that a postback has noted by [`moment`].
