@@ -104,9 +104,14 @@ fn show(subject: &Subject) -> Result<(), Error> {
 
 /// Measures a subject in a process of its own. An allocator hands out memory that earlier subjects have freed in no order, and
 /// then a walk over all sessions measures that disorder.
+///
+/// glibc is told to keep what is freed, so the best of the rounds is one that gets no new pages from the system. A large list
+/// otherwise goes back at its end, and a round would measure how fast the system zeroes pages.
 fn show_in_new_process(name: &str) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(|source| os("readlink", source))?;
-    let status = Command::new(program).arg(name).status().map_err(|source| os("fork", source))?;
+    let keep = "glibc.malloc.trim_threshold=17179869184:glibc.malloc.mmap_threshold=17179869184";
+    let status =
+        Command::new(program).arg(name).env("GLIBC_TUNABLES", keep).status().map_err(|source| os("fork", source))?;
     assert!(status.success(), "{name} could not be measured: {status}");
     Ok(())
 }
