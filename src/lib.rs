@@ -71,6 +71,7 @@ pub mod filter;
 mod kernel;
 mod name;
 pub mod nfa;
+mod outage;
 pub mod porting;
 mod reply;
 mod session;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use util::lab::{Lab, held, pid_of, send, tell};
-use util::{Client, DEADLINE, Program, example, proc, stays, wait_until};
+use util::lab::{LONG, Lab, held, pid_of, send, tell};
+use util::{Client, DEADLINE, Program, example, proc, stays, test_program, wait_until};
 
 const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
 
@@ -272,6 +272,90 @@ fn request_timeout_counts_from_the_latest_of_several_connections() {
     assert!(warning.contains(&format!("pid={child} ")) && warning.contains("why=request_timeout"), "{warning}");
 }
 
+/// Starts a server that may have so many descriptors.
+fn serve_with_descriptors(number: u32, args: &str) -> (Lab, SocketAddr) {
+    let limited = format!("ulimit -n {number}; exec \"$0\" \"$@\"");
+    let program = Program::new("/bin/sh").args(["-c", limited.as_str()]).arg(test_program("component_server"));
+    let lab = Lab::launch(program.args(args.split_whitespace()));
+    let addr = lab.running.listening_addr();
+    (lab, addr)
+}
+
+/// Has 40 clients come to a server that can't serve all of them at a time. Each goes when the next one is to be served. The log
+/// has one line that the server at `addr` can't accept and one that it accepts again.
+fn expect_one_outage(lab: &Lab, addr: SocketAddr) {
+    let mut waiting: Vec<Client> = (0..40).map(|_| Client::connect(addr)).collect();
+    waiting.iter_mut().for_each(|client| client.send("hello\r\n"));
+    let begin = lab.running.wait_for_stderr("can't accept for now", DEADLINE);
+    assert!(begin.contains("[WARN]") && begin.contains("Too many open files"), "{begin}");
+    assert!(begin.contains(&format!(": address={addr} errno=EMFILE ")), "{begin}");
+    let mut served = Vec::new();
+    while !waiting.is_empty() {
+        // Whichever it is: a busy system may have queued one that came later in front of another.
+        let next = wait_until("an answer to one that waits", LONG, || waiting.iter().position(has_answer));
+        served.push(waiting.swap_remove(next));
+        if !waiting.iter().any(has_answer) {
+            // The server has accepted the last one that it could, and has failed with the next.
+            served.pop().expect("one was pushed").read_line();
+        }
+    }
+    served.iter_mut().for_each(|client| drop(client.read_line()));
+    drop(served);
+    let end = lab.running.wait_for_stderr("listener accepts again", DEADLINE);
+    assert!(end.contains("[INFO]") && end.contains(&format!("address={addr} failed=")), "{end}");
+    let log = lab.running.stderr_text();
+    for text in ["can't accept", "accepts again"] {
+        assert_eq!(log.matches(text).count(), 1, "{log}");
+    }
+}
+
+/// Tells whether an answer is there, without waiting for it.
+fn has_answer(client: &Client) -> bool {
+    client.stream().set_nonblocking(true).expect("a socket can be non-blocking");
+    let got = client.stream().peek(&mut [0]);
+    client.stream().set_nonblocking(false).expect("and blocking");
+    got.is_ok_and(|count| count > 0)
+}
+
+#[test] // K-SF-12, K-SF-29
+fn server_without_descriptors_says_so_once() {
+    let (mut lab, addr) = serve_with_descriptors(32, "--mode single");
+    expect_one_outage(&lab, addr);
+    // Another shortage is news again.
+    let clients: Vec<Client> = (0..40).map(|_| Client::connect(addr)).collect();
+    wait_until("another warning", DEADLINE, || {
+        (lab.running.stderr_text().matches("can't accept for now").count() == 2).then_some(())
+    });
+    drop(clients);
+    lab.end(Signal::SIGTERM);
+}
+
+#[test] // K-CS-25
+fn tcp_server_without_descriptors_says_so_once() {
+    let (lab, addr) = serve_with_descriptors(32, "--plain");
+    expect_one_outage(&lab, addr);
+    assert_eq!(held(addr).1, lab.pid());
+}
+
+#[test] // K-CS-06, K-CS-25
+fn tcp_server_with_a_callback_tells_it_of_each_accept_that_fails() {
+    let (lab, addr) = serve_with_descriptors(32, "--plain --on-error");
+    let clients: Vec<Client> = (0..40).map(|_| Client::connect(addr)).collect();
+    let failed = format!("failed: accept {}", nix::errno::Errno::EMFILE as i32);
+    lab.nth(3, &failed);
+    drop(clients);
+    assert_eq!(held(addr).1, lab.pid());
+    assert!(!lab.running.stderr_text().contains("accept"), "the program has been told");
+}
+
+#[test] // K-SF-12, K-SF-29
+fn child_of_a_server_without_descriptors_says_so_once() {
+    let (mut lab, addr) =
+        serve_with_descriptors(32, "--start 1 --max 1 --min-spare 1 --max-spare 1 --connections 100 --grace-ms 5000");
+    expect_one_outage(&lab, addr);
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // D-SH-02: clients that don't close hold nobody up for longer than they may
 fn linger_bounds_the_wait_for_clients_that_do_not_close() {
     for args in ["--mode single", "--mode prefork:1"] {
@@ -386,7 +470,7 @@ fn a_server_can_detach_in_every_mode() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().display().to_string();
         let mut lab = Lab::start("component_server", &format!("{args} --detach {path}"));
-        assert_eq!(lab.running.wait_exit(util::lab::LONG).code(), Some(0), "{args}");
+        assert_eq!(lab.running.wait_exit(LONG).code(), Some(0), "{args}");
         let read = |file: &str| std::fs::read_to_string(dir.path().join(file)).unwrap_or_default();
         let addr: SocketAddr = wait_until("the address", DEADLINE, || {
             let log = read("log");
@@ -406,7 +490,7 @@ fn detached_start_fails_when_children_can_not_be_set_up() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().display().to_string();
     let mut lab = Lab::start("component_server", &format!("--mode prefork:2 --fail-set-up --detach {path}"));
-    assert_eq!(lab.running.wait_exit(util::lab::LONG).code(), Some(1));
+    assert_eq!(lab.running.wait_exit(LONG).code(), Some(1));
     let line = lab.running.wait_for_stderr("Daemon has not started: ", DEADLINE);
     assert!(line.contains("children fail in their set-up, 5 in a row, the last one with exited:1"), "{line}");
     assert!(!dir.path().join("pid").exists());
@@ -534,7 +618,7 @@ fn the_example_serves_in_every_mode_and_dumps_on_usr2() {
             running.stderr_text().contains(board).then_some(())
         });
         running.signal(Signal::SIGINT);
-        assert_eq!(running.wait_exit(util::lab::LONG).code(), Some(0), "{args}");
+        assert_eq!(running.wait_exit(LONG).code(), Some(0), "{args}");
         assert_eq!(running.descendants_alive(), [0; 0]);
     }
 }
@@ -554,6 +638,6 @@ fn a_server_that_waits_for_its_children_says_so_on_usr2() {
         });
         assert_eq!(client.line("still here"), "still here");
         drop(client);
-        assert_eq!(running.wait_exit(util::lab::LONG).code(), Some(0), "{mode}");
+        assert_eq!(running.wait_exit(LONG).code(), Some(0), "{mode}");
     }
 }

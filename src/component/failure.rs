@@ -50,12 +50,6 @@ impl Failure {
             _ => Failure { operation, errno: Errno::EINVAL as i32, text: error.to_string(), wheel: None },
         }
     }
-
-    /// Tells whether the system was short of something, so that a later try may succeed.
-    pub(super) fn is_shortage(&self) -> bool {
-        let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
-        shortages.contains(&Errno::from_raw(self.errno))
-    }
 }
 
 impl fmt::Display for Failure {

@@ -179,8 +179,11 @@ impl TcpServer {
         self
     }
 
-    /// Is called when listening or accepting fails. Without it, that is logged, and the server stops listening unless
-    /// the system was but short of something, of descriptors for one: the listener tries again by itself then.
+    /// Is called when listening fails, and for each accept that fails. A listener that can't accept for want of descriptors tries
+    /// again by itself, ten times a second.
+    ///
+    /// Without this callback a shortage is one warning when it begins and one line when the server accepts again. Any other
+    /// failure is logged, and the server stops listening.
     ///
     /// POE: `Error`.
     #[doc(alias = "Error")]
@@ -208,6 +211,7 @@ impl TcpServer {
         let TcpServer { address, alias, concurrency, accept, on_started, on_stopped, on_error } = self;
         let accept = accept?;
         check_alias(kernel.as_mut(), alias)?;
+        let has_callback = on_error.is_some();
         let tell = Rc::new(move |cx: &mut Context<'_, Listener>, failure: &Failure| match &on_error {
             Some(on_error) => on_error(cx, failure),
             None => {
@@ -220,6 +224,7 @@ impl TcpServer {
             .state("_start", move |cx| {
                 alias.map_or(Ok(()), |alias| cx.alias_set(alias))?;
                 let wheel = SocketFactory::tcp(address.as_str()).on_accept("tcp_got_connection").on_error("tcp_failed");
+                let wheel = if has_callback { wheel } else { wheel.log_shortages() };
                 match wheel.listen(cx) {
                     Ok(listener) => {
                         cx.heap().listener = Some(listener);
@@ -295,10 +300,8 @@ fn limit(cx: &mut Context<'_, Listener>) -> Result<Option<u32>> {
 
 fn log_and_drop(cx: &mut Context<'_, Listener>, failure: &Failure) {
     let session = cx.session();
-    log::warn!(target: "lenore::component", "{session} listens: {failure}");
-    if !failure.is_shortage() {
-        cx.heap().listener = None;
-    }
+    log::warn!(target: "lenore::component", "{session} does not listen: {failure}");
+    cx.heap().listener = None;
 }
 
 /// Refuses an alias that somebody has, before anything is created.

@@ -133,7 +133,9 @@ impl ListenAcceptBuilder {
         self
     }
 
-    /// Names the event that is sent when accepting fails, `"accept"`; without one, failures are logged.
+    /// Names the event that is sent when accepting fails, `"accept"`. A listener that can't accept for want of descriptors tries
+    /// again ten times a second, with an event each time. Without an event the log has one line when that begins and one
+    /// when the listener accepts again.
     ///
     /// POE: `ErrorEvent`.
     #[doc(alias = "ErrorEvent")]
@@ -165,7 +167,12 @@ impl ListenAcceptBuilder {
             on_success: on_accept.into(),
             on_error: self.on_error.into(),
         });
-        let manner = Manner { args: accepted_args, accepts_per_turn: ACCEPTS_PER_TURN, reports_aborted: true };
+        let manner = Manner {
+            args: accepted_args,
+            accepts_per_turn: ACCEPTS_PER_TURN,
+            reports_aborted: true,
+            logs_shortages: false,
+        };
         let acceptor = Acceptor::start(core, Rc::clone(&report), manner, listener, None)?;
         Ok(ListenAccept { report, acceptor })
     }

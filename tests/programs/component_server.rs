@@ -2,12 +2,14 @@
 //!
 //! Each process writes lines, `PID WHAT`. A connection's lines are answered with `PID LINE`, but for the commands in
 //! `command`. On USR1 the parent writes its board.
+//!
+//! `--plain`: a `TcpServer` with the same protocol, and no Daemon. `--on-error`: it writes what its callback for errors is told.
 
 use std::cell::Cell;
 use std::error::Error;
 use std::time::Duration;
 
-use lenore::component::{Connection, Mode, Protocol, Server, Serving};
+use lenore::component::{Connection, Mode, Protocol, Server, Serving, TcpServer};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
@@ -17,6 +19,9 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
+    if flags.has("--plain") {
+        return plain(&flags, &mut kernel);
+    }
     let serving = server(&flags)?.spawn(&mut kernel)?;
     Session::new(serving)
         .state("_start", |cx| {
@@ -34,7 +39,19 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
+fn plain(flags: &Flags, kernel: &mut Kernel) -> std::result::Result<(), Box<dyn Error>> {
+    let mut server = TcpServer::new("127.0.0.1:0", protocol(flags)).on_started(|cx| {
+        let address = cx.heap().local_addr().expect("it listens");
+        println!("listening on {address}");
+    });
+    if flags.has("--on-error") {
+        server = server.on_error(|_, failure| say(&format!("failed: {} {}", failure.operation, failure.errno)));
+    }
+    let _ = server.spawn(kernel)?;
+    Ok(kernel.run()?)
+}
+
+fn protocol(flags: &Flags) -> Protocol<Line> {
     let refused = Cell::new(flags.number("--refuse").unwrap_or(0_u32));
     let mut protocol = Protocol::new(Line::new())
         .on_connect(move |cx| connected(cx, &refused))
@@ -46,6 +63,10 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     if let Some(ms) = flags.number("--linger-ms") {
         protocol = protocol.linger(Duration::from_millis(ms));
     }
+    protocol
+}
+
+fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     let mut daemon = Daemon::builder();
     if !flags.has("--requests-unset") {
         daemon = daemon.requests(flags.number("--requests").unwrap_or(0));
@@ -58,7 +79,7 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     if let Some(dir) = flags.text("--detach") {
         daemon = daemon.detach(true).logfile(format!("{dir}/log")).pid_file(format!("{dir}/pid"));
     }
-    let mut server = Server::tcp("127.0.0.1:0", protocol).daemon(daemon);
+    let mut server = Server::tcp("127.0.0.1:0", protocol(flags)).daemon(daemon);
     if let Some(mode) = flags.text("--mode") {
         server = server.mode(mode.parse::<Mode>()?);
     }

@@ -1,7 +1,7 @@
 //! A server that has no descriptor left when its first client comes, and finds some a little later.
 //!
 //! ```text
-//! short_of_descriptors [listen_accept]
+//! short_of_descriptors [listen_accept|one_left]
 //! listening on 127.0.0.1:40123
 //! socket failed: 24
 //! accept failed: 24
@@ -10,6 +10,8 @@
 //! it has rested in between
 //! accepted
 //! ```
+//!
+//! With `one_left` the first client gets the last descriptor.
 
 use std::env;
 use std::fs::File;
@@ -85,5 +87,8 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     }
     println!("listening on {address}");
     let _ = SocketFactory::tcp(address).on_connect("connected").on_error("not_connected").connect(cx)?;
+    if env::args().nth(1).as_deref() == Some("one_left") {
+        cx.heap().ballast.pop();
+    }
     Ok(())
 }

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use super::SetUp;
 use crate::component::accepted::Opener;
 use crate::component::connection::LEFT;
-use crate::component::failure::Failure;
 use crate::daemon::{Daemon, Haste, Mode, Report};
 use crate::error::{Error, Result};
 use crate::kernel::{Context, Kernel, SessionId};
@@ -78,11 +77,6 @@ pub(super) fn spawn(
         .state("forked", forked)
         .state("whose_child", leave_unless_own)
         .state("accept", accepted)
-        .state("accept_failed", |cx| {
-            // The listener tries again by itself.
-            log::warn!(target: "lenore::component", "the server can't accept: {}", Failure::take(cx)?);
-            Ok(())
-        })
         .state("requeue", requeue)
         .state("disconnected", disconnected)
         .state("peek", |cx| {
@@ -121,7 +115,8 @@ fn if_own(state: fn(&mut Cx<'_>) -> Result) -> impl Fn(&mut Cx<'_>) -> Result {
 }
 
 fn listen(cx: &mut Cx<'_>, address: &str) -> Result<SocketAddr, Error> {
-    let listener = SocketFactory::tcp(address).on_accept("accept").on_error("accept_failed").listen(cx)?;
+    // A failure to accept goes to the log, and the listener tries again by itself.
+    let listener = SocketFactory::tcp(address).on_accept("accept").listen(cx)?;
     listener.pause_accept();
     let address = listener.local_addr()?;
     cx.heap().listener = Some(listener);

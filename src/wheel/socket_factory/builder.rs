@@ -38,6 +38,7 @@ pub struct SocketFactoryBuilder {
     listen_queue: Option<u32>,
     accepts_per_turn: usize,
     connect_timeout: Option<Duration>,
+    logs_shortages: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,7 @@ impl SocketFactoryBuilder {
             listen_queue: None,
             accepts_per_turn: ACCEPTS_PER_TURN,
             connect_timeout: None,
+            logs_shortages: false,
         }
     }
 
@@ -112,12 +114,22 @@ impl SocketFactoryBuilder {
         self.on_accept(event)
     }
 
-    /// Names the event that is sent when accepting or connecting fails; without one, failures are logged.
+    /// Names the event that is sent when accepting or connecting fails. Without one, failures are logged.
+    ///
+    /// A listener that can't accept for want of descriptors tries again ten times a second, with an event each time. Without an
+    /// event the log has one line when that begins and one when the listener accepts again.
     ///
     /// POE: `FailureEvent`.
     #[doc(alias = "FailureEvent")]
     pub fn on_error(mut self, event: impl Into<Name>) -> Self {
         self.on_error = Some(event.into());
+        self
+    }
+
+    /// Has a listener tell the log, and not its session, that the system is short of something. For the components, whose
+    /// programs have no event for it.
+    pub(crate) fn log_shortages(mut self) -> Self {
+        self.logs_shortages = true;
         self
     }
 
@@ -312,7 +324,12 @@ impl SocketFactoryBuilder {
             Target::Ip(_) => Listener::tcp(fd.into()),
             Target::Unix(..) => Listener::unix(fd.into()),
         };
-        let manner = Manner { args: accepted_args, accepts_per_turn: self.accepts_per_turn, reports_aborted: false };
+        let manner = Manner {
+            args: accepted_args,
+            accepts_per_turn: self.accepts_per_turn,
+            reports_aborted: false,
+            logs_shortages: self.logs_shortages,
+        };
         Ok(Job::Listening(Acceptor::start(core, Rc::clone(report), manner, listener, path)?))
     }
 

@@ -18,6 +18,7 @@ use super::socket::{BoundPath, Failure};
 use crate::args::Args;
 use crate::error::Error;
 use crate::kernel::{AfterFork, Core, Kernel, Mailbox, Mode, Source, SourceKey, Wanted, has_input};
+use crate::outage::Outage;
 use crate::sys::parent_death::has_replaced_listeners;
 use crate::wheel::WheelId;
 
@@ -27,6 +28,10 @@ pub(in crate::wheel) const ACCEPTS_PER_TURN: usize = 16;
 
 /// How long a listener rests that can't accept, for want of descriptors as a rule.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How long a listener accepts without a failure before the log says that it accepts again. One that is full fails whenever
+/// a client comes, and accepts whenever a client goes.
+const CALM: Duration = Duration::from_secs(2);
 
 /// What an accepted connection is, and who is at its other end.
 pub(in crate::wheel) enum Accepted {
@@ -98,6 +103,8 @@ pub(in crate::wheel) struct Manner {
     pub(in crate::wheel) accepts_per_turn: usize,
     /// A connection that was broken off before it was accepted is an error event too.
     pub(in crate::wheel) reports_aborted: bool,
+    /// What the system is short of is no error event, but goes to the log.
+    pub(in crate::wheel) logs_shortages: bool,
 }
 
 /// A listener, shared with the kernel.
@@ -116,6 +123,8 @@ pub(in crate::wheel) struct Acceptor {
     /// It could not accept, for want of descriptors as a rule. The connection stays in the backlog, and the listener
     /// would be reported ready without end, so it is not watched for a moment.
     resting: Cell<bool>,
+    /// What the log has been told, unless an event tells the session.
+    outage: RefCell<Outage<Errno>>,
 }
 
 impl Acceptor {
@@ -138,6 +147,7 @@ impl Acceptor {
             open: Cell::new(true),
             paused: Cell::new(false),
             resting: Cell::new(false),
+            outage: RefCell::default(),
         });
         let source = Rc::clone(&acceptor);
         core.add_source(owner, |key| {
@@ -178,6 +188,7 @@ impl Acceptor {
         if self.resting.replace(false) {
             self.changed();
         }
+        self.note_calm(&kernel.core);
         for _ in 0..self.manner.accepts_per_turn {
             // A state may have paused or dropped the wheel; and in a child that was forked meanwhile, this turn is the
             // parent's.
@@ -190,28 +201,82 @@ impl Acceptor {
             };
             let error = match accepted {
                 Ok(accepted) => {
+                    self.note_success(&mut kernel.core, key);
                     self.report.succeed(kernel, (self.manner.args)(accepted, self.report.id));
                     continue;
                 }
                 Err(error) => error,
             };
             match Trouble::of(&error) {
-                Trouble::NobodyThere => return,
+                // There was a descriptor for the next one.
+                Trouble::NobodyThere => return self.note_success(&mut kernel.core, key),
                 Trouble::Interrupted => {}
                 Trouble::Aborted if !self.manner.reports_aborted => {}
                 Trouble::Aborted | Trouble::OneConnection => self.fail(kernel, error),
                 // There is nobody to accept any more, and nothing wrong.
                 Trouble::Listener if has_replaced_listeners() => return,
+                // Linux takes a descriptor before it looks into the queue, and may find that both are empty.
+                Trouble::Listener if is_shortage(errno_of(&error)) && !self.has_client() => return,
                 Trouble::Listener => {
                     self.resting.set(true);
                     self.changed();
                     kernel.core.wake_source_after(key, ACCEPT_REST);
+                    if self.logs(&error) {
+                        return self.note_failure(&kernel.core, &error);
+                    }
                     return self.fail(kernel, error);
                 }
             }
         }
         // Where the poller tells only once, it has told of all that are left already.
         kernel.core.sources.requeue(key, Mode::Read);
+    }
+
+    /// Tells whether a listener that can't accept is told to the log, and not to the session. The next try would most likely
+    /// end in the same way, so the log is not told of each.
+    fn logs(&self, error: &io::Error) -> bool {
+        self.report.on_error.get().is_none() || (self.manner.logs_shortages && is_shortage(errno_of(error)))
+    }
+
+    fn note_failure(&self, core: &Core, error: &io::Error) {
+        let errno = errno_of(error);
+        if !self.outage.borrow_mut().failed(errno, core.now()) {
+            return;
+        }
+        let level = if is_shortage(errno) { log::Level::Warn } else { log::Level::Error };
+        let advice = match errno {
+            Errno::EMFILE => "; see RLIMIT_NOFILE of the process",
+            Errno::ENFILE => "; see fs.file-max of the system",
+            _ => "",
+        };
+        log::log!(
+            target: "lenore::wheels", level,
+            "listener can't accept for now: accept: {error}{advice}: address={} errno={errno:?} session={} pid={}",
+            self.address(), self.report.owner.number(), core.pid()
+        );
+    }
+
+    /// Sees to a turn at the time when the outage is over, unless another accept fails.
+    fn note_success(&self, core: &mut Core, key: SourceKey) {
+        let mut outage = self.outage.borrow_mut();
+        if outage.is_present() && outage.succeeded(core.now()) {
+            core.wake_source_after(key, CALM);
+        }
+    }
+
+    fn note_calm(&self, core: &Core) {
+        let mut outage = self.outage.borrow_mut();
+        if outage.is_present()
+            && let Some(ended) = outage.end_if_calm(core.now(), CALM)
+        {
+            log::info!(
+                target: "lenore::wheels", "listener accepts again: address={} {ended} pid={}", self.address(), core.pid()
+            );
+        }
+    }
+
+    fn address(&self) -> String {
+        self.listener.borrow().as_ref().map_or_else(String::new, Listener::to_string)
     }
 
     fn fail(&self, kernel: &mut Kernel, error: io::Error) {
@@ -282,9 +347,18 @@ enum Trouble {
     Listener,
 }
 
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
+/// Tells whether the system is short of something, so that a later try may succeed.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+}
+
 impl Trouble {
     fn of(error: &io::Error) -> Trouble {
-        match error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw) {
+        match errno_of(error) {
             Errno::EAGAIN => Trouble::NobodyThere,
             Errno::EINTR => Trouble::Interrupted,
             Errno::ECONNABORTED => Trouble::Aborted,

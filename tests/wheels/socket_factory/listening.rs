@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
 
 use lenore::wheel::{SocketFactory, WheelId};
 use nix::errno::Errno;
@@ -176,6 +177,24 @@ fn a_shortage_of_descriptors_does_not_make_a_listener_deaf() {
     // The program frees descriptors now; the client that waited is served, and so are those that come after.
     assert_eq!(program.next_line(DEADLINE), "accepted");
     let second = Client::connect(address);
+    assert_eq!(program.next_line(DEADLINE), "accepted");
+    drop((first, second));
+}
+
+#[test] // K-SF-12: the system takes a descriptor before it looks whether a client waits
+fn listener_with_the_last_descriptor_in_use_fails_only_when_a_client_waits() {
+    let program = Program::new(test_program("short_of_descriptors")).arg("one_left").start();
+    let address = program.listening_addr();
+    assert_eq!(program.next_line(DEADLINE), format!("socket failed: {}", Errno::EMFILE as i32));
+    let first = Client::connect(address);
+    assert_eq!(program.next_line(DEADLINE), "accepted");
+    // Long enough for three tries, if there were any.
+    assert_eq!(program.try_next_line(Duration::from_millis(300)), None);
+    let second = Client::connect(address);
+    for _ in 0..3 {
+        assert_eq!(program.next_line(DEADLINE), format!("accept failed: {}", Errno::EMFILE as i32));
+    }
+    assert_eq!(program.next_line(DEADLINE), "it has rested in between");
     assert_eq!(program.next_line(DEADLINE), "accepted");
     drop((first, second));
 }
