@@ -68,7 +68,7 @@ pub(super) struct Heap {
     /// A fork has failed, or children die as soon as they live: nothing is forked before this.
     pub(super) no_fork_before: Option<SystemTime>,
     /// Forks fail for the time being.
-    pub(super) shortage: Option<Shortage>,
+    pub(super) shortage: Shortage,
     pub(super) crashes: CrashLoop,
     /// How many children were forked; each finds its own number of requests by it.
     pub(super) forked: u64,
@@ -213,7 +213,7 @@ impl Heap {
             growth: Growth::default(),
             born: now,
             no_fork_before: None,
-            shortage: None,
+            shortage: Shortage::default(),
             crashes: CrashLoop::default(),
             forked: 0,
             deaths: Deaths::default(),

@@ -1,6 +1,6 @@
 //! Forks that fail and may succeed later: when they are tried again, and what the log says of it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -9,19 +9,18 @@ use super::session::{Cx, Heap, Request};
 use super::settings::Mode;
 use super::shutdown;
 use crate::error::{Error, Result};
+use crate::outage::Outage;
 
-/// Forks have failed, and some are still missing.
+/// Whether forks have failed, and some are still missing.
+#[derive(Default)]
 pub(super) struct Shortage {
-    cause: Cause,
-    since: SystemTime,
-    /// How many forks have failed.
-    failures: u32,
-    /// How long the last pause was.
+    outage: Outage<Cause>,
+    /// How long the last pause was; zero before the first.
     pause: Duration,
 }
 
 /// What may pass: the log has a line for each that it changes to.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     /// The system is short of processes or memory, or this user is.
     System(Errno),
@@ -66,17 +65,9 @@ pub(super) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Re
     }
     let now = cx.now();
     let heap = cx.heap();
-    let before = heap.shortage.take();
-    let is_news = before.as_ref().is_none_or(|before| before.cause != cause);
-    let shortage = match before {
-        Some(Shortage { since, failures, pause, .. }) => {
-            Shortage { cause, since, failures: failures + 1, pause: (pause * 2).min(LONGEST_PAUSE) }
-        }
-        None => Shortage { cause, since: now, failures: 1, pause: FIRST_PAUSE },
-    };
-    let pause = shortage.pause;
-    heap.shortage = Some(shortage);
-    if is_news {
+    let pause = (heap.shortage.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    heap.shortage.pause = pause;
+    if heap.shortage.outage.failed(cause, now) {
         log::warn!(
             target: "lenore::daemon",
             "forks fail and are tried again: {error}; {}: children={} missing={} next_try={:.1}",
@@ -93,9 +84,7 @@ pub(super) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Re
 
 /// A fork has succeeded: the next one that fails is tried again soon.
 pub(super) fn fork_succeeded(heap: &mut Heap) {
-    if let Some(shortage) = &mut heap.shortage {
-        shortage.pause = FIRST_PAUSE / 2;
-    }
+    heap.shortage.pause = Duration::ZERO;
 }
 
 /// Ends the shortage if no fork is missing any more.
@@ -105,13 +94,9 @@ pub(super) fn end_if_over(cx: &mut Cx<'_>) {
     if heap.no_fork_before.is_some() || !heap.in_flight.is_empty() || pool::missing(heap) > 0 {
         return;
     }
-    if let Some(Shortage { since, failures, .. }) = heap.shortage.take() {
-        let lasted = now.duration_since(since).unwrap_or_default();
-        log::info!(
-            target: "lenore::daemon",
-            "no fork is missing any more: children={} failed={failures} lasted={:.1}",
-            heap.children.len(), lasted.as_secs_f64()
-        );
+    heap.shortage.pause = Duration::ZERO;
+    if let Some(ended) = heap.shortage.outage.end(now) {
+        log::info!(target: "lenore::daemon", "no fork is missing any more: children={} {ended}", heap.children.len());
     }
 }
 
