@@ -35,8 +35,8 @@ static REPLACED: AtomicBool = AtomicBool::new(false);
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
 /// For how many nanoseconds the process may live on when there is no deadline.
 static OTHERWISE: AtomicU64 = AtomicU64::new(0);
-/// What is to be closed. Null, or a vector that is never changed nor freed.
-static LISTENERS: AtomicPtr<Vec<Noted>> = AtomicPtr::new(ptr::null_mut());
+/// What is to be closed. Null, or a value that is never changed nor freed.
+static NOTES: AtomicPtr<Notes> = AtomicPtr::new(ptr::null_mut());
 /// The timers, while the phase is not `OFF`.
 static LOOK_AGAIN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static KILL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
@@ -51,10 +51,27 @@ const BLOCKED: u8 = 3;
 /// How long a process may take to notice the parent's end by itself.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A listener, recognised by its inode if another file has its number by now.
+struct Notes {
+    listeners: Vec<Noted>,
+    /// The socket that replaces them. It is opened beforehand, as a child that is blocked may have no descriptor left.
+    idle: Option<Noted>,
+}
+
+/// A socket, recognised by its inode if another file has its number by now.
+#[derive(Clone, Copy)]
 struct Noted {
     fd: RawFd,
     inode: libc::ino_t,
+}
+
+impl Noted {
+    fn new(fd: RawFd) -> Option<Noted> {
+        Some(Noted { fd, inode: inode_of_socket(fd)? })
+    }
+
+    fn is_there(&self) -> bool {
+        inode_of_socket(self.fd) == Some(self.inode)
+    }
 }
 
 /// Installs the handler, for this process and those that it forks. Returns whether it is in force: it is not if the program
@@ -114,9 +131,10 @@ pub(crate) fn arm(parent: i32, poller: RawFd, otherwise: Duration) -> nix::Resul
 
 /// Notes what is to be closed. What was noted before no longer counts.
 pub(crate) fn note_listeners(fds: impl Iterator<Item = RawFd>) {
-    let noted: Vec<Noted> = fds.filter_map(|fd| Some(Noted { fd, inode: inode_of_socket(fd)? })).collect();
-    // The former vector is never freed: the handler may be reading it. There are two in the life of a child.
-    LISTENERS.store(Box::into_raw(Box::new(noted)), SeqCst);
+    let listeners: Vec<Noted> = fds.filter_map(Noted::new).collect();
+    let idle = if listeners.is_empty() { None } else { noted_idle().or_else(|| Noted::new(new_idle()?)) };
+    // The former notes are never freed: the handler may be reading them. There are two in the life of a child.
+    NOTES.store(Box::into_raw(Box::new(Notes { listeners, idle })), SeqCst);
 }
 
 /// Sets how long from now on the process may live without a parent; `None` for as long as [`arm`] says, from the parent's
@@ -189,14 +207,8 @@ fn time_left() -> u64 {
 
 /// Puts a socket that never has news behind the descriptor of each listener, and has the poller watch that in its place.
 fn replace_listeners() {
-    // SAFETY: takes numbers only. A datagram socket, as one for streams that is not connected would be reported as hung up.
-    let idle = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
-    if idle < 0 {
-        return;
-    }
-    // SAFETY: null, or a vector that was published whole and is neither changed nor freed any more.
-    let noted = unsafe { LISTENERS.load(SeqCst).as_ref() };
-    for listener in noted.into_iter().flatten().filter(|it| inode_of_socket(it.fd) == Some(it.inode)) {
+    let Some(idle) = noted_idle().map(|idle| idle.fd).or_else(new_idle) else { return };
+    for listener in notes().into_iter().flat_map(|notes| &notes.listeners).filter(|it| it.is_there()) {
         let (poller, fd) = (POLLER.load(SeqCst), listener.fd);
         let mut nothing = libc::epoll_event { events: 0, u64: 0 };
         // First out of the poller: another process may hold the same listener, and the poller would go on reporting it.
@@ -212,8 +224,22 @@ fn replace_listeners() {
         }
     }
     REPLACED.store(true, SeqCst);
-    // SAFETY: it was opened above, and nobody else knows it.
-    unsafe { libc::close(idle) };
+}
+
+fn notes() -> Option<&'static Notes> {
+    // SAFETY: null, or a value that was published whole and is neither changed nor freed any more.
+    unsafe { NOTES.load(SeqCst).as_ref() }
+}
+
+fn noted_idle() -> Option<Noted> {
+    notes()?.idle.filter(Noted::is_there)
+}
+
+/// Opens a socket that never has news. It stays open until the process ends.
+fn new_idle() -> Option<RawFd> {
+    // SAFETY: takes numbers only. A datagram socket, as one for streams that is not connected would be reported as hung up.
+    let idle = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
+    (idle >= 0).then_some(idle)
 }
 
 /// Returns what tells a socket from all others, or `None` if the descriptor is not a socket's.

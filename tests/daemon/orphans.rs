@@ -251,6 +251,28 @@ fn blocked_orphan_lets_go_of_the_address_and_is_killed_when_its_time_is_up() {
     }
 }
 
+#[test] // D-SH-08
+fn blocked_orphan_without_a_free_descriptor_lets_go_of_the_address() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let gate = dir.path().join("gate");
+    std::fs::write(&gate, "").expect("a file can be made");
+    let args = format!("{ONE} --babysit-ms 600000 --gate {}", gate.display());
+    let (lab, addr) = Lab::serve("daemon_prefork", &args);
+    let (mut client, busy) = held(addr);
+    let is_open = |fd: &u32| std::fs::symlink_metadata(format!("/proc/{busy}/fd/{fd}")).is_ok();
+    let first_free = (0..).find(|fd| !is_open(fd)).expect("few are open");
+    let mut prlimit = std::process::Command::new("prlimit");
+    prlimit.args(["--pid", &busy.to_string(), &format!("--nofile={first_free}:{first_free}")]);
+    assert!(prlimit.status().expect("prlimit can be run").success());
+    client.send("gate\r\n");
+    lab.expect(busy, "blocked");
+    lab.running.signal(Signal::SIGKILL);
+    expect_free(addr);
+    assert!(proc::is_alive(busy));
+    send(busy, Signal::SIGKILL);
+    lab.wait_gone(&[busy]);
+}
+
 #[test] // D-SH-08: its limits have left the others time enough
 fn program_starts_again_on_the_port_while_an_orphan_is_blocked() {
     let args = format!("{ONE} --babysit-ms 600000");
