@@ -31,6 +31,8 @@ use clap::Parser;
 use lenore::nfa::{Machine, MachineContext, Nfa};
 use lenore::{Kernel, Result};
 
+mod common;
+
 /// A login dialogue as a state machine; what the user types comes from a script
 #[derive(Parser)]
 #[command(name = "nfa", version)]
@@ -74,7 +76,7 @@ fn main() -> std::result::Result<(), lenore::Error> {
 /// Prompts, and posts what the user types then: whichever state the machine is in gets it.
 fn prompt(cx: &mut Cx<'_>, text: &str) {
     let Some(line) = cx.runstate().keyboard.next() else { return };
-    println!("{text} {line}");
+    common::say_if_read(format_args!("{text} {line}"));
     cx.yield_("line", (String::from(line),));
 }
 
@@ -82,14 +84,14 @@ fn check_password(cx: &mut Cx<'_>) -> Result {
     if cx.arg::<String>(0)? == "nevermore" {
         return cx.goto_state("shell", "welcome", ());
     }
-    println!("Login incorrect.");
+    common::say_if_read("Login incorrect.");
     cx.runstate().failures += 1;
     cx.goto_state("login", "ask", ())
 }
 
 fn welcome(cx: &mut Cx<'_>) {
     let Terminal { user, failures, .. } = cx.runstate();
-    println!("Welcome, {user}. Failed logins: {failures}.");
+    common::say_if_read(format_args!("Welcome, {user}. Failed logins: {failures}."));
     cx.yield_("ask", ());
 }
 
@@ -98,14 +100,14 @@ fn run_command(cx: &mut Cx<'_>) -> Result {
     if command == "logout" {
         return cx.call_state("answered", "question", "ask", ());
     }
-    println!("{command}: command not found");
+    common::say_if_read(format_args!("{command}: command not found"));
     cx.yield_("ask", ());
     Ok(())
 }
 
 fn log_out_or_stay(cx: &mut Cx<'_>) -> Result {
     if cx.take(0)? {
-        println!("Goodbye, {}.", cx.runstate().user);
+        common::say_if_read(format_args!("Goodbye, {}.", cx.runstate().user));
         cx.stop();
     } else {
         cx.yield_("ask", ());
@@ -118,7 +120,7 @@ fn check_answer(cx: &mut Cx<'_>) -> Result {
         "yes" => cx.return_state((true,)),
         "no" => cx.return_state((false,)),
         _ => {
-            println!("Please answer yes or no.");
+            common::say_if_read("Please answer yes or no.");
             cx.yield_("ask", ());
             Ok(())
         }

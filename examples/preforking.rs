@@ -70,7 +70,7 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
 fn start(cx: &mut Context<'_, Heap>) -> Result {
     let port: u16 = cx.take(0)?;
     let wheel = SocketFactory::tcp(format!("127.0.0.1:{port}")).on_accept("accept").on_error("error").listen(cx)?;
-    println!("PORT={}", wheel.local_addr()?.port());
+    common::say_if_read(format_args!("PORT={}", wheel.local_addr()?.port()));
     wheel.pause_accept(); // is resumed in daemon_accept
     cx.heap().wheel = Some(wheel);
 

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! What a command writes to its standard error goes to standard error. With `--timeout SECONDS`, commands that take longer
-//! are ended, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C ends them all, and
-//! so does a reader of the output that goes away, as `head` does.
+//! are ended, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C and Ctrl-\ end them
+//! all. So does a terminal that closes, but not under `nohup`, and a reader of the output that goes away, as `head` does.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -116,12 +116,24 @@ fn start(cx: &mut Context<'_, Jobs>) -> Result {
         let (id, label) = (wheel.id(), (number + 1).to_string());
         cx.heap().by_wheel.insert(id, Job { label, command, wheel: Some(wheel), ended: false });
     }
-    cx.sig("INT", "interrupted");
-    cx.sig("TERM", "interrupted");
+    // The commands have process groups of their own: no signal of the terminal's reaches them.
+    for signal in ["INT", "TERM", "QUIT", "HUP"] {
+        if signal != "HUP" || !is_under_nohup() {
+            cx.sig(signal, "interrupted");
+        }
+    }
     if let Some(timeout) = timeout {
         cx.delay("timed_out", timeout, ());
     }
     Ok(())
+}
+
+/// Tells whether this program was started with HUP ignored, as far as the system says so.
+fn is_under_nohup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut ignored = status.lines().filter_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is HUP's.
+    ignored.any(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
 }
 
 fn label(cx: &mut Context<'_, Jobs>, position: usize) -> Result<String> {

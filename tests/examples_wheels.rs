@@ -60,14 +60,33 @@ fn runner_ends_what_takes_too_long_and_what_that_has_started() {
 
 #[test]
 fn runner_ends_everything_when_it_is_interrupted() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut running = Program::new(example("runner")).args(["--run", "echo ready; sleep 100"]).start();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP] {
+        let mut running = runner_with("--default-signal=HUP", "echo ready; sleep 100").start();
         assert_eq!(running.next_line(DEADLINE), "1: ready");
         running.signal(signal);
         assert_eq!(running.next_line(DEADLINE), "1: echo ready; sleep 100: signal: 15 (SIGTERM)");
         assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
         wait_until("nobody left", DEADLINE, || running.descendants_alive().is_empty().then_some(()));
     }
+}
+
+#[test]
+fn runner_goes_on_without_its_terminal_under_nohup() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    fs::write(&gate, "").unwrap();
+    let command = format!("echo ready; while test -e {}; do sleep 0.01; done; echo done", gate.display());
+    let mut running = runner_with("--ignore-signal=HUP", &command).start();
+    assert_eq!(running.next_line(DEADLINE), "1: ready");
+    running.signal(Signal::SIGHUP);
+    fs::remove_file(&gate).unwrap();
+    assert_eq!(running.next_line(DEADLINE), "1: done");
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+}
+
+/// The runner of one command, with HUP's action set: the tests themselves may run under `nohup`.
+fn runner_with(action_of_hup: &str, command: &str) -> Program {
+    Program::new("env").arg(action_of_hup).arg(example("runner")).args(["--run", command])
 }
 
 fn append(path: &Path, text: &str) {
@@ -208,6 +227,14 @@ fn runner_ends_quietly_when_nobody_reads_its_output() {
         assert!(!text.contains("panicked") && !text.contains("failed"), "{text}");
         wait_until("nobody left", DEADLINE, || running.descendants_alive().is_empty().then_some(()));
     }
+}
+
+#[test]
+fn nfa_ends_quietly_when_nobody_reads_its_output() {
+    let running = before_head("", "nfa", &[]).start();
+    assert_eq!(running.next_line(DEADLINE), "login: edgar");
+    running.wait_for_stderr("ended with 0", DEADLINE);
+    assert!(!running.stderr_text().contains("panicked"), "{}", running.stderr_text());
 }
 
 /// Accepts the shipper's connection, and reads lines from it until `last`.

@@ -12,7 +12,7 @@ use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 mod output;
 mod settings;
 
-pub use output::say;
+pub use output::{say, say_if_read};
 pub use settings::{DaemonFlags, PoolFlags, PortFlags};
 
 /// Logs to standard error from `level` on.
@@ -35,7 +35,7 @@ pub fn exit(outcome: Result<(), Box<dyn Error>>) -> ExitCode {
 
 /// Tells where this process listens, and which one it is.
 pub fn say_listening(address: impl Display) {
-    println!("listening on {address}, pid {}", std::process::id());
+    say_if_read(format_args!("listening on {address}, pid {}", std::process::id()));
 }
 
 /// Reads a span of time that is written in seconds: `5` or `0.5`.

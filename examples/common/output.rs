@@ -3,6 +3,11 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
+/// Writes a line to standard output, if it can be written: what the program does goes on without a reader.
+pub fn say_if_read(line: impl Display) {
+    let _ = say(io::stdout(), line);
+}
+
 /// Writes a line. Returns false once its reader has gone, as `head` goes after its last line.
 ///
 /// # Errors

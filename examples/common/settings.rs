@@ -88,7 +88,7 @@ impl DaemonFlags {
     /// serve: its pid is in the pid file.
     pub fn say_listening(&self, address: impl std::fmt::Display) {
         if self.detach {
-            println!("listening on {address}");
+            super::say_if_read(format_args!("listening on {address}"));
         } else {
             super::say_listening(address);
         }
