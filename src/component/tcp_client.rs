@@ -1,5 +1,6 @@
 //! `TcpClient`: a session that connects, and may connect again.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{Context, Kernel, SessionId};
 use crate::name::Name;
+use crate::outage::Outage;
 use crate::reply::IntoReturn;
 use crate::session::{Session, handler};
 use crate::wheel::SocketFactory;
@@ -136,8 +138,10 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
         self
     }
 
-    /// Is called when an attempt to connect has failed. Without it, that is logged. The failure says what went wrong, and
-    /// [`Connection::target`] with whom.
+    /// Is called when an attempt to connect has failed. The failure says what went wrong, and [`Connection::target`] with whom.
+    ///
+    /// Without this callback the first failure is logged, each that has another reason than the one before, and that a connection
+    /// is made at last.
     ///
     /// POE: `ConnectError`.
     #[doc(alias = "ConnectError")]
@@ -163,7 +167,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
         protocol.check()?;
         check_alias(kernel.as_mut(), settings.alias)?;
         let heap = Connection::<F, H>::new((protocol.make_heap)(), address);
-        let client = Rc::new(Client { protocol, settings });
+        let client = Rc::new(Client { protocol, settings, outage: RefCell::default() });
         let state = |run: fn(&Client<F, H>, &mut Cx<'_, F, H>) -> Result| {
             let client = Rc::clone(&client);
             handler(move |cx| run(&client, cx))
@@ -192,6 +196,8 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
 struct Client<F: Filter, H: 'static> {
     protocol: Protocol<F, H>,
     settings: Settings<F, H>,
+    /// With whom no connection is made, and for which errno, if the program has no callback for it.
+    outage: RefCell<Outage<(String, i32)>>,
 }
 
 impl<F: Filter, H: 'static> Client<F, H> {
@@ -242,6 +248,10 @@ impl<F: Filter, H: 'static> Client<F, H> {
     fn connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let (socket, peer) = (cx.take::<TcpStream>(0)?, SocketAddr::new(cx.take::<IpAddr>(1)?, cx.take(2)?));
         cx.heap().link = Link::Closed;
+        if let Some(ended) = self.outage.borrow_mut().end(cx.now()) {
+            let session = cx.session();
+            log::info!(target: "lenore::component", "{session} is connected to {}: {ended}", cx.heap().target);
+        }
         self.protocol.open(cx, socket, peer).map(drop)
     }
 
@@ -261,9 +271,11 @@ impl<F: Filter, H: 'static> Client<F, H> {
         if let Some(on_connect_error) = &self.settings.on_connect_error {
             return on_connect_error(cx, failure);
         }
-        let session = cx.session();
-        let target = &cx.heap().target;
-        log::warn!(target: "lenore::component", "{session} can't connect to {target}: {failure}");
+        // A program that tries again does so without end, and each try fails as the one before.
+        let (session, now, target) = (cx.session(), cx.now(), cx.heap().target.clone());
+        if self.outage.borrow_mut().failed((target.clone(), failure.errno), now) {
+            log::warn!(target: "lenore::component", "{session} can't connect to {target}: {failure}");
+        }
         Ok(())
     }
 

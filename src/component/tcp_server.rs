@@ -75,6 +75,8 @@ pub struct Listener {
     listener: Option<SocketFactory>,
     concurrency: Option<u32>,
     connections: u32,
+    /// The log knows that `disconnected` came too often.
+    is_miscount_logged: bool,
 }
 
 impl Listener {
@@ -220,7 +222,7 @@ impl TcpServer {
             }
         });
         let tell_later = Rc::clone(&tell);
-        Session::new(Listener { listener: None, concurrency, connections: 0 })
+        Session::new(Listener { listener: None, concurrency, connections: 0, is_miscount_logged: false })
             .state("_start", move |cx| {
                 alias.map_or(Ok(()), |alias| cx.alias_set(alias))?;
                 let wheel = SocketFactory::tcp(address.as_str()).on_accept("tcp_got_connection").on_error("tcp_failed");
@@ -279,9 +281,11 @@ fn disconnected(cx: &mut Context<'_, Listener>) {
     let heap = cx.heap();
     match heap.connections.checked_sub(1) {
         Some(rest) => heap.connections = rest,
+        None if heap.is_miscount_logged => {}
         None => {
+            heap.is_miscount_logged = true;
             let session = cx.session();
-            log::warn!(target: "lenore::component", "{session}: more connections have ended than began");
+            log::warn!(target: "lenore::component", "{session}: more connections have ended than began, and more such ends will not be logged");
         }
     }
     cx.heap().adjust();

@@ -13,8 +13,9 @@ use lenore::{Kernel, Session};
 use nix::errno::Errno;
 use nix::sys::socket::Backlog;
 
-use util::component::{MUCH, Peer, collect_warnings, spin, warnings};
+use util::component::{MUCH, Peer, collect_warnings, infos, spin, warnings};
 use util::in_process::{Log, kernel, run, run_until};
+use util::{DEADLINE, wait_until};
 
 /// A server in the test itself.
 struct Host {
@@ -302,6 +303,48 @@ fn without_callbacks_errors_are_logged() {
     run(&mut kernel);
     let [warning] = &warnings()[..] else { panic!("one warning") };
     assert!(warning.contains("end of input"), "{warning}");
+}
+
+#[test] // K-CC-09
+fn failed_tries_to_connect_are_one_warning_until_one_succeeds() {
+    collect_warnings();
+    let mut kernel = kernel();
+    let target = nobody();
+    let protocol = Protocol::new(Line::new()).on_disconnect(|_| ());
+    TcpClient::new(target.to_string(), protocol).alias("client").spawn(&mut kernel).unwrap();
+    let mut told = Vec::new();
+    // Until it is known what came of it.
+    let try_for = |kernel: &mut Kernel, event: &'static str, args: Option<String>| {
+        match args {
+            Some(target) => kernel.post("client", event, (target,)).unwrap(),
+            None => kernel.post("client", event, ()).unwrap(),
+        }
+        wait_until("the outcome of a try", DEADLINE, || {
+            spin(kernel);
+            (!kernel.peek().to_string().contains("SocketFactory")).then_some(())
+        });
+        warnings()
+    };
+    for _ in 0..5 {
+        told.extend(try_for(&mut kernel, "reconnect", None));
+    }
+    assert!(told.len() == 1 && told[0].contains(&format!("can't connect to {target}: ")), "{told:?}");
+    // With whom is news.
+    let other = nobody().to_string();
+    told = try_for(&mut kernel, "connect", Some(other.clone()));
+    told.extend(try_for(&mut kernel, "reconnect", None));
+    assert!(told.len() == 1 && told[0].contains(&other), "{told:?}");
+    assert_eq!(infos(), [""; 0]);
+    let host = Host::new();
+    let address = host.address.to_string();
+    assert_eq!(try_for(&mut kernel, "connect", Some(address.clone())), [""; 0]);
+    let ended = infos();
+    assert!(ended.len() == 1 && ended[0].contains(&format!("is connected to {address}: failed=")), "{ended:?}");
+    // And so is one that fails after that.
+    told = try_for(&mut kernel, "connect", Some(other.clone()));
+    assert!(told.len() == 1 && told[0].contains(&other), "{told:?}");
+    kernel.post("client", "shutdown", ()).unwrap();
+    run(&mut kernel);
 }
 
 /// A listener whose backlog is full, so that connecting to it takes for ever.

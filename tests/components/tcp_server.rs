@@ -287,6 +287,9 @@ fn more_ends_than_beginnings_are_warned_of() {
     kernel.post("server", "disconnected", ()).unwrap();
     run_slices(&mut kernel, 1);
     assert_eq!(warnings().len(), 1);
+    kernel.post("server", "disconnected", ()).unwrap();
+    run_slices(&mut kernel, 1);
+    assert_eq!(warnings(), [""; 0], "once is enough");
     // The count is 0 and not less: one connection and no more is let in.
     let peers = [Peer::connect(address), Peer::connect(address)];
     run_until(&mut kernel, || log.count("connected") == 1);

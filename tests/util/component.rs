@@ -14,36 +14,43 @@ use crate::{DEADLINE, wait_until};
 
 thread_local! {
     static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static INFOS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Collector;
 
 impl log::Log for Collector {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
+        metadata.level() <= log::Level::Info
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) && record.target() == "lenore::component" {
-            WARNINGS.with_borrow_mut(|warnings| warnings.push(record.args().to_string()));
+            let list = if record.level() == log::Level::Info { &INFOS } else { &WARNINGS };
+            list.with_borrow_mut(|list| list.push(record.args().to_string()));
         }
     }
 
     fn flush(&self) {}
 }
 
-/// Notes what the components warn of from here on; a test runs on a thread of its own.
+/// Notes what the components warn of and tell from here on; a test runs on a thread of its own.
 pub fn collect_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&Collector).expect("there is no other logger");
-        log::set_max_level(log::LevelFilter::Warn);
+        log::set_max_level(log::LevelFilter::Info);
     });
 }
 
 /// What was warned of since the last time.
 pub fn warnings() -> Vec<String> {
     WARNINGS.with_borrow_mut(std::mem::take)
+}
+
+/// What was told besides since the last time.
+pub fn infos() -> Vec<String> {
+    INFOS.with_borrow_mut(std::mem::take)
 }
 
 /// Spawns a server, under the alias `server`, and returns where it listens.
