@@ -33,6 +33,7 @@ pub(super) fn look_at_children(cx: &mut Cx<'_>) {
         let (now, next) = (cx.now(), cx.heap().settings.look_every());
         cx.delay("look_at_children", next, ());
         measure(cx.heap(), now);
+        pool::end_crash_loop_if_over(cx.heap(), now);
     }
 }
 

@@ -1,7 +1,5 @@
 //! The child's side: taking its place, reporting what it does, going when it is told to.
 
-use std::panic::Location;
-
 use nix::unistd::Pid;
 
 use super::error::DaemonError;
@@ -110,7 +108,6 @@ fn stop_listening(cx: &mut Cx<'_>) {
 
 /// The application says what it is doing.
 pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
-    let caller = cx.caller();
     let report = match read_report(cx) {
         Ok(report) => report,
         Err(error) => return refuse(cx, error),
@@ -133,8 +130,8 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
             return refuse(cx, DaemonError::WrongProcess { report: report.to_string(), role });
         }
         (_, Role::Child { .. }, Report::Req | Report::Long) => begin_request(cx, report.status()),
-        (_, Role::Child { is_retiring, .. }, Report::Keep) => keep(cx, is_retiring, caller),
-        (Mode::PreForking, Role::Child { is_retiring, .. }, _) => end_request(cx, is_retiring, caller)?,
+        (_, Role::Child { is_retiring, .. }, Report::Keep) => keep(cx, is_retiring),
+        (Mode::PreForking, Role::Child { is_retiring, .. }, _) => end_request(cx, is_retiring)?,
         (_, Role::Child { .. }, _) => {
             set_status(cx, Status::Wait);
             shutdown::shutdown(cx)?;
@@ -168,14 +165,30 @@ pub(super) fn begin_one_of_several(cx: &mut Cx<'_>) -> Result<Return<Result<bool
         }
     };
     let error = DaemonError::WrongProcess { report: Report::Req.to_string(), role };
-    log::error!(target: "lenore::daemon", "{error} (reported at {})", cx.caller());
+    let caller = cx.caller();
+    log_mistake(cx, log::Level::Error, "refused", format_args!("{error} (reported at {caller})"));
     Ok(Return(Err(error)))
 }
 
 /// A `call` gets the error as its value; whoever posted the event finds it in the log.
-fn refuse(cx: &Cx<'_>, error: DaemonError) -> Result<Return<Result<(), DaemonError>>> {
-    log::error!(target: "lenore::daemon", "{error} (reported at {})", cx.caller());
+fn refuse(cx: &mut Cx<'_>, error: DaemonError) -> Result<Return<Result<(), DaemonError>>> {
+    let what = if matches!(error, DaemonError::UnknownStatus(_)) { "unknown" } else { "refused" };
+    let caller = cx.caller();
+    log_mistake(cx, log::Level::Error, what, format_args!("{error} (reported at {caller})"));
     Ok(Return(Err(error)))
+}
+
+/// Logs a mistake of the application. Each request makes it again, so that what comes from the same place later is for those who
+/// debug. `what` tells the mistakes of one place apart.
+fn log_mistake(cx: &mut Cx<'_>, level: log::Level, what: &'static str, text: std::fmt::Arguments<'_>) {
+    let mistake = (what, cx.caller());
+    let mistakes = &mut cx.heap().mistakes;
+    if mistakes.contains(&mistake) {
+        log::debug!(target: "lenore::daemon", "{text}");
+    } else {
+        mistakes.push(mistake);
+        log::log!(target: "lenore::daemon", level, "{text}; this process logs the next ones from there at debug level");
+    }
 }
 
 /// Reads ARG0, which may be a [`Report`] or its word.
@@ -205,12 +218,18 @@ fn begin_request(cx: &mut Cx<'_>, status: Status) {
 }
 
 /// The child has nothing in hand, and keeps its client.
-fn keep(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'static>) {
+fn keep(cx: &mut Cx<'_>, is_retiring: bool) {
     match own_status(cx.heap()) {
         Some(status) if status.is_busy() => set_status(cx, Status::Keep),
         Some(Status::Keep) => {}
         _ => {
-            log::warn!(target: "lenore::daemon", "status keep reported without a Req or Long before it (at {caller}) does nothing")
+            let caller = cx.caller();
+            log_mistake(
+                cx,
+                log::Level::Warn,
+                "keep",
+                format_args!("status keep reported without a Req or Long before it (at {caller}) does nothing"),
+            );
         }
     }
     // It was asked to go after the request in hand. Not before the state that reports this has returned: it may have
@@ -221,7 +240,7 @@ fn keep(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'static>) 
 }
 
 /// A pre-forked child is ready for the next request, or has had its last.
-fn end_request(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'static>) -> Result {
+fn end_request(cx: &mut Cx<'_>, is_retiring: bool) -> Result {
     let before = own_status(cx.heap());
     if before.is_some_and(Status::is_starting) {
         note_listeners(cx);
@@ -230,9 +249,14 @@ fn end_request(cx: &mut Cx<'_>, is_retiring: bool, caller: &'static Location<'st
         return shutdown::shutdown(cx);
     }
     if before == Some(Status::Wait) {
-        log::warn!(
-            target: "lenore::daemon",
-            "status wait reported twice in a row (at {caller}): a Wait or Done without a Req or Long before it does nothing"
+        let caller = cx.caller();
+        log_mistake(
+            cx,
+            log::Level::Warn,
+            "wait",
+            format_args!(
+                "status wait reported twice in a row (at {caller}): a Wait or Done without a Req or Long before it does nothing"
+            ),
         );
         return Ok(());
     }

@@ -341,13 +341,7 @@ pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, req
     let heap = cx.heap();
     let born = heap.born;
     let time = |at: SystemTime| at.duration_since(born).unwrap_or_default();
-    for alive in &heap.children {
-        let has_worked =
-            heap.board.as_ref().and_then(|board| board.read(alive.slot).ok()).is_some_and(|s| s.requests > 0);
-        if has_worked || time(now).saturating_sub(time(alive.forked_at)) >= STAYED_UP {
-            heap.crashes.stayed_up(time(alive.forked_at));
-        }
-    }
+    find_survivors(heap, now);
     if requests > 0 {
         return heap.crashes.stayed_up(time(child.forked_at));
     }
@@ -359,11 +353,39 @@ pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, req
     let wait = heap.crashes.died(time(child.forked_at), time(now));
     if !wait.is_zero() {
         let deaths = heap.crashes.deaths();
-        log::warn!(
-            target: "lenore::daemon",
+        // Each death has its record. The pauses are what an operator can't do anything about.
+        let level = if heap.crash_loop.failed((), now) { log::Level::Warn } else { log::Level::Debug };
+        log::log!(
+            target: "lenore::daemon", level,
             "children die as soon as they are forked, {deaths} in a row: the next is forked in {wait:?}"
         );
         pause_forks(cx, wait);
+    }
+}
+
+/// Ends the row of deaths if a child that was forked after the last of them has stayed up, or has had a request.
+fn find_survivors(heap: &mut Heap, now: SystemTime) {
+    let born = heap.born;
+    let time = |at: SystemTime| at.duration_since(born).unwrap_or_default();
+    for alive in &heap.children {
+        let has_worked =
+            heap.board.as_ref().and_then(|board| board.read(alive.slot).ok()).is_some_and(|s| s.requests > 0);
+        if has_worked || time(now).saturating_sub(time(alive.forked_at)) >= STAYED_UP {
+            heap.crashes.stayed_up(time(alive.forked_at));
+        }
+    }
+}
+
+/// Says that children do not die any more as soon as they live, once.
+pub(super) fn end_crash_loop_if_over(heap: &mut Heap, now: SystemTime) {
+    if !heap.crash_loop.is_present() {
+        return;
+    }
+    find_survivors(heap, now);
+    if heap.crashes.deaths() == 0
+        && let Some(ended) = heap.crash_loop.end(now)
+    {
+        log::info!(target: "lenore::daemon", "children stay up again: children={} {ended}", heap.children.len());
     }
 }
 

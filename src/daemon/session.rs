@@ -1,6 +1,7 @@
 //! The Daemon session: its heap, its states, and what all roles share.
 
 use std::collections::VecDeque;
+use std::panic::Location;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
@@ -28,6 +29,7 @@ use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Exception, Result};
 use crate::kernel::{Context, Kernel, SessionId, SourceKey, ignore_unwatched, was_ignored};
 use crate::name::Name;
+use crate::outage::Outage;
 use crate::reply::Return;
 use crate::session::Session;
 
@@ -70,6 +72,8 @@ pub(super) struct Heap {
     /// Forks fail for the time being.
     pub(super) shortage: Shortage,
     pub(super) crashes: CrashLoop,
+    /// That children die as soon as they live, as the log knows.
+    pub(super) crash_loop: Outage<()>,
     /// How many children were forked; each finds its own number of requests by it.
     pub(super) forked: u64,
     pub(super) deaths: Deaths,
@@ -83,6 +87,8 @@ pub(super) struct Heap {
     pub(super) share: Option<u64>,
     /// While a launcher waits.
     pub(super) start: Start,
+    /// Which mistakes of the application are in the log, by what they are and where they were made.
+    pub(super) mistakes: Vec<(&'static str, &'static Location<'static>)>,
     /// In a child: the listeners that it accepts requests on.
     pub(super) listeners: Vec<SourceKey>,
     /// In a child whose parent is gone: what ends it.
@@ -215,12 +221,14 @@ impl Heap {
             no_fork_before: None,
             shortage: Shortage::default(),
             crashes: CrashLoop::default(),
+            crash_loop: Outage::default(),
             forked: 0,
             deaths: Deaths::default(),
             oom_kills: OomKills::default(),
             told: Told::default(),
             share: None,
             start: Start::default(),
+            mistakes: Vec::new(),
             listeners: Vec::new(),
             last_timers: None,
             relief: Relief::Off,

@@ -35,6 +35,36 @@ fn children_that_crash_at_once_are_followed_ever_more_slowly() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // D-PF-08, D-PF-10: a line when it begins and one when it is over; and each death has its record
+fn children_that_crash_at_once_are_warned_of_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broken = dir.path().join("broken");
+    let args =
+        format!("--start 2 --min-spare 2 --max-spare 2 --max 2 --babysit-ms 200 --crash-while {}", broken.display());
+    fs::write(&broken, "").expect("a file");
+    let (mut lab, _) = Lab::serve("daemon_prefork", &args);
+    for outages in 1..=2 {
+        let crashes = || lab.running.stderr_text().matches("4 in a row").count();
+        let before = crashes();
+        wait_until("a crash loop", DEADLINE, || (crashes() > before || outages == 1 && crashes() > 0).then_some(()));
+        fs::remove_file(&broken).expect("it is there");
+        wait_until("the end of it", DEADLINE, || {
+            (lab.running.stderr_text().matches("children stay up again: children=2 failed=").count() == outages)
+                .then_some(())
+        });
+        let log = lab.running.stderr_text();
+        let warnings = log.lines().filter(|line| line.contains("[WARN]") && line.contains("in a row"));
+        assert_eq!(warnings.count(), outages, "{log}");
+        let deaths = log.lines().filter(|line| line.contains("[WARN]") && line.contains("cause=exited:3")).count();
+        assert!(deaths >= 4 * outages, "{log}");
+        if outages == 1 {
+            fs::write(&broken, "").expect("a file");
+            lab.running.children().into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+        }
+    }
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // D-PF-08: a listener that is broken does not spin
 fn a_broken_listener_makes_no_storm() {
     let (mut lab, _) =

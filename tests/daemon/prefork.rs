@@ -1,5 +1,6 @@
 //! D-PF: signals, counting, errors, spares, retirement.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
@@ -86,6 +87,32 @@ fn a_report_from_the_wrong_process_or_of_no_status_changes_nothing() {
     // Posted, it is found in the log, with the place that it came from.
     let logged = lab.running.wait_for_stderr("no such status: nonsense (reported at", DEADLINE);
     assert!(logged.contains("util/daemon_program.rs:"), "{logged}");
+}
+
+#[test] // D-PF-04, D-PF-05: the next request makes the same mistake again
+fn mistake_that_each_request_repeats_is_logged_once_for_each_place() {
+    let (lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0", 1);
+    for request in 1..=3 {
+        let (mut client, _) = held(addr);
+        assert_eq!(tell(&mut client, "nonsense"), "error: no such status: nonsense");
+        assert_eq!(tell(&mut client, "double-wait"), "twice");
+        assert_eq!(tell(&mut client, "keep"), "ok");
+        drop(client);
+        // The third of them is there when the last is.
+        wait_until("the mistakes of a request", DEADLINE, || {
+            (lab.running.stderr_text().matches("status keep reported without").count() == request).then_some(())
+        });
+    }
+    let log = lab.running.stderr_text();
+    for text in ["no such status: nonsense", "status wait reported twice in a row", "status keep reported without"] {
+        let lines = || log.lines().filter(|line| line.contains(text));
+        let place =
+            |line: &str| line.split_once("at tests/").and_then(|(_, rest)| Some(rest.split_once(')')?.0.to_owned()));
+        let places: BTreeSet<String> = lines().filter_map(place).collect();
+        let warned: Vec<&str> = lines().filter(|line| !line.contains("[DEBUG]")).collect();
+        assert!(warned.len() == places.len() && lines().count() >= 3 * places.len() - 1, "{log}");
+        assert_eq!(warned.into_iter().filter_map(place).collect::<BTreeSet<_>>(), places);
+    }
 }
 
 #[test] // D-PF-06, D-PF-07: what is too much goes, at once
