@@ -87,6 +87,26 @@ fn past_alarms_go_before_posted_events_the_earliest_first() -> Result<(), Error>
     Ok(())
 }
 
+#[test] // K-EV-05: p1 counts as posted when the clock was last read, before the alarm was due
+fn event_that_was_posted_without_an_alarm_goes_before_one_for_a_moment_ago() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    plain("s", &log)
+        .state("_start", |cx| cx.yield_("begin", ()))
+        .state("begin", |cx| {
+            std::thread::sleep(millis(20)); // slow work
+            cx.yield_("p1", ());
+            cx.alarm("ago", SystemTime::now() - millis(10), ());
+            cx.yield_("p2", ());
+        })
+        .state("p1", note)
+        .state("ago", note)
+        .state("p2", note)
+        .spawn(&mut kernel)?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s p1", "s ago", "s p2"]);
+    Ok(())
+}
+
 #[test] // K-EV-06, K-TM-05
 fn a_zero_delay_stands_between_the_posts_around_it() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());

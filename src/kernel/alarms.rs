@@ -51,7 +51,9 @@ pub struct RemovedAlarm {
 impl Core {
     /// Replaces all of the running session's alarms named `event` by one, due at the wall-clock time `when`.
     ///
-    /// A time in the past is due at once: ahead of everything that is posted by the time the next slice begins.
+    /// A time in the past is due at once: the event goes before those that were posted after that time. An event that was
+    /// posted while no alarm was set counts as posted when the kernel last read the clock, as a rule at the beginning of the
+    /// slice.
     ///
     /// POE: `alarm` with a time.
     #[track_caller]

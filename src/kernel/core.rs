@@ -161,8 +161,8 @@ impl Core {
         self.queue.next_due().map(|due| self.clock.to_wall(due))
     }
 
-    /// Returns the time as the kernel read it last: at the beginning of the slice, or when an alarm was set or an event
-    /// posted since.
+    /// Returns the time as the kernel read it last: at the beginning of the slice, or since then for an alarm that was
+    /// set or for an event that was posted while an alarm was set.
     ///
     /// POE: nothing like it; programs call `time`.
     pub fn now(&self) -> std::time::SystemTime {

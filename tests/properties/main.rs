@@ -5,6 +5,7 @@ use lenore::filter::{Filter, FilterError};
 mod block;
 mod frame;
 mod line;
+mod order;
 mod queue;
 mod records;
 mod tree;
