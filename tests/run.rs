@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 #[path = "run/conduits.rs"]
 mod conduits;
@@ -480,6 +481,28 @@ fn dropping_the_wheel_may_wait_for_the_end() {
     assert_eq!(lines("drop_wait"), ["state Z", "exit signal: 9 (SIGKILL)", "_stop"]);
 }
 
+#[cfg(target_os = "linux")]
+#[test] // K-RE-40: not for longer than 5 s, when KILL does not end the process
+fn dropping_the_wheel_waits_for_a_limited_time() {
+    use nix::sys::{ptrace, wait};
+    let mut running = start("drop_wait_limit");
+    let line = running.next_line(DEADLINE);
+    let child = Pid::from_raw(line.strip_prefix("pid ").and_then(|pid| pid.parse().ok()).expect("a pid"));
+    // The end of a process is its tracer's to see first. To its parent it is still there.
+    if let Err(errno) = ptrace::seize(child, ptrace::Options::empty()) {
+        eprintln!("skipped: no process can be traced here: {errno}");
+        return;
+    }
+    running.signal(Signal::SIGUSR1);
+    let line = running.next_line(2 * DEADLINE);
+    let took: u64 = line.strip_prefix("dropped ").and_then(|ms| ms.parse().ok()).expect("a number of milliseconds");
+    assert!((5000..10_000).contains(&took), "{took}");
+    running.wait_for_stderr(&format!("process {child} has not ended after KILL"), DEADLINE);
+    let end = wait::waitpid(child, None).expect("the tracer may wait");
+    assert_eq!(end, wait::WaitStatus::Signaled(child, Signal::SIGKILL, false));
+    assert_eq!(rest(&mut running), ["exit signal: 9 (SIGKILL)", "_stop"]);
+}
+
 #[test] // T5, K-RU-43, K-RU-47: a process signals and feeds no children but its own
 fn a_forked_child_has_no_part_in_its_parents_wheels() {
     let running = start("drop_in_fork");
@@ -546,6 +569,13 @@ fn a_function_may_have_an_event_loop_of_its_own() {
         ["out _stop", "out child's own loop, is child: true", "out line x", "out TERM", "out child's run returned"];
     assert_eq!(only(&lines, &["out", "must"]), expected);
     assert_eq!(only(&lines, &["exit"]), ["exit exit status: 0"]);
+}
+
+#[test] // K-RU-17, K-RU-12: what this process watches keeps no session in the child, weakly watched or not
+fn a_function_that_runs_the_kernel_as_it_is_comes_to_its_end() {
+    let lines = lines("function_runs_on");
+    assert_eq!(only(&lines, &["out", "err"]), ["out awaits 0", "out _stop", "out child's run returned"]);
+    assert_eq!(only(&lines, &["exit", "parent"]), ["exit exit status: 0", "parent watches true true"]);
 }
 
 #[test] // K-RU-13, K-RU-17 with K-SG-09

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, BufRead, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use std::thread;
 
 use lenore::filter::Line;
 use lenore::wheel::{FollowTail, ReadWrite, Redirect, Run, SocketFactory};
-use lenore::{Error, Handle, Kernel, Session};
+use lenore::{Core, Error, Handle, Kernel, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
@@ -28,6 +29,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("function_descriptors", function_descriptors),
     ("function_signals", function_signals),
     ("function_loop", function_loop),
+    ("function_runs_on", function_runs_on),
     ("function_pipe", |kernel| function_pipe(kernel, true)),
     ("function_pipe_alone", |kernel| function_pipe(kernel, false)),
     ("function_setup", function_setup),
@@ -277,6 +279,44 @@ fn function_loop(kernel: &mut Kernel) -> Result<(), Error> {
         })
         .spawn(kernel)
         .map(drop)
+}
+
+/// Runs the kernel as it is. The copies of this process's sessions watch nothing there, and so have nothing to live for.
+fn function_runs_on(kernel: &mut Kernel) -> Result<(), Error> {
+    let pair = || UnixStream::pair().expect("a pair can be made");
+    let ((strong, other), (weak, another)) = (pair(), pair());
+    let (strong, weak) = (Handle::new(strong), Handle::new(weak));
+    let ends = (strong.clone(), weak.clone(), other, another);
+    let child = |kernel: &mut Kernel| -> lenore::Result {
+        println!("awaits {}", kernel.peek().sources.len());
+        kernel.run()?;
+        println!("child's run returned");
+        Ok(())
+    };
+    session(|| Run::function(|_| ()))
+        .state("_start", move |cx| {
+            // Before the fork.
+            cx.select_read(&strong, "readable", ())?;
+            cx.select_read_weak(&weak, "readable", ())?;
+            let wheel = Run::function(child).stdin(Redirect::Null).on_stdout("stdout").on_stderr("stderr");
+            *cx.heap() = Some(wheel.on_exit("exit").start(cx)?);
+            Ok(())
+        })
+        .state("readable", |_| ())
+        .state("exit", move |cx| {
+            println!("exit {}", cx.arg::<process::ExitStatus>(2)?);
+            let (strong, weak, ..) = &ends;
+            println!("parent watches {} {}", is_watched(cx, strong), is_watched(cx, weak));
+            cx.select_read_clear(strong);
+            cx.select_read_clear(weak);
+            Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+fn is_watched(core: &Core, handle: &Handle) -> bool {
+    core.peek().sources.iter().any(|source| source.fd == handle.as_raw_fd())
 }
 
 /// Writes to a pipe that nobody reads, with an event loop or without.

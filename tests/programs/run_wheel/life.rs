@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lenore::filter::Line;
 use lenore::wheel::{OnDrop, ReadWrite, Redirect, Run, RunBuilder, SocketFactory};
@@ -34,6 +34,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("drop_terminate", |kernel| dropped(kernel, OnDrop::Terminate)),
     ("drop_kill", |kernel| dropped(kernel, OnDrop::Kill)),
     ("drop_wait", drop_wait),
+    ("drop_wait_limit", drop_wait_limit),
     ("drop_in_fork", drop_in_fork),
     ("reaps", reaps),
     ("reaps_at_end", reaps_at_end),
@@ -302,6 +303,23 @@ fn drop_wait(kernel: &mut Kernel) -> Result<(), Error> {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
             println!("state {}", stat.split(") ").nth(1).and_then(|rest| rest.chars().next()).unwrap_or('?'));
             Ok(())
+        })
+        .spawn(kernel)
+        .map(drop)
+}
+
+/// The same when the process does not end, and says how long the drop took.
+fn drop_wait_limit(kernel: &mut Kernel) -> Result<(), Error> {
+    util::daemon_program::log_to_stderr();
+    session(|| Run::program(["sleep", "100"]).on_drop(OnDrop::KillAndWait).on_exit("exit"))
+        .state("started", |cx| {
+            cx.sig("USR1", "drop");
+            println!("pid {}", wheel(cx).pid().expect("it runs"));
+        })
+        .state("drop", |cx| {
+            let begin = Instant::now();
+            *cx.heap() = None;
+            println!("dropped {}", begin.elapsed().as_millis());
         })
         .spawn(kernel)
         .map(drop)
