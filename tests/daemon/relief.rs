@@ -50,7 +50,8 @@ fn a_waiting_client_gets_the_child_of_the_longest_idle_one() {
 
 #[test] // D-PF-11: a child may begin to keep its client long after the other one has begun to wait
 fn a_client_that_waits_already_gets_the_next_child_that_is_kept() {
-    let (lab, addr) = full(2, "");
+    // No round of the parent comes: it has to be told.
+    let (lab, addr) = full(2, "--babysit-ms 600000");
     let (mut busy, _) = held(addr);
     let (mut other, _) = held(addr);
     lab.wait_board("rr");
@@ -104,6 +105,30 @@ fn no_client_is_let_go_without_need() {
         assert_eq!(pid_of(&client.line("on")), child);
         assert_eq!(asked(&lab, child), 0);
     }
+}
+
+#[test] // D-PF-11: a child that is still being set up will take the client that waits
+fn no_client_is_let_go_while_a_child_starts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let slow = dir.path().join("slow");
+    // With many rounds of the parent, which looks in each.
+    let sizes = "--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 0 --babysit-ms 20";
+    let args = format!("{sizes} --never-ready-while {}", slow.display());
+    let (lab, addr) = Lab::pool(&args, 1);
+    std::fs::write(&slow, "").expect("a directory of the test's own");
+    let (mut client, child) = held(addr);
+    assert_eq!(tell(&mut client, "keep"), "ok");
+    let (starting, _) = lab.nth(2, "daemon_child");
+    let mut waiting = Client::connect(addr);
+    waiting.send("hello\n");
+    stays("kept", Duration::from_millis(500), || asked(&lab, child) == 0);
+    assert_eq!(pid_of(&client.line("on")), child);
+    // The next one is ready, and takes the client.
+    std::fs::remove_file(&slow).expect("it is there");
+    send(starting, Signal::SIGKILL);
+    let next = pid_of(&waiting.read_line());
+    assert!(next != child && next != starting);
+    assert_eq!(asked(&lab, child), 0);
 }
 
 #[test] // D-PF-11: one that does not let go is busy from then on, and others are asked

@@ -226,7 +226,8 @@ fn daemon_child(cx: &mut Context<'_, App>) -> Result {
     if cx.heap().flags.has("--deaf") {
         SigSet::all().thread_block().map_err(io::Error::from)?;
     }
-    if cx.heap().flags.has("--never-ready") {
+    let is_slow = cx.heap().flags.text("--never-ready-while").is_some_and(|path| std::path::Path::new(path).exists());
+    if is_slow || cx.heap().flags.has("--never-ready") {
         return Ok(());
     }
     report(cx, Report::Wait)
