@@ -67,6 +67,19 @@ impl Told {
                 return meter;
             }
         };
+        self.count(pid, meter, doing, nanos, age, since)
+    }
+
+    /// Works out what the meter of a child shows that has used `nanos` nanoseconds of processor time, if it can have.
+    fn count(
+        &mut self,
+        pid: i32,
+        meter: Meter,
+        doing: (u64, bool),
+        nanos: i64,
+        age: Duration,
+        since: Duration,
+    ) -> Meter {
         let total = u64::try_from(nanos).map(Duration::from_nanos).ok();
         let gained = total.and_then(|total| meter.gained(total, age, processors(), || threads(pid)));
         if gained.is_none() && !std::mem::replace(&mut self.cpu, true) {
@@ -133,6 +146,24 @@ mod tests {
         // The test and the thread that waits for it.
         assert!((2..1000).contains(&threads), "{threads}");
         assert!((1..100_000).contains(&processors()));
+    }
+
+    #[test] // D-BA-07: nothing of it counts, and the next reading counts from what was believed last
+    fn processor_time_below_zero_or_without_end_is_no_reading() {
+        let (pid, doing) = (std::process::id().cast_signed(), (1, true));
+        let seconds = |seconds: u64| Duration::from_secs(seconds);
+        for impossible in [-1, i64::MIN, i64::MAX] {
+            let mut told = Told::default();
+            let before = told.count(pid, Meter::default(), doing, 1_000_000_000, seconds(2), seconds(2));
+            assert!(!told.cpu && before.used == seconds(1));
+            let wrong = told.count(pid, before, doing, impossible, seconds(3), seconds(3));
+            assert!(told.cpu && wrong.used == seconds(1), "{impossible}: {wrong:?}");
+        }
+        let mut told = Told { cpu: true, memory: false };
+        let before = Meter { doing, total: seconds(1), used: seconds(1), age: seconds(3) };
+        let wrong = told.count(pid, before, doing, -1, seconds(4), seconds(4));
+        let next = told.count(pid, wrong, doing, 1_500_000_000, seconds(5), seconds(5));
+        assert_eq!(next.used, Duration::from_millis(1500));
     }
 
     #[test] // D-BA-05
