@@ -1,7 +1,7 @@
 //! A server that has no descriptor left when its first client comes, and finds some a little later.
 //!
 //! ```text
-//! short_of_descriptors [listen_accept|one_left]
+//! short_of_descriptors [listen_accept|one_left|silent]
 //! listening on 127.0.0.1:40123
 //! socket failed: 24
 //! accept failed: 24
@@ -11,7 +11,8 @@
 //! accepted
 //! ```
 //!
-//! With `one_left` the first client gets the last descriptor.
+//! With `one_left` the first client gets the last descriptor. With `silent` a `ListenAccept` has no error event, and descriptors are
+//! found at USR1.
 
 use std::env;
 use std::fs::File;
@@ -40,6 +41,7 @@ enum Wheel {
 const RESTS: Duration = Duration::from_millis(150);
 
 fn main() -> std::result::Result<(), lenore::Error> {
+    util::daemon_program::log_to_stderr();
     let mut kernel = Kernel::new()?;
     Session::new(Server::default())
         .state("_start", start)
@@ -48,6 +50,10 @@ fn main() -> std::result::Result<(), lenore::Error> {
             cx.heap().clients.push(client);
             println!("accepted");
             Ok(())
+        })
+        .state("find", |cx| {
+            cx.sig_handled();
+            cx.heap().ballast.clear();
         })
         .state("not_connected", |cx| {
             println!("{} failed: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
@@ -70,11 +76,17 @@ fn main() -> std::result::Result<(), lenore::Error> {
 }
 
 fn start(cx: &mut Context<'_, Server>) -> Result {
-    let (wheel, address) = if env::args().nth(1).as_deref() == Some("listen_accept") {
+    let what = env::args().nth(1);
+    let (wheel, address) = if let Some("listen_accept" | "silent") = what.as_deref() {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let wheel = ListenAccept::new(listener).on_accept("accept").on_error("failed").start(cx)?;
-        (Wheel::ListenAccept(wheel), address)
+        let mut wheel = ListenAccept::new(listener).on_accept("accept");
+        if what.as_deref() == Some("silent") {
+            cx.sig("USR1", "find");
+        } else {
+            wheel = wheel.on_error("failed");
+        }
+        (Wheel::ListenAccept(wheel.start(cx)?), address)
     } else {
         let wheel = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").on_error("failed").listen(cx)?;
         let address = wheel.local_addr()?;
@@ -87,7 +99,7 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     }
     println!("listening on {address}");
     let _ = SocketFactory::tcp(address).on_connect("connected").on_error("not_connected").connect(cx)?;
-    if env::args().nth(1).as_deref() == Some("one_left") {
+    if what.as_deref() == Some("one_left") {
         cx.heap().ballast.pop();
     }
     Ok(())

@@ -4,13 +4,15 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 use lenore::wheel::{ListenAccept, SocketEvent, WheelId};
 use lenore::{Context, Error, Kernel, Result, Session};
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use util::in_process::{Log, kernel, run, run_slices, run_until};
-use util::{Client, DEADLINE, Program, test_program};
+use util::{Client, DEADLINE, Program, stays, test_program};
 
 /// A session that accepts on a listener that it was given.
 struct Server {
@@ -179,4 +181,21 @@ fn a_shortage_of_descriptors_does_not_make_it_deaf() {
     let second = Client::connect(address);
     assert_eq!(program.next_line(DEADLINE), "accepted");
     drop((first, second));
+}
+
+#[test] // K-SF-29
+fn shortage_without_an_error_event_is_logged_when_it_begins_and_ends() {
+    let program = Program::new(test_program("short_of_descriptors")).arg("silent").start();
+    let address = program.listening_addr();
+    assert_eq!(program.next_line(DEADLINE), format!("socket failed: {}", Errno::EMFILE as i32));
+    let _client = Client::connect(address);
+    let begin = program.wait_for_stderr("can't accept for now", DEADLINE);
+    assert!(begin.contains(&format!("address={address} errno=EMFILE ")), "{begin}");
+    // Some four tries.
+    stays("one line", Duration::from_millis(400), || program.stderr_text().matches("accept").count() == 2);
+    program.signal(Signal::SIGUSR1);
+    assert_eq!(program.next_line(DEADLINE), "accepted");
+    let end = program.wait_for_stderr("listener accepts again", DEADLINE);
+    assert!(end.contains(&format!("address={address} failed=")), "{end}");
+    assert_eq!(program.stderr_text().matches("accept").count(), 3);
 }
