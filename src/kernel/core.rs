@@ -253,7 +253,7 @@ impl Core {
     }
 
     /// Returns the mailbox through which wheels reach the kernel without borrowing it.
-    pub(crate) fn mailbox(&self) -> Rc<super::source::Mailbox> {
+    pub(crate) fn mailbox(&self) -> Rc<super::mailbox::Mailbox> {
         self.sources.mailbox()
     }
 }

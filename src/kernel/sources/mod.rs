@@ -1,38 +1,31 @@
 //! The slab of sources: every descriptor that the kernel watches, whatever for.
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mio::event::Event as Readiness;
-use mio::unix::SourceFd;
-use mio::{Events, Poll, Token};
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use mio::{Events, Poll};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use super::Kernel;
 use super::alarms::AlarmId;
 use super::backlog::Backlog;
 use super::core::Core;
 use super::few::Few;
+use super::mailbox::Mailbox;
 use super::queue::Kind;
 use super::sessions::{Hold, SessionId};
-use super::source::{AfterFork, Mailbox, Mode, Source, SourceKey, Wanted};
+use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use super::watchers::Watched;
 use crate::destroy::{destroy, shield};
 use crate::error::Error;
 use crate::sys::parent_death::has_replaced_listeners;
 
-/// What the kernel's own signal pipe is registered under.
-const SIGNALS: Token = Token(usize::MAX);
+mod poller;
+mod turns;
 
-/// After how many turns what they have put is written. Writing the answers one after the other, and not each between two
-/// reads, saves the processor a twentieth of its time; more at once would save little, and keep the first peer waiting.
-const TURNS_PER_FLUSH: usize = 4;
+use poller::new_poll;
 
 /// How much one read takes at most, unless a wheel asks for more.
 const READ_BUFFER: usize = 64 * 1024;
@@ -66,15 +59,6 @@ pub(super) struct Description {
     pub(super) is_watched: bool,
     pub(super) keeps_owner: bool,
     pub(super) text: String,
-}
-
-impl Entry {
-    /// Asks the system whether a read would find something.
-    #[cold]
-    fn has_input(&self) -> bool {
-        // What is no socket refuses, and has nothing urgent.
-        recv(self.source.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
-    }
 }
 
 /// All sources, the poller, and the list of those that are ready.
@@ -171,39 +155,6 @@ impl Sources {
         })
     }
 
-    /// Asks for another turn in the next slice, whether or not the poller has news.
-    pub(crate) fn requeue(&mut self, key: SourceKey, mode: Mode) {
-        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
-            return;
-        };
-        entry.ready[mode as usize] = true;
-        if !entry.queued {
-            entry.queued = true;
-            self.ready.push_back(key);
-        }
-    }
-
-    /// Asks to be told again even if the poller has told already: what makes an edge-triggered poller keep the
-    /// promise that a watcher's event recurs while its handle is ready.
-    pub(crate) fn rearm(&mut self, key: SourceKey) {
-        let Some(entry) = self.get(key) else { return };
-        if entry.always_ready {
-            let Some(wanted) = entry.source.wanted() else { return };
-            Mode::ALL.into_iter().filter(|mode| wanted.has(*mode)).for_each(|mode| self.requeue(key, mode));
-        } else if let (Some(wanted), Some(registered)) = (entry.source.wanted(), entry.registered) {
-            if wanted == registered {
-                let fd = entry.source.fd();
-                let registry = self.poll.registry();
-                let again = |interest| registry.reregister(&mut SourceFd(&fd), key.token(), interest);
-                if let Err(error) = wanted.interest().and_then(again) {
-                    log::error!(target: "lenore::sources", "can't watch descriptor {fd} again: {error}");
-                }
-            } else {
-                self.mailbox.changed(key);
-            }
-        }
-    }
-
     /// Gives each listener that is shared with other processes, and not paused, a turn without being told: the process that
     /// was told of a connection may have died of it.
     pub(crate) fn retry_listeners(&mut self) {
@@ -214,118 +165,6 @@ impl Sources {
     /// Returns all listeners, paused or not.
     pub(crate) fn listeners(&self) -> Vec<SourceKey> {
         self.keys(|entry| entry.source.is_listener())
-    }
-
-    /// Returns the descriptor of the poller.
-    pub(crate) fn poller(&self) -> RawFd {
-        self.poll.as_raw_fd()
-    }
-
-    /// Brings what the poller watches in line with what the source wants.
-    pub(crate) fn sync(&mut self, key: SourceKey) -> Result<(), Error> {
-        let Some(entry) = self.get(key) else { return Ok(()) };
-        let (wanted, registered, fd) = (self.wanted_of(entry), entry.registered, entry.source.fd());
-        if entry.always_ready {
-            self.rearm(key);
-            return Ok(());
-        }
-        if wanted == registered {
-            return Ok(());
-        }
-        log::trace!(target: "lenore::sources", "descriptor {fd}: {}", wanted.map_or("not watched".into(), |w| format!("{w:?}")));
-        let registry = self.poll.registry();
-        let done = match (registered, wanted) {
-            (None, None) => Ok(()),
-            (None, Some(wanted)) if wanted.is_shared => add_shared(&self.poll, fd, key.token()),
-            (None, Some(wanted)) => {
-                wanted.interest().and_then(|interest| registry.register(&mut SourceFd(&fd), key.token(), interest))
-            }
-            (Some(_), None) => registry.deregister(&mut SourceFd(&fd)),
-            // A shared registration can't be changed.
-            (Some(before), Some(wanted)) if before.is_shared || wanted.is_shared => {
-                self.deregister(key);
-                return self.sync(key);
-            }
-            (Some(_), Some(wanted)) => {
-                wanted.interest().and_then(|interest| registry.reregister(&mut SourceFd(&fd), key.token(), interest))
-            }
-        };
-        let mut always_ready = false;
-        match done {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => always_ready = true,
-            Err(error) => return Err(Error::os("epoll_ctl", format_args!("descriptor {fd}"), error)),
-        }
-        let entry = &mut self.entries[key.index as usize];
-        entry.registered = if always_ready { None } else { wanted };
-        entry.always_ready = always_ready;
-        if always_ready {
-            self.rearm(key);
-        }
-        Ok(())
-    }
-
-    /// Returns what readiness of a source matters: what it wants itself, or of a paused listener what others want to know.
-    fn wanted_of(&self, entry: &Entry) -> Option<Wanted> {
-        let is_asked = || self.backlog.is_awaited() && entry.source.is_listener();
-        entry.source.wanted().or_else(|| is_asked().then_some(Wanted::BACKLOG))
-    }
-
-    pub(super) fn is_registered_for_backlog(&self, key: SourceKey) -> bool {
-        self.get(key).is_some_and(|entry| entry.registered == Some(Wanted::BACKLOG))
-    }
-
-    /// Takes the paused listeners out of the poller, which tells of those that are ready once more when they come back.
-    pub(super) fn deregister_backlog(&mut self) {
-        for key in self.listeners() {
-            if self.is_registered_for_backlog(key) {
-                self.deregister(key);
-            }
-        }
-    }
-
-    /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
-    fn sync_changed(&mut self) {
-        for key in self.mailbox.changed.take() {
-            if let Err(error) = self.sync(key) {
-                log::error!(target: "lenore::sources", "{error}");
-            }
-        }
-        for key in self.mailbox.woken.take() {
-            self.requeue(key, Mode::Read);
-        }
-    }
-
-    /// Tells whether there is work that needs no readiness to be done.
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// Takes the next source that is ready in `mode`; within, `None` for one that was closed or is ready no more.
-    fn next(&mut self, mode: Mode) -> Option<(SourceKey, Option<Rc<dyn Source>>)> {
-        let key = self.groups[mode as usize].pop_front()?;
-        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
-            return Some((key, None));
-        };
-        let ready = std::mem::take(&mut entry.ready[mode as usize]);
-        Some((key, ready.then(|| Rc::clone(&entry.source))))
-    }
-
-    /// Sorts what is ready into the groups of the I/O step, each by descriptor, and returns their sizes.
-    fn group_ready(&mut self) -> [usize; 3] {
-        let Sources { ready, groups, entries, .. } = self;
-        let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.fd);
-        ready.make_contiguous().sort_unstable_by_key(fd);
-        for key in ready.drain(..) {
-            let Some(entry) = entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
-                continue;
-            };
-            entry.queued = false;
-            for mode in Mode::ALL.into_iter().filter(|mode| entry.ready[*mode as usize]) {
-                groups[mode as usize].push_back(key);
-            }
-        }
-        [groups[0].len(), groups[1].len(), groups[2].len()]
     }
 
     /// Notes whether a source is loose. Returns its owner if that is a change.
@@ -342,32 +181,6 @@ impl Sources {
         self.entries.get(key.index as usize).filter(|entry| entry.generation == key.generation)
     }
 
-    /// Notes one report of the poller.
-    fn note(&mut self, key: SourceKey, readiness: &Readiness) {
-        if self.takes_for_backlog(key) {
-            return;
-        }
-        let is_urgent = is_urgent(readiness);
-        // What is urgent is readable to mio, and alone it isn't: a read might wait for ever.
-        let is_readable = readiness.is_readable() && (!is_urgent || self.get(key).is_some_and(Entry::has_input));
-        let reading = is_readable || readiness.is_read_closed() || readiness.is_error();
-        let writing = readiness.is_writable() || readiness.is_write_closed() || readiness.is_error();
-        if readiness.is_read_closed() || readiness.is_error() || is_urgent {
-            self.get(key).inspect(|entry| entry.source.short_reads());
-        }
-        if reading {
-            self.requeue(key, Mode::Read);
-        }
-        if writing {
-            self.requeue(key, Mode::Write);
-        }
-        // Whoever reads is told of it as well.
-        let wants = |entry: &Entry| entry.registered.is_some_and(|wanted| wanted.has(Mode::Expedite));
-        if is_urgent && self.get(key).is_some_and(wants) {
-            self.requeue(key, Mode::Expedite);
-        }
-    }
-
     /// Takes a source out: away from the poller first, then closed. Between the two nothing may happen: another process may hold
     /// the same open file, and the poller would go on reporting a descriptor that is none of ours any more.
     fn take_out(&mut self, key: SourceKey) -> Option<Entry> {
@@ -377,16 +190,6 @@ impl Sources {
         log::trace!(target: "lenore::sources", "descriptor {} of {} is closed", entry.fd, entry.owner);
         shield("a wheel was closed", || entry.source.close());
         Some(entry)
-    }
-
-    fn deregister(&mut self, key: SourceKey) {
-        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation);
-        let Some(entry) = entry.filter(|entry| entry.registered.is_some()) else { return };
-        let fd = entry.source.fd();
-        entry.registered = None;
-        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
-            log::warn!(target: "lenore::sources", "can't stop watching descriptor {fd}: {error}");
-        }
     }
 }
 
@@ -564,161 +367,13 @@ impl Core {
         self.sources.mailbox.changed.replace(self.sources.keys(|_| true));
         Ok(())
     }
-
-    /// Registers the signal pipe with the poller.
-    pub(crate) fn watch_signal_pipe(&mut self) -> Result<(), Error> {
-        self.signals.delivery.register(self.sources.poll.registry(), SIGNALS)
-    }
-
-    /// Waits for readiness at most `wait` (`None`: for ever), and notes it. Tells whether a signal has arrived.
-    fn poll(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
-        let Sources { poll, events, .. } = &mut self.sources;
-        match poll.poll(events, wait) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
-            Err(error) => return Err(Error::os("epoll_wait", "", error)),
-        }
-        let mut signalled = false;
-        let events = std::mem::replace(&mut self.sources.events, Events::with_capacity(0));
-        for readiness in &events {
-            match readiness.token() {
-                SIGNALS => signalled = true,
-                token => self.sources.note(SourceKey::from_token(token), readiness),
-            }
-        }
-        self.sources.events = events;
-        self.tell_of_backlog();
-        Ok(signalled)
-    }
 }
 
 impl Sources {
-    /// Takes a poller of this process's own in place of its parent's.
-    fn renew_poll(&mut self) -> Result<(), Error> {
-        let parents = std::mem::replace(&mut self.poll, new_poll()?);
-        if cfg!(not(target_os = "linux")) {
-            // A kqueue is not inherited: its number is free in the child, and most likely the new one's by now.
-            std::mem::forget(parents);
-        }
-        Ok(())
-    }
-
     fn keys(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<SourceKey> {
         let key = |(index, entry): (usize, &Entry)| {
             wanted(entry).then_some(SourceKey { index: index as u32, generation: entry.generation })
         };
         self.entries.iter().filter_map(key).collect()
     }
-}
-
-impl Kernel {
-    /// The I/O step of a slice: waits, then gives every ready source one turn, readers before writers.
-    pub(crate) fn poll_sources(&mut self, wait: Option<Duration>) -> Result<(), Error> {
-        self.core.sources.sync_changed();
-        let wait = if self.core.sources.has_ready() { Some(Duration::ZERO) } else { wait };
-        let signalled = self.core.poll(wait)?;
-        self.core.clock.advance();
-        if signalled {
-            self.core.take_os_signals();
-        }
-        if self.core.children.look {
-            self.core.reap();
-        }
-        self.turn_ready();
-        Ok(())
-    }
-
-    /// Each source that is ready now gets one turn; what becomes ready meanwhile waits for the next slice, so that
-    /// the turns are bounded and posted events are not kept waiting. In a forked child the lists are empty.
-    fn turn_ready(&mut self) {
-        if self.core.sources.ready.is_empty() {
-            return;
-        }
-        let sizes = self.core.sources.group_ready();
-        for (mode, size) in Mode::ALL.into_iter().zip(sizes) {
-            for count in 1..=size {
-                let Some((key, source)) = self.core.sources.next(mode) else { break };
-                if let Some(source) = source {
-                    source.turn(self, key, mode);
-                    self.after_state();
-                }
-                if count % TURNS_PER_FLUSH == 0 {
-                    self.flush_dirty();
-                }
-            }
-            self.flush_dirty();
-            if size > 0 {
-                self.sweep();
-            }
-        }
-    }
-
-    /// Writes what was put into wheels, each as far as its descriptor takes it.
-    #[inline]
-    pub(crate) fn flush_dirty(&mut self) {
-        if self.has_dirty() {
-            self.flush_all_dirty();
-        }
-    }
-
-    fn flush_all_dirty(&mut self) {
-        let mut dirty = self.core.sources.mailbox.dirty.take();
-        for key in dirty.drain(..) {
-            if let Some(source) = self.core.sources.source(key) {
-                source.flush(self, key);
-            }
-        }
-        // Its memory is used again, unless something was put meanwhile.
-        let mut list = self.core.sources.mailbox.dirty.borrow_mut();
-        if list.is_empty() {
-            *list = dirty;
-        }
-    }
-
-    /// Tells whether something was put that no turn or event will flush.
-    pub(crate) fn has_dirty(&self) -> bool {
-        !self.core.sources.mailbox.dirty.borrow().is_empty()
-    }
-}
-
-impl Core {
-    /// Turns the operating system's signals into events.
-    fn take_os_signals(&mut self) {
-        for signal in self.signals.delivery.pending() {
-            if signal == "CHLD" {
-                self.reap();
-            } else {
-                log::debug!(target: "lenore::signals", "{signal} arrived");
-                self.signal_from_kernel(signal, ());
-            }
-        }
-    }
-}
-
-fn new_poll() -> Result<Poll, Error> {
-    Poll::new().map_err(|error| Error::os("epoll_create", "", error))
-}
-
-/// Tells whether the poller has seen urgent data.
-#[cfg(target_os = "linux")]
-fn is_urgent(readiness: &Readiness) -> bool {
-    readiness.is_priority()
-}
-
-/// Elsewhere there is no such report.
-#[cfg(not(target_os = "linux"))]
-fn is_urgent(_: &Readiness) -> bool {
-    false
-}
-
-/// Watches a listener such that the system wakes one of the processes that watch it, not all.
-#[cfg(target_os = "linux")]
-fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
-    crate::sys::exclusive::Exclusive(fd).register_with(poll.registry(), token)
-}
-
-/// Elsewhere all of them wake, and all but one find nothing.
-#[cfg(not(target_os = "linux"))]
-fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
-    poll.registry().register(&mut SourceFd(&fd), token, mio::Interest::READABLE)
 }

@@ -1,0 +1,233 @@
+//! What the poller is told of the sources, and what it tells.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use mio::event::Event as Readiness;
+use mio::unix::SourceFd;
+use mio::{Events, Poll, Token};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+
+use super::{Entry, Sources};
+use crate::error::Error;
+use crate::kernel::core::Core;
+use crate::kernel::source::{Mode, SourceKey, Wanted};
+
+/// What the kernel's own signal pipe is registered under.
+const SIGNALS: Token = Token(usize::MAX);
+
+impl Entry {
+    /// Asks the system whether a read would find something.
+    #[cold]
+    fn has_input(&self) -> bool {
+        // What is no socket refuses, and has nothing urgent.
+        recv(self.source.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
+    }
+}
+
+impl Sources {
+    /// Asks to be told again even if the poller has told already: what makes an edge-triggered poller keep the
+    /// promise that a watcher's event recurs while its handle is ready.
+    pub(crate) fn rearm(&mut self, key: SourceKey) {
+        let Some(entry) = self.get(key) else { return };
+        if entry.always_ready {
+            let Some(wanted) = entry.source.wanted() else { return };
+            Mode::ALL.into_iter().filter(|mode| wanted.has(*mode)).for_each(|mode| self.requeue(key, mode));
+        } else if let (Some(wanted), Some(registered)) = (entry.source.wanted(), entry.registered) {
+            if wanted == registered {
+                let fd = entry.source.fd();
+                let registry = self.poll.registry();
+                let again = |interest| registry.reregister(&mut SourceFd(&fd), key.token(), interest);
+                if let Err(error) = wanted.interest().and_then(again) {
+                    log::error!(target: "lenore::sources", "can't watch descriptor {fd} again: {error}");
+                }
+            } else {
+                self.mailbox.changed(key);
+            }
+        }
+    }
+
+    /// Returns the descriptor of the poller.
+    pub(crate) fn poller(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+
+    /// Brings what the poller watches in line with what the source wants.
+    pub(crate) fn sync(&mut self, key: SourceKey) -> Result<(), Error> {
+        let Some(entry) = self.get(key) else { return Ok(()) };
+        let (wanted, registered, fd) = (self.wanted_of(entry), entry.registered, entry.source.fd());
+        if entry.always_ready {
+            self.rearm(key);
+            return Ok(());
+        }
+        if wanted == registered {
+            return Ok(());
+        }
+        log::trace!(target: "lenore::sources", "descriptor {fd}: {}", wanted.map_or("not watched".into(), |w| format!("{w:?}")));
+        let registry = self.poll.registry();
+        let done = match (registered, wanted) {
+            (None, None) => Ok(()),
+            (None, Some(wanted)) if wanted.is_shared => add_shared(&self.poll, fd, key.token()),
+            (None, Some(wanted)) => {
+                wanted.interest().and_then(|interest| registry.register(&mut SourceFd(&fd), key.token(), interest))
+            }
+            (Some(_), None) => registry.deregister(&mut SourceFd(&fd)),
+            // A shared registration can't be changed.
+            (Some(before), Some(wanted)) if before.is_shared || wanted.is_shared => {
+                self.deregister(key);
+                return self.sync(key);
+            }
+            (Some(_), Some(wanted)) => {
+                wanted.interest().and_then(|interest| registry.reregister(&mut SourceFd(&fd), key.token(), interest))
+            }
+        };
+        let mut always_ready = false;
+        match done {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => always_ready = true,
+            Err(error) => return Err(Error::os("epoll_ctl", format_args!("descriptor {fd}"), error)),
+        }
+        let entry = &mut self.entries[key.index as usize];
+        entry.registered = if always_ready { None } else { wanted };
+        entry.always_ready = always_ready;
+        if always_ready {
+            self.rearm(key);
+        }
+        Ok(())
+    }
+
+    /// Returns what readiness of a source matters: what it wants itself, or of a paused listener what others want to know.
+    fn wanted_of(&self, entry: &Entry) -> Option<Wanted> {
+        let is_asked = || self.backlog.is_awaited() && entry.source.is_listener();
+        entry.source.wanted().or_else(|| is_asked().then_some(Wanted::BACKLOG))
+    }
+
+    pub(in crate::kernel) fn is_registered_for_backlog(&self, key: SourceKey) -> bool {
+        self.get(key).is_some_and(|entry| entry.registered == Some(Wanted::BACKLOG))
+    }
+
+    /// Takes the paused listeners out of the poller, which tells of those that are ready once more when they come back.
+    pub(in crate::kernel) fn deregister_backlog(&mut self) {
+        for key in self.listeners() {
+            if self.is_registered_for_backlog(key) {
+                self.deregister(key);
+            }
+        }
+    }
+
+    /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
+    pub(super) fn sync_changed(&mut self) {
+        for key in self.mailbox.changed.take() {
+            if let Err(error) = self.sync(key) {
+                log::error!(target: "lenore::sources", "{error}");
+            }
+        }
+        for key in self.mailbox.woken.take() {
+            self.requeue(key, Mode::Read);
+        }
+    }
+
+    /// Notes one report of the poller.
+    fn note(&mut self, key: SourceKey, readiness: &Readiness) {
+        if self.takes_for_backlog(key) {
+            return;
+        }
+        let is_urgent = is_urgent(readiness);
+        // What is urgent is readable to mio, and alone it isn't: a read might wait for ever.
+        let is_readable = readiness.is_readable() && (!is_urgent || self.get(key).is_some_and(Entry::has_input));
+        let reading = is_readable || readiness.is_read_closed() || readiness.is_error();
+        let writing = readiness.is_writable() || readiness.is_write_closed() || readiness.is_error();
+        if readiness.is_read_closed() || readiness.is_error() || is_urgent {
+            self.get(key).inspect(|entry| entry.source.short_reads());
+        }
+        if reading {
+            self.requeue(key, Mode::Read);
+        }
+        if writing {
+            self.requeue(key, Mode::Write);
+        }
+        // Whoever reads is told of it as well.
+        let wants = |entry: &Entry| entry.registered.is_some_and(|wanted| wanted.has(Mode::Expedite));
+        if is_urgent && self.get(key).is_some_and(wants) {
+            self.requeue(key, Mode::Expedite);
+        }
+    }
+
+    pub(super) fn deregister(&mut self, key: SourceKey) {
+        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation);
+        let Some(entry) = entry.filter(|entry| entry.registered.is_some()) else { return };
+        let fd = entry.source.fd();
+        entry.registered = None;
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            log::warn!(target: "lenore::sources", "can't stop watching descriptor {fd}: {error}");
+        }
+    }
+
+    /// Takes a poller of this process's own in place of its parent's.
+    pub(super) fn renew_poll(&mut self) -> Result<(), Error> {
+        let parents = std::mem::replace(&mut self.poll, new_poll()?);
+        if cfg!(not(target_os = "linux")) {
+            // A kqueue is not inherited: its number is free in the child, and most likely the new one's by now.
+            std::mem::forget(parents);
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Registers the signal pipe with the poller.
+    pub(crate) fn watch_signal_pipe(&mut self) -> Result<(), Error> {
+        self.signals.delivery.register(self.sources.poll.registry(), SIGNALS)
+    }
+
+    /// Waits for readiness at most `wait` (`None`: for ever), and notes it. Tells whether a signal has arrived.
+    pub(super) fn poll(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
+        let Sources { poll, events, .. } = &mut self.sources;
+        match poll.poll(events, wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(Error::os("epoll_wait", "", error)),
+        }
+        let mut signalled = false;
+        let events = std::mem::replace(&mut self.sources.events, Events::with_capacity(0));
+        for readiness in &events {
+            match readiness.token() {
+                SIGNALS => signalled = true,
+                token => self.sources.note(SourceKey::from_token(token), readiness),
+            }
+        }
+        self.sources.events = events;
+        self.tell_of_backlog();
+        Ok(signalled)
+    }
+}
+
+pub(super) fn new_poll() -> Result<Poll, Error> {
+    Poll::new().map_err(|error| Error::os("epoll_create", "", error))
+}
+
+/// Tells whether the poller has seen urgent data.
+#[cfg(target_os = "linux")]
+fn is_urgent(readiness: &Readiness) -> bool {
+    readiness.is_priority()
+}
+
+/// Elsewhere there is no such report.
+#[cfg(not(target_os = "linux"))]
+fn is_urgent(_: &Readiness) -> bool {
+    false
+}
+
+/// Watches a listener such that the system wakes one of the processes that watch it, not all.
+#[cfg(target_os = "linux")]
+fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
+    crate::sys::exclusive::Exclusive(fd).register_with(poll.registry(), token)
+}
+
+/// Elsewhere all of them wake, and all but one find nothing.
+#[cfg(not(target_os = "linux"))]
+fn add_shared(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
+    poll.registry().register(&mut SourceFd(&fd), token, mio::Interest::READABLE)
+}
