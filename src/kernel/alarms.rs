@@ -185,27 +185,6 @@ impl Core {
         removed.into_iter().map(wall).collect()
     }
 
-    /// Sets an alarm for the kernel itself to give a source another turn.
-    pub(crate) fn set_kernel_alarm(&mut self, after: Duration, kind: Kind) -> AlarmId {
-        let due = self.clock.advance().saturating_add(nanos(after));
-        let location = Location::caller();
-        let (dest, name) = (SessionId::KERNEL, Name::new("_retry"));
-        let event = Event { dest, sender: dest, name, from: None, location, args: Args::new(), kind };
-        self.hold_for(event.dest, event.sender);
-        let (key, serial) = self.queue.set_alarm(due, event);
-        AlarmId { key, serial }
-    }
-
-    pub(crate) fn is_kernel_alarm_set(&self, id: AlarmId) -> bool {
-        self.queue.alarm(id.key).is_some_and(|alarm| alarm.serial == id.serial)
-    }
-
-    pub(crate) fn remove_kernel_alarm(&mut self, id: AlarmId) {
-        if self.is_kernel_alarm_set(id) {
-            self.drop_alarm(id.key);
-        }
-    }
-
     /// Takes the next event that is due, and releases what it held.
     #[inline]
     pub(crate) fn pop_due(&mut self, phase: &Phase) -> Option<Event> {

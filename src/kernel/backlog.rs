@@ -42,8 +42,9 @@ impl Sources {
     }
 
     /// Has the paused listeners looked at before the next poll: whether they are watched has changed.
-    fn backlog_changed(&self) {
-        self.listeners().into_iter().for_each(|key| self.mailbox().changed(key));
+    fn backlog_changed(&mut self) {
+        let listeners = self.listeners();
+        self.stale_all(listeners);
     }
 }
 

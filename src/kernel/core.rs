@@ -145,12 +145,13 @@ impl Core {
         self.active.event
     }
 
-    /// Returns how many events wait, alarms included; the one being dispatched is not counted.
+    /// Returns how many events wait, alarms and the times for which wheels wait included; the one being dispatched is not
+    /// counted.
     ///
     /// POE: `get_event_count`.
     #[doc(alias = "get_event_count")]
     pub fn event_count(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.sources.timers()
     }
 
     /// Returns the time at which the first waiting event is due, or `None` when nothing waits.
@@ -158,7 +159,12 @@ impl Core {
     /// POE: `get_next_event_time`.
     #[doc(alias = "get_next_event_time")]
     pub fn next_event_time(&self) -> Option<std::time::SystemTime> {
-        self.queue.next_due().map(|due| self.clock.to_wall(due))
+        self.next_due().map(|due| self.clock.to_wall(due))
+    }
+
+    /// Returns when there is something to be done, be it an event or a source's turn.
+    pub(super) fn next_due(&self) -> Option<Due> {
+        self.queue.next_due().into_iter().chain(self.sources.next_due()).min()
     }
 
     /// Returns the time as the kernel read it last: at the beginning of the slice, or since then for an alarm that was

@@ -56,7 +56,6 @@ impl Kernel {
                 destroy(signal);
             }
             Kind::StartUp => {}
-            Kind::Retry(key) => self.core.sources.requeue(key, super::source::Mode::Read),
         }
     }
 

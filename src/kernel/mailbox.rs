@@ -9,24 +9,56 @@ use super::source::SourceKey;
 use crate::args::Args;
 use crate::name::Name;
 
-/// Where wheels leave word for the kernel: they are used while the heap that holds them is borrowed.
+/// Where wheels and postbacks leave word: they are used while the heap that holds them is borrowed.
 #[derive(Default)]
 pub(crate) struct Mailbox {
-    /// Wheels with something put into them.
-    pub(super) dirty: RefCell<Vec<SourceKey>>,
-    /// Wheels whose handle is gone.
-    pub(super) dropped: RefCell<Vec<SourceKey>>,
-    /// One of these two may have something in it.
-    pub(super) has_wheel_work: Cell<bool>,
-    /// Wheels that want other readiness than before.
-    pub(super) changed: RefCell<Vec<SourceKey>>,
-    /// Wheels that have work which no readiness will announce.
-    pub(super) woken: RefCell<Vec<SourceKey>>,
+    touched: RefCell<Touched>,
+    /// Something is in `touched`.
+    has_touched: Cell<bool>,
+    /// There is a [`Touch::Drop`] among it.
+    has_drops: Cell<bool>,
     /// What postbacks have posted, and whose extra references those that are gone held.
     pub(super) postings: RefCell<Vec<Posting>>,
     pub(super) released: RefCell<Vec<SessionId>>,
     /// One of the last two has something in it.
     pub(super) has_postings: Cell<bool>,
+}
+
+/// What a wheel asks the kernel to do with its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touch {
+    /// The handle is gone: close it before the next event.
+    Drop = 1,
+    /// Something was put: flush it once the running state has returned.
+    Flush = 2,
+    /// Give it a turn that no readiness will announce.
+    Wake = 4,
+    /// It wants other readiness than before, or keeps its owner in another way.
+    Change = 8,
+}
+
+/// What was asked for one source since the kernel has looked.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Touches(u8);
+
+impl Touches {
+    #[inline]
+    pub(super) fn has(self, touch: Touch) -> bool {
+        self.0 & touch as u8 != 0
+    }
+
+    #[inline]
+    pub(super) fn is_flush_alone(self) -> bool {
+        self.0 == Touch::Flush as u8
+    }
+}
+
+#[derive(Default)]
+struct Touched {
+    /// The sources that were touched, in the order of their first touch.
+    list: Vec<SourceKey>,
+    /// By the source's place in the table: whose it is, and what was asked.
+    places: Vec<(u32, Touches)>,
 }
 
 /// An event from a postback, on its way to the queue.
@@ -40,22 +72,96 @@ pub(crate) struct Posting {
 }
 
 impl Mailbox {
-    pub(crate) fn dirty(&self, key: SourceKey) {
-        self.dirty.borrow_mut().push(key);
-        self.has_wheel_work.set(true);
+    /// Makes room for a source that is added.
+    pub(super) fn admit(&self, key: SourceKey) {
+        let places = &mut self.touched.borrow_mut().places;
+        let place = key.index as usize;
+        if place >= places.len() {
+            places.resize(place + 1, Default::default());
+        }
+        places[place] = (key.generation, Touches::default());
+    }
+
+    pub(crate) fn flush(&self, key: SourceKey) {
+        self.touch(key, Touch::Flush);
     }
 
     pub(crate) fn dropped(&self, key: SourceKey) {
-        self.dropped.borrow_mut().push(key);
-        self.has_wheel_work.set(true);
+        self.touch(key, Touch::Drop);
+        self.has_drops.set(true);
     }
 
     pub(crate) fn changed(&self, key: SourceKey) {
-        self.changed.borrow_mut().push(key);
+        self.touch(key, Touch::Change);
     }
 
     pub(crate) fn woken(&self, key: SourceKey) {
-        self.woken.borrow_mut().push(key);
+        self.touch(key, Touch::Wake);
+    }
+
+    /// A source that is gone asks for nothing.
+    fn touch(&self, key: SourceKey, touch: Touch) {
+        let Touched { list, places } = &mut *self.touched.borrow_mut();
+        let Some((_, touches)) = places.get_mut(key.index as usize).filter(|place| place.0 == key.generation) else {
+            return;
+        };
+        if touches.0 == 0 {
+            list.push(key);
+            self.has_touched.set(true);
+        }
+        touches.0 |= touch as u8;
+    }
+
+    /// Tells whether a source has asked for this since the kernel has looked.
+    pub(super) fn has(&self, key: SourceKey, touch: Touch) -> bool {
+        let places = &self.touched.borrow().places;
+        places
+            .get(key.index as usize)
+            .is_some_and(|(generation, touches)| *generation == key.generation && touches.has(touch))
+    }
+
+    #[inline]
+    pub(super) fn has_touched(&self) -> bool {
+        self.has_touched.get()
+    }
+
+    #[inline]
+    pub(super) fn has_drops(&self) -> bool {
+        self.has_drops.get()
+    }
+
+    /// Takes the list of the touched sources. What each has asked for is taken by [`take_touches`](Mailbox::take_touches).
+    pub(super) fn take_touched(&self) -> Vec<SourceKey> {
+        self.has_touched.set(false);
+        self.has_drops.set(false);
+        std::mem::take(&mut self.touched.borrow_mut().list)
+    }
+
+    pub(super) fn take_touches(&self, key: SourceKey) -> Touches {
+        let places = &mut self.touched.borrow_mut().places;
+        let place = places.get_mut(key.index as usize).filter(|place| place.0 == key.generation);
+        place.map(|(_, touches)| std::mem::take(touches)).unwrap_or_default()
+    }
+
+    /// Forgets what was asked. Returns the sources that were dropped.
+    pub(super) fn forget_touches(&self) -> Vec<SourceKey> {
+        self.take_touched();
+        let mut dropped = Vec::new();
+        for (index, (generation, touches)) in (0..).zip(&mut self.touched.borrow_mut().places) {
+            if std::mem::take(touches).has(Touch::Drop) {
+                dropped.push(SourceKey { index, generation: *generation });
+            }
+        }
+        dropped
+    }
+
+    /// Gives the memory of a list back, unless something was touched meanwhile.
+    pub(super) fn give_back(&self, mut list: Vec<SourceKey>) {
+        list.clear();
+        let touched = &mut self.touched.borrow_mut().list;
+        if touched.is_empty() {
+            *touched = list;
+        }
     }
 
     pub(super) fn posted(&self, posting: Posting) {

@@ -29,6 +29,7 @@ mod sessions;
 mod signals;
 mod source;
 mod sources;
+mod turn;
 mod watchers;
 
 pub use alarms::{AlarmId, RemovedAlarm, Shift};
@@ -54,6 +55,7 @@ pub(crate) use options::Options;
 pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};
 pub(crate) use queue::{Event, Kind};
 pub(crate) use source::{AfterFork, Source, SourceKey, Wanted};
+pub(crate) use turn::{Delivery, Next, Turn};
 
 use crate::error::Error;
 use crate::sys::disposition::ignore_sigpipe;
@@ -219,7 +221,6 @@ impl Kernel {
         if sources.has_wheel_work() || !forks.is_empty() || pending_exception.is_some() {
             self.after_state();
             self.flush_dirty();
-            self.core.sources.wheels_settled();
         }
     }
 
@@ -248,11 +249,12 @@ impl Kernel {
         // In a slice that a state runs forks have to wait for that state, whatever happens here.
         let can_fork = self.core.depth == 0 && !self.core.forks.is_empty();
         // A wheel that settling has dropped with another, or a session that has lost its last hold by that, is not to wait.
-        let is_unsettled = self.core.sources.has_wheel_work() || self.core.sessions.has_new_marks();
-        if is_unsettled || self.has_dirty() || can_fork || self.core.children.look {
+        self.core.collect_touched();
+        let is_unsettled = self.core.sources.has_unflushed() || self.core.sessions.has_new_marks();
+        if is_unsettled || can_fork || self.core.children.look {
             return Some(Duration::ZERO);
         }
-        let due = self.core.queue.next_due()?;
+        let due = self.core.next_due()?;
         if due <= self.core.clock.now() {
             return Some(Duration::ZERO);
         }

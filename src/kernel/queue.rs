@@ -33,9 +33,6 @@ pub(crate) enum Kind {
     Signal(Box<Signal>),
     /// Nothing: queued at a session's creation so that it lives until the loop has seen it once (K-GC-04).
     StartUp,
-    /// Nothing but that a source gets a turn: a listener that had to rest after it ran out of descriptors, a stream whose
-    /// time for closing is up.
-    Retry(super::source::SourceKey),
 }
 
 /// One queue phase: what [`EventQueue::next_in`] finds.

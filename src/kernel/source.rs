@@ -1,15 +1,15 @@
 //! What a source is to the kernel: its name, what it asks of the poller, and how it leaves word.
 
 use std::io;
+use std::num::NonZeroU8;
 use std::os::fd::RawFd;
-use std::rc::Rc;
 
 use mio::{Interest, Token};
 
-use super::Kernel;
+use super::turn::{Next, Turn};
 
 /// Names one source; one that was closed is recognised by its generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SourceKey {
     pub(super) index: u32,
     pub(super) generation: u32,
@@ -45,11 +45,21 @@ pub(crate) trait Source {
     /// Returns what readiness is wanted at present; `None` for none, as of a paused listener.
     fn wanted(&self) -> Option<Wanted>;
 
-    /// Does one bounded turn of work; what is left over is asked for again by [`Sources::requeue`](super::sources::Sources::requeue).
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode);
+    /// Tells whether it keeps its owner alive: not one from which nothing comes before its owner does something.
+    fn keeps_owner(&self) -> bool {
+        true
+    }
 
-    /// Writes what was put since the last time.
-    fn flush(self: Rc<Self>, _kernel: &mut Kernel, _key: SourceKey) {}
+    /// Does one bounded turn of work, and says what is to come next.
+    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next;
+
+    /// Writes what was put since the last time, and says what is to come next.
+    fn flush(&self, _cx: &mut Turn<'_>) -> Next {
+        Next::Wait
+    }
+
+    /// Tells the owner of the end, after [`Next::Close`].
+    fn closed(&self, _cx: &mut Turn<'_>) {}
 
     /// Notes that a read that returns less than it could need not be the last: the poller saw the peer close its side, or
     /// urgent data, in front of which a read ends whatever lies behind.
@@ -98,48 +108,57 @@ pub enum Mode {
 impl Mode {
     /// All modes, in the order in which the I/O step serves them.
     pub(super) const ALL: [Mode; 3] = [Mode::Read, Mode::Write, Mode::Expedite];
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
 }
 
-/// The readiness that a source asks for.
+/// The readiness that a source asks for: a set that is not empty, in one octet, as it is compared after each turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// By mode; at least one of them.
-    modes: [bool; 3],
-    /// A listener that other processes may watch as well.
-    pub(super) is_shared: bool,
-    /// Whoever reads is told of urgent data as well, by `Source::short_reads`.
-    minds_urgent: bool,
-    /// Not what the source itself asks for, but what others want to know of it.
-    is_for_others: bool,
-}
+pub(crate) struct Wanted(NonZeroU8);
+
+/// A listener that other processes may watch as well. The bits below it are the modes.
+const SHARED: u8 = 1 << 3;
+/// Whoever reads is told of urgent data as well, by `Source::short_reads`.
+const MINDS_URGENT: u8 = 1 << 4;
+/// Not what the source itself asks for, but what others want to know of it.
+const FOR_OTHERS: u8 = 1 << 5;
 
 impl Wanted {
     /// Connections on a listener.
-    pub(crate) const ACCEPT: Wanted =
-        Wanted { modes: [true, false, false], is_shared: true, minds_urgent: false, is_for_others: false };
+    pub(crate) const ACCEPT: Wanted = Wanted::new(Mode::Read.bit() | SHARED);
 
     /// News of connections at a listener that this process does not accept at. It takes no wake-up away from those who
     /// accept.
-    pub(super) const BACKLOG: Wanted =
-        Wanted { modes: [true, false, false], is_shared: false, minds_urgent: false, is_for_others: true };
+    pub(super) const BACKLOG: Wanted = Wanted::new(Mode::Read.bit() | FOR_OTHERS);
 
     /// Nothing but the end of connecting.
-    pub(crate) const WRITE: Wanted =
-        Wanted { modes: [false, true, false], is_shared: false, minds_urgent: false, is_for_others: false };
+    pub(crate) const WRITE: Wanted = Wanted::new(Mode::Write.bit());
+
+    const fn new(bits: u8) -> Wanted {
+        Wanted(NonZeroU8::new(bits).expect("something is wanted"))
+    }
 
     /// Returns `None` if nothing is wanted.
+    #[inline]
     pub(crate) fn of(read: bool, write: bool, expedite: bool) -> Option<Wanted> {
-        let modes = [read, write, expedite];
-        modes.contains(&true).then_some(Wanted { modes, is_shared: false, minds_urgent: false, is_for_others: false })
+        NonZeroU8::new(u8::from(read) | u8::from(write) << 1 | u8::from(expedite) << 2).map(Wanted)
     }
 
     /// The same, for a source whose reads may end in front of urgent data.
+    #[inline]
     pub(crate) fn of_stream(read: bool, write: bool) -> Option<Wanted> {
-        Wanted::of(read, write, false).map(|wanted| Wanted { minds_urgent: read, ..wanted })
+        NonZeroU8::new(u8::from(read) * (Mode::Read.bit() | MINDS_URGENT) | u8::from(write) << 1).map(Wanted)
     }
 
+    #[inline]
     pub(super) fn has(self, mode: Mode) -> bool {
-        self.modes[mode as usize]
+        self.0.get() & mode.bit() != 0
+    }
+
+    pub(super) fn is_shared(self) -> bool {
+        self.0.get() & SHARED != 0
     }
 
     /// Says it in the poller's words.
@@ -153,7 +172,7 @@ impl Wanted {
         if self.has(Mode::Read) {
             add(Interest::READABLE);
             #[cfg(target_os = "linux")]
-            if self.minds_urgent {
+            if self.0.get() & MINDS_URGENT != 0 {
                 add(Interest::PRIORITY);
             }
         }

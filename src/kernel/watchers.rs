@@ -6,13 +6,13 @@ use std::rc::Rc;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::Kernel;
 use super::core::Core;
 use super::few::Few;
 use super::handle::{Handle, has_input, set_nonblocking};
 use super::peek::MOST_SHOWN;
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
+use super::turn::{Delivery, Next, Turn};
 use crate::args::{IntoArgs, Template};
 use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
@@ -98,26 +98,27 @@ impl Source for Watched {
         Wanted::of(wants(Mode::Read), wants(Mode::Write), wants(Mode::Expedite))
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
-        let Some(handle) = self.handle.borrow().clone() else { return };
-        let forked = kernel.core.forked;
+    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
+        let Some(handle) = self.handle.borrow().clone() else { return Next::Wait };
         for session in self.sessions(mode) {
-            // An earlier one may have ended, changed or paused this one's watching; and in a child that was forked
-            // meanwhile, this turn is the parent's.
+            // An earlier one may have ended, changed or paused this one's watching.
             let Some(watcher) = self.watcher(session, mode).filter(|_| !self.paused(mode).get()) else { continue };
-            if kernel.core.forked != forked {
-                break;
-            }
-            match watcher.extra.copy() {
+            let is_done = match watcher.extra.copy() {
                 Ok(extra) => {
                     let args = (handle.clone(), mode).into_args().chain(extra);
-                    kernel.dispatch_from_source(session, watcher.event, None, args);
+                    cx.kernel.dispatch_from_source(session, watcher.event, None, args)
                 }
-                Err(exception) => kernel.die_in_source(session, watcher.event, exception),
-            }
+                Err(exception) => {
+                    cx.kernel.die_in_source(session, watcher.event, exception);
+                    false
+                }
+            };
             destroy(watcher);
+            if cx.outcome(is_done) == Delivery::Over {
+                break;
+            }
         }
-        kernel.core.sources.rearm(key);
+        Next::Recheck
     }
 
     fn close(&self) {

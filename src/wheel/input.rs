@@ -7,7 +7,7 @@ use super::read_write::reader::guarded;
 use super::read_write::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, Records, Unfed};
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
-use crate::kernel::{Kernel, Mode, SourceKey};
+use crate::kernel::{Delivery, Mode, Next, Turn};
 
 /// A filter, and what it has made of the input so far.
 pub(super) struct Input<F: Filter> {
@@ -33,14 +33,14 @@ pub(super) trait Recipient<F: Filter> {
     /// Tells whether the wheel is there, wants records and is not paused.
     fn takes_more(&self) -> bool;
 
-    /// Sends a record to the session; returns whether its state came to its end.
-    fn record(&self, kernel: &mut Kernel, record: F::Input) -> bool;
+    /// Sends a record to the session.
+    fn record(&self, cx: &mut Turn<'_>, record: F::Input) -> Delivery;
 
-    /// Tells the session of a record that the filter refused; returns whether its state came to its end.
-    fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool;
+    /// Tells the session of a record that the filter refused.
+    fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery;
 
     /// Makes a `DIE` signal of the filter's panic.
-    fn panicked(&self, kernel: &mut Kernel, exception: Exception);
+    fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery;
 }
 
 impl<F: Filter> Input<F> {
@@ -82,57 +82,60 @@ impl<F: Filter> Input<F> {
         guarded(call).map_err(|exception| self.panic.replace(Some(exception))).ok()
     }
 
-    /// Sends the records that are complete, one event each. Returns whether it came to their end: not if the wheel was
-    /// dropped or paused, or a state or the filter failed, or there are too many for a turn. What is left is then delivered
-    /// later, if ever.
-    pub(super) fn deliver(&self, kernel: &mut Kernel, key: SourceKey, to: &impl Recipient<F>) -> bool {
+    /// Sends the records that are complete, one event each.
+    ///
+    /// # Errors
+    ///
+    /// What the source is to answer if that did not come to their end: the wheel was dropped or paused, or a state or the filter
+    /// failed, or there are too many for a turn. What is left is then delivered later, if ever.
+    pub(super) fn deliver(&self, cx: &mut Turn<'_>, to: &impl Recipient<F>) -> Result<(), Next> {
         if !self.has_rest.get() && self.panic.borrow().is_none() {
-            return true;
+            return Ok(());
         }
-        let forked = kernel.core.forked;
         let mut refusals = 0;
         for _ in 0..RECORDS_PER_TURN {
-            // Asked last: any state may have dropped or paused the wheel; and in a child that was forked meanwhile, this
-            // turn is the parent's.
-            if !to.takes_more() || kernel.core.forked != forked {
-                return false;
+            // Asked each time: any state may have paused the wheel.
+            if !to.takes_more() {
+                return Err(Next::Wait);
             }
-            if let Some(exception) = self.panic.take() {
-                // As after an `Err` of a state, what else there is comes in the next slice, behind the `DIE` signal.
-                to.panicked(kernel, exception);
+            let delivery = if let Some(exception) = self.panic.take() {
+                to.panicked(cx, exception)
+            } else if refusals == REFUSALS_PER_TURN {
                 break;
-            }
-            if refusals == REFUSALS_PER_TURN {
-                break;
-            }
-            if let Some(error) = self.next_refused() {
+            } else if let Some(error) = self.next_refused() {
                 refusals += 1;
-                if to.refused(kernel, error) {
-                    continue;
-                }
-                break;
-            }
-            match self.next() {
-                Some(Ok(Some(record))) => {
-                    self.progress.made();
-                    if !to.record(kernel, record) {
-                        break;
+                to.refused(cx, error)
+            } else {
+                match self.next() {
+                    Some(Ok(Some(record))) => {
+                        self.progress.made();
+                        to.record(cx, record)
+                    }
+                    Some(Ok(None)) if self.refused.borrow().is_empty() => {
+                        self.progress.made();
+                        self.has_rest.set(false);
+                        return Ok(());
+                    }
+                    // A record that was refused on the way to the end is still to be told of.
+                    Some(Ok(None)) => continue,
+                    Some(Err(error)) => {
+                        self.refuse(error);
+                        continue;
+                    }
+                    // If it has not advanced, what is left waits for more input: it would panic without end.
+                    None => {
+                        self.has_rest.set(self.progress.after_panic(self.left().unwrap_or(usize::MAX)));
+                        continue;
                     }
                 }
-                Some(Ok(None)) if self.refused.borrow().is_empty() => {
-                    self.progress.made();
-                    self.has_rest.set(false);
-                    return true;
-                }
-                // A record that was refused on the way to the end is still to be told of.
-                Some(Ok(None)) => {}
-                Some(Err(error)) => self.refuse(error),
-                // If it has not advanced, what is left waits for more input: it would panic without end.
-                None => self.has_rest.set(self.progress.after_panic(self.left().unwrap_or(usize::MAX))),
+            };
+            match delivery {
+                Delivery::Done => {}
+                Delivery::Failed => break,
+                Delivery::Over => return Err(Next::Wait),
             }
         }
-        kernel.core.sources.requeue(key, Mode::Read);
-        false
+        Err(Next::Again(Mode::Read))
     }
 
     fn next_refused(&self) -> Option<FilterError> {

@@ -162,7 +162,7 @@ impl Core {
                 Kind::Post => EventKind::Post,
                 Kind::Alarm => EventKind::Alarm,
                 Kind::Signal(_) => EventKind::Signal,
-                Kind::StartUp | Kind::Retry(_) => EventKind::Internal,
+                Kind::StartUp => EventKind::Internal,
             },
             source: event.sender,
             dest: event.dest,

@@ -3,18 +3,16 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 use mio::{Events, Poll};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use super::alarms::AlarmId;
 use super::backlog::Backlog;
+use super::clock::Due;
 use super::core::Core;
 use super::few::Few;
-use super::mailbox::Mailbox;
-use super::queue::Kind;
+use super::mailbox::{Mailbox, Touch};
 use super::sessions::{Hold, SessionId};
 use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
 use super::watchers::Watched;
@@ -23,9 +21,12 @@ use crate::error::Error;
 use crate::sys::parent_death::has_replaced_listeners;
 
 mod poller;
+mod timers;
+mod touched;
 mod turns;
 
 use poller::new_poll;
+use timers::Timers;
 
 /// How much one read takes at most, unless a wheel asks for more.
 const READ_BUFFER: usize = 64 * 1024;
@@ -36,6 +37,8 @@ struct Entry {
     /// What ready sources are sorted by; the descriptor that `source` had when it was added.
     fd: RawFd,
     source: Rc<dyn Source>,
+    /// What it wanted when it was asked last.
+    wanted: Option<Wanted>,
     registered: Option<Wanted>,
     /// A regular file: the poller refuses it, and it never has to wait (K-IO-21).
     always_ready: bool,
@@ -43,8 +46,10 @@ struct Entry {
     ready: [bool; 3],
     /// It stands on the ready list.
     queued: bool,
-    /// When it gets a turn although nobody has called for one; may have fired.
-    timer: Option<AlarmId>,
+    /// It stands on the list of those to be flushed.
+    is_unflushed: bool,
+    /// When it gets a turn although nobody has called for one.
+    due: Option<Due>,
     /// It does not keep its owner: nothing comes of it before its owner does something.
     is_loose: bool,
     /// The neighbours among its owner's sources.
@@ -76,6 +81,11 @@ pub(crate) struct Sources {
     /// How many sources are loose.
     loose: usize,
     ready: VecDeque<SourceKey>,
+    /// Those into which something was put.
+    unflushed: Vec<SourceKey>,
+    /// Those whose registration may not be what they want any more.
+    stale: Vec<SourceKey>,
+    timers: Timers,
     /// By mode: what this I/O step still has to give a turn.
     groups: [VecDeque<SourceKey>; 3],
     mailbox: Rc<Mailbox>,
@@ -96,6 +106,9 @@ impl Sources {
             weak: 0,
             loose: 0,
             ready: VecDeque::new(),
+            unflushed: Vec::new(),
+            stale: Vec::new(),
+            timers: Timers::default(),
             groups: Default::default(),
             mailbox: Rc::default(),
             backlog: Backlog::default(),
@@ -112,18 +125,6 @@ impl Sources {
         if octets > self.read_buffer.len() {
             self.read_buffer = vec![0; octets].into_boxed_slice();
         }
-    }
-
-    /// Tells whether wheels may have been dropped or put into since [`wheels_settled`](Sources::wheels_settled).
-    #[inline]
-    pub(super) fn has_wheel_work(&self) -> bool {
-        self.mailbox.has_wheel_work.get()
-    }
-
-    /// Notes that dropped wheels were closed, and dirty ones flushed; what that has brought is found.
-    pub(super) fn wheels_settled(&self) {
-        let Mailbox { dirty, dropped, .. } = &*self.mailbox;
-        self.mailbox.has_wheel_work.set(!dirty.borrow().is_empty() || !dropped.borrow().is_empty());
     }
 
     pub(super) fn has_postings(&self) -> bool {
@@ -158,7 +159,7 @@ impl Sources {
     /// Gives each listener that is shared with other processes, and not paused, a turn without being told: the process that
     /// was told of a connection may have died of it.
     pub(crate) fn retry_listeners(&mut self) {
-        let is_shared = |entry: &Entry| entry.source.wanted().is_some_and(|wanted| wanted.is_shared);
+        let is_shared = |entry: &Entry| entry.source.wanted().is_some_and(|wanted| wanted.is_shared());
         self.keys(is_shared).into_iter().for_each(|key| self.requeue(key, Mode::Read));
     }
 
@@ -169,16 +170,31 @@ impl Sources {
 
     /// Notes whether a source is loose. Returns its owner if that is a change.
     fn set_loose(&mut self, key: SourceKey, is_loose: bool) -> Option<SessionId> {
-        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation)?;
+        let entry = self.entry_mut(key)?;
         if std::mem::replace(&mut entry.is_loose, is_loose) == is_loose {
             return None;
         }
+        let owner = entry.owner;
         self.loose = if is_loose { self.loose + 1 } else { self.loose - 1 };
-        Some(entry.owner)
+        Some(owner)
+    }
+
+    #[inline]
+    pub(super) fn is_open(&self, key: SourceKey) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Tells whether something was put that is not flushed.
+    pub(super) fn is_flush_due(&self, key: SourceKey) -> bool {
+        self.mailbox.has(key, Touch::Flush) || self.get(key).is_some_and(|entry| entry.is_unflushed)
     }
 
     fn get(&self, key: SourceKey) -> Option<&Entry> {
         self.entries.get(key.index as usize).filter(|entry| entry.generation == key.generation)
+    }
+
+    fn entry_mut(&mut self, key: SourceKey) -> Option<&mut Entry> {
+        self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation)
     }
 
     /// Takes a source out: away from the poller first, then closed. Between the two nothing may happen: another process may hold
@@ -204,17 +220,20 @@ impl Core {
         self.sources.next_generation = SourceKey::next_generation(generation);
         let vacant = self.sources.entries.vacant_entry();
         let key = SourceKey { index: vacant.key() as u32, generation };
+        self.sources.mailbox.admit(key);
         let source = make(key);
         vacant.insert(Entry {
             generation,
             owner,
             fd: source.fd(),
             source,
+            wanted: None,
             registered: None,
             always_ready: false,
             ready: [false; 3],
             queued: false,
-            timer: None,
+            is_unflushed: false,
+            due: None,
             is_loose: false,
             prev: None,
             next: None,
@@ -225,16 +244,17 @@ impl Core {
             self.remove_source(key);
             return Err(error);
         }
+        self.review_source(key);
         Ok(key)
     }
 
     /// Takes a source out and closes it.
     pub(crate) fn remove_source(&mut self, key: SourceKey) {
-        self.fasten_source(key);
+        self.set_source_loose(key, false);
         if let Some(entry) = self.sources.take_out(key) {
             self.unlink_source(&entry);
             self.sessions.release(entry.owner, Hold::Handle);
-            entry.timer.inspect(|timer| self.remove_kernel_alarm(*timer));
+            self.sources.timers.remove(entry.due, key);
             // Filters, which the program may have made, go with it.
             destroy(entry);
         }
@@ -273,35 +293,34 @@ impl Core {
         }
     }
 
-    /// Has a source keep its owner no longer, until [`fasten_source`](Self::fasten_source).
-    pub(crate) fn loosen_source(&mut self, key: SourceKey) {
-        if let Some(owner) = self.sources.set_loose(key, true) {
-            self.sessions.loosen(owner);
+    /// Has a source keep its owner, or not.
+    fn set_source_loose(&mut self, key: SourceKey, is_loose: bool) {
+        match self.sources.set_loose(key, is_loose) {
+            Some(owner) if is_loose => self.sessions.loosen(owner),
+            Some(owner) => self.sessions.fasten(owner),
+            None => {}
         }
     }
 
-    /// Has a source keep its owner, as it does from the beginning.
-    pub(crate) fn fasten_source(&mut self, key: SourceKey) {
-        if let Some(owner) = self.sources.set_loose(key, false) {
-            self.sessions.fasten(owner);
+    /// Reads from a source what it wants of the poller, and whether it keeps its owner.
+    #[inline]
+    pub(super) fn review_source(&mut self, key: SourceKey) {
+        let Some(entry) = self.sources.entry_mut(key) else { return };
+        let wanted = entry.source.wanted();
+        if wanted != entry.wanted {
+            entry.wanted = wanted;
+            self.sources.stale.push(key);
+        }
+        let Some(entry) = self.sources.get(key) else { return };
+        let is_loose = !entry.source.keeps_owner();
+        if is_loose != entry.is_loose {
+            self.set_source_loose(key, is_loose);
         }
     }
 
-    /// Gives a source a turn when `after` has passed, unless it is closed before.
-    pub(crate) fn wake_source_after(&mut self, key: SourceKey, after: Duration) {
-        if self.sources.get(key).is_some() {
-            let timer = self.set_kernel_alarm(after, Kind::Retry(key));
-            let former = self.sources.entries[key.index as usize].timer.replace(timer);
-            former.inspect(|former| self.remove_kernel_alarm(*former));
-        }
-    }
-
-    /// Takes a source out without closing its descriptor, which `take` rescues once it is not registered any more.
-    pub(crate) fn release_source<T>(&mut self, key: SourceKey, take: impl FnOnce() -> T) -> T {
-        self.sources.deregister(key);
-        let rescued = take();
-        self.remove_source(key);
-        rescued
+    /// Gives a source a turn at `due`, unless it is closed before.
+    pub(crate) fn wake_source_at(&mut self, key: SourceKey, due: Due) {
+        self.sources.set_timer(key, due);
     }
 
     /// Closes every source that a stopping session owns.
@@ -309,21 +328,6 @@ impl Core {
         while let Some(index) = self.sessions.get(session).and_then(|record| record.first_source) {
             let generation = self.sources.entries[index as usize].generation;
             self.remove_source(SourceKey { index, generation });
-        }
-    }
-
-    /// Closes the sources whose wheels were dropped.
-    #[inline]
-    pub(crate) fn close_dropped(&mut self) {
-        if !self.sources.mailbox.dropped.borrow().is_empty() {
-            self.close_all_dropped();
-        }
-    }
-
-    #[cold]
-    fn close_all_dropped(&mut self) {
-        for key in self.sources.mailbox.dropped.take() {
-            self.remove_source(key);
         }
     }
 
@@ -347,15 +351,19 @@ impl Core {
             entry.registered = None;
             entry.ready = [false; 3];
             entry.queued = false;
+            entry.is_unflushed = false;
         }
-        self.sources.mailbox.dirty.take();
-        self.sources.mailbox.woken.take();
+        // What was put is the parent's to write, and what it was woken for its own to do. A dropped wheel is dropped here, too.
+        self.sources.stale.clear();
+        self.sources.unflushed.clear();
+        let dropped = self.sources.mailbox.forget_touches();
+        dropped.into_iter().for_each(|key| self.remove_source(key));
         let closing = self.sources.keys(|entry| entry.source.fork() == AfterFork::Close);
         closing.into_iter().for_each(|key| self.remove_source(key));
         // Behind that, which has nothing to say to any poller: the parent may have had no descriptor to spare.
         self.sources.renew_poll()?;
         // Not registered before the next poll: most children drop at once what they need not watch.
-        self.sources.mailbox.changed.replace(self.sources.keys(|_| true));
+        self.sources.stale = self.sources.keys(|_| true);
         Ok(())
     }
 
@@ -364,12 +372,17 @@ impl Core {
     pub(super) fn move_sources(&mut self) -> Result<(), Error> {
         self.sources.renew_poll()?;
         self.sources.entries.iter_mut().for_each(|(_, entry)| entry.registered = None);
-        self.sources.mailbox.changed.replace(self.sources.keys(|_| true));
+        self.sources.stale = self.sources.keys(|_| true);
         Ok(())
     }
 }
 
 impl Sources {
+    /// Has the poller's registration of these looked at before the next poll.
+    pub(super) fn stale_all(&mut self, keys: Vec<SourceKey>) {
+        self.stale.extend(keys);
+    }
+
     fn keys(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<SourceKey> {
         let key = |(index, entry): (usize, &Entry)| {
             wanted(entry).then_some(SourceKey { index: index as u32, generation: entry.generation })

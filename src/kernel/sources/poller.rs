@@ -44,7 +44,7 @@ impl Sources {
                     log::error!(target: "lenore::sources", "can't watch descriptor {fd} again: {error}");
                 }
             } else {
-                self.mailbox.changed(key);
+                self.stale.push(key);
             }
         }
     }
@@ -69,13 +69,13 @@ impl Sources {
         let registry = self.poll.registry();
         let done = match (registered, wanted) {
             (None, None) => Ok(()),
-            (None, Some(wanted)) if wanted.is_shared => add_shared(&self.poll, fd, key.token()),
+            (None, Some(wanted)) if wanted.is_shared() => add_shared(&self.poll, fd, key.token()),
             (None, Some(wanted)) => {
                 wanted.interest().and_then(|interest| registry.register(&mut SourceFd(&fd), key.token(), interest))
             }
             (Some(_), None) => registry.deregister(&mut SourceFd(&fd)),
             // A shared registration can't be changed.
-            (Some(before), Some(wanted)) if before.is_shared || wanted.is_shared => {
+            (Some(before), Some(wanted)) if before.is_shared() || wanted.is_shared() => {
                 self.deregister(key);
                 return self.sync(key);
             }
@@ -99,7 +99,7 @@ impl Sources {
     }
 
     /// Returns what readiness of a source matters: what it wants itself, or of a paused listener what others want to know.
-    fn wanted_of(&self, entry: &Entry) -> Option<Wanted> {
+    pub(super) fn wanted_of(&self, entry: &Entry) -> Option<Wanted> {
         let is_asked = || self.backlog.is_awaited() && entry.source.is_listener();
         entry.source.wanted().or_else(|| is_asked().then_some(Wanted::BACKLOG))
     }
@@ -118,14 +118,11 @@ impl Sources {
     }
 
     /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
-    pub(super) fn sync_changed(&mut self) {
-        for key in self.mailbox.changed.take() {
+    pub(super) fn sync_stale(&mut self) {
+        for key in std::mem::take(&mut self.stale) {
             if let Err(error) = self.sync(key) {
                 log::error!(target: "lenore::sources", "{error}");
             }
-        }
-        for key in self.mailbox.woken.take() {
-            self.requeue(key, Mode::Read);
         }
     }
 
@@ -156,7 +153,7 @@ impl Sources {
     }
 
     pub(super) fn deregister(&mut self, key: SourceKey) {
-        let entry = self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation);
+        let entry = self.entry_mut(key);
         let Some(entry) = entry.filter(|entry| entry.registered.is_some()) else { return };
         let fd = entry.source.fd();
         entry.registered = None;

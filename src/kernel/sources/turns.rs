@@ -7,7 +7,9 @@ use super::Sources;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::kernel::core::Core;
+use crate::kernel::sessions::SessionId;
 use crate::kernel::source::{Mode, Source, SourceKey};
+use crate::kernel::turn::{Next, Turn};
 
 /// After how many turns what they have put is written. Writing the answers one after the other, and not each between two
 /// reads, saves the processor a twentieth of its time; more at once would save little, and keep the first peer waiting.
@@ -16,9 +18,7 @@ const TURNS_PER_FLUSH: usize = 4;
 impl Sources {
     /// Asks for another turn in the next slice, whether or not the poller has news.
     pub(crate) fn requeue(&mut self, key: SourceKey, mode: Mode) {
-        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
-            return;
-        };
+        let Some(entry) = self.entry_mut(key) else { return };
         entry.ready[mode as usize] = true;
         if !entry.queued {
             entry.queued = true;
@@ -32,13 +32,11 @@ impl Sources {
     }
 
     /// Takes the next source that is ready in `mode`; within, `None` for one that was closed or is ready no more.
-    fn next(&mut self, mode: Mode) -> Option<(SourceKey, Option<Rc<dyn Source>>)> {
+    fn next(&mut self, mode: Mode) -> Option<(SourceKey, Option<(Rc<dyn Source>, SessionId)>)> {
         let key = self.groups[mode as usize].pop_front()?;
-        let Some(entry) = self.entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
-            return Some((key, None));
-        };
+        let Some(entry) = self.entry_mut(key) else { return Some((key, None)) };
         let ready = std::mem::take(&mut entry.ready[mode as usize]);
-        Some((key, ready.then(|| Rc::clone(&entry.source))))
+        Some((key, ready.then(|| (Rc::clone(&entry.source), entry.owner))))
     }
 
     /// Sorts what is ready into the groups of the I/O step, each by descriptor, and returns their sizes.
@@ -62,10 +60,11 @@ impl Sources {
 impl Kernel {
     /// The I/O step of a slice: waits, then gives every ready source one turn, readers before writers.
     pub(crate) fn poll_sources(&mut self, wait: Option<Duration>) -> Result<(), Error> {
-        self.core.sources.sync_changed();
+        self.core.sources.sync_stale();
         let wait = if self.core.sources.has_ready() { Some(Duration::ZERO) } else { wait };
         let signalled = self.core.poll(wait)?;
-        self.core.clock.advance();
+        let now = self.core.clock.advance();
+        self.core.sources.fire_timers(now);
         if signalled {
             self.core.take_os_signals();
         }
@@ -86,8 +85,8 @@ impl Kernel {
         for (mode, size) in Mode::ALL.into_iter().zip(sizes) {
             for count in 1..=size {
                 let Some((key, source)) = self.core.sources.next(mode) else { break };
-                if let Some(source) = source {
-                    source.turn(self, key, mode);
+                if let Some((source, owner)) = source {
+                    self.give_turn(key, owner, &*source, |source, cx| source.turn(cx, mode));
                     self.after_state();
                 }
                 if count % TURNS_PER_FLUSH == 0 {
@@ -101,31 +100,76 @@ impl Kernel {
         }
     }
 
+    /// Lets a source do something, and does what it answers.
+    fn give_turn(
+        &mut self,
+        key: SourceKey,
+        owner: SessionId,
+        source: &dyn Source,
+        what: impl FnOnce(&dyn Source, &mut Turn<'_>) -> Next,
+    ) {
+        let mut turn = Turn::new(self, key, owner, false);
+        let next = what(source, &mut turn);
+        if turn.is_over() {
+            return;
+        }
+        let sources = &mut self.core.sources;
+        match next {
+            Next::Wait => {}
+            Next::Again(mode) => sources.requeue(key, mode),
+            Next::At(due) => sources.set_timer(key, due),
+            Next::Recheck => sources.rearm(key),
+            Next::Close => {
+                self.core.remove_source(key);
+                // Others of the same wheel go with it, before anybody hears of it.
+                self.core.close_dropped();
+                return source.closed(&mut Turn::new(self, key, owner, true));
+            }
+        }
+        self.core.review_source(key);
+    }
+
     /// Writes what was put into wheels, each as far as its descriptor takes it.
     #[inline]
     pub(crate) fn flush_dirty(&mut self) {
-        if self.has_dirty() {
-            self.flush_all_dirty();
+        if self.core.sources.has_wheel_work() {
+            self.flush_all();
         }
     }
 
-    fn flush_all_dirty(&mut self) {
-        let mut dirty = self.core.sources.mailbox.dirty.take();
-        for key in dirty.drain(..) {
-            if let Some(source) = self.core.sources.source(key) {
-                source.flush(self, key);
+    fn flush_all(&mut self) {
+        self.core.close_dropped();
+        if self.core.sources.has_unflushed() {
+            self.flush_collected();
+        }
+        let list = self.core.sources.mailbox.take_touched();
+        for key in &list {
+            if self.core.collect(*key) {
+                self.flush_source(*key);
             }
         }
-        // Its memory is used again, unless something was put meanwhile.
-        let mut list = self.core.sources.mailbox.dirty.borrow_mut();
-        if list.is_empty() {
-            *list = dirty;
+        self.core.sources.mailbox.give_back(list);
+    }
+
+    #[cold]
+    fn flush_collected(&mut self) {
+        let mut list = std::mem::take(&mut self.core.sources.unflushed);
+        for key in list.drain(..) {
+            // In a child that a flush before this one has forked, what was put is the parent's to write.
+            let Some(entry) = self.core.sources.entry_mut(key).filter(|entry| entry.is_unflushed) else { continue };
+            entry.is_unflushed = false;
+            self.flush_source(key);
+        }
+        // Its memory is used again, unless something was put and collected meanwhile.
+        if !self.core.sources.has_unflushed() {
+            self.core.sources.unflushed = list;
         }
     }
 
-    /// Tells whether something was put that no turn or event will flush.
-    pub(crate) fn has_dirty(&self) -> bool {
-        !self.core.sources.mailbox.dirty.borrow().is_empty()
+    fn flush_source(&mut self, key: SourceKey) {
+        let Some(entry) = self.core.sources.entry_mut(key) else { return };
+        let (source, owner) = (Rc::clone(&entry.source), entry.owner);
+        self.give_turn(key, owner, &*source, |source, cx| source.flush(cx));
     }
 }
 

@@ -443,6 +443,7 @@ impl<F: Filter> FollowTailBuilder<F> {
                 delivers_last: self.delivers_last,
                 file: RefCell::new(file),
                 start: Cell::new(start),
+                ending: RefCell::default(),
                 failure: Cell::new(failure),
                 reading: Default::default(),
                 naming: Default::default(),

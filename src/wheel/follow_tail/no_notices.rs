@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::path::Path;
 
-use crate::kernel::{Kernel, Mailbox, SessionId, SourceKey};
+use crate::kernel::{Core, Mailbox, SessionId, SourceKey};
 
 #[derive(Default)]
 pub(super) struct Notices;
@@ -20,7 +20,7 @@ pub(super) enum Outlook {
 impl Notices {
     pub(super) fn watch(
         &self,
-        _: &mut Kernel,
+        _: &mut Core,
         _: (SourceKey, SessionId),
         _: [Option<RawFd>; 2],
         _: Option<&Path>,

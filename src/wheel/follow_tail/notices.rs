@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::statfs::{self, FsType, statfs};
 
-use crate::kernel::{AfterFork, Kernel, Mailbox, Mode, SessionId, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Core, Mailbox, Mode, Next, SessionId, Source, SourceKey, Turn, Wanted};
 
 /// What tells a `FollowTail` of changes: a source beside its own, made when it waits for the first time.
 #[derive(Default)]
@@ -38,13 +38,13 @@ impl Notices {
     /// its name if it has one.
     pub(super) fn watch(
         &self,
-        kernel: &mut Kernel,
+        core: &mut Core,
         (tail, owner): (SourceKey, SessionId),
         files: [Option<RawFd>; 2],
         path: Option<&Path>,
     ) -> Outlook {
         if self.watcher.borrow().is_none() {
-            match Watcher::start(kernel, (tail, owner), path) {
+            match Watcher::start(core, (tail, owner), path) {
                 Ok(watcher) => drop(self.watcher.replace(Some(watcher))),
                 Err(error) if !self.failed.replace(true) => {
                     log::info!(target: "lenore::wheels", "a FollowTail of {owner} polls, as there is no inotify: {error}");
@@ -75,6 +75,7 @@ struct Watcher {
     key: SourceKey,
     /// The wheel.
     tail: SourceKey,
+    mailbox: Rc<Mailbox>,
     /// `None` for a handle.
     path: Option<PathBuf>,
     file: Cell<Option<Watch>>,
@@ -92,17 +93,19 @@ struct Watch {
 
 impl Watcher {
     fn start(
-        kernel: &mut Kernel,
+        core: &mut Core,
         (tail, owner): (SourceKey, SessionId),
         path: Option<&Path>,
     ) -> Result<Rc<Watcher>, crate::Error> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .map_err(|errno| crate::Error::os("inotify_init", "", errno))?;
+        let mailbox = core.mailbox();
         let make = |key| {
             Rc::new(Watcher {
                 inotify: RefCell::new(Some(inotify)),
                 key,
                 tail,
+                mailbox: mailbox.clone(),
                 path: path.map(Path::to_owned),
                 file: Cell::default(),
                 next: Cell::default(),
@@ -110,7 +113,7 @@ impl Watcher {
             })
         };
         let mut watcher = None;
-        kernel.core.add_source(owner, |key| watcher.insert(make(key)).clone())?;
+        core.add_source(owner, |key| watcher.insert(make(key)).clone())?;
         Ok(watcher.expect("add_source has made it"))
     }
 
@@ -201,27 +204,26 @@ impl Source for Watcher {
         Wanted::of(true, false, false)
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, _: Mode) {
-        let mut news = false;
+    fn turn(&self, _: &mut Turn<'_>, _: Mode) -> Next {
         for _ in 0..READS {
             let events = match &*self.inotify.borrow() {
                 Some(inotify) => inotify.read_events(),
-                None => return,
+                None => return Next::Wait,
             };
             match events {
-                Ok(events) => events.iter().for_each(|event| news |= self.concerns(event)),
-                Err(Errno::EINTR) => {}
-                Err(_) => {
-                    if news {
-                        kernel.core.sources.requeue(self.tail, Mode::Read);
+                Ok(events) => {
+                    // All of them: a watch that has ended is noted.
+                    if events.iter().filter(|event| self.concerns(event)).count() > 0 {
+                        self.mailbox.woken(self.tail);
                     }
-                    return;
                 }
+                Err(Errno::EINTR) => {}
+                Err(_) => return Next::Wait,
             }
         }
         // Somebody is busy there. The poller will not tell of what is left.
-        kernel.core.sources.requeue(key, Mode::Read);
-        kernel.core.sources.requeue(self.tail, Mode::Read);
+        self.mailbox.woken(self.tail);
+        Next::Again(Mode::Read)
     }
 
     fn close(&self) {

@@ -18,7 +18,7 @@ pub(super) struct Successors {
 
 /// What the file that is read now is to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Decision {
     /// No other file has got its name, or none in which there is anything.
     Stay,
     /// Stay until this time, and be read once more then.
@@ -52,19 +52,19 @@ impl Successors {
     }
 
     /// Says what the file that is read now is to do. Nothing was left in it to read.
-    pub(super) fn turn(&self, now: Due, wait: Duration) -> Turn {
+    pub(super) fn turn(&self, now: Due, wait: Duration) -> Decision {
         let files = self.files.borrow();
-        let Some(next) = files.front() else { return Turn::Stay };
+        let Some(next) = files.front() else { return Decision::Stay };
         match self.due.get() {
             // A writer that goes on for two rotations is not waited for.
-            Some(due) if now >= due || files.len() > 1 => Turn::Leave,
-            Some(due) => Turn::Linger(due),
+            Some(due) if now >= due || files.len() > 1 => Decision::Leave,
+            Some(due) => Decision::Linger(due),
             // Nobody has opened the new file to write to it, as far as can be seen.
-            None if wait > Duration::ZERO && files.len() == 1 && is_empty(next) => Turn::Stay,
+            None if wait > Duration::ZERO && files.len() == 1 && is_empty(next) => Decision::Stay,
             None => {
                 let due = now.saturating_add(nanos(wait));
                 self.due.set(Some(due));
-                Turn::Linger(due)
+                Decision::Linger(due)
             }
         }
     }
@@ -107,28 +107,28 @@ mod tests {
     fn a_successor_waits_for_content_and_time() {
         let wait = Duration::from_nanos(10);
         let next = Successors::default();
-        assert_eq!(next.turn(0, wait), Turn::Stay);
+        assert_eq!(next.turn(0, wait), Decision::Stay);
         let (dir, empty) = file("");
         next.push(empty);
-        assert_eq!(next.turn(100, wait), Turn::Stay);
+        assert_eq!(next.turn(100, wait), Decision::Stay);
         std::fs::write(dir.path().join("log"), "x").unwrap();
         assert_eq!(
             [200, 209, 210].map(|now| next.turn(now, wait)),
-            [Turn::Linger(210), Turn::Linger(210), Turn::Leave]
+            [Decision::Linger(210), Decision::Linger(210), Decision::Leave]
         );
         assert!(next.pop().is_some() && next.due().is_none());
-        assert_eq!(next.turn(300, wait), Turn::Stay);
+        assert_eq!(next.turn(300, wait), Decision::Stay);
     }
 
     #[test] // K-FT-20: at once, but after another look at the old file
     fn a_third_file_and_a_wait_of_zero_end_the_wait() {
         let next = Successors::default();
         next.push(file("").1);
-        assert_eq!([5, 5].map(|now| next.turn(now, Duration::ZERO)), [Turn::Linger(5), Turn::Leave]);
+        assert_eq!([5, 5].map(|now| next.turn(now, Duration::ZERO)), [Decision::Linger(5), Decision::Leave]);
         next.clear();
         next.push(file("").1);
         next.push(file("x").1);
-        assert!(matches!(next.turn(5, Duration::MAX), Turn::Linger(_)));
-        assert_eq!(next.turn(5, Duration::MAX), Turn::Leave);
+        assert!(matches!(next.turn(5, Duration::MAX), Decision::Linger(_)));
+        assert_eq!(next.turn(5, Duration::MAX), Decision::Leave);
     }
 }

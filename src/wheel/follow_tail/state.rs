@@ -12,12 +12,12 @@ use nix::errno::Errno;
 
 use super::file::{FileId, Followed, News, Regular, StreamEnd, WRITE_TAKES, identity};
 use super::notices::{Notices, Outlook};
-use super::rotation::{Successors, Turn};
+use super::rotation::{Decision, Successors};
 use super::trouble::{Trouble, may_pass};
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
-use crate::kernel::{AfterFork, Kernel, Mailbox, Mode, SessionId, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Delivery, Mailbox, Mode, Next, SessionId, Source, SourceKey, Turn, Wanted, nanos};
 use crate::name::Name;
 use crate::wheel::input::{Input, Recipient};
 use crate::wheel::refusals::Refusals;
@@ -47,6 +47,8 @@ pub(super) struct State<F: Filter> {
     pub(super) file: RefCell<Option<Followed>>,
     /// Where to begin in the file that was there at the start, as long as that could not be done.
     pub(super) start: Cell<Option<Start>>,
+    /// Why the following ends.
+    pub(super) ending: RefCell<Option<Ending>>,
     /// What went wrong with the file at the start, and in which operation.
     pub(super) failure: Cell<Option<Failure>>,
     /// What keeps the file from being read, and its name from being looked at or opened.
@@ -66,6 +68,13 @@ pub(super) struct State<F: Filter> {
 
 /// What went wrong, and in which operation.
 pub(super) type Failure = (&'static str, io::Error);
+
+/// Why the following ends by itself.
+pub(super) enum Ending {
+    Stream(StreamEnd),
+    /// No other try can succeed.
+    Failure(&'static str, io::Error),
+}
 
 /// Where following begins in a file that is there at the start.
 #[derive(Debug, Clone, Copy)]
@@ -113,57 +122,60 @@ impl<F: Filter> State<F> {
         }
     }
 
-    fn step(&self, kernel: &mut Kernel, key: SourceKey) {
-        if !self.takes_more() || !self.input.deliver(kernel, key, self) {
-            return;
+    fn step(&self, cx: &mut Turn<'_>) -> Result<Next, Next> {
+        if !self.takes_more() {
+            return Ok(Next::Wait);
         }
+        self.input.deliver(cx, self)?;
         if let Some((operation, error)) = self.failure.take() {
             let trouble = if operation == "read" { &self.reading } else { &self.naming };
-            return self.fails(kernel, key, trouble, operation, &error);
+            return Ok(self.fails(cx, trouble, operation, error));
         }
         if self.file.borrow().is_none() {
-            return self.find(kernel, key);
+            return Ok(self.find(cx));
         }
-        let look = self.begin_late(kernel).and_then(|()| self.look(kernel));
+        let look = self.begin_late(cx).and_then(|()| self.look(cx));
         if look.is_ok() && self.reading.end() {
             self.log_success();
         }
         match look {
             Ok(Look::Data) => {
                 self.busy.set(true);
-                if self.input.deliver(kernel, key, self) {
-                    kernel.core.sources.requeue(key, Mode::Read);
-                }
+                self.input.deliver(cx, self)?;
+                Ok(Next::Again(Mode::Read))
             }
-            Ok(Look::Nothing) => self.rest(kernel, key),
-            Ok(Look::Suspect) => drop(self.pause(kernel, key, WRITE_TAKES)),
+            Ok(Look::Nothing) => self.rest(cx),
+            Ok(Look::Suspect) => Ok(self.pause(cx, WRITE_TAKES)),
             Ok(Look::Rewritten) => {
-                if self.finish(kernel, key) {
-                    if let Some(Followed::Regular(file)) = &mut *self.file.borrow_mut() {
-                        file.rewind();
-                    }
-                    self.begin(kernel, key);
+                self.finish(cx)?;
+                if let Some(Followed::Regular(file)) = &mut *self.file.borrow_mut() {
+                    file.rewind();
                 }
+                Ok(self.begin(cx))
             }
-            Ok(Look::End(end)) => self.end(kernel, key, end),
-            Err(error) => self.unreadable(kernel, key, &error),
+            Ok(Look::End(end)) => {
+                self.finish(cx)?;
+                self.ending.replace(Some(Ending::Stream(end)));
+                Ok(Next::Close)
+            }
+            Err(error) => self.unreadable(cx, error),
         }
     }
 
     /// Goes to where following begins, if that could not be done at the start.
-    fn begin_late(&self, kernel: &mut Kernel) -> io::Result<()> {
+    fn begin_late(&self, cx: &mut Turn<'_>) -> io::Result<()> {
         let (Some(start), Some(Followed::Regular(file))) = (self.start.get(), &mut *self.file.borrow_mut()) else {
             return Ok(());
         };
-        start.go(file, &self.input, &mut kernel.core.sources.read_buffer)?;
+        start.go(file, &self.input, cx.buffer())?;
         self.start.set(None);
         Ok(())
     }
 
     /// Reads once, into the filter.
-    fn look(&self, kernel: &mut Kernel) -> io::Result<Look> {
-        let now = kernel.core.clock.now();
-        let buffer = &mut kernel.core.sources.read_buffer;
+    fn look(&self, cx: &mut Turn<'_>) -> io::Result<Look> {
+        let now = cx.now();
+        let buffer = cx.buffer();
         match &mut *self.file.borrow_mut() {
             None => Ok(Look::Nothing),
             Some(Followed::Regular(file)) => Ok(match file.read(buffer, now)? {
@@ -192,17 +204,17 @@ impl<F: Filter> State<F> {
 
     /// There is no more to read for now. Only then is the name looked at: what was written to the old file before it was
     /// replaced has been delivered.
-    fn rest(&self, kernel: &mut Kernel, key: SourceKey) {
+    fn rest(&self, cx: &mut Turn<'_>) -> Result<Next, Next> {
         if let Some(Followed::Stream { .. }) = &*self.file.borrow() {
-            return;
+            return Ok(Next::Wait);
         }
         let named = self.look_at_name();
-        match (self.next.turn(kernel.core.clock.now(), self.rotate_wait), named) {
-            (Turn::Leave, _) => self.leave(kernel, key),
+        match (self.next.turn(cx.now(), self.rotate_wait), named) {
+            (Decision::Leave, _) => self.leave(cx),
             // What still comes is read from the file that is open.
-            (_, Err((operation, error))) => self.fails(kernel, key, &self.naming, operation, &error),
-            (Turn::Stay, Ok(())) => self.wait(kernel, key),
-            (Turn::Linger(_), Ok(())) => drop(self.pause(kernel, key, Duration::MAX)),
+            (_, Err((operation, error))) => Ok(self.fails(cx, &self.naming, operation, error)),
+            (Decision::Stay, Ok(())) => Ok(self.wait(cx)),
+            (Decision::Linger(_), Ok(())) => Ok(self.pause(cx, Duration::MAX)),
         }
     }
 
@@ -233,20 +245,17 @@ impl<F: Filter> State<F> {
     }
 
     /// Goes on with the next file, as the one before has been read for long enough.
-    fn leave(&self, kernel: &mut Kernel, key: SourceKey) {
-        if self.finish(kernel, key) {
-            self.start.set(None);
-            self.file.replace(self.next.pop());
-            self.notices.next_file();
-            // A FIFO is watched from now on.
-            self.mailbox.changed(key);
-            self.begin(kernel, key);
-        }
+    fn leave(&self, cx: &mut Turn<'_>) -> Result<Next, Next> {
+        self.finish(cx)?;
+        self.start.set(None);
+        self.file.replace(self.next.pop());
+        self.notices.next_file();
+        Ok(self.begin(cx))
     }
 
     /// Opens the file if there is one now.
-    fn find(&self, kernel: &mut Kernel, key: SourceKey) {
-        let Some(path) = &self.path else { return };
+    fn find(&self, cx: &mut Turn<'_>) -> Next {
+        let Some(path) = &self.path else { return Next::Wait };
         match Followed::open(path) {
             Ok(followed) => {
                 let is_first = match (&followed, self.start.get()) {
@@ -254,39 +263,36 @@ impl<F: Filter> State<F> {
                     _ => false,
                 };
                 self.file.replace(Some(followed));
-                // A FIFO is watched from now on.
-                self.mailbox.changed(key);
                 if self.naming.end() {
                     self.log_success();
                 }
                 if is_first {
-                    kernel.core.sources.requeue(key, Mode::Read);
-                } else {
-                    self.start.set(None);
-                    self.begin(kernel, key);
+                    return Next::Again(Mode::Read);
                 }
+                self.start.set(None);
+                self.begin(cx)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.naming.end();
-                self.wait(kernel, key);
+                self.wait(cx)
             }
-            Err(error) => self.fails(kernel, key, &self.naming, "open", &error),
+            Err(error) => self.fails(cx, &self.naming, "open", error),
         }
     }
 
     /// The file can't be read. Another one may have its name, or this one may have to be opened again.
-    fn unreadable(&self, kernel: &mut Kernel, key: SourceKey, error: &io::Error) {
+    fn unreadable(&self, cx: &mut Turn<'_>, error: io::Error) -> Result<Next, Next> {
         let is_named = self.path.is_some() && matches!(&*self.file.borrow(), Some(Followed::Regular(_)));
         if is_named && self.reading.latest().is_some() {
             // What is wrong with the name is told when the file can be read again.
             let _ = self.look_at_name();
-            if self.next.turn(kernel.core.clock.now(), self.rotate_wait) == Turn::Leave {
+            if self.next.turn(cx.now(), self.rotate_wait) == Decision::Leave {
                 self.reading.end();
-                return self.leave(kernel, key);
+                return self.leave(cx);
             }
             self.open_again();
         }
-        self.fails(kernel, key, &self.reading, "read", error);
+        Ok(self.fails(cx, &self.reading, "read", error))
     }
 
     /// Replaces a descriptor that can't be read, if its name still leads to the file: that of a file system which was
@@ -301,84 +307,72 @@ impl<F: Filter> State<F> {
         }
     }
 
-    /// Ends the input of a file. Returns false if the last record has to wait; then the next turn comes back here.
-    fn finish(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
+    /// Ends the input of a file. If the last record has to wait, the next turn comes back here.
+    fn finish(&self, cx: &mut Turn<'_>) -> Result<(), Next> {
         if self.delivers_last {
             self.input.finish();
-            if !self.input.deliver(kernel, key, self) {
-                return false;
-            }
+            self.input.deliver(cx, self)?;
         }
         self.input.reset();
-        true
+        Ok(())
     }
 
     /// Tells that a file is read from its start.
-    fn begin(&self, kernel: &mut Kernel, key: SourceKey) {
+    fn begin(&self, cx: &mut Turn<'_>) -> Next {
         self.busy.set(true);
-        kernel.core.sources.requeue(key, Mode::Read);
-        self.send(kernel, self.on_reset.get(), (self.id,).into_args());
+        self.send(cx, self.on_reset.get(), (self.id,).into_args());
+        Next::Again(Mode::Read)
     }
 
     /// Waits for the next look; a poll that has found nothing is worth an event.
-    fn wait(&self, kernel: &mut Kernel, key: SourceKey) {
-        if self.pause(kernel, key, Duration::MAX) && !self.busy.replace(false) {
-            self.send(kernel, self.on_idle.get(), (self.id,).into_args());
+    fn wait(&self, cx: &mut Turn<'_>) -> Next {
+        let next = self.pause(cx, Duration::MAX);
+        if matches!(next, Next::At(_)) && !self.busy.replace(false) {
+            self.send(cx, self.on_idle.get(), (self.id,).into_args());
         }
+        next
     }
 
-    /// Sets the time of the next look, `at_most` so far away. Returns false if that is at once.
-    fn pause(&self, kernel: &mut Kernel, key: SourceKey, at_most: Duration) -> bool {
-        let interval = match self.watch(kernel, key) {
-            Outlook::LookAgain => {
-                kernel.core.sources.requeue(key, Mode::Read);
-                return false;
-            }
+    /// Chooses the time of the next look, `at_most` so far away; or that is at once.
+    fn pause(&self, cx: &mut Turn<'_>, at_most: Duration) -> Next {
+        let interval = match self.watch(cx) {
+            Outlook::LookAgain => return Next::Again(Mode::Read),
             Outlook::Told => self.interval.saturating_mul(PATIENCE),
             Outlook::Blind => self.interval,
         };
-        let left = self.next.due().map_or(Duration::MAX, |due| {
-            let left = due.saturating_sub(kernel.core.clock.now());
-            Duration::from_nanos(left.try_into().unwrap_or(0))
-        });
-        kernel.core.wake_source_after(key, interval.min(at_most).min(left));
-        true
+        let look = cx.read_clock().saturating_add(nanos(interval.min(at_most)));
+        Next::At(self.next.due().map_or(look, |due| due.min(look)))
     }
 
-    fn watch(&self, kernel: &mut Kernel, key: SourceKey) -> Outlook {
+    fn watch(&self, cx: &mut Turn<'_>) -> Outlook {
         let file = match &*self.file.borrow() {
             Some(Followed::Stream { .. }) => return Outlook::Blind,
             Some(Followed::Regular(file)) => Some(file.fd()),
             None => None,
         };
         let next = self.next.with_next(|next| next.map(Regular::fd));
-        self.notices.watch(kernel, (key, self.owner), [file, next], self.path.as_deref())
+        self.notices.watch(cx.core(), (self.key, self.owner), [file, next], self.path.as_deref())
     }
 
     /// Tries again later what has failed, and tells so when that begins; or ends the following, where no other try can
     /// succeed.
-    fn fails(
-        &self,
-        kernel: &mut Kernel,
-        key: SourceKey,
-        trouble: &Trouble,
-        operation: &'static str,
-        error: &io::Error,
-    ) {
+    fn fails(&self, cx: &mut Turn<'_>, trouble: &Trouble, operation: &'static str, error: io::Error) -> Next {
         let is_stream = matches!(&*self.file.borrow(), Some(Followed::Stream { .. }));
-        if !may_pass(operation, error, self.path.is_some() && !is_stream) {
-            return self.fail(kernel, key, operation, error);
+        if !may_pass(operation, &error, self.path.is_some() && !is_stream) {
+            self.ending.replace(Some(Ending::Failure(operation, error)));
+            return Next::Close;
         }
         // Not every end of a trouble is told of, such as a change of a directory further up.
-        let is_over = self.pause(kernel, key, self.interval);
-        if trouble.is_news(error) {
-            self.tell(kernel, operation, error);
-        } else if is_over && !self.busy.replace(false) {
-            self.send(kernel, self.on_idle.get(), (self.id,).into_args());
+        let next = self.pause(cx, self.interval);
+        if trouble.is_news(&error) {
+            self.tell(cx, operation, &error);
+        } else if matches!(next, Next::At(_)) && !self.busy.replace(false) {
+            self.send(cx, self.on_idle.get(), (self.id,).into_args());
         }
+        next
     }
 
-    fn tell(&self, kernel: &mut Kernel, operation: &'static str, error: &io::Error) {
+    fn tell(&self, cx: &mut Turn<'_>, operation: &'static str, error: &io::Error) {
         match self.on_retry.get() {
             None => {
                 let (wheel, owner, path) = (self.id, self.owner, self.path());
@@ -387,7 +381,7 @@ impl<F: Filter> State<F> {
             }
             event => {
                 let args = error_args(operation, error, self.id).chain((self.path(),).into_args());
-                self.send(kernel, event, args);
+                self.send(cx, event, args);
             }
         }
     }
@@ -397,40 +391,31 @@ impl<F: Filter> State<F> {
         log::info!(target: "lenore::wheels", "{wheel} of {owner}: {} can be read again", path.display());
     }
 
-    /// A stream has come to its end.
-    fn end(&self, kernel: &mut Kernel, key: SourceKey, end: StreamEnd) {
-        if !self.finish(kernel, key) {
-            return;
-        }
-        kernel.core.remove_source(key);
-        match end {
-            StreamEnd::Idle => self.send(kernel, self.on_idle.get(), (self.id,).into_args()),
-            StreamEnd::Error => {
-                let args = ("read", 0_i32, String::new(), self.id, self.path()).into_args();
-                self.send(kernel, self.on_error.get(), args)
+    /// Tells of the end of the following.
+    fn report_end(&self, cx: &mut Turn<'_>, ending: &Ending) {
+        match ending {
+            Ending::Stream(StreamEnd::Idle) => {
+                self.send(cx, self.on_idle.get(), (self.id,).into_args());
             }
-        };
-    }
-
-    /// Ends the following: no other try can succeed.
-    fn fail(&self, kernel: &mut Kernel, key: SourceKey, operation: &'static str, error: &io::Error) {
-        kernel.core.remove_source(key);
-        match self.on_error.get() {
-            None => {
+            Ending::Stream(StreamEnd::Error) => {
+                let args = ("read", 0_i32, String::new(), self.id, self.path()).into_args();
+                self.send(cx, self.on_error.get(), args);
+            }
+            Ending::Failure(operation, error) if self.on_error.get().is_none() => {
                 let path = self.path();
                 let path = path.display();
                 log::error!(target: "lenore::wheels", "{} of {}: {operation} {path}: {error}", self.id, self.owner);
             }
-            event => {
+            Ending::Failure(operation, error) => {
                 let args = error_args(operation, error, self.id).chain((self.path(),).into_args());
-                self.send(kernel, event, args);
+                self.send(cx, self.on_error.get(), args);
             }
         }
     }
 
-    /// Runs a state of the owner; returns whether it came to its end.
-    fn send(&self, kernel: &mut Kernel, event: Option<Name>, args: Args) -> bool {
-        event.is_none_or(|event| kernel.dispatch_from_source(self.owner, event, Some(self.name), args))
+    /// Runs a state of the owner, if the event has a name.
+    fn send(&self, cx: &mut Turn<'_>, event: Option<Name>, args: Args) -> Delivery {
+        event.map_or(Delivery::Done, |event| cx.deliver(self.name, event, args))
     }
 
     /// ARG4 of an error event.
@@ -444,21 +429,21 @@ impl<F: Filter> Recipient<F> for State<F> {
         self.open.get() && self.on_input.get().is_some()
     }
 
-    fn record(&self, kernel: &mut Kernel, record: F::Input) -> bool {
-        self.send(kernel, self.on_input.get(), (record, self.id).into_args())
+    fn record(&self, cx: &mut Turn<'_>, record: F::Input) -> Delivery {
+        self.send(cx, self.on_input.get(), (record, self.id).into_args())
     }
 
-    fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
+    fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {
         if !error.is_out_of_step() {
             let event = self.refusals.event(self.id, self.owner, &error);
-            return self.send(kernel, event, (error, self.id, self.path()).into_args());
+            return self.send(cx, event, (error, self.id, self.path()).into_args());
         }
         let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, self.path()).into_args();
-        self.send(kernel, self.on_error.get(), args)
+        self.send(cx, self.on_error.get(), args)
     }
 
-    fn panicked(&self, kernel: &mut Kernel, exception: Exception) {
-        kernel.die_in_source(self.owner, self.name, exception);
+    fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery {
+        cx.die(self.name, exception)
     }
 }
 
@@ -476,8 +461,12 @@ impl<F: Filter> Source for State<F> {
         matches!(&*self.file.borrow(), Some(Followed::Stream { .. })).then(|| Wanted::of(true, false, false))?
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, _: Mode) {
-        self.step(kernel, key);
+    fn turn(&self, cx: &mut Turn<'_>, _: Mode) -> Next {
+        self.step(cx).unwrap_or_else(|next| next)
+    }
+
+    fn closed(&self, cx: &mut Turn<'_>) {
+        self.ending.take().inspect(|ending| self.report_end(cx, ending));
     }
 
     fn close(&self) {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::args::{Args, IntoArgs};
 use crate::filter::FilterError;
-use crate::kernel::{AfterFork, Kernel, Mailbox, SessionId, SourceKey};
+use crate::kernel::{AfterFork, Delivery, Mailbox, SessionId, SourceKey, Turn};
 use crate::name::Name;
 use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
@@ -26,37 +26,37 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Runs a state of the owner, and returns whether it came to its end.
-    pub(crate) fn dispatch(&self, kernel: &mut Kernel, event: Name, args: Args) -> bool {
-        kernel.dispatch_from_source(self.owner, event, Some(self.name), args)
+    /// Runs a state of the owner.
+    pub(crate) fn dispatch(&self, cx: &mut Turn<'_>, event: Name, args: Args) -> Delivery {
+        cx.deliver(self.name, event, args)
     }
 
-    /// Sends the error event, if there is one and the wheel is not closing. Returns whether the state came to its end.
-    pub(crate) fn report(&self, kernel: &mut Kernel, args: Args) -> bool {
+    /// Sends the error event, if there is one and the wheel is not closing.
+    pub(crate) fn report(&self, cx: &mut Turn<'_>, args: Args) -> Delivery {
         match (self.on_error.get(), self.closing.get()) {
-            (Some(event), false) => self.dispatch(kernel, event, args),
-            _ => true,
+            (Some(event), false) => self.dispatch(cx, event, args),
+            _ => Delivery::Done,
         }
     }
 
-    /// Tells of a record that was read and that the filter refused. Returns whether the state came to its end.
+    /// Tells of a record that was read and that the filter refused.
     #[cold]
-    pub(crate) fn report_refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
+    pub(crate) fn report_refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {
         if error.is_out_of_step() {
-            return self.report_filter(kernel, &error);
+            return self.report_filter(cx, &error);
         }
         match self.refusals.event(self.id, self.owner, &error) {
-            Some(event) => self.dispatch(kernel, event, (error, self.id).into_args()),
-            None => true,
+            Some(event) => self.dispatch(cx, event, (error, self.id).into_args()),
+            None => Delivery::Done,
         }
     }
 
     /// Sends an error event for a failure of the filter after which the peer does not get, or has not said, what the program
-    /// believes. Returns whether the state came to its end.
+    /// believes.
     #[cold]
-    pub(crate) fn report_filter(&self, kernel: &mut Kernel, error: &FilterError) -> bool {
+    pub(crate) fn report_filter(&self, cx: &mut Turn<'_>, error: &FilterError) -> Delivery {
         let errno = nix::errno::Errno::EBADMSG as i32;
-        self.report(kernel, ("filter", errno, error.to_string(), self.id).into_args())
+        self.report(cx, ("filter", errno, error.to_string(), self.id).into_args())
     }
 }
 
@@ -86,14 +86,7 @@ impl Port {
         self.stream.borrow().as_ref().map_or(-1, Stream::as_raw_fd)
     }
 
-    /// Has the poller asked from now on.
-    pub(crate) fn watch(&self) {
-        if !self.is_watched.replace(true) {
-            self.changed();
-        }
-    }
-
-    /// Leaves word that other readiness is wanted than before.
+    /// Leaves word that other readiness is wanted than before, or that it may keep its session in another way.
     pub(crate) fn changed(&self) {
         self.mailbox.changed(self.key.get());
     }
@@ -101,11 +94,6 @@ impl Port {
     /// Asks for a turn of reading that no readiness will announce.
     pub(crate) fn wake(&self) {
         self.mailbox.woken(self.key.get());
-    }
-
-    /// Asks, once the running state has returned, for a look at whether it still keeps the session.
-    pub(crate) fn settle(&self) {
-        self.mailbox.dirty(self.key.get());
     }
 
     /// Has the kernel close it before the next event.

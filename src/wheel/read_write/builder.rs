@@ -292,8 +292,6 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         // and a wheel that is done by then was never registered at all.
         if on_input.is_some() {
             reader.port.wake();
-        } else {
-            reader.port.settle();
         }
         Ok(ReadWrite { halves: Halves { reader, writer }, input: filter, output: RefCell::new(self.output_filter) })
     }

@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 
 use super::reader::Reader;
 use super::writer::Writer;
-use crate::kernel::{AfterFork, Due, Kernel, Mode, Source, SourceKey, Wanted, nanos};
+use crate::kernel::{AfterFork, Due, Mode, Next, Source, Turn, Wanted, nanos};
 
 /// A reader and a writer that share a port.
 pub(crate) struct Duplex {
@@ -24,6 +24,8 @@ pub(crate) struct Duplex {
     next_look: Cell<Option<(Due, usize)>>,
     /// Everything is written, and that is how long the peer has still got.
     last_call: Cell<Option<Due>>,
+    /// Nothing can come of it any more, but its wheel is there.
+    is_released: Cell<bool>,
 }
 
 /// What a look at unread input has found.
@@ -35,80 +37,78 @@ enum Unread {
 
 impl Duplex {
     pub(crate) fn new(reader: Rc<Reader>, writer: Rc<Writer>, linger: Duration, patience: Duration) -> Duplex {
-        Duplex { reader, writer, linger, patience, next_look: Cell::new(None), last_call: Cell::new(None) }
+        Duplex {
+            reader,
+            writer,
+            linger,
+            patience,
+            next_look: Cell::new(None),
+            last_call: Cell::new(None),
+            is_released: Cell::new(false),
+        }
     }
 
     /// Does what is due once there is nothing more to write, and nothing to read.
     #[inline]
-    fn after_turn(&self, kernel: &mut Kernel, key: SourceKey) {
-        if self.reader.base.closing.get() || self.writer.is_over() {
-            self.end(kernel, key);
-        }
+    fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
+        if self.reader.base.closing.get() || self.writer.is_over() { self.end(cx, next) } else { next }
     }
 
     #[cold]
-    fn end(&self, kernel: &mut Kernel, key: SourceKey) {
+    fn end(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         if self.reader.base.closing.get() {
-            kernel.core.fasten_source(key);
-            if self.last_call.get().is_none() && (self.writer.is_done() || self.has_waited_to_the_end(kernel, key)) {
-                self.begin_to_close(kernel, key);
+            if self.last_call.get().is_some() {
+                return next;
             }
-        } else if self.writer.has_news() {
-            // Told at the flush that it is waiting for, which comes back here.
-        } else if self.writer.is_over() && self.reader.is_over() {
-            self.release(kernel, key);
-        } else if self.writer.is_over() && self.reader.is_idle() {
-            kernel.core.loosen_source(key);
-        } else {
-            kernel.core.fasten_source(key);
+            return if self.writer.is_done() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
         }
+        // What a flush has to tell comes first, and then this place again.
+        if !cx.is_flush_due() && self.writer.is_over() && self.reader.is_over() {
+            self.is_released.set(true);
+            return Next::Close;
+        }
+        next
     }
 
-    /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed. Returns
-    /// whether everything is written by now.
-    fn has_waited_to_the_end(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
-        let now = kernel.core.clock.advance();
+    /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed.
+    fn wait_for_peer(&self, cx: &mut Turn<'_>, next: Next) -> Next {
+        let now = cx.read_clock();
         if let Some((due, before)) = self.next_look.get() {
             if now < due {
-                return false;
+                return next;
             }
             // The poller keeps quiet until there is much room, and a slow peer may have made a little.
             self.writer.unblock();
-            self.writer.write_some(kernel, key);
+            if self.writer.write_some(cx) != Next::Wait {
+                self.writer.mark_dirty();
+            }
             if self.writer.is_done() {
-                return true;
+                return self.begin_to_close(cx);
             }
             if self.writer.output.borrow().len() >= before {
-                kernel.core.remove_source(key);
-                return false;
+                return Next::Close;
             }
         }
         let waiting = self.writer.output.borrow().len();
-        self.next_look.set(Some((now.saturating_add(nanos(self.patience)), waiting)));
-        kernel.core.wake_source_after(key, self.patience);
-        false
-    }
-
-    /// Stops keeping the session for what can't do anything any more. The descriptor stays open as long as the wheel.
-    fn release(&self, kernel: &mut Kernel, key: SourceKey) {
-        let output = self.writer.output.take();
-        let stream = kernel.core.release_source(key, || self.reader.port.stream.take());
-        self.reader.port.stream.replace(stream);
-        self.writer.output.replace(output);
+        let due = now.saturating_add(nanos(self.patience));
+        self.next_look.set(Some((due, waiting)));
+        if next != Next::Wait {
+            self.writer.mark_dirty();
+        }
+        Next::At(due)
     }
 
     /// Closes this side, and gives the peer time to read to the end. A TCP socket that is closed with input left in it, or
     /// that gets more afterwards, is reset, and then the peer loses what is still on its way to it.
-    fn begin_to_close(&self, kernel: &mut Kernel, key: SourceKey) {
+    fn begin_to_close(&self, cx: &mut Turn<'_>) -> Next {
         let is_needless = self.reader.ended.get() || self.writer.has_failed() || self.linger.is_zero();
         if is_needless || !self.shut_down_output() {
             self.discard();
-            return kernel.core.remove_source(key);
+            return Next::Close;
         }
-        self.last_call.set(Some(kernel.core.clock.advance().saturating_add(nanos(self.linger))));
-        // Not an alarm of its own: it has to go with the source, whatever ends that.
-        kernel.core.wake_source_after(key, self.linger);
-        self.wait_for_the_end(kernel, key);
+        let last_call = cx.read_clock().saturating_add(nanos(self.linger));
+        self.last_call.set(Some(last_call));
+        self.wait_for_the_end(cx, last_call)
     }
 
     /// Tells whether the peer will notice: what is no socket, or lost its peer, has none that does.
@@ -118,19 +118,17 @@ impl Duplex {
     }
 
     /// Reads what nobody wants until the peer has closed, too, or its time is up.
-    fn wait_for_the_end(&self, kernel: &mut Kernel, key: SourceKey) {
-        let Some(last_call) = self.last_call.get() else { return };
-        let is_late = kernel.core.clock.advance() >= last_call;
+    fn wait_for_the_end(&self, cx: &mut Turn<'_>, last_call: Due) -> Next {
+        let is_late = cx.read_clock() >= last_call;
         match self.discard() {
-            Unread::Ended => {}
-            _ if is_late => {}
-            Unread::More => return kernel.core.sources.requeue(key, Mode::Read),
+            Unread::Ended => Next::Close,
+            _ if is_late => Next::Close,
+            Unread::More => Next::Again(Mode::Read),
             Unread::Nothing => {
                 self.reader.port.is_watched.set(true);
-                return self.reader.port.changed();
+                Next::At(last_call)
             }
         }
-        kernel.core.remove_source(key);
     }
 
     /// Takes out what the peer has sent and nobody will read.
@@ -164,22 +162,27 @@ impl Source for Duplex {
         Wanted::of_stream(self.reader.is_wanted() || self.last_call.get().is_some(), self.writer.is_blocked())
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
-        match mode {
-            Mode::Read if self.last_call.get().is_some() => return self.wait_for_the_end(kernel, key),
-            Mode::Read => self.reader.read_some(kernel, key),
-            Mode::Write => {
-                self.writer.unblock();
-                self.writer.write_some(kernel, key);
-            }
-            Mode::Expedite => {}
-        }
-        self.after_turn(kernel, key);
+    /// One that can't write, and does not read unless the program sets an input event, does not.
+    fn keeps_owner(&self) -> bool {
+        self.reader.base.closing.get() || !self.writer.is_over() || !self.reader.is_idle()
     }
 
-    fn flush(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey) {
-        self.writer.write_some(kernel, key);
-        self.after_turn(kernel, key);
+    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
+        let next = match (mode, self.last_call.get()) {
+            (Mode::Read, Some(last_call)) => return self.wait_for_the_end(cx, last_call),
+            (Mode::Read, None) => self.reader.read_some(cx),
+            (Mode::Write, _) => {
+                self.writer.unblock();
+                self.writer.write_some(cx)
+            }
+            (Mode::Expedite, _) => Next::Wait,
+        };
+        self.after_turn(cx, next)
+    }
+
+    fn flush(&self, cx: &mut Turn<'_>) -> Next {
+        let next = self.writer.write_some(cx);
+        self.after_turn(cx, next)
     }
 
     fn short_reads(&self) {
@@ -187,6 +190,10 @@ impl Source for Duplex {
     }
 
     fn close(&self) {
+        // One from which nothing can come any more stays open as long as its wheel, and keeps what was not written.
+        if self.is_released.get() {
+            return self.writer.port.is_open.set(false);
+        }
         self.writer.port.close();
         self.writer.discard();
     }

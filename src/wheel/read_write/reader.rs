@@ -15,7 +15,7 @@ use super::writer::Writer;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
 use crate::filter::FilterError;
-use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
 use crate::wheel::stream::Stream;
@@ -81,7 +81,7 @@ enum Input {
 }
 
 /// What the filter has made of the input.
-enum Next {
+enum Parsed {
     Record(Args),
     /// One at least, and there may be more of either.
     Refused,
@@ -147,7 +147,6 @@ impl Reader {
         if self.on_input.replace(event).is_some() != event.is_some() {
             self.port.changed();
             self.port.wake();
-            self.port.settle();
         }
     }
 
@@ -190,18 +189,6 @@ impl Reader {
         self.on_input.get().is_none()
     }
 
-    /// Does with a descriptor for input alone what is due when nothing, or nothing for now, can come of it: the session is held
-    /// by the output alone then.
-    fn end_if_over(&self, kernel: &mut Kernel, key: SourceKey) {
-        if self.is_over() {
-            kernel.core.remove_source(key);
-        } else if self.is_idle() {
-            kernel.core.loosen_source(key);
-        } else {
-            kernel.core.fasten_source(key);
-        }
-    }
-
     #[inline]
     fn can_deliver(&self) -> bool {
         self.port.is_open.get()
@@ -212,62 +199,73 @@ impl Reader {
     }
 
     /// Reads and delivers: one chunk for each turn, all of its records.
-    pub(crate) fn read_some(&self, kernel: &mut Kernel, key: SourceKey) {
+    pub(crate) fn read_some(&self, cx: &mut Turn<'_>) -> Next {
         // An error on the descriptor is reported as readiness for both, whatever was asked for. What an earlier turn could
         // not deliver comes first.
-        if !self.can_deliver() || self.has_rest.get() && !self.deliver(kernel, key) {
-            return;
+        if !self.can_deliver() {
+            return Next::Wait;
+        }
+        if self.has_rest.get()
+            && let Err(next) = self.deliver(cx)
+        {
+            return next;
         }
         // Ends with the first read that fills the buffer, finds nothing, or finds the end.
         let mut reads = 0;
         while !self.ended.get() {
             reads += 1;
-            match self.read_chunk(kernel) {
+            match self.read_chunk(cx) {
                 Input::Some { may_be_more } => {
-                    if !self.deliver(kernel, key) {
-                        return;
+                    if let Err(next) = self.deliver(cx) {
+                        return next;
                     }
                     if may_be_more || reads == SHORT_READS_PER_TURN {
-                        return kernel.core.sources.requeue(key, Mode::Read);
+                        return Next::Again(Mode::Read);
                     }
                     if !self.reads_short() {
-                        return self.port.watch();
+                        self.port.is_watched.set(true);
+                        return Next::Wait;
                     }
                 }
-                Input::Nothing => return self.port.watch(),
+                Input::Nothing => {
+                    self.port.is_watched.set(true);
+                    return Next::Wait;
+                }
                 Input::Panicked(exception) => {
                     // As after an `Err` of a state, what else there is comes in the next slice, behind the `DIE` signal.
                     self.has_rest.set(true);
-                    kernel.core.sources.requeue(key, Mode::Read);
-                    return kernel.die_in_source(self.base.owner, self.base.name, exception);
+                    cx.die(self.base.name, exception);
+                    return Next::Again(Mode::Read);
                 }
                 Input::Ended(ending) => {
                     self.ended.set(true);
-                    self.port.watch();
+                    self.port.is_watched.set(true);
                     let is_whole = matches!(ending, Ending::EndOfFile);
                     self.ending.replace(Some(ending));
                     if is_whole && self.settings.delivers_last {
                         self.last_is_due.set(true);
-                        if !self.deliver(kernel, key) {
-                            return;
+                        if let Err(next) = self.deliver(cx) {
+                            return next;
                         }
                     }
                 }
             }
         }
-        self.report_end(kernel);
+        self.report_end(cx);
+        Next::Wait
     }
 
     /// Tells the session, once, that there is no more to read.
-    fn report_end(&self, kernel: &mut Kernel) {
-        let forked = kernel.core.forked;
+    fn report_end(&self, cx: &mut Turn<'_>) {
         let is_whole = matches!(&*self.ending.borrow(), Some(Ending::EndOfFile));
         if let (true, Some(writer)) = (is_whole, &self.writer) {
             // Before the session hears of it, and drops the wheel: what it has put is to go out first.
-            writer.write_some(kernel, writer.port.key.get());
+            if writer.write_some(cx) != Next::Wait {
+                writer.mark_dirty();
+            }
         }
         // A state may have set another filter, whose records come first. It has asked for a turn.
-        if !self.can_deliver() || kernel.core.forked != forked || self.has_rest.get() {
+        if !self.can_deliver() || self.has_rest.get() {
             return;
         }
         let Some(ending) = self.ending.take() else { return };
@@ -275,12 +273,12 @@ impl Reader {
             Ending::EndOfFile => ("read", 0_i32, String::new(), self.base.id).into_args(),
             Ending::Failed(error) => error_args("read", &error, self.base.id),
         };
-        self.base.report(kernel, args);
+        self.base.report(cx, args);
     }
 
     /// Reads once, into the filter.
-    fn read_chunk(&self, kernel: &mut Kernel) -> Input {
-        let buffer = &mut kernel.core.sources.read_buffer[..self.settings.block_size];
+    fn read_chunk(&self, cx: &mut Turn<'_>) -> Input {
+        let buffer = &mut cx.buffer()[..self.settings.block_size];
         let count = loop {
             let Some(stream) = &*self.port.stream.borrow() else { return Input::Nothing };
             match stream.read(buffer) {
@@ -310,54 +308,51 @@ impl Reader {
         fed
     }
 
-    /// Sends the records that are complete, one event each. Returns whether it came to their end: not if the wheel
-    /// was dropped or paused, or a state or the filter failed, or there are too many for a turn. What is left is then delivered
-    /// later, if ever.
-    fn deliver(&self, kernel: &mut Kernel, key: SourceKey) -> bool {
-        let forked = kernel.core.forked;
+    /// Sends the records that are complete, one event each.
+    ///
+    /// # Errors
+    ///
+    /// What the source is to answer if that did not come to their end: the wheel was dropped or paused, or a state or the filter
+    /// failed, or there are too many for a turn. What is left is then delivered later, if ever.
+    fn deliver(&self, cx: &mut Turn<'_>) -> Result<(), Next> {
         let mut refusals = 0;
         self.has_rest.set(true);
         for _ in 0..RECORDS_PER_TURN {
-            // Asked last: any state may have dropped or paused the wheel; and in a child that was forked meanwhile, this
-            // turn is the parent's.
-            let Some(event) = self.on_input.get().filter(|_| self.can_deliver()) else { return false };
-            if kernel.core.forked != forked {
-                return false;
-            }
+            // Asked each time: any state may have paused the wheel.
+            let Some(event) = self.on_input.get().filter(|_| self.can_deliver()) else { return Err(Next::Wait) };
             if refusals == REFUSALS_PER_TURN {
                 break;
             }
-            if let Some(error) = self.next_refused() {
+            let delivery = if let Some(error) = self.next_refused() {
                 refusals += 1;
-                if self.base.report_refused(kernel, error) {
-                    continue;
-                }
-                break;
-            }
-            match guarded(|| self.next_or_end()) {
-                Ok(Next::Record(args)) => {
-                    self.progress.made();
-                    if !self.base.dispatch(kernel, event, args) {
-                        break;
+                self.base.report_refused(cx, error)
+            } else {
+                match guarded(|| self.next_or_end()) {
+                    Ok(Parsed::Record(args)) => {
+                        self.progress.made();
+                        self.base.dispatch(cx, event, args)
+                    }
+                    Ok(Parsed::Refused) => continue,
+                    Ok(Parsed::Nothing) => {
+                        self.progress.made();
+                        self.has_rest.set(false);
+                        return Ok(());
+                    }
+                    Err(exception) => {
+                        // If it has not advanced, what is left waits for more input: it would panic without end.
+                        let left = guarded(|| self.left()).unwrap_or(usize::MAX);
+                        self.has_rest.set(self.progress.after_panic(left));
+                        cx.die(self.base.name, exception)
                     }
                 }
-                Ok(Next::Refused) => {}
-                Ok(Next::Nothing) => {
-                    self.progress.made();
-                    self.has_rest.set(false);
-                    return true;
-                }
-                Err(exception) => {
-                    // If it has not advanced, what is left waits for more input: it would panic without end.
-                    let left = guarded(|| self.left()).unwrap_or(usize::MAX);
-                    self.has_rest.set(self.progress.after_panic(left));
-                    kernel.die_in_source(self.base.owner, self.base.name, exception);
-                    break;
-                }
+            };
+            match delivery {
+                Delivery::Done => {}
+                Delivery::Failed => break,
+                Delivery::Over => return Err(Next::Wait),
             }
         }
-        kernel.core.sources.requeue(key, Mode::Read);
-        false
+        Err(Next::Again(Mode::Read))
     }
 
     fn next_refused(&self) -> Option<FilterError> {
@@ -366,9 +361,9 @@ impl Reader {
     }
 
     /// Takes the next record, or drops the input of a filter that refuses without end.
-    fn next_or_end(&self) -> Next {
+    fn next_or_end(&self) -> Parsed {
         let next = self.next();
-        if matches!(next, Next::Refused) {
+        if matches!(next, Parsed::Refused) {
             self.go_on_or_give_up();
         }
         next
@@ -390,20 +385,20 @@ impl Reader {
     }
 
     /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
-    fn next(&self) -> Next {
+    fn next(&self) -> Parsed {
         let id = self.base.id;
         loop {
             let next = self.filter.borrow().borrow_mut().next(id);
             match next {
-                Ok(Some(args)) => return Next::Record(args),
+                Ok(Some(args)) => return Parsed::Record(args),
                 Err(error) => return self.refuse(error),
                 Ok(None) => {}
             }
             if !self.refused.borrow().is_empty() {
-                return Next::Refused;
+                return Parsed::Refused;
             }
             if self.unfed.borrow().is_empty() {
-                return if self.last_is_due.take() { self.last() } else { Next::Nothing };
+                return if self.last_is_due.take() { self.last() } else { Parsed::Nothing };
             }
             // Taken out while it is fed: a filter that panics on it does not get it again.
             let mut unfed = self.unfed.take();
@@ -414,19 +409,19 @@ impl Reader {
 
     /// Takes the unfinished last record, if there is one.
     #[cold]
-    fn last(&self) -> Next {
+    fn last(&self) -> Parsed {
         let last = self.filter.borrow().borrow_mut().last(self.base.id);
         match last {
-            Ok(args) => args.map_or(Next::Nothing, Next::Record),
+            Ok(args) => args.map_or(Parsed::Nothing, Parsed::Record),
             Err(error) => self.refuse(error),
         }
     }
 
     /// Keeps what the filter complains of for its event.
     #[cold]
-    fn refuse(&self, error: FilterError) -> Next {
+    fn refuse(&self, error: FilterError) -> Parsed {
         self.refused.borrow_mut().push(error);
-        Next::Refused
+        Parsed::Refused
     }
 
     /// Forgets in a forked child what the parent has read. Returns whether the wheel can be used: not if its filter has
@@ -476,15 +471,14 @@ impl Source for Reader {
         Wanted::of_stream(self.port.is_watched.get() && self.is_wanted(), false)
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
-        if mode == Mode::Read {
-            self.read_some(kernel, key);
-        }
-        self.end_if_over(kernel, key);
+    /// Nothing comes of a descriptor for input alone unless the program sets an input event.
+    fn keeps_owner(&self) -> bool {
+        !self.is_idle()
     }
 
-    fn flush(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey) {
-        self.end_if_over(kernel, key);
+    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
+        let next = if mode == Mode::Read { self.read_some(cx) } else { Next::Wait };
+        if self.is_over() { Next::Close } else { next }
     }
 
     fn short_reads(&self) {

@@ -10,7 +10,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::base::{Base, Port};
 use crate::args::IntoArgs;
 use crate::filter::{FilterError, put_whole};
-use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Mode, Next, Source, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
 use crate::wheel::marks::{Level, MarkEvents, Marks};
@@ -35,8 +35,6 @@ pub(crate) struct Writer {
     holds_back: RefCell<Option<Rc<Port>>>,
     /// Records that the filter refused, for the error event.
     refused: RefCell<Vec<FilterError>>,
-    /// It stands on the list of wheels to be flushed.
-    dirty: Cell<bool>,
     /// The descriptor takes no more for now; the poller will say when it does.
     blocked: Cell<bool>,
     /// The buffer was written to its end, and the session has not been told.
@@ -76,7 +74,6 @@ impl Writer {
             on_low: Cell::new(events.marks.low),
             holds_back: RefCell::default(),
             refused: RefCell::default(),
-            dirty: Cell::new(false),
             blocked: Cell::new(false),
             drained: Cell::new(false),
             failed: Cell::new(false),
@@ -122,9 +119,7 @@ impl Writer {
 
     /// Asks for a flush once the running state has returned.
     pub(crate) fn mark_dirty(&self) {
-        if !self.dirty.replace(true) {
-            self.port.mailbox.dirty(self.port.key.get());
-        }
+        self.port.mailbox.flush(self.port.key.get());
     }
 
     pub(crate) fn is_high(&self) -> bool {
@@ -153,11 +148,6 @@ impl Writer {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.get()
-    }
-
-    /// Tells whether a flush is to come, and with it whatever the session has not been told.
-    pub(crate) fn has_news(&self) -> bool {
-        self.dirty.get()
     }
 
     /// Tells whether nothing is left to write, or nothing will be.
@@ -208,41 +198,39 @@ impl Writer {
     }
 
     /// Writes as much as the descriptor takes in one turn, and tells the session what has come of it.
-    pub(crate) fn write_some(&self, kernel: &mut Kernel, key: SourceKey) {
-        self.dirty.set(false);
+    pub(crate) fn write_some(&self, cx: &mut Turn<'_>) -> Next {
         for error in self.refused.take() {
             // A state may have dropped the wheel on the one before.
             if self.port.is_open.get() {
-                self.base.report_filter(kernel, &error);
+                self.base.report_filter(cx, &error);
             }
         }
         if self.level.take_high() {
-            self.tell(kernel, self.on_high.get());
+            self.tell(cx, self.on_high.get());
         }
         self.write(WRITES_PER_TURN);
-        if !self.is_done() && !self.blocked.get() {
-            kernel.core.sources.requeue(key, Mode::Write);
-        }
+        let has_more = !self.is_done() && !self.blocked.get();
         // Not if a state has dropped the wheel at the high mark: `put` may have written, and failed, before that.
         if let Some(error) = self.failure.take().filter(|_| self.port.is_open.get()) {
-            self.base.report(kernel, error_args("write", &error, self.base.id));
+            self.base.report(cx, error_args("write", &error, self.base.id));
         }
         if self.level.fall(self.output.borrow().len()) {
             self.release_input();
-            self.tell(kernel, self.on_low.get());
+            self.tell(cx, self.on_low.get());
         }
         // Not if a state has put more since: there will be another end.
         if self.drained.take() && self.output.borrow().len() == 0 {
             if self.shuts_when_drained.get() {
                 self.shut_down();
             }
-            self.tell(kernel, self.on_flushed.get());
+            self.tell(cx, self.on_flushed.get());
         }
+        if has_more { Next::Again(Mode::Write) } else { Next::Wait }
     }
 
-    fn tell(&self, kernel: &mut Kernel, event: Option<Name>) {
+    fn tell(&self, cx: &mut Turn<'_>, event: Option<Name>) {
         if let (Some(event), true, false) = (event, self.port.is_open.get(), self.base.closing.get()) {
-            self.base.dispatch(kernel, event, (self.base.id,).into_args());
+            self.base.dispatch(cx, event, (self.base.id,).into_args());
         }
     }
 
@@ -285,7 +273,6 @@ impl Writer {
     /// Forgets in a forked child what the parent has put.
     pub(crate) fn forget(&self) {
         self.output.borrow_mut().clear();
-        self.dirty.set(false);
         self.drained.set(false);
         self.level.forget();
         self.refused.take();
@@ -309,14 +296,6 @@ impl Writer {
         }
         text
     }
-
-    /// When a descriptor for output alone is of no more use.
-    fn end_if_over(&self, kernel: &mut Kernel, key: SourceKey) {
-        let is_needless = if self.base.closing.get() { self.is_done() } else { self.is_over() && !self.has_news() };
-        if is_needless {
-            kernel.core.remove_source(key);
-        }
-    }
 }
 
 impl Source for Writer {
@@ -328,16 +307,18 @@ impl Source for Writer {
         Wanted::of(false, self.port.is_watched.get() && self.is_blocked(), false)
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
-        if mode == Mode::Write {
-            self.unblock();
-            self.flush(kernel, key);
+    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
+        if mode != Mode::Write {
+            return Next::Wait;
         }
+        self.unblock();
+        self.flush(cx)
     }
 
-    fn flush(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey) {
-        self.write_some(kernel, key);
-        self.end_if_over(kernel, key);
+    fn flush(&self, cx: &mut Turn<'_>) -> Next {
+        let next = self.write_some(cx);
+        let is_needless = if self.base.closing.get() { self.is_done() } else { self.is_over() && !cx.is_flush_due() };
+        if is_needless { Next::Close } else { next }
     }
 
     fn close(&self) {

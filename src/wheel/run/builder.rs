@@ -413,7 +413,6 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             owner,
             name: Name::new("Run"),
             mailbox: core.mailbox(),
-            forked: core.forked,
             on_stdin: Cell::new(plan.on_stdin),
             on_error: Cell::new(plan.on_error),
             refusals: Refusals::new(plan.on_refused),
@@ -508,9 +507,9 @@ fn writer<I: Filter>(
         level,
         mark_events: Cell::new(mark_events),
         refused: RefCell::default(),
-        dirty: Cell::new(false),
         blocked: Cell::new(false),
         phase: Cell::new(Phase::Open),
+        failure: RefCell::default(),
     })
 }
 
@@ -534,6 +533,7 @@ fn reader<F: Filter>(
         paused: Cell::new(false),
         delivers_last,
         reads_short: Cell::new(shared.conduit == Conduit::SocketPair),
+        error: RefCell::default(),
     })
 }
 

@@ -49,7 +49,9 @@ impl Errand for FunctionChild {
                     _ => Errno::EBUSY as i32,
                 };
                 let args = ("fork", errno, error.to_string(), shared.id, "").into_args();
-                shared.send(kernel, shared.on_error.get(), args);
+                if let (Some(event), true) = (shared.on_error.get(), shared.open.get()) {
+                    kernel.dispatch_from_source(shared.owner, event, Some(shared.name), args);
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use super::{WheelId, error_args};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::filter::{Filter, FilterError, Line};
-use crate::kernel::{Kernel, Mailbox, Process, SessionId};
+use crate::kernel::{Delivery, Kernel, Mailbox, Process, SessionId, Turn};
 use crate::name::Name;
 use crate::wheel::refusals::Refusals;
 
@@ -483,8 +483,6 @@ struct Shared {
     /// What its events say they were sent from.
     name: Name,
     mailbox: Rc<Mailbox>,
-    /// How often the process had been forked, counted from its ancestors: what differs later is a child's.
-    forked: u32,
     on_stdin: Cell<Option<Name>>,
     on_error: Cell<Option<Name>>,
     refusals: Refusals,
@@ -499,46 +497,44 @@ struct Shared {
 }
 
 impl Shared {
-    /// Runs a state of the owner; returns whether it came to its end.
-    fn send(&self, kernel: &mut Kernel, event: Option<Name>, args: Args) -> bool {
+    /// Runs a state of the owner, if the event has a name and the handle is there.
+    fn send(&self, cx: &mut Turn<'_>, event: Option<Name>, args: Args) -> Delivery {
         match event {
-            Some(event) if self.open.get() && kernel.core.forked == self.forked => {
-                kernel.dispatch_from_source(self.owner, event, Some(self.name), args)
-            }
-            _ => true,
+            Some(event) if self.open.get() => cx.deliver(self.name, event, args),
+            _ => Delivery::Done,
         }
     }
 
-    fn report(&self, kernel: &mut Kernel, operation: &'static str, error: &io::Error, stream: &'static str) {
+    fn report(&self, cx: &mut Turn<'_>, operation: &'static str, error: &io::Error, stream: &'static str) -> Delivery {
         let args = error_args(operation, error, self.id).chain((stream,).into_args());
-        self.send(kernel, self.on_error.get(), args);
+        self.send(cx, self.on_error.get(), args)
     }
 
-    fn report_end(&self, kernel: &mut Kernel, stream: &'static str) {
+    fn report_end(&self, cx: &mut Turn<'_>, stream: &'static str) -> Delivery {
         let args = ("read", 0_i32, String::new(), self.id, stream).into_args();
-        self.send(kernel, self.on_error.get(), args);
+        self.send(cx, self.on_error.get(), args)
     }
 
-    fn report_refused(&self, kernel: &mut Kernel, error: FilterError, stream: &'static str) -> bool {
+    fn report_refused(&self, cx: &mut Turn<'_>, error: FilterError, stream: &'static str) -> Delivery {
         if error.is_out_of_step() {
-            return self.report_filter(kernel, &error, stream);
+            return self.report_filter(cx, &error, stream);
         }
         let event = self.refusals.event(self.id, self.owner, &error);
-        self.send(kernel, event, (error, self.id, stream).into_args())
+        self.send(cx, event, (error, self.id, stream).into_args())
     }
 
     /// Sends an error event for a failure of the filter after which the child does not get, or has not said, what the program
     /// believes.
-    fn report_filter(&self, kernel: &mut Kernel, error: &FilterError, stream: &'static str) -> bool {
+    fn report_filter(&self, cx: &mut Turn<'_>, error: &FilterError, stream: &'static str) -> Delivery {
         let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, stream).into_args();
-        self.send(kernel, self.on_error.get(), args)
+        self.send(cx, self.on_error.get(), args)
     }
 
     /// Counts one watched output stream less; after the last one there will be no more output.
-    fn output_ended(&self, kernel: &mut Kernel) {
+    fn output_ended(&self, cx: &mut Turn<'_>) {
         self.outputs.set(self.outputs.get() - 1);
         if self.outputs.get() == 0 {
-            self.send(kernel, self.on_close.get(), (self.id,).into_args());
+            self.send(cx, self.on_close.get(), (self.id,).into_args());
         }
     }
 

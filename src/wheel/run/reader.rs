@@ -11,7 +11,7 @@ use super::Shared;
 use crate::args::IntoArgs;
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
-use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::input::{Input, Recipient};
 use crate::wheel::read_write::reader::SHORT_READS_PER_TURN;
@@ -32,6 +32,8 @@ pub(super) struct Reader<F: Filter> {
     /// A short read need not be the last: the poller has seen the end of the input, or it is a socket, over which descriptors
     /// may be sent.
     pub(super) reads_short: Cell<bool>,
+    /// What has ended the input, if that was no end of file.
+    pub(super) error: RefCell<Option<io::Error>>,
 }
 
 /// What one read has come to.
@@ -71,36 +73,35 @@ impl<F: Filter> Reader<F> {
     }
 
     /// Reads and delivers: one chunk for each turn, all of its records.
-    fn read_some(&self, kernel: &mut Kernel, key: SourceKey) {
-        if !self.takes_more() || !self.input.deliver(kernel, key, self) {
-            return;
+    fn read_some(&self, cx: &mut Turn<'_>) -> Result<Next, Next> {
+        if !self.takes_more() {
+            return Ok(Next::Wait);
         }
+        self.input.deliver(cx, self)?;
         // Ends with the first read that fills the buffer, finds nothing, or finds the end; once everybody has closed the
         // other end, the pipe holds no more than it did.
         for _ in 0..SHORT_READS_PER_TURN {
-            match self.read_chunk(kernel) {
+            match self.read_chunk(cx) {
                 Chunk::Some { may_be_more } => {
-                    if !self.input.deliver(kernel, key, self) {
-                        return;
-                    }
+                    self.input.deliver(cx, self)?;
                     if may_be_more {
-                        return kernel.core.sources.requeue(key, Mode::Read);
+                        return Ok(Next::Again(Mode::Read));
                     }
                     if !self.reads_short.get() {
-                        return;
+                        return Ok(Next::Wait);
                     }
                 }
-                Chunk::Nothing => return,
-                Chunk::End => return self.end(kernel, key, None),
-                Chunk::Failed(error) => return self.end(kernel, key, Some(error)),
+                Chunk::Nothing => return Ok(Next::Wait),
+                Chunk::End => return self.end(cx, None),
+                Chunk::Failed(error) => return self.end(cx, Some(error)),
             }
         }
-        kernel.core.sources.requeue(key, Mode::Read);
+        Ok(Next::Again(Mode::Read))
     }
 
     /// Reads once, into the filter.
-    fn read_chunk(&self, kernel: &mut Kernel) -> Chunk {
-        let buffer = &mut kernel.core.sources.read_buffer;
+    fn read_chunk(&self, cx: &mut Turn<'_>) -> Chunk {
+        let buffer = cx.buffer();
         let fd = self.fd.borrow();
         let Some(stream) = &*fd else { return Chunk::Nothing };
         let count = loop {
@@ -117,21 +118,14 @@ impl<F: Filter> Reader<F> {
         Chunk::Some { may_be_more: count == buffer.len() || self.shared.conduit.is_terminal() }
     }
 
-    /// Tells of the end of the stream, and perhaps of the last one's. Should the unfinished record have to wait, the next
-    /// turn reads the end again and comes back here.
-    fn end(&self, kernel: &mut Kernel, key: SourceKey, error: Option<io::Error>) {
+    /// Ends the stream. Should the unfinished record have to wait, the next turn reads the end again and comes back here.
+    fn end(&self, cx: &mut Turn<'_>, error: Option<io::Error>) -> Result<Next, Next> {
         if self.delivers_last {
             self.input.finish();
-            if !self.input.deliver(kernel, key, self) {
-                return;
-            }
+            self.input.deliver(cx, self)?;
         }
-        kernel.core.remove_source(key);
-        match error {
-            None => self.shared.report_end(kernel, self.stream),
-            Some(error) => self.shared.report(kernel, "read", &error, self.stream),
-        }
-        self.shared.output_ended(kernel);
+        self.error.replace(error);
+        Ok(Next::Close)
     }
 }
 
@@ -140,16 +134,16 @@ impl<F: Filter> Recipient<F> for Reader<F> {
         self.fd.borrow().is_some() && self.shared.open.get() && !self.paused.get() && self.event.get().is_some()
     }
 
-    fn record(&self, kernel: &mut Kernel, record: F::Input) -> bool {
-        self.shared.send(kernel, self.event.get(), (record, self.shared.id).into_args())
+    fn record(&self, cx: &mut Turn<'_>, record: F::Input) -> Delivery {
+        self.shared.send(cx, self.event.get(), (record, self.shared.id).into_args())
     }
 
-    fn refused(&self, kernel: &mut Kernel, error: FilterError) -> bool {
-        self.shared.report_refused(kernel, error, self.stream)
+    fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {
+        self.shared.report_refused(cx, error, self.stream)
     }
 
-    fn panicked(&self, kernel: &mut Kernel, exception: Exception) {
-        kernel.die_in_source(self.shared.owner, self.shared.name, exception);
+    fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery {
+        cx.die(self.shared.name, exception)
     }
 }
 
@@ -163,8 +157,17 @@ impl<F: Filter> Source for Reader<F> {
         Wanted::of(true, false, false)
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, _: Mode) {
-        self.read_some(kernel, key);
+    fn turn(&self, cx: &mut Turn<'_>, _: Mode) -> Next {
+        self.read_some(cx).unwrap_or_else(|next| next)
+    }
+
+    /// Tells of the end of the stream, and perhaps of the last one's.
+    fn closed(&self, cx: &mut Turn<'_>) {
+        match self.error.take() {
+            None => self.shared.report_end(cx, self.stream),
+            Some(error) => self.shared.report(cx, "read", &error, self.stream),
+        };
+        self.shared.output_ended(cx);
     }
 
     fn short_reads(&self) {

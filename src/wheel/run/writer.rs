@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::{Conduit, STDIN, Shared};
 use crate::args::IntoArgs;
 use crate::filter::{Filter, FilterError, put_whole};
-use crate::kernel::{AfterFork, Kernel, Mode, Source, SourceKey, Wanted};
+use crate::kernel::{AfterFork, Mode, Next, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::marks::{Level, MarkEvents};
 use crate::wheel::output::{Output, WRITES_PER_TURN};
@@ -28,11 +28,11 @@ pub(super) struct Writer<F: Filter> {
     pub(super) mark_events: Cell<MarkEvents>,
     /// Records that the filter refused, for the error event.
     pub(super) refused: RefCell<Vec<FilterError>>,
-    /// It stands on the list of wheels to be flushed.
-    pub(super) dirty: Cell<bool>,
     /// The pipe is full; the poller will say when it isn't.
     pub(super) blocked: Cell<bool>,
     pub(super) phase: Cell<Phase>,
+    /// Why it is closed, if the program has not asked for it.
+    pub(super) failure: RefCell<Option<io::Error>>,
 }
 
 /// What a writer is there for.
@@ -90,56 +90,56 @@ impl<F: Filter> Writer<F> {
 
     /// Asks for a flush once the running state has returned.
     fn mark_dirty(&self) {
-        if !self.dirty.replace(true) {
-            self.shared.mailbox.dirty(self.key);
-        }
+        self.shared.mailbox.flush(self.key);
     }
 
     /// Writes as much as the pipe takes in one turn, and tells the session what has come of it.
-    fn write_some(&self, kernel: &mut Kernel, key: SourceKey) {
-        self.dirty.set(false);
+    fn write_some(&self, cx: &mut Turn<'_>) -> Next {
         for error in self.refused.take() {
-            self.shared.report_filter(kernel, &error, STDIN);
+            self.shared.report_filter(cx, &error, STDIN);
         }
         if self.level.take_high() {
-            self.tell(kernel, self.mark_events.get().high);
+            self.tell(cx, self.mark_events.get().high);
         }
         let had = self.output.borrow().len();
         if self.blocked.get() || self.phase.get() == Phase::Closed {
-            return;
+            return Next::Wait;
         }
         let written = self
             .fd
             .borrow()
             .as_ref()
             .map_or(Ok(()), |stream| self.output.borrow_mut().write_to(stream, WRITES_PER_TURN));
-        match written {
-            Ok(()) if self.output.borrow().len() > 0 => kernel.core.sources.requeue(key, Mode::Write),
+        let next = match written {
+            Ok(()) if self.output.borrow().len() > 0 => Next::Again(Mode::Write),
             Ok(()) if self.phase.get() == Phase::Closing => {
+                self.phase.set(Phase::Closed);
                 self.end_socket();
-                kernel.core.remove_source(key);
+                Next::Close
             }
-            Ok(()) => {}
+            Ok(()) => Next::Wait,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.blocked.set(true);
-                self.shared.mailbox.changed(key);
+                Next::Wait
             }
             Err(error) => {
-                kernel.core.remove_source(key);
-                self.shared.report(kernel, "write", &error, STDIN);
+                self.phase.set(Phase::Closed);
+                self.failure.replace(Some(error));
+                return Next::Close;
             }
-        }
+        };
         if self.level.fall(self.output.borrow().len()) {
-            self.tell(kernel, self.mark_events.get().low);
+            self.tell(cx, self.mark_events.get().low);
         }
         // Not if a state has put more since: there will be another end.
         if had > 0 && self.output.borrow().len() == 0 {
-            self.tell(kernel, self.shared.on_stdin.get());
+            self.tell(cx, self.shared.on_stdin.get());
         }
+        next
     }
 
-    fn tell(&self, kernel: &mut Kernel, event: Option<Name>) {
-        self.shared.send(kernel, event, (self.shared.id,).into_args());
+    fn tell(&self, cx: &mut Turn<'_>, event: Option<Name>) {
+        self.shared.send(cx, event, (self.shared.id,).into_args());
     }
 }
 
@@ -153,15 +153,19 @@ impl<F: Filter> Source for Writer<F> {
     }
 
     /// Whatever the poller says of it, an error included, writing is how to find out.
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, _: Mode) {
-        if self.blocked.replace(false) {
-            self.shared.mailbox.changed(key);
-        }
-        self.write_some(kernel, key);
+    fn turn(&self, cx: &mut Turn<'_>, _: Mode) -> Next {
+        self.blocked.set(false);
+        self.write_some(cx)
     }
 
-    fn flush(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey) {
-        self.write_some(kernel, key);
+    fn flush(&self, cx: &mut Turn<'_>) -> Next {
+        self.write_some(cx)
+    }
+
+    fn closed(&self, cx: &mut Turn<'_>) {
+        if let Some(error) = self.failure.take() {
+            self.shared.report(cx, "write", &error, STDIN);
+        }
     }
 
     fn close(&self) {

@@ -18,7 +18,7 @@ use super::report::Report;
 use super::socket::{self, Begun, BoundPath, Failure};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
-use crate::kernel::{AfterFork, Core, Due, Kernel, Mailbox, Mode, Source, SourceKey, Wanted, nanos};
+use crate::kernel::{AfterFork, Core, Due, Mailbox, Mode, Next, Source, SourceKey, Turn, Wanted, nanos};
 use crate::wheel::WheelId;
 
 enum Stream {
@@ -106,6 +106,14 @@ struct Try {
     stream: RefCell<Option<Stream>>,
     /// When to ask again whether the listener's queue has room, and how long after that; `None` while the poller is asked.
     again: Cell<Option<(Due, Duration)>>,
+    /// What it is closed for.
+    outcome: RefCell<Option<Outcome>>,
+}
+
+/// How an attempt ends.
+enum Outcome {
+    Connected(Peer),
+    Failed(Failure),
 }
 
 impl Connector {
@@ -138,7 +146,6 @@ impl Connector {
             let failure = connector.attempts.borrow_mut().failure();
             return Err(failure.into());
         }
-        connector.set_timer(core);
         Ok(connector)
     }
 
@@ -180,10 +187,14 @@ impl Connector {
                 key,
                 stream: RefCell::new(stream.take()),
                 again: Cell::new(again),
+                outcome: RefCell::new(None),
             };
             attempt.insert(Rc::new(made)).clone()
         })?;
-        self.tries.borrow_mut().extend(attempt);
+        let Some(attempt) = attempt else { return Ok(false) };
+        let key = attempt.key;
+        self.tries.borrow_mut().push(attempt);
+        self.due().inspect(|due| core.wake_source_at(key, *due));
         Ok(true)
     }
 
@@ -200,78 +211,54 @@ impl Connector {
         }
     }
 
-    /// Looks at all attempts, and does what is due.
-    fn step(self: &Rc<Self>, kernel: &mut Kernel) {
-        let now = kernel.core.clock.now();
-        let tries = self.tries.borrow().clone();
-        for attempt in tries {
-            match attempt.progress(now) {
-                Progress::UnderWay => {}
-                Progress::Failed(failure) => self.fail(kernel, &attempt, failure),
-                Progress::Connected(peer) => return self.succeed(kernel, &attempt, peer),
-            }
+    /// Goes on after an attempt that has failed, and is closed: the next may have to be bound to the same port.
+    fn go_on(self: &Rc<Self>, cx: &mut Turn<'_>) {
+        if !self.tries.borrow().is_empty() {
+            return;
         }
-        let timed_out = || Failure { operation: "connect", error: Errno::ETIMEDOUT.into() };
-        let is_over = self.deadline.is_some_and(|deadline| now >= deadline);
-        let is_next = now >= self.next_at.get() && self.attempts.borrow().left() > 0;
-        if is_over || is_next && self.attempts.borrow().is_one_by_one() {
-            let tries = self.tries.borrow().clone();
-            tries.iter().for_each(|attempt| self.fail(kernel, attempt, timed_out()));
-        }
-        if !is_over && (is_next || self.tries.borrow().is_empty()) {
-            match self.begin_next(&mut kernel.core) {
-                Ok(true) => {}
-                Ok(false) => self.next_at.set(Due::MAX),
-                // The kernel can't watch one more descriptor: what is under way goes on.
-                Err(error) if !self.tries.borrow().is_empty() => {
-                    log::warn!(target: "lenore::wheels", "{}: {error}", self.report.id);
-                    self.next_at.set(Due::MAX);
-                }
-                Err(error) => {
-                    self.open.set(false);
-                    let error = io::Error::other(error.to_string());
-                    return self.report.fail(kernel, &Failure { operation: "connect", error });
-                }
-            }
-        }
-        if self.tries.borrow().is_empty() {
-            self.open.set(false);
-            let failure = self.attempts.borrow_mut().failure();
-            return self.report.fail(kernel, &failure);
-        }
-        self.set_timer(&mut kernel.core);
-    }
-
-    /// Closes an attempt. That comes before the next begins, which may have to be bound to the same port.
-    fn fail(&self, kernel: &mut Kernel, attempt: &Rc<Try>, failure: Failure) {
-        self.tries.borrow_mut().retain(|other| other.key != attempt.key);
-        kernel.core.remove_source(attempt.key);
-        self.attempts.borrow_mut().failed(attempt.remote.clone(), failure);
-    }
-
-    /// Hands the connection over; from then on the wheel is inert.
-    fn succeed(&self, kernel: &mut Kernel, attempt: &Rc<Try>, peer: Peer) {
+        let failure = match self.is_too_late(cx.now()) {
+            true => None,
+            false => match self.begin_next(cx.core()) {
+                Ok(true) => return,
+                Ok(false) => None,
+                Err(error) => Some(Failure { operation: "connect", error: io::Error::other(error.to_string()) }),
+            },
+        };
         self.open.set(false);
-        for other in self.tries.take().iter().filter(|other| other.key != attempt.key) {
-            kernel.core.remove_source(other.key);
+        let failure = failure.unwrap_or_else(|| self.attempts.borrow_mut().failure());
+        self.report.fail(cx, &failure);
+    }
+
+    /// Tries the next address beside those under way, if that is due.
+    fn begin_beside(self: &Rc<Self>, cx: &mut Turn<'_>) {
+        if !self.is_next_due(cx.now()) {
+            return;
         }
-        // Away from the poller while the descriptor is still in its place.
-        let stream = kernel.core.release_source(attempt.key, || attempt.stream.take());
-        if let Some(stream) = stream {
-            self.report.succeed(kernel, stream.into_args(peer, self.report.id));
+        match self.begin_next(cx.core()) {
+            Ok(true) => {}
+            Ok(false) => self.next_at.set(Due::MAX),
+            // The kernel can't watch one more descriptor: what is under way goes on.
+            Err(error) => {
+                log::warn!(target: "lenore::wheels", "{}: {error}", self.report.id);
+                self.next_at.set(Due::MAX);
+            }
         }
     }
 
-    /// Sees to a turn when the next thing is due. One attempt has the timer for all.
-    fn set_timer(&self, core: &mut Core) {
+    fn is_too_late(&self, now: Due) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    fn is_next_due(&self, now: Due) -> bool {
+        now >= self.next_at.get() && self.attempts.borrow().left() > 0
+    }
+
+    /// Returns when the next thing is due, whichever attempt it is about.
+    fn due(&self) -> Option<Due> {
+        let next = Some(self.next_at.get()).filter(|_| self.attempts.borrow().left() > 0);
         let tries = self.tries.borrow();
-        let next = if self.attempts.borrow().left() > 0 { self.next_at.get() } else { Due::MAX };
-        let again = tries.iter().filter_map(|attempt| attempt.again.get()).map(|(due, _)| due).min();
-        let due = next.min(self.deadline.unwrap_or(Due::MAX)).min(again.unwrap_or(Due::MAX));
-        if let (Some(first), true) = (tries.first(), due < Due::MAX) {
-            let left = due.saturating_sub(core.clock.advance());
-            core.wake_source_after(first.key, Duration::from_nanos(left.try_into().unwrap_or(0)));
-        }
+        let again = tries.iter().filter_map(|attempt| attempt.again.get()).map(|(due, _)| due);
+        again.chain(next).chain(self.deadline).min().filter(|due| *due < Due::MAX)
     }
 }
 
@@ -287,7 +274,6 @@ impl Try {
                 Err(failure) => Progress::Failed(failure),
                 Ok(Begun::UnderWay) => {
                     self.again.set(None);
-                    self.connector.mailbox.changed(self.key);
                     Progress::UnderWay
                 }
                 Ok(Begun::Queue) => {
@@ -310,18 +296,61 @@ impl Source for Try {
         self.stream.borrow().as_ref().filter(|_| self.again.get().is_none()).map(|_| Wanted::WRITE)
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, _key: SourceKey, _mode: Mode) {
+    fn turn(&self, cx: &mut Turn<'_>, _mode: Mode) -> Next {
         // Writing for the poller's news, reading for the time that is up: either way there is one thing to look at.
-        let connector = Rc::clone(&self.connector);
-        if connector.open.get() {
-            connector.step(kernel);
+        let (connector, now) = (&self.connector, cx.now());
+        if !connector.open.get() {
+            return Next::Wait;
         }
+        let timed_out = || Failure { operation: "connect", error: Errno::ETIMEDOUT.into() };
+        let outcome = match self.progress(now) {
+            Progress::Connected(peer) => {
+                // From now on the wheel is inert.
+                connector.open.set(false);
+                let mailbox = &connector.mailbox;
+                connector
+                    .tries
+                    .borrow()
+                    .iter()
+                    .filter(|other| other.key != self.key)
+                    .for_each(|other| mailbox.dropped(other.key));
+                Outcome::Connected(peer)
+            }
+            Progress::Failed(failure) => Outcome::Failed(failure),
+            Progress::UnderWay if connector.is_too_late(now) => Outcome::Failed(timed_out()),
+            Progress::UnderWay if connector.is_next_due(now) && connector.attempts.borrow().is_one_by_one() => {
+                Outcome::Failed(timed_out())
+            }
+            Progress::UnderWay => {
+                connector.begin_beside(cx);
+                return connector.due().map_or(Next::Wait, Next::At);
+            }
+        };
+        self.outcome.replace(Some(outcome));
+        Next::Close
     }
 
     fn close(&self) {
-        self.stream.take();
-        // None but those of a wheel that is closed are still among them.
+        if !matches!(&*self.outcome.borrow(), Some(Outcome::Connected(_))) {
+            self.stream.take();
+        }
         self.connector.tries.borrow_mut().retain(|other| other.key != self.key);
+    }
+
+    fn closed(&self, cx: &mut Turn<'_>) {
+        let outcome = self.outcome.take();
+        match outcome {
+            Some(Outcome::Connected(peer)) => {
+                let Some(stream) = self.stream.take() else { return };
+                let report = &self.connector.report;
+                report.succeed(cx, stream.into_args(peer, report.id));
+            }
+            Some(Outcome::Failed(failure)) => {
+                self.connector.attempts.borrow_mut().failed(self.remote.clone(), failure);
+                self.connector.go_on(cx);
+            }
+            None => {}
+        }
     }
 
     fn fork(&self) -> AfterFork {

@@ -17,7 +17,9 @@ use super::report::Report;
 use super::socket::{BoundPath, Failure};
 use crate::args::Args;
 use crate::error::Error;
-use crate::kernel::{AfterFork, Core, Kernel, Mailbox, Mode, Source, SourceKey, Wanted, has_input};
+use crate::kernel::{
+    AfterFork, Core, Delivery, Due, Mailbox, Mode, Next, Source, SourceKey, Turn, Wanted, has_input, nanos,
+};
 use crate::outage::Outage;
 use crate::sys::parent_death::has_replaced_listeners;
 use crate::wheel::WheelId;
@@ -125,6 +127,8 @@ pub(in crate::wheel) struct Acceptor {
     resting: Cell<bool>,
     /// What the log has been told, unless an event tells the session.
     outage: RefCell<Outage<Errno>>,
+    /// When the outage is over.
+    calm_at: Cell<Option<Due>>,
 }
 
 impl Acceptor {
@@ -148,6 +152,7 @@ impl Acceptor {
             paused: Cell::new(false),
             resting: Cell::new(false),
             outage: RefCell::default(),
+            calm_at: Cell::new(None),
         });
         let source = Rc::clone(&acceptor);
         core.add_source(owner, |key| {
@@ -168,7 +173,7 @@ impl Acceptor {
 
     pub(in crate::wheel) fn set_paused(&self, paused: bool) {
         if self.paused.replace(paused) != paused {
-            self.changed();
+            self.key.get().inspect(|key| self.mailbox.changed(*key));
         }
     }
 
@@ -179,57 +184,54 @@ impl Acceptor {
         }
     }
 
-    fn changed(&self) {
-        self.key.get().inspect(|key| self.mailbox.changed(*key));
-    }
-
-    fn accept_some(&self, kernel: &mut Kernel, key: SourceKey) {
-        let forked = kernel.core.forked;
-        if self.resting.replace(false) {
-            self.changed();
-        }
-        self.note_calm(&kernel.core);
+    fn accept_some(&self, cx: &mut Turn<'_>) -> Next {
+        self.resting.set(false);
+        self.note_calm(cx.core());
         for _ in 0..self.manner.accepts_per_turn {
-            // A state may have paused or dropped the wheel; and in a child that was forked meanwhile, this turn is the
-            // parent's.
-            if !self.open.get() || self.paused.get() || kernel.core.forked != forked {
-                return;
+            // A state may have paused it.
+            if self.paused.get() {
+                return Next::Wait;
             }
             let accepted = match &*self.listener.borrow() {
                 Some(listener) => listener.accept(),
-                None => return,
+                None => return Next::Wait,
             };
-            let error = match accepted {
+            let delivery = match accepted {
                 Ok(accepted) => {
-                    self.note_success(&mut kernel.core, key);
-                    self.report.succeed(kernel, (self.manner.args)(accepted, self.report.id));
-                    continue;
+                    self.note_success(cx.core());
+                    self.report.succeed(cx, (self.manner.args)(accepted, self.report.id))
                 }
-                Err(error) => error,
-            };
-            match Trouble::of(&error) {
-                // There was a descriptor for the next one.
-                Trouble::NobodyThere => return self.note_success(&mut kernel.core, key),
-                Trouble::Interrupted => {}
-                Trouble::Aborted if !self.manner.reports_aborted => {}
-                Trouble::Aborted | Trouble::OneConnection => self.fail(kernel, error),
-                // There is nobody to accept any more, and nothing wrong.
-                Trouble::Listener if has_replaced_listeners() => return,
-                // Linux takes a descriptor before it looks into the queue, and may find that both are empty.
-                Trouble::Listener if is_shortage(errno_of(&error)) && !self.has_client() => return,
-                Trouble::Listener => {
-                    self.resting.set(true);
-                    self.changed();
-                    kernel.core.wake_source_after(key, ACCEPT_REST);
-                    if self.logs(&error) {
-                        return self.note_failure(&kernel.core, &error);
+                Err(error) => match Trouble::of(&error) {
+                    // There was a descriptor for the next one.
+                    Trouble::NobodyThere => {
+                        self.note_success(cx.core());
+                        return Next::Wait;
                     }
-                    return self.fail(kernel, error);
-                }
+                    Trouble::Interrupted => continue,
+                    Trouble::Aborted if !self.manner.reports_aborted => continue,
+                    Trouble::Aborted | Trouble::OneConnection => self.fail(cx, error),
+                    // There is nobody to accept any more, and nothing wrong.
+                    Trouble::Listener if has_replaced_listeners() => return Next::Wait,
+                    // Linux takes a descriptor before it looks into the queue, and may find that both are empty.
+                    Trouble::Listener if is_shortage(errno_of(&error)) && !self.has_client() => return Next::Wait,
+                    Trouble::Listener => {
+                        self.resting.set(true);
+                        let rested = cx.read_clock().saturating_add(nanos(ACCEPT_REST));
+                        if self.logs(&error) {
+                            self.note_failure(cx.core(), &error);
+                        } else {
+                            self.fail(cx, error);
+                        }
+                        return Next::At(rested);
+                    }
+                },
+            };
+            if delivery == Delivery::Over {
+                return Next::Wait;
             }
         }
         // Where the poller tells only once, it has told of all that are left already.
-        kernel.core.sources.requeue(key, Mode::Read);
+        Next::Again(Mode::Read)
     }
 
     /// Tells whether a listener that can't accept is told to the log, and not to the session. The next try would most likely
@@ -240,6 +242,7 @@ impl Acceptor {
 
     fn note_failure(&self, core: &Core, error: &io::Error) {
         let errno = errno_of(error);
+        self.calm_at.set(None);
         if !self.outage.borrow_mut().failed(errno, core.now()) {
             return;
         }
@@ -256,11 +259,11 @@ impl Acceptor {
         );
     }
 
-    /// Sees to a turn at the time when the outage is over, unless another accept fails.
-    fn note_success(&self, core: &mut Core, key: SourceKey) {
+    /// Chooses the time at which the outage is over, unless another accept fails.
+    fn note_success(&self, core: &Core) {
         let mut outage = self.outage.borrow_mut();
         if outage.is_present() && outage.succeeded(core.now()) {
-            core.wake_source_after(key, CALM);
+            self.calm_at.set(Some(core.clock.now().saturating_add(nanos(CALM))));
         }
     }
 
@@ -269,6 +272,7 @@ impl Acceptor {
         if outage.is_present()
             && let Some(ended) = outage.end_if_calm(core.now(), CALM)
         {
+            self.calm_at.set(None);
             log::info!(
                 target: "lenore::wheels", "listener accepts again: address={} {ended} pid={}", self.address(), core.pid()
             );
@@ -279,8 +283,8 @@ impl Acceptor {
         self.listener.borrow().as_ref().map_or_else(String::new, Listener::to_string)
     }
 
-    fn fail(&self, kernel: &mut Kernel, error: io::Error) {
-        self.report.fail(kernel, &Failure { operation: "accept", error });
+    fn fail(&self, cx: &mut Turn<'_>, error: io::Error) -> Delivery {
+        self.report.fail(cx, &Failure { operation: "accept", error })
     }
 }
 
@@ -302,9 +306,11 @@ impl Source for Acceptor {
         self.listener.borrow().as_ref().is_some_and(|listener| has_input(listener.as_fd()))
     }
 
-    fn turn(self: Rc<Self>, kernel: &mut Kernel, key: SourceKey, mode: Mode) {
-        if mode == Mode::Read {
-            self.accept_some(kernel, key);
+    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
+        let next = if mode == Mode::Read { self.accept_some(cx) } else { Next::Wait };
+        match (next, self.calm_at.get()) {
+            (Next::Wait, Some(due)) => Next::At(due),
+            _ => next,
         }
     }
 
@@ -316,6 +322,8 @@ impl Source for Acceptor {
     }
 
     fn fork(&self) -> AfterFork {
+        // The time at which it goes on may be among what the parent has not set yet.
+        self.resting.set(false);
         AfterFork::Keep
     }
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::SocketEvent;
 use super::socket::Failure;
 use crate::args::{Args, IntoArgs};
-use crate::kernel::{Core, Kernel, SessionId};
+use crate::kernel::{Core, Delivery, SessionId, Turn};
 use crate::name::Name;
 use crate::wheel::WheelId;
 
@@ -29,14 +29,17 @@ impl Report {
         }
     }
 
-    pub(super) fn succeed(&self, kernel: &mut Kernel, args: Args) {
-        self.dispatch(kernel, self.on_success.get(), args);
+    pub(super) fn succeed(&self, cx: &mut Turn<'_>, args: Args) -> Delivery {
+        cx.deliver(self.wheel, self.on_success.get(), args)
     }
 
-    pub(super) fn fail(&self, kernel: &mut Kernel, failure: &Failure) {
+    pub(super) fn fail(&self, cx: &mut Turn<'_>, failure: &Failure) -> Delivery {
         match self.on_error.get() {
-            Some(event) => self.dispatch(kernel, event, self.failure_args(failure)),
-            None => self.log(failure),
+            Some(event) => cx.deliver(self.wheel, event, self.failure_args(failure)),
+            None => {
+                self.log(failure);
+                Delivery::Done
+            }
         }
     }
 
@@ -50,10 +53,6 @@ impl Report {
             Some(event) => core.yield_(event, self.failure_args(failure)),
             None => self.log(failure),
         }
-    }
-
-    fn dispatch(&self, kernel: &mut Kernel, event: Name, args: Args) {
-        kernel.dispatch_from_source(self.owner, event, Some(self.wheel), args);
     }
 
     fn failure_args(&self, failure: &Failure) -> Args {

@@ -1,0 +1,120 @@
+//! A source's turn: what it may do while it has one, and what the kernel makes of its answer.
+
+use super::Kernel;
+use super::clock::Due;
+use super::core::Core;
+use super::sessions::SessionId;
+use super::source::{Mode, SourceKey};
+use crate::args::Args;
+use crate::destroy::destroy;
+use crate::error::Exception;
+use crate::name::Name;
+
+/// What a source answers at the end of its turn: what is to come next.
+///
+/// Whatever the answer, the kernel then reads what the source wants of the poller, and whether it keeps its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The poller has news of it, or its wheel leaves word. A time that it waits for stays.
+    Wait,
+    /// Another turn in the next slice, whatever the poller says.
+    Again(Mode),
+    /// A turn for reading when this time has come, if it is not closed before. It takes the place of an earlier time.
+    At(Due),
+    /// As [`Wait`](Next::Wait), but the poller tells again what it has told already.
+    Recheck,
+    /// It is done: the kernel takes it out of the poller and closes it. Then it may tell of it by
+    /// [`closed`](super::Source::closed).
+    Close,
+}
+
+/// What became of an event that a source has sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Done,
+    /// The state has failed: what else there is comes in the next slice, behind the `DIE` signal.
+    Failed,
+    /// The source is closed, as its wheel was dropped or its session stopped; or this is a forked child, and the turn is the
+    /// parent's. There is nothing to be done any more, and the answer is not heard.
+    Over,
+}
+
+/// The kernel, as far as a source that has its turn may use it.
+pub(crate) struct Turn<'a> {
+    pub(super) kernel: &'a mut Kernel,
+    key: SourceKey,
+    owner: SessionId,
+    /// How often the process had forked when the turn began.
+    forked: u32,
+    /// It was closed by its own answer, and tells of that.
+    is_closed: bool,
+    is_over: bool,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(kernel: &'a mut Kernel, key: SourceKey, owner: SessionId, is_closed: bool) -> Turn<'a> {
+        let forked = kernel.core.forked;
+        Turn { kernel, key, owner, forked, is_closed, is_over: false }
+    }
+
+    /// Runs a state of the source's owner. `wheel` is what the event says it was sent from. Nothing is sent once the turn is
+    /// over.
+    pub(crate) fn deliver(&mut self, wheel: Name, event: Name, args: Args) -> Delivery {
+        if self.is_over {
+            destroy(args);
+            return Delivery::Over;
+        }
+        let is_done = self.kernel.dispatch_from_source(self.owner, event, Some(wheel), args);
+        self.outcome(is_done)
+    }
+
+    /// Makes what went wrong in the source, in no state of its owner's, the owner's `DIE` signal.
+    pub(crate) fn die(&mut self, wheel: Name, exception: Exception) -> Delivery {
+        if self.is_over {
+            destroy(exception);
+            return Delivery::Over;
+        }
+        self.kernel.die_in_source(self.owner, wheel, exception);
+        self.outcome(false)
+    }
+
+    pub(super) fn outcome(&mut self, is_done: bool) -> Delivery {
+        let Core { forked, sources, .. } = &self.kernel.core;
+        self.is_over = *forked != self.forked || !self.is_closed && !sources.is_open(self.key);
+        match is_done {
+            _ if self.is_over => Delivery::Over,
+            true => Delivery::Done,
+            false => Delivery::Failed,
+        }
+    }
+
+    /// Tells whether the turn has no source any more, or not in this process.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Tells whether something was put since, so that a flush is to come.
+    pub(crate) fn is_flush_due(&self) -> bool {
+        self.kernel.core.sources.is_flush_due(self.key)
+    }
+
+    /// Returns what every stream reads into.
+    pub(crate) fn buffer(&mut self) -> &mut [u8] {
+        &mut self.kernel.core.sources.read_buffer
+    }
+
+    /// Returns the time at which the slice has begun, or later.
+    pub(crate) fn now(&self) -> Due {
+        self.kernel.core.clock.now()
+    }
+
+    /// Reads the clock.
+    pub(crate) fn read_clock(&mut self) -> Due {
+        self.kernel.core.clock.advance()
+    }
+
+    /// For a source that makes others.
+    pub(crate) fn core(&mut self) -> &mut Core {
+        &mut self.kernel.core
+    }
+}
