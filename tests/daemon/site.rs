@@ -53,6 +53,7 @@ impl Site {
         let status = running.wait_exit(DEADLINE);
         assert_eq!(status.code(), Some(0), "{status}: {}", running.stderr_text());
         let pid = self.wait_for("spawned");
+        running.reap_later(pid);
         (running, pid)
     }
 

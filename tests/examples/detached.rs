@@ -60,13 +60,12 @@ impl Detached {
 
     /// The children that have not ended.
     pub fn children(&self) -> Vec<i32> {
-        let all = proc::all().into_iter();
-        all.filter(|(_, stat)| stat.ppid == self.pid && stat.is_alive()).map(|(pid, _)| pid).collect()
+        proc::children(self.pid).into_iter().filter(|(_, stat)| stat.is_alive()).map(|(pid, _)| pid).collect()
     }
 
     /// How many children there are, those that have not been reaped included.
     pub fn count_children(&self) -> usize {
-        proc::all().values().filter(|stat| stat.ppid == self.pid).count()
+        proc::children(self.pid).len()
     }
 
     /// What the log file holds.

@@ -223,7 +223,7 @@ fn wait_at_limit(running: &Running, addr: SocketAddr, limit: usize) -> usize {
 
 /// The program's children, those that it has not reaped included.
 fn count_children(running: &Running) -> usize {
-    proc::all().values().filter(|stat| stat.ppid == running.pid()).count()
+    proc::children(running.pid()).len()
 }
 
 /// Has `clients` answered, `at_once` at a time, and returns the most children that were seen meanwhile, zombies too.

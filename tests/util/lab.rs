@@ -158,7 +158,7 @@ impl Lab {
     /// Waits until none of `pids` is alive.
     #[track_caller]
     pub fn wait_gone(&self, pids: &[i32]) {
-        wait_until("the end of all", DEADLINE, || pids.iter().all(|&pid| !crate::proc::is_alive(pid)).then_some(()));
+        self.running.wait_gone(pids, DEADLINE);
     }
 }
 

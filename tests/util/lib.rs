@@ -30,8 +30,13 @@ pub use program::{Program, Running};
 /// How long a test waits for what should happen at once: generous, for a machine that is busy with other tests.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The pause between two looks at a condition.
-const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// The first pauses between two looks at a condition. They grow with the time that it takes: where much is waited for, many
+/// looks would take from others the time in which it happens.
+const SHORTEST_POLL: Duration = Duration::from_millis(1);
+const LONGEST_POLL: Duration = Duration::from_millis(20);
+
+/// The pause between two looks at what must not change.
+const STEADY_POLL: Duration = Duration::from_millis(2);
 
 /// Asks `condition` again and again until it answers `Some`, and returns what it answered.
 ///
@@ -42,7 +47,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// When the condition still answers `None` after `deadline`; the message names `what`.
 #[track_caller]
 pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + deadline;
+    let begin = Instant::now();
+    let give_up = begin + deadline;
     loop {
         // The clock first: a test that was descheduled past its deadline still gets a last look.
         let late = Instant::now() >= give_up;
@@ -50,7 +56,7 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut()
             return answer;
         }
         assert!(!late, "waited {deadline:?} in vain: {what}");
-        thread::sleep(POLL_INTERVAL);
+        thread::sleep((begin.elapsed() / 10).clamp(SHORTEST_POLL, LONGEST_POLL));
     }
 }
 
@@ -60,7 +66,7 @@ pub fn stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + span;
     while Instant::now() < end {
         assert!(condition(), "no more: {what}");
-        thread::sleep(POLL_INTERVAL);
+        thread::sleep(STEADY_POLL);
     }
 }
 

@@ -34,13 +34,15 @@ impl SigMasks {
     }
 }
 
-/// The two fields of `/proc/PID/stat` that the harness lives by.
+/// The fields of `/proc/PID/stat` that the harness lives by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// `R`, `S`, `D`, `T`, `Z`, ...
     pub state: char,
     /// The parent's pid.
     pub ppid: i32,
+    /// When it began, in ticks since the system did: of two processes that had the same pid it tells which this is.
+    pub start: u64,
 }
 
 impl Stat {
@@ -85,13 +87,15 @@ pub fn ppid(pid: i32) -> Option<i32> {
     stat(pid).map(|stat| stat.ppid)
 }
 
-/// State and parent, read at one time.
+/// State, parent and begin, read at one time.
 pub fn stat(pid: i32) -> Option<Stat> {
     let bytes = fs::read(path(pid, "stat")).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     // The second field is the command's name in parentheses, and may hold spaces and parentheses of its own.
     let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
-    Some(Stat { state: fields.next()?.chars().next()?, ppid: fields.next()?.parse().ok()? })
+    let (state, ppid) = (fields.next()?.chars().next()?, fields.next()?.parse().ok()?);
+    // The field that proc(5) counts as the 22nd.
+    Some(Stat { state, ppid, start: fields.nth(17)?.parse().ok()? })
 }
 
 /// Blocked, ignored and caught signals.
@@ -122,11 +126,20 @@ pub fn all() -> BTreeMap<i32, Stat> {
         .collect()
 }
 
-/// The children of the process's first thread, zombies included, in no particular order. Much cheaper than [`all`].
+/// The children of the process's first thread, zombies included, with their states. Much cheaper than [`all`].
+pub fn children(parent: i32) -> BTreeMap<i32, Stat> {
+    let known = match list_of_children(parent) {
+        Some(children) => children.into_iter().filter_map(|pid| Some((pid, stat(pid)?))).collect(),
+        None => all(),
+    };
+    known.into_iter().filter(|(_, stat)| stat.ppid == parent).collect()
+}
+
+/// What the system lists as the children of the process's first thread, in no particular order.
 ///
 /// `None` where the system has no such list, or where it changes all the time: children that end while it is read may hide
 /// others.
-pub fn children(pid: i32) -> Option<Vec<i32>> {
+fn list_of_children(pid: i32) -> Option<Vec<i32>> {
     let list = path(pid, &format!("task/{pid}/children"));
     let read = || fs::read_to_string(&list).ok();
     let mut before = read()?;

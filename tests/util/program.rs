@@ -3,9 +3,10 @@
 //! The test process makes itself a *child subreaper*: an orphan of a program under test becomes the test's child
 //! instead of init's, so that it can be reaped even in a container whose pid 1 reaps nothing. A daemon that has
 //! detached therefore has the test process for its parent, not pid 1, and an orphan that ends by itself stays a zombie
-//! until the test executable ends: ask [`proc::is_alive`] of orphans, not [`proc::exists`].
+//! until its [`Running`] drops, or even the test executable ends: ask [`proc::is_alive`] of orphans, not [`proc::exists`].
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::proc::{self, Stat};
-use super::{DEADLINE, POLL_INTERVAL, kill, wait_until};
+use super::{DEADLINE, SHORTEST_POLL, kill, wait_until};
 
 /// The environment variable that marks a program and everything forked from it, re-parented or not.
 pub const MARKER_VARIABLE: &str = "LENORE_TEST_ID";
@@ -100,7 +101,14 @@ impl Program {
         };
         let stdout = child.stdout.take().expect("standard output is piped");
         let stderr = child.stderr.take().expect("standard error is piped");
-        Running { child, status: None, lines: read_lines(stdout), stderr: collect(stderr), marker }
+        Running {
+            child,
+            status: None,
+            lines: read_lines(stdout),
+            stderr: collect(stderr),
+            marker,
+            seen: RefCell::default(),
+        }
     }
 }
 
@@ -115,6 +123,8 @@ pub struct Running {
     /// Standard error so far. The reader thread only appends.
     stderr: Arc<Mutex<Vec<u8>>>,
     marker: String,
+    /// What came from the program, as far as anybody has looked, and when it began.
+    seen: RefCell<BTreeMap<i32, u64>>,
 }
 
 impl Running {
@@ -234,14 +244,27 @@ impl Running {
     }
 
     fn children_that(&self, fits: impl Fn(&Stat) -> bool) -> Vec<i32> {
-        let Some(root) = self.root() else {
-            return Vec::new();
-        };
-        let known = match proc::children(root) {
-            Some(children) => children.into_iter().filter_map(|pid| Some((pid, proc::stat(pid)?))).collect(),
-            None => proc::all(),
-        };
-        known.into_iter().filter(|(_, stat)| stat.ppid == root && fits(stat)).map(|(pid, _)| pid).collect()
+        let children = self.root().map(proc::children).unwrap_or_default();
+        self.remember(&children);
+        children.into_iter().filter(|(_, stat)| fits(stat)).map(|(pid, _)| pid).collect()
+    }
+
+    /// Keeps in mind to reap `pid`, which came from the program, if it comes to the test.
+    pub fn reap_later(&self, pid: i32) {
+        self.remember(proc::stat(pid).iter().map(|stat| (&pid, stat)));
+    }
+
+    fn remember<'a>(&self, processes: impl IntoIterator<Item = (&'a i32, &'a Stat)>) {
+        self.seen.borrow_mut().extend(processes.into_iter().map(|(&pid, stat)| (pid, stat.start)));
+    }
+
+    /// Waits until none of `pids`, which came from the program, is alive.
+    #[track_caller]
+    pub fn wait_gone(&self, pids: &[i32], deadline: Duration) {
+        pids.iter().for_each(|&pid| self.reap_later(pid));
+        wait_until(&format!("the end of {pids:?}"), deadline, || {
+            pids.iter().all(|&pid| !proc::is_alive(pid)).then_some(())
+        });
     }
 
     /// The program's pid as long as it is certain to be the program's.
@@ -253,11 +276,14 @@ impl Running {
     ///
     /// Descent finds those that were started with another environment, the marker those whose parent has gone. What
     /// has both another environment and no parent left escapes.
-    fn family(&self) -> Vec<(i32, Stat)> {
+    fn family(&self) -> BTreeMap<i32, Stat> {
         let all = proc::all();
         let variable = format!("{MARKER_VARIABLE}={}", self.marker);
-        let mut members: BTreeSet<i32> =
-            all.keys().copied().filter(|&pid| Some(pid) == self.root() || proc::has_env(pid, &variable)).collect();
+        // To ask each process for its environment would take longer than all the rest.
+        let is_orphan = |stat: &Stat| stat.ppid == own_pid() || !all.get(&stat.ppid).is_some_and(Stat::is_alive);
+        let is_marked = |pid, stat: &Stat| stat.is_alive() && is_orphan(stat) && proc::has_env(pid, &variable);
+        let first = all.iter().filter(|&(&pid, stat)| Some(pid) == self.root() || is_marked(pid, stat));
+        let mut members: BTreeSet<i32> = first.map(|(&pid, _)| pid).collect();
         loop {
             let before = members.len();
             for (&pid, stat) in &all {
@@ -269,7 +295,9 @@ impl Running {
                 break;
             }
         }
-        all.into_iter().filter(|(pid, _)| members.contains(pid)).collect()
+        let family = all.into_iter().filter(|(pid, _)| members.contains(pid)).collect();
+        self.remember(&family);
+        family
     }
 }
 
@@ -279,13 +307,11 @@ impl Drop for Running {
             eprintln!("standard error of {}:\n{}", self.pid(), self.stderr_text());
         }
         let give_up = Instant::now() + KILL_DEADLINE;
-        let mut seen = BTreeSet::new();
         // Look again after killing: what a victim forked between the look and the kill carries its marker.
         loop {
             let family = self.family();
-            seen.extend(family.iter().map(|&(pid, _)| pid));
             let alive = family.iter().filter(|(_, stat)| stat.is_alive());
-            let alive: Vec<i32> = alive.map(|&(pid, _)| pid).collect();
+            let alive: Vec<i32> = alive.map(|(&pid, _)| pid).collect();
             if alive.is_empty() {
                 break;
             }
@@ -296,12 +322,12 @@ impl Drop for Running {
             for pid in alive {
                 let _ = kill(pid, Signal::SIGKILL); // gone already, or another user's: the next look tells
             }
-            thread::sleep(POLL_INTERVAL);
+            thread::sleep(SHORTEST_POLL);
         }
         let _ = self.child.try_wait();
         // The rest came to the subreaper. A panic here would abort the whole test run, hence no unwrapping.
-        for pid in seen {
-            if proc::ppid(pid) == Some(own_pid()) {
+        for (pid, start) in self.seen.take() {
+            if proc::stat(pid).is_some_and(|stat| stat.ppid == own_pid() && stat.start == start) {
                 let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
             }
         }
