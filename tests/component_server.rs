@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use util::lab::{LONG, Lab, held, pid_of, send, tell};
-use util::{Client, DEADLINE, Program, example, proc, stays, test_program, wait_until};
+use util::{Client, DEADLINE, Program, at_once, example, proc, stays, test_program, wait_until};
 
 const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
 
@@ -119,7 +119,7 @@ fn term_shuts_all_connections_down() {
 
 #[test] // D-SH-03
 fn quit_lets_connections_come_to_their_end() {
-    for args in ALL {
+    at_once(ALL, |args| {
         let (mut lab, addr) = serve(&format!("{args} --grace-ms 60000"));
         let mut clients: Vec<Client> = (0..3).map(|_| held(addr).0).collect();
         clients[0].send("late 300\r\n");
@@ -132,7 +132,7 @@ fn quit_lets_connections_come_to_their_end() {
             expect_end(client);
         }
         lab.expect_end();
-    }
+    });
 }
 
 #[test] // D-SH-03: whoever does not want to wait any longer
@@ -435,14 +435,14 @@ fn children_without_a_parent_finish_what_they_have() {
 
 #[test] // D-SH-08
 fn connections_of_a_child_without_a_parent_are_closed_when_its_time_is_up() {
-    for args in ["--mode prefork:1 --max 1 --min-spare 1 --max-spare 1 --connections 5", "--mode fork:1"] {
+    at_once(["--mode prefork:1 --max 1 --min-spare 1 --max-spare 1 --connections 5", "--mode fork:1"], |args| {
         let (lab, addr) = serve(&format!("{args} --request-ms 1000 --babysit-ms 60000"));
         let (mut client, pid) = held(addr);
         lab.running.signal(Signal::SIGKILL);
         wait_until("the listener's end", DEADLINE, || Client::try_connect(addr).is_err().then_some(()));
         expect_end(&mut client);
         lab.wait_gone(&[pid]);
-    }
+    });
 }
 
 #[test] // D-SB-04, D-PF-06

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use util::{DEADLINE, Program, Running, example, wait_until};
+use util::{DEADLINE, Program, Running, at_once, example, wait_until};
 
 fn all_lines(running: &Running) -> Vec<String> {
     let mut lines = Vec::new();
@@ -164,13 +164,12 @@ fn tail_f_and_log_shipper_exit_with_1_when_nothing_can_be_followed_any_more() {
     let name = format!("/tmp/{}", "x".repeat(300));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap().to_string();
-    for (program, args) in
-        [("tail_f", ["--file", &name, "--interval", "10"]), ("log_shipper", ["--file", &name, "--to", &to])]
-    {
+    let programs = [("tail_f", ["--file", &name, "--interval", "10"]), ("log_shipper", ["--file", &name, "--to", &to])];
+    at_once(programs, |(program, args)| {
         let mut running = Program::new(example(program)).args(args).start();
         running.wait_for_stderr("File name too long", DEADLINE);
         assert_eq!(running.wait_exit(DEADLINE).code(), Some(1), "{}", running.stderr_text());
-    }
+    });
 }
 
 #[test]

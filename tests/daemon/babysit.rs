@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::site::is_root;
 use util::lab::{Lab, held, send, tell};
-use util::{Client, DEADLINE, Program, proc, stays, test_program, wait_until};
+use util::{Client, DEADLINE, Program, at_once, proc, stays, test_program, wait_until};
 
 const ONE: &str = "--start 1 --max 1 --max-spare 1 --requests 0";
 
@@ -98,7 +98,7 @@ fn one_that_lingers_after_the_first_step_is_killed() {
 
 #[test] // D-SH-03, D-BA-02: a child that ends by itself has no more time than at the end of all
 fn a_child_that_does_not_leave_is_killed_and_replaced() {
-    for program in ["daemon_prefork", "daemon_postfork"] {
+    at_once(["daemon_prefork", "daemon_postfork"], |program| {
         let pool = if program == "daemon_prefork" { "--start 1 --max-spare 1 --requests 1" } else { "" };
         let (mut lab, addr) = Lab::serve(program, &format!("{pool} --max 1 --linger --babysit-ms 100 --grace-ms 400"));
         let (mut client, pid) = held(addr);
@@ -113,7 +113,7 @@ fn a_child_that_does_not_leave_is_killed_and_replaced() {
         assert!(lab.running.stderr_text().contains(&format!("child is rogue: pid={pid} slot=0 why=shutdown_timeout")));
         assert_ne!(held(addr).1, pid);
         lab.end(Signal::SIGTERM);
-    }
+    });
 }
 
 #[test] // D-BA-01: nor has it less time than a request

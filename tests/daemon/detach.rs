@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::site::{Site, signal, stat_fields, terminate, wait_gone};
-use util::{Client, DEADLINE, Dice, Program, kill, proc, stays, test_program, wait_until};
+use util::{Client, DEADLINE, Dice, Program, at_once, kill, proc, stays, test_program, wait_until};
 
 const MODES: [&str; 3] = ["", "--max 3", "--start 2"];
 
@@ -185,7 +185,7 @@ fn assert_that_failures_are_told(log: &str) {
         ("--cwd @missing", "changing the working directory: chdir "),
         ("--cwd @missing --start 2 --in-state", "No such file or directory"),
     ];
-    for (args, reason) in cases {
+    at_once(cases, |(args, reason)| {
         let site = Site::new();
         let mut running = site.start(&format!("--detach --pid-file @pid {log} {args}"));
         let status = running.wait_exit(DEADLINE);
@@ -197,7 +197,7 @@ fn assert_that_failures_are_told(log: &str) {
             running.descendants_alive().is_empty().then_some(())
         });
         assert!(!site.exists("pid"), "{args}");
-    }
+    });
 }
 
 #[test] // D-DE-02: whoever interrupts the start does not want the daemon

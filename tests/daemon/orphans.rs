@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use util::lab::{Lab, held, send, tell};
-use util::{Client, DEADLINE, Program, example, proc, wait_until};
+use util::{Client, DEADLINE, Program, at_once, example, proc, wait_until};
 
 const ONE: &str = "--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0";
 
@@ -114,24 +114,27 @@ fn queued_client_is_refused_when_the_parent_is_killed() {
 
 #[test] // D-SH-08: what was left of the request's time, by the setting that applies
 fn orphan_ends_when_the_time_of_its_request_is_up() {
-    for (limit, word) in [
-        ("--request-ms 1500 --long-ms 60000", "hello"),
-        ("--request-ms 60000 --long-ms 1500", "long"),
-        ("--grace-ms 1500", "hello"),
-    ] {
-        let (lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 60000 {limit}"), 1);
-        let (mut client, busy) = held(addr);
-        tell(&mut client, word);
-        let begin = Instant::now();
-        lab.running.signal(Signal::SIGKILL);
-        lab.running.wait_for_stderr("the parent is gone", DEADLINE);
-        assert_eq!(tell(&mut client, "still there"), "still there");
-        // The client stays connected.
-        lab.wait_gone(&[busy]);
-        // Half the limit: the request had begun before the parent was killed.
-        assert!(begin.elapsed() > Duration::from_millis(750), "{limit}: {:?}", begin.elapsed());
-        lab.expect(busy, "daemon_shutdown");
-    }
+    at_once(
+        [
+            ("--request-ms 1500 --long-ms 60000", "hello"),
+            ("--request-ms 60000 --long-ms 1500", "long"),
+            ("--grace-ms 1500", "hello"),
+        ],
+        |(limit, word)| {
+            let (lab, addr) = Lab::pool(&format!("{ONE} --babysit-ms 60000 {limit}"), 1);
+            let (mut client, busy) = held(addr);
+            tell(&mut client, word);
+            let begin = Instant::now();
+            lab.running.signal(Signal::SIGKILL);
+            lab.running.wait_for_stderr("the parent is gone", DEADLINE);
+            assert_eq!(tell(&mut client, "still there"), "still there");
+            // The client stays connected.
+            lab.wait_gone(&[busy]);
+            // Half the limit: the request had begun before the parent was killed.
+            assert!(begin.elapsed() > Duration::from_millis(750), "{limit}: {:?}", begin.elapsed());
+            lab.expect(busy, "daemon_shutdown");
+        },
+    );
 }
 
 #[test] // D-SH-08: a status that is reported later has its own limit
@@ -144,7 +147,7 @@ fn orphan_that_reports_long_has_the_time_of_that() {
 
 #[test] // D-SH-08, D-SH-13: the child is busy again, as its application does not let the client go
 fn orphan_that_does_not_let_its_kept_client_go_has_the_time_of_a_request() {
-    for limit in ["--request-ms 1000", "--grace-ms 1000"] {
+    at_once(["--request-ms 1000", "--grace-ms 1000"], |limit| {
         let (lab, addr) = Lab::pool(&format!("{ONE} --stubborn --babysit-ms 60000 {limit}"), 1);
         let (mut client, kept) = held(addr);
         assert_eq!(tell(&mut client, "keep"), "ok");
@@ -155,19 +158,19 @@ fn orphan_that_does_not_let_its_kept_client_go_has_the_time_of_a_request() {
         // The client stays connected.
         lab.wait_gone(&[kept]);
         lab.expect(kept, "daemon_shutdown");
-    }
+    });
 }
 
 #[test] // D-SH-08: nobody is left to stop what never comes back
 fn orphan_that_is_stuck_ends_when_its_time_is_up() {
-    for stuck in ["sleep", "spin"] {
+    at_once(["sleep", "spin"], |stuck| {
         let (lab, addr) = Lab::pool(&format!("{ONE} --request-ms 1000 --babysit-ms 60000"), 1);
         let (mut client, busy) = held(addr);
         lab.running.signal(Signal::SIGKILL);
         lab.running.wait_for_stderr("the parent is gone", DEADLINE);
         client.send(format!("{stuck}\r\n"));
         lab.wait_gone(&[busy]);
-    }
+    });
 }
 
 #[test] // D-SH-08: whatever a session still waits for
@@ -242,13 +245,13 @@ fn blocked_orphan_lets_go_of_the_address_and_is_killed_when_its_time_is_up() {
         ("--request-ms 600000 --long-ms 4000", &["long", "blocked-spin"]),
         ("--grace-ms 4000", &["blocked-sleep"]),
     ];
-    for (limit, words) in cases {
+    at_once(cases, |(limit, words)| {
         let args = format!("{ONE} --babysit-ms 600000 {limit}");
         let (lab, addr, _client, busy) = blocked_orphan("daemon_prefork", &args, words);
         expect_free(addr);
         assert!(proc::is_alive(busy), "{limit}");
         lab.wait_gone(&[busy]);
-    }
+    });
 }
 
 #[test] // D-SH-08

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use util::lab::{Lab, held, pid_of};
-use util::{Client, DEADLINE, proc, wait_until};
+use util::{Client, DEADLINE, at_once, proc, wait_until};
 
 /// The number that the parent gave a connection, from an answer to it.
 fn number_of(answer: &str) -> u32 {
@@ -156,7 +156,7 @@ fn forked(lab: &Lab) -> Vec<i32> {
 
 #[test] // D-FO-04: EAGAIN = 11, ENOMEM = 12
 fn a_fork_that_fails_for_want_of_something_is_tried_again() {
-    for errno in [11, 12] {
+    at_once([11, 12], |errno| {
         let (mut lab, addr) = Lab::serve("daemon_postfork", &format!("--fail 3 --errno {errno}"));
         lab.expect(lab.pid(), "daemon_start");
         let begin = Instant::now();
@@ -173,7 +173,7 @@ fn a_fork_that_fails_for_want_of_something_is_tried_again() {
         let said: Vec<&str> = story.split(", ").filter(|what| *what != "handed over" && *what != "yielded").collect();
         let expected = ["fork fails", "daemon_pause", "fork fails", "fork fails", "daemon_accept", "daemon_shutdown"];
         assert_eq!(said[said.len() - 7..said.len() - 1], expected);
-    }
+    });
 }
 
 #[test] // D-FO-04: "at most 1 s"
@@ -203,7 +203,7 @@ fn the_pauses_between_failed_forks_get_no_longer_than_a_second() {
 
 #[test] // D-FO-04: "keeps the request's order"
 fn requests_whose_fork_failed_keep_their_order() {
-    for failures in 1..=3 {
+    at_once(1..=3, |failures| {
         let args = format!("--batch 4 --fail {failures} --errno 11");
         let (lab, addr) = Lab::serve("daemon_postfork", &args);
         let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(addr)).collect();
@@ -212,7 +212,7 @@ fn requests_whose_fork_failed_keep_their_order() {
         by_number.sort_unstable();
         let order = wait_until("four forks", DEADLINE, || Some(forked(&lab)).filter(|pids| pids.len() == 4));
         assert_eq!(order, by_number.into_iter().map(|(_, pid)| pid).collect::<Vec<_>>(), "{failures} failures");
-    }
+    });
 }
 
 #[test] // D-FO-04: EPERM = 1

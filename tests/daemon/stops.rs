@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::babysit::{record, steps, wait_stopped};
 use crate::cgroup::{Cgroup, Controller};
 use util::lab::{LONG, Lab, held, send, tell};
-use util::{Client, DEADLINE, proc, stays, wait_until};
+use util::{Client, DEADLINE, at_once, proc, stays, wait_until};
 
 /// One child; a stop of 4.5 s is longer than a request may take and than a round, and shorter than two.
 const ONE: &str = "--start 1 --max 1 --max-spare 1 --requests 0 --babysit-ms 3000 --request-ms 2500";
@@ -45,7 +45,7 @@ fn expect_untouched(lab: &mut Lab, mut client: Client, pid: i32) {
 
 #[test] // D-BA-06
 fn stop_of_the_whole_group_is_not_held_against_a_request() {
-    for is_parent_first in [true, false] {
+    at_once([true, false], |is_parent_first| {
         let (mut lab, addr) = Lab::pool(ONE, 1);
         let (client, pid) = held(addr);
         let mut pids = [lab.pid(), pid];
@@ -54,7 +54,7 @@ fn stop_of_the_whole_group_is_not_held_against_a_request() {
         }
         stop(&pids, STOP);
         expect_untouched(&mut lab, client, pid);
-    }
+    });
 }
 
 #[test] // D-BA-06: no signal tells of it
@@ -127,7 +127,7 @@ fn child_that_stays_stopped_after_the_group_goes_on_is_rogue() {
 
 #[test] // D-SH-07
 fn stop_of_the_group_is_not_held_against_children_that_end() {
-    for signal in [Signal::SIGTERM, Signal::SIGQUIT] {
+    at_once([Signal::SIGTERM, Signal::SIGQUIT], |signal| {
         let (mut lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --requests 0 --grace-ms 2500", 1);
         let (mut client, pid) = held(addr);
         lab.running.signal(signal);
@@ -140,7 +140,7 @@ fn stop_of_the_group_is_not_held_against_children_that_end() {
         client.expect_eof();
         lab.expect_end();
         assert!(!lab.running.stderr_text().contains("has not ended in time"), "{signal}");
-    }
+    });
 }
 
 #[test] // D-SH-07, D-SH-03: the time goes on where it was

@@ -16,7 +16,9 @@ pub mod proc;
 pub mod program;
 
 use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,9 @@ pub use program::{Program, Running};
 
 /// How long a test waits for what should happen at once: generous, for a machine that is busy with other tests.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How many cases [`at_once`] runs at a time: starting processes takes more than waiting for them.
+const CASES_AT_ONCE: usize = 6;
 
 /// The first pauses between two looks at a condition. They grow with the time that it takes: where much is waited for, many
 /// looks would take from others the time in which it happens.
@@ -68,6 +73,33 @@ pub fn stays(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
         assert!(condition(), "no more: {what}");
         thread::sleep(STEADY_POLL);
     }
+}
+
+/// Runs `test` with each of `cases`, many at a time: what a test of processes does is to wait.
+///
+/// # Panics
+///
+/// When `test` panics with one of the cases; the others are run all the same.
+pub fn at_once<C: Send>(cases: impl IntoIterator<Item = C, IntoIter: Send>, test: impl Fn(C) + Sync) {
+    let cases = Mutex::new(cases.into_iter());
+    let next = || cases.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut failure = None;
+        while let Some(case) = next() {
+            let outcome = catch_unwind(AssertUnwindSafe(|| test(case)));
+            failure = failure.or(outcome.err());
+        }
+        failure
+    };
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    thread::scope(|scope| {
+        let worker = |_| thread::Builder::new().name(name.clone()).spawn_scoped(scope, work).expect("one more thread");
+        let workers: Vec<_> = (0..CASES_AT_ONCE).map(worker).collect();
+        let outcomes: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap_or_else(Some)).collect();
+        if let Some(failure) = outcomes.into_iter().flatten().next() {
+            resume_unwind(failure);
+        }
+    });
 }
 
 /// The built example `name`.
