@@ -7,6 +7,8 @@ mod babysit;
 mod cgroup;
 #[path = "daemon/children.rs"]
 mod children;
+#[path = "daemon/component.rs"]
+mod component;
 #[path = "daemon/crashes.rs"]
 mod crashes;
 #[path = "daemon/descriptors.rs"]

@@ -1,4 +1,4 @@
-//! `Server`: its settings. What it does is for `tests/component_server.rs` to see, from outside.
+//! `Server`: its settings. What it does is for `tests/daemon/component.rs` to see, from outside.
 
 use lenore::Kernel;
 use lenore::component::{Mode, Protocol, Server, ServerError};

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+mod chat;
 mod command_line;
 mod detached;
 mod echo;
 mod flags;
 mod ports;
+mod storm;
+mod wheels;
 
 use util::{Client, DEADLINE, Program, Running, example};
 

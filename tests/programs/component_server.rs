@@ -1,4 +1,4 @@
-//! A `component::Server` that tells what it does, for `tests/component_server.rs`.
+//! A `component::Server` that tells what it does, for `tests/daemon/component.rs`.
 //!
 //! Each process writes lines, `PID WHAT`. A connection's lines are answered with `PID LINE`, but for the commands in
 //! `command`. On USR1 the parent writes its board.
