@@ -93,6 +93,8 @@ fn a_reconnect_begins_with_fresh_patience() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let protocol = Protocol::with_heap(Line::new(), || 0)
         .patience(Duration::from_millis(100))
+        // The peer closes when the kernel has come to its end.
+        .linger(Duration::from_millis(50))
         .on_connect(|cx| {
             **cx.heap() += 1;
             if **cx.heap() == 1 {

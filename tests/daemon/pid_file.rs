@@ -6,11 +6,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use nix::sys::signal::Signal;
 
 use crate::site::{Site, is_root, signal, terminate, wait_gone};
-use util::{Client, DEADLINE, proc, wait_until};
+use util::{Client, DEADLINE, at_once, proc, wait_until};
 
 #[test] // D-DE-06: an error that names the other; and that is as it was
 fn a_live_holder_is_an_error_that_names_its_pid() {
-    for second in ["--detach", ""] {
+    at_once(["--detach", ""], |second| {
         let site = Site::new();
         let (_running, pid) = site.launch("--pid-file pid --start 1");
         let mut other = site.program(&format!("{second} --pid-file @pid --logfile @log")).start();
@@ -22,7 +22,7 @@ fn a_live_holder_is_an_error_that_names_its_pid() {
         assert!(proc::is_alive(pid));
         terminate(pid);
         assert!(!site.exists("pid"));
-    }
+    });
 }
 
 #[test] // D-DE-06, T5: whatever stands in it, and whoever has that number by now

@@ -8,7 +8,7 @@ use nix::unistd::{Group, Pid, Uid, User, getsid};
 
 use crate::detached::Detached;
 use crate::{LONG, end, expect_lost, expect_refusal};
-use util::{Client, DEADLINE, Program, example, kill, proc, wait_until};
+use util::{Client, DEADLINE, Program, at_once, example, kill, proc, wait_until};
 
 const FORKING: [&str; 2] = ["echo_prefork", "echo_fork"];
 
@@ -86,13 +86,14 @@ fn a_pid_file_has_one_owner_at_a_time() {
     let owner = || fs::read_to_string(&path).map(|text| text.trim().to_owned()).ok();
 
     let first = Detached::echo("echo_prefork", &flag);
-    assert_eq!(owner(), Some(first.pid.to_string()));
-    for name in FORKING {
-        for detach in [&[][..], &["--detach"]] {
-            let outcome = expect_refusal(name, &[&ANYWHERE[..], &flag, detach].concat(), 1, path_text);
-            assert!(outcome.stderr.contains(&first.pid.to_string()), "{name}: {outcome:?}");
-        }
-    }
+    let first_pid = first.pid.to_string();
+    assert_eq!(owner().as_ref(), Some(&first_pid));
+    // Each waits a second for an owner that may be about to go.
+    let ways = FORKING.map(|name| [(name, &[][..]), (name, &["--detach"])]);
+    at_once(ways.into_iter().flatten(), |(name, detach)| {
+        let outcome = expect_refusal(name, &[&ANYWHERE[..], &flag, detach].concat(), 1, path_text);
+        assert!(outcome.stderr.contains(&first_pid), "{name}: {outcome:?}");
+    });
     // Children have it open and leave it alone, however they end.
     let children = first.children();
     for (&pid, signal) in children.iter().zip([Signal::SIGKILL, Signal::SIGTERM]) {

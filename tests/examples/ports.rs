@@ -92,6 +92,7 @@ fn every_reply_ends_in_cr_lf_and_commands_may_come_at_once() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an orderly end");
         assert_eq!(answer, "PONG\r\n???\r\nPONG\r\nOK\r\n", "{name}");
+        drop(stream);
         server.end();
     }
 }

@@ -64,6 +64,7 @@ fn the_longest_idle_client_gives_way() {
     let mut third = idle(addr);
     first.expect_eof();
     assert_eq!([&mut second, &mut third].map(|browser| browser.get("/hello").status), [200; 2]);
+    drop((first, second, third));
     end(&mut running);
 }
 
@@ -79,6 +80,7 @@ fn clients_that_have_never_asked_give_way() {
         browser.0.fill_buf().is_ok_and(<[u8]>::is_empty)
     };
     wait_until("an end in order", DEADLINE, || silent.iter_mut().any(closed).then_some(()));
+    drop(silent);
     end(&mut running);
 }
 
@@ -123,6 +125,7 @@ fn a_request_that_comes_too_late_meets_an_end_in_order() {
     late.ask("GET /hello", "");
     assert_eq!(late.0.read(&mut [0]).expect("no reset"), 0);
     assert_eq!(other.get("/hello").status, 200);
+    drop((late, other));
     end(&mut running);
 }
 
