@@ -143,13 +143,14 @@ impl Wanted {
     /// Returns `None` if nothing is wanted.
     #[inline]
     pub(crate) fn of(read: bool, write: bool, expedite: bool) -> Option<Wanted> {
-        NonZeroU8::new(u8::from(read) | u8::from(write) << 1 | u8::from(expedite) << 2).map(Wanted)
+        NonZeroU8::new(u8::from(read) | (u8::from(write) << 1) | (u8::from(expedite) << 2)).map(Wanted)
     }
 
     /// The same, for a source whose reads may end in front of urgent data.
     #[inline]
     pub(crate) fn of_stream(read: bool, write: bool) -> Option<Wanted> {
-        NonZeroU8::new(u8::from(read) * (Mode::Read.bit() | MINDS_URGENT) | u8::from(write) << 1).map(Wanted)
+        let reading = if read { Mode::Read.bit() | MINDS_URGENT } else { 0 };
+        NonZeroU8::new(reading | (u8::from(write) << 1)).map(Wanted)
     }
 
     #[inline]

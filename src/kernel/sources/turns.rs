@@ -7,7 +7,6 @@ use super::Sources;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::kernel::core::Core;
-use crate::kernel::sessions::SessionId;
 use crate::kernel::source::{Mode, Source, SourceKey};
 use crate::kernel::turn::{Next, Turn};
 
@@ -31,12 +30,14 @@ impl Sources {
         !self.ready.is_empty()
     }
 
-    /// Takes the next source that is ready in `mode`; within, `None` for one that was closed or is ready no more.
-    fn next(&mut self, mode: Mode) -> Option<(SourceKey, Option<(Rc<dyn Source>, SessionId)>)> {
-        let key = self.groups[mode as usize].pop_front()?;
-        let Some(entry) = self.entry_mut(key) else { return Some((key, None)) };
-        let ready = std::mem::take(&mut entry.ready[mode as usize]);
-        Some((key, ready.then(|| (Rc::clone(&entry.source), entry.owner))))
+    /// Takes the next source of the I/O step's group.
+    fn next(&mut self, mode: Mode) -> Option<SourceKey> {
+        self.groups[mode as usize].pop_front()
+    }
+
+    /// Takes note that a source has its turn. Returns false for one that was closed or is ready no more.
+    fn take_ready(&mut self, key: SourceKey, mode: Mode) -> bool {
+        self.entry_mut(key).is_some_and(|entry| std::mem::take(&mut entry.ready[mode as usize]))
     }
 
     /// Sorts what is ready into the groups of the I/O step, each by descriptor, and returns their sizes.
@@ -84,9 +85,9 @@ impl Kernel {
         let sizes = self.core.sources.group_ready();
         for (mode, size) in Mode::ALL.into_iter().zip(sizes) {
             for count in 1..=size {
-                let Some((key, source)) = self.core.sources.next(mode) else { break };
-                if let Some((source, owner)) = source {
-                    self.give_turn(key, owner, &*source, |source, cx| source.turn(cx, mode));
+                let Some(key) = self.core.sources.next(mode) else { break };
+                if self.core.sources.take_ready(key, mode) {
+                    self.give_turn(key, |source, cx| source.turn(cx, mode));
                     self.after_state();
                 }
                 if count % TURNS_PER_FLUSH == 0 {
@@ -101,15 +102,11 @@ impl Kernel {
     }
 
     /// Lets a source do something, and does what it answers.
-    fn give_turn(
-        &mut self,
-        key: SourceKey,
-        owner: SessionId,
-        source: &dyn Source,
-        what: impl FnOnce(&dyn Source, &mut Turn<'_>) -> Next,
-    ) {
+    fn give_turn(&mut self, key: SourceKey, what: impl FnOnce(&dyn Source, &mut Turn<'_>) -> Next) {
+        let Some(entry) = self.core.sources.get(key) else { return };
+        let (source, owner) = (Rc::clone(&entry.source), entry.owner);
         let mut turn = Turn::new(self, key, owner, false);
-        let next = what(source, &mut turn);
+        let next = what(&*source, &mut turn);
         if turn.is_over() {
             return;
         }
@@ -145,7 +142,7 @@ impl Kernel {
         let list = self.core.sources.mailbox.take_touched();
         for key in &list {
             if self.core.collect(*key) {
-                self.flush_source(*key);
+                self.give_turn(*key, |source, cx| source.flush(cx));
             }
         }
         self.core.sources.mailbox.give_back(list);
@@ -158,18 +155,12 @@ impl Kernel {
             // In a child that a flush before this one has forked, what was put is the parent's to write.
             let Some(entry) = self.core.sources.entry_mut(key).filter(|entry| entry.is_unflushed) else { continue };
             entry.is_unflushed = false;
-            self.flush_source(key);
+            self.give_turn(key, |source, cx| source.flush(cx));
         }
         // Its memory is used again, unless something was put and collected meanwhile.
         if !self.core.sources.has_unflushed() {
             self.core.sources.unflushed = list;
         }
-    }
-
-    fn flush_source(&mut self, key: SourceKey) {
-        let Some(entry) = self.core.sources.entry_mut(key) else { return };
-        let (source, owner) = (Rc::clone(&entry.source), entry.owner);
-        self.give_turn(key, owner, &*source, |source, cx| source.flush(cx));
     }
 }
 
