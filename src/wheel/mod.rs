@@ -20,10 +20,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 mod follow_tail;
-mod input;
 mod listen_accept;
-mod marks;
-mod output;
 mod read_write;
 mod refusals;
 mod run;

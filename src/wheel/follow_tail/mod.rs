@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::WheelId;
-use super::input::Input;
 use super::stream::check_is_stream;
+use super::stream::inbox::Input;
 use crate::error::Error;
 use crate::filter::{Filter, Line};
 use crate::kernel::{Core, SessionId};

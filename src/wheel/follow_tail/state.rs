@@ -19,8 +19,8 @@ use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Delivery, Mailbox, Mode, Next, SessionId, Source, SourceKey, Turn, Wanted, nanos};
 use crate::name::Name;
-use crate::wheel::input::{Input, Recipient};
 use crate::wheel::refusals::Refusals;
+use crate::wheel::stream::inbox::{Input, Recipient};
 use crate::wheel::{WheelId, error_args};
 
 /// What the wheel shares with the kernel. No borrow lasts while a state runs.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::base::{Base, Port};
 use super::duplex::Duplex;
 use super::reader::{InputSettings, Reader};
-use super::records::SharedRecords;
 use super::writer::{OutputEvents, Writer};
 use super::{Halves, ReadWrite};
 use crate::error::Error;
@@ -16,9 +15,10 @@ use crate::filter::Filter;
 use crate::kernel::{AfterFork, Core, SessionId, Source, SourceKey, set_nonblocking};
 use crate::name::Name;
 use crate::wheel::WheelId;
-use crate::wheel::marks::Marks;
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::check_is_stream;
+use crate::wheel::stream::marks::Marks;
+use crate::wheel::stream::records::SharedRecords;
 
 /// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
 #[must_use = "does nothing until it is started"]

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::WheelId;
-use super::marks::Marks;
+use super::stream::marks::Marks;
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::name::Name;
@@ -15,7 +15,6 @@ pub(super) mod base;
 mod builder;
 mod duplex;
 pub(super) mod reader;
-pub(super) mod records;
 pub(super) mod writer;
 
 pub use builder::ReadWriteBuilder;

@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::base::{Base, Port};
-use super::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, SharedRecords, Unfed};
 use super::writer::Writer;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
@@ -19,6 +18,7 @@ use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
 use crate::wheel::stream::Stream;
+use crate::wheel::stream::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, SharedRecords, Unfed};
 
 /// How input is read and delivered. A source by itself when its descriptor is for input alone. No borrow lasts while a
 /// state runs.

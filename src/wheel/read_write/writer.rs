@@ -13,8 +13,8 @@ use crate::filter::{FilterError, put_whole};
 use crate::kernel::{AfterFork, Mode, Next, Source, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
-use crate::wheel::marks::{Level, MarkEvents, Marks};
-use crate::wheel::output::{Output, WRITES_PER_TURN};
+use crate::wheel::stream::marks::{Level, MarkEvents, Marks};
+use crate::wheel::stream::output::{Output, WRITES_PER_TURN};
 
 /// How output is kept and written. A source by itself when its descriptor is for output alone. No borrow lasts while a
 /// state runs.

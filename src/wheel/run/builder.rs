@@ -28,10 +28,10 @@ use crate::reply::IntoReturn;
 use crate::sys::child::{Place, Setup, spawn};
 use crate::sys::threads::make_sure_alone;
 use crate::wheel::WheelId;
-use crate::wheel::input::Input;
-use crate::wheel::marks::{Level, MarkEvents, Marks};
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::Stream;
+use crate::wheel::stream::inbox::Input;
+use crate::wheel::stream::marks::{Level, MarkEvents, Marks};
 
 /// Says how a [`Run`] is to work; made by [`Run::program`] and its likes.
 ///

@@ -13,9 +13,9 @@ use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
-use crate::wheel::input::{Input, Recipient};
 use crate::wheel::read_write::reader::SHORT_READS_PER_TURN;
 use crate::wheel::stream::Stream;
+use crate::wheel::stream::inbox::{Input, Recipient};
 
 /// The parent's end of the child's standard output or standard error.
 pub(super) struct Reader<F: Filter> {

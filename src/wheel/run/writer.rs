@@ -13,9 +13,9 @@ use crate::args::IntoArgs;
 use crate::filter::{Filter, FilterError, put_whole};
 use crate::kernel::{AfterFork, Mode, Next, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
-use crate::wheel::marks::{Level, MarkEvents};
-use crate::wheel::output::{Output, WRITES_PER_TURN};
 use crate::wheel::stream::Stream;
+use crate::wheel::stream::marks::{Level, MarkEvents};
+use crate::wheel::stream::output::{Output, WRITES_PER_TURN};
 
 /// The parent's end of the child's standard input.
 pub(super) struct Writer<F: Filter> {

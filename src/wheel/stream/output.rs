@@ -5,7 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::stream::Stream;
+use super::descriptor::Stream;
 
 /// Octets to be written, from `start` on.
 #[derive(Default)]

@@ -3,14 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::read_write::reader::guarded;
-use super::read_write::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, Records, Unfed};
+use super::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, Records, Unfed};
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Delivery, Mode, Next, Turn};
+use crate::wheel::read_write::reader::guarded;
 
 /// A filter, and what it has made of the input so far.
-pub(super) struct Input<F: Filter> {
+pub(in crate::wheel) struct Input<F: Filter> {
     filter: RefCell<F>,
     former: Former,
     /// What the filter has told of its limit.
@@ -29,7 +29,7 @@ pub(super) struct Input<F: Filter> {
 }
 
 /// Where the records go. No borrow of the [`Input`] lasts while one of these runs.
-pub(super) trait Recipient<F: Filter> {
+pub(in crate::wheel) trait Recipient<F: Filter> {
     /// Tells whether the wheel is there, wants records and is not paused.
     fn takes_more(&self) -> bool;
 
@@ -44,7 +44,7 @@ pub(super) trait Recipient<F: Filter> {
 }
 
 impl<F: Filter> Input<F> {
-    pub(super) fn new(filter: F) -> Input<F> {
+    pub(in crate::wheel) fn new(filter: F) -> Input<F> {
         Input {
             filter: RefCell::new(filter),
             former: Former::default(),
@@ -59,7 +59,7 @@ impl<F: Filter> Input<F> {
     }
 
     /// Gives the filter a chunk, of which it takes what there is room for; the rest comes when that is delivered.
-    pub(super) fn feed(&self, chunk: &[u8]) {
+    pub(in crate::wheel) fn feed(&self, chunk: &[u8]) {
         let chunk = self.guard(|| self.former.pass(chunk)).unwrap_or_default();
         let fed = if self.unfed.borrow().is_empty() { self.offer(chunk).unwrap_or(chunk.len()) } else { 0 };
         if fed < chunk.len() {
@@ -88,7 +88,7 @@ impl<F: Filter> Input<F> {
     ///
     /// What the source is to answer if that did not come to their end: the wheel was dropped or paused, or a state or the filter
     /// failed, or there are too many for a turn. What is left is then delivered later, if ever.
-    pub(super) fn deliver(&self, cx: &mut Turn<'_>, to: &impl Recipient<F>) -> Result<(), Next> {
+    pub(in crate::wheel) fn deliver(&self, cx: &mut Turn<'_>, to: &impl Recipient<F>) -> Result<(), Next> {
         if !self.has_rest.get() && self.panic.borrow().is_none() {
             return Ok(());
         }
@@ -192,7 +192,7 @@ impl<F: Filter> Input<F> {
     }
 
     /// Has the next delivery end with the unfinished last record.
-    pub(super) fn finish(&self) {
+    pub(in crate::wheel) fn finish(&self) {
         if self.left() != Some(0) {
             self.last_is_due.set(true);
             self.has_rest.set(true);
@@ -200,7 +200,7 @@ impl<F: Filter> Input<F> {
     }
 
     /// Takes out the records that are complete, for nobody.
-    pub(super) fn discard(&self) {
+    pub(in crate::wheel) fn discard(&self) {
         // Each record takes an octet at least, and so does what is refused.
         for _ in 0..=2 * self.left().unwrap_or(0) {
             let is_last = matches!(self.next(), None | Some(Ok(None)));
@@ -212,7 +212,7 @@ impl<F: Filter> Input<F> {
     }
 
     /// Puts another filter in place, which is given what the former one has not parsed.
-    pub(super) fn replace(&self, filter: F) {
+    pub(in crate::wheel) fn replace(&self, filter: F) {
         let old = self.filter.replace(filter);
         self.former.take_over(Rc::new(RefCell::new(old)), &self.unfed, &self.refused);
         self.filter_limit.set(usize::MAX);
@@ -220,7 +220,7 @@ impl<F: Filter> Input<F> {
     }
 
     /// Forgets all input. Returns whether the filter does, too: not if it has panicked.
-    pub(super) fn reset(&self) -> bool {
+    pub(in crate::wheel) fn reset(&self) -> bool {
         let is_reset = self.guard(|| {
             let empty = self.filter.borrow().clone_config();
             drop(self.filter.replace(empty));
@@ -235,12 +235,12 @@ impl<F: Filter> Input<F> {
     }
 
     /// Looks at the filter.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&mut F) -> T) -> T {
+    pub(in crate::wheel) fn look<T>(&self, look: impl FnOnce(&mut F) -> T) -> T {
         look(&mut self.filter.borrow_mut())
     }
 
     /// Returns what has been read and not been parsed: records that wait, and the beginning of one.
-    pub(super) fn pending(&self) -> Vec<u8> {
+    pub(in crate::wheel) fn pending(&self) -> Vec<u8> {
         [self.filter.borrow().get_pending(), self.unfed.borrow().rest()].concat()
     }
 }

@@ -1,0 +1,9 @@
+//! A stream of octets between a descriptor and a session: what `ReadWrite`, `Run` and `FollowTail` have in common.
+
+pub(super) mod descriptor;
+pub(super) mod inbox;
+pub(super) mod marks;
+pub(super) mod output;
+pub(super) mod records;
+
+pub(super) use descriptor::{Stream, check_is_stream};
