@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, SeekFrom};
+use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use super::WheelId;
 use super::stream::check_is_stream;
-use super::stream::inbox::Input;
+use super::stream::inbox::Inbox;
 use crate::error::Error;
 use crate::filter::{Filter, Line};
 use crate::kernel::{Core, SessionId};
@@ -124,7 +125,7 @@ use state::{Start, State};
 ///
 /// POE: `POE::Wheel::FollowTail`.
 #[must_use = "a wheel that is dropped is closed: keep it in the heap"]
-pub struct FollowTail<F: Filter = Line>(Rc<State<F>>);
+pub struct FollowTail<F: Filter = Line>(Rc<State>, PhantomData<F>);
 
 /// Says how a [`FollowTail`] is to work; made by [`FollowTail::new`].
 #[must_use = "does nothing until it is started"]
@@ -391,7 +392,8 @@ impl<F: Filter> FollowTailBuilder<F> {
                 (None, Followed::new(File::from(fd)))
             }
         };
-        let input = Input::new(self.filter);
+        let id = WheelId::next();
+        let input = Inbox::new(id, Rc::new(RefCell::new(self.filter)));
         let mut start = None;
         let (file, failure) = match opened {
             Ok(mut followed) => {
@@ -426,7 +428,7 @@ impl<F: Filter> FollowTailBuilder<F> {
         let mailbox = core.mailbox();
         let make = |key| {
             Rc::new(State {
-                id: WheelId::next(),
+                id,
                 owner,
                 name: Name::new("FollowTail"),
                 key,
@@ -458,7 +460,7 @@ impl<F: Filter> FollowTailBuilder<F> {
         core.add_source(owner, |key| state.insert(make(key)).clone())?;
         let state = state.expect("add_source has made it");
         state.wake();
-        Ok(FollowTail(state))
+        Ok(FollowTail(state, PhantomData))
     }
 }
 

@@ -16,15 +16,15 @@ use super::rotation::{Decision, Successors};
 use super::trouble::{Trouble, may_pass};
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
-use crate::filter::{Filter, FilterError};
+use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Delivery, Mailbox, Mode, Next, SessionId, Source, SourceKey, Turn, Wanted, nanos};
 use crate::name::Name;
 use crate::wheel::refusals::Refusals;
-use crate::wheel::stream::inbox::{Input, Recipient};
+use crate::wheel::stream::inbox::{Inbox, Recipient};
 use crate::wheel::{WheelId, error_args};
 
 /// What the wheel shares with the kernel. No borrow lasts while a state runs.
-pub(super) struct State<F: Filter> {
+pub(super) struct State {
     pub(super) id: WheelId,
     pub(super) owner: SessionId,
     /// What its events say they were sent from.
@@ -40,7 +40,7 @@ pub(super) struct State<F: Filter> {
     pub(super) on_reset: Cell<Option<Name>>,
     pub(super) on_idle: Cell<Option<Name>>,
     pub(super) on_retry: Cell<Option<Name>>,
-    pub(super) input: Input<F>,
+    pub(super) input: Inbox,
     /// An unfinished last record of a file that was replaced is delivered.
     pub(super) delivers_last: bool,
     /// `None` while there is no such file.
@@ -92,7 +92,7 @@ impl Start {
     }
 
     /// Goes to where following begins.
-    pub(super) fn go<F: Filter>(&self, file: &mut Regular, input: &Input<F>, buffer: &mut [u8]) -> io::Result<()> {
+    pub(super) fn go(&self, file: &mut Regular, input: &Inbox, buffer: &mut [u8]) -> io::Result<()> {
         if let Some(to) = self.seek {
             return file.seek(to, self.length);
         }
@@ -114,7 +114,7 @@ enum Look {
     End(StreamEnd),
 }
 
-impl<F: Filter> State<F> {
+impl State {
     /// Asks for a turn, as there is something to do that no readiness will announce.
     pub(super) fn wake(&self) {
         if self.open.get() {
@@ -424,13 +424,13 @@ impl<F: Filter> State<F> {
     }
 }
 
-impl<F: Filter> Recipient<F> for State<F> {
+impl Recipient for State {
     fn takes_more(&self) -> bool {
         self.open.get() && self.on_input.get().is_some()
     }
 
-    fn record(&self, cx: &mut Turn<'_>, record: F::Input) -> Delivery {
-        self.send(cx, self.on_input.get(), (record, self.id).into_args())
+    fn record(&self, cx: &mut Turn<'_>, args: Args) -> Delivery {
+        self.send(cx, self.on_input.get(), args)
     }
 
     fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {
@@ -447,7 +447,7 @@ impl<F: Filter> Recipient<F> for State<F> {
     }
 }
 
-impl<F: Filter> Source for State<F> {
+impl Source for State {
     fn fd(&self) -> RawFd {
         match &*self.file.borrow() {
             Some(Followed::Stream { fd, .. }) => fd.as_raw_fd(),

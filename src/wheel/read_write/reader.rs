@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -18,7 +17,8 @@ use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::error_args;
 use crate::wheel::stream::Stream;
-use crate::wheel::stream::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, SharedRecords, Unfed};
+use crate::wheel::stream::inbox::{Inbox, Recipient};
+use crate::wheel::stream::records::SharedRecords;
 
 /// How input is read and delivered. A source by itself when its descriptor is for input alone. No borrow lasts while a
 /// state runs.
@@ -27,10 +27,7 @@ pub(crate) struct Reader {
     pub(crate) port: Rc<Port>,
     /// The wheel's other direction.
     pub(crate) writer: Option<Rc<Writer>>,
-    filter: RefCell<SharedRecords>,
-    former: Former,
-    /// What the filter has told of its limit.
-    filter_limit: Cell<usize>,
+    inbox: Inbox,
     on_input: Cell<Option<Name>>,
     settings: InputSettings,
     paused: Cell<bool>,
@@ -41,16 +38,8 @@ pub(crate) struct Reader {
     /// A short read need not be the last: by what the stream is, or as the poller has seen the end of the input. `None`
     /// before the first.
     reads_short: Cell<Option<bool>>,
-    /// Records may be left in the filter, as their delivery was interrupted.
-    has_rest: Cell<bool>,
-    /// What was read and has not been fed to the filter: it did not fit, or was pending in the filter before this one.
-    unfed: RefCell<Unfed>,
-    /// The unfinished record that the end of file makes the last one is still to be delivered.
-    last_is_due: Cell<bool>,
     /// How the input ended, until the session has been told.
     ending: RefCell<Option<Ending>>,
-    refused: RefCell<Vec<FilterError>>,
-    progress: Progress,
 }
 
 /// What a reader is told once and for all.
@@ -71,21 +60,9 @@ enum Ending {
 
 /// What one read has come to.
 enum Input {
-    Some {
-        may_be_more: bool,
-    },
+    Some { may_be_more: bool },
     Nothing,
-    /// The filter has panicked on it.
-    Panicked(Exception),
     Ended(Ending),
-}
-
-/// What the filter has made of the input.
-enum Parsed {
-    Record(Args),
-    /// One at least, and there may be more of either.
-    Refused,
-    Nothing,
 }
 
 impl Reader {
@@ -98,24 +75,17 @@ impl Reader {
         settings: InputSettings,
     ) -> Reader {
         Reader {
+            inbox: Inbox::new(base.id, filter),
             base,
             port,
             writer,
-            filter: RefCell::new(filter),
-            former: Former::default(),
-            filter_limit: Cell::new(usize::MAX),
             on_input: Cell::new(on_input),
             settings,
             paused: Cell::new(false),
             shut: Cell::new(false),
             ended: Cell::new(false),
             reads_short: Cell::new(None),
-            has_rest: Cell::new(false),
-            unfed: RefCell::default(),
-            last_is_due: Cell::new(false),
             ending: RefCell::default(),
-            refused: RefCell::default(),
-            progress: Progress::default(),
         }
     }
 
@@ -152,25 +122,19 @@ impl Reader {
 
     /// Goes on with another filter.
     pub(crate) fn set_filter(&self, filter: SharedRecords) {
-        self.filter.replace(filter);
+        self.inbox.set_filter(filter);
     }
 
     /// Has a new filter fed what the `old` one leaves to it.
     pub(crate) fn take_over(&self, old: SharedRecords) {
-        self.former.take_over(old, &self.unfed, &self.refused);
-        self.filter_limit.set(usize::MAX);
-        // Also without anything to be fed: the new filter may have come with input of its own. If there was a rest, there is
-        // a delivery that goes on, or that waits for its own reasons.
-        if !self.has_rest.replace(true) {
+        if self.inbox.take_over(old) {
             self.port.wake();
         }
     }
 
     /// Returns what has been read and is no part of a record yet.
     pub(crate) fn pending(&self) -> Vec<u8> {
-        let mut octets = self.filter.borrow().borrow().pending().to_vec();
-        octets.extend_from_slice(self.unfed.borrow().rest());
-        octets
+        self.inbox.pending()
     }
 
     /// Tells whether readiness is wanted.
@@ -180,7 +144,7 @@ impl Reader {
 
     /// Tells whether nothing can be read or delivered any more.
     pub(crate) fn is_over(&self) -> bool {
-        let nothing_waits = !self.has_rest.get() && self.ending.borrow().is_none();
+        let nothing_waits = !self.inbox.has_rest() && self.ending.borrow().is_none();
         self.shut.get() || nothing_waits && self.ended.get()
     }
 
@@ -205,9 +169,7 @@ impl Reader {
         if !self.can_deliver() {
             return Next::Wait;
         }
-        if self.has_rest.get()
-            && let Err(next) = self.deliver(cx)
-        {
+        if let Err(next) = self.inbox.deliver(cx, self) {
             return next;
         }
         // Ends with the first read that fills the buffer, finds nothing, or finds the end.
@@ -216,7 +178,7 @@ impl Reader {
             reads += 1;
             match self.read_chunk(cx) {
                 Input::Some { may_be_more } => {
-                    if let Err(next) = self.deliver(cx) {
+                    if let Err(next) = self.inbox.deliver(cx, self) {
                         return next;
                     }
                     if may_be_more || reads == SHORT_READS_PER_TURN {
@@ -231,20 +193,14 @@ impl Reader {
                     self.port.is_watched.set(true);
                     return Next::Wait;
                 }
-                Input::Panicked(exception) => {
-                    // As after an `Err` of a state, what else there is comes in the next slice, behind the `DIE` signal.
-                    self.has_rest.set(true);
-                    cx.die(self.base.name, exception);
-                    return Next::Again(Mode::Read);
-                }
                 Input::Ended(ending) => {
                     self.ended.set(true);
                     self.port.is_watched.set(true);
                     let is_whole = matches!(ending, Ending::EndOfFile);
                     self.ending.replace(Some(ending));
                     if is_whole && self.settings.delivers_last {
-                        self.last_is_due.set(true);
-                        if let Err(next) = self.deliver(cx) {
+                        self.inbox.finish();
+                        if let Err(next) = self.inbox.deliver(cx, self) {
                             return next;
                         }
                     }
@@ -265,7 +221,7 @@ impl Reader {
             }
         }
         // A state may have set another filter, whose records come first. It has asked for a turn.
-        if !self.can_deliver() || self.has_rest.get() {
+        if !self.can_deliver() || self.inbox.has_rest() {
             return;
         }
         let Some(ending) = self.ending.take() else { return };
@@ -290,148 +246,14 @@ impl Reader {
             }
         };
         let may_be_more = count == buffer.len();
-        let fed = guarded(|| {
-            let chunk = self.former.pass(&buffer[..count]);
-            // Something is in front of it only after the filter has panicked.
-            let fed = if self.unfed.borrow().is_empty() { self.feed(chunk) } else { 0 };
-            if fed < chunk.len() {
-                self.unfed.borrow_mut().put(&chunk[fed..]);
-            }
-        });
-        fed.map_or_else(Input::Panicked, |()| Input::Some { may_be_more })
-    }
-
-    fn feed(&self, chunk: &[u8]) -> usize {
-        let mut limit = self.filter_limit.get();
-        let fed = self.filter.borrow().borrow_mut().feed(chunk, &mut limit, &mut self.refused.borrow_mut());
-        self.filter_limit.set(limit);
-        fed
-    }
-
-    /// Sends the records that are complete, one event each.
-    ///
-    /// # Errors
-    ///
-    /// What the source is to answer if that did not come to their end: the wheel was dropped or paused, or a state or the filter
-    /// failed, or there are too many for a turn. What is left is then delivered later, if ever.
-    fn deliver(&self, cx: &mut Turn<'_>) -> Result<(), Next> {
-        let mut refusals = 0;
-        self.has_rest.set(true);
-        for _ in 0..RECORDS_PER_TURN {
-            // Asked each time: any state may have paused the wheel.
-            let Some(event) = self.on_input.get().filter(|_| self.can_deliver()) else { return Err(Next::Wait) };
-            if refusals == REFUSALS_PER_TURN {
-                break;
-            }
-            let delivery = if let Some(error) = self.next_refused() {
-                refusals += 1;
-                self.base.report_refused(cx, error)
-            } else {
-                match guarded(|| self.next_or_end()) {
-                    Ok(Parsed::Record(args)) => {
-                        self.progress.made();
-                        self.base.dispatch(cx, event, args)
-                    }
-                    Ok(Parsed::Refused) => continue,
-                    Ok(Parsed::Nothing) => {
-                        self.progress.made();
-                        self.has_rest.set(false);
-                        return Ok(());
-                    }
-                    Err(exception) => {
-                        // If it has not advanced, what is left waits for more input: it would panic without end.
-                        let left = guarded(|| self.left()).unwrap_or(usize::MAX);
-                        self.has_rest.set(self.progress.after_panic(left));
-                        cx.die(self.base.name, exception)
-                    }
-                }
-            };
-            match delivery {
-                Delivery::Done => {}
-                Delivery::Failed => break,
-                Delivery::Over => return Err(Next::Wait),
-            }
-        }
-        Err(Next::Again(Mode::Read))
-    }
-
-    fn next_refused(&self) -> Option<FilterError> {
-        let mut refused = self.refused.borrow_mut();
-        if refused.is_empty() { None } else { Some(refused.remove(0)) }
-    }
-
-    /// Takes the next record, or drops the input of a filter that refuses without end.
-    fn next_or_end(&self) -> Parsed {
-        let next = self.next();
-        if matches!(next, Parsed::Refused) {
-            self.go_on_or_give_up();
-        }
-        next
-    }
-
-    #[cold]
-    fn go_on_or_give_up(&self) {
-        let left = self.left();
-        if !self.progress.after_refusal(left) {
-            self.filter.borrow().borrow_mut().reset();
-            self.unfed.take();
-            self.refused.borrow_mut().push(self.progress.end(left));
-        }
-    }
-
-    /// Returns how many octets have not become records.
-    fn left(&self) -> usize {
-        self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len()
-    }
-
-    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
-    fn next(&self) -> Parsed {
-        let id = self.base.id;
-        loop {
-            let next = self.filter.borrow().borrow_mut().next(id);
-            match next {
-                Ok(Some(args)) => return Parsed::Record(args),
-                Err(error) => return self.refuse(error),
-                Ok(None) => {}
-            }
-            if !self.refused.borrow().is_empty() {
-                return Parsed::Refused;
-            }
-            if self.unfed.borrow().is_empty() {
-                return if self.last_is_due.take() { self.last() } else { Parsed::Nothing };
-            }
-            // Taken out while it is fed: a filter that panics on it does not get it again.
-            let mut unfed = self.unfed.take();
-            unfed.start += self.feed(unfed.rest());
-            self.unfed.replace(unfed);
-        }
-    }
-
-    /// Takes the unfinished last record, if there is one.
-    #[cold]
-    fn last(&self) -> Parsed {
-        let last = self.filter.borrow().borrow_mut().last(self.base.id);
-        match last {
-            Ok(args) => args.map_or(Parsed::Nothing, Parsed::Record),
-            Err(error) => self.refuse(error),
-        }
-    }
-
-    /// Keeps what the filter complains of for its event.
-    #[cold]
-    fn refuse(&self, error: FilterError) -> Parsed {
-        self.refused.borrow_mut().push(error);
-        Parsed::Refused
+        self.inbox.feed(&buffer[..count]);
+        Input::Some { may_be_more }
     }
 
     /// Forgets in a forked child what the parent has read. Returns whether the wheel can be used: not if its filter has
     /// panicked.
     pub(crate) fn forget(&self) -> bool {
-        let is_reset = guarded(|| self.filter.borrow().borrow_mut().reset()).is_ok();
-        self.former.forget();
-        self.unfed.take();
-        self.refused.take();
-        self.has_rest.set(false);
+        let is_reset = self.inbox.reset();
         // The poller may not have been asked yet, or its answer may have been on the list that the child has not got.
         self.port.is_watched.set(true);
         is_reset
@@ -459,6 +281,26 @@ impl Reader {
             }
         }
         text
+    }
+}
+
+impl Recipient for Reader {
+    #[inline]
+    fn takes_more(&self) -> bool {
+        self.can_deliver()
+    }
+
+    #[inline]
+    fn record(&self, cx: &mut Turn<'_>, args: Args) -> Delivery {
+        self.on_input.get().map_or(Delivery::Done, |event| self.base.dispatch(cx, event, args))
+    }
+
+    fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {
+        self.base.report_refused(cx, error)
+    }
+
+    fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery {
+        cx.die(self.base.name, exception)
     }
 }
 
@@ -500,8 +342,3 @@ impl Source for Reader {
 
 /// How many short reads one turn does at most: a peer may send as fast as this process reads.
 pub(crate) const SHORT_READS_PER_TURN: usize = 16;
-
-/// Calls a filter, whose panic is not to end the kernel.
-pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Exception> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(Exception::from_panic)
-}

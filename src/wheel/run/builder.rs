@@ -30,7 +30,6 @@ use crate::sys::threads::make_sure_alone;
 use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::Stream;
-use crate::wheel::stream::inbox::Input;
 use crate::wheel::stream::marks::{Level, MarkEvents, Marks};
 
 /// Says how a [`Run`] is to work; made by [`Run::program`] and its likes.
@@ -523,18 +522,7 @@ fn reader<F: Filter>(
     delivers_last: bool,
 ) -> Rc<Reader<F>> {
     shared.outputs.set(shared.outputs.get() + 1);
-    Rc::new(Reader {
-        shared: shared.clone(),
-        key,
-        stream,
-        event: Cell::new(event),
-        input: Input::new(filter),
-        fd: RefCell::new(Some(Stream::new(fd))),
-        paused: Cell::new(false),
-        delivers_last,
-        reads_short: Cell::new(shared.conduit == Conduit::SocketPair),
-        error: RefCell::default(),
-    })
+    Rc::new(Reader::new(shared.clone(), key, stream, event, filter, fd, delivers_last))
 }
 
 /// Adds a source, and returns it as what it is.

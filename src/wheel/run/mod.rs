@@ -405,8 +405,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `set_stdout_filter`, which delivers the same data twice.
     pub fn set_stdout_filter(&self, filter: O) {
         if let Some(stdout) = &self.stdout {
-            stdout.input.replace(filter);
-            stdout.wake();
+            stdout.set_filter(filter);
         }
     }
 
@@ -416,8 +415,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `set_stderr_filter`.
     pub fn set_stderr_filter(&self, filter: E) {
         if let Some(stderr) = &self.stderr {
-            stderr.input.replace(filter);
-            stderr.wake();
+            stderr.set_filter(filter);
         }
     }
 
@@ -434,7 +432,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_stdout_filter`.
     #[doc(alias = "get_stdout_filter")]
     pub fn stdout_filter<T>(&self, look: impl FnOnce(&mut O) -> T) -> Option<T> {
-        self.stdout.as_ref().map(|stdout| stdout.input.look(look))
+        self.stdout.as_ref().map(|stdout| stdout.look(look))
     }
 
     /// Looks at the filter for the child's standard error; `None` if that is no pipe.
@@ -442,7 +440,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_stderr_filter`.
     #[doc(alias = "get_stderr_filter")]
     pub fn stderr_filter<T>(&self, look: impl FnOnce(&mut E) -> T) -> Option<T> {
-        self.stderr.as_ref().map(|stderr| stderr.input.look(look))
+        self.stderr.as_ref().map(|stderr| stderr.look(look))
     }
 }
 

@@ -2,38 +2,40 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::Shared;
-use crate::args::IntoArgs;
+use super::{Conduit, Shared};
+use crate::args::Args;
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::read_write::reader::SHORT_READS_PER_TURN;
 use crate::wheel::stream::Stream;
-use crate::wheel::stream::inbox::{Input, Recipient};
+use crate::wheel::stream::inbox::{Inbox, Recipient};
 
 /// The parent's end of the child's standard output or standard error.
 pub(super) struct Reader<F: Filter> {
-    pub(super) shared: Rc<Shared>,
-    pub(super) key: SourceKey,
+    shared: Rc<Shared>,
+    key: SourceKey,
     /// ARG4 of its error events: `"STDOUT"` or `"STDERR"`.
-    pub(super) stream: &'static str,
-    pub(super) event: Cell<Option<Name>>,
-    pub(super) input: Input<F>,
+    stream: &'static str,
+    event: Cell<Option<Name>>,
+    /// What the inbox knows without its type.
+    filter: Rc<RefCell<F>>,
+    inbox: Inbox,
     pub(super) fd: RefCell<Option<Stream>>,
     pub(super) paused: Cell<bool>,
     /// An unfinished last record is delivered.
-    pub(super) delivers_last: bool,
+    delivers_last: bool,
     /// A short read need not be the last: the poller has seen the end of the input, or it is a socket, over which descriptors
     /// may be sent.
-    pub(super) reads_short: Cell<bool>,
+    reads_short: Cell<bool>,
     /// What has ended the input, if that was no end of file.
-    pub(super) error: RefCell<Option<io::Error>>,
+    error: RefCell<Option<io::Error>>,
 }
 
 /// What one read has come to.
@@ -45,6 +47,42 @@ enum Chunk {
 }
 
 impl<F: Filter> Reader<F> {
+    pub(super) fn new(
+        shared: Rc<Shared>,
+        key: SourceKey,
+        stream: &'static str,
+        event: Option<Name>,
+        filter: F,
+        fd: OwnedFd,
+        delivers_last: bool,
+    ) -> Reader<F> {
+        let filter = Rc::new(RefCell::new(filter));
+        Reader {
+            inbox: Inbox::new(shared.id, filter.clone()),
+            reads_short: Cell::new(shared.conduit == Conduit::SocketPair),
+            shared,
+            key,
+            stream,
+            event: Cell::new(event),
+            filter,
+            fd: RefCell::new(Some(Stream::new(fd))),
+            paused: Cell::new(false),
+            delivers_last,
+            error: RefCell::default(),
+        }
+    }
+
+    /// Goes on with another filter, which gets what the one before has not parsed.
+    pub(super) fn set_filter(&self, filter: F) {
+        let old = self.filter.replace(filter);
+        self.inbox.take_over(Rc::new(RefCell::new(old)));
+        self.wake();
+    }
+
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut F) -> T) -> T {
+        look(&mut self.filter.borrow_mut())
+    }
+
     pub(super) fn resume(&self) {
         if self.paused.replace(false) {
             self.wake();
@@ -77,13 +115,13 @@ impl<F: Filter> Reader<F> {
         if !self.takes_more() {
             return Ok(Next::Wait);
         }
-        self.input.deliver(cx, self)?;
+        self.inbox.deliver(cx, self)?;
         // Ends with the first read that fills the buffer, finds nothing, or finds the end; once everybody has closed the
         // other end, the pipe holds no more than it did.
         for _ in 0..SHORT_READS_PER_TURN {
             match self.read_chunk(cx) {
                 Chunk::Some { may_be_more } => {
-                    self.input.deliver(cx, self)?;
+                    self.inbox.deliver(cx, self)?;
                     if may_be_more {
                         return Ok(Next::Again(Mode::Read));
                     }
@@ -113,7 +151,7 @@ impl<F: Filter> Reader<F> {
                 Err(errno) => return Chunk::Failed(errno.into()),
             }
         };
-        self.input.feed(&buffer[..count]);
+        self.inbox.feed(&buffer[..count]);
         // A terminal hands out what it has in small pieces: a short one need not be the last.
         Chunk::Some { may_be_more: count == buffer.len() || self.shared.conduit.is_terminal() }
     }
@@ -121,21 +159,21 @@ impl<F: Filter> Reader<F> {
     /// Ends the stream. Should the unfinished record have to wait, the next turn reads the end again and comes back here.
     fn end(&self, cx: &mut Turn<'_>, error: Option<io::Error>) -> Result<Next, Next> {
         if self.delivers_last {
-            self.input.finish();
-            self.input.deliver(cx, self)?;
+            self.inbox.finish();
+            self.inbox.deliver(cx, self)?;
         }
         self.error.replace(error);
         Ok(Next::Close)
     }
 }
 
-impl<F: Filter> Recipient<F> for Reader<F> {
+impl<F: Filter> Recipient for Reader<F> {
     fn takes_more(&self) -> bool {
         self.fd.borrow().is_some() && self.shared.open.get() && !self.paused.get() && self.event.get().is_some()
     }
 
-    fn record(&self, cx: &mut Turn<'_>, record: F::Input) -> Delivery {
-        self.shared.send(cx, self.event.get(), (record, self.shared.id).into_args())
+    fn record(&self, cx: &mut Turn<'_>, args: Args) -> Delivery {
+        self.shared.send(cx, self.event.get(), args)
     }
 
     fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {

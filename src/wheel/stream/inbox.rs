@@ -1,26 +1,28 @@
-//! Input on its way through a filter to a session: what `Run` and `FollowTail` have in common.
+//! Input on its way through a filter to a session. No octet is read here.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::records::{Former, Progress, RECORDS_PER_TURN, REFUSALS_PER_TURN, Records, Unfed};
+use super::records::{Former, Progress, SharedRecords, Unfed};
+use crate::args::Args;
 use crate::error::Exception;
-use crate::filter::{Filter, FilterError};
+use crate::filter::FilterError;
 use crate::kernel::{Delivery, Mode, Next, Turn};
-use crate::wheel::read_write::reader::guarded;
+use crate::wheel::WheelId;
 
-/// A filter, and what it has made of the input so far.
-pub(in crate::wheel) struct Input<F: Filter> {
-    filter: RefCell<F>,
+/// A filter, and what it has made of the input so far. No borrow lasts while a state runs.
+pub(in crate::wheel) struct Inbox {
+    /// ARG1 of each record's event.
+    id: WheelId,
+    filter: RefCell<SharedRecords>,
     former: Former,
     /// What the filter has told of its limit.
     filter_limit: Cell<usize>,
     /// What was read and did not fit into the filter, or was pending in the one before.
     unfed: RefCell<Unfed>,
-    /// Records that the filter refused, for the error event.
-    refused: RefCell<Vec<FilterError>>,
-    /// What the filter has panicked with, for the `DIE` signal.
-    panic: RefCell<Option<Exception>>,
+    /// What the session is still to be told of the filter.
+    complaints: RefCell<VecDeque<Complaint>>,
     progress: Progress,
     /// Records may be left in the filter, as their delivery was interrupted.
     has_rest: Cell<bool>,
@@ -28,13 +30,27 @@ pub(in crate::wheel) struct Input<F: Filter> {
     last_is_due: Cell<bool>,
 }
 
-/// Where the records go. No borrow of the [`Input`] lasts while one of these runs.
-pub(in crate::wheel) trait Recipient<F: Filter> {
-    /// Tells whether the wheel is there, wants records and is not paused.
+/// What a filter has done in place of a record.
+enum Complaint {
+    Refused(FilterError),
+    Panicked(Exception),
+}
+
+/// What comes next out of the filter.
+enum Parsed {
+    /// With the wheel's id, the arguments of the record's event.
+    Record(Args),
+    Complaint(Complaint),
+    Nothing,
+}
+
+/// Where the records go.
+pub(in crate::wheel) trait Recipient {
+    /// Tells whether the wheel wants records and is not paused.
     fn takes_more(&self) -> bool;
 
     /// Sends a record to the session.
-    fn record(&self, cx: &mut Turn<'_>, record: F::Input) -> Delivery;
+    fn record(&self, cx: &mut Turn<'_>, args: Args) -> Delivery;
 
     /// Tells the session of a record that the filter refused.
     fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery;
@@ -43,15 +59,15 @@ pub(in crate::wheel) trait Recipient<F: Filter> {
     fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery;
 }
 
-impl<F: Filter> Input<F> {
-    pub(in crate::wheel) fn new(filter: F) -> Input<F> {
-        Input {
+impl Inbox {
+    pub(in crate::wheel) fn new(id: WheelId, filter: SharedRecords) -> Inbox {
+        Inbox {
+            id,
             filter: RefCell::new(filter),
             former: Former::default(),
             filter_limit: Cell::new(usize::MAX),
             unfed: RefCell::default(),
-            refused: RefCell::default(),
-            panic: RefCell::default(),
+            complaints: RefCell::default(),
             progress: Progress::default(),
             has_rest: Cell::new(false),
             last_is_due: Cell::new(false),
@@ -60,26 +76,35 @@ impl<F: Filter> Input<F> {
 
     /// Gives the filter a chunk, of which it takes what there is room for; the rest comes when that is delivered.
     pub(in crate::wheel) fn feed(&self, chunk: &[u8]) {
-        let chunk = self.guard(|| self.former.pass(chunk)).unwrap_or_default();
-        let fed = if self.unfed.borrow().is_empty() { self.offer(chunk).unwrap_or(chunk.len()) } else { 0 };
-        if fed < chunk.len() {
-            self.unfed.borrow_mut().put(&chunk[fed..]);
-        }
         self.has_rest.set(true);
+        let fed = guarded(|| {
+            let chunk = self.former.pass(chunk);
+            // Something is in front of it if it did not fit, or the filter has panicked.
+            let fed = if self.unfed.borrow().is_empty() { self.offer(chunk) } else { 0 };
+            if fed < chunk.len() {
+                self.unfed.borrow_mut().put(&chunk[fed..]);
+            }
+        });
+        if let Err(exception) = fed {
+            self.complaints.borrow_mut().push_back(Complaint::Panicked(exception));
+        }
     }
 
-    /// Returns how much the filter has taken; `None` if it has panicked.
-    fn offer(&self, chunk: &[u8]) -> Option<usize> {
-        let mut limit = self.filter_limit.get();
-        let feed = || Records::feed(&mut *self.filter.borrow_mut(), chunk, &mut limit, &mut self.refused.borrow_mut());
-        let fed = self.guard(feed);
+    /// Returns how much the filter has taken.
+    fn offer(&self, chunk: &[u8]) -> usize {
+        let (mut limit, mut refused) = (self.filter_limit.get(), Vec::new());
+        let fed = self.filter.borrow().borrow_mut().feed(chunk, &mut limit, &mut refused);
         self.filter_limit.set(limit);
+        if !refused.is_empty() {
+            self.complaints.borrow_mut().extend(refused.into_iter().map(Complaint::Refused));
+        }
         fed
     }
 
-    /// Calls the filter, and keeps what it panics with.
-    fn guard<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
-        guarded(call).map_err(|exception| self.panic.replace(Some(exception))).ok()
+    /// Tells whether what was fed has not been delivered to its end.
+    #[inline]
+    pub(in crate::wheel) fn has_rest(&self) -> bool {
+        self.has_rest.get() || !self.complaints.borrow().is_empty()
     }
 
     /// Sends the records that are complete, one event each.
@@ -88,45 +113,31 @@ impl<F: Filter> Input<F> {
     ///
     /// What the source is to answer if that did not come to their end: the wheel was dropped or paused, or a state or the filter
     /// failed, or there are too many for a turn. What is left is then delivered later, if ever.
-    pub(in crate::wheel) fn deliver(&self, cx: &mut Turn<'_>, to: &impl Recipient<F>) -> Result<(), Next> {
-        if !self.has_rest.get() && self.panic.borrow().is_none() {
+    pub(in crate::wheel) fn deliver(&self, cx: &mut Turn<'_>, to: &impl Recipient) -> Result<(), Next> {
+        if !self.has_rest() {
             return Ok(());
         }
-        let mut refusals = 0;
+        let mut complaints = 0;
         for _ in 0..RECORDS_PER_TURN {
             // Asked each time: any state may have paused the wheel.
             if !to.takes_more() {
                 return Err(Next::Wait);
             }
-            let delivery = if let Some(exception) = self.panic.take() {
-                to.panicked(cx, exception)
-            } else if refusals == REFUSALS_PER_TURN {
+            if complaints == COMPLAINTS_PER_TURN {
                 break;
-            } else if let Some(error) = self.next_refused() {
-                refusals += 1;
-                to.refused(cx, error)
-            } else {
-                match self.next() {
-                    Some(Ok(Some(record))) => {
-                        self.progress.made();
-                        to.record(cx, record)
+            }
+            let delivery = match self.next() {
+                Parsed::Record(args) => to.record(cx, args),
+                Parsed::Complaint(complaint) => {
+                    complaints += 1;
+                    match complaint {
+                        Complaint::Refused(error) => to.refused(cx, error),
+                        Complaint::Panicked(exception) => to.panicked(cx, exception),
                     }
-                    Some(Ok(None)) if self.refused.borrow().is_empty() => {
-                        self.progress.made();
-                        self.has_rest.set(false);
-                        return Ok(());
-                    }
-                    // A record that was refused on the way to the end is still to be told of.
-                    Some(Ok(None)) => continue,
-                    Some(Err(error)) => {
-                        self.refuse(error);
-                        continue;
-                    }
-                    // If it has not advanced, what is left waits for more input: it would panic without end.
-                    None => {
-                        self.has_rest.set(self.progress.after_panic(self.left().unwrap_or(usize::MAX)));
-                        continue;
-                    }
+                }
+                Parsed::Nothing => {
+                    self.has_rest.set(false);
+                    return Ok(());
                 }
             };
             match delivery {
@@ -138,62 +149,91 @@ impl<F: Filter> Input<F> {
         Err(Next::Again(Mode::Read))
     }
 
-    fn next_refused(&self) -> Option<FilterError> {
-        let mut refused = self.refused.borrow_mut();
-        if refused.is_empty() { None } else { Some(refused.remove(0)) }
+    fn complaint(&self) -> Option<Parsed> {
+        self.complaints.borrow_mut().pop_front().map(Parsed::Complaint)
     }
 
-    /// Keeps what the filter complains of, and drops the input of one that refuses without end.
-    #[cold]
-    fn refuse(&self, error: FilterError) {
-        self.refused.borrow_mut().push(error);
-        let Some(left) = self.guard(|| self.pending().len()) else { return };
-        if !self.progress.after_refusal(left) {
-            let told = self.refused.take();
-            let is_reset = self.reset();
-            self.refused.replace(told);
-            self.refused.borrow_mut().push(self.progress.end(left));
-            // What can't be reset would refuse for ever: it waits for more input.
-            self.has_rest.set(is_reset);
+    fn next(&self) -> Parsed {
+        if let Some(complaint) = self.complaint() {
+            return complaint;
+        }
+        match guarded(|| self.parse()) {
+            Ok(Ok(Some(args))) => {
+                self.progress.made();
+                Parsed::Record(args)
+            }
+            // A record that was refused on the way to the end is still to be told of.
+            Ok(Ok(None)) => self.complaint().unwrap_or_else(|| {
+                self.progress.made();
+                Parsed::Nothing
+            }),
+            Ok(Err(error)) => {
+                self.complaints.borrow_mut().push_back(Complaint::Refused(error));
+                self.after_refusal();
+                self.complaint().unwrap_or(Parsed::Nothing)
+            }
+            Err(exception) => {
+                self.after_panic();
+                Parsed::Complaint(Complaint::Panicked(exception))
+            }
         }
     }
 
-    /// Returns how many octets have not become records; `None` if the filter panics when it is asked.
-    fn left(&self) -> Option<usize> {
-        guarded(|| self.pending().len()).ok()
-    }
-
-    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of. `None` if the filter has
-    /// panicked.
-    fn next(&self) -> Option<Result<Option<F::Input>, FilterError>> {
+    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
+    fn parse(&self) -> Result<Option<Args>, FilterError> {
         loop {
-            let next = self.guard(|| self.filter.borrow_mut().get_one())?;
-            if !matches!(next, Ok(None)) || !self.refused.borrow().is_empty() {
-                return Some(next);
+            let next = self.filter.borrow().borrow_mut().next(self.id)?;
+            if next.is_some() || !self.complaints.borrow().is_empty() {
+                return Ok(next);
             }
             if self.unfed.borrow().is_empty() {
-                return if self.last_is_due.take() { self.last() } else { Some(next) };
+                return if self.last_is_due.get() { self.last() } else { Ok(None) };
             }
             // Taken out while it is fed: a filter that panics on it does not get it again.
             let mut unfed = self.unfed.take();
-            unfed.start += self.offer(unfed.rest())?;
+            unfed.start += self.offer(unfed.rest());
             self.unfed.replace(unfed);
         }
     }
 
     /// Takes the unfinished last record. A filter that panics on it is put back to its beginning, as it would be asked again.
     #[cold]
-    fn last(&self) -> Option<Result<Option<F::Input>, FilterError>> {
-        let last = self.guard(|| self.filter.borrow_mut().get_last());
-        if last.is_none() {
-            self.reset();
+    fn last(&self) -> Result<Option<Args>, FilterError> {
+        self.last_is_due.set(false);
+        guarded(|| self.filter.borrow().borrow_mut().last(self.id)).unwrap_or_else(|exception| {
+            self.reset_input();
+            self.complaints.borrow_mut().push_back(Complaint::Panicked(exception));
+            Ok(None)
+        })
+    }
+
+    /// Drops the input of a filter that refuses without end.
+    #[cold]
+    fn after_refusal(&self) {
+        let Ok(left) = guarded(|| self.left()) else { return };
+        if !self.progress.after_refusal(left) {
+            let is_reset = self.reset_input();
+            self.complaints.borrow_mut().push_back(Complaint::Refused(self.progress.end(left)));
+            // What can't be reset would refuse for ever: it waits for more input.
+            self.has_rest.set(is_reset);
         }
-        last
+    }
+
+    /// Has a filter that has panicked go on, unless it would panic without end.
+    #[cold]
+    fn after_panic(&self) {
+        // If it has not advanced, what is left waits for more input.
+        self.has_rest.set(self.progress.after_panic(guarded(|| self.left()).unwrap_or(usize::MAX)));
+    }
+
+    /// Returns how many octets have not become records.
+    fn left(&self) -> usize {
+        self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len()
     }
 
     /// Has the next delivery end with the unfinished last record.
     pub(in crate::wheel) fn finish(&self) {
-        if self.left() != Some(0) {
+        if guarded(|| self.left()).ok() != Some(0) {
             self.last_is_due.set(true);
             self.has_rest.set(true);
         }
@@ -202,45 +242,66 @@ impl<F: Filter> Input<F> {
     /// Takes out the records that are complete, for nobody.
     pub(in crate::wheel) fn discard(&self) {
         // Each record takes an octet at least, and so does what is refused.
-        for _ in 0..=2 * self.left().unwrap_or(0) {
-            let is_last = matches!(self.next(), None | Some(Ok(None)));
-            if self.refused.take().is_empty() && is_last {
+        for _ in 0..=2 * guarded(|| self.left()).unwrap_or(0) {
+            if matches!(self.next(), Parsed::Nothing | Parsed::Complaint(Complaint::Panicked(_))) {
                 break;
             }
         }
         self.has_rest.set(false);
     }
 
-    /// Puts another filter in place, which is given what the former one has not parsed.
-    pub(in crate::wheel) fn replace(&self, filter: F) {
-        let old = self.filter.replace(filter);
-        self.former.take_over(Rc::new(RefCell::new(old)), &self.unfed, &self.refused);
+    /// Goes on with another filter.
+    pub(in crate::wheel) fn set_filter(&self, filter: SharedRecords) {
+        self.filter.replace(filter);
+    }
+
+    /// Has the filter that is there now fed what the `old` one leaves to it. What that can't hand over is a complaint. Returns
+    /// whether somebody has to ask for a turn, as no delivery is under way.
+    pub(in crate::wheel) fn take_over(&self, old: SharedRecords) -> bool {
+        let taken = guarded(|| self.former.take_over(old, &self.unfed));
+        let complaint = match taken {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Complaint::Refused(error)),
+            Err(exception) => Some(Complaint::Panicked(exception)),
+        };
+        self.complaints.borrow_mut().extend(complaint);
         self.filter_limit.set(usize::MAX);
-        self.has_rest.set(true);
+        // Also without anything to be fed: the new filter may have come with input of its own. If there was a rest, there is
+        // a delivery that goes on, or that waits for its own reasons.
+        !self.has_rest.replace(true)
     }
 
     /// Forgets all input. Returns whether the filter does, too: not if it has panicked.
     pub(in crate::wheel) fn reset(&self) -> bool {
-        let is_reset = self.guard(|| {
-            let empty = self.filter.borrow().clone_config();
-            drop(self.filter.replace(empty));
-        });
+        self.complaints.take();
+        self.reset_input()
+    }
+
+    fn reset_input(&self) -> bool {
+        let is_reset = guarded(|| self.filter.borrow().borrow_mut().reset());
         self.former.forget();
         self.unfed.take();
-        self.refused.take();
         self.progress.made();
         self.has_rest.set(false);
         self.last_is_due.set(false);
-        is_reset.is_some()
-    }
-
-    /// Looks at the filter.
-    pub(in crate::wheel) fn look<T>(&self, look: impl FnOnce(&mut F) -> T) -> T {
-        look(&mut self.filter.borrow_mut())
+        is_reset.map_err(|exception| self.complaints.borrow_mut().push_back(Complaint::Panicked(exception))).is_ok()
     }
 
     /// Returns what has been read and not been parsed: records that wait, and the beginning of one.
     pub(in crate::wheel) fn pending(&self) -> Vec<u8> {
-        [self.filter.borrow().get_pending(), self.unfed.borrow().rest()].concat()
+        let filter = self.filter.borrow();
+        let filter = filter.borrow();
+        [filter.pending(), self.unfed.borrow().rest()].concat()
     }
 }
+
+/// Calls a filter, whose panic is not to end the kernel.
+pub(in crate::wheel) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Exception> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(Exception::from_panic)
+}
+
+/// How many records one turn delivers at most: more than the octets of a usual read, whatever the filter makes of them.
+const RECORDS_PER_TURN: usize = 128 * 1024;
+
+/// How many complaints one turn tells of at most, so that a peer that sends nothing else keeps nobody waiting.
+pub(super) const COMPLAINTS_PER_TURN: usize = 1024;

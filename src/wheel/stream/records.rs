@@ -121,27 +121,25 @@ impl Progress {
     }
 }
 
-/// How many records one turn delivers at most: more than the octets of a usual read, whatever the filter makes of them.
-pub(crate) const RECORDS_PER_TURN: usize = 128 * 1024;
-
-/// How many refusals of records one turn tells of at most, so that a peer that sends nothing else keeps nobody waiting.
-pub(crate) const REFUSALS_PER_TURN: usize = 1024;
-
 /// How many records a filter may refuse without taking any input: some refuse several that they have made of one.
-const REFUSALS_WITHOUT_INPUT: usize = 16 * REFUSALS_PER_TURN;
+const REFUSALS_WITHOUT_INPUT: usize = 16 * super::inbox::COMPLAINTS_PER_TURN;
 
 /// The filter before the present one, while octets that belong to its last record may still come.
 #[derive(Default)]
 pub(crate) struct Former(RefCell<Option<SharedRecords>>);
 
 impl Former {
-    /// Has a new filter fed what is pending in the `old` one, ahead of what that was not fed at all. What the old one can't
-    /// hand over is lost, and so an error.
-    pub(crate) fn take_over(&self, old: SharedRecords, unfed: &RefCell<Unfed>, refused: &RefCell<Vec<FilterError>>) {
+    /// Has a new filter fed what is pending in the `old` one, ahead of what that was not fed at all.
+    ///
+    /// # Errors
+    ///
+    /// What the old one can't hand over.
+    pub(crate) fn take_over(&self, old: SharedRecords, unfed: &RefCell<Unfed>) -> Result<(), FilterError> {
+        let mut lost = Ok(());
         let pending = {
             let old = old.borrow();
             let pending = old.hand_over().unwrap_or_else(|error| {
-                refused.borrow_mut().push(error);
+                lost = Err(error);
                 old.pending()
             });
             pending.to_vec()
@@ -152,6 +150,7 @@ impl Former {
         }
         let octets = [&pending, self.pass(unfed.borrow().rest())].concat();
         unfed.replace(Unfed { octets, start: 0 });
+        lost
     }
 
     /// Returns what of `chunk` is input for the present filter.
