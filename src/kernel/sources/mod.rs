@@ -82,7 +82,7 @@ pub(crate) struct Sources {
     loose: usize,
     ready: VecDeque<SourceKey>,
     /// Those into which something was put.
-    unflushed: Vec<SourceKey>,
+    unflushed: VecDeque<SourceKey>,
     /// Those whose registration may not be what they want any more.
     stale: Vec<SourceKey>,
     timers: Timers,
@@ -106,7 +106,7 @@ impl Sources {
             weak: 0,
             loose: 0,
             ready: VecDeque::new(),
-            unflushed: Vec::new(),
+            unflushed: VecDeque::new(),
             stale: Vec::new(),
             timers: Timers::default(),
             groups: Default::default(),

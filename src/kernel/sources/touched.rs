@@ -21,22 +21,16 @@ impl Core {
         while self.sources.mailbox.has_touched() {
             let list = self.sources.mailbox.take_touched();
             for key in &list {
-                if self.collect(*key) {
+                let touches = self.sources.mailbox.take_touches(*key);
+                if !touches.is_flush_alone() {
+                    self.collect_rest(*key, touches);
+                }
+                if touches.has(Touch::Flush) {
                     self.sources.add_unflushed(*key);
                 }
             }
             self.sources.mailbox.give_back(list);
         }
-    }
-
-    /// Does what was asked for a source, but for a flush. Returns whether that was asked for.
-    #[inline]
-    pub(super) fn collect(&mut self, key: SourceKey) -> bool {
-        let touches = self.sources.mailbox.take_touches(key);
-        if !touches.is_flush_alone() {
-            self.collect_rest(key, touches);
-        }
-        touches.has(Touch::Flush)
     }
 
     #[cold]
@@ -71,7 +65,18 @@ impl Sources {
     fn add_unflushed(&mut self, key: SourceKey) {
         let Some(entry) = self.entry_mut(key) else { return };
         if !std::mem::replace(&mut entry.is_unflushed, true) {
-            self.unflushed.push(key);
+            self.unflushed.push_back(key);
+        }
+    }
+
+    /// Takes the next source that is to be flushed; one that was closed is passed over.
+    pub(super) fn next_unflushed(&mut self) -> Option<SourceKey> {
+        loop {
+            let key = self.unflushed.pop_front()?;
+            if let Some(entry) = self.entry_mut(key) {
+                entry.is_unflushed = false;
+                return Some(key);
+            }
         }
     }
 }

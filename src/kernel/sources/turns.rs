@@ -134,32 +134,13 @@ impl Kernel {
         }
     }
 
+    /// Each is taken from the list at its turn, and not before: a slice that a state runs meanwhile, or a stop, is to find all
+    /// that are left. What is put meanwhile waits for the next time. In a forked child the list is empty.
     fn flush_all(&mut self) {
-        self.core.close_dropped();
-        if self.core.sources.has_unflushed() {
-            self.flush_collected();
-        }
-        let list = self.core.sources.mailbox.take_touched();
-        for key in &list {
-            if self.core.collect(*key) {
-                self.give_turn(*key, |source, cx| source.flush(cx));
-            }
-        }
-        self.core.sources.mailbox.give_back(list);
-    }
-
-    #[cold]
-    fn flush_collected(&mut self) {
-        let mut list = std::mem::take(&mut self.core.sources.unflushed);
-        for key in list.drain(..) {
-            // In a child that a flush before this one has forked, what was put is the parent's to write.
-            let Some(entry) = self.core.sources.entry_mut(key).filter(|entry| entry.is_unflushed) else { continue };
-            entry.is_unflushed = false;
+        self.core.collect_touched();
+        for _ in 0..self.core.sources.unflushed.len() {
+            let Some(key) = self.core.sources.next_unflushed() else { break };
             self.give_turn(key, |source, cx| source.flush(cx));
-        }
-        // Its memory is used again, unless something was put and collected meanwhile.
-        if !self.core.sources.has_unflushed() {
-            self.core.sources.unflushed = list;
         }
     }
 }

@@ -199,6 +199,34 @@ fn signals(kernel: &mut Kernel) -> Result<(), Error> {
         .map(drop)
 }
 
+/// In the events that tell of the last write the pipe is closed already: a child that reads to the end can be waited for.
+fn closed_when_flushed(kernel: &mut Kernel) -> Result<(), Error> {
+    fn last(cx: &mut Context<'_, Heap>) -> lenore::Result {
+        say("put", wheel(cx).put("more"));
+        let pid = wheel(cx).pid().expect("a program has one at once");
+        // The child has nothing else to wait for than the end of its input. It stays to be reaped by the kernel.
+        waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        println!("gone");
+        Ok(())
+    }
+    for (low, stdin) in [("last", "stdin"), ("other", "last")] {
+        session(move || {
+            let run = Run::shell("cat > /dev/null").marks(1, 2).on_low(low).on_stdin(stdin);
+            run.on_stdout("stdout").on_close("close").on_exit("exit")
+        })
+        .state("started", |cx| {
+            wheel(cx).put("the last")?;
+            wheel(cx).shutdown_stdin_after_flush();
+            Ok(())
+        })
+        .state("last", last)
+        .state("other", |_| println!("low"))
+        .state("exit", |cx| *cx.heap() = None)
+        .spawn(kernel)?;
+    }
+    Ok(())
+}
+
 /// One process of a group of two; then what becomes of signals to one that is gone.
 fn kill(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::shell("exec 3<&0; cat <&3 & echo ready; wait; echo not killed"))

@@ -18,6 +18,7 @@ mod closing;
 mod hostile;
 mod input;
 mod marks;
+mod nested;
 mod output;
 mod settings;
 mod switching;
