@@ -96,6 +96,13 @@ fn records_go_in_and_come_out() {
     assert_closed(&lines);
 }
 
+#[test] // K-RU-21, K-RU-40
+fn stdin_is_closed_before_the_last_low_and_flushed_events() {
+    let lines = lines("closed_when_flushed");
+    assert_eq!(only(&lines, &["gone", "flushed", "low"]), ["gone", "flushed", "low", "gone"]);
+    assert!(only(&lines, &["put:"]).iter().all(|line| line.contains("errno 32")), "{lines:?}");
+}
+
 #[test] // K-RU-20, K-RU-21: more than a pipe holds, both ways
 fn a_megabyte_goes_through_a_child() {
     let lines = lines("much");

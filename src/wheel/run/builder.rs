@@ -508,6 +508,7 @@ fn writer<I: Filter>(
         refused: RefCell::default(),
         blocked: Cell::new(false),
         phase: Cell::new(Phase::Open),
+        last: Cell::default(),
         failure: RefCell::default(),
     })
 }

@@ -31,6 +31,8 @@ pub(super) struct Writer<F: Filter> {
     /// The pipe is full; the poller will say when it isn't.
     pub(super) blocked: Cell<bool>,
     pub(super) phase: Cell<Phase>,
+    /// How much the turn had to write that has closed it, as the program has asked.
+    pub(super) last: Cell<usize>,
     /// Why it is closed, if the program has not asked for it.
     pub(super) failure: RefCell<Option<io::Error>>,
 }
@@ -115,7 +117,9 @@ impl<F: Filter> Writer<F> {
             Ok(()) if self.phase.get() == Phase::Closing => {
                 self.phase.set(Phase::Closed);
                 self.end_socket();
-                Next::Close
+                // The session is told when the child can see the end.
+                self.last.set(had);
+                return Next::Close;
             }
             Ok(()) => Next::Wait,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -128,6 +132,12 @@ impl<F: Filter> Writer<F> {
                 return Next::Close;
             }
         };
+        self.tell_of_room(cx, had);
+        next
+    }
+
+    /// Tells the session what has come of a turn that began with `had` octets to write.
+    fn tell_of_room(&self, cx: &mut Turn<'_>, had: usize) {
         if self.level.fall(self.output.borrow().len()) {
             self.tell(cx, self.mark_events.get().low);
         }
@@ -135,7 +145,6 @@ impl<F: Filter> Writer<F> {
         if had > 0 && self.output.borrow().len() == 0 {
             self.tell(cx, self.shared.on_stdin.get());
         }
-        next
     }
 
     fn tell(&self, cx: &mut Turn<'_>, event: Option<Name>) {
@@ -163,8 +172,9 @@ impl<F: Filter> Source for Writer<F> {
     }
 
     fn closed(&self, cx: &mut Turn<'_>) {
-        if let Some(error) = self.failure.take() {
-            self.shared.report(cx, "write", &error, STDIN);
+        match self.failure.take() {
+            Some(error) => _ = self.shared.report(cx, "write", &error, STDIN),
+            None => self.tell_of_room(cx, self.last.get()),
         }
     }
 

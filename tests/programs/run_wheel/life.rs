@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use lenore::filter::Line;
 use lenore::wheel::{OnDrop, ReadWrite, Redirect, Run, RunBuilder, SocketFactory};
-use lenore::{Error, Handle, Kernel, Session};
+use lenore::{Context, Error, Handle, Kernel, Session};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 use super::{Heap, Scenario, events, nothing_is_left, say, session, watching, wheel};
 
@@ -29,6 +31,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("kill_group_of_others", kill_group_of_others),
     ("real_time", real_time),
     ("early_signal", early_signal),
+    ("closed_when_flushed", closed_when_flushed),
     ("fork_at_end", fork_at_end),
     ("drop_leave", |kernel| dropped(kernel, OnDrop::Leave)),
     ("drop_terminate", |kernel| dropped(kernel, OnDrop::Terminate)),
