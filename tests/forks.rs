@@ -315,6 +315,23 @@ fn a_kept_wheel_starts_in_the_child_with_nothing_read_and_nothing_to_write() {
     expect_line(&program, "child: more");
 }
 
+#[test] // T22: as above
+fn both_processes_hear_of_the_end_of_a_kept_wheel_that_forks_at_its_end() {
+    let program = start("kept_at_its_end");
+    let (mut parent, child) = lines(&program, 7);
+    take_pid(&mut parent);
+    assert_eq!(parent, ["last", "read 0", "run returned"]);
+    assert_eq!(child, ["begins", "read 0", "run returned"]);
+}
+
+#[test] // T22: the wheel is to be shut down after its output, which is the parent's
+fn a_child_that_has_nothing_to_write_does_not_shut_a_kept_wheel_down() {
+    let program = start("kept_at_the_high_mark");
+    let (parent, child) = lines(&program, 5);
+    assert_eq!(parent, ["got for the peer", "read 0", "run returned"]);
+    assert_eq!(child, ["settled", "run returned"]);
+}
+
 /// What the child prints while the parent is stopped.
 #[track_caller]
 fn expect_from_child(program: &Running, expected: &[&str]) {

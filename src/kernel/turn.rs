@@ -88,8 +88,9 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Tells whether the turn has no source any more, or not in this process.
-    pub(super) fn is_over(&self) -> bool {
+    /// Tells whether the source is closed, or this is a child that was forked during the turn. The source then does nothing
+    /// more: a child that keeps it gives it turns of its own.
+    pub(crate) fn is_over(&self) -> bool {
         self.is_over
     }
 

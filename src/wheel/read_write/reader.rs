@@ -220,8 +220,9 @@ impl Reader {
                 writer.mark_dirty();
             }
         }
-        // A state may have set another filter, whose records come first. It has asked for a turn.
-        if !self.can_deliver() || self.inbox.has_rest() {
+        // A state may have set another filter, whose records come first. It has asked for a turn. A child that was forked
+        // meanwhile is told in a turn of its own.
+        if !self.can_deliver() || self.inbox.has_rest() || cx.is_over() {
             return;
         }
         let Some(ending) = self.ending.take() else { return };

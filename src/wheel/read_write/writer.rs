@@ -208,6 +208,10 @@ impl Writer {
         if self.level.take_high() {
             self.tell(cx, self.on_high.get());
         }
+        // Closed, or in a child that was forked meanwhile: a child has nothing to write, and shuts nothing down.
+        if cx.is_over() {
+            return Next::Wait;
+        }
         self.write(WRITES_PER_TURN);
         let has_more = !self.is_done() && !self.blocked.get();
         // Not if a state has dropped the wheel at the high mark: `put` may have written, and failed, before that.

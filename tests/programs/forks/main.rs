@@ -10,8 +10,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::env;
 use std::fs::File;
-use std::io::{self, BufWriter, LineWriter, Write};
-use std::net::TcpStream;
+use std::io::{self, BufWriter, LineWriter, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -27,7 +28,7 @@ mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 25] = [
+const SCENARIOS: [(&str, Scenario); 27] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
@@ -42,6 +43,8 @@ const SCENARIOS: [(&str, Scenario); 25] = [
     ("streams", streams),
     ("batch", batch),
     ("kept", kept),
+    ("kept_at_its_end", kept_at_its_end),
+    ("kept_at_the_high_mark", kept_at_the_high_mark),
     ("accepting", accepting),
     ("watching", watching),
     ("order", order),
@@ -461,6 +464,84 @@ fn batch(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
 /// The same with a wheel that both processes keep, until the parent drops it on the last record.
 fn kept(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
     forking_by_line(Server::session(true), kernel)
+}
+
+/// T22: the fork comes between the end of the input and the event that tells of it, for a wheel that both processes keep.
+fn kept_at_its_end(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair can be made");
+    theirs.write_all(b"last\n").and_then(|()| theirs.shutdown(Shutdown::Write)).expect("there is room");
+    std::mem::forget(theirs);
+    Session::new(None::<ReadWrite<Line>>)
+        .args((ours,))
+        .state("_start", |cx| {
+            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Line::new()).keep_after_fork();
+            *cx.heap() = Some(wheel.on_input("input").on_flushed("flushed").on_error("error").start(cx)?);
+            Ok(())
+        })
+        .state("input", |cx| {
+            let line = cx.take::<String>(0)?;
+            say(cx, &line);
+            cx.heap().iter().for_each(|wheel| _ = wheel.put(&*line));
+            Ok(())
+        })
+        .state("flushed", |cx| cx.fork("forked", "begins", ()))
+        .state("forked", say_forked)
+        .state("begins", |cx| say(cx, "begins"))
+        .state("error", |cx| {
+            say(cx, format!("{} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?));
+            *cx.heap() = None;
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// T22: the fork comes before anything is written, for a wheel that both processes keep and that the parent is to shut down.
+fn kept_at_the_high_mark(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
+    let (ours, theirs) = UnixStream::pair().expect("a pair can be made");
+    let (settled, say_settled) = io::pipe().expect("a pipe can be made");
+    Session::new(None::<ReadWrite<Line>>)
+        .args((ours,))
+        .state("_start", |cx| {
+            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Line::new()).keep_after_fork();
+            let wheel = wheel.marks(1, 2).on_low("low").on_high("high").on_error("error").start(cx)?;
+            wheel.put("for the peer");
+            wheel.shutdown_output_after_flush();
+            *cx.heap() = Some(wheel);
+            Ok(())
+        })
+        .state("high", |cx| cx.fork("forked", "begins", ()))
+        .state("forked", move |_| Ok((&settled).read_exact(&mut [0])?))
+        .state("begins", |cx| cx.yield_("settled", ()))
+        .state("settled", move |cx| {
+            say(cx, "settled");
+            *cx.heap() = None;
+            Ok((&say_settled).write_all(b"x")?)
+        })
+        .state("low", |_| ())
+        .state("error", |cx| {
+            say(cx, format!("{} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?));
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Session::new(None::<ReadWrite<Line>>)
+        .args((theirs,))
+        .state("_start", |cx| {
+            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Line::new()).on_input("input").on_error("error");
+            *cx.heap() = Some(wheel.start(cx)?);
+            Ok(())
+        })
+        .state("input", |cx| {
+            say(cx, format!("got {}", cx.arg::<String>(0)?));
+            Ok(())
+        })
+        .state("error", |cx| {
+            say(cx, format!("{} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?));
+            *cx.heap() = None;
+            Ok(())
+        })
+        .spawn(kernel)?;
+    Ok(())
 }
 
 fn forking_by_line(server: Session<Server>, kernel: &mut Kernel) -> Result<(), Error> {
