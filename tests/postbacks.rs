@@ -8,7 +8,7 @@ use lenore::wheel::ReadWrite;
 use lenore::{Args, Callback, Kernel, Postback, Reason, Session, SessionId};
 
 use util::DEADLINE;
-use util::in_process::Log;
+use util::in_process::{Log, run, run_slices};
 use util::parting::Parting;
 
 /// Where a session of a test leaves its postback for the test to use.
@@ -214,4 +214,38 @@ fn a_session_that_loses_its_last_hold_between_two_runs_ends_at_once() {
     run_until_told(&mut kernel, &log);
     assert_eq!(log.take(), ["stopped"]);
     kernel.stop();
+}
+
+/// Calls its postback when it is dropped: with another of these as long as there are any, for a session that is gone.
+struct Chain {
+    left: u32,
+    to_nobody: Rc<Postback>,
+    to_last: Rc<Postback>,
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        let Chain { left, to_nobody, to_last } = self;
+        match *left {
+            0 => to_last.call((0_u32,)),
+            left => {
+                to_nobody.call((Chain { left: left - 1, to_nobody: to_nobody.clone(), to_last: to_last.clone() },));
+            }
+        }
+    }
+}
+
+#[test] // K-HD-13: the loop does not wait while postbacks have left something
+fn a_postback_that_is_called_when_the_argument_of_another_is_dropped_is_not_kept_waiting() {
+    let (log, shelf) = (Log::default(), Shelf::default());
+    let mut kernel = Kernel::new().expect("a kernel");
+    maker(&mut kernel, &shelf, &log);
+    let to_nobody = shelf.take().map(Rc::new).expect("a postback");
+    to_nobody.weaken();
+    maker(&mut kernel, &shelf, &log);
+    let to_last = shelf.take().map(Rc::new).expect("a postback");
+    run_slices(&mut kernel, 1);
+    drop(Chain { left: 5, to_nobody, to_last });
+    run(&mut kernel);
+    assert_eq!(log.text(), "stopped bound 0 from the kernel stopped");
 }

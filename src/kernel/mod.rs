@@ -250,7 +250,8 @@ impl Kernel {
         let can_fork = self.core.depth == 0 && !self.core.forks.is_empty();
         // A wheel that settling has dropped with another, or a session that has lost its last hold by that, is not to wait.
         self.core.collect_touched();
-        let is_unsettled = self.core.sources.has_unflushed() || self.core.sessions.has_new_marks();
+        let Core { sources, sessions, .. } = &self.core;
+        let is_unsettled = sources.has_unflushed() || sources.has_postings() || sessions.has_new_marks();
         if is_unsettled || can_fork || self.core.children.look {
             return Some(Duration::ZERO);
         }
