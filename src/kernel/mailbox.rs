@@ -1,6 +1,7 @@
 //! Where wheels and postbacks leave word for the kernel.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::panic::Location;
 use std::time::Instant;
 
@@ -56,7 +57,7 @@ impl Touches {
 #[derive(Default)]
 struct Touched {
     /// The sources that were touched, in the order of their first touch.
-    list: Vec<SourceKey>,
+    list: VecDeque<SourceKey>,
     /// By the source's place in the table: whose it is, and what was asked.
     places: Vec<(u32, Touches)>,
 }
@@ -88,7 +89,7 @@ impl Mailbox {
 
     pub(crate) fn dropped(&self, key: SourceKey) {
         self.touch(key, Touch::Drop);
-        self.has_drops.set(true);
+        self.has_drops.set(self.has_touched.get());
     }
 
     pub(crate) fn changed(&self, key: SourceKey) {
@@ -106,7 +107,7 @@ impl Mailbox {
             return;
         };
         if touches.0 == 0 {
-            list.push(key);
+            list.push_back(key);
             self.has_touched.set(true);
         }
         touches.0 |= touch as u8;
@@ -130,38 +131,38 @@ impl Mailbox {
         self.has_drops.get()
     }
 
-    /// Takes the list of the touched sources. What each has asked for is taken by [`take_touches`](Mailbox::take_touches).
-    pub(super) fn take_touched(&self) -> Vec<SourceKey> {
-        self.has_touched.set(false);
-        self.has_drops.set(false);
-        std::mem::take(&mut self.touched.borrow_mut().list)
+    /// Returns how many sources were touched.
+    pub(super) fn touched(&self) -> usize {
+        self.touched.borrow().list.len()
     }
 
-    pub(super) fn take_touches(&self, key: SourceKey) -> Touches {
-        let places = &mut self.touched.borrow_mut().places;
+    /// Takes the source that was touched first, with all that was asked for it.
+    #[inline]
+    pub(super) fn take_first(&self) -> Option<(SourceKey, Touches)> {
+        let Touched { list, places } = &mut *self.touched.borrow_mut();
+        let key = list.pop_front()?;
+        if list.is_empty() {
+            self.has_touched.set(false);
+            self.has_drops.set(false);
+        }
+        // Another may have its place by now.
         let place = places.get_mut(key.index as usize).filter(|place| place.0 == key.generation);
-        place.map(|(_, touches)| std::mem::take(touches)).unwrap_or_default()
+        Some((key, place.map(|(_, touches)| std::mem::take(touches)).unwrap_or_default()))
     }
 
     /// Forgets what was asked. Returns the sources that were dropped.
     pub(super) fn forget_touches(&self) -> Vec<SourceKey> {
-        self.take_touched();
+        self.has_touched.set(false);
+        self.has_drops.set(false);
+        let Touched { list, places } = &mut *self.touched.borrow_mut();
+        list.clear();
         let mut dropped = Vec::new();
-        for (index, (generation, touches)) in (0..).zip(&mut self.touched.borrow_mut().places) {
+        for (index, (generation, touches)) in (0..).zip(places) {
             if std::mem::take(touches).has(Touch::Drop) {
                 dropped.push(SourceKey { index, generation: *generation });
             }
         }
         dropped
-    }
-
-    /// Gives the memory of a list back, unless something was touched meanwhile.
-    pub(super) fn give_back(&self, mut list: Vec<SourceKey>) {
-        list.clear();
-        let touched = &mut self.touched.borrow_mut().list;
-        if touched.is_empty() {
-            *touched = list;
-        }
     }
 
     pub(super) fn posted(&self, posting: Posting) {

@@ -14,22 +14,36 @@ impl Core {
         }
     }
 
-    /// Closes what was dropped, and puts the rest of what wheels have asked for on the kernel's own lists. Each touch is looked
-    /// at once.
+    /// Closes what was dropped, and puts the rest of what wheels have asked for on the kernel's own lists.
     pub(in crate::kernel) fn collect_touched(&mut self) {
         // Closing one may drop others.
-        while self.sources.mailbox.has_touched() {
-            let list = self.sources.mailbox.take_touched();
-            for key in &list {
-                let touches = self.sources.mailbox.take_touches(*key);
-                if !touches.is_flush_alone() {
-                    self.collect_rest(*key, touches);
-                }
-                if touches.has(Touch::Flush) {
-                    self.sources.add_unflushed(*key);
-                }
+        while let Some(key) = self.next_touched() {
+            self.sources.add_unflushed(key);
+        }
+    }
+
+    /// Takes the next source that is to be flushed. What else was asked for it and for those before it is done.
+    #[inline]
+    pub(super) fn next_to_flush(&mut self) -> Option<SourceKey> {
+        if self.sources.has_unflushed()
+            && let Some(key) = self.sources.next_unflushed()
+        {
+            return Some(key);
+        }
+        self.next_touched()
+    }
+
+    /// Does what was asked for the sources that were touched first, up to one that is to be flushed.
+    #[inline]
+    fn next_touched(&mut self) -> Option<SourceKey> {
+        loop {
+            let (key, touches) = self.sources.mailbox.take_first()?;
+            if !touches.is_flush_alone() {
+                self.collect_rest(key, touches);
             }
-            self.sources.mailbox.give_back(list);
+            if touches.has(Touch::Flush) {
+                return Some(key);
+            }
         }
     }
 
@@ -62,6 +76,11 @@ impl Sources {
         !self.unflushed.is_empty()
     }
 
+    /// Returns at most how many sources are to be flushed.
+    pub(super) fn flushes(&self) -> usize {
+        self.unflushed.len() + self.mailbox.touched()
+    }
+
     fn add_unflushed(&mut self, key: SourceKey) {
         let Some(entry) = self.entry_mut(key) else { return };
         if !std::mem::replace(&mut entry.is_unflushed, true) {
@@ -69,8 +88,9 @@ impl Sources {
         }
     }
 
-    /// Takes the next source that is to be flushed; one that was closed is passed over.
-    pub(super) fn next_unflushed(&mut self) -> Option<SourceKey> {
+    /// Takes the next source from the kernel's list; one that was closed is passed over.
+    #[cold]
+    fn next_unflushed(&mut self) -> Option<SourceKey> {
         loop {
             let key = self.unflushed.pop_front()?;
             if let Some(entry) = self.entry_mut(key) {

@@ -134,12 +134,12 @@ impl Kernel {
         }
     }
 
-    /// Each is taken from the list at its turn, and not before: a slice that a state runs meanwhile, or a stop, is to find all
-    /// that are left. What is put meanwhile waits for the next time. In a forked child the list is empty.
+    /// Each is taken from its list at its turn, and not before: a slice that a state runs meanwhile, or a stop, is to find all
+    /// that are left. What is put meanwhile waits for the next time. In a forked child the lists are empty.
     fn flush_all(&mut self) {
-        self.core.collect_touched();
-        for _ in 0..self.core.sources.unflushed.len() {
-            let Some(key) = self.core.sources.next_unflushed() else { break };
+        self.core.close_dropped();
+        for _ in 0..self.core.sources.flushes() {
+            let Some(key) = self.core.next_to_flush() else { break };
             self.give_turn(key, |source, cx| source.flush(cx));
         }
     }
