@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::base::{Base, Port};
 use super::duplex::Duplex;
 use super::reader::{InputSettings, Reader};
-use super::writer::{OutputEvents, Writer};
+use super::writer::Writer;
 use super::{Halves, ReadWrite};
 use crate::error::Error;
 use crate::filter::Filter;
@@ -18,6 +18,7 @@ use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::check_is_stream;
 use crate::wheel::stream::marks::Marks;
+use crate::wheel::stream::outbox::OutputEvents;
 use crate::wheel::stream::records::SharedRecords;
 
 /// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].

@@ -51,7 +51,7 @@ impl Duplex {
     /// Does what is due once there is nothing more to write, and nothing to read.
     #[inline]
     fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
-        if self.reader.base.closing.get() || self.writer.is_over() { self.end(cx, next) } else { next }
+        if self.reader.base.closing.get() || self.writer.outbox.is_over() { self.end(cx, next) } else { next }
     }
 
     #[cold]
@@ -60,10 +60,10 @@ impl Duplex {
             if self.last_call.get().is_some() {
                 return next;
             }
-            return if self.writer.is_done() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
+            return if self.writer.outbox.is_done() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
         }
         // What a flush has to tell comes first, and then this place again.
-        if !cx.is_flush_due() && self.writer.is_over() && self.reader.is_over() {
+        if !cx.is_flush_due() && self.writer.outbox.is_over() && self.reader.is_over() {
             self.is_released.set(true);
             return Next::Close;
         }
@@ -78,18 +78,18 @@ impl Duplex {
                 return next;
             }
             // The poller keeps quiet until there is much room, and a slow peer may have made a little.
-            self.writer.unblock();
-            if self.writer.write_some(cx) != Next::Wait {
+            self.writer.outbox.unblock();
+            if self.writer.outbox.write_some(cx, &*self.writer) != Next::Wait {
                 self.writer.mark_dirty();
             }
-            if self.writer.is_done() {
+            if self.writer.outbox.is_done() {
                 return self.begin_to_close(cx);
             }
-            if self.writer.output.borrow().len() >= before {
+            if self.writer.outbox.len() >= before {
                 return Next::Close;
             }
         }
-        let waiting = self.writer.output.borrow().len();
+        let waiting = self.writer.outbox.len();
         let due = now.saturating_add(nanos(self.patience));
         self.next_look.set(Some((due, waiting)));
         if next != Next::Wait {
@@ -101,7 +101,7 @@ impl Duplex {
     /// Closes this side, and gives the peer time to read to the end. A TCP socket that is closed with input left in it, or
     /// that gets more afterwards, is reset, and then the peer loses what is still on its way to it.
     fn begin_to_close(&self, cx: &mut Turn<'_>) -> Next {
-        let is_needless = self.reader.ended.get() || self.writer.has_failed() || self.linger.is_zero();
+        let is_needless = self.reader.ended.get() || self.writer.outbox.has_failed() || self.linger.is_zero();
         if is_needless || !self.shut_down_output() {
             self.discard();
             return Next::Close;
@@ -159,12 +159,12 @@ impl Source for Duplex {
         if !self.reader.port.is_watched.get() {
             return None;
         }
-        Wanted::of_stream(self.reader.is_wanted() || self.last_call.get().is_some(), self.writer.is_blocked())
+        Wanted::of_stream(self.reader.is_wanted() || self.last_call.get().is_some(), self.writer.outbox.is_blocked())
     }
 
     /// One that can't write, and does not read unless the program sets an input event, does not.
     fn keeps_owner(&self) -> bool {
-        self.reader.base.closing.get() || !self.writer.is_over() || !self.reader.is_idle()
+        self.reader.base.closing.get() || !self.writer.outbox.is_over() || !self.reader.is_idle()
     }
 
     fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
@@ -172,8 +172,8 @@ impl Source for Duplex {
             (Mode::Read, Some(last_call)) => return self.wait_for_the_end(cx, last_call),
             (Mode::Read, None) => self.reader.read_some(cx),
             (Mode::Write, _) => {
-                self.writer.unblock();
-                self.writer.write_some(cx)
+                self.writer.outbox.unblock();
+                self.writer.outbox.write_some(cx, &*self.writer)
             }
             (Mode::Expedite, _) => Next::Wait,
         };
@@ -181,7 +181,7 @@ impl Source for Duplex {
     }
 
     fn flush(&self, cx: &mut Turn<'_>) -> Next {
-        let next = self.writer.write_some(cx);
+        let next = self.writer.outbox.write_some(cx, &*self.writer);
         self.after_turn(cx, next)
     }
 
@@ -195,7 +195,7 @@ impl Source for Duplex {
             return self.writer.port.is_open.set(false);
         }
         self.writer.port.close();
-        self.writer.discard();
+        self.writer.outbox.discard();
     }
 
     fn fork(&self) -> AfterFork {
@@ -206,7 +206,7 @@ impl Source for Duplex {
     }
 
     fn describe(&self) -> String {
-        self.reader.describe() + &self.writer.describe()
+        self.reader.describe() + &self.writer.describe_output()
     }
 }
 

@@ -212,7 +212,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: nothing like it.
     pub fn is_high(&self) -> bool {
-        self.halves.writer.is_high()
+        self.halves.writer.outbox.is_high()
     }
 
     /// Writes now, in the middle of the running state, as much as the descriptor takes, and returns how many octets are
@@ -228,7 +228,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
     pub fn driver_out_octets(&self) -> usize {
-        self.halves.writer.output.borrow().len()
+        self.halves.writer.outbox.len()
     }
 
     /// Returns how many records wait to be written, one that is written in part included.
@@ -236,7 +236,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `get_driver_out_messages`.
     #[doc(alias = "get_driver_out_messages")]
     pub fn driver_out_messages(&self) -> usize {
-        self.halves.writer.output.borrow().messages()
+        self.halves.writer.outbox.messages()
     }
 
     /// Stops reading and delivering until [`resume_input`](ReadWrite::resume_input), at once: records that were read
@@ -297,11 +297,11 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     fn set_event(&self, event: StreamEvent, name: Option<Name>) {
         match event {
             StreamEvent::Input => self.halves.reader.set_event(name),
-            StreamEvent::Flushed => self.halves.writer.set_flushed_event(name),
+            StreamEvent::Flushed => self.halves.writer.outbox.set_events(|events| events.flushed = name),
             StreamEvent::Error => self.halves.reader.base.on_error.set(name),
             StreamEvent::Refused => self.halves.reader.base.refusals.set_event(name),
-            StreamEvent::High => self.halves.writer.set_high_event(name),
-            StreamEvent::Low => self.halves.writer.set_low_event(name),
+            StreamEvent::High => self.halves.writer.outbox.set_events(|events| events.marks.high = name),
+            StreamEvent::Low => self.halves.writer.outbox.set_events(|events| events.marks.low = name),
         }
     }
 
@@ -330,8 +330,12 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     }
 
     fn set_marks(&self, setting: &'static str, change: impl FnOnce(Marks) -> Marks) -> Result<(), Error> {
-        let marks =
-            self.halves.writer.marks().ok_or(Error::InvalidSetting { setting, reason: "the wheel has no marks" })?;
+        let marks = self
+            .halves
+            .writer
+            .outbox
+            .marks()
+            .ok_or(Error::InvalidSetting { setting, reason: "the wheel has no marks" })?;
         let marks = change(marks);
         marks.check()?;
         self.halves.writer.set_marks(marks);
@@ -423,8 +427,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {
         let Halves { reader, writer } = &self.halves;
-        let is_unheard = reader.ended.get() || writer.has_failed();
-        if !writer.port.is_open.get() || writer.is_done() && is_unheard {
+        let is_unheard = reader.ended.get() || writer.outbox.has_failed();
+        if !writer.port.is_open.get() || writer.outbox.is_done() && is_unheard {
             return;
         }
         reader.base.closing.set(true);

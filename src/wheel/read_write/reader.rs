@@ -216,7 +216,7 @@ impl Reader {
         let is_whole = matches!(&*self.ending.borrow(), Some(Ending::EndOfFile));
         if let (true, Some(writer)) = (is_whole, &self.writer) {
             // Before the session hears of it, and drops the wheel: what it has put is to go out first.
-            if writer.write_some(cx) != Next::Wait {
+            if writer.outbox.write_some(cx, &**writer) != Next::Wait {
                 writer.mark_dirty();
             }
         }

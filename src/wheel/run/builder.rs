@@ -17,7 +17,6 @@ use super::redirect::Redirect;
 use super::streams::{Ends, Open, Output, Streams};
 #[cfg(feature = "pty")]
 use super::terminal::{self, Winsize};
-use super::writer::Phase;
 use super::{OnDrop, Reader, Run, STDERR, STDOUT, Shared, Writer, account};
 use crate::args::IntoArgs;
 use crate::error::Error;
@@ -29,8 +28,8 @@ use crate::sys::child::{Place, Setup, spawn};
 use crate::sys::threads::make_sure_alone;
 use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
-use crate::wheel::stream::Stream;
-use crate::wheel::stream::marks::{Level, MarkEvents, Marks};
+use crate::wheel::stream::marks::{MarkEvents, Marks};
+use crate::wheel::stream::outbox::{Outbox, OutputEvents};
 
 /// Says how a [`Run`] is to work; made by [`Run::program`] and its likes.
 ///
@@ -412,7 +411,6 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             owner,
             name: Name::new("Run"),
             mailbox: core.mailbox(),
-            on_stdin: Cell::new(plan.on_stdin),
             on_error: Cell::new(plan.on_error),
             refusals: Refusals::new(plan.on_refused),
             on_close: Cell::new(plan.on_close),
@@ -433,8 +431,10 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         // From here on, dropping `run` closes what was opened for it.
         let last = plan.delivers_last;
         if let Some(fd) = stdin {
-            let marks = (Level::new(plan.marks), plan.mark_events);
-            run.stdin = Some(add(core, owner, |key| writer(&shared, key, stdin_filter, fd, marks))?);
+            let events = OutputEvents { flushed: plan.on_stdin, marks: plan.mark_events };
+            let outbox = Outbox::new(events, plan.marks);
+            run.stdin =
+                Some(add(core, owner, |key| Rc::new(Writer::new(shared.clone(), key, stdin_filter, fd, outbox)))?);
         }
         if let Some(fd) = stdout {
             run.stdout =
@@ -488,29 +488,6 @@ impl Shared {
             core.sig_child_for(self.owner, pid, event, (self.id,).into_args());
         }
     }
-}
-
-fn writer<I: Filter>(
-    shared: &Rc<Shared>,
-    key: SourceKey,
-    filter: I,
-    fd: OwnedFd,
-    (level, mark_events): (Level, MarkEvents),
-) -> Rc<Writer<I>> {
-    Rc::new(Writer {
-        shared: shared.clone(),
-        key,
-        filter: RefCell::new(filter),
-        fd: RefCell::new(Some(Stream::new(fd))),
-        output: RefCell::default(),
-        level,
-        mark_events: Cell::new(mark_events),
-        refused: RefCell::default(),
-        blocked: Cell::new(false),
-        phase: Cell::new(Phase::Open),
-        last: Cell::default(),
-        failure: RefCell::default(),
-    })
 }
 
 fn reader<F: Filter>(

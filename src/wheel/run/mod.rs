@@ -18,6 +18,7 @@ use crate::filter::{Filter, FilterError, Line};
 use crate::kernel::{Delivery, Kernel, Mailbox, Process, SessionId, Turn};
 use crate::name::Name;
 use crate::wheel::refusals::Refusals;
+use crate::wheel::stream::outbox::OutputEvents;
 
 mod account;
 mod builder;
@@ -37,7 +38,7 @@ pub use redirect::Redirect;
 pub use terminal::Winsize;
 
 use reader::Reader;
-use writer::{Phase, Writer};
+use writer::Writer;
 
 /// A wheel that runs a program, or a function, in a child process, and exchanges records with it.
 ///
@@ -230,7 +231,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         let refuse = |errno| Err(Error::os("put", format_args!("standard input of {}", self.id()), errno));
         match &self.stdin {
             None => refuse(Errno::EBADF),
-            Some(stdin) if stdin.phase.get() != Phase::Open => refuse(Errno::EPIPE),
+            Some(stdin) if stdin.outbox.is_ending() => refuse(Errno::EPIPE),
             Some(stdin) => Ok(stdin.put(record)),
         }
     }
@@ -274,7 +275,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
     pub fn driver_out_octets(&self) -> usize {
-        self.stdin.as_ref().map_or(0, |stdin| stdin.output.borrow().len())
+        self.stdin.as_ref().map_or(0, |stdin| stdin.outbox.len())
     }
 
     /// Returns how many records are not completely written.
@@ -282,7 +283,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_driver_out_messages`.
     #[doc(alias = "get_driver_out_messages")]
     pub fn driver_out_messages(&self) -> usize {
-        self.stdin.as_ref().map_or(0, |stdin| stdin.output.borrow().messages())
+        self.stdin.as_ref().map_or(0, |stdin| stdin.outbox.messages())
     }
 
     /// Stops reading and delivering the child's standard output, at once; its end waits as well.
@@ -377,14 +378,20 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
 
     fn set_event(&self, event: RunEvent, name: Option<Name>) {
         match event {
-            RunEvent::Stdin => self.shared.on_stdin.set(name),
+            RunEvent::Stdin => self.set_stdin_events(|events| events.flushed = name),
             RunEvent::Error => self.shared.on_error.set(name),
             RunEvent::Refused => self.shared.refusals.set_event(name),
             RunEvent::Close => self.shared.on_close.set(name),
             RunEvent::Stdout => self.stdout.iter().for_each(|stdout| stdout.set_event(name)),
-            RunEvent::High => self.stdin.iter().for_each(|stdin| stdin.set_mark_events(|events| events.high = name)),
-            RunEvent::Low => self.stdin.iter().for_each(|stdin| stdin.set_mark_events(|events| events.low = name)),
+            RunEvent::High => self.set_stdin_events(|events| events.marks.high = name),
+            RunEvent::Low => self.set_stdin_events(|events| events.marks.low = name),
             RunEvent::Stderr => self.stderr.iter().for_each(|stderr| stderr.set_event(name)),
+        }
+    }
+
+    fn set_stdin_events(&self, change: impl FnOnce(&mut OutputEvents)) {
+        if let Some(stdin) = &self.stdin {
+            stdin.outbox.set_events(change);
         }
     }
 
@@ -481,7 +488,6 @@ struct Shared {
     /// What its events say they were sent from.
     name: Name,
     mailbox: Rc<Mailbox>,
-    on_stdin: Cell<Option<Name>>,
     on_error: Cell<Option<Name>>,
     refusals: Refusals,
     on_close: Cell<Option<Name>>,

@@ -3,6 +3,7 @@
 pub(super) mod descriptor;
 pub(super) mod inbox;
 pub(super) mod marks;
+pub(super) mod outbox;
 pub(super) mod output;
 pub(super) mod records;
 
