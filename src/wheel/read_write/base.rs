@@ -72,14 +72,14 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    pub(crate) fn new(fd: OwnedFd, key: SourceKey, mailbox: Rc<Mailbox>) -> Rc<Port> {
-        Rc::new(Port {
+    pub(crate) fn new(fd: OwnedFd, key: SourceKey, mailbox: Rc<Mailbox>) -> Port {
+        Port {
             stream: RefCell::new(Some(Stream::new(fd))),
             key: Cell::new(key),
             mailbox,
             is_open: Cell::new(true),
             is_watched: Cell::new(false),
-        })
+        }
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::base::{Base, Port};
-use super::duplex::Duplex;
+use super::duplex::Closing;
+use super::ends::{InputEnd, OutputEnd};
 use super::reader::{InputSettings, Reader};
-use super::writer::Writer;
-use super::{Halves, ReadWrite};
+use super::state::State;
+use super::{Owned, ReadWrite};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::kernel::{AfterFork, Core, SessionId, Source, SourceKey, set_nonblocking};
@@ -17,9 +18,9 @@ use crate::name::Name;
 use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::check_is_stream;
+use crate::wheel::stream::inbox::Inbox;
 use crate::wheel::stream::marks::Marks;
-use crate::wheel::stream::outbox::OutputEvents;
-use crate::wheel::stream::records::SharedRecords;
+use crate::wheel::stream::outbox::{Outbox, OutputEvents};
 
 /// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
 #[must_use = "does nothing until it is started"]
@@ -249,7 +250,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             set_nonblocking(fd).map_err(|error| Error::os("fcntl", subject, error))?;
         }
         core.sources.read_at_most(self.settings.block_size);
-        let base = Rc::new(Base {
+        let base = Base {
             id: WheelId::next(),
             owner,
             name: Name::new("ReadWrite"),
@@ -257,44 +258,40 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             refusals: Refusals::new(self.on_refused),
             after_fork: self.after_fork,
             closing: Cell::new(false),
-        });
-        let (on_input, settings) = (self.on_input, self.settings);
-        let filter = Rc::new(RefCell::new(self.input_filter));
-        let records: SharedRecords = filter.clone();
-        let mailbox = core.mailbox();
-        let make_reader = |port, writer: &Rc<Writer>| {
-            Rc::new(Reader::new(base.clone(), port, Some(writer.clone()), records, on_input, settings))
         };
-        let make_writer =
-            |port| Rc::new(Writer::new(base.clone(), port, self.output_events, self.marks, self.auto_flush));
-        let (reader, writer) = match self.output {
+        let filter = Rc::new(RefCell::new(self.input_filter));
+        let mailbox = core.mailbox();
+        let reader = Reader::new(Inbox::new(base.id, filter.clone()), self.on_input, self.settings);
+        let outbox = Outbox::new(self.output_events, self.marks);
+        let closing = Closing::new(self.linger, self.patience);
+        let make = |key, output_port| {
+            let port = Port::new(self.input, key, mailbox.clone());
+            Rc::new(State { base, port, output_port, reader, outbox, auto_flush: self.auto_flush, closing })
+        };
+        let state = match self.output {
             None => add(core, owner, |key| {
-                let port = Port::new(self.input, key, mailbox);
-                let writer = make_writer(port.clone());
-                let reader = make_reader(port, &writer);
-                (Rc::new(Duplex::new(reader.clone(), writer.clone(), self.linger, self.patience)), (reader, writer))
+                let state = make(key, None);
+                (state.clone(), state)
             })?,
             Some(output) => {
-                let writer = add(core, owner, |key| {
-                    let writer = make_writer(Port::new(output, key, mailbox.clone()));
-                    (writer.clone(), writer)
+                let state = add(core, owner, |key| {
+                    let state = make(key, Some(Port::new(output, key, mailbox.clone())));
+                    (Rc::new(OutputEnd(state.clone())), state)
                 })?;
-                let reader = add(core, owner, |key| {
-                    let reader = make_reader(Port::new(self.input, key, mailbox), &writer);
-                    (reader.clone(), reader)
+                let added = add(core, owner, |key| {
+                    state.port.key.set(key);
+                    (Rc::new(InputEnd(state.clone())), ())
                 });
-                (reader.inspect_err(|_| writer.port.drop_later())?, writer)
+                added.inspect_err(|_| state.output_port().drop_later())?;
+                state
             }
         };
-        if settings.auto_pause {
-            writer.hold_back(reader.port.clone());
-        }
         // The first read is tried without asking the poller: a peer that has just connected has often sent already,
         // and a wheel that is done by then was never registered at all.
-        if on_input.is_some() {
-            reader.port.wake();
+        if self.on_input.is_some() {
+            state.port.wake();
         }
-        Ok(ReadWrite { halves: Halves { reader, writer }, input: filter, output: RefCell::new(self.output_filter) })
+        Ok(ReadWrite { state: Owned(state), input: filter, output: RefCell::new(self.output_filter) })
     }
 
     fn check(&self) -> Result<(), Error> {

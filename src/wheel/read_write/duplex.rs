@@ -2,20 +2,16 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
-use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 
-use super::reader::Reader;
-use super::writer::Writer;
+use super::state::State;
 use crate::kernel::{AfterFork, Due, Mode, Next, Source, Turn, Wanted, nanos};
 
-/// A reader and a writer that share a port.
-pub(crate) struct Duplex {
-    reader: Rc<Reader>,
-    writer: Rc<Writer>,
+/// How a wheel ends whose handle is gone.
+pub(super) struct Closing {
     /// How long the wheel waits for the peer to close after it has closed its own side.
     linger: Duration,
     /// How long the wheel that closes waits for a peer that takes nothing.
@@ -28,18 +24,9 @@ pub(crate) struct Duplex {
     is_released: Cell<bool>,
 }
 
-/// What a look at unread input has found.
-enum Unread {
-    Nothing,
-    More,
-    Ended,
-}
-
-impl Duplex {
-    pub(crate) fn new(reader: Rc<Reader>, writer: Rc<Writer>, linger: Duration, patience: Duration) -> Duplex {
-        Duplex {
-            reader,
-            writer,
+impl Closing {
+    pub(super) fn new(linger: Duration, patience: Duration) -> Closing {
+        Closing {
             linger,
             patience,
             next_look: Cell::new(None),
@@ -47,24 +34,33 @@ impl Duplex {
             is_released: Cell::new(false),
         }
     }
+}
 
+/// What a look at unread input has found.
+enum Unread {
+    Nothing,
+    More,
+    Ended,
+}
+
+impl State {
     /// Does what is due once there is nothing more to write, and nothing to read.
     #[inline]
     fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
-        if self.reader.base.closing.get() || self.writer.outbox.is_over() { self.end(cx, next) } else { next }
+        if self.base.closing.get() || self.outbox.is_over() { self.end(cx, next) } else { next }
     }
 
     #[cold]
     fn end(&self, cx: &mut Turn<'_>, next: Next) -> Next {
-        if self.reader.base.closing.get() {
-            if self.last_call.get().is_some() {
+        if self.base.closing.get() {
+            if self.closing.last_call.get().is_some() {
                 return next;
             }
-            return if self.writer.outbox.is_done() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
+            return if self.outbox.is_done() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
         }
         // What a flush has to tell comes first, and then this place again.
-        if !cx.is_flush_due() && self.writer.outbox.is_over() && self.reader.is_over() {
-            self.is_released.set(true);
+        if !cx.is_flush_due() && self.outbox.is_over() && self.reader.is_over() {
+            self.closing.is_released.set(true);
             return Next::Close;
         }
         next
@@ -73,27 +69,27 @@ impl Duplex {
     /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed.
     fn wait_for_peer(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         let now = cx.read_clock();
-        if let Some((due, before)) = self.next_look.get() {
+        if let Some((due, before)) = self.closing.next_look.get() {
             if now < due {
                 return next;
             }
             // The poller keeps quiet until there is much room, and a slow peer may have made a little.
-            self.writer.outbox.unblock();
-            if self.writer.outbox.write_some(cx, &*self.writer) != Next::Wait {
-                self.writer.mark_dirty();
+            self.outbox.unblock();
+            if self.outbox.write_some(cx, self) != Next::Wait {
+                self.mark_dirty();
             }
-            if self.writer.outbox.is_done() {
+            if self.outbox.is_done() {
                 return self.begin_to_close(cx);
             }
-            if self.writer.outbox.len() >= before {
+            if self.outbox.len() >= before {
                 return Next::Close;
             }
         }
-        let waiting = self.writer.outbox.len();
-        let due = now.saturating_add(nanos(self.patience));
-        self.next_look.set(Some((due, waiting)));
+        let waiting = self.outbox.len();
+        let due = now.saturating_add(nanos(self.closing.patience));
+        self.closing.next_look.set(Some((due, waiting)));
         if next != Next::Wait {
-            self.writer.mark_dirty();
+            self.mark_dirty();
         }
         Next::At(due)
     }
@@ -101,19 +97,19 @@ impl Duplex {
     /// Closes this side, and gives the peer time to read to the end. A TCP socket that is closed with input left in it, or
     /// that gets more afterwards, is reset, and then the peer loses what is still on its way to it.
     fn begin_to_close(&self, cx: &mut Turn<'_>) -> Next {
-        let is_needless = self.reader.ended.get() || self.writer.outbox.has_failed() || self.linger.is_zero();
-        if is_needless || !self.shut_down_output() {
+        let is_needless = self.reader.ended.get() || self.outbox.has_failed() || self.closing.linger.is_zero();
+        if is_needless || !self.show_the_end() {
             self.discard();
             return Next::Close;
         }
-        let last_call = cx.read_clock().saturating_add(nanos(self.linger));
-        self.last_call.set(Some(last_call));
+        let last_call = cx.read_clock().saturating_add(nanos(self.closing.linger));
+        self.closing.last_call.set(Some(last_call));
         self.wait_for_the_end(cx, last_call)
     }
 
     /// Tells whether the peer will notice: what is no socket, or lost its peer, has none that does.
-    fn shut_down_output(&self) -> bool {
-        let stream = self.writer.port.stream.borrow();
+    fn show_the_end(&self) -> bool {
+        let stream = self.port.stream.borrow();
         stream.as_ref().is_some_and(|stream| shutdown(stream.as_raw_fd(), Shutdown::Write).is_ok())
     }
 
@@ -125,7 +121,7 @@ impl Duplex {
             _ if is_late => Next::Close,
             Unread::More => Next::Again(Mode::Read),
             Unread::Nothing => {
-                self.reader.port.is_watched.set(true);
+                self.port.is_watched.set(true);
                 Next::At(last_call)
             }
         }
@@ -134,7 +130,7 @@ impl Duplex {
     /// Takes out what the peer has sent and nobody will read.
     fn discard(&self) -> Unread {
         let mut scratch = [0; 16 * 1024];
-        let stream = self.reader.port.stream.borrow();
+        let stream = self.port.stream.borrow();
         let Some(stream) = &*stream else { return Unread::Ended };
         // Bounded, for a peer that sends without end. What is no socket refuses, and needs no such care.
         for _ in 0..DISCARDS_PER_TURN {
@@ -148,32 +144,32 @@ impl Duplex {
     }
 }
 
-impl Source for Duplex {
+impl Source for State {
     fn fd(&self) -> RawFd {
-        self.reader.port.raw_fd()
+        self.port.raw_fd()
     }
 
     /// Reading is asked for once and for all; edge triggering makes it free. Writing is asked for from the first time
     /// that the descriptor would not take everything.
     fn wanted(&self) -> Option<Wanted> {
-        if !self.reader.port.is_watched.get() {
+        if !self.port.is_watched.get() {
             return None;
         }
-        Wanted::of_stream(self.reader.is_wanted() || self.last_call.get().is_some(), self.writer.outbox.is_blocked())
+        Wanted::of_stream(self.reader.is_wanted() || self.closing.last_call.get().is_some(), self.outbox.is_blocked())
     }
 
     /// One that can't write, and does not read unless the program sets an input event, does not.
     fn keeps_owner(&self) -> bool {
-        self.reader.base.closing.get() || !self.writer.outbox.is_over() || !self.reader.is_idle()
+        self.base.closing.get() || !self.outbox.is_over() || !self.reader.is_idle()
     }
 
     fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
-        let next = match (mode, self.last_call.get()) {
+        let next = match (mode, self.closing.last_call.get()) {
             (Mode::Read, Some(last_call)) => return self.wait_for_the_end(cx, last_call),
-            (Mode::Read, None) => self.reader.read_some(cx),
+            (Mode::Read, None) => self.read_some(cx),
             (Mode::Write, _) => {
-                self.writer.outbox.unblock();
-                self.writer.outbox.write_some(cx, &*self.writer)
+                self.outbox.unblock();
+                self.outbox.write_some(cx, self)
             }
             (Mode::Expedite, _) => Next::Wait,
         };
@@ -181,7 +177,7 @@ impl Source for Duplex {
     }
 
     fn flush(&self, cx: &mut Turn<'_>) -> Next {
-        let next = self.writer.outbox.write_some(cx, &*self.writer);
+        let next = self.outbox.write_some(cx, self);
         self.after_turn(cx, next)
     }
 
@@ -191,22 +187,22 @@ impl Source for Duplex {
 
     fn close(&self) {
         // One from which nothing can come any more stays open as long as its wheel, and keeps what was not written.
-        if self.is_released.get() {
-            return self.writer.port.is_open.set(false);
+        if self.closing.is_released.get() {
+            return self.port.is_open.set(false);
         }
-        self.writer.port.close();
-        self.writer.outbox.discard();
+        self.port.close();
+        self.outbox.discard();
     }
 
     fn fork(&self) -> AfterFork {
-        match self.writer.fork() {
-            AfterFork::Keep if !self.reader.forget() => AfterFork::Close,
+        match self.fork_output() {
+            AfterFork::Keep if !self.forget_input() => AfterFork::Close,
             fate => fate,
         }
     }
 
     fn describe(&self) -> String {
-        self.reader.describe() + &self.writer.describe_output()
+        self.describe_input() + &self.describe_output()
     }
 }
 

@@ -11,16 +11,17 @@ use crate::error::Error;
 use crate::filter::Filter;
 use crate::name::Name;
 
-pub(super) mod base;
+mod base;
 mod builder;
 mod duplex;
+mod ends;
 pub(super) mod reader;
-pub(super) mod writer;
+mod state;
+mod writer;
 
 pub use builder::ReadWriteBuilder;
 
-use reader::Reader;
-use writer::Writer;
+use state::State;
 
 /// A wheel that reads records from a stream and writes records to it, with a [`Filter`] between records and bytes.
 ///
@@ -126,17 +127,14 @@ use writer::Writer;
 /// POE: `POE::Wheel::ReadWrite`.
 #[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct ReadWrite<I: Filter, O: Filter = I> {
-    halves: Halves,
+    state: Owned,
     /// What the reader knows without its types.
     input: Rc<RefCell<I>>,
     output: RefCell<O>,
 }
 
 /// What the kernel works with; dropped, it closes.
-struct Halves {
-    reader: Rc<Reader>,
-    writer: Rc<Writer>,
-}
+struct Owned(Rc<State>);
 
 /// One of the events of a [`ReadWrite`], to be changed by [`ReadWrite::event`].
 ///
@@ -192,7 +190,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `ID`.
     #[doc(alias = "ID")]
     pub fn id(&self) -> WheelId {
-        self.halves.reader.base.id
+        self.state.0.base.id
     }
 
     /// Appends a record to the output, and tells whether the output has reached the high mark: then it is time to put no
@@ -205,14 +203,14 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: `put`, which takes a list of records.
     pub fn put<R: Borrow<O::Output>>(&self, record: R) -> bool {
-        self.halves.writer.put(|bytes| self.output.borrow_mut().put(record.borrow(), bytes))
+        self.state.0.put(|bytes| self.output.borrow_mut().put(record.borrow(), bytes))
     }
 
     /// Tells whether the output has reached the high mark and not drained to the low one since.
     ///
     /// POE: nothing like it.
     pub fn is_high(&self) -> bool {
-        self.halves.writer.outbox.is_high()
+        self.state.0.outbox.is_high()
     }
 
     /// Writes now, in the middle of the running state, as much as the descriptor takes, and returns how many octets are
@@ -220,7 +218,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: `flush`.
     pub fn flush(&self) -> usize {
-        self.halves.writer.flush_now()
+        self.state.0.flush_now()
     }
 
     /// Returns how many octets wait to be written.
@@ -228,7 +226,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
     pub fn driver_out_octets(&self) -> usize {
-        self.halves.writer.outbox.len()
+        self.state.0.outbox.len()
     }
 
     /// Returns how many records wait to be written, one that is written in part included.
@@ -236,7 +234,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `get_driver_out_messages`.
     #[doc(alias = "get_driver_out_messages")]
     pub fn driver_out_messages(&self) -> usize {
-        self.halves.writer.outbox.messages()
+        self.state.0.outbox.messages()
     }
 
     /// Stops reading and delivering until [`resume_input`](ReadWrite::resume_input), at once: records that were read
@@ -244,14 +242,14 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: `pause_input`.
     pub fn pause_input(&self) {
-        self.halves.reader.pause();
+        self.state.0.pause_input();
     }
 
     /// Goes on reading and delivering.
     ///
     /// POE: `resume_input`.
     pub fn resume_input(&self) {
-        self.halves.reader.resume();
+        self.state.0.resume_input();
     }
 
     /// Ends the input for good, at once: nothing more is delivered, of what was read already neither, and no event tells of
@@ -259,7 +257,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: `shutdown_input`.
     pub fn shutdown_input(&self) {
-        self.halves.reader.shut_down();
+        self.state.0.shut_down_input();
     }
 
     /// Ends the output for good, at once: what waits to be written never is, this state's own `put`s included. The peer
@@ -269,14 +267,14 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: `shutdown_output`.
     pub fn shutdown_output(&self) {
-        self.halves.writer.shut_down();
+        self.state.0.shut_down_output();
     }
 
     /// Ends the output as [`shutdown_output`](ReadWrite::shutdown_output) does, as soon as everything put is written.
     ///
     /// POE: nothing like it; `shutdown_output` in the FlushedEvent.
     pub fn shutdown_output_after_flush(&self) {
-        self.halves.writer.shut_down_when_drained();
+        self.state.0.shut_down_output_when_drained();
     }
 
     /// Changes the name of one of the wheel's events, from the next one on, or gives it one.
@@ -296,12 +294,12 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
 
     fn set_event(&self, event: StreamEvent, name: Option<Name>) {
         match event {
-            StreamEvent::Input => self.halves.reader.set_event(name),
-            StreamEvent::Flushed => self.halves.writer.outbox.set_events(|events| events.flushed = name),
-            StreamEvent::Error => self.halves.reader.base.on_error.set(name),
-            StreamEvent::Refused => self.halves.reader.base.refusals.set_event(name),
-            StreamEvent::High => self.halves.writer.outbox.set_events(|events| events.marks.high = name),
-            StreamEvent::Low => self.halves.writer.outbox.set_events(|events| events.marks.low = name),
+            StreamEvent::Input => self.state.0.set_input_event(name),
+            StreamEvent::Flushed => self.state.0.outbox.set_events(|events| events.flushed = name),
+            StreamEvent::Error => self.state.0.base.on_error.set(name),
+            StreamEvent::Refused => self.state.0.base.refusals.set_event(name),
+            StreamEvent::High => self.state.0.outbox.set_events(|events| events.marks.high = name),
+            StreamEvent::Low => self.state.0.outbox.set_events(|events| events.marks.low = name),
         }
     }
 
@@ -330,15 +328,11 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     }
 
     fn set_marks(&self, setting: &'static str, change: impl FnOnce(Marks) -> Marks) -> Result<(), Error> {
-        let marks = self
-            .halves
-            .writer
-            .outbox
-            .marks()
-            .ok_or(Error::InvalidSetting { setting, reason: "the wheel has no marks" })?;
+        let marks =
+            self.state.0.outbox.marks().ok_or(Error::InvalidSetting { setting, reason: "the wheel has no marks" })?;
         let marks = change(marks);
         marks.check()?;
-        self.halves.writer.set_marks(marks);
+        self.state.0.set_marks(marks);
         Ok(())
     }
 
@@ -351,7 +345,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `set_input_filter`, which delivers them before it returns.
     pub fn set_input_filter(&self, filter: I) {
         let old = self.input.replace(filter);
-        self.halves.reader.take_over(Rc::new(RefCell::new(old)));
+        self.state.0.take_over(Rc::new(RefCell::new(old)));
     }
 
     /// Replaces the output filter. What was put already stays as the old one made it.
@@ -382,7 +376,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: `get_pending` of the input filter.
     pub fn get_pending(&self) -> Vec<u8> {
-        self.halves.reader.pending()
+        self.state.0.reader.inbox.pending()
     }
 
     /// Replaces both filters by others of another type: as [`switch_input_filter`](Self::switch_input_filter) and
@@ -401,11 +395,11 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `set_input_filter`.
     #[doc(alias = "set_input_filter")]
     pub fn switch_input_filter<J: Filter>(self, filter: J) -> ReadWrite<J, O> {
-        let ReadWrite { halves, input: old, output } = self;
+        let ReadWrite { state, input: old, output } = self;
         let input = Rc::new(RefCell::new(filter));
-        halves.reader.set_filter(input.clone());
-        halves.reader.take_over(old);
-        ReadWrite { halves, input, output }
+        state.0.reader.inbox.set_filter(input.clone());
+        state.0.take_over(old);
+        ReadWrite { state, input, output }
     }
 
     /// Replaces the output filter by one of another type. What was put already stays as the old one made it.
@@ -413,8 +407,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `set_output_filter`.
     #[doc(alias = "set_output_filter")]
     pub fn switch_output_filter<P: Filter>(self, filter: P) -> ReadWrite<I, P> {
-        let ReadWrite { halves, input, .. } = self;
-        ReadWrite { halves, input, output: RefCell::new(filter) }
+        let ReadWrite { state, input, .. } = self;
+        ReadWrite { state, input, output: RefCell::new(filter) }
     }
 
     /// Lets go of the wheel: it closes by itself as soon as everything put so far is written, or can't be.
@@ -426,24 +420,24 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {
-        let Halves { reader, writer } = &self.halves;
-        let is_unheard = reader.ended.get() || writer.outbox.has_failed();
-        if !writer.port.is_open.get() || writer.outbox.is_done() && is_unheard {
+        let state = &self.state.0;
+        let is_unheard = state.reader.ended.get() || state.outbox.has_failed();
+        if !state.output_port().is_open.get() || state.outbox.is_done() && is_unheard {
             return;
         }
-        reader.base.closing.set(true);
-        if !Rc::ptr_eq(&reader.port, &writer.port) {
-            reader.port.drop_later();
+        state.base.closing.set(true);
+        if state.output_port.is_some() {
+            state.port.drop_later();
         }
-        writer.mark_dirty();
+        state.mark_dirty();
     }
 }
 
-impl Drop for Halves {
+impl Drop for Owned {
     fn drop(&mut self) {
-        if !self.reader.base.closing.get() {
-            self.reader.port.drop_later();
-            self.writer.port.drop_later();
+        if !self.0.base.closing.get() {
+            self.0.port.drop_later();
+            self.0.output_port().drop_later();
         }
     }
 }

@@ -2,39 +2,32 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::rc::Rc;
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::base::{Base, Port};
-use super::writer::Writer;
+use super::state::State;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
 use crate::filter::FilterError;
-use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, Turn, Wanted};
+use crate::kernel::{Delivery, Mode, Next, Turn};
 use crate::name::Name;
 use crate::wheel::error_args;
 use crate::wheel::stream::Stream;
 use crate::wheel::stream::inbox::{Inbox, Recipient};
 use crate::wheel::stream::records::SharedRecords;
 
-/// How input is read and delivered. A source by itself when its descriptor is for input alone. No borrow lasts while a
-/// state runs.
+/// How input is read and delivered.
 pub(crate) struct Reader {
-    pub(crate) base: Rc<Base>,
-    pub(crate) port: Rc<Port>,
-    /// The wheel's other direction.
-    pub(crate) writer: Option<Rc<Writer>>,
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     on_input: Cell<Option<Name>>,
-    settings: InputSettings,
+    pub(super) settings: InputSettings,
     paused: Cell<bool>,
     /// Ended by the program.
     shut: Cell<bool>,
     /// There is nothing more to read.
-    pub(crate) ended: Cell<bool>,
+    pub(super) ended: Cell<bool>,
     /// A short read need not be the last: by what the stream is, or as the poller has seen the end of the input. `None`
     /// before the first.
     reads_short: Cell<Option<bool>>,
@@ -66,19 +59,9 @@ enum Input {
 }
 
 impl Reader {
-    pub(crate) fn new(
-        base: Rc<Base>,
-        port: Rc<Port>,
-        writer: Option<Rc<Writer>>,
-        filter: SharedRecords,
-        on_input: Option<Name>,
-        settings: InputSettings,
-    ) -> Reader {
+    pub(super) fn new(inbox: Inbox, on_input: Option<Name>, settings: InputSettings) -> Reader {
         Reader {
-            inbox: Inbox::new(base.id, filter),
-            base,
-            port,
-            writer,
+            inbox,
             on_input: Cell::new(on_input),
             settings,
             paused: Cell::new(false),
@@ -89,19 +72,41 @@ impl Reader {
         }
     }
 
-    pub(crate) fn pause(&self) {
-        self.paused.set(true);
+    /// Tells whether readiness is wanted.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.on_input.get().is_some() && !self.shut.get()
     }
 
-    pub(crate) fn resume(&self) {
-        if self.paused.replace(false) {
+    /// Tells whether nothing can be read or delivered any more.
+    pub(super) fn is_over(&self) -> bool {
+        let nothing_waits = !self.inbox.has_rest() && self.ending.borrow().is_none();
+        self.shut.get() || nothing_waits && self.ended.get()
+    }
+
+    /// Tells whether nothing is read or delivered unless the program sets an input event.
+    pub(super) fn is_idle(&self) -> bool {
+        self.on_input.get().is_none()
+    }
+
+    pub(super) fn note_short_reads(&self) {
+        self.reads_short.set(Some(true));
+    }
+}
+
+impl State {
+    pub(super) fn pause_input(&self) {
+        self.reader.paused.set(true);
+    }
+
+    pub(super) fn resume_input(&self) {
+        if self.reader.paused.replace(false) {
             self.port.wake();
         }
     }
 
     /// Stops reading and delivering for good.
-    pub(crate) fn shut_down(&self) {
-        if self.shut.replace(true) {
+    pub(super) fn shut_down_input(&self) {
+        if self.reader.shut.replace(true) {
             return;
         }
         if let Some(stream) = &*self.port.stream.borrow() {
@@ -113,72 +118,46 @@ impl Reader {
     }
 
     /// Sets or takes away the input event; without one, nothing is read or delivered.
-    pub(crate) fn set_event(&self, event: Option<Name>) {
-        if self.on_input.replace(event).is_some() != event.is_some() {
+    pub(super) fn set_input_event(&self, event: Option<Name>) {
+        if self.reader.on_input.replace(event).is_some() != event.is_some() {
             self.port.changed();
             self.port.wake();
         }
     }
 
-    /// Goes on with another filter.
-    pub(crate) fn set_filter(&self, filter: SharedRecords) {
-        self.inbox.set_filter(filter);
-    }
-
     /// Has a new filter fed what the `old` one leaves to it.
-    pub(crate) fn take_over(&self, old: SharedRecords) {
-        if self.inbox.take_over(old) {
+    pub(super) fn take_over(&self, old: SharedRecords) {
+        if self.reader.inbox.take_over(old) {
             self.port.wake();
         }
-    }
-
-    /// Returns what has been read and is no part of a record yet.
-    pub(crate) fn pending(&self) -> Vec<u8> {
-        self.inbox.pending()
-    }
-
-    /// Tells whether readiness is wanted.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.on_input.get().is_some() && !self.shut.get()
-    }
-
-    /// Tells whether nothing can be read or delivered any more.
-    pub(crate) fn is_over(&self) -> bool {
-        let nothing_waits = !self.inbox.has_rest() && self.ending.borrow().is_none();
-        self.shut.get() || nothing_waits && self.ended.get()
-    }
-
-    /// Tells whether nothing is read or delivered unless the program sets an input event.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.on_input.get().is_none()
     }
 
     #[inline]
     fn can_deliver(&self) -> bool {
         self.port.is_open.get()
-            && !self.paused.get()
-            && self.is_wanted()
+            && !self.reader.paused.get()
+            && self.reader.is_wanted()
             && !self.base.closing.get()
-            && !(self.settings.auto_pause && self.writer.as_ref().is_some_and(|writer| writer.holds_input()))
+            && !(self.reader.settings.auto_pause && self.holds_input())
     }
 
     /// Reads and delivers: one chunk for each turn, all of its records.
-    pub(crate) fn read_some(&self, cx: &mut Turn<'_>) -> Next {
+    pub(super) fn read_some(&self, cx: &mut Turn<'_>) -> Next {
         // An error on the descriptor is reported as readiness for both, whatever was asked for. What an earlier turn could
         // not deliver comes first.
         if !self.can_deliver() {
             return Next::Wait;
         }
-        if let Err(next) = self.inbox.deliver(cx, self) {
+        if let Err(next) = self.reader.inbox.deliver(cx, self) {
             return next;
         }
         // Ends with the first read that fills the buffer, finds nothing, or finds the end.
         let mut reads = 0;
-        while !self.ended.get() {
+        while !self.reader.ended.get() {
             reads += 1;
             match self.read_chunk(cx) {
                 Input::Some { may_be_more } => {
-                    if let Err(next) = self.inbox.deliver(cx, self) {
+                    if let Err(next) = self.reader.inbox.deliver(cx, self) {
                         return next;
                     }
                     if may_be_more || reads == SHORT_READS_PER_TURN {
@@ -194,13 +173,13 @@ impl Reader {
                     return Next::Wait;
                 }
                 Input::Ended(ending) => {
-                    self.ended.set(true);
+                    self.reader.ended.set(true);
                     self.port.is_watched.set(true);
                     let is_whole = matches!(ending, Ending::EndOfFile);
-                    self.ending.replace(Some(ending));
-                    if is_whole && self.settings.delivers_last {
-                        self.inbox.finish();
-                        if let Err(next) = self.inbox.deliver(cx, self) {
+                    self.reader.ending.replace(Some(ending));
+                    if is_whole && self.reader.settings.delivers_last {
+                        self.reader.inbox.finish();
+                        if let Err(next) = self.reader.inbox.deliver(cx, self) {
                             return next;
                         }
                     }
@@ -213,19 +192,17 @@ impl Reader {
 
     /// Tells the session, once, that there is no more to read.
     fn report_end(&self, cx: &mut Turn<'_>) {
-        let is_whole = matches!(&*self.ending.borrow(), Some(Ending::EndOfFile));
-        if let (true, Some(writer)) = (is_whole, &self.writer) {
-            // Before the session hears of it, and drops the wheel: what it has put is to go out first.
-            if writer.outbox.write_some(cx, &**writer) != Next::Wait {
-                writer.mark_dirty();
-            }
+        let is_whole = matches!(&*self.reader.ending.borrow(), Some(Ending::EndOfFile));
+        // Before the session hears of it, and drops the wheel: what it has put is to go out first.
+        if is_whole && self.outbox.write_some(cx, self) != Next::Wait {
+            self.mark_dirty();
         }
         // A state may have set another filter, whose records come first. It has asked for a turn. A child that was forked
         // meanwhile is told in a turn of its own.
-        if !self.can_deliver() || self.inbox.has_rest() || cx.is_over() {
+        if !self.can_deliver() || self.reader.inbox.has_rest() || cx.is_over() {
             return;
         }
-        let Some(ending) = self.ending.take() else { return };
+        let Some(ending) = self.reader.ending.take() else { return };
         let args = match ending {
             Ending::EndOfFile => ("read", 0_i32, String::new(), self.base.id).into_args(),
             Ending::Failed(error) => error_args("read", &error, self.base.id),
@@ -235,7 +212,7 @@ impl Reader {
 
     /// Reads once, into the filter.
     fn read_chunk(&self, cx: &mut Turn<'_>) -> Input {
-        let buffer = &mut cx.buffer()[..self.settings.block_size];
+        let buffer = &mut cx.buffer()[..self.reader.settings.block_size];
         let count = loop {
             let Some(stream) = &*self.port.stream.borrow() else { return Input::Nothing };
             match stream.read(buffer) {
@@ -247,36 +224,32 @@ impl Reader {
             }
         };
         let may_be_more = count == buffer.len();
-        self.inbox.feed(&buffer[..count]);
+        self.reader.inbox.feed(&buffer[..count]);
         Input::Some { may_be_more }
     }
 
     /// Forgets in a forked child what the parent has read. Returns whether the wheel can be used: not if its filter has
     /// panicked.
-    pub(crate) fn forget(&self) -> bool {
-        let is_reset = self.inbox.reset();
+    pub(super) fn forget_input(&self) -> bool {
+        let is_reset = self.reader.inbox.reset();
         // The poller may not have been asked yet, or its answer may have been on the list that the child has not got.
         self.port.is_watched.set(true);
         is_reset
     }
 
-    pub(crate) fn note_short_reads(&self) {
-        self.reads_short.set(Some(true));
-    }
-
     fn reads_short(&self) -> bool {
-        if self.reads_short.get().is_none() {
+        if self.reader.reads_short.get().is_none() {
             let stream = self.port.stream.borrow();
-            self.reads_short.set(Some(stream.as_ref().is_some_and(Stream::reads_short)));
+            self.reader.reads_short.set(Some(stream.as_ref().is_some_and(Stream::reads_short)));
         }
-        self.reads_short.get() == Some(true)
+        self.reader.reads_short.get() == Some(true)
     }
 
-    pub(crate) fn describe(&self) -> String {
-        let event = self.on_input.get().map_or("nothing", Name::as_str);
+    pub(super) fn describe_input(&self) -> String {
+        let event = self.reader.on_input.get().map_or("nothing", Name::as_str);
         let mut text = format!("{} ({}) -> {event}", self.base.name, self.base.id);
-        for (flag, word) in [(&self.paused, ", paused"), (&self.ended, ", at end of file"), (&self.shut, ", shut down")]
-        {
+        let Reader { paused, ended, shut, .. } = &self.reader;
+        for (flag, word) in [(paused, ", paused"), (ended, ", at end of file"), (shut, ", shut down")] {
             if flag.get() {
                 text += word;
             }
@@ -285,7 +258,7 @@ impl Reader {
     }
 }
 
-impl Recipient for Reader {
+impl Recipient for State {
     #[inline]
     fn takes_more(&self) -> bool {
         self.can_deliver()
@@ -293,7 +266,7 @@ impl Recipient for Reader {
 
     #[inline]
     fn record(&self, cx: &mut Turn<'_>, args: Args) -> Delivery {
-        self.on_input.get().map_or(Delivery::Done, |event| self.base.dispatch(cx, event, args))
+        self.reader.on_input.get().map_or(Delivery::Done, |event| self.base.dispatch(cx, event, args))
     }
 
     fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {
@@ -302,42 +275,6 @@ impl Recipient for Reader {
 
     fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery {
         cx.die(self.base.name, exception)
-    }
-}
-
-impl Source for Reader {
-    fn fd(&self) -> RawFd {
-        self.port.raw_fd()
-    }
-
-    fn wanted(&self) -> Option<Wanted> {
-        Wanted::of_stream(self.port.is_watched.get() && self.is_wanted(), false)
-    }
-
-    /// Nothing comes of a descriptor for input alone unless the program sets an input event.
-    fn keeps_owner(&self) -> bool {
-        !self.is_idle()
-    }
-
-    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
-        let next = if mode == Mode::Read { self.read_some(cx) } else { Next::Wait };
-        if self.is_over() { Next::Close } else { next }
-    }
-
-    fn short_reads(&self) {
-        self.note_short_reads();
-    }
-
-    fn close(&self) {
-        self.port.close();
-    }
-
-    fn fork(&self) -> AfterFork {
-        if self.base.after_fork == AfterFork::Keep && self.forget() { AfterFork::Keep } else { AfterFork::Close }
-    }
-
-    fn describe(&self) -> String {
-        self.describe()
     }
 }
 

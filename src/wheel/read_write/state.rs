@@ -1,0 +1,19 @@
+//! What a `ReadWrite` shares with the kernel.
+
+use super::base::{Base, Port};
+use super::duplex::Closing;
+use super::reader::Reader;
+use crate::wheel::stream::outbox::Outbox;
+
+/// Both directions of a wheel. No borrow lasts while a state runs.
+pub(crate) struct State {
+    pub(super) base: Base,
+    /// The descriptor that is read, and written to if it is the only one.
+    pub(super) port: Port,
+    pub(super) output_port: Option<Port>,
+    pub(super) reader: Reader,
+    pub(super) outbox: Outbox,
+    /// A put into an empty buffer is written at once.
+    pub(super) auto_flush: bool,
+    pub(super) closing: Closing,
+}
