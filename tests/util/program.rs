@@ -88,13 +88,13 @@ impl Program {
         let marker = unique_marker();
         // SAFETY: `leave_terminal` makes system calls and nothing else.
         unsafe { self.command.pre_exec(leave_terminal) };
-        let spawned = self
-            .command
-            .env(MARKER_VARIABLE, &marker)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+        let command = self.command.env(MARKER_VARIABLE, &marker).stdin(Stdio::null());
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A program that a test has just copied is busy while a child that another test has forked meanwhile has it open.
+        let spawned = wait_until("a program that nobody writes to", DEADLINE, || match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => None,
+            spawned => Some(spawned),
+        });
         let mut child = match spawned {
             Ok(child) => child,
             Err(error) => panic!("cannot start {:?}: {error}", self.command.get_program()),
