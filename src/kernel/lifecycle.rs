@@ -200,7 +200,14 @@ impl Kernel {
     }
 
     /// Stops the sessions that have nothing left to live for, the one marked last first.
+    #[inline]
     pub(crate) fn sweep(&mut self) {
+        if self.core.sessions.has_marks() || self.core.pending_exception.is_some() {
+            self.sweep_marked();
+        }
+    }
+
+    fn sweep_marked(&mut self) {
         // In a slice that a state runs: that state's own session, and those that called it.
         let mut running = Vec::new();
         // Each round stops a session; a session that stops may create others, but those live until the next slice.

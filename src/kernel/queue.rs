@@ -192,10 +192,15 @@ impl EventQueue {
     }
 
     /// Puts the alarms that a phase has put off where they belong now.
+    #[inline]
     fn place_those_put_off(&mut self) {
-        if self.alarms.first(Turn::Next).is_none() {
-            return;
+        if self.alarms.first(Turn::Next).is_some() {
+            self.place_all_put_off();
         }
+    }
+
+    #[cold]
+    fn place_all_put_off(&mut self) {
         for key in self.alarms.of_next_turn() {
             if let Some((due, seq)) = self.alarms.get(key).map(Alarm::order) {
                 self.place_alarm(key, due, seq);

@@ -263,6 +263,12 @@ impl Sessions {
         self.has_new_marks
     }
 
+    /// Tells whether a sweep would look at any session.
+    #[inline]
+    pub(crate) fn has_marks(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
     /// Notes that the marks that are left are for the sweep of an outer slice.
     pub(crate) fn sweep_is_over(&mut self) {
         self.has_new_marks = false;

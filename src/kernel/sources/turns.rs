@@ -44,8 +44,10 @@ impl Sources {
     fn group_ready(&mut self) -> [usize; 3] {
         let Sources { ready, groups, entries, .. } = self;
         let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.fd);
-        ready.make_contiguous().sort_unstable_by_key(fd);
-        for key in ready.drain(..) {
+        if ready.len() > 1 {
+            ready.make_contiguous().sort_unstable_by_key(fd);
+        }
+        while let Some(key) = ready.pop_front() {
             let Some(entry) = entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
                 continue;
             };
@@ -123,7 +125,10 @@ impl Kernel {
                 return source.closed(&mut Turn::new(self, key, owner, true));
             }
         }
-        self.core.review_source(key);
+        // A flush that is to come is followed by a look as well.
+        if !self.core.sources.is_flush_due(key) {
+            self.core.review_source(key);
+        }
     }
 
     /// Writes what was put into wheels, each as far as its descriptor takes it.

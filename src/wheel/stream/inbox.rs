@@ -23,6 +23,7 @@ pub(in crate::wheel) struct Inbox {
     unfed: RefCell<Unfed>,
     /// What the session is still to be told of the filter.
     complaints: RefCell<VecDeque<Complaint>>,
+    has_complaints: Cell<bool>,
     progress: Progress,
     /// Records may be left in the filter, as their delivery was interrupted.
     has_rest: Cell<bool>,
@@ -40,7 +41,7 @@ enum Complaint {
 enum Parsed {
     /// With the wheel's id, the arguments of the record's event.
     Record(Args),
-    Complaint(Complaint),
+    Complaint,
     Nothing,
 }
 
@@ -68,6 +69,7 @@ impl Inbox {
             filter_limit: Cell::new(usize::MAX),
             unfed: RefCell::default(),
             complaints: RefCell::default(),
+            has_complaints: Cell::new(false),
             progress: Progress::default(),
             has_rest: Cell::new(false),
             last_is_due: Cell::new(false),
@@ -86,7 +88,7 @@ impl Inbox {
             }
         });
         if let Err(exception) = fed {
-            self.complaints.borrow_mut().push_back(Complaint::Panicked(exception));
+            self.complain(Complaint::Panicked(exception));
         }
     }
 
@@ -95,16 +97,14 @@ impl Inbox {
         let (mut limit, mut refused) = (self.filter_limit.get(), Vec::new());
         let fed = self.filter.borrow().borrow_mut().feed(chunk, &mut limit, &mut refused);
         self.filter_limit.set(limit);
-        if !refused.is_empty() {
-            self.complaints.borrow_mut().extend(refused.into_iter().map(Complaint::Refused));
-        }
+        refused.into_iter().for_each(|error| self.complain(Complaint::Refused(error)));
         fed
     }
 
     /// Tells whether what was fed has not been delivered to its end.
     #[inline]
     pub(in crate::wheel) fn has_rest(&self) -> bool {
-        self.has_rest.get() || !self.complaints.borrow().is_empty()
+        self.has_rest.get() || self.has_complaints.get()
     }
 
     /// Sends the records that are complete, one event each.
@@ -128,11 +128,12 @@ impl Inbox {
             }
             let delivery = match self.next() {
                 Parsed::Record(args) => to.record(cx, args),
-                Parsed::Complaint(complaint) => {
+                Parsed::Complaint => {
                     complaints += 1;
-                    match complaint {
-                        Complaint::Refused(error) => to.refused(cx, error),
-                        Complaint::Panicked(exception) => to.panicked(cx, exception),
+                    match self.next_complaint() {
+                        Some(Complaint::Refused(error)) => to.refused(cx, error),
+                        Some(Complaint::Panicked(exception)) => to.panicked(cx, exception),
+                        None => Delivery::Done,
                     }
                 }
                 Parsed::Nothing => {
@@ -149,45 +150,54 @@ impl Inbox {
         Err(Next::Again(Mode::Read))
     }
 
-    fn complaint(&self) -> Option<Parsed> {
-        self.complaints.borrow_mut().pop_front().map(Parsed::Complaint)
+    fn complain(&self, complaint: Complaint) {
+        self.complaints.borrow_mut().push_back(complaint);
+        self.has_complaints.set(true);
     }
 
+    #[cold]
+    fn next_complaint(&self) -> Option<Complaint> {
+        let mut complaints = self.complaints.borrow_mut();
+        let next = complaints.pop_front();
+        self.has_complaints.set(!complaints.is_empty());
+        next
+    }
+
+    #[inline]
     fn next(&self) -> Parsed {
-        if let Some(complaint) = self.complaint() {
-            return complaint;
+        if self.has_complaints.get() {
+            return Parsed::Complaint;
         }
-        match guarded(|| self.parse()) {
-            Ok(Ok(Some(args))) => {
-                self.progress.made();
-                Parsed::Record(args)
-            }
-            // A record that was refused on the way to the end is still to be told of.
-            Ok(Ok(None)) => self.complaint().unwrap_or_else(|| {
-                self.progress.made();
-                Parsed::Nothing
-            }),
-            Ok(Err(error)) => {
-                self.complaints.borrow_mut().push_back(Complaint::Refused(error));
-                self.after_refusal();
-                self.complaint().unwrap_or(Parsed::Nothing)
-            }
-            Err(exception) => {
-                self.after_panic();
-                Parsed::Complaint(Complaint::Panicked(exception))
-            }
-        }
+        guarded(|| self.parse()).unwrap_or_else(|exception| {
+            self.complain(Complaint::Panicked(exception));
+            // If it has not advanced, what is left waits for more input: it would panic without end.
+            self.has_rest.set(self.progress.after_panic(guarded(|| self.left()).unwrap_or(usize::MAX)));
+            Parsed::Complaint
+        })
     }
 
     /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
-    fn parse(&self) -> Result<Option<Args>, FilterError> {
+    fn parse(&self) -> Parsed {
         loop {
-            let next = self.filter.borrow().borrow_mut().next(self.id)?;
-            if next.is_some() || !self.complaints.borrow().is_empty() {
-                return Ok(next);
+            let next = self.filter.borrow().borrow_mut().next(self.id);
+            match next {
+                Ok(Some(args)) => {
+                    self.progress.made();
+                    return Parsed::Record(args);
+                }
+                Ok(None) if self.has_complaints.get() => return Parsed::Complaint,
+                Ok(None) => {}
+                Err(error) => {
+                    self.refuse(error);
+                    return Parsed::Complaint;
+                }
             }
             if self.unfed.borrow().is_empty() {
-                return if self.last_is_due.get() { self.last() } else { Ok(None) };
+                if self.last_is_due.get() {
+                    return self.last();
+                }
+                self.progress.made();
+                return Parsed::Nothing;
             }
             // Taken out while it is fed: a filter that panics on it does not get it again.
             let mut unfed = self.unfed.take();
@@ -198,32 +208,31 @@ impl Inbox {
 
     /// Takes the unfinished last record. A filter that panics on it is put back to its beginning, as it would be asked again.
     #[cold]
-    fn last(&self) -> Result<Option<Args>, FilterError> {
+    fn last(&self) -> Parsed {
         self.last_is_due.set(false);
-        guarded(|| self.filter.borrow().borrow_mut().last(self.id)).unwrap_or_else(|exception| {
-            self.reset_input();
-            self.complaints.borrow_mut().push_back(Complaint::Panicked(exception));
-            Ok(None)
-        })
+        match guarded(|| self.filter.borrow().borrow_mut().last(self.id)) {
+            Ok(Ok(Some(args))) => return Parsed::Record(args),
+            Ok(Ok(None)) => return Parsed::Nothing,
+            Ok(Err(error)) => self.refuse(error),
+            Err(exception) => {
+                self.reset_input();
+                self.complain(Complaint::Panicked(exception));
+            }
+        }
+        Parsed::Complaint
     }
 
-    /// Drops the input of a filter that refuses without end.
+    /// Notes what the filter complains of, and drops the input of one that refuses without end.
     #[cold]
-    fn after_refusal(&self) {
+    fn refuse(&self, error: FilterError) {
+        self.complain(Complaint::Refused(error));
         let Ok(left) = guarded(|| self.left()) else { return };
         if !self.progress.after_refusal(left) {
             let is_reset = self.reset_input();
-            self.complaints.borrow_mut().push_back(Complaint::Refused(self.progress.end(left)));
+            self.complain(Complaint::Refused(self.progress.end(left)));
             // What can't be reset would refuse for ever: it waits for more input.
             self.has_rest.set(is_reset);
         }
-    }
-
-    /// Has a filter that has panicked go on, unless it would panic without end.
-    #[cold]
-    fn after_panic(&self) {
-        // If it has not advanced, what is left waits for more input.
-        self.has_rest.set(self.progress.after_panic(guarded(|| self.left()).unwrap_or(usize::MAX)));
     }
 
     /// Returns how many octets have not become records.
@@ -243,7 +252,12 @@ impl Inbox {
     pub(in crate::wheel) fn discard(&self) {
         // Each record takes an octet at least, and so does what is refused.
         for _ in 0..=2 * guarded(|| self.left()).unwrap_or(0) {
-            if matches!(self.next(), Parsed::Nothing | Parsed::Complaint(Complaint::Panicked(_))) {
+            let is_last = match self.next() {
+                Parsed::Record(_) => false,
+                Parsed::Complaint => matches!(self.next_complaint(), Some(Complaint::Panicked(_))),
+                Parsed::Nothing => true,
+            };
+            if is_last {
                 break;
             }
         }
@@ -264,7 +278,7 @@ impl Inbox {
             Ok(Err(error)) => Some(Complaint::Refused(error)),
             Err(exception) => Some(Complaint::Panicked(exception)),
         };
-        self.complaints.borrow_mut().extend(complaint);
+        complaint.into_iter().for_each(|complaint| self.complain(complaint));
         self.filter_limit.set(usize::MAX);
         // Also without anything to be fed: the new filter may have come with input of its own. If there was a rest, there is
         // a delivery that goes on, or that waits for its own reasons.
@@ -274,6 +288,7 @@ impl Inbox {
     /// Forgets all input. Returns whether the filter does, too: not if it has panicked.
     pub(in crate::wheel) fn reset(&self) -> bool {
         self.complaints.take();
+        self.has_complaints.set(false);
         self.reset_input()
     }
 
@@ -284,7 +299,7 @@ impl Inbox {
         self.progress.made();
         self.has_rest.set(false);
         self.last_is_due.set(false);
-        is_reset.map_err(|exception| self.complaints.borrow_mut().push_back(Complaint::Panicked(exception))).is_ok()
+        is_reset.map_err(|exception| self.complain(Complaint::Panicked(exception))).is_ok()
     }
 
     /// Returns what has been read and not been parsed: records that wait, and the beginning of one.

@@ -176,11 +176,8 @@ impl Outbox {
 
     /// Writes as much as the descriptor takes in one turn, and tells the session what has come of it.
     pub(in crate::wheel) fn write_some(&self, cx: &mut Turn<'_>, to: &impl Sender) -> Next {
-        for error in self.refused.take() {
-            // A state may have dropped the wheel on the one before.
-            if to.is_open() {
-                to.refused(cx, &error);
-            }
+        if !self.refused.borrow().is_empty() {
+            self.tell_refused(cx, to);
         }
         if self.level.take_high() {
             self.tell(cx, to, self.events.get().marks.high);
@@ -220,6 +217,16 @@ impl Outbox {
                 self.shut_down(to);
             }
             self.tell(cx, to, self.events.get().flushed);
+        }
+    }
+
+    #[cold]
+    fn tell_refused(&self, cx: &mut Turn<'_>, to: &impl Sender) {
+        for error in self.refused.take() {
+            // A state may have dropped the wheel on the one before.
+            if to.is_open() {
+                to.refused(cx, &error);
+            }
         }
     }
 
