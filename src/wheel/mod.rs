@@ -34,6 +34,7 @@ pub use read_write::{ReadWrite, ReadWriteBuilder, StreamEvent};
 pub use run::Winsize;
 pub use run::{Conduit, OnDrop, Redirect, Run, RunBuilder, RunEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
+pub use stream::Transport;
 
 use crate::args::{Args, IntoArgs};
 
@@ -58,5 +59,7 @@ impl fmt::Display for WheelId {
 
 /// The arguments of an error event.
 fn error_args(operation: &'static str, error: &std::io::Error, id: WheelId) -> Args {
-    (operation, error.raw_os_error().unwrap_or(0), error.to_string(), id).into_args()
+    // No errno would look like an end of file.
+    let errno = error.raw_os_error().unwrap_or(nix::errno::Errno::EIO as i32);
+    (operation, errno, error.to_string(), id).into_args()
 }

@@ -1,7 +1,7 @@
 //! What both directions of a wheel share.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 
 use crate::args::{Args, IntoArgs};
@@ -72,9 +72,9 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    pub(crate) fn new(fd: OwnedFd, key: SourceKey, mailbox: Rc<Mailbox>) -> Port {
+    pub(crate) fn new(stream: Stream, key: SourceKey, mailbox: Rc<Mailbox>) -> Port {
         Port {
-            stream: RefCell::new(Some(Stream::new(fd))),
+            stream: RefCell::new(Some(stream)),
             key: Cell::new(key),
             mailbox,
             is_open: Cell::new(true),

@@ -1,7 +1,7 @@
 //! How a `ReadWrite` is told to work.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::kernel::{AfterFork, Core, SessionId, Source, SourceKey, set_nonblocki
 use crate::name::Name;
 use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
-use crate::wheel::stream::check_is_stream;
 use crate::wheel::stream::inbox::Inbox;
 use crate::wheel::stream::marks::Marks;
 use crate::wheel::stream::outbox::{Outbox, OutputEvents};
+use crate::wheel::stream::{Stream, check_is_stream};
 
 /// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
 #[must_use = "does nothing until it is started"]
 pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
-    input: OwnedFd,
+    input: Stream,
     /// None if it is the same.
     output: Option<OwnedFd>,
     input_filter: I,
@@ -43,7 +43,7 @@ pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
 }
 
 impl<F: Filter> ReadWriteBuilder<F> {
-    pub(super) fn new(input: OwnedFd, output: Option<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
+    pub(super) fn new(input: Stream, output: Option<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
         ReadWriteBuilder {
             input,
             output,
@@ -244,11 +244,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             return Err(Error::NoActiveSession);
         }
         self.check()?;
-        for fd in [Some(&self.input), self.output.as_ref()].into_iter().flatten() {
-            check_is_stream(fd)?;
-            let subject = format_args!("descriptor {}", fd.as_raw_fd()).to_string();
-            set_nonblocking(fd).map_err(|error| Error::os("fcntl", subject, error))?;
-        }
+        self.input.with_fd(prepare)?;
+        self.output.as_ref().map_or(Ok(()), |output| prepare(output.as_fd()))?;
         core.sources.read_at_most(self.settings.block_size);
         let base = Base {
             id: WheelId::next(),
@@ -275,7 +272,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             })?,
             Some(output) => {
                 let state = add(core, owner, |key| {
-                    let state = make(key, Some(Port::new(output, key, mailbox.clone())));
+                    let state = make(key, Some(Port::new(Stream::new(output), key, mailbox.clone())));
                     (Rc::new(OutputEnd(state.clone())), state)
                 })?;
                 let added = add(core, owner, |key| {
@@ -300,6 +297,13 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         }
         self.output_events.marks.check(self.marks, self.settings.auto_pause)
     }
+}
+
+/// Makes sure of a descriptor that a wheel can work with.
+fn prepare(fd: BorrowedFd<'_>) -> Result<(), Error> {
+    check_is_stream(fd)?;
+    let subject = format_args!("descriptor {}", fd.as_raw_fd()).to_string();
+    set_nonblocking(fd).map_err(|error| Error::os("fcntl", subject, error))
 }
 
 /// Adds a source, and returns what else `make` has made.

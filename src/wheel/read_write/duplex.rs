@@ -5,10 +5,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
+use nix::sys::socket::{MsgFlags, recv};
 
 use super::state::State;
 use crate::kernel::{AfterFork, Due, Mode, Next, Source, Turn, Wanted, nanos};
+use crate::wheel::stream::Stream;
 
 /// How a wheel ends whose handle is gone.
 pub(super) struct Closing {
@@ -56,7 +57,7 @@ impl State {
             if self.closing.last_call.get().is_some() {
                 return next;
             }
-            return if self.outbox.is_done() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
+            return if self.is_written() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
         }
         // What a flush has to tell comes first, and then this place again.
         if !cx.is_flush_due() && self.outbox.is_over() && self.reader.is_over() {
@@ -64,6 +65,15 @@ impl State {
             return Next::Close;
         }
         next
+    }
+
+    fn is_written(&self) -> bool {
+        self.outbox.is_done() && !self.transport_wants_write()
+    }
+
+    #[inline]
+    fn is_over_transport(&self) -> bool {
+        self.port.stream.borrow().as_ref().is_some_and(Stream::is_own)
     }
 
     /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed.
@@ -78,7 +88,7 @@ impl State {
             if self.outbox.write_some(cx, self) != Next::Wait {
                 self.mark_dirty();
             }
-            if self.outbox.is_done() {
+            if self.is_written() {
                 return self.begin_to_close(cx);
             }
             if self.outbox.len() >= before {
@@ -110,7 +120,7 @@ impl State {
     /// Tells whether the peer will notice: what is no socket, or lost its peer, has none that does.
     fn show_the_end(&self) -> bool {
         let stream = self.port.stream.borrow();
-        stream.as_ref().is_some_and(|stream| shutdown(stream.as_raw_fd(), Shutdown::Write).is_ok())
+        stream.as_ref().is_some_and(|stream| stream.shut_down().is_ok())
     }
 
     /// Reads what nobody wants until the peer has closed, too, or its time is up.
@@ -155,7 +165,9 @@ impl Source for State {
         if !self.port.is_watched.get() {
             return None;
         }
-        Wanted::of_stream(self.reader.is_wanted() || self.closing.last_call.get().is_some(), self.outbox.is_blocked())
+        let is_closing = self.closing.last_call.get().is_some();
+        let reads = self.reader.is_wanted() || is_closing || self.transport_wants_read();
+        Wanted::of_stream(reads, self.outbox.is_blocked() || self.transport_wants_write())
     }
 
     /// One that can't write, and does not read unless the program sets an input event, does not.
@@ -166,8 +178,21 @@ impl Source for State {
     fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
         let next = match (mode, self.closing.last_call.get()) {
             (Mode::Read, Some(last_call)) => return self.wait_for_the_end(cx, last_call),
-            (Mode::Read, None) => self.read_some(cx),
+            (Mode::Read, None) => {
+                if self.is_over_transport() {
+                    self.advance_transport();
+                    // What was read may be what writing waits for.
+                    self.outbox.unblock();
+                    self.mark_dirty();
+                }
+                self.read_some(cx)
+            }
             (Mode::Write, _) => {
+                if self.is_over_transport() {
+                    // What is written may be what reading waits for.
+                    self.port.wake();
+                }
+                self.advance_transport();
                 self.outbox.unblock();
                 self.outbox.write_some(cx, self)
             }
@@ -177,6 +202,7 @@ impl Source for State {
     }
 
     fn flush(&self, cx: &mut Turn<'_>) -> Next {
+        self.advance_transport();
         let next = self.outbox.write_some(cx, self);
         self.after_turn(cx, next)
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::WheelId;
 use super::stream::marks::Marks;
+use super::stream::{Stream, Transport};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::name::Name;
@@ -162,7 +163,7 @@ impl<F: Filter> ReadWrite<F> {
     #[doc(alias = "Handle")]
     #[allow(clippy::new_ret_no_self, reason = "POE's constructor takes its parameters by name")]
     pub fn new(stream: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
-        ReadWriteBuilder::new(stream.into(), None, filter)
+        ReadWriteBuilder::new(Stream::new(stream.into()), None, filter)
     }
 
     /// Begins a wheel that reads from one descriptor and writes to another: two pipes, or standard input and output.
@@ -171,7 +172,15 @@ impl<F: Filter> ReadWrite<F> {
     #[doc(alias = "InputHandle")]
     #[doc(alias = "OutputHandle")]
     pub fn handles(input: impl Into<OwnedFd>, output: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
-        ReadWriteBuilder::new(input.into(), Some(output.into()), filter)
+        ReadWriteBuilder::new(Stream::new(input.into()), Some(output.into()), filter)
+    }
+
+    /// Begins a wheel over a [`Transport`] of the program's own, such as TLS over a socket. Its descriptor is made non-blocking.
+    ///
+    /// POE: `new` with a tied handle.
+    #[allow(clippy::new_ret_no_self, reason = "as `new`")]
+    pub fn over(transport: impl Transport, filter: F) -> ReadWriteBuilder<F> {
+        ReadWriteBuilder::new(Stream::over(Box::new(transport)), None, filter)
     }
 
     /// Replaces both filters: as [`set_input_filter`](Self::set_input_filter) and

@@ -1,10 +1,9 @@
 //! One direction of a wheel: reads chunks, has a filter cut them, and sends an event for each record.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 
-use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::state::State;
@@ -213,17 +212,18 @@ impl State {
     /// Reads once, into the filter.
     fn read_chunk(&self, cx: &mut Turn<'_>) -> Input {
         let buffer = &mut cx.buffer()[..self.reader.settings.block_size];
+        let stream = self.port.stream.borrow();
+        let Some(stream) = &*stream else { return Input::Nothing };
         let count = loop {
-            let Some(stream) = &*self.port.stream.borrow() else { return Input::Nothing };
             match stream.read(buffer) {
                 Ok(0) => return Input::Ended(Ending::EndOfFile),
                 Ok(count) => break count,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Input::Nothing,
-                Err(errno) => return Input::Ended(Ending::Failed(errno.into())),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Input::Nothing,
+                Err(error) => return Input::Ended(Ending::Failed(error)),
             }
         };
-        let may_be_more = count == buffer.len();
+        let may_be_more = count == buffer.len() || stream.has_input();
         self.reader.inbox.feed(&buffer[..count]);
         Input::Some { may_be_more }
     }

@@ -2,9 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::AsRawFd;
-
-use nix::sys::socket::{Shutdown, shutdown};
 
 use super::base::Port;
 use super::state::State;
@@ -44,6 +41,31 @@ impl State {
         self.outbox.write(self, usize::MAX);
         self.mark_dirty();
         self.outbox.len()
+    }
+
+    /// Has a transport of the program's own do what it can.
+    #[inline]
+    pub(super) fn advance_transport(&self) {
+        let advanced = match &*self.port.stream.borrow() {
+            Some(stream) if stream.is_own() => stream.advance(),
+            _ => return,
+        };
+        if let Err(error) = advanced {
+            self.outbox.fail(self, error);
+        }
+        self.port.is_watched.set(true);
+    }
+
+    /// Tells whether a transport holds something that the descriptor has not taken.
+    #[inline]
+    pub(super) fn transport_wants_write(&self) -> bool {
+        !self.outbox.has_failed() && self.port.stream.borrow().as_ref().is_some_and(Stream::wants_write)
+    }
+
+    /// Tells whether a transport waits for input that the wheel may not want.
+    #[inline]
+    pub(super) fn transport_wants_read(&self) -> bool {
+        !self.outbox.has_failed() && self.port.stream.borrow().as_ref().is_some_and(Stream::wants_read)
     }
 
     /// Asks for a flush once the running state has returned.
@@ -116,7 +138,7 @@ impl Sender for State {
     /// What is no socket can't be told. The end of a pipe's output is its being closed, when it is for output alone.
     fn end(&self) {
         if let Some(stream) = &*self.output_port().stream.borrow() {
-            let _ = shutdown(stream.as_raw_fd(), Shutdown::Write);
+            let _ = stream.shut_down();
         }
     }
 

@@ -264,7 +264,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         let (stdin, stdout) = (self.stdin.as_ref(), self.stdout.as_ref());
         let (input, output) = (stdin.map(|stdin| stdin.fd.borrow()), stdout.map(|stdout| stdout.fd.borrow()));
         let mut fds = [input, output].into_iter().flatten();
-        let done = fds.find_map(|fd| fd.as_ref().map(|fd| crate::sys::terminal::set_size(fd, size.to_system())));
+        let done = fds
+            .find_map(|fd| fd.as_ref().map(|fd| fd.with_fd(|fd| crate::sys::terminal::set_size(fd, size.to_system()))));
         done.unwrap_or(Err(Errno::EBADF)).map_err(|errno| {
             Error::os("TIOCSWINSZ", format_args!("terminal of {}", self.shared.describe_process()), errno)
         })

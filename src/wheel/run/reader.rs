@@ -1,11 +1,9 @@
 //! What the child writes: one of its output streams, on its way to the session.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
-
-use nix::errno::Errno;
 
 use super::{Conduit, Shared};
 use crate::args::Args;
@@ -146,9 +144,9 @@ impl<F: Filter> Reader<F> {
             match stream.read(buffer) {
                 Ok(0) => return Chunk::End,
                 Ok(count) => break count,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Chunk::Nothing,
-                Err(errno) => return Chunk::Failed(errno.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Chunk::Nothing,
+                Err(error) => return Chunk::Failed(error),
             }
         };
         self.inbox.feed(&buffer[..count]);

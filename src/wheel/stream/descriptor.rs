@@ -9,15 +9,15 @@ use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt};
 use crate::error::Error;
 
 /// A socket, pipe or terminal.
-pub(crate) struct Stream {
+pub(crate) struct Descriptor {
     fd: OwnedFd,
     /// As far as is known; the first call tells. Sockets have calls of their own, which take the system less time.
     is_socket: Cell<bool>,
 }
 
-impl Stream {
-    pub(crate) fn new(fd: OwnedFd) -> Stream {
-        Stream { fd, is_socket: Cell::new(true) }
+impl Descriptor {
+    pub(crate) fn new(fd: OwnedFd) -> Descriptor {
+        Descriptor { fd, is_socket: Cell::new(true) }
     }
 
     /// Reads once.
@@ -66,13 +66,13 @@ pub(crate) fn check_is_stream(fd: impl AsFd) -> Result<(), Error> {
 /// Why a datagram socket is refused, and what to do instead.
 const NO_STREAM: &str = "it is a datagram socket: watch it with select_read, and receive until WouldBlock";
 
-impl AsFd for Stream {
+impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl AsRawFd for Stream {
+impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn pass(ours: impl Into<OwnedFd>, theirs: impl Into<OwnedFd>) -> bool {
-        let (ours, theirs) = (Stream::new(ours.into()), Stream::new(theirs.into()));
+        let (ours, theirs) = (Descriptor::new(ours.into()), Descriptor::new(theirs.into()));
         let mut buffer = [0; 8];
         for text in [&b"one"[..], b"two"] {
             assert_eq!(ours.write(text), Ok(3));

@@ -6,5 +6,8 @@ pub(super) mod marks;
 pub(super) mod outbox;
 pub(super) mod output;
 pub(super) mod records;
+mod transport;
 
-pub(super) use descriptor::{Stream, check_is_stream};
+pub(super) use descriptor::check_is_stream;
+pub(super) use transport::Stream;
+pub use transport::Transport;

@@ -258,11 +258,18 @@ impl Outbox {
                 to.blocked();
             }
             Err(error) => {
-                self.failed.set(true);
-                output.give_up();
-                self.failure.replace(Some(error));
-                to.release_input();
+                drop(output);
+                self.fail(to, error);
             }
+        }
+    }
+
+    /// Ends the output by an error.
+    pub(in crate::wheel) fn fail(&self, to: &impl Sender, error: io::Error) {
+        if !self.failed.replace(true) {
+            self.output.borrow_mut().give_up();
+            self.failure.replace(Some(error));
+            to.release_input();
         }
     }
 

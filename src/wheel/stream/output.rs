@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use nix::errno::Errno;
-
-use super::descriptor::Stream;
+use super::Stream;
 
 /// Octets to be written, from `start` on.
 #[derive(Default)]
@@ -78,10 +76,10 @@ impl Output {
             let end = self.bytes.len().min(self.start + OCTETS_PER_WRITE);
             match stream.write(&self.bytes[self.start..end]) {
                 Ok(count) => self.start += count,
-                Err(Errno::EINTR) => {}
-                Err(errno) => {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
                     self.drop_written();
-                    return Err(errno.into());
+                    return Err(error);
                 }
             }
         }

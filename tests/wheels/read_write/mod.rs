@@ -22,6 +22,7 @@ mod nested;
 mod output;
 mod settings;
 mod switching;
+mod transport;
 
 /// A session with one wheel for text lines.
 pub(super) struct Owner {

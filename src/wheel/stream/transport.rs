@@ -1,0 +1,222 @@
+//! What may stand between a wheel and its descriptor, such as TLS.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sys::socket::{Shutdown, shutdown};
+
+use super::descriptor::Descriptor;
+use crate::error::Exception;
+
+/// Octets on their way to and from a descriptor that does not block, for a [`ReadWrite`](crate::wheel::ReadWrite) that is made
+/// by [`over`](crate::wheel::ReadWrite::over).
+///
+/// In every turn that readiness gives the wheel, whether for reading or for writing, the transport is asked to
+/// [`advance`](Transport::advance), and then to read and to write as far as the wheel wants that. So it may write in order to
+/// read, and read in order to write, as a handshake does. It never waits, and keeps the descriptor that it has at the start. What
+/// panics in it is an error of reading or writing.
+///
+/// ```
+/// use std::io::{self, Read, Write};
+/// use std::net::Shutdown;
+/// use std::os::fd::{AsFd, BorrowedFd};
+/// use std::os::unix::net::UnixStream;
+/// use lenore::wheel::Transport;
+///
+/// /// Nothing that should keep a secret.
+/// struct Flipped(UnixStream);
+///
+/// impl AsFd for Flipped {
+///     fn as_fd(&self) -> BorrowedFd<'_> {
+///         self.0.as_fd()
+///     }
+/// }
+///
+/// impl Transport for Flipped {
+///     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+///         let count = self.0.read(buffer)?;
+///         buffer[..count].iter_mut().for_each(|octet| *octet ^= 0xff);
+///         Ok(count)
+///     }
+///
+///     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+///         let flipped: Vec<u8> = octets.iter().map(|octet| octet ^ 0xff).collect();
+///         self.0.write(&flipped)
+///     }
+///
+///     fn shut_down(&mut self) -> io::Result<()> {
+///         self.0.shutdown(Shutdown::Write)
+///     }
+/// }
+/// ```
+///
+/// POE: nothing like it; `POE::Component::SSLify` ties the handle.
+pub trait Transport: AsFd + 'static {
+    /// Reads octets into `buffer`, and returns how many; 0 is the end of the input.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there are none for now. Any other error but `Interrupted` ends the input.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Takes octets, and returns how many: those count as written, though they may stay inside for a while.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when it takes none for now. Any other error but `Interrupted` ends the output.
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize>;
+
+    /// Does what can be done without the wheel: goes on with a handshake, moves what is inside to the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when it waits for the descriptor. Any other error but `Interrupted` ends the output.
+    fn advance(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Tells whether [`read`](Transport::read) would return octets though the descriptor has none.
+    fn has_input(&self) -> bool {
+        false
+    }
+
+    /// Tells whether [`advance`](Transport::advance) waits for input, so that the wheel is to look for it though it is paused,
+    /// closing or has no input event.
+    fn wants_read(&self) -> bool {
+        false
+    }
+
+    /// Tells whether something is inside that the descriptor has not taken. The wheel then waits until it can be written to, and
+    /// does not close before that is done.
+    fn wants_write(&self) -> bool {
+        false
+    }
+
+    /// Shows the peer the end of the output. What has to be written for that may stay inside.
+    ///
+    /// # Errors
+    ///
+    /// When the peer will not notice. The wheel then closes the descriptor at once.
+    fn shut_down(&mut self) -> io::Result<()>;
+}
+
+/// What a wheel reads from and writes to.
+pub(crate) enum Stream {
+    Plain(Descriptor),
+    /// Something of the program's own.
+    Own(RawFd, RefCell<Box<dyn Transport>>),
+}
+
+impl Stream {
+    pub(crate) fn new(fd: OwnedFd) -> Stream {
+        Stream::Plain(Descriptor::new(fd))
+    }
+
+    pub(crate) fn over(transport: Box<dyn Transport>) -> Stream {
+        Stream::Own(transport.as_fd().as_raw_fd(), RefCell::new(transport))
+    }
+
+    /// Does something with the descriptor.
+    pub(crate) fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        match self {
+            Stream::Plain(descriptor) => what(descriptor.as_fd()),
+            Stream::Own(_, transport) => what(transport.borrow().as_fd()),
+        }
+    }
+
+    /// Reads once.
+    #[inline]
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(descriptor) => Ok(descriptor.read(buffer)?),
+            Stream::Own(_, transport) => {
+                let most = buffer.len();
+                guarded(|| transport.borrow_mut().read(buffer)).map(|count| count.min(most))
+            }
+        }
+    }
+
+    /// Writes once.
+    #[inline]
+    pub(crate) fn write(&self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(descriptor) => Ok(descriptor.write(octets)?),
+            Stream::Own(_, transport) => {
+                guarded(|| transport.borrow_mut().write(octets)).map(|count| count.min(octets.len()))
+            }
+        }
+    }
+
+    /// See [`Descriptor::reads_short`]. Nobody knows of a transport.
+    pub(crate) fn reads_short(&self) -> bool {
+        match self {
+            Stream::Plain(descriptor) => descriptor.reads_short(),
+            Stream::Own(..) => true,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Stream::Own(..))
+    }
+
+    /// Has a transport do what it can.
+    pub(crate) fn advance(&self) -> io::Result<()> {
+        match self {
+            Stream::Plain(_) => Ok(()),
+            Stream::Own(_, transport) => match guarded(|| transport.borrow_mut().advance()) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
+                advanced => advanced,
+            },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_input(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Own(_, transport) => guarded(|| Ok(transport.borrow().has_input())).unwrap_or(false),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn wants_read(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Own(_, transport) => guarded(|| Ok(transport.borrow().wants_read())).unwrap_or(false),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn wants_write(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Own(_, transport) => guarded(|| Ok(transport.borrow().wants_write())).unwrap_or(false),
+        }
+    }
+
+    /// Shows the peer the end of the output.
+    pub(crate) fn shut_down(&self) -> io::Result<()> {
+        match self {
+            Stream::Plain(descriptor) => Ok(shutdown(descriptor.as_raw_fd(), Shutdown::Write)?),
+            Stream::Own(_, transport) => guarded(|| transport.borrow_mut().shut_down()),
+        }
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Stream::Plain(descriptor) => descriptor.as_raw_fd(),
+            Stream::Own(fd, _) => *fd,
+        }
+    }
+}
+
+/// Calls a transport, whose panic is not to end the kernel.
+fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|payload| Err(io::Error::other(Exception::from_panic(payload).to_string())))
+}
