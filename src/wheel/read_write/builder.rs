@@ -262,8 +262,18 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         let outbox = Outbox::new(self.output_events, self.marks);
         let closing = Closing::new(self.linger, self.patience);
         let make = |key, output_port| {
+            let is_over_transport = self.input.is_own();
             let port = Port::new(self.input, key, mailbox.clone());
-            Rc::new(State { base, port, output_port, reader, outbox, auto_flush: self.auto_flush, closing })
+            Rc::new(State {
+                base,
+                is_over_transport,
+                port,
+                output_port,
+                reader,
+                outbox,
+                auto_flush: self.auto_flush,
+                closing,
+            })
         };
         let state = match self.output {
             None => add(core, owner, |key| {

@@ -9,7 +9,6 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::state::State;
 use crate::kernel::{AfterFork, Due, Mode, Next, Source, Turn, Wanted, nanos};
-use crate::wheel::stream::Stream;
 
 /// How a wheel ends whose handle is gone.
 pub(super) struct Closing {
@@ -69,11 +68,6 @@ impl State {
 
     fn is_written(&self) -> bool {
         self.outbox.is_done() && !self.transport_wants_write()
-    }
-
-    #[inline]
-    fn is_over_transport(&self) -> bool {
-        self.port.stream.borrow().as_ref().is_some_and(Stream::is_own)
     }
 
     /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed.
@@ -179,7 +173,7 @@ impl Source for State {
         let next = match (mode, self.closing.last_call.get()) {
             (Mode::Read, Some(last_call)) => return self.wait_for_the_end(cx, last_call),
             (Mode::Read, None) => {
-                if self.is_over_transport() {
+                if self.is_over_transport {
                     self.advance_transport();
                     // What was read may be what writing waits for.
                     self.outbox.unblock();
@@ -188,7 +182,7 @@ impl Source for State {
                 self.read_some(cx)
             }
             (Mode::Write, _) => {
-                if self.is_over_transport() {
+                if self.is_over_transport {
                     // What is written may be what reading waits for.
                     self.port.wake();
                 }

@@ -8,6 +8,8 @@ use crate::wheel::stream::outbox::Outbox;
 /// Both directions of a wheel. No borrow lasts while a state runs.
 pub(crate) struct State {
     pub(super) base: Base,
+    /// A transport of the program's own reads and writes.
+    pub(super) is_over_transport: bool,
     /// The descriptor that is read, and written to if it is the only one.
     pub(super) port: Port,
     pub(super) output_port: Option<Port>,

@@ -46,10 +46,13 @@ impl State {
     /// Has a transport of the program's own do what it can.
     #[inline]
     pub(super) fn advance_transport(&self) {
-        let advanced = match &*self.port.stream.borrow() {
-            Some(stream) if stream.is_own() => stream.advance(),
-            _ => return,
-        };
+        if self.is_over_transport {
+            self.advance();
+        }
+    }
+
+    fn advance(&self) {
+        let advanced = self.port.stream.borrow().as_ref().map_or(Ok(()), Stream::advance);
         if let Err(error) = advanced {
             self.outbox.fail(self, error);
         }
@@ -59,13 +62,17 @@ impl State {
     /// Tells whether a transport holds something that the descriptor has not taken.
     #[inline]
     pub(super) fn transport_wants_write(&self) -> bool {
-        !self.outbox.has_failed() && self.port.stream.borrow().as_ref().is_some_and(Stream::wants_write)
+        self.is_over_transport
+            && !self.outbox.has_failed()
+            && self.port.stream.borrow().as_ref().is_some_and(Stream::wants_write)
     }
 
     /// Tells whether a transport waits for input that the wheel may not want.
     #[inline]
     pub(super) fn transport_wants_read(&self) -> bool {
-        !self.outbox.has_failed() && self.port.stream.borrow().as_ref().is_some_and(Stream::wants_read)
+        self.is_over_transport
+            && !self.outbox.has_failed()
+            && self.port.stream.borrow().as_ref().is_some_and(Stream::wants_read)
     }
 
     /// Asks for a flush once the running state has returned.
