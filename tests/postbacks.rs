@@ -107,6 +107,33 @@ fn postbacks_keep_their_session_alive_until_they_are_dropped() {
     assert_eq!(log.take(), ["stopped"]);
 }
 
+#[test] // K-HD-14, K-HD-15: kept in its own session's heap, with peek to say so, and weakened
+fn postback_in_its_own_sessions_heap_keeps_the_session_until_it_is_weakened() {
+    let mut kernel = Kernel::new().expect("a kernel");
+    let log = Log::default();
+    let at_end = log.clone();
+    let session = Session::new(None::<Postback>)
+        .state("_start", |cx| {
+            let postback = cx.postback("called", ())?;
+            *cx.heap() = Some(postback);
+            Ok(())
+        })
+        .state("weaken", |cx| cx.heap().iter().for_each(Postback::weaken))
+        .state("_stop", move |_| at_end.push("stopped"))
+        .spawn(&mut kernel)
+        .expect("it starts");
+    for _ in 0..3 {
+        kernel.post(session, "nothing", ()).expect("it lives");
+        assert!(kernel.run_one_timeslice().expect("a slice"));
+    }
+    assert_eq!(log.take(), [""; 0], "it lives");
+    let text = format!("{:#}", kernel.peek());
+    assert!(text.contains("anon_event (postbacks and callbacks that are not dropped: 1)"), "{text}");
+    kernel.post(session, "weaken", ()).expect("it lives");
+    kernel.run().expect("a clean end");
+    assert_eq!(log.take(), ["stopped"]);
+}
+
 #[test] // K-HD-15: weakened, it works while the session lives and does not keep it alive
 fn a_weak_postback_lets_its_session_end() {
     let (log, shelf) = (Log::default(), Shelf::default());

@@ -53,6 +53,9 @@ impl fmt::Debug for Bound {
 /// The event gets ARG0 = the arguments bound to the postback, ARG1 = those of the call, each as an
 /// [`Args`](crate::Args). Until it is dropped it keeps its session alive, by an extra reference tagged `anon_event`.
 ///
+/// A session that keeps a postback of its own in its heap, or in a wheel or a filter there, so keeps itself alive, and `IDLE`
+/// never comes: [`weaken`](Postback::weaken) that one, or drop it in an event. [`peek`](crate::Core::peek) shows it.
+///
 /// ```
 /// use lenore::{Args, Kernel, Session};
 ///
@@ -199,4 +202,4 @@ impl Core {
 }
 
 /// The tag under which postbacks and callbacks keep their session alive.
-const ANON_EVENT: &str = "anon_event";
+pub(super) const ANON_EVENT: &str = "anon_event";

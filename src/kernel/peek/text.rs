@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{EventKind, PeekedSession, Reason, Snapshot};
 use crate::kernel::SessionId;
+use crate::kernel::postback::ANON_EVENT;
 use crate::name::Name;
 
 /// How many aliases of a session, or watchers of a descriptor, are shown wherever it is mentioned.
@@ -74,6 +75,10 @@ impl fmt::Display for Reason {
             Reason::Handle { fd, what } => write!(f, "descriptor {fd} ({what})"),
             Reason::Alias(alias) => write!(f, "alias {alias}"),
             Reason::Child(id) => write!(f, "child {id}"),
+            // Whoever reads this may not know that the session itself can have it.
+            Reason::ExtraReference(tag, count) if *tag == ANON_EVENT => {
+                write!(f, "extra reference {tag} (postbacks and callbacks that are not dropped: {count})")
+            }
             Reason::ExtraReference(tag, count) => write!(f, "extra reference {tag} ({count})"),
             Reason::ChildProcess(pid) => write!(f, "child process {pid}"),
             Reason::Forks(count) => write!(f, "{count} forks to come"),
