@@ -9,6 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+#[path = "run/adversary.rs"]
+mod adversary;
 #[path = "run/conduits.rs"]
 mod conduits;
 #[path = "run/marks.rs"]

@@ -8,6 +8,7 @@ mod line;
 mod order;
 mod queue;
 mod records;
+mod streams;
 mod tree;
 
 /// Takes what there is, errors included, until the filter has no more.

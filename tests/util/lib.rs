@@ -14,6 +14,7 @@ pub mod lab;
 pub mod parting;
 pub mod proc;
 pub mod program;
+pub mod tricky;
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -264,6 +264,9 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// Ends the input for good, at once: nothing more is delivered, of what was read already neither, and no event tells of
     /// it. The output goes on.
     ///
+    /// Once the output is shut down as well, Linux answers what a TCP peer still sends with a reset, which can cost the peer the
+    /// end of the output.
+    ///
     /// POE: `shutdown_input`.
     pub fn shutdown_input(&self) {
         self.state.0.shut_down_input();

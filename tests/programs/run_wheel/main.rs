@@ -15,6 +15,7 @@ use lenore::filter::{FilterError, Line};
 use lenore::wheel::{Run, RunBuilder, WheelId};
 use lenore::{Context, Error, Kernel, Result, Session};
 
+mod adversary;
 mod conduits;
 mod functions;
 mod life;
@@ -25,8 +26,15 @@ type Scenario = fn(&mut Kernel) -> std::result::Result<(), Error>;
 
 fn main() -> std::result::Result<(), Error> {
     let name = env::args().nth(1).unwrap_or_default();
-    let all =
-        [streams::SCENARIOS, life::SCENARIOS, functions::SCENARIOS, conduits::SCENARIOS, marks::SCENARIOS].concat();
+    let all = [
+        streams::SCENARIOS,
+        life::SCENARIOS,
+        functions::SCENARIOS,
+        conduits::SCENARIOS,
+        marks::SCENARIOS,
+        adversary::SCENARIOS,
+    ]
+    .concat();
     let (_, scenario) = all.iter().find(|(other, _)| *other == name).expect("the argument names a scenario");
     functions::at_start();
     let mut kernel = Kernel::new()?;
