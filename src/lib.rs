@@ -75,6 +75,7 @@ mod outage;
 pub mod porting;
 mod reply;
 mod session;
+mod states;
 mod sys;
 #[cfg(test)]
 mod testing;

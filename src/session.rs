@@ -7,6 +7,7 @@ use crate::error::{Error, Exception};
 use crate::kernel::{Context, Event, Kernel, Options, SessionId, SessionOption, Switch};
 use crate::name::Name;
 use crate::reply::{IntoReturn, Reply};
+use crate::states::States;
 
 /// A state with its heap's type erased.
 pub(crate) type Handler = Rc<dyn Fn(&mut Kernel, &mut Event) -> Result<Reply, Exception>>;
@@ -45,7 +46,9 @@ pub(crate) type Handler = Rc<dyn Fn(&mut Kernel, &mut Event) -> Result<Reply, Ex
 /// the heap's type.
 pub struct Session<H> {
     heap: H,
+    /// Not used with a table that is shared.
     states: Vec<(Name, Handler)>,
+    shared: Option<States>,
     args: Args,
     options: Options,
 }
@@ -53,12 +56,12 @@ pub struct Session<H> {
 impl<H: 'static> Session<H> {
     /// Begins a session with this heap and no states.
     pub fn new(heap: H) -> Session<H> {
-        Session { heap, states: Vec::new(), args: Args::new(), options: Options::default() }
+        Session { heap, states: Vec::new(), shared: None, args: Args::new(), options: Options::default() }
     }
 
-    /// Begins a session with states that were built once for many sessions alike.
-    pub(crate) fn with_states(heap: H, states: Vec<(Name, Handler)>) -> Session<H> {
-        Session { heap, states, args: Args::new(), options: Options::default() }
+    /// Begins a session with a table that was made once for many sessions alike; `_start` is in it.
+    pub(crate) fn with_states(heap: H, states: States) -> Session<H> {
+        Session { shared: Some(states), ..Session::new(heap) }
     }
 
     /// Adds a state, or replaces the one of that name.
@@ -104,15 +107,23 @@ impl<H: 'static> Session<H> {
     /// POE: `create`.
     #[doc(alias = "create")]
     pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
-        if !self.states.iter().any(|(name, _)| *name == "_start") {
-            return Err(Error::NoStartState);
-        }
-        if let Some((name, _)) = self.states.iter().find(|(name, _)| *name == "_signal") {
-            return Err(Error::ReservedState(*name));
-        }
+        let states = match self.shared {
+            Some(states) => states,
+            None => check(self.states)?,
+        };
         let heap_type = std::any::type_name::<H>();
-        kernel.as_mut().create_session(self.states, Box::new(self.heap), heap_type, self.args, self.options)
+        kernel.as_mut().create_session(states, Box::new(self.heap), heap_type, self.args, self.options)
     }
+}
+
+fn check(states: Vec<(Name, Handler)>) -> Result<States, Error> {
+    if !states.iter().any(|(name, _)| *name == "_start") {
+        return Err(Error::NoStartState);
+    }
+    if let Some((name, _)) = states.iter().find(|(name, _)| *name == "_signal") {
+        return Err(Error::ReservedState(*name));
+    }
+    Ok(States::new(states))
 }
 
 /// Erases the type of a state's heap.

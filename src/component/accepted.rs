@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{Context, Kernel, SessionId};
 use crate::session::{Session, handler};
+use crate::states::States;
 
 /// Makes a session of an accepted socket, as a child of the running session. That one gets the event `disconnected`, by a
 /// call, when the session stops.
@@ -46,6 +47,7 @@ pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<
         ("_stop".into(), handler(stop::<F, H>)),
     ];
     states.extend(protocol.states.iter().cloned());
+    let states = States::new(states);
     Ok(Rc::new(move |kernel, socket, peer| {
         let heap = Connection::<F, H>::new((protocol.make_heap)(), String::new());
         let listener = kernel.core.session();

@@ -18,6 +18,7 @@ use crate::name::Name;
 use crate::outage::Outage;
 use crate::reply::IntoReturn;
 use crate::session::{Session, handler};
+use crate::states::States;
 use crate::wheel::SocketFactory;
 
 type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
@@ -188,7 +189,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             ("shutdown".into(), state(Client::shutdown)),
         ];
         states.extend(client.protocol.states.iter().cloned());
-        Session::with_states(heap, states).spawn(kernel)
+        Session::with_states(heap, States::new(states)).spawn(kernel)
     }
 }
 

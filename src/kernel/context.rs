@@ -211,10 +211,10 @@ impl<'a, H: 'static> Context<'a, H> {
         }
         let me = self.event.dest;
         let body = self.kernel.bodies[me.slot()].as_mut().filter(|body| body.id == me).ok_or(Error::NoActiveSession)?;
-        if body.options.has(SessionOption::Debug) && body.find(name).is_some() {
+        if body.options.has(SessionOption::Debug) && body.states.find(name).is_some() {
             log::warn!(target: "lenore::events", "{me} redefines its state {name}");
         }
-        body.insert(name, handler(state));
+        body.states.insert(name, handler(state));
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl<'a, H: 'static> Context<'a, H> {
     /// POE: `state` without a handler.
     pub fn state_remove(&mut self, name: impl Into<Name>) {
         if let Some(body) = self.kernel.bodies[self.event.dest.slot()].as_mut() {
-            body.remove(name.into());
+            body.states.remove(name.into());
         }
     }
 

@@ -225,7 +225,7 @@ impl Body {
     /// Finds the state for an event, and turns the event into one for `_default` if it has none of its own.
     #[inline]
     fn handler_for(&self, event: &mut Event) -> Option<Handler> {
-        match self.find(event.name) {
+        match self.states.find(event.name) {
             Some(handler) => Some(handler.clone()),
             None => self.default_for(event),
         }
@@ -233,7 +233,7 @@ impl Body {
 
     #[cold]
     fn default_for(&self, event: &mut Event) -> Option<Handler> {
-        let handler = self.find(Name::new("_default"))?.clone();
+        let handler = self.states.find(Name::new("_default"))?.clone();
         let args = std::mem::take(&mut event.args);
         event.args = (event.name, args).into_args();
         event.name = Name::new("_default");

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::rc::Rc;
 
 use super::Kernel;
 use super::core::{Active, Dest};
@@ -15,49 +14,18 @@ use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
 use crate::name::Name;
 use crate::reply::Reply;
-use crate::session::Handler;
+use crate::states::States;
 use crate::sys::disposition::ignore_sigpipe;
 
 /// A session's states and heap: what of it the kernel itself never looks into.
 pub(crate) struct Body {
     pub(crate) id: SessionId,
-    /// Sorted by the address of the name: a search reads nothing but this table.
-    states: Vec<(Name, Handler)>,
+    pub(crate) states: States,
     pub(crate) heap: Box<dyn Any>,
     pub(crate) options: Options,
     /// How many of its states are on the stack. While there are any, neither the body nor its slot goes away.
     pub(crate) on_stack: u32,
 }
-
-impl Body {
-    pub(crate) fn find(&self, name: Name) -> Option<&Handler> {
-        // A processor guesses its way through a short table, but has to wait for each step of a binary search.
-        if self.states.len() <= SHORT_TABLE {
-            return self.states.iter().find(|(state, _)| *state == name).map(|(_, handler)| handler);
-        }
-        self.place(name).ok().map(|place| &self.states[place].1)
-    }
-
-    pub(crate) fn insert(&mut self, name: Name, handler: Handler) {
-        match self.place(name) {
-            Ok(place) => self.states[place].1 = handler,
-            Err(place) => self.states.insert(place, (name, handler)),
-        }
-    }
-
-    pub(crate) fn remove(&mut self, name: Name) {
-        if let Ok(place) = self.place(name) {
-            self.states.remove(place);
-        }
-    }
-
-    fn place(&self, name: Name) -> Result<usize, usize> {
-        self.states.binary_search_by_key(&name.address(), |(state, _)| state.address())
-    }
-}
-
-/// How many states are looked through one by one.
-const SHORT_TABLE: usize = 16;
 
 /// What happened to a child: ARG0 of `_child`. ARG1 is the child's [`SessionId`].
 ///
@@ -86,7 +54,7 @@ impl Kernel {
     /// Creates a session as a child of the active one; see [`Session::spawn`](crate::Session::spawn).
     pub(crate) fn create_session(
         &mut self,
-        mut states: Vec<(Name, Handler)>,
+        states: States,
         heap: Box<dyn Any>,
         heap_type: &'static str,
         args: Args,
@@ -95,15 +63,6 @@ impl Kernel {
         let creator = self.core.active.session;
         let id = self.core.sessions.create(creator, heap_type)?;
         self.core.is_alive = true;
-        states.sort_by_key(|(name, _)| name.address());
-        states.dedup_by(|later, earlier| {
-            let is_same = later.0 == earlier.0;
-            if is_same {
-                destroy(std::mem::replace(&mut earlier.1, Rc::clone(&later.1)));
-            }
-            is_same
-        });
-        states.shrink_to_fit();
         let body = Some(Body { id, states, heap, options, on_stack: 0 });
         match self.bodies.get_mut(id.slot()) {
             Some(vacant) => *vacant = body,
@@ -195,7 +154,7 @@ impl Kernel {
         self.core.sessions.free_slot(slot);
         if let Some(Body { heap, states, .. }) = body {
             destroy(heap);
-            destroy_all(states);
+            states.destroy();
         }
     }
 

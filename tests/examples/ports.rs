@@ -197,7 +197,8 @@ fn two_spares_wait_when_the_launcher_is_gone() {
     wait_until("two spares", DEADLINE, || (server.children().len() == 2).then_some(()));
     let mut client = Client::connect(server.addr);
     number(&mut client, "PID");
-    wait_until("two spares and a busy child", DEADLINE, || (server.children().len() == 3).then_some(()));
+    // More for a while, if the second spare had not reported when the client came: the pool then takes the demand for lasting.
+    wait_until("two spares and a busy child", DEADLINE, || (server.children().len() >= 3).then_some(()));
     done(client);
     server.end();
 }

@@ -60,7 +60,8 @@ fn a_storm_leaves_nobody_unanswered_and_nothing_behind() {
     assert!(lost <= kills, "{lost} clients were lost, though only {kills} children were killed");
     assert!(answered > 10 * seconds, "{answered} answers are no storm");
     wait_at_rest(&server, &log);
-    assert_eq!(server.zombies(), [0; 0]);
+    // A spare that is too many may retire at any time.
+    wait_until("an end for every child", DEADLINE, || server.zombies().is_empty().then_some(()));
     assert_eq!(proc::fds(server.pid()).len(), descriptors.len(), "descriptors of the parent");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait_exit(2 * DEADLINE).code(), Some(0));
