@@ -75,7 +75,7 @@ impl fmt::Display for Reason {
             Reason::Handle { fd, what } => write!(f, "descriptor {fd} ({what})"),
             Reason::Alias(alias) => write!(f, "alias {alias}"),
             Reason::Child(id) => write!(f, "child {id}"),
-            // Whoever reads this may not know that the session itself can have it.
+            // The session itself may keep one of them, which a reader does not expect.
             Reason::ExtraReference(tag, count) if *tag == ANON_EVENT => {
                 write!(f, "extra reference {tag} (postbacks and callbacks that are not dropped: {count})")
             }

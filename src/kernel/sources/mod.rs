@@ -48,7 +48,7 @@ struct Entry {
     queued: bool,
     /// It stands on the list of those to be flushed.
     is_unflushed: bool,
-    /// When it gets a turn although nobody has called for one.
+    /// When it gets a turn without readiness.
     due: Option<Due>,
     /// It does not keep its owner: nothing comes of it before its owner does something.
     is_loose: bool,

@@ -1,4 +1,4 @@
-//! When sources get a turn although nobody has called for one.
+//! Times at which sources get a turn without readiness.
 
 use std::collections::BTreeSet;
 

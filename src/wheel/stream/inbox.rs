@@ -248,7 +248,7 @@ impl Inbox {
         }
     }
 
-    /// Takes out the records that are complete, for nobody.
+    /// Drops the records that are complete.
     pub(in crate::wheel) fn discard(&self) {
         // Each record takes an octet at least, and so does what is refused.
         for _ in 0..=2 * guarded(|| self.left()).unwrap_or(0) {
@@ -270,7 +270,7 @@ impl Inbox {
     }
 
     /// Has the filter that is there now fed what the `old` one leaves to it. What that can't hand over is a complaint. Returns
-    /// whether somebody has to ask for a turn, as no delivery is under way.
+    /// whether the wheel has to ask for a turn, as no delivery is under way.
     pub(in crate::wheel) fn take_over(&self, old: SharedRecords) -> bool {
         let taken = guarded(|| self.former.take_over(old, &self.unfed));
         let complaint = match taken {
@@ -318,5 +318,5 @@ pub(in crate::wheel) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Except
 /// How many records one turn delivers at most: more than the octets of a usual read, whatever the filter makes of them.
 const RECORDS_PER_TURN: usize = 128 * 1024;
 
-/// How many complaints one turn tells of at most, so that a peer that sends nothing else keeps nobody waiting.
+/// How many complaints one turn tells of at most, so that a peer that sends nothing else does not keep other sources waiting.
 pub(super) const COMPLAINTS_PER_TURN: usize = 1024;

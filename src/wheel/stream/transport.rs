@@ -149,7 +149,7 @@ impl Stream {
         }
     }
 
-    /// See [`Descriptor::reads_short`]. Nobody knows of a transport.
+    /// See [`Descriptor::reads_short`]. A transport may read short for reasons of its own.
     pub(crate) fn reads_short(&self) -> bool {
         match self {
             Stream::Plain(descriptor) => descriptor.reads_short(),
