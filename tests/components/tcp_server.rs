@@ -12,7 +12,7 @@ use lenore::{Error, Kernel, SessionId};
 use nix::errno::Errno;
 
 use util::component::{MUCH, Peer, collect_warnings, serve, spin, warnings};
-use util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until, wait_refused};
 use util::{DEADLINE, wait_until};
 
 /// A protocol that writes down each of its callbacks, and echoes.
@@ -547,7 +547,7 @@ fn a_listener_that_is_shut_down_leaves_its_connections() {
         run_slices(&mut kernel, 1);
     }
     assert!(kernel.alias_resolve("server").is_err());
-    assert!(TcpStream::connect(address).is_err());
+    wait_refused(address);
     peer.send("still here\r\n");
     peer.run_to(&mut kernel, "still here\r\n");
     assert_eq!(log.count("stopped"), 0);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::process;
 use std::rc::Rc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use lenore::Kernel;
 use lenore::filter::{Filter, FilterError, Line};
 
-use super::DEADLINE;
+use super::{DEADLINE, wait_until};
 
 /// What sessions have to say, in the order in which they said it. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -205,4 +206,17 @@ impl Filter for Stubborn {
         assert!(!matches!(self.1, Habit::Breaks | Habit::Clings) || self.0.is_empty(), "there is only one of me");
         Stubborn(Vec::new(), self.1)
     }
+}
+
+/// Waits until an address refuses connections, as its listener is closed. A program that another test starts may have the
+/// listener open until its own exec, and another test may get the port.
+///
+/// # Panics
+///
+/// When connections are not refused in time.
+#[track_caller]
+pub fn wait_refused(address: impl ToSocketAddrs + Copy) {
+    wait_until("a listener that is closed", DEADLINE, || {
+        TcpStream::connect(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused).then_some(())
+    });
 }

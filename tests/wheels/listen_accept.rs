@@ -11,7 +11,7 @@ use lenore::{Context, Error, Kernel, Result, Session};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use util::in_process::{Log, kernel, run, run_slices, run_until};
+use util::in_process::{Log, kernel, run, run_slices, run_until, wait_refused};
 use util::{Client, DEADLINE, Program, stays, test_program};
 
 /// A session that accepts on a listener that it was given.
@@ -164,7 +164,7 @@ fn it_can_be_paused() {
     run_until(&mut kernel, || log.count("accept") == 4);
     kernel.call("server", "end", ()).unwrap();
     run(&mut kernel);
-    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "closed with the wheel");
+    wait_refused(address);
 }
 
 #[test] // K-LA-03: a shortage is reported, not lost, and tried again by itself
