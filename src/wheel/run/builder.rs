@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -437,12 +436,14 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
                 Some(add(core, owner, |key| Rc::new(Writer::new(shared.clone(), key, stdin_filter, fd, outbox)))?);
         }
         if let Some(fd) = stdout {
-            run.stdout =
-                Some(add(core, owner, |key| reader(&shared, key, STDOUT, on_stdout, stdout_filter, fd, last))?);
+            run.stdout = Some(add(core, owner, |key| {
+                Reader::new(shared.clone(), key, STDOUT, on_stdout, stdout_filter, fd, last).into()
+            })?);
         }
         if let Some(fd) = stderr {
-            run.stderr =
-                Some(add(core, owner, |key| reader(&shared, key, STDERR, on_stderr, stderr_filter, fd, last))?);
+            run.stderr = Some(add(core, owner, |key| {
+                Reader::new(shared.clone(), key, STDERR, on_stderr, stderr_filter, fd, last).into()
+            })?);
         }
         match plan.program {
             Program::Command(command) => {
@@ -488,19 +489,6 @@ impl Shared {
             core.sig_child_for(self.owner, pid, event, (self.id,).into_args());
         }
     }
-}
-
-fn reader<F: Filter>(
-    shared: &Rc<Shared>,
-    key: SourceKey,
-    stream: &'static str,
-    event: Option<Name>,
-    filter: F,
-    fd: OwnedFd,
-    delivers_last: bool,
-) -> Rc<Reader<F>> {
-    shared.outputs.set(shared.outputs.get() + 1);
-    Rc::new(Reader::new(shared.clone(), key, stream, event, filter, fd, delivers_last))
 }
 
 /// Adds a source, and returns it as what it is.

@@ -54,6 +54,7 @@ impl<F: Filter> Reader<F> {
         fd: OwnedFd,
         delivers_last: bool,
     ) -> Reader<F> {
+        shared.outputs.set(shared.outputs.get() + 1);
         let filter = Rc::new(RefCell::new(filter));
         Reader {
             inbox: Inbox::new(shared.id, filter.clone()),
