@@ -181,7 +181,7 @@ impl TcpServer {
         self
     }
 
-    /// Is called when listening fails, and for each accept that fails. A listener that can't accept for want of descriptors tries
+    /// Is called when listening fails, and for each accept that fails. A listener that can't accept because the process has run out of descriptors tries
     /// again by itself, ten times a second.
     ///
     /// Without this callback a shortage is one warning when it begins and one line when the server accepts again. Any other

@@ -99,7 +99,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] when the system refuses one of them, for want of descriptors as a rule.
+    /// [`Error::Os`] when the system refuses one of them, usually because the process has run out of descriptors.
     pub fn new() -> Result<Kernel, Error> {
         ignore_sigpipe().map_err(|errno| Error::os("sigaction", "SIGPIPE", errno))?;
         // Before the program can enter a chroot. If it fails, whoever needs it will say so.

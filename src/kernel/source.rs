@@ -120,7 +120,7 @@ pub(crate) struct Wanted(NonZeroU8);
 
 /// A listener that other processes may watch as well. The bits below it are the modes.
 const SHARED: u8 = 1 << 3;
-/// Whoever reads is told of urgent data as well, by `Source::short_reads`.
+/// The poller reports urgent data as well, which `Source::short_reads` tells the reader.
 const MINDS_URGENT: u8 = 1 << 4;
 /// Not what the source itself asks for, but what others want to know of it.
 const FOR_OTHERS: u8 = 1 << 5;

@@ -33,7 +33,7 @@ static PHASE: AtomicU8 = AtomicU8::new(OFF);
 static REPLACED: AtomicBool = AtomicBool::new(false);
 /// When the process is to be killed, in nanoseconds of the monotonic clock; 0 if `OTHERWISE` counts.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
-/// For how many nanoseconds the process may live on when there is no deadline.
+/// The nanoseconds that the process may live on, for a process without a deadline.
 static OTHERWISE: AtomicU64 = AtomicU64::new(0);
 /// What is to be closed. Null, or a value that is never changed nor freed.
 static NOTES: AtomicPtr<Notes> = AtomicPtr::new(ptr::null_mut());

@@ -284,7 +284,7 @@ impl Core {
     /// Closes a listener under its wheel, which stays but accepts nothing any more, or under the handle that is watched. A
     /// listener that was closed already, or anything else, is left alone.
     pub(crate) fn close_listener(&mut self, key: SourceKey) {
-        // One that was replaced while a state was blocked is no listener to the system any more.
+        // A listener that was replaced while a state was blocked does not listen any more.
         let is_listener = |source: &Rc<dyn Source>| source.is_listener() || has_replaced_listeners();
         let Some(source) = self.sources.source(key).filter(is_listener) else { return };
         log::debug!(target: "lenore::sources", "{} is closed: this process does not accept any more", source.describe());
@@ -368,7 +368,7 @@ impl Core {
     }
 
     /// Starts anew with a poller of its own, but as the process that it was: every source is kept, as is what is known of
-    /// its readiness. For a process that has moved and leaves nobody behind.
+    /// its readiness. For a process that has moved: the process before it ends without using the poller.
     pub(super) fn move_sources(&mut self) -> Result<(), Error> {
         self.sources.renew_poll()?;
         self.sources.entries.iter_mut().for_each(|(_, entry)| entry.registered = None);

@@ -22,7 +22,7 @@ impl Entry {
     /// Asks the system whether a read would find something.
     #[cold]
     fn has_input(&self) -> bool {
-        // What is no socket refuses, and has nothing urgent.
+        // A descriptor that is not a socket refuses the call. It has no urgent data.
         recv(self.source.fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) != Err(Errno::EAGAIN)
     }
 }
@@ -145,7 +145,7 @@ impl Sources {
         if writing {
             self.requeue(key, Mode::Write);
         }
-        // Whoever reads is told of it as well.
+        // The reader is told of urgent data as well.
         let wants = |entry: &Entry| entry.registered.is_some_and(|wanted| wanted.has(Mode::Expedite));
         if is_urgent && self.get(key).is_some_and(wants) {
             self.requeue(key, Mode::Expedite);
@@ -211,7 +211,7 @@ fn is_urgent(readiness: &Readiness) -> bool {
     readiness.is_priority()
 }
 
-/// Elsewhere there is no such report.
+/// Other systems do not report urgent data.
 #[cfg(not(target_os = "linux"))]
 fn is_urgent(_: &Readiness) -> bool {
     false

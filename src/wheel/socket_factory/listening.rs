@@ -28,7 +28,7 @@ use crate::wheel::WheelId;
 /// waiting.
 pub(in crate::wheel) const ACCEPTS_PER_TURN: usize = 16;
 
-/// How long a listener rests that can't accept, for want of descriptors as a rule.
+/// How long a listener rests after it could not accept, usually because the process has run out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long a listener accepts without a failure before the log says that it accepts again. One that is full fails whenever
@@ -122,7 +122,7 @@ pub(in crate::wheel) struct Acceptor {
     /// Neither dropped nor closed.
     open: Cell<bool>,
     paused: Cell<bool>,
-    /// It could not accept, for want of descriptors as a rule. The connection stays in the backlog, and the listener
+    /// It could not accept, usually because the process has run out of descriptors. The connection stays in the backlog, and the listener
     /// would be reported ready without end, so it is not watched for a moment.
     resting: Cell<bool>,
     /// What the log has been told, unless an event tells the session.
