@@ -6,7 +6,8 @@
 //! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
-//! Ctrl-C ends it and all its children. A child may be killed at any time: another one takes its place.
+//! Ctrl-C ends it and all its children. A client that stays connected delays this by at most 10 s. A child may be killed at any
+//! time: the server forks another one when fewer than `--min-spare` children wait.
 
 use std::net::TcpStream;
 use std::process::ExitCode;

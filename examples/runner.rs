@@ -8,8 +8,9 @@
 //! ```
 //!
 //! What a command writes to its standard error goes to standard error. With `--timeout SECONDS`, commands that take longer
-//! are ended, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C and Ctrl-\ end them
-//! all. So does a terminal that closes, but not under `nohup`, and a reader of the output that goes away, as `head` does.
+//! get TERM, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C and Ctrl-\ send
+//! TERM to all of them. So does a terminal that closes, but not under `nohup`, and the next line after the reader of the output
+//! has gone away, as `head` does. A command that ignores TERM is waited for.
 
 use std::cell::Cell;
 use std::collections::HashMap;

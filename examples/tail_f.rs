@@ -4,11 +4,11 @@
 //! cargo run --release --example tail_f -- --file /tmp/one.log --file /tmp/two.log
 //! echo hello >> /tmp/one.log          # /tmp/one.log: hello
 //! mv /tmp/one.log /tmp/one.log.1      # nothing, until there is another one
-//! echo again >> /tmp/one.log          # /tmp/one.log: again
+//! echo again >> /tmp/one.log          # /tmp/one.log: again, after 5 s in which the old file may still be written to
 //! ```
 //!
 //! With `--all` the files are read from their starts. `--interval MILLISECONDS` is the time between two looks. Ctrl-C ends
-//! it, and so does a reader of its output that goes away, as `head` does. A file that can't be read for now is tried again.
+//! it. So does the next line after the reader of its output has gone away, as `head` does. A file that can't be read for now is tried again.
 //! The exit code is 1 if a file could not be followed to the end, 0 otherwise. Without a file left it ends by itself.
 
 use std::cell::Cell;
