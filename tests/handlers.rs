@@ -44,6 +44,56 @@ fn a_state_whose_session_has_stopped_can_change_no_states() -> Result<(), Error>
     Ok(())
 }
 
+/// Panics when it is dropped.
+struct Loud;
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        panic!("a captured value");
+    }
+}
+
+#[test] // K-HD-03: the running state has the last copy of itself, whose drop panics
+fn state_whose_session_stops_ends_no_kernel_with_what_it_has_captured() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let loud = Loud;
+    let id = plain("s", &log)
+        .state("e", move |cx| {
+            let _ = &loud;
+            cx.stop();
+            cx.heap().say("stopped");
+        })
+        .spawn(&mut kernel)?;
+    kernel.post(id, "e", ())?;
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s stopped"]);
+    Ok(())
+}
+
+#[test] // K-HD-03: two panics at once would end the process
+fn state_that_removes_itself_in_a_call_to_its_own_session_may_panic() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    let loud = Loud;
+    let id = plain("s", &log)
+        .state("outer", |cx| {
+            let id = cx.session();
+            cx.heap().say("calls");
+            cx.call(id, "e", ())?;
+            Ok(())
+        })
+        .state("e", move |cx| -> lenore::Result {
+            let _ = &loud;
+            cx.state_remove("e");
+            panic!("a state")
+        })
+        .spawn(&mut kernel)?;
+    kernel.call(id, "outer", ())?;
+    let died = kernel.run().expect_err("nobody has handled the panic");
+    assert!(died.to_string().contains("a state"), "{died}");
+    assert_eq!(lines(&log), ["s calls"]);
+    Ok(())
+}
+
 #[test] // K-HD-03
 fn a_state_may_remove_or_replace_itself_and_still_runs_to_its_end() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());

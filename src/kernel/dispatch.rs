@@ -1,6 +1,6 @@
 //! Running states: from the queue, from a source, by a call.
 
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use super::Kernel;
@@ -144,16 +144,15 @@ impl Kernel {
             destroy(std::mem::take(&mut event.args));
         }
         event.undo_default(name);
-        // The state has removed itself: this was its last copy.
-        if Rc::strong_count(&handler) == 1 {
-            destroy(handler);
-        }
+        let handler = destroy_last(handler);
         self.core.collect_postings();
         // Whoever was active may have been stopped meanwhile; then the kernel is (K-LP-26).
         let outer_lives = outer.session == SessionId::KERNEL || self.core.sessions.is_alive(outer.session);
         self.core.active = if outer_lives { outer } else { Active::KERNEL };
         self.core.depth -= 1;
         self.leave(dest);
+        // The session was stopped while the state ran, and its table is gone.
+        handler.and_then(destroy_last);
         result.unwrap_or_else(|payload| Err(Exception::from_panic(payload)))
     }
 
@@ -169,7 +168,11 @@ impl Kernel {
     /// Runs a state like a plain function of the state that calls it: the active event stays the outer one.
     fn call_self(&mut self, event: &mut Event) -> Result<Reply, Exception> {
         match self.handler_for(event) {
-            Some(handler) => handler(self, event),
+            Some(handler) => {
+                let result = catch_unwind(AssertUnwindSafe(|| handler(self, event)));
+                destroy_last(handler);
+                result.unwrap_or_else(|payload| resume_unwind(payload))
+            }
             None => Ok(Reply::NoHandler),
         }
     }
@@ -239,6 +242,16 @@ impl Body {
         event.name = Name::new("_default");
         Some(handler)
     }
+}
+
+/// Destroys a state that has run if this is its last copy, as of one that has removed itself.
+#[inline]
+fn destroy_last(handler: Handler) -> Option<Handler> {
+    if Rc::strong_count(&handler) > 1 {
+        return Some(handler);
+    }
+    destroy(handler);
+    None
 }
 
 /// Drops what nobody has called for.
