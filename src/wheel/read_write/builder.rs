@@ -220,7 +220,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
 
     /// Lets a forked child keep the stream; usually it belongs to the process that opened it alone, so that the peer
     /// sees the end when that process closes it. What the parent has read but not delivered is the parent's to deliver,
-    /// and what it has put but not written is the parent's to write.
+    /// and what it has put but not written is the parent's to write. A child's
+    /// copy of a [`Transport`](crate::wheel::Transport) has whatever the parent's held at the fork.
     pub fn keep_after_fork(mut self) -> Self {
         self.after_fork = AfterFork::Keep;
         self
@@ -294,8 +295,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             }
         };
         // The first read is tried without asking the poller: a peer that has just connected has often sent already,
-        // and a wheel that is done by then was never registered at all.
-        if self.on_input.is_some() {
+        // and a wheel that is done by then was never registered at all. A transport may have to begin a handshake.
+        if self.on_input.is_some() || state.is_over_transport {
             state.port.wake();
         }
         Ok(ReadWrite { state: Owned(state), input: filter, output: RefCell::new(self.output_filter) })

@@ -56,10 +56,10 @@ impl State {
             if self.closing.last_call.get().is_some() {
                 return next;
             }
-            return if self.is_written() { self.begin_to_close(cx) } else { self.wait_for_peer(cx, next) };
+            return if self.is_written() { self.begin_to_close(cx, next) } else { self.wait_for_peer(cx, next) };
         }
         // What a flush has to tell comes first, and then this place again.
-        if !cx.is_flush_due() && self.outbox.is_over() && self.reader.is_over() {
+        if !cx.is_flush_due() && self.outbox.is_over() && self.reader.is_over() && !self.transport_wants_write() {
             self.closing.is_released.set(true);
             return Next::Close;
         }
@@ -83,7 +83,7 @@ impl State {
                 self.mark_dirty();
             }
             if self.is_written() {
-                return self.begin_to_close(cx);
+                return self.begin_to_close(cx, next);
             }
             if self.outbox.len() >= before {
                 return Next::Close;
@@ -100,7 +100,15 @@ impl State {
 
     /// Closes this side, and gives the peer time to read to the end. A TCP socket that is closed with input left in it, or
     /// that gets more afterwards, is reset, and then the peer loses what is still on its way to it.
-    fn begin_to_close(&self, cx: &mut Turn<'_>) -> Next {
+    fn begin_to_close(&self, cx: &mut Turn<'_>, next: Next) -> Next {
+        // To close is to show the end, unless a transport has words for it.
+        if self.is_over_transport && !self.outbox.has_failed() && self.show_the_end() {
+            self.advance_transport();
+            if self.transport_wants_write() {
+                self.closing.next_look.take();
+                return self.wait_for_peer(cx, next);
+            }
+        }
         let is_needless = self.reader.ended.get() || self.outbox.has_failed() || self.closing.linger.is_zero();
         if is_needless || !self.show_the_end() {
             self.discard();
@@ -121,10 +129,10 @@ impl State {
     fn wait_for_the_end(&self, cx: &mut Turn<'_>, last_call: Due) -> Next {
         let is_late = cx.read_clock() >= last_call;
         match self.discard() {
-            Unread::Ended => Next::Close,
+            Unread::Ended if !self.transport_wants_write() => Next::Close,
             _ if is_late => Next::Close,
             Unread::More => Next::Again(Mode::Read),
-            Unread::Nothing => {
+            Unread::Nothing | Unread::Ended => {
                 self.port.is_watched.set(true);
                 Next::At(last_call)
             }
@@ -166,7 +174,7 @@ impl Source for State {
 
     /// One that can't write, and does not read unless the program sets an input event, does not.
     fn keeps_owner(&self) -> bool {
-        self.base.closing.get() || !self.outbox.is_over() || !self.reader.is_idle()
+        self.base.closing.get() || !self.outbox.is_over() || self.transport_wants_write() || !self.reader.is_idle()
     }
 
     fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {

@@ -433,7 +433,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {
         let state = &self.state.0;
-        let is_unheard = state.reader.ended.get() || state.outbox.has_failed();
+        // A transport may hold output, and has to show the end itself.
+        let is_unheard = state.outbox.has_failed() || state.reader.ended.get() && !state.is_over_transport;
         if !state.output_port().is_open.get() || state.outbox.is_done() && is_unheard {
             return;
         }

@@ -108,7 +108,10 @@ impl State {
         if self.reader.shut.replace(true) {
             return;
         }
-        if let Some(stream) = &*self.port.stream.borrow() {
+        // A transport may have to read in order to write.
+        if let Some(stream) = &*self.port.stream.borrow()
+            && !self.is_over_transport
+        {
             // What is no socket can't be told; not to read it any more is all there is.
             let _ = shutdown(stream.as_raw_fd(), Shutdown::Read);
         }

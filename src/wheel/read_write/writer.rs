@@ -154,6 +154,10 @@ impl Sender for State {
         self.output_port().changed();
     }
 
+    fn holds_output(&self) -> bool {
+        self.transport_wants_write()
+    }
+
     fn release_input(&self) {
         if self.reader.settings.auto_pause {
             self.port.wake();

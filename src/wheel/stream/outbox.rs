@@ -65,6 +65,11 @@ pub(in crate::wheel) trait Sender {
     /// Has the input that may have waited for the output go on.
     fn release_input(&self) {}
 
+    /// Tells whether something is written that the descriptor has not taken. There is a flush when it has.
+    fn holds_output(&self) -> bool {
+        false
+    }
+
     /// Tells whether the descriptor is closed with the end of the output. The session is told of that end afterwards, by
     /// [`Outbox::tell_of_writing`].
     fn closes_with_output(&self) -> bool {
@@ -212,7 +217,7 @@ impl Outbox {
             self.tell(cx, to, self.events.get().marks.low);
         }
         // Not if a state has put more since: there will be another end.
-        if self.drained.take() && self.len() == 0 {
+        if self.drained.get() && !to.holds_output() && self.drained.take() && self.len() == 0 {
             if self.shuts_when_drained.get() {
                 self.shut_down(to);
             }
@@ -268,6 +273,7 @@ impl Outbox {
     pub(in crate::wheel) fn fail(&self, to: &impl Sender, error: io::Error) {
         if !self.failed.replace(true) {
             self.output.borrow_mut().give_up();
+            self.drained.set(false);
             self.failure.replace(Some(error));
             to.release_input();
         }

@@ -1,6 +1,6 @@
 //! What may stand between a wheel and its descriptor, such as TLS.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,11 +61,11 @@ pub trait Transport: AsFd + 'static {
     /// `WouldBlock` when there are none for now. Any other error but `Interrupted` ends the input.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Takes octets, and returns how many: those count as written, though they may stay inside for a while.
+    /// Takes octets, and returns how many. They may stay inside for a while: see [`wants_write`](Transport::wants_write).
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when it takes none for now. Any other error but `Interrupted` ends the output.
+    /// `WouldBlock` when it takes none for now; 0 is an error, `WriteZero`. Any other error but `Interrupted` ends the output.
     fn write(&mut self, octets: &[u8]) -> io::Result<usize>;
 
     /// Does what can be done without the wheel: goes on with a handshake, moves what is inside to the descriptor.
@@ -88,13 +88,15 @@ pub trait Transport: AsFd + 'static {
         false
     }
 
-    /// Tells whether something is inside that the descriptor has not taken. The wheel then waits until it can be written to, and
-    /// does not close before that is done.
+    /// Tells whether something is inside that the descriptor has not taken. The wheel then waits until it can be written to. It
+    /// sends no flushed event, and does not close by itself, before that is done.
     fn wants_write(&self) -> bool {
         false
     }
 
-    /// Shows the peer the end of the output. What has to be written for that may stay inside.
+    /// Shows the peer the end of the output. What has to be written for that may stay inside. The wheel calls this when its
+    /// output ends, and before it closes by [`close_after_flush`](crate::wheel::ReadWrite::close_after_flush); not again once it
+    /// has succeeded.
     ///
     /// # Errors
     ///
@@ -105,8 +107,8 @@ pub trait Transport: AsFd + 'static {
 /// What a wheel reads from and writes to.
 pub(crate) enum Stream {
     Plain(Descriptor),
-    /// Something of the program's own.
-    Own(RawFd, RefCell<Box<dyn Transport>>),
+    /// Something of the program's own, and whether it has shown the peer the end of the output.
+    Own(RawFd, RefCell<Box<dyn Transport>>, Cell<bool>),
 }
 
 impl Stream {
@@ -115,14 +117,14 @@ impl Stream {
     }
 
     pub(crate) fn over(transport: Box<dyn Transport>) -> Stream {
-        Stream::Own(transport.as_fd().as_raw_fd(), RefCell::new(transport))
+        Stream::Own(transport.as_fd().as_raw_fd(), RefCell::new(transport), Cell::new(false))
     }
 
     /// Does something with the descriptor.
     pub(crate) fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         match self {
             Stream::Plain(descriptor) => what(descriptor.as_fd()),
-            Stream::Own(_, transport) => what(transport.borrow().as_fd()),
+            Stream::Own(_, transport, _) => what(transport.borrow().as_fd()),
         }
     }
 
@@ -131,7 +133,7 @@ impl Stream {
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(descriptor) => Ok(descriptor.read(buffer)?),
-            Stream::Own(_, transport) => {
+            Stream::Own(_, transport, _) => {
                 let most = buffer.len();
                 guarded(|| transport.borrow_mut().read(buffer)).map(|count| count.min(most))
             }
@@ -143,8 +145,12 @@ impl Stream {
     pub(crate) fn write(&self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Plain(descriptor) => Ok(descriptor.write(octets)?),
-            Stream::Own(_, transport) => {
-                guarded(|| transport.borrow_mut().write(octets)).map(|count| count.min(octets.len()))
+            Stream::Own(_, transport, _) => {
+                match guarded(|| transport.borrow_mut().write(octets))? {
+                    // It would be asked again without end.
+                    0 if !octets.is_empty() => Err(io::ErrorKind::WriteZero.into()),
+                    count => Ok(count.min(octets.len())),
+                }
             }
         }
     }
@@ -166,7 +172,7 @@ impl Stream {
     pub(crate) fn advance(&self) -> io::Result<()> {
         match self {
             Stream::Plain(_) => Ok(()),
-            Stream::Own(_, transport) => match guarded(|| transport.borrow_mut().advance()) {
+            Stream::Own(_, transport, _) => match guarded(|| transport.borrow_mut().advance()) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
                 advanced => advanced,
             },
@@ -177,7 +183,7 @@ impl Stream {
     pub(crate) fn has_input(&self) -> bool {
         match self {
             Stream::Plain(_) => false,
-            Stream::Own(_, transport) => guarded(|| Ok(transport.borrow().has_input())).unwrap_or(false),
+            Stream::Own(_, transport, _) => guarded(|| Ok(transport.borrow().has_input())).unwrap_or(false),
         }
     }
 
@@ -185,7 +191,7 @@ impl Stream {
     pub(crate) fn wants_read(&self) -> bool {
         match self {
             Stream::Plain(_) => false,
-            Stream::Own(_, transport) => guarded(|| Ok(transport.borrow().wants_read())).unwrap_or(false),
+            Stream::Own(_, transport, _) => guarded(|| Ok(transport.borrow().wants_read())).unwrap_or(false),
         }
     }
 
@@ -193,7 +199,7 @@ impl Stream {
     pub(crate) fn wants_write(&self) -> bool {
         match self {
             Stream::Plain(_) => false,
-            Stream::Own(_, transport) => guarded(|| Ok(transport.borrow().wants_write())).unwrap_or(false),
+            Stream::Own(_, transport, _) => guarded(|| Ok(transport.borrow().wants_write())).unwrap_or(false),
         }
     }
 
@@ -201,7 +207,13 @@ impl Stream {
     pub(crate) fn shut_down(&self) -> io::Result<()> {
         match self {
             Stream::Plain(descriptor) => Ok(shutdown(descriptor.as_raw_fd(), Shutdown::Write)?),
-            Stream::Own(_, transport) => guarded(|| transport.borrow_mut().shut_down()),
+            Stream::Own(_, transport, is_shut) => {
+                if !is_shut.get() {
+                    guarded(|| transport.borrow_mut().shut_down())?;
+                    is_shut.set(true);
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -210,7 +222,7 @@ impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Stream::Plain(descriptor) => descriptor.as_raw_fd(),
-            Stream::Own(fd, _) => *fd,
+            Stream::Own(fd, ..) => *fd,
         }
     }
 }

@@ -6,12 +6,14 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Duration;
 
+use lenore::Context;
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, ReadWriteBuilder, Transport};
 use nix::errno::Errno;
 
-use super::{MEGABYTES, log_input, narrow_pair, owner_of, pair};
+use super::{MEGABYTES, Owner, log_input, narrow_pair, owner_of, pair};
 use util::in_process::{Log, kernel, run, run_until};
 
 /// The first octet that each side sends. Nothing is read or written before.
@@ -172,6 +174,110 @@ fn close_after_flush_waits_for_what_a_transport_holds() {
     assert_eq!(reader.join().unwrap(), 1 + MEGABYTES + 2 + 1);
 }
 
+/// Reads what `Flipping` sends up to its last word, and then closes. Returns how many octets and how many last words came.
+fn read_to_bye(mut theirs: UnixStream) -> (usize, usize) {
+    let (mut octets, mut byes, mut chunk) = (0, 0, [0; 16 * 1024]);
+    loop {
+        let count = theirs.read(&mut chunk).expect("no reset");
+        if count == 0 {
+            return (octets, byes);
+        }
+        let new = chunk[..count].iter().filter(|octet| **octet == BYE).count();
+        octets += count - new;
+        byes += new;
+        if new > 0 {
+            // It may have closed already.
+            let _ = theirs.shutdown(Shutdown::Write);
+        }
+    }
+}
+
+type Step = fn(&mut Context<'_, Owner>);
+
+fn take(cx: &mut Context<'_, Owner>) -> ReadWrite<Line> {
+    cx.heap().wheel.take().expect("it has a wheel")
+}
+
+/// Puts megabytes does `end` at once, and `flushed` when they are written. Returns what the peer has got.
+fn put_and_end(end: Step, flushed: Step, linger: Duration, has_ended: bool) -> (usize, usize) {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = narrow_pair();
+    theirs.write_all(&[HELLO]).unwrap();
+    if has_ended {
+        theirs.shutdown(Shutdown::Write).unwrap();
+    }
+    let begin = move |cx: &mut Context<'_, Owner>| {
+        cx.heap().log.push("begun");
+        cx.heap().wheel().put("x".repeat(MEGABYTES));
+        end(cx);
+    };
+    let session = owner_of(&log, over(Flipping::new(ours)).linger(linger)).state("flushed", flushed);
+    let session = session
+        .state("started", move |cx| {
+            if !has_ended {
+                begin(cx)
+            }
+        })
+        .state("error", move |cx| if cx.heap().log.is_empty() { begin(cx) } else { cx.heap().wheel = None });
+    session.spawn(&mut kernel).unwrap();
+    let reader = thread::spawn(move || read_to_bye(theirs));
+    run(&mut kernel);
+    drop(kernel);
+    reader.join().unwrap()
+}
+
+#[test] // K-RW-43: whether the wheel stays or closes by itself, and whether or not the peer has ended its own side
+fn what_a_transport_holds_and_its_last_word_are_out_before_the_wheel_closes() {
+    let ends: [(&str, Step, Step); 4] = [
+        ("shutdown_output_after_flush", |cx| cx.heap().wheel().shutdown_output_after_flush(), |_| ()),
+        ("close_after_flush", |cx| take(cx).close_after_flush(), |_| ()),
+        ("close_after_flush in the flushed event", |_| (), |cx| take(cx).close_after_flush()),
+        ("both", |cx| cx.heap().wheel().shutdown_output_after_flush(), |cx| take(cx).close_after_flush()),
+    ];
+    for (name, end, flushed) in ends {
+        for (linger, has_ended) in [(0, false), (0, true), (10, false), (10, true)] {
+            let seen = put_and_end(end, flushed, Duration::from_secs(linger), has_ended);
+            assert_eq!(seen, (1 + MEGABYTES + 2, 1), "{name}, linger {linger} s, peer has ended: {has_ended}");
+        }
+    }
+}
+
+#[test] // K-RW-43: dropping the wheel in its flushed event is POE's way to close
+fn flushed_event_waits_for_what_a_transport_holds() {
+    let seen = put_and_end(|_| (), |cx| cx.heap().wheel = None, Duration::ZERO, false);
+    assert_eq!(seen, (1 + MEGABYTES + 2, 0));
+}
+
+#[test] // K-RW-43
+fn handshake_begins_without_an_input_event() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    owner_of(&log, ReadWrite::over(Flipping::new(ours), Line::new())).spawn(&mut kernel).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut hello = [0];
+    run_until(&mut kernel, || theirs.read(&mut hello).is_ok_and(|count| count == 1));
+    assert_eq!(hello, [HELLO]);
+}
+
+#[test] // K-RW-43, K-RW-34: the end of the input is not the end of a handshake, for which the output waits
+fn handshake_goes_on_after_shutdown_input() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    let session = owner_of(&log, over(Flipping::new(ours))).state("started", |cx| {
+        cx.heap().wheel().put("text");
+        cx.heap().wheel().shutdown_input();
+        cx.yield_("input is shut down", ());
+    });
+    let session = session.state("input is shut down", |cx| cx.heap().log.push("shut"));
+    session.state("flushed", |cx| cx.heap().wheel = None).spawn(&mut kernel).unwrap();
+    run_until(&mut kernel, || log.count("shut") == 1);
+    theirs.write_all(&[HELLO]).unwrap();
+    run(&mut kernel);
+    let mut seen = Vec::new();
+    theirs.read_to_end(&mut seen).unwrap();
+    assert_eq!(seen, [&[HELLO][..], &flipped("text\r\n")].concat());
+}
+
 /// Fails in one of its calls.
 struct Failing {
     socket: UnixStream,
@@ -183,6 +289,7 @@ enum Fault {
     Read,
     Write,
     Advance,
+    WriteNothing,
     PanicInRead,
     PanicInWrite,
 }
@@ -205,6 +312,7 @@ impl Transport for Failing {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self.fault {
             Fault::Write => Err(io::Error::other("bad certificate")),
+            Fault::WriteNothing => Ok(0),
             Fault::PanicInWrite => panic!("bad certificate"),
             _ => self.socket.write(octets),
         }
@@ -226,6 +334,7 @@ fn what_goes_wrong_in_a_transport_is_an_error_event() {
         (Fault::Read, format!("error:read:{io}")),
         (Fault::Write, format!("error:write:{io}")),
         (Fault::Advance, format!("error:write:{}", Errno::EPROTO as i32)),
+        (Fault::WriteNothing, format!("error:write:{io}")),
         (Fault::PanicInRead, format!("error:read:{io}")),
         (Fault::PanicInWrite, format!("error:write:{io}")),
     ] {
