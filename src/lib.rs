@@ -87,9 +87,9 @@ pub use error::{Died, Error, Exception, Result};
 #[cfg(feature = "fork-hooks")]
 pub use kernel::ForkStage;
 pub use kernel::{
-    AlarmId, Callback, ChildChange, Context, Core, Dest, EventKind, Exceptions, Handle, Kernel, Mode, PeekedEvent,
-    PeekedSession, PeekedSource, Postback, Reason, RemovedAlarm, SessionId, SessionOption, Shift, Snapshot, Switch,
-    UnknownOption,
+    AlarmId, Callback, ChildChange, Context, Core, Dest, EventKind, Exceptions, Handle, Kernel, PeekedEvent,
+    PeekedSession, PeekedSource, Postback, Readiness, Reason, RemovedAlarm, SessionId, SessionOption, Shift, Snapshot,
+    Switch, UnknownOption,
 };
 pub use name::Name;
 pub use reply::{IntoReturn, Reply, ReplyValue, Return};

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
-use lenore::{Handle, Kernel, Mode, Session};
+use lenore::{Handle, Kernel, Readiness, Session};
 use nix::sys::socket::{MsgFlags, send};
 
 use util::in_process::{Log, run};
@@ -36,10 +36,10 @@ fn urgent_data_is_the_third_mode() {
             Ok(())
         })
         .state("ready", move |cx| {
-            let mode = *cx.arg::<Mode>(1)?;
-            told.push(format!("{mode:?} {}", cx.arg::<&str>(2)?));
+            let readiness = *cx.arg::<Readiness>(1)?;
+            told.push(format!("{readiness:?} {}", cx.arg::<&str>(2)?));
             let near = cx.heap().0.clone();
-            if mode == Mode::Expedite {
+            if readiness == Readiness::Expedite {
                 cx.select(&near, None, None, None, ())?;
             }
             Ok(())
@@ -86,7 +86,7 @@ fn urgent_data_alone_is_nothing_to_read() {
     assert_eq!(log.take(), ["urgent", "read 1"]);
 }
 
-#[test] // K-IO-02: a mode for which no event is given is not watched any more
+#[test] // K-IO-02: a readiness for which no event is given is not watched any more
 fn select_ends_the_modes_that_it_does_not_name() {
     let (near, mut far) = connection();
     far.write_all(b"x").expect("room for an octet");

@@ -43,7 +43,7 @@ pub use options::{Exceptions, SessionOption, Switch, UnknownOption};
 pub use peek::{EventKind, PeekedEvent, PeekedSession, PeekedSource, Reason, Snapshot};
 pub use postback::{Callback, Postback};
 pub use sessions::SessionId;
-pub use source::Mode;
+pub use source::Readiness;
 
 pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};

@@ -51,7 +51,7 @@ pub(crate) trait Source {
     }
 
     /// Does one bounded turn of work, and says what is to come next.
-    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next;
+    fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next;
 
     /// Writes what was put since the last time, and says what is to come next.
     fn flush(&self, _cx: &mut Turn<'_>) -> Next {
@@ -96,7 +96,7 @@ pub(crate) enum AfterFork {
 ///
 /// POE: the numbers 0, 1 and 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mode {
+pub enum Readiness {
     /// Reading, an end of file included.
     Read,
     /// Writing.
@@ -105,9 +105,9 @@ pub enum Mode {
     Expedite,
 }
 
-impl Mode {
-    /// All modes, in the order in which the I/O step serves them.
-    pub(super) const ALL: [Mode; 3] = [Mode::Read, Mode::Write, Mode::Expedite];
+impl Readiness {
+    /// All of them, in the order in which the I/O step serves them.
+    pub(super) const ALL: [Readiness; 3] = [Readiness::Read, Readiness::Write, Readiness::Expedite];
 
     const fn bit(self) -> u8 {
         1 << self as u8
@@ -118,7 +118,7 @@ impl Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted(NonZeroU8);
 
-/// A listener that other processes may watch as well. The bits below it are the modes.
+/// A listener that other processes may watch as well. The bits below it are the kinds of readiness.
 const SHARED: u8 = 1 << 3;
 /// The poller reports urgent data as well, which `Source::short_reads` tells the reader.
 const MINDS_URGENT: u8 = 1 << 4;
@@ -127,14 +127,14 @@ const FOR_OTHERS: u8 = 1 << 5;
 
 impl Wanted {
     /// Connections on a listener.
-    pub(crate) const ACCEPT: Wanted = Wanted::new(Mode::Read.bit() | SHARED);
+    pub(crate) const ACCEPT: Wanted = Wanted::new(Readiness::Read.bit() | SHARED);
 
     /// News of connections at a listener that this process does not accept at. It takes no wake-up away from those who
     /// accept.
-    pub(super) const BACKLOG: Wanted = Wanted::new(Mode::Read.bit() | FOR_OTHERS);
+    pub(super) const BACKLOG: Wanted = Wanted::new(Readiness::Read.bit() | FOR_OTHERS);
 
     /// Nothing but the end of connecting.
-    pub(crate) const WRITE: Wanted = Wanted::new(Mode::Write.bit());
+    pub(crate) const WRITE: Wanted = Wanted::new(Readiness::Write.bit());
 
     const fn new(bits: u8) -> Wanted {
         Wanted(NonZeroU8::new(bits).expect("something is wanted"))
@@ -149,13 +149,13 @@ impl Wanted {
     /// The same, for a source whose reads may end in front of urgent data.
     #[inline]
     pub(crate) fn of_stream(read: bool, write: bool) -> Option<Wanted> {
-        let reading = if read { Mode::Read.bit() | MINDS_URGENT } else { 0 };
+        let reading = if read { Readiness::Read.bit() | MINDS_URGENT } else { 0 };
         NonZeroU8::new(reading | (u8::from(write) << 1)).map(Wanted)
     }
 
     #[inline]
-    pub(super) fn has(self, mode: Mode) -> bool {
-        self.0.get() & mode.bit() != 0
+    pub(super) fn has(self, readiness: Readiness) -> bool {
+        self.0.get() & readiness.bit() != 0
     }
 
     pub(super) fn is_shared(self) -> bool {
@@ -170,17 +170,17 @@ impl Wanted {
     pub(super) fn interest(self) -> io::Result<Interest> {
         let mut interest: Option<Interest> = None;
         let mut add = |more: Interest| interest = Some(interest.map_or(more, |some| some | more));
-        if self.has(Mode::Read) {
+        if self.has(Readiness::Read) {
             add(Interest::READABLE);
             #[cfg(target_os = "linux")]
             if self.0.get() & MINDS_URGENT != 0 {
                 add(Interest::PRIORITY);
             }
         }
-        if self.has(Mode::Write) {
+        if self.has(Readiness::Write) {
             add(Interest::WRITABLE);
         }
-        if self.has(Mode::Expedite) {
+        if self.has(Readiness::Expedite) {
             #[cfg(target_os = "linux")]
             add(Interest::PRIORITY);
             #[cfg(not(target_os = "linux"))]

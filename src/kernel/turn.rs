@@ -4,7 +4,7 @@ use super::Kernel;
 use super::clock::Due;
 use super::core::Core;
 use super::sessions::SessionId;
-use super::source::{Mode, SourceKey};
+use super::source::{Readiness, SourceKey};
 use crate::args::Args;
 use crate::destroy::destroy;
 use crate::error::Exception;
@@ -18,7 +18,7 @@ pub(crate) enum Next {
     /// The poller has news of it, or its wheel leaves word. A time that it waits for stays.
     Wait,
     /// Another turn in the next slice, whatever the poller says.
-    Again(Mode),
+    Again(Readiness),
     /// A turn for reading when this time has come, if it is not closed before. It takes the place of an earlier time.
     At(Due),
     /// As [`Wait`](Next::Wait), but the poller tells again what it has told already.

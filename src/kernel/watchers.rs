@@ -11,7 +11,7 @@ use super::few::Few;
 use super::handle::{Handle, has_input, set_nonblocking};
 use super::peek::MOST_SHOWN;
 use super::sessions::{Hold, SessionId};
-use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
+use super::source::{AfterFork, Readiness, Source, SourceKey, Wanted};
 use super::turn::{Delivery, Next, Turn};
 use crate::args::{IntoArgs, Template};
 use crate::destroy::{destroy, destroy_all};
@@ -22,8 +22,8 @@ use crate::sys::disconnect::disconnect;
 /// A watched descriptor and everybody who watches it.
 pub(crate) struct Watched {
     handle: RefCell<Option<Handle>>,
-    watchers: RefCell<Few<(SessionId, Mode), Watcher>>,
-    /// By mode: how many watch for it.
+    watchers: RefCell<Few<(SessionId, Readiness), Watcher>>,
+    /// By readiness: how many watch for it.
     counts: [Cell<usize>; 3],
     paused_read: Cell<bool>,
     paused_write: Cell<bool>,
@@ -47,44 +47,44 @@ struct Watcher {
 }
 
 impl Watched {
-    fn paused(&self, mode: Mode) -> &Cell<bool> {
-        match mode {
-            Mode::Read => &self.paused_read,
-            Mode::Write => &self.paused_write,
-            Mode::Expedite => &self.never_paused,
+    fn paused(&self, readiness: Readiness) -> &Cell<bool> {
+        match readiness {
+            Readiness::Read => &self.paused_read,
+            Readiness::Write => &self.paused_write,
+            Readiness::Expedite => &self.never_paused,
         }
     }
 
-    fn is_watched(&self, mode: Mode) -> bool {
-        self.counts[mode as usize].get() > 0
+    fn is_watched(&self, readiness: Readiness) -> bool {
+        self.counts[readiness as usize].get() > 0
     }
 
-    fn watcher(&self, session: SessionId, mode: Mode) -> Option<Watcher> {
-        self.watchers.borrow().get((session, mode)).cloned()
+    fn watcher(&self, session: SessionId, readiness: Readiness) -> Option<Watcher> {
+        self.watchers.borrow().get((session, readiness)).cloned()
     }
 
-    /// Adds a watcher, or replaces the session's for the same mode.
-    fn add(&self, session: SessionId, mode: Mode, watcher: Watcher) {
-        let former = self.watchers.borrow_mut().insert((session, mode), watcher);
-        let count = &self.counts[mode as usize];
+    /// Adds a watcher, or replaces the session's for the same readiness.
+    fn add(&self, session: SessionId, readiness: Readiness, watcher: Watcher) {
+        let former = self.watchers.borrow_mut().insert((session, readiness), watcher);
+        let count = &self.counts[readiness as usize];
         count.set(count.get() + usize::from(former.is_none()));
     }
 
-    fn remove(&self, session: SessionId, mode: Mode) -> Option<Watcher> {
-        let watcher = self.watchers.borrow_mut().remove((session, mode))?;
-        let count = &self.counts[mode as usize];
+    fn remove(&self, session: SessionId, readiness: Readiness) -> Option<Watcher> {
+        let watcher = self.watchers.borrow_mut().remove((session, readiness))?;
+        let count = &self.counts[readiness as usize];
         count.set(count.get() - 1);
         Some(watcher)
     }
 
-    /// Returns the sessions that watch for a mode, in the order in which they began to.
-    fn sessions(&self, mode: Mode) -> Vec<SessionId> {
-        self.watchers.borrow().keys().filter(|(_, other)| *other == mode).map(|(session, _)| session).collect()
+    /// Returns the sessions that watch for it, in the order in which they began to.
+    fn sessions(&self, readiness: Readiness) -> Vec<SessionId> {
+        self.watchers.borrow().keys().filter(|(_, other)| *other == readiness).map(|(session, _)| session).collect()
     }
 
     fn has(&self, session: SessionId) -> bool {
         let watchers = self.watchers.borrow();
-        Mode::ALL.into_iter().any(|mode| watchers.has((session, mode)))
+        Readiness::ALL.into_iter().any(|readiness| watchers.has((session, readiness)))
     }
 }
 
@@ -94,18 +94,20 @@ impl Source for Watched {
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        let wants = |mode| self.is_watched(mode) && !self.paused(mode).get();
-        Wanted::of(wants(Mode::Read), wants(Mode::Write), wants(Mode::Expedite))
+        let wants = |readiness| self.is_watched(readiness) && !self.paused(readiness).get();
+        Wanted::of(wants(Readiness::Read), wants(Readiness::Write), wants(Readiness::Expedite))
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
+    fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {
         let Some(handle) = self.handle.borrow().clone() else { return Next::Wait };
-        for session in self.sessions(mode) {
+        for session in self.sessions(readiness) {
             // An earlier one may have ended, changed or paused this one's watching.
-            let Some(watcher) = self.watcher(session, mode).filter(|_| !self.paused(mode).get()) else { continue };
+            let Some(watcher) = self.watcher(session, readiness).filter(|_| !self.paused(readiness).get()) else {
+                continue;
+            };
             let is_done = match watcher.extra.copy() {
                 Ok(extra) => {
-                    let args = (handle.clone(), mode).into_args().chain(extra);
+                    let args = (handle.clone(), readiness).into_args().chain(extra);
                     cx.kernel.dispatch_from_source(session, watcher.event, None, args)
                 }
                 Err(exception) => {
@@ -141,13 +143,13 @@ impl Source for Watched {
 
     fn describe(&self) -> String {
         let watchers = self.watchers.borrow();
-        let one = |((session, mode), watcher): ((SessionId, Mode), &Watcher)| {
-            let verb = match mode {
-                Mode::Read => "read",
-                Mode::Write => "write",
-                Mode::Expedite => "expedite",
+        let one = |((session, readiness), watcher): ((SessionId, Readiness), &Watcher)| {
+            let verb = match readiness {
+                Readiness::Read => "read",
+                Readiness::Write => "write",
+                Readiness::Expedite => "expedite",
             };
-            let paused = if self.paused(mode).get() { ", paused" } else { "" };
+            let paused = if self.paused(readiness).get() { ", paused" } else { "" };
             format!("{session} {verb} -> {}{paused}", watcher.event)
         };
         let names: Vec<String> = watchers.iter().take(MOST_SHOWN).map(one).collect();
@@ -162,7 +164,7 @@ impl Source for Watched {
 impl Core {
     /// Sends the running session `event` in every slice in which `handle` can be read, an end of file included.
     ///
-    /// The state gets ARG0 = the [`Handle`], ARG1 = [`Mode::Read`], then a copy of `extra`; it runs in the I/O step, not
+    /// The state gets ARG0 = the [`Handle`], ARG1 = [`Readiness::Read`], then a copy of `extra`; it runs in the I/O step, not
     /// through the queue. The handle is made non-blocking. A second call for the same handle replaces event and extra
     /// arguments, and resumes. A watched handle keeps its session alive.
     ///
@@ -175,7 +177,7 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.watch(handle, Mode::Read, event.into(), Template::new(extra), Strength::Strong)
+        self.watch(handle, Readiness::Read, event.into(), Template::new(extra), Strength::Strong)
     }
 
     /// Does what [`select_read`](Core::select_read) does, without keeping the session or the program alive: for what
@@ -192,7 +194,7 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.watch(handle, Mode::Read, event.into(), Template::new(extra), Strength::Weak)
+        self.watch(handle, Readiness::Read, event.into(), Template::new(extra), Strength::Weak)
     }
 
     /// Sends the running session `event` in every slice in which `handle` can be written; otherwise as
@@ -207,7 +209,7 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.watch(handle, Mode::Write, event.into(), Template::new(extra), Strength::Strong)
+        self.watch(handle, Readiness::Write, event.into(), Template::new(extra), Strength::Strong)
     }
 
     /// Sends the running session `event` in every slice in which `handle` has urgent data: a TCP connection's out-of-band
@@ -222,14 +224,14 @@ impl Core {
     where
         A: IntoArgs + Clone + 'static,
     {
-        self.watch(handle, Mode::Expedite, event.into(), Template::new(extra), Strength::Strong)
+        self.watch(handle, Readiness::Expedite, event.into(), Template::new(extra), Strength::Strong)
     }
 
-    /// Sets all three modes at once: each gets the event given for it, or ends if none is given.
+    /// Sets all three kinds at once: each gets the event given for it, or ends if none is given.
     ///
     /// # Errors
     ///
-    /// As [`select_read`](Core::select_read); the modes before the one that failed are set.
+    /// As [`select_read`](Core::select_read); the kinds before the one that failed are set.
     ///
     /// POE: `select`.
     pub fn select<A>(
@@ -244,10 +246,10 @@ impl Core {
         A: IntoArgs + Clone + 'static,
     {
         let extra = Template::new(extra);
-        for (mode, event) in Mode::ALL.into_iter().zip([read, write, expedite]) {
+        for (readiness, event) in Readiness::ALL.into_iter().zip([read, write, expedite]) {
             match event {
-                Some(event) => self.watch(handle, mode, event, extra.clone(), Strength::Strong)?,
-                None => self.unselect(handle, mode),
+                Some(event) => self.watch(handle, readiness, event, extra.clone(), Strength::Strong)?,
+                None => self.unselect(handle, readiness),
             }
         }
         Ok(())
@@ -257,21 +259,21 @@ impl Core {
     ///
     /// POE: `select_expedite` without an event.
     pub fn select_expedite_clear(&mut self, handle: &Handle) {
-        self.unselect(handle, Mode::Expedite);
+        self.unselect(handle, Readiness::Expedite);
     }
 
     /// Ends the running session's watching `handle` for reading; without any it does nothing.
     ///
     /// POE: `select_read` without an event.
     pub fn select_read_clear(&mut self, handle: &Handle) {
-        self.unselect(handle, Mode::Read);
+        self.unselect(handle, Readiness::Read);
     }
 
     /// Ends the running session's watching `handle` for writing; without any it does nothing.
     ///
     /// POE: `select_write` without an event.
     pub fn select_write_clear(&mut self, handle: &Handle) {
-        self.unselect(handle, Mode::Write);
+        self.unselect(handle, Readiness::Write);
     }
 
     /// Stops the events of everybody who watches `handle` for reading, until it is resumed; returns whether anybody
@@ -279,14 +281,14 @@ impl Core {
     ///
     /// POE: `select_pause_read`.
     pub fn select_pause_read(&mut self, handle: &Handle) -> bool {
-        self.pause(handle, Mode::Read, true)
+        self.pause(handle, Readiness::Read, true)
     }
 
     /// Undoes [`select_pause_read`](Core::select_pause_read); returns whether anybody watches.
     ///
     /// POE: `select_resume_read`.
     pub fn select_resume_read(&mut self, handle: &Handle) -> bool {
-        self.pause(handle, Mode::Read, false)
+        self.pause(handle, Readiness::Read, false)
     }
 
     /// Stops the events of everybody who watches `handle` for writing, until it is resumed; returns whether anybody
@@ -294,20 +296,20 @@ impl Core {
     ///
     /// POE: `select_pause_write`.
     pub fn select_pause_write(&mut self, handle: &Handle) -> bool {
-        self.pause(handle, Mode::Write, true)
+        self.pause(handle, Readiness::Write, true)
     }
 
     /// Undoes [`select_pause_write`](Core::select_pause_write); returns whether anybody watches.
     ///
     /// POE: `select_resume_write`.
     pub fn select_resume_write(&mut self, handle: &Handle) -> bool {
-        self.pause(handle, Mode::Write, false)
+        self.pause(handle, Readiness::Write, false)
     }
 
     fn watch(
         &mut self,
         handle: &Handle,
-        mode: Mode,
+        readiness: Readiness,
         event: Name,
         extra: Template,
         strength: Strength,
@@ -322,8 +324,8 @@ impl Core {
         };
         let is_new_here = !watched.has(session);
         let watcher = Watcher { event, extra };
-        watched.add(session, mode, watcher);
-        watched.paused(mode).set(false);
+        watched.add(session, readiness, watcher);
+        watched.paused(readiness).set(false);
         if is_new_here {
             self.sources.watched_by.entry(session).or_default().insert(handle.as_raw_fd(), ());
             if !watched.weak {
@@ -331,7 +333,7 @@ impl Core {
             }
         }
         // At once and not before the next poll: the caller is to hear of a descriptor that can't be watched.
-        self.sources.sync(key).inspect_err(|_| self.unselect(handle, mode))
+        self.sources.sync(key).inspect_err(|_| self.unselect(handle, readiness))
     }
 
     fn watch_descriptor(&mut self, handle: &Handle, weak: bool) -> Result<(SourceKey, Rc<Watched>), Error> {
@@ -358,16 +360,16 @@ impl Core {
         self.sources.watched_fds.get(&handle.as_raw_fd()).cloned()
     }
 
-    fn unselect(&mut self, handle: &Handle, mode: Mode) {
+    fn unselect(&mut self, handle: &Handle, readiness: Readiness) {
         let me = self.active.session;
-        self.end_watching(handle.as_raw_fd(), me, &[mode]);
+        self.end_watching(handle.as_raw_fd(), me, &[readiness]);
     }
 
     /// Ends all watching of a stopping session.
     pub(crate) fn remove_watchers_of(&mut self, session: SessionId) {
         let Some(fds) = self.sources.watched_by.get(&session) else { return };
         let fds: Vec<RawFd> = fds.keys().collect();
-        fds.into_iter().for_each(|fd| self.end_watching(fd, session, &Mode::ALL));
+        fds.into_iter().for_each(|fd| self.end_watching(fd, session, &Readiness::ALL));
     }
 
     /// Returns the descriptors that a session watches and that keep it alive, sorted.
@@ -388,7 +390,7 @@ impl Core {
         let handle = watched.handle.borrow().clone();
         let sessions: Vec<SessionId> = watched.watchers.borrow().keys().map(|(session, _)| session).collect();
         for session in sessions {
-            self.end_watching(fd, session, &Mode::ALL);
+            self.end_watching(fd, session, &Readiness::ALL);
         }
         let replaced = handle.map_or(Ok(()), |handle| disconnect(&handle));
         if let Err(error) = replaced {
@@ -397,11 +399,11 @@ impl Core {
         true
     }
 
-    /// Ends a session's watching of a descriptor for these modes.
-    fn end_watching(&mut self, fd: RawFd, session: SessionId, modes: &[Mode]) {
+    /// Ends a session's watching of a descriptor for these kinds.
+    fn end_watching(&mut self, fd: RawFd, session: SessionId, kinds: &[Readiness]) {
         let Some((key, watched)) = self.sources.watched_fds.get(&fd).cloned() else { return };
         // Dropped at the end, when the tables are in order: the extra arguments are the program's own.
-        let gone: Vec<Watcher> = modes.iter().filter_map(|mode| watched.remove(session, *mode)).collect();
+        let gone: Vec<Watcher> = kinds.iter().filter_map(|readiness| watched.remove(session, *readiness)).collect();
         if !gone.is_empty() && !watched.has(session) {
             if let Some(fds) = self.sources.watched_by.get_mut(&session) {
                 fds.remove(fd);
@@ -423,11 +425,11 @@ impl Core {
         destroy_all(gone);
     }
 
-    fn pause(&mut self, handle: &Handle, mode: Mode, paused: bool) -> bool {
-        let Some((key, watched)) = self.watched(handle).filter(|(_, watched)| watched.is_watched(mode)) else {
+    fn pause(&mut self, handle: &Handle, readiness: Readiness, paused: bool) -> bool {
+        let Some((key, watched)) = self.watched(handle).filter(|(_, watched)| watched.is_watched(readiness)) else {
             return false;
         };
-        watched.paused(mode).set(paused);
+        watched.paused(readiness).set(paused);
         self.mailbox().changed(key);
         true
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-use lenore::{Error, Handle, Kernel, Mode, Session};
+use lenore::{Error, Handle, Kernel, Readiness, Session};
 
 use crate::{clear, read_one, readable_pipe, ready_socket, writable_pipe};
 use util::in_process::{Log, kernel, run, run_slices, run_until};
@@ -19,7 +19,7 @@ fn the_state_gets_handle_mode_and_extra_arguments_from_its_own_session() {
         .state("ready", move |cx| {
             assert_eq!(cx.args().len(), 4);
             assert_eq!(cx.arg::<Handle>(0)?.as_raw_fd(), fd);
-            assert_eq!(*cx.arg::<Mode>(1)?, Mode::Read);
+            assert_eq!(*cx.arg::<Readiness>(1)?, Readiness::Read);
             assert_eq!(*cx.arg::<&str>(2)?, "extra");
             assert_eq!(*cx.arg::<u8>(3)?, 7);
             assert_eq!(cx.sender(), cx.session());
@@ -67,7 +67,7 @@ fn the_event_recurs_in_each_slice_while_the_handle_can_be_written() {
     Session::new(log.clone())
         .state("_start", move |cx| Ok(cx.select_write(&handle, "ready", ())?))
         .state("ready", |cx| {
-            assert_eq!(*cx.arg::<Mode>(1)?, Mode::Write);
+            assert_eq!(*cx.arg::<Readiness>(1)?, Readiness::Write);
             cx.heap().push("w");
             if cx.heap().len() == 5 { clear(cx) } else { Ok(()) }
         })
@@ -247,9 +247,9 @@ fn a_watcher_is_known_by_its_session_its_descriptor_and_its_mode() {
                 Ok(())
             })
             .state("clear", |cx| {
-                let (handle, mode) = (cx.take::<Handle>(0)?, cx.take::<Mode>(1)?);
-                match mode {
-                    Mode::Read => cx.select_read_clear(&handle),
+                let (handle, readiness) = (cx.take::<Handle>(0)?, cx.take::<Readiness>(1)?);
+                match readiness {
+                    Readiness::Read => cx.select_read_clear(&handle),
                     _ => cx.select_write_clear(&handle),
                 }
                 Ok(())
@@ -257,9 +257,9 @@ fn a_watcher_is_known_by_its_session_its_descriptor_and_its_mode() {
             .spawn(&mut kernel)
             .unwrap();
     }
-    let mut expect = |expected: &[&str], clear: Option<(&'static str, &Handle, Mode)>| {
-        if let Some((session, handle, mode)) = clear {
-            kernel.call(session, "clear", (handle.clone(), mode)).unwrap();
+    let mut expect = |expected: &[&str], clear: Option<(&'static str, &Handle, Readiness)>| {
+        if let Some((session, handle, readiness)) = clear {
+            kernel.call(session, "clear", (handle.clone(), readiness)).unwrap();
         }
         run_slices(&mut kernel, 1);
         let mut seen = log.take();
@@ -268,9 +268,9 @@ fn a_watcher_is_known_by_its_session_its_descriptor_and_its_mode() {
     };
     let all = ["first:copy", "first:read", "first:written", "second:copy", "second:read", "second:written"];
     expect(&all, None);
-    expect(&[&all[..1], &all[2..]].concat(), Some(("first", &handle, Mode::Read)));
-    expect(&[&all[..1], &all[2..5]].concat(), Some(("second", &handle.clone(), Mode::Write)));
-    expect(&[&all[2..5]].concat(), Some(("first", &copy, Mode::Read)));
+    expect(&[&all[..1], &all[2..]].concat(), Some(("first", &handle, Readiness::Read)));
+    expect(&[&all[..1], &all[2..5]].concat(), Some(("second", &handle.clone(), Readiness::Write)));
+    expect(&[&all[2..5]].concat(), Some(("first", &copy, Readiness::Read)));
     kernel.stop();
 }
 
@@ -289,13 +289,13 @@ fn one_event_may_serve_both_modes_and_several_handles() {
             Ok(())
         })
         .state("ready", |cx| {
-            let entry = format!("{}{:?}", cx.arg::<Handle>(0)?.as_raw_fd(), cx.arg::<Mode>(1)?);
+            let entry = format!("{}{:?}", cx.arg::<Handle>(0)?.as_raw_fd(), cx.arg::<Readiness>(1)?);
             cx.heap().push(entry);
-            let (handle, mode) = (cx.arg::<Handle>(0)?.clone(), *cx.arg::<Mode>(1)?);
-            match mode {
-                Mode::Read => cx.select_read_clear(&handle),
-                Mode::Write => cx.select_write_clear(&handle),
-                Mode::Expedite => unreachable!("nobody asked for it"),
+            let (handle, readiness) = (cx.arg::<Handle>(0)?.clone(), *cx.arg::<Readiness>(1)?);
+            match readiness {
+                Readiness::Read => cx.select_read_clear(&handle),
+                Readiness::Write => cx.select_write_clear(&handle),
+                Readiness::Expedite => unreachable!("nobody asked for it"),
             }
             Ok(())
         })
@@ -378,13 +378,13 @@ fn readers_precede_writers_and_low_descriptors_precede_high_ones() {
             Ok(())
         })
         .state("ready", |cx| {
-            let entry = format!("{:?}{}", cx.arg::<Mode>(1)?, cx.arg::<Handle>(0)?.as_raw_fd());
+            let entry = format!("{:?}{}", cx.arg::<Readiness>(1)?, cx.arg::<Handle>(0)?.as_raw_fd());
             cx.heap().push(entry);
             Ok(())
         })
         .spawn(&mut kernel)
         .unwrap();
-    let order = |mode: &str| fds.iter().map(|fd| format!("{mode}{fd}")).collect::<Vec<_>>().join(" ");
+    let order = |readiness: &str| fds.iter().map(|fd| format!("{readiness}{fd}")).collect::<Vec<_>>().join(" ");
     for _ in 0..3 {
         run_slices(&mut kernel, 1);
         assert_eq!(log.take().join(" "), format!("{} {}", order("Read"), order("Write")));
@@ -442,9 +442,9 @@ fn a_watcher_removed_by_an_earlier_state_of_the_slice_does_not_fire() {
             Ok(())
         })
         .state("ready", |cx| {
-            let entry = format!("{:?}", cx.arg::<Mode>(1)?);
+            let entry = format!("{:?}", cx.arg::<Readiness>(1)?);
             cx.heap().0.push(entry);
-            // Another mode of the same handle, and another handle.
+            // Another readiness of the same handle, and another handle.
             for handle in cx.heap().1.clone() {
                 cx.select_read_clear(&handle);
                 cx.select_write_clear(&handle);

@@ -14,7 +14,7 @@ use super::core::Core;
 use super::few::Few;
 use super::mailbox::{Mailbox, Touch};
 use super::sessions::{Hold, SessionId};
-use super::source::{AfterFork, Mode, Source, SourceKey, Wanted};
+use super::source::{AfterFork, Readiness, Source, SourceKey, Wanted};
 use super::watchers::Watched;
 use crate::destroy::{destroy, shield};
 use crate::error::Error;
@@ -42,7 +42,7 @@ struct Entry {
     registered: Option<Wanted>,
     /// A regular file: the poller refuses it, and it never has to wait (K-IO-21).
     always_ready: bool,
-    /// By mode.
+    /// By readiness.
     ready: [bool; 3],
     /// It stands on the ready list.
     queued: bool,
@@ -86,7 +86,7 @@ pub(crate) struct Sources {
     /// Those whose registration may not be what they want any more.
     stale: Vec<SourceKey>,
     timers: Timers,
-    /// By mode: what this I/O step still has to give a turn.
+    /// By readiness: what this I/O step still has to give a turn.
     groups: [VecDeque<SourceKey>; 3],
     mailbox: Rc<Mailbox>,
     pub(super) backlog: Backlog,
@@ -160,7 +160,7 @@ impl Sources {
     /// was told of a connection may have died of it.
     pub(crate) fn retry_listeners(&mut self) {
         let is_shared = |entry: &Entry| entry.source.wanted().is_some_and(|wanted| wanted.is_shared());
-        self.keys(is_shared).into_iter().for_each(|key| self.requeue(key, Mode::Read));
+        self.keys(is_shared).into_iter().for_each(|key| self.requeue(key, Readiness::Read));
     }
 
     /// Returns all listeners, paused or not.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use mio::event::Event as Readiness;
+use mio::event::Event as Report;
 use mio::unix::SourceFd;
 use mio::{Events, Poll, Token};
 use nix::errno::Errno;
@@ -13,7 +13,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use super::{Entry, Sources};
 use crate::error::Error;
 use crate::kernel::core::Core;
-use crate::kernel::source::{Mode, SourceKey, Wanted};
+use crate::kernel::source::{Readiness, SourceKey, Wanted};
 
 /// What the kernel's own signal pipe is registered under.
 const SIGNALS: Token = Token(usize::MAX);
@@ -34,7 +34,10 @@ impl Sources {
         let Some(entry) = self.get(key) else { return };
         if entry.always_ready {
             let Some(wanted) = entry.source.wanted() else { return };
-            Mode::ALL.into_iter().filter(|mode| wanted.has(*mode)).for_each(|mode| self.requeue(key, mode));
+            Readiness::ALL
+                .into_iter()
+                .filter(|readiness| wanted.has(*readiness))
+                .for_each(|readiness| self.requeue(key, readiness));
         } else if let (Some(wanted), Some(registered)) = (entry.source.wanted(), entry.registered) {
             if wanted == registered {
                 let fd = entry.source.fd();
@@ -127,28 +130,28 @@ impl Sources {
     }
 
     /// Notes one report of the poller.
-    fn note(&mut self, key: SourceKey, readiness: &Readiness) {
+    fn note(&mut self, key: SourceKey, report: &Report) {
         if self.takes_for_backlog(key) {
             return;
         }
-        let is_urgent = is_urgent(readiness);
+        let is_urgent = is_urgent(report);
         // What is urgent is readable to mio, and alone it isn't: a read might wait for ever.
-        let is_readable = readiness.is_readable() && (!is_urgent || self.get(key).is_some_and(Entry::has_input));
-        let reading = is_readable || readiness.is_read_closed() || readiness.is_error();
-        let writing = readiness.is_writable() || readiness.is_write_closed() || readiness.is_error();
-        if readiness.is_read_closed() || readiness.is_error() || is_urgent {
+        let is_readable = report.is_readable() && (!is_urgent || self.get(key).is_some_and(Entry::has_input));
+        let reading = is_readable || report.is_read_closed() || report.is_error();
+        let writing = report.is_writable() || report.is_write_closed() || report.is_error();
+        if report.is_read_closed() || report.is_error() || is_urgent {
             self.get(key).inspect(|entry| entry.source.short_reads());
         }
         if reading {
-            self.requeue(key, Mode::Read);
+            self.requeue(key, Readiness::Read);
         }
         if writing {
-            self.requeue(key, Mode::Write);
+            self.requeue(key, Readiness::Write);
         }
         // The reader is told of urgent data as well.
-        let wants = |entry: &Entry| entry.registered.is_some_and(|wanted| wanted.has(Mode::Expedite));
+        let wants = |entry: &Entry| entry.registered.is_some_and(|wanted| wanted.has(Readiness::Expedite));
         if is_urgent && self.get(key).is_some_and(wants) {
-            self.requeue(key, Mode::Expedite);
+            self.requeue(key, Readiness::Expedite);
         }
     }
 
@@ -189,10 +192,10 @@ impl Core {
         }
         let mut signalled = false;
         let events = std::mem::replace(&mut self.sources.events, Events::with_capacity(0));
-        for readiness in &events {
-            match readiness.token() {
+        for report in &events {
+            match report.token() {
                 SIGNALS => signalled = true,
-                token => self.sources.note(SourceKey::from_token(token), readiness),
+                token => self.sources.note(SourceKey::from_token(token), report),
             }
         }
         self.sources.events = events;
@@ -207,13 +210,13 @@ pub(super) fn new_poll() -> Result<Poll, Error> {
 
 /// Tells whether the poller has seen urgent data.
 #[cfg(target_os = "linux")]
-fn is_urgent(readiness: &Readiness) -> bool {
-    readiness.is_priority()
+fn is_urgent(report: &Report) -> bool {
+    report.is_priority()
 }
 
 /// Other systems do not report urgent data.
 #[cfg(not(target_os = "linux"))]
-fn is_urgent(_: &Readiness) -> bool {
+fn is_urgent(_: &Report) -> bool {
     false
 }
 

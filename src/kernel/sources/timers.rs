@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Sources;
 use crate::kernel::clock::Due;
-use crate::kernel::source::{Mode, SourceKey};
+use crate::kernel::source::{Readiness, SourceKey};
 
 /// The sources that wait for a time: one time each.
 #[derive(Default)]
@@ -46,7 +46,7 @@ impl Sources {
     pub(super) fn fire_timers(&mut self, now: Due) {
         while let Some(key) = self.timers.take_due(now) {
             self.entry_mut(key).into_iter().for_each(|entry| entry.due = None);
-            self.requeue(key, Mode::Read);
+            self.requeue(key, Readiness::Read);
         }
     }
 }

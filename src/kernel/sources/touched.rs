@@ -3,7 +3,7 @@
 use super::Sources;
 use crate::kernel::core::Core;
 use crate::kernel::mailbox::{Touch, Touches};
-use crate::kernel::source::{Mode, SourceKey};
+use crate::kernel::source::{Readiness, SourceKey};
 
 impl Core {
     /// Closes the sources whose wheels were dropped, before the next event is dispatched.
@@ -53,7 +53,7 @@ impl Core {
             return self.remove_source(key);
         }
         if touches.has(Touch::Wake) {
-            self.sources.requeue(key, Mode::Read);
+            self.sources.requeue(key, Readiness::Read);
         }
         if touches.has(Touch::Change) {
             self.review_source(key);

@@ -7,7 +7,7 @@ use super::Sources;
 use crate::error::Error;
 use crate::kernel::Kernel;
 use crate::kernel::core::Core;
-use crate::kernel::source::{Mode, Source, SourceKey};
+use crate::kernel::source::{Readiness, Source, SourceKey};
 use crate::kernel::turn::{Next, Turn};
 
 /// After how many turns what they have put is written. Writing the answers one after the other, and not each between two
@@ -16,9 +16,9 @@ const TURNS_PER_FLUSH: usize = 4;
 
 impl Sources {
     /// Asks for another turn in the next slice, whether or not the poller has news.
-    pub(crate) fn requeue(&mut self, key: SourceKey, mode: Mode) {
+    pub(crate) fn requeue(&mut self, key: SourceKey, readiness: Readiness) {
         let Some(entry) = self.entry_mut(key) else { return };
-        entry.ready[mode as usize] = true;
+        entry.ready[readiness as usize] = true;
         if !entry.queued {
             entry.queued = true;
             self.ready.push_back(key);
@@ -31,13 +31,13 @@ impl Sources {
     }
 
     /// Takes the next source of the I/O step's group.
-    fn next(&mut self, mode: Mode) -> Option<SourceKey> {
-        self.groups[mode as usize].pop_front()
+    fn next(&mut self, readiness: Readiness) -> Option<SourceKey> {
+        self.groups[readiness as usize].pop_front()
     }
 
     /// Takes note that a source has its turn. Returns false for one that was closed or is ready no more.
-    fn take_ready(&mut self, key: SourceKey, mode: Mode) -> bool {
-        self.entry_mut(key).is_some_and(|entry| std::mem::take(&mut entry.ready[mode as usize]))
+    fn take_ready(&mut self, key: SourceKey, readiness: Readiness) -> bool {
+        self.entry_mut(key).is_some_and(|entry| std::mem::take(&mut entry.ready[readiness as usize]))
     }
 
     /// Sorts what is ready into the groups of the I/O step, each by descriptor, and returns their sizes.
@@ -52,8 +52,8 @@ impl Sources {
                 continue;
             };
             entry.queued = false;
-            for mode in Mode::ALL.into_iter().filter(|mode| entry.ready[*mode as usize]) {
-                groups[mode as usize].push_back(key);
+            for readiness in Readiness::ALL.into_iter().filter(|readiness| entry.ready[*readiness as usize]) {
+                groups[readiness as usize].push_back(key);
             }
         }
         [groups[0].len(), groups[1].len(), groups[2].len()]
@@ -85,11 +85,11 @@ impl Kernel {
             return;
         }
         let sizes = self.core.sources.group_ready();
-        for (mode, size) in Mode::ALL.into_iter().zip(sizes) {
+        for (readiness, size) in Readiness::ALL.into_iter().zip(sizes) {
             for count in 1..=size {
-                let Some(key) = self.core.sources.next(mode) else { break };
-                if self.core.sources.take_ready(key, mode) {
-                    self.give_turn(key, |source, cx| source.turn(cx, mode));
+                let Some(key) = self.core.sources.next(readiness) else { break };
+                if self.core.sources.take_ready(key, readiness) {
+                    self.give_turn(key, |source, cx| source.turn(cx, readiness));
                     self.after_state();
                 }
                 if count % TURNS_PER_FLUSH == 0 {
@@ -115,7 +115,7 @@ impl Kernel {
         let sources = &mut self.core.sources;
         match next {
             Next::Wait => {}
-            Next::Again(mode) => sources.requeue(key, mode),
+            Next::Again(readiness) => sources.requeue(key, readiness),
             Next::At(due) => sources.set_timer(key, due),
             Next::Recheck => sources.rearm(key),
             Next::Close => {

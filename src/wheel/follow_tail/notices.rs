@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::statfs::{self, FsType, statfs};
 
-use crate::kernel::{AfterFork, Core, Mailbox, Mode, Next, SessionId, Source, SourceKey, Turn, Wanted};
+use crate::kernel::{AfterFork, Core, Mailbox, Next, Readiness, SessionId, Source, SourceKey, Turn, Wanted};
 
 /// What tells a `FollowTail` of changes: a source beside its own, made when it waits for the first time.
 #[derive(Default)]
@@ -204,7 +204,7 @@ impl Source for Watcher {
         Wanted::of(true, false, false)
     }
 
-    fn turn(&self, _: &mut Turn<'_>, _: Mode) -> Next {
+    fn turn(&self, _: &mut Turn<'_>, _: Readiness) -> Next {
         for _ in 0..READS {
             let events = match &*self.inotify.borrow() {
                 Some(inotify) => inotify.read_events(),
@@ -223,7 +223,7 @@ impl Source for Watcher {
         }
         // Somebody is busy there. The poller will not tell of what is left.
         self.mailbox.woken(self.tail);
-        Next::Again(Mode::Read)
+        Next::Again(Readiness::Read)
     }
 
     fn close(&self) {

@@ -17,7 +17,7 @@ use super::trouble::{Trouble, may_pass};
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
 use crate::filter::FilterError;
-use crate::kernel::{AfterFork, Delivery, Mailbox, Mode, Next, SessionId, Source, SourceKey, Turn, Wanted, nanos};
+use crate::kernel::{AfterFork, Delivery, Mailbox, Next, Readiness, SessionId, Source, SourceKey, Turn, Wanted, nanos};
 use crate::name::Name;
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::inbox::{Inbox, Recipient};
@@ -142,7 +142,7 @@ impl State {
             Ok(Look::Data) => {
                 self.busy.set(true);
                 self.input.deliver(cx, self)?;
-                Ok(Next::Again(Mode::Read))
+                Ok(Next::Again(Readiness::Read))
             }
             Ok(Look::Nothing) => self.rest(cx),
             Ok(Look::Suspect) => Ok(self.pause(cx, WRITE_TAKES)),
@@ -267,7 +267,7 @@ impl State {
                     self.log_success();
                 }
                 if is_first {
-                    return Next::Again(Mode::Read);
+                    return Next::Again(Readiness::Read);
                 }
                 self.start.set(None);
                 self.begin(cx)
@@ -321,7 +321,7 @@ impl State {
     fn begin(&self, cx: &mut Turn<'_>) -> Next {
         self.busy.set(true);
         self.send(cx, self.on_reset.get(), (self.id,).into_args());
-        Next::Again(Mode::Read)
+        Next::Again(Readiness::Read)
     }
 
     /// Waits for the next look; a poll that has found nothing is worth an event.
@@ -336,7 +336,7 @@ impl State {
     /// Chooses the time of the next look, `at_most` so far away; or that is at once.
     fn pause(&self, cx: &mut Turn<'_>, at_most: Duration) -> Next {
         let interval = match self.watch(cx) {
-            Outlook::LookAgain => return Next::Again(Mode::Read),
+            Outlook::LookAgain => return Next::Again(Readiness::Read),
             Outlook::Told => self.interval.saturating_mul(PATIENCE),
             Outlook::Blind => self.interval,
         };
@@ -461,7 +461,7 @@ impl Source for State {
         matches!(&*self.file.borrow(), Some(Followed::Stream { .. })).then(|| Wanted::of(true, false, false))?
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, _: Mode) -> Next {
+    fn turn(&self, cx: &mut Turn<'_>, _: Readiness) -> Next {
         self.step(cx).unwrap_or_else(|next| next)
     }
 

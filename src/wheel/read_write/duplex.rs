@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::state::State;
-use crate::kernel::{AfterFork, Due, Mode, Next, Source, Turn, Wanted, nanos};
+use crate::kernel::{AfterFork, Due, Next, Readiness, Source, Turn, Wanted, nanos};
 
 /// How a wheel ends whose handle is gone.
 pub(super) struct Closing {
@@ -131,7 +131,7 @@ impl State {
         match self.discard() {
             Unread::Ended if !self.transport_wants_write() => Next::Close,
             _ if is_late => Next::Close,
-            Unread::More => Next::Again(Mode::Read),
+            Unread::More => Next::Again(Readiness::Read),
             Unread::Nothing | Unread::Ended => {
                 self.port.is_watched.set(true);
                 Next::At(last_call)
@@ -177,10 +177,10 @@ impl Source for State {
         self.base.closing.get() || !self.outbox.is_over() || self.transport_wants_write() || !self.reader.is_idle()
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
-        let next = match (mode, self.closing.last_call.get()) {
-            (Mode::Read, Some(last_call)) => return self.wait_for_the_end(cx, last_call),
-            (Mode::Read, None) => {
+    fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {
+        let next = match (readiness, self.closing.last_call.get()) {
+            (Readiness::Read, Some(last_call)) => return self.wait_for_the_end(cx, last_call),
+            (Readiness::Read, None) => {
                 if self.is_over_transport {
                     self.advance_transport();
                     // What was read may be what writing waits for.
@@ -189,7 +189,7 @@ impl Source for State {
                 }
                 self.read_some(cx)
             }
-            (Mode::Write, _) => {
+            (Readiness::Write, _) => {
                 if self.is_over_transport {
                     // What is written may be what reading waits for.
                     self.port.wake();
@@ -198,7 +198,7 @@ impl Source for State {
                 self.outbox.unblock();
                 self.outbox.write_some(cx, self)
             }
-            (Mode::Expedite, _) => Next::Wait,
+            (Readiness::Expedite, _) => Next::Wait,
         };
         self.after_turn(cx, next)
     }

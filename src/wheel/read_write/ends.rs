@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use super::state::State;
-use crate::kernel::{AfterFork, Mode, Next, Source, Turn, Wanted};
+use crate::kernel::{AfterFork, Next, Readiness, Source, Turn, Wanted};
 
 /// The descriptor that is read.
 pub(super) struct InputEnd(pub(super) Rc<State>);
@@ -26,8 +26,8 @@ impl Source for InputEnd {
         !self.0.reader.is_idle()
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
-        let next = if mode == Mode::Read { self.0.read_some(cx) } else { Next::Wait };
+    fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {
+        let next = if readiness == Readiness::Read { self.0.read_some(cx) } else { Next::Wait };
         if self.0.reader.is_over() { Next::Close } else { next }
     }
 
@@ -61,8 +61,8 @@ impl Source for OutputEnd {
         Wanted::of(false, self.0.output_port().is_watched.get() && self.0.outbox.is_blocked(), false)
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
-        if mode != Mode::Write {
+    fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {
+        if readiness != Readiness::Write {
             return Next::Wait;
         }
         self.0.outbox.unblock();

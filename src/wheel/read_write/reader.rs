@@ -10,7 +10,7 @@ use super::state::State;
 use crate::args::{Args, IntoArgs};
 use crate::error::Exception;
 use crate::filter::FilterError;
-use crate::kernel::{Delivery, Mode, Next, Turn};
+use crate::kernel::{Delivery, Next, Readiness, Turn};
 use crate::name::Name;
 use crate::wheel::error_args;
 use crate::wheel::stream::Stream;
@@ -163,7 +163,7 @@ impl State {
                         return next;
                     }
                     if may_be_more || reads == SHORT_READS_PER_TURN {
-                        return Next::Again(Mode::Read);
+                        return Next::Again(Readiness::Read);
                     }
                     if !self.reads_short() {
                         self.port.is_watched.set(true);

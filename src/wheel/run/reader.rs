@@ -9,7 +9,7 @@ use super::{Conduit, Shared};
 use crate::args::Args;
 use crate::error::Exception;
 use crate::filter::{Filter, FilterError};
-use crate::kernel::{AfterFork, Delivery, Mode, Next, Source, SourceKey, Turn, Wanted};
+use crate::kernel::{AfterFork, Delivery, Next, Readiness, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::read_write::reader::SHORT_READS_PER_TURN;
 use crate::wheel::stream::Stream;
@@ -122,7 +122,7 @@ impl<F: Filter> Reader<F> {
                 Chunk::Some { may_be_more } => {
                     self.inbox.deliver(cx, self)?;
                     if may_be_more {
-                        return Ok(Next::Again(Mode::Read));
+                        return Ok(Next::Again(Readiness::Read));
                     }
                     if !self.reads_short.get() {
                         return Ok(Next::Wait);
@@ -133,7 +133,7 @@ impl<F: Filter> Reader<F> {
                 Chunk::Failed(error) => return self.end(cx, Some(error)),
             }
         }
-        Ok(Next::Again(Mode::Read))
+        Ok(Next::Again(Readiness::Read))
     }
 
     /// Reads once, into the filter.
@@ -194,7 +194,7 @@ impl<F: Filter> Source for Reader<F> {
         Wanted::of(true, false, false)
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, _: Mode) -> Next {
+    fn turn(&self, cx: &mut Turn<'_>, _: Readiness) -> Next {
         self.read_some(cx).unwrap_or_else(|next| next)
     }
 

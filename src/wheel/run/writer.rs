@@ -11,7 +11,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::{Conduit, STDIN, Shared};
 use crate::args::IntoArgs;
 use crate::filter::{Filter, FilterError};
-use crate::kernel::{AfterFork, Mode, Next, Source, SourceKey, Turn, Wanted};
+use crate::kernel::{AfterFork, Next, Readiness, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::stream::Stream;
 use crate::wheel::stream::outbox::{Outbox, Sender};
@@ -102,7 +102,7 @@ impl<F: Filter> Source for Writer<F> {
     }
 
     /// Whatever the poller says of it, an error included, writing is how to find out.
-    fn turn(&self, cx: &mut Turn<'_>, _: Mode) -> Next {
+    fn turn(&self, cx: &mut Turn<'_>, _: Readiness) -> Next {
         self.outbox.unblock();
         self.flush(cx)
     }

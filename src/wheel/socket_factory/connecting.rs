@@ -18,7 +18,7 @@ use super::report::Report;
 use super::socket::{self, Begun, BoundPath, Failure};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
-use crate::kernel::{AfterFork, Core, Due, Mailbox, Mode, Next, Source, SourceKey, Turn, Wanted, nanos};
+use crate::kernel::{AfterFork, Core, Due, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, nanos};
 use crate::wheel::WheelId;
 
 enum Stream {
@@ -296,7 +296,7 @@ impl Source for Try {
         self.stream.borrow().as_ref().filter(|_| self.again.get().is_none()).map(|_| Wanted::WRITE)
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, _mode: Mode) -> Next {
+    fn turn(&self, cx: &mut Turn<'_>, _readiness: Readiness) -> Next {
         // Writing for the poller's news, reading for the time that is up: either way there is one thing to look at.
         let (connector, now) = (&self.connector, cx.now());
         if !connector.open.get() {

@@ -18,7 +18,7 @@ use super::socket::{BoundPath, Failure};
 use crate::args::Args;
 use crate::error::Error;
 use crate::kernel::{
-    AfterFork, Core, Delivery, Due, Mailbox, Mode, Next, Source, SourceKey, Turn, Wanted, has_input, nanos,
+    AfterFork, Core, Delivery, Due, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, has_input, nanos,
 };
 use crate::outage::Outage;
 use crate::sys::parent_death::has_replaced_listeners;
@@ -231,7 +231,7 @@ impl Acceptor {
             }
         }
         // Where the poller tells only once, it has told of all that are left already.
-        Next::Again(Mode::Read)
+        Next::Again(Readiness::Read)
     }
 
     /// Tells whether a listener that can't accept is told to the log, and not to the session. The next try would most likely
@@ -306,8 +306,8 @@ impl Source for Acceptor {
         self.listener.borrow().as_ref().is_some_and(|listener| has_input(listener.as_fd()))
     }
 
-    fn turn(&self, cx: &mut Turn<'_>, mode: Mode) -> Next {
-        let next = if mode == Mode::Read { self.accept_some(cx) } else { Next::Wait };
+    fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {
+        let next = if readiness == Readiness::Read { self.accept_some(cx) } else { Next::Wait };
         match (next, self.calm_at.get()) {
             (Next::Wait, Some(due)) => Next::At(due),
             _ => next,

@@ -159,7 +159,7 @@ impl SocketFactory {
     /// ```
     /// use std::io::ErrorKind;
     /// use std::net::UdpSocket;
-    /// use lenore::{Handle, Kernel, Mode, Session};
+    /// use lenore::{Handle, Kernel, Readiness, Session};
     /// use lenore::wheel::SocketFactory;
     ///
     /// # fn main() -> Result<(), lenore::Error> {

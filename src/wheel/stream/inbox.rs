@@ -8,7 +8,7 @@ use super::records::{Former, Progress, SharedRecords, Unfed};
 use crate::args::Args;
 use crate::error::Exception;
 use crate::filter::FilterError;
-use crate::kernel::{Delivery, Mode, Next, Turn};
+use crate::kernel::{Delivery, Next, Readiness, Turn};
 use crate::wheel::WheelId;
 
 /// A filter, and what it has made of the input so far. No borrow lasts while a state runs.
@@ -147,7 +147,7 @@ impl Inbox {
                 Delivery::Over => return Err(Next::Wait),
             }
         }
-        Err(Next::Again(Mode::Read))
+        Err(Next::Again(Readiness::Read))
     }
 
     fn complain(&self, complaint: Complaint) {

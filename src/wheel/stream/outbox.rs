@@ -7,7 +7,7 @@ use super::Stream;
 use super::marks::{Level, MarkEvents, Marks};
 use super::output::{Output, WRITES_PER_TURN};
 use crate::filter::{FilterError, put_whole};
-use crate::kernel::{Mode, Next, Turn};
+use crate::kernel::{Next, Readiness, Turn};
 use crate::name::Name;
 
 /// What was put, and what the session is to be told of it. No borrow lasts while a state runs.
@@ -198,7 +198,7 @@ impl Outbox {
         }
         let has_more = !self.is_done() && !self.blocked.get();
         self.tell_of_writing(cx, to);
-        if has_more { Next::Again(Mode::Write) } else { Next::Wait }
+        if has_more { Next::Again(Readiness::Write) } else { Next::Wait }
     }
 
     /// Tells whether all is written that ever will be.
