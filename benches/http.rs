@@ -15,7 +15,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use lenore::filter::http::{Httpd, Incoming, Outgoing};
-use lenore::wheel::{ReadWrite, SocketFactory, WheelId};
+use lenore::wheel::{Failure, ReadWrite, SocketFactory, WheelId};
 use lenore::{Context, Error, Kernel, Session};
 
 #[path = "peers/http_load.rs"]
@@ -149,8 +149,8 @@ impl Hello {
     }
 
     fn closed(cx: &mut Context<'_, Hello>) -> lenore::Result {
-        let id = cx.take::<WheelId>(3)?;
-        cx.heap().clients.remove(&id);
+        let failure: Failure = cx.take(0)?;
+        failure.wheel.and_then(|id| cx.heap().clients.remove(&id));
         Ok(())
     }
 }

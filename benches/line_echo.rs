@@ -12,7 +12,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, SocketFactory, WheelId};
+use lenore::wheel::{Failure, ReadWrite, SocketFactory, WheelId};
 use lenore::{Context, Error, Kernel, Session};
 
 mod peers;
@@ -99,8 +99,8 @@ impl Echo {
     }
 
     fn closed(cx: &mut Context<'_, Echo>) -> lenore::Result {
-        let id = cx.take::<WheelId>(3)?;
-        cx.heap().clients.remove(&id);
+        let failure: Failure = cx.take(0)?;
+        failure.wheel.and_then(|id| cx.heap().clients.remove(&id));
         Ok(())
     }
 }

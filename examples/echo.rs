@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, SocketFactory, WheelId};
+use lenore::wheel::{Failure, ReadWrite, SocketFactory, WheelId};
 use lenore::{Context, Kernel, Result, Session};
 
 mod common;
@@ -52,8 +52,9 @@ fn serve(address: String) -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         })
         .state("gone", |cx| {
-            let id = cx.take::<WheelId>(3)?;
-            cx.heap().clients.remove(&id).into_iter().for_each(ReadWrite::close_after_flush);
+            let failure: Failure = cx.take(0)?;
+            let client = failure.wheel.and_then(|id| cx.heap().clients.remove(&id));
+            client.into_iter().for_each(ReadWrite::close_after_flush);
             Ok(())
         })
         .state("ended", |cx| {

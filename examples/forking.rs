@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lenore::daemon::Report;
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, SocketFactory};
+use lenore::wheel::{Failure, ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 
 mod common;
@@ -94,7 +94,7 @@ fn start(cx: &mut Context<'_, Heap>) -> Result {
 
 /// The end of the input, or something worse, of either wheel.
 fn error(cx: &mut Context<'_, Heap>) -> Result {
-    let (operation, errnum, errstr): (&str, i32, String) = (cx.take(0)?, cx.take(1)?, cx.take(2)?);
+    let Failure { operation, errno: errnum, text: errstr, .. } = cx.take(0)?;
     match (operation, errnum) {
         ("read", 0) => return done(cx),
         // The listener tries again by itself.

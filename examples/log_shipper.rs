@@ -14,7 +14,6 @@
 
 use std::cell::Cell;
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use std::time::Duration;
 use clap::Parser;
 use lenore::component::{Connection, Protocol, TcpClient};
 use lenore::filter::{ByteLine, Line};
-use lenore::wheel::{FollowTail, TailEvent};
+use lenore::wheel::{Failure, FollowTail, TailEvent};
 use lenore::{Context, Kernel, Result};
 
 mod common;
@@ -72,8 +71,7 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
             Ok(())
         })
         .state("failed", move |cx| {
-            let path = cx.take::<PathBuf>(4)?;
-            reason.set(Some(format!("{} {}: {}", cx.arg::<&str>(0)?, path.display(), cx.arg::<String>(2)?)));
+            reason.set(Some(cx.arg::<Failure>(0)?.to_string()));
             cx.yield_("ended", ());
             Ok(())
         })

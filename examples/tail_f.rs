@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lenore::filter::{ByteLine, Line};
-use lenore::wheel::{FollowTail, WheelId};
+use lenore::wheel::{Failure, FollowTail, WheelId};
 use lenore::{Context, Kernel, Result, Session};
 
 mod common;
@@ -74,15 +74,14 @@ fn follow(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
             Ok(())
         })
         .state("denied", |cx| {
-            let (operation, reason, id) = (cx.take::<&str>(0)?, cx.take::<String>(2)?, cx.take::<WheelId>(3)?);
-            log::warn!("{operation} {}: {reason}; trying again", cx.heap().wheels[&id].0);
+            log::warn!("{}; trying again", cx.arg::<Failure>(0)?);
             Ok(())
         })
         .state("failed", |cx| {
-            let (operation, reason, id) = (cx.take::<&str>(0)?, cx.take::<String>(2)?, cx.take::<WheelId>(3)?);
+            let failure: Failure = cx.take(0)?;
             let files = cx.heap();
-            if let Some((path, _)) = files.wheels.remove(&id) {
-                log::error!("{operation} {path}: {reason}");
+            if failure.wheel.and_then(|id| files.wheels.remove(&id)).is_some() {
+                log::error!("{failure}");
                 files.failures.set(files.failures.get() + 1);
             }
             Ok(())

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use lenore::Session;
 use lenore::filter::{Filter, FilterError, Frame, Grep, Line, Map, RecordBlock, Stackable};
-use lenore::wheel::ReadWrite;
+use lenore::wheel::{Failure, ReadWrite};
 use serde::{Deserialize, Serialize};
 
 use util::in_process::{Log, kernel, run};
@@ -45,13 +45,13 @@ fn answers<F: Filter>(filter: F, input: &[u8], log: &Log, answer: fn(F::Input, &
             Ok(())
         })
         .state("error", move |cx| {
-            let operation: &&str = cx.arg(0)?;
-            if *operation == "read" {
+            let failure = cx.take::<Failure>(0)?;
+            if failure.operation == "read" {
                 if let Some(wheel) = cx.heap().take() {
                     wheel.close_after_flush();
                 }
             } else {
-                failures.push(cx.arg::<String>(2)?.as_str());
+                failures.push(failure.text);
             }
             Ok(())
         })

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, REFUSED};
-use super::failure::Failure;
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{Context, Kernel, SessionId};
 use crate::session::{Session, handler};
 use crate::states::States;
+use crate::wheel::Failure;
 
 /// Makes a session of an accepted socket, as a child of the running session. That one gets the event `disconnected`, by a
 /// call, when the session stops.
@@ -71,7 +71,7 @@ fn flushed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, 
 }
 
 fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
-    let failure = Failure::take(cx)?;
+    let failure = cx.take::<Failure>(0)?;
     // Clients go when they like, and not all of them say goodbye.
     let is_usual = failure.is_end_of_input() || failure.errno == Errno::ECONNRESET as i32;
     let told = protocol.tell_error(cx, &failure, (!is_usual).then_some(log::Level::Warn));

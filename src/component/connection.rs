@@ -4,12 +4,11 @@ use std::borrow::Borrow;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 
-use super::failure::Failure;
 use super::protocol::Protocol;
 use crate::error::Result;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Context, SessionId};
-use crate::wheel::{ReadWrite, SocketFactory, StreamEvent, WheelId};
+use crate::wheel::{Failure, ReadWrite, SocketFactory, StreamEvent, WheelId};
 
 /// The heap of a connection's session: the connection, and the heap of the program's own, to which it derefs.
 ///

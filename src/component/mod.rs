@@ -8,15 +8,15 @@
 
 mod accepted;
 mod connection;
-mod failure;
 mod protocol;
 mod server;
 mod tcp_client;
 mod tcp_server;
 
 pub use connection::Connection;
-pub use failure::Failure;
 pub use protocol::Protocol;
 pub use server::{Mode, Server, ServerError, Serving, UnknownMode};
 pub use tcp_client::TcpClient;
 pub use tcp_server::{Listener, TcpServer};
+
+pub use crate::wheel::Failure;

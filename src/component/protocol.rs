@@ -4,13 +4,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::failure::Failure;
 use crate::error::{Error, Result};
 use crate::filter::{Filter, FilterError};
 use crate::kernel::Context;
 use crate::name::Name;
 use crate::reply::IntoReturn;
 use crate::session::{Handler, handler};
+use crate::wheel::Failure;
 
 /// What is done with each connection: a filter between octets and records, callbacks, and a heap of one's own.
 ///

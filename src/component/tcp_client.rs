@@ -8,7 +8,6 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link, REFUSED};
-use super::failure::Failure;
 use super::protocol::Protocol;
 use super::tcp_server::check_alias;
 use crate::error::{Error, Result};
@@ -19,7 +18,7 @@ use crate::outage::Outage;
 use crate::reply::IntoReturn;
 use crate::session::{Session, handler};
 use crate::states::States;
-use crate::wheel::SocketFactory;
+use crate::wheel::{Failure, SocketFactory};
 
 type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
 type Callback<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>) -> Result>;
@@ -257,7 +256,7 @@ impl<F: Filter, H: 'static> Client<F, H> {
     }
 
     fn not_connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
-        let mut failure = Failure::take(cx)?;
+        let mut failure = cx.take::<Failure>(0)?;
         // One that could not even begin is posted, and may come after a newer attempt has begun.
         let is_current = matches!(&cx.heap().link, Link::Connecting(factory) if Some(factory.id()) == failure.wheel);
         if self.settings.timeout.is_some() && failure.errno == Errno::ETIMEDOUT as i32 {
@@ -289,7 +288,7 @@ impl<F: Filter, H: 'static> Client<F, H> {
     }
 
     fn failed(&self, cx: &mut Cx<'_, F, H>) -> Result {
-        let failure = Failure::take(cx)?;
+        let failure = cx.take::<Failure>(0)?;
         let id = cx.heap().id();
         let told = self.protocol.tell_error(cx, &failure, Some(log::Level::Warn));
         // Unless the program has begun anew already.

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use super::accepted::{Opener, opener};
-use super::failure::Failure;
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -12,7 +11,7 @@ use crate::kernel::{Context, Kernel, SessionId};
 use crate::name::Name;
 use crate::reply::IntoReturn;
 use crate::session::Session;
-use crate::wheel::SocketFactory;
+use crate::wheel::{Failure, SocketFactory};
 
 /// A server in one process: a session that listens, and a session for each connection as its child.
 ///
@@ -238,7 +237,7 @@ impl TcpServer {
             })
             .state("tcp_got_connection", move |cx| accepted(cx, &accept))
             .state("tcp_failed", move |cx| {
-                let failure = Failure::take(cx)?;
+                let failure = cx.take::<Failure>(0)?;
                 tell(cx, &failure)
             })
             .state("tcp_not_bound", move |cx| {

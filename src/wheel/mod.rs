@@ -4,9 +4,9 @@
 //! closes it when the handle is dropped, before the next event is dispatched. A wheel may be dropped inside any of its
 //! own events. What a wheel watches keeps its session alive.
 //!
-//! An error event has four arguments: ARG0 = the operation (`&'static str`), ARG1 = the errno (`i32`), ARG2 = its text
-//! (`String`), ARG3 = the [`WheelId`]. An end of file is `"read"` with errno 0 and an empty text. After an error event there
-//! is as a rule nothing left to do but to drop the wheel.
+//! An error event has one argument: ARG0 = a [`Failure`], which says the operation, the errno, its text, the wheel, and what
+//! it is about. The end of the input is one as well ([`is_end_of_input`](Failure::is_end_of_input)). After an error event
+//! there is as a rule nothing left to do but to drop the wheel.
 //!
 //! A record that the filter refuses is another event, the refused event, as the wheel goes on with the next record: ARG0 =
 //! the [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`]. A wheel without a refused event logs the first of
@@ -19,6 +19,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+mod failure;
 mod follow_tail;
 mod listen_accept;
 mod read_write;
@@ -27,6 +28,7 @@ mod run;
 mod socket_factory;
 mod stream;
 
+pub use failure::Failure;
 pub use follow_tail::{FollowTail, FollowTailBuilder, TailEvent};
 pub use listen_accept::{ListenAccept, ListenAcceptBuilder};
 pub use read_write::{ReadWrite, ReadWriteBuilder, StreamEvent};
@@ -35,8 +37,6 @@ pub use run::Winsize;
 pub use run::{Conduit, OnDrop, Redirect, Run, RunBuilder, RunEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 pub use stream::Transport;
-
-use crate::args::{Args, IntoArgs};
 
 /// Identifies a wheel in its events; never used twice in a process.
 ///
@@ -55,11 +55,4 @@ impl fmt::Display for WheelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "wheel {}", self.0)
     }
-}
-
-/// The arguments of an error event.
-fn error_args(operation: &'static str, error: &std::io::Error, id: WheelId) -> Args {
-    // No errno would look like an end of file.
-    let errno = error.raw_os_error().unwrap_or(nix::errno::Errno::EIO as i32);
-    (operation, errno, error.to_string(), id).into_args()
 }

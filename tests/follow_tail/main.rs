@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lenore::filter::{FilterError, Line};
-use lenore::wheel::{FollowTail, FollowTailBuilder, TailEvent, WheelId};
+use lenore::wheel::{Failure, FollowTail, FollowTailBuilder, TailEvent, WheelId};
 use lenore::{Context, Error, Kernel, Name, Session, SessionId};
 use tempfile::TempDir;
 
@@ -152,18 +152,22 @@ fn session(
 }
 
 fn failure(cx: &mut Context<'_, Owner>, event: &str) -> lenore::Result {
-    is_ours(cx, 3)?;
-    let (operation, errno, path) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?, cx.arg::<PathBuf>(4)?.clone());
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Failure { operation, errno, wheel, subject, .. } = cx.take(0)?;
+    is_id_ours(cx, wheel.expect("a wheel names itself"));
+    let name = Path::new(&subject).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     cx.heap().log.push(format!("{event}:{operation}:{errno}:{name}"));
     Ok(())
 }
 
 fn is_ours(cx: &mut Context<'_, Owner>, position: usize) -> lenore::Result {
     let id = *cx.arg::<WheelId>(position)?;
+    is_id_ours(cx, id);
+    Ok(())
+}
+
+fn is_id_ours(cx: &mut Context<'_, Owner>, id: WheelId) {
     assert!(cx.heap().wheel.as_ref().is_none_or(|wheel| wheel.id() == id));
     assert_eq!(cx.caller_state().map(Name::as_str), Some("FollowTail"));
-    Ok(())
 }
 
 #[test] // K-FT-06: one chunk for each slice, the first at once

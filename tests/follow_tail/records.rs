@@ -4,7 +4,7 @@ use std::fs;
 use std::io::SeekFrom;
 
 use lenore::filter::{Filter, Line, Stream};
-use lenore::wheel::FollowTail;
+use lenore::wheel::{Failure, FollowTail};
 use lenore::{Died, Session};
 
 use super::{INTERVAL, Lab, append, session};
@@ -154,7 +154,7 @@ fn a_filter_that_refuses_without_end_keeps_nobody_waiting() {
         })
         .state("refused", move |_| refusals.push("refused"))
         .state("error", move |cx| {
-            logged.push(cx.take::<String>(2)?);
+            logged.push(cx.take::<Failure>(0)?.text);
             Ok(())
         })
         .state("nothing", |_| ())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lenore::Session;
 use lenore::filter::http::{Httpd, Incoming, Outgoing, Request, Response};
-use lenore::wheel::ReadWrite;
+use lenore::wheel::{Failure, ReadWrite};
 
 use util::DEADLINE;
 use util::in_process::{Log, kernel, run, run_until};
@@ -39,7 +39,7 @@ fn serve(httpd: Httpd, log: &Log, ours: UnixStream) -> Session<Server> {
             Ok(())
         })
         .state("error", |cx| {
-            let (operation, text) = (*cx.arg::<&str>(0)?, cx.take::<String>(2)?);
+            let Failure { operation, text, .. } = cx.take(0)?;
             cx.heap().log.push(format!("{operation}: {text}"));
             cx.heap().wheel = None;
             Ok(())

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lenore::filter::Line;
-use lenore::wheel::FollowTail;
+use lenore::wheel::{Failure, FollowTail};
 use lenore::{Kernel, Session};
 
 /// The wheel, and what takes up the descriptors.
@@ -50,7 +50,8 @@ fn main() -> Result<(), lenore::Error> {
             Ok(())
         })
         .state("retry", |cx| {
-            println!("retry {} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
+            let Failure { operation, errno, .. } = cx.take(0)?;
+            println!("retry {operation} {errno}");
             if !cx.heap().1.is_empty() {
                 // After other attempts, of which nothing is told.
                 cx.delay("release", SHORT * 10, ());
@@ -58,7 +59,8 @@ fn main() -> Result<(), lenore::Error> {
             Ok(())
         })
         .state("failed", |cx| {
-            println!("failed {} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
+            let Failure { operation, errno, .. } = cx.take(0)?;
+            println!("failed {operation} {errno}");
             Ok(())
         })
         .state("release", |cx| {

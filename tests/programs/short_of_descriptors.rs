@@ -19,7 +19,7 @@ use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use lenore::wheel::{ListenAccept, SocketFactory};
+use lenore::wheel::{Failure, ListenAccept, SocketFactory};
 use lenore::{Context, Kernel, Result, Session};
 
 /// What the program knows: the ballast is what takes up the descriptors.
@@ -56,11 +56,13 @@ fn main() -> std::result::Result<(), lenore::Error> {
             cx.heap().ballast.clear();
         })
         .state("not_connected", |cx| {
-            println!("{} failed: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
+            let Failure { operation, errno, .. } = cx.take(0)?;
+            println!("{operation} failed: {errno}");
             Ok(())
         })
         .state("failed", |cx| {
-            println!("{} failed: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
+            let Failure { operation, errno, .. } = cx.take(0)?;
+            println!("{operation} failed: {errno}");
             let server = cx.heap();
             server.failures.push(Instant::now());
             if server.failures.len() == 3 {

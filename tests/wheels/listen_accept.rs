@@ -134,7 +134,7 @@ fn its_events_can_be_changed() {
             heap.log.push("accept");
             let wheel = heap.wheel.as_ref().expect("it is kept");
             wheel.event(SocketEvent::Success, "second");
-            wheel.event(SocketEvent::Failure, "third");
+            wheel.event(SocketEvent::Error, "third");
         })
         .state("second", |cx| cx.heap().log.push("second"))
         .spawn(&mut kernel)

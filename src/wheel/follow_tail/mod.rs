@@ -40,7 +40,7 @@ use state::{Start, State};
 /// | reset | ARG0 = the [`WheelId`]: what comes now is from the start of a file that appeared, replaced the one before, or was written anew |
 /// | idle | ARG0 = the [`WheelId`]: a look has found nothing |
 /// | retry | the same arguments as error: the wheel can't go on for now, and tries again |
-/// | error | as the [module](super) says, and ARG4 = the path (`PathBuf`), empty for a handle |
+/// | error | ARG0 = a [`Failure`](super::Failure) whose subject is the path, empty for a handle |
 ///
 /// # Errors that pass
 ///

@@ -21,7 +21,7 @@ use crate::kernel::{AfterFork, Delivery, Mailbox, Next, Readiness, SessionId, So
 use crate::name::Name;
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::inbox::{Inbox, Recipient};
-use crate::wheel::{WheelId, error_args};
+use crate::wheel::{Failure, WheelId};
 
 /// What the wheel shares with the kernel. No borrow lasts while a state runs.
 pub(super) struct State {
@@ -50,7 +50,7 @@ pub(super) struct State {
     /// Why the following ends.
     pub(super) ending: RefCell<Option<Ending>>,
     /// What went wrong with the file at the start, and in which operation.
-    pub(super) failure: Cell<Option<Failure>>,
+    pub(super) failure: Cell<Option<Failed>>,
     /// What keeps the file from being read, and its name from being looked at or opened.
     pub(super) reading: Trouble,
     pub(super) naming: Trouble,
@@ -67,13 +67,13 @@ pub(super) struct State {
 }
 
 /// What went wrong, and in which operation.
-pub(super) type Failure = (&'static str, io::Error);
+pub(super) type Failed = (&'static str, io::Error);
 
 /// Why the following ends by itself.
 pub(super) enum Ending {
     Stream(StreamEnd),
     /// No other try can succeed.
-    Failure(&'static str, io::Error),
+    Failed(&'static str, io::Error),
 }
 
 /// Where following begins in a file that is there at the start.
@@ -219,7 +219,7 @@ impl State {
     }
 
     /// Looks at which file the name leads to. One that is not known yet is opened, before anybody takes it away again.
-    fn look_at_name(&self) -> Result<(), Failure> {
+    fn look_at_name(&self) -> Result<(), Failed> {
         let (Some(path), Some(Followed::Regular(file))) = (&self.path, &*self.file.borrow()) else { return Ok(()) };
         let found = match std::fs::metadata(path) {
             Ok(about) if file.identity() == identity(&about) => {
@@ -359,7 +359,7 @@ impl State {
     fn fails(&self, cx: &mut Turn<'_>, trouble: &Trouble, operation: &'static str, error: io::Error) -> Next {
         let is_stream = matches!(&*self.file.borrow(), Some(Followed::Stream { .. }));
         if !may_pass(operation, &error, self.path.is_some() && !is_stream) {
-            self.ending.replace(Some(Ending::Failure(operation, error)));
+            self.ending.replace(Some(Ending::Failed(operation, error)));
             return Next::Close;
         }
         // Not every end of a trouble is told of, such as a change of a directory further up.
@@ -380,8 +380,7 @@ impl State {
                 log::warn!(target: "lenore::wheels", "{wheel} of {owner}: {operation} {path}: {error}; it is tried again");
             }
             event => {
-                let args = error_args(operation, error, self.id).chain((self.path(),).into_args());
-                self.send(cx, event, args);
+                self.fail(cx, event, Failure::new(operation, error, self.id));
             }
         }
     }
@@ -398,17 +397,15 @@ impl State {
                 self.send(cx, self.on_idle.get(), (self.id,).into_args());
             }
             Ending::Stream(StreamEnd::Error) => {
-                let args = ("read", 0_i32, String::new(), self.id, self.path()).into_args();
-                self.send(cx, self.on_error.get(), args);
+                self.fail(cx, self.on_error.get(), Failure::end_of_input(self.id));
             }
-            Ending::Failure(operation, error) if self.on_error.get().is_none() => {
+            Ending::Failed(operation, error) if self.on_error.get().is_none() => {
                 let path = self.path();
                 let path = path.display();
                 log::error!(target: "lenore::wheels", "{} of {}: {operation} {path}: {error}", self.id, self.owner);
             }
-            Ending::Failure(operation, error) => {
-                let args = error_args(operation, error, self.id).chain((self.path(),).into_args());
-                self.send(cx, self.on_error.get(), args);
+            Ending::Failed(operation, error) => {
+                self.fail(cx, self.on_error.get(), Failure::new(operation, error, self.id));
             }
         }
     }
@@ -418,7 +415,12 @@ impl State {
         event.map_or(Delivery::Done, |event| cx.deliver(self.name, event, args))
     }
 
-    /// ARG4 of an error event.
+    /// Sends a retry or an error event.
+    fn fail(&self, cx: &mut Turn<'_>, event: Option<Name>, failure: Failure) -> Delivery {
+        self.send(cx, event, (failure.about(self.path().to_string_lossy()),).into_args())
+    }
+
+    /// Empty for a handle.
     fn path(&self) -> PathBuf {
         self.path.clone().unwrap_or_default()
     }
@@ -438,8 +440,7 @@ impl Recipient for State {
             let event = self.refusals.event(self.id, self.owner, &error);
             return self.send(cx, event, (error, self.id, self.path()).into_args());
         }
-        let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, self.path()).into_args();
-        self.send(cx, self.on_error.get(), args)
+        self.fail(cx, self.on_error.get(), Failure::of_filter(&error, self.id))
     }
 
     fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery {

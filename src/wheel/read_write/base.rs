@@ -8,9 +8,9 @@ use crate::args::{Args, IntoArgs};
 use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Delivery, Mailbox, SessionId, SourceKey, Turn};
 use crate::name::Name;
-use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::Stream;
+use crate::wheel::{Failure, WheelId};
 
 /// Whose wheel it is, and how its events are sent.
 pub(crate) struct Base {
@@ -32,9 +32,9 @@ impl Base {
     }
 
     /// Sends the error event, if there is one and the wheel is not closing.
-    pub(crate) fn report(&self, cx: &mut Turn<'_>, args: Args) -> Delivery {
+    pub(crate) fn report(&self, cx: &mut Turn<'_>, failure: Failure) -> Delivery {
         match (self.on_error.get(), self.closing.get()) {
-            (Some(event), false) => self.dispatch(cx, event, args),
+            (Some(event), false) => self.dispatch(cx, event, (failure,).into_args()),
             _ => Delivery::Done,
         }
     }
@@ -55,8 +55,7 @@ impl Base {
     /// believes.
     #[cold]
     pub(crate) fn report_filter(&self, cx: &mut Turn<'_>, error: &FilterError) -> Delivery {
-        let errno = nix::errno::Errno::EBADMSG as i32;
-        self.report(cx, ("filter", errno, error.to_string(), self.id).into_args())
+        self.report(cx, Failure::of_filter(error, self.id))
     }
 }
 

@@ -7,12 +7,12 @@ use std::os::fd::AsRawFd;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::state::State;
-use crate::args::{Args, IntoArgs};
+use crate::args::Args;
 use crate::error::Exception;
 use crate::filter::FilterError;
 use crate::kernel::{Delivery, Next, Readiness, Turn};
 use crate::name::Name;
-use crate::wheel::error_args;
+use crate::wheel::Failure;
 use crate::wheel::stream::Stream;
 use crate::wheel::stream::inbox::{Inbox, Recipient};
 use crate::wheel::stream::records::SharedRecords;
@@ -205,11 +205,11 @@ impl State {
             return;
         }
         let Some(ending) = self.reader.ending.take() else { return };
-        let args = match ending {
-            Ending::EndOfFile => ("read", 0_i32, String::new(), self.base.id).into_args(),
-            Ending::Failed(error) => error_args("read", &error, self.base.id),
+        let failure = match ending {
+            Ending::EndOfFile => Failure::end_of_input(self.base.id),
+            Ending::Failed(error) => Failure::new("read", &error, self.base.id),
         };
-        self.base.report(cx, args);
+        self.base.report(cx, failure);
     }
 
     /// Reads once, into the filter.

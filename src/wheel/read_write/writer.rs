@@ -9,7 +9,7 @@ use crate::args::IntoArgs;
 use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Turn};
 use crate::name::Name;
-use crate::wheel::error_args;
+use crate::wheel::Failure;
 use crate::wheel::stream::Stream;
 use crate::wheel::stream::marks::Marks;
 use crate::wheel::stream::outbox::Sender;
@@ -139,7 +139,7 @@ impl Sender for State {
     }
 
     fn failed(&self, cx: &mut Turn<'_>, error: &io::Error) {
-        self.base.report(cx, error_args("write", error, self.base.id));
+        self.base.report(cx, Failure::new("write", error, self.base.id));
     }
 
     /// What is no socket can't be told. The end of a pipe's output is its being closed, when it is for output alone.

@@ -18,6 +18,7 @@ use crate::kernel::{Errand, Kernel};
 use crate::name::Name;
 use crate::sys::child::Setup;
 use crate::sys::fork::exit_now;
+use crate::wheel::Failure;
 
 /// What a [`Run::function`](super::Run::function) is to run.
 pub(super) type Function = Box<dyn FnOnce(&mut Kernel) -> Result<(), Exception>>;
@@ -48,9 +49,10 @@ impl Errand for FunctionChild {
                     Error::Os { source, .. } => source.raw_os_error().unwrap_or(0),
                     _ => Errno::EBUSY as i32,
                 };
-                let args = ("fork", errno, error.to_string(), shared.id, "").into_args();
+                let (wheel, subject) = (Some(shared.id), String::new());
+                let failure = Failure { operation: "fork", errno, text: error.to_string(), wheel, subject };
                 if let (Some(event), true) = (shared.on_error.get(), shared.open.get()) {
-                    kernel.dispatch_from_source(shared.owner, event, Some(shared.name), args);
+                    kernel.dispatch_from_source(shared.owner, event, Some(shared.name), (failure,).into_args());
                 }
             }
         }

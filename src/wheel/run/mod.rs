@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::{WheelId, error_args};
+use super::{Failure, WheelId};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::filter::{Filter, FilterError, Line};
@@ -53,7 +53,7 @@ use writer::Writer;
 /// | high, low | ARG0 = the [`WheelId`]: what waits for the child has reached one of the [`marks`](RunBuilder::marks) |
 /// | close | ARG0 = the [`WheelId`]: the last of the watched output streams has ended |
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
-/// | error | as the [module](super) says, and ARG4 = `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
+/// | error | ARG0 = a [`Failure`] whose subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
 ///
 /// The end of an output stream is an error event, `"read"` with errno 0; that of a terminal has the errno `EIO`. The process may have ended before its output is
 /// read, or go on after it has closed it: whoever needs both waits for close and exit, which come in either order.
@@ -511,13 +511,15 @@ impl Shared {
     }
 
     fn report(&self, cx: &mut Turn<'_>, operation: &'static str, error: &io::Error, stream: &'static str) -> Delivery {
-        let args = error_args(operation, error, self.id).chain((stream,).into_args());
-        self.send(cx, self.on_error.get(), args)
+        self.fail(cx, Failure::new(operation, error, self.id).about(stream))
     }
 
     fn report_end(&self, cx: &mut Turn<'_>, stream: &'static str) -> Delivery {
-        let args = ("read", 0_i32, String::new(), self.id, stream).into_args();
-        self.send(cx, self.on_error.get(), args)
+        self.fail(cx, Failure::end_of_input(self.id).about(stream))
+    }
+
+    fn fail(&self, cx: &mut Turn<'_>, failure: Failure) -> Delivery {
+        self.send(cx, self.on_error.get(), (failure,).into_args())
     }
 
     fn report_refused(&self, cx: &mut Turn<'_>, error: FilterError, stream: &'static str) -> Delivery {
@@ -531,8 +533,7 @@ impl Shared {
     /// Sends an error event for a failure of the filter after which the child does not get, or has not said, what the program
     /// believes.
     fn report_filter(&self, cx: &mut Turn<'_>, error: &FilterError, stream: &'static str) -> Delivery {
-        let args = ("filter", Errno::EBADMSG as i32, error.to_string(), self.id, stream).into_args();
-        self.send(cx, self.on_error.get(), args)
+        self.fail(cx, Failure::of_filter(error, self.id).about(stream))
     }
 
     /// Counts one watched output stream less; after the last one there will be no more output.

@@ -19,7 +19,7 @@ use crate::wheel::stream::inbox::{Inbox, Recipient};
 pub(super) struct Reader<F: Filter> {
     shared: Rc<Shared>,
     key: SourceKey,
-    /// ARG4 of its error events: `"STDOUT"` or `"STDERR"`.
+    /// The subject of its failures: `"STDOUT"` or `"STDERR"`.
     stream: &'static str,
     event: Cell<Option<Name>>,
     /// What the inbox knows without its type.

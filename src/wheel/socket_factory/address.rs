@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr};
 
-use super::socket::Failure;
+use super::socket::CallError;
 use crate::error::Error;
 
 /// Where a socket is bound, or what it connects to: made from a text, an address or several, a host and a port, or a
@@ -240,7 +240,7 @@ impl Endpoint {
     }
 
     /// Looks up what has to be looked up. There is at least one address in the answer.
-    pub(super) fn resolve(&self, domain: Option<Domain>, protocol: &'static str) -> Result<Vec<SocketAddr>, Failure> {
+    pub(super) fn resolve(&self, domain: Option<Domain>, protocol: &'static str) -> Result<Vec<SocketAddr>, CallError> {
         let (host, port) = match self {
             Endpoint::Known(addresses) => return only(domain, addresses.clone()),
             Endpoint::Named { host, port } => (host, port),
@@ -254,29 +254,29 @@ impl Endpoint {
             None => Ok(vec![(domain.unwrap_or(Domain::Ipv4).any(), port).into()]),
             Some(host) => match (host.as_str(), port).to_socket_addrs() {
                 Ok(found) => only(domain, found.collect()),
-                Err(error) => Err(Failure { operation: "getaddrinfo", error }),
+                Err(error) => Err(CallError { operation: "getaddrinfo", error }),
             },
         }
     }
 }
 
-fn only(domain: Option<Domain>, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Failure> {
+fn only(domain: Option<Domain>, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, CallError> {
     addresses.retain(|address| domain.is_none_or(|domain| domain.has(address)));
     if addresses.is_empty() {
         let family = if domain == Some(Domain::Ipv6) { "IPv6" } else { "IPv4" };
         let error = io::Error::new(io::ErrorKind::AddrNotAvailable, format!("there is no {family} address"));
-        return Err(Failure { operation: "getaddrinfo", error });
+        return Err(CallError { operation: "getaddrinfo", error });
     }
     Ok(addresses)
 }
 
 /// Looks a service up where most systems have it. What other sources there may be, an LDAP directory above all, is not
 /// asked.
-fn service_port(name: &str, protocol: &'static str) -> Result<u16, Failure> {
+fn service_port(name: &str, protocol: &'static str) -> Result<u16, CallError> {
     let services = std::fs::read("/etc/services").unwrap_or_default();
     find_service(&String::from_utf8_lossy(&services), name, protocol).ok_or_else(|| {
         let text = format!("there is no service {name} for {protocol} in /etc/services");
-        Failure { operation: "getservbyname", error: io::Error::new(io::ErrorKind::AddrNotAvailable, text) }
+        CallError { operation: "getservbyname", error: io::Error::new(io::ErrorKind::AddrNotAvailable, text) }
     })
 }
 
@@ -309,10 +309,10 @@ impl fmt::Display for Target {
 
 impl Target {
     /// Packs a path; one that begins with a zero octet is a name in Linux's abstract namespace.
-    pub(super) fn unix(path: PathBuf) -> Result<Target, Failure> {
+    pub(super) fn unix(path: PathBuf) -> Result<Target, CallError> {
         match pack(&path) {
             Ok(packed) => Ok(Target::Unix(path, packed)),
-            Err(errno) => Err(Failure { operation: "pack_sockaddr_un", error: errno.into() }),
+            Err(errno) => Err(CallError { operation: "pack_sockaddr_un", error: errno.into() }),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::address::Target;
-use super::socket::{self, Begun, Failure, Made, Options};
+use super::socket::{self, Begun, CallError, Made, Options};
 
 /// What there is to try: the sockets' options, where they are bound, and whom to connect to.
 pub(super) struct Attempts {
@@ -17,7 +17,7 @@ pub(super) struct Attempts {
     /// Addresses still to be tried, in order.
     remotes: VecDeque<Target>,
     /// What has failed so far.
-    failures: Vec<(Target, Failure)>,
+    failures: Vec<(Target, CallError)>,
 }
 
 impl Attempts {
@@ -47,11 +47,11 @@ impl Attempts {
         None
     }
 
-    fn begin(&self, remote: &Target) -> Result<(Made, Begun), Failure> {
+    fn begin(&self, remote: &Target) -> Result<(Made, Begun), CallError> {
         let family = remote.family();
         let local = self.locals.iter().find(|local| local.family() == family);
         if local.is_none() && !self.locals.is_empty() {
-            return Err(Failure { operation: "bind", error: Errno::EAFNOSUPPORT.into() });
+            return Err(CallError { operation: "bind", error: Errno::EAFNOSUPPORT.into() });
         }
         let made = self.options.make(family, local)?;
         let begun = socket::connect(&made.0, remote)?;
@@ -59,22 +59,22 @@ impl Attempts {
     }
 
     /// Notes what has become of an attempt.
-    pub(super) fn failed(&mut self, remote: Target, failure: Failure) {
+    pub(super) fn failed(&mut self, remote: Target, failure: CallError) {
         self.failures.push((remote, failure));
     }
 
     /// Returns what to report when all attempts have failed: the last failure. Of several its text names each.
-    pub(super) fn failure(&mut self) -> Failure {
+    pub(super) fn failure(&mut self) -> CallError {
         let all = std::mem::take(&mut self.failures);
         if all.len() > 1 {
             let texts: Vec<String> =
                 all.iter().map(|(remote, failure)| format!("{remote}: {}", failure.error)).collect();
             let last = all.last().map(|(_, failure)| (failure.operation, failure.errno()));
             let (operation, errno) = last.expect("there are several");
-            return Failure { operation, error: io::Error::other(socket::Several { errno, text: texts.join("; ") }) };
+            return CallError { operation, error: io::Error::other(socket::Several { errno, text: texts.join("; ") }) };
         }
         let only = all.into_iter().next().map(|(_, failure)| failure);
-        only.unwrap_or_else(|| Failure { operation: "connect", error: Errno::EADDRNOTAVAIL.into() })
+        only.unwrap_or_else(|| CallError { operation: "connect", error: Errno::EADDRNOTAVAIL.into() })
     }
 }
 

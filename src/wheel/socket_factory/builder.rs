@@ -11,7 +11,7 @@ use super::connecting::Connector;
 use super::datagram::Datagram;
 use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner};
 use super::report::Report;
-use super::socket::{self, Failure, Options};
+use super::socket::{self, CallError, Options};
 use super::{Job, SocketFactory};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
@@ -54,7 +54,7 @@ pub(super) enum Problem {
     /// By a mistake in the call, or because the kernel can't watch one more descriptor.
     Error(Error),
     /// The system has refused.
-    Failure(Failure),
+    Call(CallError),
 }
 
 impl From<Error> for Problem {
@@ -63,9 +63,9 @@ impl From<Error> for Problem {
     }
 }
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Problem {
-        Problem::Failure(failure)
+impl From<CallError> for Problem {
+    fn from(failure: CallError) -> Problem {
+        Problem::Call(failure)
     }
 }
 
@@ -258,8 +258,8 @@ impl SocketFactoryBuilder {
     ///
     /// If the queue of a UNIX listener is full, the wheel tries again until the listener accepts, as a call that blocks would wait.
     ///
-    /// Whatever goes wrong from here on is an error event. If several addresses have failed, ARG1 is the errno of the last, and
-    /// ARG2 names each address with its reason.
+    /// Whatever goes wrong from here on is an error event. If several addresses have failed, the errno is that of the last, and
+    /// the text names each address with its reason.
     ///
     /// # Errors
     ///
@@ -343,7 +343,7 @@ impl SocketFactoryBuilder {
         // Nothing is sent to the peer yet, so nothing has to be waited for.
         let Some(((fd, path), _, remote)) = attempts.next() else { return Err(attempts.failure().into()) };
         let socket = Datagram::new(fd, &remote);
-        let local = socket.local().map_err(|error| Failure { operation: "getsockname", error })?;
+        let local = socket.local().map_err(|error| CallError { operation: "getsockname", error })?;
         report.post_success(core, socket.into_args(Some(remote), report.id));
         Ok(Job::HandedOver { local, _path: path })
     }
@@ -355,7 +355,7 @@ impl SocketFactoryBuilder {
         let options = self.options(Switch::Off);
         let ((fd, path), local) = first(self.targets()?, |local| options.make(local.family(), Some(local)))?;
         let socket = Datagram::new(fd, &local);
-        let local = socket.local().map_err(|error| Failure { operation: "getsockname", error })?;
+        let local = socket.local().map_err(|error| CallError { operation: "getsockname", error })?;
         report.post_success(core, socket.into_args(None, report.id));
         Ok(Job::HandedOver { local, _path: path })
     }
@@ -370,11 +370,11 @@ impl SocketFactoryBuilder {
         match outcome {
             Ok(job) => Ok(SocketFactory { report, job }),
             Err(Problem::Error(error)) => Err(error),
-            Err(Problem::Failure(failure)) if posts => {
+            Err(Problem::Call(failure)) if posts => {
                 report.post_failure(core, &failure);
                 Ok(SocketFactory { report, job: Job::Failed })
             }
-            Err(Problem::Failure(failure)) => Err(Error::os(failure.operation, &self.address, failure.error)),
+            Err(Problem::Call(failure)) => Err(Error::os(failure.operation, &self.address, failure.error)),
         }
     }
 
@@ -433,7 +433,10 @@ fn path_target(address: &Address) -> Result<Vec<Target>, Problem> {
 }
 
 /// Returns what comes of the first address with which `make` succeeds, or the last failure.
-fn first<T>(targets: Vec<Target>, mut make: impl FnMut(&Target) -> Result<T, Failure>) -> Result<(T, Target), Problem> {
+fn first<T>(
+    targets: Vec<Target>,
+    mut make: impl FnMut(&Target) -> Result<T, CallError>,
+) -> Result<(T, Target), Problem> {
     let mut failure = None;
     for target in targets {
         match make(&target) {

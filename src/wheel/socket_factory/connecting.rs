@@ -15,7 +15,7 @@ use super::attempts::{ATTEMPT_DELAY, Attempts, PAUSES};
 use super::builder::Problem;
 use super::datagram::Local;
 use super::report::Report;
-use super::socket::{self, Begun, BoundPath, Failure};
+use super::socket::{self, Begun, BoundPath, CallError};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::kernel::{AfterFork, Core, Due, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, nanos};
@@ -30,7 +30,7 @@ enum Progress {
     UnderWay,
     /// With the arguments of the success event still to be made.
     Connected(Peer),
-    Failed(Failure),
+    Failed(CallError),
 }
 
 enum Peer {
@@ -59,10 +59,10 @@ impl Stream {
             Stream::Unix(stream) => (stream.take_error(), stream.peer_addr().map(Peer::Unix)),
         };
         match (error, peer) {
-            (Ok(Some(error)) | Err(error), _) => Progress::Failed(Failure { operation: "connect", error }),
+            (Ok(Some(error)) | Err(error), _) => Progress::Failed(CallError { operation: "connect", error }),
             (Ok(None), Ok(peer)) => Progress::Connected(peer),
             (Ok(None), Err(error)) if error.kind() == ErrorKind::NotConnected => Progress::UnderWay,
-            (Ok(None), Err(error)) => Progress::Failed(Failure { operation: "getpeername", error }),
+            (Ok(None), Err(error)) => Progress::Failed(CallError { operation: "getpeername", error }),
         }
     }
 
@@ -113,7 +113,7 @@ struct Try {
 /// How an attempt ends.
 enum Outcome {
     Connected(Peer),
-    Failed(Failure),
+    Failed(CallError),
 }
 
 impl Connector {
@@ -221,7 +221,7 @@ impl Connector {
             false => match self.begin_next(cx.core()) {
                 Ok(true) => return,
                 Ok(false) => None,
-                Err(error) => Some(Failure { operation: "connect", error: io::Error::other(error.to_string()) }),
+                Err(error) => Some(CallError { operation: "connect", error: io::Error::other(error.to_string()) }),
             },
         };
         self.open.set(false);
@@ -302,7 +302,7 @@ impl Source for Try {
         if !connector.open.get() {
             return Next::Wait;
         }
-        let timed_out = || Failure { operation: "connect", error: Errno::ETIMEDOUT.into() };
+        let timed_out = || CallError { operation: "connect", error: Errno::ETIMEDOUT.into() };
         let outcome = match self.progress(now) {
             Progress::Connected(peer) => {
                 // From now on the wheel is inert.

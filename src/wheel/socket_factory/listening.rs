@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use super::address::path_of;
 use super::datagram::Local;
 use super::report::Report;
-use super::socket::{BoundPath, Failure};
+use super::socket::{BoundPath, CallError};
 use crate::args::Args;
 use crate::error::Error;
 use crate::kernel::{
@@ -284,7 +284,7 @@ impl Acceptor {
     }
 
     fn fail(&self, cx: &mut Turn<'_>, error: io::Error) -> Delivery {
-        self.report.fail(cx, &Failure { operation: "accept", error })
+        self.report.fail(cx, &CallError { operation: "accept", error })
     }
 }
 

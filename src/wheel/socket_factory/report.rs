@@ -3,11 +3,11 @@
 use std::cell::Cell;
 
 use super::SocketEvent;
-use super::socket::Failure;
+use super::socket::CallError;
 use crate::args::{Args, IntoArgs};
 use crate::kernel::{Core, Delivery, SessionId, Turn};
 use crate::name::Name;
-use crate::wheel::WheelId;
+use crate::wheel::{Failure, WheelId};
 
 /// A wheel's id, its session, and the events that it sends there.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Report {
     pub(in crate::wheel) fn set_event(&self, event: SocketEvent, name: Name) {
         match event {
             SocketEvent::Success => self.on_success.set(name),
-            SocketEvent::Failure => self.on_error.set(Some(name)),
+            SocketEvent::Error => self.on_error.set(Some(name)),
         }
     }
 
@@ -33,7 +33,7 @@ impl Report {
         cx.deliver(self.wheel, self.on_success.get(), args)
     }
 
-    pub(super) fn fail(&self, cx: &mut Turn<'_>, failure: &Failure) -> Delivery {
+    pub(super) fn fail(&self, cx: &mut Turn<'_>, failure: &CallError) -> Delivery {
         match self.on_error.get() {
             Some(event) => cx.deliver(self.wheel, event, self.failure_args(failure)),
             None => {
@@ -48,18 +48,19 @@ impl Report {
         core.yield_(self.on_success.get(), args);
     }
 
-    pub(super) fn post_failure(&self, core: &mut Core, failure: &Failure) {
+    pub(super) fn post_failure(&self, core: &mut Core, failure: &CallError) {
         match self.on_error.get() {
             Some(event) => core.yield_(event, self.failure_args(failure)),
             None => self.log(failure),
         }
     }
 
-    fn failure_args(&self, failure: &Failure) -> Args {
-        (failure.operation, failure.errno(), failure.error.to_string(), self.id).into_args()
+    fn failure_args(&self, failure: &CallError) -> Args {
+        let failure = Failure { errno: failure.errno(), ..Failure::new(failure.operation, &failure.error, self.id) };
+        (failure,).into_args()
     }
 
-    fn log(&self, Failure { operation, error }: &Failure) {
+    fn log(&self, CallError { operation, error }: &CallError) {
         log::error!(target: "lenore::wheels", "{} of {}: {operation}: {error}", self.id, self.owner);
     }
 }

@@ -13,22 +13,22 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
 use super::address::{NOT_FOUND, Target};
 use crate::kernel::{Switch, is_own_pid};
 
-/// What went wrong, in POE's words.
+/// A call that failed, in POE's words: what becomes a `wheel::Failure` or an `Error`.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct CallError {
     pub(super) operation: &'static str,
     pub(super) error: io::Error,
 }
 
-impl Failure {
+impl CallError {
     /// The errno of the error; one that the system gave no number is about a name.
     pub(super) fn errno(&self) -> i32 {
         let several = || self.error.get_ref()?.downcast_ref().map(|several: &Several| several.errno);
         self.error.raw_os_error().or_else(several).unwrap_or(NOT_FOUND as i32)
     }
 
-    fn of(operation: &'static str) -> impl FnOnce(Errno) -> Failure {
-        move |errno| Failure { operation, error: errno.into() }
+    fn of(operation: &'static str) -> impl FnOnce(Errno) -> CallError {
+        move |errno| CallError { operation, error: errno.into() }
     }
 }
 
@@ -65,15 +65,15 @@ pub(super) type Made = (OwnedFd, Option<BoundPath>);
 
 impl Options {
     /// Makes a socket for `family`, bound to `local` if there is one.
-    pub(super) fn make(self, family: AddressFamily, local: Option<&Target>) -> Result<Made, Failure> {
-        let fd = open(family, self.kind).map_err(Failure::of("socket"))?;
+    pub(super) fn make(self, family: AddressFamily, local: Option<&Target>) -> Result<Made, CallError> {
+        let fd = open(family, self.kind).map_err(CallError::of("socket"))?;
         if self.reuse == Switch::On {
-            socket::setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(Failure::of("setsockopt"))?;
+            socket::setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(CallError::of("setsockopt"))?;
         }
         if let (AddressFamily::Inet6, Some(only)) = (family, self.v6_only) {
-            socket::setsockopt(&fd, sockopt::Ipv6V6Only, &(only == Switch::On)).map_err(Failure::of("setsockopt"))?;
+            socket::setsockopt(&fd, sockopt::Ipv6V6Only, &(only == Switch::On)).map_err(CallError::of("setsockopt"))?;
         }
-        let path = local.map_or(Ok(None), |local| self.bind(&fd, local)).map_err(Failure::of("bind"))?;
+        let path = local.map_or(Ok(None), |local| self.bind(&fd, local)).map_err(CallError::of("bind"))?;
         Ok((fd, path))
     }
 
@@ -101,20 +101,20 @@ pub(super) enum Begun {
 }
 
 /// Begins to connect. What a call that blocks would wait for is not a failure.
-pub(super) fn connect(fd: impl AsFd, remote: &Target) -> Result<Begun, Failure> {
+pub(super) fn connect(fd: impl AsFd, remote: &Target) -> Result<Begun, CallError> {
     match remote.with(|address| socket::connect(fd.as_fd().as_raw_fd(), address)) {
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Begun::UnderWay),
         Err(Errno::EAGAIN) => Ok(Begun::Queue),
-        Err(errno) => Err(Failure { operation: "connect", error: errno.into() }),
+        Err(errno) => Err(CallError { operation: "connect", error: errno.into() }),
     }
 }
 
 /// Begins to listen; `None` for as long a queue as the system allows.
-pub(super) fn listen(fd: &OwnedFd, queue: Option<u32>) -> Result<(), Failure> {
+pub(super) fn listen(fd: &OwnedFd, queue: Option<u32>) -> Result<(), CallError> {
     let longest = i32::from(socket::Backlog::MAXCONN);
     let queue = queue.map_or(longest, |queue| i32::try_from(queue).unwrap_or(longest).min(longest));
-    let backlog = socket::Backlog::new(queue).map_err(Failure::of("listen"))?;
-    socket::listen(fd, backlog).map_err(Failure::of("listen"))
+    let backlog = socket::Backlog::new(queue).map_err(CallError::of("listen"))?;
+    socket::listen(fd, backlog).map_err(CallError::of("listen"))
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -178,7 +178,7 @@ fn remove_stale(path: &Path, address: &Target, kind: SockType) -> bool {
         return false;
     }
     let Ok(probe) = open(AddressFamily::Unix, kind) else { return false };
-    let is_refused = |failure: Failure| failure.errno() == Errno::ECONNREFUSED as i32;
+    let is_refused = |failure: CallError| failure.errno() == Errno::ECONNREFUSED as i32;
     let is_stale = connect(&probe, address).is_err_and(is_refused);
     is_stale && file_id(path) == before && fs::remove_file(path).is_ok()
 }

@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, SocketFactory, WheelId};
+use lenore::wheel::{Failure, ReadWrite, SocketFactory, WheelId};
 use lenore::{Context, Core, Error, ForkStage, Handle, Kernel, Reason, Result, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
@@ -416,9 +416,9 @@ impl Server {
     }
 
     fn error(cx: &mut Context<'_, Server>) -> Result {
-        let id = *cx.arg::<WheelId>(3)?;
-        say(cx, format!("{} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?));
-        cx.heap().clients.remove(&id);
+        let Failure { operation, errno, wheel, .. } = cx.take(0)?;
+        say(cx, format!("{operation} {errno}"));
+        wheel.and_then(|id| cx.heap().clients.remove(&id));
         Ok(())
     }
 
@@ -488,7 +488,8 @@ fn kept_at_its_end(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
         .state("forked", say_forked)
         .state("begins", |cx| say(cx, "begins"))
         .state("error", |cx| {
-            say(cx, format!("{} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?));
+            let Failure { operation, errno, .. } = cx.take(0)?;
+            say(cx, format!("{operation} {errno}"));
             *cx.heap() = None;
             Ok(())
         })
@@ -520,7 +521,8 @@ fn kept_at_the_high_mark(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
         })
         .state("low", |_| ())
         .state("error", |cx| {
-            say(cx, format!("{} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?));
+            let Failure { operation, errno, .. } = cx.take(0)?;
+            say(cx, format!("{operation} {errno}"));
             Ok(())
         })
         .spawn(kernel)?;
@@ -536,7 +538,8 @@ fn kept_at_the_high_mark(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
             Ok(())
         })
         .state("error", |cx| {
-            say(cx, format!("{} {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?));
+            let Failure { operation, errno, .. } = cx.take(0)?;
+            say(cx, format!("{operation} {errno}"));
             *cx.heap() = None;
             Ok(())
         })

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use lenore::filter::FilterError;
-use lenore::wheel::{Conduit, OnDrop, Run, RunEvent, WheelId};
+use lenore::wheel::{Conduit, Failure, OnDrop, Run, RunEvent, WheelId};
 use lenore::{Context, Died, Error, Kernel, Result, Session};
 use util::tricky::{Line, OWN, PUT_REFUSED, Put, Told, Tricky, told};
 use util::{DEADLINE, Dice};
@@ -258,10 +258,9 @@ fn act_once_or_more(cx: &mut Context<'_, Life>) -> Result {
 }
 
 fn error(cx: &mut Context<'_, Life>) -> Result {
-    let (operation, errno, text) = (cx.take::<&str>(0)?, cx.take::<i32>(1)?, cx.take::<String>(2)?);
-    let (id, stream) = (cx.take::<WheelId>(3)?, cx.take::<&str>(4)?);
+    let Failure { operation, errno, text, wheel, subject: stream, .. } = cx.take(0)?;
     let life = cx.heap();
-    life.event_of(id);
+    life.event_of(wheel.expect("a wheel names itself"));
     match operation {
         "read" => {
             let place = usize::from(stream == "STDERR");

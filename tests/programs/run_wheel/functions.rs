@@ -11,7 +11,7 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 
 use lenore::filter::Line;
-use lenore::wheel::{FollowTail, ReadWrite, Redirect, Run, SocketFactory};
+use lenore::wheel::{Failure, FollowTail, ReadWrite, Redirect, Run, SocketFactory};
 use lenore::{Core, Error, Handle, Kernel, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -406,8 +406,8 @@ fn function_follows(kernel: &mut Kernel) -> Result<(), Error> {
                 Ok(())
             })
             .state("denied", |cx| {
-                let (operation, errno) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?);
-                println!("{operation} {errno} {}", cx.arg::<std::path::PathBuf>(4)?.display());
+                let Failure { operation, errno, subject, .. } = cx.take(0)?;
+                println!("{operation} {errno} {subject}");
                 // It would try again.
                 *cx.heap() = None;
                 Ok(())

@@ -12,7 +12,7 @@ use std::process::ExitStatus;
 use std::{env, fs};
 
 use lenore::filter::{FilterError, Line};
-use lenore::wheel::{Run, RunBuilder, WheelId};
+use lenore::wheel::{Failure, Run, RunBuilder, WheelId};
 use lenore::{Context, Error, Kernel, Result, Session};
 
 mod adversary;
@@ -134,18 +134,22 @@ fn nothing_is_left(cx: &mut Context<'_, Heap>) -> Result {
 }
 
 fn say_error(cx: &mut Context<'_, Heap>) -> Result {
-    is_ours(cx, 3)?;
-    let (operation, errno, stream) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?, *cx.arg::<&str>(4)?);
-    assert_eq!(cx.arg::<String>(2)?.is_empty(), errno == 0, "only the end of file has no text");
+    let Failure { operation, errno, text, wheel, subject: stream, .. } = cx.arg::<Failure>(0)?.clone();
+    is_id_ours(cx, wheel.expect("a wheel names itself"));
+    assert_eq!(text.is_empty(), errno == 0, "only the end of file has no text");
     println!("error {operation} {errno} {stream}");
     Ok(())
 }
 
 fn is_ours(cx: &mut Context<'_, Heap>, position: usize) -> Result {
     let id = *cx.arg::<WheelId>(position)?;
+    is_id_ours(cx, id);
+    Ok(())
+}
+
+fn is_id_ours(cx: &mut Context<'_, Heap>, id: WheelId) {
     let ours = cx.heap().as_ref().map(Run::id);
     assert!(ours.is_none_or(|ours| ours == id));
-    Ok(())
 }
 
 fn wheel<'c>(cx: &'c mut Context<'_, Heap>) -> &'c Run {

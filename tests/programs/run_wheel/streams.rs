@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use lenore::filter::{Filter, FilterError, Line};
-use lenore::wheel::{Redirect, Run, RunEvent};
+use lenore::wheel::{Failure, Redirect, Run, RunEvent};
 use lenore::{Error, Kernel, Reason, Session};
 
 use super::{Scenario, cut_at, events, say, say_error, session, there_and_back, watching, wheel};
@@ -62,7 +62,7 @@ fn separate_ends(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::shell("echo a; exec >&-; read go; echo b >&2"))
         .state("error", |cx| {
             say_error(cx)?;
-            if *cx.arg::<&str>(4)? == "STDOUT" {
+            if cx.arg::<Failure>(0)?.subject == "STDOUT" {
                 wheel(cx).put("go")?;
             }
             Ok(())
@@ -224,7 +224,7 @@ fn closed_stdin(kernel: &mut Kernel) -> Result<(), Error> {
         .state("stdout", |cx| Ok(wheel(cx).put("x")?))
         .state("error", |cx| {
             say_error(cx)?;
-            if *cx.arg::<&str>(0)? == "write" {
+            if cx.arg::<Failure>(0)?.operation == "write" {
                 say("put", wheel(cx).put("y"));
                 wheel(cx).kill("TERM")?;
             }
@@ -409,7 +409,7 @@ fn rename(kernel: &mut Kernel) -> Result<(), Error> {
             Ok(())
         })
         .state("other_error", |cx| {
-            println!("other error {}", cx.arg::<&str>(4)?);
+            println!("other error {}", cx.arg::<Failure>(0)?.subject);
             Ok(())
         })
         .state("again", |cx| {
@@ -551,7 +551,7 @@ fn put_fails(kernel: &mut Kernel) -> Result<(), Error> {
             Ok(())
         })
         .state("error", |cx| {
-            println!("error {}", cx.arg::<&str>(0)?);
+            println!("error {}", cx.arg::<Failure>(0)?.operation);
             Ok(())
         })
         .state("die", |cx| {

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 
 use lenore::filter::FilterError;
-use lenore::wheel::{ReadWrite, ReadWriteBuilder, StreamEvent, WheelId};
+use lenore::wheel::{Failure, ReadWrite, ReadWriteBuilder, StreamEvent, WheelId};
 use lenore::{Context, Died, Result, Session};
 use nix::libc::EBADMSG;
 
@@ -363,12 +363,11 @@ fn step(cx: &mut Context<'_, Shared>) -> Result {
 }
 
 fn error(cx: &mut Context<'_, Shared>) -> Result {
-    let (operation, errno) = (cx.take::<&str>(0)?, cx.take::<i32>(1)?);
-    let (text, id) = (cx.take::<String>(2)?, cx.take::<WheelId>(3)?);
+    let Failure { operation, errno, text, wheel, .. } = cx.take(0)?;
     {
         let mut guard = cx.heap().borrow_mut();
         let world = &mut *guard;
-        world.event_of(id);
+        world.event_of(wheel.expect("a wheel names itself"));
         match operation {
             "read" => {
                 let is_wanted = !world.is_paused && !world.has_no_event && !world.input_is_shut && !world.end_is_told;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use lenore::filter::{ByteLine, Filter, FilterError, Line};
-use lenore::wheel::{ReadWrite, WheelId};
+use lenore::wheel::{Failure, ReadWrite, WheelId};
 use lenore::{Died, Session};
 use nix::errno::Errno;
 use nix::libc;
@@ -112,7 +112,7 @@ fn a_filter_that_does_not_tell_its_limit_refuses_once() {
         })
         .state("refused", move |_| refusals.push("refused"))
         .state("error", move |cx| {
-            errors.push(*cx.arg::<&str>(0)?);
+            errors.push(cx.arg::<Failure>(0)?.operation);
             *cx.heap() = None;
             Ok(())
         })
@@ -248,8 +248,10 @@ fn stubborn(log: &Log, stream: UnixStream, habit: Habit) -> Session<Option<ReadW
             Ok(())
         })
         .state("error", move |cx| {
-            errors.push(cx.take::<String>(2)?);
-            if *cx.arg::<&str>(0)? == "read" {
+            let failure = cx.take::<Failure>(0)?;
+            let is_end = failure.operation == "read";
+            errors.push(failure.text);
+            if is_end {
                 *cx.heap() = None;
             }
             Ok(())
@@ -496,7 +498,7 @@ fn a_put_that_fails_or_panics_leaves_nothing_in_the_output() {
                 wheel.close_after_flush();
             })
             .state("error", move |cx| {
-                errors.push(*cx.arg::<&str>(0)?);
+                errors.push(cx.arg::<Failure>(0)?.operation);
                 Ok(())
             })
             .state("die", move |cx| {

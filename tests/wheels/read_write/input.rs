@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, WheelId};
+use lenore::wheel::{Failure, ReadWrite, WheelId};
 use lenore::{Died, Error, Kernel, Session};
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
@@ -294,7 +294,7 @@ fn a_record_that_is_too_long_is_a_refused_event_wherever_the_network_cuts_it() {
         })
         .state("refused", |cx| cx.heap().0.push("refused"))
         .state("error", |cx| {
-            let operation = *cx.arg::<&str>(0)?;
+            let operation = cx.arg::<Failure>(0)?.operation;
             cx.heap().0.push(operation);
             if operation == "read" {
                 cx.heap().1 = None;

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use lenore::filter::{FilterError, Line};
-use lenore::wheel::{ReadWrite, ReadWriteBuilder, WheelId};
+use lenore::wheel::{Failure, ReadWrite, ReadWriteBuilder, WheelId};
 use lenore::{Context, Result, Session};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -110,11 +110,10 @@ pub(super) fn log_refused(cx: &mut Context<'_, Owner>) -> Result {
 }
 
 pub(super) fn log_error(cx: &mut Context<'_, Owner>) -> Result {
-    assert_eq!(cx.args().len(), 4);
-    let (operation, errno) = (*cx.arg::<&str>(0)?, *cx.arg::<i32>(1)?);
-    assert_eq!(cx.arg::<String>(2)?.is_empty(), errno == 0, "only the end of file has no text");
-    let id = cx.heap().wheel().id();
-    assert_eq!(*cx.arg::<WheelId>(3)?, id);
+    assert_eq!(cx.args().len(), 1);
+    let Failure { operation, errno, text, wheel, .. } = cx.take(0)?;
+    assert_eq!(text.is_empty(), errno == 0, "only the end of file has no text");
+    assert_eq!(wheel, Some(cx.heap().wheel().id()));
     cx.heap().log.push(format!("error:{operation}:{errno}"));
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use lenore::filter::{Line, Stream};
-use lenore::wheel::ReadWrite;
+use lenore::wheel::{Failure, ReadWrite};
 use lenore::{Context, Session};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, setsockopt, socketpair, sockopt};
@@ -249,7 +249,7 @@ fn close_after_flush_gives_up_when_the_peer_has_gone() {
                 Ok(())
             })
             .state("error", |cx| {
-                let operation = *cx.arg::<&str>(0)?;
+                let operation = cx.arg::<Failure>(0)?.operation;
                 cx.heap().0.push(operation);
                 cx.heap().1.take().expect("it is kept").close_after_flush();
                 Ok(())

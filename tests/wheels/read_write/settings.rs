@@ -403,7 +403,7 @@ fn what_fails_inside_a_constructor_is_posted() {
             Ok(())
         })
         .state("failed", move |cx| {
-            assert_eq!(cx.args().len(), 4);
+            assert_eq!(cx.args().len(), 1);
             logged.push("failed");
         })
         .state("posted", |cx| cx.heap().push("posted"))

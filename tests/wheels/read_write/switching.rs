@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use lenore::filter::{Block, ByteLine, Filter, FilterError, FixedBlock, Line, RecordBlock, Stackable, Stream};
-use lenore::wheel::{ReadWrite, StreamEvent, WheelId};
+use lenore::wheel::{Failure, ReadWrite, StreamEvent, WheelId};
 use lenore::{Context, Session};
 use proptest::prelude::*;
 
@@ -286,7 +286,7 @@ fn session(log: &Log, stream: UnixStream) -> Session<(Log, Client, Option<WheelI
             Ok(())
         })
         .state("gone", |cx| {
-            let operation = *cx.arg::<&str>(0)?;
+            let operation = cx.arg::<Failure>(0)?.operation;
             cx.heap().0.push(operation);
             cx.heap().1 = Client::Gone;
             Ok(())
@@ -565,10 +565,11 @@ fn heard(plan: &Plan, segments: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
             Ok(())
         })
         .state("error", move |cx| {
-            if *cx.arg::<&str>(0)? == "read" {
+            let failure = cx.take::<Failure>(0)?;
+            if failure.is_end_of_input() {
                 cx.heap().wheel = None;
             } else {
-                errors.push(cx.arg::<String>(2)?.as_str());
+                errors.push(failure.text);
                 after_event(cx.heap());
             }
             Ok(())

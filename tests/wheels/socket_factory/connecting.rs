@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use lenore::wheel::{Domain, SocketFactory, SocketFactoryBuilder};
+use lenore::wheel::{Domain, Failure, SocketFactory, SocketFactoryBuilder};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
@@ -187,7 +187,8 @@ fn race(
         Ok(())
     })
     .state("failed", |cx| {
-        let entry = format!("{} {}: {}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?, cx.arg::<String>(2)?);
+        let Failure { operation, errno, text, .. } = cx.take(0)?;
+        let entry = format!("{operation} {errno}: {text}");
         assert!(cx.peek().sources.is_empty(), "all are closed");
         cx.heap().log.push(entry);
         Ok(())

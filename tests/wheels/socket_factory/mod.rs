@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
-use lenore::wheel::{SocketFactory, WheelId};
+use lenore::wheel::{Failure, SocketFactory, WheelId};
 use lenore::{Context, Kernel, Result, Session};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
@@ -75,11 +75,10 @@ fn maker(log: &Log, start: impl Fn(&mut Context<'_, Maker>) -> Result + 'static)
     Session::new(Maker { log: log.clone(), wheels: Vec::new() })
         .state("_start", start)
         .state("failed", |cx| {
-            assert_eq!(cx.args().len(), 4);
-            assert!(!cx.arg::<String>(2)?.is_empty());
-            cx.arg::<WheelId>(3)?;
-            let entry = format!("{}:{}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?);
-            cx.heap().log.push(entry);
+            assert_eq!(cx.args().len(), 1);
+            let Failure { operation, errno, text, wheel, .. } = cx.take(0)?;
+            assert!(!text.is_empty() && wheel.is_some());
+            cx.heap().log.push(format!("{operation}:{errno}"));
             Ok(())
         })
         .state("_stop", |cx| cx.heap().log.push("_stop"))
@@ -119,10 +118,10 @@ fn client(log: &Log, address: String) -> Session<(Log, Option<SocketFactory>)> {
             Ok(())
         })
         .state("failed", |cx| {
-            assert_eq!(cx.args().len(), 4);
-            let entry = format!("{}:{}:{}", cx.arg::<&str>(0)?, cx.arg::<i32>(1)?, cx.arg::<String>(2)?.is_empty());
-            cx.arg::<WheelId>(3)?;
-            cx.heap().0.push(entry);
+            assert_eq!(cx.args().len(), 1);
+            let Failure { operation, errno, text, wheel, .. } = cx.take(0)?;
+            assert!(wheel.is_some());
+            cx.heap().0.push(format!("{operation}:{errno}:{}", text.is_empty()));
             Ok(())
         })
         .state("_stop", |cx| cx.heap().0.push("_stop"))

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use lenore::wheel::{Domain, SocketEvent, SocketFactory, WheelId};
+use lenore::wheel::{Domain, Failure, SocketEvent, SocketFactory};
 use lenore::{Error, Switch};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -170,7 +170,7 @@ fn the_events_of_a_connecting_wheel_can_be_changed() {
     let log = Log::default();
     maker(&log, move |cx| {
         let wheel = SocketFactory::tcp(refusing).on_connect("connected").connect(cx)?;
-        wheel.event(SocketEvent::Failure, "changed");
+        wheel.event(SocketEvent::Error, "changed");
         wheel.pause_accept();
         wheel.resume_accept();
         cx.heap().wheels.push(wheel);
@@ -178,7 +178,7 @@ fn the_events_of_a_connecting_wheel_can_be_changed() {
     })
     .state("changed", |cx| {
         let id = cx.heap().wheels[0].id();
-        assert_eq!(cx.take::<WheelId>(3)?, id);
+        assert_eq!(cx.take::<Failure>(0)?.wheel, Some(id));
         cx.heap().log.push("changed");
         Ok(())
     })

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use lenore::wheel::{ReadWrite, ReadWriteBuilder, StreamEvent, WheelId};
+use lenore::wheel::{Failure, ReadWrite, ReadWriteBuilder, StreamEvent, WheelId};
 use lenore::{Context, Result, Session};
 
 use util::in_process::{Watchdog, kernel};
@@ -181,9 +181,13 @@ fn act(cx: &mut Context<'_, Prey>) -> Result {
 /// Tells whether the wheel that an event names is there.
 fn check(cx: &mut Context<'_, Prey>, arg: usize) -> Result {
     let id = *cx.arg::<WheelId>(arg)?;
-    let prey = cx.heap();
-    prey.tally.expect(prey.wheel.as_ref().is_some_and(|wheel| wheel.id() == id), "events of a wheel that is there");
+    check_wheel(cx.heap(), Some(id));
     Ok(())
+}
+
+fn check_wheel(prey: &mut Prey, id: Option<WheelId>) {
+    let is_ours = prey.wheel.as_ref().is_some_and(|wheel| Some(wheel.id()) == id);
+    prey.tally.expect(is_ours, "events of a wheel that is there");
 }
 
 fn act_now_and_then(cx: &mut Context<'_, Prey>) -> Result {
@@ -201,9 +205,9 @@ fn input(cx: &mut Context<'_, Prey>) -> Result {
 }
 
 fn error(cx: &mut Context<'_, Prey>) -> Result {
-    check(cx, 3)?;
-    let operation = *cx.arg::<&str>(0)?;
+    let Failure { operation, wheel, .. } = cx.take(0)?;
     let prey = cx.heap();
+    check_wheel(prey, wheel);
     match operation {
         "read" => {
             prey.tally.expect(!prey.end_told && !prey.input_shut && !prey.paused && !prey.deaf, "one end of the input");
