@@ -6,17 +6,24 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, REFUSED};
+use super::listener;
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{Context, Kernel, SessionId};
+use crate::kernel::{Context, SessionId};
 use crate::session::{Session, handler};
 use crate::states::States;
 use crate::wheel::Failure;
 
-/// Makes a session of an accepted socket, as a child of the running session. That one gets the event `disconnected`, by a
+/// A socket that was accepted, and its peer.
+pub(super) struct Accepted {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+}
+
+/// Makes a session of an accepted socket, as a child of the session that listens. That one gets the event `disconnected`, by a
 /// call, when the session stops.
-pub(super) type Opener = Rc<dyn Fn(&mut Kernel, TcpStream, SocketAddr) -> Result<SessionId, Error>>;
+pub(super) type Opener = Rc<dyn Fn(&mut listener::Cx<'_>, TcpStream, SocketAddr) -> Result<SessionId, Error>>;
 
 type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
 type State<F, H> = fn(&Protocol<F, H>, &mut Cx<'_, F, H>) -> Result;
@@ -48,10 +55,10 @@ pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<
     ];
     states.extend(protocol.states.iter().cloned());
     let states = States::new(states);
-    Ok(Rc::new(move |kernel, socket, peer| {
+    Ok(Rc::new(move |cx, socket, peer| {
         let heap = Connection::<F, H>::new((protocol.make_heap)(), String::new());
-        let listener = kernel.core.session();
-        Session::with_states(heap, states.clone()).args((socket, peer, listener)).spawn(kernel)
+        let listener = cx.session();
+        Session::with_states(heap, states.clone()).args((socket, peer, listener)).spawn(cx)
     }))
 }
 

@@ -8,15 +8,17 @@
 
 mod accepted;
 mod connection;
+mod listener;
 mod protocol;
 mod server;
 mod tcp_client;
 mod tcp_server;
 
 pub use connection::Connection;
+pub use listener::Listener;
 pub use protocol::Protocol;
 pub use server::{Mode, Server, ServerError, Serving, UnknownMode};
 pub use tcp_client::TcpClient;
-pub use tcp_server::{Listener, TcpServer};
+pub use tcp_server::TcpServer;
 
 pub use crate::wheel::Failure;

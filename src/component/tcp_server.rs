@@ -1,17 +1,18 @@
 //! `TcpServer`: a session that listens, and makes a session of each connection.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::cell::Cell;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
-use super::accepted::{Opener, opener};
+use super::accepted::opener;
+use super::listener::{self, Accept, Admission, Listener};
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{Context, Kernel, SessionId};
 use crate::name::Name;
 use crate::reply::IntoReturn;
-use crate::session::Session;
-use crate::wheel::{Failure, SocketFactory};
+use crate::wheel::Failure;
 
 /// A server in one process: a session that listens, and a session for each connection as its child.
 ///
@@ -57,53 +58,8 @@ pub struct TcpServer {
     on_error: Option<Trouble>,
 }
 
-/// What is done with an accepted socket.
-enum Accept {
-    Open(Opener),
-    HandOver(Acceptor),
-}
-
-type Acceptor = Box<dyn Fn(&mut Context<'_, Listener>, TcpStream, SocketAddr) -> Result>;
 type Callback = Box<dyn Fn(&mut Context<'_, Listener>) -> Result>;
 type Trouble = Box<dyn Fn(&mut Context<'_, Listener>, &Failure) -> Result>;
-
-/// The heap of a [`TcpServer`]'s session.
-///
-/// POE: `$_[HEAP]` with its fields `listener`, `concurrency`, `connections`.
-pub struct Listener {
-    listener: Option<SocketFactory>,
-    concurrency: Option<u32>,
-    connections: u32,
-    /// The log knows that `disconnected` came too often.
-    is_miscount_logged: bool,
-}
-
-impl Listener {
-    /// Returns the address that it listens on; `None` if it could not, or does not any more.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.as_ref()?.local_addr().ok()
-    }
-
-    /// Returns how many connections there are.
-    pub fn connections(&self) -> u32 {
-        self.connections
-    }
-
-    /// Returns how many connections there may be; `None` for any number.
-    pub fn concurrency(&self) -> Option<u32> {
-        self.concurrency
-    }
-
-    /// Accepts exactly while there are fewer connections than there may be.
-    fn adjust(&self) {
-        let Some(listener) = &self.listener else { return };
-        if self.concurrency.is_none_or(|limit| self.connections < limit) {
-            listener.resume_accept();
-        } else {
-            listener.pause_accept();
-        }
-    }
-}
 
 impl TcpServer {
     /// Begins a server that listens on `address`, `host:port` with port 0 for any free one, and treats each connection
@@ -129,7 +85,7 @@ impl TcpServer {
     ) -> TcpServer {
         let hand_over =
             move |cx: &mut Context<'_, Listener>, socket, peer| acceptor(cx, socket, peer).into_return().map(drop);
-        TcpServer::with(address.into(), Ok(Accept::HandOver(Box::new(hand_over))))
+        TcpServer::with(address.into(), Ok(Accept::HandOver(Rc::new(hand_over))))
     }
 
     fn with(address: String, accept: Result<Accept, Error>) -> TcpServer {
@@ -162,7 +118,7 @@ impl TcpServer {
         self
     }
 
-    /// Is called once the server listens, or has failed to: the failure is reported next.
+    /// Is called once the server listens.
     ///
     /// POE: `Started`, with `ListenerArgs`.
     #[doc(alias = "Started")]
@@ -180,7 +136,7 @@ impl TcpServer {
         self
     }
 
-    /// Is called when listening fails, and for each accept that fails. A listener that can't accept because the process has run out of descriptors tries
+    /// Is called for each accept that fails. A listener that can't accept because the process has run out of descriptors tries
     /// again by itself, ten times a second.
     ///
     /// Without this callback a shortage is one warning when it begins and one line when the server accepts again. Any other
@@ -196,62 +152,45 @@ impl TcpServer {
         self
     }
 
-    /// Creates the session that listens, and returns its id.
-    ///
-    /// An address that can't be bound is a failure for [`on_error`](TcpServer::on_error), not an error here. Without that it is
-    /// logged, and the session ends; a program that has nothing else to do ends with it, as if all were well. A
-    /// [`Server`](super::Server) returns it.
+    /// Listens, creates the session that accepts, and returns its id.
     ///
     /// # Errors
     ///
-    /// [`Error::AliasTaken`]; [`Error::ReservedState`] for a state of the protocol that would replace one of the
-    /// component's; [`Error::InvalidSetting`] for marks that make no sense; [`Error::TooManySessions`]. Nothing was created then.
+    /// [`Error::Os`] when the address can't be resolved or bound, [`Error::InvalidAddress`] when it is none;
+    /// [`Error::AliasTaken`]; [`Error::ReservedState`] for a state of the protocol that would replace one of the component's;
+    /// [`Error::InvalidSetting`] for marks that make no sense; [`Error::TooManySessions`]. Nothing was created then.
     ///
-    /// POE: `new`.
+    /// POE: `new`, which reports a failure to bind to `Error`.
     pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
         let TcpServer { address, alias, concurrency, accept, on_started, on_stopped, on_error } = self;
         let accept = accept?;
         check_alias(kernel.as_mut(), alias)?;
-        let has_callback = on_error.is_some();
-        let tell = Rc::new(move |cx: &mut Context<'_, Listener>, failure: &Failure| match &on_error {
-            Some(on_error) => on_error(cx, failure),
-            None => {
-                log_and_drop(cx, failure);
-                Ok(())
-            }
-        });
-        let tell_later = Rc::clone(&tell);
-        Session::new(Listener { listener: None, concurrency, connections: 0, is_miscount_logged: false })
+        let wheel = listener::wheel(&address).on_error("tcp_failed");
+        let wheel = if on_error.is_some() { wheel } else { wheel.log_shortages() };
+        let limit = Rc::new(Limit(Cell::new(concurrency)));
+        listener::session(wheel.bind_listener()?, accept, Rc::clone(&limit) as Rc<dyn Admission>)
             .state("_start", move |cx| {
                 alias.map_or(Ok(()), |alias| cx.alias_set(alias))?;
-                let wheel = SocketFactory::tcp(address.as_str()).on_accept("tcp_got_connection").on_error("tcp_failed");
-                let wheel = if has_callback { wheel } else { wheel.log_shortages() };
-                match wheel.listen(cx) {
-                    Ok(listener) => {
-                        cx.heap().listener = Some(listener);
-                        cx.heap().adjust();
-                    }
-                    Err(error) => cx.yield_("tcp_not_bound", (Failure::of_error("bind", &error),)),
-                }
+                listener::listen(cx)?;
                 on_started.as_ref().map_or(Ok(()), |on_started| on_started(cx))
             })
-            .state("tcp_got_connection", move |cx| accepted(cx, &accept))
             .state("tcp_failed", move |cx| {
                 let failure = cx.take::<Failure>(0)?;
-                tell(cx, &failure)
+                match &on_error {
+                    Some(on_error) => on_error(cx, &failure),
+                    None => {
+                        listener::give_up(cx, &failure);
+                        Ok(())
+                    }
+                }
             })
-            .state("tcp_not_bound", move |cx| {
-                let failure = cx.take::<Failure>(0)?;
-                tell_later(cx, &failure)
-            })
-            .state("disconnected", disconnected)
-            .state("set_concurrency", |cx| {
-                cx.heap().concurrency = limit(cx)?;
+            .state("set_concurrency", move |cx| {
+                limit.0.set(concurrency_of(cx)?);
                 cx.heap().adjust();
                 Ok(())
             })
             .state("shutdown", move |cx| {
-                cx.heap().listener = None;
+                cx.heap().close();
                 // It is gone already after a second shutdown.
                 alias.map(|alias| cx.alias_remove(alias));
             })
@@ -260,38 +199,17 @@ impl TcpServer {
     }
 }
 
-fn accepted(cx: &mut Context<'_, Listener>, accept: &Accept) -> Result {
-    let (socket, peer) = (cx.take::<TcpStream>(0)?, SocketAddr::new(cx.take::<IpAddr>(1)?, cx.take(2)?));
-    cx.heap().connections += 1;
-    cx.heap().adjust();
-    match accept {
-        Accept::HandOver(acceptor) => acceptor(cx, socket, peer),
-        Accept::Open(open) => {
-            if let Err(error) = open(cx.as_mut(), socket, peer) {
-                disconnected(cx);
-                return Err(error.into());
-            }
-            Ok(())
-        }
-    }
-}
+/// Lets as many connections in as the program says.
+struct Limit(Cell<Option<u32>>);
 
-fn disconnected(cx: &mut Context<'_, Listener>) {
-    let heap = cx.heap();
-    match heap.connections.checked_sub(1) {
-        Some(rest) => heap.connections = rest,
-        None if heap.is_miscount_logged => {}
-        None => {
-            heap.is_miscount_logged = true;
-            let session = cx.session();
-            log::warn!(target: "lenore::component", "{session}: more connections have ended than began, and more such ends will not be logged");
-        }
+impl Admission for Limit {
+    fn limit(&self) -> Option<u32> {
+        self.0.get()
     }
-    cx.heap().adjust();
 }
 
 /// Reads ARG0 of `set_concurrency`.
-fn limit(cx: &mut Context<'_, Listener>) -> Result<Option<u32>> {
+fn concurrency_of(cx: &mut Context<'_, Listener>) -> Result<Option<u32>> {
     if let Ok(limit) = cx.arg::<u32>(0) {
         return Ok(Some(*limit));
     }
@@ -299,12 +217,6 @@ fn limit(cx: &mut Context<'_, Listener>) -> Result<Option<u32>> {
         return Ok(u32::try_from(*limit).ok());
     }
     Ok(*cx.arg::<Option<u32>>(0)?)
-}
-
-fn log_and_drop(cx: &mut Context<'_, Listener>, failure: &Failure) {
-    let session = cx.session();
-    log::warn!(target: "lenore::component", "{session} does not listen: {failure}");
-    cx.heap().listener = None;
 }
 
 /// Refuses an alias that somebody has, before anything is created.

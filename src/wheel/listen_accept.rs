@@ -9,7 +9,6 @@ use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, g
 use super::socket_factory::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner};
 use super::socket_factory::report::Report;
 use super::{SocketEvent, WheelId};
-use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::kernel::{Core, SessionId, set_nonblocking};
 use crate::name::Name;
@@ -168,7 +167,7 @@ impl ListenAcceptBuilder {
             on_error: self.on_error.into(),
         });
         let manner = Manner {
-            args: accepted_args,
+            args: Accepted::into_args,
             accepts_per_turn: ACCEPTS_PER_TURN,
             reports_aborted: true,
             logs_shortages: false,
@@ -193,13 +192,6 @@ fn check(fd: OwnedFd) -> Result<Listener, Error> {
         (SockType::Stream, Some(AddressFamily::Inet | AddressFamily::Inet6)) => Ok(Listener::tcp(fd.into())),
         (SockType::Stream, Some(AddressFamily::Unix)) => Ok(Listener::unix(fd.into())),
         _ => Err(invalid("listener", "it is neither a TCP socket nor a UNIX stream socket")),
-    }
-}
-
-fn accepted_args(accepted: Accepted, id: WheelId) -> Args {
-    match accepted {
-        Accepted::Tcp(stream, peer) => (stream, peer, id).into_args(),
-        Accepted::Unix(stream, peer) => (stream, peer, id).into_args(),
     }
 }
 

@@ -38,6 +38,8 @@ pub use run::{Conduit, OnDrop, Redirect, Run, RunBuilder, RunEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 pub use stream::Transport;
 
+pub(crate) use socket_factory::Bound;
+
 /// Identifies a wheel in its events; never used twice in a process.
 ///
 /// POE: a wheel's `ID`.

@@ -1,7 +1,7 @@
 //! The server: K-CS.
 
 use std::cell::{Cell, RefCell};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 
@@ -9,7 +9,6 @@ use lenore::component::{Failure, Protocol, TcpServer};
 use lenore::filter::{Filter, Line, Stream};
 use lenore::wheel::WheelId;
 use lenore::{Error, Kernel, SessionId};
-use nix::errno::Errno;
 
 use util::component::{MUCH, Peer, collect_warnings, serve, spin, warnings};
 use util::in_process::{Log, kernel, run, run_slices, run_until, wait_refused};
@@ -225,35 +224,43 @@ fn each_connection_has_a_filter_of_its_own_made_after_the_pattern() {
     end(&mut kernel);
 }
 
-#[test] // K-CS-05, K-CS-06
-fn a_server_that_cannot_listen_has_started_and_says_why() {
+#[test] // K-CS-05, K-CS-06: an error of the call, and nothing was created or told
+fn a_server_that_cannot_listen_is_not_created() {
+    collect_warnings();
     let mut kernel = kernel();
     let log = Log::default();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let [started, failed, stopped] = std::array::from_fn(|_| log.clone());
-    TcpServer::new(address, witness(&log))
-        .on_started(move |cx| started.push(format_args!("started:{:?}", cx.heap().local_addr())))
-        .on_error(move |_, failure| {
-            failed.push(format_args!("{}:{:?}", failure.operation, Errno::from_raw(failure.errno)));
-        })
-        .on_stopped(move |_| stopped.push("stopped"))
-        .spawn(&mut kernel)
-        .unwrap();
+    let server = TcpServer::new(address.as_str(), witness(&log))
+        .alias("server")
+        .on_started(move |_| started.push("started"))
+        .on_error(move |_, _| failed.push("failed"))
+        .on_stopped(move |_| stopped.push("stopped"));
+    let error = server.spawn(&mut kernel).unwrap_err();
+    assert!(
+        matches!(&error, Error::Os { call: "bind", source, .. } if source.kind() == ErrorKind::AddrInUse),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&address), "{error}");
+    let acceptor = TcpServer::acceptor("no such address:", |_, _, _| ()).spawn(&mut kernel);
+    assert!(acceptor.is_err());
+    assert!(matches!(kernel.alias_resolve("server"), Err(Error::NoSuchSession(_))));
+    assert_eq!((kernel.peek().sessions.len(), kernel.peek().sources.len()), (0, 0));
     run(&mut kernel);
-    assert_eq!(log.text(), "started:None bind:EADDRINUSE stopped");
+    assert_eq!((log.text().as_str(), warnings()), ("", vec![]));
 }
 
-#[test] // K-CS-06
-fn without_an_error_callback_a_failure_is_logged_and_the_session_ends() {
-    collect_warnings();
+#[test] // K-CS-06: the address is free again when the server could not be created for another reason
+fn a_server_with_a_taken_alias_lets_go_of_its_address() {
     let mut kernel = kernel();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    TcpServer::new(address.as_str(), witness(&Log::default())).spawn(&mut kernel).unwrap();
-    run(&mut kernel);
-    let [warning] = &warnings()[..] else { panic!("one warning") };
-    assert!(warning.contains(&address) && warning.contains("bind"), "{warning}");
+    let log = Log::default();
+    serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let again = TcpServer::new(free.as_str(), witness(&log)).alias("server").spawn(&mut kernel);
+    assert!(matches!(again, Err(Error::AliasTaken { .. })));
+    std::net::TcpListener::bind(&free).expect("nobody has it");
+    end(&mut kernel);
 }
 
 #[test] // K-CS-08, K-CS-18

@@ -1,21 +1,22 @@
 //! `Server`: one protocol, run in one process or in many.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
 
 use super::accepted::{Opener, opener};
+use super::listener::{self, Accept, Listener};
 use super::protocol::Protocol;
 use crate::daemon::{Daemon, DaemonBuilder, DaemonError};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{Kernel, SessionId};
+use crate::kernel::{Context, Kernel, SessionId};
 use crate::name::Name;
 use crate::reply::IntoReturn;
+use pool::Pool;
 
-mod session;
+mod pool;
 
 /// A server that is told what to do with a connection, and by configuration alone in how many processes to do it.
 ///
@@ -93,7 +94,7 @@ pub struct Server {
 }
 
 /// What is done in each process that serves.
-type SetUp = Box<dyn Fn(&mut Kernel) -> Result>;
+type SetUp = Box<dyn Fn(&mut Context<'_, Listener>) -> Result>;
 
 impl Server {
     /// Begins a server that listens on `address`, `host:port` with port 0 for any free one, and treats each connection
@@ -124,10 +125,10 @@ impl Server {
         self
     }
 
-    /// Is called in each process that serves, before its first connection: the place for what is not to be shared, such as
-    /// a connection to a database. If it fails, so does the process.
-    pub fn on_child<R: IntoReturn>(mut self, callback: impl Fn(&mut Kernel) -> R + 'static) -> Self {
-        self.on_child = Some(Box::new(move |kernel| callback(kernel).into_return().map(drop)));
+    /// Is called in each process that serves, before its first connection, in a state of the session that listens: the place
+    /// for what is not to be shared, such as a connection to a database. If it fails, so does the process.
+    pub fn on_child<R: IntoReturn>(mut self, callback: impl Fn(&mut Context<'_, Listener>) -> R + 'static) -> Self {
+        self.on_child = Some(Box::new(move |cx| callback(cx).into_return().map(drop)));
         self
     }
 
@@ -169,20 +170,22 @@ impl Server {
             Some(Mode::PreFork { start_children }) => daemon.start_children(start_children),
         };
         let kernel = kernel.as_mut();
-        // Before the Daemon gives up the privileges that the address may need.
-        let bound = Rc::new(RefCell::new(Err(Error::NoActiveSession)));
-        let session = session::spawn(kernel, address, open, on_child, peek_on, Rc::clone(&bound))
-            .map_err(ServerError::Session)?;
-        let outcome = bound.replace(Err(Error::NoActiveSession)).map_err(ServerError::Listen).and_then(|local_addr| {
-            let daemon = daemon.spawn(kernel).map_err(ServerError::Daemon)?;
-            let mode = daemon.status(kernel).map_err(ServerError::Daemon)?.mode;
-            kernel.call(session, "adopt", (daemon, mode, connections_per_child)).map_err(ServerError::Session)?;
-            Ok(Serving { daemon, session, local_addr })
-        });
-        if outcome.is_err() {
-            kernel.stop_session(session, SessionId::KERNEL);
+        // Before the Daemon gives up the privileges that the address may need. A failure to accept goes to the log.
+        let socket = listener::wheel(&address).bind_listener().map_err(ServerError::Listen)?;
+        let local_addr = socket.local_addr().map_err(ServerError::Listen)?;
+        let pool = Rc::new(Pool::new(on_child));
+        let session = pool::spawn(kernel, socket, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
+        let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.mode)));
+        match outcome {
+            Ok((daemon, mode)) => {
+                pool.adopt(daemon, mode, connections_per_child);
+                Ok(Serving { daemon, session, local_addr })
+            }
+            Err(error) => {
+                kernel.stop_session(session, SessionId::KERNEL);
+                Err(ServerError::Daemon(error))
+            }
         }
-        outcome
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a `SocketFactory` is told before it begins.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use nix::sys::socket::SockType;
 use super::address::{Address, Domain, Target};
 use super::attempts::Attempts;
 use super::connecting::Connector;
-use super::datagram::Datagram;
+use super::datagram::{Datagram, Local};
 use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner};
 use super::report::Report;
-use super::socket::{self, CallError, Options};
+use super::socket::{self, BoundPath, CallError, Options};
 use super::{Job, SocketFactory};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
@@ -39,6 +40,34 @@ pub struct SocketFactoryBuilder {
     accepts_per_turn: usize,
     connect_timeout: Option<Duration>,
     logs_shortages: bool,
+    /// Makes the arguments of a listener's success event.
+    accepted_args: fn(Accepted, WheelId) -> Args,
+}
+
+/// A socket that listens already, with the wheel that is to accept: whose, is still open.
+pub(crate) struct Bound {
+    builder: SocketFactoryBuilder,
+    listener: Listener,
+    path: Option<BoundPath>,
+}
+
+impl Bound {
+    /// Returns the address that the socket is bound to.
+    pub(crate) fn local_addr(&self) -> Result<SocketAddr, Error> {
+        let local = self.listener.local().and_then(Local::addr);
+        local.map_err(|error| Error::os("getsockname", &self.builder.address, error))
+    }
+
+    /// Begins to accept, for the running session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when the socket can't be watched.
+    pub(crate) fn start(self, core: &mut Core) -> Result<SocketFactory, Error> {
+        let report = self.builder.report(core)?;
+        let acceptor = self.builder.accept(core, &report, self.listener, self.path)?;
+        Ok(SocketFactory { report, job: Job::Listening(acceptor) })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +84,15 @@ pub(super) enum Problem {
     Error(Error),
     /// The system has refused.
     Call(CallError),
+}
+
+impl Problem {
+    fn into_error(self, address: &Address) -> Error {
+        match self {
+            Problem::Error(error) => error,
+            Problem::Call(failure) => Error::os(failure.operation, address, failure.error),
+        }
+    }
 }
 
 impl From<Error> for Problem {
@@ -86,6 +124,7 @@ impl SocketFactoryBuilder {
             accepts_per_turn: ACCEPTS_PER_TURN,
             connect_timeout: None,
             logs_shortages: false,
+            accepted_args: split_args,
         }
     }
 
@@ -307,7 +346,30 @@ impl SocketFactoryBuilder {
         }))
     }
 
+    /// Binds a socket and listens. No session is needed for that, and none hears of a failure.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](SocketFactoryBuilder::listen).
+    pub(crate) fn bind_listener(self) -> Result<Bound, Error> {
+        match self.make_listener() {
+            Ok((listener, path)) => Ok(Bound { builder: self, listener, path }),
+            Err(problem) => Err(problem.into_error(&self.address)),
+        }
+    }
+
+    /// Has the peer's address be one argument of the success event, ARG1, and the wheel's id be ARG2.
+    pub(crate) fn whole_address(mut self) -> Self {
+        self.accepted_args = Accepted::into_args;
+        self
+    }
+
     fn begin_listening(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
+        let (listener, path) = self.make_listener()?;
+        Ok(Job::Listening(self.accept(core, report, listener, path)?))
+    }
+
+    fn make_listener(&self) -> Result<(Listener, Option<BoundPath>), Problem> {
         if self.kind() != SockType::Stream {
             return Err(invalid("listen", "a datagram socket can't; bind it").into());
         }
@@ -324,13 +386,23 @@ impl SocketFactoryBuilder {
             Target::Ip(_) => Listener::tcp(fd.into()),
             Target::Unix(..) => Listener::unix(fd.into()),
         };
+        Ok((listener, path))
+    }
+
+    fn accept(
+        &self,
+        core: &mut Core,
+        report: &Rc<Report>,
+        listener: Listener,
+        path: Option<BoundPath>,
+    ) -> Result<Rc<Acceptor>, Error> {
         let manner = Manner {
-            args: accepted_args,
+            args: self.accepted_args,
             accepts_per_turn: self.accepts_per_turn,
             reports_aborted: false,
             logs_shortages: self.logs_shortages,
         };
-        Ok(Job::Listening(Acceptor::start(core, Rc::clone(report), manner, listener, path)?))
+        Acceptor::start(core, Rc::clone(report), manner, listener, path)
     }
 
     fn begin_connecting(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
@@ -369,12 +441,11 @@ impl SocketFactoryBuilder {
     ) -> Result<SocketFactory, Error> {
         match outcome {
             Ok(job) => Ok(SocketFactory { report, job }),
-            Err(Problem::Error(error)) => Err(error),
             Err(Problem::Call(failure)) if posts => {
                 report.post_failure(core, &failure);
                 Ok(SocketFactory { report, job: Job::Failed })
             }
-            Err(Problem::Call(failure)) => Err(Error::os(failure.operation, &self.address, failure.error)),
+            Err(problem) => Err(problem.into_error(&self.address)),
         }
     }
 
@@ -447,7 +518,8 @@ fn first<T>(
     Err(failure.expect("an address that was looked up has at least one target").into())
 }
 
-fn accepted_args(accepted: Accepted, id: WheelId) -> Args {
+/// The peer's address in two arguments, as in POE.
+fn split_args(accepted: Accepted, id: WheelId) -> Args {
     match accepted {
         Accepted::Tcp(stream, peer) => (stream, peer.ip(), peer.port(), id).into_args(),
         Accepted::Unix(stream, peer) => (stream, super::address::path_of(&peer), (), id).into_args(),

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use super::address::{Address, Target, path_of};
 use crate::args::{Args, IntoArgs};
 use crate::wheel::WheelId;
@@ -16,6 +18,16 @@ use crate::wheel::WheelId;
 pub(super) enum Local {
     Addr(SocketAddr),
     Path(PathBuf),
+}
+
+impl Local {
+    /// Returns the address, unless the socket is one of UNIX.
+    pub(super) fn addr(self) -> io::Result<SocketAddr> {
+        match self {
+            Local::Addr(address) => Ok(address),
+            Local::Path(_) => Err(Errno::EAFNOSUPPORT.into()),
+        }
+    }
 }
 
 impl fmt::Display for Local {

@@ -15,7 +15,7 @@ use super::address::path_of;
 use super::datagram::Local;
 use super::report::Report;
 use super::socket::{BoundPath, CallError};
-use crate::args::Args;
+use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::kernel::{
     AfterFork, Core, Delivery, Due, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, has_input, nanos,
@@ -39,6 +39,16 @@ const CALM: Duration = Duration::from_secs(2);
 pub(in crate::wheel) enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream, UnixAddress),
+}
+
+impl Accepted {
+    /// Returns the socket, the peer's address and the wheel's id.
+    pub(in crate::wheel) fn into_args(self, id: WheelId) -> Args {
+        match self {
+            Accepted::Tcp(stream, peer) => (stream, peer, id).into_args(),
+            Accepted::Unix(stream, peer) => (stream, peer, id).into_args(),
+        }
+    }
 }
 
 /// A socket that listens.

@@ -24,6 +24,8 @@ mod socket;
 pub use address::{Address, Domain};
 pub use builder::SocketFactoryBuilder;
 
+pub(crate) use builder::Bound;
+
 use builder::Transport;
 use connecting::Connector;
 use datagram::Local;
@@ -247,11 +249,7 @@ impl SocketFactory {
     /// POE: `getsockname`.
     #[doc(alias = "getsockname")]
     pub fn local_addr(&self) -> Result<SocketAddr, Error> {
-        let address = self.local().and_then(|local| match local {
-            Local::Addr(address) => Ok(address),
-            Local::Path(_) => Err(Errno::EAFNOSUPPORT.into()),
-        });
-        address.map_err(|error| Error::os("getsockname", self.id(), error))
+        self.local().and_then(Local::addr).map_err(|error| Error::os("getsockname", self.id(), error))
     }
 
     /// Returns the path that its UNIX socket is bound to, empty if it is not.

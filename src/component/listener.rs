@@ -1,0 +1,207 @@
+//! The session that listens, of every server: it accepts, makes a session of each connection, and counts them.
+//!
+//! Servers differ in who lets a connection in: that is the [`Admission`]'s to say.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+
+use rustc_hash::FxBuildHasher;
+
+use super::accepted::{Accepted, Opener};
+use crate::error::{Error, Result};
+use crate::kernel::{Context, SessionId};
+use crate::session::Session;
+use crate::wheel::{Bound, Failure, SocketFactory, SocketFactoryBuilder};
+
+/// The heap of the session that listens, of a [`TcpServer`](super::TcpServer) or a [`Server`](super::Server).
+///
+/// POE: `$_[HEAP]` with its fields `listener`, `concurrency`, `connections`.
+pub struct Listener {
+    /// `None` once this process listens no more.
+    socket: Option<SocketFactory>,
+    accept: Accept,
+    admission: Rc<dyn Admission>,
+    /// The sessions of connections.
+    sessions: HashSet<SessionId, FxBuildHasher>,
+    /// A connection whose session is about to be made.
+    is_opening: bool,
+    /// Connections that an acceptor has taken, as far as their end was not reported.
+    handed_over: u32,
+    /// The log knows that `disconnected` came too often.
+    is_miscount_logged: bool,
+}
+
+/// The context of a state of the session that listens.
+pub(super) type Cx<'a> = Context<'a, Listener>;
+
+/// What is done with an accepted socket.
+#[derive(Clone)]
+pub(super) enum Accept {
+    /// It becomes a session.
+    Open(Opener),
+    /// The program has it, and posts `disconnected` at its end.
+    HandOver(Acceptor),
+}
+
+pub(super) type Acceptor = Rc<dyn Fn(&mut Cx<'_>, TcpStream, SocketAddr) -> Result>;
+
+/// Who lets connections in.
+pub(super) trait Admission {
+    /// Returns how many connections this process may have at a time; `None` for any number.
+    fn limit(&self) -> Option<u32>;
+
+    /// Tells whether this process may accept at present, however few connections it has.
+    fn is_open(&self) -> bool {
+        true
+    }
+
+    /// Decides about a connection that was accepted, and returns it if it is this process's.
+    fn admit(&self, _cx: &mut Cx<'_>, accepted: Accepted) -> Result<Option<Accepted>> {
+        Ok(Some(accepted))
+    }
+
+    /// Hears that a connection of this process has ended.
+    fn ended(&self, _cx: &mut Cx<'_>) -> Result {
+        Ok(())
+    }
+}
+
+/// Begins a wheel for a session that listens. Whoever has settings of its own for it adds them.
+pub(super) fn wheel(address: &str) -> SocketFactoryBuilder {
+    SocketFactory::tcp(address).on_accept(ACCEPTED).whole_address()
+}
+
+/// Begins a session that listens on a socket that was bound before, so that nothing is created for an address that can't be had.
+/// Its `_start` is to call [`listen`].
+pub(super) fn session(socket: Bound, accept: Accept, admission: Rc<dyn Admission>) -> Session<Listener> {
+    let heap = Listener {
+        socket: None,
+        accept,
+        admission,
+        sessions: HashSet::default(),
+        is_opening: false,
+        handed_over: 0,
+        is_miscount_logged: false,
+    };
+    Session::new(heap).args((socket,)).state(ACCEPTED, accepted).state("disconnected", disconnected)
+}
+
+/// Begins to accept, as far as the admission says so.
+pub(super) fn listen(cx: &mut Cx<'_>) -> Result<(), Error> {
+    let socket = cx.take::<Bound>(0)?.start(cx)?;
+    cx.heap().socket = Some(socket);
+    cx.heap().adjust();
+    Ok(())
+}
+
+impl Listener {
+    /// Returns the address that it listens on; `None` once it does not any more.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket.as_ref()?.local_addr().ok()
+    }
+
+    /// Returns how many connections this process has.
+    pub fn connections(&self) -> u32 {
+        self.sessions.len() as u32 + u32::from(self.is_opening) + self.handed_over
+    }
+
+    /// Returns how many connections this process may have at a time; `None` for any number.
+    pub fn concurrency(&self) -> Option<u32> {
+        self.admission.limit()
+    }
+
+    /// Accepts exactly while there may be one more connection, and takes the socket away from the poller otherwise: a process that
+    /// does not accept must not be woken in another's place.
+    pub(super) fn adjust(&self) {
+        let Some(socket) = &self.socket else { return };
+        let has_room = self.admission.limit().is_none_or(|limit| self.connections() < limit);
+        if has_room && self.admission.is_open() {
+            socket.resume_accept();
+        } else {
+            socket.pause_accept();
+        }
+    }
+
+    /// Listens no more in this process.
+    pub(super) fn close(&mut self) {
+        self.socket = None;
+    }
+
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().copied()
+    }
+
+    /// Returns the sessions of all connections, and has none of them any more.
+    pub(super) fn take_sessions(&mut self) -> impl Iterator<Item = SessionId> + use<> {
+        std::mem::take(&mut self.sessions).into_iter()
+    }
+}
+
+fn accepted(cx: &mut Cx<'_>) -> Result {
+    let accepted = Accepted { socket: cx.take(0)?, peer: cx.take(1)? };
+    let admission = Rc::clone(&cx.heap().admission);
+    match admission.admit(cx, accepted)? {
+        Some(accepted) => open(cx, accepted),
+        None => Ok(()),
+    }
+}
+
+/// Makes a session of a connection, or hands it over.
+pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
+    let Accepted { socket, peer } = accepted;
+    match cx.heap().accept.clone() {
+        Accept::HandOver(acceptor) => {
+            cx.heap().handed_over += 1;
+            cx.heap().adjust();
+            acceptor(cx, socket, peer)
+        }
+        Accept::Open(open) => {
+            cx.heap().is_opening = true;
+            let session = open(cx, socket, peer);
+            cx.heap().is_opening = false;
+            // One that was stopped as soon as it began has said so already.
+            if let Some(session) = session.as_ref().ok().filter(|session| cx.sessions.is_alive(**session)) {
+                cx.heap().sessions.insert(*session);
+            }
+            cx.heap().adjust();
+            Ok(session.map(drop)?)
+        }
+    }
+}
+
+/// A connection's session has stopped, or the program tells of the end of what an acceptor has taken.
+fn disconnected(cx: &mut Cx<'_>) -> Result {
+    let sender = cx.sender();
+    let heap = cx.heap();
+    if !heap.sessions.remove(&sender) && !heap.is_opening {
+        match heap.handed_over.checked_sub(1) {
+            Some(rest) => heap.handed_over = rest,
+            None => log_miscount(cx),
+        }
+    }
+    cx.heap().adjust();
+    let admission = Rc::clone(&cx.heap().admission);
+    admission.ended(cx)
+}
+
+fn log_miscount(cx: &mut Cx<'_>) {
+    if !std::mem::replace(&mut cx.heap().is_miscount_logged, true) {
+        let session = cx.session();
+        log::warn!(target: "lenore::component", "{session}: more connections have ended than began, and more such ends will not be logged");
+    }
+}
+
+/// Tells of a listener that can't go on, and listens no more.
+pub(super) fn give_up(cx: &mut Cx<'_>, failure: &Failure) {
+    let session = cx.session();
+    log::warn!(target: "lenore::component", "{session} does not listen: {failure}");
+    cx.heap().close();
+}
+
+/// The event for a connection that was accepted.
+const ACCEPTED: &str = "tcp_got_connection";

@@ -1,0 +1,283 @@
+//! The admission of a `Server`: a Daemon says which process accepts, and how long.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::SetUp;
+use crate::component::accepted::Accepted;
+use crate::component::connection::LEFT;
+use crate::component::listener::{self, Accept, Admission, Cx, Listener};
+use crate::daemon::{Daemon, Haste, Mode, Report};
+use crate::error::{Error, Result};
+use crate::kernel::{Kernel, SessionId};
+use crate::name::Name;
+use crate::session::Session;
+use crate::wheel::Bound;
+
+/// What the Daemon lets this process do, in whichever process it finds itself.
+pub(super) struct Pool {
+    on_child: Option<SetUp>,
+    /// From `adopt` on, before which it has sent nothing.
+    daemon: Cell<Option<Daemon>>,
+    mode: Cell<Mode>,
+    /// This process is a child of the Daemon.
+    is_child: Cell<bool>,
+    /// How many connections this process may have at a time; `None` for any number.
+    limit: Cell<Option<u32>>,
+    /// The Daemon lets this process accept.
+    is_allowed: Cell<bool>,
+    /// The listener is on its way to the end of the queue.
+    is_requeueing: Cell<bool>,
+}
+
+impl Pool {
+    pub(super) fn new(on_child: Option<SetUp>) -> Pool {
+        Pool {
+            on_child,
+            daemon: Cell::new(None),
+            mode: Cell::new(Mode::NonForking),
+            is_child: Cell::new(false),
+            limit: Cell::new(None),
+            is_allowed: Cell::new(false),
+            is_requeueing: Cell::new(false),
+        }
+    }
+
+    /// Learns whose pool it is, and how many connections a process of it may have.
+    pub(super) fn adopt(&self, daemon: Daemon, mode: Mode, connections: Option<u32>) {
+        self.daemon.set(Some(daemon));
+        self.mode.set(mode);
+        self.limit.set(match mode {
+            Mode::PreForking => connections.or(Some(1)),
+            Mode::NonForking => connections,
+            // The parent has none, and a child has the one that it was forked for.
+            Mode::PostForking => None,
+        });
+    }
+
+    fn report(&self, cx: &mut Cx<'_>, report: Report) -> Result {
+        Ok(self.daemon.get().map_or(Ok(()), |daemon| daemon.update_status(cx, report))?)
+    }
+
+    fn set_up(&self, cx: &mut Cx<'_>) -> Result {
+        self.on_child.as_ref().map_or(Ok(()), |on_child| on_child(cx))
+    }
+
+    /// Has a connection of this process be one that the scoreboard tells of.
+    fn label(&self, cx: &mut Cx<'_>, accepted: &Accepted) -> Result {
+        match self.daemon.get() {
+            Some(daemon) if self.is_child.get() => {
+                Ok(daemon.set_peer_label(cx, accepted.peer.ip().to_canonical().to_string())?)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Admission for Pool {
+    fn limit(&self) -> Option<u32> {
+        self.limit.get()
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_allowed.get() && !self.is_requeueing.get()
+    }
+
+    fn admit(&self, cx: &mut Cx<'_>, accepted: Accepted) -> Result<Option<Accepted>> {
+        let Some(daemon) = self.daemon.get() else { return Ok(None) };
+        match self.mode.get() {
+            Mode::NonForking => {}
+            Mode::PostForking => {
+                daemon.update_status_with(cx, Report::Req, accepted)?;
+                return Ok(None);
+            }
+            Mode::PreForking => {
+                if !daemon.begin_request(cx)? {
+                    // This one is the last.
+                    cx.heap().close();
+                } else if self.limit.get() != Some(1) {
+                    self.is_requeueing.set(true);
+                    cx.yield_("requeue", (Hop::First,));
+                }
+            }
+        }
+        self.label(cx, &accepted)?;
+        Ok(Some(accepted))
+    }
+
+    /// The Daemon answers with `daemon_accept`, or ends this process.
+    fn ended(&self, cx: &mut Cx<'_>) -> Result {
+        if self.is_child.get() && !cx.heap().has_sessions() { self.report(cx, Report::Done) } else { Ok(()) }
+    }
+}
+
+/// Creates the session that listens and does what the Daemon wants done in each process.
+pub(super) fn spawn(
+    kernel: &mut Kernel,
+    socket: Bound,
+    accept: Accept,
+    pool: &Rc<Pool>,
+    peek_on: Option<Name>,
+) -> Result<SessionId, Error> {
+    let state = |run: fn(&Pool, &mut Cx<'_>) -> Result| {
+        let pool = Rc::clone(pool);
+        move |cx: &mut Cx<'_>| run(&pool, cx)
+    };
+    // Signals of other Daemons in the kernel are none of this server's business. One whose arguments the program has taken is
+    // taken for its own: nearly always there is one Daemon.
+    let own = |run: fn(&Pool, &mut Cx<'_>) -> Result| {
+        let pool = Rc::clone(pool);
+        move |cx: &mut Cx<'_>| match Daemon::of_signal(cx) {
+            Some(daemon) if pool.daemon.get() != Some(daemon) => Ok(()),
+            _ => run(&pool, cx),
+        }
+    };
+    let session: Session<Listener> = listener::session(socket, accept, Rc::clone(pool) as Rc<dyn Admission>);
+    session
+        .state("_start", move |cx| {
+            listener::listen(cx)?;
+            for signal in ["daemon_start", "daemon_child", "daemon_accept", "daemon_pause", "daemon_shutdown"] {
+                cx.sig(signal, signal);
+            }
+            cx.sig("FORKED", "forked");
+            peek_on.map_or(Ok(()), |signal| watch_for_peek(cx, signal))
+        })
+        .state("daemon_start", own(begin))
+        .state("daemon_child", own(begin_child))
+        .state("daemon_accept", own(resume))
+        .state("daemon_pause", own(pause))
+        .state("daemon_shutdown", own(end))
+        .state("forked", state(forked))
+        .state("whose_child", state(leave_unless_own))
+        .state("requeue", state(requeue))
+        .state("peek", state(peek))
+        .state("hurry", |cx| {
+            cx.sig_handled();
+            shut_down_connections(cx);
+        })
+        .spawn(kernel)
+}
+
+/// An alias keeps no program alive, but its session as long as there is another: whoever asks why a server does not end is to
+/// be told, and not to end the parent in the middle by the signal's default action.
+fn watch_for_peek(cx: &mut Cx<'_>, signal: Name) -> Result {
+    cx.sig(signal, "peek");
+    let alias = format!("server ({})", cx.session());
+    Ok(cx.alias_set(alias)?)
+}
+
+fn peek(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    let Some(daemon) = pool.daemon.get() else { return Ok(()) };
+    log::info!(target: "lenore::component", "{}", daemon.peek(cx, true)?);
+    Ok(())
+}
+
+/// The Daemon is there. What serves in this process begins to accept.
+fn begin(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    if pool.mode.get() == Mode::NonForking {
+        pool.set_up(cx)?;
+    }
+    pool.is_allowed.set(pool.mode.get() != Mode::PreForking);
+    cx.heap().adjust();
+    Ok(())
+}
+
+/// A new process, whoever has forked it, and before anything else happens in it: whom it is to serve, if anybody, it
+/// is told by its Daemon. A listener that accepts here would take clients away from those who can serve them.
+fn forked(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    // What this process has of them is no more than what keeps it alive: alarms that would do once more what they do there.
+    for session in cx.heap().take_sessions() {
+        let _ = cx.call(session, LEFT, ());
+    }
+    pool.is_child.set(false);
+    pool.is_allowed.set(false);
+    if pool.mode.get() == Mode::PreForking {
+        cx.heap().adjust();
+        // The Daemon does not know yet.
+        cx.yield_("whose_child", ());
+    } else {
+        // The parent goes on listening; a child that is forked for a connection has that.
+        cx.heap().close();
+    }
+    Ok(())
+}
+
+/// In a child of another Daemon, or of the program, there is no pool to be one of.
+fn leave_unless_own(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    let is_own = pool.daemon.get().is_some_and(|daemon| daemon.status(cx).is_ok_and(|status| status.slot.is_some()));
+    if !is_own {
+        cx.heap().close();
+    }
+    Ok(())
+}
+
+/// A new child.
+fn begin_child(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    pool.is_child.set(true);
+    if pool.mode.get() == Mode::PreForking {
+        pool.set_up(cx)?;
+        return pool.report(cx, Report::Wait);
+    }
+    let accepted = cx.take::<Accepted>(1)?;
+    pool.set_up(cx)?;
+    pool.label(cx, &accepted)?;
+    listener::open(cx, accepted)
+}
+
+/// The kernel hears of a change of mind before it waits, and not in between: the first of these two events comes before
+/// it has taken the listener out of the poller, the second one after that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hop {
+    First,
+    Second,
+}
+
+/// Sends the listener to the end of the queue of those that the system may wake for a connection. It would always wake the
+/// first, whatever that one has to do already.
+fn requeue(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    if cx.take::<Hop>(0)? == Hop::First {
+        cx.yield_("requeue", (Hop::Second,));
+    } else {
+        pool.is_requeueing.set(false);
+        cx.heap().adjust();
+    }
+    Ok(())
+}
+
+/// The next connection may come.
+fn resume(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    pool.is_allowed.set(true);
+    cx.heap().adjust();
+    Ok(())
+}
+
+/// The parent of forked children has as many as it may have; or a child is asked to go, and has something in hand.
+fn pause(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    pool.is_allowed.set(false);
+    if pool.is_child.get() {
+        cx.heap().close();
+    }
+    cx.heap().adjust();
+    Ok(())
+}
+
+fn end(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    pool.is_allowed.set(false);
+    cx.heap().close();
+    if cx.arg::<Haste>(1).map_or(Haste::AtOnce, |haste| *haste) == Haste::AtOnce {
+        shut_down_connections(cx);
+    } else {
+        // The Daemon has heard enough by now, but whoever sends one of these does not want to wait any longer.
+        cx.sig("TERM", "hurry");
+        cx.sig("INT", "hurry");
+    }
+    Ok(())
+}
+
+fn shut_down_connections(cx: &mut Cx<'_>) {
+    let (heap, core) = cx.split();
+    for session in heap.sessions() {
+        // One that has stopped is no longer among them; and if it were, it would need no shutdown.
+        let _ = core.post(session, "shutdown", ());
+    }
+}
