@@ -94,8 +94,10 @@ fn shutdown<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F,
     end(protocol, cx)
 }
 
+/// The peer takes nothing: the connection is closed, and not flushed.
 fn impatient<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
-    if protocol.gives_up(cx)? { disconnect(protocol, cx) } else { Ok(()) }
+    cx.heap().is_broken = true;
+    disconnect(protocol, cx)
 }
 
 /// Disconnects as soon as there is nothing left to write.
@@ -103,7 +105,7 @@ fn end<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) 
     if cx.heap().has_no_output() {
         return disconnect(protocol, cx);
     }
-    protocol.wait_for_peer(cx);
+    cx.heap().wait_for_peer();
     Ok(())
 }
 
@@ -112,7 +114,6 @@ fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, 
     if !cx.heap().is_connected() || std::mem::replace(&mut cx.heap().is_over, true) {
         return Ok(());
     }
-    cx.delay_clear(IMPATIENT);
     let told = protocol.callbacks.on_disconnect.as_ref().map_or(Ok(()), |on_disconnect| on_disconnect(cx));
     cx.heap().close();
     told

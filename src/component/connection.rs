@@ -143,12 +143,15 @@ impl<F: Filter, H> Connection<F, H> {
 
     /// Tells whether nothing waits to be written, or never will be.
     pub(super) fn has_no_output(&self) -> bool {
-        self.is_broken || self.out_octets() == 0
+        self.is_broken || self.wheel().is_none_or(|wheel| wheel.driver_out_octets() == 0)
     }
 
-    /// Returns how much waits to be written.
-    fn out_octets(&self) -> usize {
-        self.wheel().map_or(0, ReadWrite::driver_out_octets)
+    /// Waits for the peer to take what is still to be written, as long as it takes any.
+    pub(super) fn wait_for_peer(&self) {
+        if let Some(wheel) = self.wheel() {
+            wheel.event(StreamEvent::Flushed, FLUSHED);
+            wheel.limit_patience(IMPATIENT);
+        }
     }
 
     /// Forgets the connection in a process that has none of it.
@@ -223,7 +226,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         if let Some(span) = self.linger {
             wheel = wheel.linger(span);
         }
-        wheel = wheel.patience(self.patience);
+        if let Some(span) = self.patience {
+            wheel = wheel.patience(span);
+        }
         cx.heap().link = Link::Open(wheel.start(cx)?);
         self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))?;
         Ok(true)
@@ -253,30 +258,6 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             log::warn!(target: "lenore::component", "{session}, connected with {peer}: the filter refused a record, and more will not be logged: {error}");
         }
         Ok(())
-    }
-
-    /// Waits for the peer to take what is still to be written, as long as it takes any.
-    pub(super) fn wait_for_peer(&self, cx: &mut Context<'_, Connection<F, H>>) {
-        let left = cx.heap().out_octets();
-        if let Some(wheel) = cx.heap().wheel() {
-            wheel.event(StreamEvent::Flushed, FLUSHED);
-        }
-        cx.delay(IMPATIENT, self.patience, (left,));
-    }
-
-    /// Tells whether a peer that was waited for is to be given up; waits on if not.
-    pub(super) fn gives_up(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result<bool> {
-        let before = cx.take::<usize>(0)?;
-        if !cx.heap().is_shutting_down || !cx.heap().is_connected() {
-            return Ok(false);
-        }
-        if cx.heap().out_octets() < before {
-            self.wait_for_peer(cx);
-            return Ok(false);
-        }
-        // So that it is closed, and not flushed.
-        cx.heap().is_broken = true;
-        Ok(true)
     }
 
     /// The output has reached the high mark.

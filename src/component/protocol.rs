@@ -129,7 +129,7 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     pub(super) marks: Option<(usize, usize)>,
     pub(super) auto_pause: bool,
     pub(super) linger: Option<Duration>,
-    pub(super) patience: Duration,
+    pub(super) patience: Option<Duration>,
 }
 
 /// The context in which the callbacks of a [`Protocol`] run.
@@ -190,7 +190,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             marks: None,
             auto_pause: false,
             linger: None,
-            patience: PATIENCE,
+            patience: None,
         }
     }
 
@@ -350,7 +350,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     ///
     /// POE: nothing like it; such a client is waited for without end.
     pub fn patience(mut self, span: Duration) -> Self {
-        self.patience = span;
+        self.patience = Some(span);
         self
     }
 
@@ -398,9 +398,6 @@ fn without_record<F: Filter, H: 'static, R: IntoReturn>(
 ) -> Callback<F, H> {
     Box::new(move |cx| callback(cx).into_return().map(drop))
 }
-
-/// How long a peer that takes nothing is waited for, unless set: as long as a wheel waits by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The states that servers and clients have of their own.
 const TAKEN: [&str; 5] = ["_start", "_stop", "shutdown", "reconnect", "connect"];

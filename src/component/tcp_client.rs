@@ -227,7 +227,6 @@ impl<F: Filter, H: 'static> Client<F, H> {
 
     fn reconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
         cx.heap().reset();
-        cx.delay_clear(IMPATIENT);
         self.set_alias(cx)?;
         let target = cx.heap().target.clone();
         let mut factory = SocketFactory::tcp(target).on_connect("tcp_connected").on_error("tcp_not_connected");
@@ -304,8 +303,10 @@ impl<F: Filter, H: 'static> Client<F, H> {
         self.finish(cx)
     }
 
+    /// The peer takes nothing: the connection is closed, and not flushed.
     fn impatient(&self, cx: &mut Cx<'_, F, H>) -> Result {
-        if self.protocol.gives_up(cx)? { self.disconnect(cx) } else { Ok(()) }
+        cx.heap().is_broken = true;
+        self.disconnect(cx)
     }
 
     /// Disconnects as soon as there is nothing left to write.
@@ -313,7 +314,7 @@ impl<F: Filter, H: 'static> Client<F, H> {
         if cx.heap().has_no_output() {
             return self.disconnect(cx);
         }
-        self.protocol.wait_for_peer(cx);
+        cx.heap().wait_for_peer();
         Ok(())
     }
 
@@ -332,7 +333,6 @@ impl<F: Filter, H: 'static> Client<F, H> {
 
     /// Closes, and tells the program if there was a connection.
     fn disconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
-        cx.delay_clear(IMPATIENT);
         let was_connected = cx.heap().is_connected();
         cx.heap().close();
         match &self.protocol.callbacks.on_disconnect {

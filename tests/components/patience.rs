@@ -1,5 +1,6 @@
 //! Peers that take their time with the last of the output, or take nothing.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -43,8 +44,26 @@ fn a_peer_that_never_reads_does_not_hold_up_the_end() {
 
 #[test] // K-RE-33: one that reads slowly gets all of it
 fn a_peer_that_goes_on_reading_is_waited_for() {
+    let protocol = Protocol::new(Line::new());
+    assert_eq!(read_slowly(protocol), LINES * (LINE + 2));
+}
+
+#[test] // K-RE-33, K-CS-15: what a callback puts when all is written has a patience of its own
+fn output_that_is_put_at_the_last_moment_is_waited_for() {
+    let left = Cell::new(2);
+    let protocol = Protocol::new(Line::new()).on_flushed(move |cx| {
+        left.set(left.get() - 1);
+        if left.get() >= 0 {
+            put_much(cx.heap());
+        }
+    });
+    assert_eq!(read_slowly(protocol), 3 * LINES * (LINE + 2));
+}
+
+/// Has a connection put much and shut down, and returns how many octets a peer gets that takes longer than the patience.
+fn read_slowly(protocol: Protocol<Line>) -> usize {
     let mut kernel = kernel();
-    let protocol = Protocol::new(Line::new()).patience(Duration::from_millis(300)).on_connect(|cx| {
+    let protocol = protocol.patience(Duration::from_millis(300)).on_connect(|cx| {
         put_much(cx.heap());
         cx.yield_("shutdown", ());
     });
@@ -65,9 +84,9 @@ fn a_peer_that_goes_on_reading_is_waited_for() {
         spin(&mut kernel);
         reader.is_finished().then_some(())
     });
-    assert_eq!(reader.join().unwrap(), LINES * (LINE + 2));
     kernel.post("server", "shutdown", ()).unwrap();
     run(&mut kernel);
+    reader.join().unwrap()
 }
 
 #[test] // K-RE-33, for a client

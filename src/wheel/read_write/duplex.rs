@@ -8,15 +8,19 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::state::State;
+use crate::args::IntoArgs;
 use crate::kernel::{AfterFork, Due, Next, Readiness, Source, Turn, Wanted, nanos};
+use crate::name::Name;
 
-/// How a wheel ends whose handle is gone.
+/// How a wheel ends, whether its handle is gone or not.
 pub(super) struct Closing {
     /// How long the wheel waits for the peer to close after it has closed its own side.
     linger: Duration,
-    /// How long the wheel that closes waits for a peer that takes nothing.
+    /// How long the end waits for a peer that takes nothing.
     patience: Duration,
-    /// The handle is gone and output waits: when to look again, and how much waited the last time.
+    /// The event for a peer that takes nothing, once the program waits for the output to be written.
+    impatient: Cell<Option<Name>>,
+    /// The end waits for output: when to look again, and how much was written the last time.
     next_look: Cell<Option<(Due, usize)>>,
     /// Everything is written, and that is how long the peer has still got.
     last_call: Cell<Option<Due>>,
@@ -29,6 +33,7 @@ impl Closing {
         Closing {
             linger,
             patience,
+            impatient: Cell::new(None),
             next_look: Cell::new(None),
             last_call: Cell::new(None),
             is_released: Cell::new(false),
@@ -47,7 +52,15 @@ impl State {
     /// Does what is due once there is nothing more to write, and nothing to read.
     #[inline]
     fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
-        if self.base.closing.get() || self.outbox.is_over() { self.end(cx, next) } else { next }
+        let is_ending = self.base.closing.get() || self.outbox.is_over() || self.closing.impatient.get().is_some();
+        if is_ending { self.end(cx, next) } else { next }
+    }
+
+    /// Sends `event` if the peer takes nothing of the output for as long as the wheel's patience.
+    pub(super) fn limit_patience(&self, event: Name) {
+        self.closing.impatient.set(Some(event));
+        self.closing.next_look.take();
+        self.mark_dirty();
     }
 
     #[cold]
@@ -57,6 +70,9 @@ impl State {
                 return next;
             }
             return if self.is_written() { self.begin_to_close(cx, next) } else { self.wait_for_peer(cx, next) };
+        }
+        if self.closing.impatient.get().is_some() && !self.outbox.is_over() && !self.is_written() {
+            return self.wait_for_peer(cx, next);
         }
         // What a flush has to tell comes first, and then this place again.
         if !cx.is_flush_due() && self.outbox.is_over() && self.reader.is_over() && !self.transport_wants_write() {
@@ -70,7 +86,8 @@ impl State {
         self.outbox.is_done() && !self.transport_wants_write()
     }
 
-    /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed.
+    /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed, or its session
+    /// hears of it.
     fn wait_for_peer(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         let now = cx.read_clock();
         if let Some((due, before)) = self.closing.next_look.get() {
@@ -82,20 +99,29 @@ impl State {
             if self.outbox.write_some(cx, self) != Next::Wait {
                 self.mark_dirty();
             }
+            let is_closing = self.base.closing.get();
             if self.is_written() {
-                return self.begin_to_close(cx, next);
+                return if is_closing { self.begin_to_close(cx, next) } else { next };
             }
-            if self.outbox.len() >= before {
-                return Next::Close;
+            if self.outbox.written() == before {
+                return if is_closing { Next::Close } else { self.tell_of_impatience(cx) };
             }
         }
-        let waiting = self.outbox.len();
+        let written = self.outbox.written();
         let due = now.saturating_add(nanos(self.closing.patience));
-        self.closing.next_look.set(Some((due, waiting)));
+        self.closing.next_look.set(Some((due, written)));
         if next != Next::Wait {
             self.mark_dirty();
         }
         Next::At(due)
+    }
+
+    fn tell_of_impatience(&self, cx: &mut Turn<'_>) -> Next {
+        self.closing.next_look.take();
+        if let Some(event) = self.closing.impatient.take() {
+            self.base.dispatch(cx, event, (self.base.id,).into_args());
+        }
+        Next::Wait
     }
 
     /// Closes this side, and gives the peer time to read to the end. A TCP socket that is closed with input left in it, or

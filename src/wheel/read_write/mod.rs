@@ -423,6 +423,12 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         ReadWrite { state, input, output: RefCell::new(filter) }
     }
 
+    /// Sends `event`, with ARG0 = the [`WheelId`], if the peer takes nothing of the output that waits for as long as
+    /// [`patience`](ReadWriteBuilder::patience) says: once, and for a program that is about to close when all is written.
+    pub(crate) fn limit_patience(&self, event: impl Into<Name>) {
+        self.state.0.limit_patience(event.into());
+    }
+
     /// Lets go of the wheel: it closes by itself as soon as everything put so far is written, or can't be.
     ///
     /// No more input is delivered. When all is written the wheel closes its side, and waits for the peer to close its own, or

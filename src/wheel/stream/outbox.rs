@@ -111,6 +111,11 @@ impl Outbox {
         self.output.borrow().len()
     }
 
+    /// Returns how many octets were written in all: another number than before if the peer has taken any.
+    pub(in crate::wheel) fn written(&self) -> usize {
+        self.output.borrow().written()
+    }
+
     /// Returns how many messages wait, one of which may be written in part.
     pub(in crate::wheel) fn messages(&self) -> usize {
         self.output.borrow().messages()

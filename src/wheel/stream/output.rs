@@ -14,12 +14,19 @@ pub(crate) struct Output {
     ends: VecDeque<usize>,
     /// Once nothing can be written any more: how many octets and messages would wait. They are counted and not kept.
     lost: Option<(usize, usize)>,
+    /// How many octets were written in all; it may wrap.
+    written: usize,
 }
 
 impl Output {
     /// Returns how many octets wait.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.start + self.lost.map_or(0, |(octets, _)| octets)
+    }
+
+    /// Returns how many octets were written in all: another number than before if the peer has taken any.
+    pub(crate) fn written(&self) -> usize {
+        self.written
     }
 
     /// Returns how many messages wait, one of which may be written in part.
@@ -75,7 +82,10 @@ impl Output {
             }
             let end = self.bytes.len().min(self.start + OCTETS_PER_WRITE);
             match stream.write(&self.bytes[self.start..end]) {
-                Ok(count) => self.start += count,
+                Ok(count) => {
+                    self.start += count;
+                    self.written = self.written.wrapping_add(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.drop_written();
