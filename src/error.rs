@@ -59,7 +59,7 @@ pub enum Error {
     ReservedState(Name),
     /// The call acts on the running session, and no session is running.
     NoActiveSession,
-    /// No more sessions can be numbered.
+    /// The kernel has 16,777,215 sessions, or the process has no numbers left for new ones.
     TooManySessions,
     /// A text, or whatever else a wheel was given for an address, is none that it can use.
     InvalidAddress {

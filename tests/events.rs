@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use lenore::{Args, Context, Error, EventKind, Exception, Exceptions, Name, Reply, Return, Session, SessionId};
+use lenore::{
+    AlarmId, Args, Context, Error, EventKind, Exception, Exceptions, Name, Reply, Return, Session, SessionId,
+};
 use util::diary::{Diary, Log, lines, millis, new_kernel, note, note_origin, past, plain, who, witness};
 
 #[test] // K-EV-01, K-EV-08
@@ -164,6 +166,53 @@ fn a_stopped_session_can_not_be_reached() -> Result<(), Error> {
     kernel.run()?;
     assert!(lines(&log).is_empty());
     assert_eq!(dead.number(), 1, "K-SE-16: the id stays readable");
+    Ok(())
+}
+
+#[test] // K-CV-11: both kernels have a session 1 in the same place, with an alarm of the same number
+fn ids_of_another_kernel_are_refused() -> Result<(), Error> {
+    let (log, mut kernel, mut other) = (Log::default(), new_kernel(), new_kernel());
+    let alarm: Rc<Cell<Option<AlarmId>>> = Rc::default();
+    let tell = Rc::clone(&alarm);
+    let set_alarm = move |cx: &mut Context<'_, Diary>| {
+        tell.set(Some(cx.delay_set("tick", millis(1), ())));
+        cx.sig("foo", "foo");
+    };
+    let [here, there] = [&mut kernel, &mut other].map(|kernel| {
+        plain("s", &log)
+            .state("_start", set_alarm.clone())
+            .state("e", note)
+            .state("foo", note)
+            .state("tick", note)
+            .state("remove", {
+                let alarm = Rc::clone(&alarm);
+                move |cx| {
+                    // The last one that was set is the other kernel's.
+                    let alarm = alarm.get().expect("both have set one");
+                    assert!(matches!(cx.alarm_remove(alarm), Err(Error::NoSuchAlarm(id)) if id == alarm));
+                    assert!(matches!(cx.delay_adjust(alarm, millis(5000)), Err(Error::NoSuchAlarm(_))));
+                }
+            })
+            .spawn(kernel)
+    });
+    let (here, there) = (here?, there?);
+    assert_ne!(here, there);
+    assert_eq!((here.to_string(), there.to_string()), ("session 1".into(), "session 1".into()));
+    let gone = |result: Result<(), Error>| assert!(matches!(result, Err(Error::NoSuchSession(_))), "{result:?}");
+    gone(kernel.post(there, "e", ()));
+    gone(kernel.call(there, "e", ()).map(drop));
+    gone(kernel.signal(there, "foo", ()));
+    gone(kernel.signal_now(there, "foo", ()));
+    gone(kernel.alias_resolve(there).map(drop));
+    gone(kernel.alias_list(there).map(drop));
+    gone(kernel.refcount_increment(there, "tag").map(drop));
+    gone(kernel.refcount_decrement(there, "tag").map(drop));
+    kernel.call(here, "remove", ())?;
+    assert_eq!(kernel.alias_resolve(SessionId::KERNEL)?, SessionId::KERNEL, "any kernel's");
+    kernel.run()?;
+    assert_eq!(lines(&log), ["s tick"]);
+    other.run()?;
+    assert_eq!(lines(&log), ["s tick"]);
     Ok(())
 }
 

@@ -13,11 +13,14 @@ use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::name::Name;
 
-/// Identifies one alarm or delay until it fires or is removed; afterwards it is an error to use.
+/// Identifies one alarm or delay until it fires or is removed. Afterwards it is an error to use; with another kernel it is one
+/// from the beginning.
 ///
 /// POE: the number that `alarm_set` and `delay_set` return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AlarmId {
+    /// Whose it is. No other kernel has a session of this id.
+    session: SessionId,
     key: AlarmKey,
     serial: u64,
 }
@@ -233,7 +236,7 @@ impl Core {
         self.hold_for(event.dest, event.sender);
         let (key, serial) = self.queue.set_alarm(due, event);
         self.link(session, name, key);
-        AlarmId { key, serial }
+        AlarmId { session, key, serial }
     }
 
     fn clear_alarms(&mut self, name: Name) -> usize {
@@ -247,7 +250,8 @@ impl Core {
     }
 
     fn own_alarm(&self, id: AlarmId) -> Result<&Alarm, Error> {
-        let alarm = self.queue.alarm(id.key).filter(|alarm| alarm.serial == id.serial);
+        let is_it = |alarm: &&Alarm| alarm.serial == id.serial && alarm.event.dest == id.session;
+        let alarm = self.queue.alarm(id.key).filter(is_it);
         let alarm = alarm.ok_or(Error::NoSuchAlarm(id))?;
         if alarm.event.dest != self.active.session {
             return Err(Error::NotYourAlarm(id));

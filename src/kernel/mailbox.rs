@@ -58,9 +58,44 @@ impl Touches {
 struct Touched {
     /// The sources that were touched, in the order of their first touch.
     list: VecDeque<SourceKey>,
-    /// By the source's place in the table: whose it is, and what was asked.
-    places: Vec<(u32, Touches)>,
+    /// By the source's place in the table.
+    places: Vec<Place>,
 }
+
+/// The generation of the source that has the place, and in the lowest bits what was asked for it.
+#[derive(Clone, Copy, Default)]
+struct Place(u64);
+
+impl Place {
+    fn of(key: SourceKey) -> Place {
+        Place(key.generation() << TOUCH_BITS)
+    }
+
+    #[inline]
+    fn generation(self) -> u64 {
+        self.0 >> TOUCH_BITS
+    }
+
+    #[inline]
+    fn touches(self) -> Touches {
+        Touches(self.0 as u8 & ((1 << TOUCH_BITS) - 1))
+    }
+
+    #[inline]
+    fn add(&mut self, touch: Touch) {
+        self.0 |= touch as u64;
+    }
+
+    #[inline]
+    fn take(&mut self) -> Touches {
+        let touches = self.touches();
+        self.0 &= !((1 << TOUCH_BITS) - 1);
+        touches
+    }
+}
+
+/// How many kinds of [`Touch`] there are.
+const TOUCH_BITS: u32 = 4;
 
 /// An event from a postback, on its way to the queue.
 pub(crate) struct Posting {
@@ -76,11 +111,11 @@ impl Mailbox {
     /// Makes room for a source that is added.
     pub(super) fn admit(&self, key: SourceKey) {
         let places = &mut self.touched.borrow_mut().places;
-        let place = key.index as usize;
+        let place = key.index();
         if place >= places.len() {
-            places.resize(place + 1, Default::default());
+            places.resize(place + 1, Place::default());
         }
-        places[place] = (key.generation, Touches::default());
+        places[place] = Place::of(key);
     }
 
     pub(crate) fn flush(&self, key: SourceKey) {
@@ -103,22 +138,20 @@ impl Mailbox {
     /// A source that is gone asks for nothing.
     fn touch(&self, key: SourceKey, touch: Touch) {
         let Touched { list, places } = &mut *self.touched.borrow_mut();
-        let Some((_, touches)) = places.get_mut(key.index as usize).filter(|place| place.0 == key.generation) else {
-            return;
-        };
-        if touches.0 == 0 {
+        let place = places.get_mut(key.index()).filter(|place| place.generation() == key.generation());
+        let Some(place) = place else { return };
+        if place.touches().0 == 0 {
             list.push_back(key);
             self.has_touched.set(true);
         }
-        touches.0 |= touch as u8;
+        place.add(touch);
     }
 
     /// Tells whether a source has asked for this since the kernel has looked.
     pub(super) fn has(&self, key: SourceKey, touch: Touch) -> bool {
         let places = &self.touched.borrow().places;
-        places
-            .get(key.index as usize)
-            .is_some_and(|(generation, touches)| *generation == key.generation && touches.has(touch))
+        let is_it = |place: &Place| place.generation() == key.generation() && place.touches().has(touch);
+        places.get(key.index()).is_some_and(is_it)
     }
 
     #[inline]
@@ -146,8 +179,8 @@ impl Mailbox {
             self.has_drops.set(false);
         }
         // Another may have its place by now.
-        let place = places.get_mut(key.index as usize).filter(|place| place.0 == key.generation);
-        Some((key, place.map(|(_, touches)| std::mem::take(touches)).unwrap_or_default()))
+        let place = places.get_mut(key.index()).filter(|place| place.generation() == key.generation());
+        Some((key, place.map(Place::take).unwrap_or_default()))
     }
 
     /// Forgets what was asked. Returns the sources that were dropped.
@@ -157,9 +190,9 @@ impl Mailbox {
         let Touched { list, places } = &mut *self.touched.borrow_mut();
         list.clear();
         let mut dropped = Vec::new();
-        for (index, (generation, touches)) in (0..).zip(places) {
-            if std::mem::take(touches).has(Touch::Drop) {
-                dropped.push(SourceKey { index, generation: *generation });
+        for (index, place) in places.iter_mut().enumerate() {
+            if place.take().has(Touch::Drop) {
+                dropped.extend(SourceKey::new(index, place.generation()));
             }
         }
         dropped
@@ -173,5 +206,29 @@ impl Mailbox {
     pub(super) fn released(&self, session: SessionId) {
         self.released.borrow_mut().push(session);
         self.has_postings.set(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_source_leaves_no_word_for_a_later_one_in_its_place() {
+        let mailbox = Mailbox::default();
+        let closed = SourceKey::new(0, 1).expect("a small key");
+        // Generations began anew after 2^31 once.
+        for generation in [2, (1 << 31) + 1, (1 << 32) + 1, (1 << 40) - 1] {
+            let key = SourceKey::new(0, generation).expect("a key");
+            mailbox.admit(key);
+            mailbox.dropped(closed);
+            assert!(!mailbox.has_drops());
+            mailbox.flush(key);
+            assert_eq!(
+                mailbox.take_first().map(|(first, touches)| (first, touches.is_flush_alone())),
+                Some((key, true))
+            );
+        }
+        assert_eq!(SourceKey::new(0, 1 << 40), None, "what comes after the last generation is refused");
     }
 }

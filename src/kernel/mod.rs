@@ -25,6 +25,7 @@ mod peek;
 mod postback;
 mod posted;
 mod queue;
+mod serials;
 mod sessions;
 mod signals;
 mod source;

@@ -4,13 +4,16 @@ use std::fmt;
 
 use super::alarm_heap::AlarmKey;
 use super::few::Few;
+use super::serials::{self, Serials};
 use super::signals::SignalWatch;
 use crate::error::Error;
 use crate::name::Name;
 
-/// Identifies a session for good: an id whose session has stopped is an error to use, never another session.
+/// Identifies a session for good: an id whose session has stopped is an error to use, never another session. So is the id of
+/// a session of another kernel.
 ///
-/// Shown as `session 3`; sessions are numbered 1, 2, 3, ... in order of creation, and the kernel is 0.
+/// Shown as `session 3`; the sessions of a kernel are numbered 1, 2, 3, ... in order of creation, and the kernel is 0. A
+/// forked process goes on with its copy of the kernel, so the ids stay valid there.
 ///
 /// POE: a session's `ID`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,9 +21,11 @@ pub struct SessionId(u64);
 
 /// How many bits of a [`SessionId`] name the slot of its record; the rest is the serial number.
 const SLOT_BITS: u32 = 24;
+pub(super) const SERIAL_BITS: u32 = 64 - SLOT_BITS;
 
 impl SessionId {
-    /// The kernel, which is the root of the session tree and the destination of signals to everybody.
+    /// The kernel, which is the root of the session tree and the destination of signals to everybody. Any kernel: this id
+    /// means the one that it is used with.
     pub const KERNEL: SessionId = SessionId(0);
 
     fn new(slot: usize, serial: u64) -> SessionId {
@@ -33,7 +38,7 @@ impl SessionId {
 
     /// Returns the session's number: 1 for the first one that its kernel created.
     pub fn number(self) -> u64 {
-        self.0 >> SLOT_BITS
+        serials::number(self.0 >> SLOT_BITS)
     }
 }
 
@@ -109,7 +114,7 @@ pub(crate) enum Hold {
 pub(crate) struct Sessions {
     slots: Vec<Option<Record>>,
     free: Vec<u32>,
-    next_serial: u64,
+    serials: Serials,
     living: usize,
     /// Sessions that had no hold left at some moment, with the number of the marking.
     marks: Vec<(SessionId, u64)>,
@@ -124,7 +129,7 @@ impl Sessions {
         Sessions {
             slots: vec![Some(kernel)],
             free: Vec::new(),
-            next_serial: 1,
+            serials: Serials::default(),
             living: 0,
             marks: Vec::new(),
             next_mark: 1,
@@ -160,7 +165,7 @@ impl Sessions {
     pub(crate) fn records(&self) -> Vec<&Record> {
         let mut records: Vec<_> = self.slots[1..].iter().flatten().collect();
         // Without reused slots they are in order already, and that is found out in one pass.
-        records.sort_by_key(|record| record.id.number());
+        records.sort_by_key(|record| record.id);
         records
     }
 
@@ -170,11 +175,11 @@ impl Sessions {
             Some(slot) => slot as usize,
             None => self.slots.len(),
         };
-        if slot >= 1 << SLOT_BITS || self.next_serial >= 1 << (64 - SLOT_BITS) {
+        if slot >= 1 << SLOT_BITS {
             return Err(Error::TooManySessions);
         }
-        let id = SessionId::new(slot, self.next_serial);
-        self.next_serial += 1;
+        let serial = self.serials.next().ok_or(Error::TooManySessions)?;
+        let id = SessionId::new(slot, serial);
         let record = Record::new(id, parent, heap);
         match self.slots.get_mut(slot) {
             Some(vacant) => *vacant = Some(record),

@@ -8,32 +8,43 @@ use mio::{Interest, Token};
 
 use super::turn::{Next, Turn};
 
-/// Names one source; one that was closed is recognised by its generation.
+/// Names one source of a kernel; one that was closed is recognised by its generation, which no other source has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SourceKey {
-    pub(super) index: u32,
-    pub(super) generation: u32,
-}
+pub(crate) struct SourceKey(u64);
 
 impl SourceKey {
+    /// Returns `None` if one of the two is too large.
+    pub(super) fn new(index: usize, generation: u64) -> Option<SourceKey> {
+        // Without the largest index no token is `usize::MAX`.
+        let fits = index < INDEX_MASK && generation < 1 << (64 - INDEX_BITS);
+        fits.then_some(SourceKey(generation << INDEX_BITS | index as u64))
+    }
+
+    #[inline]
+    pub(super) fn index(self) -> usize {
+        self.0 as usize & INDEX_MASK
+    }
+
+    #[inline]
+    pub(super) fn generation(self) -> u64 {
+        self.0 >> INDEX_BITS
+    }
+
+    /// Returns what the poller reports of it. On a system with 32 bits it has but the last ones of the generation: the poller
+    /// does not report what was closed before the wait.
     pub(super) fn token(self) -> Token {
-        Token((self.generation as usize) << INDEX_BITS | self.index as usize)
+        Token(self.0 as usize)
     }
 
-    pub(super) fn from_token(token: Token) -> SourceKey {
-        SourceKey { index: (token.0 & ((1 << INDEX_BITS) - 1)) as u32, generation: (token.0 >> INDEX_BITS) as u32 }
-    }
-
-    /// Returns the generation after `generation`. It fits into a token beside an index, and no token is `usize::MAX`.
-    pub(super) fn next_generation(generation: u32) -> u32 {
-        let most = ((usize::MAX >> INDEX_BITS) >> 1) as u32;
-        if generation >= most { 1 } else { generation + 1 }
+    /// Returns the index of the source to which a token belongs.
+    pub(super) fn index_of(token: Token) -> usize {
+        token.0 & INDEX_MASK
     }
 }
 
-/// How many bits of a token are the index; the rest is the generation. A 32-bit system has room for a million sources, which is
-/// as many descriptors as a process may have there.
-const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
+/// How many bits of a key are the index; the rest is the generation.
+const INDEX_BITS: u32 = 24;
+const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 
 /// One thing that is watched, and what to do when it is ready.
 ///

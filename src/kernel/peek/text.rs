@@ -102,7 +102,7 @@ impl Snapshot {
         if id == SessionId::KERNEL {
             return Label(id, None);
         }
-        let place = self.sessions.binary_search_by_key(&id.number(), |session| session.id.number());
+        let place = self.sessions.binary_search_by_key(&id, |session| session.id);
         Label(id, place.ok().map(|place| &self.sessions[place]))
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use mio::{Events, Poll};
+use nix::errno::Errno;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -32,7 +33,7 @@ use timers::Timers;
 const READ_BUFFER: usize = 64 * 1024;
 
 struct Entry {
-    generation: u32,
+    key: SourceKey,
     owner: SessionId,
     /// What ready sources are sorted by; the descriptor that `source` had when it was added.
     fd: RawFd,
@@ -71,7 +72,7 @@ pub(crate) struct Sources {
     poll: Poll,
     events: Events,
     entries: Slab<Entry>,
-    next_generation: u32,
+    next_generation: u64,
     /// The watched raw descriptors, by number.
     pub(crate) watched_fds: FxHashMap<RawFd, (SourceKey, Rc<Watched>)>,
     /// Which of them each session watches.
@@ -190,11 +191,11 @@ impl Sources {
     }
 
     fn get(&self, key: SourceKey) -> Option<&Entry> {
-        self.entries.get(key.index as usize).filter(|entry| entry.generation == key.generation)
+        self.entries.get(key.index()).filter(|entry| entry.key == key)
     }
 
     fn entry_mut(&mut self, key: SourceKey) -> Option<&mut Entry> {
-        self.entries.get_mut(key.index as usize).filter(|entry| entry.generation == key.generation)
+        self.entries.get_mut(key.index()).filter(|entry| entry.key == key)
     }
 
     /// Takes a source out: away from the poller first, then closed. Between the two nothing may happen: another process may hold
@@ -202,7 +203,7 @@ impl Sources {
     fn take_out(&mut self, key: SourceKey) -> Option<Entry> {
         self.get(key)?;
         self.deregister(key);
-        let entry = self.entries.remove(key.index as usize);
+        let entry = self.entries.remove(key.index());
         log::trace!(target: "lenore::sources", "descriptor {} of {} is closed", entry.fd, entry.owner);
         shield("a wheel was closed", || entry.source.close());
         Some(entry)
@@ -216,14 +217,15 @@ impl Core {
         owner: SessionId,
         make: impl FnOnce(SourceKey) -> Rc<dyn Source>,
     ) -> Result<SourceKey, Error> {
-        let generation = self.sources.next_generation;
-        self.sources.next_generation = SourceKey::next_generation(generation);
-        let vacant = self.sources.entries.vacant_entry();
-        let key = SourceKey { index: vacant.key() as u32, generation };
-        self.sources.mailbox.admit(key);
+        let Sources { entries, next_generation, mailbox, .. } = &mut self.sources;
+        let vacant = entries.vacant_entry();
+        let key = SourceKey::new(vacant.key(), *next_generation);
+        let key = key.ok_or_else(|| Error::os("epoll_ctl", "one more descriptor", Errno::ENOSPC))?;
+        *next_generation += 1;
+        mailbox.admit(key);
         let source = make(key);
         vacant.insert(Entry {
-            generation,
+            key,
             owner,
             fd: source.fd(),
             source,
@@ -239,7 +241,7 @@ impl Core {
             next: None,
         });
         self.sessions.hold(owner, Hold::Handle);
-        self.link_source(owner, key.index);
+        self.link_source(owner, key.index() as u32);
         if let Err(error) = self.sources.sync(key) {
             self.remove_source(key);
             return Err(error);
@@ -326,8 +328,7 @@ impl Core {
     /// Closes every source that a stopping session owns.
     pub(crate) fn remove_sources_of(&mut self, session: SessionId) {
         while let Some(index) = self.sessions.get(session).and_then(|record| record.first_source) {
-            let generation = self.sources.entries[index as usize].generation;
-            self.remove_source(SourceKey { index, generation });
+            self.remove_source(self.sources.entries[index as usize].key);
         }
     }
 
@@ -384,9 +385,6 @@ impl Sources {
     }
 
     fn keys(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<SourceKey> {
-        let key = |(index, entry): (usize, &Entry)| {
-            wanted(entry).then_some(SourceKey { index: index as u32, generation: entry.generation })
-        };
-        self.entries.iter().filter_map(key).collect()
+        self.entries.iter().filter(|(_, entry)| wanted(entry)).map(|(_, entry)| entry.key).collect()
     }
 }

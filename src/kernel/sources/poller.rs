@@ -92,7 +92,7 @@ impl Sources {
             Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => always_ready = true,
             Err(error) => return Err(Error::os("epoll_ctl", format_args!("descriptor {fd}"), error)),
         }
-        let entry = &mut self.entries[key.index as usize];
+        let entry = &mut self.entries[key.index()];
         entry.registered = if always_ready { None } else { wanted };
         entry.always_ready = always_ready;
         if always_ready {
@@ -127,6 +127,11 @@ impl Sources {
                 log::error!(target: "lenore::sources", "{error}");
             }
         }
+    }
+
+    /// Finds the source to which a token belongs, unless it is closed.
+    fn key_of(&self, token: Token) -> Option<SourceKey> {
+        self.entries.get(SourceKey::index_of(token)).map(|entry| entry.key).filter(|key| key.token() == token)
     }
 
     /// Notes one report of the poller.
@@ -195,7 +200,7 @@ impl Core {
         for report in &events {
             match report.token() {
                 SIGNALS => signalled = true,
-                token => self.sources.note(SourceKey::from_token(token), report),
+                token => self.sources.key_of(token).into_iter().for_each(|key| self.sources.note(key, report)),
             }
         }
         self.sources.events = events;

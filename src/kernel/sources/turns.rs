@@ -43,12 +43,12 @@ impl Sources {
     /// Sorts what is ready into the groups of the I/O step, each by descriptor, and returns their sizes.
     fn group_ready(&mut self) -> [usize; 3] {
         let Sources { ready, groups, entries, .. } = self;
-        let fd = |key: &SourceKey| entries.get(key.index as usize).map_or(-1, |entry| entry.fd);
+        let fd = |key: &SourceKey| entries.get(key.index()).map_or(-1, |entry| entry.fd);
         if ready.len() > 1 {
             ready.make_contiguous().sort_unstable_by_key(fd);
         }
         while let Some(key) = ready.pop_front() {
-            let Some(entry) = entries.get_mut(key.index as usize).filter(|e| e.generation == key.generation) else {
+            let Some(entry) = entries.get_mut(key.index()).filter(|entry| entry.key == key) else {
                 continue;
             };
             entry.queued = false;
