@@ -482,3 +482,35 @@ fn a_signal_that_a_child_gets_before_it_has_told_the_kernel_is_nobodys() {
     expect_nothing_before(&program, pid, Signal::SIGUSR2, "child: USR2");
     expect_nothing_before(&program, program.pid(), Signal::SIGUSR2, "parent: USR2");
 }
+
+/// What the parent and the child of `own_wheel_forked` print, each in its order.
+fn own_wheel_forked(what: &str) -> [Vec<String>; 2] {
+    let mut running = Program::new(test_program("own_wheel_forked")).arg(what).start();
+    let lines: Vec<String> = std::iter::from_fn(|| running.try_next_line(DEADLINE)).collect();
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{}", running.stderr_text());
+    let (parent, child) = lines.into_iter().partition(|line| line.starts_with("parent: "));
+    [parent, child]
+}
+
+#[test] // K-WH-14: the peer sees the end though the child lives
+fn an_own_wheel_is_closed_in_a_child_unless_its_source_keeps_it() {
+    for what in ["close", "break"] {
+        let [parent, child] = own_wheel_forked(what);
+        assert_eq!(parent, ["parent: Done", "parent: the peer reads Ok(0)", "parent: the child has ended"], "{what}");
+        assert_eq!(child, ["child: Over", "child: None"], "{what}");
+    }
+}
+
+#[test] // K-WH-14
+fn an_own_wheel_that_is_kept_has_turns_in_the_child() {
+    let [parent, child] = own_wheel_forked("keep");
+    assert_eq!(parent, ["parent: Done", "parent: the child has ended"]);
+    assert_eq!(child, ["child: Over", "child: Some(\"open\")", "b", "child: Over"]);
+}
+
+#[test] // K-WH-14
+fn a_panic_in_what_is_left_of_the_parents_turn_closes_the_childs_wheel() {
+    let [parent, child] = own_wheel_forked("panic");
+    assert_eq!(parent, ["parent: Done", "parent: the child has ended"]);
+    assert_eq!(child, ["child: Over", "child: None"]);
+}

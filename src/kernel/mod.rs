@@ -44,7 +44,8 @@ pub use options::{Exceptions, SessionOption, Switch, UnknownOption};
 pub use peek::{EventKind, PeekedEvent, PeekedSession, PeekedSource, Reason, Snapshot};
 pub use postback::{Callback, Postback};
 pub use sessions::SessionId;
-pub use source::Readiness;
+pub use source::{AfterFork, Readiness, Wanted};
+pub use turn::Delivery;
 
 pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
@@ -55,8 +56,8 @@ pub(crate) use mailbox::Mailbox;
 pub(crate) use options::Options;
 pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};
 pub(crate) use queue::{Event, Kind};
-pub(crate) use source::{AfterFork, Source, SourceKey, Wanted};
-pub(crate) use turn::{Delivery, Next, Turn};
+pub(crate) use source::{Source, SourceKey};
+pub(crate) use turn::{Next, Turn};
 
 use crate::error::Error;
 use crate::sys::disposition::ignore_sigpipe;

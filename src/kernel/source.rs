@@ -97,9 +97,11 @@ pub(crate) trait Source {
 }
 
 /// What becomes of a source in a forked child.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AfterFork {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFork {
+    /// The child watches the descriptor as well, with a poller of its own.
     Keep,
+    /// The child closes the source before it does anything else.
     Close,
 }
 
@@ -125,9 +127,10 @@ impl Readiness {
     }
 }
 
-/// The readiness that a source asks for: a set that is not empty, in one octet, as it is compared after each turn.
+/// The readiness that a source asks for: one kind at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted(NonZeroU8);
+// In one octet, as it is compared after each turn.
+pub struct Wanted(NonZeroU8);
 
 /// A listener that other processes may watch as well. The bits below it are the kinds of readiness.
 const SHARED: u8 = 1 << 3;
@@ -144,8 +147,14 @@ impl Wanted {
     /// accept.
     pub(super) const BACKLOG: Wanted = Wanted::new(Readiness::Read.bit() | FOR_OTHERS);
 
-    /// Nothing but the end of connecting.
-    pub(crate) const WRITE: Wanted = Wanted::new(Readiness::Write.bit());
+    /// Reading, an end of file included.
+    pub const READ: Wanted = Wanted::new(Readiness::Read.bit());
+
+    /// Writing.
+    pub const WRITE: Wanted = Wanted::new(Readiness::Write.bit());
+
+    /// Reading and writing.
+    pub const BOTH: Wanted = Wanted::new(Readiness::Read.bit() | Readiness::Write.bit());
 
     const fn new(bits: u8) -> Wanted {
         Wanted(NonZeroU8::new(bits).expect("something is wanted"))

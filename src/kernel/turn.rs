@@ -28,11 +28,12 @@ pub(crate) enum Next {
     Close,
 }
 
-/// What became of an event that a source has sent.
+/// What has become of an event that a source has sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub enum Delivery {
+    /// The state has come to its end, or there is none of that name.
     Done,
-    /// The state has failed: what else there is comes in the next slice, behind the `DIE` signal.
+    /// The state has failed. What else there is comes in the next slice, behind the `DIE` signal.
     Failed,
     /// The source is closed, as its wheel was dropped or its session stopped; or this is a forked child, and the turn is the
     /// parent's. There is nothing to be done any more, and the answer is not heard.
@@ -55,6 +56,15 @@ impl<'a> Turn<'a> {
     pub(super) fn new(kernel: &'a mut Kernel, key: SourceKey, owner: SessionId, is_closed: bool) -> Turn<'a> {
         let forked = kernel.core.forked;
         Turn { kernel, key, owner, forked, is_closed, is_over: false }
+    }
+
+    /// Lends the turn to the source of a program. What that finds to be over is over.
+    pub(crate) fn part<T>(&mut self, what: impl FnOnce(Turn<'_>) -> T) -> T {
+        let Turn { kernel, key, owner, forked, is_closed, is_over } = self;
+        let part = Turn { kernel, key: *key, owner: *owner, forked: *forked, is_closed: *is_closed, is_over: *is_over };
+        let result = what(part);
+        self.outcome(true);
+        result
     }
 
     /// Runs a state of the source's owner. `wheel` is what the event says it was sent from. Nothing is sent once the turn is

@@ -14,6 +14,8 @@
 //! can't be sent, and input in which the next record can't be found for certain
 //! ([`is_out_of_step`](crate::filter::FilterError::is_out_of_step)).
 //!
+//! For a job that none of these wheels does, a program has a wheel of its own: [`own`] says how to write one, in a page.
+//!
 //! POE: `POE::Wheel`.
 
 use std::fmt;
@@ -22,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 mod failure;
 mod follow_tail;
 mod listen_accept;
+pub mod own;
 mod read_write;
 mod refusals;
 mod run;

@@ -1,0 +1,192 @@
+//! A source of the program's own as the kernel sees it. Whatever the source does, the kernel gets answers that it can rely on.
+
+use std::any::type_name;
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::{AfterFork, Next, Source, Turn, Wanted};
+use crate::destroy::destroy;
+use crate::error::{Error, Exception};
+use crate::kernel::{self, Core, Mailbox, Readiness, SessionId, SourceKey, has_input, nanos, set_nonblocking};
+use crate::name::Name;
+use crate::wheel::WheelId;
+
+/// What a wheel shares with the kernel.
+pub(super) struct Shared<S> {
+    id: WheelId,
+    /// The name of the source's type: what its events say they were sent from.
+    name: Name,
+    key: SourceKey,
+    mailbox: Rc<Mailbox>,
+    /// `None` once closed. Whoever calls the source holds a copy for as long, which may be the last.
+    source: RefCell<Option<Rc<S>>>,
+    /// The source's descriptor, whatever the source may say later.
+    fd: RawFd,
+    is_listener: bool,
+    /// What the source has said last. The kernel's own steps read this, and call no code of the program's.
+    wanted: Cell<Option<Wanted>>,
+    /// Why the wheel is closed, until its session is told.
+    panic: RefCell<Option<Exception>>,
+}
+
+impl<S: Source> Shared<S> {
+    pub(super) fn start(source: S, core: &mut Core) -> Result<Rc<Shared<S>>, Error> {
+        let owner = core.session();
+        if owner == SessionId::KERNEL {
+            return Err(Error::NoActiveSession);
+        }
+        let fd = source.as_fd();
+        let raw_fd = fd.as_raw_fd();
+        set_nonblocking(fd).map_err(|error| Error::os("fcntl", format_args!("descriptor {raw_fd}"), error))?;
+        let is_listener = getsockopt(&fd, sockopt::AcceptConn) == Ok(true);
+        let wanted = Cell::new(source.wanted());
+        let mailbox = core.mailbox();
+        let make = |key| {
+            let (id, name) = (WheelId::next(), Name::new(short_name::<S>()));
+            let source = RefCell::new(Some(Rc::new(source)));
+            Rc::new(Shared {
+                id,
+                name,
+                key,
+                mailbox,
+                source,
+                fd: raw_fd,
+                is_listener,
+                wanted,
+                panic: RefCell::default(),
+            })
+        };
+        let mut shared = None;
+        core.add_source(owner, |key| shared.insert(make(key)).clone())?;
+        Ok(shared.expect("add_source has made it"))
+    }
+
+    pub(super) fn id(&self) -> WheelId {
+        self.id
+    }
+
+    pub(super) fn name(&self) -> Name {
+        self.name
+    }
+
+    fn source(&self) -> Option<Rc<S>> {
+        self.source.borrow().clone()
+    }
+
+    pub(super) fn with<T>(&self, call: impl FnOnce(&S) -> T) -> Option<T> {
+        let source = self.source()?;
+        let result = catch_unwind(AssertUnwindSafe(|| call(&source)));
+        // A call that panics may have changed something before.
+        let wanted = source.wanted();
+        if self.wanted.replace(wanted) != wanted {
+            self.mailbox.changed(self.key);
+        }
+        Some(result.unwrap_or_else(|payload| resume_unwind(payload)))
+    }
+
+    pub(super) fn wake(&self) {
+        self.mailbox.woken(self.key);
+    }
+
+    /// The wheel is gone: the kernel closes the source before the next event.
+    pub(super) fn let_go(&self) {
+        self.mailbox.dropped(self.key);
+    }
+
+    fn panicked(&self, cx: &mut kernel::Turn<'_>, exception: Exception) -> kernel::Next {
+        if cx.is_over() {
+            // This may be a child that keeps the source. No answer is heard any more.
+            log::error!(target: "lenore::exceptions", "{} ({}) is closed: {exception}", self.name, self.id);
+            self.mailbox.dropped(self.key);
+        } else {
+            self.panic.replace(Some(exception));
+        }
+        kernel::Next::Close
+    }
+}
+
+impl<S: Source> kernel::Source for Shared<S> {
+    fn fd(&self) -> RawFd {
+        if self.source.borrow().is_some() { self.fd } else { -1 }
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        self.wanted.get()
+    }
+
+    fn turn(&self, cx: &mut kernel::Turn<'_>, readiness: Readiness) -> kernel::Next {
+        let Some(source) = self.source() else { return kernel::Next::Wait };
+        let turned = catch_unwind(AssertUnwindSafe(|| {
+            let next = cx.part(|cx| {
+                let mut turn = Turn::new(cx, self.name, self.id);
+                source.turn(&mut turn, readiness)
+            });
+            self.wanted.set(source.wanted());
+            next
+        }));
+        // The wheel may have been dropped meanwhile.
+        destroy(source);
+        match turned {
+            Ok(Next::Wait) => kernel::Next::Wait,
+            Ok(Next::Again(readiness)) => kernel::Next::Again(readiness),
+            Ok(Next::At(time)) => {
+                let span = time.saturating_duration_since(Instant::now());
+                kernel::Next::At(cx.read_clock().saturating_add(nanos(span)))
+            }
+            Ok(Next::Close) => kernel::Next::Close,
+            Err(payload) => self.panicked(cx, Exception::from_panic(payload)),
+        }
+    }
+
+    fn closed(&self, cx: &mut kernel::Turn<'_>) {
+        if let Some(exception) = self.panic.take() {
+            cx.die(self.name, exception);
+        }
+    }
+
+    fn is_listener(&self) -> bool {
+        self.is_listener && self.source.borrow().is_some()
+    }
+
+    fn has_client(&self) -> bool {
+        self.source().is_some_and(|source| has_input(&*source))
+    }
+
+    fn close(&self) {
+        drop(self.source.take());
+    }
+
+    fn fork(&self) -> AfterFork {
+        let Some(source) = self.source() else { return AfterFork::Close };
+        let asked = catch_unwind(AssertUnwindSafe(|| {
+            let fate = source.after_fork();
+            self.wanted.set(source.wanted());
+            fate
+        }));
+        asked.unwrap_or_else(|payload| {
+            let exception = Exception::from_panic(payload);
+            log::error!(target: "lenore::exceptions", "{} ({}) is closed in a child: {exception}", self.name, self.id);
+            AfterFork::Close
+        })
+    }
+
+    fn describe(&self) -> String {
+        let source = self.source();
+        let described = catch_unwind(AssertUnwindSafe(|| source.map_or_else(String::new, |source| source.describe())));
+        let text =
+            described.unwrap_or_else(|payload| format!("can't be described: {}", Exception::from_panic(payload)));
+        format!("{} ({}) {text}", self.name, self.id).trim_end().to_owned()
+    }
+}
+
+/// Returns the name of a type without its modules and its own types.
+fn short_name<S>() -> &'static str {
+    let name = type_name::<S>();
+    let name = name.split('<').next().unwrap_or(name);
+    name.rsplit("::").next().unwrap_or(name)
+}
