@@ -17,7 +17,7 @@ const POOL: &str = "--start-children --min-spare --max-spare --max-children --fo
 
 /// Every example, and its flags.
 fn examples() -> Vec<(&'static str, Vec<&'static str>)> {
-    let all: [(&str, &[&str]); 12] = [
+    let all: [(&str, &[&str]); 13] = [
         ("chat", &[]),
         ("echo", &["--listen"]),
         ("echo_fork", &["--listen --max-children", DAEMON]),
@@ -27,6 +27,7 @@ fn examples() -> Vec<(&'static str, Vec<&'static str>)> {
         ("http_prefork", &["--listen --root --keep-alive", POOL, DAEMON]),
         ("log_shipper", &["--file --to --retry"]),
         ("nfa", &[]),
+        ("own_wheel", &["--listen"]),
         ("preforking", &["--logfile"]),
         ("runner", &["--run --timeout"]),
         ("tail_f", &["--file --all --interval"]),

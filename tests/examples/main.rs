@@ -10,6 +10,7 @@ mod command_line;
 mod detached;
 mod echo;
 mod flags;
+mod own_wheel;
 mod ports;
 mod storm;
 mod wheels;

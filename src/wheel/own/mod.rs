@@ -1,4 +1,12 @@
-//! Wheels of the program's own: a type that implements [`Source`], and the [`Wheel`] that the program keeps.
+#![doc = include_str!("how_to.md")]
+//!
+//! # The wheel of the example
+//!
+//! `examples/own_wheel/datagrams.rs`, whole:
+//!
+#![doc = concat!("```\n", include_str!("../../../examples/own_wheel/datagrams.rs"), "```")]
+//!
+//! `examples/own_wheel.rs` is a server that uses it.
 
 mod handle;
 mod shared;

@@ -153,8 +153,8 @@ impl SocketFactory {
     /// Begins a wheel for UDP, over IPv4 or IPv6: to [`bind`](SocketFactoryBuilder::bind) a socket to `address`, or to
     /// [`connect`](SocketFactoryBuilder::connect) one to it.
     ///
-    /// The socket is not the wheel's: its session watches it with [`select_read`](crate::Core::select_read). A
-    /// [`ReadWrite`](super::ReadWrite) refuses it, as datagrams are no stream.
+    /// The socket is not the wheel's: its session watches it with [`select_read`](crate::Core::select_read), or has a
+    /// [wheel of its own](super::own) for datagrams. A [`ReadWrite`](super::ReadWrite) refuses it, as datagrams are no stream.
     ///
     /// The socket does not block, so each receive may fail with `WouldBlock`. That is not an error: the datagram had a wrong
     /// checksum, or another process has received it.
