@@ -242,7 +242,7 @@ fn the_state_is_looked_up_when_the_event_is_dispatched() -> Result<(), Error> {
             cx.yield_("removed", ());
             cx.yield_("added", ());
             cx.state("replaced", |cx| cx.heap().say("the new one"))?;
-            cx.state_remove("removed");
+            cx.state_clear("removed");
             cx.state("added", note)?;
             Ok(())
         })

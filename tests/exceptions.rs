@@ -633,7 +633,7 @@ fn nothing_of_the_programs_own_can_end_the_run_by_a_panic() -> Result<(), Error>
             let brittle = Brittle;
             let once = move |cx: &mut Context<'_, Diary>| {
                 let _ = &brittle;
-                cx.state_remove("e");
+                cx.state_clear("e");
             };
             let id = nurse("s", log, handle_die).state("e", once).spawn(kernel)?;
             kernel.post(id, "e", ())

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use lenore::Session;
 use lenore::filter::{Filter, FilterError, Frame, Grep, Line, Map, RecordBlock, Stackable};
-use lenore::wheel::{Failure, ReadWrite};
+use lenore::wheel::{Failure, Put, ReadWrite};
 use serde::{Deserialize, Serialize};
 
 use util::in_process::{Log, kernel, run};
@@ -19,7 +19,7 @@ enum Request {
 
 /// Sends `input` to a wheel with `filter`, which answers each record with what `answer` makes of it; returns the answers.
 /// The log gets what the error event says.
-fn answers<F: Filter>(filter: F, input: &[u8], log: &Log, answer: fn(F::Input, &ReadWrite<F>) -> bool) -> Vec<u8> {
+fn answers<F: Filter>(filter: F, input: &[u8], log: &Log, answer: fn(F::Input, &ReadWrite<F>) -> Put) -> Vec<u8> {
     let mut kernel = kernel();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(input).unwrap();

@@ -10,8 +10,8 @@ fn states_can_be_added_replaced_and_removed_at_run_time() -> Result<(), Error> {
         .state("change", |cx| {
             cx.state("added", note)?;
             cx.state("replaced", |cx| cx.heap().say("the new one"))?;
-            cx.state_remove("removed");
-            cx.state_remove("never was");
+            cx.state_clear("removed");
+            cx.state_clear("never was");
             Ok(())
         })
         .state("replaced", note)
@@ -34,7 +34,7 @@ fn a_state_whose_session_has_stopped_can_change_no_states() -> Result<(), Error>
         .state("e", |cx| {
             cx.stop();
             assert!(matches!(cx.state("f", note), Err(Error::NoActiveSession)));
-            cx.state_remove("e");
+            cx.state_clear("e");
             cx.heap().say("goes on");
         })
         .spawn(&mut kernel)?;
@@ -83,7 +83,7 @@ fn state_that_removes_itself_in_a_call_to_its_own_session_may_panic() -> Result<
         })
         .state("e", move |cx| -> lenore::Result {
             let _ = &loud;
-            cx.state_remove("e");
+            cx.state_clear("e");
             panic!("a state")
         })
         .spawn(&mut kernel)?;
@@ -101,7 +101,7 @@ fn a_state_may_remove_or_replace_itself_and_still_runs_to_its_end() -> Result<()
     let (text, other) = (String::from("to the end"), String::from("to the end too"));
     let id = plain("s", &log)
         .state("removes", move |cx| {
-            cx.state_remove("removes");
+            cx.state_clear("removes");
             cx.heap().say(&text);
         })
         .state("replaces", move |cx| {

@@ -8,7 +8,7 @@ use super::protocol::Protocol;
 use crate::error::Result;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Context, SessionId};
-use crate::wheel::{Failure, ReadWrite, SocketFactory, StreamEvent, WheelId};
+use crate::wheel::{Failure, Put, ReadWrite, SocketFactory, StreamEvent, WheelId};
 
 /// The heap of a connection's session: the connection, and the heap of the program's own, to which it derefs.
 ///
@@ -57,12 +57,12 @@ impl<F: Filter, H> Connection<F, H> {
         }
     }
 
-    /// Puts a record into the output, and tells whether that has reached the high [mark](Protocol::marks). Without a
-    /// connection, before it is made or after its end, it does nothing.
+    /// Puts a record into the output. The [answer](Put) says whether that takes more or has reached the high
+    /// [mark](Protocol::marks). Without a connection, before it is made or after its end, it is closed, and nothing is put.
     ///
     /// POE: `$_[HEAP]{client}->put`.
-    pub fn put<R: Borrow<F::Output>>(&self, record: R) -> bool {
-        self.wheel().is_some_and(|wheel| wheel.put(record))
+    pub fn put<R: Borrow<F::Output>>(&self, record: R) -> Put {
+        self.wheel().map_or(Put::Closed, |wheel| wheel.put(record))
     }
 
     /// Returns the wheel, while there is a connection.

@@ -221,7 +221,7 @@ impl<'a, H: 'static> Context<'a, H> {
     /// Removes a state of the running session; it may be the one that runs.
     ///
     /// POE: `state` without a handler.
-    pub fn state_remove(&mut self, name: impl Into<Name>) {
+    pub fn state_clear(&mut self, name: impl Into<Name>) {
         if let Some(body) = self.kernel.bodies[self.event.dest.slot()].as_mut() {
             body.states.remove(name.into());
         }

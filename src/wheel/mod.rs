@@ -25,6 +25,7 @@ mod failure;
 mod follow_tail;
 mod listen_accept;
 pub mod own;
+mod put;
 mod read_write;
 mod refusals;
 mod run;
@@ -34,6 +35,7 @@ mod stream;
 pub use failure::Failure;
 pub use follow_tail::{FollowTail, FollowTailBuilder, TailEvent};
 pub use listen_accept::{ListenAccept, ListenAcceptBuilder};
+pub use put::Put;
 pub use read_write::{ReadWrite, ReadWriteBuilder, StreamEvent};
 #[cfg(feature = "pty")]
 pub use run::Winsize;

@@ -332,7 +332,7 @@ fn output_that_piles_up_reaches_the_high_mark_and_drains_to_the_low_one() {
     let protocol = Protocol::new(Stream::new())
         .marks(1000, 2000)
         .on_connect(move |cx| {
-            let mut put = |octets| cx.heap().put(vec![b'x'; octets]);
+            let mut put = |octets| cx.heap().put(vec![b'x'; octets]).is_high();
             connected.push(format_args!("{} {}", put(1999), put(MUCH)));
         })
         .on_high(move |_| high.push("high"))

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use super::WheelId;
 use super::stream::marks::Marks;
 use super::stream::{Stream, Transport};
+use super::{Put, WheelId};
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::name::Name;
@@ -202,8 +202,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.base.id
     }
 
-    /// Appends a record to the output, and tells whether the output has reached the high mark: then it is time to put no
-    /// more before the low event. Without marks it returns `false`.
+    /// Appends a record to the output. The [answer](Put) says whether that takes more, has reached the high mark, so that it
+    /// is time to put no more before the low event, or is closed.
     ///
     /// The record is written once the running state has returned, together with whatever else was put by then; when many
     /// streams are ready at once, up to three more may get their turn first. One that the filter refuses is an error event,
@@ -211,7 +211,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// after an error of writing or [`shutdown_output`](ReadWrite::shutdown_output), what is put adds up and is never sent.
     ///
     /// POE: `put`, which takes a list of records.
-    pub fn put<R: Borrow<O::Output>>(&self, record: R) -> bool {
+    pub fn put<R: Borrow<O::Output>>(&self, record: R) -> Put {
         self.state.0.put(|bytes| self.output.borrow_mut().put(record.borrow(), bytes))
     }
 

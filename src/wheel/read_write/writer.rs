@@ -9,11 +9,11 @@ use crate::args::IntoArgs;
 use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Turn};
 use crate::name::Name;
-use crate::wheel::Failure;
 use crate::wheel::stream::Stream;
 use crate::wheel::stream::marks::Marks;
 use crate::wheel::stream::outbox::Sender;
 use crate::wheel::stream::output::WRITES_PER_TURN;
+use crate::wheel::{Failure, Put};
 
 impl State {
     /// Returns the place of the descriptor that is written to.
@@ -22,18 +22,18 @@ impl State {
         self.output_port.as_ref().unwrap_or(&self.port)
     }
 
-    /// Appends what `make` makes, and tells whether the high mark is reached.
-    pub(super) fn put(&self, make: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> bool {
+    /// Appends what `make` makes.
+    pub(super) fn put(&self, make: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> Put {
         if !self.output_port().is_open.get() && !self.outbox.is_over() {
-            return false;
+            return Put::Closed;
         }
         let writes_now = self.auto_flush && self.outbox.len() == 0;
-        let is_high = self.outbox.put(make);
+        let put = self.outbox.put(make);
         self.mark_dirty();
         if writes_now {
             self.outbox.write(self, WRITES_PER_TURN);
         }
-        is_high
+        put
     }
 
     /// Writes now, as much as the descriptor takes, and returns how many octets are left.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::{Failure, WheelId};
+use super::{Failure, Put, WheelId};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::filter::{Filter, FilterError, Line};
@@ -78,8 +78,8 @@ use writer::Writer;
 /// Session::new(None::<Run>)
 ///     .state("_start", |cx| {
 ///         let sort = Run::program(["sort", "-r"]).on_stdout("sorted").on_exit("ended").start(cx)?;
-///         sort.put("apple")?;
-///         sort.put("pear")?;
+///         sort.put("apple");
+///         sort.put("pear");
 ///         sort.shutdown_stdin_after_flush();
 ///         *cx.heap() = Some(sort);
 ///         Ok(())
@@ -215,25 +215,16 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.shared.process.borrow().as_ref().and_then(Process::status)
     }
 
-    /// Appends a record to the child's input, and tells whether what waits for the child has reached the high mark: then it
-    /// is time to put no more before the low event. Without marks it returns `false`. It is written once the running state has
-    /// returned, together with whatever else was put by then.
+    /// Appends a record to the child's input. The [answer](Put) says whether that takes more, has reached the high mark, so that
+    /// it is time to put no more before the low event, or is closed. The record is written once the running state has returned,
+    /// together with whatever else was put by then.
     ///
-    /// A record that the filter refuses is an error event, `"filter"`.
+    /// The input is closed, and nothing is put, if it does not lead to the wheel, once it was shut down, or when the child has
+    /// closed it. A record that the filter refuses is an error event, `"filter"`.
     ///
-    /// # Errors
-    ///
-    /// [`Error::Os`], with nothing put: `EBADF` if standard input is no pipe, `EPIPE` once it was shut down or the child
-    /// had closed it.
-    ///
-    /// POE: `put`.
-    pub fn put<R: Borrow<I::Output>>(&self, record: R) -> Result<bool, Error> {
-        let refuse = |errno| Err(Error::os("put", format_args!("standard input of {}", self.id()), errno));
-        match &self.stdin {
-            None => refuse(Errno::EBADF),
-            Some(stdin) if stdin.outbox.is_ending() => refuse(Errno::EPIPE),
-            Some(stdin) => Ok(stdin.put(record)),
-        }
+    /// POE: `put`, which raises an exception when standard input is closed.
+    pub fn put<R: Borrow<I::Output>>(&self, record: R) -> Put {
+        self.stdin.as_ref().map_or(Put::Closed, |stdin| stdin.put(record))
     }
 
     /// Closes the child's standard input; what was not written yet is lost. A terminal stays open, and the child finds no

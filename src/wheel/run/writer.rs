@@ -13,6 +13,7 @@ use crate::args::IntoArgs;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{AfterFork, Next, Readiness, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
+use crate::wheel::Put;
 use crate::wheel::stream::Stream;
 use crate::wheel::stream::outbox::{Outbox, Sender};
 
@@ -30,8 +31,11 @@ impl<F: Filter> Writer<F> {
         Writer { shared, key, filter: RefCell::new(filter), fd: RefCell::new(Some(Stream::new(fd))), outbox }
     }
 
-    /// Appends a record to the output, and tells whether the high mark is reached.
-    pub(super) fn put<R: Borrow<F::Output>>(&self, record: R) -> bool {
+    /// Appends a record to the output, unless that is shut down or about to be.
+    pub(super) fn put<R: Borrow<F::Output>>(&self, record: R) -> Put {
+        if self.outbox.is_ending() {
+            return Put::Closed;
+        }
         self.ask_for_flush();
         self.outbox.put(|bytes| self.filter.borrow_mut().put(record.borrow(), bytes))
     }

@@ -9,6 +9,7 @@ use super::output::{Output, WRITES_PER_TURN};
 use crate::filter::{FilterError, put_whole};
 use crate::kernel::{Next, Readiness, Turn};
 use crate::name::Name;
+use crate::wheel::Put;
 
 /// What was put, and what the session is to be told of it. No borrow lasts while a state runs.
 ///
@@ -93,8 +94,8 @@ impl Outbox {
         }
     }
 
-    /// Appends what `make` makes, and tells whether the high mark is reached.
-    pub(in crate::wheel) fn put(&self, make: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> bool {
+    /// Appends what `make` makes.
+    pub(in crate::wheel) fn put(&self, make: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> Put {
         let len = {
             let mut output = self.output.borrow_mut();
             match put_whole(&mut output.bytes, make) {
@@ -103,7 +104,11 @@ impl Outbox {
             }
             output.len()
         };
-        self.level.rise(len)
+        match self.level.rise(len) {
+            _ if self.is_over() => Put::Closed,
+            true => Put::High,
+            false => Put::Accepted,
+        }
     }
 
     /// Returns how many octets wait.

@@ -163,13 +163,12 @@ impl Life {
             Put::Panics => (0, 0),
         };
         let is_ending = self.stdin_is_ending || self.has_failed;
-        match wheel.put(record) {
-            Ok(_) => {
-                // What is put after the failure is lost as that was told to be.
-                self.put += length;
-                self.refused_puts += if self.has_failed { 0 } else { is_refused };
-            }
-            Err(_) => self.expect(is_ending, "a put that is taken"),
+        if wheel.put(record).is_closed() {
+            self.expect(is_ending, "a put that is taken");
+        } else {
+            // What is put after the failure is lost as that was told to be.
+            self.put += length;
+            self.refused_puts += if self.has_failed { 0 } else { is_refused };
         }
         Ok(())
     }

@@ -55,8 +55,8 @@ fn function(kernel: &mut Kernel) -> Result<(), Error> {
         })
     })
     .state("started", |cx| {
-        wheel(cx).put("one")?;
-        wheel(cx).put("two")?;
+        wheel(cx).put("one");
+        wheel(cx).put("two");
         wheel(cx).shutdown_stdin_after_flush();
         Ok(())
     })
@@ -259,7 +259,7 @@ fn function_loop(kernel: &mut Kernel) -> Result<(), Error> {
             Ok(())
         })
         .state("started", |cx| {
-            wheel(cx).put("x")?;
+            wheel(cx).put("x");
             cx.delay("forever", std::time::Duration::from_secs(100), ());
             Ok(())
         })

@@ -12,7 +12,7 @@ fn marks(kernel: &mut Kernel) -> Result<(), Error> {
     fn low(cx: &mut Context<'_, Heap>) -> lenore::Result {
         is_ours(cx, 0)?;
         println!("low: {}", wheel(cx).driver_out_octets() <= 10_000);
-        println!("put: {}", wheel(cx).put("x".repeat(999))?);
+        println!("put: {:?}", wheel(cx).put("x".repeat(999)));
         wheel(cx).shutdown_stdin_after_flush();
         Ok(())
     }
@@ -23,7 +23,7 @@ fn marks(kernel: &mut Kernel) -> Result<(), Error> {
             println!("out {line}");
             if line == "ready" {
                 let mut lines = 1;
-                while !wheel(cx).put("x".repeat(999))? {
+                while wheel(cx).put("x".repeat(999)).takes_more() {
                     lines += 1;
                 }
                 println!("{lines} lines");

@@ -63,7 +63,7 @@ fn separate_ends(kernel: &mut Kernel) -> Result<(), Error> {
         .state("error", |cx| {
             say_error(cx)?;
             if cx.arg::<Failure>(0)?.subject == "STDOUT" {
-                wheel(cx).put("go")?;
+                wheel(cx).put("go");
             }
             Ok(())
         })
@@ -93,7 +93,7 @@ fn exits_first(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::shell("exec 3<&0; cat <&3 & exit 3"))
         .state("exit", |cx| {
             println!("exit");
-            wheel(cx).put("late")?;
+            wheel(cx).put("late");
             wheel(cx).shutdown_stdin_after_flush();
             Ok(())
         })
@@ -182,7 +182,7 @@ fn no_such_file(kernel: &mut Kernel) -> Result<(), Error> {
 /// At the end of its input at once.
 fn no_stdin(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::program(["cat"]).stdin(Redirect::Null))
-        .state("started", |cx| say("put", wheel(cx).put("x")))
+        .state("started", |cx| println!("put: {:?}", wheel(cx).put("x")))
         .spawn(kernel)
         .map(drop)
 }
@@ -197,9 +197,9 @@ fn megabyte() -> String {
 fn discard(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::program(["wc", "-c"]))
         .state("started", |cx| {
-            wheel(cx).put(megabyte())?;
+            wheel(cx).put(megabyte());
             wheel(cx).shutdown_stdin();
-            say("put", wheel(cx).put("x"));
+            println!("put: {:?}", wheel(cx).put("x"));
             Ok(())
         })
         .spawn(kernel)
@@ -209,9 +209,9 @@ fn discard(kernel: &mut Kernel) -> Result<(), Error> {
 fn after_flush(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::program(["wc", "-c"]))
         .state("started", |cx| {
-            wheel(cx).put(megabyte())?;
+            wheel(cx).put(megabyte());
             wheel(cx).shutdown_stdin_after_flush();
-            say("put", wheel(cx).put("x"));
+            println!("put: {:?}", wheel(cx).put("x"));
             Ok(())
         })
         .spawn(kernel)
@@ -221,11 +221,11 @@ fn after_flush(kernel: &mut Kernel) -> Result<(), Error> {
 /// The child does not want to hear anything.
 fn closed_stdin(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::shell("exec <&-; echo closed; exec sleep 100"))
-        .state("stdout", |cx| Ok(wheel(cx).put("x")?))
+        .state("stdout", |cx| wheel(cx).put("x"))
         .state("error", |cx| {
             say_error(cx)?;
             if cx.arg::<Failure>(0)?.operation == "write" {
-                say("put", wheel(cx).put("y"));
+                println!("put: {:?}", wheel(cx).put("y"));
                 wheel(cx).kill("TERM")?;
             }
             Ok(())
@@ -241,8 +241,8 @@ fn counts(kernel: &mut Kernel) -> Result<(), Error> {
             let count =
                 |wheel: &Run| println!("{} octets, {} records", wheel.driver_out_octets(), wheel.driver_out_messages());
             count(wheel(cx));
-            wheel(cx).put("a")?;
-            wheel(cx).put("bc")?;
+            wheel(cx).put("a");
+            wheel(cx).put("bc");
             count(wheel(cx));
             cx.yield_("later", ());
             Ok(())
@@ -279,8 +279,8 @@ fn filters(kernel: &mut Kernel) -> Result<(), Error> {
     };
     session(make)
         .state("started", |cx| {
-            wheel(cx).put("a")?;
-            wheel(cx).put("b")?;
+            wheel(cx).put("a");
+            wheel(cx).put("b");
             wheel(cx).shutdown_stdin_after_flush();
             let seen =
                 [wheel(cx).stdin_filter(|_| ()), wheel(cx).stdout_filter(|_| ()), wheel(cx).stderr_filter(|_| ())];
@@ -303,7 +303,7 @@ fn filter_switch(kernel: &mut Kernel) -> Result<(), Error> {
             "2" => wheel(cx).set_stdout_filter(cut_at(" ")),
             "4" => {
                 wheel(cx).set_stdin_filter(cut_at("!\n"));
-                wheel(cx).put("put")?;
+                wheel(cx).put("put");
             }
             _ => {}
         }
@@ -335,7 +335,7 @@ fn filter_cut(kernel: &mut Kernel) -> Result<(), Error> {
             println!("out {record:?}");
             wheel(cx).set_stdout_filter(cut_at(";"));
             if record == "one" {
-                wheel(cx).put("go on")?;
+                wheel(cx).put("go on");
                 wheel(cx).shutdown_stdin_after_flush();
             }
             Ok(())
@@ -357,7 +357,7 @@ fn pause(kernel: &mut Kernel) -> Result<(), Error> {
             println!("out {line}");
             if line == "1" {
                 wheel(cx).pause_stdout();
-                wheel(cx).put("go")?;
+                wheel(cx).put("go");
             }
             Ok(())
         })
@@ -427,7 +427,7 @@ fn enable(kernel: &mut Kernel) -> Result<(), Error> {
             wheel(cx).event(RunEvent::Stdout, "stdout");
             wheel(cx).event(RunEvent::Close, "close");
             wheel(cx).event(RunEvent::Stdin, "stdin");
-            wheel(cx).put("go")?;
+            wheel(cx).put("go");
             Ok(())
         })
         .state("exit", |cx| *cx.heap() = None)
@@ -460,7 +460,7 @@ fn much(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::program(["cat"]))
         .state("started", |cx| {
             for number in 0..20_000 {
-                wheel(cx).put(format!("{number:060}"))?;
+                wheel(cx).put(format!("{number:060}"));
             }
             wheel(cx).shutdown_stdin_after_flush();
             Ok(())
@@ -526,7 +526,7 @@ impl Filter for HalfHearted {
 fn put_fails(kernel: &mut Kernel) -> Result<(), Error> {
     type Heap = Option<Run<HalfHearted, Line, Line>>;
     fn put(cx: &mut lenore::Context<'_, Heap>, record: &str) -> lenore::Result {
-        cx.heap().as_ref().expect("it is kept").put(record)?;
+        cx.heap().as_ref().expect("it is kept").put(record);
         Ok(())
     }
     Session::new(None::<Run<HalfHearted, Line, Line>>)

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lenore::filter::Line;
-use lenore::wheel::{ReadWrite, ReadWriteBuilder, StreamEvent};
+use lenore::wheel::{Put, ReadWrite, ReadWriteBuilder, StreamEvent};
 
 use super::{MEGABYTES, Owner, lines, log_input, narrow_pair, owner, owner_of, pair, read_all, tcp_pair};
 use util::in_process::{Log, kernel, run, run_slices, run_until};
@@ -263,7 +263,7 @@ fn shutdown_output_waits_for_nothing_and_later_puts_only_add_up() {
             wheel.put("same state");
             wheel.shutdown_output();
             let left = wheel.driver_out_octets();
-            wheel.put("later");
+            assert_eq!(wheel.put("later"), Put::Closed);
             assert_eq!(wheel.driver_out_octets(), left + 7);
             assert_eq!(wheel.flush(), left + 7);
         })

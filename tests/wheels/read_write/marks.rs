@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use lenore::wheel::Put;
 use lenore::{Error, Kernel, SessionId};
 
 use super::{lines, narrow_pair, owner_of, pair};
@@ -24,8 +25,9 @@ fn marked(kernel: &mut Kernel, log: &Log) -> (SessionId, UnixStream) {
             let length = cx.take::<usize>(0)?;
             let wheel = cx.heap().wheel();
             let told = wheel.put("x".repeat(length - 2));
-            assert_eq!(told, wheel.driver_out_octets() >= HIGH);
-            Ok(told)
+            assert_eq!(told.is_high(), wheel.driver_out_octets() >= HIGH);
+            assert_eq!(told.is_high(), !told.takes_more());
+            Ok(told.is_high())
         })
         .state("is_high", |cx| cx.heap().wheel().is_high())
         .state("octets", |cx| cx.heap().wheel().driver_out_octets())
@@ -92,8 +94,8 @@ fn a_flush_that_reaches_everything_tells_high_low_and_flushed_in_this_order() {
     let (ours, mut theirs) = pair();
     owner_of(&log, lines(ours).marks(1, 10).on_high("high").on_low("low"))
         .state("started", |cx| {
-            assert!(!cx.heap().wheel().put("1234567"));
-            assert!(cx.heap().wheel().put("8"));
+            assert_eq!(cx.heap().wheel().put("1234567"), Put::Accepted);
+            assert_eq!(cx.heap().wheel().put("8"), Put::High);
         })
         .spawn(&mut kernel)
         .unwrap();
@@ -153,8 +155,8 @@ fn marks_that_make_no_sense_are_refused_and_change_nothing() {
             assert_eq!(refused(wheel.set_low_mark(HIGH)), below);
             assert_eq!(refused(wheel.set_low_mark(0)), "invalid marks: the low mark must be above 0");
             wheel.put("x".repeat(LOW));
-            assert!(!wheel.put("x".repeat(HIGH - LOW - 5)), "one octet less than the high mark");
-            assert!(wheel.put(""), "the high mark is where it was");
+            assert!(wheel.put("x".repeat(HIGH - LOW - 5)).takes_more(), "one octet less than the high mark");
+            assert!(wheel.put("").is_high(), "the high mark is where it was");
             wheel.set_high_mark(HIGH + 1).unwrap();
             wheel.set_low_mark(1).unwrap();
         })
@@ -165,7 +167,7 @@ fn marks_that_make_no_sense_are_refused_and_change_nothing() {
             let wheel = cx.heap().wheel();
             assert_eq!(refused(wheel.set_high_mark(10)), "invalid high mark: the wheel has no marks");
             assert_eq!(refused(wheel.set_low_mark(10)), "invalid low mark: the wheel has no marks");
-            assert!(!wheel.put("x".repeat(10 * HIGH)), "without marks none is reached");
+            assert!(wheel.put("x".repeat(10 * HIGH)).takes_more(), "without marks none is reached");
             cx.heap().wheel = None;
             cx.heap().log.push("refused");
         })

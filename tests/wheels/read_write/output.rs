@@ -303,7 +303,7 @@ fn a_write_error_comes_once_and_later_puts_only_add_up() {
             cx.alias_set("kept").map_err(lenore::Exception::from)
         })
         .state("put", |cx| {
-            cx.heap().wheel().put("2");
+            assert!(cx.heap().wheel().put("2").is_closed());
             cx.heap().wheel().driver_out_octets()
         })
         .state("error", log_error)

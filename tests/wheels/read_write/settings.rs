@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use lenore::filter::{Line, Stream};
 use lenore::nfa::{Machine, Nfa};
-use lenore::wheel::{ReadWrite, SocketFactory, StreamEvent};
+use lenore::wheel::{Put, ReadWrite, SocketFactory, StreamEvent};
 use lenore::{Session, SessionId};
 
 use super::{Owner, lines, log_input, narrow_pair, owner, owner_of, pair, read_all, tcp_pair};
@@ -126,7 +126,7 @@ fn everything_but_the_stream_and_its_filter_may_be_left_out() {
     owner_of(&log, ReadWrite::new(ours, Line::new()))
         .state("started", |cx| {
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
-            assert!(!wheel.put("x"));
+            assert_eq!(wheel.put("x"), Put::Accepted);
             wheel.flush();
         })
         .spawn(&mut kernel)
