@@ -139,6 +139,18 @@ pub trait IntoReturn {
     ///
     /// The exception with which the state failed.
     fn into_return(self) -> Result<Reply, Exception>;
+
+    /// Drops the value, which nobody has called for: what a callback returns.
+    ///
+    /// # Errors
+    ///
+    /// The exception with which the callback failed.
+    fn without_value(self) -> Result<(), Exception>
+    where
+        Self: Sized,
+    {
+        self.into_return().map(drop)
+    }
 }
 
 /// Makes a value of any type returnable from a state.
@@ -161,11 +173,20 @@ impl<T: 'static> IntoReturn for Return<T> {
     fn into_return(self) -> Result<Reply, Exception> {
         Ok(Reply::Value(ReplyValue::new(self.0)))
     }
+
+    // Without a box for it.
+    fn without_value(self) -> Result<(), Exception> {
+        Ok(())
+    }
 }
 
 impl<T: IntoReturn> IntoReturn for Result<T, Exception> {
     fn into_return(self) -> Result<Reply, Exception> {
         self?.into_return()
+    }
+
+    fn without_value(self) -> Result<(), Exception> {
+        self?.without_value()
     }
 }
 
@@ -175,6 +196,10 @@ macro_rules! returnable {
         $(impl IntoReturn for $type {
             fn into_return(self) -> Result<Reply, Exception> {
                 Return(self).into_return()
+            }
+
+            fn without_value(self) -> Result<(), Exception> {
+                Return(self).without_value()
             }
         })+
     };
@@ -186,10 +211,18 @@ impl<T: 'static> IntoReturn for Option<T> {
     fn into_return(self) -> Result<Reply, Exception> {
         Return(self).into_return()
     }
+
+    fn without_value(self) -> Result<(), Exception> {
+        Return(self).without_value()
+    }
 }
 
 impl<T: 'static> IntoReturn for Vec<T> {
     fn into_return(self) -> Result<Reply, Exception> {
         Return(self).into_return()
+    }
+
+    fn without_value(self) -> Result<(), Exception> {
+        Return(self).without_value()
     }
 }

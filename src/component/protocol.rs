@@ -225,7 +225,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     #[doc(alias = "ClientInput")]
     #[doc(alias = "ServerInput")]
     pub fn on_input<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, F::Input) -> R + 'static) -> Self {
-        self.callbacks.on_input = Some(Box::new(move |cx, record| callback(cx, record).into_return().map(drop)));
+        self.callbacks.on_input = Some(Box::new(move |cx, record| callback(cx, record).without_value()));
         self
     }
 
@@ -246,7 +246,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     #[doc(alias = "ClientError")]
     #[doc(alias = "ServerError")]
     pub fn on_error<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static) -> Self {
-        self.callbacks.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).into_return().map(drop)));
+        self.callbacks.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).without_value()));
         self
     }
 
@@ -272,7 +272,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         mut self,
         callback: impl Fn(&mut Cx<'_, F, H>, &FilterError) -> R + 'static,
     ) -> Self {
-        self.callbacks.on_refused = Some(Box::new(move |cx, error| callback(cx, error).into_return().map(drop)));
+        self.callbacks.on_refused = Some(Box::new(move |cx, error| callback(cx, error).without_value()));
         self
     }
 
@@ -396,7 +396,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 fn without_record<F: Filter, H: 'static, R: IntoReturn>(
     callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static,
 ) -> Callback<F, H> {
-    Box::new(move |cx| callback(cx).into_return().map(drop))
+    Box::new(move |cx| callback(cx).without_value())
 }
 
 /// The states that servers and clients have of their own.

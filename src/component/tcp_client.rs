@@ -134,7 +134,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
     ///
     /// POE: `Started`, with `Args`.
     pub fn on_started<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
-        self.settings.on_started = Some(Box::new(move |cx| callback(cx).into_return().map(drop)));
+        self.settings.on_started = Some(Box::new(move |cx| callback(cx).without_value()));
         self
     }
 
@@ -149,8 +149,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
         mut self,
         callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static,
     ) -> Self {
-        self.settings.on_connect_error =
-            Some(Box::new(move |cx, failure| callback(cx, failure).into_return().map(drop)));
+        self.settings.on_connect_error = Some(Box::new(move |cx, failure| callback(cx, failure).without_value()));
         self
     }
 

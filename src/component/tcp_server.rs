@@ -83,8 +83,7 @@ impl TcpServer {
         address: impl Into<String>,
         acceptor: impl Fn(&mut Context<'_, Listener>, TcpStream, SocketAddr) -> R + 'static,
     ) -> TcpServer {
-        let hand_over =
-            move |cx: &mut Context<'_, Listener>, socket, peer| acceptor(cx, socket, peer).into_return().map(drop);
+        let hand_over = move |cx: &mut Context<'_, Listener>, socket, peer| acceptor(cx, socket, peer).without_value();
         TcpServer::with(address.into(), Ok(Accept::HandOver(Rc::new(hand_over))))
     }
 
@@ -123,7 +122,7 @@ impl TcpServer {
     /// POE: `Started`, with `ListenerArgs`.
     #[doc(alias = "Started")]
     pub fn on_started<R: IntoReturn>(mut self, callback: impl Fn(&mut Context<'_, Listener>) -> R + 'static) -> Self {
-        self.on_started = Some(Box::new(move |cx| callback(cx).into_return().map(drop)));
+        self.on_started = Some(Box::new(move |cx| callback(cx).without_value()));
         self
     }
 
@@ -132,7 +131,7 @@ impl TcpServer {
     /// POE: `Stopped`.
     #[doc(alias = "Stopped")]
     pub fn on_stopped<R: IntoReturn>(mut self, callback: impl Fn(&mut Context<'_, Listener>) -> R + 'static) -> Self {
-        self.on_stopped = Some(Box::new(move |cx| callback(cx).into_return().map(drop)));
+        self.on_stopped = Some(Box::new(move |cx| callback(cx).without_value()));
         self
     }
 
@@ -148,7 +147,7 @@ impl TcpServer {
         mut self,
         callback: impl Fn(&mut Context<'_, Listener>, &Failure) -> R + 'static,
     ) -> Self {
-        self.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).into_return().map(drop)));
+        self.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).without_value()));
         self
     }
 

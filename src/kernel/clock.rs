@@ -15,7 +15,7 @@ pub(crate) type Due = i64;
 pub(crate) struct Clock {
     base: Instant,
     wall_base: SystemTime,
-    coarse: Coarse,
+    system: System,
     /// The latest reading. No event is stamped with a later time.
     now: Due,
 }
@@ -23,12 +23,12 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new() -> Clock {
         let base = Instant::now();
-        Clock { base, wall_base: SystemTime::now(), coarse: Coarse::new(base), now: 0 }
+        Clock { base, wall_base: SystemTime::now(), system: System::new(base), now: 0 }
     }
 
     /// Reads the clock.
     pub(crate) fn advance(&mut self) -> Due {
-        self.now = self.now.max(nanos(self.base.elapsed()));
+        self.now = self.now.max(self.system.elapsed());
         self.now
     }
 
@@ -41,7 +41,7 @@ impl Clock {
     #[inline]
     pub(crate) fn stamp(&mut self, first_alarm: Option<Due>) -> Due {
         let Some(first_alarm) = first_alarm else { return self.now };
-        let coarse = self.coarse.elapsed();
+        let coarse = self.system.coarse();
         self.now = self.now.max(coarse);
         if first_alarm.saturating_sub(coarse) < COARSE_LAG { self.advance() } else { self.now }
     }
@@ -79,45 +79,55 @@ pub(crate) fn moment() -> Instant {
     Instant::now()
 }
 
-/// The same clock as it was at the system's last tick. It is read in a fifth of the time, and is never ahead of the precise
-/// one.
+/// The system's clock, read without the detours of [`Instant`].
 #[cfg(target_os = "linux")]
-struct Coarse {
-    /// What the precise clock showed when the kernel was made, or later.
+struct System {
+    /// What it showed when the kernel was made, or later.
     base: Due,
 }
 
 #[cfg(target_os = "linux")]
-impl Coarse {
-    fn new(_: Instant) -> Coarse {
-        Coarse { base: read(ClockId::CLOCK_MONOTONIC).unwrap_or(Due::MAX) }
+impl System {
+    fn new(_: Instant) -> System {
+        System { base: read(ClockId::CLOCK_MONOTONIC) }
     }
 
     #[inline]
     fn elapsed(&self) -> Due {
-        read(ClockId::CLOCK_MONOTONIC_COARSE).unwrap_or(0) - self.base
+        read(ClockId::CLOCK_MONOTONIC) - self.base
+    }
+
+    /// Returns the time of the last tick. It is read in a fifth of the time, and is never ahead of the precise one.
+    #[inline]
+    fn coarse(&self) -> Due {
+        read(ClockId::CLOCK_MONOTONIC_COARSE) - self.base
     }
 }
 
 #[cfg(target_os = "linux")]
 #[inline]
-fn read(clock: ClockId) -> Option<Due> {
-    let time = clock_gettime(clock).ok()?;
-    Some(time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))
+fn read(clock: ClockId) -> Due {
+    // Linux has both clocks, as does the standard library's `Instant`, which panics without.
+    let time = clock_gettime(clock).expect("there is a monotonic clock");
+    time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec())
 }
 
 /// Other systems have no coarse clock that goes with the precise one.
 #[cfg(not(target_os = "linux"))]
-struct Coarse(Instant);
+struct System(Instant);
 
 #[cfg(not(target_os = "linux"))]
-impl Coarse {
-    fn new(base: Instant) -> Coarse {
-        Coarse(base)
+impl System {
+    fn new(base: Instant) -> System {
+        System(base)
     }
 
     fn elapsed(&self) -> Due {
         nanos(self.0.elapsed())
+    }
+
+    fn coarse(&self) -> Due {
+        self.elapsed()
     }
 }
 

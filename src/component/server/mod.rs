@@ -128,7 +128,7 @@ impl Server {
     /// Is called in each process that serves, before its first connection, in a state of the session that listens: the place
     /// for what is not to be shared, such as a connection to a database. If it fails, so does the process.
     pub fn on_child<R: IntoReturn>(mut self, callback: impl Fn(&mut Context<'_, Listener>) -> R + 'static) -> Self {
-        self.on_child = Some(Box::new(move |cx| callback(cx).into_return().map(drop)));
+        self.on_child = Some(Box::new(move |cx| callback(cx).without_value()));
         self
     }
 

@@ -25,9 +25,12 @@ pub(super) fn check(method: &str, target: &str) -> Result<(), &'static str> {
 
 /// Splits a target that is a whole URI behind its scheme.
 pub(super) fn absolute(target: &str) -> Option<(&str, &str)> {
+    // Nearly all are a path, which need not be searched.
+    if !target.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return None;
+    }
     let (scheme, rest) = target.split_once("://")?;
-    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet));
+    let is_scheme = scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"+-.".contains(&octet));
     is_scheme.then_some((scheme, rest))
 }
 

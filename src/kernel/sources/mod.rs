@@ -70,7 +70,8 @@ pub(super) struct Description {
 /// All sources, the poller, and the list of those that are ready.
 pub(crate) struct Sources {
     poll: Poll,
-    events: Events,
+    /// What the poller tells; kept for the next time.
+    events: Option<Events>,
     entries: Slab<Entry>,
     next_generation: u64,
     /// The watched raw descriptors, by number.
@@ -99,7 +100,7 @@ impl Sources {
     pub(crate) fn new() -> Result<Sources, Error> {
         Ok(Sources {
             poll: new_poll()?,
-            events: Events::with_capacity(256),
+            events: None,
             entries: Slab::new(),
             next_generation: 1,
             watched_fds: FxHashMap::default(),
@@ -186,8 +187,10 @@ impl Sources {
     }
 
     /// Tells whether something was put that is not flushed.
+    #[inline]
     pub(super) fn is_flush_due(&self, key: SourceKey) -> bool {
-        self.mailbox.has(key, Touch::Flush) || self.get(key).is_some_and(|entry| entry.is_unflushed)
+        self.has_wheel_work()
+            && (self.mailbox.has(key, Touch::Flush) || self.get(key).is_some_and(|entry| entry.is_unflushed))
     }
 
     fn get(&self, key: SourceKey) -> Option<&Entry> {
@@ -344,7 +347,7 @@ impl Core {
     /// Starts anew in a forked child, from the table alone. The old poller is closed without a word to it: the set
     /// behind it is still the parent's, and whatever is removed from it there is removed for the parent as well.
     pub(crate) fn rebuild_sources(&mut self) -> Result<(), Error> {
-        self.sources.events.clear();
+        self.sources.events = None;
         self.sources.ready.clear();
         self.sources.groups.iter_mut().for_each(VecDeque::clear);
         self.sources.backlog.forget_all();

@@ -15,6 +15,9 @@ use crate::error::Error;
 use crate::kernel::core::Core;
 use crate::kernel::source::{Readiness, SourceKey, Wanted};
 
+/// How many sources one call of the poller tells of at most.
+const EVENTS: usize = 256;
+
 /// What the kernel's own signal pipe is registered under.
 const SIGNALS: Token = Token(usize::MAX);
 
@@ -122,6 +125,9 @@ impl Sources {
 
     /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
     pub(super) fn sync_stale(&mut self) {
+        if self.stale.is_empty() {
+            return;
+        }
         for key in std::mem::take(&mut self.stale) {
             if let Err(error) = self.sync(key) {
                 log::error!(target: "lenore::sources", "{error}");
@@ -189,21 +195,24 @@ impl Core {
 
     /// Waits for readiness at most `wait` (`None`: for ever), and notes it. Tells whether a signal has arrived.
     pub(super) fn poll(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
-        let Sources { poll, events, .. } = &mut self.sources;
-        match poll.poll(events, wait) {
+        // Taken out: what is noted is noted in the table beside it.
+        let mut events = self.sources.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
+        let polled = self.sources.poll.poll(&mut events, wait);
+        let mut signalled = false;
+        if polled.is_ok() {
+            for report in &events {
+                match report.token() {
+                    SIGNALS => signalled = true,
+                    token => self.sources.key_of(token).into_iter().for_each(|key| self.sources.note(key, report)),
+                }
+            }
+        }
+        self.sources.events = Some(events);
+        match polled {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
             Err(error) => return Err(Error::os("epoll_wait", "", error)),
         }
-        let mut signalled = false;
-        let events = std::mem::replace(&mut self.sources.events, Events::with_capacity(0));
-        for report in &events {
-            match report.token() {
-                SIGNALS => signalled = true,
-                token => self.sources.key_of(token).into_iter().for_each(|key| self.sources.note(key, report)),
-            }
-        }
-        self.sources.events = events;
         self.tell_of_backlog();
         Ok(signalled)
     }

@@ -90,7 +90,7 @@ impl RunBuilder {
     }
 
     pub(super) fn function<R: IntoReturn>(function: impl FnOnce(&mut Kernel) -> R + 'static) -> RunBuilder {
-        RunBuilder::new(Program::Function(Box::new(|kernel| function(kernel).into_return().map(drop))))
+        RunBuilder::new(Program::Function(Box::new(|kernel| function(kernel).without_value())))
     }
 
     fn new(program: Program) -> RunBuilder {
