@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::process;
+use std::process::{self, ExitStatus};
 use std::time::Duration;
 
 use lenore::wheel::own::{AfterFork, Delivery, Next, Source, Turn, Wheel};
@@ -109,7 +109,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             println!("child: {:?}", cx.heap().wheel.as_ref().and_then(|wheel| wheel.with(|_| "open")));
             Ok(())
         })
-        .state("ended", |_| println!("parent: the child has ended"))
+        .state("ended", |cx| {
+            println!("parent: the child has ended: {}", cx.arg::<ExitStatus>(2)?);
+            Ok(())
+        })
         .spawn(&mut kernel)?;
     Ok(kernel.run()?)
 }

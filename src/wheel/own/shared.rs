@@ -121,14 +121,13 @@ impl<S: Source> kernel::Source for Shared<S> {
 
     fn turn(&self, cx: &mut kernel::Turn<'_>, readiness: Readiness) -> kernel::Next {
         let Some(source) = self.source() else { return kernel::Next::Wait };
-        let turned = catch_unwind(AssertUnwindSafe(|| {
-            let next = cx.part(|cx| {
-                let mut turn = Turn::new(cx, self.name, self.id);
-                source.turn(&mut turn, readiness)
-            });
-            self.wanted.set(source.wanted());
-            next
-        }));
+        let turned = cx.part(|cx| {
+            catch_unwind(AssertUnwindSafe(|| {
+                let next = source.turn(&mut Turn::new(cx, self.name, self.id), readiness);
+                self.wanted.set(source.wanted());
+                next
+            }))
+        });
         // The wheel may have been dropped meanwhile.
         destroy(source);
         match turned {
@@ -189,4 +188,58 @@ fn short_name<S>() -> &'static str {
     let name = type_name::<S>();
     let name = name.split('<').next().unwrap_or(name);
     name.rsplit("::").next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::net::TcpListener;
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use super::*;
+    use crate::wheel::own::Wheel;
+    use crate::{Kernel, Session};
+
+    struct Listening(TcpListener, Rc<Cell<bool>>);
+
+    impl AsFd for Listening {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    impl Source for Listening {
+        fn turn(&self, _: &mut Turn<'_>, _: Readiness) -> Next {
+            Next::Wait
+        }
+    }
+
+    impl Drop for Listening {
+        fn drop(&mut self) {
+            self.1.set(true);
+        }
+    }
+
+    #[test] // A Daemon's child that does not accept any more closes all listeners.
+    fn own_wheel_that_listens_is_closed_as_a_listener() -> Result<(), Error> {
+        let is_dropped = Rc::new(Cell::new(false));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let source = Listening(listener, is_dropped.clone());
+        let mut kernel = Kernel::new()?;
+        Session::new(None)
+            .args((source,))
+            .state("_start", |cx| {
+                let source: Listening = cx.take(0)?;
+                *cx.heap() = Some(Wheel::start(source, cx)?);
+                cx.yield_("look", ());
+                Ok(())
+            })
+            .state("look", |cx| assert_eq!(cx.heap().as_ref().and_then(|wheel| wheel.with(|_| ())), None))
+            .spawn(&mut kernel)?;
+        let listeners = kernel.core.sources.listeners();
+        assert_eq!(listeners.len(), 1);
+        listeners.into_iter().for_each(|key| kernel.core.close_listener(key));
+        assert!(is_dropped.get());
+        kernel.run()
+    }
 }
