@@ -119,7 +119,7 @@ fn serve(bound: &Sender<SocketAddr>, stop: Arc<AtomicBool>) -> io::Result<()> {
 impl Hello {
     fn accept(cx: &mut Context<'_, Hello>) -> lenore::Result {
         let socket: TcpStream = cx.take(0)?;
-        let client = ReadWrite::new(socket, Httpd::new()).on_input("input").on_error("closed").start(cx)?;
+        let client = ReadWrite::stream(socket, Httpd::new()).on_input("input").on_error("closed").start(cx)?;
         let hello = cx.heap();
         hello.clients.insert(client.id(), client);
         if hello.stop.load(Ordering::Acquire) {

@@ -82,7 +82,7 @@ fn serve(bound: &Sender<SocketAddr>, stop: Arc<AtomicBool>) -> io::Result<()> {
 impl Echo {
     fn accept(cx: &mut Context<'_, Echo>) -> lenore::Result {
         let socket: TcpStream = cx.take(0)?;
-        let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("closed").start(cx)?;
+        let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("closed").start(cx)?;
         let echo = cx.heap();
         echo.clients.insert(client.id(), client);
         if echo.stop.load(Ordering::Acquire) {

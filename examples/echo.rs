@@ -82,7 +82,7 @@ fn start(cx: &mut Context<'_, Echo>) -> Result {
 
 fn accepted(cx: &mut Context<'_, Echo>) -> Result {
     let socket: TcpStream = cx.take(0)?;
-    let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
     cx.heap().clients.insert(client.id(), client);
     Ok(())
 }

@@ -96,7 +96,7 @@ fn child(cx: &mut Context<'_, Echo>) -> Result {
     // The parent goes on listening; this process has its connection.
     cx.heap().listener = None;
     let socket: TcpStream = cx.take(1)?;
-    let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
     cx.heap().client = Some(client);
     Ok(())
 }

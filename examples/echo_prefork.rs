@@ -96,7 +96,7 @@ fn accepted(cx: &mut Context<'_, Echo>) -> Result {
     cx.heap().listener.iter().for_each(SocketFactory::pause_accept);
     report(cx, Report::Req)?;
     let socket: TcpStream = cx.take(0)?;
-    let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
     cx.heap().client = Some(client);
     Ok(())
 }

@@ -129,7 +129,7 @@ fn daemon_child(cx: &mut Context<'_, Heap>) -> Result {
     cx.heap().wheel = None;
     let handle: TcpStream = cx.take(1)?;
     let client =
-        ReadWrite::new(handle, Line::new()).on_input("input").on_error("error").on_refused("refused").start(cx)?;
+        ReadWrite::stream(handle, Line::new()).on_input("input").on_error("error").on_refused("refused").start(cx)?;
     cx.heap().wheel_client = Some(client);
     update_status(cx, Report::Long)
 }

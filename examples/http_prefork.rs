@@ -144,7 +144,7 @@ fn accepted(cx: &mut Context<'_, Server>) -> Result {
     report(cx, Report::Req)?;
     let socket: TcpStream = cx.take(0)?;
     socket.set_nodelay(true)?;
-    let wheel = ReadWrite::new(socket, Httpd::new().max_content(64 * 1024));
+    let wheel = ReadWrite::stream(socket, Httpd::new().max_content(64 * 1024));
     let wheel = wheel.on_input("input").on_flushed("flushed").on_error("gone");
     // Who sends requests without reading what comes of them has to wait.
     let wheel = wheel.marks(64 * 1024, 256 * 1024).auto_pause().patience(cx.heap().patience).start(cx)?;

@@ -83,7 +83,7 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
         });
     TcpClient::new(server, lines)
         .on_started(move |cx| {
-            let tail = FollowTail::new(&file, Line::new().bytes()).on_input("line").on_error("failed").start(cx)?;
+            let tail = FollowTail::path(&file, Line::new().bytes()).on_input("line").on_error("failed").start(cx)?;
             **cx.heap() = Some(tail);
             pause(cx);
             cx.sig("INT", "ended");

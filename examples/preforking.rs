@@ -127,7 +127,7 @@ fn accept(cx: &mut Context<'_, Heap>) -> Result {
     update_status(cx, Report::Req)?;
 
     let client =
-        ReadWrite::new(handle, Line::new()).on_input("input").on_error("error").on_refused("refused").start(cx)?;
+        ReadWrite::stream(handle, Line::new()).on_input("input").on_error("error").on_refused("refused").start(cx)?;
     cx.heap().wheel_client = Some(client);
     Ok(())
 }

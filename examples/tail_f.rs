@@ -102,7 +102,7 @@ fn start(cx: &mut Context<'_, Files>) -> Result {
     let flags: Flags = cx.take(0)?;
     let interval = Duration::from_millis(flags.interval);
     for path in flags.file {
-        let mut builder = FollowTail::new(&path, Line::new().bytes()).poll_interval(interval);
+        let mut builder = FollowTail::path(&path, Line::new().bytes()).poll_interval(interval);
         if flags.all {
             builder = builder.seek(SeekFrom::Start(0));
         }

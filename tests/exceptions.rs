@@ -669,7 +669,7 @@ fn nothing_of_the_programs_own_can_end_the_run_by_a_panic() -> Result<(), Error>
                 .state("_start", move |cx| {
                     let ours = wheels.take().expect("one start");
                     let _keep = &theirs;
-                    drop(ReadWrite::new(ours, Parting::new(|| drop(Brittle))).start(cx)?);
+                    drop(ReadWrite::stream(ours, Parting::new(|| drop(Brittle))).start(cx)?);
                     Ok(())
                 })
                 .spawn(kernel)

@@ -28,8 +28,11 @@ fn answers<F: Filter>(filter: F, input: &[u8], log: &Log, answer: fn(F::Input, &
     Session::new(None::<ReadWrite<F>>)
         .state("_start", |cx| {
             let (stream, filter) = (cx.take::<UnixStream>(0)?, cx.take::<F>(1)?);
-            let wheel =
-                ReadWrite::new(stream, filter).on_input("input").on_error("error").on_refused("refused").start(cx)?;
+            let wheel = ReadWrite::stream(stream, filter)
+                .on_input("input")
+                .on_error("error")
+                .on_refused("refused")
+                .start(cx)?;
             *cx.heap() = Some(wheel);
             Ok(())
         })

@@ -185,7 +185,7 @@ fn wheel(kernel: &mut Kernel, at_end: impl FnOnce() + 'static) -> ReadWrite<Part
     Session::new(theirs)
         .state("_start", move |cx| {
             let (ours, at_end) = parts.take().expect("one start");
-            *place.borrow_mut() = Some(ReadWrite::new(ours, Parting::new(at_end)).on_input("input").start(cx)?);
+            *place.borrow_mut() = Some(ReadWrite::stream(ours, Parting::new(at_end)).on_input("input").start(cx)?);
             Ok(())
         })
         .spawn(kernel)

@@ -121,9 +121,9 @@ fn refused_records_are_logged_once_for_each_wheel() {
     let log = seen.clone();
     Session::new(None)
         .state("_start", move |cx| {
-            let stream = ReadWrite::new(near.try_clone()?, Line::new()).on_input("line").start(cx)?;
+            let stream = ReadWrite::stream(near.try_clone()?, Line::new()).on_input("line").start(cx)?;
             let start = std::io::SeekFrom::Start(0);
-            let tail = FollowTail::new(&path, Line::new()).seek(start).on_input("line").start(cx)?;
+            let tail = FollowTail::path(&path, Line::new()).seek(start).on_input("line").start(cx)?;
             *cx.heap() = Some((stream, tail));
             Ok(())
         })

@@ -212,7 +212,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         };
         let Some(socket) = socket else { return Ok(false) };
         let filter = self.filter.clone_config();
-        let mut wheel = ReadWrite::new(socket, filter).on_input(INPUT).on_error(ERROR).on_refused(REFUSED);
+        let mut wheel = ReadWrite::stream(socket, filter).on_input(INPUT).on_error(ERROR).on_refused(REFUSED);
         // An event that nobody has asked for would be dispatched after each answer.
         if self.callbacks.on_flushed.is_some() {
             wheel = wheel.on_flushed(FLUSHED);

@@ -29,7 +29,7 @@ use crate::filter::FilterError;
 ///     .args((ours,))
 ///     .state("_start", |cx| {
 ///         let ours: UnixStream = cx.take(0)?;
-///         let wheel = ReadWrite::new(ours, Line::new()).on_input("line").on_error("failed").start(cx)?;
+///         let wheel = ReadWrite::stream(ours, Line::new()).on_input("line").on_error("failed").start(cx)?;
 ///         *cx.heap() = Some(wheel);
 ///         Ok(())
 ///     })

@@ -37,7 +37,7 @@ use crate::name::Name;
 ///     .args((listener,))
 ///     .state("_start", |cx| {
 ///         let listener: TcpListener = cx.take(0)?;
-///         *cx.heap() = Some(ListenAccept::new(listener).on_accept("accept").on_error("failed").start(cx)?);
+///         *cx.heap() = Some(ListenAccept::listener(listener).on_accept("accept").on_error("failed").start(cx)?);
 ///         Ok(())
 ///     })
 ///     .state("accept", move |cx| {
@@ -59,7 +59,7 @@ pub struct ListenAccept {
     acceptor: Rc<Acceptor>,
 }
 
-/// Says how a [`ListenAccept`] is to work; made by [`ListenAccept::new`].
+/// Says how a [`ListenAccept`] is to work; made by [`ListenAccept::listener`].
 #[must_use = "does nothing until it is started"]
 #[derive(Debug)]
 pub struct ListenAcceptBuilder {
@@ -73,9 +73,8 @@ impl ListenAccept {
     /// [`UnixListener`](std::os::unix::net::UnixListener), or the descriptor of one.
     ///
     /// POE: `Handle`.
-    #[allow(clippy::new_ret_no_self, reason = "POE's constructor takes its parameters by name")]
     #[doc(alias = "Handle")]
-    pub fn new(listener: impl Into<OwnedFd>) -> ListenAcceptBuilder {
+    pub fn listener(listener: impl Into<OwnedFd>) -> ListenAcceptBuilder {
         ListenAcceptBuilder { listener: listener.into(), on_accept: None, on_error: None }
     }
 

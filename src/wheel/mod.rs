@@ -4,6 +4,10 @@
 //! closes it when the handle is dropped, before the next event is dispatched. A wheel may be dropped inside any of its
 //! own events. What a wheel watches keeps its session alive.
 //!
+//! A wheel is begun by a function that names what it is made on, [`ReadWrite::stream`], [`FollowTail::path`], [`Run::program`],
+//! [`SocketFactory::tcp`], [`ListenAccept::listener`], and that returns a builder. The builder's last call says what begins:
+//! `start`, or `listen`, `connect` or `bind` for a socket to be made.
+//!
 //! An error event has one argument: ARG0 = a [`Failure`], which says the operation, the errno, its text, the wheel, and what
 //! it is about. The end of the input is one as well ([`is_end_of_input`](Failure::is_end_of_input)). After an error event
 //! there is as a rule nothing left to do but to drop the wheel.

@@ -18,7 +18,7 @@ use util::{DEADLINE, Program, test_program};
 fn follow(lab: &mut Lab, path: &Path, seek: Option<SeekFrom>) {
     let path = path.to_owned();
     lab.start(move || {
-        let builder = FollowTail::new(&path, Line::new()).poll_interval(INTERVAL).rotate_wait(INTERVAL);
+        let builder = FollowTail::path(&path, Line::new()).poll_interval(INTERVAL).rotate_wait(INTERVAL);
         seek.into_iter().fold(builder, FollowTailBuilder::seek)
     });
 }
@@ -98,7 +98,7 @@ fn an_error_of_read_is_told_once_and_the_next_file_is_read() {
 fn an_error_of_read_that_may_pass_ends_nothing_for_a_handle() {
     let mut lab = Lab::new();
     let file = File::open("/proc/self/mem").unwrap();
-    lab.start(|| FollowTail::handle(file, Line::new()).poll_interval(INTERVAL));
+    lab.start(|| FollowTail::file(file, Line::new()).poll_interval(INTERVAL));
     assert_eq!(lab.news(), [format!("retry:read:{}:", Errno::EIO as i32)]);
     assert_eq!(lab.news(), [""; 0]);
 }
@@ -208,7 +208,7 @@ fn a_read_error_of_the_descriptor_ends_the_following() {
     let mut lab = Lab::new();
     lab.write("x\n");
     let file = OpenOptions::new().append(true).open(lab.path()).unwrap();
-    lab.start(|| FollowTail::handle(file, Line::new()).seek(SeekFrom::Start(0)));
+    lab.start(|| FollowTail::file(file, Line::new()).seek(SeekFrom::Start(0)));
     run(&mut lab.kernel);
     assert_eq!(lab.log.text(), format!("error:read:{}: _stop", Errno::EBADF as i32));
 }

@@ -67,7 +67,7 @@ impl Lab {
 
     fn follow_with(&mut self, settings: impl Fn(FollowTailBuilder<Line>) -> FollowTailBuilder<Line> + 'static) {
         let path = self.path();
-        let quick = move || FollowTail::new(&path, Line::new()).poll_interval(INTERVAL).rotate_wait(INTERVAL);
+        let quick = move || FollowTail::path(&path, Line::new()).poll_interval(INTERVAL).rotate_wait(INTERVAL);
         self.start(move || settings(quick()));
     }
 
@@ -178,7 +178,7 @@ fn a_long_file_leaves_room_for_others() {
     let (lines, ticks) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let (path, count) = (lab.path(), lines.clone());
     let make =
-        move || FollowTail::new(&path, Line::new()).poll_interval(Duration::from_secs(1000)).seek(SeekFrom::Start(0));
+        move || FollowTail::path(&path, Line::new()).poll_interval(Duration::from_secs(1000)).seek(SeekFrom::Start(0));
     session(&lab.log, lab.told.clone(), make)
         .state("input", move |cx| {
             count.set(count.get() + 1);
@@ -239,7 +239,7 @@ fn events_can_be_changed_and_taken_away() {
     let mut lab = Lab::new();
     lab.write("1\n2\n3\n4\n");
     let path = lab.path();
-    let make = move || FollowTail::new(&path, Line::new()).poll_interval(INTERVAL).seek(SeekFrom::Start(0));
+    let make = move || FollowTail::path(&path, Line::new()).poll_interval(INTERVAL).seek(SeekFrom::Start(0));
     session(&lab.log, lab.told.clone(), make)
         .state("input", |cx| {
             let line = cx.take::<String>(0)?;
@@ -280,22 +280,22 @@ fn what_is_missing_or_wrong_is_an_error_of_the_constructor() {
     let mut kernel = kernel();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
-    let outside = FollowTail::new(&path, Line::new()).on_input("input").start(&mut kernel);
+    let outside = FollowTail::path(&path, Line::new()).on_input("input").start(&mut kernel);
     assert!(matches!(outside, Err(Error::NoActiveSession)));
     Session::new(())
         .state("_start", move |cx| {
             let text = |outcome: Result<FollowTail<Line>, Error>| outcome.err().expect("it is refused").to_string();
             let file = path.join("log");
             let start = |builder: FollowTailBuilder<Line>, cx: &mut lenore::Core| text(builder.start(cx));
-            assert_eq!(start(FollowTail::new(&file, Line::new()), cx), "invalid on_input: is required");
-            let zero = FollowTail::new(&file, Line::new()).on_input("input").poll_interval(Duration::ZERO);
+            assert_eq!(start(FollowTail::path(&file, Line::new()), cx), "invalid on_input: is required");
+            let zero = FollowTail::path(&file, Line::new()).on_input("input").poll_interval(Duration::ZERO);
             assert_eq!(start(zero, cx), "invalid poll_interval: must be more than zero");
-            let directory = start(FollowTail::new(&path, Line::new()).on_input("input"), cx);
+            let directory = start(FollowTail::path(&path, Line::new()).on_input("input"), cx);
             assert!(directory.starts_with(&format!("open {}: Is a directory", path.display())), "{directory}");
-            let handle = FollowTail::handle(File::open(&path).unwrap(), Line::new()).on_input("input");
+            let handle = FollowTail::file(File::open(&path).unwrap(), Line::new()).on_input("input");
             assert!(start(handle, cx).starts_with("open a handle: Is a directory"));
             let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
-            let handle = FollowTail::handle(datagrams, Line::new()).on_input("input");
+            let handle = FollowTail::file(datagrams, Line::new()).on_input("input");
             assert!(start(handle, cx).starts_with("invalid handle: it is a datagram socket"));
             assert!(cx.peek().sources.is_empty());
         })

@@ -131,7 +131,7 @@ fn a_directory_may_be_moved_away() {
     append(&path, "first\n");
     let followed = path.clone();
     lab.start(move || {
-        let builder = FollowTail::new(&followed, Line::new()).poll_interval(Duration::from_millis(100));
+        let builder = FollowTail::path(&followed, Line::new()).poll_interval(Duration::from_millis(100));
         builder.rotate_wait(INTERVAL)
     });
     idle(&mut lab);
@@ -153,7 +153,7 @@ fn the_directory_that_has_taken_anothers_place_is_watched() {
     symlink(&one, &current).unwrap();
     append(&one.join("log"), "");
     let followed = current.join("log");
-    lab.start(move || FollowTail::new(&followed, Line::new()).poll_interval(LONG).rotate_wait(INTERVAL));
+    lab.start(move || FollowTail::path(&followed, Line::new()).poll_interval(LONG).rotate_wait(INTERVAL));
     idle(&mut lab);
     append(&other.join("log"), "first\n");
     symlink(&other, &next).unwrap();
@@ -192,7 +192,7 @@ fn a_handle_is_watched_whatever_its_name() {
     let file = File::open(lab.path()).unwrap();
     let renamed = lab.dir.path().join("renamed");
     fs::rename(lab.path(), &renamed).unwrap();
-    lab.start(|| FollowTail::handle(file, Line::new()).poll_interval(LONG));
+    lab.start(|| FollowTail::file(file, Line::new()).poll_interval(LONG));
     idle(&mut lab);
     append(&renamed, "second\n");
     told(&mut lab, &["second"]);

@@ -20,7 +20,7 @@ fn records_are_what_the_filter_makes_of_the_file() {
     let seen = log.clone();
     Session::new(None::<FollowTail<Stream>>)
         .state("_start", move |cx| {
-            let builder = FollowTail::new(&path, Stream::new()).seek(SeekFrom::Start(0));
+            let builder = FollowTail::path(&path, Stream::new()).seek(SeekFrom::Start(0));
             *cx.heap() = Some(builder.on_input("input").start(cx)?);
             Ok(())
         })
@@ -49,7 +49,7 @@ fn a_chunk_is_delivered_as_long_as_the_session_goes_along() {
         let mut lab = Lab::new();
         lab.write("1\n2\n3\n");
         let path = lab.path();
-        let make = move || FollowTail::new(&path, Line::new()).poll_interval(INTERVAL).seek(SeekFrom::Start(0));
+        let make = move || FollowTail::path(&path, Line::new()).poll_interval(INTERVAL).seek(SeekFrom::Start(0));
         session(&lab.log, lab.told.clone(), make)
             .state("input", move |cx| {
                 let line = cx.take::<String>(0)?;
@@ -90,7 +90,7 @@ fn a_filter_gets_no_more_than_it_has_room_for() {
     let path = lab.path();
     lab.start(move || {
         let line = Line::new().max_length(8).and_then(|line| line.max_buffer(8)).expect("they fit");
-        FollowTail::new(&path, line).poll_interval(INTERVAL).seek(SeekFrom::Start(0))
+        FollowTail::path(&path, line).poll_interval(INTERVAL).seek(SeekFrom::Start(0))
     });
     assert_eq!(lab.news(), ["1", "22", "333", "4444", "55555"]);
     lab.append("half of it is lo");
@@ -110,7 +110,7 @@ fn a_panic_in_the_filter_ends_nothing() {
         Session::new(None::<FollowTail<Fragile>>)
             .state("_start", move |cx| {
                 cx.sig("DIE", "die");
-                let tail = FollowTail::new(&followed, Fragile(Line::new())).poll_interval(INTERVAL);
+                let tail = FollowTail::path(&followed, Fragile(Line::new())).poll_interval(INTERVAL);
                 *cx.heap() = Some(tail.on_input("input").start(cx)?);
                 Ok(())
             })
@@ -148,7 +148,7 @@ fn a_filter_that_refuses_without_end_keeps_nobody_waiting() {
     let (followed, logged, refusals) = (path.clone(), log.clone(), log.clone());
     let session = Session::new(None::<FollowTail<Stubborn>>)
         .state("_start", move |cx| {
-            let tail = FollowTail::new(&followed, Stubborn(Vec::new(), Habit::Refuses)).poll_interval(INTERVAL);
+            let tail = FollowTail::path(&followed, Stubborn(Vec::new(), Habit::Refuses)).poll_interval(INTERVAL);
             *cx.heap() = Some(tail.on_input("input").on_error("error").on_refused("refused").start(cx)?);
             Ok(())
         })
@@ -185,7 +185,7 @@ fn a_filter_that_panics_when_it_is_looked_at_does_not_end_the_kernel() {
         let session = Session::new(None::<FollowTail<Stubborn>>)
             .state("_start", move |cx| {
                 cx.sig("DIE", "die");
-                let tail = FollowTail::new(&followed, Stubborn(Vec::new(), habit)).poll_interval(INTERVAL);
+                let tail = FollowTail::path(&followed, Stubborn(Vec::new(), habit)).poll_interval(INTERVAL);
                 *cx.heap() = Some(tail.on_input("input").on_refused("refused").start(cx)?);
                 Ok(())
             })

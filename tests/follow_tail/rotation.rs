@@ -183,7 +183,7 @@ fn a_handle_is_followed_and_its_name_is_not() {
     let mut lab = Lab::new();
     lab.write("first\n");
     let file = File::open(lab.path()).unwrap();
-    lab.start(|| FollowTail::handle(file, Line::new()).poll_interval(INTERVAL));
+    lab.start(|| FollowTail::file(file, Line::new()).poll_interval(INTERVAL));
     lab.append("second\n");
     assert_eq!(lab.news(), ["second"]);
     lab.write("");
@@ -203,7 +203,7 @@ fn a_handle_is_read_without_being_moved() {
     let mut file = File::open(lab.path()).unwrap();
     file.seek(SeekFrom::Start(4)).unwrap();
     let copy = file.try_clone().unwrap();
-    lab.start(|| FollowTail::handle(copy, Line::new()).poll_interval(INTERVAL).seek(SeekFrom::Current(0)));
+    lab.start(|| FollowTail::file(copy, Line::new()).poll_interval(INTERVAL).seek(SeekFrom::Current(0)));
     assert_eq!(lab.news(), ["two", "three"]);
     let mut rest = String::new();
     file.read_to_string(&mut rest).unwrap();

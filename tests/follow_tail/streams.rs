@@ -50,7 +50,7 @@ fn the_end_of_a_socket_is_an_error_event() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(b"one\ntwo\nunfinished").unwrap();
     drop(theirs);
-    lab.start(|| FollowTail::handle(ours, Line::new()));
+    lab.start(|| FollowTail::file(ours, Line::new()));
     run(&mut lab.kernel);
     assert_eq!(lab.log.text(), "one two error:read:0: _stop");
 }
@@ -61,7 +61,7 @@ fn the_end_of_a_pipe_is_an_idle_event() {
     let (ours, mut theirs) = std::io::pipe().unwrap();
     theirs.write_all(b"one\nunfinished").unwrap();
     drop(theirs);
-    lab.start(|| FollowTail::handle(OwnedFd::from(ours), Line::new()).deliver_last());
+    lab.start(|| FollowTail::file(OwnedFd::from(ours), Line::new()).deliver_last());
     run(&mut lab.kernel);
     assert_eq!(lab.log.text(), "one unfinished idle _stop");
 }

@@ -23,7 +23,7 @@ fn serve(httpd: Httpd, log: &Log, ours: UnixStream) -> Session<Server> {
         .args((ours, httpd))
         .state("_start", |cx| {
             let (ours, httpd) = (cx.take::<UnixStream>(0)?, cx.take::<Httpd>(1)?);
-            let wheel = ReadWrite::new(ours, httpd).on_input("input").on_error("error").start(cx)?;
+            let wheel = ReadWrite::stream(ours, httpd).on_input("input").on_error("error").start(cx)?;
             cx.heap().wheel = Some(wheel);
             Ok(())
         })

@@ -119,7 +119,7 @@ fn start(cx: &mut Context<'_, App>) -> Result {
 fn accepted(cx: &mut Context<'_, App>) -> Result {
     let socket: TcpStream = cx.take(0)?;
     if cx.heap().flags.has("--keep") && cx.heap().kept.len() < 20 {
-        let wheel = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+        let wheel = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
         cx.heap().kept.push(wheel);
         if cx.heap().kept.len() == 20 {
             say("kept 20");
@@ -170,7 +170,7 @@ fn daemon_child(cx: &mut Context<'_, App>) -> Result {
     let (number, socket) = cx.take::<(u32, TcpStream)>(1)?;
     say(&format!("daemon_child {number}"));
     cx.heap().number = number;
-    let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
     cx.heap().client = Some(client);
     Ok(())
 }

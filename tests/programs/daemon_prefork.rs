@@ -191,7 +191,7 @@ fn listen_more(cx: &mut Context<'_, App>, path: String) -> Result {
     unix.pause_accept();
     let (inherited, watched) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     say(&format!("more {} {}", inherited.local_addr()?, watched.local_addr()?));
-    let inherited = ListenAccept::new(inherited).on_accept("more").start(cx)?;
+    let inherited = ListenAccept::listener(inherited).on_accept("more").start(cx)?;
     inherited.pause_accept();
     let watched = Handle::new(watched);
     cx.select_read(&watched, "more", ())?;
@@ -253,7 +253,7 @@ fn accepted(cx: &mut Context<'_, App>) -> Result {
     cx.heap().listener.iter().for_each(SocketFactory::pause_accept);
     report(cx, Report::Req)?;
     let socket: TcpStream = cx.take(0)?;
-    let client = ReadWrite::new(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
     cx.heap().client = Some(client);
     Ok(())
 }

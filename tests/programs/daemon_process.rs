@@ -371,7 +371,7 @@ fn write_lines(cx: &mut Context<'_, App>) -> Result {
 }
 
 fn accepted(cx: &mut Context<'_, App>) -> Result {
-    let client = ReadWrite::new(cx.take::<std::net::TcpStream>(0)?, Line::new()).on_input("input").on_error("gone");
+    let client = ReadWrite::stream(cx.take::<std::net::TcpStream>(0)?, Line::new()).on_input("input").on_error("gone");
     let client = client.start(cx)?;
     cx.heap().client = Some(client);
     Ok(())

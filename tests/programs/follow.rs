@@ -37,7 +37,7 @@ fn main() -> Result<(), lenore::Error> {
             while is_short && let Ok(file) = File::open("/dev/null") {
                 cx.heap().1.push(file);
             }
-            let mut builder = FollowTail::new(&path, Line::new()).poll_interval(SHORT).rotate_wait(SHORT);
+            let mut builder = FollowTail::path(&path, Line::new()).poll_interval(SHORT).rotate_wait(SHORT);
             if let Some(offset) = offset {
                 builder = builder.seek(match u64::try_from(offset) {
                     Ok(offset) => SeekFrom::Start(offset),

@@ -12,7 +12,7 @@ fn main() -> Result<(), lenore::Error> {
     let mut kernel = Kernel::new()?;
     Session::new(None::<FollowTail<Line>>)
         .state("_start", move |cx| {
-            let builder = FollowTail::new(&path, Line::new()).poll_interval(Duration::from_secs(1000));
+            let builder = FollowTail::path(&path, Line::new()).poll_interval(Duration::from_secs(1000));
             *cx.heap() = Some(builder.on_input("line").on_idle("idle").start(cx)?);
             Ok(())
         })

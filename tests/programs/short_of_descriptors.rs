@@ -82,7 +82,7 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     let (wheel, address) = if let Some("listen_accept" | "silent") = what.as_deref() {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let mut wheel = ListenAccept::new(listener).on_accept("accept");
+        let mut wheel = ListenAccept::listener(listener).on_accept("accept");
         if what.as_deref() == Some("silent") {
             cx.sig("USR1", "find");
         } else {

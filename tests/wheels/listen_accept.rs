@@ -25,7 +25,7 @@ fn server(log: &Log, listener: impl Into<OwnedFd>) -> Session<Server> {
         .args((listener.into(),))
         .state("_start", |cx| {
             let listener: OwnedFd = cx.take(0)?;
-            cx.heap().wheel = Some(ListenAccept::new(listener).on_accept("accept").on_error("failed").start(cx)?);
+            cx.heap().wheel = Some(ListenAccept::listener(listener).on_accept("accept").on_error("failed").start(cx)?);
             Ok(cx.alias_set("server")?)
         })
         .state("accept", |cx| cx.heap().log.push("accept"))
@@ -87,17 +87,17 @@ fn a_unix_listener_is_as_good() {
 #[test] // K-LA-01: what is required, and what is no listener
 fn a_wrong_call_is_an_error_that_says_what_is_wrong() {
     fn start(cx: &mut Context<'_, ()>, fd: impl Into<OwnedFd>) -> Error {
-        ListenAccept::new(fd).on_accept("accept").start(cx).unwrap_err()
+        ListenAccept::listener(fd).on_accept("accept").start(cx).unwrap_err()
     }
     let mut kernel = kernel();
     let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let outside = ListenAccept::new(listener()).on_accept("accept").start(&mut kernel).map(drop);
+    let outside = ListenAccept::listener(listener()).on_accept("accept").start(&mut kernel).map(drop);
     assert!(matches!(outside, Err(Error::NoActiveSession)));
     Session::new(())
         .state("_start", move |cx| {
             let lost = listener();
             let address = lost.local_addr()?;
-            let error = ListenAccept::new(lost).start(cx).unwrap_err();
+            let error = ListenAccept::listener(lost).start(cx).unwrap_err();
             assert_eq!(error.to_string(), "invalid accept event: there is none");
             let connected = TcpStream::connect(address);
             assert_eq!(connected.unwrap_err().kind(), ErrorKind::ConnectionRefused, "the listener was closed");

@@ -18,7 +18,7 @@
 //!     .args((ours,))
 //!     .state("_start", |cx| {
 //!         let stream = cx.take::<UnixStream>(0)?;
-//!         let wheel = ReadWrite::new(stream, Httpd::new()).on_input("input");
+//!         let wheel = ReadWrite::stream(stream, Httpd::new()).on_input("input");
 //!         // A client that asks and does not read has its next requests wait.
 //!         let wheel = wheel.marks(16 * 1024, 64 * 1024).auto_pause().start(cx)?;
 //!         *cx.heap() = Some(wheel);

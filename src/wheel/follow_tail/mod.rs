@@ -106,7 +106,7 @@ use state::{Start, State};
 /// let mut kernel = Kernel::new()?;
 /// Session::new(None::<FollowTail<Line>>)
 ///     .state("_start", move |cx| {
-///         let wheel = FollowTail::new(&followed, Line::new()).on_input("line").start(cx)?;
+///         let wheel = FollowTail::path(&followed, Line::new()).on_input("line").start(cx)?;
 ///         *cx.heap() = Some(wheel);
 ///         writeln!(&log, "after")?;
 ///         Ok(())
@@ -127,7 +127,7 @@ use state::{Start, State};
 #[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct FollowTail<F: Filter = Line>(Rc<State>, PhantomData<F>);
 
-/// Says how a [`FollowTail`] is to work; made by [`FollowTail::new`].
+/// Says how a [`FollowTail`] is to work; made by [`FollowTail::path`].
 #[must_use = "does nothing until it is started"]
 pub struct FollowTailBuilder<F: Filter> {
     subject: Subject,
@@ -170,9 +170,8 @@ impl<F: Filter> FollowTail<F> {
     /// Begins a wheel for the file of that name, whether or not there is one.
     ///
     /// POE: `Filename`.
-    #[allow(clippy::new_ret_no_self, reason = "POE's constructor takes its parameters by name")]
     #[doc(alias = "Filename")]
-    pub fn new(path: impl Into<PathBuf>, filter: F) -> FollowTailBuilder<F> {
+    pub fn path(path: impl Into<PathBuf>, filter: F) -> FollowTailBuilder<F> {
         FollowTailBuilder::new(Subject::Path(path.into()), filter)
     }
 
@@ -180,7 +179,7 @@ impl<F: Filter> FollowTail<F> {
     ///
     /// POE: `Handle`.
     #[doc(alias = "Handle")]
-    pub fn handle(file: impl Into<OwnedFd>, filter: F) -> FollowTailBuilder<F> {
+    pub fn file(file: impl Into<OwnedFd>, filter: F) -> FollowTailBuilder<F> {
         FollowTailBuilder::new(Subject::Handle(file.into()), filter)
     }
 

@@ -22,7 +22,7 @@ use crate::wheel::stream::marks::Marks;
 use crate::wheel::stream::outbox::{Outbox, OutputEvents};
 use crate::wheel::stream::{Stream, check_is_stream};
 
-/// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::new`].
+/// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::stream`].
 #[must_use = "does nothing until it is started"]
 pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
     input: Stream,

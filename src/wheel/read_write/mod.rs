@@ -47,7 +47,7 @@ use state::State;
 /// Session::new(Vec::<ReadWrite<Line>>::new())
 ///     .state("_start", |cx| {
 ///         for end in cx.take::<Vec<UnixStream>>(0)? {
-///             let wheel = ReadWrite::new(end, Line::new()).on_input("input").start(cx)?;
+///             let wheel = ReadWrite::stream(end, Line::new()).on_input("input").start(cx)?;
 ///             cx.heap().push(wheel);
 ///         }
 ///         cx.heap()[0].put("to the other end");
@@ -101,7 +101,7 @@ use state::State;
 ///     .args((ours,))
 ///     .state("_start", |cx| {
 ///         let stream = cx.take::<UnixStream>(0)?;
-///         let wheel = ReadWrite::new(stream, Line::new()).on_input("line").start(cx)?;
+///         let wheel = ReadWrite::stream(stream, Line::new()).on_input("line").start(cx)?;
 ///         *cx.heap() = Client::Talking(wheel);
 ///         Ok(())
 ///     })
@@ -161,8 +161,7 @@ impl<F: Filter> ReadWrite<F> {
     ///
     /// POE: `new` with `Handle` and `Filter`.
     #[doc(alias = "Handle")]
-    #[allow(clippy::new_ret_no_self, reason = "POE's constructor takes its parameters by name")]
-    pub fn new(stream: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
+    pub fn stream(stream: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
         ReadWriteBuilder::new(Stream::new(stream.into()), None, filter)
     }
 
@@ -171,15 +170,14 @@ impl<F: Filter> ReadWrite<F> {
     /// POE: `new` with `InputHandle` and `OutputHandle`.
     #[doc(alias = "InputHandle")]
     #[doc(alias = "OutputHandle")]
-    pub fn handles(input: impl Into<OwnedFd>, output: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
+    pub fn streams(input: impl Into<OwnedFd>, output: impl Into<OwnedFd>, filter: F) -> ReadWriteBuilder<F> {
         ReadWriteBuilder::new(Stream::new(input.into()), Some(output.into()), filter)
     }
 
     /// Begins a wheel over a [`Transport`] of the program's own, such as TLS over a socket. Its descriptor is made non-blocking.
     ///
     /// POE: `new` with a tied handle.
-    #[allow(clippy::new_ret_no_self, reason = "as `new`")]
-    pub fn over(transport: impl Transport, filter: F) -> ReadWriteBuilder<F> {
+    pub fn transport(transport: impl Transport, filter: F) -> ReadWriteBuilder<F> {
         ReadWriteBuilder::new(Stream::over(Box::new(transport)), None, filter)
     }
 

@@ -11,7 +11,7 @@ use super::descriptor::Descriptor;
 use crate::error::Exception;
 
 /// Octets on their way to and from a descriptor that does not block, for a [`ReadWrite`](crate::wheel::ReadWrite) that is made
-/// by [`over`](crate::wheel::ReadWrite::over).
+/// by [`over`](crate::wheel::ReadWrite::transport).
 ///
 /// In every turn that readiness gives the wheel, whether for reading or for writing, the transport is asked to
 /// [`advance`](Transport::advance), and then to read and to write as far as the wheel wants that. So it may write in order to

@@ -402,7 +402,7 @@ impl Server {
 
     fn adopt(cx: &mut Context<'_, Server>, keep: bool) -> Result {
         let socket = cx.take::<TcpStream>(0)?;
-        let wheel = ReadWrite::new(socket, Line::new()).on_input("input").on_error("error");
+        let wheel = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("error");
         let wheel = if keep { wheel.keep_after_fork() } else { wheel }.start(cx)?;
         cx.heap().clients.insert(wheel.id(), wheel);
         Ok(())
@@ -474,7 +474,7 @@ fn kept_at_its_end(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
     Session::new(None::<ReadWrite<Line>>)
         .args((ours,))
         .state("_start", |cx| {
-            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Line::new()).keep_after_fork();
+            let wheel = ReadWrite::stream(cx.take::<UnixStream>(0)?, Line::new()).keep_after_fork();
             *cx.heap() = Some(wheel.on_input("input").on_flushed("flushed").on_error("error").start(cx)?);
             Ok(())
         })
@@ -504,7 +504,7 @@ fn kept_at_the_high_mark(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
     Session::new(None::<ReadWrite<Line>>)
         .args((ours,))
         .state("_start", |cx| {
-            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Line::new()).keep_after_fork();
+            let wheel = ReadWrite::stream(cx.take::<UnixStream>(0)?, Line::new()).keep_after_fork();
             let wheel = wheel.marks(1, 2).on_low("low").on_high("high").on_error("error").start(cx)?;
             wheel.put("for the peer");
             wheel.shutdown_output_after_flush();
@@ -529,7 +529,7 @@ fn kept_at_the_high_mark(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
     Session::new(None::<ReadWrite<Line>>)
         .args((theirs,))
         .state("_start", |cx| {
-            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Line::new()).on_input("input").on_error("error");
+            let wheel = ReadWrite::stream(cx.take::<UnixStream>(0)?, Line::new()).on_input("input").on_error("error");
             *cx.heap() = Some(wheel.start(cx)?);
             Ok(())
         })

@@ -159,7 +159,7 @@ fn function_descriptors(kernel: &mut Kernel) -> Result<(), Error> {
             let first = Run::program(["cat"]).on_stdout("stdout").on_stderr("stdout").start(cx)?;
             let second = Run::function(list).stdin(Redirect::Null).on_stdout("listed").on_close("close").start(cx)?;
             let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
-            let stream = ReadWrite::new(ours, Line::new()).keep_after_fork().on_input("input").start(cx)?;
+            let stream = ReadWrite::stream(ours, Line::new()).keep_after_fork().on_input("input").start(cx)?;
             cx.select_read(&Handle::new(watched), "readable", ())?;
             *cx.heap() = (vec![first, second], Some(listener), Some(stream));
             Ok(())
@@ -224,7 +224,7 @@ fn function_loop(kernel: &mut Kernel) -> Result<(), Error> {
             .state("_start", |cx| {
                 cx.sig("TERM", "ended");
                 let stdin = io::stdin();
-                let wheel = ReadWrite::new(std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned()?, Line::new())
+                let wheel = ReadWrite::stream(std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned()?, Line::new())
                     .on_input("line")
                     .on_error("end")
                     .start(cx)?;
@@ -401,7 +401,7 @@ fn function_follows(kernel: &mut Kernel) -> Result<(), Error> {
         Session::new(None::<FollowTail<Line>>)
             .state("_start", |cx| {
                 let path = std::env::current_dir()?.join("log");
-                let wheel = FollowTail::new(path, Line::new()).on_input("input").on_retry("denied").start(cx)?;
+                let wheel = FollowTail::path(path, Line::new()).on_input("input").on_retry("denied").start(cx)?;
                 *cx.heap() = Some(wheel);
                 Ok(())
             })

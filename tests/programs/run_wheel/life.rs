@@ -423,7 +423,7 @@ fn by_hand(kernel: &mut Kernel) -> Result<(), Error> {
             cx.sig_child(wheel.pid().expect("a program has one at once"), "child", ("extra",));
             wheel.put("x");
             wheel.shutdown_stdin_after_flush();
-            let stream = ReadWrite::new(ours.try_clone()?, Line::new()).on_input("input").start(cx)?;
+            let stream = ReadWrite::stream(ours.try_clone()?, Line::new()).on_input("input").start(cx)?;
             *cx.heap() = (Some(wheel), Some(stream));
             Ok(())
         })

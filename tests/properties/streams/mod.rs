@@ -117,8 +117,8 @@ impl Script {
     fn wheel(&self, (input, output): Ends) -> ReadWriteBuilder<Tricky> {
         let filter = Tricky::new(self.capacity);
         let mut wheel = match output {
-            Some(output) => ReadWrite::handles(input, output, filter),
-            None => ReadWrite::new(input, filter),
+            Some(output) => ReadWrite::streams(input, output, filter),
+            None => ReadWrite::stream(input, filter),
         };
         wheel = wheel.on_input("input").on_flushed("flushed").on_error("error").on_refused("refused");
         wheel = wheel.block_size(self.block_size);

@@ -191,7 +191,7 @@ fn close_after_flush_waits_for_nobody_who_has_gone() {
         wheel.put("bye");
         wheel.close_after_flush();
     };
-    owner_of(&log, ReadWrite::new(pipe, Line::new()).linger(FOR_EVER))
+    owner_of(&log, ReadWrite::stream(pipe, Line::new()).linger(FOR_EVER))
         .state("started", closing)
         .spawn(&mut kernel)
         .unwrap();
@@ -206,7 +206,7 @@ fn close_after_flush_waits_for_nobody_who_has_gone() {
 fn close_after_flush_of_two_pipes_writes_first() {
     let (mut kernel, log) = (kernel(), Log::default());
     let ((input, mut to_it), (mut from_it, output)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
-    owner_of(&log, ReadWrite::handles(input, output, Line::new()).on_input("input").linger(FOR_EVER))
+    owner_of(&log, ReadWrite::streams(input, output, Line::new()).on_input("input").linger(FOR_EVER))
         .state("started", |cx| {
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
             wheel.put("x".repeat(MEGABYTES));
@@ -312,7 +312,7 @@ fn shutdown_output_after_flush_writes_first_and_input_goes_on() {
 fn shutdown_output_closes_an_output_pipe_and_the_session_ends_with_the_last_descriptor() {
     let (mut kernel, log) = (kernel(), Log::default());
     let ((input, to_it), (mut from_it, output)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
-    let wheel = ReadWrite::handles(input, output, Line::new()).on_input("input").on_error("error");
+    let wheel = ReadWrite::streams(input, output, Line::new()).on_input("input").on_error("error");
     let session = owner_of(&log, wheel)
         .state("error", super::log_error)
         .state("end", |cx| cx.heap().wheel().shutdown_output())
@@ -385,12 +385,12 @@ fn wheels() -> Vec<(&'static str, ReadWriteBuilder<Line>, OwnedFd, OwnedFd)> {
     let ((input_socket, to_input_socket), (output_socket, from_output_socket)) =
         (narrow_pair_of_descriptors(), narrow_pair_of_descriptors());
     vec![
-        ("a socket", ReadWrite::new(socket, Line::new()), to_socket, from_socket),
-        ("a TCP socket", ReadWrite::new(tcp, Line::new()), to_tcp, from_tcp),
-        ("two pipes", ReadWrite::handles(input, output, Line::new()), to_input.into(), from_output.into()),
+        ("a socket", ReadWrite::stream(socket, Line::new()), to_socket, from_socket),
+        ("a TCP socket", ReadWrite::stream(tcp, Line::new()), to_tcp, from_tcp),
+        ("two pipes", ReadWrite::streams(input, output, Line::new()), to_input.into(), from_output.into()),
         (
             "two sockets",
-            ReadWrite::handles(input_socket, output_socket, Line::new()),
+            ReadWrite::streams(input_socket, output_socket, Line::new()),
             to_input_socket,
             from_output_socket,
         ),

@@ -24,7 +24,7 @@ fn refused() -> String {
 fn heard(filter: Line, input: &[u8]) -> Vec<String> {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = pair();
-    owner_of(&log, ReadWrite::new(ours, filter).on_input("input").on_error("error").on_refused("refused"))
+    owner_of(&log, ReadWrite::stream(ours, filter).on_input("input").on_error("error").on_refused("refused"))
         .spawn(&mut kernel)
         .unwrap();
     let input = input.to_vec();
@@ -102,7 +102,7 @@ fn a_filter_that_does_not_tell_its_limit_refuses_once() {
         .state("_start", |cx| {
             let filter = Mute(small(50).bytes());
             let stream = cx.take::<UnixStream>(0)?;
-            let wheel = ReadWrite::new(stream, filter).on_input("input").on_error("error").on_refused("refused");
+            let wheel = ReadWrite::stream(stream, filter).on_input("input").on_error("error").on_refused("refused");
             *cx.heap() = Some(wheel.start(cx)?);
             Ok(())
         })
@@ -197,7 +197,7 @@ fn a_panic_in_the_filter_is_a_die_signal_in_the_wheels_name_and_reading_goes_on(
                 cx.sig("DIE", "die");
                 let stream = cx.take::<UnixStream>(0)?;
                 *cx.heap() =
-                    Some(ReadWrite::new(stream, Fragile(Line::new())).on_input("input").on_error("gone").start(cx)?);
+                    Some(ReadWrite::stream(stream, Fragile(Line::new())).on_input("input").on_error("gone").start(cx)?);
                 Ok(())
             })
             .state("input", move |cx| {
@@ -238,7 +238,7 @@ fn stubborn(log: &Log, stream: UnixStream, habit: Habit) -> Session<Option<ReadW
         .args((stream,))
         .state("_start", move |cx| {
             cx.sig("DIE", "die");
-            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, Stubborn(Vec::new(), habit));
+            let wheel = ReadWrite::stream(cx.take::<UnixStream>(0)?, Stubborn(Vec::new(), habit));
             *cx.heap() = Some(wheel.on_input("input").on_error("error").on_refused("refused").start(cx)?);
             Ok(())
         })
@@ -474,7 +474,7 @@ fn a_put_that_fails_or_panics_leaves_nothing_in_the_output() {
         let (idle, _peer) = pair();
         let (errors, dead) = (log.clone(), log.clone());
         let wheel =
-            if has_two { ReadWrite::handles(idle, ours, HalfHearted) } else { ReadWrite::new(ours, HalfHearted) };
+            if has_two { ReadWrite::streams(idle, ours, HalfHearted) } else { ReadWrite::stream(ours, HalfHearted) };
         let wheel = wheel.on_input("input").on_error("error").linger(Duration::ZERO);
         Session::new(None::<ReadWrite<HalfHearted>>)
             .args((wheel,))

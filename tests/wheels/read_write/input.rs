@@ -282,8 +282,11 @@ fn a_record_that_is_too_long_is_a_refused_event_wherever_the_network_cuts_it() {
         .state("_start", |cx| {
             let stream = cx.take::<UnixStream>(0)?;
             let filter = Line::new().max_length(10)?;
-            let wheel =
-                ReadWrite::new(stream, filter).on_input("input").on_error("error").on_refused("refused").start(cx)?;
+            let wheel = ReadWrite::stream(stream, filter)
+                .on_input("input")
+                .on_error("error")
+                .on_refused("refused")
+                .start(cx)?;
             cx.heap().1 = Some(wheel);
             Ok(())
         })
@@ -404,7 +407,7 @@ fn a_regular_file_is_read_to_its_end() {
 fn outside_of_any_state_no_wheel_is_made() {
     let mut kernel = kernel();
     let (ours, theirs) = pair();
-    let made = ReadWrite::new(ours, Line::new()).start(&mut kernel).map(drop);
+    let made = ReadWrite::stream(ours, Line::new()).start(&mut kernel).map(drop);
     assert!(matches!(made, Err(Error::NoActiveSession)));
     assert_eq!(read_all(theirs), "", "the descriptor is closed");
 }

@@ -38,7 +38,7 @@ impl Owner {
 
 /// A wheel for lines, with the events that an `owner` knows.
 pub(super) fn lines(stream: impl Into<OwnedFd>) -> ReadWriteBuilder<Line> {
-    let wheel = ReadWrite::new(stream, Line::new()).on_input("input").on_flushed("flushed");
+    let wheel = ReadWrite::stream(stream, Line::new()).on_input("input").on_flushed("flushed");
     wheel.on_error("error").on_refused("refused")
 }
 

@@ -33,10 +33,10 @@ fn in_the_first_flush(inside: impl Fn(&mut Cx<'_>) -> Result + 'static) -> (Stri
         .args((first, second))
         .state("_start", |cx| {
             let (first, second) = (cx.take::<UnixStream>(0)?, cx.take::<UnixStream>(1)?);
-            let first = ReadWrite::new(first, Line::new()).on_flushed("inside").start(cx)?;
+            let first = ReadWrite::stream(first, Line::new()).on_flushed("inside").start(cx)?;
             first.put("one");
             // Later, as wheels are flushed in the order in which they have asked for something.
-            let second = ReadWrite::new(second, Line::new()).on_input("input").start(cx)?;
+            let second = ReadWrite::stream(second, Line::new()).on_input("input").start(cx)?;
             second.pause_input();
             second.put("two");
             cx.heap().first = Some(first);

@@ -57,7 +57,7 @@ fn a_put_of_nothing_is_never_flushed() {
         .args((ours,))
         .state("_start", |cx| {
             let stream = cx.take::<UnixStream>(0)?;
-            let wheel = ReadWrite::new(stream, Stream::new()).on_flushed("flushed").start(cx)?;
+            let wheel = ReadWrite::stream(stream, Stream::new()).on_flushed("flushed").start(cx)?;
             wheel.put(&b""[..]);
             cx.heap().1 = Some(wheel);
             cx.yield_("more", ());
@@ -239,7 +239,7 @@ fn close_after_flush_gives_up_when_the_peer_has_gone() {
             .args((ours,))
             .state("_start", move |cx| {
                 let stream = cx.take::<UnixStream>(0)?;
-                let wheel = ReadWrite::new(stream, Line::new()).on_error("error").start(cx)?;
+                let wheel = ReadWrite::stream(stream, Line::new()).on_error("error").start(cx)?;
                 wheel.put("lost");
                 if fail_first {
                     cx.heap().1 = Some(wheel);
@@ -296,7 +296,7 @@ fn a_write_error_comes_once_and_later_puts_only_add_up() {
     let log = Log::default();
     let (ours, theirs) = pair();
     drop(theirs);
-    let wheel = ReadWrite::new(ours, Line::new()).on_flushed("flushed").on_error("error");
+    let wheel = ReadWrite::stream(ours, Line::new()).on_flushed("flushed").on_error("error");
     let session = owner_of(&log, wheel)
         .state("started", |cx| {
             cx.heap().wheel().put("1");
@@ -332,7 +332,7 @@ fn without_an_input_event_nothing_is_read_and_the_end_goes_unnoticed() {
         .args((ours,))
         .state("_start", |cx| {
             let stream = cx.take::<UnixStream>(0)?;
-            let wheel = ReadWrite::new(stream, Line::new()).on_flushed("flushed").on_error("error").start(cx)?;
+            let wheel = ReadWrite::stream(stream, Line::new()).on_flushed("flushed").on_error("error").start(cx)?;
             // More than the socket takes, so that the poller is asked about it.
             wheel.put("x".repeat(MEGABYTES));
             cx.heap().wheel = Some(wheel);
@@ -430,7 +430,7 @@ fn answers_leave_while_others_still_have_their_turn() {
         .args((ends,))
         .state("_start", |cx| {
             for end in cx.take::<Vec<UnixStream>>(0)? {
-                let wheel = ReadWrite::new(end, Line::new()).on_input("input").start(cx)?;
+                let wheel = ReadWrite::stream(end, Line::new()).on_input("input").start(cx)?;
                 cx.heap().0.push(wheel);
             }
             Ok(())
@@ -507,11 +507,11 @@ fn what_fails_in_one_of_the_wheels_own_events_is_told() {
                     let (from_it, output) = std::io::pipe().unwrap();
                     // The input's peer stays.
                     peer.replace(Some(from_it.into()));
-                    ReadWrite::handles(ours, output, Line::new())
+                    ReadWrite::streams(ours, output, Line::new())
                 } else {
                     peer.replace(Some(theirs.try_clone().unwrap().into()));
                     drop(theirs);
-                    ReadWrite::new(ours, Line::new())
+                    ReadWrite::stream(ours, Line::new())
                 };
                 let wheel = wheel.on_input("input").on_error("error").on_flushed("flushed");
                 let wheel = wheel.marks(1, 5).on_high("high").on_low("low");

@@ -17,7 +17,7 @@ use util::in_process::{Log, kernel, run, run_slices, run_until};
 fn a_wheel_reads_from_one_descriptor_and_writes_to_another() {
     let (mut kernel, log) = (kernel(), Log::default());
     let ((input, mut to_it), (from_it, output)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
-    let wheel = ReadWrite::handles(input, output, Line::new()).on_input("input").on_flushed("flushed");
+    let wheel = ReadWrite::streams(input, output, Line::new()).on_input("input").on_flushed("flushed");
     owner_of(&log, wheel.on_error("error"))
         .state("input", |cx| {
             let line = cx.take::<String>(0)?;
@@ -44,9 +44,9 @@ fn a_datagram_socket_is_refused_and_closed() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let (stream, mut other) = UnixStream::pair().unwrap();
     let builders = RefCell::new(Some([
-        ReadWrite::new(udp, Line::new()),
-        ReadWrite::new(ours, Line::new()),
-        ReadWrite::handles(stream, theirs, Line::new()),
+        ReadWrite::stream(udp, Line::new()),
+        ReadWrite::stream(ours, Line::new()),
+        ReadWrite::streams(stream, theirs, Line::new()),
     ]));
     let (mut kernel, log) = (kernel(), Log::default());
     let text = log.clone();
@@ -71,7 +71,7 @@ fn a_datagram_socket_is_refused_and_closed() {
 fn two_pipes_wait_each_for_its_own() {
     let (mut kernel, log) = (kernel(), Log::default());
     let ((input, mut to_it), (mut from_it, output)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
-    let wheel = ReadWrite::handles(input, output, Line::new()).on_input("input").on_flushed("flushed");
+    let wheel = ReadWrite::streams(input, output, Line::new()).on_input("input").on_flushed("flushed");
     let session = owner_of(&log, wheel.on_error("error"))
         .state("started", |cx| cx.heap().wheel().put("x".repeat(1 << 20)))
         .spawn(&mut kernel)
@@ -103,7 +103,8 @@ fn each_direction_may_have_its_own_filter() {
         .state("_start", |cx| {
             let stream = cx.take::<UnixStream>(0)?;
             let output = Line::literal("!")?;
-            let wheel = ReadWrite::new(stream, Stream::new()).output_filter(output).on_input("input").on_error("gone");
+            let wheel =
+                ReadWrite::stream(stream, Stream::new()).output_filter(output).on_input("input").on_error("gone");
             cx.heap().1 = Some(wheel.start(cx)?);
             Ok(())
         })
@@ -123,7 +124,7 @@ fn each_direction_may_have_its_own_filter() {
 fn everything_but_the_stream_and_its_filter_may_be_left_out() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, theirs) = pair();
-    owner_of(&log, ReadWrite::new(ours, Line::new()))
+    owner_of(&log, ReadWrite::stream(ours, Line::new()))
         .state("started", |cx| {
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
             assert_eq!(wheel.put("x"), Put::Accepted);
@@ -323,7 +324,7 @@ fn a_flush_that_fails_tells_what_is_left() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, theirs) = pair();
     drop(theirs);
-    owner_of(&log, ReadWrite::new(ours, Line::new()).on_error("error"))
+    owner_of(&log, ReadWrite::stream(ours, Line::new()).on_error("error"))
         .state("started", |cx| {
             cx.heap().wheel().put("lost");
             assert_eq!(cx.heap().wheel().flush(), 6);
@@ -422,7 +423,7 @@ fn a_machine_may_have_wheels() {
     let id: SessionId = Nfa::new((log.clone(), None::<ReadWrite<Line>>))
         .state("first", "begin", |cx| {
             let stream = cx.take::<std::net::TcpStream>(0)?;
-            let wheel = ReadWrite::new(stream, Line::new()).on_input("input").on_error("gone").start(cx)?;
+            let wheel = ReadWrite::stream(stream, Line::new()).on_input("input").on_error("gone").start(cx)?;
             cx.runstate().1 = Some(wheel);
             Ok(())
         })

@@ -254,7 +254,7 @@ fn session(log: &Log, stream: UnixStream) -> Session<(Log, Client, Option<WheelI
         .args((stream,))
         .state("_start", |cx| {
             let stream = cx.take::<UnixStream>(0)?;
-            let wheel = ReadWrite::new(stream, Line::new()).on_input("line").on_error("gone").start(cx)?;
+            let wheel = ReadWrite::stream(stream, Line::new()).on_input("line").on_error("gone").start(cx)?;
             cx.heap().2 = Some(wheel.id());
             cx.heap().1 = Client::Talking(wheel);
             Ok(())
@@ -321,7 +321,7 @@ fn a_switch_of_types_keeps_output_that_waits_and_each_direction_can_be_switched_
         .args((ours,))
         .state("_start", |cx| {
             let stream = cx.take::<UnixStream>(0)?;
-            let wheel = ReadWrite::new(stream, Line::new()).on_input("input").on_flushed("flushed").start(cx)?;
+            let wheel = ReadWrite::stream(stream, Line::new()).on_input("input").on_flushed("flushed").start(cx)?;
             wheel.put("x".repeat(100_000));
             cx.heap().1 = Some(wheel);
             cx.yield_("input filter", ());
@@ -545,7 +545,7 @@ fn heard(plan: &Plan, segments: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     let session = Session::new(Heap { plan: plan[1..].to_vec(), wheel: None, events: 0 })
         .args((ours, Any::new(plan[0].0)))
         .state("_start", |cx| {
-            let wheel = ReadWrite::new(cx.take::<UnixStream>(0)?, cx.take::<Any>(1)?);
+            let wheel = ReadWrite::stream(cx.take::<UnixStream>(0)?, cx.take::<Any>(1)?);
             cx.heap().wheel = Some(wheel.on_input("input").on_error("error").on_refused("refused").start(cx)?);
             Ok(())
         })

@@ -112,7 +112,7 @@ impl Transport for Flipping {
 }
 
 fn over(transport: impl Transport) -> ReadWriteBuilder<Line> {
-    ReadWrite::over(transport, Line::new())
+    ReadWrite::transport(transport, Line::new())
         .on_input("input")
         .on_flushed("flushed")
         .on_error("error")
@@ -252,7 +252,7 @@ fn flushed_event_waits_for_what_a_transport_holds() {
 fn handshake_begins_without_an_input_event() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = pair();
-    owner_of(&log, ReadWrite::over(Flipping::new(ours), Line::new())).spawn(&mut kernel).unwrap();
+    owner_of(&log, ReadWrite::transport(Flipping::new(ours), Line::new())).spawn(&mut kernel).unwrap();
     theirs.set_nonblocking(true).unwrap();
     let mut hello = [0];
     run_until(&mut kernel, || theirs.read(&mut hello).is_ok_and(|count| count == 1));

@@ -338,8 +338,8 @@ fn prey(tally: &Rc<Tally>, peer: Peer, habits: Habits, wheel: ReadWriteBuilder<N
 fn builder(tally: &Rc<Tally>, habits: Habits, input: OwnedFd, output: Option<OwnedFd>) -> ReadWriteBuilder<Nasty> {
     let filter = Nasty { input: Vec::new(), habits: Habits { clone_panics: 0, ..habits }, tally: tally.clone() };
     let mut wheel = match output {
-        Some(output) => ReadWrite::handles(input, output, filter),
-        None => ReadWrite::new(input, filter),
+        Some(output) => ReadWrite::streams(input, output, filter),
+        None => ReadWrite::stream(input, filter),
     };
     wheel = wheel.on_input("input").on_flushed("flushed").on_error("error").on_refused("refused");
     wheel = wheel.block_size([1, 7, 65536][tally.below(3) as usize]).linger(Duration::from_millis(tally.below(3)));
