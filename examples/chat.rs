@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use lenore::component::{Connection, Mode, Protocol, Server};
+use lenore::component::{Connection, Processes, Protocol, Server};
 use lenore::filter::{FilterError, Line};
 use lenore::wheel::ReadWrite;
 use lenore::{Context, Kernel, Result, Session, SessionId};
@@ -102,7 +102,7 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
             }
             Ok(())
         });
-    let server = Server::tcp(address, chat).mode(Mode::Single).peek_on("USR2").spawn(&mut kernel)?;
+    let server = Server::tcp(address, chat).processes(Processes::Single).peek_on("USR2").spawn(&mut kernel)?;
     common::say_listening(server.local_addr());
     Ok(kernel.run()?)
 }

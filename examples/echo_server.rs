@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::Kernel;
-use lenore::component::{Mode, Protocol, Server};
+use lenore::component::{Processes, Protocol, Server};
 use lenore::filter::Line;
 
 mod common;
@@ -26,8 +26,8 @@ struct Flags {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
     listen: String,
     /// How connections are served: single, fork[:CHILDREN] or prefork[:CHILDREN]
-    #[arg(long, default_value_t = Mode::Single)]
-    mode: Mode,
+    #[arg(long, default_value_t = Processes::Single)]
+    mode: Processes,
     /// Connections that a process may have at a time [default: 1 in a pool, any number in a single process]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     connections: Option<u32>,
@@ -46,7 +46,7 @@ fn serve(flags: Flags) -> Result<(), Box<dyn Error>> {
         .on_input(|cx, line: String| cx.heap().put(line))
         .marks(16 * 1024, 64 * 1024) // a client that sends and does not read
         .auto_pause(); //               is not read from
-    let mut server = Server::tcp(flags.listen, echo).mode(flags.mode);
+    let mut server = Server::tcp(flags.listen, echo).processes(flags.mode);
     if let Some(connections) = flags.connections {
         server = server.connections_per_child(connections);
     }

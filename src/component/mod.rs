@@ -17,7 +17,7 @@ mod tcp_server;
 pub use connection::Connection;
 pub use listener::Listener;
 pub use protocol::Protocol;
-pub use server::{Mode, Server, ServerError, Serving, UnknownMode};
+pub use server::{Processes, Server, ServerError, Serving, UnknownProcesses};
 pub use tcp_client::TcpClient;
 pub use tcp_server::TcpServer;
 

@@ -10,19 +10,19 @@ use super::policy::{Growth, Sight, Step, judge};
 use super::pool;
 use super::relief;
 use super::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
-use super::settings::Mode;
+use super::settings::Forking;
 use super::usage::Told;
 use crate::error::Result;
 use crate::sys::wait::{Halt, peek_halted};
 
 /// Sets the first round, and the first look in between.
 pub(super) fn begin(cx: &mut Cx<'_>) {
-    if cx.heap().settings.mode != Mode::NonForking {
+    if cx.heap().settings.forking != Forking::None {
         let (round, look) = (cx.heap().settings.babysit, cx.heap().settings.look_every());
         cx.delay("babysit", round, ());
         cx.delay("look_at_children", look, ());
     }
-    if cx.heap().settings.mode == Mode::PreForking && cx.heap().settings.rules.memory_limit.is_some() {
+    if cx.heap().settings.forking == Forking::Pre && cx.heap().settings.rules.memory_limit.is_some() {
         cx.heap().told.check_memory();
     }
 }
@@ -135,7 +135,7 @@ pub(super) fn look(pid: i32) -> Look {
 
 /// Examines one child and takes the next step if it needs one. Returns whether it was found stopped for the first time.
 fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> bool {
-    let (rules, mode) = (heap.settings.rules, heap.settings.mode);
+    let (rules, forking) = (heap.settings.rules, heap.settings.forking);
     let babysit = heap.settings.babysit;
     let slot = heap.board.as_ref().and_then(|board| board.read(heap.children[place].slot).ok());
     let child = &mut heap.children[place];
@@ -145,7 +145,7 @@ fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> 
     let age = now.duration_since(child.forked_at).unwrap_or_default();
     child.meter = heap.told.read_meter(child.pid, child.meter, doing, age, in_status);
     let is_unready = slot.is_some_and(|slot| slot.status.is_starting());
-    if mode == Mode::PreForking && is_unready && in_status >= babysit && !child.is_told_unready {
+    if forking == Forking::Pre && is_unready && in_status >= babysit && !child.is_told_unready {
         child.is_told_unready = true;
         log::warn!(
             target: "lenore::daemon",
@@ -187,7 +187,7 @@ fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> 
         }
         None => {}
     }
-    if mode == Mode::PreForking {
+    if forking == Forking::Pre {
         weigh(child, rules.memory_limit, &mut heap.told);
     }
     is_stopped && !was_stopped

@@ -9,7 +9,7 @@ use super::handle::Daemon;
 use super::oom::OomKills;
 use super::process::RawProcess;
 use super::session::{self, Heap};
-use super::settings::{Mode, RawSettings, resolve};
+use super::settings::{Forking, RawSettings, resolve};
 use crate::error::Error;
 use crate::kernel::{Kernel, unblock_all};
 use crate::sys::disposition;
@@ -176,7 +176,7 @@ impl DaemonBuilder {
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let plan = self.1.plan()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
-        if settings.mode != Mode::NonForking || plan.forks() {
+        if settings.forking != Forking::None || plan.forks() {
             make_sure_alone().map_err(|why| match why {
                 NotAlone::Threads { count, others } => DaemonError::Threads { count, others },
                 NotAlone::Unknown(_) => fail("looking for other threads")(why.into()),
@@ -192,7 +192,7 @@ impl DaemonBuilder {
         disposition::ignore_sigxfsz()
             .map_err(|errno| fail("ignoring a signal")(Error::os("sigaction", "SIGXFSZ", errno)))?;
         // Before a chroot, in which there is no such file.
-        let oom_kills = if settings.mode == Mode::NonForking { OomKills::default() } else { OomKills::open() };
+        let oom_kills = if settings.forking == Forking::None { OomKills::default() } else { OomKills::open() };
         let mut process = plan.carry_out(kernel.as_mut(), &settings.alias)?;
         let mut heap = Heap::new(settings, kernel.as_mut().core.now()).inspect_err(|error| process.fail(error))?;
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.

@@ -9,7 +9,7 @@ use super::pool;
 use super::relief;
 use super::scoreboard::{Report, Ring, SlotIndex, Status};
 use super::session::{Cx, Heap, Role, announce, broadcast, epoch_ms};
-use super::settings::Mode;
+use super::settings::Forking;
 use super::shutdown;
 use crate::error::Result;
 use crate::reply::Return;
@@ -38,8 +38,8 @@ pub(super) fn begin(cx: &mut Cx<'_>) -> Result {
         cx.heap().phase = Phase::Running;
         return shutdown::shutdown(cx);
     }
-    match cx.heap().settings.mode {
-        Mode::PreForking => {
+    match cx.heap().settings.forking {
+        Forking::Pre => {
             broadcast(cx, "daemon_child");
             cx.yield_("first_wait", ());
         }
@@ -112,17 +112,17 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
         Ok(report) => report,
         Err(error) => return refuse(cx, error),
     };
-    let mode = cx.heap().settings.mode;
+    let forking = cx.heap().settings.forking;
     let role = cx.heap().role;
-    match (mode, role, report) {
-        (Mode::NonForking, ..) => {}
+    match (forking, role, report) {
+        (Forking::None, ..) => {}
         _ if cx.heap().is_shutting_down() => {}
-        (Mode::PostForking, Role::Parent, Report::Req | Report::Long) => {
+        (Forking::Post, Role::Parent, Report::Req | Report::Long) => {
             let payload = std::mem::take(cx.args()).skip(1);
             pool::take_request(cx, report == Report::Long, payload)?;
         }
         (_, Role::Parent, _) => {
-            let role = if mode == Mode::PreForking { "the parent of a pre-forking server" } else { "the parent" };
+            let role = if forking == Forking::Pre { "the parent of a pre-forking server" } else { "the parent" };
             return refuse(cx, DaemonError::WrongProcess { report: report.to_string(), role });
         }
         (_, Role::Bystander, _) => {
@@ -131,7 +131,7 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
         }
         (_, Role::Child { .. }, Report::Req | Report::Long) => begin_request(cx, report.status()),
         (_, Role::Child { is_retiring, .. }, Report::Keep) => keep(cx, is_retiring),
-        (Mode::PreForking, Role::Child { is_retiring, .. }, _) => end_request(cx, is_retiring)?,
+        (Forking::Pre, Role::Child { is_retiring, .. }, _) => end_request(cx, is_retiring)?,
         (_, Role::Child { .. }, _) => {
             set_status(cx, Status::Wait);
             shutdown::shutdown(cx)?;
@@ -144,7 +144,7 @@ pub(super) fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonE
 pub(super) fn begin_one_of_several(cx: &mut Cx<'_>) -> Result<Return<Result<bool, DaemonError>>> {
     let now = epoch_ms(cx.now());
     let heap = cx.heap();
-    if heap.settings.mode == Mode::NonForking || heap.is_shutting_down() {
+    if heap.settings.forking == Forking::None || heap.is_shutting_down() {
         return Ok(Return(Ok(!heap.is_shutting_down())));
     }
     let role = match heap.role {
@@ -289,8 +289,8 @@ pub(super) fn set_status(cx: &mut Cx<'_>, status: Status) {
         orphan::set_limit(&heap.settings, status);
     }
     let ring = board.set_status(slot, status, now);
-    let is_news = match heap.settings.mode {
-        Mode::PreForking => ring == Ring::Yes,
+    let is_news = match heap.settings.forking {
+        Forking::Pre => ring == Ring::Yes,
         // Its parent goes by who is alive, and hears of that from the system. It answers no bell, so another may have rung it.
         _ => status == Status::Keep && board.is_full(),
     };

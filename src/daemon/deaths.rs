@@ -13,7 +13,7 @@ use super::pool;
 use super::ready;
 use super::scoreboard::{SlotIndex, Status};
 use super::session::{Child, Cx, Heap, Orders};
-use super::settings::Mode;
+use super::settings::Forking;
 use super::shutdown;
 use crate::error::Result;
 
@@ -181,7 +181,7 @@ pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<Ex
     let age = now.duration_since(child.forked_at).unwrap_or_default();
     let requests = last.map_or(0, |last| last.requests);
     record(heap, &child, cause, note, age, requests);
-    if heap.settings.mode == Mode::PreForking && !heap.is_shutting_down() {
+    if heap.settings.forking == Forking::Pre && !heap.is_shutting_down() {
         pool::learn_from_death(cx, &child, cause, requests);
         ready::learn_from_death(cx, &child, cause, last)?;
         if !cause.is_in_order() {

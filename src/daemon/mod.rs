@@ -50,6 +50,6 @@ pub use handle::Daemon;
 pub use policy::Rogue;
 pub use process::Privileges;
 pub use scoreboard::{BoardError, PeerLabel, Report, Status, UnknownStatus};
-pub use settings::{Mode, SettingsError};
+pub use settings::{Forking, SettingsError};
 pub use shutdown::Haste;
 pub use status::{ChildStatus, DaemonStatus, Peek};

@@ -9,7 +9,7 @@ use super::policy::{Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, Th
 use super::relief;
 use super::scoreboard::{Ring, Status};
 use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
-use super::settings::Mode;
+use super::settings::Forking;
 use super::{ready, shortage, shutdown};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
@@ -27,15 +27,15 @@ pub(super) fn maintain(cx: &mut Cx<'_>) -> Result {
     if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
         return Ok(());
     }
-    match cx.heap().settings.mode {
-        Mode::PreForking => {
+    match cx.heap().settings.forking {
+        Forking::Pre => {
             // A TTOU may have made do with the children that are there.
             end_start_up(cx)?;
             keep_spares(cx)?;
             ready::tell_if_ready(cx)
         }
-        Mode::PostForking => serve_queue(cx),
-        Mode::NonForking => Ok(()),
+        Forking::Post => serve_queue(cx),
+        Forking::None => Ok(()),
     }
 }
 
@@ -260,8 +260,8 @@ pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
         }
     }
     shutdown::end_if_alone(cx)?;
-    match cx.heap().settings.mode {
-        Mode::PreForking => end_start_up(cx)?,
+    match cx.heap().settings.forking {
+        Forking::Pre => end_start_up(cx)?,
         _ => maintain(cx)?,
     }
     shortage::end_if_over(cx);
@@ -296,8 +296,8 @@ pub(super) fn cancel_forks(cx: &mut Cx<'_>) {
 
 /// Returns how many forks are to be made at once, were there nothing in their way.
 pub(super) fn missing(heap: &Heap) -> usize {
-    match heap.settings.mode {
-        Mode::PreForking => prefork(count(heap), heap.settings.limits(), heap.phase, heap.growth).fork as usize,
+    match heap.settings.forking {
+        Forking::Pre => prefork(count(heap), heap.settings.limits(), heap.phase, heap.growth).fork as usize,
         _ => heap.queue.len(),
     }
 }

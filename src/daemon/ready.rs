@@ -11,7 +11,7 @@ use super::pool;
 use super::process::Launch;
 use super::scoreboard::{SlotSnapshot, Status};
 use super::session::{Child, Cx, Heap};
-use super::settings::Mode;
+use super::settings::Forking;
 use super::shutdown;
 use crate::error::{Exception, Result};
 
@@ -75,9 +75,9 @@ pub(super) fn tell_if_ready(cx: &mut Cx<'_>) -> Result {
 /// Returns how many children have to have reported `Wait` at the end of the start.
 fn wanted_children(heap: &Heap) -> usize {
     let settings = &heap.settings;
-    match settings.mode {
-        Mode::PreForking => settings.min_spare.min(settings.start_children).min(settings.max_children) as usize,
-        Mode::PostForking | Mode::NonForking => 0,
+    match settings.forking {
+        Forking::Pre => settings.min_spare.min(settings.start_children).min(settings.max_children) as usize,
+        Forking::Post | Forking::None => 0,
     }
 }
 

@@ -21,7 +21,7 @@ use super::policy::{Counts, Intake};
 use super::pool;
 use super::scoreboard::{Scoreboard, SlotIndex, Status};
 use super::session::{Child, Cx, Heap, Role, announce, send};
-use super::settings::Mode;
+use super::settings::Forking;
 use crate::error::Result;
 
 /// How far the parent has come with it.
@@ -85,8 +85,8 @@ pub(super) fn relieve(cx: &mut Cx<'_>) -> Result {
         return Ok(());
     }
     let counts = pool::count(heap);
-    let waits = match heap.settings.mode {
-        Mode::PreForking => counts.idle + counts.starting == 0 && core.has_backlog(),
+    let waits = match heap.settings.forking {
+        Forking::Pre => counts.idle + counts.starting == 0 && core.has_backlog(),
         // A child on its way out leaves its place to one of them.
         _ => heap.intake == Intake::Paused && heap.queue.len().max(usize::from(core.has_backlog())) > leaving(heap),
     };

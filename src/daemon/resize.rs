@@ -3,7 +3,7 @@
 use super::pool;
 use super::scoreboard::Scoreboard;
 use super::session::{Cx, Role};
-use super::settings::{Mode, Settings};
+use super::settings::{Forking, Settings};
 use crate::error::Result;
 
 /// How far a Daemon is from the size that it was set to.
@@ -32,7 +32,7 @@ impl Size {
         }
         self.shift = shift;
         settings.max_children = at(self.max_children);
-        if settings.mode == Mode::PreForking {
+        if settings.forking == Forking::Pre {
             settings.min_spare = at(self.min_spare);
             settings.max_spare = at(self.max_spare);
         }
@@ -52,7 +52,7 @@ pub(super) fn shrink(cx: &mut Cx<'_>) -> Result {
 fn resize(cx: &mut Cx<'_>, step: i64) -> Result {
     cx.sig_handled();
     let heap = cx.heap();
-    if heap.role != Role::Parent || heap.settings.mode == Mode::NonForking {
+    if heap.role != Role::Parent || heap.settings.forking == Forking::None {
         return Ok(());
     }
     heap.size.shift(step, &mut heap.settings);

@@ -20,7 +20,7 @@ use super::ready::Start;
 use super::relief::Relief;
 use super::resize::Size;
 use super::scoreboard::{PeerLabel, Scoreboard, SlotIndex, Status};
-use super::settings::{Mode, Settings};
+use super::settings::{Forking, Settings};
 use super::shortage::Shortage;
 use super::status::{ChildStatus, DaemonStatus, Peek};
 use super::usage::Told;
@@ -191,7 +191,7 @@ pub(super) struct Request {
 
 impl Heap {
     pub(super) fn new(settings: Settings, now: SystemTime) -> Result<Heap, DaemonError> {
-        let forks = settings.mode != Mode::NonForking;
+        let forks = settings.forking != Forking::None;
         let board = forks.then(|| Scoreboard::new(settings.slots())).transpose().map_err(DaemonError::Scoreboard)?;
         let make_doorbell =
             || Doorbell::new().map_err(|source| DaemonError::Kernel { doing: "hanging the doorbell", source });
@@ -266,7 +266,7 @@ impl Heap {
         DaemonStatus {
             alias: self.settings.alias.clone(),
             pid,
-            mode: self.settings.mode,
+            forking: self.settings.forking,
             is_child: self.role != Role::Parent,
             children: self.children.iter().map(status).collect(),
             slot: match self.role {
@@ -345,7 +345,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
     let is_on_terminal = cx.has_terminal() && cx.heap().process.log_file.is_none();
     cx.heap().ends_on_hup = is_on_terminal && !was_ignored(Signal::SIGHUP);
     cx.sig("FORKED", "forked_by_kernel");
-    if cx.heap().settings.mode != Mode::NonForking {
+    if cx.heap().settings.forking != Forking::None {
         orphan::prepare();
         cx.sig("CONT", "continued");
         // From the system only without a controlling terminal: with one they stop a job that uses it in the background.
@@ -375,7 +375,7 @@ fn fork_first_children(cx: &mut Cx<'_>) -> Result {
         return Ok(());
     }
     babysit::begin(cx);
-    if cx.heap().settings.mode == Mode::PreForking {
+    if cx.heap().settings.forking == Forking::Pre {
         return pool::maintain(cx);
     }
     cx.heap().phase = Phase::Running;

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::pool;
 use super::session::{Cx, Heap, Request};
-use super::settings::Mode;
+use super::settings::Forking;
 use super::shutdown;
 use crate::error::{Error, Result};
 use crate::outage::Outage;
@@ -76,8 +76,8 @@ pub(super) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Re
         heap.process.not_yet(&error);
     }
     pool::pause_forks(cx, pause);
-    match cx.heap().settings.mode {
-        Mode::PostForking => pool::pause_intake(cx),
+    match cx.heap().settings.forking {
+        Forking::Post => pool::pause_intake(cx),
         _ => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ use super::policy::{Grace, Intake, Phase};
 use super::pool;
 use super::scoreboard::Status;
 use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_children};
-use super::settings::Mode;
+use super::settings::Forking;
 use crate::error::Result;
 use crate::kernel::Reason;
 use crate::name::Name;
@@ -93,7 +93,7 @@ pub(super) fn grace(cx: &mut Cx<'_>) -> Result {
 }
 
 fn has_requests(heap: &Heap) -> bool {
-    heap.settings.mode == Mode::PostForking && !(heap.queue.is_empty() && heap.in_flight.is_empty())
+    heap.settings.forking == Forking::Post && !(heap.queue.is_empty() && heap.in_flight.is_empty())
 }
 
 /// Ends a Daemon that is to end when there is a child for every request.
@@ -222,7 +222,7 @@ pub(super) fn end_if_alone(cx: &mut Cx<'_>) -> Result {
 
 /// Has a process looked at that should end by itself now. A server without children may have clients, of whom it alone knows.
 fn look_what_is_left(cx: &mut Cx<'_>) {
-    if cx.heap().role == Role::Parent && cx.heap().settings.mode != Mode::NonForking {
+    if cx.heap().role == Role::Parent && cx.heap().settings.forking != Forking::None {
         cx.yield_("what_is_left", (Asked::Once, FIRST_LOOK));
     }
 }

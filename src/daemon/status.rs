@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::deaths::Deaths;
 use super::scoreboard::{PeerLabel, Status};
-use super::settings::Mode;
+use super::settings::Forking;
 use crate::kernel::Snapshot;
 
 /// What a Daemon is doing.
@@ -19,7 +19,7 @@ pub struct DaemonStatus {
     /// This process.
     pub pid: u32,
     /// What kind of server it is.
-    pub mode: Mode,
+    pub forking: Forking,
     /// Whether this process is one of the children.
     pub is_child: bool,
     /// In the parent: the children, oldest first.
@@ -69,14 +69,14 @@ impl DaemonStatus {
 impl fmt::Display for DaemonStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}, process {}", self.alias, self.pid)?;
-        match self.mode {
-            Mode::PreForking if self.is_child => writeln!(f, "    Pre-forking server, we are a child")?,
-            Mode::PostForking if self.is_child => writeln!(f, "    Forking server, we are a child")?,
-            Mode::PreForking => writeln!(f, "    Pre-forking server, we are {}", self.role())?,
-            Mode::PostForking => writeln!(f, "    Forking server, we are {}", self.role())?,
-            Mode::NonForking => writeln!(f, "    Daemon server")?,
+        match self.forking {
+            Forking::Pre if self.is_child => writeln!(f, "    Pre-forking server, we are a child")?,
+            Forking::Post if self.is_child => writeln!(f, "    Forking server, we are a child")?,
+            Forking::Pre => writeln!(f, "    Pre-forking server, we are {}", self.role())?,
+            Forking::Post => writeln!(f, "    Forking server, we are {}", self.role())?,
+            Forking::None => writeln!(f, "    Daemon server")?,
         }
-        if self.mode == Mode::NonForking {
+        if self.forking == Forking::None {
             return Ok(());
         }
         if !self.is_child {

@@ -1,7 +1,7 @@
 //! `Server`: its settings. What it does is for `tests/daemon/component.rs` to see, from outside.
 
 use lenore::Kernel;
-use lenore::component::{Mode, Protocol, Server, ServerError};
+use lenore::component::{Processes, Protocol, Server, ServerError};
 use lenore::daemon::DaemonError;
 use lenore::filter::Line;
 
@@ -11,8 +11,8 @@ fn settings_that_serve_nobody_and_what_cannot_be_had_are_errors() {
     let mut kernel = Kernel::new().expect("a kernel can be made");
     let error = Server::tcp("127.0.0.1:0", echo()).connections_per_child(0).spawn(&mut kernel).unwrap_err();
     assert!(matches!(error, ServerError::NoConnections));
-    for mode in [Mode::Fork { max_children: 0 }, Mode::PreFork { start_children: 0 }] {
-        let error = Server::tcp("127.0.0.1:0", echo()).mode(mode).spawn(&mut kernel).unwrap_err();
+    for mode in [Processes::Fork { max_children: 0 }, Processes::PreFork { start_children: 0 }] {
+        let error = Server::tcp("127.0.0.1:0", echo()).processes(mode).spawn(&mut kernel).unwrap_err();
         assert!(matches!(error, ServerError::NoChildren), "{mode}");
     }
     let error = Server::tcp("127.0.0.1:0", echo().state("shutdown", |_| ())).spawn(&mut kernel).unwrap_err();
@@ -24,8 +24,8 @@ fn settings_that_serve_nobody_and_what_cannot_be_had_are_errors() {
     assert!(matches!(error, ServerError::Listen(_)) && error.to_string().contains(&address), "{error}");
 
     // A test has threads. Nothing is left of the session that had listened already.
-    let fork = Mode::Fork { max_children: 1 };
-    let error = Server::tcp("127.0.0.1:0", echo()).mode(fork).spawn(&mut kernel).unwrap_err();
+    let fork = Processes::Fork { max_children: 1 };
+    let error = Server::tcp("127.0.0.1:0", echo()).processes(fork).spawn(&mut kernel).unwrap_err();
     assert!(matches!(error, ServerError::Daemon(DaemonError::Threads { count: 2.., .. })), "{error}");
     assert_eq!((kernel.peek().sessions.len(), kernel.peek().sources.len()), (0, 0));
 }
@@ -33,17 +33,17 @@ fn settings_that_serve_nobody_and_what_cannot_be_had_are_errors() {
 #[test]
 fn modes_are_read_and_written_as_text() {
     for (text, mode, shown) in [
-        ("single", Mode::Single, "single"),
-        ("fork", Mode::Fork { max_children: 20 }, "fork:20"),
-        ("fork:7", Mode::Fork { max_children: 7 }, "fork:7"),
-        ("prefork", Mode::PreFork { start_children: 4 }, "prefork:4"),
-        ("prefork:9", Mode::PreFork { start_children: 9 }, "prefork:9"),
+        ("single", Processes::Single, "single"),
+        ("fork", Processes::Fork { max_children: 20 }, "fork:20"),
+        ("fork:7", Processes::Fork { max_children: 7 }, "fork:7"),
+        ("prefork", Processes::PreFork { start_children: 4 }, "prefork:4"),
+        ("prefork:9", Processes::PreFork { start_children: 9 }, "prefork:9"),
     ] {
-        assert_eq!(text.parse::<Mode>().as_ref(), Ok(&mode));
+        assert_eq!(text.parse::<Processes>().as_ref(), Ok(&mode));
         assert_eq!(mode.to_string(), shown);
     }
     for text in ["", "forking", "single:1", "fork:", "fork:-1", "prefork:x", "Single"] {
-        let error = text.parse::<Mode>().unwrap_err();
+        let error = text.parse::<Processes>().unwrap_err();
         assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
     }
 }

@@ -149,15 +149,15 @@ fn term_after_quit_hurries_a_single_process() {
 
 #[test] // D-SP-03
 fn without_a_mode_the_daemons_settings_say_it() {
-    for (args, mode) in [("", "NonForking"), ("--max 3", "PostForking"), ("--start 2", "PreForking")] {
+    for (args, mode) in [("", "non-forking"), ("--max 3", "post-forking"), ("--start 2", "pre-forking")] {
         let (lab, _) = serve(args);
         assert!(lab.ask("board").ends_with(mode), "{args}");
     }
     // And with one, the mode does.
     for (args, mode) in [
-        ("--mode single --start 4 --max 9", "NonForking"),
-        ("--mode fork:3 --start 4", "PostForking"),
-        ("--mode prefork:3 --max 9", "PreForking"),
+        ("--mode single --start 4 --max 9", "non-forking"),
+        ("--mode fork:3 --start 4", "post-forking"),
+        ("--mode prefork:3 --max 9", "pre-forking"),
     ] {
         let (lab, _) = serve(args);
         assert!(lab.ask("board").ends_with(mode), "{args}");

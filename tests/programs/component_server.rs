@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::time::Duration;
 
-use lenore::component::{Connection, Mode, Protocol, Server, Serving, TcpServer};
+use lenore::component::{Connection, Processes, Protocol, Server, Serving, TcpServer};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
@@ -81,7 +81,7 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     }
     let mut server = Server::tcp("127.0.0.1:0", protocol(flags)).daemon(daemon);
     if let Some(mode) = flags.text("--mode") {
-        server = server.mode(mode.parse::<Mode>()?);
+        server = server.processes(mode.parse::<Processes>()?);
     }
     if let Some(connections) = flags.number("--connections") {
         server = server.connections_per_child(connections);
@@ -148,7 +148,7 @@ fn board(cx: &mut Context<'_, Serving>) -> Result {
     cx.sig_handled();
     let daemon = cx.heap().daemon();
     let status = daemon.status(cx)?;
-    say(&format!("board [{}] {:?}", status.board, status.mode));
+    say(&format!("board [{}] {}", status.board, status.forking));
     let requests: u64 = status.children.iter().map(|child| child.requests).sum();
     say(&format!("requests {requests}"));
     say("answered");

@@ -6,7 +6,7 @@
 
 use std::error::Error;
 
-use lenore::component::{Mode, Protocol, Server, Serving};
+use lenore::component::{Processes, Protocol, Server, Serving};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
@@ -19,10 +19,10 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     let serve = |name, alias: &str, kernel: &mut Kernel| -> std::result::Result<Serving, Box<dyn Error>> {
-        let mode: Mode = flags.text(&format!("--{name}")).unwrap_or("prefork:2").parse()?;
+        let mode: Processes = flags.text(&format!("--{name}")).unwrap_or("prefork:2").parse()?;
         let max = flags.number("--max").unwrap_or(2);
         let mut daemon = Daemon::builder().alias(alias).requests(0).babysit(std::time::Duration::from_millis(100));
-        if let Mode::PreFork { .. } = mode {
+        if let Processes::PreFork { .. } = mode {
             daemon = daemon.max_children(max).min_spare(max).max_spare(max);
         }
         let protocol = Protocol::new(Line::new())
@@ -32,7 +32,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
                 Ok(())
             })
             .state("idle", |cx| cx.yield_("shutdown", ()));
-        Ok(Server::tcp("127.0.0.1:0", protocol).mode(mode).daemon(daemon).spawn(kernel)?)
+        Ok(Server::tcp("127.0.0.1:0", protocol).processes(mode).daemon(daemon).spawn(kernel)?)
     };
     let both: Both = [("one", serve("one", "Daemon", &mut kernel)?), ("other", serve("other", "Other", &mut kernel)?)];
     let mut session = Session::new(both)

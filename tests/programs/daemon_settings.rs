@@ -54,7 +54,7 @@ fn try_it(name: &str, builder: DaemonBuilder) -> Result<(), Box<dyn Error>> {
     match builder.spawn(&mut kernel) {
         Ok(daemon) => {
             let status = daemon.status(&mut kernel)?;
-            println!("{name}: {} with {} slots", status.mode, status.board.len());
+            println!("{name}: {} with {} slots", status.forking, status.board.len());
         }
         Err(error) => {
             let kind = match error {

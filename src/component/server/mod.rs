@@ -22,14 +22,14 @@ mod pool;
 ///
 /// ```no_run
 /// use lenore::Kernel;
-/// use lenore::component::{Mode, Protocol, Server};
+/// use lenore::component::{Processes, Protocol, Server};
 /// use lenore::filter::Line;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
-/// let mode: Mode = std::env::args().nth(1).as_deref().unwrap_or("prefork").parse()?; // single, fork or prefork
+/// let processes: Processes = std::env::args().nth(1).as_deref().unwrap_or("prefork").parse()?; // single, fork or prefork
 /// let mut kernel = Kernel::new()?;
-/// let server = Server::tcp("127.0.0.1:7777", echo).mode(mode).connections_per_child(100).spawn(&mut kernel)?;
+/// let server = Server::tcp("127.0.0.1:7777", echo).processes(processes).connections_per_child(100).spawn(&mut kernel)?;
 /// println!("listening on {}", server.local_addr());
 /// kernel.run()?;
 /// # Ok(())
@@ -86,7 +86,7 @@ mod pool;
 pub struct Server {
     address: String,
     open: Result<Opener, Error>,
-    mode: Option<Mode>,
+    processes: Option<Processes>,
     connections_per_child: Option<u32>,
     on_child: Option<SetUp>,
     peek_on: Option<Name>,
@@ -103,7 +103,7 @@ impl Server {
         Server {
             address: address.into(),
             open: opener(protocol),
-            mode: None,
+            processes: None,
             connections_per_child: None,
             on_child: None,
             peek_on: None,
@@ -113,8 +113,8 @@ impl Server {
 
     /// Sets in how many processes it runs; what the Daemon's own settings say unless set, and that is one process unless
     /// they say otherwise.
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.mode = Some(mode);
+    pub fn processes(mut self, processes: Processes) -> Self {
+        self.processes = Some(processes);
         self
     }
 
@@ -154,20 +154,20 @@ impl Server {
     /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
     pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<Serving, ServerError> {
-        let Server { address, open, mode, connections_per_child, on_child, peek_on, daemon } = self;
+        let Server { address, open, processes, connections_per_child, on_child, peek_on, daemon } = self;
         let open = open.map_err(ServerError::Session)?;
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
         }
         let daemon = daemon.requests_unless_set(REQUESTS);
-        let daemon = match mode {
+        let daemon = match processes {
             None => daemon,
-            Some(Mode::Fork { max_children: 0 } | Mode::PreFork { start_children: 0 }) => {
+            Some(Processes::Fork { max_children: 0 } | Processes::PreFork { start_children: 0 }) => {
                 return Err(ServerError::NoChildren);
             }
-            Some(Mode::Single) => daemon.start_children(0).max_children(0),
-            Some(Mode::Fork { max_children }) => daemon.start_children(0).max_children(max_children),
-            Some(Mode::PreFork { start_children }) => daemon.start_children(start_children),
+            Some(Processes::Single) => daemon.start_children(0).max_children(0),
+            Some(Processes::Fork { max_children }) => daemon.start_children(0).max_children(max_children),
+            Some(Processes::PreFork { start_children }) => daemon.start_children(start_children),
         };
         let kernel = kernel.as_mut();
         // Before the Daemon gives up the privileges that the address may need. A failure to accept goes to the log.
@@ -175,10 +175,10 @@ impl Server {
         let local_addr = socket.local_addr().map_err(ServerError::Listen)?;
         let pool = Rc::new(Pool::new(on_child));
         let session = pool::spawn(kernel, socket, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
-        let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.mode)));
+        let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.forking)));
         match outcome {
-            Ok((daemon, mode)) => {
-                pool.adopt(daemon, mode, connections_per_child);
+            Ok((daemon, forking)) => {
+                pool.adopt(daemon, forking, connections_per_child);
                 Ok(Serving { daemon, session, local_addr })
             }
             Err(error) => {
@@ -192,7 +192,7 @@ impl Server {
 /// In how many processes a [`Server`] runs. Made of text by `parse`: `single`, `fork` or `prefork`, the last two with a
 /// number if they should not be at their defaults, `prefork:8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum Processes {
     /// In one.
     Single,
     /// In a child for each connection.
@@ -208,53 +208,53 @@ pub enum Mode {
     },
 }
 
-impl FromStr for Mode {
-    type Err = UnknownMode;
+impl FromStr for Processes {
+    type Err = UnknownProcesses;
 
-    fn from_str(text: &str) -> Result<Mode, UnknownMode> {
-        let unknown = || UnknownMode(text.to_owned());
+    fn from_str(text: &str) -> Result<Processes, UnknownProcesses> {
+        let unknown = || UnknownProcesses(text.to_owned());
         let (word, number) = match text.split_once(':') {
             Some((word, number)) => (word, Some(number.parse::<u32>().map_err(|_| unknown())?)),
             None => (text, None),
         };
         match (word, number) {
-            ("single", None) => Ok(Mode::Single),
-            ("fork", children) => Ok(Mode::Fork { max_children: children.unwrap_or(20) }),
-            ("prefork", children) => Ok(Mode::PreFork { start_children: children.unwrap_or(4) }),
+            ("single", None) => Ok(Processes::Single),
+            ("fork", children) => Ok(Processes::Fork { max_children: children.unwrap_or(20) }),
+            ("prefork", children) => Ok(Processes::PreFork { start_children: children.unwrap_or(4) }),
             _ => Err(unknown()),
         }
     }
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for Processes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Mode::Single => f.write_str("single"),
-            Mode::Fork { max_children } => write!(f, "fork:{max_children}"),
-            Mode::PreFork { start_children } => write!(f, "prefork:{start_children}"),
+            Processes::Single => f.write_str("single"),
+            Processes::Fork { max_children } => write!(f, "fork:{max_children}"),
+            Processes::PreFork { start_children } => write!(f, "prefork:{start_children}"),
         }
     }
 }
 
-/// A text that names no [`Mode`].
+/// A text that names no [`Processes`].
 ///
 /// Its `Debug` form is its text, as that of [`Error`].
 #[derive(Clone, PartialEq, Eq)]
-pub struct UnknownMode(pub String);
+pub struct UnknownProcesses(pub String);
 
-impl fmt::Display for UnknownMode {
+impl fmt::Display for UnknownProcesses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no such mode: {:?}; there are single, fork and prefork, and fork:N and prefork:N", self.0)
     }
 }
 
-impl fmt::Debug for UnknownMode {
+impl fmt::Debug for UnknownProcesses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl std::error::Error for UnknownMode {}
+impl std::error::Error for UnknownProcesses {}
 
 /// A [`Server`] that was spawned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

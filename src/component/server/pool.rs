@@ -7,7 +7,7 @@ use super::SetUp;
 use crate::component::accepted::Accepted;
 use crate::component::connection::LEFT;
 use crate::component::listener::{self, Accept, Admission, Cx, Listener};
-use crate::daemon::{Daemon, Haste, Mode, Report};
+use crate::daemon::{Daemon, Forking, Haste, Report};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, SessionId};
 use crate::name::Name;
@@ -19,7 +19,7 @@ pub(super) struct Pool {
     on_child: Option<SetUp>,
     /// From `adopt` on, before which it has sent nothing.
     daemon: Cell<Option<Daemon>>,
-    mode: Cell<Mode>,
+    forking: Cell<Forking>,
     /// This process is a child of the Daemon.
     is_child: Cell<bool>,
     /// How many connections this process may have at a time; `None` for any number.
@@ -35,7 +35,7 @@ impl Pool {
         Pool {
             on_child,
             daemon: Cell::new(None),
-            mode: Cell::new(Mode::NonForking),
+            forking: Cell::new(Forking::None),
             is_child: Cell::new(false),
             limit: Cell::new(None),
             is_allowed: Cell::new(false),
@@ -44,14 +44,14 @@ impl Pool {
     }
 
     /// Learns whose pool it is, and how many connections a process of it may have.
-    pub(super) fn adopt(&self, daemon: Daemon, mode: Mode, connections: Option<u32>) {
+    pub(super) fn adopt(&self, daemon: Daemon, forking: Forking, connections: Option<u32>) {
         self.daemon.set(Some(daemon));
-        self.mode.set(mode);
-        self.limit.set(match mode {
-            Mode::PreForking => connections.or(Some(1)),
-            Mode::NonForking => connections,
+        self.forking.set(forking);
+        self.limit.set(match forking {
+            Forking::Pre => connections.or(Some(1)),
+            Forking::None => connections,
             // The parent has none, and a child has the one that it was forked for.
-            Mode::PostForking => None,
+            Forking::Post => None,
         });
     }
 
@@ -85,13 +85,13 @@ impl Admission for Pool {
 
     fn admit(&self, cx: &mut Cx<'_>, accepted: Accepted) -> Result<Option<Accepted>> {
         let Some(daemon) = self.daemon.get() else { return Ok(None) };
-        match self.mode.get() {
-            Mode::NonForking => {}
-            Mode::PostForking => {
+        match self.forking.get() {
+            Forking::None => {}
+            Forking::Post => {
                 daemon.update_status_with(cx, Report::Req, accepted)?;
                 return Ok(None);
             }
-            Mode::PreForking => {
+            Forking::Pre => {
                 if !daemon.begin_request(cx)? {
                     // This one is the last.
                     cx.heap().close();
@@ -174,10 +174,10 @@ fn peek(pool: &Pool, cx: &mut Cx<'_>) -> Result {
 
 /// The Daemon is there. What serves in this process begins to accept.
 fn begin(pool: &Pool, cx: &mut Cx<'_>) -> Result {
-    if pool.mode.get() == Mode::NonForking {
+    if pool.forking.get() == Forking::None {
         pool.set_up(cx)?;
     }
-    pool.is_allowed.set(pool.mode.get() != Mode::PreForking);
+    pool.is_allowed.set(pool.forking.get() != Forking::Pre);
     cx.heap().adjust();
     Ok(())
 }
@@ -191,7 +191,7 @@ fn forked(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     }
     pool.is_child.set(false);
     pool.is_allowed.set(false);
-    if pool.mode.get() == Mode::PreForking {
+    if pool.forking.get() == Forking::Pre {
         cx.heap().adjust();
         // The Daemon does not know yet.
         cx.yield_("whose_child", ());
@@ -214,7 +214,7 @@ fn leave_unless_own(pool: &Pool, cx: &mut Cx<'_>) -> Result {
 /// A new child.
 fn begin_child(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     pool.is_child.set(true);
-    if pool.mode.get() == Mode::PreForking {
+    if pool.forking.get() == Forking::Pre {
         pool.set_up(cx)?;
         return pool.report(cx, Report::Wait);
     }

@@ -56,7 +56,7 @@ pub struct Settings {
     /// Whether to log each fork and exit.
     pub(crate) verbose: bool,
     /// What kind of server it is.
-    pub(crate) mode: Mode,
+    pub(crate) forking: Forking,
     /// The most children at a time; 0 when non-forking.
     pub(crate) max_children: u32,
     /// How many children to begin with, at most `max_children`; 0 unless pre-forking.
@@ -87,9 +87,9 @@ impl Settings {
     /// Returns how many slots the scoreboard needs: some more than `max_children`, so that children on their way out
     /// never stand in the way of their successors. 0 when non-forking.
     pub fn slots(&self) -> usize {
-        match self.mode {
-            Mode::NonForking => 0,
-            Mode::PreForking | Mode::PostForking => {
+        match self.forking {
+            Forking::None => 0,
+            Forking::Pre | Forking::Post => {
                 usize::try_from(self.max_children).unwrap_or(usize::MAX).saturating_add(SPARE_SLOTS)
             }
         }
@@ -114,23 +114,23 @@ impl Settings {
     }
 }
 
-/// What kind of server a Daemon looks after.
+/// When a Daemon forks, and so what kind of server it looks after.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Mode {
+pub enum Forking {
     /// A pool of children waits for requests.
-    PreForking,
+    Pre,
     /// A child is forked for each request.
-    PostForking,
+    Post,
     /// There are no children.
-    NonForking,
+    None,
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for Forking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Mode::PreForking => "pre-forking",
-            Mode::PostForking => "post-forking",
-            Mode::NonForking => "non-forking",
+            Forking::Pre => "pre-forking",
+            Forking::Post => "post-forking",
+            Forking::None => "non-forking",
         })
     }
 }
@@ -150,20 +150,20 @@ impl fmt::Display for Mode {
 pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
     let start_children = raw.start_children.unwrap_or(0);
     let given_max = raw.max_children.filter(|&max| max > 0);
-    let mode = match (start_children, given_max) {
-        (1.., _) => Mode::PreForking,
-        (0, Some(_)) => Mode::PostForking,
-        (0, None) => Mode::NonForking,
+    let forking = match (start_children, given_max) {
+        (1.., _) => Forking::Pre,
+        (0, Some(_)) => Forking::Post,
+        (0, None) => Forking::None,
     };
-    let (min_spare, max_spare, max_children) = match mode {
-        Mode::PreForking => resolve_pool(&raw, start_children, given_max),
-        Mode::PostForking | Mode::NonForking => (0, 0, given_max.unwrap_or(0)),
+    let (min_spare, max_spare, max_children) = match forking {
+        Forking::Pre => resolve_pool(&raw, start_children, given_max),
+        Forking::Post | Forking::None => (0, 0, given_max.unwrap_or(0)),
     };
     let exit_timeout = exit_timeout(&raw);
     let settings = Settings {
         alias: raw.alias.unwrap_or_else(|| DEFAULT_ALIAS.to_owned()),
         verbose: raw.verbose,
-        mode,
+        forking,
         max_children,
         start_children,
         max_spare,

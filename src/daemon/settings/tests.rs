@@ -18,22 +18,22 @@ fn raw(start_children: u32, max_children: u32, min_spare: u32, max_spare: u32) -
 /// Resolves and returns min_spare, max_spare, max_children.
 fn pool(raw: RawSettings) -> (u32, u32, u32) {
     let settings = resolve(raw).unwrap();
-    assert_eq!(settings.mode, Mode::PreForking);
+    assert_eq!(settings.forking, Forking::Pre);
     (settings.min_spare, settings.max_spare, settings.max_children)
 }
 
 #[test] // D-SP-03: start_children > 0 is pre-forking, else max_children > 0 is post-forking, else non-forking
-fn the_mode_follows_from_the_numbers() {
-    let mode = |start_children, max_children| {
-        resolve(RawSettings { start_children, max_children, ..RawSettings::default() }).unwrap().mode
+fn forking_follows_from_the_numbers() {
+    let forking = |start_children, max_children| {
+        resolve(RawSettings { start_children, max_children, ..RawSettings::default() }).unwrap().forking
     };
-    assert_eq!(mode(Some(3), Some(10)), Mode::PreForking);
-    assert_eq!(mode(Some(3), None), Mode::PreForking);
-    assert_eq!(mode(Some(3), Some(0)), Mode::PreForking);
-    assert_eq!(mode(None, Some(10)), Mode::PostForking);
-    assert_eq!(mode(Some(0), Some(10)), Mode::PostForking);
-    assert_eq!(mode(Some(0), Some(0)), Mode::NonForking);
-    assert_eq!(mode(None, None), Mode::NonForking);
+    assert_eq!(forking(Some(3), Some(10)), Forking::Pre);
+    assert_eq!(forking(Some(3), None), Forking::Pre);
+    assert_eq!(forking(Some(3), Some(0)), Forking::Pre);
+    assert_eq!(forking(None, Some(10)), Forking::Post);
+    assert_eq!(forking(Some(0), Some(10)), Forking::Post);
+    assert_eq!(forking(Some(0), Some(0)), Forking::None);
+    assert_eq!(forking(None, None), Forking::None);
 }
 
 #[test] // D-SP-04: 10 start only: 10/20/30. 3 start, 10 max: 2/8/10
@@ -119,7 +119,7 @@ fn resolved_settings_do_not_contradict_themselves() {
         if let Some(max) = max.filter(|&max| max > 0) {
             assert_eq!(settings.max_children, max);
         }
-        if settings.mode == Mode::PreForking {
+        if settings.forking == Forking::Pre {
             let limits = settings.limits();
             assert!(1 <= limits.min_spare && limits.min_spare <= limits.max_spare);
             assert!(limits.start_children <= limits.max_children);
