@@ -97,6 +97,8 @@ pub(crate) trait Source {
 }
 
 /// What becomes of a source in a forked child.
+///
+/// POE: nothing like it; a child keeps every wheel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFork {
     /// The child watches the descriptor as well, with a poller of its own.
@@ -128,6 +130,8 @@ impl Readiness {
 }
 
 /// The readiness that a source asks for: one kind at least.
+///
+/// POE: whether `select_read` or `select_write` has an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 // In one octet, as it is compared after each turn.
 pub struct Wanted(NonZeroU8);

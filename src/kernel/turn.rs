@@ -29,6 +29,8 @@ pub(crate) enum Next {
 }
 
 /// What has become of an event that a source has sent.
+///
+/// POE: nothing like it; a wheel looks after each `call` whether it is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// The state has come to its end, or there is none of that name.

@@ -114,6 +114,8 @@ impl<S: Source> Wheel<S> {
 
     /// Gives the source a turn for reading in the next slice, whatever the poller says, as for setting the first
     /// [time](super::Next::At). A wheel that is closed gets none.
+    ///
+    /// POE: `yield` to a hidden handler of the wheel.
     pub fn wake(&self) {
         self.shared.wake();
     }

@@ -57,6 +57,8 @@ pub trait Source: AsFd + 'static {
 }
 
 /// What a source answers at the end of its turn. The kernel then asks for what it [wants](Source::wanted).
+///
+/// POE: nothing like it; a wheel calls `select_read`, `select_write` and `delay` as it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// The next turn comes when the poller has news of the descriptor. The poller tells once of what has become ready, so the
@@ -72,6 +74,8 @@ pub enum Next {
 }
 
 /// A source's turn: how it reaches its session.
+///
+/// POE: `$poe_kernel`, as the hidden handler of a wheel uses it.
 pub struct Turn<'a> {
     kernel: KernelTurn<'a>,
     wheel: Name,
@@ -94,13 +98,17 @@ impl<'a> Turn<'a> {
         self.kernel.deliver(self.wheel, event.into(), args.into_args())
     }
 
-    /// Returns the wheel's id.
+    /// Returns the wheel's id, which [`Wheel::id`](super::Wheel::id) tells the session.
+    ///
+    /// POE: `ID`.
     pub fn id(&self) -> WheelId {
         self.id
     }
 
     /// Lends memory to read into, of 64 KiB or more. All sources share it: what it holds is lost at the next
     /// [`deliver`](Turn::deliver).
+    ///
+    /// POE: nothing like it; `sysread` makes a string.
     pub fn buffer(&mut self) -> &mut [u8] {
         self.kernel.buffer()
     }
