@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::error::DaemonError;
-use super::handle::Daemon;
-use super::oom::OomKills;
-use super::process::RawProcess;
-use super::session::{self, Heap};
-use super::settings::{Forking, RawSettings, resolve};
+use crate::daemon::error::DaemonError;
+use crate::daemon::handle::Daemon;
+use crate::daemon::launch::RawProcess;
+use crate::daemon::parent::oom::OomKills;
+use crate::daemon::session::{self, Heap};
+use crate::daemon::settings::{Forking, RawSettings, resolve};
 use crate::error::Error;
 use crate::kernel::{Kernel, unblock_all};
 use crate::sys::disposition;

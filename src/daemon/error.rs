@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::deaths::Cause;
-use super::scoreboard::BoardError;
-use super::settings::SettingsError;
+use crate::daemon::board::BoardError;
+use crate::daemon::parent::deaths::Cause;
+use crate::daemon::settings::SettingsError;
 use crate::error::Error;
 
 /// Why a Daemon was not spawned, or did not do what it was asked.

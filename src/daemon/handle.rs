@@ -1,10 +1,10 @@
 //! The handle to a Daemon.
 
-use super::builder::DaemonBuilder;
-use super::error::DaemonError;
-use super::scoreboard::Report;
-use super::status::{DaemonStatus, Peek};
 use crate::args::{ArgError, Found, IntoArgs};
+use crate::daemon::board::Report;
+use crate::daemon::builder::DaemonBuilder;
+use crate::daemon::error::DaemonError;
+use crate::daemon::status::{DaemonStatus, Peek};
 use crate::error::Error;
 use crate::kernel::{Context, Kernel, SessionId};
 

@@ -19,37 +19,25 @@
 //! POE: `POE::Component::Daemon`.
 #![doc = include_str!("guide.md")]
 
-mod babysit;
+pub(crate) mod board;
 pub(crate) mod builder;
 mod child;
-mod deaths;
-mod doorbell;
 mod error;
 mod handle;
-mod hang_up;
-mod oom;
-mod orphan;
-pub(crate) mod policy;
-mod pool;
-mod process;
-mod ready;
-mod relief;
-mod resize;
-pub(crate) mod scoreboard;
+mod launch;
+pub(crate) mod machine;
+mod parent;
 mod session;
 pub(crate) mod settings;
-mod shortage;
-mod shutdown;
 mod status;
-mod usage;
 
+pub use board::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use builder::DaemonBuilder;
-pub use deaths::{Cause, Deaths};
 pub use error::DaemonError;
 pub use handle::Daemon;
-pub use policy::Rogue;
-pub use process::Privileges;
-pub use scoreboard::{BoardError, PeerLabel, Report, Status, UnknownStatus};
+pub use launch::Privileges;
+pub use machine::Rogue;
+pub use parent::deaths::{Cause, Deaths};
+pub use parent::shutdown::Haste;
 pub use settings::{Forking, SettingsError};
-pub use shutdown::Haste;
 pub use status::{ChildStatus, DaemonStatus, Peek};

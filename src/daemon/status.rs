@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::deaths::Deaths;
-use super::scoreboard::{PeerLabel, Status};
-use super::settings::Forking;
+use crate::daemon::board::{PeerLabel, Status};
+use crate::daemon::parent::deaths::Deaths;
+use crate::daemon::settings::Forking;
 use crate::kernel::Snapshot;
 
 /// What a Daemon is doing.

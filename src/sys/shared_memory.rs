@@ -1,7 +1,7 @@
 //! The memory that a daemon shares with its children: a [`Header`] and a row of [`Slot`]s.
 //!
 //! This file maps and unmaps it and hands out references; what the fields mean, and who may write them when,
-//! is the business of [`crate::daemon::scoreboard`]. It is kept this small so that one reading settles whether
+//! is the business of [`crate::daemon::board`]. It is kept this small so that one reading settles whether
 //! it is sound:
 //!
 //! - the mapping holds atomic integers and nothing else: no pointer, no lock, no `bool` or enum. Every pattern of
@@ -117,7 +117,7 @@ pub(crate) struct Header {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
-    /// Odd while the slot's writer is busy with it. See `crate::daemon::scoreboard`.
+    /// Odd while the slot's writer is busy with it. See `crate::daemon::board`.
     pub(crate) sequence: AtomicU32,
     /// A `Status`, as the code of its letter; 0 is empty.
     pub(crate) status: AtomicU32,

@@ -7,8 +7,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use crate::daemon::policy::{Limits, Rules};
-use crate::daemon::scoreboard::Scoreboard;
+use crate::daemon::board::Scoreboard;
+use crate::daemon::machine::{Limits, Rules};
 
 /// The settings as the caller gave them. `None` means not given; so does 0 for `max_children` and `start_children`.
 #[derive(Clone, Debug, Default)]

@@ -14,19 +14,19 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::babysit::{Look, look};
-use super::child;
-use super::orphan;
-use super::policy::{Counts, Intake};
-use super::pool;
-use super::scoreboard::{Scoreboard, SlotIndex, Status};
-use super::session::{Child, Cx, Heap, Role, announce, send};
-use super::settings::Forking;
+use crate::daemon::board::{Scoreboard, SlotIndex, Status};
+use crate::daemon::child;
+use crate::daemon::child::orphan;
+use crate::daemon::machine::{Counts, Intake};
+use crate::daemon::parent::babysit::{Look, look};
+use crate::daemon::parent::pool;
+use crate::daemon::session::{Child, Cx, Heap, Role, announce, send};
+use crate::daemon::settings::Forking;
 use crate::error::Result;
 
 /// How far the parent has come with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Relief {
+pub(in crate::daemon) enum Relief {
     /// Not needed, or not possible.
     #[default]
     Off,
@@ -39,7 +39,7 @@ pub(super) enum Relief {
 
 /// Looks whether clients may wait that nobody is there for. Returns the idle count below which a child has to ring for
 /// that, 0 for never.
-pub(super) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) -> u32 {
+pub(in crate::daemon) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) -> u32 {
     let me = cx.session();
     let (heap, core) = cx.split();
     if let Some(board) = &heap.board {
@@ -64,7 +64,7 @@ pub(super) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) -> u32 {
 
 /// A client waits that nobody accepts, or that was accepted and has no child. If no child keeps a client, the next one that
 /// begins to will ring.
-pub(super) fn client_waits(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn client_waits(cx: &mut Cx<'_>) {
     let heap = cx.heap();
     if heap.role != Role::Parent || heap.is_shutting_down() || matches!(heap.relief, Relief::Looking(_)) {
         return;
@@ -76,7 +76,7 @@ pub(super) fn client_waits(cx: &mut Cx<'_>) {
 }
 
 /// A moment after a client began to wait: whether it was that client or is another one does not matter.
-pub(super) fn relieve(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn relieve(cx: &mut Cx<'_>) -> Result {
     let (heap, core) = cx.split();
     let before = std::mem::take(&mut heap.relief);
     let is_asked = heap.board.as_ref().is_some_and(Scoreboard::is_asked_to_release);
@@ -105,13 +105,13 @@ fn look_later(cx: &mut Cx<'_>, more: u32) {
 }
 
 /// In a child that was woken: passes the question on if there is one. A request may have come since it was asked.
-pub(super) fn woken(cx: &mut Cx<'_>, slot: SlotIndex) -> Result {
+pub(in crate::daemon) fn woken(cx: &mut Cx<'_>, slot: SlotIndex) -> Result {
     let is_asked = cx.heap().board.as_ref().is_some_and(|board| board.takes_release(slot));
     if is_asked && !cx.heap().is_shutting_down() { release(cx) } else { Ok(()) }
 }
 
 /// Asks the application to let go of the client that it keeps, if it keeps one.
-pub(super) fn release(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn release(cx: &mut Cx<'_>) -> Result {
     if child::own_status(cx.heap()) != Some(Status::Keep) {
         return Ok(());
     }

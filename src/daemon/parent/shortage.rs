@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::pool;
-use super::session::{Cx, Heap, Request};
-use super::settings::Forking;
-use super::shutdown;
+use crate::daemon::parent::pool;
+use crate::daemon::parent::shutdown;
+use crate::daemon::session::{Cx, Heap, Request};
+use crate::daemon::settings::Forking;
 use crate::error::{Error, Result};
 use crate::outage::Outage;
 
 /// Whether forks have failed, and some are still missing.
 #[derive(Default)]
-pub(super) struct Shortage {
+pub(in crate::daemon) struct Shortage {
     outage: Outage<Cause>,
     /// How long the last pause was; zero before the first.
     pause: Duration,
@@ -50,7 +50,7 @@ impl Cause {
 }
 
 /// A fork has failed. Waits a while if it may succeed later; anything else will not get better.
-pub(super) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
+pub(in crate::daemon) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
     pool::put_back(cx.heap(), request);
     pool::forget_growth(cx.heap());
     // The others that were asked for together would fail as this one has.
@@ -83,12 +83,12 @@ pub(super) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Re
 }
 
 /// A fork has succeeded: the next one that fails is tried again soon.
-pub(super) fn fork_succeeded(heap: &mut Heap) {
+pub(in crate::daemon) fn fork_succeeded(heap: &mut Heap) {
     heap.shortage.pause = Duration::ZERO;
 }
 
 /// Ends the shortage if no fork is missing any more.
-pub(super) fn end_if_over(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn end_if_over(cx: &mut Cx<'_>) {
     let now = cx.now();
     let heap = cx.heap();
     if heap.no_fork_before.is_some() || !heap.in_flight.is_empty() || pool::missing(heap) > 0 {

@@ -1,14 +1,14 @@
 //! TTIN and TTOU: one child more, one child less, while it runs.
 
-use super::pool;
-use super::scoreboard::Scoreboard;
-use super::session::{Cx, Role};
-use super::settings::{Forking, Settings};
+use crate::daemon::board::Scoreboard;
+use crate::daemon::parent::pool;
+use crate::daemon::session::{Cx, Role};
+use crate::daemon::settings::{Forking, Settings};
 use crate::error::Result;
 
 /// How far a Daemon is from the size that it was set to.
 #[derive(Clone, Copy)]
-pub(super) struct Size {
+pub(in crate::daemon) struct Size {
     max_children: u32,
     min_spare: u32,
     max_spare: u32,
@@ -17,7 +17,7 @@ pub(super) struct Size {
 }
 
 impl Size {
-    pub(super) fn new(settings: &Settings) -> Size {
+    pub(in crate::daemon) fn new(settings: &Settings) -> Size {
         let Settings { max_children, min_spare, max_spare, .. } = *settings;
         Size { max_children, min_spare, max_spare, shift: 0 }
     }
@@ -40,12 +40,12 @@ impl Size {
 }
 
 /// TTIN: there may be one child more, and one spare more is kept.
-pub(super) fn grow(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn grow(cx: &mut Cx<'_>) -> Result {
     resize(cx, 1)
 }
 
 /// TTOU: the opposite. One child remains in any case.
-pub(super) fn shrink(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn shrink(cx: &mut Cx<'_>) -> Result {
     resize(cx, -1)
 }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;
 
-use super::oom::Killer;
-use super::policy::{Phase, Rogue};
-use super::pool;
-use super::ready;
-use super::scoreboard::{SlotIndex, Status};
-use super::session::{Child, Cx, Heap, Orders};
-use super::settings::Forking;
-use super::shutdown;
+use crate::daemon::board::{SlotIndex, Status};
+use crate::daemon::machine::{Phase, Rogue};
+use crate::daemon::parent::oom::Killer;
+use crate::daemon::parent::pool;
+use crate::daemon::parent::ready;
+use crate::daemon::parent::shutdown;
+use crate::daemon::session::{Child, Cx, Heap, Orders};
+use crate::daemon::settings::Forking;
 use crate::error::Result;
 
 /// Why a child has ended.
@@ -153,7 +153,7 @@ impl fmt::Display for Deaths {
 }
 
 /// The system says that a child has ended.
-pub(super) fn reaped(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn reaped(cx: &mut Cx<'_>) -> Result {
     let (pid, status) = (*cx.arg::<i32>(1)?, *cx.arg::<ExitStatus>(2)?);
     let generation = *cx.arg::<u32>(4)?;
     bury(cx, pid, generation, Some(status))
@@ -162,7 +162,7 @@ pub(super) fn reaped(cx: &mut Cx<'_>) -> Result {
 /// Takes a child off the table and its slot off the board; once, whoever brings the news and however often.
 ///
 /// `status` is `None` for one that has vanished.
-pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<ExitStatus>) -> Result {
+pub(in crate::daemon) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<ExitStatus>) -> Result {
     let now = cx.now();
     let heap = cx.heap();
     let Some(place) = heap.children.iter().position(|child| child.pid == pid && child.generation == generation) else {
@@ -205,7 +205,7 @@ fn explain_kill(heap: &mut Heap, cause: Cause) -> (Cause, &'static str) {
 }
 
 /// The one record that each child leaves.
-pub(super) fn record(heap: &Heap, child: &Child, cause: Cause, note: &str, age: Duration, requests: u64) {
+pub(in crate::daemon) fn record(heap: &Heap, child: &Child, cause: Cause, note: &str, age: Duration, requests: u64) {
     let level = match (cause.is_in_order(), heap.settings.verbose) {
         (false, _) => log::Level::Warn,
         (true, true) => log::Level::Info,

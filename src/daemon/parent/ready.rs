@@ -5,19 +5,19 @@
 
 use std::time::SystemTime;
 
-use super::deaths::Cause;
-use super::error::DaemonError;
-use super::pool;
-use super::process::Launch;
-use super::scoreboard::{SlotSnapshot, Status};
-use super::session::{Child, Cx, Heap};
-use super::settings::Forking;
-use super::shutdown;
+use crate::daemon::board::{SlotSnapshot, Status};
+use crate::daemon::error::DaemonError;
+use crate::daemon::launch::Launch;
+use crate::daemon::parent::deaths::Cause;
+use crate::daemon::parent::pool;
+use crate::daemon::parent::shutdown;
+use crate::daemon::session::{Child, Cx, Heap};
+use crate::daemon::settings::Forking;
 use crate::error::{Exception, Result};
 
 /// How far the start has come, while a launcher waits for it.
 #[derive(Default)]
-pub(super) struct Start {
+pub(in crate::daemon) struct Start {
     /// The application has handled the last signal of the start.
     is_handled: bool,
     /// How many children have served requests and ended since.
@@ -29,7 +29,7 @@ pub(super) struct Start {
 }
 
 /// Somebody waits: begins to watch for the launcher's answer, or its death. Weakly: it keeps nothing alive.
-pub(super) fn launched(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn launched(cx: &mut Cx<'_>) -> Result {
     let launch: Launch = cx.take(0)?;
     let end = launch.end().clone();
     cx.heap().process.launch = Some(launch);
@@ -41,12 +41,12 @@ pub(super) fn launched(cx: &mut Cx<'_>) -> Result {
 
 /// Behind `daemon_parent` in the queue. And once more round the loop: an application that could not handle it, a `DIE`
 /// signal by now, is not ready.
-pub(super) fn ready_soon(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn ready_soon(cx: &mut Cx<'_>) {
     cx.yield_("ready", ());
 }
 
 /// The application has handled the last signal of the start.
-pub(super) fn ready(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn ready(cx: &mut Cx<'_>) -> Result {
     if cx.heap().is_shutting_down() {
         // By the application, in that very signal. The launcher hears of it when everything has ended.
         return Ok(());
@@ -56,7 +56,7 @@ pub(super) fn ready(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Lets the launcher end if all is there that it waits for.
-pub(super) fn tell_if_ready(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn tell_if_ready(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     if !heap.start.is_handled || ready_children(heap) < wanted_children(heap) {
         return Ok(());
@@ -93,7 +93,12 @@ fn is_set_up(status: Status) -> bool {
 
 /// A child has ended. Those that die before they are ready, one after the other, make the start fail: whoever has started
 /// the program is to hear of it.
-pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, last: Option<SlotSnapshot>) -> Result {
+pub(in crate::daemon) fn learn_from_death(
+    cx: &mut Cx<'_>,
+    child: &Child,
+    cause: Cause,
+    last: Option<SlotSnapshot>,
+) -> Result {
     let now = cx.now();
     let Heap { start, process, .. } = cx.heap();
     if process.launch.is_none() || child.is_retiring() {
@@ -115,7 +120,7 @@ pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, las
 }
 
 /// The time for the start is up.
-pub(super) fn start_late(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn start_late(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     if heap.process.launch.is_none() || heap.is_shutting_down() {
         return Ok(());
@@ -132,7 +137,7 @@ fn fail(cx: &mut Cx<'_>, error: DaemonError) -> Result {
 
 /// The launcher acknowledges that the daemon is ready, or else was interrupted or killed. Whoever did so does not want the
 /// daemon.
-pub(super) fn launcher_answered(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn launcher_answered(cx: &mut Cx<'_>) -> Result {
     let Some(launch) = cx.heap().process.launch.take() else { return Ok(()) };
     cx.select_read_clear(launch.end());
     if launch.is_acknowledged() { Ok(()) } else { give_up(cx) }
@@ -144,7 +149,7 @@ fn give_up(cx: &mut Cx<'_>) -> Result {
 }
 
 /// `_stop`: when everything was stopped because a state failed, that is the reason for the launcher.
-pub(super) fn report_failure(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn report_failure(cx: &mut Cx<'_>) {
     let reason = cx.pending_exception.as_ref().map(ToString::to_string);
     if let Some(reason) = reason {
         cx.heap().process.fail(&reason);

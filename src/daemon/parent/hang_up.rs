@@ -3,13 +3,13 @@
 
 use nix::sys::signal::Signal;
 
-use super::session::{Cx, Role, broadcast, signal_children};
-use super::shutdown;
+use crate::daemon::parent::shutdown;
+use crate::daemon::session::{Cx, Role, broadcast, signal_children};
 use crate::error::Result;
 
 /// Tells the application. The rest comes behind that in the queue, so that what its states still write goes where it
 /// has gone so far.
-pub(super) fn hang_up(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn hang_up(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     if cx.heap().ends_on_hup {
         if cx.heap().role == Role::Parent && !cx.heap().is_shutting_down() {
@@ -25,7 +25,7 @@ pub(super) fn hang_up(cx: &mut Cx<'_>) -> Result {
 /// Opens the log file again, and only then tells the children: the file is there when they look for it.
 ///
 /// A child that is forked before this is on the table by now and is told; one that is forked later has the new file.
-pub(super) fn reopen(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn reopen(cx: &mut Cx<'_>) {
     let pid = cx.pid();
     if let Some(log_file) = &cx.heap().process.log_file {
         match log_file.redirect() {

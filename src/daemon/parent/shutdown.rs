@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::babysit;
-use super::child;
-use super::deaths::{self, Cause};
-use super::doorbell::Doorbell;
-use super::policy::{Grace, Intake, Phase};
-use super::pool;
-use super::scoreboard::Status;
-use super::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_children};
-use super::settings::Forking;
+use crate::daemon::board::Status;
+use crate::daemon::board::doorbell::Doorbell;
+use crate::daemon::child;
+use crate::daemon::machine::{Grace, Intake, Phase};
+use crate::daemon::parent::babysit;
+use crate::daemon::parent::deaths::{self, Cause};
+use crate::daemon::parent::pool;
+use crate::daemon::session::{Cx, Heap, KEPT_ALIVE, Orders, Role, announce, send, signal_children};
+use crate::daemon::settings::Forking;
 use crate::error::Result;
 use crate::kernel::Reason;
 use crate::name::Name;
@@ -27,14 +27,14 @@ use crate::sys::wait::{reap, wait_for_end};
 /// POE: nothing like it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Haste {
-    /// By TERM, INT or [`Daemon::shutdown`](super::Daemon::shutdown).
+    /// By TERM, INT or [`Daemon::shutdown`](crate::Daemon::shutdown).
     AtOnce,
     /// By QUIT: requests in hand are to be finished first.
     AfterRequests,
 }
 
 /// TERM or INT. After a QUIT it makes the end come sooner: children are told as well.
-pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     if cx.heap().is_shutting_down() {
         signal_children(cx.heap(), Signal::SIGTERM);
@@ -47,7 +47,7 @@ pub(super) fn signalled(cx: &mut Cx<'_>) -> Result {
 }
 
 /// QUIT, or a call: requests in hand are finished first.
-pub(super) fn graceful(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn graceful(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     match cx.heap().role {
         Role::Parent => drain(cx),
@@ -79,7 +79,7 @@ fn give_grace(cx: &mut Cx<'_>, left: Duration) {
 }
 
 /// Looks how much is left of that time. After it nobody waits any longer.
-pub(super) fn grace(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn grace(cx: &mut Cx<'_>) -> Result {
     let now = cx.now();
     let heap = cx.heap();
     let now = heap.age(now);
@@ -97,7 +97,7 @@ fn has_requests(heap: &Heap) -> bool {
 }
 
 /// Ends a Daemon that is to end when there is a child for every request.
-pub(super) fn end_if_drained(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn end_if_drained(cx: &mut Cx<'_>) -> Result {
     if has_requests(cx.heap()) { Ok(()) } else { end_after_requests(cx) }
 }
 
@@ -107,7 +107,7 @@ fn end_after_requests(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Shuts the Daemon down in this process, and from the parent in all of its children. A second time does nothing.
-pub(super) fn shutdown(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn shutdown(cx: &mut Cx<'_>) -> Result {
     end(cx, Signal::SIGTERM)
 }
 
@@ -210,7 +210,7 @@ fn kill_children(cx: &mut Cx<'_>) -> Result {
 }
 
 /// After the last child was reaped there is nobody left to be killed.
-pub(super) fn end_if_alone(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn end_if_alone(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     if heap.is_shutting_down() && is_alone(heap) {
         cx.alarm_remove_all();
@@ -239,7 +239,7 @@ enum Asked {
 ///
 /// Not in the moment in which it is told to end: what its sessions have just dropped is closed after their states, and what
 /// they have posted to themselves to be done last comes in the next slices.
-pub(super) fn what_is_left(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn what_is_left(cx: &mut Cx<'_>) -> Result {
     let (asked, look) = (*cx.arg::<Asked>(0)?, *cx.arg::<u32>(1)?);
     if look < LAST_LOOK {
         cx.yield_("what_is_left", (asked, look + 1));
@@ -268,7 +268,7 @@ fn fail_if_it_failed(cx: &mut Cx<'_>) -> Result {
 
 /// The session is stopped by force, and the loop is about to end or has ended: nobody will hear of the children's end.
 /// So they are waited for here, as long as they are given at any shutdown.
-pub(super) fn last_resort(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn last_resort(cx: &mut Cx<'_>) {
     let heap = cx.heap();
     if heap.role != Role::Parent || (heap.children.is_empty() && heap.foreign.is_empty()) {
         return;

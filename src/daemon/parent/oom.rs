@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Who a KILL that the Daemon has not sent may be from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Killer {
+pub(in crate::daemon) enum Killer {
     /// The system, as memory had run out.
     System,
     /// Another process: the system has killed nobody in this control group.
@@ -20,7 +20,7 @@ pub(super) enum Killer {
 
 /// The counter of those whom the system has killed in this process's control group.
 #[derive(Debug, Default)]
-pub(super) struct OomKills {
+pub(in crate::daemon) struct OomKills {
     /// Open, as a chroot has no such file.
     file: Option<File>,
     count: Count,
@@ -28,7 +28,7 @@ pub(super) struct OomKills {
 
 impl OomKills {
     /// Finds the counter and opens it; without one nothing is known.
-    pub(super) fn open() -> OomKills {
+    pub(in crate::daemon) fn open() -> OomKills {
         let file = find().and_then(|path| File::open(path).ok());
         let mut kills = OomKills { file, count: Count::default() };
         if let Some(total) = kills.read() {
@@ -38,7 +38,7 @@ impl OomKills {
     }
 
     /// Says whom a KILL is from that has just ended a child; each that the system has sent explains one child.
-    pub(super) fn explain(&mut self) -> Killer {
+    pub(in crate::daemon) fn explain(&mut self) -> Killer {
         match self.read() {
             Some(total) if self.count.claim(total) => Killer::System,
             Some(_) => Killer::Other,
@@ -47,7 +47,7 @@ impl OomKills {
     }
 
     /// Forgets what was seen in the round before and has explained nobody: it was for another process of the group.
-    pub(super) fn forget_old(&mut self) {
+    pub(in crate::daemon) fn forget_old(&mut self) {
         if let Some(total) = self.read() {
             self.count.forget_old(total);
         }

@@ -30,9 +30,10 @@ use std::{fmt, hint, iter};
 
 use nix::unistd::Pid;
 
-use crate::daemon::policy::Thresholds;
+use crate::daemon::machine::Thresholds;
 use crate::sys::shared_memory::{self, SharedBoard};
 
+pub(super) mod doorbell;
 mod error;
 mod snapshot;
 mod status;

@@ -4,18 +4,22 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use super::deaths::Cause;
-use super::policy::{Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, Thresholds, postfork, prefork, share};
-use super::relief;
-use super::scoreboard::{Ring, Status};
-use super::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
-use super::settings::Forking;
-use super::{ready, shortage, shutdown};
 use crate::args::{Args, IntoArgs};
+use crate::daemon::board::{Ring, Status};
+use crate::daemon::machine::{
+    Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, Thresholds, postfork, prefork, share,
+};
+use crate::daemon::parent::deaths::Cause;
+use crate::daemon::parent::ready;
+use crate::daemon::parent::relief;
+use crate::daemon::parent::shortage;
+use crate::daemon::parent::shutdown;
+use crate::daemon::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
+use crate::daemon::settings::Forking;
 use crate::error::{Error, Result};
 
 /// A child has rung: the number of idle ones has left its bounds.
-pub(super) fn bell(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn bell(cx: &mut Cx<'_>) -> Result {
     if let Some(doorbell) = &cx.heap().doorbell {
         doorbell.answer();
     }
@@ -23,7 +27,7 @@ pub(super) fn bell(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Looks at the board and does what the policy says.
-pub(super) fn maintain(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn maintain(cx: &mut Cx<'_>) -> Result {
     if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
         return Ok(());
     }
@@ -73,12 +77,12 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Returns what a child says that it does.
-pub(super) fn does(heap: &Heap, child: &Child) -> Option<Status> {
+pub(in crate::daemon) fn does(heap: &Heap, child: &Child) -> Option<Status> {
     heap.board.as_ref().and_then(|board| board.status(child.slot))
 }
 
 /// Counts the children by what they do. One that is stopped, or that is to be replaced, is no spare.
-pub(super) fn count(heap: &Heap) -> Counts {
+pub(in crate::daemon) fn count(heap: &Heap) -> Counts {
     let in_flight = heap.in_flight.len() as u32;
     let mut counts =
         Counts { children: heap.children.len() as u32 + in_flight, starting: in_flight, ..Counts::default() };
@@ -147,7 +151,7 @@ fn tell_to_go(child: &mut Child, orders: Orders) {
 }
 
 /// Queues a request and forks for it if there is room.
-pub(super) fn take_request(cx: &mut Cx<'_>, is_long: bool, payload: Args) -> Result {
+pub(in crate::daemon) fn take_request(cx: &mut Cx<'_>, is_long: bool, payload: Args) -> Result {
     let heap = cx.heap();
     heap.requests_seen += 1;
     heap.queue.push_back(Request { number: heap.requests_seen, is_long, payload });
@@ -202,12 +206,12 @@ fn accept(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Has clients wait outside, unless they do already.
-pub(super) fn pause_intake(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn pause_intake(cx: &mut Cx<'_>) -> Result {
     if cx.heap().intake == Intake::Open { pause(cx) } else { Ok(()) }
 }
 
 /// Tells the application to take no more, before it can take the next one.
-pub(super) fn pause(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn pause(cx: &mut Cx<'_>) -> Result {
     cx.heap().intake = Intake::Paused;
     announce(cx, "daemon_pause", ())
 }
@@ -237,7 +241,7 @@ fn ask_for_fork(cx: &mut Cx<'_>, request: Request) -> Result {
 }
 
 /// A fork was carried out, or failed.
-pub(super) fn forked(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn forked(cx: &mut Cx<'_>) -> Result {
     let Some(InFlight { slot, generation, number, is_long }) = cx.heap().in_flight.pop_front() else { return Ok(()) };
     match cx.take::<Result<i32, Error>>(0)? {
         Ok(pid) => {
@@ -283,7 +287,7 @@ fn end_start_up(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Takes back the forks that were asked for and that have not been carried out.
-pub(super) fn cancel_forks(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn cancel_forks(cx: &mut Cx<'_>) {
     let me = cx.session();
     let (heap, core) = cx.split();
     drop(core.drop_forks_of(me));
@@ -295,7 +299,7 @@ pub(super) fn cancel_forks(cx: &mut Cx<'_>) {
 }
 
 /// Returns how many forks are to be made at once, were there nothing in their way.
-pub(super) fn missing(heap: &Heap) -> usize {
+pub(in crate::daemon) fn missing(heap: &Heap) -> usize {
     match heap.settings.forking {
         Forking::Pre => prefork(count(heap), heap.settings.limits(), heap.phase, heap.growth).fork as usize,
         _ => heap.queue.len(),
@@ -303,12 +307,12 @@ pub(super) fn missing(heap: &Heap) -> usize {
 }
 
 /// The next shortage is met by a single step.
-pub(super) fn forget_growth(heap: &mut Heap) {
+pub(in crate::daemon) fn forget_growth(heap: &mut Heap) {
     heap.growth = Growth::default();
 }
 
 /// Forks nothing for so long; of two pauses the one that ends later counts.
-pub(super) fn pause_forks(cx: &mut Cx<'_>, wait: Duration) {
+pub(in crate::daemon) fn pause_forks(cx: &mut Cx<'_>, wait: Duration) {
     let until = cx.now() + wait;
     if cx.heap().no_fork_before.is_none_or(|before| before < until) {
         cx.heap().no_fork_before = Some(until);
@@ -317,7 +321,7 @@ pub(super) fn pause_forks(cx: &mut Cx<'_>, wait: Duration) {
 }
 
 /// Tries again after a pause.
-pub(super) fn retry_forks(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn retry_forks(cx: &mut Cx<'_>) -> Result {
     cx.heap().no_fork_before = None;
     maintain(cx)?;
     shortage::end_if_over(cx);
@@ -325,7 +329,7 @@ pub(super) fn retry_forks(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Puts a request that could not be served back in its place.
-pub(super) fn put_back(heap: &mut Heap, request: Request) {
+pub(in crate::daemon) fn put_back(heap: &mut Heap, request: Request) {
     if request.number == 0 {
         return;
     }
@@ -336,7 +340,7 @@ pub(super) fn put_back(heap: &mut Heap, request: Request) {
 /// Children that die as soon as they live are followed after a pause.
 ///
 /// One that has had a request does not count: a request that kills its child must not close the shop.
-pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, requests: u64) {
+pub(in crate::daemon) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, requests: u64) {
     let now = cx.now();
     let heap = cx.heap();
     let born = heap.born;
@@ -377,7 +381,7 @@ fn find_survivors(heap: &mut Heap, now: SystemTime) {
 }
 
 /// Says that children do not die any more as soon as they live, once.
-pub(super) fn end_crash_loop_if_over(heap: &mut Heap, now: SystemTime) {
+pub(in crate::daemon) fn end_crash_loop_if_over(heap: &mut Heap, now: SystemTime) {
     if !heap.crash_loop.is_present() {
         return;
     }
@@ -391,7 +395,7 @@ pub(super) fn end_crash_loop_if_over(heap: &mut Heap, now: SystemTime) {
 
 /// Makes the idle children look whether somebody waits for them. The system tells one process of each connection; if that
 /// is dead or stopped, nobody else was told.
-pub(super) fn wake_idle(heap: &Heap) {
+pub(in crate::daemon) fn wake_idle(heap: &Heap) {
     let idle = heap.children.iter().filter(|child| !child.is_stopped && does(heap, child) == Some(Status::Wait));
     idle.for_each(|child| send(child.pid, Signal::SIGCONT));
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::daemon::scoreboard::Status;
+use crate::daemon::board::Status;
 
 /// What a child must not do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

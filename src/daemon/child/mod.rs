@@ -1,16 +1,17 @@
 //! The child's side: taking its place, reporting what it does, going when it is told to.
 
+pub(super) mod orphan;
+
 use nix::unistd::Pid;
 
-use super::error::DaemonError;
-use super::orphan;
-use super::policy::Phase;
-use super::pool;
-use super::relief;
-use super::scoreboard::{Report, Ring, SlotIndex, Status};
-use super::session::{Cx, Heap, Role, announce, broadcast, epoch_ms};
-use super::settings::Forking;
-use super::shutdown;
+use crate::daemon::board::{Report, Ring, SlotIndex, Status};
+use crate::daemon::error::DaemonError;
+use crate::daemon::machine::Phase;
+use crate::daemon::parent::pool;
+use crate::daemon::parent::relief;
+use crate::daemon::parent::shutdown;
+use crate::daemon::session::{Cx, Heap, Role, announce, broadcast, epoch_ms};
+use crate::daemon::settings::Forking;
 use crate::error::Result;
 use crate::reply::Return;
 

@@ -11,18 +11,18 @@ use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use super::child;
-use super::scoreboard::Status;
-use super::session::{Cx, Heap, Role, epoch_ms};
-use super::settings::Settings;
-use super::shutdown;
+use crate::daemon::board::Status;
+use crate::daemon::child;
+use crate::daemon::parent::shutdown;
+use crate::daemon::session::{Cx, Heap, Role, epoch_ms};
+use crate::daemon::settings::Settings;
 use crate::error::{Error, Result};
 use crate::sys::parent_death;
 
 /// What ends this process: TERM, on which the Daemon shuts it down, and KILL.
 ///
 /// Never dropped: a process that this one forks has the values, but not the timers.
-pub(super) struct LastTimers {
+pub(in crate::daemon) struct LastTimers {
     term: ManuallyDrop<Timer>,
     kill: ManuallyDrop<Timer>,
 }
@@ -66,7 +66,7 @@ fn set_to(timer: &mut Timer, span: Duration) -> Result<(), Error> {
 }
 
 /// Before children are forked: prepares what [`watch_parent`] relies on.
-pub(super) fn prepare() {
+pub(in crate::daemon) fn prepare() {
     let reason = match parent_death::prepare() {
         Ok(true) => return,
         Ok(false) => "the program has a handler for SIGRTMAX-1".to_owned(),
@@ -79,7 +79,7 @@ pub(super) fn prepare() {
 }
 
 /// In a new child: has the parent's end noticed also while a state does not return.
-pub(super) fn watch_parent(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn watch_parent(cx: &mut Cx<'_>) {
     let (parent, grace) = (cx.heap().parent, cx.heap().settings.shutdown_timeout);
     if let Err(errno) = parent_death::arm(parent, cx.sources.poller(), grace) {
         let error = Error::os("timer_create", "for the parent's end", errno);
@@ -91,12 +91,12 @@ pub(super) fn watch_parent(cx: &mut Cx<'_>) {
 }
 
 /// Notes what is closed if this process is blocked when the parent dies.
-pub(super) fn note_listeners(fds: impl Iterator<Item = RawFd>) {
+pub(in crate::daemon) fn note_listeners(fds: impl Iterator<Item = RawFd>) {
     parent_death::note_listeners(fds);
 }
 
 /// Notes for how long this process may stay blocked in what begins now, if the parent dies meanwhile.
-pub(super) fn set_limit(settings: &Settings, status: Status) {
+pub(in crate::daemon) fn set_limit(settings: &Settings, status: Status) {
     parent_death::set_limit(match status {
         Status::Long => settings.rules.long_timeout,
         Status::Req => settings.rules.request_timeout,
@@ -105,7 +105,7 @@ pub(super) fn set_limit(settings: &Settings, status: Status) {
 }
 
 /// The other end of the doorbell is gone, and with it the parent. No other process will look after this one any more.
-pub(super) fn parent_gone(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn parent_gone(cx: &mut Cx<'_>) -> Result {
     let end = cx.heap().doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone());
     if let Some(end) = end {
         cx.select_read_clear(&end);
@@ -158,14 +158,14 @@ fn finish(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Sets how long the request in hand may still take. Without a parent only, and again whenever the status changes.
-pub(super) fn keep_time(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn keep_time(cx: &mut Cx<'_>) {
     let Some(status) = child::own_status(cx.heap()).filter(|status| status.is_busy()) else { return };
     let (span, _) = time_left(cx, status);
     with_timers(cx.heap(), |timers, _| timers.end_after(span));
 }
 
 /// This child has been shut down: what its sessions still do may take as long as at any shutdown.
-pub(super) fn ended(heap: &mut Heap) {
+pub(in crate::daemon) fn ended(heap: &mut Heap) {
     with_timers(heap, |timers, settings| timers.kill_after(settings.shutdown_timeout));
 }
 

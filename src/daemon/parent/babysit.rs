@@ -5,18 +5,18 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::deaths;
-use super::policy::{Growth, Sight, Step, judge};
-use super::pool;
-use super::relief;
-use super::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
-use super::settings::Forking;
-use super::usage::Told;
+use crate::daemon::machine::{Growth, Sight, Step, judge};
+use crate::daemon::parent::deaths;
+use crate::daemon::parent::pool;
+use crate::daemon::parent::relief;
+use crate::daemon::parent::usage::Told;
+use crate::daemon::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
+use crate::daemon::settings::Forking;
 use crate::error::Result;
 use crate::sys::wait::{Halt, peek_halted};
 
 /// Sets the first round, and the first look in between.
-pub(super) fn begin(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
     if cx.heap().settings.forking != Forking::None {
         let (round, look) = (cx.heap().settings.babysit, cx.heap().settings.look_every());
         cx.delay("babysit", round, ());
@@ -28,7 +28,7 @@ pub(super) fn begin(cx: &mut Cx<'_>) {
 }
 
 /// Between two rounds: looks who runs, so that no limit counts time in which nobody did.
-pub(super) fn look_at_children(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn look_at_children(cx: &mut Cx<'_>) {
     if cx.heap().role == Role::Parent && !cx.heap().is_shutting_down() {
         let (now, next) = (cx.now(), cx.heap().settings.look_every());
         cx.delay("look_at_children", next, ());
@@ -52,7 +52,7 @@ fn measure(heap: &mut Heap, now: SystemTime) {
 }
 
 /// One round.
-pub(super) fn round(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn round(cx: &mut Cx<'_>) -> Result {
     if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub(super) fn round(cx: &mut Cx<'_>) -> Result {
 
 /// Takes those off the table, foreign ones included, that other code has waited for: nobody will tell of their end. Those
 /// that have ended and are still there are told of soon.
-pub(super) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
     // Its SIGCHLD may have been lost, or be under way: looking once more costs nothing.
     cx.children.look = true;
     let (heap, core) = cx.split();
@@ -105,7 +105,7 @@ pub(super) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
 }
 
 /// CONT: this process goes on after a stop, or its parent wants it to look.
-pub(super) fn continued(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn continued(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     let Role::Child { slot, .. } = cx.heap().role else { return Ok(()) };
     // A connection that was announced to a process which has died is announced to nobody else.
@@ -115,7 +115,7 @@ pub(super) fn continued(cx: &mut Cx<'_>) -> Result {
 
 /// What the system says about a child.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(in crate::daemon) enum Look {
     Runs,
     Stopped,
     Exited,
@@ -124,7 +124,7 @@ pub(super) enum Look {
 }
 
 /// Asks without waiting and without reaping.
-pub(super) fn look(pid: i32) -> Look {
+pub(in crate::daemon) fn look(pid: i32) -> Look {
     match peek_halted(pid) {
         Ok(Some(Halt::Stopped)) => Look::Stopped,
         Ok(Some(Halt::Ended)) => Look::Exited,

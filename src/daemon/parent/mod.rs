@@ -1,0 +1,13 @@
+//! The parent: what it decides about its children, and how it carries that out.
+
+pub(super) mod babysit;
+pub(super) mod deaths;
+pub(super) mod hang_up;
+pub(super) mod oom;
+pub(super) mod pool;
+pub(super) mod ready;
+pub(super) mod relief;
+pub(super) mod resize;
+pub(super) mod shortage;
+pub(super) mod shutdown;
+pub(super) mod usage;
