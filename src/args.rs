@@ -135,6 +135,7 @@ impl IntoArgs for Args {
 
 /// An argument that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ArgError {
     /// The position asked for, from 0.
     pub position: usize,
@@ -146,6 +147,7 @@ pub struct ArgError {
 
 /// What stands at a position of the arguments where something else was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Found {
     /// Nothing: the event has fewer arguments.
     Missing,

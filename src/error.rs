@@ -306,6 +306,7 @@ impl fmt::Debug for Exception {
 /// POE: the hash of `DIE`'s ARG1, with the same names.
 #[doc(alias = "DIE")]
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Died {
     /// What was thrown (POE: `error_str`).
     pub exception: Exception,

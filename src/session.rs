@@ -1,5 +1,6 @@
 //! A session before it lives: its states and its heap.
 
+use std::fmt;
 use std::rc::Rc;
 
 use crate::args::{Args, IntoArgs};
@@ -44,6 +45,7 @@ pub(crate) type Handler = Rc<dyn Fn(&mut Kernel, &mut Event) -> Result<Reply, Ex
 ///
 /// POE: `POE::Session->create`: inline states are closures, package states plain functions, object states methods of
 /// the heap's type.
+#[must_use = "does nothing until it is spawned"]
 pub struct Session<H> {
     heap: H,
     /// Not used with a table that is shared.
@@ -51,6 +53,12 @@ pub struct Session<H> {
     shared: Option<States>,
     args: Args,
     options: Options,
+}
+
+impl<H> fmt::Debug for Session<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("heap", &std::any::type_name::<H>()).finish_non_exhaustive()
+    }
 }
 
 impl<H: 'static> Session<H> {

@@ -1,8 +1,13 @@
 //! What the other subjects take for granted: the kernel as a session of sorts, what a state receives, names, errors (K-CV).
 
+use std::fmt::Debug;
 use std::time::Duration;
 
-use lenore::{AlarmId, Context, Error, Exception, Name, Session, SessionId};
+use lenore::component::{Processes, ServerError, UnknownProcesses};
+use lenore::daemon::{DaemonError, DaemonStatus, Forking, Peek, Report};
+use lenore::filter::FilterError;
+use lenore::wheel::{Failure, Put, Run, WheelId};
+use lenore::{AlarmId, ArgError, Context, Died, Error, Exception, Name, Session, SessionId, Snapshot};
 use util::diary::{Diary, Log, lines, millis, new_kernel, note, past, plain, who, witness};
 
 #[test] // K-CV-01
@@ -161,4 +166,40 @@ fn the_kernels_own_event_names_can_be_sent_like_any_other() -> Result<(), Error>
     let sent = NAMES.map(|name| format!("s {name} from go"));
     assert_eq!(lines(&log), [&["s _start from nowhere".into()], &sent[..], &["s _stop from nowhere".into()]].concat());
     Ok(())
+}
+
+fn is_a_value<T: Clone + Debug + Send + Sync + Unpin + 'static>() {}
+fn is_an_error<T: std::error::Error + Debug + Send + Sync + Unpin + 'static>() {}
+fn shows_itself<T: Debug>(value: &T) -> String {
+    format!("{value:?}")
+}
+
+#[test] // what other threads and error types may carry; a kernel and its wheels stay in their thread
+fn values_and_errors_can_be_sent_to_other_threads() {
+    is_a_value::<(SessionId, AlarmId, WheelId, Name, Put, Failure)>();
+    is_a_value::<(DaemonStatus, Peek, Snapshot, Processes, Forking, Report)>();
+    is_a_value::<Exception>();
+    is_an_error::<Error>();
+    is_an_error::<Died>();
+    is_an_error::<ArgError>();
+    is_an_error::<Failure>();
+    is_an_error::<FilterError>();
+    is_an_error::<DaemonError>();
+    is_an_error::<ServerError>();
+    is_an_error::<UnknownProcesses>();
+}
+
+#[test]
+fn kernel_session_context_and_wheel_show_themselves_in_a_line() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    assert!(shows_itself(&kernel).starts_with("Kernel { id: "));
+    let session = Session::new(7_u8).state("_start", |cx| {
+        assert_eq!(shows_itself(cx), "Context { session: session 1, state: \"_start\", .. }");
+        let wheel = Run::program(["true"]).on_exit("exit").start(cx)?;
+        assert!(shows_itself(&wheel).starts_with("Run { id: WheelId("));
+        Ok(())
+    });
+    assert_eq!(shows_itself(&session), "Session { heap: \"u8\", .. }");
+    session.spawn(&mut kernel)?;
+    kernel.run()
 }

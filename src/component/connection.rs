@@ -1,6 +1,7 @@
 //! The heap of a connection's session, and what both ends of a connection do alike.
 
 use std::borrow::Borrow;
+use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 
@@ -32,6 +33,12 @@ pub struct Connection<F: Filter, H = ()> {
     pub(super) listener: SessionId,
     /// A client's: whom to connect to, as `host:port`.
     pub(super) target: String,
+}
+
+impl<F: Filter, H> fmt::Debug for Connection<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 /// How far a connection has got.

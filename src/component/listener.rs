@@ -3,6 +3,7 @@
 //! Servers differ in who lets a connection in: that is the [`Admission`]'s to say.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
@@ -30,6 +31,12 @@ pub struct Listener {
     handed_over: u32,
     /// The log knows that `disconnected` came too often.
     is_miscount_logged: bool,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("connections", &self.connections()).finish_non_exhaustive()
+    }
 }
 
 /// The context of a state of the session that listens.

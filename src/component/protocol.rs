@@ -1,5 +1,6 @@
 //! What is done with each connection: a filter, callbacks, states and a heap.
 
+use std::fmt;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -130,6 +131,12 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     pub(super) auto_pause: bool,
     pub(super) linger: Option<Duration>,
     pub(super) patience: Option<Duration>,
+}
+
+impl<F: Filter, H> fmt::Debug for Protocol<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Protocol").field("marks", &self.marks).finish_non_exhaustive()
+    }
 }
 
 /// The context in which the callbacks of a [`Protocol`] run.

@@ -1,6 +1,7 @@
 //! `TcpClient`: a session that connects, and may connect again.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -81,6 +82,12 @@ pub struct TcpClient<F: Filter, H: 'static = ()> {
     protocol: Protocol<F, H>,
     address: String,
     settings: Settings<F, H>,
+}
+
+impl<F: Filter, H> fmt::Debug for TcpClient<F, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpClient").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// What does not change from one connection to the next.

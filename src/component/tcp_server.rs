@@ -1,6 +1,7 @@
 //! `TcpServer`: a session that listens, and makes a session of each connection.
 
 use std::cell::Cell;
+use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
@@ -56,6 +57,12 @@ pub struct TcpServer {
     on_started: Option<Callback>,
     on_stopped: Option<Callback>,
     on_error: Option<Trouble>,
+}
+
+impl fmt::Debug for TcpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpServer").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 type Callback = Box<dyn Fn(&mut Context<'_, Listener>) -> Result>;

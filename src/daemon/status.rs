@@ -13,6 +13,7 @@ use crate::kernel::Snapshot;
 ///
 /// POE: the text that `Daemon->status` returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DaemonStatus {
     /// The alias of the Daemon session.
     pub alias: String,
@@ -38,6 +39,7 @@ pub struct DaemonStatus {
 
 /// One child, as its slot shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChildStatus {
     /// Its process.
     pub pid: i32,
@@ -100,6 +102,7 @@ impl fmt::Display for DaemonStatus {
 ///
 /// POE: the text that `Daemon->peek` returns.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Peek {
     /// The kernel.
     pub kernel: Snapshot,

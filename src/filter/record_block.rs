@@ -51,6 +51,7 @@ impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
     ///
     /// POE: the `CheckPut` parameter.
     #[doc(alias = "CheckPut")]
+    #[must_use]
     pub fn check_put(mut self) -> Self {
         self.start_check_put();
         self

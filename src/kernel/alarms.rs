@@ -42,6 +42,7 @@ pub enum Shift {
 
 /// An alarm that was taken back before it fired.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct RemovedAlarm {
     /// The event it would have sent.
     pub event: Name,

@@ -11,6 +11,7 @@ mod children;
 mod clock;
 mod context;
 mod core;
+mod debug;
 mod detach;
 mod dispatch;
 mod few;

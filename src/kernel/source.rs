@@ -99,7 +99,7 @@ pub(crate) trait Source {
 /// What becomes of a source in a forked child.
 ///
 /// POE: nothing like it; a child keeps every wheel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AfterFork {
     /// The child watches the descriptor as well, with a poller of its own.
     Keep,

@@ -31,7 +31,7 @@ pub(crate) enum Next {
 /// What has become of an event that a source has sent.
 ///
 /// POE: nothing like it; a wheel looks after each `call` whether it is still there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Delivery {
     /// The state has come to its end, or there is none of that name.
     Done,

@@ -1,5 +1,6 @@
 //! What a handler of a machine receives.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 
@@ -42,6 +43,13 @@ use crate::reply::{IntoReturn, Reply};
 pub struct MachineContext<'a, R> {
     cx: Context<'a, Automaton<R>>,
     machine: SessionId,
+}
+
+impl<R: 'static> fmt::Debug for MachineContext<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (machine, event) = (self.machine, self.cx.state_name());
+        f.debug_struct("MachineContext").field("machine", &machine).field("event", &event).finish_non_exhaustive()
+    }
 }
 
 impl<'a, R: 'static> MachineContext<'a, R> {

@@ -31,6 +31,7 @@ mod context;
 mod error;
 mod machine;
 
+use std::fmt;
 use std::rc::Rc;
 
 use automaton::{Automaton, is_reserved};
@@ -71,8 +72,15 @@ use crate::reply::IntoReturn;
 ///
 /// POE: `POE::NFA->spawn`: inline states are closures, package states plain functions, object states methods of the
 /// runstate's type.
+#[must_use = "does nothing until it is spawned"]
 pub struct Nfa<R> {
     automaton: Automaton<R>,
+}
+
+impl<R> fmt::Debug for Nfa<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nfa").field("runstate", &std::any::type_name::<R>()).finish_non_exhaustive()
+    }
 }
 
 impl<R: 'static> Nfa<R> {
@@ -127,7 +135,7 @@ impl<R: 'static> Nfa<R> {
 }
 
 /// When a machine makes the transitions that its handlers ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Transitions {
     /// In turn with posted events: events queued before are handled by the old state, later ones by the new.
     #[default]

@@ -107,6 +107,7 @@ impl Failure {
     }
 
     /// Says what it is about.
+    #[must_use]
     pub fn about(mut self, subject: impl Into<String>) -> Failure {
         self.subject = subject.into();
         self

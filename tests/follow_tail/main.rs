@@ -284,7 +284,7 @@ fn what_is_missing_or_wrong_is_an_error_of_the_constructor() {
     assert!(matches!(outside, Err(Error::NoActiveSession)));
     Session::new(())
         .state("_start", move |cx| {
-            let text = |outcome: Result<FollowTail<Line>, Error>| outcome.err().expect("it is refused").to_string();
+            let text = |outcome: Result<FollowTail<Line>, Error>| outcome.expect_err("it is refused").to_string();
             let file = path.join("log");
             let start = |builder: FollowTailBuilder<Line>, cx: &mut lenore::Core| text(builder.start(cx));
             assert_eq!(start(FollowTail::path(&file, Line::new()), cx), "invalid on_input: is required");

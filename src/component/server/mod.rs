@@ -93,6 +93,15 @@ pub struct Server {
     daemon: DaemonBuilder,
 }
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("processes", &self.processes)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is done in each process that serves.
 type SetUp = Box<dyn Fn(&mut Context<'_, Listener>) -> Result>;
 
@@ -191,7 +200,8 @@ impl Server {
 
 /// In how many processes a [`Server`] runs. Made of text by `parse`: `single`, `fork` or `prefork`, the last two with a
 /// number if they should not be at their defaults, `prefork:8`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Processes {
     /// In one.
     Single,

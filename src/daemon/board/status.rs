@@ -9,6 +9,7 @@ use std::str::FromStr;
 /// POE: the letters of `POE::Component::Daemon`'s scoreboard, unchanged. There `.` also marks a slot that was given
 /// back; here such a slot is empty. `k` is new.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Status {
     /// `' '`: the slot has no owner.
     #[default]
@@ -140,6 +141,7 @@ impl TryFrom<&str> for Status {
 ///
 /// POE: the first argument of `update_status`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Report {
     /// A request has arrived.
     Req,

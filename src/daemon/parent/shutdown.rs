@@ -25,7 +25,7 @@ use crate::sys::wait::{reap, wait_for_end};
 /// `AtOnce`. It is a server without children that has to know.
 ///
 /// POE: nothing like it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Haste {
     /// By TERM, INT or [`Daemon::shutdown`](crate::Daemon::shutdown).
     AtOnce,

@@ -184,6 +184,7 @@ impl Httpd {
     ///
     /// POE: `MaxContent`.
     #[doc(alias = "MaxContent")]
+    #[must_use]
     pub fn max_content(mut self, octets: usize) -> Self {
         self.settings.max_content = octets;
         self
@@ -194,6 +195,7 @@ impl Httpd {
     ///
     /// POE: `Streaming`, where nothing tells of the end.
     #[doc(alias = "Streaming")]
+    #[must_use]
     pub fn streaming(mut self) -> Self {
         self.settings.delivery = Delivery::Streaming;
         self
@@ -222,6 +224,7 @@ impl Httpd {
     }
 
     /// Sets what is asked for the `Date`; the system's clock unless set.
+    #[must_use]
     pub fn clock(mut self, clock: fn() -> SystemTime) -> Self {
         self.settings.clock = clock;
         self
@@ -280,6 +283,7 @@ impl Filter for Httpd {
 ///
 /// POE: `HTTP::Date::time2str`.
 #[doc(alias = "time2str")]
+#[must_use]
 pub fn format_date(time: SystemTime) -> String {
     httpdate::fmt_http_date(writer::within_reach(time))
 }
@@ -288,6 +292,7 @@ pub fn format_date(time: SystemTime) -> String {
 ///
 /// POE: `HTTP::Date::str2time`.
 #[doc(alias = "str2time")]
+#[must_use]
 pub fn parse_date(text: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(text).ok()
 }

@@ -97,6 +97,7 @@ impl Line {
     /// Ends input lines at `terminator`, octet for octet; an empty one means [`autodetect`](Self::autodetect).
     ///
     /// POE: the `InputLiteral` parameter.
+    #[must_use]
     pub fn input_literal(mut self, terminator: impl AsRef<[u8]>) -> Self {
         self.bytes.input.set_terminator(match terminator.as_ref() {
             [] => Terminator::Undecided,
@@ -108,6 +109,7 @@ impl Line {
     /// Ends output lines with `terminator`; an empty one adds nothing.
     ///
     /// POE: the `OutputLiteral` parameter.
+    #[must_use]
     pub fn output_literal(mut self, terminator: impl AsRef<[u8]>) -> Self {
         self.bytes.output = terminator.as_ref().into();
         self

@@ -36,6 +36,7 @@ pub(super) use text::{MOST_SHOWN, Names};
 ///
 /// POE: `Daemon->peek` of POE::Component::Daemon.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// The kernel's id.
     pub kernel_id: String,
@@ -53,6 +54,7 @@ pub struct Snapshot {
 
 /// One waiting event of a [`Snapshot`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PeekedEvent {
     /// Its number in the queue.
     pub id: u64,
@@ -88,6 +90,7 @@ pub enum EventKind {
 
 /// One session of a [`Snapshot`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PeekedSession {
     /// Its id.
     pub id: SessionId,
@@ -138,6 +141,7 @@ pub enum Reason {
 
 /// One source of a [`Snapshot`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PeekedSource {
     /// Whose it is; the kernel's, for a descriptor that several sessions may watch.
     pub owner: SessionId,

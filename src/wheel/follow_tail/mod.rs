@@ -1,6 +1,7 @@
 //! `FollowTail`: the records that are appended to a file.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, SeekFrom};
 use std::marker::PhantomData;
@@ -150,7 +151,8 @@ enum Subject {
 }
 
 /// One of the events of a [`FollowTail`], to be changed while it follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TailEvent {
     /// POE: `InputEvent`.
     Input,
@@ -229,6 +231,18 @@ impl<F: Filter> FollowTail<F> {
             TailEvent::Idle => self.0.on_idle.set(name),
             TailEvent::Retry => self.0.on_retry.set(name),
         }
+    }
+}
+
+impl<F: Filter> fmt::Debug for FollowTail<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FollowTail").field("id", &self.id()).field("path", &self.0.path).finish_non_exhaustive()
+    }
+}
+
+impl<F: Filter> fmt::Debug for FollowTailBuilder<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FollowTailBuilder").field("on_input", &self.on_input).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a program implements, and what its source gets and answers.
 
+use std::fmt;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -80,6 +81,12 @@ pub struct Turn<'a> {
     kernel: KernelTurn<'a>,
     wheel: Name,
     id: WheelId,
+}
+
+impl fmt::Debug for Turn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("wheel", &self.wheel).field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Turn<'a> {

@@ -1,6 +1,7 @@
 //! How a `ReadWrite` is told to work.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +41,12 @@ pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
     linger: Duration,
     patience: Duration,
     after_fork: AfterFork,
+}
+
+impl<I: Filter, O: Filter> fmt::Debug for ReadWriteBuilder<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadWriteBuilder").field("on_input", &self.on_input).finish_non_exhaustive()
+    }
 }
 
 impl<F: Filter> ReadWriteBuilder<F> {

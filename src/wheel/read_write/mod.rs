@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::cell::RefCell;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -134,6 +135,12 @@ pub struct ReadWrite<I: Filter, O: Filter = I> {
     output: RefCell<O>,
 }
 
+impl<I: Filter, O: Filter> fmt::Debug for ReadWrite<I, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadWrite").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
 /// What the kernel works with; dropped, it closes.
 struct Owned(Rc<State>);
 
@@ -141,6 +148,7 @@ struct Owned(Rc<State>);
 ///
 /// POE: `InputEvent`, `FlushedEvent`, `ErrorEvent`, `HighEvent` and `LowEvent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StreamEvent {
     /// A record has come.
     Input,

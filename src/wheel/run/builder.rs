@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +41,12 @@ pub struct RunBuilder<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
     stdin_filter: I,
     stdout_filter: O,
     stderr_filter: E,
+}
+
+impl<I: Filter, O: Filter, E: Filter> fmt::Debug for RunBuilder<I, O, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunBuilder").field("on_exit", &self.plan.on_exit).finish_non_exhaustive()
+    }
 }
 
 /// Everything but the filters.

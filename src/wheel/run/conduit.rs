@@ -3,7 +3,7 @@
 /// What the streams are made of that lead from a child to its [`Run`](super::Run).
 ///
 /// POE: `Conduit`. Its `"inet"`, which is a pipe there, has no counterpart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Conduit {
     /// A pipe for each stream.

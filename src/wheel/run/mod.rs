@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 use std::rc::Rc;
@@ -111,7 +112,8 @@ pub struct Run<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
 }
 
 /// One of the events of a [`Run`], to be changed while it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RunEvent {
     /// POE: `StdinEvent`.
     Stdin,
@@ -134,7 +136,8 @@ pub enum RunEvent {
 /// What becomes of the process when its [`Run`] is dropped.
 ///
 /// POE: nothing like it; the process is left alone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OnDrop {
     /// Nothing. It may die of writing to a pipe that nobody reads.
     #[default]
@@ -440,6 +443,12 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     #[doc(alias = "get_stderr_filter")]
     pub fn stderr_filter<T>(&self, look: impl FnOnce(&mut E) -> T) -> Option<T> {
         self.stderr.as_ref().map(|stderr| stderr.look(look))
+    }
+}
+
+impl<I: Filter, O: Filter, E: Filter> fmt::Debug for Run<I, O, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("id", &self.id()).field("pid", &self.pid()).finish_non_exhaustive()
     }
 }
 

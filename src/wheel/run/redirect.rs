@@ -16,6 +16,7 @@ use crate::error::Error;
 ///
 /// POE: `NoStdin`, `RedirectStdin`, `RedirectStdout`, `RedirectStderr`.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Redirect {
     /// To where the parent's own stream leads.
     Inherit,

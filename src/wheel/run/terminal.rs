@@ -37,7 +37,7 @@ use crate::sys::terminal;
 /// ```
 ///
 /// POE: the array in `Winsize`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Winsize {
     /// Lines of text.
     pub rows: u16,

@@ -132,6 +132,7 @@ enum Job {
 ///
 /// POE: `SuccessEvent` and `FailureEvent`, or `AcceptEvent` and `ErrorEvent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SocketEvent {
     /// A socket was made.
     Success,

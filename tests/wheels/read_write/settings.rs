@@ -53,7 +53,7 @@ fn a_datagram_socket_is_refused_and_closed() {
     Session::new(())
         .state("_start", move |cx| {
             for builder in builders.take().expect("it starts once") {
-                let error = builder.on_input("input").on_error("error").start(cx).err().expect("it is refused");
+                let error = builder.on_input("input").on_error("error").start(cx).expect_err("it is refused");
                 text.push(error);
             }
             assert!(cx.peek().sources.is_empty());

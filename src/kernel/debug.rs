@@ -1,0 +1,28 @@
+//! How a kernel and a context show themselves: in a line, and without what they hold. A [`peek`](super::Core::peek) says that.
+
+use std::fmt;
+
+use super::{Context, Core, Kernel};
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show("Kernel", &self.core, f)
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show("Core", self, f)
+    }
+}
+
+impl<H: 'static> fmt::Debug for Context<'_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (session, state) = (self.session(), self.state_name());
+        f.debug_struct("Context").field("session", &session).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+fn show(name: &str, core: &Core, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct(name).field("id", &core.id).field("session", &core.session()).finish_non_exhaustive()
+}
