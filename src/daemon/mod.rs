@@ -24,6 +24,8 @@ pub(crate) mod builder;
 mod child;
 mod error;
 mod handle;
+#[cfg(test)]
+mod house;
 mod launch;
 pub(crate) mod machine;
 mod parent;

@@ -36,11 +36,10 @@ use crate::sys::shared_memory::{self, SharedBoard};
 pub(super) mod doorbell;
 mod error;
 mod snapshot;
-mod status;
 
+pub use crate::daemon::machine::{Report, Status, UnknownStatus};
 pub use error::{BoardError, BoardFull};
 pub use snapshot::{PeerLabel, SlotSnapshot, Torn};
-pub use status::{Report, Status, UnknownStatus};
 
 /// The board of one daemon: made by the parent, inherited by every child.
 ///

@@ -13,7 +13,6 @@ use crate::error::Error;
 use crate::kernel::{Kernel, is_detached};
 use crate::sys::{descriptors, priority};
 
-mod builder;
 mod detach;
 mod log_file;
 mod pid_file;
@@ -30,15 +29,15 @@ use privileges::Identity;
 /// The settings as the caller gave them.
 #[derive(Clone, Debug, Default)]
 pub struct RawProcess {
-    detach: bool,
-    keep_descriptors: Vec<RawFd>,
-    logfile: Option<PathBuf>,
-    logfile_mode: Option<u32>,
-    pid_file: Option<PathBuf>,
-    privileges: Privileges,
-    working_directory: Option<PathBuf>,
-    umask: Option<u32>,
-    nice: Option<i32>,
+    pub(in crate::daemon) detach: bool,
+    pub(in crate::daemon) keep_descriptors: Vec<RawFd>,
+    pub(in crate::daemon) logfile: Option<PathBuf>,
+    pub(in crate::daemon) logfile_mode: Option<u32>,
+    pub(in crate::daemon) pid_file: Option<PathBuf>,
+    pub(in crate::daemon) privileges: Privileges,
+    pub(in crate::daemon) working_directory: Option<PathBuf>,
+    pub(in crate::daemon) umask: Option<u32>,
+    pub(in crate::daemon) nice: Option<i32>,
 }
 
 /// What is to be done, with names looked up and paths made absolute.

@@ -9,11 +9,13 @@ mod crash_loop;
 mod growth;
 mod rogue;
 mod run_time;
+mod status;
 
 pub use crash_loop::{CrashLoop, STAYED_UP};
 pub use growth::Growth;
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 pub use run_time::{Grace, RunClock, Stint};
+pub use status::{Report, Status, UnknownStatus};
 
 /// What a pre-forking pool may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

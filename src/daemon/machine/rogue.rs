@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::daemon::board::Status;
+use super::Status;
 
 /// What a child must not do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

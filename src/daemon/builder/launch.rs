@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use crate::daemon::builder::DaemonBuilder;
+use super::DaemonBuilder;
 
 impl DaemonBuilder {
     /// Detaches the program from its terminal and from whoever started it; not unless set.
@@ -89,7 +89,7 @@ impl DaemonBuilder {
     }
 
     /// Sets the user, by name or number, that the program is from the spawn on; needs root. See
-    /// [`Privileges`](super::Privileges) for what is done, and proved.
+    /// [`Privileges`](crate::daemon::Privileges) for what is done, and proved.
     ///
     /// What only root may open has to be open by then: a usual application listens in its `_start` and spawns
     /// the Daemon after that.
@@ -129,7 +129,7 @@ impl DaemonBuilder {
     }
 
     /// Lets the system write cores of this process and its children although [`user`](DaemonBuilder::user) is set; see
-    /// [`Privileges::dumpable`](super::Privileges::dumpable). Linux only. Default: off.
+    /// [`Privileges::dumpable`](crate::daemon::Privileges::dumpable). Linux only. Default: off.
     ///
     /// The record of a child that leaves a core ends with `core=dumped`.
     ///

@@ -1,5 +1,7 @@
 //! The settings of a Daemon, one method each, and spawning it.
 
+mod launch;
+
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -20,7 +22,7 @@ use crate::sys::threads::{NotAlone, make_sure_alone};
 /// `start_children` makes it pre-forking, else `max_children` makes it post-forking, else it does not fork.
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until it is spawned"]
-pub struct DaemonBuilder(RawSettings, pub(super) RawProcess);
+pub struct DaemonBuilder(RawSettings, RawProcess);
 
 impl DaemonBuilder {
     /// Sets the alias of the Daemon session; `Daemon` unless set.

@@ -92,7 +92,7 @@ impl Status {
     }
 
     /// Returns the form kept in shared memory: 0 for empty, so that fresh memory is an empty board, else the letter.
-    pub(super) const fn to_bits(self) -> u32 {
+    pub(in crate::daemon) const fn to_bits(self) -> u32 {
         match self {
             Status::Empty => 0,
             other => other.letter() as u32,
@@ -100,7 +100,7 @@ impl Status {
     }
 
     /// Reads the form kept in shared memory; `None` for what no `to_bits` wrote, because that memory is not trusted.
-    pub(super) fn from_bits(bits: u32) -> Option<Self> {
+    pub(in crate::daemon) fn from_bits(bits: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.to_bits() == bits)
     }
 }
