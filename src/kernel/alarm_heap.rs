@@ -3,6 +3,7 @@
 use slab::Slab;
 
 use super::clock::Due;
+use super::holds::{EventTo, Hold};
 use super::queue::Event;
 
 /// A pending alarm's place in the slab.
@@ -29,6 +30,8 @@ pub(crate) struct Alarm {
     /// Never used twice: a stale [`AlarmId`](super::AlarmId) is recognised by it.
     pub(crate) serial: u64,
     pub(crate) event: Event,
+    /// On the session that has set it, and gets it.
+    _hold: Option<Hold<EventTo>>,
     /// The neighbours among the session's alarms of the same name.
     pub(crate) prev: Option<AlarmKey>,
     pub(crate) next: Option<AlarmKey>,
@@ -75,8 +78,8 @@ impl AlarmHeap {
     }
 
     /// Stores an alarm without ordering it; [`schedule`](AlarmHeap::schedule) does that.
-    pub(crate) fn store(&mut self, due: Due, serial: u64, event: Event) -> AlarmKey {
-        let alarm = Alarm { serial, event, prev: None, next: None, due, seq: serial, place: None };
+    pub(crate) fn store(&mut self, due: Due, serial: u64, event: Event, hold: Option<Hold<EventTo>>) -> AlarmKey {
+        let alarm = Alarm { serial, event, _hold: hold, prev: None, next: None, due, seq: serial, place: None };
         AlarmKey::try_from(self.alarms.insert(alarm)).expect("fewer than 2^32 alarms")
     }
 

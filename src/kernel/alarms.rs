@@ -189,19 +189,17 @@ impl Core {
         removed.into_iter().map(wall).collect()
     }
 
-    /// Takes the next event that is due, and releases what it held.
+    /// Takes the next event that is due, which holds nobody from now on.
     #[inline]
     pub(crate) fn pop_due(&mut self, phase: &Phase) -> Option<Event> {
-        let event = match self.queue.next_in(phase)? {
-            Next::Posted => self.queue.pop_posted()?,
+        match self.queue.next_in(phase)? {
+            Next::Posted => self.queue.pop_posted(),
             Next::Alarm(key) => {
                 let alarm = self.queue.pop_alarm(key)?;
                 self.unlink(key, &alarm);
-                alarm.event
+                Some(alarm.event)
             }
-        };
-        self.release_for(event.dest, event.sender);
-        Some(event)
+        }
     }
 
     /// Removes every alarm of a session.
@@ -211,7 +209,6 @@ impl Core {
         for (_, first) in record.timers.take_all() {
             let mut next = Some(first);
             while let Some(alarm) = next.and_then(|key| self.queue.remove_alarm(key)) {
-                self.release_for(alarm.event.dest, alarm.event.sender);
                 next = alarm.next;
                 removed.push(alarm);
             }
@@ -234,8 +231,7 @@ impl Core {
     fn set(&mut self, name: Name, due: Due, args: Args, location: &'static Location<'static>) -> AlarmId {
         let Active { session, event: from } = self.active;
         let event = Event { dest: session, sender: session, name, from, location, args, kind: Kind::Alarm };
-        self.hold_for(event.dest, event.sender);
-        let (key, serial) = self.queue.set_alarm(due, event);
+        let (key, serial) = self.queue.set_alarm(due, event, self.sessions.hold(session));
         self.link(session, name, key);
         AlarmId { session, key, serial }
     }
@@ -263,7 +259,6 @@ impl Core {
     fn drop_alarm(&mut self, key: AlarmKey) -> Option<Alarm> {
         let alarm = self.queue.remove_alarm(key)?;
         self.unlink(key, &alarm);
-        self.release_for(alarm.event.dest, alarm.event.sender);
         Some(alarm)
     }
 

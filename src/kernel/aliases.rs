@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::core::{Core, Dest};
-use super::sessions::{Hold, SessionId};
+use super::sessions::{References, SessionId};
 use crate::error::Error;
 use crate::name::Name;
 
@@ -38,9 +38,9 @@ impl Core {
             None => {}
         }
         let record = self.sessions.get_mut(me).filter(|record| record.id != SessionId::KERNEL);
-        record.ok_or(Error::NoActiveSession)?.aliases.insert(alias, ());
+        let record = record.ok_or(Error::NoActiveSession)?;
+        record.aliases.insert(alias, record.life.hold());
         self.aliases.0.insert(alias, me);
-        self.sessions.hold(me, Hold::Alias);
         Ok(())
     }
 
@@ -61,7 +61,6 @@ impl Core {
         if let Some(record) = self.sessions.get_mut(me) {
             record.aliases.remove(alias);
         }
-        self.sessions.release(me, Hold::Alias);
         Ok(())
     }
 
@@ -103,17 +102,16 @@ impl Core {
         let tag = tag.into();
         let record = self.sessions.get_mut(session).filter(|record| record.id != SessionId::KERNEL);
         let record = record.ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
-        if let Some(count) = record.tags.get_mut(tag) {
-            *count += 1;
-            return Ok(*count);
+        match record.tags.get_mut(tag) {
+            Some(references) => references.count += 1,
+            None => drop(record.tags.insert(tag, References { count: 1, _hold: record.life.hold() })),
         }
-        record.tags.insert(tag, 1);
-        self.sessions.hold(session, Hold::Tag);
-        self.held_tags += 1;
-        Ok(1)
+        Ok(record.references(tag))
     }
 
     /// Takes an extra reference away from a session, and returns how many are left under `tag`.
+    ///
+    /// The references that postbacks and [`sig_keep_alive`](Core::sig_keep_alive) hold are not taken away by this.
     ///
     /// # Errors
     ///
@@ -123,14 +121,11 @@ impl Core {
     pub fn refcount_decrement(&mut self, session: SessionId, tag: impl Into<Name>) -> Result<u32, Error> {
         let tag = tag.into();
         let record = self.sessions.get_mut(session).ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
-        let count = record.tags.get_mut(tag).ok_or(Error::NoSuchTag { session, tag })?;
-        *count -= 1;
-        let left = *count;
-        if left == 0 {
+        let references = record.tags.get_mut(tag).ok_or(Error::NoSuchTag { session, tag })?;
+        references.count -= 1;
+        if references.count == 0 {
             record.tags.remove(tag);
-            self.sessions.release(session, Hold::Tag);
-            self.held_tags -= 1;
         }
-        Ok(left)
+        Ok(record.references(tag))
     }
 }

@@ -13,8 +13,9 @@ use rustc_hash::FxHashMap;
 
 use super::core::Core;
 use super::few::Few;
+use super::holds::{ChildProcess, Hold};
 use super::queue::Kind;
-use super::sessions::{Hold, SessionId};
+use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
 use crate::name::Name;
 use crate::sys::wait::{Which, peek_ended, reap, wait_for_end_at_most};
@@ -41,6 +42,7 @@ pub(crate) struct ChildWatch {
     pub(crate) session: SessionId,
     pub(crate) event: Name,
     extra: Args,
+    _hold: Option<Hold<ChildProcess>>,
 }
 
 /// A child process that the kernel reaps whether or not a session waits for it; clones know the same.
@@ -155,10 +157,9 @@ impl Core {
 
     /// Does what [`sig_child`](Core::sig_child) does, for any session.
     pub(crate) fn sig_child_for(&mut self, session: SessionId, pid: i32, event: Name, extra: Args) {
-        let watch = ChildWatch { pid, session, event, extra };
+        let watch = ChildWatch { pid, session, event, extra, _hold: self.sessions.hold(session) };
         self.children.look = true;
         if self.children.add(watch).is_none() {
-            self.sessions.hold(session, Hold::Pid);
             self.signals.watch(Name::new("CHLD"));
         }
     }
@@ -169,7 +170,8 @@ impl Core {
     pub fn sig_child_clear(&mut self, pid: i32) {
         let me = self.active.session;
         if let Some(watch) = self.children.remove(pid, me) {
-            self.release_child_watch(watch.session);
+            self.signals.unwatch(Name::new("CHLD"));
+            drop(watch);
         }
     }
 
@@ -209,7 +211,7 @@ impl Core {
     pub(crate) fn drop_child_watches_of(&mut self, session: SessionId) -> Vec<ChildWatch> {
         let pids: Vec<i32> = self.children.awaited_by(session).collect();
         let gone: Vec<ChildWatch> = pids.into_iter().filter_map(|pid| self.children.remove(pid, session)).collect();
-        gone.iter().for_each(|watch| self.release_child_watch(watch.session));
+        gone.iter().for_each(|_| self.signals.unwatch(Name::new("CHLD")));
         gone
     }
 
@@ -296,20 +298,16 @@ impl Core {
         self.release_adopted(pid, Life::Reaped(status));
         let watchers: Vec<SessionId> = self.children.watches.get(&pid).into_iter().flat_map(Few::keys).collect();
         for watch in watchers.into_iter().filter_map(|session| self.children.remove(pid, session)).collect::<Vec<_>>() {
-            let args = ("CHLD", pid, status).into_args().chain(watch.extra);
+            let ChildWatch { session, event, extra, _hold, .. } = watch;
+            let args = ("CHLD", pid, status).into_args().chain(extra);
             // The event holds the session before the registration lets go of it.
-            self.enqueue_from_kernel(watch.session, watch.event, args, Kind::Post);
-            self.release_child_watch(watch.session);
+            self.enqueue_from_kernel(session, event, args, Kind::Post);
+            self.signals.unwatch(Name::new("CHLD"));
         }
         let chld = Name::new("CHLD");
         if self.signals.is_watched(chld) {
             self.signal_from_kernel(chld, (pid, status));
         }
         true
-    }
-
-    fn release_child_watch(&mut self, session: SessionId) {
-        self.sessions.release(session, Hold::Pid);
-        self.signals.unwatch(Name::new("CHLD"));
     }
 }

@@ -9,7 +9,7 @@ use super::clock::{Clock, Due};
 use super::fork::Forks;
 use super::options::Exceptions;
 use super::queue::{Event, EventQueue, Kind};
-use super::sessions::{Hold, SessionId, Sessions};
+use super::sessions::{SessionId, Sessions};
 use super::signals::Signals;
 use super::sources::Sources;
 use crate::args::{Args, IntoArgs};
@@ -33,8 +33,6 @@ pub struct Core {
     pub(crate) children: Children,
     pub(crate) sources: Sources,
     pub(crate) forks: Forks,
-    /// How many extra-reference tags are held by all sessions together: none may be for the program to be idle.
-    pub(crate) held_tags: usize,
     pub(crate) active: Active,
     /// What `run` is to return: the first exception that nobody handled.
     pub(crate) pending_exception: Option<Died>,
@@ -228,34 +226,15 @@ impl Core {
 
     #[inline]
     fn enqueue_event(&mut self, event: Event) {
-        self.hold_for(event.dest, event.sender);
+        let ends = self.sessions.hold_ends(event.dest, event.sender);
         let now = self.clock.stamp(self.queue.first_alarm());
-        self.queue.post(now, event);
+        self.queue.post(now, event, ends);
     }
 
     /// Queues an event that was posted at `at`, after all that are in the queue.
     pub(super) fn enqueue_at(&mut self, at: Due, event: Event) {
-        self.hold_for(event.dest, event.sender);
-        self.queue.post(at, event);
-    }
-
-    /// Counts a waiting event as a reason to live for both its ends.
-    // These two take copies, not the event: one whose address is never taken is not stored and copied on its way.
-    #[inline]
-    pub(crate) fn hold_for(&mut self, dest: SessionId, sender: SessionId) {
-        self.sessions.hold(dest, Hold::EventTo);
-        if sender != dest {
-            self.sessions.hold(sender, Hold::EventFrom);
-        }
-    }
-
-    /// Undoes [`hold_for`](Core::hold_for).
-    #[inline]
-    pub(crate) fn release_for(&mut self, dest: SessionId, sender: SessionId) {
-        self.sessions.release(dest, Hold::EventTo);
-        if sender != dest {
-            self.sessions.release(sender, Hold::EventFrom);
-        }
+        let ends = self.sessions.hold_ends(event.dest, event.sender);
+        self.queue.post(at, event, ends);
     }
 
     /// Returns the mailbox through which wheels reach the kernel without borrowing it.

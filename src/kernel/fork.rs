@@ -9,9 +9,10 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use super::Kernel;
 use super::core::{Active, Core};
 use super::dispatch::discard;
+use super::holds::{self, Hold};
 use super::os_signals;
 use super::queue::{Event, Kind};
-use super::sessions::{Hold, SessionId};
+use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
 use crate::destroy::{destroy, destroy_all, shield};
 use crate::error::Error;
@@ -50,6 +51,7 @@ pub(crate) struct Forks {
 
 pub(crate) struct Request {
     session: SessionId,
+    hold: Option<Hold<holds::Fork>>,
     then: Then,
 }
 
@@ -116,8 +118,8 @@ impl Core {
     }
 
     fn request_fork(&mut self, session: SessionId, then: Then) {
-        self.sessions.hold(session, Hold::Fork);
-        self.forks.requests.push_back(Request { session, then });
+        let hold = self.sessions.hold(session);
+        self.forks.requests.push_back(Request { session, hold, then });
     }
 
     /// Registers something to be done before every fork: flushing a writer of the program's own, whose buffered text
@@ -136,14 +138,13 @@ impl Core {
 
     /// Takes back the requests of a stopping session.
     pub(crate) fn drop_forks_of(&mut self, session: SessionId) -> Vec<Request> {
-        if self.sessions.get(session).is_none_or(|record| record.forks == 0) {
+        if self.sessions.get(session).is_none_or(|record| record.life.holds_for::<holds::Fork>() == 0) {
             return Vec::new();
         }
         let requests = std::mem::take(&mut self.forks.requests);
         let (gone, kept) = requests.into_iter().partition(|request| request.session == session);
         self.forks.requests = kept;
         let gone: VecDeque<Request> = gone;
-        gone.iter().for_each(|_| self.sessions.release(session, Hold::Fork));
         gone.into()
     }
 
@@ -153,7 +154,6 @@ impl Core {
         let sent_by_system =
             |event: &Event| event.sender == SessionId::KERNEL && os_signals::catchable(event.name).is_some();
         let signals = self.queue.remove_posted(|event| matches!(event.kind, Kind::Signal(_)) && sent_by_system(event));
-        signals.iter().for_each(|event| self.release_for(event.dest, event.sender));
         destroy_all(signals);
         self.children.look = false;
         destroy_all(self.drop_all_child_watches());
@@ -174,15 +174,14 @@ impl Kernel {
     /// Carries out the forks that were asked for.
     pub(crate) fn fork_point(&mut self) {
         for _ in 0..FORKS_AT_ONCE {
-            let Some(request) = self.core.forks.requests.pop_front() else { return };
-            self.core.sessions.release(request.session, Hold::Fork);
-            self.carry_out(request);
+            let Some(Request { session, hold, then }) = self.core.forks.requests.pop_front() else { return };
+            drop(hold);
+            self.carry_out(session, then);
         }
     }
 
-    fn carry_out(&mut self, request: Request) {
-        let session = request.session;
-        let (from, location, on_parent, on_child, payload) = match request.then {
+    fn carry_out(&mut self, session: SessionId, then: Then) {
+        let (from, location, on_parent, on_child, payload) = match then {
             Then::Events { from, location, on_parent, on_child, payload } => {
                 (from, location, on_parent, on_child, payload)
             }
@@ -273,10 +272,7 @@ impl Kernel {
         self.core.id = super::new_kernel_id();
         self.core.disown();
         // The payloads of forks that have not happened yet are for other children.
-        for request in std::mem::take(&mut self.core.forks.requests) {
-            self.core.sessions.release(request.session, Hold::Fork);
-            destroy(request);
-        }
+        destroy_all(std::mem::take(&mut self.core.forks.requests));
         self.core.clock.advance();
         log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
         // Before anything else runs in this process: whoever did something that only the parent may go on doing ends it.

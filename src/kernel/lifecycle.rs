@@ -4,11 +4,14 @@ use std::any::Any;
 use std::fmt;
 
 use super::Kernel;
+use super::alarm_heap::Alarm;
+use super::children::ChildWatch;
 use super::core::{Active, Dest};
 use super::dispatch::Keep;
+use super::fork::Request;
 use super::options::Options;
 use super::queue::{Event, Kind};
-use super::sessions::SessionId;
+use super::sessions::{Record, SessionId};
 use crate::args::Args;
 use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
@@ -74,7 +77,7 @@ impl Kernel {
         let reply = self.dispatch_event(&mut start);
         let Some(record) = self.core.sessions.get_mut(id) else { return Ok(id) };
         record.starting = false;
-        let parent = record.parent;
+        let parent = record.parent();
         // A session without any reason to live still exists until the loop has come by once.
         self.core.enqueue_from_kernel(id, Name::new("_garbage_collect"), Args::new(), Kind::StartUp);
         self.notify(parent, "_child", (ChildChange::Create, id, reply));
@@ -102,7 +105,7 @@ impl Kernel {
         for child in self.core.sessions.children(id) {
             let parent = self.core.sessions.parent(id);
             // One that is stopping too needs no new parent: its old one has heard, or is going to hear, of its end.
-            let stays = self.core.sessions.get(child).is_some_and(|record| record.parent == id && !record.stopping);
+            let stays = self.core.sessions.get(child).is_some_and(|record| record.parent() == id && !record.stopping);
             if stays {
                 self.notify(parent, "_child", (ChildChange::Gain, child));
                 self.notify(child, "_parent", (id, parent));
@@ -124,28 +127,29 @@ impl Kernel {
     /// Releases everything that a session owns, and takes it out of the tables.
     fn remove_session(&mut self, id: SessionId) {
         // Dropped at the end, when the tables are in order again: user code may hang on any of it.
-        let alarms = self.core.drop_alarms_of(id);
-        let events = self.core.drop_posted_of(id);
-        let watches = self.core.drop_child_watches_of(id);
-        let forks = self.core.drop_forks_of(id);
+        let waiting = self.core.sessions.is_held(id).then(|| self.core.take_waiting(id));
         self.core.remove_watchers_of(id);
         self.core.remove_sources_of(id);
         let record = self.core.sessions.remove(id);
         if let Some(record) = &record {
             record.aliases.keys().for_each(|alias| self.core.aliases.forget(alias));
             record.signals.keys().for_each(|signal| self.core.signals.unwatch(signal));
-            self.core.held_tags -= record.tags.len();
         }
         match self.bodies[id.slot()].as_mut() {
             // The states on the stack go on to their end with it, but no event finds it any more.
             Some(body) if body.on_stack > 0 => body.id = SessionId::KERNEL,
             _ => self.free_body(id.slot()),
         }
-        destroy_all(alarms);
-        destroy_all(events);
-        destroy_all(watches);
-        destroy_all(forks);
-        destroy_all(record.into_iter().flat_map(|mut record| record.signals.take_all()));
+        if let Some(Waiting { alarms, events, watches, forks }) = waiting {
+            destroy_all(alarms);
+            destroy_all(events);
+            destroy_all(watches);
+            destroy_all(forks);
+        }
+        if let Some(Record { life, mut signals, .. }) = record {
+            self.core.sessions.recycle(life);
+            destroy_all(signals.take_all());
+        }
     }
 
     /// Drops a session's heap and states, and lets its slot be used again.
@@ -161,7 +165,7 @@ impl Kernel {
     /// Stops the sessions that have nothing left to live for, the one marked last first.
     #[inline]
     pub(crate) fn sweep(&mut self) {
-        if self.core.sessions.has_marks() || self.core.pending_exception.is_some() {
+        if self.core.sessions.ledger.has_marks() || self.core.pending_exception.is_some() {
             self.sweep_marked();
         }
     }
@@ -172,14 +176,17 @@ impl Kernel {
         // Each round stops a session; a session that stops may create others, but those live until the next slice.
         while let Some(id) = self.core.sessions.next_marked() {
             if self.bodies[id.slot()].as_ref().is_some_and(|body| body.on_stack > 0) {
-                running.push(id);
+                // Once: the state may run any number of slices.
+                if !running.contains(&id) {
+                    running.push(id);
+                }
             } else {
                 self.stop_session(id, SessionId::KERNEL);
             }
         }
         // The outer slice's sweep is to find them, in the same order.
-        running.into_iter().rev().for_each(|id| self.core.sessions.mark(id));
-        self.core.sessions.sweep_is_over();
+        running.into_iter().rev().for_each(|id| self.core.sessions.ledger.mark(id));
+        self.core.sessions.ledger.sweep_is_over();
         if self.core.pending_exception.is_some() {
             self.stop();
         }
@@ -227,7 +234,7 @@ impl Kernel {
 
     pub(crate) fn detach_myself(&mut self) -> Result<(), Error> {
         let me = self.core.active.session;
-        let parent = self.core.sessions.get(me).map(|record| record.parent).ok_or(Error::NoActiveSession)?;
+        let parent = self.core.sessions.get(me).map(Record::parent).ok_or(Error::NoActiveSession)?;
         if parent == SessionId::KERNEL {
             return Err(Error::AlreadyDetached(me));
         }
@@ -237,7 +244,7 @@ impl Kernel {
 
     pub(crate) fn detach_child<'a>(&mut self, child: impl Into<Dest<'a>>) -> Result<(), Error> {
         let (me, child) = (self.core.active.session, self.core.resolve(child)?);
-        let parent = self.core.sessions.get(child).map(|record| record.parent);
+        let parent = self.core.sessions.get(child).map(Record::parent);
         if parent != Some(me) || me == SessionId::KERNEL {
             return Err(Error::NotYourChild(child));
         }
@@ -255,15 +262,31 @@ impl Kernel {
     }
 }
 
+/// What waits for a session, or has been sent by it, and keeps it alive.
+struct Waiting {
+    alarms: Vec<Alarm>,
+    events: Vec<Event>,
+    watches: Vec<ChildWatch>,
+    forks: Vec<Request>,
+}
+
 impl super::core::Core {
+    fn take_waiting(&mut self, id: SessionId) -> Waiting {
+        Waiting {
+            alarms: self.drop_alarms_of(id),
+            events: self.drop_posted_of(id),
+            watches: self.drop_child_watches_of(id),
+            forks: self.drop_forks_of(id),
+        }
+    }
+
     /// Removes the posted events to and from a session that is stopping, or that must not repeat its parent's in a child.
     pub(crate) fn drop_posted_of(&mut self, id: SessionId) -> Vec<Event> {
-        if self.sessions.get(id).is_none_or(|record| record.pending_to + record.pending_from == 0) {
+        if !self.sessions.is_held(id) {
             return Vec::new();
         }
         let events = self.queue.remove_posted_of(id);
         for event in &events {
-            self.release_for(event.dest, event.sender);
             if let Kind::Signal(signal) = &event.kind {
                 signal.log_if_lost();
             }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::panic::Location;
 use std::time::Instant;
 
+use super::holds::{Hold, Postback};
 use super::sessions::SessionId;
 use super::source::SourceKey;
 use crate::args::Args;
@@ -18,9 +19,10 @@ pub(crate) struct Mailbox {
     has_touched: Cell<bool>,
     /// There is a [`Touch::Drop`] among it.
     has_drops: Cell<bool>,
-    /// What postbacks have posted, and whose extra references those that are gone held.
+    /// What postbacks have posted, and what those held that are gone. Such a hold lasts until their events, which were posted
+    /// before, are in the queue.
     pub(super) postings: RefCell<Vec<Posting>>,
-    pub(super) released: RefCell<Vec<SessionId>>,
+    pub(super) released: RefCell<Vec<Hold<Postback>>>,
     /// One of the last two has something in it.
     pub(super) has_postings: Cell<bool>,
 }
@@ -203,8 +205,8 @@ impl Mailbox {
         self.has_postings.set(true);
     }
 
-    pub(super) fn released(&self, session: SessionId) {
-        self.released.borrow_mut().push(session);
+    pub(super) fn released(&self, hold: Hold<Postback>) {
+        self.released.borrow_mut().push(hold);
         self.has_postings.set(true);
     }
 }

@@ -17,6 +17,7 @@ mod dispatch;
 mod few;
 mod fork;
 mod handle;
+mod holds;
 mod idioms;
 mod lifecycle;
 mod mailbox;
@@ -120,7 +121,6 @@ impl Kernel {
             children: Children::default(),
             sources: Sources::new()?,
             forks: Forks::default(),
-            held_tags: 0,
             active: Active::KERNEL,
             pending_exception: None,
             is_alive: true,
@@ -254,7 +254,7 @@ impl Kernel {
         // A wheel that settling has dropped with another, or a session that has lost its last hold by that, is not to wait.
         self.core.collect_touched();
         let Core { sources, sessions, .. } = &self.core;
-        let is_unsettled = sources.has_unflushed() || sources.has_postings() || sessions.has_new_marks();
+        let is_unsettled = sources.has_unflushed() || sources.has_postings() || sessions.ledger.has_new_marks();
         if is_unsettled || can_fork || self.core.children.look {
             return Some(Duration::ZERO);
         }
@@ -282,11 +282,7 @@ impl Kernel {
 impl Core {
     /// Nothing waits, nothing is watched, nobody is held from outside: the program can't go on by itself.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.len() == 0
-            && self.sources.awaited() == 0
-            && self.held_tags == 0
-            && self.forks.is_empty()
-            && !self.awaits_children()
+        self.queue.len() == 0 && !self.sessions.ledger.is_awaited() && self.forks.is_empty() && !self.awaits_children()
     }
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::Kernel;
 use super::clock::moment;
 use super::core::{Active, Core};
+use super::holds::{self, Hold};
 use super::mailbox::{Mailbox, Posting};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
@@ -23,14 +24,14 @@ struct Bound {
     event: Name,
     args: Template,
     mailbox: Rc<Mailbox>,
-    /// It still counts as an extra reference to the session.
-    holds: Cell<bool>,
+    /// Counts as an extra reference to the session, unless it was weakened.
+    hold: Cell<Option<Hold<holds::Postback>>>,
 }
 
 impl Bound {
     fn weaken(&self) {
-        if self.holds.replace(false) {
-            self.mailbox.released(self.session);
+        if let Some(hold) = self.hold.take() {
+            self.mailbox.released(hold);
         }
     }
 }
@@ -167,8 +168,8 @@ impl Core {
         if session == SessionId::KERNEL {
             return Err(Error::NoActiveSession);
         }
-        self.refcount_increment(session, ANON_EVENT)?;
-        Ok(Bound { session, event, args, mailbox: self.mailbox(), holds: Cell::new(true) })
+        let hold = Cell::new(self.sessions.hold(session));
+        Ok(Bound { session, event, args, mailbox: self.mailbox(), hold })
     }
 
     /// Takes over what postbacks have left. Called before anything else is queued and before another session becomes
@@ -194,10 +195,7 @@ impl Core {
                 destroy(args);
             }
         }
-        for session in mailbox.released.take() {
-            // The session may have been stopped with all of its references.
-            let _ = self.refcount_decrement(session, ANON_EVENT);
-        }
+        drop(mailbox.released.take());
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::clock::Due;
 use super::queue::Event;
-use super::sessions::SessionId;
+use super::sessions::{Ends, SessionId};
 
 /// The posted events in the order of their sequence numbers.
 ///
@@ -25,7 +25,21 @@ struct Posted {
     due: Due,
     seq: u64,
     /// `None` once it was taken out.
-    event: Option<Event>,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    event: Event,
+    ends: Ends,
+}
+
+impl Waiting {
+    /// Lets go of both ends.
+    #[inline]
+    fn release(self) -> Event {
+        drop(self.ends);
+        self.event
+    }
 }
 
 impl PostedEvents {
@@ -36,8 +50,8 @@ impl PostedEvents {
 
     /// Appends an event. `due` must not go backwards from one post to the next, and `seq` must grow.
     #[inline]
-    pub(super) fn push(&mut self, due: Due, seq: u64, event: Event) {
-        self.fifo.push_back(Posted { due, seq, event: Some(event) });
+    pub(super) fn push(&mut self, due: Due, seq: u64, event: Event, ends: Ends) {
+        self.fifo.push_back(Posted { due, seq, waiting: Some(Waiting { event, ends }) });
     }
 
     /// Returns the due time and the sequence number of the first event.
@@ -46,15 +60,15 @@ impl PostedEvents {
         self.fifo.front().map(|posted| (posted.due, posted.seq))
     }
 
-    /// Takes the first event.
+    /// Takes the first event, which holds nobody from now on.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Event> {
-        let event = self.fifo.pop_front()?.event;
+        let waiting = self.fifo.pop_front()?.waiting;
         self.passed += 1;
         if self.gaps > 0 {
             self.close_first_gaps();
         }
-        event
+        waiting.map(Waiting::release)
     }
 
     /// Takes out the events to and from a session.
@@ -64,7 +78,8 @@ impl PostedEvents {
         for number in self.index.take(session) {
             // Those before the first one were dispatched.
             let place = number.checked_sub(self.passed).map(|place| place as usize);
-            taken.extend(place.and_then(|place| self.fifo.get_mut(place)?.event.take()));
+            let waiting = place.and_then(|place| self.fifo.get_mut(place)?.waiting.take());
+            taken.extend(waiting.map(Waiting::release));
         }
         self.gaps += taken.len();
         self.close_first_gaps();
@@ -73,8 +88,8 @@ impl PostedEvents {
 
     /// Takes out the events that `unwanted` picks, by looking at all of them.
     pub(super) fn take_where(&mut self, unwanted: impl Fn(&Event) -> bool) -> Vec<Event> {
-        let picked = |posted: &mut Posted| posted.event.take_if(|event| unwanted(event));
-        let taken: Vec<Event> = self.fifo.iter_mut().filter_map(picked).collect();
+        let picked = |posted: &mut Posted| posted.waiting.take_if(|waiting| unwanted(&waiting.event));
+        let taken: Vec<Event> = self.fifo.iter_mut().filter_map(picked).map(Waiting::release).collect();
         self.gaps += taken.len();
         self.close_first_gaps();
         taken
@@ -82,7 +97,7 @@ impl PostedEvents {
 
     /// Returns the events that wait, each with its due time and its sequence number.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Due, u64, &Event)> {
-        self.fifo.iter().filter_map(|posted| Some((posted.due, posted.seq, posted.event.as_ref()?)))
+        self.fifo.iter().filter_map(|posted| Some((posted.due, posted.seq, &posted.waiting.as_ref()?.event)))
     }
 
     /// Empties the index when no event is left for it.
@@ -93,7 +108,7 @@ impl PostedEvents {
     }
 
     fn close_first_gaps(&mut self) {
-        while self.fifo.front().is_some_and(|posted| posted.event.is_none()) {
+        while self.fifo.front().is_some_and(|posted| posted.waiting.is_none()) {
             self.fifo.pop_front();
             self.passed += 1;
             self.gaps -= 1;
@@ -109,7 +124,7 @@ impl PostedEvents {
         let listed = self.index.next.saturating_sub(self.passed) as usize;
         for (posted, number) in self.fifo.range(listed..).zip(self.passed.max(self.index.next)..) {
             self.index.next = number + 1;
-            let Some(event) = &posted.event else { continue };
+            let Some(Waiting { event, .. }) = &posted.waiting else { continue };
             self.index.add(event.dest, number);
             if event.sender != event.dest {
                 self.index.add(event.sender, number);
@@ -205,6 +220,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::super::sessions::Sessions;
     use super::*;
     use crate::args::Args;
@@ -213,8 +230,9 @@ mod tests {
     #[test] // also for a session that has the slot of one that has stopped, and with the index made anew
     fn events_of_a_session_are_found_as_in_a_list_that_is_searched() {
         let (mut posted, mut model) = (PostedEvents::default(), Vec::<(u64, SessionId, SessionId)>::new());
-        let mut sessions = Sessions::new();
-        let mut create = |stopped: Option<SessionId>| {
+        let sessions = RefCell::new(Sessions::new());
+        let create = |stopped: Option<SessionId>| {
+            let mut sessions = sessions.borrow_mut();
             if let Some(id) = stopped {
                 sessions.remove(id);
                 sessions.free_slot(id.slot());
@@ -252,7 +270,8 @@ mod tests {
                     let mut event = Event::from_kernel(pick(4), Name::new("e"), Args::new());
                     event.sender = if random.is_multiple_of(3) { SessionId::KERNEL } else { pick(12) };
                     model.push((step, event.dest, event.sender));
-                    posted.push(Due::default(), step, event);
+                    let ends = sessions.borrow().hold_ends(event.dest, event.sender);
+                    posted.push(Due::default(), step, event, ends);
                 }
             }
             assert_eq!(posted.len(), model.len());

@@ -4,8 +4,9 @@ use std::panic::Location;
 
 use super::alarm_heap::{Alarm, AlarmHeap, AlarmKey, Turn};
 use super::clock::Due;
+use super::holds::{EventTo, Hold};
 use super::posted::PostedEvents;
-use super::sessions::SessionId;
+use super::sessions::{Ends, SessionId};
 use super::signals::Signal;
 use crate::args::Args;
 use crate::name::Name;
@@ -71,17 +72,18 @@ impl EventQueue {
         self.posted.len() + self.alarms.len()
     }
 
-    /// Appends a posted event. `now` must not go backwards from one post to the next.
+    /// Appends a posted event, which keeps its `ends` alive as long as it waits. `now` must not go backwards from one post to
+    /// the next.
     #[inline]
-    pub(crate) fn post(&mut self, now: Due, event: Event) {
+    pub(crate) fn post(&mut self, now: Due, event: Event, ends: Ends) {
         let seq = self.take_seq();
-        self.posted.push(now, seq, event);
+        self.posted.push(now, seq, event, ends);
     }
 
-    /// Adds an alarm; `serial` is its identity for good.
-    pub(crate) fn set_alarm(&mut self, due: Due, event: Event) -> (AlarmKey, u64) {
+    /// Adds an alarm, which keeps its session alive; `serial` is its identity for good.
+    pub(crate) fn set_alarm(&mut self, due: Due, event: Event, hold: Option<Hold<EventTo>>) -> (AlarmKey, u64) {
         let seq = self.take_seq();
-        let key = self.alarms.store(due, seq, event);
+        let key = self.alarms.store(due, seq, event, hold);
         self.place_alarm(key, due, seq);
         (key, seq)
     }
@@ -170,11 +172,6 @@ impl EventQueue {
     /// Takes out the posted events that `unwanted` picks.
     pub(crate) fn remove_posted(&mut self, unwanted: impl Fn(&Event) -> bool) -> Vec<Event> {
         self.posted.take_where(unwanted)
-    }
-
-    /// Returns the alarms in any order.
-    pub(crate) fn alarms(&self) -> impl Iterator<Item = &Alarm> {
-        self.alarms.iter()
     }
 
     /// Returns everything that waits, in the order in which it will be dispatched, with ids and due times.

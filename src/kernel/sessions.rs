@@ -1,11 +1,14 @@
 //! The records of the living sessions: their place in the tree and the count of what keeps each alive.
 
 use std::fmt;
+use std::rc::Rc;
 
 use super::alarm_heap::AlarmKey;
 use super::few::Few;
+use super::holds::{Alias, Child, EventFrom, EventTo, Hold, Kind, Ledger, Lifeline, Postback, Signal, Tag};
+use super::postback::ANON_EVENT;
 use super::serials::{self, Serials};
-use super::signals::SignalWatch;
+use super::signals::{SignalWatch, WAITS_FOR_SIGNAL};
 use crate::error::Error;
 use crate::name::Name;
 
@@ -62,33 +65,20 @@ pub(crate) struct Record {
     pub(crate) id: SessionId,
     /// The name of the type of its heap.
     pub(crate) heap: &'static str,
-    pub(crate) parent: SessionId,
+    /// `None` for the kernel, and on the way from one parent to another.
+    parent: Option<Hold<Child>>,
     first_child: Link,
     last_child: Link,
     prev_sibling: Link,
     next_sibling: Link,
-    pub(crate) children: u32,
-    /// Everything that keeps the session alive, counted one by one; zero means that the next sweep may stop it.
-    pub(crate) holds: u32,
-    /// Events to it that wait, alarms included; part of `holds`.
-    pub(crate) pending_to: u32,
-    /// Events from it to other sessions that wait; part of `holds`.
-    pub(crate) pending_from: u32,
-    /// Sources it owns and watches; part of `holds`.
-    pub(crate) handles: u32,
-    /// `sig_child` registrations; part of `holds`.
-    pub(crate) pids: u32,
-    /// Requests for a fork; part of `holds`.
-    pub(crate) forks: u32,
-    pub(crate) aliases: Few<Name, ()>,
-    pub(crate) tags: Few<Name, u32>,
+    pub(crate) life: Lifeline,
+    pub(crate) aliases: Few<Name, Hold<Alias>>,
+    pub(crate) tags: Few<Name, References>,
     /// By name, the first of the session's alarms of that name; the alarms link to each other.
     pub(crate) timers: Few<Name, AlarmKey>,
-    pub(crate) signals: Few<Name, SignalWatch>,
+    pub(crate) signals: Few<Name, Interest>,
     /// The first of the sources it owns; the sources link to each other.
     pub(crate) first_source: Option<u32>,
-    /// The number of the latest marking for the sweep.
-    mark: u64,
     /// Its `_start` has not returned: its parent does not know of it yet.
     pub(crate) starting: bool,
     /// Its `_stop` has begun.
@@ -97,17 +87,24 @@ pub(crate) struct Record {
 
 type Link = Option<std::num::NonZeroU32>;
 
-/// One of the units in which `holds` is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hold {
-    EventTo,
-    EventFrom,
-    Handle,
-    Alias,
-    Child,
-    Tag,
-    Pid,
-    Fork,
+/// The extra references to a session under one tag, which count as one reason.
+pub(crate) struct References {
+    pub(crate) count: u32,
+    pub(crate) _hold: Hold<Tag>,
+}
+
+/// A signal that a session watches.
+pub(crate) struct Interest {
+    pub(crate) watch: SignalWatch,
+    /// It keeps the session alive.
+    pub(crate) hold: Option<Hold<Signal>>,
+}
+
+/// What keeps both ends of a waiting event alive. A session that sends to itself is held once; one that has stopped is not
+/// held.
+pub(crate) struct Ends {
+    _to: Option<Hold<EventTo>>,
+    _from: Option<Hold<EventFrom>>,
 }
 
 /// All records, the kernel's own in slot 0.
@@ -116,24 +113,22 @@ pub(crate) struct Sessions {
     free: Vec<u32>,
     serials: Serials,
     living: usize,
-    /// Sessions that had no hold left at some moment, with the number of the marking.
-    marks: Vec<(SessionId, u64)>,
-    next_mark: u64,
-    /// There are marks that no sweep has seen.
-    has_new_marks: bool,
+    pub(crate) ledger: Rc<Ledger>,
+    /// Those of sessions that were removed.
+    spare: Vec<Lifeline>,
 }
 
 impl Sessions {
     pub(crate) fn new() -> Sessions {
-        let kernel = Record::new(SessionId::KERNEL, SessionId::KERNEL, "()");
+        let ledger = Rc::default();
+        let kernel = Record::new(SessionId::KERNEL, "()", Lifeline::new(SessionId::KERNEL, &ledger));
         Sessions {
             slots: vec![Some(kernel)],
             free: Vec::new(),
             serials: Serials::default(),
             living: 0,
-            marks: Vec::new(),
-            next_mark: 1,
-            has_new_marks: false,
+            ledger,
+            spare: Vec::new(),
         }
     }
 
@@ -180,7 +175,8 @@ impl Sessions {
         }
         let serial = self.serials.next().ok_or(Error::TooManySessions)?;
         let id = SessionId::new(slot, serial);
-        let record = Record::new(id, parent, heap);
+        let spare = self.spare.pop().and_then(|life| life.renew(id));
+        let record = Record::new(id, heap, spare.unwrap_or_else(|| Lifeline::new(id, &self.ledger)));
         match self.slots.get_mut(slot) {
             Some(vacant) => *vacant = Some(record),
             None => self.slots.push(Some(record)),
@@ -196,94 +192,42 @@ impl Sessions {
         self.get(id)?;
         self.unlink(id);
         self.living -= 1;
-        self.slots[id.slot()].take()
+        let record = self.slots[id.slot()].take();
+        record.inspect(|record| record.life.end())
+    }
+
+    /// Keeps what a record that was removed has left.
+    pub(crate) fn recycle(&mut self, life: Lifeline) {
+        self.spare.push(life);
     }
 
     pub(crate) fn free_slot(&mut self, slot: usize) {
         self.free.push(slot as u32);
     }
 
-    /// Adds one reason to live. A dead session is left alone.
+    /// Makes one more reason for a session to stay alive; there is none for one that has stopped.
     #[inline]
-    pub(crate) fn hold(&mut self, id: SessionId, hold: Hold) {
-        if let Some(record) = self.get_mut(id) {
-            record.holds += 1;
-            if let Some(count) = record.counter(hold) {
-                *count += 1;
-            }
-            log::trace!(target: "lenore::refcounts", "{id} is held: {hold:?}, {} in all", record.holds);
-        }
+    pub(crate) fn hold<K: Kind>(&self, id: SessionId) -> Option<Hold<K>> {
+        self.get(id).map(|record| record.life.hold())
     }
 
-    /// Takes one reason away, and marks the session for the next sweep if it was the last.
+    /// Keeps both ends of an event alive.
     #[inline]
-    pub(crate) fn release(&mut self, id: SessionId, hold: Hold) {
-        let Some(record) = self.get_mut(id) else { return };
-        debug_assert!(record.holds > 0, "{id} was released more often than held");
-        record.holds -= 1;
-        if let Some(count) = record.counter(hold) {
-            *count -= 1;
-        }
-        log::trace!(target: "lenore::refcounts", "{id} is released: {hold:?}, {} left", record.holds);
-        if record.holds == 0 {
-            self.mark(id);
-        }
+    pub(crate) fn hold_ends(&self, dest: SessionId, sender: SessionId) -> Ends {
+        let from = if sender == dest { None } else { self.hold(sender) };
+        Ends { _to: self.hold(dest), _from: from }
     }
 
-    /// Keeps the session no longer for a handle that is still its own.
-    pub(crate) fn loosen(&mut self, id: SessionId) {
-        let Some(record) = self.get_mut(id) else { return };
-        debug_assert!(record.holds > 0, "{id} was loosened more often than held");
-        record.holds -= 1;
-        log::trace!(target: "lenore::refcounts", "{id} is not held by a handle, {} left", record.holds);
-        if record.holds == 0 {
-            self.mark(id);
-        }
-    }
-
-    /// Takes [`loosen`](Self::loosen) back.
-    pub(crate) fn fasten(&mut self, id: SessionId) {
-        if let Some(record) = self.get_mut(id) {
-            record.holds += 1;
-            log::trace!(target: "lenore::refcounts", "{id} is held by a handle again, {} in all", record.holds);
-        }
-    }
-
-    /// Marks a session that may have nothing left to live for; whether it has is looked up at the sweep.
-    pub(crate) fn mark(&mut self, id: SessionId) {
-        let mark = self.next_mark;
-        if id == SessionId::KERNEL {
-            return;
-        }
-        if let Some(record) = self.get_mut(id) {
-            record.mark = mark;
-            self.next_mark += 1;
-            self.marks.push((id, mark));
-            self.has_new_marks = true;
-        }
-    }
-
-    /// Tells whether a session was marked since the last sweep.
-    pub(crate) fn has_new_marks(&self) -> bool {
-        self.has_new_marks
-    }
-
-    /// Tells whether a sweep would look at any session.
-    #[inline]
-    pub(crate) fn has_marks(&self) -> bool {
-        !self.marks.is_empty()
-    }
-
-    /// Notes that the marks that are left are for the sweep of an outer slice.
-    pub(crate) fn sweep_is_over(&mut self) {
-        self.has_new_marks = false;
+    /// Tells whether anything keeps a session alive.
+    pub(crate) fn is_held(&self, id: SessionId) -> bool {
+        self.get(id).is_some_and(|record| record.life.holds() > 0)
     }
 
     /// Takes the session that was marked last and still has no reason to live.
-    pub(crate) fn next_marked(&mut self) -> Option<SessionId> {
-        while let Some((id, mark)) = self.marks.pop() {
-            // A session that was saved and marked again since then stands further back, under its later mark.
-            if self.get(id).is_some_and(|record| record.mark == mark && record.holds == 0 && !record.stopping) {
+    pub(crate) fn next_marked(&self) -> Option<SessionId> {
+        while let Some(id) = self.ledger.take_mark() {
+            // The latest mark settles a session that was marked more than once. If it is held, letting go will mark it again.
+            if self.get(id).is_some_and(|record| record.life.holds() == 0 && !record.stopping) {
                 return Some(id);
             }
         }
@@ -292,7 +236,7 @@ impl Sessions {
 
     /// Returns a session's parent; the kernel for a session that has stopped.
     pub(crate) fn parent(&self, id: SessionId) -> SessionId {
-        self.get(id).map_or(SessionId::KERNEL, |record| record.parent)
+        self.get(id).map_or(SessionId::KERNEL, Record::parent)
     }
 
     /// Returns the children of a session in the order in which they became its children.
@@ -335,8 +279,9 @@ impl Sessions {
         debug_assert!(self.is_alive(parent), "{id} must not become a child of {parent}, which has stopped");
         let me = std::num::NonZeroU32::new(id.slot() as u32);
         let last = self.get(parent).and_then(|record| record.last_child);
+        let hold = self.hold(parent);
         if let Some(record) = self.get_mut(id) {
-            record.parent = parent;
+            record.parent = hold;
             record.prev_sibling = last;
             record.next_sibling = None;
         }
@@ -349,19 +294,19 @@ impl Sessions {
                 record.first_child = me;
             }
         }
-        self.hold(parent, Hold::Child);
     }
 
     fn unlink(&mut self, id: SessionId) {
         let Some(record) = self.get_mut(id) else { return };
-        let (parent, prev, next) = (record.parent, record.prev_sibling.take(), record.next_sibling.take());
+        let (prev, next) = (record.prev_sibling.take(), record.next_sibling.take());
+        let Some(parent) = record.parent.take() else { return };
         if let Some(before) = prev.and_then(|slot| self.slots[slot.get() as usize].as_mut()) {
             before.next_sibling = next;
         }
         if let Some(after) = next.and_then(|slot| self.slots[slot.get() as usize].as_mut()) {
             after.prev_sibling = prev;
         }
-        if let Some(record) = self.get_mut(parent) {
+        if let Some(record) = self.get_mut(parent.id()) {
             if prev.is_none() {
                 record.first_child = next;
             }
@@ -369,49 +314,54 @@ impl Sessions {
                 record.last_child = prev;
             }
         }
-        self.release(parent, Hold::Child);
     }
 }
 
 impl Record {
-    fn new(id: SessionId, parent: SessionId, heap: &'static str) -> Record {
+    fn new(id: SessionId, heap: &'static str, life: Lifeline) -> Record {
         Record {
             id,
             heap,
-            parent,
+            parent: None,
             first_child: None,
             last_child: None,
             prev_sibling: None,
             next_sibling: None,
-            children: 0,
-            holds: 0,
-            pending_to: 0,
-            pending_from: 0,
-            handles: 0,
-            pids: 0,
-            forks: 0,
+            life,
             aliases: Few::new(),
             tags: Few::new(),
             timers: Few::new(),
             signals: Few::new(),
             first_source: None,
-            mark: 0,
             starting: true,
             stopping: false,
         }
     }
 
-    /// The separate count of a kind of hold; aliases and tags are counted by their lists.
-    #[inline]
-    fn counter(&mut self, hold: Hold) -> Option<&mut u32> {
-        match hold {
-            Hold::EventTo => Some(&mut self.pending_to),
-            Hold::EventFrom => Some(&mut self.pending_from),
-            Hold::Handle => Some(&mut self.handles),
-            Hold::Child => Some(&mut self.children),
-            Hold::Pid => Some(&mut self.pids),
-            Hold::Fork => Some(&mut self.forks),
-            Hold::Alias | Hold::Tag => None,
+    /// Returns its parent; the kernel is its own.
+    pub(crate) fn parent(&self) -> SessionId {
+        self.parent.as_ref().map_or(SessionId::KERNEL, Hold::id)
+    }
+
+    /// Returns how many extra references there are under `tag`, those that the kernel itself keeps included.
+    pub(crate) fn references(&self, tag: Name) -> u32 {
+        self.tags.get(tag).map_or(0, |references| references.count) + self.references_of_kernel(tag)
+    }
+
+    fn references_of_kernel(&self, tag: Name) -> u32 {
+        if tag == ANON_EVENT {
+            self.life.holds_for::<Postback>()
+        } else if tag == WAITS_FOR_SIGNAL {
+            self.signals.iter().filter(|(_, interest)| interest.hold.is_some()).count() as u32
+        } else {
+            0
         }
+    }
+
+    /// Returns the tags under which there are extra references.
+    pub(crate) fn referenced(&self) -> impl Iterator<Item = Name> {
+        let of_kernel = [ANON_EVENT, WAITS_FOR_SIGNAL].map(Name::new).into_iter();
+        let is_more = |tag: &Name| !self.tags.has(*tag) && self.references_of_kernel(*tag) > 0;
+        self.tags.keys().chain(of_kernel.filter(is_more))
     }
 }

@@ -8,7 +8,7 @@ use super::Kernel;
 use super::core::{Core, Dest};
 use super::os_signals::{Delivery, catchable};
 use super::queue::{Event, Kind};
-use super::sessions::SessionId;
+use super::sessions::{Interest, Record, SessionId};
 use crate::args::{Args, IntoArgs, Template};
 use crate::destroy::destroy;
 use crate::error::{Died, Error};
@@ -19,8 +19,6 @@ use crate::name::Name;
 pub(crate) struct SignalWatch {
     pub(crate) event: Name,
     extra: Template,
-    /// It counts as an extra reference, under the tag [`WAITS_FOR_SIGNAL`].
-    keeps_alive: bool,
 }
 
 /// A signal on its way.
@@ -114,13 +112,13 @@ impl Core {
         A: IntoArgs + Clone + 'static,
     {
         let (signal, event, extra) = (signal.into(), event.into(), Template::new(extra));
-        let watch = SignalWatch { event, extra, keeps_alive: false };
+        let interest = Interest { watch: SignalWatch { event, extra }, hold: None };
         let Some(record) = self.sessions.get_mut(self.active.session) else { return };
         if record.id == SessionId::KERNEL {
             return;
         }
-        match record.signals.insert(signal, watch) {
-            Some(former) => self.end_waiting(&former),
+        match record.signals.insert(signal, interest) {
+            Some(former) => drop(former),
             None => {
                 self.signals.watch(signal);
                 if let Some(bare) = without_prefix(signal) {
@@ -141,7 +139,7 @@ impl Core {
         let Some(record) = self.sessions.get_mut(self.active.session) else { return };
         if let Some(former) = record.signals.remove(signal) {
             self.signals.unwatch(signal);
-            self.end_waiting(&former);
+            drop(former);
         }
     }
 
@@ -152,24 +150,15 @@ impl Core {
     pub fn sig_keep_alive(&mut self, signal: impl Into<Name>, event: impl Into<Name>) {
         let signal = signal.into();
         self.sig(signal, event);
-        let me = self.active.session;
-        let watch = self.sessions.get_mut(me).and_then(|record| record.signals.get_mut(signal));
-        if let Some(watch) = watch {
-            watch.keeps_alive = true;
-            // The session has just been found alive.
-            let _ = self.refcount_increment(me, WAITS_FOR_SIGNAL);
+        let Some(record) = self.sessions.get_mut(self.active.session) else { return };
+        if let Some(interest) = record.signals.get_mut(signal) {
+            interest.hold = Some(record.life.hold());
         }
     }
 
     /// Tells whether the process had a controlling terminal when it was started, forked or detached.
     pub(crate) fn has_terminal(&self) -> bool {
         self.signals.delivery.has_terminal()
-    }
-
-    fn end_waiting(&mut self, former: &SignalWatch) {
-        if former.keeps_alive {
-            let _ = self.refcount_decrement(self.active.session, WAITS_FOR_SIGNAL);
-        }
     }
 
     /// Posts `signal` to a session and all its descendants; to [`SessionId::KERNEL`], to every session.
@@ -347,7 +336,7 @@ impl Kernel {
 
     /// Appends the ancestors of `id`, up to the topmost below the kernel.
     fn add_ancestors(&self, id: SessionId, visited: &mut Vec<SessionId>) {
-        let parent = |id| self.core.sessions.get(id).map(|record| record.parent);
+        let parent = |id| self.core.sessions.get(id).map(Record::parent);
         let mut above = parent(id);
         while let Some(id) = above.filter(|id| *id != SessionId::KERNEL) {
             visited.push(id);
@@ -363,7 +352,7 @@ impl Core {
     }
 
     fn watch_of(&self, id: SessionId, signal: Name) -> Option<SignalWatch> {
-        self.sessions.get(id)?.signals.get(signal).cloned()
+        self.sessions.get(id)?.signals.get(signal).map(|interest| interest.watch.clone())
     }
 }
 
@@ -374,7 +363,7 @@ fn without_prefix(signal: Name) -> Option<&'static str> {
 }
 
 /// The tag under which a session keeps itself alive that waits for a signal.
-const WAITS_FOR_SIGNAL: &str = "sig";
+pub(super) const WAITS_FOR_SIGNAL: &str = "sig";
 
 /// What a signal does to those it visits.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::core::Core;
 use super::few::Few;
 use super::handle::{Handle, has_input, set_nonblocking};
 use super::peek::MOST_SHOWN;
-use super::sessions::{Hold, SessionId};
+use super::sessions::SessionId;
 use super::source::{AfterFork, Readiness, Source, SourceKey, Wanted};
 use super::turn::{Delivery, Next, Turn};
 use crate::args::{IntoArgs, Template};
@@ -96,6 +96,10 @@ impl Source for Watched {
     fn wanted(&self) -> Option<Wanted> {
         let wants = |readiness| self.is_watched(readiness) && !self.paused(readiness).get();
         Wanted::of(wants(Readiness::Read), wants(Readiness::Write), wants(Readiness::Expedite))
+    }
+
+    fn keeps_owner(&self) -> bool {
+        !self.weak
     }
 
     fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {
@@ -327,10 +331,8 @@ impl Core {
         watched.add(session, readiness, watcher);
         watched.paused(readiness).set(false);
         if is_new_here {
-            self.sources.watched_by.entry(session).or_default().insert(handle.as_raw_fd(), ());
-            if !watched.weak {
-                self.sessions.hold(session, Hold::Handle);
-            }
+            let hold = if watched.weak { None } else { self.sessions.hold(session) };
+            self.sources.watched_by.entry(session).or_default().insert(handle.as_raw_fd(), hold);
         }
         // At once and not before the next poll: the caller is to hear of a descriptor that can't be watched.
         self.sources.sync(key).inspect_err(|_| self.unselect(handle, readiness))
@@ -348,7 +350,6 @@ impl Core {
             never_paused: Cell::default(),
             weak,
         });
-        self.sources.weak += usize::from(weak);
         // Owned by the kernel: several sessions may share it, and each is held by its own watchers.
         let source: Rc<dyn Source> = watched.clone();
         let key = self.add_source(SessionId::KERNEL, |_| source)?;
@@ -375,8 +376,7 @@ impl Core {
     /// Returns the descriptors that a session watches and that keep it alive, sorted.
     pub(crate) fn watched_by(&self, session: SessionId) -> Vec<RawFd> {
         let Some(fds) = self.sources.watched_by.get(&session) else { return Vec::new() };
-        let is_strong = |fd: &RawFd| self.sources.watched_fds.get(fd).is_some_and(|(_, watched)| !watched.weak);
-        let mut fds: Vec<RawFd> = fds.keys().filter(is_strong).collect();
+        let mut fds: Vec<RawFd> = fds.iter().filter(|(_, hold)| hold.is_some()).map(|(fd, _)| fd).collect();
         fds.sort_unstable();
         fds
     }
@@ -404,20 +404,17 @@ impl Core {
         let Some((key, watched)) = self.sources.watched_fds.get(&fd).cloned() else { return };
         // Dropped at the end, when the tables are in order: the extra arguments are the program's own.
         let gone: Vec<Watcher> = kinds.iter().filter_map(|readiness| watched.remove(session, *readiness)).collect();
-        if !gone.is_empty() && !watched.has(session) {
-            if let Some(fds) = self.sources.watched_by.get_mut(&session) {
-                fds.remove(fd);
-                if fds.is_empty() {
-                    self.sources.watched_by.remove(&session);
-                }
-            }
-            if !watched.weak {
-                self.sessions.release(session, Hold::Handle);
+        if !gone.is_empty()
+            && !watched.has(session)
+            && let Some(fds) = self.sources.watched_by.get_mut(&session)
+        {
+            fds.remove(fd);
+            if fds.is_empty() {
+                self.sources.watched_by.remove(&session);
             }
         }
         if watched.watchers.borrow().is_empty() {
             self.sources.watched_fds.remove(&fd);
-            self.sources.weak -= usize::from(watched.weak);
             self.remove_source(key);
         } else {
             self.mailbox().changed(key);

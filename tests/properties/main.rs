@@ -4,6 +4,7 @@ use lenore::filter::{Filter, FilterError};
 
 mod block;
 mod frame;
+mod holds;
 mod line;
 mod order;
 mod queue;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::core::Core;
+use super::holds::Fork;
 use super::queue::{Event, Kind};
 use super::sessions::{Record, SessionId};
 use super::sources::Description;
@@ -158,6 +159,7 @@ impl Core {
     ///
     /// POE: `Daemon->peek` of POE::Component::Daemon.
     pub fn peek(&self) -> Snapshot {
+        let entries = self.queue.entries();
         let event = |(due, id, event): (i64, u64, &Event)| PeekedEvent {
             id,
             due_in: Duration::from_nanos(due.saturating_sub(self.clock.now()).max(0) as u64),
@@ -174,7 +176,7 @@ impl Core {
             caller: event.location,
         };
         let mut sources = Vec::new();
-        let mut census = Census::new(self);
+        let mut census = Census::new(self, entries.iter().map(|(.., event)| *event));
         for Description { owner, fd, is_watched, keeps_owner, text } in self.sources.describe() {
             let description: Arc<str> = text.into();
             if keeps_owner {
@@ -187,18 +189,26 @@ impl Core {
             kernel_id: self.id.clone(),
             pid: self.pid,
             is_child: self.is_child(),
-            events: self.queue.entries().into_iter().map(event).collect(),
+            events: entries.into_iter().map(event).collect(),
             sessions,
             sources,
         }
     }
 }
 
+/// How many events of one session wait.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    to: u32,
+    alarms: u32,
+    from: u32,
+}
+
 /// What has to be counted for all sessions at once: looking for it anew for each would take a square of the time.
 struct Census<'a> {
     core: &'a Core,
-    /// How many alarms pend, by slot of the session.
-    alarms: Vec<u32>,
+    /// The events that wait, by slot of the session.
+    waiting: Vec<Waiting>,
     /// The sources that keep their owners.
     by_owner: FxHashMap<SessionId, Vec<(RawFd, Arc<str>)>>,
     /// The descriptors that the kernel watches for its sessions.
@@ -206,12 +216,19 @@ struct Census<'a> {
 }
 
 impl<'a> Census<'a> {
-    fn new(core: &'a Core) -> Census<'a> {
-        let mut alarms = vec![0; core.sessions.slots()];
-        for alarm in core.queue.alarms().filter(|alarm| matches!(alarm.event.kind, Kind::Alarm)) {
-            alarms[alarm.event.dest.slot()] += 1;
+    fn new(core: &'a Core, events: impl Iterator<Item = &'a Event>) -> Census<'a> {
+        let mut waiting = vec![Waiting::default(); core.sessions.slots()];
+        for event in events {
+            // One that has stopped is not held, and its slot may be another's.
+            if core.sessions.is_alive(event.dest) {
+                let Waiting { to, alarms, .. } = &mut waiting[event.dest.slot()];
+                *if matches!(event.kind, Kind::Alarm) { alarms } else { to } += 1;
+            }
+            if event.sender != event.dest && core.sessions.is_alive(event.sender) {
+                waiting[event.sender.slot()].from += 1;
+            }
         }
-        Census { core, alarms, by_owner: FxHashMap::default(), by_fd: FxHashMap::default() }
+        Census { core, waiting, by_owner: FxHashMap::default(), by_fd: FxHashMap::default() }
     }
 
     fn add(&mut self, owner: SessionId, fd: RawFd, what: &Arc<str>) {
@@ -224,42 +241,53 @@ impl<'a> Census<'a> {
 
     fn session(&self, record: &Record) -> PeekedSession {
         let reasons = self.reasons(record);
+        debug_assert_eq!(counted(record, &reasons), record.life.holds(), "{}: {reasons:?}", record.id);
         PeekedSession {
             id: record.id,
             aliases: record.aliases.keys().collect(),
             heap: record.heap,
             refcount: units(&reasons),
             reasons,
-            parent: record.parent,
+            parent: record.parent(),
             children: self.core.sessions.children(record.id),
-            signals: record.signals.iter().map(|(signal, watch)| (signal, watch.event)).collect(),
+            signals: record.signals.iter().map(|(signal, interest)| (signal, interest.watch.event)).collect(),
         }
     }
 
     fn reasons(&self, record: &Record) -> Vec<Reason> {
         let id = record.id;
-        let alarms = self.alarms[id.slot()];
+        let Waiting { to, alarms, from } = self.waiting[id.slot()];
         let counts = [
-            (record.pending_to - alarms, Reason::EventsTo as fn(u32) -> Reason),
-            (record.pending_from, Reason::EventsFrom),
+            (to, Reason::EventsTo as fn(u32) -> Reason),
+            (from, Reason::EventsFrom),
             (alarms, Reason::Alarms),
-            (record.forks, Reason::Forks),
+            (record.life.holds_for::<Fork>(), Reason::Forks),
         ];
         let counts = counts.into_iter().filter(|(count, _)| *count > 0);
-        let named = record.aliases.len() + record.tags.len();
-        let mut reasons = Vec::with_capacity(
-            counts.clone().count() + named + (record.handles + record.children + record.pids) as usize,
-        );
-        reasons.extend(counts.map(|(count, reason)| reason(count)));
+        let mut reasons: Vec<Reason> = counts.map(|(count, reason)| reason(count)).collect();
         let own = self.by_owner.get(&id).into_iter().flatten().map(|(fd, what)| (*fd, what));
         let watched = self.core.watched_by(id).into_iter().filter_map(|fd| Some((fd, self.by_fd.get(&fd)?)));
         reasons.extend(own.chain(watched).map(|(fd, what)| Reason::Handle { fd, what: Arc::clone(what) }));
         reasons.extend(record.aliases.keys().map(Reason::Alias));
         reasons.extend(self.core.sessions.children(id).into_iter().map(Reason::Child));
-        reasons.extend(record.tags.iter().map(|(tag, count)| Reason::ExtraReference(tag, *count)));
+        reasons.extend(record.referenced().map(|tag| Reason::ExtraReference(tag, record.references(tag))));
         reasons.extend(self.core.children.awaited_by(id).map(Reason::ChildProcess));
         reasons
     }
+}
+
+/// Counts the holds behind the reasons of a session: there is no other hold on it.
+fn counted(record: &Record, reasons: &[Reason]) -> usize {
+    let holds = |reason: &Reason| match reason {
+        Reason::EventsTo(count) | Reason::EventsFrom(count) | Reason::Alarms(count) | Reason::Forks(count) => *count,
+        // The program's own references under one tag share a hold.
+        Reason::ExtraReference(tag, count) => {
+            let own = record.tags.get(*tag).map_or(0, |references| references.count);
+            count - own + u32::from(own > 0)
+        }
+        Reason::Handle { .. } | Reason::Alias(_) | Reason::Child(_) | Reason::ChildProcess(_) => 1,
+    };
+    reasons.iter().map(holds).sum::<u32>() as usize
 }
 
 /// Counts reasons as POE does: all events to a session, posted or timed, are one.

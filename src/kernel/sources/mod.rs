@@ -13,8 +13,9 @@ use super::backlog::Backlog;
 use super::clock::Due;
 use super::core::Core;
 use super::few::Few;
+use super::holds::{Handle, Hold};
 use super::mailbox::{Mailbox, Touch};
-use super::sessions::{Hold, SessionId};
+use super::sessions::SessionId;
 use super::source::{AfterFork, Readiness, Source, SourceKey, Wanted};
 use super::watchers::Watched;
 use crate::destroy::{destroy, shield};
@@ -51,8 +52,8 @@ struct Entry {
     is_unflushed: bool,
     /// When it gets a turn without readiness.
     due: Option<Due>,
-    /// It does not keep its owner: nothing comes of it before its owner does something.
-    is_loose: bool,
+    /// `None` while it does not keep its owner: nothing comes of it before its owner does something.
+    hold: Option<Hold<Handle>>,
     /// The neighbours among its owner's sources.
     prev: Option<u32>,
     next: Option<u32>,
@@ -76,12 +77,8 @@ pub(crate) struct Sources {
     next_generation: u64,
     /// The watched raw descriptors, by number.
     pub(crate) watched_fds: FxHashMap<RawFd, (SourceKey, Rc<Watched>)>,
-    /// Which of them each session watches.
-    pub(super) watched_by: FxHashMap<SessionId, Few<RawFd, ()>>,
-    /// How many of them are watched weakly.
-    pub(crate) weak: usize,
-    /// How many sources are loose.
-    loose: usize,
+    /// Which of them each session watches, with what keeps it alive unless they are watched weakly.
+    pub(super) watched_by: FxHashMap<SessionId, Few<RawFd, Option<Hold<Handle>>>>,
     ready: VecDeque<SourceKey>,
     /// Those into which something was put.
     unflushed: VecDeque<SourceKey>,
@@ -105,8 +102,6 @@ impl Sources {
             next_generation: 1,
             watched_fds: FxHashMap::default(),
             watched_by: FxHashMap::default(),
-            weak: 0,
-            loose: 0,
             ready: VecDeque::new(),
             unflushed: VecDeque::new(),
             stale: Vec::new(),
@@ -133,11 +128,6 @@ impl Sources {
         self.mailbox.has_postings.get()
     }
 
-    /// Returns how many sources there are that the program waits for: weakly watched and loose ones don't count.
-    pub(crate) fn awaited(&self) -> usize {
-        self.entries.len() - self.weak - self.loose
-    }
-
     pub(crate) fn source(&self, key: SourceKey) -> Option<Rc<dyn Source>> {
         self.get(key).map(|entry| Rc::clone(&entry.source))
     }
@@ -153,7 +143,7 @@ impl Sources {
             owner: entry.owner,
             fd: entry.source.fd(),
             is_watched: entry.registered.is_some(),
-            keeps_owner: !entry.is_loose,
+            keeps_owner: entry.hold.is_some(),
             text: entry.source.describe(),
         })
     }
@@ -168,17 +158,6 @@ impl Sources {
     /// Returns all listeners, paused or not.
     pub(crate) fn listeners(&self) -> Vec<SourceKey> {
         self.keys(|entry| entry.source.is_listener())
-    }
-
-    /// Notes whether a source is loose. Returns its owner if that is a change.
-    fn set_loose(&mut self, key: SourceKey, is_loose: bool) -> Option<SessionId> {
-        let entry = self.entry_mut(key)?;
-        if std::mem::replace(&mut entry.is_loose, is_loose) == is_loose {
-            return None;
-        }
-        let owner = entry.owner;
-        self.loose = if is_loose { self.loose + 1 } else { self.loose - 1 };
-        Some(owner)
     }
 
     #[inline]
@@ -239,11 +218,10 @@ impl Core {
             queued: false,
             is_unflushed: false,
             due: None,
-            is_loose: false,
+            hold: self.sessions.hold(owner),
             prev: None,
             next: None,
         });
-        self.sessions.hold(owner, Hold::Handle);
         self.link_source(owner, key.index() as u32);
         if let Err(error) = self.sources.sync(key) {
             self.remove_source(key);
@@ -255,10 +233,8 @@ impl Core {
 
     /// Takes a source out and closes it.
     pub(crate) fn remove_source(&mut self, key: SourceKey) {
-        self.set_source_loose(key, false);
         if let Some(entry) = self.sources.take_out(key) {
             self.unlink_source(&entry);
-            self.sessions.release(entry.owner, Hold::Handle);
             self.sources.timers.remove(entry.due, key);
             // Filters, which the program may have made, go with it.
             destroy(entry);
@@ -298,15 +274,6 @@ impl Core {
         }
     }
 
-    /// Has a source keep its owner, or not.
-    fn set_source_loose(&mut self, key: SourceKey, is_loose: bool) {
-        match self.sources.set_loose(key, is_loose) {
-            Some(owner) if is_loose => self.sessions.loosen(owner),
-            Some(owner) => self.sessions.fasten(owner),
-            None => {}
-        }
-    }
-
     /// Reads from a source what it wants of the poller, and whether it keeps its owner.
     #[inline]
     pub(super) fn review_source(&mut self, key: SourceKey) {
@@ -316,10 +283,10 @@ impl Core {
             entry.wanted = wanted;
             self.sources.stale.push(key);
         }
-        let Some(entry) = self.sources.get(key) else { return };
-        let is_loose = !entry.source.keeps_owner();
-        if is_loose != entry.is_loose {
-            self.set_source_loose(key, is_loose);
+        let Some(entry) = self.sources.entry_mut(key) else { return };
+        let keeps_owner = entry.source.keeps_owner();
+        if keeps_owner != entry.hold.is_some() {
+            entry.hold = if keeps_owner { self.sessions.hold(entry.owner) } else { None };
         }
     }
 
