@@ -24,7 +24,7 @@ pub struct PoolFlags {
     /// Never have more children than this [default: --start-children plus --max-spare]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_children: Option<u32>,
-    /// Fork at most this many children at once
+    /// Replace at most this many children at once that died before they were ready
     #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true)]
     fork_burst: u32,
     /// Replace a child after this many connections; 0 means never

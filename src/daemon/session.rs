@@ -16,9 +16,7 @@ use crate::daemon::child::orphan::LastTimers;
 use crate::daemon::error::DaemonError;
 use crate::daemon::handle::Daemon;
 use crate::daemon::launch::Process;
-use crate::daemon::machine::{
-    CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint, TokenBucket,
-};
+use crate::daemon::machine::{Budget, CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint};
 use crate::daemon::parent::babysit;
 use crate::daemon::parent::babysit::Look;
 use crate::daemon::parent::deaths::{self, Deaths};
@@ -72,10 +70,10 @@ pub(super) struct Heap {
     /// What is left of `shutdown_timeout`, from a graceful end's beginning on.
     pub(super) grace: Option<Grace>,
     pub(super) intake: Intake,
-    pub(super) forks: TokenBucket,
+    pub(super) forks: Budget,
     /// Pre-forking: how the next shortage of spares is met.
     pub(super) growth: Growth,
-    /// What the bucket's time counts from.
+    /// What the budget's time counts from.
     pub(super) born: SystemTime,
     /// A fork has failed, or children die as soon as they live: nothing is forked before this.
     pub(super) no_fork_before: Option<SystemTime>,
@@ -138,6 +136,8 @@ pub(super) struct Child {
     pub(super) is_stopped: bool,
     /// How long it has been stopped while this process was not.
     pub(super) stopped_for: Duration,
+    /// It has reported that it waits, as far as the parent has seen.
+    pub(super) is_ready: bool,
     /// The log has it already that it is not ready for requests.
     pub(super) is_told_unready: bool,
 }
@@ -171,6 +171,7 @@ impl Child {
             stint,
             is_stopped,
             stopped_for,
+            is_ready: false,
             is_told_unready,
         }
     }
@@ -201,12 +202,13 @@ pub(super) struct Request {
 
 impl Heap {
     pub(super) fn new(settings: Settings, now: SystemTime) -> Result<Heap, DaemonError> {
-        let forks = settings.forking != Forking::None;
-        let board = forks.then(|| Scoreboard::new(settings.slots())).transpose().map_err(DaemonError::Scoreboard)?;
+        let has_children = settings.forking != Forking::None;
+        let board =
+            has_children.then(|| Scoreboard::new(settings.slots())).transpose().map_err(DaemonError::Scoreboard)?;
         let make_doorbell =
             || Doorbell::new().map_err(|source| DaemonError::Kernel { doing: "hanging the doorbell", source });
-        let doorbell = forks.then(make_doorbell).transpose()?;
-        let bucket = TokenBucket::new(settings.fork_burst, settings.forks_per_second);
+        let doorbell = has_children.then(make_doorbell).transpose()?;
+        let forks = Budget::new(settings.fork_burst, settings.forks_per_second);
         Ok(Heap {
             size: Size::new(&settings),
             run_clock: RunClock::new(settings.look_every(), Duration::ZERO),
@@ -225,7 +227,7 @@ impl Heap {
             requests_seen: 0,
             grace: None,
             intake: Intake::Open,
-            forks: bucket,
+            forks,
             growth: Growth::default(),
             born: now,
             no_fork_before: None,

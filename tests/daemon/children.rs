@@ -1,7 +1,5 @@
 //! D-SB-04, T4: children that die; D-ME-02: children that are not the Daemon's.
 
-use std::time::{Duration, Instant};
-
 use nix::sys::signal::Signal;
 
 use util::lab::{Lab, held, pid_of, send, tell};
@@ -70,9 +68,9 @@ fn a_child_killed_on_its_way_out_gives_its_slot_back() {
     kill_and_replace(&lab, pid, "w");
 }
 
-#[test] // T4, D-SB-04: one SIGCHLD may stand for fifty
+#[test] // T4, D-SB-04, O-DM-03: one SIGCHLD may stand for fifty, and no rate slows the replacement of children that were ready
 fn fifty_children_killed_at_once_are_all_replaced() {
-    let (mut lab, _) = Lab::pool("--start 50 --min-spare 50 --max-spare 50 --max 50", 50);
+    let (mut lab, _) = Lab::pool("--start 50 --min-spare 50 --max-spare 50 --max 50 --burst 1 --rate 1", 50);
     for _ in 0..2 {
         let before = lab.running.children();
         assert_eq!(before.len(), 50);
@@ -80,15 +78,12 @@ fn fifty_children_killed_at_once_are_all_replaced() {
         wait_until("the parent's stop", DEADLINE, || (proc::stat(lab.pid())?.state == 'T').then_some(()));
         before.iter().for_each(|&pid| send(pid, Signal::SIGKILL));
         wait_until("fifty zombies", DEADLINE, || (lab.running.zombies().len() == 50).then_some(()));
-        let begin = Instant::now();
         lab.running.signal(Signal::SIGCONT);
         // Until they are reaped, the board shows what the dead wrote.
         wait_until("fifty others", DEADLINE, || {
             let now = lab.running.children();
             (now.len() == 50 && now.iter().all(|pid| !before.contains(pid))).then_some(())
         });
-        // D-PF-09: 32 at once, the other 18 at 64 a second.
-        assert!(begin.elapsed() >= Duration::from_millis(250), "{:?}", begin.elapsed());
         lab.wait_board(&"w".repeat(50));
         assert_eq!(lab.running.zombies(), [0; 0]);
         assert!(lab.ask("board").ends_with("free 5 children 50"));

@@ -35,6 +35,25 @@ fn children_that_crash_at_once_are_followed_ever_more_slowly() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // O-DM-03: each early death halves the number of those that are tried at once
+fn pool_whose_children_die_early_tries_one_at_a_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broken = dir.path().join("broken");
+    let args = format!("--start 12 --min-spare 12 --max-spare 12 --max 12 --crash-while {}", broken.display());
+    let (mut lab, addr) = Lab::pool(&args, 12);
+    fs::write(&broken, "").expect("a file");
+    lab.running.children().into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+    lab.running.wait_for_stderr("5 in a row: the next is forked in 800ms", DEADLINE);
+    // The first twelve, twelve in their place, of which the first deaths may be seen before the last forks, and one after each
+    // pause.
+    let forks = forks(&lab);
+    assert!(forks <= 12 + 12 + 6, "{forks}");
+    fs::remove_file(&broken).expect("it is there");
+    lab.wait_board(&"w".repeat(12));
+    held(addr);
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // D-PF-08, D-PF-10: a line when it begins and one when it is over; and each death has its record
 fn children_that_crash_at_once_are_warned_of_once() {
     let dir = tempfile::tempdir().expect("a directory");

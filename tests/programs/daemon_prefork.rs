@@ -106,6 +106,12 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(jitter) = flags.number("--jitter") {
         daemon = daemon.requests_jitter(jitter);
     }
+    if let Some(children) = flags.number("--burst") {
+        daemon = daemon.fork_burst(children);
+    }
+    if let Some(children) = flags.number("--rate") {
+        daemon = daemon.forks_per_second(children);
+    }
     if let Some(octets) = flags.number("--memory") {
         daemon = daemon.memory_limit(octets);
     }

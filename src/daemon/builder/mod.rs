@@ -85,14 +85,22 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children a running pre-forking pool may fork at once, at least 1; 32 unless set.
+    /// Sets how many children that died before they were ready a pre-forking pool may replace at once. Default: 32. Range: 1 and
+    /// more.
+    ///
+    /// This does not limit how fast a pool grows. At most 32 children are starting at a time, forked and not ready yet. Each
+    /// child that dies before it was ready halves that number, and each child that becomes ready raises it by one.
+    ///
+    /// POE: nothing like it.
     pub fn fork_burst(mut self, children: u32) -> Self {
         self.0.fork_burst = Some(children);
         self
     }
 
-    /// Sets how many children a second a running pre-forking pool may fork when it has used up its burst, at least 1;
-    /// 64 unless set.
+    /// Sets how many children a second that died before they were ready a pre-forking pool may replace when it has used up its
+    /// [`fork_burst`](DaemonBuilder::fork_burst). Default: 64. Range: 1 and more.
+    ///
+    /// POE: nothing like it.
     pub fn forks_per_second(mut self, children: u32) -> Self {
         self.0.forks_per_second = Some(children);
         self

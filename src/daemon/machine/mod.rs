@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+mod budget;
 mod crash_loop;
 mod growth;
 mod rogue;
 mod run_time;
 mod status;
 
+pub use budget::Budget;
 pub use crash_loop::{CrashLoop, STAYED_UP};
 pub use growth::Growth;
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};

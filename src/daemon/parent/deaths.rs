@@ -182,7 +182,7 @@ pub(in crate::daemon) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status
     let requests = last.map_or(0, |last| last.requests);
     record(heap, &child, cause, note, age, requests);
     if heap.settings.forking == Forking::Pre && !heap.is_shutting_down() {
-        pool::learn_from_death(cx, &child, cause, requests);
+        pool::learn_from_death(cx, &child, cause, last);
         ready::learn_from_death(cx, &child, cause, last)?;
         if !cause.is_in_order() {
             pool::wake_idle(cx.heap());

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 
 use crate::args::{Args, IntoArgs};
-use crate::daemon::board::{Ring, Status};
+use crate::daemon::board::{Ring, SlotSnapshot, Status};
 use crate::daemon::machine::{
     Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, Thresholds, postfork, prefork, share,
 };
@@ -52,9 +52,10 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
         if let Some(board) = &heap.board {
             board.answer_bell();
         }
+        note_ready(heap);
         let counts = count(heap);
         let decision = prefork(counts, limits, heap.phase, heap.growth);
-        let granted = ration(cx, decision.fork);
+        let granted = ration(cx, decision.fork, counts.starting);
         if granted == decision.fork {
             cx.heap().growth = decision.growth;
         }
@@ -107,19 +108,50 @@ fn ghosts(heap: &Heap) -> u32 {
     heap.children.iter().filter(is_ghost).count() as u32
 }
 
-/// Takes up to `wanted` forks out of the bucket; for the rest it comes back when there are more. The first children
-/// are not rationed.
-fn ration(cx: &mut Cx<'_>, wanted: u32) -> u32 {
+/// Tells the budget which children have become ready since it was last told. Each rings when it does.
+fn note_ready(heap: &mut Heap) {
+    let board = heap.board.as_ref();
+    let is_up = |child: &Child| {
+        let status = board.and_then(|board| board.status(child.slot));
+        status.is_some_and(|status| status == Status::Wait || status.is_taken())
+    };
+    let mut ready = 0;
+    for child in heap.children.iter_mut().filter(|child| !child.is_ready) {
+        child.is_ready = is_up(child);
+        ready += u32::from(child.is_ready);
+    }
+    heap.forks.are_ready(ready);
+}
+
+/// Tells the budget whether a child that has ended was ever ready, if it was not told before.
+fn note_end(heap: &mut Heap, child: &Child, last: Option<SlotSnapshot>) {
+    if child.is_ready {
+        return;
+    }
+    match last {
+        Some(last) if last.requests > 0 || last.status == Status::Wait || last.status.is_taken() => {
+            heap.forks.are_ready(1);
+        }
+        _ if child.is_retiring() => {}
+        _ => heap.forks.died_early(),
+    }
+}
+
+/// Returns how many of the `wanted` children may be forked now, while so many are `starting`. For the others it comes back:
+/// a child that becomes ready or dies brings the news itself, and replacements of early deaths wait for the clock. The first
+/// children are not rationed.
+fn ration(cx: &mut Cx<'_>, wanted: u32, starting: u32) -> u32 {
     if cx.heap().no_fork_before.is_some() {
         return 0;
     }
-    if cx.heap().phase == Phase::StartingUp || wanted == 0 {
+    if cx.heap().phase == Phase::StartingUp {
         return wanted;
     }
-    let now = cx.now().duration_since(cx.heap().born).unwrap_or_default();
-    let granted = cx.heap().forks.take(now, wanted);
+    let now = cx.now();
+    let now = cx.heap().age(now);
+    let granted = cx.heap().forks.grant(now, wanted, starting);
     if granted < wanted
-        && let Some(wait) = cx.heap().forks.ready_in(now)
+        && let Some(wait) = cx.heap().forks.ready_in(now).filter(|wait| !wait.is_zero())
     {
         cx.delay("maintain", wait, ());
     }
@@ -340,9 +372,11 @@ pub(in crate::daemon) fn put_back(heap: &mut Heap, request: Request) {
 /// Children that die as soon as they live are followed after a pause.
 ///
 /// One that has had a request does not count: a request that kills its child must not close the shop.
-pub(in crate::daemon) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, requests: u64) {
+pub(in crate::daemon) fn learn_from_death(cx: &mut Cx<'_>, child: &Child, cause: Cause, last: Option<SlotSnapshot>) {
     let now = cx.now();
+    let requests = last.map_or(0, |last| last.requests);
     let heap = cx.heap();
+    note_end(heap, child, last);
     let born = heap.born;
     let time = |at: SystemTime| at.duration_since(born).unwrap_or_default();
     find_survivors(heap, now);

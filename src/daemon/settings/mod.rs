@@ -29,9 +29,9 @@ pub struct RawSettings {
     pub(crate) requests: Option<u64>,
     /// How much earlier than `requests` a child may be replaced.
     pub(crate) requests_jitter: Option<u64>,
-    /// How many children a running pool may fork at once.
+    /// How many children that died before they were ready may be replaced at once.
     pub(crate) fork_burst: Option<u32>,
-    /// How many children a second a running pool may fork for long.
+    /// How many of them a second may be replaced after that.
     pub(crate) forks_per_second: Option<u32>,
     /// How long children may take to end at shutdown before they are killed.
     pub(crate) start_timeout: Option<Duration>,
@@ -69,9 +69,9 @@ pub struct Settings {
     pub(crate) requests: Option<NonZeroU64>,
     /// How much earlier than `requests` a child may be replaced; less than `requests`.
     pub(crate) requests_jitter: u64,
-    /// How many children a running pool may fork at once; at least 1.
+    /// How many children that died before they were ready may be replaced at once; at least 1.
     pub(crate) fork_burst: u32,
-    /// How many children a second a running pool may fork for long; at least 1.
+    /// How many of them a second may be replaced after that; at least 1.
     pub(crate) forks_per_second: u32,
     /// How long a launcher waits for the daemon to be ready; not zero.
     pub(crate) start_timeout: Duration,
