@@ -59,25 +59,25 @@ impl Alarms {
         let mut kernel = Kernel::new()?;
         let id = Session::new(Heap { random: Random(1), pending: Vec::new() })
             .state("_start", |cx| {
-                let (heap, core) = cx.split();
-                let mut set = || core.delay_set("timeout", heap.random.delay(), ());
+                let (heap, mut calls) = cx.split();
+                let mut set = || calls.delay_set("timeout", heap.random.delay(), ());
                 heap.pending.extend((0..PENDING).map(|_| set()));
             })
             .state("set_cancel", |cx| {
                 let count: u64 = cx.take(0)?;
-                let (heap, core) = cx.split();
+                let (heap, mut calls) = cx.split();
                 for _ in 0..count {
-                    let alarm = core.delay_set("timeout", heap.random.delay(), ());
-                    core.alarm_remove(alarm)?;
+                    let alarm = calls.delay_set("timeout", heap.random.delay(), ());
+                    calls.alarm_remove(alarm)?;
                 }
                 Ok(())
             })
             .state("adjust", |cx| {
                 let count: u64 = cx.take(0)?;
-                let (heap, core) = cx.split();
+                let (heap, mut calls) = cx.split();
                 for _ in 0..count {
                     let alarm = heap.pending[heap.random.below(PENDING as u64) as usize];
-                    core.delay_adjust(alarm, heap.random.delay())?;
+                    calls.delay_adjust(alarm, heap.random.delay())?;
                 }
                 Ok(())
             })

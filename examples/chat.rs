@@ -62,10 +62,10 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
         })
         .state("say", |cx| {
             let (line, speaker) = (cx.take::<Rc<str>>(0)?, cx.sender());
-            let (guests, core) = cx.split();
+            let (guests, mut calls) = cx.split();
             for guest in guests.iter().filter(|guest| **guest != speaker) {
                 // One that has just gone is about to say so.
-                let _ = core.post(*guest, "hear", (Rc::clone(&line),));
+                let _ = calls.post(*guest, "hear", (Rc::clone(&line),));
             }
             Ok(())
         })

@@ -37,8 +37,9 @@
 //! | --- | --- |
 //! | `POE::Session->create` | [`Session`] |
 //! | `@_[KERNEL, HEAP, SENDER, STATE, ARG0..]` | [`Context`] |
-//! | `$poe_kernel->post`, `yield`, `delay`, `sig`, ... | [`Core`], which [`Context`] and [`Kernel`] deref to |
-//! | `call`, `run`, `stop`, `has_forked` | [`Kernel`], and [`Context`] for what a state may do |
+//! | `$poe_kernel->yield`, `delay`, `sig`, `alias_set`, ... | [`Context`], and [`Calls`] beside a borrowed heap |
+//! | `$poe_kernel->post`, `call`, `signal`, ... | [`Context`] and [`Kernel`]; [`AsKernel`] for either |
+//! | `run`, `stop`, `has_forked` | [`Kernel`] |
 //! | `POE::Wheel::*` | [`wheel`] |
 //! | `POE::NFA` | [`nfa`] |
 //! | `POE::Filter::*` | [`filter`] |
@@ -63,6 +64,7 @@
 compile_error!("lenore runs on Linux; it compiles for FreeBSD. Other systems lack what the Daemon needs of them.");
 
 mod args;
+mod calls;
 pub mod component;
 pub mod daemon;
 mod destroy;
@@ -87,9 +89,9 @@ pub use error::{Died, Error, Exception, Result};
 #[cfg(feature = "fork-hooks")]
 pub use kernel::ForkStage;
 pub use kernel::{
-    AlarmId, Callback, ChildChange, Context, Core, Dest, EventKind, Exceptions, Handle, Kernel, PeekedEvent,
-    PeekedSession, PeekedSource, Postback, Readiness, Reason, RemovedAlarm, SessionId, SessionOption, Shift, Snapshot,
-    Switch, UnknownOption,
+    AlarmId, AsKernel, Callback, Calls, ChildChange, Context, Dest, EventKind, Exceptions, Handle, InState, Kernel,
+    PeekedEvent, PeekedSession, PeekedSource, Postback, Readiness, Reason, RemovedAlarm, SessionId, SessionOption,
+    Shift, Snapshot, Switch, UnknownOption,
 };
 pub use name::Name;
 pub use reply::{IntoReturn, Reply, ReplyValue, Return};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Exception};
-use crate::kernel::{Context, Event, Kernel, Options, SessionId, SessionOption, Switch};
+use crate::kernel::{AsKernel, Context, Event, Kernel, Options, SessionId, SessionOption, Switch, kernel_of};
 use crate::name::Name;
 use crate::reply::{IntoReturn, Reply};
 use crate::states::States;
@@ -114,13 +114,13 @@ impl<H: 'static> Session<H> {
     ///
     /// POE: `create`.
     #[doc(alias = "create")]
-    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<SessionId, Error> {
         let states = match self.shared {
             Some(states) => states,
             None => check(self.states)?,
         };
         let heap_type = std::any::type_name::<H>();
-        kernel.as_mut().create_session(states, Box::new(self.heap), heap_type, self.args, self.options)
+        kernel_of(kernel).create_session(states, Box::new(self.heap), heap_type, self.args, self.options)
     }
 }
 

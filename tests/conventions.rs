@@ -126,24 +126,47 @@ fn any_text_is_a_name() -> Result<(), Error> {
 }
 
 #[test] // K-CV-09: there are no usage assertions, and what is undefined does not compile
-fn what_belongs_to_a_session_is_harmless_or_refused_outside_of_any() -> Result<(), Error> {
+fn what_belongs_to_a_session_is_harmless_or_refused_once_it_has_stopped() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
-    kernel.yield_("e", ());
-    kernel.alarm("e", past(1), ());
-    kernel.delay_add("e", millis(1), ());
-    kernel.sig("foo", "e");
-    kernel.sig_clear("foo");
-    kernel.sig_handled();
-    kernel.sig_child(i32::MAX, "e", ());
-    kernel.sig_child_clear(i32::MAX);
-    assert_eq!(kernel.alarm_clear("nothing of that name"), 0);
+    let stopped = plain("stopped", &log).state("e", note).state("_start", |cx| {
+        cx.sig("foo", "e");
+        cx.stop();
+        assert_eq!((cx.session(), cx.active_event()), (SessionId::KERNEL, None));
+        cx.yield_("e", ());
+        cx.alarm("e", past(1), ());
+        cx.delay_add("e", millis(1), ());
+        cx.sig("foo", "e");
+        cx.sig_with("foo", "e", (1,));
+        cx.sig_keep_alive("foo", "e");
+        cx.sig_clear("foo");
+        cx.sig_child(i32::MAX, "e", ());
+        cx.sig_child_clear(i32::MAX);
+        cx.fork("e", "e", ());
+        assert_eq!(cx.event_count(), 0);
+        assert_eq!(cx.alarm_clear("e"), 0);
+        assert!(matches!(cx.alias_set("kernel"), Err(Error::NoActiveSession)));
+        assert!(matches!(cx.alias_remove("kernel"), Err(Error::NoActiveSession)));
+        assert!(matches!(cx.postback("e", ()), Err(Error::NoActiveSession)));
+        assert!(matches!(cx.callback("e", ()), Err(Error::NoActiveSession)));
+        assert!(matches!(cx.state("new", |_| ()), Err(Error::NoActiveSession)));
+        assert!(matches!(cx.detach_myself(), Err(Error::NoActiveSession)));
+        cx.state_clear("e");
+        let (heap, mut calls) = cx.split();
+        heap.say("has its heap");
+        calls.yield_("e", ());
+        assert!(matches!(calls.alias_set("kernel"), Err(Error::NoActiveSession)));
+    });
+    stopped.spawn(&mut kernel)?;
     let tag = kernel.refcount_increment(SessionId::KERNEL, "tag");
     assert!(matches!(tag, Err(Error::NoSuchSession(_))));
-    assert!(matches!(kernel.alias_set("kernel"), Err(Error::NoActiveSession)));
     plain("s", &log).state("_start", |cx| cx.sig("foo", "e")).state("e", note).spawn(&mut kernel)?;
     kernel.signal(SessionId::KERNEL, "foo", ())?;
     kernel.run()?;
-    assert_eq!(lines(&log), ["s e"], "none of the kernel's came to a session, and the program ends");
+    assert_eq!(
+        lines(&log),
+        ["stopped has its heap", "s e"],
+        "none of the first came to a session, and the program ends"
+    );
     Ok(())
 }
 

@@ -10,10 +10,7 @@ use util::diary::{Diary, Log, lines, millis, new_kernel, note, parent_of, plain,
 #[test] // K-RE-01 with K-GC-05: several sessions on the stack of a nested slice
 fn sessions_on_the_stack_of_a_nested_slice_keep_their_order_of_marking() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
-    let inner = witness("inner", &log).state("nest", |cx| {
-        let kernel: &mut Kernel = cx.as_mut();
-        kernel.run_one_timeslice().map(drop).map_err(Exception::from)
-    });
+    let inner = witness("inner", &log).state("nest", |cx| cx.run_one_timeslice().map(drop).map_err(Exception::from));
     let inner = inner.spawn(&mut kernel)?;
     witness("outer", &log)
         .state("_start", |cx| cx.yield_("go", ()))
@@ -132,10 +129,10 @@ fn a_stopping_session_gives_everything_back() -> Result<(), Error> {
             cx.alias_set("name")?;
             cx.refcount_increment(me, "tag")?;
             cx.sig("foo", "e");
-            let (heap, core) = cx.split();
-            core.delay("e", millis(60_000), (Rc::clone(heap),));
-            core.yield_("e", (Rc::clone(heap),));
-            core.select_read(&handle, "e", (Rc::clone(heap),))?;
+            let (heap, mut calls) = cx.split();
+            calls.delay("e", millis(60_000), (Rc::clone(heap),));
+            calls.yield_("e", (Rc::clone(heap),));
+            calls.select_read(&handle, "e", (Rc::clone(heap),))?;
             Ok(())
         })
         .spawn(&mut kernel)?;

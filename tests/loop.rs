@@ -251,8 +251,7 @@ fn a_handled_idle_is_followed_by_zombie_however_the_loop_is_driven() -> Result<(
 
 /// Runs a slice inside a state.
 fn slice(cx: &mut Context<'_, Diary>) -> Result<bool, Error> {
-    let kernel: &mut Kernel = cx.as_mut();
-    kernel.run_one_timeslice()
+    cx.run_one_timeslice()
 }
 
 #[test] // K-LP-20
@@ -338,8 +337,7 @@ fn a_nested_slice_waits_although_a_fork_does_too() -> Result<(), Error> {
             cx.fork("forked", "never", ());
             cx.delay("tick", millis(50), ());
             while !cx.heap().0 {
-                let kernel: &mut Kernel = cx.as_mut();
-                kernel.run_one_timeslice()?;
+                cx.run_one_timeslice()?;
                 cx.heap().1 += 1;
             }
             assert!(cx.heap().1 < 20, "{} slices", cx.heap().1);
@@ -359,8 +357,7 @@ fn run_inside_a_state_runs_everything_to_its_end() -> Result<(), Error> {
     witness("s", &log)
         .state("_start", |cx| cx.yield_("nest", ()))
         .state("nest", |cx| {
-            let kernel: &mut Kernel = cx.as_mut();
-            kernel.run()?;
+            cx.run()?;
             cx.heap().say("back");
             Ok(())
         })

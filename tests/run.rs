@@ -332,7 +332,7 @@ fn what_can_not_be_executed_is_an_error_of_the_constructor() {
     assert_eq!(
         lines[..11],
         [
-            "outside: no session is running",
+            "stopped: no session is running",
             "missing: execve /no/such/program: errno 2",
             "not in PATH: execve no-such-program: errno 2",
             "no program: execve /etc/passwd: errno 13",

@@ -394,7 +394,6 @@ fn sig_handled_counts_for_the_signal_being_dispatched_only() -> Result<(), Error
         .state("idle talk", |cx| cx.sig_handled())
         .spawn(&mut kernel)?;
     kernel.call(id, "idle talk", ())?;
-    kernel.sig_handled();
     kernel.signal(id, "TERM", ())?;
     kernel.run()?;
     assert_eq!(lines(&log), ["s on_hup", "s on_signal", "s _stop"]);

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lenore::{AlarmId, Context, Error, EventKind, Exception, IntoReturn, Kernel, Session, Shift};
+use lenore::{AlarmId, AsKernel, Context, Error, EventKind, Exception, IntoReturn, Kernel, Session, Shift};
 use util::diary::{Diary, Log, lines, millis, new_kernel, note, past, plain, witness};
 
 const FAR: Duration = Duration::from_secs(3600);
@@ -28,7 +28,7 @@ fn with_events(session: Session<Diary>) -> Session<Diary> {
 }
 
 /// The events of the alarms that pend, in the order in which they are due.
-fn pending(kernel: &lenore::Core) -> Vec<String> {
+fn pending(kernel: &impl AsKernel) -> Vec<String> {
     let alarms = kernel.peek().events.into_iter().filter(|event| event.kind == EventKind::Alarm);
     alarms.map(|event| event.name.to_string()).collect()
 }
@@ -309,24 +309,44 @@ fn removing_all_returns_uniform_entries_in_due_order() -> Result<(), Error> {
     Ok(())
 }
 
-#[test] // K-TM-32
-fn an_alarm_of_the_kernel_does_nothing() -> Result<(), Error> {
+#[test] // K-TM-32: on a kernel these calls do not compile
+fn a_session_that_has_stopped_sets_no_alarm() -> Result<(), Error> {
     let mut kernel = new_kernel();
-    let id = kernel.delay_set("e", FAR, ());
-    kernel.delay("f", millis(1), ());
-    assert_eq!(kernel.alarm_remove(id)?.event, "e");
+    let stopped = Session::new(()).state("_start", |cx| {
+        cx.stop();
+        cx.alarm("e", past(1), ());
+        cx.delay_add("e", FAR, ());
+        let id = cx.delay_set("e", FAR, ());
+        assert_eq!(cx.event_count(), 0);
+        assert!(matches!(cx.alarm_remove(id), Err(Error::NoActiveSession)));
+        assert!(matches!(cx.delay_adjust(id, FAR), Err(Error::NoActiveSession)));
+        assert_eq!((cx.alarm_clear("e"), cx.alarm_remove_all().len()), (0, 0));
+        // Nor does the id name an alarm of a session that lives.
+        let living = Session::new(()).state("_start", move |cx| {
+            let first = cx.delay_set("e", FAR, ());
+            assert!(matches!(cx.alarm_remove(id), Err(Error::NoSuchAlarm(_))));
+            assert!(cx.alarm_remove(first).is_ok());
+        });
+        living.spawn(cx).map(drop).map_err(Exception::from)
+    });
+    stopped.spawn(&mut kernel)?;
     kernel.run()
 }
 
 #[test] // K-TM-33: absolute times are converted and reported without loss
 fn times_are_reported_as_they_were_given() -> Result<(), Error> {
     let mut kernel = new_kernel();
-    for when in [SystemTime::UNIX_EPOCH, past(1), SystemTime::now() + FAR, SystemTime::now() + 1_000_000 * FAR] {
-        let id = kernel.alarm_set("e", when, ());
-        assert_eq!(kernel.next_event_time(), Some(when));
-        assert_eq!(kernel.alarm_remove(id)?.due, when);
-    }
-    Ok(())
+    let times = [SystemTime::UNIX_EPOCH, past(1), SystemTime::now() + FAR, SystemTime::now() + 1_000_000 * FAR];
+    let session = Session::new(()).state("_start", move |cx| {
+        for when in times {
+            let id = cx.alarm_set("e", when, ());
+            assert_eq!(cx.next_event_time(), Some(when));
+            assert_eq!(cx.alarm_remove(id)?.due, when);
+        }
+        Ok(())
+    });
+    session.spawn(&mut kernel)?;
+    kernel.run()
 }
 
 #[test] // K-TM-35

@@ -96,7 +96,7 @@ pub(super) fn session(socket: Bound, accept: Accept, admission: Rc<dyn Admission
 
 /// Begins to accept, as far as the admission says so.
 pub(super) fn listen(cx: &mut Cx<'_>) -> Result<(), Error> {
-    let socket = cx.take::<Bound>(0)?.start(cx)?;
+    let socket = cx.take::<Bound>(0)?.start(cx.core_mut())?;
     cx.heap().socket = Some(socket);
     cx.heap().adjust();
     Ok(())
@@ -172,7 +172,7 @@ pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
             let session = open(cx, socket, peer);
             cx.heap().is_opening = false;
             // One that was stopped as soon as it began has said so already.
-            if let Some(session) = session.as_ref().ok().filter(|session| cx.sessions.is_alive(**session)) {
+            if let Some(session) = session.as_ref().ok().filter(|session| cx.core().sessions.is_alive(**session)) {
                 cx.heap().sessions.insert(*session);
             }
             cx.heap().adjust();

@@ -13,7 +13,7 @@ use super::protocol::Protocol;
 use super::tcp_server::check_alias;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{Context, Kernel, SessionId};
+use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 use crate::name::Name;
 use crate::outage::Outage;
 use crate::reply::IntoReturn;
@@ -168,10 +168,10 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
     /// component's; [`Error::InvalidSetting`] for marks that make no sense; [`Error::TooManySessions`]. Nothing was created then.
     ///
     /// POE: `new`.
-    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<SessionId, Error> {
         let TcpClient { protocol, address, settings } = self;
         protocol.check()?;
-        check_alias(kernel.as_mut(), settings.alias)?;
+        check_alias(kernel_of(kernel), settings.alias)?;
         let heap = Connection::<F, H>::new((protocol.make_heap)(), address);
         let client = Rc::new(Client { protocol, settings, outage: RefCell::default() });
         let state = |run: fn(&Client<F, H>, &mut Cx<'_, F, H>) -> Result| {

@@ -10,7 +10,7 @@ use super::listener::{self, Accept, Admission, Listener};
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{Context, Kernel, SessionId};
+use crate::kernel::{AsKernel, Context, Kernel, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
 use crate::wheel::Failure;
@@ -167,10 +167,10 @@ impl TcpServer {
     /// [`Error::InvalidSetting`] for marks that make no sense; [`Error::TooManySessions`]. Nothing was created then.
     ///
     /// POE: `new`, which reports a failure to bind to `Error`.
-    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<SessionId, Error> {
         let TcpServer { address, alias, concurrency, accept, on_started, on_stopped, on_error } = self;
         let accept = accept?;
-        check_alias(kernel.as_mut(), alias)?;
+        check_alias(kernel_of(kernel), alias)?;
         let wheel = listener::wheel(&address).on_error("tcp_failed");
         let wheel = if on_error.is_some() { wheel } else { wheel.log_shortages() };
         let limit = Rc::new(Limit(Cell::new(concurrency)));

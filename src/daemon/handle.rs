@@ -6,7 +6,7 @@ use crate::daemon::builder::DaemonBuilder;
 use crate::daemon::error::DaemonError;
 use crate::daemon::status::{DaemonStatus, Peek};
 use crate::error::Error;
-use crate::kernel::{Context, Kernel, SessionId};
+use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 
 /// The handle to a Daemon session: copied freely, usable from any state and from outside of the loop.
 ///
@@ -73,7 +73,7 @@ impl Daemon {
     ///
     /// POE: `Daemon->update_status`.
     #[track_caller]
-    pub fn update_status<K: AsMut<Kernel>>(self, kernel: &mut K, report: Report) -> Result<(), DaemonError> {
+    pub fn update_status<K: AsKernel>(self, kernel: &mut K, report: Report) -> Result<(), DaemonError> {
         self.report(kernel, (report,))
     }
 
@@ -89,7 +89,7 @@ impl Daemon {
     ///
     /// POE: `Daemon->update_status( 'req', $info )`.
     #[track_caller]
-    pub fn update_status_with<K: AsMut<Kernel>, P: 'static>(
+    pub fn update_status_with<K: AsKernel, P: 'static>(
         self,
         kernel: &mut K,
         report: Report,
@@ -113,12 +113,12 @@ impl Daemon {
     ///
     /// POE: nothing like it; a child serves one request at a time.
     #[track_caller]
-    pub fn begin_request<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<bool, DaemonError> {
+    pub fn begin_request<K: AsKernel>(self, kernel: &mut K) -> Result<bool, DaemonError> {
         self.call::<_, Result<bool, DaemonError>>(kernel, "begin_request", ())?
     }
 
     #[track_caller]
-    fn report<K: AsMut<Kernel>>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), DaemonError> {
+    fn report<K: AsKernel>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), DaemonError> {
         self.call(kernel, "update_status", args)?
     }
 
@@ -131,8 +131,8 @@ impl Daemon {
     ///
     /// POE: nothing like it.
     #[track_caller]
-    pub fn set_peer_label<K: AsMut<Kernel>>(self, kernel: &mut K, label: impl Into<String>) -> Result<(), DaemonError> {
-        kernel.as_mut().call(self.0, "set_peer_label", (label.into(),)).map(drop).map_err(DaemonError::Ended)
+    pub fn set_peer_label<K: AsKernel>(self, kernel: &mut K, label: impl Into<String>) -> Result<(), DaemonError> {
+        kernel_of(kernel).call(self.0, "set_peer_label", (label.into(),)).map(drop).map_err(DaemonError::Ended)
     }
 
     /// Returns what the Daemon is doing.
@@ -143,7 +143,7 @@ impl Daemon {
     ///
     /// POE: `Daemon->status`.
     #[track_caller]
-    pub fn status<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<DaemonStatus, DaemonError> {
+    pub fn status<K: AsKernel>(self, kernel: &mut K) -> Result<DaemonStatus, DaemonError> {
         self.call(kernel, "status", ())
     }
 
@@ -157,7 +157,7 @@ impl Daemon {
     ///
     /// POE: `Daemon->peek`.
     #[track_caller]
-    pub fn peek<K: AsMut<Kernel>>(self, kernel: &mut K, verbose: bool) -> Result<Peek, DaemonError> {
+    pub fn peek<K: AsKernel>(self, kernel: &mut K, verbose: bool) -> Result<Peek, DaemonError> {
         self.call::<_, Result<Peek, Error>>(kernel, "look", (verbose,))?.map_err(DaemonError::Ended)
     }
 
@@ -171,7 +171,7 @@ impl Daemon {
     ///
     /// POE: `Daemon->foreign_child`.
     #[track_caller]
-    pub fn foreign_child<K: AsMut<Kernel>>(self, kernel: &mut K, pid: i32) -> Result<(), DaemonError> {
+    pub fn foreign_child<K: AsKernel>(self, kernel: &mut K, pid: i32) -> Result<(), DaemonError> {
         self.call::<_, Result<(), DaemonError>>(kernel, "foreign_child", (pid,))?
     }
 
@@ -184,17 +184,12 @@ impl Daemon {
     ///
     /// POE: `Daemon->shutdown`.
     #[track_caller]
-    pub fn shutdown<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<(), DaemonError> {
-        kernel.as_mut().call(self.0, "shutdown", ()).map(drop).map_err(DaemonError::Ended)
+    pub fn shutdown<K: AsKernel>(self, kernel: &mut K) -> Result<(), DaemonError> {
+        kernel_of(kernel).call(self.0, "shutdown", ()).map(drop).map_err(DaemonError::Ended)
     }
 
     #[track_caller]
-    fn call<K: AsMut<Kernel>, T: 'static>(
-        self,
-        kernel: &mut K,
-        event: &str,
-        args: impl IntoArgs,
-    ) -> Result<T, DaemonError> {
-        kernel.as_mut().call(self.0, event, args).and_then(|reply| reply.take()).map_err(DaemonError::Ended)
+    fn call<K: AsKernel, T: 'static>(self, kernel: &mut K, event: &str, args: impl IntoArgs) -> Result<T, DaemonError> {
+        kernel_of(kernel).call(self.0, event, args).and_then(|reply| reply.take()).map_err(DaemonError::Ended)
     }
 }

@@ -1,7 +1,7 @@
 //! The Daemon session: everything a forking or pre-forking server needs but its service.
 //!
 //! The application listens, accepts and serves; the Daemon forks, counts, retires, reaps and shuts down. The two talk by
-//! signals of the kernel (watched with [`Core::sig`](crate::Core::sig)) and by [`Daemon::update_status`].
+//! signals of the kernel (watched with [`Context::sig`](crate::Context::sig)) and by [`Daemon::update_status`].
 //!
 //! There are three kinds of servers, each below with what happens in which order and a complete program:
 //!

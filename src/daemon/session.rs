@@ -35,7 +35,7 @@ use crate::daemon::parent::usage::Told;
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::{ChildStatus, DaemonStatus, Peek};
 use crate::error::{Error, Exception, Result};
-use crate::kernel::{Context, Kernel, SessionId, SourceKey, ignore_unwatched, was_ignored};
+use crate::kernel::{AsKernel, Context, SessionId, SourceKey, ignore_unwatched, was_ignored};
 use crate::name::Name;
 use crate::outage::Outage;
 use crate::reply::Return;
@@ -294,7 +294,7 @@ impl Heap {
 }
 
 /// Creates the session.
-pub(super) fn spawn<K: AsMut<Kernel>>(heap: Heap, kernel: &mut K) -> Result<SessionId, Error> {
+pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId, Error> {
     Session::new(heap)
         .state("_start", start)
         .state("begin", begin)
@@ -354,7 +354,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
     cx.sig("QUIT", "graceful_shutdown");
     cx.sig("HUP", "hang_up");
     // Under nohup it is to live on without its terminal.
-    let is_on_terminal = cx.has_terminal() && cx.heap().process.log_file.is_none();
+    let is_on_terminal = cx.core().has_terminal() && cx.heap().process.log_file.is_none();
     cx.heap().ends_on_hup = is_on_terminal && !was_ignored(Signal::SIGHUP);
     cx.sig("FORKED", "forked_by_kernel");
     if cx.heap().settings.forking != Forking::None {
@@ -409,7 +409,7 @@ fn stop(cx: &mut Cx<'_>) {
 /// this Daemon, `begin_child` comes next.
 fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     let me = cx.session();
-    let (heap, core) = cx.split();
+    let (heap, core) = cx.parts();
     if heap.role == Role::Parent {
         let _ = core.refcount_decrement(me, KEPT_ALIVE);
     }

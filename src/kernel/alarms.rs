@@ -10,6 +10,7 @@ use super::core::{Active, Core};
 use super::queue::{Event, Kind, Next, Phase};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
+use crate::calls::calls;
 use crate::error::Error;
 use crate::name::Name;
 
@@ -25,13 +26,18 @@ pub struct AlarmId {
     serial: u64,
 }
 
+impl AlarmId {
+    /// The id of no alarm: serial numbers begin with 1.
+    pub(super) const NONE: AlarmId = AlarmId { session: SessionId::KERNEL, key: 0, serial: 0 };
+}
+
 impl fmt::Display for AlarmId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "alarm {}", self.serial)
     }
 }
 
-/// By how much, and which way, [`Core::alarm_adjust`] moves an alarm.
+/// By how much, and which way, [`Context::alarm_adjust`](crate::Context::alarm_adjust) moves an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shift {
     /// Towards the past.
@@ -52,7 +58,10 @@ pub struct RemovedAlarm {
     pub args: Args,
 }
 
-impl Core {
+calls! {
+    /// Alarms and delays.
+    for a running session, with self:
+
     /// Replaces all of the running session's alarms named `event` by one, due at the wall-clock time `when`.
     ///
     /// A time in the past is due at once: the event goes before those that were posted after that time. An event that was
@@ -121,7 +130,7 @@ impl Core {
         self.clear_alarms(event.into())
     }
 
-    /// Does the same as [`alarm_clear`](Core::alarm_clear).
+    /// Does the same as [`alarm_clear`](crate::Context::alarm_clear).
     ///
     /// POE: `delay` without a time.
     pub fn delay_clear(&mut self, event: impl Into<Name>) -> usize {
@@ -151,7 +160,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// As [`alarm_adjust`](Core::alarm_adjust).
+    /// As [`alarm_adjust`](crate::Context::alarm_adjust).
     ///
     /// POE: `delay_adjust`, which does not say why it failed.
     pub fn delay_adjust(&mut self, alarm: AlarmId, after: Duration) -> Result<SystemTime, Error> {
@@ -165,7 +174,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// As [`alarm_adjust`](Core::alarm_adjust).
+    /// As [`alarm_adjust`](crate::Context::alarm_adjust).
     ///
     /// POE: `alarm_remove`.
     pub fn alarm_remove(&mut self, alarm: AlarmId) -> Result<RemovedAlarm, Error> {
@@ -188,7 +197,9 @@ impl Core {
         };
         removed.into_iter().map(wall).collect()
     }
+}
 
+impl Core {
     /// Takes the next event that is due, which holds nobody from now on.
     #[inline]
     pub(crate) fn pop_due(&mut self, phase: &Phase) -> Option<Event> {

@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::core::{Core, Dest};
 use super::sessions::{References, SessionId};
+use crate::calls::calls;
 use crate::error::Error;
 use crate::name::Name;
 
@@ -22,12 +23,15 @@ impl Aliases {
     }
 }
 
-impl Core {
+calls! {
+    /// Aliases.
+    for a running session, with self:
+
     /// Gives the running session one more name, which also keeps it alive; a name it has already changes nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::AliasTaken`] if another session has the name; [`Error::NoActiveSession`] outside of any state.
+    /// [`Error::AliasTaken`] if another session has the name; [`Error::NoActiveSession`] once the session has stopped.
     ///
     /// POE: `alias_set`, which returns `EEXIST`.
     pub fn alias_set(&mut self, alias: impl Into<Name>) -> Result<(), Error> {
@@ -63,6 +67,11 @@ impl Core {
         }
         Ok(())
     }
+}
+
+calls! {
+    /// Looking sessions up.
+    to read a kernel, with self:
 
     /// Finds the living session behind an id or an alias.
     ///
@@ -88,6 +97,11 @@ impl Core {
         aliases.sort_unstable_by_key(|alias| alias.as_str());
         Ok(aliases)
     }
+}
+
+calls! {
+    /// Extra references.
+    for a kernel, with self:
 
     /// Adds an extra reference to a session under `tag`, and returns how many there are under that tag now.
     ///

@@ -70,7 +70,7 @@ impl Core {
         self.sources.listeners().into_iter().filter_map(|key| self.sources.source(key)).any(has_client)
     }
 
-    /// Takes an [`await_backlog`](Core::await_backlog) back.
+    /// Takes an [`await_backlog`](crate::Context::await_backlog) back.
     pub(crate) fn forget_backlog(&mut self, session: SessionId) {
         self.sources.backlog.askers.retain(|(asker, _)| *asker != session);
         self.sources.backlog_changed();
@@ -125,33 +125,33 @@ mod tests {
                 listener.pause_accept();
                 cx.heap().listener = Some(listener);
                 let me = cx.session();
-                assert!(!cx.has_backlog());
-                cx.await_backlog(me, "first");
+                assert!(!cx.core().has_backlog());
+                cx.core_mut().await_backlog(me, "first");
                 cx.delay("come", Duration::from_millis(1), ());
                 Ok(())
             })
             .state("come", |cx| connect(cx.heap()))
             .state("first", |cx| {
                 cx.heap().seen.push("first");
-                assert!(cx.has_backlog());
+                assert!(cx.core().has_backlog());
                 // Nobody has asked for this one.
                 connect(cx.heap());
                 cx.delay("ask", Duration::from_millis(20), ());
             })
             .state("ask", |cx| {
                 let me = cx.session();
-                cx.await_backlog(me, "second");
+                cx.core_mut().await_backlog(me, "second");
             })
             .state("second", |cx| {
                 cx.heap().seen.push("second");
                 let me = cx.session();
-                cx.await_backlog(me, "third");
-                cx.forget_backlog(me);
+                cx.core_mut().await_backlog(me, "third");
+                cx.core_mut().forget_backlog(me);
                 cx.delay("accept_all", Duration::from_millis(20), ());
             })
             .state("accept_all", |cx| {
                 let me = cx.session();
-                cx.await_backlog(me, "fourth");
+                cx.core_mut().await_backlog(me, "fourth");
                 // It is no longer paused when the poller is asked.
                 cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
             })
@@ -160,7 +160,7 @@ mod tests {
                 let is_last = cx.heap().seen.len() == 4;
                 let me = cx.session();
                 if is_last {
-                    cx.forget_backlog(me);
+                    cx.core_mut().forget_backlog(me);
                     cx.heap().listener = None;
                 }
             })

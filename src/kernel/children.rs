@@ -17,6 +17,7 @@ use super::holds::{ChildProcess, Hold};
 use super::queue::Kind;
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
+use crate::calls::calls;
 use crate::name::Name;
 use crate::sys::wait::{Which, peek_ended, reap, wait_for_end_at_most};
 
@@ -143,7 +144,10 @@ impl Children {
     }
 }
 
-impl Core {
+calls! {
+    /// Child processes.
+    for a running session, with self:
+
     /// Makes the running session get `event` once, when the child process `pid` has exited.
     ///
     /// The state gets ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = its [`ExitStatus`], then `extra`. The
@@ -155,15 +159,6 @@ impl Core {
         self.sig_child_for(self.active.session, pid, event.into(), extra.into_args());
     }
 
-    /// Does what [`sig_child`](Core::sig_child) does, for any session.
-    pub(crate) fn sig_child_for(&mut self, session: SessionId, pid: i32, event: Name, extra: Args) {
-        let watch = ChildWatch { pid, session, event, extra, _hold: self.sessions.hold(session) };
-        self.children.look = true;
-        if self.children.add(watch).is_none() {
-            self.signals.watch(Name::new("CHLD"));
-        }
-    }
-
     /// Takes the running session's interest in a child process back; without one it does nothing.
     ///
     /// POE: `sig_child` without an event.
@@ -172,6 +167,17 @@ impl Core {
         if let Some(watch) = self.children.remove(pid, me) {
             self.signals.unwatch(Name::new("CHLD"));
             drop(watch);
+        }
+    }
+}
+
+impl Core {
+    /// Does what [`sig_child`](crate::Context::sig_child) does, for any session.
+    pub(crate) fn sig_child_for(&mut self, session: SessionId, pid: i32, event: Name, extra: Args) {
+        let watch = ChildWatch { pid, session, event, extra, _hold: self.sessions.hold(session) };
+        self.children.look = true;
+        if self.children.add(watch).is_none() {
+            self.signals.watch(Name::new("CHLD"));
         }
     }
 

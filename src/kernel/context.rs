@@ -1,12 +1,12 @@
 //! What a state receives.
 
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 
 use super::Kernel;
+use super::access::Calls;
 use super::core::{Core, Dest};
-use super::options::SessionOption;
+use super::options::{Exceptions, SessionOption};
 use super::queue::Event;
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
@@ -17,9 +17,9 @@ use crate::session::handler;
 
 /// What a state receives: the kernel, its session's heap, and the event that it handles.
 ///
-/// Derefs to [`Core`], which has everything that dispatches nothing: posts, alarms, aliases, signals. What runs other
-/// states before it returns ([`call`](Context::call), [`Session::spawn`](crate::Session::spawn),
-/// [`signal_now`](Context::signal_now)) needs the context itself, so the heap can't be borrowed meanwhile.
+/// What runs other states before it returns, such as [`call`](Context::call), [`Session::spawn`](crate::Session::spawn) and
+/// [`signal_now`](Context::signal_now), needs the whole context: the heap can't be borrowed meanwhile. All the rest can be had
+/// beside the heap, by [`split`](Context::split).
 ///
 /// ```
 /// use lenore::{Context, Kernel, Session};
@@ -41,12 +41,35 @@ use crate::session::handler;
 /// # }
 /// ```
 ///
+/// # When the session has stopped
+///
+/// A state may stop its own session by force, with a signal, [`stop`](Context::stop) or a nested slice. It goes on to its end
+/// with its heap and its arguments, but no session runs any more: [`session`](Context::session) is the kernel. Every call that
+/// acts for the running session then has no effect. If it returns a `Result`, that is [`Error::NoActiveSession`]: such as
+/// [`alias_set`](Context::alias_set), [`select_read`](Context::select_read), [`alarm_remove`](Context::alarm_remove), the
+/// constructors of wheels. If not, it does nothing: such as [`yield_`](Context::yield_), [`delay`](Context::delay),
+/// [`sig`](Context::sig), [`sig_child`](Context::sig_child), [`fork`](Context::fork). [`delay_set`](Context::delay_set) and
+/// [`alarm_set`](Context::alarm_set) return the id of no alarm. What names a session, such as [`post`](Context::post), works
+/// as before; the kernel is the sender.
+///
 /// POE: `@_[KERNEL, SESSION, HEAP, STATE, SENDER, CALLER_STATE, CALLER_FILE, CALLER_LINE, ARG0..$#_]`.
 #[doc(alias = "KERNEL")]
 pub struct Context<'a, H> {
-    kernel: &'a mut Kernel,
+    pub(super) kernel: &'a mut Kernel,
     event: &'a mut Event,
     heap: PhantomData<fn() -> H>,
+}
+
+impl<H> Context<'_, H> {
+    #[inline]
+    pub(crate) fn core(&self) -> &Core {
+        &self.kernel.core
+    }
+
+    #[inline]
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        &mut self.kernel.core
+    }
 }
 
 impl<'a, H: 'static> Context<'a, H> {
@@ -54,8 +77,9 @@ impl<'a, H: 'static> Context<'a, H> {
         Context { kernel, event, heap: PhantomData }
     }
 
-    pub(super) fn slot(&self) -> usize {
-        self.event.dest.slot()
+    /// Returns the id of the session whose heap this has, also when it has stopped.
+    pub(super) fn own_id(&self) -> SessionId {
+        self.event.dest
     }
 
     /// Borrows the session's heap.
@@ -64,10 +88,10 @@ impl<'a, H: 'static> Context<'a, H> {
     #[doc(alias = "HEAP")]
     #[doc(alias("get_heap", "OBJECT"))]
     pub fn heap(&mut self) -> &mut H {
-        self.split().0
+        self.parts().0
     }
 
-    /// Borrows the heap and everything that dispatches nothing, both at once.
+    /// Borrows the heap and the kernel's calls, both at once: all calls that run no other states before they return.
     ///
     /// ```
     /// # use lenore::{Kernel, Session};
@@ -75,15 +99,22 @@ impl<'a, H: 'static> Context<'a, H> {
     /// # let mut kernel = Kernel::new()?;
     /// Session::new(vec!["a", "b"])
     ///     .state("_start", |cx| {
-    ///         let (heap, core) = cx.split();
-    ///         heap.iter().for_each(|name| core.yield_("work", (*name,)));
+    ///         let (heap, mut calls) = cx.split();
+    ///         heap.iter().for_each(|name| calls.yield_("work", (*name,)));
     ///     })
     ///     .state("work", |cx| assert!(["a", "b"].contains(cx.arg::<&str>(0).unwrap())))
     ///     .spawn(&mut kernel)?;
     /// kernel.run()
     /// # }
     /// ```
-    pub fn split(&mut self) -> (&mut H, &mut Core) {
+    #[inline]
+    pub fn split(&mut self) -> (&mut H, Calls<'_>) {
+        let (heap, core) = self.parts();
+        (heap, Calls::new(core))
+    }
+
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&mut H, &mut Core) {
         let Kernel { core, bodies } = &mut *self.kernel;
         let body = bodies[self.event.dest.slot()].as_mut();
         let heap = body.and_then(|body| body.heap.downcast_mut());
@@ -159,7 +190,7 @@ impl<'a, H: 'static> Context<'a, H> {
         self.event.location
     }
 
-    /// Runs another session's state, or one of the own, before it returns.
+    /// Runs another session's state, or one of the own, before it returns; see [`Kernel::call`].
     ///
     /// An exception in another session is that session's `DIE` signal and [`Reply::NoValue`] here.
     ///
@@ -222,7 +253,8 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// POE: `state` without a handler.
     pub fn state_clear(&mut self, name: impl Into<Name>) {
-        if let Some(body) = self.kernel.bodies[self.event.dest.slot()].as_mut() {
+        let me = self.event.dest;
+        if let Some(body) = self.kernel.bodies[me.slot()].as_mut().filter(|body| body.id == me) {
             body.states.remove(name.into());
         }
     }
@@ -231,18 +263,19 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyDetached`] if it is one.
+    /// [`Error::AlreadyDetached`] if it is one; [`Error::NoActiveSession`] once it has stopped.
     ///
     /// POE: `detach_myself`.
     pub fn detach_myself(&mut self) -> Result<(), Error> {
-        self.kernel.detach_myself()
+        self.kernel.detach_running()
     }
 
     /// Makes a child of the running session a child of the kernel.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] if there is no such session; [`Error::NotYourChild`] if it is not a child of this one.
+    /// [`Error::NoSuchSession`] if there is no such session; [`Error::NotYourChild`] if it is not a child of this one;
+    /// [`Error::NoActiveSession`] once this one has stopped.
     ///
     /// POE: `detach_child`.
     pub fn detach_child<'d>(&mut self, child: impl Into<Dest<'d>>) -> Result<(), Error> {
@@ -255,24 +288,44 @@ impl<'a, H: 'static> Context<'a, H> {
     pub fn stop(&mut self) {
         self.kernel.stop();
     }
-}
 
-impl<H> Deref for Context<'_, H> {
-    type Target = Core;
-
-    fn deref(&self) -> &Core {
-        &self.kernel.core
+    /// Runs a slice inside this state; see [`Kernel::run_one_timeslice`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::run`].
+    ///
+    /// POE: `run_one_timeslice`.
+    pub fn run_one_timeslice(&mut self) -> Result<bool, Error> {
+        self.kernel.run_one_timeslice()
     }
-}
 
-impl<H> DerefMut for Context<'_, H> {
-    fn deref_mut(&mut self) -> &mut Core {
-        &mut self.kernel.core
+    /// Runs slices inside this state; see [`Kernel::run_while`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::run`].
+    ///
+    /// POE: `run_while`.
+    pub fn run_while(&mut self, go_on: impl FnMut() -> bool) -> Result<(), Error> {
+        self.kernel.run_while(go_on)
     }
-}
 
-impl<H> AsMut<Kernel> for Context<'_, H> {
-    fn as_mut(&mut self) -> &mut Kernel {
-        self.kernel
+    /// Runs everything to its end inside this state; see [`Kernel::run`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::run`].
+    ///
+    /// POE: `run`.
+    pub fn run(&mut self) -> Result<(), Error> {
+        self.kernel.run()
+    }
+
+    /// Chooses what becomes of exceptions from now on; see [`Kernel::catch_exceptions`].
+    ///
+    /// POE: `POE::Kernel->CATCH_EXCEPTIONS`.
+    pub fn catch_exceptions(&mut self, exceptions: Exceptions) -> Exceptions {
+        self.kernel.catch_exceptions(exceptions)
     }
 }

@@ -13,13 +13,14 @@ use super::sessions::{SessionId, Sessions};
 use super::signals::Signals;
 use super::sources::Sources;
 use crate::args::{Args, IntoArgs};
+use crate::calls::calls;
 use crate::error::{Died, Error};
 use crate::name::Name;
 
 /// Everything a kernel does without running a state: posts, alarms, aliases, signal watchers, references, sources.
 ///
-/// A [`Context`](crate::Context) derefs to it, and [`Context::split`](crate::Context::split) gives it beside the heap.
-pub struct Core {
+/// Programs never hold it: one that could exchange it for another kernel's would do so under the states on the stack.
+pub(crate) struct Core {
     /// POE's kernel id: changes at every fork.
     pub(crate) id: String,
     pub(crate) pid: u32,
@@ -90,8 +91,31 @@ impl From<Name> for Dest<'_> {
     }
 }
 
-impl Core {
+calls! {
+    /// Posting.
+    for a kernel, with self:
+
     /// Posts `event` with `args` to a session, which handles it in the next slice, after whatever was posted before.
+    ///
+    /// ```
+    /// # use lenore::{Kernel, Session};
+    /// # fn main() -> Result<(), lenore::Error> {
+    /// # let mut kernel = Kernel::new()?;
+    /// let echo = Session::new(())
+    ///     .state("_start", |_| ())
+    ///     .state("echo", |cx| {
+    ///         let word: &str = cx.take(0)?;
+    ///         cx.post(cx.sender(), "answer", (word,))?;
+    ///         Ok(())
+    ///     })
+    ///     .spawn(&mut kernel)?;
+    /// Session::new(())
+    ///     .state("_start", move |cx| cx.post(echo, "echo", ("hello",)).map_err(Into::into))
+    ///     .state("answer", |cx| assert_eq!(cx.arg::<&str>(0).unwrap(), &"hello"))
+    ///     .spawn(&mut kernel)?;
+    /// kernel.run()
+    /// # }
+    /// ```
     ///
     /// An event for the kernel is accepted and ignored. Without a state of that name the session's `_default` gets
     /// it; without that it is dropped.
@@ -112,10 +136,13 @@ impl Core {
         self.enqueue(dest, event.into(), args.into_args(), Kind::Post, Location::caller());
         Ok(())
     }
+}
+
+calls! {
+    /// Posting to itself.
+    for a running session, with self:
 
     /// Posts `event` with `args` to the running session.
-    ///
-    /// Outside of any state the event goes to the kernel, which ignores it.
     ///
     /// POE: `yield`, a reserved word in Rust.
     #[doc(alias = "yield")]
@@ -123,9 +150,15 @@ impl Core {
     pub fn yield_(&mut self, event: impl Into<Name>, args: impl IntoArgs) {
         self.enqueue(self.active.session, event.into(), args.into_args(), Kind::Post, Location::caller());
     }
+}
 
-    /// Returns the session whose state runs, or [`SessionId::KERNEL`] outside of any state, and in a state whose session
-    /// has been stopped.
+calls! {
+    /// What the kernel knows of itself.
+    to read a kernel, with self:
+
+    /// Returns the session whose state runs, or [`SessionId::KERNEL`].
+    ///
+    /// It is the kernel outside of any state, and in a state whose session has stopped.
     ///
     /// POE: `get_active_session`, and `$_[SESSION]`.
     #[doc(alias = "get_active_session")]
@@ -134,8 +167,9 @@ impl Core {
         self.active.session
     }
 
-    /// Returns the name of the event being dispatched, or `None` outside of any state; during a self-call, the outer
-    /// event's.
+    /// Returns the name of the event being dispatched, or `None` outside of any state.
+    ///
+    /// During a self-call it is the outer event's.
     ///
     /// POE: `get_active_event`.
     #[doc(alias = "get_active_event")]
@@ -143,8 +177,9 @@ impl Core {
         self.active.event
     }
 
-    /// Returns how many events wait, alarms and the times for which wheels wait included; the one being dispatched is not
-    /// counted.
+    /// Returns how many events wait, alarms and the times for which wheels wait included.
+    ///
+    /// The one being dispatched is not counted.
     ///
     /// POE: `get_event_count`.
     #[doc(alias = "get_event_count")]
@@ -160,13 +195,10 @@ impl Core {
         self.next_due().map(|due| self.clock.to_wall(due))
     }
 
-    /// Returns when there is something to be done, be it an event or a source's turn.
-    pub(super) fn next_due(&self) -> Option<Due> {
-        self.queue.next_due().into_iter().chain(self.sources.next_due()).min()
-    }
-
-    /// Returns the time as the kernel read it last: at the beginning of the slice, or since then for an alarm that was
-    /// set or for an event that was posted while an alarm was set.
+    /// Returns the time as the kernel read it last.
+    ///
+    /// It did at the beginning of the slice, or since then for an alarm that was set or for an event that was posted while an
+    /// alarm was set.
     ///
     /// POE: nothing like it; programs call `time`.
     pub fn now(&self) -> std::time::SystemTime {
@@ -189,6 +221,20 @@ impl Core {
     /// Tells whether this process was forked from the one that made the kernel.
     pub fn is_child(&self) -> bool {
         self.forked > 0
+    }
+}
+
+impl Core {
+    /// Returns when there is something to be done, be it an event or a source's turn.
+    #[inline]
+    pub(super) fn next_due(&self) -> Option<Due> {
+        self.queue.next_due().into_iter().chain(self.sources.next_due()).min()
+    }
+
+    /// Returns the session whose state runs.
+    pub(crate) fn running(&self) -> Result<SessionId, Error> {
+        let Active { session, .. } = self.active;
+        if session == SessionId::KERNEL { Err(Error::NoActiveSession) } else { Ok(session) }
     }
 
     /// Finds the living session behind an id or an alias.

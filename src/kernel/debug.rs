@@ -1,8 +1,8 @@
-//! How a kernel and a context show themselves: in a line, and without what they hold. A [`peek`](super::Core::peek) says that.
+//! How a kernel and a context show themselves: in a line, and without what they hold. A [`peek`](super::Context::peek) says that.
 
 use std::fmt;
 
-use super::{Context, Core, Kernel};
+use super::{Calls, Context, Core, Kernel};
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -10,9 +10,9 @@ impl fmt::Debug for Kernel {
     }
 }
 
-impl fmt::Debug for Core {
+impl fmt::Debug for Calls<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show("Core", self, f)
+        show("Calls", self.core(), f)
     }
 }
 

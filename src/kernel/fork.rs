@@ -14,6 +14,7 @@ use super::os_signals;
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
+use crate::calls::calls;
 use crate::destroy::{destroy, destroy_all, shield};
 use crate::error::Error;
 use crate::name::Name;
@@ -86,9 +87,13 @@ impl Forks {
     }
 }
 
-impl Core {
-    /// Asks for a fork; it is carried out as soon as the running state, and whichever states called it, have returned,
-    /// before any other event is dispatched.
+calls! {
+    /// Forks.
+    for a running session, with self:
+
+    /// Asks for a fork, which is carried out when the running state has returned.
+    ///
+    /// So must have all states that called it. No other event is dispatched before.
     ///
     /// In the parent the running session then gets `on_parent`, with ARG0 = `Ok(pid)`; the parent's `payload` is
     /// dropped. In the child it gets `on_child` with the payload as its arguments. If the fork fails, `on_parent` gets
@@ -111,7 +116,9 @@ impl Core {
         let location = Location::caller();
         self.request_fork(session, Then::Events { from, location, on_parent, on_child, payload });
     }
+}
 
+impl Core {
     /// Asks for a fork on behalf of a session, which it keeps alive until then.
     pub(crate) fn fork_for(&mut self, session: SessionId, errand: Box<dyn Errand>) {
         self.request_fork(session, Then::Errand(errand));
@@ -121,21 +128,33 @@ impl Core {
         let hold = self.sessions.hold(session);
         self.forks.requests.push_back(Request { session, hold, then });
     }
+}
 
-    /// Registers something to be done before every fork: flushing a writer of the program's own, whose buffered text
-    /// the child would otherwise inherit and write a second time.
+calls! {
+    /// What is done around forks.
+    for a kernel, with self:
+
+    /// Registers something to be done before every fork.
     ///
+    /// It may flush a writer of the program's own, whose buffered text the child would otherwise inherit and write a second time.
     /// Standard output, standard error and the `log` logger are flushed without being asked.
     pub fn flush_before_fork(&mut self, flush: impl FnMut() + 'static) {
         self.forks.flushes.push(Box::new(flush));
     }
+}
+
+#[cfg(feature = "fork-hooks")]
+calls! {
+    /// For tests of forks.
+    for a kernel, with self:
 
     /// Installs what a test wants to happen at each stage of every fork.
-    #[cfg(feature = "fork-hooks")]
     pub fn set_fork_hook(&mut self, hook: impl FnMut(ForkStage) -> std::io::Result<()> + 'static) {
         self.forks.hook = Some(Box::new(hook));
     }
+}
 
+impl Core {
     /// Takes back the requests of a stopping session.
     pub(crate) fn drop_forks_of(&mut self, session: SessionId) -> Vec<Request> {
         if self.sessions.get(session).is_none_or(|record| record.life.holds_for::<holds::Fork>() == 0) {
@@ -240,7 +259,7 @@ impl Kernel {
 
     /// Tells the kernel that the program has forked by itself and that this is the child; in the parent it does nothing.
     ///
-    /// To be called before anything else is done with the kernel. What the child keeps is as for [`Core::fork`].
+    /// To be called before anything else is done with the kernel. What the child keeps is as for [`Context::fork`](crate::Context::fork).
     ///
     /// # Errors
     ///

@@ -232,9 +232,9 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn detach_myself(&mut self) -> Result<(), Error> {
-        let me = self.core.active.session;
-        let parent = self.core.sessions.get(me).map(Record::parent).ok_or(Error::NoActiveSession)?;
+    pub(crate) fn detach_running(&mut self) -> Result<(), Error> {
+        let me = self.core.running()?;
+        let parent = self.core.sessions.parent(me);
         if parent == SessionId::KERNEL {
             return Err(Error::AlreadyDetached(me));
         }
@@ -243,9 +243,9 @@ impl Kernel {
     }
 
     pub(crate) fn detach_child<'a>(&mut self, child: impl Into<Dest<'a>>) -> Result<(), Error> {
-        let (me, child) = (self.core.active.session, self.core.resolve(child)?);
+        let (me, child) = (self.core.running()?, self.core.resolve(child)?);
         let parent = self.core.sessions.get(child).map(Record::parent);
-        if parent != Some(me) || me == SessionId::KERNEL {
+        if parent != Some(me) {
             return Err(Error::NotYourChild(child));
         }
         self.detach(child, me);

@@ -3,12 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+mod access;
 mod alarm_heap;
 mod alarms;
 mod aliases;
 mod backlog;
 mod children;
 mod clock;
+#[cfg(doctest)]
+mod closed;
 mod context;
 mod core;
 mod debug;
@@ -18,7 +21,6 @@ mod few;
 mod fork;
 mod handle;
 mod holds;
-mod idioms;
 mod lifecycle;
 mod mailbox;
 mod options;
@@ -35,9 +37,10 @@ mod sources;
 mod turn;
 mod watchers;
 
+pub use access::{AsKernel, Calls, InState};
 pub use alarms::{AlarmId, RemovedAlarm, Shift};
 pub use context::Context;
-pub use core::{Core, Dest};
+pub use core::Dest;
 #[cfg(feature = "fork-hooks")]
 pub use fork::ForkStage;
 pub use handle::Handle;
@@ -49,8 +52,10 @@ pub use sessions::SessionId;
 pub use source::{AfterFork, Readiness, Wanted};
 pub use turn::Delivery;
 
+pub(crate) use access::{Refusal, core_of, kernel_of, private};
 pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
+pub(crate) use core::Core;
 pub(crate) use detach::{Detached, exit_launcher, is_detached, is_own_pid};
 pub(crate) use fork::Errand;
 pub(crate) use handle::{has_input, set_nonblocking};
@@ -79,7 +84,16 @@ use sources::Sources;
 /// A kernel is a value: a program may have several, one for each thread that wants one. Only the delivery of the
 /// operating system's signals belongs to the process, and each kernel gets those that its sessions watch.
 ///
-/// Derefs to [`Core`] for what dispatches nothing; the active session is then the kernel itself.
+/// # Outside of any state
+///
+/// A kernel has the calls that name a session, such as [`post`](Kernel::post), and those about itself. What acts for the session
+/// whose state runs is a method of [`Context`], and of nothing that exists outside of a state: posts to itself, alarms and
+/// delays, signal and child watchers, watched descriptors, aliases, postbacks, forks, wheels. On a kernel it does not compile:
+///
+/// ```compile_fail,E0599
+/// # let mut kernel = lenore::Kernel::new().unwrap();
+/// kernel.yield_("event", ());
+/// ```
 ///
 /// ```
 /// use lenore::{Kernel, Session};
@@ -99,6 +113,16 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    #[inline]
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    #[inline]
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
     /// Makes a kernel with a poller and a signal pipe, and makes the process ignore `SIGPIPE` unless it has a handler.
     ///
     /// # Errors
@@ -135,7 +159,7 @@ impl Kernel {
     /// Runs until no session is left.
     ///
     /// It may be called again afterwards. In a forked child it returns as well, when the child's sessions have ended:
-    /// [`Core::is_child`] tells which process this is. If the program has forked by itself, `run` does first what
+    /// [`Context::is_child`](crate::Context::is_child) tells which process this is. If the program has forked by itself, `run` does first what
     /// [`has_forked`](Kernel::has_forked) does.
     ///
     /// # Errors
@@ -286,31 +310,11 @@ impl Core {
     }
 }
 
-impl std::ops::Deref for Kernel {
-    type Target = Core;
-
-    fn deref(&self) -> &Core {
-        &self.core
-    }
-}
-
-impl std::ops::DerefMut for Kernel {
-    fn deref_mut(&mut self) -> &mut Core {
-        &mut self.core
-    }
-}
-
 impl Drop for Kernel {
     fn drop(&mut self) {
         if !self.core.has_run && self.core.sessions.living() > 0 {
             log::warn!(target: "lenore::sessions", "a kernel with sessions was dropped, and never run");
         }
-    }
-}
-
-impl AsMut<Kernel> for Kernel {
-    fn as_mut(&mut self) -> &mut Kernel {
-        self
     }
 }
 

@@ -124,8 +124,8 @@ impl<H: 'static> Context<'_, H> {
     }
 
     fn options(&mut self) -> Option<&mut Options> {
-        let slot = self.slot();
-        let body = AsMut::<Kernel>::as_mut(self).bodies[slot].as_mut();
+        let me = self.own_id();
+        let body = self.kernel.bodies[me.slot()].as_mut().filter(|body| body.id == me);
         body.map(|body| &mut body.options)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::Kernel;
+use super::access::{AsKernel, kernel_of};
 use super::clock::moment;
 use super::core::{Active, Core};
 use super::holds::{self, Hold};
@@ -13,6 +13,7 @@ use super::mailbox::{Mailbox, Posting};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
 use crate::args::{IntoArgs, Template};
+use crate::calls::calls;
 use crate::destroy::destroy;
 use crate::error::Error;
 use crate::name::Name;
@@ -55,7 +56,7 @@ impl fmt::Debug for Bound {
 /// [`Args`](crate::Args). Until it is dropped it keeps its session alive, by an extra reference tagged `anon_event`.
 ///
 /// A session that keeps a postback of its own in its heap, or in a wheel or a filter there, so keeps itself alive, and `IDLE`
-/// never comes: [`weaken`](Postback::weaken) that one, or drop it in an event. [`peek`](crate::Core::peek) shows it.
+/// never comes: [`weaken`](Postback::weaken) that one, or drop it in an event. [`peek`](crate::Context::peek) shows it.
 ///
 /// ```
 /// use lenore::{Args, Kernel, Session};
@@ -117,13 +118,13 @@ impl Callback {
     ///
     /// # Errors
     ///
-    /// As [`Kernel::call`].
+    /// As [`Kernel::call`](crate::Kernel::call).
     ///
     /// POE: calling the code reference.
     #[track_caller]
-    pub fn call<K: AsMut<Kernel>>(&self, kernel: &mut K, args: impl IntoArgs) -> Result<Reply, Error> {
+    pub fn call<K: AsKernel>(&self, kernel: &mut K, args: impl IntoArgs) -> Result<Reply, Error> {
         let args = (self.0.args.args(), args.into_args());
-        kernel.as_mut().call(self.0.session, self.0.event, args)
+        kernel_of(kernel).call(self.0.session, self.0.event, args)
     }
 
     /// Lets the session end although the callback is still there; while the session lives it goes on working.
@@ -134,18 +135,18 @@ impl Callback {
     }
 }
 
-impl Core {
+calls! {
+    /// Postbacks.
+    for a running session, with self:
+
     /// Packs an event of the running session up, with `args` bound to it.
     ///
     /// # Errors
     ///
-    /// [`Error::NoActiveSession`] outside of any state.
+    /// [`Error::NoActiveSession`] once the session has stopped.
     ///
     /// POE: `$session->postback`.
-    pub fn postback<A>(&mut self, event: impl Into<Name>, args: A) -> Result<Postback, Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn postback(&mut self, event: impl Into<Name>, args: impl IntoArgs + Clone + 'static) -> Result<Postback, Error> {
         self.bind(event.into(), Template::new(args)).map(Postback)
     }
 
@@ -153,21 +154,17 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`Error::NoActiveSession`] outside of any state.
+    /// [`Error::NoActiveSession`] once the session has stopped.
     ///
     /// POE: `$session->callback`.
-    pub fn callback<A>(&mut self, event: impl Into<Name>, args: A) -> Result<Callback, Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn callback(&mut self, event: impl Into<Name>, args: impl IntoArgs + Clone + 'static) -> Result<Callback, Error> {
         self.bind(event.into(), Template::new(args)).map(Callback)
     }
+}
 
+impl Core {
     fn bind(&mut self, event: Name, args: Template) -> Result<Bound, Error> {
-        let session = self.session();
-        if session == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
+        let session = self.active.session;
         let hold = Cell::new(self.sessions.hold(session));
         Ok(Bound { session, event, args, mailbox: self.mailbox(), hold })
     }

@@ -10,6 +10,7 @@ use super::os_signals::{Delivery, catchable};
 use super::queue::{Event, Kind};
 use super::sessions::{Interest, Record, SessionId};
 use crate::args::{Args, IntoArgs, Template};
+use crate::calls::calls;
 use crate::destroy::destroy;
 use crate::error::{Died, Error};
 use crate::name::Name;
@@ -80,37 +81,36 @@ impl Signals {
     }
 }
 
-impl Core {
+calls! {
+    /// Watching signals.
+    for a running session, with self:
+
     /// Makes the running session get `event` whenever `signal` reaches it.
     ///
     /// The state gets ARG0 = the signal's name and then what came with the signal. The name has no `SIG` prefix and
     /// need not exist in the operating system; if it does, the kernel takes the signal over while anybody watches it.
-    /// A later call for the same signal replaces the event. Watching does not keep the session alive. Outside of any state
-    /// it does nothing.
+    /// A later call for the same signal replaces the event. Watching does not keep the session alive.
     ///
     /// `HUP`, `INT`, `KILL`, `QUIT`, `TERM`, `DIE` and `IDLE` are terminal: when all that watch one have got it, the sessions
     /// that it was sent to are stopped, all of them if it came from the system, unless a state has called
-    /// [`sig_handled`](Core::sig_handled). `ZOMBIE` and `UIDESTROY` stop them in any case.
+    /// [`sig_handled`](crate::Context::sig_handled). `ZOMBIE` and `UIDESTROY` stop them in any case.
     ///
     /// In a process with a controlling terminal, `TTIN` and `TTOU` of the system keep their default action. The terminal
     /// sends them to a job in its background that reads from it or, after `stty tostop`, writes to it. They stop the job
     /// until it is continued. In a process without a controlling terminal the kernel takes them over like other signals.
     ///
     /// A session that watches `CHLD` opts in to *every* child process being reaped, those it did not start included;
-    /// [`sig_child`](Core::sig_child) reaps only the pids that were registered.
+    /// [`sig_child`](crate::Context::sig_child) reaps only the pids that were registered.
     ///
     /// POE: `sig`.
     pub fn sig(&mut self, signal: impl Into<Name>, event: impl Into<Name>) {
         self.sig_with(signal, event, ());
     }
 
-    /// Does what [`sig`](Core::sig) does; `extra` follows the signal's own arguments, a copy for each delivery.
+    /// Does what [`sig`](crate::Context::sig) does; `extra` follows the signal's own arguments, a copy for each delivery.
     ///
     /// POE: `sig` with arguments.
-    pub fn sig_with<A>(&mut self, signal: impl Into<Name>, event: impl Into<Name>, extra: A)
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn sig_with(&mut self, signal: impl Into<Name>, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) {
         let (signal, event, extra) = (signal.into(), event.into(), Template::new(extra));
         let interest = Interest { watch: SignalWatch { event, extra }, hold: None };
         let Some(record) = self.sessions.get_mut(self.active.session) else { return };
@@ -143,8 +143,10 @@ impl Core {
         }
     }
 
-    /// Does what [`sig`](Core::sig) does, and keeps the running session alive, and the program with it, until
-    /// [`sig_clear`](Core::sig_clear): for a session that has nothing to do but to wait for a signal.
+    /// Does what [`sig`](crate::Context::sig) does, and keeps the running session alive until it is cleared.
+    ///
+    /// The program goes on as long. It is for a session that has nothing to do but to wait for a signal, until
+    /// [`sig_clear`](crate::Context::sig_clear).
     ///
     /// POE: nothing like it; such sessions vanish at once there.
     pub fn sig_keep_alive(&mut self, signal: impl Into<Name>, event: impl Into<Name>) {
@@ -155,11 +157,25 @@ impl Core {
             interest.hold = Some(record.life.hold());
         }
     }
+}
 
-    /// Tells whether the process had a controlling terminal when it was started, forked or detached.
-    pub(crate) fn has_terminal(&self) -> bool {
-        self.signals.delivery.has_terminal()
+calls! {
+    /// The signal that is being dispatched.
+    for a state, with self:
+
+    /// Says that the signal being dispatched was dealt with: a terminal one then stops nobody.
+    ///
+    /// Outside of a signal it has no effect.
+    ///
+    /// POE: `sig_handled`.
+    pub fn sig_handled(&mut self) {
+        self.signals.handled = true;
     }
+}
+
+calls! {
+    /// Sending signals.
+    for a kernel, with self:
 
     /// Posts `signal` to a session and all its descendants; to [`SessionId::KERNEL`], to every session.
     ///
@@ -172,23 +188,18 @@ impl Core {
     ///
     /// POE: `signal`.
     #[track_caller]
-    pub fn signal<'a, A>(&mut self, dest: impl Into<Dest<'a>>, signal: impl Into<Name>, args: A) -> Result<(), Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn signal<'a>(&mut self, dest: impl Into<Dest<'a>>, signal: impl Into<Name>, args: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
         let dest = self.resolve(dest)?;
         let kind = Kind::Signal(Box::new(Signal { args: Template::new(args), died: None }));
         self.enqueue(dest, signal.into(), Args::new(), kind, Location::caller());
         Ok(())
     }
+}
 
-    /// Says that the signal being dispatched was dealt with: a terminal one then stops nobody.
-    ///
-    /// Outside of a signal it has no effect.
-    ///
-    /// POE: `sig_handled`.
-    pub fn sig_handled(&mut self) {
-        self.signals.handled = true;
+impl Core {
+    /// Tells whether the process had a controlling terminal when it was started, forked or detached.
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.signals.delivery.has_terminal()
     }
 
     /// Queues a signal that the kernel itself sends.

@@ -14,6 +14,7 @@ use super::sessions::SessionId;
 use super::source::{AfterFork, Readiness, Source, SourceKey, Wanted};
 use super::turn::{Delivery, Next, Turn};
 use crate::args::{IntoArgs, Template};
+use crate::calls::calls;
 use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
 use crate::name::Name;
@@ -165,7 +166,10 @@ impl Source for Watched {
     }
 }
 
-impl Core {
+calls! {
+    /// Watching descriptors.
+    for a running session, with self:
+
     /// Sends the running session `event` in every slice in which `handle` can be read, an end of file included.
     ///
     /// The state gets ARG0 = the [`Handle`], ARG1 = [`Readiness::Read`], then a copy of `extra`; it runs in the I/O step, not
@@ -174,60 +178,52 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] when the descriptor can't be watched; [`Error::NoActiveSession`] outside of any state.
+    /// [`Error::Os`] when the descriptor can't be watched; [`Error::NoActiveSession`] once the
+    /// session has stopped.
     ///
     /// POE: `select_read` with an event.
-    pub fn select_read<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn select_read(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
         self.watch(handle, Readiness::Read, event.into(), Template::new(extra), Strength::Strong)
     }
 
-    /// Does what [`select_read`](Core::select_read) does, without keeping the session or the program alive: for what
-    /// is only of interest as long as there is something else to do.
+    /// Does what [`select_read`](crate::Context::select_read) does, without keeping the session or the program alive.
     ///
+    /// It is for what is only of interest as long as there is something else to do.
     /// Whether a handle is watched weakly is settled by whoever watches it first.
     ///
     /// # Errors
     ///
-    /// As [`select_read`](Core::select_read).
+    /// As [`select_read`](crate::Context::select_read).
     ///
     /// POE: nothing like it.
-    pub fn select_read_weak<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn select_read_weak(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
         self.watch(handle, Readiness::Read, event.into(), Template::new(extra), Strength::Weak)
     }
 
-    /// Sends the running session `event` in every slice in which `handle` can be written; otherwise as
-    /// [`select_read`](Core::select_read).
+    /// Sends the running session `event` in every slice in which `handle` can be written.
+    ///
+    /// Otherwise it is as [`select_read`](crate::Context::select_read).
     ///
     /// # Errors
     ///
-    /// As [`select_read`](Core::select_read).
+    /// As [`select_read`](crate::Context::select_read).
     ///
     /// POE: `select_write` with an event.
-    pub fn select_write<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn select_write(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
         self.watch(handle, Readiness::Write, event.into(), Template::new(extra), Strength::Strong)
     }
 
-    /// Sends the running session `event` in every slice in which `handle` has urgent data: a TCP connection's out-of-band
-    /// octet; otherwise as [`select_read`](Core::select_read).
+    /// Sends the running session `event` in every slice in which `handle` has urgent data.
+    ///
+    /// Urgent data is a TCP connection's out-of-band octet. Otherwise it is as
+    /// [`select_read`](crate::Context::select_read).
     ///
     /// # Errors
     ///
-    /// As [`select_read`](Core::select_read); `EOPNOTSUPP` except on Linux.
+    /// As [`select_read`](crate::Context::select_read); `EOPNOTSUPP` except on Linux.
     ///
     /// POE: `select_expedite` with an event.
-    pub fn select_expedite<A>(&mut self, handle: &Handle, event: impl Into<Name>, extra: A) -> Result<(), Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+    pub fn select_expedite(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
         self.watch(handle, Readiness::Expedite, event.into(), Template::new(extra), Strength::Strong)
     }
 
@@ -235,20 +231,17 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// As [`select_read`](Core::select_read); the kinds before the one that failed are set.
+    /// As [`select_read`](crate::Context::select_read); the kinds before the one that failed are set.
     ///
     /// POE: `select`.
-    pub fn select<A>(
+    pub fn select(
         &mut self,
         handle: &Handle,
         read: Option<Name>,
         write: Option<Name>,
         expedite: Option<Name>,
-        extra: A,
-    ) -> Result<(), Error>
-    where
-        A: IntoArgs + Clone + 'static,
-    {
+        extra: impl IntoArgs + Clone + 'static,
+    ) -> Result<(), Error> {
         let extra = Template::new(extra);
         for (readiness, event) in Readiness::ALL.into_iter().zip([read, write, expedite]) {
             match event {
@@ -280,36 +273,40 @@ impl Core {
         self.unselect(handle, Readiness::Write);
     }
 
-    /// Stops the events of everybody who watches `handle` for reading, until it is resumed; returns whether anybody
-    /// does. A paused watcher still keeps its session alive.
+    /// Stops the events of all sessions that watch `handle` for reading, until it is resumed.
+    ///
+    /// Returns whether any session does. A paused watcher still keeps its session alive.
     ///
     /// POE: `select_pause_read`.
     pub fn select_pause_read(&mut self, handle: &Handle) -> bool {
         self.pause(handle, Readiness::Read, true)
     }
 
-    /// Undoes [`select_pause_read`](Core::select_pause_read); returns whether anybody watches.
+    /// Undoes [`select_pause_read`](crate::Context::select_pause_read); returns whether anybody watches.
     ///
     /// POE: `select_resume_read`.
     pub fn select_resume_read(&mut self, handle: &Handle) -> bool {
         self.pause(handle, Readiness::Read, false)
     }
 
-    /// Stops the events of everybody who watches `handle` for writing, until it is resumed; returns whether anybody
-    /// does.
+    /// Stops the events of all sessions that watch `handle` for writing, until it is resumed.
+    ///
+    /// Returns whether any session does.
     ///
     /// POE: `select_pause_write`.
     pub fn select_pause_write(&mut self, handle: &Handle) -> bool {
         self.pause(handle, Readiness::Write, true)
     }
 
-    /// Undoes [`select_pause_write`](Core::select_pause_write); returns whether anybody watches.
+    /// Undoes [`select_pause_write`](crate::Context::select_pause_write); returns whether anybody watches.
     ///
     /// POE: `select_resume_write`.
     pub fn select_resume_write(&mut self, handle: &Handle) -> bool {
         self.pause(handle, Readiness::Write, false)
     }
+}
 
+impl Core {
     fn watch(
         &mut self,
         handle: &Handle,

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use super::{EnterEvent, MachineContext, MachineHandler, NfaError, Transitions};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Exception, Result};
-use crate::kernel::{Context, Event, Kernel, Kind, SessionId};
+use crate::kernel::{Context, Event, Kind, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::{Reply, Return};
 use crate::session::Session;
@@ -234,7 +234,7 @@ fn run<R: 'static>(cx: &mut Context<'_, Automaton<R>>, name: Name, handler: &Mac
     let (dest, sender, from, location) = (cx.session(), cx.sender(), cx.caller_state(), cx.caller());
     let args = std::mem::take(cx.args());
     let mut event = Event { dest, sender, name, from, location, args, kind: Kind::Post };
-    let result = handler(&mut MachineContext::new(cx.as_mut(), &mut event));
+    let result = handler(&mut MachineContext::new(kernel_of(cx), &mut event));
     *cx.args() = event.args;
     result
 }
@@ -248,7 +248,7 @@ fn run_directly<R: 'static>(
 ) -> Result {
     let (machine, location) = (cx.session(), cx.caller());
     let mut event = Event { dest: machine, sender: machine, name, from: None, location, args, kind: Kind::Post };
-    handler(&mut MachineContext::new(cx.as_mut(), &mut event)).map(drop)
+    handler(&mut MachineContext::new(kernel_of(cx), &mut event)).map(drop)
 }
 
 /// The session's state for [`GOTO_STATE`], [`CALL_STATE`] and [`RETURN_STATE`]: makes a transition.
@@ -290,7 +290,7 @@ fn leave<R: 'static>(cx: &mut Context<'_, Automaton<R>>) -> Result {
 /// The session's state for [`STOP`]. A terminal signal would end the machine's children with it; POE ends it alone.
 fn stop<R: 'static>(cx: &mut Context<'_, Automaton<R>>) {
     let machine = cx.session();
-    AsMut::<Kernel>::as_mut(cx).stop_sessions(&[machine]);
+    kernel_of(cx).stop_sessions(&[machine]);
 }
 
 fn insert<R>(handlers: &mut Handlers<R>, event: Name, handler: MachineHandler<R>) {

@@ -1,7 +1,6 @@
 //! What a handler of a machine receives.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 
 use super::automaton::{Automaton, Entry, Request, STOP, is_reserved, route};
@@ -9,13 +8,14 @@ use super::machine::{EnterEvent, Machine};
 use super::{Transitions, erase};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
-use crate::kernel::{Context, Core, Dest, Event, Kernel, SessionId};
+use crate::kernel::private;
+use crate::kernel::{AsKernel, Calls, Context, Core, Dest, Event, InState, Kernel, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::{IntoReturn, Reply};
 
 /// What a handler of a machine receives: the kernel, the machine with its runstate, and the event that it handles.
 ///
-/// Derefs to [`Core`], as [`Context`] does, for everything that dispatches nothing.
+/// It has the calls that [`Context`] has, but for a session's states.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -67,10 +67,10 @@ impl<'a, R: 'static> MachineContext<'a, R> {
         &mut self.cx.heap().runstate
     }
 
-    /// Borrows the runstate and everything that dispatches nothing, both at once.
-    pub fn split(&mut self) -> (&mut R, &mut Core) {
-        let (automaton, core) = self.cx.split();
-        (&mut automaton.runstate, core)
+    /// Borrows the runstate and the kernel's calls, both at once; see [`Context::split`].
+    pub fn split(&mut self) -> (&mut R, Calls<'_>) {
+        let (automaton, calls) = self.cx.split();
+        (&mut automaton.runstate, calls)
     }
 
     /// Returns the id of the machine's session.
@@ -159,7 +159,7 @@ impl<'a, R: 'static> MachineContext<'a, R> {
 
     /// Stops the machine after the events that are queued now, whatever keeps it alive.
     ///
-    /// POE: `stop` of the machine. The kernel's is [`Kernel::stop`].
+    /// POE: `stop` of the machine. The kernel's is [`stop_kernel`](MachineContext::stop_kernel).
     #[track_caller]
     pub fn stop(&mut self) {
         self.cx.yield_(STOP, ());
@@ -205,7 +205,7 @@ impl<'a, R: 'static> MachineContext<'a, R> {
     #[track_caller]
     fn ask(&mut self, request: Request) -> Result {
         let timing = self.cx.heap().status().timing(&request);
-        Ok(Machine::of(self.machine).send(self.cx.as_mut(), request, timing)?)
+        Ok(Machine::of(self.machine).send(kernel_of(&mut self.cx), request, timing)?)
     }
 }
 
@@ -285,6 +285,27 @@ impl<R: 'static> MachineContext<'_, R> {
         self.cx.call(dest, event, args)
     }
 
+    /// Dispatches a signal before it returns; see [`Kernel::signal_now`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    pub fn signal_now<'d>(
+        &mut self,
+        dest: impl Into<Dest<'d>>,
+        signal: impl Into<Name>,
+        args: impl IntoArgs,
+    ) -> Result<(), Error> {
+        self.cx.signal_now(dest, signal, args)
+    }
+
+    /// Stops every session at once, the machine's included; its handler goes on to its end.
+    ///
+    /// POE: the kernel's `stop`.
+    pub fn stop_kernel(&mut self) {
+        self.cx.stop();
+    }
+
     /// Makes the machine a child of the kernel.
     ///
     /// # Errors
@@ -308,22 +329,34 @@ impl<R: 'static> MachineContext<'_, R> {
     }
 }
 
-impl<R> Deref for MachineContext<'_, R> {
-    type Target = Core;
+impl<R> MachineContext<'_, R> {
+    #[inline]
+    pub(crate) fn core(&self) -> &Core {
+        self.cx.core()
+    }
 
-    fn deref(&self) -> &Core {
-        &self.cx
+    #[inline]
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        self.cx.core_mut()
     }
 }
 
-impl<R> DerefMut for MachineContext<'_, R> {
-    fn deref_mut(&mut self) -> &mut Core {
-        &mut self.cx
+impl<R> AsKernel for MachineContext<'_, R> {}
+
+impl<R> private::HasKernel for MachineContext<'_, R> {
+    fn kernel(&self, key: private::Key) -> &Kernel {
+        self.cx.kernel(key)
+    }
+
+    fn kernel_mut(&mut self, key: private::Key) -> &mut Kernel {
+        self.cx.kernel_mut(key)
     }
 }
 
-impl<R> AsMut<Kernel> for MachineContext<'_, R> {
-    fn as_mut(&mut self) -> &mut Kernel {
-        self.cx.as_mut()
+impl<R> InState for MachineContext<'_, R> {
+    fn calls(&mut self) -> Calls<'_> {
+        self.cx.calls()
     }
 }
+
+impl<R> private::InState for MachineContext<'_, R> {}

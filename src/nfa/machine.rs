@@ -5,7 +5,7 @@ use super::automaton::{Entry, Request, STATUS, STOP, Status};
 use super::error::NfaError;
 use crate::args::IntoArgs;
 use crate::error::Error;
-use crate::kernel::{Dest, Kernel, SessionId};
+use crate::kernel::{AsKernel, Dest, Kernel, SessionId, kernel_of};
 use crate::name::Name;
 
 /// A machine seen from outside: by whoever spawned it, as a rule.
@@ -56,8 +56,8 @@ impl Machine {
     ///
     /// POE: `get_current_state`.
     #[doc(alias = "get_current_state")]
-    pub fn state<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<Name, Error> {
-        self.status(kernel.as_mut()).map(|status| status.state)
+    pub fn state<K: AsKernel>(self, kernel: &mut K) -> Result<Name, Error> {
+        self.status(kernel_of(kernel)).map(|status| status.state)
     }
 
     /// Makes the machine go to `state`, which gets `enter_event` (`None`: no event) with `args`.
@@ -72,14 +72,14 @@ impl Machine {
     ///
     /// POE: `goto_state`.
     #[track_caller]
-    pub fn goto_state<K: AsMut<Kernel>>(
+    pub fn goto_state<K: AsKernel>(
         self,
         kernel: &mut K,
         state: impl Into<Name>,
         enter_event: impl Into<EnterEvent>,
         args: impl IntoArgs,
     ) -> Result<(), Error> {
-        self.ask(kernel.as_mut(), Request::Goto(Entry::new(state, enter_event, args)))
+        self.ask(kernel_of(kernel), Request::Goto(Entry::new(state, enter_event, args)))
     }
 
     /// Makes the machine go to `state` as [`goto_state`](Machine::goto_state) does, and remember its current state and
@@ -91,7 +91,7 @@ impl Machine {
     ///
     /// POE: `call_state`.
     #[track_caller]
-    pub fn call_state<K: AsMut<Kernel>>(
+    pub fn call_state<K: AsKernel>(
         self,
         kernel: &mut K,
         return_event: impl Into<EnterEvent>,
@@ -100,7 +100,7 @@ impl Machine {
         args: impl IntoArgs,
     ) -> Result<(), Error> {
         let return_event = return_event.into().0;
-        self.ask(kernel.as_mut(), Request::Call { return_event, entry: Entry::new(state, enter_event, args) })
+        self.ask(kernel_of(kernel), Request::Call { return_event, entry: Entry::new(state, enter_event, args) })
     }
 
     /// Makes the machine go back to the state that called the current one, which gets its return event with `args`.
@@ -111,8 +111,8 @@ impl Machine {
     ///
     /// POE: `return_state`.
     #[track_caller]
-    pub fn return_state<K: AsMut<Kernel>>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), Error> {
-        self.ask(kernel.as_mut(), Request::Return { args: args.into_args() })
+    pub fn return_state<K: AsKernel>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), Error> {
+        self.ask(kernel_of(kernel), Request::Return { args: args.into_args() })
     }
 
     /// Stops the machine after the events that are queued now, whatever keeps it alive.
@@ -123,8 +123,8 @@ impl Machine {
     ///
     /// POE: `stop`.
     #[track_caller]
-    pub fn stop<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<(), Error> {
-        let kernel = kernel.as_mut();
+    pub fn stop<K: AsKernel>(self, kernel: &mut K) -> Result<(), Error> {
+        let kernel = kernel_of(kernel);
         self.status(kernel)?;
         kernel.post(self.0, STOP, ())
     }

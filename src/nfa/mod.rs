@@ -40,7 +40,7 @@ pub use error::NfaError;
 pub use machine::{EnterEvent, Machine};
 
 use crate::error::Error;
-use crate::kernel::{Kernel, SessionId};
+use crate::kernel::{AsKernel, SessionId};
 use crate::name::Name;
 use crate::reply::IntoReturn;
 
@@ -123,7 +123,7 @@ impl<R: 'static> Nfa<R> {
     /// [`Error::TooManySessions`]. Nothing was created then.
     ///
     /// POE: `spawn`.
-    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<SessionId, Error> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<SessionId, Error> {
         if self.automaton.is_empty() {
             return Err(Error::Exception(NfaError::NoStates.into()));
         }

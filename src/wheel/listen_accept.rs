@@ -10,7 +10,7 @@ use super::socket_factory::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Lis
 use super::socket_factory::report::Report;
 use super::{SocketEvent, WheelId};
 use crate::error::Error;
-use crate::kernel::{Core, SessionId, set_nonblocking};
+use crate::kernel::{InState, core_of, set_nonblocking};
 use crate::name::Name;
 
 /// A wheel that accepts connections on a socket that listens already: one that the program has made in its own way, or
@@ -147,15 +147,13 @@ impl ListenAcceptBuilder {
     /// # Errors
     ///
     /// [`Error::InvalidSetting`] without an accept event, and when the descriptor is no stream socket that listens;
-    /// [`Error::Os`] when it is no socket, or can't be watched; [`Error::NoActiveSession`] outside of any state. The
+    /// [`Error::Os`] when it is no socket, or can't be watched; [`Error::NoActiveSession`] once the session has stopped. The
     /// descriptor is closed then.
     ///
     /// POE: `new`.
-    pub fn start(self, core: &mut Core) -> Result<ListenAccept, Error> {
-        let owner = core.session();
-        if owner == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
+    pub fn start(self, cx: &mut impl InState) -> Result<ListenAccept, Error> {
+        let core = core_of(cx);
+        let owner = core.running()?;
         let Some(on_accept) = self.on_accept else { return Err(invalid("accept event", "there is none")) };
         let listener = check(self.listener)?;
         let report = Rc::new(Report {

@@ -397,24 +397,24 @@ fn a_delayed_reconnect_is_another_try() {
     let mut kernel = kernel();
     let log = Log::default();
     let again = |tries: Rc<RefCell<u32>>, log: Log, word: &'static str| {
-        move |cx: &mut lenore::Core| {
+        move |mut calls: lenore::Calls<'_>| {
             log.push(word);
             *tries.borrow_mut() += 1;
             if *tries.borrow() < 3 {
-                cx.delay("reconnect", Duration::from_millis(1), ());
+                calls.delay("reconnect", Duration::from_millis(1), ());
             }
         }
     };
     let (failed, ended) = (again(Rc::default(), log.clone(), "failed"), again(Rc::default(), log.clone(), "ended"));
     TcpClient::new(nobody().to_string(), Protocol::new(Line::new()))
-        .on_connect_error(move |cx, _| failed(cx))
+        .on_connect_error(move |cx, _| failed(cx.split().1))
         .spawn(&mut kernel)
         .unwrap();
     run(&mut kernel);
     assert_eq!(log.take().join(" "), "failed failed failed");
 
     let host = Host::new();
-    let protocol = Protocol::new(Line::new()).on_error(|_, _| ()).on_disconnect(move |cx| ended(cx));
+    let protocol = Protocol::new(Line::new()).on_error(|_, _| ()).on_disconnect(move |cx| ended(cx.split().1));
     TcpClient::new(host.address.to_string(), protocol).spawn(&mut kernel).unwrap();
     for round in 0..3 {
         let mut pending = None;

@@ -280,13 +280,11 @@ fn what_is_missing_or_wrong_is_an_error_of_the_constructor() {
     let mut kernel = kernel();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
-    let outside = FollowTail::path(&path, Line::new()).on_input("input").start(&mut kernel);
-    assert!(matches!(outside, Err(Error::NoActiveSession)));
     Session::new(())
         .state("_start", move |cx| {
             let text = |outcome: Result<FollowTail<Line>, Error>| outcome.expect_err("it is refused").to_string();
             let file = path.join("log");
-            let start = |builder: FollowTailBuilder<Line>, cx: &mut lenore::Core| text(builder.start(cx));
+            let start = |builder: FollowTailBuilder<Line>, cx: &mut lenore::Context<'_, ()>| text(builder.start(cx));
             assert_eq!(start(FollowTail::path(&file, Line::new()), cx), "invalid on_input: is required");
             let zero = FollowTail::path(&file, Line::new()).on_input("input").poll_interval(Duration::ZERO);
             assert_eq!(start(zero, cx), "invalid poll_interval: must be more than zero");
@@ -298,6 +296,9 @@ fn what_is_missing_or_wrong_is_an_error_of_the_constructor() {
             let handle = FollowTail::file(datagrams, Line::new()).on_input("input");
             assert!(start(handle, cx).starts_with("invalid handle: it is a datagram socket"));
             assert!(cx.peek().sources.is_empty());
+            cx.stop();
+            let stopped = FollowTail::path(&file, Line::new()).on_input("input").start(cx);
+            assert!(matches!(stopped, Err(Error::NoActiveSession)));
         })
         .spawn(&mut kernel)
         .unwrap();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use lenore::nfa::{Machine, MachineContext, Nfa, NfaError, Transitions};
-use lenore::{Error, Exception, Kernel, Name, Reply, Session};
+use lenore::{Error, Exception, Name, Reply, Session};
 
 use crate::{Cx, begin, died, machine, nfa_error, note, send};
 use util::diary::{Log, lines, millis, new_kernel, who, witness};
@@ -41,9 +41,9 @@ fn a_handler_gets_the_machine_its_runstate_the_event_the_sender_the_state_and_th
             assert_eq!((cx.event(), cx.state()), (Name::new("add"), Name::new("here")));
             assert!(cx.caller_state().is_some_and(|state| state == "_start"));
             assert!(cx.caller().file().ends_with("machines.rs"));
-            let (runstate, core) = cx.split();
+            let (runstate, mut calls) = cx.split();
             runstate.push(number);
-            core.yield_("end", ());
+            calls.yield_("end", ());
             Ok(())
         })
         .state("here", "end", |cx| assert_eq!(*cx.runstate(), [1, 2]))
@@ -206,7 +206,7 @@ fn a_machine_that_its_leave_handler_stops_enters_nothing() -> Result<(), Error> 
     let (log, mut kernel) = (Log::default(), new_kernel());
     let nfa = machine(&log)
         .state("a", "leave", |cx| {
-            AsMut::<Kernel>::as_mut(cx).stop();
+            cx.stop_kernel();
             note(cx);
         })
         .state("b", "in", note);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lenore::wheel::own::{Delivery, Next, Source, Turn, Wanted, Wheel};
-use lenore::{Context, Error, Kernel, Readiness, Result, Session};
+use lenore::{Context, Error, Readiness, Result, Session};
 use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 use super::{OnDrop, Probe, deliver_bytes, end, is_closed, owner};
@@ -203,8 +203,7 @@ fn a_source_that_delivers_while_it_is_borrowed_has_an_exception_when_its_state_c
 
 /// Runs one slice from inside of a state.
 fn run_one_slice<H: 'static>(cx: &mut Context<'_, H>) -> Result {
-    let kernel: &mut Kernel = cx.as_mut();
-    kernel.run_one_timeslice()?;
+    cx.run_one_timeslice()?;
     Ok(())
 }
 
@@ -244,7 +243,12 @@ fn a_turn_inside_of_a_turn_of_the_same_source_may_close_it() {
 fn an_own_wheel_that_can_not_be_started_is_an_error_and_its_source_is_dropped() {
     let (log, mut kernel) = (Log::default(), kernel());
     let (probe, mut peer) = Probe::of_bytes();
-    assert!(matches!(Wheel::start(probe, &mut kernel).map(drop), Err(Error::NoActiveSession)));
+    let stopped = Session::new(Some(probe)).state("_start", |cx| {
+        cx.stop();
+        let probe = cx.heap().take().unwrap();
+        assert!(matches!(Wheel::start(probe, cx).map(drop), Err(Error::NoActiveSession)));
+    });
+    stopped.spawn(&mut kernel).unwrap();
     assert!(is_closed(&mut peer));
 
     /// Has a descriptor with others.

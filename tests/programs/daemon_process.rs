@@ -16,7 +16,7 @@ use std::time::Duration;
 use lenore::daemon::{DaemonBuilder, DaemonError, Privileges, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
-use lenore::{Context, Daemon, ForkStage, Handle, Kernel, Result, Session};
+use lenore::{AsKernel, Context, Daemon, ForkStage, Handle, Kernel, Result, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::stat::{Mode, umask};
@@ -203,7 +203,7 @@ fn spawn_here(cx: &mut Context<'_, App>) -> Result {
 }
 
 /// Spawns the Daemon; if that fails it says what is left of the attempt.
-fn spawn<K: AsMut<Kernel>>(kernel: &mut K, flags: &Flags, journal: &Journal) -> Result<Daemon, DaemonError> {
+fn spawn<K: AsKernel>(kernel: &mut K, flags: &Flags, journal: &Journal) -> Result<Daemon, DaemonError> {
     let spawned = settings(flags).spawn(kernel);
     match &spawned {
         Ok(_) => journal.say(&format!("spawned {}", place())),

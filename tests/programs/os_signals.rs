@@ -10,7 +10,7 @@ use std::env;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lenore::{Context, Core, Error, Handle, Kernel, Result, Session, SessionId};
+use lenore::{Context, Error, Handle, InState, Kernel, Result, Session, SessionId};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
@@ -66,10 +66,10 @@ fn dispositions() -> Result<String, Error> {
 }
 
 /// Gives the session something that never happens to wait for.
-fn linger(core: &mut Core) -> Result {
+fn linger(cx: &mut impl InState) -> Result {
     let (reader, writer) = io::pipe()?;
     std::mem::forget(writer);
-    Ok(core.select_read(&Handle::new(reader), "never", ())?)
+    Ok(cx.calls().select_read(&Handle::new(reader), "never", ())?)
 }
 
 /// A session that prints the signals it gets and says that it has dealt with them.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use lenore::wheel::SocketFactory;
-use lenore::{Context, Core, Error, Kernel, Result, Session};
+use lenore::{AsKernel, Context, Error, Kernel, Result, Session};
 
 fn main() -> Result<(), Error> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -24,7 +24,7 @@ fn main() -> Result<(), Error> {
 }
 
 /// Prints one line, and who prints it.
-fn say(core: &Core, text: impl std::fmt::Display) {
+fn say(core: &impl AsKernel, text: impl std::fmt::Display) {
     println!("{}: {text}", if core.is_child() { "child" } else { "parent" });
 }
 

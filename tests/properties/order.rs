@@ -98,7 +98,7 @@ fn act(cx: &mut Context<'_, Shared>, op: &Op) -> lenore::Result {
         // One that finds nothing to wait for would end all sessions, by IDLE.
         Op::Slice if cx.event_count() == 0 => {}
         Op::Slice => {
-            cx.as_mut().run_one_timeslice()?;
+            cx.run_one_timeslice()?;
         }
     }
     Ok(())

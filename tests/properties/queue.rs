@@ -199,7 +199,7 @@ fn compare(expected: &[Entry], removed: Vec<RemovedAlarm>) {
 }
 
 /// Compares all that waits.
-fn check(core: &lenore::Core, world: &World) {
+fn check(core: &impl lenore::AsKernel, world: &World) {
     assert_eq!(core.event_count(), world.entries.len());
     let expected: Vec<_> = world.sorted().iter().map(|entry| (entry.name, entry.owner, entry.is_alarm)).collect();
     let events = core.peek().events;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use lenore::{
-    ChildChange, Context, Core, Error, EventKind, Exception, Kernel, PeekedSession, Reason, Session, SessionId,
+    AsKernel, ChildChange, Context, Error, EventKind, Exception, Kernel, PeekedSession, Reason, Session, SessionId,
 };
 use proptest::prelude::*;
 
@@ -165,7 +165,7 @@ fn carry_out(cx: &mut Context<'_, Member>, op: Op) -> lenore::Result {
             let dest = pick(cx, which);
             cx.call(dest, "do", (*op,)).map(drop)
         }
-        Op::Slice => slice(cx.as_mut()),
+        Op::Slice => slice_of(cx),
         Op::Stop => {
             cx.stop();
             Ok(())
@@ -181,6 +181,13 @@ fn carry_out(cx: &mut Context<'_, Member>, op: Op) -> lenore::Result {
 fn note_tag(cx: &mut Context<'_, Member>, id: SessionId, count: Result<u32, Error>) -> Result<(), Error> {
     let count = count?;
     cx.heap().world.borrow_mut().tags.insert(id, count);
+    Ok(())
+}
+
+fn slice_of(cx: &mut Context<'_, Member>) -> Result<(), Error> {
+    if cx.event_count() > 0 {
+        cx.run_one_timeslice()?;
+    }
     Ok(())
 }
 
@@ -241,7 +248,7 @@ fn check_reasons(session: &PeekedSession, events: &[lenore::PeekedEvent]) {
 }
 
 /// Checks that what the sessions were told is how it is.
-fn check_notices(core: &Core, world: &World) {
+fn check_notices(core: &impl AsKernel, world: &World) {
     let snapshot = core.peek();
     assert_eq!(snapshot.sessions.len(), world.parents.len());
     for session in &snapshot.sessions {

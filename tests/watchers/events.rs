@@ -31,11 +31,26 @@ fn the_state_gets_handle_mode_and_extra_arguments_from_its_own_session() {
     run(&mut kernel);
 }
 
-#[test]
-fn outside_of_any_state_nothing_can_be_watched() {
+#[test] // on a kernel these calls do not compile
+fn a_session_that_has_stopped_can_not_watch_anything() {
     let mut kernel = kernel();
     let (handle, _writer) = readable_pipe("");
-    assert!(matches!(kernel.select_read(&handle, "ready", ()), Err(Error::NoActiveSession)));
+    let stopped = Session::new(()).state("_start", move |cx| {
+        cx.stop();
+        let refused = [
+            cx.select_read(&handle, "ready", ()),
+            cx.select_read_weak(&handle, "ready", ()),
+            cx.select_write(&handle, "ready", ()),
+            cx.select_expedite(&handle, "ready", ()),
+            cx.select(&handle, None, None, None, ()),
+        ];
+        assert!(refused.iter().all(|result| matches!(result, Err(Error::NoActiveSession))), "{refused:?}");
+        cx.select_read_clear(&handle);
+        assert!(!cx.select_pause_read(&handle));
+        assert!(cx.peek().sources.is_empty());
+    });
+    stopped.spawn(&mut kernel).unwrap();
+    run(&mut kernel);
 }
 
 #[test] // K-IO-04: three octets, one taken at a time, no new ones: the poller alone would tell once

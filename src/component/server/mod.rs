@@ -11,7 +11,7 @@ use super::protocol::Protocol;
 use crate::daemon::{Daemon, DaemonBuilder, DaemonError};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{Context, Kernel, SessionId};
+use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
 use pool::Pool;
@@ -162,7 +162,7 @@ impl Server {
     /// [`ServerError::Listen`] when the address can't be bound, [`ServerError::Daemon`] when the Daemon's settings are
     /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
-    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<Serving, ServerError> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Serving, ServerError> {
         let Server { address, open, processes, connections_per_child, on_child, peek_on, daemon } = self;
         let open = open.map_err(ServerError::Session)?;
         if connections_per_child == Some(0) {
@@ -178,7 +178,7 @@ impl Server {
             Some(Processes::Fork { max_children }) => daemon.start_children(0).max_children(max_children),
             Some(Processes::PreFork { start_children }) => daemon.start_children(start_children),
         };
-        let kernel = kernel.as_mut();
+        let kernel = kernel_of(kernel);
         // Before the Daemon gives up the privileges that the address may need. A failure to accept goes to the log.
         let socket = listener::wheel(&address).bind_listener().map_err(ServerError::Listen)?;
         let local_addr = socket.local_addr().map_err(ServerError::Listen)?;

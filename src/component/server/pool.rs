@@ -275,7 +275,7 @@ fn end(pool: &Pool, cx: &mut Cx<'_>) -> Result {
 }
 
 fn shut_down_connections(cx: &mut Cx<'_>) {
-    let (heap, core) = cx.split();
+    let (heap, core) = cx.parts();
     for session in heap.sessions() {
         // One that has stopped is no longer among them; and if it were, it would need no shutdown.
         let _ = core.post(session, "shutdown", ());

@@ -13,7 +13,7 @@ use crate::daemon::parent::oom::OomKills;
 use crate::daemon::session::{self, Heap};
 use crate::daemon::settings::{Forking, RawSettings, resolve};
 use crate::error::Error;
-use crate::kernel::{Kernel, unblock_all};
+use crate::kernel::{AsKernel, kernel_of, unblock_all};
 use crate::sys::disposition;
 use crate::sys::threads::{NotAlone, make_sure_alone};
 
@@ -182,7 +182,7 @@ impl DaemonBuilder {
     /// dropped privileges: after an error of these steps the process should end.
     ///
     /// POE: `spawn`.
-    pub fn spawn<K: AsMut<Kernel>>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let plan = self.1.plan()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
@@ -192,7 +192,7 @@ impl DaemonBuilder {
                 NotAlone::Unknown(_) => fail("looking for other threads")(why.into()),
             })?;
         }
-        if let Ok(owner) = kernel.as_mut().core.alias_resolve(&settings.alias) {
+        if let Ok(owner) = kernel_of(kernel).core.alias_resolve(&settings.alias) {
             let alias = settings.alias.as_str().into();
             return Err(fail("setting the alias")(Error::AliasTaken { alias, owner }));
         }
@@ -203,8 +203,8 @@ impl DaemonBuilder {
             .map_err(|errno| fail("ignoring a signal")(Error::os("sigaction", "SIGXFSZ", errno)))?;
         // Before a chroot, in which there is no such file.
         let oom_kills = if settings.forking == Forking::None { OomKills::default() } else { OomKills::open() };
-        let mut process = plan.carry_out(kernel.as_mut(), &settings.alias)?;
-        let mut heap = Heap::new(settings, kernel.as_mut().core.now()).inspect_err(|error| process.fail(error))?;
+        let mut process = plan.carry_out(kernel_of(kernel), &settings.alias)?;
+        let mut heap = Heap::new(settings, kernel_of(kernel).core.now()).inspect_err(|error| process.fail(error))?;
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
         let launch = process.launch.take();
         heap.process = process;
@@ -212,7 +212,7 @@ impl DaemonBuilder {
         match session::spawn(heap, kernel) {
             Ok(session) => {
                 if let Some(launch) = launch {
-                    kernel.as_mut().call(session, "launched", (launch,)).map_err(fail("creating the session"))?;
+                    kernel_of(kernel).call(session, "launched", (launch,)).map_err(fail("creating the session"))?;
                 }
                 Ok(Daemon(session))
             }

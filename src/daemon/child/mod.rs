@@ -94,8 +94,8 @@ pub(super) fn ended(cx: &mut Cx<'_>) {
 /// Notes which listeners are the service's. One that the application opens during a request, for that request's own
 /// connections, is not.
 fn note_listeners(cx: &mut Cx<'_>) {
-    let listeners = cx.sources.listeners();
-    orphan::note_listeners(listeners.iter().filter_map(|key| Some(cx.sources.source(*key)?.fd())));
+    let listeners = cx.core().sources.listeners();
+    orphan::note_listeners(listeners.iter().filter_map(|key| Some(cx.core().sources.source(*key)?.fd())));
     cx.heap().listeners = listeners;
 }
 
@@ -103,7 +103,7 @@ fn note_listeners(cx: &mut Cx<'_>) {
 /// such a socket, clients are let into its queue, and no other program can have its address.
 fn stop_listening(cx: &mut Cx<'_>) {
     for key in std::mem::take(&mut cx.heap().listeners) {
-        cx.close_listener(key);
+        cx.core_mut().close_listener(key);
     }
 }
 

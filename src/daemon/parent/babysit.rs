@@ -82,8 +82,8 @@ pub(in crate::daemon) fn round(cx: &mut Cx<'_>) -> Result {
 /// that have ended and are still there are told of soon.
 pub(in crate::daemon) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
     // Its SIGCHLD may have been lost, or be under way: looking once more costs nothing.
-    cx.children.look = true;
-    let (heap, core) = cx.split();
+    cx.core_mut().children.look = true;
+    let (heap, core) = cx.parts();
     // What the kernel has reaped in this very slice is as gone, but the event that says how is in the queue.
     let has_vanished = |pid| core.awaits_child(pid) && look(pid) == Look::Gone;
     let gone: Vec<(i32, Option<u32>)> = heap
@@ -109,7 +109,7 @@ pub(in crate::daemon) fn continued(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     let Role::Child { slot, .. } = cx.heap().role else { return Ok(()) };
     // A connection that was announced to a process which has died is announced to nobody else.
-    cx.sources.retry_listeners();
+    cx.core_mut().sources.retry_listeners();
     relief::woken(cx, slot)
 }
 

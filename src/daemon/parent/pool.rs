@@ -321,7 +321,7 @@ fn end_start_up(cx: &mut Cx<'_>) -> Result {
 /// Takes back the forks that were asked for and that have not been carried out.
 pub(in crate::daemon) fn cancel_forks(cx: &mut Cx<'_>) {
     let me = cx.session();
-    let (heap, core) = cx.split();
+    let (heap, core) = cx.parts();
     drop(core.drop_forks_of(me));
     for InFlight { slot, .. } in heap.in_flight.drain(..) {
         if let Some(board) = &mut heap.board {

@@ -150,7 +150,7 @@ fn give_up(cx: &mut Cx<'_>) -> Result {
 
 /// `_stop`: when everything was stopped because a state failed, that is the reason for the launcher.
 pub(in crate::daemon) fn report_failure(cx: &mut Cx<'_>) {
-    let reason = cx.pending_exception.as_ref().map(ToString::to_string);
+    let reason = cx.core().pending_exception.as_ref().map(ToString::to_string);
     if let Some(reason) = reason {
         cx.heap().process.fail(&reason);
     }

@@ -41,7 +41,7 @@ pub(in crate::daemon) enum Relief {
 /// that, 0 for never.
 pub(in crate::daemon) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) -> u32 {
     let me = cx.session();
-    let (heap, core) = cx.split();
+    let (heap, core) = cx.parts();
     if let Some(board) = &heap.board {
         board.publish_full(is_full);
     }
@@ -77,7 +77,7 @@ pub(in crate::daemon) fn client_waits(cx: &mut Cx<'_>) {
 
 /// A moment after a client began to wait: whether it was that client or is another one does not matter.
 pub(in crate::daemon) fn relieve(cx: &mut Cx<'_>) -> Result {
-    let (heap, core) = cx.split();
+    let (heap, core) = cx.parts();
     let before = std::mem::take(&mut heap.relief);
     let is_asked = heap.board.as_ref().is_some_and(Scoreboard::is_asked_to_release);
     if let (Relief::Looking(more @ 1..), true) = (before, is_asked) {

@@ -137,7 +137,7 @@ fn end(cx: &mut Cx<'_>, signal: Signal) -> Result {
     let hidden = Name::new(&format!("{alias} (ended, {})", cx.session()));
     cx.alias_set(hidden)?;
     cx.alarm_remove_all();
-    let (heap, core) = cx.split();
+    let (heap, core) = cx.parts();
     heap.queue.clear();
     // A child goes on watching its own end: the parent may be killed before this child has ended.
     if let Some(end) = heap.doorbell.as_ref().and_then(Doorbell::parents_end) {

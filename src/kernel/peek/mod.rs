@@ -12,6 +12,7 @@ use super::holds::Fork;
 use super::queue::{Event, Kind};
 use super::sessions::{Record, SessionId};
 use super::sources::Description;
+use crate::calls::calls;
 use crate::name::Name;
 
 mod text;
@@ -154,7 +155,10 @@ pub struct PeekedSource {
     pub description: Arc<str>,
 }
 
-impl Core {
+calls! {
+    /// A look at everything.
+    to read a kernel, with self:
+
     /// Takes a picture of the kernel. It takes time in proportion to what the picture shows.
     ///
     /// POE: `Daemon->peek` of POE::Component::Daemon.

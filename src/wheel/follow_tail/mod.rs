@@ -15,7 +15,7 @@ use super::stream::check_is_stream;
 use super::stream::inbox::Inbox;
 use crate::error::Error;
 use crate::filter::{Filter, Line};
-use crate::kernel::{Core, SessionId};
+use crate::kernel::{InState, core_of};
 use crate::name::Name;
 use crate::wheel::refusals::Refusals;
 
@@ -380,14 +380,12 @@ impl<F: Filter> FollowTailBuilder<F> {
     /// # Errors
     ///
     /// [`Error::Os`] with `EISDIR` for a directory; [`Error::InvalidSetting`] without an input event, with an interval of
-    /// zero, or for a datagram socket; [`Error::NoActiveSession`] outside of any state. Whatever else is wrong with the file is a retry or an error event.
+    /// zero, or for a datagram socket; [`Error::NoActiveSession`] once the session has stopped. Whatever else is wrong with the file is a retry or an error event.
     ///
     /// POE: `new`.
-    pub fn start(self, core: &mut Core) -> Result<FollowTail<F>, Error> {
-        let owner = core.session();
-        if owner == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
+    pub fn start(self, cx: &mut impl InState) -> Result<FollowTail<F>, Error> {
+        let core = core_of(cx);
+        let owner = core.running()?;
         let invalid = |setting, reason| Err(Error::InvalidSetting { setting, reason });
         if self.on_input.is_none() {
             return invalid("on_input", "is required");

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::Source;
 use super::shared::Shared;
 use crate::error::Error;
-use crate::kernel::Core;
+use crate::kernel::{InState, core_of};
 use crate::wheel::WheelId;
 
 /// A wheel around a [`Source`] of the program's own. [The module](super) says how to write one.
@@ -86,12 +86,12 @@ impl<S: Source> Wheel<S> {
     /// # Errors
     ///
     /// [`Error::Os`] when the descriptor can't be watched, as when another wheel or `select_read` watches it already;
-    /// [`Error::NoActiveSession`] outside of any state. The source is dropped then.
+    /// [`Error::NoActiveSession`] once the session has stopped. The source is dropped then.
     ///
     /// POE: `new` of a wheel, with `allocate_wheel_id`.
     #[doc(alias = "allocate_wheel_id")]
-    pub fn start(source: S, core: &mut Core) -> Result<Wheel<S>, Error> {
-        Ok(Wheel { shared: Shared::start(source, core)? })
+    pub fn start(source: S, cx: &mut impl InState) -> Result<Wheel<S>, Error> {
+        Ok(Wheel { shared: Shared::start(source, core_of(cx))? })
     }
 
     /// Returns the id that [`Turn::id`](super::Turn::id) tells the source.

@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::{AfterFork, Next, Source, Turn, Wanted};
 use crate::destroy::destroy;
 use crate::error::{Error, Exception};
-use crate::kernel::{self, Core, Mailbox, Readiness, SessionId, SourceKey, has_input, nanos, set_nonblocking};
+use crate::kernel::{self, Core, Mailbox, Readiness, SourceKey, has_input, nanos, set_nonblocking};
 use crate::name::Name;
 use crate::wheel::WheelId;
 
@@ -36,10 +36,7 @@ pub(super) struct Shared<S> {
 
 impl<S: Source> Shared<S> {
     pub(super) fn start(source: S, core: &mut Core) -> Result<Rc<Shared<S>>, Error> {
-        let owner = core.session();
-        if owner == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
+        let owner = core.running()?;
         let fd = source.as_fd();
         let raw_fd = fd.as_raw_fd();
         set_nonblocking(fd).map_err(|error| Error::os("fcntl", format_args!("descriptor {raw_fd}"), error))?;

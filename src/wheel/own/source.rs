@@ -49,7 +49,7 @@ pub trait Source: AsFd + 'static {
         AfterFork::Close
     }
 
-    /// Says for [`peek`](crate::Core::peek) what the source is at. The text comes behind the name of its type.
+    /// Says for [`peek`](crate::Context::peek) what the source is at. The text comes behind the name of its type.
     ///
     /// Default: nothing.
     fn describe(&self) -> String {

@@ -14,7 +14,7 @@ use super::state::State;
 use super::{Owned, ReadWrite};
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::kernel::{AfterFork, Core, SessionId, Source, SourceKey, set_nonblocking};
+use crate::kernel::{AfterFork, Core, InState, SessionId, Source, SourceKey, core_of, set_nonblocking};
 use crate::name::Name;
 use crate::wheel::WheelId;
 use crate::wheel::refusals::Refusals;
@@ -242,15 +242,13 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// # Errors
     ///
     /// [`Error::InvalidSetting`] for marks that are not `0 < low < high`, marks without a use, events without marks, and a
-    /// block size of 0, or for a datagram socket, such as a `UdpSocket`; [`Error::Os`] when a descriptor can't be made non-blocking; [`Error::NoActiveSession`] outside of
-    /// any state. The descriptors are closed then.
+    /// block size of 0, or for a datagram socket, such as a `UdpSocket`; [`Error::Os`] when a descriptor can't be made non-blocking; [`Error::NoActiveSession`] once
+    /// the session has stopped. The descriptors are closed then.
     ///
     /// POE: `new`.
-    pub fn start(self, core: &mut Core) -> Result<ReadWrite<I, O>, Error> {
-        let owner = core.session();
-        if owner == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
+    pub fn start(self, cx: &mut impl InState) -> Result<ReadWrite<I, O>, Error> {
+        let core = core_of(cx);
+        let owner = core.running()?;
         self.check()?;
         self.input.with_fd(prepare)?;
         self.output.as_ref().map_or(Ok(()), |output| prepare(output.as_fd()))?;

@@ -21,7 +21,7 @@ use super::{OnDrop, Reader, Run, STDERR, STDOUT, Shared, Writer, account};
 use crate::args::IntoArgs;
 use crate::error::Error;
 use crate::filter::{Filter, Line};
-use crate::kernel::{Core, Kernel, SessionId, Source, SourceKey};
+use crate::kernel::{Core, InState, Kernel, SessionId, Source, SourceKey, core_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
 use crate::sys::child::{Place, Setup, spawn};
@@ -213,7 +213,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     }
 
     /// Names the event that is sent when the process has ended: the same as calling
-    /// [`sig_child`](crate::Core::sig_child) with its pid, as soon as that is known, and the [`WheelId`] as an extra
+    /// [`sig_child`](crate::Context::sig_child) with its pid, as soon as that is known, and the [`WheelId`] as an extra
     /// argument. It keeps the session alive until then, also without the wheel.
     ///
     /// POE: `sig_child($wheel->PID, ...)`.
@@ -384,19 +384,17 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     /// about: `execve` and the program, if it can't be executed; `setuid` and the like, with the user; `open` and a
     /// path; `getpwnam` and a user that there isn't. [`Error::InvalidSetting`] for a list without words, for settings
     /// that don't go with the [`conduit`](RunBuilder::conduit), for marks that are not `0 < low < high` or without an event, and
-    /// for an event without marks; [`Error::Threads`] for a function in a process with several threads, [`Error::NoActiveSession`] outside of any
-    /// state.
+    /// for an event without marks; [`Error::Threads`] for a function in a process with several threads, [`Error::NoActiveSession`] once the
+    /// session has stopped.
     ///
     /// What goes wrong with a function's fork later is an error event, `"fork"`; what goes wrong in its child before it
     /// runs is a line on its standard error, and the errno its exit status.
     ///
     /// POE: `new`, where a program that can't be executed is a child that exits with the errno.
-    pub fn start(self, core: &mut Core) -> Result<Run<I, O, E>, Error> {
+    pub fn start(self, cx: &mut impl InState) -> Result<Run<I, O, E>, Error> {
+        let core = core_of(cx);
         let RunBuilder { mut plan, stdin_filter, stdout_filter, stderr_filter } = self;
-        let owner = core.session();
-        if owner == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
+        let owner = core.running()?;
         if let Program::Missing = plan.program {
             return Err(Error::InvalidSetting { setting: "program", reason: "needs a word at least" });
         }

@@ -177,7 +177,7 @@ impl Run {
 
     /// Begins a wheel for a function that runs in a forked child.
     ///
-    /// The fork is carried out as [`Core::fork`](crate::Core::fork) does it, once the running state has returned, and so
+    /// The fork is carried out as [`Context::fork`](crate::Context::fork) does it, once the running state has returned, and so
     /// refused in a process with several threads. In the child all that the kernel watches is closed and all signals have
     /// their default actions. The process exits with 0 when the function returns; with 255, after a message on its
     /// standard error, when it panics or returns an `Err`. No destructors of the parent's run. Standard output is
@@ -309,7 +309,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.stderr.iter().for_each(|stderr| stderr.resume());
     }
 
-    /// Sends the process a signal, named as [`Core::sig`](crate::Core::sig) names it, `"TERM"`, or with its prefix; not its group.
+    /// Sends the process a signal, named as [`Context::sig`](crate::Context::sig) names it, `"TERM"`, or with its prefix; not its group.
     ///
     /// # Errors
     ///

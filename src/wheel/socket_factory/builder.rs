@@ -16,7 +16,7 @@ use super::socket::{self, BoundPath, CallError, Options};
 use super::{Job, SocketFactory};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
-use crate::kernel::{Core, SessionId, Switch};
+use crate::kernel::{Core, InState, Switch, core_of};
 use crate::name::Name;
 use crate::wheel::WheelId;
 
@@ -279,10 +279,11 @@ impl SocketFactoryBuilder {
     ///
     /// [`Error::Os`] when the address can't be resolved or bound, unless
     /// [`post_failures`](SocketFactoryBuilder::post_failures) was called; [`Error::InvalidSetting`] or
-    /// [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] outside of any state.
+    /// [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] once the session has stopped.
     ///
     /// POE: `new` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
-    pub fn listen(self, core: &mut Core) -> Result<SocketFactory, Error> {
+    pub fn listen(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
+        let core = core_of(cx);
         let report = self.report(core)?;
         let outcome = self.begin_listening(core, &report);
         self.finish(core, report, outcome, self.posts_failures)
@@ -302,11 +303,12 @@ impl SocketFactoryBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] outside of
-    /// any state.
+    /// [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] once
+    /// the session has stopped.
     ///
     /// POE: `new` with a RemoteAddress.
-    pub fn connect(self, core: &mut Core) -> Result<SocketFactory, Error> {
+    pub fn connect(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
+        let core = core_of(cx);
         let report = self.report(core)?;
         let outcome = self.begin_connecting(core, &report);
         self.finish(core, report, outcome, true)
@@ -322,17 +324,15 @@ impl SocketFactoryBuilder {
     /// As [`listen`](SocketFactoryBuilder::listen).
     ///
     /// POE: `new` for `udp` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
-    pub fn bind(self, core: &mut Core) -> Result<SocketFactory, Error> {
+    pub fn bind(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
+        let core = core_of(cx);
         let report = self.report(core)?;
         let outcome = self.make_bound(core, &report);
         self.finish(core, report, outcome, self.posts_failures)
     }
 
     fn report(&self, core: &Core) -> Result<Rc<Report>, Error> {
-        let owner = core.session();
-        if owner == SessionId::KERNEL {
-            return Err(Error::NoActiveSession);
-        }
+        let owner = core.running()?;
         let Some(on_success) = self.on_success else { return Err(invalid("success event", "there is none")) };
         if self.posts_failures && self.on_error.is_none() {
             return Err(invalid("error event", "there is none to post failures with"));

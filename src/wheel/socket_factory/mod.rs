@@ -50,7 +50,7 @@ use socket::BoundPath;
 ///
 /// The path of a UNIX client that is not bound is empty; that of an abstract name begins with a zero octet. The socket
 /// belongs to whoever takes it, a stream usually for a [`ReadWrite`](super::ReadWrite), a datagram socket for a
-/// [`Handle`](crate::Handle) and [`select_read`](crate::Core::select_read); one that nobody takes is closed.
+/// [`Handle`](crate::Handle) and [`select_read`](crate::Context::select_read); one that nobody takes is closed.
 ///
 /// # What goes wrong
 ///
@@ -154,7 +154,7 @@ impl SocketFactory {
     /// Begins a wheel for UDP, over IPv4 or IPv6: to [`bind`](SocketFactoryBuilder::bind) a socket to `address`, or to
     /// [`connect`](SocketFactoryBuilder::connect) one to it.
     ///
-    /// The socket is not the wheel's: its session watches it with [`select_read`](crate::Core::select_read), or has a
+    /// The socket is not the wheel's: its session watches it with [`select_read`](crate::Context::select_read), or has a
     /// [wheel of its own](super::own) for datagrams. A [`ReadWrite`](super::ReadWrite) refuses it, as datagrams are no stream.
     ///
     /// The socket does not block, so each receive may fail with `WouldBlock`. That is not an error: the datagram had a wrong

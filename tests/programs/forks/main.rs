@@ -20,7 +20,7 @@ use std::thread;
 
 use lenore::filter::Line;
 use lenore::wheel::{Failure, ReadWrite, SocketFactory, WheelId};
-use lenore::{Context, Core, Error, ForkStage, Handle, Kernel, Reason, Result, Session};
+use lenore::{AsKernel, Context, Error, ForkStage, Handle, InState, Kernel, Reason, Result, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
 
@@ -73,7 +73,7 @@ fn main() -> Result<(), Error> {
 }
 
 /// Prints one line, and who prints it.
-fn say(core: &Core, text: impl std::fmt::Display) {
+fn say(core: &impl AsKernel, text: impl std::fmt::Display) {
     println!("{}: {text}", if core.is_child() { "child" } else { "parent" });
 }
 
@@ -104,10 +104,10 @@ fn say_forked<H: 'static>(cx: &mut Context<'_, H>) -> Result {
 }
 
 /// Gives the session something that never happens to wait for.
-fn linger(core: &mut Core) -> Result {
+fn linger(cx: &mut impl InState) -> Result {
     let (reader, writer) = io::pipe()?;
     std::mem::forget(writer);
-    Ok(core.select_read(&Handle::new(reader), "never", ())?)
+    Ok(cx.calls().select_read(&Handle::new(reader), "never", ())?)
 }
 
 /// T1: the child takes away everything that the parent goes on watching.

@@ -12,7 +12,7 @@ use std::thread;
 
 use lenore::filter::Line;
 use lenore::wheel::{Failure, FollowTail, ReadWrite, Redirect, Run, SocketFactory};
-use lenore::{Core, Error, Handle, Kernel, Session};
+use lenore::{AsKernel, Error, Handle, Kernel, Session};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 
@@ -315,7 +315,7 @@ fn function_runs_on(kernel: &mut Kernel) -> Result<(), Error> {
         .map(drop)
 }
 
-fn is_watched(core: &Core, handle: &Handle) -> bool {
+fn is_watched(core: &impl AsKernel, handle: &Handle) -> bool {
     core.peek().sources.iter().any(|source| source.fd == handle.as_raw_fd())
 }
 

@@ -71,11 +71,16 @@ fn executed(kernel: &mut Kernel) -> Result<(), Error> {
 
 /// What can't be started is an error of the constructor, and leaves nothing behind.
 fn refused(kernel: &mut Kernel) -> Result<(), Error> {
-    say("outside", Run::program(["true"]).start(kernel));
+    let stopped = Session::new(()).state("_start", |cx| {
+        cx.stop();
+        say("stopped", Run::program(["true"]).start(cx));
+    });
+    stopped.spawn(kernel)?;
     session(|| Run::program(["true"]))
         .state("_start", |cx| {
             let before = fs::read_dir("/proc/self/fd")?.count();
-            let try_it = |what, builder: RunBuilder, cx: &mut lenore::Core| say(what, events(builder).start(cx));
+            let try_it =
+                |what, builder: RunBuilder, cx: &mut lenore::Context<'_, _>| say(what, events(builder).start(cx));
             try_it("missing", Run::program(["/no/such/program", "x"]), cx);
             try_it("not in PATH", Run::program(["no-such-program"]), cx);
             try_it("no program", Run::program(["/etc/passwd"]), cx);

@@ -239,7 +239,7 @@ impl World {
 fn act(cx: &mut Context<'_, Shared>, op: &Op) -> Result {
     let shared = Rc::clone(cx.heap());
     if let Op::Slice = op {
-        cx.as_mut().run_one_timeslice()?;
+        cx.run_one_timeslice()?;
         return Ok(());
     }
     let mut guard = shared.borrow_mut();

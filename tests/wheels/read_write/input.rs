@@ -404,11 +404,15 @@ fn a_regular_file_is_read_to_its_end() {
 }
 
 #[test]
-fn outside_of_any_state_no_wheel_is_made() {
+fn a_session_that_has_stopped_makes_no_wheel() {
     let mut kernel = kernel();
     let (ours, theirs) = pair();
-    let made = ReadWrite::stream(ours, Line::new()).start(&mut kernel).map(drop);
-    assert!(matches!(made, Err(Error::NoActiveSession)));
+    let stopped = Session::new(Some(ours)).state("_start", |cx| {
+        cx.stop();
+        let made = ReadWrite::stream(cx.heap().take().unwrap(), Line::new()).start(cx).map(drop);
+        assert!(matches!(made, Err(Error::NoActiveSession)));
+    });
+    stopped.spawn(&mut kernel).unwrap();
     assert_eq!(read_all(theirs), "", "the descriptor is closed");
 }
 

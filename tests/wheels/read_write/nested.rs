@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lenore::filter::Line;
 use lenore::wheel::ReadWrite;
-use lenore::{Context, Kernel, Result, Session};
+use lenore::{Context, Result, Session};
 
 use super::pair;
 use util::in_process::{Log, kernel, run};
@@ -70,8 +70,7 @@ fn in_the_first_flush(inside: impl Fn(&mut Cx<'_>) -> Result + 'static) -> (Stri
 fn slices_until(cx: &mut Cx<'_>, mut done: impl FnMut(&mut Two) -> bool) -> Result {
     while !done(cx.heap()) {
         cx.delay("tick", Duration::from_millis(1), ());
-        let kernel: &mut Kernel = cx.as_mut();
-        kernel.run_one_timeslice()?;
+        cx.run_one_timeslice()?;
     }
     Ok(())
 }

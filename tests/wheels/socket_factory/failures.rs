@@ -24,12 +24,16 @@ fn logged(start: impl Fn(&mut Context<'_, Maker>) -> Result + 'static) -> Vec<St
 #[test]
 fn a_wheel_belongs_to_a_session() {
     let mut kernel = kernel();
-    let listening = SocketFactory::tcp("127.0.0.1:0").listen(&mut kernel).map(drop);
-    assert!(matches!(listening, Err(Error::NoActiveSession)));
-    let binding = SocketFactory::udp("127.0.0.1:0").bind(&mut kernel).map(drop);
-    assert!(matches!(binding, Err(Error::NoActiveSession)));
-    let connecting = SocketFactory::tcp("127.0.0.1:1").connect(&mut kernel).map(drop);
-    assert!(matches!(connecting, Err(Error::NoActiveSession)));
+    let stopped = Session::new(()).state("_start", |cx| {
+        cx.stop();
+        let listening = SocketFactory::tcp("127.0.0.1:0").listen(cx).map(drop);
+        assert!(matches!(listening, Err(Error::NoActiveSession)));
+        let binding = SocketFactory::udp("127.0.0.1:0").bind(cx).map(drop);
+        assert!(matches!(binding, Err(Error::NoActiveSession)));
+        let connecting = SocketFactory::tcp("127.0.0.1:1").connect(cx).map(drop);
+        assert!(matches!(connecting, Err(Error::NoActiveSession)));
+    });
+    stopped.spawn(&mut kernel).unwrap();
 }
 
 #[test] // K-SF-05, K-SF-01: no success event; nothing to connect to; what a kind of socket can't do

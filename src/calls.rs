@@ -1,0 +1,110 @@
+//! Where the kernel's calls can be found: a macro that hands each of them on.
+
+/// Makes methods of `Core`, and hands each on from the types at which a program finds it.
+///
+/// - `for a running session` are those that act for the session whose state runs. [`Context`](crate::Context),
+///   [`MachineContext`](crate::nfa::MachineContext) and [`Calls`](crate::Calls) have them. Once the session is stopped they
+///   refuse, by the [`Refusal`](crate::kernel::Refusal) of what they return.
+/// - `for a state` are the same without the refusal.
+/// - `for a kernel` are those that act for whom they name. [`Kernel`](crate::Kernel) has them as well.
+/// - `to read a kernel` are those that change nothing.
+///
+/// The full documentation stands at `Context` or `Kernel`; the others have its first line. The word after `with` is the
+/// methods' own `self`, which the macro could not name. rustfmt leaves all this alone; it formats the methods when
+/// `impl Core` stands in place of the first lines.
+macro_rules! calls {
+    ($(#[$title:meta])* for a running session, with $this:ident: $($methods:tt)*) => {
+        calls! { @checked $this $($methods)* }
+        calls! { @in_a_state $this [$(#[$title])*] $($methods)* }
+    };
+    ($(#[$title:meta])* for a state, with $this:ident: $($methods:tt)*) => {
+        calls! { @plain $($methods)* }
+        calls! { @in_a_state $this [$(#[$title])*] $($methods)* }
+    };
+    ($(#[$title:meta])* for a kernel, with $this:ident: $($methods:tt)*) => {
+        calls! { @plain $($methods)* }
+        calls! { @anywhere $this core_mut [$(#[$title])*] $($methods)* }
+    };
+    ($(#[$title:meta])* to read a kernel, with $this:ident: $($methods:tt)*) => {
+        calls! { @plain $($methods)* }
+        calls! { @anywhere $this core [$(#[$title])*] $($methods)* }
+    };
+
+    (@in_a_state $this:ident [$($title:tt)*] $($methods:tt)*) => {
+        calls! { @full $this core_mut [$($title)* impl<H: 'static> $crate::Context<'_, H>] $($methods)* }
+        calls! { @brief $this core_mut "Context" [$($title)* impl<R: 'static> $crate::nfa::MachineContext<'_, R>] $($methods)* }
+        calls! { @brief $this core_mut "Context" [$($title)* impl $crate::Calls<'_>] $($methods)* }
+    };
+    (@anywhere $this:ident $core:ident [$($title:tt)*] $($methods:tt)*) => {
+        calls! { @full $this $core [$($title)* impl $crate::Kernel] $($methods)* }
+        calls! { @brief $this $core "Kernel" [$($title)* impl<H: 'static> $crate::Context<'_, H>] $($methods)* }
+        calls! { @brief $this $core "Kernel" [$($title)* impl<R: 'static> $crate::nfa::MachineContext<'_, R>] $($methods)* }
+        calls! { @brief $this $core "Kernel" [$($title)* impl $crate::Calls<'_>] $($methods)* }
+    };
+
+    // `& $by $own` is `&self` or `&mut self`.
+    (@checked $this:ident $(
+        $(#[$attribute:meta])*
+        pub fn $name:ident $(<$life:lifetime>)? (&$by:ident $($own:ident)? $(, $argument:ident: $type:ty)* $(,)?)
+            $(-> $return:ty)? $body:block
+    )*) => {
+        impl Core {
+            $(
+                #[track_caller]
+                pub(crate) fn $name $(<$life>)? (&$by $($own)? $(, $argument: $type)*) $(-> $return)? {
+                    if $this.active.session == $crate::SessionId::KERNEL {
+                        return $crate::kernel::Refusal::refusal();
+                    }
+                    $body
+                }
+            )*
+        }
+    };
+    (@plain $(
+        $(#[$attribute:meta])*
+        pub fn $name:ident $(<$life:lifetime>)? (&$by:ident $($own:ident)? $(, $argument:ident: $type:ty)* $(,)?)
+            $(-> $return:ty)? $body:block
+    )*) => {
+        impl Core {
+            $(
+                #[track_caller]
+                pub(crate) fn $name $(<$life>)? (&$by $($own)? $(, $argument: $type)*) $(-> $return)? $body
+            )*
+        }
+    };
+    (@full $this:ident $core:ident [$($header:tt)*] $(
+        $(#[$attribute:meta])*
+        pub fn $name:ident $(<$life:lifetime>)? (&$by:ident $($own:ident)? $(, $argument:ident: $type:ty)* $(,)?)
+            $(-> $return:ty)? $body:block
+    )*) => {
+        $($header)* {
+            $(
+                $(#[$attribute])*
+                #[inline]
+                pub fn $name $(<$life>)? (&$by $($own)? $(, $argument: $type)*) $(-> $return)? {
+                    $this.$core().$name($($argument),*)
+                }
+            )*
+        }
+    };
+    (@brief $this:ident $core:ident $at:literal [$($header:tt)*] $(
+        #[doc = $brief:literal]
+        $(#[$attribute:meta])*
+        pub fn $name:ident $(<$life:lifetime>)? (&$by:ident $($own:ident)? $(, $argument:ident: $type:ty)* $(,)?)
+            $(-> $return:ty)? $body:block
+    )*) => {
+        $($header)* {
+            $(
+                #[doc = $brief]
+                #[doc = concat!("\n\nSee [`", $at, "::", stringify!($name), "`](crate::", $at, "::", stringify!($name), ").")]
+                #[inline]
+                #[track_caller]
+                pub fn $name $(<$life>)? (&$by $($own)? $(, $argument: $type)*) $(-> $return)? {
+                    $this.$core().$name($($argument),*)
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use calls;
