@@ -125,7 +125,7 @@ calls! {
 
     /// Takes an extra reference away from a session, and returns how many are left under `tag`.
     ///
-    /// The references that postbacks and [`sig_keep_alive`](Core::sig_keep_alive) hold are not taken away by this.
+    /// The references that postbacks and [`sig_keep_alive`](crate::Context::sig_keep_alive) hold are not taken away by this.
     ///
     /// # Errors
     ///
