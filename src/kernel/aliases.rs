@@ -116,11 +116,17 @@ calls! {
         let tag = tag.into();
         let record = self.sessions.get_mut(session).filter(|record| record.id != SessionId::KERNEL);
         let record = record.ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
-        match record.tags.get_mut(tag) {
-            Some(references) => references.count += 1,
-            None => drop(record.tags.insert(tag, References { count: 1, _hold: record.life.hold() })),
-        }
-        Ok(record.references(tag))
+        let count = match record.tags.get_mut(tag) {
+            Some(references) => {
+                references.count += 1;
+                references.count
+            }
+            None => {
+                record.tags.insert(tag, References { count: 1, _hold: record.life.hold() });
+                1
+            }
+        };
+        Ok(count + record.references_of_kernel(tag))
     }
 
     /// Takes an extra reference away from a session, and returns how many are left under `tag`.
@@ -137,9 +143,10 @@ calls! {
         let record = self.sessions.get_mut(session).ok_or_else(|| Error::NoSuchSession(session.to_string()))?;
         let references = record.tags.get_mut(tag).ok_or(Error::NoSuchTag { session, tag })?;
         references.count -= 1;
-        if references.count == 0 {
+        let left = references.count;
+        if left == 0 {
             record.tags.remove(tag);
         }
-        Ok(record.references(tag))
+        Ok(left + record.references_of_kernel(tag))
     }
 }

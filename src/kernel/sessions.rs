@@ -348,7 +348,8 @@ impl Record {
         self.tags.get(tag).map_or(0, |references| references.count) + self.references_of_kernel(tag)
     }
 
-    fn references_of_kernel(&self, tag: Name) -> u32 {
+    /// Returns how many of the extra references under `tag` the kernel itself keeps.
+    pub(crate) fn references_of_kernel(&self, tag: Name) -> u32 {
         if tag == ANON_EVENT {
             self.life.holds_for::<Postback>()
         } else if tag == WAITS_FOR_SIGNAL {
@@ -360,8 +361,9 @@ impl Record {
 
     /// Returns the tags under which there are extra references.
     pub(crate) fn referenced(&self) -> impl Iterator<Item = Name> {
-        let of_kernel = [ANON_EVENT, WAITS_FOR_SIGNAL].map(Name::new).into_iter();
-        let is_more = |tag: &Name| !self.tags.has(*tag) && self.references_of_kernel(*tag) > 0;
-        self.tags.keys().chain(of_kernel.filter(is_more))
+        let postbacks = (self.life.holds_for::<Postback>() > 0).then(|| Name::new(ANON_EVENT));
+        let waits = self.signals.iter().any(|(_, interest)| interest.hold.is_some());
+        let signals = waits.then(|| Name::new(WAITS_FOR_SIGNAL));
+        self.tags.keys().chain(postbacks.into_iter().chain(signals).filter(|tag| !self.tags.has(*tag)))
     }
 }
