@@ -1,6 +1,7 @@
 //! Everything that needs `unsafe`, and what that relies on: one small file for each need, behind safe functions.
 #![allow(unsafe_code)]
 
+pub(crate) mod atomics;
 pub(crate) mod child;
 pub(crate) mod controlling_terminal;
 pub(crate) mod descriptors;
@@ -10,11 +11,14 @@ pub(crate) mod disposition;
 pub(crate) mod exclusive;
 pub(crate) mod file_lock;
 pub(crate) mod fork;
+#[cfg(any(lenore_loom, lenore_shuttle))]
+pub(crate) mod modelled_memory;
 #[cfg_attr(not(target_os = "linux"), path = "no_parent_death.rs")]
 pub(crate) mod parent_death;
 pub(crate) mod priority;
 #[cfg(target_os = "linux")]
 pub(crate) mod procfs;
+#[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
 pub(crate) mod shared_memory;
 #[cfg(feature = "pty")]
 pub(crate) mod terminal;

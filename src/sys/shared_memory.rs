@@ -17,10 +17,11 @@ use std::mem::{align_of, size_of};
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::atomics::{AtomicU32, AtomicU64};
 
 /// An anonymous shared mapping of one [`Header`] and a fixed number of [`Slot`]s, all zero at first.
 ///
@@ -142,11 +143,16 @@ pub(crate) struct CacheLine<T>(pub(crate) T);
 
 /// The most slots one mapping can have, because the idle bitmap has a fixed size. The pages that a smaller pool does
 /// not touch are never allocated.
+#[cfg(not(any(lenore_loom, lenore_shuttle)))]
 pub(crate) const MAX_SLOTS: usize = 16_384;
+/// A model checker looks at each word of it.
+#[cfg(any(lenore_loom, lenore_shuttle))]
+pub(crate) const MAX_SLOTS: usize = 64;
 
 /// Length of a peer label in 64-bit words: what is left of the cache line.
 pub(crate) const PEER_WORDS: usize = 3;
 
+#[cfg(not(any(lenore_loom, lenore_shuttle)))]
 const _: () = assert!(size_of::<Slot>() == 64 && align_of::<Slot>() == 64);
 const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<Slot>()));
 // The smallest page anywhere is 4096 bytes.

@@ -25,13 +25,17 @@
 //! the parent is called too often, never too late.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU64, fence};
 use std::{fmt, hint, iter};
 
 use nix::unistd::Pid;
 
 use crate::daemon::machine::Thresholds;
-use crate::sys::shared_memory::{self, SharedBoard};
+use crate::sys::atomics::{AtomicU64, fence};
+#[cfg(any(lenore_loom, lenore_shuttle))]
+use crate::sys::modelled_memory::SharedBoard;
+use crate::sys::shared_memory;
+#[cfg(not(any(lenore_loom, lenore_shuttle)))]
+use crate::sys::shared_memory::SharedBoard;
 
 pub(super) mod doorbell;
 mod error;
@@ -401,5 +405,7 @@ struct Owner {
 /// not stopped.
 const READ_ATTEMPTS: u32 = 1_000;
 
-#[cfg(test)]
+#[cfg(all(test, any(lenore_loom, lenore_shuttle)))]
+mod models;
+#[cfg(all(test, not(any(lenore_loom, lenore_shuttle))))]
 mod tests;

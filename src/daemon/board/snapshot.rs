@@ -6,12 +6,12 @@
 
 use std::error::Error;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::fence;
 use std::{array, fmt, str};
 
 use nix::unistd::Pid;
 
 use super::Status;
+use crate::sys::atomics::fence;
 use crate::sys::shared_memory::{PEER_WORDS, Slot};
 
 /// What one slot said at one moment.

@@ -1,0 +1,48 @@
+//! What a model checker has in place of shared memory: the same header and slots, shared by threads.
+
+use std::io;
+use std::sync::Arc;
+
+use super::atomics::{AtomicU32, AtomicU64};
+use super::shared_memory::{CacheLine, Header, MAX_SLOTS, Slot};
+
+/// Copies refer to the same memory, as those of parent and child do after a fork.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedBoard(Arc<(Header, Vec<Slot>)>);
+
+impl SharedBoard {
+    pub(crate) fn new(slots: usize) -> io::Result<SharedBoard> {
+        let word = || AtomicU32::new(0);
+        let header = Header {
+            low: word(),
+            high: word(),
+            full: word(),
+            release: word(),
+            rung: CacheLine(word()),
+            idle: CacheLine(std::array::from_fn(|_| AtomicU64::new(0))),
+        };
+        let slot = || Slot {
+            sequence: word(),
+            status: word(),
+            pid: word(),
+            generation: word(),
+            requests: AtomicU64::new(0),
+            started_ms: AtomicU64::new(0),
+            since_ms: AtomicU64::new(0),
+            peer: std::array::from_fn(|_| AtomicU64::new(0)),
+        };
+        // Each integer costs the checker time, and a model has but a few children.
+        Ok(SharedBoard(Arc::new((header, (0..slots.min(MODELLED)).map(|_| slot()).collect()))))
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.0.0
+    }
+
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.0.1
+    }
+}
+
+/// The most children that a model may have.
+const MODELLED: usize = MAX_SLOTS / 16;
