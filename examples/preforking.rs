@@ -82,6 +82,7 @@ fn start(cx: &mut Context<'_, Heap>) -> Result {
     // In the Perl program the last thing of all. Here it must come after `listen` and before `run`: it detaches.
     let daemon = Daemon::builder()
         .alias("Daemon")
+        .children_return(true) // as in Perl, each process says that it is exiting
         .logfile(&cx.heap().logfile)
         .detach(true)
         .verbose(true)

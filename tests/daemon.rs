@@ -15,6 +15,8 @@ mod crashes;
 mod descriptors;
 #[path = "daemon/detach.rs"]
 mod detach;
+#[path = "daemon/exit.rs"]
+mod exit;
 #[path = "daemon/failures.rs"]
 mod failures;
 #[path = "daemon/log_file.rs"]

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::aliases::Aliases;
 use super::children::Children;
 use super::clock::{Clock, Due};
+use super::exit::AfterRun;
 use super::fork::Forks;
 use super::options::Exceptions;
 use super::queue::{Event, EventQueue, Kind};
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     /// How many states are on the stack.
     pub(crate) depth: u32,
     pub(crate) exceptions: Exceptions,
+    /// What this process does when its last session has ended.
+    pub(crate) after_run: AfterRun,
     /// A slice was run at least once.
     pub(crate) has_run: bool,
 }

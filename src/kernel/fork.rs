@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use super::Kernel;
 use super::core::{Active, Core};
 use super::dispatch::discard;
+use super::exit::AfterRun;
 use super::holds::{self, Hold};
 use super::os_signals;
 use super::queue::{Event, Kind};
@@ -65,6 +66,7 @@ enum Then {
         on_parent: Name,
         on_child: Name,
         payload: Args,
+        after_run: AfterRun,
     },
     Errand(Box<dyn Errand>),
 }
@@ -111,14 +113,27 @@ calls! {
     /// POE: `fork` inside a handler, which returns in both processes.
     #[track_caller]
     pub fn fork(&mut self, on_parent: impl Into<Name>, on_child: impl Into<Name>, payload: impl IntoArgs) {
-        let Active { session, event: from } = self.active;
-        let (on_parent, on_child, payload) = (on_parent.into(), on_child.into(), payload.into_args());
-        let location = Location::caller();
-        self.request_fork(session, Then::Events { from, location, on_parent, on_child, payload });
+        self.fork_then(AfterRun::Return, on_parent, on_child, payload);
     }
 }
 
 impl Core {
+    /// Does what [`fork`](Core::fork) does, and says what the child does when its last session has ended. A child of that
+    /// child is not bound by it.
+    #[track_caller]
+    pub(crate) fn fork_then(
+        &mut self,
+        after_run: AfterRun,
+        on_parent: impl Into<Name>,
+        on_child: impl Into<Name>,
+        payload: impl IntoArgs,
+    ) {
+        let Active { session, event: from } = self.active;
+        let (on_parent, on_child, payload) = (on_parent.into(), on_child.into(), payload.into_args());
+        let location = Location::caller();
+        self.request_fork(session, Then::Events { from, location, on_parent, on_child, payload, after_run });
+    }
+
     /// Asks for a fork on behalf of a session, which it keeps alive until then.
     pub(crate) fn fork_for(&mut self, session: SessionId, errand: Box<dyn Errand>) {
         self.request_fork(session, Then::Errand(errand));
@@ -137,7 +152,8 @@ calls! {
     /// Registers something to be done before every fork.
     ///
     /// It may flush a writer of the program's own, whose buffered text the child would otherwise inherit and write a second time.
-    /// Standard output, standard error and the `log` logger are flushed without being asked.
+    /// Standard output, standard error and the `log` logger are flushed without being asked. A child of a
+    /// [`Daemon`](crate::Daemon) does all of this before it exits as well.
     pub fn flush_before_fork(&mut self, flush: impl FnMut() + 'static) {
         self.forks.flushes.push(Box::new(flush));
     }
@@ -200,9 +216,9 @@ impl Kernel {
     }
 
     fn carry_out(&mut self, session: SessionId, then: Then) {
-        let (from, location, on_parent, on_child, payload) = match then {
-            Then::Events { from, location, on_parent, on_child, payload } => {
-                (from, location, on_parent, on_child, payload)
+        let (from, location, on_parent, on_child, payload, after_run) = match then {
+            Then::Events { from, location, on_parent, on_child, payload, after_run } => {
+                (from, location, on_parent, on_child, payload, after_run)
             }
             Then::Errand(errand) => return self.run_errand(errand),
         };
@@ -212,7 +228,10 @@ impl Kernel {
                 destroy(payload);
                 (on_parent, (Ok::<i32, Error>(pid.as_raw()),).into_args())
             }
-            Ok(Side::Child) => (on_child, payload),
+            Ok(Side::Child) => {
+                self.core.after_run = after_run;
+                (on_child, payload)
+            }
             Err(error) => {
                 // The session is told, and knows whether this is news.
                 log::debug!(target: "lenore::fork", "{error}");
@@ -288,6 +307,7 @@ impl Kernel {
         renewed?;
         self.core.pid = std::process::id();
         self.core.forked += 1;
+        self.core.after_run = AfterRun::Return;
         self.core.id = super::new_kernel_id();
         self.core.disown();
         // The payloads of forks that have not happened yet are for other children.

@@ -17,6 +17,7 @@ mod core;
 mod debug;
 mod detach;
 mod dispatch;
+mod exit;
 mod few;
 mod fork;
 mod handle;
@@ -57,6 +58,7 @@ pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
 pub(crate) use core::Core;
 pub(crate) use detach::{Detached, exit_launcher, is_detached, is_own_pid};
+pub(crate) use exit::AfterRun;
 pub(crate) use fork::Errand;
 pub(crate) use handle::{has_input, set_nonblocking};
 pub(crate) use mailbox::Mailbox;
@@ -151,6 +153,7 @@ impl Kernel {
             depth: 0,
             has_run: false,
             exceptions: Exceptions::BecomeSignals,
+            after_run: AfterRun::Return,
         };
         core.watch_signal_pipe()?;
         Ok(Kernel { core, bodies: vec![None] })
@@ -158,8 +161,10 @@ impl Kernel {
 
     /// Runs until no session is left.
     ///
-    /// It may be called again afterwards. In a forked child it returns as well, when the child's sessions have ended:
-    /// [`Context::is_child`](crate::Context::is_child) tells which process this is. If the program has forked by itself, `run` does first what
+    /// It may be called again afterwards. In a child that [`Context::fork`](crate::Context::fork) has forked it returns as
+    /// well, when the child's sessions have ended: [`Context::is_child`](crate::Context::is_child) tells which process this
+    /// is. In a child of a [`Daemon`](crate::Daemon) it does not return: the child exits, unless
+    /// [`children_return`](crate::daemon::DaemonBuilder::children_return) is set. If the program has forked by itself, `run` does first what
     /// [`has_forked`](Kernel::has_forked) does.
     ///
     /// # Errors
@@ -170,6 +175,12 @@ impl Kernel {
     ///
     /// POE: `run`.
     pub fn run(&mut self) -> Result<(), Error> {
+        let outcome = self.run_to_the_end();
+        self.exit_if_it_is_to(outcome.as_ref().err());
+        outcome
+    }
+
+    fn run_to_the_end(&mut self) -> Result<(), Error> {
         self.has_forked().inspect_err(log_end)?;
         self.core.is_alive = true;
         while self.has_sessions() {
@@ -189,6 +200,14 @@ impl Kernel {
     ///
     /// POE: `run_one_timeslice`.
     pub fn run_one_timeslice(&mut self) -> Result<bool, Error> {
+        let goes_on = self.run_slice_if_any();
+        if !matches!(goes_on, Ok(true)) {
+            self.exit_if_it_is_to(goes_on.as_ref().err());
+        }
+        goes_on
+    }
+
+    fn run_slice_if_any(&mut self) -> Result<bool, Error> {
         if !self.has_sessions() {
             self.finish()?;
             return Ok(false);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::babysit::record;
 use util::lab::{LONG, Lab, held, pid_of, send, tell};
 use util::{Client, DEADLINE, Program, at_once, example, proc, stays, test_program, wait_until};
 
@@ -413,7 +414,8 @@ fn a_child_that_is_asked_to_go_takes_no_more_and_finishes_what_it_has() {
     assert_eq!(tell(&mut one, "bye"), "bye");
     expect_end(&mut one);
     lab.wait_gone(&[pid]);
-    lab.expect(pid, "end");
+    let record = record(&lab, pid);
+    assert!(record.contains(" cause=recycled "), "{record}");
     drop(others);
     lab.wait_board("ww");
     lab.end(Signal::SIGTERM);

@@ -294,7 +294,7 @@ fn blocked_orphan_whose_state_returns_answers_and_ends_in_order() {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let (path, gate) = (dir.path().join("socket"), dir.path().join("gate"));
     std::fs::write(&gate, "").expect("a file can be made");
-    let args = format!("{ONE} --more-listeners {} --gate {}", path.display(), gate.display());
+    let args = format!("{ONE} --return --more-listeners {} --gate {}", path.display(), gate.display());
     let (lab, addr, mut client, busy) = blocked_orphan("daemon_prefork", &args, &["gate"]);
     let (_, more) = lab.nth(1, "more ");
     expect_free(addr);
@@ -318,7 +318,7 @@ fn blocked_orphan_with_several_connections_answers_all_of_them() {
     let gate = dir.path().join("gate");
     std::fs::write(&gate, "").expect("a file can be made");
     let word = format!("gate {}", gate.display());
-    let (lab, addr) = Lab::serve("component_server", &format!("--mode prefork:1 {ONE} --connections 5"));
+    let (lab, addr) = Lab::serve("component_server", &format!("--mode prefork:1 {ONE} --connections 5 --return"));
     let ((mut one, busy), (mut other, _)) = (held(addr), held(addr));
     one.send(format!("{word}\r\n"));
     lab.expect(busy, "blocked");

@@ -25,7 +25,7 @@ fn signals_come_in_order_in_parent_and_children() {
     assert_eq!(children.len(), 3);
     for pid in children {
         let accepts = if pid == child { "daemon_accept, daemon_accept" } else { "daemon_accept" };
-        assert_eq!(lab.story(pid), format!("daemon_child, {accepts}, daemon_shutdown, end"));
+        assert_eq!(lab.story(pid), format!("daemon_child, {accepts}, daemon_shutdown"));
     }
 }
 
@@ -37,7 +37,7 @@ fn daemon_parent_reaches_no_child() {
     lab.all();
     assert_eq!(lab.story(lab.pid()).matches("daemon_parent").count(), 1);
     for pid in children {
-        assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_shutdown, end");
+        assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_shutdown");
     }
 }
 
@@ -71,7 +71,7 @@ fn reporting_wait_twice_is_logged_with_its_place_and_gives_no_second_accept() {
     drop(client);
     lab.end(Signal::SIGTERM);
     lab.all();
-    assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_accept, daemon_shutdown, end");
+    assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_accept, daemon_shutdown");
 }
 
 #[test] // D-PF-05

@@ -208,7 +208,7 @@ fn surroundings_are_what_is_set() {
         assert_eq!(site.said("spawned"), expected, "{args}");
         assert_eq!(niceness(pid), nice, "{args}");
         signal(pid, Signal::SIGTERM);
-        wait_until("the end", DEADLINE, || (site.count("run returned") == 2).then_some(()));
+        wait_until("the end", DEADLINE, || (site.count("run returned") == 1).then_some(()));
         drop(running);
     }
 }

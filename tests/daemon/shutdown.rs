@@ -34,7 +34,7 @@ fn all_ways_to_shut_down_do_the_same() {
         let expected = "daemon_start, daemon_parent, daemon_shutdown, run returned, children: Err(ECHILD)";
         assert_eq!(story, expected, "{signal} {action}");
         for pid in children {
-            assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_shutdown, end", "{signal} {action}");
+            assert_eq!(lab.story(pid), "daemon_child, daemon_accept, daemon_shutdown", "{signal} {action}");
         }
     }
 }
@@ -168,7 +168,7 @@ fn idle_children_end_when_the_parent_is_killed() {
     lab.running.signal(Signal::SIGKILL);
     lab.wait_gone(&children);
     for pid in children {
-        lab.expect(pid, "end");
+        lab.expect(pid, "daemon_shutdown");
     }
 }
 
@@ -332,7 +332,7 @@ fn quit_lets_requests_in_hand_finish() {
     client.expect_eof();
     lab.expect_end();
     lab.all();
-    assert!(lab.story(busy).ends_with("daemon_shutdown, end"));
+    assert!(lab.story(busy).ends_with("daemon_shutdown"));
 }
 
 #[test] // D-SH-09

@@ -67,7 +67,7 @@ fn protocol(flags: &Flags) -> Protocol<Line> {
 }
 
 fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
-    let mut daemon = Daemon::builder();
+    let mut daemon = Daemon::builder().children_return(flags.has("--return"));
     if !flags.has("--requests-unset") {
         daemon = daemon.requests(flags.number("--requests").unwrap_or(0));
     }

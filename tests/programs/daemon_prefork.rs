@@ -41,7 +41,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let mut kernel = Kernel::new()?;
     hook(&mut kernel, &flags);
     let (slow_end, swallow) = (flags.has("--slow-end"), flags.has("--swallow"));
-    let daemon = settings(&flags).spawn(&mut kernel)?;
+    let children_return = swallow || slow_end || flags.has("--return");
+    let daemon = settings(&flags).children_return(children_return).spawn(&mut kernel)?;
     let mut session = Session::new(App { daemon, flags, listener: None, client: None, eaten: Vec::new(), more: None })
         .state("_start", start)
         .state("daemon_child", daemon_child)

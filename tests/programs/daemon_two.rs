@@ -42,7 +42,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     }
     session.spawn(&mut kernel)?;
     kernel.run()?;
-    say(if kernel.is_child() { "end" } else { "run returned" });
+    say("run returned");
     Ok(())
 }
 

@@ -37,6 +37,23 @@ impl DaemonBuilder {
         self
     }
 
+    /// Makes [`Kernel::run`](crate::Kernel::run) return in children as well, so that each child goes on with what the program does after `run`,
+    /// and drops what `main` holds. Default: no.
+    ///
+    /// Without this setting a child exits as soon as its last session has ended. Rust's standard output and standard error, the
+    /// logger and what the program has registered with [`flush_before_fork`](crate::Kernel::flush_before_fork) are flushed
+    /// before. No other code of the program runs: no destructor of `main`'s values, no function that a C library has
+    /// registered with `atexit`. The exit code is 0, or 1 if a failure that nobody has handled has ended the child.
+    ///
+    /// Set it for a program that has something to do in each child after its sessions, or whose tools write their results
+    /// when a program exits, as coverage and profilers do.
+    ///
+    /// POE: what `run` does in every child.
+    pub fn children_return(mut self, children_return: bool) -> Self {
+        self.0.children_return = children_return;
+        self
+    }
+
     /// Sets how many children there may be at a time. Pre-forking, it is `start_children` + `max_spare` unless set.
     pub fn max_children(mut self, children: u32) -> Self {
         self.0.max_children = Some(children);

@@ -17,6 +17,7 @@ use crate::daemon::parent::shutdown;
 use crate::daemon::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
 use crate::daemon::settings::Forking;
 use crate::error::{Error, Result};
+use crate::kernel::AfterRun;
 
 /// A child has rung: the number of idle ones has left its bounds.
 pub(in crate::daemon) fn bell(cx: &mut Cx<'_>) -> Result {
@@ -261,7 +262,9 @@ fn ask_for_fork(cx: &mut Cx<'_>, request: Request) -> Result {
                 .requests
                 .map(|requests| share(requests.get(), heap.settings.requests_jitter, heap.forked));
             heap.forked += 1;
-            cx.fork("forked", "begin_child", (slot, is_long, share).into_args().chain(payload));
+            let after_run = if heap.settings.children_return { AfterRun::Return } else { AfterRun::Exit };
+            let payload = (slot, is_long, share).into_args().chain(payload);
+            cx.core_mut().fork_then(after_run, "forked", "begin_child", payload);
         }
         Err(full) => {
             // Never silently: there are more slots than children may be.

@@ -17,6 +17,8 @@ pub struct RawSettings {
     pub(crate) alias: Option<String>,
     /// Whether to log each fork and exit.
     pub(crate) verbose: bool,
+    /// Whether `run` returns in children.
+    pub(crate) children_return: bool,
     /// The most children at a time.
     pub(crate) max_children: Option<u32>,
     /// How many children to begin with. Makes the daemon pre-forking.
@@ -55,6 +57,8 @@ pub struct Settings {
     pub(crate) alias: String,
     /// Whether to log each fork and exit.
     pub(crate) verbose: bool,
+    /// Whether `run` returns in children.
+    pub(crate) children_return: bool,
     /// What kind of server it is.
     pub(crate) forking: Forking,
     /// The most children at a time; 0 when non-forking.
@@ -163,6 +167,7 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
     let settings = Settings {
         alias: raw.alias.unwrap_or_else(|| DEFAULT_ALIAS.to_owned()),
         verbose: raw.verbose,
+        children_return: raw.children_return,
         forking,
         max_children,
         start_children,
