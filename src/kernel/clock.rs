@@ -134,6 +134,15 @@ impl System {
 /// By how much the coarse clock may lag: ten times the longest tick that Linux is built with.
 const COARSE_LAG: Due = 100_000_000;
 
+/// Returns the earlier of two times; `None` is never.
+#[inline]
+pub(super) fn earlier(one: Option<Due>, other: Option<Due>) -> Option<Due> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// Returns a span in nanoseconds, at most some 292 years.
 pub(crate) fn nanos(span: Duration) -> Due {
     Due::try_from(span.as_nanos()).unwrap_or(Due::MAX)

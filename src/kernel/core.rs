@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::aliases::Aliases;
 use super::children::Children;
-use super::clock::{Clock, Due};
+use super::clock::{Clock, Due, earlier};
 use super::exit::AfterRun;
 use super::fork::Forks;
 use super::options::Exceptions;
@@ -231,7 +231,7 @@ impl Core {
     /// Returns when there is something to be done, be it an event or a source's turn.
     #[inline]
     pub(super) fn next_due(&self) -> Option<Due> {
-        self.queue.next_due().into_iter().chain(self.sources.next_due()).min()
+        earlier(self.queue.next_due(), self.sources.next_due())
     }
 
     /// Returns the session whose state runs.

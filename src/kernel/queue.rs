@@ -3,7 +3,7 @@
 use std::panic::Location;
 
 use super::alarm_heap::{Alarm, AlarmHeap, AlarmKey, Turn};
-use super::clock::Due;
+use super::clock::{Due, earlier};
 use super::holds::{EventTo, Hold};
 use super::posted::PostedEvents;
 use super::sessions::{Ends, SessionId};
@@ -159,9 +159,9 @@ impl EventQueue {
 
     /// Returns when the first event is due.
     pub(crate) fn next_due(&self) -> Option<Due> {
-        let posted = self.posted.first();
-        let alarms = [Turn::This, Turn::Next].into_iter().filter_map(|turn| self.alarms.first(turn));
-        posted.into_iter().chain(alarms).map(|(due, _)| due).min()
+        let due = |first: Option<(Due, u64)>| first.map(|(due, _)| due);
+        let [this, next] = [Turn::This, Turn::Next].map(|turn| due(self.alarms.first(turn)));
+        earlier(due(self.posted.first()), earlier(this, next))
     }
 
     /// Takes out the posted events to and from a session.
