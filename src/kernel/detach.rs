@@ -3,8 +3,6 @@
 //! A move is no fork to the sessions: one process goes on where the other stops, with every stream, alarm and event. So
 //! a state that is on the stack may ask for it, and nothing has to be closed or left to anybody.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -75,9 +73,7 @@ impl Kernel {
         core.signals.delivery.leave_terminal();
         core.signals.delivery = core.signals.delivery.renewed()?;
         core.watch_signal_pipe()?;
-        MOVED_FROM.store(core.pid, Ordering::Relaxed);
-        core.pid = std::process::id();
-        MOVED_TO.store(core.pid, Ordering::Relaxed);
+        core.moved_here();
         core.id = super::new_kernel_id();
         for signal in arrived.into_iter().filter(|signal| *signal != "CHLD") {
             core.signal_from_kernel(signal, ());
@@ -92,17 +88,6 @@ impl Kernel {
         }
         Ok(())
     }
-}
-
-/// Tells whether this process, or one that it was forked from, has been detached.
-pub(crate) fn is_detached() -> bool {
-    MOVED_TO.load(Ordering::Relaxed) != 0
-}
-
-/// Tells whether what `pid` has made is this process's own: it was made here, or before the program moved here.
-pub(crate) fn is_own_pid(pid: u32) -> bool {
-    let own = std::process::id();
-    pid == own || MOVED_TO.load(Ordering::Relaxed) == own && MOVED_FROM.load(Ordering::Relaxed) == pid
 }
 
 /// Ends a launcher: what is in its buffers is the daemon's to write, and its kernel the daemon's to drop.
@@ -139,9 +124,3 @@ fn failure_of(middle: Pid) -> Option<Errno> {
         };
     }
 }
-
-/// The process in which the program was started, once it has been detached.
-static MOVED_FROM: AtomicU32 = AtomicU32::new(0);
-
-/// The process that the program has moved to; its children inherit this, and are others. 0 before that.
-static MOVED_TO: AtomicU32 = AtomicU32::new(0);

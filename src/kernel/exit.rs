@@ -25,7 +25,7 @@ impl Kernel {
     pub(super) fn exit_if_it_is_to(&mut self, failure: Option<&Error>) {
         // A state runs the loop: it is to return first. A process that the program has forked by itself, and that the kernel
         // has not been told of, is another.
-        let is_over = self.core.depth == 0 && std::process::id() == self.core.pid;
+        let is_over = self.core.depth == 0 && self.core.is_here();
         if self.core.after_run == AfterRun::Return || !is_over {
             return;
         }

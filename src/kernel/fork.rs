@@ -286,7 +286,7 @@ impl Kernel {
     ///
     /// POE: `has_forked`.
     pub fn has_forked(&mut self) -> Result<(), Error> {
-        if std::process::id() == self.core.pid { Ok(()) } else { self.begin_child() }
+        if self.core.is_here() { Ok(()) } else { self.begin_child() }
     }
 
     /// A child that shares its parent's poller would do harm to the parent: better no child.

@@ -203,7 +203,7 @@ impl Kernel {
     ///
     /// POE: `stop`.
     pub fn stop(&mut self) {
-        if std::process::id() != self.core.pid {
+        if !self.core.is_here() {
             // What the sessions watch is still in the parent's poller, and must stay there.
             self.begin_child_or_exit();
         }

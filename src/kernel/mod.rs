@@ -37,6 +37,7 @@ mod source;
 mod sources;
 mod turn;
 mod watchers;
+mod whose;
 
 pub use access::{AsKernel, Calls, InState};
 pub use alarms::{AlarmId, RemovedAlarm, Shift};
@@ -57,7 +58,7 @@ pub(crate) use access::{Refusal, core_of, kernel_of, private};
 pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
 pub(crate) use core::Core;
-pub(crate) use detach::{Detached, exit_launcher, is_detached, is_own_pid};
+pub(crate) use detach::{Detached, exit_launcher};
 pub(crate) use exit::AfterRun;
 pub(crate) use fork::Errand;
 pub(crate) use handle::{has_input, set_nonblocking};
@@ -67,6 +68,7 @@ pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};
 pub(crate) use queue::{Event, Kind};
 pub(crate) use source::{Source, SourceKey};
 pub(crate) use turn::{Next, Turn};
+pub(crate) use whose::{Maker, is_detached};
 
 use crate::error::Error;
 use crate::sys::disposition::ignore_sigpipe;

@@ -14,7 +14,7 @@ use super::log_file::{Redirection, redirect_to};
 use super::pid_file::PidFile;
 use crate::daemon::error::DaemonError;
 use crate::error::Error;
-use crate::kernel::{Detached, Handle, Kernel, exit_launcher};
+use crate::kernel::{Detached, Handle, Kernel, Maker, exit_launcher};
 use crate::sys::descriptors::let_go_of_inherited;
 use crate::sys::disposition;
 
@@ -29,7 +29,7 @@ use crate::sys::disposition;
 pub(crate) struct Launch {
     end: Handle,
     /// A forked child has nothing to say.
-    owner: u32,
+    owner: Option<Maker>,
 }
 
 impl Launch {
@@ -40,7 +40,7 @@ impl Launch {
 
     /// Lets the launcher end well, which it will [acknowledge](Launch::is_acknowledged); an error means that it is gone.
     pub(crate) fn ready(&mut self) -> io::Result<()> {
-        self.owner = 0;
+        self.owner = None;
         self.say("+", "")
     }
 
@@ -57,7 +57,7 @@ impl Launch {
 
     /// Lets the launcher fail with a reason.
     pub(crate) fn failed(mut self, reason: &str) {
-        self.owner = 0;
+        self.owner = None;
         // A launcher that is gone has nobody to tell.
         let _ = self.say("-", reason);
     }
@@ -70,7 +70,7 @@ impl Launch {
 
 impl Drop for Launch {
     fn drop(&mut self) {
-        if self.owner == std::process::id() {
+        if self.owner.is_some_and(Maker::is_here) {
             let _ = self.say("-", "it ended before it was ready");
         }
     }
@@ -114,7 +114,7 @@ pub(crate) fn detach(
         }
         Ok(Detached::Daemon(moved)) => {
             drop(launchers);
-            let launch = Launch { end: Handle::new(daemons), owner: std::process::id() };
+            let launch = Launch { end: Handle::new(daemons), owner: Some(Maker::this_process()) };
             redirected.into_iter().for_each(Redirection::keep);
             let settled = launch
                 .say("=", &std::process::id().to_string())

@@ -12,6 +12,7 @@ use nix::libc::{O_NOCTTY, O_NOFOLLOW};
 
 use crate::daemon::error::DaemonError;
 use crate::error::Error;
+use crate::kernel::Maker;
 use crate::sys::file_lock::try_lock;
 
 /// A pid file that this process, or the one that forked it, has taken.
@@ -23,7 +24,7 @@ pub(crate) struct PidFile {
     path: PathBuf,
     file: File,
     /// The process that may remove the file.
-    owner: u32,
+    owner: Maker,
 }
 
 impl PidFile {
@@ -64,14 +65,14 @@ impl PidFile {
                 return Err(fail("open", io::Error::other("the file is replaced again and again")));
             }
             file.set_len(0).map_err(|error| fail("truncate", error))?;
-            return Ok(PidFile { path, file, owner: std::process::id() });
+            return Ok(PidFile { path, file, owner: Maker::this_process() });
         }
     }
 
     /// Writes this process's pid, and makes it the one that removes the file.
     pub(crate) fn write_pid(&mut self) -> Result<(), Error> {
-        self.owner = std::process::id();
-        let text = format!("{}\n", self.owner);
+        self.owner = Maker::this_process();
+        let text = format!("{}\n", std::process::id());
         self.file.write_all_at(text.as_bytes(), 0).map_err(|error| Error::os("write", self.path.display(), error))
     }
 
@@ -94,7 +95,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // A child only closes its copy.
-        if self.owner == std::process::id() {
+        if self.owner.is_here() {
             self.remove();
         }
     }

@@ -1,17 +1,17 @@
 //! Making a socket: options, address, and the path that a UNIX socket leaves behind.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::{fs, process};
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
 
 use super::address::{NOT_FOUND, Target};
-use crate::kernel::{Switch, is_own_pid};
+use crate::kernel::{Maker, Switch};
 
 /// A call that failed, in POE's words: what becomes a `wheel::Failure` or an `Error`.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ fn open(family: AddressFamily, kind: SockType) -> nix::Result<OwnedFd> {
 pub(in crate::wheel) struct BoundPath {
     /// Absolute: the program may change its directory.
     path: PathBuf,
-    pid: u32,
+    maker: Maker,
     file: FileId,
 }
 
@@ -149,14 +149,14 @@ impl BoundPath {
     fn new(path: &Path) -> Option<BoundPath> {
         let file = file_id(path)?;
         let path = std::path::absolute(path).ok()?;
-        Some(BoundPath { path, pid: process::id(), file })
+        Some(BoundPath { path, maker: Maker::this_process(), file })
     }
 }
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
         // A forked child has a copy of the listener, and lets go of it at a time of its own.
-        let is_ours = is_own_pid(self.pid) && file_id(&self.path) == Some(self.file);
+        let is_ours = self.maker.is_here() && file_id(&self.path) == Some(self.file);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!(target: "lenore::wheels", "can't unlink {}: {error}", self.path.display());
         }
