@@ -85,4 +85,8 @@ impl IntoReturn for Put {
     fn into_return(self) -> Result<Reply, Exception> {
         Return(self).into_return()
     }
+
+    fn without_value(self) -> Result<(), Exception> {
+        Return(self).without_value()
+    }
 }
