@@ -2,9 +2,8 @@
 //!
 //! Connect, send a line, read the reply, close. Each server is a program of its own, with as many children:
 //! `echo_prefork` against children that block in `accept(2)`, and `echo_fork` against a loop that forks for each
-//! connection. And `held_burst_60`: 60 clients arrive at once, and stay, at a pool of two idle children. By default a
-//! Daemon forks 32 children at once and 64 a second after that, so that the last 26 wait for 406 ms: `held_burst_60`
-//! is that. `held_burst_60_open` has a larger `fork_burst`, and shows how fast a pool grows by itself.
+//! connection. And `held_burst_60`: 60 clients arrive at once, and stay, at a pool of two idle children with default settings.
+//! The parent counts the clients that wait, and forks as many children as they need.
 //!
 //! The servers are examples, of lenore and of this package. Build them first:
 //! `cargo build --release --workspace --examples`.
@@ -83,18 +82,7 @@ fn held() {
             ("fork", |_, bencher| bursts(bencher, || start("fork_echo", &["--hold"]))),
         ],
     )
-    .times("lenore", "fork", Budget::None)
-    .print();
-    Rounds::measure(
-        "held_burst_60_open",
-        HELD as u64,
-        &mut (),
-        &[
-            ("lenore", |_, bencher| bursts(bencher, || pool("2", "2", "64", &["--fork-burst", "64"]))),
-            ("fork", |_, bencher| bursts(bencher, || start("fork_echo", &["--hold"]))),
-        ],
-    )
-    .times("lenore", "fork", Budget::AtMost(1.5))
+    .times("lenore", "fork", Budget::AtMost(2.5))
     .print();
 }
 
@@ -114,13 +102,8 @@ fn bursts(bencher: &mut Bencher<'_>, server: impl Fn() -> Running) {
 }
 
 fn echo_prefork(start_children: &str, min_spare: &str, max_children: &str) -> Running {
-    pool(start_children, min_spare, max_children, &[])
-}
-
-fn pool(start_children: &str, min_spare: &str, max_children: &str, more: &[&str]) -> Running {
     let mut args = vec!["--listen", "127.0.0.1:0", "--requests", "0", "--start-children", start_children];
     args.extend(["--min-spare", min_spare, "--max-spare", max_children, "--max-children", max_children]);
-    args.extend(more);
     let server = start("echo_prefork", &args);
     wait_for_children(&server, start_children);
     server

@@ -11,6 +11,8 @@ mod children;
 mod component;
 #[path = "daemon/crashes.rs"]
 mod crashes;
+#[path = "daemon/demand.rs"]
+mod demand;
 #[path = "daemon/descriptors.rs"]
 mod descriptors;
 #[path = "daemon/detach.rs"]

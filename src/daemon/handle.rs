@@ -147,6 +147,16 @@ impl Daemon {
         self.call(kernel, "status", ())
     }
 
+    /// Says that the children accept on the listeners of `session` and on no others, so that the clients who wait at another
+    /// Daemon's are not counted.
+    pub(crate) fn accepts_on_listeners_of<K: AsKernel>(
+        self,
+        kernel: &mut K,
+        session: SessionId,
+    ) -> Result<(), DaemonError> {
+        self.call(kernel, "serves", (session,))
+    }
+
     /// Returns a picture of the kernel and of the Daemon; with `verbose`, of every session and why it stays alive.
     ///
     /// The event `peek`, posted to the Daemon with the same argument, writes it to the log at info level.

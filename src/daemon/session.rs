@@ -23,6 +23,7 @@ use crate::daemon::parent::deaths::{self, Deaths};
 use crate::daemon::parent::hang_up;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pool;
+use crate::daemon::parent::queue_watch::{self, QueueWatch};
 use crate::daemon::parent::ready;
 use crate::daemon::parent::ready::Start;
 use crate::daemon::parent::relief;
@@ -73,6 +74,8 @@ pub(super) struct Heap {
     pub(super) forks: Budget,
     /// Pre-forking: how the next shortage of spares is met.
     pub(super) growth: Growth,
+    /// In the parent: what it knows of the clients that wait in its listeners' queues.
+    pub(super) queues: QueueWatch,
     /// What the budget's time counts from.
     pub(super) born: SystemTime,
     /// A fork has failed, or children die as soon as they live: nothing is forked before this.
@@ -229,6 +232,7 @@ impl Heap {
             intake: Intake::Open,
             forks,
             growth: Growth::default(),
+            queues: QueueWatch::default(),
             born: now,
             no_fork_before: None,
             shortage: Shortage::default(),
@@ -289,6 +293,7 @@ impl Heap {
             free: self.board.as_ref().map(Scoreboard::free).unwrap_or_default(),
             queued: self.queue.len(),
             deaths: self.deaths,
+            backlog: self.queues.seen,
         }
     }
 }
@@ -321,6 +326,12 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("forked_by_kernel", leave_to_parent)
         .state("bell", pool::bell)
         .state("maintain", pool::maintain)
+        .state("weigh_queue", pool::maintain)
+        .state("end_hold", pool::maintain)
+        .state("client_in_queue", queue_watch::client_in_queue)
+        .state("look_at_queue", queue_watch::look_at_queue)
+        .state("watch_queue", queue_watch::watch_again)
+        .state("serves", queue_watch::serves)
         .state("retry_forks", pool::retry_forks)
         .state("client_waits", relief::client_waits)
         .state("relieve", relief::relieve)
@@ -422,6 +433,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     heap.oom_kills = OomKills::default();
     heap.failure = None;
     heap.relief = Relief::Off;
+    heap.queues = QueueWatch::default();
     // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
     drop(core.drop_posted_of(me));
     // The sockets of requests that other children will handle: their peers must see the end when those close them.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::daemon::board::{PeerLabel, Status};
 use crate::daemon::parent::deaths::Deaths;
+use crate::daemon::parent::queue_watch::Backlog;
 use crate::daemon::settings::Forking;
 use crate::kernel::Snapshot;
 
@@ -35,6 +36,8 @@ pub struct DaemonStatus {
     pub queued: usize,
     /// In the parent: how many children have ended, and why.
     pub deaths: Deaths,
+    /// In the parent of a pre-forking server: what it last saw of the clients that wait to be accepted.
+    pub backlog: Backlog,
 }
 
 /// One child, as its slot shows it.
@@ -93,6 +96,11 @@ impl fmt::Display for DaemonStatus {
         }
         if self.deaths.total() > 0 {
             writeln!(f, "    {} children have ended: {}", self.deaths.total(), self.deaths)?;
+        }
+        match self.backlog {
+            Backlog::Unseen => {}
+            Backlog::Unreadable => writeln!(f, "    Waiting clients can't be counted")?,
+            Backlog::Seen(reckoning) => writeln!(f, "    Last look at waiting clients: {reckoning}")?,
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! A process that does not accept takes its listeners out of the poller, so that the system wakes another one for each
 //! connection. The parent of a pool has to know of a client for whom there is no other one. It asks here, once for each
-//! answer: while it does not ask, connections cost it nothing.
+//! answer: while it does not ask, connections cost it nothing. How many clients wait can be read at any time.
 
 use std::rc::Rc;
 
@@ -13,6 +13,7 @@ use super::source::{Source, SourceKey};
 use super::sources::Sources;
 use crate::args::Args;
 use crate::name::Name;
+use crate::sys::accept_queue::AcceptQueue;
 
 /// Who has asked.
 #[derive(Default)]
@@ -31,6 +32,17 @@ impl Backlog {
     pub(super) fn forget_all(&mut self) {
         *self = Backlog::default();
     }
+}
+
+/// The queues of several listeners.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queues {
+    /// How many clients wait in them.
+    pub(crate) waiting: u32,
+    /// How many may wait, as the system has it.
+    pub(crate) limit: u32,
+    /// One that takes no more clients.
+    pub(crate) full: Option<AcceptQueue>,
 }
 
 impl Sources {
@@ -54,8 +66,9 @@ impl Core {
     pub(crate) fn await_backlog(&mut self, session: SessionId, event: &str) {
         let backlog = &mut self.sources.backlog;
         let was_awaited = backlog.is_awaited();
-        if !backlog.askers.iter().any(|(asker, _)| *asker == session) {
-            backlog.askers.push((session, Name::new(event)));
+        let asker = (session, Name::new(event));
+        if !backlog.askers.contains(&asker) {
+            backlog.askers.push(asker);
         }
         // An edge that an earlier asker was told of is over for a later one.
         if was_awaited {
@@ -70,9 +83,32 @@ impl Core {
         self.sources.listeners().into_iter().filter_map(|key| self.sources.source(key)).any(has_client)
     }
 
+    /// Reads the queues of the paused listeners of this process, those of `owner` only if there is one. `None` if there is no
+    /// such listener, or if this system does not tell of each of them.
+    ///
+    /// For a supervisor whose children accept on these listeners: while it has paused them itself, they are the children's.
+    pub(crate) fn read_queues(&self, owner: Option<SessionId>) -> Option<Queues> {
+        let mut queues = Queues { waiting: 0, limit: 0, full: None };
+        let mut is_any = false;
+        for key in self.sources.listeners() {
+            let is_meant = owner.is_none_or(|owner| self.sources.owner(key) == Some(owner));
+            let Some(source) = self.sources.source(key).filter(|source| is_meant && source.wanted().is_none()) else {
+                continue;
+            };
+            let queue = source.queue()?;
+            is_any = true;
+            queues.waiting = queues.waiting.saturating_add(queue.waiting);
+            queues.limit = queues.limit.saturating_add(queue.limit);
+            // The system lets one in more than it was told.
+            queues.full = queues.full.or((queue.waiting > queue.limit).then_some(queue));
+        }
+        is_any.then_some(queues)
+    }
+
     /// Takes an [`await_backlog`](crate::Context::await_backlog) back.
-    pub(crate) fn forget_backlog(&mut self, session: SessionId) {
-        self.sources.backlog.askers.retain(|(asker, _)| *asker != session);
+    pub(crate) fn forget_backlog(&mut self, session: SessionId, event: &str) {
+        let asker = (session, Name::new(event));
+        self.sources.backlog.askers.retain(|other| *other != asker);
         self.sources.backlog_changed();
     }
 
@@ -94,8 +130,12 @@ impl Core {
 mod tests {
     use std::net::{SocketAddr, TcpStream};
     use std::time::Duration;
+    #[cfg(target_os = "linux")]
+    use std::time::Instant;
 
     use crate::kernel::Kernel;
+    #[cfg(target_os = "linux")]
+    use crate::kernel::{Core, SessionId};
     use crate::session::Session;
     use crate::wheel::SocketFactory;
 
@@ -114,6 +154,53 @@ mod tests {
     fn connect(heap: &mut Heap) {
         let client = TcpStream::connect(address(heap)).expect("the system accepts");
         heap.clients.push(client);
+    }
+
+    /// Reads until so many clients wait: the system has connected them a moment before they stand in the queue.
+    #[cfg(target_os = "linux")]
+    fn waiting(core: &Core, owner: Option<SessionId>, expected: u32) -> bool {
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < give_up {
+            if core.read_queues(owner).map(|queues| queues.waiting) == Some(expected) {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test] // O-DM-09: the sum over the paused listeners, or those of one session
+    fn clients_at_all_paused_listeners_are_counted() {
+        let mut kernel = Kernel::new().expect("a kernel");
+        let listen = |kernel: &mut Kernel, clients: usize| {
+            Session::new(Heap::default())
+                .state("_start", move |cx| {
+                    let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+                    listener.pause_accept();
+                    cx.heap().listener = Some(listener);
+                    (0..clients).for_each(|_| connect(cx.heap()));
+                    Ok(())
+                })
+                .state("accept_all", |cx| cx.heap().listener.iter().for_each(SocketFactory::resume_accept))
+                .state("close", |cx| cx.heap().listener = None)
+                .spawn(kernel)
+                .expect("it starts")
+        };
+        assert!(kernel.core.read_queues(None).is_none(), "there is none");
+        let (two, three) = (listen(&mut kernel, 2), listen(&mut kernel, 3));
+        assert!(waiting(&kernel.core, None, 5));
+        assert!(waiting(&kernel.core, Some(two), 2));
+        assert!(waiting(&kernel.core, Some(three), 3));
+        assert!(kernel.core.read_queues(None).is_some_and(|queues| queues.limit > 5 && queues.full.is_none()));
+        // One that this process accepts on is nobody else's.
+        kernel.call(two, "accept_all", ()).expect("it is there");
+        assert!(kernel.core.read_queues(Some(two)).is_none());
+        assert!(waiting(&kernel.core, None, 3));
+        for session in [two, three] {
+            kernel.call(session, "close", ()).expect("it is there");
+        }
+        kernel.run().expect("it ends in order");
     }
 
     #[test] // one answer to each question, whether the client comes before it or after; none when nobody asks
@@ -146,7 +233,7 @@ mod tests {
                 cx.heap().seen.push("second");
                 let me = cx.session();
                 cx.core_mut().await_backlog(me, "third");
-                cx.core_mut().forget_backlog(me);
+                cx.core_mut().forget_backlog(me, "third");
                 cx.delay("accept_all", Duration::from_millis(20), ());
             })
             .state("accept_all", |cx| {
@@ -160,7 +247,7 @@ mod tests {
                 let is_last = cx.heap().seen.len() == 4;
                 let me = cx.session();
                 if is_last {
-                    cx.core_mut().forget_backlog(me);
+                    cx.core_mut().forget_backlog(me, "fourth");
                     cx.heap().listener = None;
                 }
             })

@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use mio::{Interest, Token};
 
 use super::turn::{Next, Turn};
+use crate::sys::accept_queue::AcceptQueue;
 
 /// Names one source of a kernel; one that was closed is recognised by its generation, which no other source has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +85,11 @@ pub(crate) trait Source {
     /// Asks the system whether a client waits at it now.
     fn has_client(&self) -> bool {
         false
+    }
+
+    /// Reads how many clients wait, of a listener whose system tells.
+    fn queue(&self) -> Option<AcceptQueue> {
+        None
     }
 
     /// Closes the descriptor. It is not registered any more.

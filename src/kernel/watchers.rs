@@ -1,7 +1,7 @@
 //! `select_read`, `select_write` and `select_expedite`: watching a descriptor of the program's own, as long as it is ready.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::socket::{getsockopt, sockopt};
@@ -18,6 +18,7 @@ use crate::calls::calls;
 use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
 use crate::name::Name;
+use crate::sys::accept_queue::{self, AcceptQueue};
 use crate::sys::disconnect::disconnect;
 
 /// A watched descriptor and everybody who watches it.
@@ -140,6 +141,10 @@ impl Source for Watched {
 
     fn has_client(&self) -> bool {
         self.handle.borrow().as_ref().is_some_and(has_input)
+    }
+
+    fn queue(&self) -> Option<AcceptQueue> {
+        self.handle.borrow().as_ref().and_then(|handle| accept_queue::read(handle.as_fd()))
     }
 
     fn fork(&self) -> AfterFork {

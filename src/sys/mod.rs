@@ -1,6 +1,7 @@
 //! Everything that needs `unsafe`, and what that relies on: one small file for each need, behind safe functions.
 #![allow(unsafe_code)]
 
+pub(crate) mod accept_queue;
 pub(crate) mod atomics;
 pub(crate) mod child;
 pub(crate) mod controlling_terminal;

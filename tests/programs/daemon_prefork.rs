@@ -120,7 +120,9 @@ fn settings(flags: &Flags) -> DaemonBuilder {
         daemon = daemon.chroot(directory);
     }
     type Setting = fn(DaemonBuilder, Duration) -> DaemonBuilder;
-    let durations: [(&str, Setting); 5] = [
+    let durations: [(&str, Setting); 7] = [
+        ("--wait-ms", DaemonBuilder::wait_target),
+        ("--hold-ms", DaemonBuilder::shrink_hold),
         ("--grace-ms", DaemonBuilder::shutdown_timeout),
         ("--babysit-ms", DaemonBuilder::babysit),
         ("--request-ms", DaemonBuilder::request_timeout),
@@ -166,7 +168,11 @@ fn hook(kernel: &mut Kernel, flags: &Flags) {
 
 fn start(cx: &mut Context<'_, App>) -> Result {
     let address = cx.heap().flags.text("--listen").unwrap_or("127.0.0.1:0").to_owned();
-    let listener = SocketFactory::tcp(address).on_accept("accept").on_error("broken").listen(cx)?;
+    let mut listener = SocketFactory::tcp(address).on_accept("accept").on_error("broken");
+    if let Some(queue) = cx.heap().flags.number("--queue") {
+        listener = listener.listen_queue(queue);
+    }
+    let listener = listener.listen(cx)?;
     let address = listener.local_addr()?;
     listener.pause_accept();
     cx.heap().listener = Some(listener);

@@ -188,6 +188,7 @@ impl Server {
         match outcome {
             Ok((daemon, forking)) => {
                 pool.adopt(daemon, forking, connections_per_child);
+                daemon.accepts_on_listeners_of(kernel, session).map_err(ServerError::Daemon)?;
                 Ok(Serving { daemon, session, local_addr })
             }
             Err(error) => {

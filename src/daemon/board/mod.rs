@@ -112,6 +112,7 @@ impl Scoreboard {
         snapshot::write(self.slot(slot), |slot| {
             slot.pid.store(pid.as_raw().cast_unsigned(), Relaxed);
             slot.status.store(Status::Forked.to_bits(), Relaxed);
+            slot.started_ms.store(now_ms, Relaxed);
             slot.since_ms.store(now_ms, Relaxed);
         });
     }

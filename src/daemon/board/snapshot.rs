@@ -25,7 +25,7 @@ pub struct SlotSnapshot {
     pub generation: u32,
     /// Requests it had begun.
     pub requests: u64,
-    /// When its parent began to fork it, in milliseconds since 1970.
+    /// When it claimed the slot, in milliseconds since 1970; before that, when its parent began to fork it.
     pub started_ms: u64,
     /// When it entered this status, in milliseconds since 1970.
     pub since_ms: u64,

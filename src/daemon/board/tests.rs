@@ -127,7 +127,7 @@ fn a_slot_tells_its_childs_life() {
         pid: Some(Pid::from_raw(77)),
         generation: 1,
         requests: 1,
-        started_ms: 100,
+        started_ms: 105,
         since_ms: 200,
         peer: PeerLabel::new("192.0.2.1:4711"),
     };

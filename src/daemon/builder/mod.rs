@@ -75,7 +75,7 @@ impl DaemonBuilder {
     /// Sets how many children are to wait for a request, at least 1; fewer are filled up. 20 % of `max_children`
     /// unless set.
     ///
-    /// While all children that are forked are taken up at once, twice as many are forked each time, up to `max_spare`.
+    /// Clients that wait may ask for more: see [`wait_target`](DaemonBuilder::wait_target).
     pub fn min_spare(mut self, children: u32) -> Self {
         self.0.min_spare = Some(children);
         self
@@ -120,6 +120,28 @@ impl DaemonBuilder {
     /// POE: nothing like it.
     pub fn forks_per_second(mut self, children: u32) -> Self {
         self.0.forks_per_second = Some(children);
+        self
+    }
+
+    /// Sets how long a client may wait to be accepted before more children are forked for those that wait. A pool whose children
+    /// take longer than that to start goes by how long they take. Default: 20 ms. Range: more than zero.
+    ///
+    /// A pre-forking pool in which no child is idle looks how many clients wait in the queues of its listeners, where the system
+    /// tells. If they would wait for longer than this, it forks as many children as would have finished all of the work in this
+    /// time, up to `max_children`. [`DaemonStatus::backlog`](crate::daemon::DaemonStatus::backlog) has the numbers.
+    ///
+    /// POE: nothing like it.
+    pub fn wait_target(mut self, limit: Duration) -> Self {
+        self.0.wait_target = Some(limit);
+        self
+    }
+
+    /// Sets how long children that were forked because clients waited are kept although there are more than `max_spare`. Default:
+    /// ten times as long as a child takes to start, at least 10 s. Zero keeps none.
+    ///
+    /// POE: nothing like it.
+    pub fn shrink_hold(mut self, hold: Duration) -> Self {
+        self.0.shrink_hold = Some(hold);
         self
     }
 

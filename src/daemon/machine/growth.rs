@@ -71,7 +71,8 @@ pub(super) mod tests {
         }
 
         fn decide(&mut self) -> u32 {
-            let PreForkDecision { fork, growth, .. } = prefork(self.counts, self.limits, Phase::Running, self.growth);
+            let PreForkDecision { fork, growth, .. } =
+                prefork(self.counts, self.limits, Phase::Running, self.growth, 0);
             self.growth = growth;
             self.counts.children += fork;
             self.counts.starting += fork;

@@ -7,17 +7,21 @@ use std::time::Duration;
 
 mod budget;
 mod crash_loop;
+mod demand;
 mod growth;
 mod rogue;
 mod run_time;
 mod status;
+mod waiting;
 
 pub use budget::Budget;
 pub use crash_loop::{CrashLoop, STAYED_UP};
+pub use demand::{Held, Hold, Reckoning, ServiceTime, StartTime, default_hold, may_retire};
 pub use growth::Growth;
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 pub use run_time::{Grace, RunClock, Stint};
 pub use status::{Report, Status, UnknownStatus};
+pub use waiting::{Hearing, Overload, OverloadNews, Unheard};
 
 /// What a pre-forking pool may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,7 +114,8 @@ pub struct PreForkDecision {
 ///
 /// Spares are the idle and the starting children; those asked to go are not. Fewer than `min_spare` are filled up as
 /// far as `max_children` allows; of more than `max_spare` the surplus is retired, as far as there are idle ones. While all
-/// that were forked are taken up at once, `growth` asks for twice as many each time, see [`Growth`].
+/// that were forked are taken up at once, `growth` asks for twice as many each time, see [`Growth`]. Clients that wait may have
+/// `asked` for so many children more than are there, see [`Reckoning`].
 ///
 /// The thresholds say which idle count would change this answer as long as the other counts do not. At `max_children`
 /// there is nothing to be done about a shortage, so `low` is 0 and a saturated pool does not ring for each request. A
@@ -119,7 +124,7 @@ pub struct PreForkDecision {
 ///
 /// POE: `check_scoreboard` in `POE::Component::Daemon`, once a second, which kills the surplus with INT and may pass
 /// `max_children`.
-pub fn prefork(counts: Counts, limits: Limits, phase: Phase, growth: Growth) -> PreForkDecision {
+pub fn prefork(counts: Counts, limits: Limits, phase: Phase, growth: Growth, asked: u32) -> PreForkDecision {
     let room = limits.max_children.saturating_sub(counts.total());
     match phase {
         Phase::StartingUp => PreForkDecision {
@@ -130,7 +135,7 @@ pub fn prefork(counts: Counts, limits: Limits, phase: Phase, growth: Growth) -> 
         },
         Phase::Running => {
             let (wanted, growth) = growth.next(counts, limits, room);
-            let fork = wanted.saturating_sub(counts.spares()).min(room);
+            let fork = wanted.saturating_sub(counts.spares()).max(asked).min(room);
             // More than the maximum there are after it was lowered; those told to go already make up for some.
             let excess = counts.total().saturating_sub(counts.retiring).saturating_sub(limits.max_children);
             let surplus = counts.spares().saturating_sub(limits.max_spare);

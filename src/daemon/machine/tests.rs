@@ -22,19 +22,19 @@ fn carry_out(mut counts: Counts, decision: PreForkDecision) -> Counts {
 
 /// Returns how many children `prefork` wants to fork and to retire.
 fn decide(counts: Counts, limits: Limits) -> (u32, u32) {
-    let decision = prefork(counts, limits, Phase::Running, Growth::default());
+    let decision = prefork(counts, limits, Phase::Running, Growth::default(), 0);
     (decision.fork, decision.retire)
 }
 
 #[test] // D-PF-01: start_children are forked, whatever the spare limits say
 fn starting_up_forks_start_children() {
-    let decide = |counts| prefork(counts, LIMITS, Phase::StartingUp, Growth::default());
+    let decide = |counts| prefork(counts, LIMITS, Phase::StartingUp, Growth::default(), 0);
     let decision = decide(counts(0, 0, 0, 0));
     assert_eq!((decision.fork, decision.retire, decision.thresholds), (3, 0, Thresholds::SILENT));
     assert_eq!(decide(counts(0, 2, 0, 0)).fork, 1);
     assert_eq!(decide(counts(2, 1, 0, 0)).fork, 0);
     let crowded = Limits { start_children: 30, ..LIMITS };
-    assert_eq!(prefork(counts(0, 0, 0, 0), crowded, Phase::StartingUp, Growth::default()).fork, 10);
+    assert_eq!(prefork(counts(0, 0, 0, 0), crowded, Phase::StartingUp, Growth::default(), 0).fork, 10);
 }
 
 #[test] // D-PF-06: spares below min_spare are replenished, up to max_children
@@ -72,7 +72,7 @@ fn the_larger_of_two_totals_counts() {
 
 #[test] // D-PF-06: event-driven, and a saturated pool does not ring for each request
 fn thresholds_follow_the_starting_children() {
-    let thresholds = |counts| prefork(counts, LIMITS, Phase::Running, Growth::default()).thresholds;
+    let thresholds = |counts| prefork(counts, LIMITS, Phase::Running, Growth::default(), 0).thresholds;
     assert_eq!(thresholds(counts(3, 0, 0, 0)), Thresholds { low: 2, high: 8 });
     assert_eq!(thresholds(counts(3, 1, 0, 0)), Thresholds { low: 1, high: 7 });
     assert_eq!(thresholds(counts(3, 5, 0, 0)), Thresholds { low: 0, high: 3 });
@@ -82,7 +82,7 @@ fn thresholds_follow_the_starting_children() {
 
 #[test] // D-SH-02: at shutdown nothing is forked, and nobody rings
 fn shutting_down_decides_nothing() {
-    let decision = prefork(counts(0, 0, 1, 0), LIMITS, Phase::ShuttingDown, Growth::default());
+    let decision = prefork(counts(0, 0, 1, 0), LIMITS, Phase::ShuttingDown, Growth::default(), 0);
     assert_eq!((decision.fork, decision.retire, decision.thresholds), (0, 0, Thresholds::SILENT));
 }
 
@@ -153,7 +153,7 @@ fn any_phase(dice: &mut Dice) -> Phase {
 fn forks_never_pass_max_children() {
     check(|dice| {
         let (counts, limits, phase, growth) = (any_counts(dice), any_limits(dice), any_phase(dice), any_growth(dice));
-        let decision = prefork(counts, limits, phase, growth);
+        let decision = prefork(counts, limits, phase, growth, 0);
         assert!(decision.fork == 0 || counts.total() + decision.fork <= limits.max_children);
         let spares = counts.spares() + decision.fork;
         assert!(decision.fork == 0 || phase == Phase::StartingUp || spares <= limits.max_spare);
@@ -162,12 +162,30 @@ fn forks_never_pass_max_children() {
     });
 }
 
+#[test] // O-DM-01, O-DM-03: as many as clients ask for, and no more than there may be
+fn clients_that_wait_are_answered_up_to_max_children() {
+    check(|dice| {
+        let (counts, limits, growth, asked) =
+            (any_counts(dice), any_limits(dice), any_growth(dice), dice.number(0..40));
+        let without = prefork(counts, limits, Phase::Running, growth, 0);
+        let decision = prefork(counts, limits, Phase::Running, growth, asked);
+        let room = limits.max_children.saturating_sub(counts.total());
+        assert_eq!(decision.fork, without.fork.max(asked).min(room));
+        // The spares that are on their way need no ring.
+        let spares = counts.starting + decision.fork;
+        assert!(decision.thresholds.low <= limits.min_spare.saturating_sub(spares));
+        for phase in [Phase::StartingUp, Phase::ShuttingDown] {
+            assert_eq!(prefork(counts, limits, phase, growth, asked), prefork(counts, limits, phase, growth, 0));
+        }
+    });
+}
+
 #[test] // D-PF-06: no flapping
 fn a_decision_carried_out_leads_to_no_other() {
     check(|dice| {
         let (counts, limits, phase, growth) = (any_counts(dice), any_limits(dice), any_phase(dice), any_growth(dice));
-        let first = prefork(counts, limits, phase, growth);
-        let second = prefork(carry_out(counts, first), limits, phase, first.growth);
+        let first = prefork(counts, limits, phase, growth, 0);
+        let second = prefork(carry_out(counts, first), limits, phase, first.growth, 0);
         assert_eq!((second.fork, second.retire), (0, 0));
         assert_eq!(second.thresholds, first.thresholds);
     });
@@ -178,9 +196,9 @@ fn more_spares_never_mean_more_forks() {
     check(|dice| {
         let (counts, limits, growth) = (any_counts(dice), any_limits(dice), any_growth(dice));
         let counts = Counts { busy: counts.busy + 1, children: counts.children + 1, ..counts };
-        let decision = prefork(counts, limits, Phase::Running, growth);
+        let decision = prefork(counts, limits, Phase::Running, growth, 0);
         let freed = Counts { idle: counts.idle + 1, busy: counts.busy - 1, ..counts };
-        let with_freed = prefork(freed, limits, Phase::Running, growth);
+        let with_freed = prefork(freed, limits, Phase::Running, growth, 0);
         assert!(with_freed.fork <= decision.fork && with_freed.retire >= decision.retire);
     });
 }
@@ -189,13 +207,13 @@ fn more_spares_never_mean_more_forks() {
 fn the_thresholds_are_where_the_decision_changes() {
     check(|dice| {
         let (counts, limits, growth) = (any_counts(dice), any_limits(dice), any_growth(dice));
-        let decision = prefork(counts, limits, Phase::Running, growth);
+        let decision = prefork(counts, limits, Phase::Running, growth, 0);
         let settled = carry_out(counts, decision);
         // Children take up requests and finish them; nothing else changes.
         let idle = dice.number(0..40).min(settled.idle + settled.busy);
         let later = Counts { idle, busy: settled.idle + settled.busy - idle, ..settled };
         let Thresholds { low, high } = decision.thresholds;
-        let next = prefork(later, limits, Phase::Running, decision.growth);
+        let next = prefork(later, limits, Phase::Running, decision.growth, 0);
         assert_eq!((next.fork, next.retire) != (0, 0), idle < low || idle > high);
     });
 }

@@ -178,6 +178,7 @@ pub(in crate::daemon) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status
     // A KILL leaves no core, so that it has another note.
     let note = if status.is_some_and(|status| status.core_dumped()) { " core=dumped" } else { note };
     heap.deaths.count(cause);
+    heap.queues.begun_by_dead += last.map_or(0, |last| last.requests);
     let age = now.duration_since(child.forked_at).unwrap_or_default();
     let requests = last.map_or(0, |last| last.requests);
     record(heap, &child, cause, note, age, requests);

@@ -5,6 +5,7 @@ pub(super) mod deaths;
 pub(super) mod hang_up;
 pub(super) mod oom;
 pub(super) mod pool;
+pub(super) mod queue_watch;
 pub(super) mod ready;
 pub(super) mod relief;
 pub(super) mod resize;

@@ -7,9 +7,10 @@ use nix::sys::signal::Signal;
 use crate::args::{Args, IntoArgs};
 use crate::daemon::board::{Ring, SlotSnapshot, Status};
 use crate::daemon::machine::{
-    Counts, Demand, Growth, Intake, Notice, Phase, STAYED_UP, Thresholds, postfork, prefork, share,
+    Counts, Demand, Growth, Intake, Limits, Notice, Phase, STAYED_UP, Thresholds, postfork, prefork, share,
 };
 use crate::daemon::parent::deaths::Cause;
+use crate::daemon::parent::queue_watch;
 use crate::daemon::parent::ready;
 use crate::daemon::parent::relief;
 use crate::daemon::parent::shortage;
@@ -55,19 +56,27 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
         }
         note_ready(heap);
         let counts = count(heap);
-        let decision = prefork(counts, limits, heap.phase, heap.growth);
+        let asked = queue_watch::weigh(cx, counts);
+        let held = queue_watch::held(cx, counts);
+        let heap = cx.heap();
+        let may_be_kept = if held.is_on { Limits { max_spare: u32::MAX, ..limits } } else { limits };
+        let growth = queue_watch::growth(heap, asked);
+        let asked = asked.unwrap_or_default();
+        let decision = prefork(counts, may_be_kept, heap.phase, growth, asked.children);
         let granted = ration(cx, decision.fork, counts.starting);
         if granted == decision.fork {
             cx.heap().growth = decision.growth;
         }
+        queue_watch::grown(cx, granted, asked);
         for _ in 0..granted {
             ask_for_fork(cx, Request { number: 0, is_long: false, payload: Args::new() })?;
         }
+        let surplus = queue_watch::retirable(cx, decision.retire, counts);
         let heap = cx.heap();
-        retire(heap, decision.retire);
+        retire(heap, surplus);
         retire_replaced(heap, counts.idle >= limits.min_spare || counts.total() >= limits.max_children);
         let is_full = counts.total() >= limits.max_children || heap.no_fork_before.is_some();
-        let low = decision.thresholds.low.max(relief::review(cx, counts, is_full));
+        let low = decision.thresholds.low.max(relief::review(cx, counts, is_full)).max(held.low);
         let heap = cx.heap();
         let thresholds = Thresholds { low, ..decision.thresholds }.with_ghosts(ghosts(heap));
         let ring = heap.board.as_mut().map_or(Ring::No, |board| board.publish(thresholds));
@@ -75,6 +84,7 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
             break;
         }
     }
+    queue_watch::watch(cx);
     Ok(())
 }
 
@@ -120,6 +130,10 @@ fn note_ready(heap: &mut Heap) {
     for child in heap.children.iter_mut().filter(|child| !child.is_ready) {
         child.is_ready = is_up(child);
         ready += u32::from(child.is_ready);
+        let first_wait = board.and_then(|board| board.read(child.slot).ok());
+        if let Some(slot) = first_wait.filter(|slot| slot.status == Status::Wait && slot.requests == 0) {
+            heap.queues.start.measured(Duration::from_millis(slot.since_ms.saturating_sub(slot.started_ms)));
+        }
     }
     heap.forks.are_ready(ready);
 }
@@ -223,6 +237,9 @@ fn serve_queue(cx: &mut Cx<'_>) -> Result {
         Notice::Accept | Notice::Nothing => {}
     }
     let is_full = cx.heap().intake == Intake::Paused;
+    if is_full {
+        queue_watch::watch(cx);
+    }
     relief::review(cx, Counts::default(), is_full);
     // These were accepted, and wait all the same.
     if is_full && !cx.heap().queue.is_empty() {
@@ -336,7 +353,7 @@ pub(in crate::daemon) fn cancel_forks(cx: &mut Cx<'_>) {
 /// Returns how many forks are to be made at once, were there nothing in their way.
 pub(in crate::daemon) fn missing(heap: &Heap) -> usize {
     match heap.settings.forking {
-        Forking::Pre => prefork(count(heap), heap.settings.limits(), heap.phase, heap.growth).fork as usize,
+        Forking::Pre => prefork(count(heap), heap.settings.limits(), heap.phase, heap.growth, 0).fork as usize,
         _ => heap.queue.len(),
     }
 }

@@ -55,7 +55,7 @@ pub(in crate::daemon) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) 
         }
         (Relief::Watching, false) => {
             heap.relief = Relief::Off;
-            core.forget_backlog(me);
+            core.forget_backlog(me, "client_waits");
         }
         (Relief::Off, false) | (Relief::Watching, true) => {}
     }

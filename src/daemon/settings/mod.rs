@@ -35,6 +35,10 @@ pub struct RawSettings {
     pub(crate) fork_burst: Option<u32>,
     /// How many of them a second may be replaced after that.
     pub(crate) forks_per_second: Option<u32>,
+    /// How long a client may wait before more children are forked.
+    pub(crate) wait_target: Option<Duration>,
+    /// How long children are kept that were forked because clients waited.
+    pub(crate) shrink_hold: Option<Duration>,
     /// How long children may take to end at shutdown before they are killed.
     pub(crate) start_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
@@ -77,6 +81,10 @@ pub struct Settings {
     pub(crate) fork_burst: u32,
     /// How many of them a second may be replaced after that; at least 1.
     pub(crate) forks_per_second: u32,
+    /// How long a client may wait before more children are forked; not zero.
+    pub(crate) wait_target: Duration,
+    /// How long children are kept that were forked because clients waited; `None` for what follows from how they start.
+    pub(crate) shrink_hold: Option<Duration>,
     /// How long a launcher waits for the daemon to be ready; not zero.
     pub(crate) start_timeout: Duration,
     /// How long children may take to end at shutdown before they are killed; not zero.
@@ -177,6 +185,8 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         requests_jitter: raw.requests_jitter.unwrap_or(0),
         fork_burst: raw.fork_burst.unwrap_or(DEFAULT_FORK_BURST),
         forks_per_second: raw.forks_per_second.unwrap_or(DEFAULT_FORKS_PER_SECOND),
+        wait_target: raw.wait_target.unwrap_or(DEFAULT_WAIT_TARGET),
+        shrink_hold: raw.shrink_hold,
         start_timeout: raw.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
         shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         babysit: raw.babysit.unwrap_or(DEFAULT_BABYSIT),
@@ -235,6 +245,7 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
     }
     let rules = settings.rules;
     let durations = [
+        ("wait_target", Some(settings.wait_target)),
         ("start_timeout", Some(settings.start_timeout)),
         ("shutdown_timeout", Some(settings.shutdown_timeout)),
         ("babysit", Some(settings.babysit)),
@@ -386,6 +397,9 @@ const DEFAULT_FORK_BURST: u32 = 32;
 
 /// How many children a second a running pool may fork for long unless set.
 const DEFAULT_FORKS_PER_SECOND: u32 = 64;
+
+/// How long a client may wait before more children are forked unless set: what nobody notices.
+const DEFAULT_WAIT_TARGET: Duration = Duration::from_millis(20);
 
 /// How often children are examined unless set: seldom enough to cost nothing.
 const DEFAULT_BABYSIT: Duration = Duration::from_secs(10);

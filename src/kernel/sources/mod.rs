@@ -132,6 +132,10 @@ impl Sources {
         self.get(key).map(|entry| Rc::clone(&entry.source))
     }
 
+    pub(super) fn owner(&self, key: SourceKey) -> Option<SessionId> {
+        self.get(key).map(|entry| entry.owner)
+    }
+
     /// Tells whether `fd` is a source's.
     pub(crate) fn has_fd(&self, fd: RawFd) -> bool {
         self.entries.iter().any(|(_, entry)| entry.source.fd() == fd)

@@ -21,6 +21,7 @@ use crate::kernel::{
     AfterFork, Core, Delivery, Due, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, has_input, nanos,
 };
 use crate::outage::Outage;
+use crate::sys::accept_queue::{self, AcceptQueue};
 use crate::sys::parent_death::has_replaced_listeners;
 use crate::wheel::WheelId;
 
@@ -314,6 +315,10 @@ impl Source for Acceptor {
 
     fn has_client(&self) -> bool {
         self.listener.borrow().as_ref().is_some_and(|listener| has_input(listener.as_fd()))
+    }
+
+    fn queue(&self) -> Option<AcceptQueue> {
+        self.listener.borrow().as_ref().and_then(|listener| accept_queue::read(listener.as_fd()))
     }
 
     fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {

@@ -12,6 +12,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
 
 use super::address::{NOT_FOUND, Target};
 use crate::kernel::{Maker, Switch};
+use crate::sys::accept_queue;
 
 /// A call that failed, in POE's words: what becomes a `wheel::Failure` or an `Error`.
 #[derive(Debug)]
@@ -110,11 +111,20 @@ pub(super) fn connect(fd: impl AsFd, remote: &Target) -> Result<Begun, CallError
 }
 
 /// Begins to listen; `None` for as long a queue as the system allows.
-pub(super) fn listen(fd: &OwnedFd, queue: Option<u32>) -> Result<(), CallError> {
+pub(super) fn listen(fd: &OwnedFd, asked: Option<u32>) -> Result<(), CallError> {
     let longest = i32::from(socket::Backlog::MAXCONN);
-    let queue = queue.map_or(longest, |queue| i32::try_from(queue).unwrap_or(longest).min(longest));
+    let queue = asked.map_or(longest, |queue| i32::try_from(queue).unwrap_or(longest).min(longest));
     let backlog = socket::Backlog::new(queue).map_err(CallError::of("listen"))?;
-    socket::listen(fd, backlog).map_err(CallError::of("listen"))
+    socket::listen(fd, backlog).map_err(CallError::of("listen"))?;
+    if let (Some(asked), Some(got)) = (asked, accept_queue::read(fd.as_fd()))
+        && got.limit < asked
+    {
+        log::warn!(
+            target: "lenore::wheels",
+            "listen_queue is cut down by the system, see net.core.somaxconn: asked={asked} limit={}", got.limit
+        );
+    }
+    Ok(())
 }
 
 #[cfg(not(target_vendor = "apple"))]
