@@ -58,6 +58,11 @@ fn clients_that_come_at_once_and_stay_are_given_a_child_each() {
         assert!((f - needed.min(q - starting)).abs() <= 2.0 && f <= q - starting, "{line}");
         assert!(d >= 0.02 && d >= field(line, "start"), "{line}");
     }
+    // A long line of the parent is not written in one piece, and must not meet another process's.
+    wait_until("children that are quiet", DEADLINE, || {
+        let board = lab.board();
+        (board.matches('r').count() == 60 && board.trim_end().chars().all(|c| "rw".contains(c))).then_some(())
+    });
     let text = lab.ask("text");
     assert!(text.contains("Last look at waiting clients: waiting="), "{text}");
     assert!(lab.running.children().len() <= 64);
@@ -139,6 +144,8 @@ fn waves_of_clients_fork_in_the_first_ones_only() {
         let begin = Instant::now();
         let mut clients = crowd(addr, 20);
         all_answered(&mut clients);
+        // The spares are not part of what the next wave may need.
+        wait_until("spares", DEADLINE, || (lab.board().matches('w').count() >= 2).then_some(()));
         drop(clients);
         wait_until("idle children", DEADLINE, || lab.board().trim().chars().all(|c| " w".contains(c)).then_some(()));
         wait_until("the next wave", DEADLINE, || (begin.elapsed() > Duration::from_secs(1)).then_some(()));
