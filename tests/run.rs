@@ -599,7 +599,7 @@ fn a_function_inherits_none_of_the_kernels_descriptors() {
     let lines = lines("function_descriptors");
     let mut kinds = only(&lines, &["fd"]);
     kinds.sort_unstable();
-    assert_eq!(kinds, ["fd /proc", "fd anon_inode", "fd socket", "fd socket"]);
+    assert_eq!(kinds, ["fd /proc", "fd anon_inode", "fd pipe", "fd pipe"]);
 }
 
 #[test] // K-RU-43, K-RU-44

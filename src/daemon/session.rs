@@ -408,6 +408,10 @@ fn fork_first_children(cx: &mut Cx<'_>) -> Result {
 /// Its end, in order or by force. The launcher hears of it when nothing is left.
 fn stop(cx: &mut Cx<'_>) {
     if let Role::Child { .. } = cx.heap().role {
+        if !cx.heap().settings.children_return {
+            // The process exits: the system unmaps it sooner or later, and the call alone takes as long as a dozen others.
+            std::mem::forget(cx.heap().board.take());
+        }
         // The parent sends these to all of its children, of which this is one until it is reaped, whatever it still does.
         ignore_unwatched(Signal::SIGHUP);
         ignore_unwatched(Signal::SIGQUIT);

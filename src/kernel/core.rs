@@ -1,5 +1,6 @@
 //! The part of the kernel that dispatches nothing: what a state can do while its heap is borrowed.
 
+use std::cell::OnceCell;
 use std::panic::Location;
 use std::rc::Rc;
 
@@ -22,8 +23,8 @@ use crate::name::Name;
 ///
 /// Programs never hold it: one that could exchange it for another kernel's would do so under the states on the stack.
 pub(crate) struct Core {
-    /// POE's kernel id: changes at every fork.
-    pub(crate) id: String,
+    /// POE's kernel id: changes at every fork, and is made when somebody asks.
+    pub(crate) id: OnceCell<String>,
     pub(crate) pid: u32,
     /// How many forks lie between the first process and this one.
     pub(crate) forked: u32,
@@ -213,7 +214,7 @@ calls! {
     /// POE: `$poe_kernel->ID`.
     #[doc(alias = "ID")]
     pub fn kernel_id(&self) -> &str {
-        &self.id
+        self.id.get_or_init(super::new_kernel_id)
     }
 
     /// Returns the id of this process as the kernel knows it.

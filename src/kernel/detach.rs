@@ -71,10 +71,11 @@ impl Kernel {
         // Those that had arrived and that nobody has been told of: signals are blocked, so there will be no more.
         let arrived = core.signals.delivery.pending();
         core.signals.delivery.leave_terminal();
-        core.signals.delivery = core.signals.delivery.renewed()?;
+        core.signals.delivery.close();
+        core.signals.delivery.renew()?;
         core.watch_signal_pipe()?;
         core.moved_here();
-        core.id = super::new_kernel_id();
+        core.id.take();
         for signal in arrived.into_iter().filter(|signal| *signal != "CHLD") {
             core.signal_from_kernel(signal, ());
         }

@@ -264,7 +264,8 @@ impl Kernel {
         if let Ok(Side::Child) = side {
             #[cfg(feature = "fork-hooks")]
             let _ = self.core.at(ForkStage::ChildFirst);
-            self.begin_child_or_exit();
+            self.renew_descriptors().unwrap_or_else(|error| give_up(&error));
+            self.become_child();
             #[cfg(feature = "fork-hooks")]
             let _ = self.core.at(ForkStage::BeforeUnmask);
         }
@@ -289,13 +290,8 @@ impl Kernel {
         if self.core.is_here() { Ok(()) } else { self.begin_child() }
     }
 
-    /// A child that shares its parent's poller would do harm to the parent: better no child.
     pub(super) fn begin_child_or_exit(&mut self) {
-        if let Err(error) = self.begin_child() {
-            log::error!(target: "lenore::fork", "the child gives up: {error}");
-            log::logger().flush();
-            exit_now(EXIT_NO_KERNEL);
-        }
+        self.begin_child().unwrap_or_else(|error| give_up(&error));
     }
 
     /// Replaces everything that a child must not share with its parent.
@@ -305,10 +301,16 @@ impl Kernel {
         let renewed = self.renew_descriptors();
         restore_signals(mask)?;
         renewed?;
+        self.become_child();
+        Ok(())
+    }
+
+    /// Notes that this is another process, and tells whoever has to know.
+    fn become_child(&mut self) {
         self.core.pid = std::process::id();
         self.core.forked += 1;
         self.core.after_run = AfterRun::Return;
-        self.core.id = super::new_kernel_id();
+        self.core.id.take();
         self.core.disown();
         // The payloads of forks that have not happened yet are for other children.
         destroy_all(std::mem::take(&mut self.core.forks.requests));
@@ -316,7 +318,6 @@ impl Kernel {
         log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
         // Before anything else runs in this process: whoever did something that only the parent may go on doing ends it.
         self.visit(SessionId::KERNEL, Name::new("FORKED"), None, ("FORKED",).into_args());
-        Ok(())
     }
 
     /// Makes the child a poller and a signal pipe. The parent's pipe is closed first: if the parent had no descriptor left
@@ -324,7 +325,7 @@ impl Kernel {
     fn renew_descriptors(&mut self) -> Result<(), Error> {
         self.core.signals.delivery.close();
         self.core.rebuild_sources()?;
-        self.core.signals.delivery = self.core.signals.delivery.renewed()?;
+        self.core.signals.delivery.renew()?;
         self.core.watch_signal_pipe()
     }
 
@@ -336,6 +337,13 @@ impl Kernel {
         log::logger().flush();
         self.core.forks.flushes.iter_mut().for_each(|flush| shield("the program flushed before a fork", flush));
     }
+}
+
+/// A child that shares its parent's poller would do harm to the parent: better no child.
+fn give_up(error: &Error) -> ! {
+    log::error!(target: "lenore::fork", "the child gives up: {error}");
+    log::logger().flush();
+    exit_now(EXIT_NO_KERNEL);
 }
 
 /// Blocks all signals; returns which were blocked before.

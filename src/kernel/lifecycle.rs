@@ -8,6 +8,7 @@ use super::alarm_heap::Alarm;
 use super::children::ChildWatch;
 use super::core::{Active, Dest};
 use super::dispatch::Keep;
+use super::exit::AfterRun;
 use super::fork::Request;
 use super::options::Options;
 use super::queue::{Event, Kind};
@@ -63,6 +64,8 @@ impl Kernel {
         args: Args,
         options: Options,
     ) -> Result<SessionId, Error> {
+        // A state may have stopped all the others.
+        self.core.signals.delivery.stay();
         let creator = self.core.active.session;
         let id = self.core.sessions.create(creator, heap_type)?;
         self.core.is_alive = true;
@@ -224,6 +227,9 @@ impl Kernel {
     /// Stops those of `ids` that still live, one after the other, on behalf of the active session.
     pub(crate) fn stop_sessions(&mut self, ids: &[SessionId]) {
         let sender = self.core.active.session;
+        if self.core.after_run == AfterRun::Exit && ids.contains(&SessionId::KERNEL) {
+            self.core.signals.delivery.leave();
+        }
         for id in ids.iter().filter(|id| **id != SessionId::KERNEL) {
             self.stop_session(*id, sender);
         }

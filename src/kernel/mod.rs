@@ -1,5 +1,6 @@
 //! The kernel: one loop, and all that it keeps track of.
 
+use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -139,7 +140,7 @@ impl Kernel {
         #[cfg(target_os = "linux")]
         let _ = crate::sys::procfs::open_once();
         let mut core = Core {
-            id: new_kernel_id(),
+            id: OnceCell::new(),
             pid: std::process::id(),
             forked: 0,
             clock: Clock::new(),

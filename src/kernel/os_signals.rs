@@ -3,47 +3,62 @@
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::sys::signal::{SigSet, Signal};
-use signal_hook_mio::v1_0::Signals as Pipe;
 
 use crate::error::Error;
 use crate::name::Name;
 use crate::sys::controlling_terminal::has_controlling_terminal;
 use crate::sys::disposition::{self, Disposition};
+use crate::sys::signal_pipe::SignalPipe;
 
 /// The kernel's own delivery of the signals that its sessions watch.
 pub(crate) struct Delivery {
-    /// `None` once it is closed.
-    pipe: Option<Pipe>,
+    pipe: SignalPipe,
     watched: Vec<(Signal, Name)>,
     /// Watched by sessions, but not taken over from the system: see [`belongs_to_terminal`].
     left_to_terminal: Vec<Name>,
     /// The process has a controlling terminal, as far as is known.
     has_terminal: bool,
+    /// The process is about to exit: what is not watched any more is not given back.
+    is_leaving: bool,
+    /// What would have been given back.
+    left: Vec<Signal>,
 }
 
 impl Delivery {
     /// Makes a pipe for no signals yet. A SIGCHLD that the launcher ignores gets its default action (K-SG-10).
     pub(crate) fn new() -> Result<Delivery, Error> {
         disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
-        let pipe =
-            Pipe::new(std::iter::empty::<i32>()).map_err(|error| Error::os("socketpair", "for signals", error))?;
+        let pipe = SignalPipe::new().map_err(|error| Error::os("pipe", "for signals", error))?;
         // In a process that has entered a chroot by itself before it made a kernel: no terminal is the usual case there.
         let has_terminal = has_controlling_terminal().unwrap_or(false);
-        Ok(Delivery { pipe: Some(pipe), watched: Vec::new(), left_to_terminal: Vec::new(), has_terminal })
+        let (watched, left_to_terminal, left) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Delivery { pipe, watched, left_to_terminal, has_terminal, is_leaving: false, left })
     }
 
-    /// Makes a delivery that watches the same signals through a pipe of its own: this process must neither read the
-    /// other's bytes nor wake it.
-    pub(crate) fn renewed(&self) -> Result<Delivery, Error> {
-        let mut delivery = Delivery::new()?;
-        delivery.has_terminal = has_controlling_terminal().unwrap_or(self.has_terminal);
-        // What was left to a terminal is taken over by a process that has left the terminal.
-        for name in self.watched.iter().map(|(_, name)| name).chain(&self.left_to_terminal) {
-            delivery.watch(*name);
+    /// Watches the same signals through a pipe of this process's own, which must neither read the other's bytes nor wake it.
+    /// The other's is [closed](Delivery::close) before.
+    pub(crate) fn renew(&mut self) -> Result<(), Error> {
+        disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
+        self.pipe.open().map_err(|error| Error::os("pipe", "for signals", error))?;
+        let has_terminal = has_controlling_terminal().unwrap_or(self.has_terminal);
+        if has_terminal != self.has_terminal {
+            self.has_terminal = has_terminal;
+            self.review_terminal();
         }
-        Ok(delivery)
+        Ok(())
+    }
+
+    /// What was left to a terminal is taken over by a process that has left the terminal.
+    fn review_terminal(&mut self) {
+        let watched = self.watched.iter().filter(|(signal, _)| belongs_to_terminal(*signal)).map(|(_, name)| *name);
+        let names: Vec<Name> = watched.chain(self.left_to_terminal.iter().copied()).collect();
+        for name in names {
+            self.unwatch(name);
+            self.watch(name);
+        }
     }
 
     /// Tells whether the process had a controlling terminal when it was started, forked or detached.
@@ -51,14 +66,16 @@ impl Delivery {
         self.has_terminal
     }
 
-    /// Notes, for the delivery that takes this one's place, that the process has left its terminal.
+    /// Notes that the process has left its terminal.
     pub(crate) fn leave_terminal(&mut self) {
         self.has_terminal = false;
+        self.review_terminal();
     }
 
-    /// Closes the pipe unread. What comes from now on goes nowhere, until [`renewed`](Delivery::renewed) has made another.
+    /// Closes the pipe unread. What comes from now on goes nowhere, until [`renew`](Delivery::renew) has made another. To be
+    /// called with signals blocked.
     pub(crate) fn close(&mut self) {
-        self.pipe = None;
+        self.pipe.close();
     }
 
     /// Gives every signal back.
@@ -67,18 +84,19 @@ impl Delivery {
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<(), Error> {
-        let Some(pipe) = &mut self.pipe else { return Ok(()) };
-        registry.register(pipe, token, Interest::READABLE).map_err(|error| Error::os("epoll_ctl", "for signals", error))
+        let Some(fd) = self.pipe.fd() else { return Ok(()) };
+        let registered = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        registered.map_err(|error| Error::os("epoll_ctl", "for signals", error))
     }
 
     /// Takes `signal` over, if it is one of the system's that can be caught.
     pub(crate) fn watch(&mut self, name: Name) {
-        let (Some(signal), Some(pipe)) = (catchable(name), &self.pipe) else { return };
+        let Some(signal) = catchable(name) else { return };
         if self.has_terminal && belongs_to_terminal(signal) {
             self.left_to_terminal.push(name);
             return;
         }
-        match take_over(signal, pipe) {
+        match take_over(signal, &mut self.pipe) {
             Ok(()) => self.watched.push((signal, name)),
             Err(error) => log::error!(target: "lenore::signals", "can't watch {name}: {error}"),
         }
@@ -87,22 +105,35 @@ impl Delivery {
     /// Gives `signal` the disposition back that it had before, unless another kernel of this process wants it.
     pub(crate) fn unwatch(&mut self, name: Name) {
         if let Some(place) = self.watched.iter().position(|(_, other)| *other == name) {
-            give_back(self.watched.remove(place).0);
+            let (signal, _) = self.watched.remove(place);
+            if self.is_leaving { self.left.push(signal) } else { give_back(signal) }
         }
         self.left_to_terminal.retain(|other| *other != name);
+    }
+
+    /// Notes that the process is about to exit: the system forgets its handlers, and a signal that comes on the way out does
+    /// no harm.
+    pub(crate) fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// Notes that the process goes on.
+    #[inline]
+    pub(crate) fn stay(&mut self) {
+        self.is_leaving = false;
+        self.left.drain(..).for_each(give_back);
     }
 
     /// Takes the signals that have arrived since the last time, each at most once.
     pub(crate) fn pending(&mut self) -> Vec<Name> {
         let watched = &self.watched;
-        let name = |number: i32| watched.iter().find(|(signal, _)| *signal as i32 == number).map(|(_, name)| *name);
-        self.pipe.iter_mut().flat_map(Pipe::pending).filter_map(name).collect()
+        let name = |number| watched.iter().find(|(signal, _)| *signal as usize == number).map(|(_, name)| *name);
+        self.pipe.take().filter_map(name).collect()
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        // The pipe goes unread: after a fork it is the parent's, and so is what stands in it.
         self.end();
     }
 }
@@ -154,11 +185,11 @@ pub(crate) fn was_ignored(signal: Signal) -> bool {
     lock()[signal as usize].former.is_some_and(|former| former.is_ignored())
 }
 
-fn take_over(signal: Signal, pipe: &Pipe) -> std::io::Result<()> {
+fn take_over(signal: Signal, pipe: &mut SignalPipe) -> std::io::Result<()> {
     let mut table = lock();
     let taken = &mut table[signal as usize];
     let former = (taken.kernels == 0).then(|| disposition::current(signal)).transpose()?;
-    pipe.add_signal(signal as i32)?;
+    pipe.add(signal)?;
     taken.former = former.or(taken.former);
     if let Some(handler) = taken.handler.take() {
         disposition::restore(signal, &handler)?;

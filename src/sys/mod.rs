@@ -21,6 +21,7 @@ pub(crate) mod priority;
 pub(crate) mod procfs;
 #[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
 pub(crate) mod shared_memory;
+pub(crate) mod signal_pipe;
 #[cfg(feature = "pty")]
 pub(crate) mod terminal;
 pub(crate) mod threads;

@@ -7,7 +7,7 @@ pub(crate) fn prepare() -> nix::Result<bool> {
     Ok(true)
 }
 
-pub(crate) fn arm(_parent: i32, _poller: RawFd, _otherwise: Duration) -> nix::Result<()> {
+pub(crate) fn arm(_owner: i32, _parent: i32, _poller: RawFd, _otherwise: Duration) -> nix::Result<()> {
     Ok(())
 }
 

@@ -97,14 +97,14 @@ pub(crate) fn prepare() -> nix::Result<bool> {
     Ok(true)
 }
 
-/// Has the system tell this process, a child that was just forked and has one thread, of the end of `parent`.
+/// Has the system tell this process, `owner`, a child that was just forked and has one thread, of the end of `parent`.
 ///
 /// Without a deadline the process lives on for `otherwise`. Does nothing if the handler is not [in force](prepare).
 ///
 /// # Errors
 ///
 /// What the system refuses, such as another timer. Nothing is armed then.
-pub(crate) fn arm(parent: i32, poller: RawFd, otherwise: Duration) -> nix::Result<()> {
+pub(crate) fn arm(owner: i32, parent: i32, poller: RawFd, otherwise: Duration) -> nix::Result<()> {
     let signal = SIGNAL.load(SeqCst);
     if signal == 0 {
         return Ok(());
@@ -118,14 +118,14 @@ pub(crate) fn arm(parent: i32, poller: RawFd, otherwise: Duration) -> nix::Resul
     OTHERWISE.store(nanos(otherwise), SeqCst);
     DEADLINE.store(0, SeqCst);
     REPLACED.store(false, SeqCst);
-    OWNER.store(nix::unistd::getpid().as_raw(), SeqCst);
+    OWNER.store(owner, SeqCst);
     PHASE.store(WATCHING, SeqCst);
     if let Err(errno) = send_at_parents_death(signal) {
         disarm();
         return Err(errno);
     }
     // A parent that died before the call above sends nothing.
-    act();
+    go_on();
     Ok(())
 }
 
@@ -166,7 +166,7 @@ extern "C" fn handle(_: libc::c_int) {
     Errno::set_raw(errno);
 }
 
-/// Goes on to the next phase if the parent is gone.
+/// Goes on to the next phase if the parent is gone, in the right thread.
 fn act() {
     let owner = OWNER.load(SeqCst);
     // SAFETY: takes nothing and touches no memory.
@@ -179,7 +179,12 @@ fn act() {
         }
         return;
     }
-    // SAFETY: as above.
+    go_on();
+}
+
+/// Goes on to the next phase if the parent is gone.
+fn go_on() {
+    // SAFETY: takes nothing and touches no memory.
     if unsafe { libc::getppid() } == PARENT.load(SeqCst) {
         // The thread of the parent that has forked this process is gone, and the parent goes on.
         return;

@@ -80,8 +80,8 @@ pub(in crate::daemon) fn prepare() {
 
 /// In a new child: has the parent's end noticed also while a state does not return.
 pub(in crate::daemon) fn watch_parent(cx: &mut Cx<'_>) {
-    let (parent, grace) = (cx.heap().parent, cx.heap().settings.shutdown_timeout);
-    if let Err(errno) = parent_death::arm(parent, cx.core().sources.poller(), grace) {
+    let (own, parent, grace) = (cx.pid() as i32, cx.heap().parent, cx.heap().settings.shutdown_timeout);
+    if let Err(errno) = parent_death::arm(own, parent, cx.core().sources.poller(), grace) {
         let error = Error::os("timer_create", "for the parent's end", errno);
         log::warn!(
             target: "lenore::daemon",

@@ -190,7 +190,7 @@ calls! {
         }
         let sessions = self.sessions.records().into_iter().map(|record| census.session(record)).collect();
         Snapshot {
-            kernel_id: self.id.clone(),
+            kernel_id: self.kernel_id().to_owned(),
             pid: self.pid,
             is_child: self.is_child(),
             events: entries.into_iter().map(event).collect(),
