@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::time::Duration;
 
 use lenore::wheel::ReadWrite;
 use lenore::{Args, Callback, Kernel, Postback, Reason, Session, SessionId};
@@ -275,4 +276,34 @@ fn a_postback_that_is_called_when_the_argument_of_another_is_dropped_is_not_kept
     drop(Chain { left: 5, to_nobody, to_last });
     run(&mut kernel);
     assert_eq!(log.text(), "stopped bound 0 from the kernel stopped");
+}
+
+#[test] // K-HD-11, K-HD-13: it keeps its session until its event is in the queue
+fn a_postback_that_goes_with_the_argument_of_another_keeps_its_session_for_its_event() {
+    let (log, shelf) = (Log::default(), Shelf::default());
+    let mut kernel = Kernel::new().expect("a kernel");
+    maker(&mut kernel, &shelf, &log);
+    let to_nobody = shelf.take().expect("a postback");
+    to_nobody.weaken();
+    run_slices(&mut kernel, 1);
+    log.take();
+    maker(&mut kernel, &shelf, &log);
+    let last = shelf.take().expect("a postback");
+    Session::new(())
+        .args((to_nobody, last))
+        .state("_start", |cx| {
+            let (to_nobody, last): (Postback, Postback) = (cx.take(0)?, cx.take(1)?);
+            cx.delay("call", Duration::from_millis(1), (to_nobody, last));
+            Ok(())
+        })
+        .state("call", |cx| {
+            let (to_nobody, last): (Postback, Postback) = (cx.take(0)?, cx.take(1)?);
+            let to_nobody = Rc::new(to_nobody);
+            to_nobody.call((Chain { left: 0, to_nobody: to_nobody.clone(), to_last: Rc::new(last) },));
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .expect("a session");
+    run(&mut kernel);
+    assert_eq!(log.text(), "bound 0 from the kernel stopped");
 }

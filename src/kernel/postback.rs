@@ -182,7 +182,9 @@ impl Core {
     fn collect_all_postings(&mut self) {
         let mailbox = self.mailbox();
         mailbox.has_postings.set(false);
-        for Posting { dest, event, args, location, at } in mailbox.postings.take() {
+        // Both now: what is destroyed below may post once more, and let go. That hold is to outlast that event.
+        let (postings, released) = (mailbox.postings.take(), mailbox.released.take());
+        for Posting { dest, event, args, location, at } in postings {
             if self.sessions.is_alive(dest) {
                 let Active { session: sender, event: from } = self.active;
                 let at = self.clock.noted(at);
@@ -192,7 +194,7 @@ impl Core {
                 destroy(args);
             }
         }
-        drop(mailbox.released.take());
+        drop(released);
     }
 }
 
