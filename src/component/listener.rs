@@ -25,8 +25,8 @@ pub struct Listener {
     admission: Rc<dyn Admission>,
     /// The sessions of connections.
     sessions: HashSet<SessionId, FxBuildHasher>,
-    /// A connection whose session is about to be made.
-    is_opening: bool,
+    /// Connections whose sessions are being made: more than one if a callback of a connection runs slices of the kernel meanwhile.
+    opening: u32,
     /// Connections that an acceptor has taken, as far as their end was not reported.
     handed_over: u32,
     /// The log knows that `disconnected` came too often.
@@ -87,7 +87,7 @@ pub(super) fn session(socket: Bound, accept: Accept, admission: Rc<dyn Admission
         accept,
         admission,
         sessions: HashSet::default(),
-        is_opening: false,
+        opening: 0,
         handed_over: 0,
         is_miscount_logged: false,
     };
@@ -110,7 +110,7 @@ impl Listener {
 
     /// Returns how many connections this process has.
     pub fn connections(&self) -> u32 {
-        self.sessions.len() as u32 + u32::from(self.is_opening) + self.handed_over
+        self.sessions.len() as u32 + self.opening + self.handed_over
     }
 
     /// Returns how many connections this process may have at a time; `None` for any number.
@@ -168,9 +168,10 @@ pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
             acceptor(cx, socket, peer)
         }
         Accept::Open(open) => {
-            cx.heap().is_opening = true;
+            cx.heap().opening += 1;
+            cx.heap().adjust();
             let session = open(cx, socket, peer);
-            cx.heap().is_opening = false;
+            cx.heap().opening -= 1;
             // One that was stopped as soon as it began has said so already.
             if let Some(session) = session.as_ref().ok().filter(|session| cx.core().sessions.is_alive(**session)) {
                 cx.heap().sessions.insert(*session);
@@ -185,7 +186,7 @@ pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
 fn disconnected(cx: &mut Cx<'_>) -> Result {
     let sender = cx.sender();
     let heap = cx.heap();
-    if !heap.sessions.remove(&sender) && !heap.is_opening {
+    if !heap.sessions.remove(&sender) && heap.opening == 0 {
         match heap.handed_over.checked_sub(1) {
             Some(rest) => heap.handed_over = rest,
             None => log_miscount(cx),

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use lenore::component::{Failure, Protocol, TcpServer};
 use lenore::filter::{Filter, Line, Stream};
@@ -612,6 +613,29 @@ fn accepts_exactly_while_there_are_fewer_than_the_limit() {
     assert_eq!(let_in(&mut kernel, &log), 9);
     drop((peers, late));
     end(&mut kernel);
+}
+
+#[test] // K-CS-20: a connection counts from the moment at which it was accepted
+fn a_connection_whose_callback_runs_slices_counts_meanwhile() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let connected = log.clone();
+    let protocol = Protocol::new(Line::new()).on_connect(move |cx| {
+        connected.push("connected");
+        let deadline = Instant::now() + Duration::from_millis(200);
+        cx.delay("wait_no_longer", Duration::from_millis(200), ());
+        cx.run_while(|| Instant::now() < deadline)?;
+        connected.push("ready");
+        lenore::Result::Ok(())
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol).concurrency(1));
+    let peers = [Peer::connect(address), Peer::connect(address)];
+    run_until(&mut kernel, || log.count("ready") > 0);
+    assert_eq!(log.text(), "connected ready", "the other one waits");
+    drop(peers);
+    run_until(&mut kernel, || log.count("ready") == 2);
+    end(&mut kernel);
+    assert_eq!(log.text(), "connected ready connected ready");
 }
 
 #[test]
