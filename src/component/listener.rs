@@ -135,10 +135,6 @@ impl Listener {
         self.socket = None;
     }
 
-    pub(super) fn has_sessions(&self) -> bool {
-        !self.sessions.is_empty()
-    }
-
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
         self.sessions.iter().copied()
     }
@@ -172,12 +168,12 @@ pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
             cx.heap().adjust();
             let session = open(cx, socket, peer);
             cx.heap().opening -= 1;
-            // One that was stopped as soon as it began has said so already.
-            if let Some(session) = session.as_ref().ok().filter(|session| cx.core().sessions.is_alive(**session)) {
-                cx.heap().sessions.insert(*session);
-            }
+            let lives = session.as_ref().is_ok_and(|session| cx.core().sessions.is_alive(*session));
+            cx.heap().sessions.extend(session.as_ref().ok().filter(|_| lives));
             cx.heap().adjust();
-            Ok(session.map(drop)?)
+            session?;
+            // What one has said that was stopped as soon as it began counts only now.
+            if lives { Ok(()) } else { tell_of_end(cx) }
         }
     }
 }
@@ -186,13 +182,20 @@ pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
 fn disconnected(cx: &mut Cx<'_>) -> Result {
     let sender = cx.sender();
     let heap = cx.heap();
-    if !heap.sessions.remove(&sender) && heap.opening == 0 {
+    if !heap.sessions.remove(&sender) {
+        if heap.opening > 0 {
+            return Ok(());
+        }
         match heap.handed_over.checked_sub(1) {
             Some(rest) => heap.handed_over = rest,
             None => log_miscount(cx),
         }
     }
     cx.heap().adjust();
+    tell_of_end(cx)
+}
+
+fn tell_of_end(cx: &mut Cx<'_>) -> Result {
     let admission = Rc::clone(&cx.heap().admission);
     admission.ended(cx)
 }
@@ -213,3 +216,56 @@ pub(super) fn give_up(cx: &mut Cx<'_>, failure: &Failure) {
 
 /// The event for a connection that was accepted.
 const ACCEPTED: &str = "tcp_got_connection";
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::Kernel;
+
+    /// Writes down how many connections there are at each end.
+    #[derive(Default)]
+    struct Ends(RefCell<Vec<u32>>);
+
+    impl Admission for Ends {
+        fn limit(&self) -> Option<u32> {
+            None
+        }
+
+        fn ended(&self, cx: &mut Cx<'_>) -> Result {
+            self.0.borrow_mut().push(cx.heap().connections());
+            Ok(())
+        }
+    }
+
+    #[test] // A child of a Daemon must not report that it is done while a connection is being made.
+    fn a_connection_that_is_being_made_counts_when_another_ends() -> Result<(), Error> {
+        let opener = |cx: &mut Cx<'_>, socket: TcpStream, _| {
+            let listener = cx.session();
+            Session::new(socket)
+                .state("_start", |cx| {
+                    // The second one ends the first, and the third one itself.
+                    let _ = cx.signal_now("connection", "KILL", ());
+                    if cx.heap().peer_addr().is_ok() && cx.session().number() < 4 {
+                        return Ok(cx.alias_set("connection")?);
+                    }
+                    Ok(cx.signal_now(cx.session(), "KILL", ())?)
+                })
+                .state("_stop", move |cx| drop(cx.call(listener, "disconnected", ())))
+                .spawn(cx)
+        };
+        let ends = Rc::new(Ends::default());
+        let socket = wheel("127.0.0.1:0").bind_listener()?;
+        let address = socket.local_addr()?;
+        let mut kernel = Kernel::new()?;
+        session(socket, Accept::Open(Rc::new(opener)), ends.clone())
+            .state("_start", |cx| Ok(listen(cx)?))
+            .state("shutdown", |cx| cx.heap().close())
+            .spawn(&mut kernel)?;
+        let _peers: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+        kernel.run_while(|| ends.0.borrow().len() < 3)?;
+        assert_eq!(*ends.0.borrow(), [1, 1, 0]);
+        Ok(())
+    }
+}

@@ -107,7 +107,7 @@ impl Admission for Pool {
 
     /// The Daemon answers with `daemon_accept`, or ends this process.
     fn ended(&self, cx: &mut Cx<'_>) -> Result {
-        if self.is_child.get() && !cx.heap().has_sessions() { self.report(cx, Report::Done) } else { Ok(()) }
+        if self.is_child.get() && cx.heap().connections() == 0 { self.report(cx, Report::Done) } else { Ok(()) }
     }
 }
 
