@@ -307,3 +307,21 @@ fn a_postback_that_goes_with_the_argument_of_another_keeps_its_session_for_its_e
     run(&mut kernel);
     assert_eq!(log.text(), "bound 0 from the kernel stopped");
 }
+
+#[test] // in vain or not yet in the queue: nothing of the kernel is left with them
+fn what_postbacks_have_posted_goes_with_the_kernel() {
+    let shelf = Shelf::default();
+    let mut kernel = Kernel::new().expect("a kernel");
+    let [first, second, third] = std::array::from_fn(|_| {
+        maker(&mut kernel, &shelf, &Log::default());
+        shelf.take().map(Rc::new).expect("a postback")
+    });
+    run_slices(&mut kernel, 1);
+    let witness = Rc::new(());
+    first.call((second.clone(), witness.clone()));
+    drop(kernel);
+    assert_eq!(Rc::strong_count(&witness), 1, "it was posted before the end");
+    second.call((third.clone(), witness.clone()));
+    assert_eq!(Rc::strong_count(&witness), 1, "it was posted after the end");
+    assert_eq!([first, second, third].map(|postback| Rc::strong_count(&postback)), [1, 1, 1]);
+}

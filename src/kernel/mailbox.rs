@@ -9,6 +9,7 @@ use super::holds::{Hold, Postback};
 use super::sessions::SessionId;
 use super::source::SourceKey;
 use crate::args::Args;
+use crate::destroy::{destroy, destroy_all};
 use crate::name::Name;
 
 /// Where wheels and postbacks leave word: they are used while the heap that holds them is borrowed.
@@ -25,6 +26,8 @@ pub(crate) struct Mailbox {
     pub(super) released: RefCell<Vec<Hold<Postback>>>,
     /// One of the last two has something in it.
     pub(super) has_postings: Cell<bool>,
+    /// The kernel is gone.
+    is_closed: Cell<bool>,
 }
 
 /// What a wheel asks the kernel to do with its source.
@@ -200,7 +203,16 @@ impl Mailbox {
         dropped
     }
 
+    /// Drops what postbacks have posted, now and later: an argument that holds a postback holds the mailbox, and would keep itself.
+    pub(super) fn close(&self) {
+        self.is_closed.set(true);
+        destroy_all(self.postings.take());
+    }
+
     pub(super) fn posted(&self, posting: Posting) {
+        if self.is_closed.get() {
+            return destroy(posting);
+        }
         self.postings.borrow_mut().push(posting);
         self.has_postings.set(true);
     }

@@ -338,6 +338,7 @@ impl Drop for Kernel {
         if !self.core.has_run && self.core.sessions.living() > 0 {
             log::warn!(target: "lenore::sessions", "a kernel with sessions was dropped, and never run");
         }
+        self.core.mailbox().close();
     }
 }
 
