@@ -279,6 +279,38 @@ fn a_state_may_run_a_slice_of_its_own() -> Result<(), Error> {
     Ok(())
 }
 
+#[test] // K-LP-20: the poller has told the outer slice of it, and tells nobody again
+fn a_nested_slice_gives_turns_to_what_was_ready_with_its_own_source() -> Result<(), Error> {
+    for sessions in [2, 3] {
+        let mut kernel = new_kernel();
+        let came = Rc::new(Cell::new(0));
+        let mut peers = Vec::new();
+        for _ in 0..sessions {
+            let (handle, peer) = readable();
+            peers.push(peer);
+            let came = came.clone();
+            Session::new(())
+                .state("_start", move |cx| Ok(cx.select_read(&handle, "readable", ())?))
+                .state("readable", move |cx| -> lenore::Result {
+                    let handle: Handle = cx.take(0)?;
+                    cx.select_read_clear(&handle);
+                    came.set(came.get() + 1);
+                    let end = Instant::now() + millis(10_000);
+                    // After the end, so that a test that fails does not hang.
+                    cx.delay("over", millis(10_000), ());
+                    cx.run_while(|| came.get() < sessions && Instant::now() < end)?;
+                    assert_eq!(came.get(), sessions, "they were ready all at once");
+                    cx.alarm_remove_all();
+                    Ok(())
+                })
+                .state("over", |_| ())
+                .spawn(&mut kernel)?;
+        }
+        kernel.run()?;
+    }
+    Ok(())
+}
+
 #[test] // K-LP-21 as K-RE-01 wants it
 fn a_nested_slice_does_not_stop_the_session_that_runs_it() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());

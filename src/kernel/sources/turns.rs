@@ -30,6 +30,19 @@ impl Sources {
         !self.ready.is_empty()
     }
 
+    /// Puts what an I/O step has left back on the list of those that are ready. The poller does not tell of them again.
+    #[cold]
+    fn ungroup(&mut self) {
+        for readiness in Readiness::ALL {
+            while let Some(key) = self.next(readiness) {
+                // One that has had its turn is ready no more.
+                if self.get(key).is_some_and(|entry| entry.ready[readiness as usize]) {
+                    self.requeue(key, readiness);
+                }
+            }
+        }
+    }
+
     /// Takes the next source of the I/O step's group.
     fn next(&mut self, readiness: Readiness) -> Option<SourceKey> {
         self.groups[readiness as usize].pop_front()
@@ -79,6 +92,10 @@ impl Sources {
 impl Kernel {
     /// The I/O step of a slice: waits, then gives every ready source one turn, readers before writers.
     pub(crate) fn poll_sources(&mut self, wait: Option<Duration>) -> Result<(), Error> {
+        if self.core.depth > 0 {
+            // A state runs this slice, and the I/O step of an outer one may not be over.
+            self.core.sources.ungroup();
+        }
         self.core.sources.sync_stale();
         let wait = if self.core.sources.has_ready() { Some(Duration::ZERO) } else { wait };
         let signalled = self.core.poll(wait)?;
