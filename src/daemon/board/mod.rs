@@ -408,5 +408,6 @@ const READ_ATTEMPTS: u32 = 1_000;
 
 #[cfg(all(test, any(lenore_loom, lenore_shuttle)))]
 mod models;
-#[cfg(all(test, not(any(lenore_loom, lenore_shuttle))))]
+#[cfg(not(any(lenore_loom, lenore_shuttle)))]
+#[cfg(test)]
 mod tests;
