@@ -112,7 +112,7 @@ fn start(cx: &mut Context<'_, Files>) -> Result {
     }
     cx.sig("INT", "ended");
     cx.sig("TERM", "ended");
-    // Last of all: whoever reads this may write to the files, and send signals.
+    // At the end, because a person who reads this line may write to the files at once, or send a signal.
     common::say(io::stderr(), format_args!("following {} files", cx.heap().wheels.len()))?;
     Ok(())
 }

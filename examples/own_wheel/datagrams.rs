@@ -17,7 +17,7 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Sends a datagram at once. One for which there is no room is lost, as it may be on its way.
+    /// Sends a datagram at once. If the socket has no room, the datagram is lost. The network may lose it as well.
     pub fn send(&self, bytes: &[u8], peer: SocketAddr) -> io::Result<()> {
         match self.socket.send_to(bytes, peer) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),

@@ -74,7 +74,7 @@ pub(super) trait Admission {
     }
 }
 
-/// Begins a wheel for a session that listens. Whoever has settings of its own for it adds them.
+/// Begins a wheel for a session that listens. The caller adds its own settings.
 pub(super) fn wheel(address: &str) -> SocketFactoryBuilder {
     SocketFactory::tcp(address).on_accept(ACCEPTED).whole_address()
 }

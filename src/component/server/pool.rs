@@ -123,8 +123,8 @@ pub(super) fn spawn(
         let pool = Rc::clone(pool);
         move |cx: &mut Cx<'_>| run(&pool, cx)
     };
-    // Signals of other Daemons in the kernel are none of this server's business. One whose arguments the program has taken is
-    // taken for its own: nearly always there is one Daemon.
+    // The server ignores the signals of other Daemons in the kernel. If the program has taken a signal's arguments, the server
+    // takes the signal for its own: nearly every kernel has one Daemon.
     let own = |run: fn(&Pool, &mut Cx<'_>) -> Result| {
         let pool = Rc::clone(pool);
         move |cx: &mut Cx<'_>| match Daemon::of_signal(cx) {
@@ -158,8 +158,8 @@ pub(super) fn spawn(
         .spawn(kernel)
 }
 
-/// An alias keeps no program alive, but its session as long as there is another: whoever asks why a server does not end is to
-/// be told, and not to end the parent in the middle by the signal's default action.
+/// Watches for the signal, also while the server ends. The alias keeps this session alive as long as another session lives. Without
+/// it the signal would have its default action at that time, and end the parent.
 fn watch_for_peek(cx: &mut Cx<'_>, signal: Name) -> Result {
     cx.sig(signal, "peek");
     let alias = format!("server ({})", cx.session());
@@ -182,10 +182,10 @@ fn begin(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// A new process, whoever has forked it, and before anything else happens in it: whom it is to serve, if anybody, it
-/// is told by its Daemon. A listener that accepts here would take clients away from those who can serve them.
+/// Runs first in a new process, which the Daemon or the program has forked. The Daemon tells a child of its own what to serve.
+/// Until then the listener must not accept: it would take clients away from processes that can serve them.
 fn forked(pool: &Pool, cx: &mut Cx<'_>) -> Result {
-    // What this process has of them is no more than what keeps it alive: alarms that would do once more what they do there.
+    // The parent has the connections. Here their alarms would keep the process alive, and do once more what they do there.
     for session in cx.heap().take_sessions() {
         let _ = cx.call(session, LEFT, ());
     }
@@ -202,7 +202,7 @@ fn forked(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// In a child of another Daemon, or of the program, there is no pool to be one of.
+/// Closes the listener in a child that another Daemon or the program has forked: it is not in this server's pool.
 fn leave_unless_own(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     let is_own = pool.daemon.get().is_some_and(|daemon| daemon.status(cx).is_ok_and(|status| status.slot.is_some()));
     if !is_own {
@@ -267,7 +267,7 @@ fn end(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     if cx.arg::<Haste>(1).map_or(Haste::AtOnce, |haste| *haste) == Haste::AtOnce {
         shut_down_connections(cx);
     } else {
-        // The Daemon has heard enough by now, but whoever sends one of these does not want to wait any longer.
+        // The Daemon ends already. A person who sends one of these now does not want to wait for the clients.
         cx.sig("TERM", "hurry");
         cx.sig("INT", "hurry");
     }
