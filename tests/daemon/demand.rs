@@ -110,6 +110,30 @@ fn switches(pid: i32) -> u64 {
     value.and_then(|value| value.trim().parse().ok()).expect("a number")
 }
 
+/// The last look is over when the parent has not woken for longer than between two looks.
+fn wait_for_sleep(lab: &Lab) {
+    wait_until("its sleep", DEADLINE, || {
+        let before = switches(lab.pid());
+        let begin = Instant::now();
+        wait_until("a while", DEADLINE, || (begin.elapsed() > Duration::from_millis(1500)).then_some(()));
+        (switches(lab.pid()) == before && proc::state(lab.pid()) == Some('S')).then_some(())
+    });
+}
+
+#[test] // O-DM-04, O-DM-05: not even while it keeps children that clients have asked for, if there is nothing to retire
+fn parent_that_has_grown_sleeps() {
+    for hold in ["0", "20"] {
+        let args =
+            "--start 2 --min-spare 2 --max-spare 40 --max 60 --requests 0 --babysit-ms 8000000 --grace-ms 8000000";
+        let (mut lab, addr) = Lab::pool(&format!("{args} --hold-ms {hold}"), 2);
+        let mut clients = crowd(addr, 12);
+        all_answered(&mut clients);
+        drop(clients);
+        wait_for_sleep(&lab);
+        lab.end(Signal::SIGTERM);
+    }
+}
+
 #[test] // O-DM-04: a busy daemon with spares is woken once a second, an idle one never
 fn parent_with_spares_sleeps() {
     // No round of the babysitter, nor a look for stops, comes in between.
@@ -126,13 +150,7 @@ fn parent_with_spares_sleeps() {
     let woken = switches(lab.pid()) - before;
     let seconds = begin.elapsed().as_secs() + 1;
     assert!(served > 20 && woken <= 4 * seconds, "{served} clients woke it {woken} times in {seconds} s");
-    // The last look is over when it has not woken for longer than between two looks.
-    wait_until("its sleep", DEADLINE, || {
-        let before = switches(lab.pid());
-        let begin = Instant::now();
-        wait_until("a while", DEADLINE, || (begin.elapsed() > Duration::from_millis(1500)).then_some(()));
-        (switches(lab.pid()) == before).then_some(())
-    });
+    wait_for_sleep(&lab);
     let asleep = switches(lab.pid());
     stays("asleep", Duration::from_millis(1500), || switches(lab.pid()) == asleep);
     lab.end(Signal::SIGTERM);

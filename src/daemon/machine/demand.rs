@@ -146,7 +146,7 @@ impl StartTime {
 ///
 /// While it lasts, no spare is retired. It ends when there have been more spares than `max_spare` for as long as it is to last,
 /// or up to twice as long. Whether they were needed meanwhile is seen at most once in that time, so that a pool just above
-/// `max_spare` does not wake its parent for each request.
+/// `max_spare` does not wake its parent for each request. A pool that stays below `max_spare` does not wake its parent at all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hold(Option<Spares>);
 
@@ -154,7 +154,9 @@ pub struct Hold(Option<Spares>);
 enum Spares {
     /// They were needed; to be looked at again then.
     Needed { until: Duration },
-    /// They have not been since then.
+    /// There are no more than `max_spare`. A child that makes them more rings.
+    Few,
+    /// They have not been needed since then.
     Surplus { since: Duration },
 }
 
@@ -172,7 +174,7 @@ pub struct Held {
 impl Hold {
     /// Takes note that children are forked at `now` because clients wait, `by` so many, which are to stay for `hold`.
     pub fn grown(&mut self, now: Duration, by: u32, hold: Duration) {
-        if by > 0 {
+        if by > 0 && !hold.is_zero() {
             self.0 = Some(Spares::Needed { until: now.saturating_add(hold) });
         }
     }
@@ -188,17 +190,19 @@ impl Hold {
                 return Held::default();
             }
             Spares::Surplus { since } if is_surplus => Spares::Surplus { since },
-            Spares::Needed { .. } if is_surplus => Spares::Surplus { since: now },
-            _ => Spares::Needed { until: now.saturating_add(hold) },
+            Spares::Needed { .. } | Spares::Few if is_surplus => Spares::Surplus { since: now },
+            Spares::Needed { .. } | Spares::Few => Spares::Few,
+            Spares::Surplus { .. } => Spares::Needed { until: now.saturating_add(hold) },
         };
         self.0 = Some(state);
         let (low, next) = match state {
             Spares::Needed { until } => (0, until),
+            // There is nothing to retire.
+            Spares::Few => return Held::default(),
             Spares::Surplus { since } => {
                 (max_spare.saturating_add(1).saturating_sub(counts.starting), since.saturating_add(hold))
             }
         };
-        // A hold of no length: the next look is due at once, and ends it.
         Held { is_on: true, low, next: Some(next.saturating_sub(now)) }
     }
 }
@@ -437,6 +441,20 @@ mod tests {
         );
         assert_eq!(hold.review(ms(2100), counts(0, 0, 12), 4, ms(1000)).low, 5);
         assert_eq!(hold.review(ms(3100), counts(0, 0, 12), 4, ms(1000)), Held::default());
+    }
+
+    #[test] // O-DM-04, O-DM-05: no clock runs while nothing can be retired, and spares are kept all the same
+    fn pool_below_its_limit_is_not_looked_at() {
+        let mut hold = Hold::default();
+        hold.grown(ms(0), 10, ms(1000));
+        assert_eq!(hold.review(ms(500), counts(12, 0, 0), 4, ms(1000)).next, Some(ms(500)));
+        assert_eq!(hold.review(ms(1000), counts(12, 0, 0), 4, ms(1000)), Held::default());
+        assert_eq!(hold.review(ms(9000), counts(8, 0, 4), 4, ms(1000)), Held::default());
+        // The fifth has rung.
+        let held = Held { is_on: true, low: 5, next: Some(ms(1000)) };
+        assert_eq!(hold.review(ms(9500), counts(7, 0, 5), 4, ms(1000)), held);
+        assert!(hold.review(ms(10_000), counts(0, 0, 12), 4, ms(1000)).is_on);
+        assert_eq!(hold.review(ms(10_500), counts(0, 0, 12), 4, ms(1000)), Held::default());
     }
 
     #[test] // O-DM-11
