@@ -104,6 +104,28 @@ fn pause_after_crashes_wins_over_clients_that_wait() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // O-DM-03: a window of one place is not closed for ever by a child that hangs
+fn child_that_hangs_at_its_start_does_not_keep_others_from_being_forked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [broken, hangs] = ["broken", "hangs"].map(|name| dir.path().join(name));
+    let args = format!(
+        "--start 2 --min-spare 2 --max-spare 8 --max 20 --requests 0 --crash-while {} --never-ready-while {}",
+        broken.display(),
+        hangs.display()
+    );
+    let (mut lab, addr) = Lab::pool(&args, 2);
+    for file in [&broken, &hangs] {
+        fs::write(file, "").expect("a file");
+    }
+    lab.running.children().into_iter().for_each(|child| send(child, Signal::SIGKILL));
+    lab.running.wait_for_stderr("6 in a row", DEADLINE);
+    fs::remove_file(&broken).expect("it is there");
+    wait_until("a child that hangs", DEADLINE, || lab.board().contains('.').then_some(()));
+    fs::remove_file(&hangs).expect("it is there");
+    all_answered(&mut crowd(addr, 1));
+    lab.end(Signal::SIGTERM);
+}
+
 fn switches(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let value = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));

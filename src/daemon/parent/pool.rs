@@ -63,7 +63,7 @@ fn keep_spares(cx: &mut Cx<'_>) -> Result {
         let growth = queue_watch::growth(heap, asked);
         let asked = asked.unwrap_or_default();
         let decision = prefork(counts, may_be_kept, heap.phase, growth, asked.children);
-        let granted = ration(cx, decision.fork, counts.starting);
+        let granted = ration(cx, decision.fork);
         if granted == decision.fork {
             cx.heap().growth = decision.growth;
         }
@@ -152,10 +152,10 @@ fn note_end(heap: &mut Heap, child: &Child, last: Option<SlotSnapshot>) {
     }
 }
 
-/// Returns how many of the `wanted` children may be forked now, while so many are `starting`. For the others it comes back:
-/// a child that becomes ready or dies brings the news itself, and replacements of early deaths wait for the clock. The first
-/// children are not rationed.
-fn ration(cx: &mut Cx<'_>, wanted: u32, starting: u32) -> u32 {
+/// Returns how many of the `wanted` children may be forked now. For the others it comes back: a child that becomes ready or dies
+/// brings the news itself. Replacements of early deaths wait for the clock, as does the place of a child that takes too long to
+/// start. The first children are not rationed.
+fn ration(cx: &mut Cx<'_>, wanted: u32) -> u32 {
     if cx.heap().no_fork_before.is_some() {
         return 0;
     }
@@ -163,14 +163,38 @@ fn ration(cx: &mut Cx<'_>, wanted: u32, starting: u32) -> u32 {
         return wanted;
     }
     let now = cx.now();
-    let now = cx.heap().age(now);
-    let granted = cx.heap().forks.grant(now, wanted, starting);
-    if granted < wanted
-        && let Some(wait) = cx.heap().forks.ready_in(now).filter(|wait| !wait.is_zero())
-    {
-        cx.delay("maintain", wait, ());
+    let heap = cx.heap();
+    let (starting, next_late) = starting_in_time(heap, now);
+    let now = heap.age(now);
+    let granted = heap.forks.grant(now, wanted, starting);
+    if granted < wanted {
+        let replacement = heap.forks.ready_in(now).filter(|wait| !wait.is_zero());
+        if let Some(wait) = [replacement, next_late].into_iter().flatten().min() {
+            cx.delay("maintain", wait, ());
+        }
     }
     granted
+}
+
+/// Counts the children that are starting and have not taken too long yet. The second value is how long the first of them has
+/// left. A child that hangs before it is ready must not keep a place of the budget's window for ever.
+fn starting_in_time(heap: &Heap, now: SystemTime) -> (u32, Option<Duration>) {
+    let limit = STAYED_UP.max(heap.queues.start.estimate().saturating_mul(LATE));
+    let is_starting = |child: &&Child| {
+        !child.is_retiring()
+            && !child.is_stopped
+            && child.orders != Orders::BeReplaced
+            && does(heap, child).is_some_and(Status::is_starting)
+    };
+    let (mut number, mut next) = (heap.in_flight.len() as u32, None);
+    for child in heap.children.iter().filter(is_starting) {
+        let left = limit.saturating_sub(now.duration_since(child.forked_at).unwrap_or_default());
+        if !left.is_zero() {
+            number += 1;
+            next = Some(next.map_or(left, |next: Duration| next.min(left)));
+        }
+    }
+    (number, next)
 }
 
 /// Asks idle children to go. Each finishes the request that it may have accepted by the time it hears of it.
@@ -459,3 +483,6 @@ fn report(heap: &Heap, text: std::fmt::Arguments<'_>) {
     let level = if heap.settings.verbose { log::Level::Info } else { log::Level::Debug };
     log::log!(target: "lenore::daemon", level, "{text}");
 }
+
+/// A child that takes so many times as long to start as others did takes too long, if that is a second at least.
+const LATE: u32 = 4;
