@@ -331,11 +331,12 @@ impl Kernel {
 
     /// Writes out what stands in buffers, so that the child inherits them empty.
     pub(super) fn flush_everything(&mut self) {
+        // The program's own may log, and a logger may write to standard output.
+        self.core.forks.flushes.iter_mut().for_each(|flush| shield("the program flushed before a fork", flush));
+        log::logger().flush();
         // A closed standard output is no reason not to fork.
         let _ = std::io::stdout().flush();
         let _ = std::io::stderr().flush();
-        log::logger().flush();
-        self.core.forks.flushes.iter_mut().for_each(|flush| shield("the program flushed before a fork", flush));
     }
 }
 

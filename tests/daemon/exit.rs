@@ -115,6 +115,8 @@ fn what_stands_in_buffers_at_the_end_of_a_child_is_written() {
             assert_eq!(file.matches(&format!("{child} last words to a file;")).count(), 1, "{file}");
             let log = exit.running.wait_for_stderr(&format!("{child} last words to the log"), DEADLINE);
             assert!(log.starts_with("[INFO] "), "{log}");
+            // Logged by what was registered to flush the file.
+            exit.running.wait_for_stderr(&format!("{child} has flushed its file"), DEADLINE);
             said.push_str(&format!("{child} last words to standard output;"));
         }
         // The first line has its end by now; nothing else does, as nobody else writes there.

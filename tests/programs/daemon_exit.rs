@@ -42,6 +42,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let flushed = Rc::clone(&buffered);
     kernel.flush_before_fork(move || {
         let _ = flushed.borrow_mut().flush();
+        log::info!("{} has flushed its file", std::process::id());
     });
     let mut daemon = Daemon::builder().requests(1).children_return(flags.has("--return")).detach(flags.has("--detach"));
     if let Some(path) = flags.text("--pid-file") {
