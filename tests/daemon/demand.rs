@@ -251,6 +251,18 @@ fn post_forking_server_with_clients_that_wait_is_told_once() {
     lab.end(Signal::SIGTERM);
 }
 
+#[test] // O-DM-10: a server that has paused because forks fail has no busy children to tell of
+fn clients_that_wait_for_forks_that_fail_are_not_told_of_as_overload() {
+    let (mut lab, addr) = Lab::serve("daemon_postfork", "--max 4 --fail 4 --errno 11");
+    let mut clients = crowd(addr, 3);
+    all_answered(&mut clients);
+    lab.running.wait_for_stderr("no fork is missing any more", DEADLINE);
+    let (begun, ended) = told(&lab);
+    assert_eq!((begun, ended), (Vec::new(), Vec::new()));
+    drop(clients);
+    lab.end(Signal::SIGTERM);
+}
+
 #[test] // O-DM-07: an event of its own
 fn queue_that_is_full_is_an_error_in_the_log() {
     let (mut lab, addr) = Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0 --queue 1", 1);

@@ -190,7 +190,8 @@ pub(in crate::daemon) fn look_at_queue(cx: &mut Cx<'_>) -> Result {
     let counts = pool::count(heap);
     let is_full = match heap.settings.forking {
         Forking::Pre => counts.total() >= heap.settings.max_children && counts.idle + counts.starting == 0,
-        _ => heap.intake == Intake::Paused,
+        // Failed forks pause it as well.
+        _ => heap.intake == Intake::Paused && counts.total() >= heap.settings.max_children,
     };
     tell_overload(heap, now, if is_full { waiting } else { 0 }, queues);
     tell_full(heap, now, queues);
