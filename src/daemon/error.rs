@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::daemon::board::BoardError;
-use crate::daemon::parent::deaths::Cause;
+use crate::daemon::cause::Cause;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
 

@@ -2,7 +2,6 @@
 
 use crate::args::{ArgError, Found, IntoArgs};
 use crate::daemon::board::Report;
-use crate::daemon::builder::DaemonBuilder;
 use crate::daemon::error::DaemonError;
 use crate::daemon::status::{DaemonStatus, Peek};
 use crate::error::Error;
@@ -17,13 +16,6 @@ use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 pub struct Daemon(pub(super) SessionId);
 
 impl Daemon {
-    /// Begins the settings of a Daemon.
-    ///
-    /// POE: `POE::Component::Daemon->spawn`, which takes them by name.
-    pub fn builder() -> DaemonBuilder {
-        DaemonBuilder::default()
-    }
-
     /// Returns the id of the Daemon session.
     pub fn session(self) -> SessionId {
         self.0

@@ -19,8 +19,10 @@
 //! POE: `POE::Component::Daemon`.
 #![doc = include_str!("guide.md")]
 
+mod announce;
 pub(crate) mod board;
 pub(crate) mod builder;
+mod cause;
 mod child;
 mod error;
 mod handle;
@@ -29,18 +31,18 @@ mod house;
 mod launch;
 pub(crate) mod machine;
 mod parent;
+mod processes;
 mod session;
 pub(crate) mod settings;
 mod status;
 
 pub use board::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use builder::DaemonBuilder;
+pub use cause::{Cause, Deaths};
 pub use error::DaemonError;
 pub use handle::Daemon;
 pub use launch::Privileges;
 pub use machine::{Reckoning, Rogue};
-pub use parent::deaths::{Cause, Deaths};
-pub use parent::queue_watch::Backlog;
 pub use parent::shutdown::Haste;
 pub use settings::{Forking, SettingsError};
-pub use status::{ChildStatus, DaemonStatus, Peek};
+pub use status::{Backlog, ChildStatus, DaemonStatus, Peek};

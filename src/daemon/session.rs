@@ -4,22 +4,21 @@ use std::collections::VecDeque;
 use std::panic::Location;
 use std::time::{Duration, SystemTime};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::args::{Args, IntoArgs};
+use crate::args::Args;
+use crate::daemon::announce::broadcast;
 use crate::daemon::board::doorbell::Doorbell;
 use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex, Status};
+use crate::daemon::cause::Deaths;
 use crate::daemon::child;
 use crate::daemon::child::orphan;
 use crate::daemon::child::orphan::LastTimers;
 use crate::daemon::error::DaemonError;
-use crate::daemon::handle::Daemon;
 use crate::daemon::launch::Process;
 use crate::daemon::machine::{Budget, CrashLoop, Escalation, Grace, Growth, Intake, Meter, Phase, RunClock, Stint};
 use crate::daemon::parent::babysit;
-use crate::daemon::parent::babysit::Look;
-use crate::daemon::parent::deaths::{self, Deaths};
+use crate::daemon::parent::deaths;
 use crate::daemon::parent::hang_up;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pool;
@@ -33,6 +32,7 @@ use crate::daemon::parent::resize::Size;
 use crate::daemon::parent::shortage::Shortage;
 use crate::daemon::parent::shutdown;
 use crate::daemon::parent::usage::Told;
+use crate::daemon::processes::{Look, look, send};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::{ChildStatus, DaemonStatus, Peek};
 use crate::error::{Error, Exception, Result};
@@ -479,7 +479,7 @@ fn peek_and_log(cx: &mut Cx<'_>) -> Result<Return<Peek>> {
 fn foreign_child(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
     let pid = *cx.arg::<i32>(0)?;
     // Nobody would ever hear of its end; and what is not positive means whole groups of processes.
-    if pid <= 1 || babysit::look(pid) == Look::Gone {
+    if pid <= 1 || look(pid) == Look::Gone {
         let error = DaemonError::NotAChild(pid);
         log::error!(target: "lenore::daemon", "{error} (reported at {})", cx.caller());
         return Ok(Return(Err(error)));
@@ -500,51 +500,12 @@ fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
     shutdown::end_if_alone(cx)
 }
 
-/// Posts a signal to every session.
-pub(super) fn broadcast(cx: &mut Cx<'_>, signal: &str) {
-    let me = Daemon(cx.session());
-    // The kernel is always there to be the destination.
-    let _ = cx.signal(SessionId::KERNEL, signal, ((), me));
-}
-
-/// Sends a signal to every session at once.
-///
-/// `about` becomes ARG1 and what follows it. The Daemon itself comes last, as ARG2: where there is nothing to be said, `()`
-/// keeps its place.
-pub(super) fn announce(cx: &mut Cx<'_>, signal: &str, about: impl IntoArgs) -> Result {
-    let me = Daemon(cx.session());
-    let about = about.into_args();
-    let about = if about.is_empty() { ((),).into_args() } else { about };
-    Ok(cx.signal_now(SessionId::KERNEL, signal, about.chain((me,).into_args()))?)
-}
-
 /// Sends a signal of the operating system to every child. None of these pids can have come to mean another process: a
 /// child keeps its pid until it is reaped, and is off the table from then on.
 pub(super) fn signal_children(heap: &Heap, signal: Signal) {
     if heap.role == Role::Parent {
         heap.children.iter().for_each(|child| send(child.pid, signal));
     }
-}
-
-/// Sends a signal to one process.
-pub(super) fn send(pid: i32, signal: Signal) {
-    debug_assert!(pid > 1, "0, -1 and 1 mean others than a child");
-    if pid <= 1 {
-        return;
-    }
-    // Other code may have waited for it, and its number be anybody's.
-    if babysit::look(pid) == Look::Gone {
-        return;
-    }
-    if let Err(errno) = kill(Pid::from_raw(pid), signal) {
-        log::warn!(target: "lenore::daemon", "can't send {signal} to child {pid}: {errno}");
-    }
-}
-
-/// Milliseconds since 1970.
-pub(super) fn epoch_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The tag under which the Daemon keeps itself alive in the parent.

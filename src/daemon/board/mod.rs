@@ -43,6 +43,7 @@ mod snapshot;
 
 pub use crate::daemon::machine::{Report, Status, UnknownStatus};
 pub use error::{BoardError, BoardFull};
+pub(in crate::daemon) use snapshot::epoch_ms;
 pub use snapshot::{PeerLabel, SlotSnapshot, Torn};
 
 /// The board of one daemon: made by the parent, inherited by every child.

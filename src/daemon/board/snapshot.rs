@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::SystemTime;
 use std::{array, fmt, str};
 
 use nix::unistd::Pid;
@@ -141,4 +142,10 @@ impl fmt::Display for PeerLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_str().escape_debug().fmt(f)
     }
+}
+
+/// Returns a time as the board has it: in milliseconds since 1970.
+pub(in crate::daemon) fn epoch_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,6 +17,15 @@ use crate::kernel::{AsKernel, kernel_of, unblock_all};
 use crate::sys::disposition;
 use crate::sys::threads::{NotAlone, make_sure_alone};
 
+impl Daemon {
+    /// Begins the settings of a Daemon.
+    ///
+    /// POE: `POE::Component::Daemon->spawn`, which takes them by name.
+    pub fn builder() -> DaemonBuilder {
+        DaemonBuilder::default()
+    }
+}
+
 /// The settings of a [`Daemon`].
 ///
 /// `start_children` makes it pre-forking, else `max_children` makes it post-forking, else it does not fork.

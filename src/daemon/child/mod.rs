@@ -4,13 +4,15 @@ pub(super) mod orphan;
 
 use nix::unistd::Pid;
 
+use crate::daemon::announce::{announce, broadcast};
+use crate::daemon::board::epoch_ms;
 use crate::daemon::board::{Report, Ring, SlotIndex, Status};
 use crate::daemon::error::DaemonError;
 use crate::daemon::machine::Phase;
 use crate::daemon::parent::pool;
 use crate::daemon::parent::relief;
 use crate::daemon::parent::shutdown;
-use crate::daemon::session::{Cx, Heap, Role, announce, broadcast, epoch_ms};
+use crate::daemon::session::{Cx, Heap, Role};
 use crate::daemon::settings::Forking;
 use crate::error::Result;
 use crate::reply::Return;

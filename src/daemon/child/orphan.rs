@@ -12,9 +12,10 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
 use crate::daemon::board::Status;
+use crate::daemon::board::epoch_ms;
 use crate::daemon::child;
 use crate::daemon::parent::shutdown;
-use crate::daemon::session::{Cx, Heap, Role, epoch_ms};
+use crate::daemon::session::{Cx, Heap, Role};
 use crate::daemon::settings::Settings;
 use crate::error::{Error, Result};
 use crate::sys::parent_death;

@@ -2,18 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use crate::daemon::board::epoch_ms;
 use crate::daemon::machine::{Growth, Sight, Step, judge};
 use crate::daemon::parent::deaths;
 use crate::daemon::parent::pool;
 use crate::daemon::parent::relief;
 use crate::daemon::parent::usage::Told;
-use crate::daemon::session::{Child, Cx, Heap, Orders, Role, epoch_ms, send};
+use crate::daemon::processes::{Look, look, send};
+use crate::daemon::session::{Child, Cx, Heap, Orders, Role};
 use crate::daemon::settings::Forking;
 use crate::error::Result;
-use crate::sys::wait::{Halt, peek_halted};
 
 /// Sets the first round, and the first look in between.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
@@ -111,26 +111,6 @@ pub(in crate::daemon) fn continued(cx: &mut Cx<'_>) -> Result {
     // A connection that was announced to a process which has died is announced to nobody else.
     cx.core_mut().sources.retry_listeners();
     relief::woken(cx, slot)
-}
-
-/// What the system says about a child.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::daemon) enum Look {
-    Runs,
-    Stopped,
-    Exited,
-    /// It is no child of this process any more.
-    Gone,
-}
-
-/// Asks without waiting and without reaping.
-pub(in crate::daemon) fn look(pid: i32) -> Look {
-    match peek_halted(pid) {
-        Ok(Some(Halt::Stopped)) => Look::Stopped,
-        Ok(Some(Halt::Ended)) => Look::Exited,
-        Err(Errno::ECHILD) => Look::Gone,
-        Ok(None) | Err(_) => Look::Runs,
-    }
 }
 
 /// Examines one child and takes the next step if it needs one. Returns whether it was found stopped for the first time.

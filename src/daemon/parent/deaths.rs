@@ -1,6 +1,5 @@
-//! The end of a child: why, one record of it in the log, and how many ended for which reason.
+//! The end of a child: why, and one record of it in the log.
 
-use std::fmt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -8,7 +7,8 @@ use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;
 
 use crate::daemon::board::{SlotIndex, Status};
-use crate::daemon::machine::{Phase, Rogue};
+use crate::daemon::cause::Cause;
+use crate::daemon::machine::Phase;
 use crate::daemon::parent::oom::Killer;
 use crate::daemon::parent::pool;
 use crate::daemon::parent::ready;
@@ -16,141 +16,6 @@ use crate::daemon::parent::shutdown;
 use crate::daemon::session::{Child, Cx, Heap, Orders};
 use crate::daemon::settings::Forking;
 use crate::error::Result;
-
-/// Why a child has ended.
-///
-/// POE: nothing like it.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// It has left by itself, with this exit code.
-    Exited(i32),
-    /// A signal has ended it that the Daemon did not send.
-    Signaled(i32),
-    /// The system has killed it, as memory had run out. Known where a control group of Linux counts such kills.
-    OutOfMemory,
-    /// It has handled as many requests as it was to.
-    Recycled,
-    /// It was one spare too many.
-    Retired,
-    /// It had more memory resident than `memory_limit`.
-    Memory,
-    /// It has broken a rule.
-    Rogue(Rogue),
-    /// It has ended with the Daemon.
-    Shutdown,
-    /// It has not ended with the Daemon, and was killed when the time was up.
-    Killed,
-    /// It is gone, and this process was not told how: other code has waited for it.
-    Vanished,
-}
-
-impl Cause {
-    /// Tells whether nobody need be told.
-    fn is_in_order(self) -> bool {
-        use Cause::{Exited, Memory, Recycled, Retired, Shutdown};
-        matches!(self, Exited(0) | Recycled | Retired | Memory | Shutdown)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Cause::Exited(code) => write!(f, "exited:{code}"),
-            Cause::Signaled(number) => match Signal::try_from(number) {
-                Ok(signal) => write!(f, "signal:{signal}"),
-                Err(_) => write!(f, "signal:{number}"),
-            },
-            Cause::OutOfMemory => f.write_str("oom"),
-            Cause::Recycled => f.write_str("recycled"),
-            Cause::Retired => f.write_str("retired"),
-            Cause::Memory => f.write_str("memory_limit"),
-            Cause::Rogue(why) => write!(f, "rogue:{why}"),
-            Cause::Shutdown => f.write_str("shutdown"),
-            Cause::Killed => f.write_str("killed"),
-            Cause::Vanished => f.write_str("vanished"),
-        }
-    }
-}
-
-/// How many children have ended for which [`Cause`].
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Deaths {
-    /// [`Cause::Exited`] with 0.
-    pub exited: u64,
-    /// [`Cause::Exited`] with anything else.
-    pub failed: u64,
-    /// [`Cause::Signaled`].
-    pub signaled: u64,
-    /// [`Cause::OutOfMemory`].
-    pub out_of_memory: u64,
-    /// [`Cause::Recycled`].
-    pub recycled: u64,
-    /// [`Cause::Retired`].
-    pub retired: u64,
-    /// [`Cause::Memory`].
-    pub memory: u64,
-    /// [`Cause::Rogue`].
-    pub rogue: u64,
-    /// [`Cause::Shutdown`].
-    pub shutdown: u64,
-    /// [`Cause::Killed`].
-    pub killed: u64,
-    /// [`Cause::Vanished`].
-    pub vanished: u64,
-}
-
-impl Deaths {
-    /// Returns how many children have ended.
-    pub fn total(&self) -> u64 {
-        self.by_name().into_iter().map(|(_, count)| count).sum()
-    }
-
-    fn count(&mut self, cause: Cause) {
-        let count = match cause {
-            Cause::Exited(0) => &mut self.exited,
-            Cause::Exited(_) => &mut self.failed,
-            Cause::Signaled(_) => &mut self.signaled,
-            Cause::OutOfMemory => &mut self.out_of_memory,
-            Cause::Recycled => &mut self.recycled,
-            Cause::Retired => &mut self.retired,
-            Cause::Memory => &mut self.memory,
-            Cause::Rogue(_) => &mut self.rogue,
-            Cause::Shutdown => &mut self.shutdown,
-            Cause::Killed => &mut self.killed,
-            Cause::Vanished => &mut self.vanished,
-        };
-        *count += 1;
-    }
-
-    fn by_name(&self) -> [(&'static str, u64); 11] {
-        [
-            ("exited", self.exited),
-            ("failed", self.failed),
-            ("signaled", self.signaled),
-            ("oom", self.out_of_memory),
-            ("recycled", self.recycled),
-            ("retired", self.retired),
-            ("memory_limit", self.memory),
-            ("rogue", self.rogue),
-            ("shutdown", self.shutdown),
-            ("killed", self.killed),
-            ("vanished", self.vanished),
-        ]
-    }
-}
-
-impl fmt::Display for Deaths {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for (name, count) in self.by_name().into_iter().filter(|(_, count)| *count > 0) {
-            write!(f, "{separator}{count} {name}")?;
-            separator = ", ";
-        }
-        Ok(())
-    }
-}
 
 /// The system says that a child has ended.
 pub(in crate::daemon) fn reaped(cx: &mut Cx<'_>) -> Result {

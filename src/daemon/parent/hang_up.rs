@@ -3,8 +3,9 @@
 
 use nix::sys::signal::Signal;
 
+use crate::daemon::announce::broadcast;
 use crate::daemon::parent::shutdown;
-use crate::daemon::session::{Cx, Role, broadcast, signal_children};
+use crate::daemon::session::{Cx, Role, signal_children};
 use crate::error::Result;
 
 /// Tells the application. The rest comes behind that in the queue, so that what its states still write goes where it

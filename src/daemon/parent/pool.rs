@@ -5,17 +5,20 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 
 use crate::args::{Args, IntoArgs};
+use crate::daemon::announce::{announce, broadcast};
+use crate::daemon::board::epoch_ms;
 use crate::daemon::board::{Ring, SlotSnapshot, Status};
+use crate::daemon::cause::Cause;
 use crate::daemon::machine::{
     Counts, Demand, Growth, Intake, Limits, Notice, Phase, STAYED_UP, Thresholds, postfork, prefork, share,
 };
-use crate::daemon::parent::deaths::Cause;
 use crate::daemon::parent::queue_watch;
 use crate::daemon::parent::ready;
 use crate::daemon::parent::relief;
 use crate::daemon::parent::shortage;
 use crate::daemon::parent::shutdown;
-use crate::daemon::session::{Child, Cx, Heap, InFlight, Orders, Request, Role, announce, broadcast, epoch_ms, send};
+use crate::daemon::processes::send;
+use crate::daemon::session::{Child, Cx, Heap, InFlight, Orders, Request, Role};
 use crate::daemon::settings::Forking;
 use crate::error::{Error, Result};
 use crate::kernel::AfterRun;

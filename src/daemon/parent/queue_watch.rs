@@ -13,10 +13,12 @@ use crate::daemon::machine::{
     Counts, Growth, Hearing, Held, Hold, Intake, Overload, OverloadNews, Phase, Reckoning, ServiceTime, StartTime,
     Status, Unheard, default_hold, may_retire,
 };
-use crate::daemon::parent::babysit::{Look, look};
 use crate::daemon::parent::pool;
-use crate::daemon::session::{Child, Cx, Heap, Orders, Role, send};
+use crate::daemon::processes::send;
+use crate::daemon::processes::{Look, look};
+use crate::daemon::session::{Child, Cx, Heap, Orders, Role};
 use crate::daemon::settings::Forking;
+use crate::daemon::status::Backlog;
 use crate::error::Result;
 use crate::kernel::{Core, Queues, SessionId};
 use crate::reply::Return;
@@ -49,21 +51,6 @@ enum Watch {
     Asked,
     /// It looks again after a while.
     Looking,
-}
-
-/// What the parent of a pre-forking pool has seen in the queues of its listeners, in [`DaemonStatus`](crate::daemon::DaemonStatus).
-///
-/// POE: nothing like it.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Backlog {
-    /// It has not looked: some child has been idle all the time.
-    #[default]
-    Unseen,
-    /// This system does not tell how many clients wait. The pool goes by how many children are idle.
-    Unreadable,
-    /// What the last look came to.
-    Seen(Reckoning),
 }
 
 impl QueueWatch {

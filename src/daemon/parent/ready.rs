@@ -6,9 +6,9 @@
 use std::time::SystemTime;
 
 use crate::daemon::board::{SlotSnapshot, Status};
+use crate::daemon::cause::Cause;
 use crate::daemon::error::DaemonError;
 use crate::daemon::launch::Launch;
-use crate::daemon::parent::deaths::Cause;
 use crate::daemon::parent::pool;
 use crate::daemon::parent::shutdown;
 use crate::daemon::session::{Child, Cx, Heap};

@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::daemon::announce::announce;
 use crate::daemon::board::{Scoreboard, SlotIndex, Status};
 use crate::daemon::child;
 use crate::daemon::child::orphan;
 use crate::daemon::machine::{Counts, Intake};
-use crate::daemon::parent::babysit::{Look, look};
 use crate::daemon::parent::pool;
-use crate::daemon::session::{Child, Cx, Heap, Role, announce, send};
+use crate::daemon::processes::send;
+use crate::daemon::processes::{Look, look};
+use crate::daemon::session::{Child, Cx, Heap, Role};
 use crate::daemon::settings::Forking;
 use crate::error::Result;
 

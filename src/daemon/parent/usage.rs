@@ -10,7 +10,7 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::daemon::machine::Meter;
-use crate::daemon::parent::babysit::{Look, look};
+use crate::daemon::processes::{Look, look};
 
 /// Which limits the log says are not enforced, or not always.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,0 +1,42 @@
+//! Processes by their pid: what the system says of one, and a signal to it.
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::sys::wait::{Halt, peek_halted};
+
+/// What the system says about a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::daemon) enum Look {
+    Runs,
+    Stopped,
+    Exited,
+    /// It is no child of this process any more.
+    Gone,
+}
+
+/// Asks without waiting and without reaping.
+pub(in crate::daemon) fn look(pid: i32) -> Look {
+    match peek_halted(pid) {
+        Ok(Some(Halt::Stopped)) => Look::Stopped,
+        Ok(Some(Halt::Ended)) => Look::Exited,
+        Err(Errno::ECHILD) => Look::Gone,
+        Ok(None) | Err(_) => Look::Runs,
+    }
+}
+
+/// Sends a signal to one process.
+pub(in crate::daemon) fn send(pid: i32, signal: Signal) {
+    debug_assert!(pid > 1, "0, -1 and 1 mean others than a child");
+    if pid <= 1 {
+        return;
+    }
+    // Other code may have waited for it, and its number be anybody's.
+    if look(pid) == Look::Gone {
+        return;
+    }
+    if let Err(errno) = kill(Pid::from_raw(pid), signal) {
+        log::warn!(target: "lenore::daemon", "can't send {signal} to child {pid}: {errno}");
+    }
+}
