@@ -8,9 +8,10 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::error::DaemonError;
 use crate::daemon::handle::Daemon;
+use crate::daemon::heap::Heap;
 use crate::daemon::launch::RawProcess;
 use crate::daemon::parent::oom::OomKills;
-use crate::daemon::session::{self, Heap};
+use crate::daemon::session;
 use crate::daemon::settings::{Forking, RawSettings, resolve};
 use crate::error::Error;
 use crate::kernel::{AsKernel, kernel_of, unblock_all};
@@ -252,11 +253,11 @@ impl DaemonBuilder {
         // Before a chroot, in which there is no such file.
         let oom_kills = if settings.forking == Forking::None { OomKills::default() } else { OomKills::open() };
         let mut process = plan.carry_out(kernel_of(kernel), &settings.alias)?;
-        let mut heap = Heap::new(settings, kernel_of(kernel).core.now()).inspect_err(|error| process.fail(error))?;
+        let now = kernel_of(kernel).core.now();
+        let mut heap = Heap::new(settings, oom_kills, now).inspect_err(|error| process.fail(error))?;
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
         let launch = process.launch.take();
         heap.process = process;
-        heap.oom_kills = oom_kills;
         match session::spawn(heap, kernel) {
             Ok(session) => {
                 if let Some(launch) = launch {

@@ -4,32 +4,36 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::board::epoch_ms;
-use crate::daemon::machine::{Growth, Sight, Step, judge};
+use crate::daemon::board::{SlotSnapshot, epoch_ms};
+use crate::daemon::foreign;
+use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::machine::{Sight, Step, judge};
 use crate::daemon::parent::deaths;
 use crate::daemon::parent::pool;
-use crate::daemon::parent::relief;
+use crate::daemon::parent::table::{Orders, Row};
 use crate::daemon::parent::usage::Told;
 use crate::daemon::processes::{Look, look, send};
-use crate::daemon::session::{Child, Cx, Heap, Orders, Role};
-use crate::daemon::settings::Forking;
+use crate::daemon::settings::{Forking, Settings};
 use crate::error::Result;
 
 /// Sets the first round, and the first look in between.
-pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
+pub(super) fn begin(cx: &mut Cx<'_>) {
     if cx.heap().settings.forking != Forking::None {
         let (round, look) = (cx.heap().settings.babysit, cx.heap().settings.look_every());
         cx.delay("babysit", round, ());
         cx.delay("look_at_children", look, ());
     }
-    if cx.heap().settings.forking == Forking::Pre && cx.heap().settings.rules.memory_limit.is_some() {
-        cx.heap().told.check_memory();
+    if cx.heap().settings.forking == Forking::Pre
+        && cx.heap().settings.rules.memory_limit.is_some()
+        && let Some(parent) = cx.heap().role.parent_mut()
+    {
+        parent.told.check_memory();
     }
 }
 
 /// Between two rounds: looks who runs, so that no limit counts time in which nobody did.
 pub(in crate::daemon) fn look_at_children(cx: &mut Cx<'_>) {
-    if cx.heap().role == Role::Parent && !cx.heap().is_shutting_down() {
+    if cx.heap().supervises() {
         let (now, next) = (cx.now(), cx.heap().settings.look_every());
         cx.delay("look_at_children", next, ());
         measure(cx.heap(), now);
@@ -40,8 +44,9 @@ pub(in crate::daemon) fn look_at_children(cx: &mut Cx<'_>) {
 /// Adds to the time for which each child has been at what it is doing, or stopped.
 fn measure(heap: &mut Heap, now: SystemTime) {
     let age = heap.age(now);
-    let ran = heap.run_clock.advance(age);
-    for child in &mut heap.children {
+    let Some(parent) = heap.role.parent_mut() else { return };
+    let ran = parent.run_clock.advance(age);
+    for child in &mut parent.children {
         let is_stopped = look(child.pid) == Look::Stopped;
         let runs = if is_stopped { Duration::ZERO } else { ran };
         child.stopped_for = if is_stopped { child.stopped_for + ran } else { Duration::ZERO };
@@ -53,19 +58,22 @@ fn measure(heap: &mut Heap, now: SystemTime) {
 
 /// One round.
 pub(in crate::daemon) fn round(cx: &mut Cx<'_>) -> Result {
-    if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() {
+    if !cx.heap().supervises() {
         return Ok(());
     }
     let (now, next) = (cx.now(), cx.heap().settings.babysit);
     cx.delay("babysit", next, ());
-    let heap = cx.heap();
-    measure(heap, now);
-    heap.oom_kills.forget_old();
+    measure(cx.heap(), now);
+    let Heap { role: Role::Parent(parent), settings, board, .. } = cx.heap() else { return Ok(()) };
+    parent.oom_kills.forget_old();
     let mut has_stopped = false;
-    for place in 0..heap.children.len() {
-        match look(heap.children[place].pid) {
+    for child in &mut parent.children {
+        match look(child.pid) {
             Look::Gone | Look::Exited => {}
-            look => has_stopped |= examine(heap, place, look == Look::Stopped, now),
+            look => {
+                let slot = board.as_ref().and_then(|board| board.read(child.slot).ok());
+                has_stopped |= examine(child, slot, settings, &mut parent.told, look == Look::Stopped, now);
+            }
         }
     }
     bury_vanished(cx)?;
@@ -73,57 +81,46 @@ pub(in crate::daemon) fn round(cx: &mut Cx<'_>) -> Result {
         pool::wake_idle(cx.heap());
     }
     // A pool at rest does not say so by itself.
-    cx.heap().growth = Growth::default();
+    pool::forget_growth(cx.heap());
     // Also a bell that a child has raised and was stopped before it could ring is answered by this.
     pool::maintain(cx)
 }
 
 /// Takes those off the table, foreign ones included, that other code has waited for: nobody will tell of their end. Those
 /// that have ended and are still there are told of soon.
-pub(in crate::daemon) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
+pub(super) fn bury_vanished(cx: &mut Cx<'_>) -> Result {
     // Its SIGCHLD may have been lost, or be under way: looking once more costs nothing.
     cx.core_mut().children.look = true;
     let (heap, core) = cx.parts();
     // What the kernel has reaped in this very slice is as gone, but the event that says how is in the queue.
     let has_vanished = |pid| core.awaits_child(pid) && look(pid) == Look::Gone;
-    let gone: Vec<(i32, Option<u32>)> = heap
-        .children
-        .iter()
-        .map(|child| (child.pid, Some(child.generation)))
-        .chain(heap.foreign.iter().map(|pid| (*pid, None)))
-        .filter(|(pid, _)| has_vanished(*pid))
-        .collect();
+    let Some(parent) = heap.role.parent() else { return Ok(()) };
+    let gone = parent.children.iter().filter(|child| has_vanished(child.pid));
+    let gone: Vec<(i32, u32)> = gone.map(|child| (child.pid, child.generation)).collect();
     for (pid, generation) in gone {
         // Its number may mean another process by now: nothing is sent to it, nothing waited for.
         cx.sig_child_clear(pid);
-        match generation {
-            Some(generation) => deaths::bury(cx, pid, generation, None)?,
-            None => cx.heap().foreign.retain(|other| *other != pid),
-        }
+        deaths::bury(cx, pid, generation, None)?;
     }
+    foreign::forget_vanished(cx);
     Ok(())
 }
 
-/// CONT: this process goes on after a stop, or its parent wants it to look.
-pub(in crate::daemon) fn continued(cx: &mut Cx<'_>) -> Result {
-    cx.sig_handled();
-    let Role::Child { slot, .. } = cx.heap().role else { return Ok(()) };
-    // A connection that was announced to a process which has died is announced to nobody else.
-    cx.core_mut().sources.retry_listeners();
-    relief::woken(cx, slot)
-}
-
 /// Examines one child and takes the next step if it needs one. Returns whether it was found stopped for the first time.
-fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> bool {
-    let (rules, forking) = (heap.settings.rules, heap.settings.forking);
-    let babysit = heap.settings.babysit;
-    let slot = heap.board.as_ref().and_then(|board| board.read(heap.children[place].slot).ok());
-    let child = &mut heap.children[place];
+fn examine(
+    child: &mut Row,
+    slot: Option<SlotSnapshot>,
+    settings: &Settings,
+    told: &mut Told,
+    is_stopped: bool,
+    now: SystemTime,
+) -> bool {
+    let (rules, forking, babysit) = (settings.rules, settings.forking, settings.babysit);
     let in_status = child.stint.lasted;
     let was_stopped = std::mem::replace(&mut child.is_stopped, is_stopped);
     let doing = slot.map_or(child.meter.doing, |slot| (slot.requests, slot.status.is_busy()));
     let age = now.duration_since(child.forked_at).unwrap_or_default();
-    child.meter = heap.told.read_meter(child.pid, child.meter, doing, age, in_status);
+    child.meter = told.read_meter(child.pid, child.meter, doing, age, in_status);
     let is_unready = slot.is_some_and(|slot| slot.status.is_starting());
     if forking == Forking::Pre && is_unready && in_status >= babysit && !child.is_told_unready {
         child.is_told_unready = true;
@@ -168,13 +165,13 @@ fn examine(heap: &mut Heap, place: usize, is_stopped: bool, now: SystemTime) -> 
         None => {}
     }
     if forking == Forking::Pre {
-        weigh(child, rules.memory_limit, &mut heap.told);
+        weigh(child, rules.memory_limit, told);
     }
     is_stopped && !was_stopped
 }
 
 /// Marks a child that has grown too large; it is replaced when it can be.
-fn weigh(child: &mut Child, limit: Option<u64>, told: &mut Told) {
+fn weigh(child: &mut Row, limit: Option<u64>, told: &mut Told) {
     if child.orders != Orders::Stay {
         return;
     }

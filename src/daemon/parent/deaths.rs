@@ -8,13 +8,15 @@ use std::os::unix::process::ExitStatusExt;
 
 use crate::daemon::board::{SlotIndex, Status};
 use crate::daemon::cause::Cause;
+use crate::daemon::heap::Cx;
 use crate::daemon::machine::Phase;
 use crate::daemon::parent::oom::Killer;
 use crate::daemon::parent::pool;
 use crate::daemon::parent::ready;
+use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::shutdown;
-use crate::daemon::session::{Child, Cx, Heap, Orders};
-use crate::daemon::settings::Forking;
+use crate::daemon::parent::table::{Orders, Row};
+use crate::daemon::settings::{Forking, Settings};
 use crate::error::Result;
 
 /// The system says that a child has ended.
@@ -27,27 +29,27 @@ pub(in crate::daemon) fn reaped(cx: &mut Cx<'_>) -> Result {
 /// Takes a child off the table and its slot off the board; once, whoever brings the news and however often.
 ///
 /// `status` is `None` for one that has vanished.
-pub(in crate::daemon) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<ExitStatus>) -> Result {
+pub(super) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status: Option<ExitStatus>) -> Result {
     let now = cx.now();
     let heap = cx.heap();
-    let Some(place) = heap.children.iter().position(|child| child.pid == pid && child.generation == generation) else {
-        return Ok(());
-    };
-    let child = heap.children.remove(place);
+    let Some(parent) = heap.role.parent_mut() else { return Ok(()) };
+    let is_it = |child: &Row| child.pid == pid && child.generation == generation;
+    let Some(place) = parent.children.iter().position(is_it) else { return Ok(()) };
+    let child = parent.children.remove(place);
     let last = match &mut heap.board {
         // Another owner's slot is none of this child's.
         Some(board) if board.generation(child.slot) == Some(generation) => board.reclaim(child.slot),
         _ => None,
     };
-    let (cause, note) = explain_kill(heap, cause(&child, status, last.map(|last| last.status), heap.phase));
+    let (cause, note) = explain_kill(parent, cause(&child, status, last.map(|last| last.status), parent.phase));
     // A KILL leaves no core, so that it has another note.
     let note = if status.is_some_and(|status| status.core_dumped()) { " core=dumped" } else { note };
-    heap.deaths.count(cause);
-    heap.queues.begun_by_dead += last.map_or(0, |last| last.requests);
+    parent.deaths.count(cause);
+    parent.queues.begun_by_dead += last.map_or(0, |last| last.requests);
     let age = now.duration_since(child.forked_at).unwrap_or_default();
     let requests = last.map_or(0, |last| last.requests);
-    record(heap, &child, cause, note, age, requests);
-    if heap.settings.forking == Forking::Pre && !heap.is_shutting_down() {
+    record(&heap.settings, &child, cause, note, age, requests);
+    if heap.settings.forking == Forking::Pre && !heap.is_over {
         pool::learn_from_death(cx, &child, cause, last);
         ready::learn_from_death(cx, &child, cause, last)?;
         if !cause.is_in_order() {
@@ -59,11 +61,11 @@ pub(in crate::daemon) fn bury(cx: &mut Cx<'_>, pid: i32, generation: u32, status
 }
 
 /// Finds whom a KILL is from that the Daemon has not sent. The second value is what else there is to be said of it.
-fn explain_kill(heap: &mut Heap, cause: Cause) -> (Cause, &'static str) {
+fn explain_kill(parent: &mut Parent, cause: Cause) -> (Cause, &'static str) {
     if cause != Cause::Signaled(Signal::SIGKILL as i32) {
         return (cause, "");
     }
-    match heap.oom_kills.explain() {
+    match parent.oom_kills.explain() {
         Killer::System => (Cause::OutOfMemory, ""),
         Killer::Other => (cause, " note=\"KILL not sent by the Daemon, nor by the OOM killer\""),
         Killer::Unknown => (cause, " note=\"KILL not sent by the Daemon, maybe by the OOM killer\""),
@@ -71,8 +73,8 @@ fn explain_kill(heap: &mut Heap, cause: Cause) -> (Cause, &'static str) {
 }
 
 /// The one record that each child leaves.
-pub(in crate::daemon) fn record(heap: &Heap, child: &Child, cause: Cause, note: &str, age: Duration, requests: u64) {
-    let level = match (cause.is_in_order(), heap.settings.verbose) {
+pub(super) fn record(settings: &Settings, child: &Row, cause: Cause, note: &str, age: Duration, requests: u64) {
+    let level = match (cause.is_in_order(), settings.verbose) {
         (false, _) => log::Level::Warn,
         (true, true) => log::Level::Info,
         (true, false) => log::Level::Debug,
@@ -85,7 +87,7 @@ pub(in crate::daemon) fn record(heap: &Heap, child: &Child, cause: Cause, note: 
 }
 
 /// Finds the cause: what was done to the child before what the system says of it.
-fn cause(child: &Child, status: Option<ExitStatus>, last: Option<Status>, phase: Phase) -> Cause {
+fn cause(child: &Row, status: Option<ExitStatus>, last: Option<Status>, phase: Phase) -> Cause {
     let Some(status) = status else { return Cause::Vanished };
     if let Some(escalation) = child.escalation {
         return Cause::Rogue(escalation.why);

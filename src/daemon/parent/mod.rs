@@ -2,13 +2,14 @@
 
 pub(super) mod babysit;
 pub(super) mod deaths;
-pub(super) mod hang_up;
 pub(super) mod oom;
 pub(super) mod pool;
 pub(super) mod queue_watch;
 pub(super) mod ready;
 pub(super) mod relief;
 pub(super) mod resize;
-pub(super) mod shortage;
+pub(super) mod role;
+mod shortage;
 pub(super) mod shutdown;
-pub(super) mod usage;
+mod table;
+mod usage;

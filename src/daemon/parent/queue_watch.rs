@@ -9,86 +9,59 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::daemon::board::Scoreboard;
+use crate::daemon::heap::{Cx, Heap};
 use crate::daemon::machine::{
-    Counts, Growth, Hearing, Held, Hold, Intake, Overload, OverloadNews, Phase, Reckoning, ServiceTime, StartTime,
-    Status, Unheard, default_hold, may_retire,
+    Counts, Growth, Hearing, Held, Intake, OverloadNews, Phase, Reckoning, Status, default_hold, may_retire,
 };
 use crate::daemon::parent::pool;
+use crate::daemon::parent::role::{Parent, QueueWatch, Watch};
+use crate::daemon::parent::table::{Orders, Row};
 use crate::daemon::processes::send;
 use crate::daemon::processes::{Look, look};
-use crate::daemon::session::{Child, Cx, Heap, Orders, Role};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::Backlog;
 use crate::error::Result;
 use crate::kernel::{Core, Queues, SessionId};
 use crate::reply::Return;
 
-/// What the parent knows of the clients that wait in the queues.
-#[derive(Debug, Default)]
-pub(in crate::daemon) struct QueueWatch {
-    /// Whose listeners are the Daemon's; `None` for all that this process has paused.
-    pub(in crate::daemon) owner: Option<SessionId>,
-    pub(in crate::daemon) service: ServiceTime,
-    pub(in crate::daemon) start: StartTime,
-    hold: Hold,
-    pub(in crate::daemon) seen: Backlog,
-    /// How many requests were begun by children that are gone.
-    pub(in crate::daemon) begun_by_dead: u64,
-    overload: Overload,
-    full: Overload,
-    unheard: Unheard,
-    /// How often in a row idle children were woken for clients that waited all the same.
-    in_vain: u32,
-    watch: Watch,
-}
-
-/// How far the watch has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Watch {
-    #[default]
-    Off,
-    /// The kernel will tell of a client.
-    Asked,
-    /// It looks again after a while.
-    Looking,
-}
-
 impl QueueWatch {
-    fn queues(&self, core: &Core) -> Option<Queues> {
+    pub(super) fn queues(&self, core: &Core) -> Option<Queues> {
         core.read_queues(self.owner)
     }
 }
 
 /// What the clients in the queues ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::daemon) struct Asked {
+pub(super) struct Asked {
     /// So many more children.
-    pub(in crate::daemon) children: u32,
+    pub(super) children: u32,
     /// More clients wait than children that are starting and spares that are due could serve.
     is_crowd: bool,
 }
 
 /// Returns what the clients in the queues ask for, and `None` if the system does not tell how many wait.
-pub(in crate::daemon) fn weigh(cx: &mut Cx<'_>, counts: Counts) -> Option<Asked> {
+pub(super) fn weigh(cx: &mut Cx<'_>, counts: Counts) -> Option<Asked> {
     let now = cx.now();
     let (heap, core) = cx.parts();
     let now = heap.age(now);
-    if counts.idle > 0 || heap.phase != Phase::Running {
-        heap.queues.service.someone_is_idle();
-        return (heap.queues.seen != Backlog::Unreadable).then(Asked::default);
+    let parent = heap.role.parent_mut()?;
+    if counts.idle > 0 || parent.phase != Phase::Running {
+        parent.queues.service.someone_is_idle();
+        return (parent.queues.seen != Backlog::Unreadable).then(Asked::default);
     }
-    let Some(queues) = heap.queues.queues(core) else {
-        heap.queues.seen = Backlog::Unreadable;
+    let Some(queues) = parent.queues.queues(core) else {
+        parent.queues.seen = Backlog::Unreadable;
         return None;
     };
-    let begun = begun(heap);
+    let begun = begun(parent, heap.board.as_ref());
     let (target, min_spare) = (heap.settings.wait_target, heap.settings.min_spare);
-    let watch = &mut heap.queues;
+    let watch = &mut parent.queues;
     watch.service.look(now, counts.busy, begun);
     let (service, start) = (watch.service.estimate(), watch.start.estimate());
     let reckoning = Reckoning::new(counts, queues.waiting, service, start, target);
     watch.seen = Backlog::Seen(reckoning);
-    let is_full = counts.total() >= heap.settings.max_children || heap.no_fork_before.is_some();
+    let is_full = counts.total() >= heap.settings.max_children || parent.no_fork_before.is_some();
     if is_full {
         return Some(Asked::default());
     }
@@ -102,32 +75,38 @@ pub(in crate::daemon) fn weigh(cx: &mut Cx<'_>, counts: Counts) -> Option<Asked>
 
 /// The listeners of this session, ARG0, are those on which the children accept. Before that, all that are paused are.
 pub(in crate::daemon) fn serves(cx: &mut Cx<'_>) -> Result<Return<()>> {
-    cx.heap().queues.owner = Some(*cx.arg::<SessionId>(0)?);
+    let owner = *cx.arg::<SessionId>(0)?;
+    if let Some(parent) = cx.heap().role.parent_mut() {
+        parent.queues.owner = Some(owner);
+    }
     Ok(Return(()))
 }
 
 /// Returns how many requests were begun since the Daemon was.
-fn begun(heap: &Heap) -> u64 {
-    let Some(board) = &heap.board else { return 0 };
-    let alive = heap.children.iter().filter_map(|child| board.read(child.slot).ok());
-    heap.queues.begun_by_dead + alive.map(|slot| slot.requests).sum::<u64>()
+fn begun(parent: &Parent, board: Option<&Scoreboard>) -> u64 {
+    let Some(board) = board else { return 0 };
+    let alive = parent.children.iter().filter_map(|child| board.read(child.slot).ok());
+    parent.queues.begun_by_dead + alive.map(|slot| slot.requests).sum::<u64>()
 }
 
 /// Takes note of children that were forked while clients asked for so many.
-pub(in crate::daemon) fn grown(cx: &mut Cx<'_>, forked: u32, asked: Asked) {
+pub(super) fn grown(cx: &mut Cx<'_>, forked: u32, asked: Asked) {
     let by = if asked.is_crowd { forked } else { forked.min(asked.children) };
     let now = cx.now();
     let heap = cx.heap();
     let (now, hold) = (heap.age(now), hold_time(heap));
-    heap.queues.hold.grown(now, by, hold);
+    if let Some(parent) = heap.role.parent_mut() {
+        parent.queues.hold.grown(now, by, hold);
+    }
 }
 
 /// Returns whether spares are kept for the next wave.
-pub(in crate::daemon) fn held(cx: &mut Cx<'_>, counts: Counts) -> Held {
+pub(super) fn held(cx: &mut Cx<'_>, counts: Counts) -> Held {
     let now = cx.now();
     let heap = cx.heap();
     let (now, hold, max_spare) = (heap.age(now), hold_time(heap), heap.settings.max_spare);
-    let held = heap.queues.hold.review(now, counts, max_spare, hold);
+    let Some(parent) = heap.role.parent_mut() else { return Held::default() };
+    let held = parent.queues.hold.review(now, counts, max_spare, hold);
     if let Some(next) = held.next {
         cx.delay("end_hold", next, ());
     }
@@ -135,60 +114,66 @@ pub(in crate::daemon) fn held(cx: &mut Cx<'_>, counts: Counts) -> Held {
 }
 
 fn hold_time(heap: &Heap) -> Duration {
-    heap.settings.shrink_hold.unwrap_or_else(|| default_hold(heap.queues.start.estimate()))
+    let start = || heap.role.parent().map_or(Duration::ZERO, |parent| parent.queues.start.estimate());
+    heap.settings.shrink_hold.unwrap_or_else(|| default_hold(start()))
 }
 
 /// Returns how many of `number` idle children may be retired.
-pub(in crate::daemon) fn retirable(cx: &mut Cx<'_>, number: u32, counts: Counts) -> u32 {
+pub(super) fn retirable(cx: &mut Cx<'_>, number: u32, counts: Counts) -> u32 {
     if number < counts.idle {
         return number;
     }
     let (heap, core) = cx.parts();
-    let waiting = heap.queues.queues(core).map_or(0, |queues| queues.waiting);
+    let queues = heap.role.parent().and_then(|parent| parent.queues.queues(core));
+    let waiting = queues.map_or(0, |queues| queues.waiting);
     may_retire(number, counts, waiting)
 }
 
 /// Asks to be told of the next client, if it was not asked already and is not looking.
-pub(in crate::daemon) fn watch(cx: &mut Cx<'_>) {
+pub(super) fn watch(cx: &mut Cx<'_>) {
     let me = cx.session();
     let (heap, core) = cx.parts();
-    if heap.queues.watch == Watch::Off {
-        heap.queues.watch = Watch::Asked;
+    let Some(parent) = heap.role.parent_mut() else { return };
+    if parent.queues.watch == Watch::Off {
+        parent.queues.watch = Watch::Asked;
         core.await_backlog(me, "client_in_queue");
     }
 }
 
 /// A client waits, perhaps for no longer than it takes a child to accept it.
 pub(in crate::daemon) fn client_in_queue(cx: &mut Cx<'_>) -> Result {
-    cx.heap().queues.watch = Watch::Looking;
+    let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
+    parent.queues.watch = Watch::Looking;
     look_at_queue(cx)
 }
 
 /// A look: what is there to be told, and when to look again.
 pub(in crate::daemon) fn look_at_queue(cx: &mut Cx<'_>) -> Result {
-    if cx.heap().role != Role::Parent || cx.heap().is_shutting_down() || cx.heap().queues.watch != Watch::Looking {
-        return Ok(());
-    }
     let now = cx.now();
     let (heap, core) = cx.parts();
-    let now = heap.age(now);
-    let queues = heap.queues.queues(core);
+    let (now, is_over, counts) = (heap.age(now), heap.is_over, pool::count(heap));
+    let Some(parent) = heap.role.parent().filter(|parent| !is_over && parent.queues.watch == Watch::Looking) else {
+        return Ok(());
+    };
+    let queues = parent.queues.queues(core);
     let waiting = queues.map_or_else(|| u32::from(core.has_backlog()), |queues| queues.waiting);
-    let counts = pool::count(heap);
     let is_full = match heap.settings.forking {
         Forking::Pre => counts.total() >= heap.settings.max_children && counts.idle + counts.starting == 0,
         // Failed forks pause it as well.
-        _ => heap.intake == Intake::Paused && counts.total() >= heap.settings.max_children,
+        _ => parent.intake == Intake::Paused && counts.total() >= heap.settings.max_children,
     };
-    tell_overload(heap, now, if is_full { waiting } else { 0 }, queues);
-    tell_full(heap, now, queues);
+    let max = heap.settings.max_children;
     let idle = if heap.settings.forking == Forking::Pre { counts.idle } else { 0 };
-    let hearing = heap.queues.unheard.look(now, idle, waiting);
+    let Some(parent) = heap.role.parent_mut() else { return Ok(()) };
+    tell_overload(&mut parent.queues, max, now, if is_full { waiting } else { 0 }, queues);
+    tell_full(&mut parent.queues, now, queues);
+    let hearing = parent.queues.unheard.look(now, idle, waiting);
+    let found = hearing == Hearing::Deaf && wake_deaf(heap, waiting);
+    let Some(parent) = heap.role.parent_mut() else { return Ok(()) };
+    let watch = &mut parent.queues;
     if hearing == Hearing::Deaf {
-        let found = wake_deaf(heap, waiting);
-        heap.queues.in_vain = if found { 0 } else { heap.queues.in_vain.saturating_add(1) };
+        watch.in_vain = if found { 0 } else { watch.in_vain.saturating_add(1) };
     }
-    let watch = &mut heap.queues;
     if waiting == 0 {
         watch.in_vain = 0;
     }
@@ -202,16 +187,16 @@ pub(in crate::daemon) fn look_at_queue(cx: &mut Cx<'_>) -> Result {
 
 /// A second after a look that found nothing: the next client is news again.
 pub(in crate::daemon) fn watch_again(cx: &mut Cx<'_>) {
-    if cx.heap().role == Role::Parent && !cx.heap().is_shutting_down() {
-        cx.heap().queues.watch = Watch::Off;
+    let is_over = cx.heap().is_over;
+    if let Some(parent) = cx.heap().role.parent_mut().filter(|_| !is_over) {
+        parent.queues.watch = Watch::Off;
         watch(cx);
     }
 }
 
 /// A line when clients begin to wait for a full pool, and one when they do no longer.
-fn tell_overload(heap: &mut Heap, now: Duration, waiting: u32, queues: Option<Queues>) {
-    let max = heap.settings.max_children;
-    match heap.queues.overload.look(now, waiting) {
+fn tell_overload(watch: &mut QueueWatch, max: u32, now: Duration, waiting: u32, queues: Option<Queues>) {
+    match watch.overload.look(now, waiting) {
         Some(OverloadNews::Begun) => {
             let limit = queues.map_or_else(|| "unknown".to_owned(), |queues| queues.limit.to_string());
             log::warn!(
@@ -230,9 +215,9 @@ fn tell_overload(heap: &mut Heap, now: Duration, waiting: u32, queues: Option<Qu
 }
 
 /// A line when the system begins to turn clients away, and one when it does no longer.
-fn tell_full(heap: &mut Heap, now: Duration, queues: Option<Queues>) {
+fn tell_full(watch: &mut QueueWatch, now: Duration, queues: Option<Queues>) {
     let full = queues.and_then(|queues| queues.full);
-    match heap.queues.full.look(now, full.map_or(0, |full| full.waiting)) {
+    match watch.full.look(now, full.map_or(0, |full| full.waiting)) {
         Some(OverloadNews::Begun) => {
             let (waiting, limit) = full.map_or((0, 0), |full| (full.waiting, full.limit));
             log::error!(
@@ -254,15 +239,16 @@ fn tell_full(heap: &mut Heap, now: Duration, queues: Option<Queues>) {
 /// Clients wait, and children say that they do: those that are stopped are spares no longer, and the others are woken. Returns
 /// whether one is stopped.
 fn wake_deaf(heap: &mut Heap, waiting: u32) -> bool {
-    let is_full = heap.children.len() >= heap.settings.max_children as usize;
+    let Some(parent) = heap.role.parent_mut() else { return false };
+    let is_full = parent.children.len() >= heap.settings.max_children as usize;
     let board = heap.board.as_ref();
-    let says_idle = |child: &Child| {
+    let says_idle = |child: &Row| {
         child.orders == Orders::Stay
             && !child.is_stopped
             && board.and_then(|board| board.status(child.slot)) == Some(Status::Wait)
     };
     let mut found = false;
-    for child in heap.children.iter_mut().filter(|child| says_idle(child)) {
+    for child in parent.children.iter_mut().filter(|child| says_idle(child)) {
         if look(child.pid) != Look::Stopped {
             continue;
         }
@@ -285,8 +271,8 @@ fn wake_deaf(heap: &mut Heap, waiting: u32) -> bool {
 }
 
 /// A pool that can't see the queue doubles its steps; one that can does not.
-pub(in crate::daemon) fn growth(heap: &Heap, asked: Option<Asked>) -> Growth {
-    if asked.is_some() { Growth::default() } else { heap.growth }
+pub(super) fn growth(parent: &Parent, asked: Option<Asked>) -> Growth {
+    if asked.is_some() { Growth::default() } else { parent.growth }
 }
 
 /// How often the queues are looked at for growth while no child is idle, unless children take longer to start.

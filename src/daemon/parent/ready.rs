@@ -3,30 +3,16 @@
 //! A pool is ready when the application has handled `daemon_parent` and enough children have reported `Wait`. The start
 //! fails when children die in their set-up time and again, and when it takes too long.
 
-use std::time::SystemTime;
-
 use crate::daemon::board::{SlotSnapshot, Status};
 use crate::daemon::cause::Cause;
 use crate::daemon::error::DaemonError;
+use crate::daemon::heap::{Cx, Heap};
 use crate::daemon::launch::Launch;
 use crate::daemon::parent::pool;
 use crate::daemon::parent::shutdown;
-use crate::daemon::session::{Child, Cx, Heap};
+use crate::daemon::parent::table::Row;
 use crate::daemon::settings::Forking;
 use crate::error::{Exception, Result};
-
-/// How far the start has come, while a launcher waits for it.
-#[derive(Default)]
-pub(in crate::daemon) struct Start {
-    /// The application has handled the last signal of the start.
-    is_handled: bool,
-    /// How many children have served requests and ended since.
-    served: usize,
-    /// How many children in a row have died in their set-up, those that were forked together being one.
-    failures: u32,
-    /// When the last of these died; its successors are forked after that.
-    last_failure: Option<SystemTime>,
-}
 
 /// Somebody waits: begins to watch for the launcher's answer, or its death. Weakly: it keeps nothing alive.
 pub(in crate::daemon) fn launched(cx: &mut Cx<'_>) -> Result {
@@ -47,21 +33,25 @@ pub(in crate::daemon) fn ready_soon(cx: &mut Cx<'_>) {
 
 /// The application has handled the last signal of the start.
 pub(in crate::daemon) fn ready(cx: &mut Cx<'_>) -> Result {
-    if cx.heap().is_shutting_down() {
+    if cx.heap().is_over {
         // By the application, in that very signal. The launcher hears of it when everything has ended.
         return Ok(());
     }
-    cx.heap().start.is_handled = true;
+    let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
+    parent.start.is_handled = true;
     tell_if_ready(cx)
 }
 
 /// Lets the launcher end if all is there that it waits for.
-pub(in crate::daemon) fn tell_if_ready(cx: &mut Cx<'_>) -> Result {
+pub(super) fn tell_if_ready(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
-    if !heap.start.is_handled || ready_children(heap) < wanted_children(heap) {
+    let is_handled = heap.role.parent().is_some_and(|parent| parent.start.is_handled);
+    if !is_handled || ready_children(heap) < wanted_children(heap) {
         return Ok(());
     }
-    heap.start.is_handled = false;
+    if let Some(parent) = heap.role.parent_mut() {
+        parent.start.is_handled = false;
+    }
     let Some(launch) = &mut heap.process.launch else { return Ok(()) };
     let told = launch.ready();
     cx.delay_clear("start_late");
@@ -83,8 +73,9 @@ fn wanted_children(heap: &Heap) -> usize {
 
 /// Returns how many children have reported `Wait`. One that has served its share of requests is replaced, but was ready.
 fn ready_children(heap: &Heap) -> usize {
-    let alive = heap.children.iter().filter(|child| pool::does(heap, child).is_some_and(is_set_up));
-    alive.count() + heap.start.served
+    let Some(parent) = heap.role.parent() else { return 0 };
+    let alive = parent.children.iter().filter(|child| pool::does(heap, child).is_some_and(is_set_up));
+    alive.count() + parent.start.served
 }
 
 fn is_set_up(status: Status) -> bool {
@@ -93,17 +84,14 @@ fn is_set_up(status: Status) -> bool {
 
 /// A child has ended. Those that die before they are ready, one after the other, make the start fail: whoever has started
 /// the program is to hear of it.
-pub(in crate::daemon) fn learn_from_death(
-    cx: &mut Cx<'_>,
-    child: &Child,
-    cause: Cause,
-    last: Option<SlotSnapshot>,
-) -> Result {
+pub(super) fn learn_from_death(cx: &mut Cx<'_>, child: &Row, cause: Cause, last: Option<SlotSnapshot>) -> Result {
     let now = cx.now();
-    let Heap { start, process, .. } = cx.heap();
-    if process.launch.is_none() || child.is_retiring() {
+    let heap = cx.heap();
+    let Some(parent) = heap.role.parent_mut() else { return Ok(()) };
+    if heap.process.launch.is_none() || child.is_retiring() {
         return Ok(());
     }
+    let start = &mut parent.start;
     if last.is_some_and(|last| last.requests > 0) {
         start.served += 1;
         return Ok(());
@@ -122,7 +110,7 @@ pub(in crate::daemon) fn learn_from_death(
 /// The time for the start is up.
 pub(in crate::daemon) fn start_late(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
-    if heap.process.launch.is_none() || heap.is_shutting_down() {
+    if heap.process.launch.is_none() || heap.is_over {
         return Ok(());
     }
     let (ready, wanted, limit) = (ready_children(heap), wanted_children(heap), heap.settings.start_timeout);
@@ -131,8 +119,7 @@ pub(in crate::daemon) fn start_late(cx: &mut Cx<'_>) -> Result {
 
 fn fail(cx: &mut Cx<'_>, error: DaemonError) -> Result {
     log::error!(target: "lenore::daemon", "shutting down: {error}");
-    cx.heap().failure.get_or_insert(Exception::from(error));
-    shutdown::shutdown(cx)
+    shutdown::fail(cx, Exception::from(error))
 }
 
 /// The launcher acknowledges that the daemon is ready, or else was interrupted or killed. Whoever did so does not want the

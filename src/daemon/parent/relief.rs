@@ -14,34 +14,20 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::announce::announce;
 use crate::daemon::board::{Scoreboard, SlotIndex, Status};
-use crate::daemon::child;
-use crate::daemon::child::orphan;
+use crate::daemon::heap::{Cx, Heap};
 use crate::daemon::machine::{Counts, Intake};
 use crate::daemon::parent::pool;
+use crate::daemon::parent::role::Relief;
+use crate::daemon::parent::table::Row;
 use crate::daemon::processes::send;
 use crate::daemon::processes::{Look, look};
-use crate::daemon::session::{Child, Cx, Heap, Role};
 use crate::daemon::settings::Forking;
 use crate::error::Result;
 
-/// How far the parent has come with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::daemon) enum Relief {
-    /// Not needed, or not possible.
-    #[default]
-    Off,
-    /// It will be told of a client that waits.
-    Watching,
-    /// It was told, and looks after a moment whether the client still waits. Then so many looks more if a child was asked and
-    /// has not taken notice.
-    Looking(u32),
-}
-
 /// Looks whether clients may wait that nobody is there for. Returns the idle count below which a child has to ring for
 /// that, 0 for never.
-pub(in crate::daemon) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) -> u32 {
+pub(super) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) -> u32 {
     let me = cx.session();
     let (heap, core) = cx.parts();
     if let Some(board) = &heap.board {
@@ -49,14 +35,15 @@ pub(in crate::daemon) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) 
     }
     let is_of_use = is_full && kept(heap).next().is_some();
     let is_short = counts.idle == 0 && counts.starting == 0;
-    match (heap.relief, is_of_use && is_short) {
+    let Some(parent) = heap.role.parent_mut() else { return 0 };
+    match (parent.relief, is_of_use && is_short) {
         (Relief::Looking(_), _) => return 0,
         (Relief::Off, true) => {
-            heap.relief = Relief::Watching;
+            parent.relief = Relief::Watching;
             core.await_backlog(me, "client_waits");
         }
         (Relief::Watching, false) => {
-            heap.relief = Relief::Off;
+            parent.relief = Relief::Off;
             core.forget_backlog(me, "client_waits");
         }
         (Relief::Off, false) | (Relief::Watching, true) => {}
@@ -68,10 +55,12 @@ pub(in crate::daemon) fn review(cx: &mut Cx<'_>, counts: Counts, is_full: bool) 
 /// begins to will ring.
 pub(in crate::daemon) fn client_waits(cx: &mut Cx<'_>) {
     let heap = cx.heap();
-    if heap.role != Role::Parent || heap.is_shutting_down() || matches!(heap.relief, Relief::Looking(_)) {
+    let is_over = heap.is_over;
+    let Some(parent) = heap.role.parent_mut().filter(|_| !is_over) else { return };
+    if matches!(parent.relief, Relief::Looking(_)) {
         return;
     }
-    heap.relief = Relief::Off;
+    parent.relief = Relief::Off;
     if kept(heap).next().is_some() {
         look_later(cx, 0);
     }
@@ -80,17 +69,19 @@ pub(in crate::daemon) fn client_waits(cx: &mut Cx<'_>) {
 /// A moment after a client began to wait: whether it was that client or is another one does not matter.
 pub(in crate::daemon) fn relieve(cx: &mut Cx<'_>) -> Result {
     let (heap, core) = cx.parts();
-    let before = std::mem::take(&mut heap.relief);
+    let Some(parent) = heap.role.parent_mut() else { return Ok(()) };
+    let before = std::mem::take(&mut parent.relief);
     let is_asked = heap.board.as_ref().is_some_and(Scoreboard::is_asked_to_release);
     if let (Relief::Looking(more @ 1..), true) = (before, is_asked) {
         look_later(cx, more - 1);
         return Ok(());
     }
     let counts = pool::count(heap);
+    let Some(parent) = heap.role.parent() else { return Ok(()) };
     let waits = match heap.settings.forking {
         Forking::Pre => counts.idle + counts.starting == 0 && core.has_backlog(),
         // A child on its way out leaves its place to one of them.
-        _ => heap.intake == Intake::Paused && heap.queue.len().max(usize::from(core.has_backlog())) > leaving(heap),
+        _ => parent.intake == Intake::Paused && parent.queue.len().max(usize::from(core.has_backlog())) > leaving(heap),
     };
     if let (true, Some((pid, slot)), Some(board)) = (waits, longest_kept(heap), &heap.board) {
         log::debug!(target: "lenore::daemon", "child is asked to let its idle client go: pid={pid} slot={slot}");
@@ -102,48 +93,30 @@ pub(in crate::daemon) fn relieve(cx: &mut Cx<'_>) -> Result {
 }
 
 fn look_later(cx: &mut Cx<'_>, more: u32) {
-    cx.heap().relief = Relief::Looking(more);
+    let Some(parent) = cx.heap().role.parent_mut() else { return };
+    parent.relief = Relief::Looking(more);
     cx.delay("relieve", PATIENCE, ());
 }
 
-/// In a child that was woken: passes the question on if there is one. A request may have come since it was asked.
-pub(in crate::daemon) fn woken(cx: &mut Cx<'_>, slot: SlotIndex) -> Result {
-    let is_asked = cx.heap().board.as_ref().is_some_and(|board| board.takes_release(slot));
-    if is_asked && !cx.heap().is_shutting_down() { release(cx) } else { Ok(()) }
-}
-
-/// Asks the application to let go of the client that it keeps, if it keeps one.
-pub(in crate::daemon) fn release(cx: &mut Cx<'_>) -> Result {
-    if child::own_status(cx.heap()) != Some(Status::Keep) {
-        return Ok(());
-    }
-    announce(cx, "daemon_release", ())?;
-    // The client is not idle then, or is still being let go: the parent is to ask another child, and not this one again.
-    if child::own_status(cx.heap()) == Some(Status::Keep) {
-        child::set_status(cx, Status::Req);
-        orphan::keep_time(cx);
-    }
-    Ok(())
-}
-
 /// The children that keep a client, as far as they are of use to another one.
-fn kept(heap: &Heap) -> impl Iterator<Item = &Child> {
-    let keeps = |child: &&Child| {
+fn kept(heap: &Heap) -> impl Iterator<Item = &Row> {
+    let keeps = |child: &&Row| {
         let status = heap.board.as_ref().and_then(|board| board.status(child.slot));
         status == Some(Status::Keep) && !child.is_retiring() && !child.is_stopped
     };
-    heap.children.iter().filter(keeps)
+    heap.role.parent().into_iter().flat_map(|parent| &parent.children).filter(keeps)
 }
 
 /// Counts the children that will be gone soon.
 fn leaving(heap: &Heap) -> usize {
-    let status = |child: &Child| heap.board.as_ref().and_then(|board| board.status(child.slot));
-    heap.children.iter().filter(|child| child.is_retiring() || status(child) == Some(Status::Exit)).count()
+    let status = |child: &Row| heap.board.as_ref().and_then(|board| board.status(child.slot));
+    let is_leaving = |child: &&Row| child.is_retiring() || status(child) == Some(Status::Exit);
+    heap.role.parent().map_or(0, |parent| parent.children.iter().filter(is_leaving).count())
 }
 
 /// Finds the child that has kept its client for longest. One that is stopped would go on, which is not for us to say.
 fn longest_kept(heap: &Heap) -> Option<(i32, SlotIndex)> {
-    let since = |child: &Child| heap.board.as_ref()?.read(child.slot).ok().map(|slot| slot.since_ms);
+    let since = |child: &Row| heap.board.as_ref()?.read(child.slot).ok().map(|slot| slot.since_ms);
     let mut kept: Vec<(u64, i32, SlotIndex)> =
         kept(heap).filter_map(|child| Some((since(child)?, child.pid, child.slot))).collect();
     kept.sort_unstable_by_key(|(since_ms, ..)| *since_ms);

@@ -1,27 +1,13 @@
 //! TTIN and TTOU: one child more, one child less, while it runs.
 
 use crate::daemon::board::Scoreboard;
+use crate::daemon::heap::Cx;
 use crate::daemon::parent::pool;
-use crate::daemon::session::{Cx, Role};
+use crate::daemon::parent::role::Size;
 use crate::daemon::settings::{Forking, Settings};
 use crate::error::Result;
 
-/// How far a Daemon is from the size that it was set to.
-#[derive(Clone, Copy)]
-pub(in crate::daemon) struct Size {
-    max_children: u32,
-    min_spare: u32,
-    max_spare: u32,
-    /// How many more children there may be than that, or less.
-    shift: i64,
-}
-
 impl Size {
-    pub(in crate::daemon) fn new(settings: &Settings) -> Size {
-        let Settings { max_children, min_spare, max_spare, .. } = *settings;
-        Size { max_children, min_spare, max_spare, shift: 0 }
-    }
-
     /// Shifts everything by `step`, unless no child or too many would be left. Each limit remembers what it has not gone
     /// along with, so that the way back leads to where it came from.
     fn shift(&mut self, step: i64, settings: &mut Settings) {
@@ -52,10 +38,11 @@ pub(in crate::daemon) fn shrink(cx: &mut Cx<'_>) -> Result {
 fn resize(cx: &mut Cx<'_>, step: i64) -> Result {
     cx.sig_handled();
     let heap = cx.heap();
-    if heap.role != Role::Parent || heap.settings.forking == Forking::None {
+    let Some(parent) = heap.role.parent_mut() else { return Ok(()) };
+    if heap.settings.forking == Forking::None {
         return Ok(());
     }
-    heap.size.shift(step, &mut heap.settings);
+    parent.size.shift(step, &mut heap.settings);
     let (settings, slots) = (&heap.settings, heap.settings.slots());
     log::info!(
         target: "lenore::daemon",

@@ -4,37 +4,21 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::daemon::heap::Cx;
 use crate::daemon::parent::pool;
+use crate::daemon::parent::role::{Parent, Reason};
 use crate::daemon::parent::shutdown;
-use crate::daemon::session::{Cx, Heap, Request};
+use crate::daemon::parent::table::Request;
 use crate::daemon::settings::Forking;
 use crate::error::{Error, Result};
-use crate::outage::Outage;
 
-/// Whether forks have failed, and some are still missing.
-#[derive(Default)]
-pub(in crate::daemon) struct Shortage {
-    outage: Outage<Cause>,
-    /// How long the last pause was; zero before the first.
-    pause: Duration,
-}
-
-/// What may pass: the log has a line for each that it changes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The system is short of processes or memory, or this user is.
-    System(Errno),
-    /// The program has started a thread.
-    Threads,
-}
-
-impl Cause {
+impl Reason {
     /// `None` for what will not get better.
-    fn of(error: &Error) -> Option<Cause> {
+    fn of(error: &Error) -> Option<Reason> {
         match error {
-            Error::Threads { .. } => Some(Cause::Threads),
+            Error::Threads { .. } => Some(Reason::Threads),
             Error::Os { source, .. } => match source.raw_os_error().map(Errno::from_raw)? {
-                errno @ (Errno::EAGAIN | Errno::ENOMEM) => Some(Cause::System(errno)),
+                errno @ (Errno::EAGAIN | Errno::ENOMEM) => Some(Reason::System(errno)),
                 _ => None,
             },
             _ => None,
@@ -43,35 +27,37 @@ impl Cause {
 
     fn advice(self) -> &'static str {
         match self {
-            Cause::System(_) => "see RLIMIT_NPROC of the user, pids.max and memory.max of the cgroup",
-            Cause::Threads => "join threads before requests and children come, or start them in the children",
+            Reason::System(_) => "see RLIMIT_NPROC of the user, pids.max and memory.max of the cgroup",
+            Reason::Threads => "join threads before requests and children come, or start them in the children",
         }
     }
 }
 
 /// A fork has failed. Waits a while if it may succeed later; anything else will not get better.
-pub(in crate::daemon) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
-    pool::put_back(cx.heap(), request);
+pub(super) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: Error) -> Result {
+    let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
+    pool::put_back(parent, request);
     pool::forget_growth(cx.heap());
     // The others that were asked for together would fail as this one has.
     pool::cancel_forks(cx);
-    let Some(cause) = Cause::of(&error) else {
+    let Some(reason) = Reason::of(&error) else {
         log::error!(target: "lenore::daemon", "the Daemon shuts down: {error}");
-        cx.heap().failure.get_or_insert(error.into());
-        return shutdown::shutdown(cx);
+        return shutdown::fail(cx, error.into());
     };
-    if cx.heap().is_shutting_down() {
+    if cx.heap().is_over {
         return Ok(());
     }
     let now = cx.now();
     let heap = cx.heap();
-    let pause = (heap.shortage.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-    heap.shortage.pause = pause;
-    if heap.shortage.outage.failed(cause, now) {
+    let missing = pool::missing(heap);
+    let Some(parent) = heap.role.parent_mut() else { return Ok(()) };
+    let pause = (parent.shortage.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    parent.shortage.pause = pause;
+    if parent.shortage.outage.failed(reason, now) {
         log::warn!(
             target: "lenore::daemon",
             "forks fail and are tried again: {error}; {}: children={} missing={} next_try={:.1}",
-            cause.advice(), heap.children.len(), pool::missing(heap), pause.as_secs_f64()
+            reason.advice(), parent.children.len(), missing, pause.as_secs_f64()
         );
         heap.process.not_yet(&error);
     }
@@ -83,20 +69,22 @@ pub(in crate::daemon) fn fork_failed(cx: &mut Cx<'_>, request: Request, error: E
 }
 
 /// A fork has succeeded: the next one that fails is tried again soon.
-pub(in crate::daemon) fn fork_succeeded(heap: &mut Heap) {
-    heap.shortage.pause = Duration::ZERO;
+pub(super) fn fork_succeeded(parent: &mut Parent) {
+    parent.shortage.pause = Duration::ZERO;
 }
 
 /// Ends the shortage if no fork is missing any more.
-pub(in crate::daemon) fn end_if_over(cx: &mut Cx<'_>) {
+pub(super) fn end_if_over(cx: &mut Cx<'_>) {
     let now = cx.now();
     let heap = cx.heap();
-    if heap.no_fork_before.is_some() || !heap.in_flight.is_empty() || pool::missing(heap) > 0 {
+    let is_waiting = |parent: &Parent| parent.no_fork_before.is_some() || !parent.in_flight.is_empty();
+    if heap.role.parent().is_none_or(is_waiting) || pool::missing(heap) > 0 {
         return;
     }
-    heap.shortage.pause = Duration::ZERO;
-    if let Some(ended) = heap.shortage.outage.end(now) {
-        log::info!(target: "lenore::daemon", "no fork is missing any more: children={} {ended}", heap.children.len());
+    let Some(parent) = heap.role.parent_mut() else { return };
+    parent.shortage.pause = Duration::ZERO;
+    if let Some(ended) = parent.shortage.outage.end(now) {
+        log::info!(target: "lenore::daemon", "no fork is missing any more: children={} {ended}", parent.children.len());
     }
 }
 

@@ -14,21 +14,21 @@ use crate::daemon::processes::{Look, look};
 
 /// Which limits the log says are not enforced, or not always.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::daemon) struct Told {
+pub(super) struct Told {
     cpu: bool,
     memory: bool,
 }
 
 impl Told {
     /// Looks beforehand whether memory can be read at all, so that nobody finds out when it has run out.
-    pub(in crate::daemon) fn check_memory(&mut self) {
+    pub(super) fn check_memory(&mut self) {
         if let Err(error) = resident(std::process::id().cast_signed()) {
             self.say_memory(&error);
         }
     }
 
     /// Returns how many bytes of a child are resident.
-    pub(in crate::daemon) fn resident(&mut self, pid: i32) -> Option<u64> {
+    pub(super) fn resident(&mut self, pid: i32) -> Option<u64> {
         match resident(pid) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
@@ -47,7 +47,7 @@ impl Told {
     }
 
     /// Reads what processor time a child of this `age` has used, and returns what its meter shows then.
-    pub(in crate::daemon) fn read_meter(
+    pub(super) fn read_meter(
         &mut self,
         pid: i32,
         meter: Meter,

@@ -1,0 +1,32 @@
+//! A child that is asked to let go of the client that it keeps, for one that waits.
+
+use crate::daemon::announce::announce;
+use crate::daemon::board::Status;
+use crate::daemon::child::slot::{own_status, set_status};
+use crate::daemon::child::time;
+use crate::daemon::heap::Cx;
+use crate::error::Result;
+
+/// CONT: this child goes on after a stop, or its parent wants it to look. Passes the question on if there is one. A request may
+/// have come since it was asked.
+pub(in crate::daemon) fn woken(cx: &mut Cx<'_>) -> Result {
+    let Some(slot) = cx.heap().role.child().map(|child| child.slot) else { return Ok(()) };
+    // A connection that was announced to a process which has died is announced to nobody else.
+    cx.core_mut().sources.retry_listeners();
+    let is_asked = cx.heap().board.as_ref().is_some_and(|board| board.takes_release(slot));
+    if is_asked && !cx.heap().is_over { release(cx) } else { Ok(()) }
+}
+
+/// Asks the application to let go of the client that it keeps, if it keeps one.
+pub(in crate::daemon) fn release(cx: &mut Cx<'_>) -> Result {
+    if own_status(cx.heap()) != Some(Status::Keep) {
+        return Ok(());
+    }
+    announce(cx, "daemon_release", ())?;
+    // The client is not idle then, or is still being let go: the parent is to ask another child, and not this one again.
+    if own_status(cx.heap()) == Some(Status::Keep) {
+        set_status(cx, Status::Req);
+        time::keep_time(cx);
+    }
+    Ok(())
+}

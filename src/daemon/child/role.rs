@@ -1,0 +1,49 @@
+//! What a child of the Daemon has as such. Data only.
+
+use crate::daemon::board::SlotIndex;
+use crate::daemon::bystander::Bystander;
+use crate::daemon::child::last_timers::LastTimers;
+use crate::kernel::SourceKey;
+
+/// A process that the Daemon has forked.
+pub(in crate::daemon) struct Child {
+    /// Who has forked it.
+    pub(super) parent: i32,
+    pub(super) slot: SlotIndex,
+    /// It was asked to go: after the request in hand.
+    pub(super) is_retiring: bool,
+    /// How many requests it is to handle; `None` for any number.
+    pub(super) share: Option<u64>,
+    /// The listeners that it accepts requests on.
+    pub(super) listeners: Vec<SourceKey>,
+    /// If its parent is gone: what ends it.
+    pub(super) last_timers: Option<LastTimers>,
+}
+
+impl Child {
+    /// Makes a process that was just forked the child in a slot.
+    pub(super) fn new(bystander: Bystander, slot: SlotIndex, share: Option<u64>) -> Child {
+        let Bystander { parent, listeners } = bystander;
+        Child { parent, slot, is_retiring: false, share, listeners, last_timers: None }
+    }
+
+    /// Returns what is left of this in a process that it has forked.
+    pub(in crate::daemon) fn leave(self) -> Bystander {
+        let Child {
+            parent,
+            // It stays that of the process that has claimed it.
+            slot: _,
+            is_retiring: _,
+            share: _,
+            // The new process has them as well, as long as it does not close them.
+            listeners,
+            // A process that is forked does not inherit timers.
+            last_timers: _,
+        } = self;
+        Bystander { parent, listeners }
+    }
+
+    pub(in crate::daemon) fn slot(&self) -> SlotIndex {
+        self.slot
+    }
+}

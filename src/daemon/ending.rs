@@ -1,0 +1,164 @@
+//! The end of a Daemon: what it has in common in all of its processes.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::foreign;
+use crate::daemon::heap::Cx;
+use crate::daemon::machine::Grace;
+use crate::daemon::processes::send;
+use crate::error::Result;
+use crate::kernel::Reason;
+use crate::name::Name;
+
+/// How a Daemon ends: ARG1 of `daemon_shutdown`.
+///
+/// A child that was asked to go after its requests reports that it is done before it gets the signal, and is told
+/// `AtOnce`. It is a server without children that has to know.
+///
+/// POE: nothing like it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Haste {
+    /// By TERM, INT or [`Daemon::shutdown`](crate::Daemon::shutdown).
+    AtOnce,
+    /// By QUIT: requests in hand are to be finished first.
+    AfterRequests,
+}
+
+/// Takes every trace of the Daemon out of the kernel, and has the processes end that other code of this one has forked.
+pub(in crate::daemon) fn withdraw(cx: &mut Cx<'_>) -> Result {
+    // Of whichever process reported them: a child may have helpers of its own.
+    cx.heap().foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
+    let alias = Name::new(&cx.heap().settings.alias);
+    // Another name, which nobody can mistake for the Daemon's, instead of none. An alias does not keep the program
+    // alive; and while there is a session, signals that come twice, as from a terminal and then from the parent, find it
+    // watching and don't strike down a process that is finishing its work.
+    //
+    // In a child that was forked while its parent was shutting down it has been done already.
+    let _ = cx.alias_remove(alias);
+    let hidden = Name::new(&format!("{alias} (ended, {})", cx.session()));
+    cx.alias_set(hidden)?;
+    cx.alarm_remove_all();
+    Ok(())
+}
+
+/// Gives whoever has to end before this process so much time, in which this process runs: what is stopped with it can't end.
+pub(in crate::daemon) fn give_grace(cx: &mut Cx<'_>, left: Duration) {
+    let now = cx.now();
+    let heap = cx.heap();
+    let grace = Grace::new(left, heap.settings.look_every(), heap.age(now));
+    heap.grace = Some(grace);
+    cx.delay("grace", grace.next_look(), ());
+}
+
+/// Gives them what is left of `shutdown_timeout`: what a graceful end has taken so far was part of it.
+pub(in crate::daemon) fn give_rest_of_grace(cx: &mut Cx<'_>) {
+    let now = cx.now();
+    let heap = cx.heap();
+    let (now, full) = (heap.age(now), heap.settings.shutdown_timeout);
+    let left = heap.grace.as_mut().map_or(full, |grace| grace.left(now));
+    give_grace(cx, left);
+}
+
+/// Looks whether that time is up, and looks again later if it is not. After it nobody waits any longer.
+pub(in crate::daemon) fn is_grace_over(cx: &mut Cx<'_>) -> bool {
+    let now = cx.now();
+    let heap = cx.heap();
+    let now = heap.age(now);
+    let Some(grace) = &mut heap.grace else { return false };
+    if grace.left(now).is_zero() {
+        return true;
+    }
+    let next = grace.next_look();
+    cx.delay("grace", next, ());
+    false
+}
+
+/// The grace is over for processes that other code has forked.
+pub(in crate::daemon) fn kill_foreign(cx: &mut Cx<'_>) {
+    foreign::forget_vanished(cx);
+    cx.heap().foreign.iter().for_each(|pid| kill_late(*pid));
+    // One that other code waits for, or whose SIGCHLD is lost, is noticed then.
+    let full = cx.heap().settings.shutdown_timeout;
+    give_grace(cx, full);
+}
+
+/// Kills a child that has had its time.
+pub(in crate::daemon) fn kill_late(pid: i32) {
+    log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
+    send(pid, Signal::SIGKILL);
+}
+
+/// Has a process looked at that should end by itself now. A server without children may have clients, of whom it alone knows.
+pub(in crate::daemon) fn look_what_is_left(cx: &mut Cx<'_>) {
+    cx.yield_("what_is_left", (Asked::Once, FIRST_LOOK));
+}
+
+/// Has it looked at again: it was told to end once more.
+pub(in crate::daemon) fn look_again_what_is_left(cx: &mut Cx<'_>) {
+    cx.yield_("what_is_left", (Asked::Again, FIRST_LOOK));
+}
+
+/// Why somebody may want to know what keeps a process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Once,
+    Again,
+}
+
+/// Tells of a process that does not end although there is nothing left to be done in it: most likely the application has
+/// forgotten to drop its listener.
+///
+/// Not in the moment in which it is told to end: what its sessions have just dropped is closed after their states, and what
+/// they have posted to themselves to be done last comes in the next slices.
+pub(in crate::daemon) fn what_is_left(cx: &mut Cx<'_>) -> Result {
+    let (asked, look) = (*cx.arg::<Asked>(0)?, *cx.arg::<u32>(1)?);
+    if look < LAST_LOOK {
+        cx.yield_("what_is_left", (asked, look + 1));
+        return Ok(());
+    }
+    let Some(reasons) = kept_by(cx) else { return Ok(()) };
+    match asked {
+        Asked::Once => {
+            log::warn!(target: "lenore::daemon", "no child is left, but process {} is kept by {reasons}", cx.pid());
+        }
+        Asked::Again => {
+            log::info!(target: "lenore::daemon", "asked again to end, process {} is kept by {reasons}", cx.pid());
+        }
+    }
+    Ok(())
+}
+
+/// Says what keeps this process, the Daemon's own session apart; `None` if nothing does, or if it waits for children: another
+/// Daemon's, for one.
+fn kept_by(cx: &Cx<'_>) -> Option<String> {
+    let me = cx.session();
+    let others = cx.peek().sessions.into_iter().filter(|session| session.id != me);
+    let mut kept = Vec::new();
+    for session in others {
+        let is_daemon = |reason: &Reason| matches!(reason, Reason::ExtraReference(tag, _) if *tag == KEPT_ALIVE);
+        if session.reasons.iter().any(|reason| is_daemon(reason) || matches!(reason, Reason::ChildProcess(_))) {
+            return None;
+        }
+        let mut reasons = session.reasons.iter().filter(|reason| !passes(reason)).peekable();
+        if reasons.peek().is_some() {
+            let reasons: Vec<String> = reasons.map(ToString::to_string).collect();
+            kept.push(format!("{}: {}", session.id, reasons.join(", ")));
+        }
+    }
+    (!kept.is_empty()).then(|| kept.join("; "))
+}
+
+/// Tells whether a reason to live keeps no process: a parent goes when its children do, events are over soon, and sessions
+/// that have but an alias go when nothing else is left.
+fn passes(reason: &Reason) -> bool {
+    matches!(reason, Reason::Child(_) | Reason::EventsTo(_) | Reason::EventsFrom(_) | Reason::Alias(_))
+}
+
+/// In which slices [`what_is_left`] looks, from the end on; the last of them tells.
+const FIRST_LOOK: u32 = 1;
+const LAST_LOOK: u32 = 3;
+
+/// The tag under which the Daemon keeps itself alive in the parent.
+pub(in crate::daemon) const KEPT_ALIVE: &str = "daemon";
