@@ -1,5 +1,6 @@
 //! The rules of this directory that the compiler does not know: which way its arrows go, and that what decides is pure.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,12 +41,99 @@ fn assert_names_only(room: &str, allowed: &[&str]) {
     }
 }
 
+/// What the parent and a child both stand on.
+const LOW: [&str; 9] =
+    ["announce", "board", "bystander", "cause", "error", "launch", "machine", "processes", "settings"];
+
 #[test]
 fn rooms_use_what_is_below_them() {
     assert_names_only("machine", &["settings"]);
     assert_names_only("board", &["machine"]);
     assert_names_only("launch", &["error", "settings"]);
     assert_names_only("settings", &["machine", "board"]);
+}
+
+#[test]
+fn parent_and_child_do_not_name_each_other() {
+    let shared = [&LOW[..], &["ending", "foreign", "heap", "reports", "status"]].concat();
+    assert_names_only("parent", &shared);
+    assert_names_only("child", &shared);
+    for file in ["ending.rs", "foreign.rs", "reports.rs"] {
+        assert_names_only(file, &[&LOW[..], &["foreign", "heap"]].concat());
+    }
+}
+
+#[test]
+fn data_of_a_role_names_neither_heap_nor_session() {
+    for (file, own) in [
+        ("parent/role.rs", "parent"),
+        ("parent/table.rs", "parent"),
+        ("parent/oom.rs", "parent"),
+        ("parent/usage.rs", "parent"),
+        ("child/role.rs", "child"),
+        ("child/last_timers.rs", "child"),
+        ("bystander.rs", "bystander"),
+    ] {
+        assert_names_only(file, &[&LOW[..], &[own, "status"]].concat());
+    }
+}
+
+#[test]
+fn only_the_builder_names_the_session() {
+    for path in files("") {
+        let is_allowed = path.components().any(|part| part.as_os_str() == "builder");
+        for line in code(&path) {
+            assert!(is_allowed || room_of(&line) != Some("session"), "{}: {line}", path.display());
+        }
+    }
+}
+
+/// What the circles are looked for in: a file, or a room as a whole. `None` for what only lists modules, and for tests.
+fn node(path: &str) -> Option<String> {
+    // The files that carry out what the parent decides name each other.
+    const DATA: [&str; 4] = ["role", "table", "oom", "usage"];
+    let mut parts = path.trim_end_matches(".rs").split('/');
+    match (parts.next()?, parts.next()) {
+        ("mod" | "house" | "guide.md", _) | ("parent" | "child", None | Some("mod")) => None,
+        ("parent", Some(file)) if DATA.contains(&file) => Some(format!("parent/{file}")),
+        ("child", Some(file)) => Some(format!("child/{file}")),
+        (room, _) => Some(room.to_owned()),
+    }
+}
+
+/// What a line names of the Daemon.
+fn named_node(line: &str) -> Option<String> {
+    let path = line.split_once("crate::daemon::")?.1;
+    node(&path.split_once([':', '{', ';']).map_or(path.to_owned(), |(room, rest)| {
+        let file: String = rest.chars().skip(1).take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        if file.is_empty() { room.to_owned() } else { format!("{room}/{file}") }
+    }))
+}
+
+#[test]
+fn files_form_no_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/daemon");
+    let mut arrows = BTreeMap::<String, BTreeSet<String>>::new();
+    for path in files("") {
+        let Some(from) = node(path.strip_prefix(&root).unwrap().to_str().unwrap()) else { continue };
+        if from == "machine" {
+            // What it may name is fixed above, and the settings are made of its types.
+            arrows.entry(from).or_default();
+            continue;
+        }
+        let named = code(&path).iter().filter_map(|line| named_node(line)).filter(|to| *to != from).collect::<Vec<_>>();
+        arrows.entry(from).or_default().extend(named);
+    }
+    assert!(arrows["session"].contains("parent") && arrows["parent"].contains("heap"), "{arrows:?}");
+    assert!(arrows["child/orphan"].contains("child/ending"), "{arrows:?}");
+    // What names nothing that is left can't be in a circle.
+    while let Some(bottom) = arrows.iter().find(|(_, named)| named.is_empty()).map(|(bottom, _)| bottom.clone()) {
+        arrows.remove(&bottom);
+        for named in arrows.values_mut() {
+            named.remove(&bottom);
+        }
+    }
+    assert!(arrows.is_empty(), "in a circle, or above one: {arrows:#?}");
 }
 
 #[test] // O-DT-01
