@@ -45,7 +45,8 @@ impl Growth {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Phase, PreForkDecision, prefork};
+    use super::super::spares::PreForkDecision;
+    use super::super::{Phase, prefork};
     use super::*;
     use crate::testing::{Dice, check};
 

@@ -1,6 +1,11 @@
 //! Examples from the spec, then properties over all small pools.
 
+use std::time::Duration;
+
+use super::bucket::NANOS;
 use super::growth::tests::any_growth;
+use super::intake::PostForkDecision;
+use super::spares::PreForkDecision;
 use super::*;
 use crate::testing::{Dice, check};
 
