@@ -12,20 +12,6 @@ use crate::error::Result;
 use crate::kernel::Reason;
 use crate::name::Name;
 
-/// How a Daemon ends: ARG1 of `daemon_shutdown`.
-///
-/// A child that was asked to go after its requests reports that it is done before it gets the signal, and is told
-/// `AtOnce`. It is a server without children that has to know.
-///
-/// POE: nothing like it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Haste {
-    /// By TERM, INT or [`Daemon::shutdown`](crate::Daemon::shutdown).
-    AtOnce,
-    /// By QUIT: requests in hand are to be finished first.
-    AfterRequests,
-}
-
 /// Takes every trace of the Daemon out of the kernel, and has the processes end that other code of this one has forked.
 pub(in crate::daemon) fn withdraw(cx: &mut Cx<'_>) -> Result {
     // Of whichever process reported them: a child may have helpers of its own.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::daemon::board::BoardError;
-use crate::daemon::cause::Cause;
+use crate::daemon::machine::Cause;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
 

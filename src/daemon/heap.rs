@@ -9,11 +9,11 @@ use crate::daemon::bystander::Bystander;
 use crate::daemon::child::role::Child;
 use crate::daemon::error::DaemonError;
 use crate::daemon::launch::Process;
-use crate::daemon::machine::Grace;
+use crate::daemon::machine::{Backlog, Grace};
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::settings::{Forking, Settings};
-use crate::daemon::status::{Backlog, DaemonStatus};
+use crate::daemon::status::DaemonStatus;
 use crate::kernel::{Context, Core};
 
 pub(super) type Cx<'a> = Context<'a, Heap>;

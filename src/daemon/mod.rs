@@ -43,11 +43,9 @@ mod status;
 
 pub use board::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use builder::DaemonBuilder;
-pub use cause::{Cause, Deaths};
-pub use ending::Haste;
 pub use error::DaemonError;
 pub use handle::Daemon;
 pub use launch::Privileges;
-pub use machine::{Reckoning, Rogue};
+pub use machine::{Backlog, Cause, Deaths, Haste, Reckoning, Rogue};
 pub use settings::{Forking, SettingsError};
-pub use status::{Backlog, ChildStatus, DaemonStatus, Peek};
+pub use status::{ChildStatus, DaemonStatus, Peek};

@@ -11,14 +11,11 @@ use crate::daemon::ending::{self, KEPT_ALIVE};
 use crate::daemon::error::DaemonError;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
-use crate::daemon::parent::babysit;
-use crate::daemon::parent::deaths;
-use crate::daemon::parent::pool;
-use crate::daemon::parent::queue_watch;
-use crate::daemon::parent::ready;
-use crate::daemon::parent::relief;
-use crate::daemon::parent::resize;
-use crate::daemon::parent::shutdown;
+use crate::daemon::machine::{Haste, Input, Order, Timer, Watch};
+use crate::daemon::parent::drive::{drive, order};
+use crate::daemon::parent::ending as parent_ending;
+use crate::daemon::parent::events;
+use crate::daemon::parent::launcher;
 use crate::daemon::reports::{read_report, refuse};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::{DaemonStatus, Peek};
@@ -33,13 +30,13 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
     Session::new(heap)
         .state("_start", start)
         .state("begin", begin)
-        .state("fork_first_children", pool::fork_first_children)
+        .state("fork_first_children", fork_first_children)
         .state("update_status", update_status)
         .state("begin_request", begin_request)
         .state("status", |cx| Return(status(cx)))
         .state("peek", peek_and_log)
         .state("look", |cx| Return(status_and_peek(cx)))
-        .state("foreign_child", foreign::report)
+        .state("foreign_child", foreign_child)
         .state("foreign_child_reaped", foreign_child_reaped)
         .state("shutdown", shut_down)
         .state("signalled", signalled)
@@ -48,32 +45,32 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("what_is_left", ending::what_is_left)
         .state("hang_up", hang_up)
         .state("reopen", reopen)
-        .state("ready", ready::ready)
-        .state("ready_soon", ready::ready_soon)
-        .state("launched", ready::launched)
-        .state("start_late", ready::start_late)
-        .state("launcher_answered", ready::launcher_answered)
+        .state("ready", |cx| drive(cx, Input::Started))
+        .state("ready_soon", events::ready_soon)
+        .state("launched", events::launched)
+        .state("start_late", |cx| drive(cx, Input::Due(Timer::StartLate)))
+        .state("launcher_answered", events::launcher_answered)
         .state("forked_by_kernel", leave_to_parent)
-        .state("bell", pool::bell)
-        .state("maintain", pool::maintain)
-        .state("weigh_queue", pool::maintain)
-        .state("end_hold", pool::maintain)
-        .state("client_in_queue", queue_watch::client_in_queue)
-        .state("look_at_queue", queue_watch::look_at_queue)
-        .state("watch_queue", queue_watch::watch_again)
-        .state("serves", queue_watch::serves)
-        .state("retry_forks", pool::retry_forks)
-        .state("client_waits", relief::client_waits)
-        .state("relieve", relief::relieve)
+        .state("bell", bell)
+        .state("maintain", |cx| drive(cx, Input::Due(Timer::Maintain)))
+        .state("weigh_queue", |cx| drive(cx, Input::Due(Timer::WeighQueue)))
+        .state("end_hold", |cx| drive(cx, Input::Due(Timer::EndHold)))
+        .state("client_in_queue", |cx| drive(cx, Input::Client(Watch::Queue)))
+        .state("look_at_queue", |cx| drive(cx, Input::Due(Timer::LookAtQueue)))
+        .state("watch_queue", |cx| drive(cx, Input::Due(Timer::WatchQueue)))
+        .state("serves", serves)
+        .state("retry_forks", |cx| drive(cx, Input::Due(Timer::RetryForks)))
+        .state("client_waits", |cx| drive(cx, Input::Client(Watch::Relief)))
+        .state("relieve", |cx| drive(cx, Input::Due(Timer::Relieve)))
         .state("release", child::release::release)
-        .state("forked", pool::forked)
-        .state("reaped", deaths::reaped)
-        .state("babysit", babysit::round)
-        .state("look_at_children", babysit::look_at_children)
+        .state("forked", events::forked)
+        .state("reaped", events::reaped)
+        .state("babysit", |cx| drive(cx, Input::Due(Timer::Babysit)))
+        .state("look_at_children", |cx| drive(cx, Input::Due(Timer::LookAtChildren)))
         .state("continued", continued)
         .state("stranger_reaped", |_| ())
-        .state("grow", resize::grow)
-        .state("shrink", resize::shrink)
+        .state("grow", grow)
+        .state("shrink", shrink)
         .state("_stop", stop)
         .state("begin_child", child::requests::begin)
         .state("first_wait", child::requests::first_wait)
@@ -128,8 +125,8 @@ fn stop(cx: &mut Cx<'_>) {
     let heap = cx.heap();
     match heap.role {
         Role::Parent(_) => {
-            shutdown::last_resort(cx);
-            ready::report_failure(cx);
+            parent_ending::last_resort(cx);
+            launcher::report_failure(cx);
         }
         Role::Child(_) => {
             if !heap.settings.children_return {
@@ -179,7 +176,7 @@ fn update_status(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
         }
         (Role::Parent(_), Forking::Post, Report::Req | Report::Long) => {
             let payload = std::mem::take(cx.args()).skip(1);
-            pool::take_request(cx, report == Report::Long, payload)?;
+            events::take_request(cx, report == Report::Long, payload)?;
             return Ok(Return(Ok(())));
         }
         (Role::Parent(_), Forking::Pre, _) => "the parent of a pre-forking server",
@@ -205,8 +202,11 @@ fn begin_request(cx: &mut Cx<'_>) -> Result<Return<Result<bool, DaemonError>>> {
 
 /// Shuts the Daemon down in this process, and from the parent in all of its children. A second time does nothing.
 fn shut_down(cx: &mut Cx<'_>) -> Result {
+    if cx.heap().is_over {
+        return Ok(());
+    }
     match cx.heap().role {
-        Role::Parent(_) => shutdown::shutdown(cx),
+        Role::Parent(_) => order(cx, Order::Stop(Haste::AtOnce)),
         Role::Child(_) | Role::Bystander(_) => child::ending::shutdown(cx),
     }
 }
@@ -215,13 +215,13 @@ fn shut_down(cx: &mut Cx<'_>) -> Result {
 fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     let heap = cx.heap();
+    if heap.role.parent().is_some() {
+        return order(cx, Order::Stop(Haste::AtOnce));
+    }
     if !heap.is_over {
-        return shut_down(cx);
+        return child::ending::shutdown(cx);
     }
-    match heap.role {
-        Role::Parent(_) => shutdown::signalled_again(cx),
-        Role::Child(_) | Role::Bystander(_) => child::ending::signalled_again(cx),
-    }
+    child::ending::signalled_again(cx);
     Ok(())
 }
 
@@ -229,7 +229,7 @@ fn signalled(cx: &mut Cx<'_>) -> Result {
 fn shut_down_gracefully(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     match cx.heap().role {
-        Role::Parent(_) => shutdown::drain(cx),
+        Role::Parent(_) => order(cx, Order::Stop(Haste::AfterRequests)),
         Role::Child(_) => child::ending::go_when_done(cx),
         Role::Bystander(_) => Ok(()),
     }
@@ -237,20 +237,30 @@ fn shut_down_gracefully(cx: &mut Cx<'_>) -> Result {
 
 /// Looks how much is left of the time for the end.
 fn look_at_grace(cx: &mut Cx<'_>) -> Result {
-    if !ending::is_grace_over(cx) {
-        return Ok(());
+    if cx.heap().role.parent().is_some() {
+        return drive(cx, Input::Due(Timer::Grace));
     }
-    match cx.heap().role {
-        Role::Parent(_) => return shutdown::grace_is_over(cx),
-        Role::Child(_) | Role::Bystander(_) => child::ending::grace_is_over(cx),
+    if ending::is_grace_over(cx) {
+        child::ending::grace_is_over(cx);
     }
     Ok(())
+}
+
+/// The application reports a child that other code has forked.
+fn foreign_child(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
+    let reported = foreign::report(cx)?;
+    let number = cx.heap().foreign.len();
+    drive(cx, Input::Foreign(number))?;
+    Ok(reported)
 }
 
 fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
     foreign::reaped(cx)?;
     match cx.heap().role {
-        Role::Parent(_) => return shutdown::end_if_alone(cx),
+        Role::Parent(_) => {
+            let left = cx.heap().foreign.len();
+            return drive(cx, Input::Foreign(left));
+        }
         Role::Child(_) | Role::Bystander(_) => child::ending::end_if_alone(cx),
     }
     Ok(())
@@ -269,6 +279,9 @@ fn hang_up(cx: &mut Cx<'_>) -> Result {
         }
         return signalled(cx);
     }
+    if cx.heap().role.parent().is_some() {
+        return order(cx, Order::Reopen);
+    }
     broadcast(cx, "daemon_HUP");
     cx.yield_("reopen", ());
     Ok(())
@@ -277,15 +290,56 @@ fn hang_up(cx: &mut Cx<'_>) -> Result {
 /// Opens the log file again, and only then tells the children: the file is there when they look for it.
 ///
 /// A child that is forked before this is on the table by now and is told; one that is forked later has the new file.
-fn reopen(cx: &mut Cx<'_>) {
+fn reopen(cx: &mut Cx<'_>) -> Result {
     let pid = cx.pid();
+    let mut has_failed = false;
     if let Some(log_file) = &cx.heap().process.log_file {
         match log_file.redirect() {
             Ok(()) => log::info!(target: "lenore::daemon", "process {pid} has reopened {}", log_file.path().display()),
-            Err(error) => log::error!(target: "lenore::daemon", "the old log file stays in use: {error} pid={pid}"),
+            Err(error) => {
+                has_failed = true;
+                log::error!(target: "lenore::daemon", "the old log file stays in use: {error} pid={pid}");
+            }
         }
     }
-    shutdown::signal_children(cx.heap(), Signal::SIGHUP);
+    drive(cx, Input::Reopened { has_failed })
+}
+
+/// Behind `daemon_start`: the parent begins its work.
+fn fork_first_children(cx: &mut Cx<'_>) -> Result {
+    if let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() {
+        parent.begin(settings);
+    }
+    drive(cx, Input::Begin)
+}
+
+/// A child has rung.
+fn bell(cx: &mut Cx<'_>) -> Result {
+    if let Some(doorbell) = &cx.heap().doorbell {
+        doorbell.answer();
+    }
+    drive(cx, Input::Bell)
+}
+
+/// The listeners of this session, ARG0, are those on which the children accept. Before that, all that are paused are.
+fn serves(cx: &mut Cx<'_>) -> Result<Return<()>> {
+    let owner = *cx.arg::<SessionId>(0)?;
+    if let Some(parent) = cx.heap().role.parent_mut() {
+        parent.serves(owner);
+    }
+    Ok(Return(()))
+}
+
+/// TTIN: there may be one child more, and one spare more is kept.
+fn grow(cx: &mut Cx<'_>) -> Result {
+    cx.sig_handled();
+    order(cx, Order::Resize(1))
+}
+
+/// TTOU: the opposite.
+fn shrink(cx: &mut Cx<'_>) -> Result {
+    cx.sig_handled();
+    order(cx, Order::Resize(-1))
 }
 
 /// CONT: this process goes on after a stop, or its parent wants it to look.

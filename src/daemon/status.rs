@@ -3,8 +3,7 @@
 use std::fmt;
 
 use crate::daemon::board::{PeerLabel, Status};
-use crate::daemon::cause::Deaths;
-use crate::daemon::machine::Reckoning;
+use crate::daemon::machine::{Backlog, Deaths};
 use crate::daemon::settings::Forking;
 use crate::kernel::Snapshot;
 
@@ -52,21 +51,6 @@ pub struct ChildStatus {
     pub requests: u64,
     /// Whom it serves or served last, if the application has said so; control characters are escaped in its display.
     pub peer: PeerLabel,
-}
-
-/// What the parent of a pre-forking pool has seen in the queues of its listeners, in [`DaemonStatus`].
-///
-/// POE: nothing like it.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Backlog {
-    /// It has not looked: some child has been idle all the time.
-    #[default]
-    Unseen,
-    /// This system does not tell how many clients wait. The pool goes by how many children are idle.
-    Unreadable,
-    /// What the last look came to.
-    Seen(Reckoning),
 }
 
 impl DaemonStatus {

@@ -56,7 +56,6 @@ pub use source::{AfterFork, Readiness, Wanted};
 pub use turn::Delivery;
 
 pub(crate) use access::{Refusal, core_of, kernel_of, private};
-pub(crate) use backlog::Queues;
 pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
 pub(crate) use core::Core;

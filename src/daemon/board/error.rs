@@ -5,21 +5,6 @@ use std::{fmt, io};
 
 use super::Scoreboard;
 
-/// Every slot of the board is taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BoardFull {
-    /// How many slots the board has.
-    pub slots: usize,
-}
-
-impl fmt::Display for BoardFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no free slot: all {} slots of the scoreboard are taken", self.slots)
-    }
-}
-
-impl Error for BoardFull {}
-
 /// Why a board could not be made.
 #[non_exhaustive]
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use std::{fmt, hint, iter};
 
 use nix::unistd::Pid;
 
-use crate::daemon::machine::Thresholds;
+use crate::daemon::machine::{Key, Thresholds};
 use crate::sys::atomics::{AtomicU64, fence};
 #[cfg(any(lenore_loom, lenore_shuttle))]
 use crate::sys::modelled_memory::SharedBoard;
@@ -42,7 +42,7 @@ mod error;
 mod snapshot;
 
 pub use crate::daemon::machine::{Report, Status, UnknownStatus};
-pub use error::{BoardError, BoardFull};
+pub use error::BoardError;
 pub(in crate::daemon) use snapshot::epoch_ms;
 pub use snapshot::{PeerLabel, SlotSnapshot, Torn};
 
@@ -88,22 +88,13 @@ impl Scoreboard {
         self.table.resize(slots, Owner::default());
     }
 
-    /// Takes the lowest free slot for a child about to be forked, at `now_ms` milliseconds since 1970, and marks it
-    /// `F`. Parent only. Returns the slot and its generation, which no earlier owner of this slot had.
+    /// Gives a free slot to a child about to be forked, at `now_ms` milliseconds since 1970, and marks it `F`. Parent only.
     ///
-    /// # Errors
-    ///
-    /// [`BoardFull`]: every slot is taken, and nothing was changed.
-    ///
-    /// POE: `add` in `POE::Component::Daemon::Scoreboard`.
-    pub fn allocate(&mut self, now_ms: u64) -> Result<(SlotIndex, u32), BoardFull> {
-        let free = self.table.iter().position(|owner| !owner.taken);
-        let slot = free.map(SlotIndex).ok_or(BoardFull { slots: self.table.len() })?;
-        let owner = &mut self.table[slot.0];
-        *owner = Owner { generation: owner.generation.wrapping_add(1), taken: true };
-        let generation = owner.generation;
+    /// POE: `add` in `POE::Component::Daemon::Scoreboard`, which looks for a free slot as well.
+    pub fn open(&mut self, slot: SlotIndex, generation: u32, now_ms: u64) {
+        self.grow(slot.0 + 1);
+        self.table[slot.0] = Owner { generation, taken: true };
         self.wipe(slot, Status::Forking, now_ms);
-        Ok((slot, generation))
     }
 
     /// Enters the running child, `pid`, into the slot that its parent took for it and marks it `f`. Child only.
@@ -378,6 +369,12 @@ impl SlotIndex {
     }
 }
 
+impl From<Key> for SlotIndex {
+    fn from(key: Key) -> SlotIndex {
+        SlotIndex(key.slot)
+    }
+}
+
 impl fmt::Display for SlotIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -397,10 +394,21 @@ pub enum Ring {
 /// The parent's private knowledge of one slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Owner {
-    /// How many owners the slot has had, the present one included.
+    /// Which owner of the slot this is or was.
     generation: u32,
     /// Whether it has one at present.
     taken: bool,
+}
+
+#[cfg(test)]
+impl Scoreboard {
+    /// Opens the first slot that is free, for its next owner.
+    fn open_next(&mut self, now_ms: u64) -> (SlotIndex, u32) {
+        let slot = self.table.iter().position(|owner| !owner.taken).expect("a free slot");
+        let generation = self.table[slot].generation + 1;
+        self.open(SlotIndex(slot), generation, now_ms);
+        (SlotIndex(slot), generation)
+    }
 }
 
 /// How often a reader tries before it calls a slot torn: some 25 µs in all, a thousand times what a writer needs that is

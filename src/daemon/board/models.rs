@@ -22,7 +22,7 @@ mod seqlock {
     fn what_is_read_was_written_together() {
         loom::model(|| {
             let mut board = Scoreboard::new(1).unwrap();
-            let (slot, _) = board.allocate(0).unwrap();
+            let (slot, _) = board.open_next(0);
             let child = board.inherited();
             let writer = thread::spawn(move || {
                 for number in 1..=2 {
@@ -88,7 +88,7 @@ mod bell {
     fn parent_knows(children: &'static [(Status, &'static [Status])]) {
         let run = move || {
             let mut board = Scoreboard::new(children.len()).unwrap();
-            let slots: Vec<SlotIndex> = children.iter().map(|_| board.allocate(0).unwrap().0).collect();
+            let slots: Vec<SlotIndex> = children.iter().map(|_| board.open_next(0).0).collect();
             for (slot, (first, _)) in iter::zip(&slots, children) {
                 board.claim(*slot, Pid::from_raw(1), 0);
                 let _ = board.set_status(*slot, *first, 0);
@@ -134,7 +134,7 @@ mod bell {
     fn question_is_taken_once() {
         let run = || {
             let mut board = Scoreboard::new(2).unwrap();
-            let slots = [board.allocate(0).unwrap().0, board.allocate(0).unwrap().0];
+            let slots = [board.open_next(0).0, board.open_next(0).0];
             board.ask_to_release(slots[0]);
             let board = Arc::new(board);
             let takers: Vec<_> = [slots[0], slots[0], slots[1]]

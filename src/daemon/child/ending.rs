@@ -5,9 +5,10 @@ use crate::daemon::board::Status;
 use crate::daemon::child::release::release;
 use crate::daemon::child::slot::{own_status, set_status};
 use crate::daemon::child::time;
-use crate::daemon::ending::{self, Haste};
+use crate::daemon::ending;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Role};
+use crate::daemon::machine::Haste;
 use crate::error::Result;
 use crate::sys::parent_death;
 

@@ -10,13 +10,14 @@ use crate::daemon::child::role::Child;
 use crate::daemon::child::slot::{own_status, set_limit, set_status};
 use crate::daemon::child::time;
 use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::machine::Key;
 use crate::daemon::reports::log_mistake;
 use crate::daemon::settings::Forking;
 use crate::error::Result;
 
 /// The first thing that happens in a new child, apart from leaving to the parent what is the parent's.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
-    let slot = *cx.arg::<SlotIndex>(0)?;
+    let slot = SlotIndex::from(*cx.arg::<Key>(0)?);
     let (is_long, share) = (*cx.arg::<bool>(1)?, *cx.arg::<Option<u64>>(2)?);
     let payload = std::mem::take(cx.args()).skip(3);
     let (pid, now) = (Pid::from_raw(cx.pid() as i32), epoch_ms(cx.now()));

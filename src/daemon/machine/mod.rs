@@ -1,31 +1,278 @@
-//! How many children to fork and to retire: pure functions of counts and limits.
+//! What decides: how many children there are, which of them has to go, when forks are tried again, how the end goes.
 //!
-//! Nothing here reads a clock, a scoreboard or a setting, and what remembers anything is told the time.
-//! The Daemon counts, asks, and carries out what it can; asking again right after gives nothing more to do.
+//! [`Machine::step`] is told what has happened and returns what is to be done. It knows no clock, no process and no kernel:
+//! time is an argument, children are slots and generations, and what it may look at is behind [`Outside`]. So whole days of a
+//! daemon can be played through in a moment, and any moment can be played again: see `sim/`.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
+mod babysit;
 mod bucket;
 mod budget;
+mod clients;
 mod crash_loop;
+mod deaths;
 mod demand;
+mod effect;
+mod faults;
+mod forks;
 mod growth;
+mod input;
 mod intake;
+mod orders;
+mod pool;
+mod reap;
+mod relief;
+mod requests;
+mod resize;
 mod rogue;
 mod run_time;
+mod shutdown;
 mod spares;
+mod start;
 mod status;
+mod table;
 mod waiting;
 
 pub use bucket::TokenBucket;
 pub use budget::Budget;
+pub use clients::Backlog;
 pub use crash_loop::{CrashLoop, STAYED_UP};
+pub use deaths::{Cause, Deaths};
 pub use demand::{Held, Hold, Reckoning, ServiceTime, StartTime, default_hold, may_retire};
+pub use effect::{Announcement, Death, Effect, Failure, Fork, Message, Note, Published, Signal};
+pub use faults::Fault;
 pub use growth::Growth;
+pub use input::{End, Input, Killer, Outside, Process, Queues, Refusal, Says, Timer, Watch};
 pub use intake::{Demand, Intake, Notice, postfork};
+pub use orders::{Haste, Order, OrderId, Verdict, Why};
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 pub use run_time::{Grace, RunClock, Stint};
 pub use spares::{Counts, Limits, Phase, Thresholds, prefork, share};
 pub use status::{Report, Status, UnknownStatus};
+pub use table::{Child, Key, Request, Table, Told};
 pub use waiting::{Hearing, Overload, OverloadNews, Unheard};
+
+use clients::Clients;
+use forks::Shortage;
+use orders::Pending;
+use relief::Relief;
+use resize::Size;
+use start::Start;
+
+use crate::daemon::settings::{Forking, Settings};
+
+/// The deciding part of a Daemon's parent.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    settings: Settings,
+    /// What orders have made of the settings.
+    size: Size,
+    phase: Phase,
+    table: Table,
+    /// Post-forking: requests that wait for a child, in the order in which they came.
+    requests: VecDeque<Request>,
+    intake: Intake,
+    budget: Budget,
+    /// Pre-forking: how the next shortage of spares is met.
+    growth: Growth,
+    clients: Clients,
+    relief: Relief,
+    published: Option<Published>,
+    /// Forks have failed, or children die as soon as they live: nothing is forked before this.
+    no_fork_before: Option<Duration>,
+    shortage: Shortage,
+    crashes: CrashLoop,
+    /// The log knows that children die as soon as they live.
+    is_crash_loop_told: bool,
+    deaths: Deaths,
+    /// For how long this process has run.
+    run_clock: RunClock,
+    last_measured: Duration,
+    start: Start,
+    has_begun: bool,
+    /// What is left of `shutdown_timeout`, from a graceful end's beginning on.
+    grace: Option<Grace>,
+    is_finished: bool,
+    /// How many children other code has forked.
+    foreign: usize,
+    pending: Pending,
+    effects: Vec<Effect>,
+    #[cfg(test)]
+    fault: Option<Fault>,
+}
+
+/// One step: when it is, and what can be looked at.
+struct Moment<'a> {
+    now: Duration,
+    outside: &'a mut dyn Outside,
+}
+
+impl Moment<'_> {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Machine {
+    /// Makes the machine of a Daemon with these settings.
+    pub fn new(settings: Settings) -> Machine {
+        Machine {
+            size: Size::new(&settings),
+            phase: Phase::StartingUp,
+            table: Table::new(settings.slots()),
+            requests: VecDeque::new(),
+            intake: Intake::Open,
+            budget: Budget::new(settings.fork_burst, settings.forks_per_second),
+            growth: Growth::default(),
+            clients: Clients::default(),
+            relief: Relief::default(),
+            published: None,
+            no_fork_before: None,
+            shortage: Shortage::default(),
+            crashes: CrashLoop::default(),
+            is_crash_loop_told: false,
+            deaths: Deaths::default(),
+            run_clock: RunClock::new(settings.look_every(), Duration::ZERO),
+            last_measured: Duration::ZERO,
+            start: Start::default(),
+            has_begun: false,
+            grace: None,
+            is_finished: false,
+            foreign: 0,
+            pending: Pending::default(),
+            effects: Vec::new(),
+            settings,
+            #[cfg(test)]
+            fault: None,
+        }
+    }
+
+    /// Makes a machine that has a fault.
+    #[cfg(test)]
+    pub fn with_fault(settings: Settings, fault: Fault) -> Machine {
+        Machine { fault: Some(fault), ..Machine::new(settings) }
+    }
+
+    /// Tells whether it has this fault.
+    #[cfg(test)]
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "with tests it looks")]
+    const fn has(&self, _: Fault) -> bool {
+        false
+    }
+
+    /// Takes note of what has happened, `now` after the Daemon was made, and returns what is to be done about it, in order.
+    ///
+    /// It is total: what does not fit is ignored.
+    pub fn step(&mut self, now: Duration, outside: &mut dyn Outside, input: Input) -> Vec<Effect> {
+        let at = &mut Moment { now, outside };
+        match input {
+            Input::Begin => self.begin(),
+            // The pool is looked at in any case.
+            Input::Bell | Input::Due(Timer::Maintain | Timer::WeighQueue | Timer::EndHold) => {}
+            Input::Forked(key, outcome) => self.forked(at, key, outcome),
+            Input::Reaped(key, end) => self.bury(at, key, end),
+            Input::Request { number, is_long } => self.take_request(Request { number, is_long }),
+            Input::Client(Watch::Queue) => self.client_in_queue(at),
+            Input::Client(Watch::Relief) => self.client_waits(at),
+            Input::Asked(id, order) => self.take_order(at, id, order),
+            Input::Reopened { has_failed } => self.reopened(has_failed),
+            Input::Launched => self.launched(),
+            Input::Started => self.started(),
+            Input::LauncherGone { has_acknowledged } => self.launcher_is_gone(at, has_acknowledged),
+            Input::Foreign(number) => self.foreign_changed(number),
+            Input::Due(Timer::RetryForks) => self.retry_forks(),
+            Input::Due(Timer::Relieve) => self.relieve(at),
+            Input::Due(Timer::LookAtQueue) => self.look_at_queue(at),
+            Input::Due(Timer::WatchQueue) => self.watch_queue_again(),
+            Input::Due(Timer::Babysit) => self.babysit(at),
+            Input::Due(Timer::LookAtChildren) => self.look_at_children(at),
+            Input::Due(Timer::Grace) => self.look_at_grace(at),
+            Input::Due(Timer::StartLate) => self.start_is_late(at),
+        }
+        self.maintain(at);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// `daemon_start` was handled: the first children are forked.
+    fn begin(&mut self) {
+        if self.is_shutting_down() {
+            return;
+        }
+        self.has_begun = true;
+        self.begin_babysitting();
+        if self.settings.forking != Forking::Pre {
+            self.phase = Phase::Running;
+            self.started();
+        }
+    }
+
+    /// Looks at the board and does what the policy says. The end of every step: whatever was done before it, nothing that is
+    /// missing waits for the next one.
+    fn maintain(&mut self, at: &mut Moment<'_>) {
+        if self.has_begun && !self.is_shutting_down() {
+            match self.settings.forking {
+                Forking::Pre => {
+                    // A TTOU may have made do with the children that are there.
+                    self.end_start_up();
+                    self.keep_spares(at);
+                }
+                Forking::Post => self.serve_requests(at),
+                Forking::None => {}
+            }
+        }
+        self.end_shortage_if_over(at);
+        self.tell_if_ready(at);
+        self.finish_if_alone();
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.phase == Phase::ShuttingDown
+    }
+
+    /// Post-forking: it serves what is queued, before a graceful end.
+    fn is_draining(&self) -> bool {
+        self.grace.is_some() && !self.is_shutting_down()
+    }
+
+    /// Returns the table of children.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Returns the settings as orders have changed them.
+    #[cfg(test)]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Returns where in its life the Daemon is.
+    #[cfg(test)]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Returns how many children have ended, and why.
+    pub fn deaths(&self) -> Deaths {
+        self.deaths
+    }
+
+    /// Returns how many requests wait for a child.
+    pub fn queued(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Returns what was last seen of the clients that wait to be accepted.
+    pub fn backlog(&self) -> Backlog {
+        self.clients.seen
+    }
+}
 
 #[cfg(test)]
 mod tests;

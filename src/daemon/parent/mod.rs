@@ -1,15 +1,13 @@
-//! The parent: what it decides about its children, and how it carries that out.
+//! The parent: tells the machine what happens, and carries out what it decides.
 
-pub(super) mod babysit;
-pub(super) mod deaths;
+pub(super) mod drive;
+pub(super) mod ending;
+pub(super) mod events;
+mod eyes;
+pub(super) mod launcher;
 pub(super) mod oom;
-pub(super) mod pool;
-pub(super) mod queue_watch;
-pub(super) mod ready;
-pub(super) mod relief;
-pub(super) mod resize;
+mod pids;
+mod refused;
 pub(super) mod role;
-mod shortage;
-pub(super) mod shutdown;
-mod table;
-mod usage;
+mod say;
+pub(super) mod usage;

@@ -7,16 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Who a KILL that the Daemon has not sent may be from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::daemon) enum Killer {
-    /// The system, as memory had run out.
-    System,
-    /// Another process: the system has killed nobody in this control group.
-    Other,
-    /// There is no control group to be asked.
-    Unknown,
-}
+use crate::daemon::machine::Killer;
 
 /// The counter of those whom the system has killed in this process's control group.
 #[derive(Debug, Default)]

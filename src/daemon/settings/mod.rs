@@ -126,6 +126,9 @@ impl Settings {
     }
 }
 
+/// The most slots that a scoreboard can have.
+pub const MOST_SLOTS: usize = Scoreboard::MAX_SLOTS;
+
 /// When a Daemon forks, and so what kind of server it looks after.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Forking {

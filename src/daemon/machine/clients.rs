@@ -1,0 +1,238 @@
+//! Looks into the listeners' queues: for how many more children the clients there ask, and whether they wait too long.
+//!
+//! While a child is idle the queues tell nothing: the client at the front is about to be accepted. So a pool looks for growth
+//! only while no child is idle, when a child rings and each few milliseconds. What has to be noticed besides is found without
+//! polling. The parent asks the kernel to be told of a client at its paused listeners, looks once a second while there is
+//! something to look at, and then asks again. An idle daemon does nothing, a busy one is woken once a second.
+
+use std::time::Duration;
+
+use super::{
+    Counts, Effect, Fault, Hearing, Held, Hold, Intake, Machine, Message, Moment, Overload, OverloadNews, Phase,
+    Process, Queues, Reckoning, ServiceTime, Signal, StartTime, Status, Timer, Told, Unheard, Watch, default_hold,
+    may_retire,
+};
+use crate::daemon::settings::Forking;
+
+/// What is known of the clients that wait in the queues.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clients {
+    service: ServiceTime,
+    pub(super) start: StartTime,
+    hold: Hold,
+    pub(super) seen: Backlog,
+    /// How many requests were begun by children that are gone.
+    pub(super) begun_by_dead: u64,
+    overload: Overload,
+    full: Overload,
+    unheard: Unheard,
+    /// How often in a row idle children were woken for clients that waited all the same.
+    in_vain: u32,
+    watching: Watching,
+}
+
+/// How far the watch has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Watching {
+    #[default]
+    Off,
+    /// The kernel will tell of a client.
+    Asked,
+    /// It looks again after a while.
+    Looking,
+}
+
+/// What the parent of a pre-forking pool has seen in the queues of its listeners, in [`DaemonStatus`](crate::daemon::DaemonStatus).
+///
+/// POE: nothing like it.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backlog {
+    /// It has not looked: some child has been idle all the time.
+    #[default]
+    Unseen,
+    /// This system does not tell how many clients wait. The pool goes by how many children are idle.
+    Unreadable,
+    /// What the last look came to.
+    Seen(Reckoning),
+}
+
+/// What the clients in the queues ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// So many more children.
+    pub(super) children: u32,
+    /// More clients wait than children that are starting and spares that are due could serve.
+    is_crowd: bool,
+}
+
+impl Machine {
+    /// Returns what the clients in the queues ask for, and `None` if the system does not tell how many wait.
+    pub(super) fn weigh(&mut self, at: &mut Moment<'_>, counts: Counts) -> Option<Asked> {
+        if counts.idle > 0 || self.phase != Phase::Running {
+            self.clients.service.someone_is_idle();
+            return (self.clients.seen != Backlog::Unreadable).then(Asked::default);
+        }
+        let Some(queues) = at.outside.queues() else {
+            self.clients.seen = Backlog::Unreadable;
+            return None;
+        };
+        let alive: u64 =
+            self.table.children().iter().filter_map(|child| at.outside.says(child.key)).map(|says| says.requests).sum();
+        let clients = &mut self.clients;
+        clients.service.look(at.now, counts.busy, clients.begun_by_dead + alive);
+        let (service, start) = (clients.service.estimate(), clients.start.estimate());
+        let reckoning = Reckoning::new(counts, queues.waiting, service, start, self.settings.wait_target);
+        clients.seen = Backlog::Seen(reckoning);
+        if counts.total() >= self.settings.max_children || self.no_fork_before.is_some() {
+            return Some(Asked::default());
+        }
+        if reckoning.missing > 0 {
+            self.effects.push(Effect::Say(Message::ClientsWait(reckoning)));
+        }
+        self.effects.push(Effect::Arm(Timer::WeighQueue, start.max(SHORTEST_LOOK)));
+        let is_crowd = queues.waiting.saturating_sub(counts.starting) > self.settings.min_spare;
+        Some(Asked { children: reckoning.missing, is_crowd })
+    }
+
+    /// Takes note of children that were asked for while clients asked for so many.
+    pub(super) fn grown(&mut self, at: &Moment<'_>, forked: u32, asked: Asked) {
+        let by = if asked.is_crowd { forked } else { forked.min(asked.children) };
+        let hold = self.hold_time();
+        self.clients.hold.grown(at.now, by, hold);
+    }
+
+    /// Returns whether spares are kept for the next wave.
+    pub(super) fn hold(&mut self, at: &Moment<'_>, counts: Counts) -> Held {
+        let hold = self.hold_time();
+        let held = self.clients.hold.review(at.now, counts, self.settings.max_spare, hold);
+        if let Some(next) = held.next
+            && !self.has(Fault::HoldNeverEnds)
+        {
+            self.effects.push(Effect::Arm(Timer::EndHold, next));
+        }
+        held
+    }
+
+    fn hold_time(&self) -> Duration {
+        self.settings.shrink_hold.unwrap_or_else(|| default_hold(self.clients.start.estimate()))
+    }
+
+    /// Returns how many of `number` idle children may be retired.
+    pub(super) fn retirable(&self, at: &mut Moment<'_>, number: u32, counts: Counts) -> u32 {
+        if number < counts.idle || number == 0 {
+            return number;
+        }
+        let waiting = at.outside.queues().map_or(0, |queues| queues.waiting);
+        may_retire(number, counts, waiting)
+    }
+
+    /// Asks to be told of the next client, if it was not asked already and is not looking.
+    pub(super) fn watch_queue(&mut self) {
+        if self.clients.watching == Watching::Off {
+            self.clients.watching = Watching::Asked;
+            self.effects.push(Effect::Await(Watch::Queue));
+        }
+    }
+
+    /// A client waits, perhaps for no longer than it takes a child to accept it.
+    pub(super) fn client_in_queue(&mut self, at: &mut Moment<'_>) {
+        self.clients.watching = Watching::Looking;
+        self.look_at_queue(at);
+    }
+
+    /// A look: what is there to be told, and when to look again.
+    pub(super) fn look_at_queue(&mut self, at: &mut Moment<'_>) {
+        if self.is_shutting_down() || self.clients.watching != Watching::Looking {
+            return;
+        }
+        let queues = at.outside.queues();
+        let waiting = queues.map_or_else(|| u32::from(at.outside.has_client()), |queues| queues.waiting);
+        let (counts, max) = (self.count(at), self.settings.max_children);
+        let is_pre = self.settings.forking == Forking::Pre;
+        let is_full = if is_pre {
+            counts.total() >= max && counts.idle + counts.starting == 0
+        } else {
+            // Failed forks pause it as well.
+            self.intake == Intake::Paused && counts.total() >= max
+        };
+        self.tell_overload(at, if is_full { waiting } else { 0 }, queues);
+        self.tell_full(at, queues);
+        let hearing = self.clients.unheard.look(at.now, if is_pre { counts.idle } else { 0 }, waiting);
+        if hearing == Hearing::Deaf && !self.has(Fault::DeafNotWoken) {
+            let found = self.wake_deaf(at, waiting);
+            self.clients.in_vain = if found { 0 } else { self.clients.in_vain.saturating_add(1) };
+        }
+        let clients = &mut self.clients;
+        if waiting == 0 {
+            clients.in_vain = 0;
+        }
+        let goes_on = hearing == Hearing::Unclear || clients.overload.is_present() || clients.full.is_present();
+        let timer = if goes_on { Timer::LookAtQueue } else { Timer::WatchQueue };
+        // Whatever these clients wait for, it is not the idle children: no need to wake those each second.
+        let pause = LOOK * (1 << clients.in_vain.min(6));
+        self.effects.push(Effect::Arm(timer, pause));
+    }
+
+    /// A second after a look that found nothing: the next client is news again.
+    pub(super) fn watch_queue_again(&mut self) {
+        if !self.is_shutting_down() {
+            self.clients.watching = Watching::Off;
+            self.watch_queue();
+        }
+    }
+
+    /// A line when clients begin to wait for a full pool, and one when they do no longer.
+    fn tell_overload(&mut self, at: &Moment<'_>, waiting: u32, queues: Option<Queues>) {
+        let message = match self.clients.overload.look(at.now, waiting) {
+            Some(OverloadNews::Begun) => {
+                let limit = queues.map(|queues| queues.limit);
+                Message::OverloadBegun { max_children: self.settings.max_children, waiting, limit }
+            }
+            Some(OverloadNews::Ended { lasted, deepest }) => Message::OverloadEnded { lasted, deepest },
+            None => return,
+        };
+        self.effects.push(Effect::Say(message));
+    }
+
+    /// A line when the system begins to turn clients away, and one when it does no longer.
+    fn tell_full(&mut self, at: &Moment<'_>, queues: Option<Queues>) {
+        let (waiting, limit) = queues.and_then(|queues| queues.full).unwrap_or_default();
+        let message = match self.clients.full.look(at.now, waiting) {
+            Some(OverloadNews::Begun) => Message::QueueFull { waiting, limit },
+            Some(OverloadNews::Ended { lasted, deepest }) => Message::QueueHasRoom { lasted, deepest },
+            None => return,
+        };
+        self.effects.push(Effect::Say(message));
+    }
+
+    /// Clients wait, and children say that they do: those that are stopped are spares no longer, and the others are woken.
+    /// Returns whether one is stopped.
+    fn wake_deaf(&mut self, at: &mut Moment<'_>, waiting: u32) -> bool {
+        let is_full = self.table.children().len() >= self.settings.max_children as usize;
+        let mut found = false;
+        for child in self.table.children_mut() {
+            let says_idle =
+                child.told == Told::Stay && !child.is_stopped && at.outside.status(child.key) == Some(Status::Wait);
+            if !says_idle || at.outside.process(child.key) != Process::Stopped {
+                continue;
+            }
+            found = true;
+            self.effects.push(Effect::Say(Message::Deaf { key: child.key, waiting, is_continued: is_full }));
+            if is_full {
+                self.effects.push(Effect::Signal(child.key, Signal::Cont));
+            } else {
+                child.is_stopped = true;
+            }
+        }
+        // The system may have told the stopped child of the client, and no other.
+        self.wake_idle(at);
+        found
+    }
+}
+
+/// How often the queues are looked at for growth while no child is idle, unless children take longer to start.
+const SHORTEST_LOOK: Duration = Duration::from_millis(5);
+
+/// How often they are looked at otherwise, at most: a little more than [`Unheard`] wants.
+const LOOK: Duration = Duration::from_millis(1010);

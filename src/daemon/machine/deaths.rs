@@ -1,0 +1,147 @@
+//! The end of a child: why, and how many ended for which reason.
+
+use std::fmt;
+
+use super::{Child, End, Escalation, Phase, Rogue, Status, Told};
+
+/// Why a child has ended.
+///
+/// POE: nothing like it.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It has left by itself, with this exit code.
+    Exited(i32),
+    /// A signal has ended it that the Daemon did not send.
+    Signaled(i32),
+    /// The system has killed it, as memory had run out. Known where a control group of Linux counts such kills.
+    OutOfMemory,
+    /// It has handled as many requests as it was to.
+    Recycled,
+    /// It was one spare too many.
+    Retired,
+    /// It had more memory resident than `memory_limit`.
+    Memory,
+    /// It has broken a rule.
+    Rogue(Rogue),
+    /// It has ended with the Daemon.
+    Shutdown,
+    /// It has not ended with the Daemon, and was killed when the time was up.
+    Killed,
+    /// It is gone, and this process was not told how: other code has waited for it.
+    Vanished,
+}
+
+impl Cause {
+    /// Tells whether an operator need not be told.
+    pub(in crate::daemon) fn is_in_order(self) -> bool {
+        use Cause::{Exited, Memory, Recycled, Retired, Shutdown};
+        matches!(self, Exited(0) | Recycled | Retired | Memory | Shutdown)
+    }
+}
+
+/// How many children have ended for which [`Cause`].
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deaths {
+    /// [`Cause::Exited`] with 0.
+    pub exited: u64,
+    /// [`Cause::Exited`] with anything else.
+    pub failed: u64,
+    /// [`Cause::Signaled`].
+    pub signaled: u64,
+    /// [`Cause::OutOfMemory`].
+    pub out_of_memory: u64,
+    /// [`Cause::Recycled`].
+    pub recycled: u64,
+    /// [`Cause::Retired`].
+    pub retired: u64,
+    /// [`Cause::Memory`].
+    pub memory: u64,
+    /// [`Cause::Rogue`].
+    pub rogue: u64,
+    /// [`Cause::Shutdown`].
+    pub shutdown: u64,
+    /// [`Cause::Killed`].
+    pub killed: u64,
+    /// [`Cause::Vanished`].
+    pub vanished: u64,
+}
+
+impl Deaths {
+    /// Returns how many children have ended.
+    pub fn total(&self) -> u64 {
+        self.by_name().into_iter().map(|(_, count)| count).sum()
+    }
+
+    pub(super) fn count(&mut self, cause: Cause) {
+        let count = match cause {
+            Cause::Exited(0) => &mut self.exited,
+            Cause::Exited(_) => &mut self.failed,
+            Cause::Signaled(_) => &mut self.signaled,
+            Cause::OutOfMemory => &mut self.out_of_memory,
+            Cause::Recycled => &mut self.recycled,
+            Cause::Retired => &mut self.retired,
+            Cause::Memory => &mut self.memory,
+            Cause::Rogue(_) => &mut self.rogue,
+            Cause::Shutdown => &mut self.shutdown,
+            Cause::Killed => &mut self.killed,
+            Cause::Vanished => &mut self.vanished,
+        };
+        *count += 1;
+    }
+
+    fn by_name(&self) -> [(&'static str, u64); 11] {
+        [
+            ("exited", self.exited),
+            ("failed", self.failed),
+            ("signaled", self.signaled),
+            ("oom", self.out_of_memory),
+            ("recycled", self.recycled),
+            ("retired", self.retired),
+            ("memory_limit", self.memory),
+            ("rogue", self.rogue),
+            ("shutdown", self.shutdown),
+            ("killed", self.killed),
+            ("vanished", self.vanished),
+        ]
+    }
+}
+
+impl fmt::Display for Deaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (name, count) in self.by_name().into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{separator}{count} {name}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// Finds the cause: what was done to the child before what the system says of it.
+pub(super) fn cause(child: &Child, end: End, last: Option<Status>, phase: Phase) -> Cause {
+    if end == End::Vanished {
+        return Cause::Vanished;
+    }
+    if let Some(Escalation { why, .. }) = child.escalation {
+        return Cause::Rogue(why);
+    }
+    match end {
+        End::Signaled { signal: KILL, .. } if child.told == Told::Die => Cause::Killed,
+        // One that had not come round to listening yet, or that takes its default action.
+        End::Signaled { signal: TERM, .. } if phase == Phase::ShuttingDown => Cause::Shutdown,
+        End::Signaled { signal, .. } => Cause::Signaled(signal),
+        End::Exited(code @ 1..) => Cause::Exited(code),
+        _ if phase == Phase::ShuttingDown => Cause::Shutdown,
+        _ if child.told == Told::Go => Cause::Retired,
+        _ if child.told == Told::GoForMemory => Cause::Memory,
+        _ if last == Some(Status::Exit) => Cause::Recycled,
+        End::Exited(code) => Cause::Exited(code),
+        End::Vanished => Cause::Vanished,
+    }
+}
+
+/// What the system calls SIGKILL and SIGTERM, everywhere.
+pub(super) const KILL: i32 = 9;
+const TERM: i32 = 15;

@@ -1,0 +1,127 @@
+//! Faults that the simulation switches on, one at a time, to show that it would find them.
+//!
+//! Each is one that a supervisor has had, or nearly had. Outside of tests none can be switched on, and the compiler leaves
+//! them out.
+
+/// One thing that the machine can do wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// Each death is recorded twice.
+    DeathCountedTwice,
+    /// A death is taken for that of the slot's present owner, whoever has died.
+    DeathOfFormerOwner,
+    /// An order that comes while the log file is about to be opened gets no verdict.
+    OrderLostAtReopen,
+    /// The window of starting children is not told of those that are ready.
+    WindowNeverOpens,
+    /// A child that was forked after the shutdown began is not told of it.
+    ForkedAfterShutdown,
+    /// A surplus spare is told to end at once, with the request that it may have just accepted.
+    SpareCutOff,
+    /// Children that are starting are not counted as such.
+    StartingNotCounted,
+    /// The bell is lowered after the board was read.
+    BellAnsweredLate,
+    /// A pool that has become full does not look at the board again after having said so.
+    FullNotReviewed,
+    /// After a failed fork nothing tries again.
+    RetryNotArmed,
+    /// One failed fork stops all forks for good.
+    FailureForGood,
+    /// The slot of a fork that failed stays taken.
+    SlotLeaks,
+    /// Forks that were taken back are still waited for.
+    CancelledStillInFlight,
+    /// The request of a fork that failed is forgotten.
+    RequestLost,
+    /// The request of a fork that failed goes to the end of the queue.
+    RequestOvertaken,
+    /// The application is not told to go on accepting.
+    AcceptNotAnnounced,
+    /// Forks in flight are not counted towards `max_children`.
+    InFlightNotCounted,
+    /// Children that die as soon as they are forked are followed at once.
+    CrashLoopNotSlowed,
+    /// Children have all the time they want to end.
+    GraceNotArmed,
+    /// TERM does nothing after QUIT.
+    SecondStopIgnored,
+    /// Each TERM gives the children the full time again.
+    GraceBeginsAnew,
+    /// A child that was reaped is signalled.
+    DeadSignalled,
+    /// A child that is stopped counts as idle.
+    StoppedIsIdle,
+    /// Idle children are not woken for clients that wait all the same.
+    DeafNotWoken,
+    /// Spares kept for the next wave are kept for ever.
+    HoldNeverEnds,
+    /// The babysitter comes once.
+    BabysitOnce,
+    /// Time in which this process did not run counts against its children.
+    SuspensionCounts,
+    /// Idle children are not woken after a death, when the dead child alone was told of a client.
+    NotWokenAfterDeath,
+    /// A superseded order gets a second verdict.
+    TwoVerdicts,
+    /// An order for a child that has vanished gets none.
+    VerdictLost,
+    /// TTOU at the smallest size is forgotten on the way back.
+    ResizeForgets,
+    /// A child with too much memory is never replaced.
+    LargeNeverGoes,
+    /// A child that other code has waited for stays on the table.
+    VanishedStays,
+    /// Replacements of children that died before they were ready are not rationed.
+    EarlyDeathsNotRationed,
+    /// The time given to a shutdown is over for children, but they are not killed.
+    NotKilled,
+    /// The parent ends while a fork is in flight.
+    EndsWithForkInFlight,
+}
+
+#[cfg(test)]
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Fault; 36] = {
+        use Fault::*;
+        [
+            DeathCountedTwice,
+            DeathOfFormerOwner,
+            OrderLostAtReopen,
+            WindowNeverOpens,
+            ForkedAfterShutdown,
+            SpareCutOff,
+            StartingNotCounted,
+            BellAnsweredLate,
+            FullNotReviewed,
+            RetryNotArmed,
+            FailureForGood,
+            SlotLeaks,
+            CancelledStillInFlight,
+            RequestLost,
+            RequestOvertaken,
+            AcceptNotAnnounced,
+            InFlightNotCounted,
+            CrashLoopNotSlowed,
+            GraceNotArmed,
+            SecondStopIgnored,
+            GraceBeginsAnew,
+            DeadSignalled,
+            StoppedIsIdle,
+            DeafNotWoken,
+            HoldNeverEnds,
+            BabysitOnce,
+            SuspensionCounts,
+            NotWokenAfterDeath,
+            TwoVerdicts,
+            VerdictLost,
+            ResizeForgets,
+            LargeNeverGoes,
+            VanishedStays,
+            EarlyDeathsNotRationed,
+            NotKilled,
+            EndsWithForkInFlight,
+        ]
+    };
+}

@@ -1,0 +1,200 @@
+//! What the machine can be asked for, and what becomes of it: every order ends in exactly one verdict.
+
+use std::fmt;
+
+use super::{Effect, Fault, Key, Machine, Message, Moment, Signal, Told};
+
+/// The number of an order, which whoever passes the order on chooses.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct OrderId(pub u64);
+
+/// What an operator or the application asks for.
+#[cfg_attr(not(test), expect(dead_code, reason = "no signal asks for a single child"))]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Order {
+    /// Shut down.
+    Stop(Haste),
+    /// Open the log file again.
+    Reopen,
+    /// Allow so many children more, or fewer.
+    Resize(i32),
+    /// Have a child leave, after the request in hand.
+    Retire(Key),
+    /// Kill a child.
+    Kill(Key),
+}
+
+/// How a Daemon ends: ARG1 of `daemon_shutdown`.
+///
+/// A child that was asked to go after its requests reports that it is done before it gets the signal, and is told
+/// `AtOnce`. It is a server without children that has to know.
+///
+/// POE: nothing like it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Haste {
+    /// By TERM, INT or [`Daemon::shutdown`](crate::Daemon::shutdown).
+    AtOnce,
+    /// By QUIT: requests in hand are to be finished first.
+    AfterRequests,
+}
+
+/// What has become of an order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It was carried out.
+    Applied,
+    /// It was not, and nothing has changed.
+    Refused(Why),
+    /// A later order took its place.
+    Superseded,
+}
+
+/// Why an order was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    /// The Daemon is shutting down.
+    ShuttingDown,
+    /// The server does not fork.
+    NoChildren,
+    /// There is no such child, or there is none any more.
+    NoSuchChild,
+    /// One child has to be left.
+    Smallest,
+    /// The board can't have more slots.
+    Largest,
+    /// The log file could not be opened.
+    LogFile,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::ShuttingDown => "the Daemon is shutting down",
+            Why::NoChildren => "the server does not fork",
+            Why::NoSuchChild => "there is no such child",
+            Why::Smallest => "one child has to be left",
+            Why::Largest => "the scoreboard can't have more slots",
+            Why::LogFile => "the log file could not be opened",
+        })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Applied => f.write_str("applied"),
+            Verdict::Refused(why) => write!(f, "refused: {why}"),
+            Verdict::Superseded => f.write_str("superseded"),
+        }
+    }
+}
+
+/// The orders that have no verdict yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pending {
+    /// Shutdowns, with the haste that was asked for.
+    stops: Vec<(OrderId, Haste)>,
+    /// Waiting for the log file.
+    reopens: Vec<OrderId>,
+    /// Waiting for a child's death.
+    deaths: Vec<(OrderId, Key)>,
+}
+
+impl Pending {
+    pub(super) fn stop(&mut self, id: OrderId, haste: Haste) {
+        self.stops.push((id, haste));
+    }
+
+    pub(super) fn reopen(&mut self, id: OrderId) {
+        self.reopens.push(id);
+    }
+
+    pub(super) fn death(&mut self, id: OrderId, key: Key) {
+        self.deaths.push((id, key));
+    }
+
+    /// Takes the shutdowns that a faster one replaces.
+    pub(super) fn take_slower_stops(&mut self) -> Vec<OrderId> {
+        take(&mut self.stops, |(_, haste)| *haste == Haste::AfterRequests)
+    }
+
+    pub(super) fn take_stops(&mut self) -> Vec<OrderId> {
+        take(&mut self.stops, |_| true)
+    }
+
+    pub(super) fn take_reopens(&mut self) -> Vec<OrderId> {
+        std::mem::take(&mut self.reopens)
+    }
+
+    /// Takes the orders that waited for the death of this child.
+    pub(super) fn take_deaths(&mut self, of: Key) -> Vec<OrderId> {
+        take(&mut self.deaths, |(_, key)| *key == of)
+    }
+}
+
+fn take<T: Copy>(orders: &mut Vec<(OrderId, T)>, is_meant: impl Fn(&(OrderId, T)) -> bool) -> Vec<OrderId> {
+    let (taken, left) = orders.iter().partition(|order| is_meant(order));
+    let taken: Vec<(OrderId, T)> = taken;
+    *orders = left;
+    taken.into_iter().map(|(id, _)| id).collect()
+}
+
+impl Machine {
+    /// Somebody asks for something.
+    pub(super) fn take_order(&mut self, at: &mut Moment<'_>, id: OrderId, order: Order) {
+        if self.has(Fault::OrderLostAtReopen) && !self.pending.reopens.is_empty() {
+            return;
+        }
+        match order {
+            Order::Stop(haste) => self.stop(at, id, haste),
+            _ if self.is_shutting_down() && order != Order::Reopen => {
+                self.answer(id, Verdict::Refused(Why::ShuttingDown));
+            }
+            Order::Reopen => {
+                self.pending.reopen(id);
+                self.effects.push(Effect::Reopen);
+            }
+            Order::Resize(by) => self.resize(id, by),
+            Order::Retire(key) => self.retire_by_order(id, key),
+            Order::Kill(key) => self.kill_by_order(id, key),
+        }
+    }
+
+    /// The log file was opened again. Only now are the children told: the file is there when they look for it.
+    ///
+    /// A child that was forked before this is on the table by now. One that is forked later has the new file.
+    pub(super) fn reopened(&mut self, has_failed: bool) {
+        self.signal_children(Signal::Hup);
+        let verdict = if has_failed { Verdict::Refused(Why::LogFile) } else { Verdict::Applied };
+        self.answer_all(Pending::take_reopens, verdict);
+    }
+
+    fn retire_by_order(&mut self, id: OrderId, key: Key) {
+        let Some(child) = self.table.child_mut(key) else {
+            return self.answer(id, Verdict::Refused(Why::NoSuchChild));
+        };
+        if !child.is_retiring() {
+            child.told = Told::Go;
+            self.effects.extend([Effect::Say(Message::Retired(key)), Effect::Signal(key, Signal::Quit)]);
+        }
+        self.pending.death(id, key);
+    }
+
+    fn kill_by_order(&mut self, id: OrderId, key: Key) {
+        let Some(child) = self.table.child_mut(key) else {
+            return self.answer(id, Verdict::Refused(Why::NoSuchChild));
+        };
+        child.told = Told::Die;
+        self.effects.push(Effect::Signal(key, Signal::Kill));
+        self.pending.death(id, key);
+    }
+
+    pub(super) fn answer(&mut self, id: OrderId, verdict: Verdict) {
+        self.effects.push(Effect::Answer(id, verdict));
+    }
+
+    pub(super) fn answer_all(&mut self, take: impl FnOnce(&mut Pending) -> Vec<OrderId>, verdict: Verdict) {
+        let ids = take(&mut self.pending);
+        self.effects.extend(ids.into_iter().map(|id| Effect::Answer(id, verdict)));
+    }
+}

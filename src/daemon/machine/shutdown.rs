@@ -1,0 +1,148 @@
+//! The end of a Daemon, as its parent sees it.
+
+use std::time::Duration;
+
+use super::orders::Pending;
+use super::{
+    Effect, Fault, Grace, Haste, Intake, Key, Machine, Message, Moment, OrderId, Phase, Signal, Timer, Told, Verdict,
+    Why,
+};
+
+impl Machine {
+    /// TERM, INT or a call; or QUIT, after which requests in hand are finished first.
+    pub(super) fn stop(&mut self, at: &mut Moment<'_>, id: OrderId, haste: Haste) {
+        if haste == Haste::AfterRequests {
+            self.pending.stop(id, haste);
+            return self.drain(at);
+        }
+        if self.has(Fault::TwoVerdicts) {
+            self.answer_all(
+                |pending| pending.take_slower_stops().into_iter().flat_map(|id| [id, id]).collect(),
+                Verdict::Superseded,
+            );
+        }
+        self.answer_all(Pending::take_slower_stops, Verdict::Superseded);
+        self.pending.stop(id, haste);
+        if !self.is_shutting_down() {
+            return self.end(at, haste);
+        }
+        if self.has(Fault::SecondStopIgnored) {
+            return;
+        }
+        // After a QUIT it makes the end come sooner: children are told as well.
+        self.signal_children(Signal::Term);
+        if self.has(Fault::GraceBeginsAnew) {
+            self.give_grace(at, self.settings.shutdown_timeout);
+        }
+        if self.is_alone() {
+            self.effects.push(Effect::TellWhatIsLeft);
+        }
+    }
+
+    /// Has the requests that wait for a child served before the end: they are in hand as well, their clients were accepted.
+    fn drain(&mut self, at: &mut Moment<'_>) {
+        if self.is_shutting_down() || self.is_draining() {
+            return;
+        }
+        self.give_grace(at, self.settings.shutdown_timeout);
+        if self.intake == Intake::Open && self.has_requests() {
+            self.pause_intake();
+        }
+        self.end_if_drained(at);
+    }
+
+    /// Gives children so much time, in which this process runs: what is stopped with it can't end.
+    fn give_grace(&mut self, at: &Moment<'_>, left: Duration) {
+        let grace = Grace::new(left, self.settings.look_every(), at.now);
+        self.grace = Some(grace);
+        if !self.has(Fault::GraceNotArmed) {
+            self.effects.push(Effect::Arm(Timer::Grace, grace.next_look()));
+        }
+    }
+
+    /// Looks how much is left of that time. After it nothing is waited for any longer.
+    pub(super) fn look_at_grace(&mut self, at: &mut Moment<'_>) {
+        let Some(grace) = &mut self.grace else { return };
+        if !grace.left(at.now).is_zero() {
+            let next = grace.next_look();
+            return self.effects.push(Effect::Arm(Timer::Grace, next));
+        }
+        if self.is_shutting_down() { self.kill_children(at) } else { self.end(at, Haste::AfterRequests) }
+    }
+
+    /// Ends a Daemon that is to end when there is a child for every request.
+    pub(super) fn end_if_drained(&mut self, at: &mut Moment<'_>) {
+        if !self.has_requests() {
+            self.end(at, Haste::AfterRequests);
+        }
+    }
+
+    /// Shuts the Daemon down: its children, and the session in this process. A second time it does nothing.
+    pub(super) fn end(&mut self, at: &mut Moment<'_>, haste: Haste) {
+        if self.is_shutting_down() {
+            return;
+        }
+        self.phase = Phase::ShuttingDown;
+        self.effects.push(Effect::Say(Message::ShuttingDown { children: self.table.children().len() }));
+        self.signal_children(if haste == Haste::AfterRequests { Signal::Quit } else { Signal::Term });
+        // For those that are stopped. It does nothing else to the others.
+        self.signal_children(Signal::Cont);
+        self.requests.clear();
+        self.effects.extend([Effect::DropRequests, Effect::DisarmAll, Effect::End(haste)]);
+        self.bury_vanished(at);
+        if !self.is_alone() {
+            // What a graceful end has taken so far was part of it.
+            let full = self.settings.shutdown_timeout;
+            let left = self.grace.as_mut().map_or(full, |grace| grace.left(at.now));
+            self.give_grace(at, left);
+        }
+    }
+
+    pub(super) fn signal_children(&mut self, signal: Signal) {
+        let mut keys: Vec<(u64, Key)> = self.table.children().iter().map(|child| (child.number, child.key)).collect();
+        keys.sort_unstable();
+        self.effects.extend(keys.into_iter().map(|(_, key)| Effect::Signal(key, signal)));
+    }
+
+    /// The grace is over.
+    fn kill_children(&mut self, at: &mut Moment<'_>) {
+        // The babysitter does not come any more.
+        self.bury_vanished(at);
+        if !self.has(Fault::NotKilled) {
+            for child in self.table.children_mut() {
+                child.told = Told::Die;
+                self.effects
+                    .extend([Effect::Say(Message::NotEnded(child.key)), Effect::Signal(child.key, Signal::Kill)]);
+            }
+            self.effects.push(Effect::KillForeign);
+        }
+        // One that other code waits for, or whose end was not told, is noticed then.
+        self.give_grace(at, self.settings.shutdown_timeout);
+    }
+
+    /// After the last child was reaped nothing is left to be killed.
+    pub(super) fn finish_if_alone(&mut self) {
+        if !self.is_shutting_down() || !self.is_alone() {
+            return;
+        }
+        if !std::mem::replace(&mut self.is_finished, true) {
+            self.effects.extend([Effect::DisarmAll, Effect::Finish]);
+        }
+        self.answer_all(Pending::take_stops, Verdict::Applied);
+        self.answer_all(Pending::take_reopens, Verdict::Refused(Why::ShuttingDown));
+    }
+
+    /// Tells whether this process has no children, and none on the way.
+    fn is_alone(&self) -> bool {
+        let in_flight = if self.has(Fault::EndsWithForkInFlight) { 0 } else { self.table.in_flight().len() };
+        self.table.children().is_empty() && in_flight == 0 && self.foreign == 0
+    }
+
+    /// So many children that other code forked are left.
+    pub(super) fn foreign_changed(&mut self, number: usize) {
+        if number > self.foreign {
+            self.is_finished = false;
+        }
+        self.foreign = number;
+    }
+}

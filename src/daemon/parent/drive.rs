@@ -1,0 +1,248 @@
+//! Tells the machine what has happened, and carries out what it wants done.
+
+use nix::sys::signal::Signal as Sig;
+
+use crate::args::IntoArgs;
+use crate::daemon::announce::{announce, broadcast};
+use crate::daemon::board::{Ring, SlotIndex, epoch_ms};
+use crate::daemon::ending;
+use crate::daemon::foreign;
+use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::machine::{
+    Announcement, Death, Effect, Fork, Input, Message, Order, OrderId, Published, Signal, Timer, Verdict, Watch,
+};
+use crate::daemon::parent::ending as parent_ending;
+use crate::daemon::parent::eyes::Eyes;
+use crate::daemon::parent::launcher;
+use crate::daemon::parent::role::Parent;
+use crate::daemon::parent::say;
+use crate::daemon::processes::send;
+use crate::error::Result;
+use crate::kernel::AfterRun;
+
+/// Tells the parent's machine, if this process has one, and carries out what follows.
+///
+/// All of it is carried out, also behind an effect of which the application's part has failed. The first failure is returned.
+pub(in crate::daemon) fn drive(cx: &mut Cx<'_>, input: Input) -> Result {
+    let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
+    parent.inputs.push_back(input);
+    // The application may call while it is told something. What it asks for comes after the effects that are under way:
+    // they were decided on without it.
+    if std::mem::replace(&mut parent.is_driving, true) {
+        return Ok(());
+    }
+    let mut outcome = Ok(());
+    let mut looks = 0;
+    while let Some(input) = next_input(cx) {
+        if let Err(exception) = drive_one(cx, input, &mut looks) {
+            outcome = outcome.and(Err(exception));
+        }
+    }
+    outcome
+}
+
+fn next_input(cx: &mut Cx<'_>) -> Option<Input> {
+    let parent = cx.heap().role.parent_mut()?;
+    let next = parent.inputs.pop_front();
+    parent.is_driving = next.is_some();
+    next
+}
+
+fn drive_one(cx: &mut Cx<'_>, input: Input, looks: &mut u32) -> Result {
+    if matches!(input, Input::Due(Timer::Babysit | Timer::Grace)) {
+        look_at_foreign(cx)?;
+    }
+    let (mut outcome, mut look_again) = (Ok(()), false);
+    for effect in step(cx, input) {
+        match carry_out(cx, effect) {
+            Ok(again) => look_again |= again,
+            Err(exception) => outcome = outcome.and(Err(exception)),
+        }
+    }
+    *looks += u32::from(look_again);
+    if look_again && *looks < LOOKS {
+        return outcome.and(drive(cx, Input::Bell));
+    }
+    if look_again {
+        // Other sessions have their turn first.
+        cx.yield_("bell", ());
+    }
+    outcome
+}
+
+/// Forgets children of other code that such code has waited for.
+fn look_at_foreign(cx: &mut Cx<'_>) -> Result {
+    foreign::forget_vanished(cx);
+    let left = cx.heap().foreign.len();
+    drive(cx, Input::Foreign(left))
+}
+
+/// An operator or the application asks for something.
+pub(in crate::daemon) fn order(cx: &mut Cx<'_>, order: Order) -> Result {
+    let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
+    parent.orders += 1;
+    let id = OrderId(parent.orders);
+    drive(cx, Input::Asked(id, order))
+}
+
+fn step(cx: &mut Cx<'_>, input: Input) -> Vec<Effect> {
+    let now = cx.now();
+    let (heap, core) = cx.parts();
+    let (age, born_ms) = (heap.age(now), epoch_ms(heap.born));
+    let Heap { role: Role::Parent(parent), board, .. } = heap else { return Vec::new() };
+    let Parent { machine, pids, told, oom_kills, owner, .. } = &mut **parent;
+    let mut eyes = Eyes { board: board.as_mut(), born_ms, pids, told, oom_kills, core, owner: *owner };
+    machine.step(age, &mut eyes, input)
+}
+
+/// Returns whether children may have had news meanwhile.
+fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
+    match effect {
+        Effect::Fork(fork) => ask_for_fork(cx, fork),
+        Effect::CancelForks => {
+            let me = cx.session();
+            drop(cx.core_mut().drop_forks_of(me));
+            if let Some(parent) = cx.heap().role.parent_mut() {
+                parent.forks.clear();
+            }
+        }
+        Effect::Signal(key, signal) => {
+            if let Some(pid) = cx.heap().role.parent().and_then(|parent| parent.pids.of(key)) {
+                send(pid, system_signal(signal));
+            }
+        }
+        Effect::KillForeign => cx.heap().foreign.iter().for_each(|pid| ending::kill_late(*pid)),
+        Effect::Arm(timer, span) => drop(cx.delay(state_of(timer), span, ())),
+        Effect::Disarm(timer) => drop(cx.delay_clear(state_of(timer))),
+        Effect::DisarmAll => drop(cx.alarm_remove_all()),
+        Effect::Announce(Announcement::Parent) => {
+            broadcast(cx, "daemon_parent");
+            cx.yield_("ready_soon", ());
+        }
+        Effect::Announce(Announcement::Pause) => announce(cx, "daemon_pause", ())?,
+        Effect::Announce(Announcement::Accept) => announce(cx, "daemon_accept", ())?,
+        Effect::Publish(published) => return Ok(publish(cx, published)),
+        Effect::LookAgain => return Ok(true),
+        Effect::Await(watch) => {
+            let me = cx.session();
+            cx.core_mut().await_backlog(me, state_for(watch));
+        }
+        Effect::Forget(watch) => {
+            let me = cx.session();
+            cx.core_mut().forget_backlog(me, state_for(watch));
+        }
+        Effect::AskToRelease(key) => {
+            if let Some(board) = &cx.heap().board {
+                board.ask_to_release(SlotIndex::from(key));
+            }
+        }
+        Effect::GrowBoard(slots) => {
+            if let Some(board) = &mut cx.heap().board {
+                board.grow(slots);
+            }
+        }
+        Effect::Record(death) => record(cx, &death),
+        Effect::Say(message) => tell(cx, &message),
+        Effect::Answer(id, verdict) => answer(id, verdict),
+        Effect::DropRequests => {
+            if let Some(parent) = cx.heap().role.parent_mut() {
+                drop(std::mem::take(&mut parent.payloads));
+            }
+        }
+        Effect::Reopen => {
+            broadcast(cx, "daemon_HUP");
+            cx.yield_("reopen", ());
+        }
+        Effect::TellLauncher => {
+            if launcher::tell(cx).is_err() {
+                drive(cx, Input::LauncherGone { has_acknowledged: false })?;
+            }
+        }
+        Effect::DelayLauncher => launcher::delay(cx),
+        Effect::End(haste) => {
+            let told = parent_ending::end(cx, haste);
+            look_at_foreign(cx)?;
+            told?;
+        }
+        Effect::Fail(failure) => parent_ending::note_failure(cx, failure),
+        Effect::Finish => parent_ending::finish(cx)?,
+        Effect::TellWhatIsLeft => ending::look_again_what_is_left(cx),
+    }
+    Ok(false)
+}
+
+fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {
+    let now = epoch_ms(cx.now());
+    let Heap { role: Role::Parent(parent), board: Some(board), settings, .. } = cx.heap() else { return };
+    let Fork { key, request, is_long, share } = fork;
+    parent.forks.push_back((key, request));
+    board.open(SlotIndex::from(key), key.generation, now);
+    let payload = request.and_then(|number| parent.payloads.remove(&number)).unwrap_or_default();
+    let after_run = if settings.children_return { AfterRun::Return } else { AfterRun::Exit };
+    let args = (key, is_long, share).into_args().chain(payload);
+    cx.core_mut().fork_then(after_run, "forked", "begin_child", args);
+}
+
+/// Tells the children what they go by.
+fn publish(cx: &mut Cx<'_>, published: Published) -> bool {
+    let Some(board) = &mut cx.heap().board else { return false };
+    board.publish_full(published.is_full);
+    board.publish(published.thresholds) == Ring::Yes
+}
+
+fn record(cx: &mut Cx<'_>, death: &Death) {
+    let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };
+    let Some(pid) = parent.pids.remove(death.key) else { return };
+    say::record(settings, pid, death);
+    // Nothing is waited for that was reaped, or that other code has waited for.
+    cx.sig_child_clear(pid);
+}
+
+fn tell(cx: &mut Cx<'_>, message: &Message) {
+    let now = cx.now();
+    let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };
+    say::say(parent, settings, message, now);
+}
+
+/// An asker by a signal does not listen.
+fn answer(id: OrderId, verdict: Verdict) {
+    log::debug!(target: "lenore::daemon", "order {} is {verdict}", id.0);
+}
+
+/// The state that a timer is an event for.
+fn state_of(timer: Timer) -> &'static str {
+    match timer {
+        Timer::Maintain => "maintain",
+        Timer::WeighQueue => "weigh_queue",
+        Timer::EndHold => "end_hold",
+        Timer::RetryForks => "retry_forks",
+        Timer::Relieve => "relieve",
+        Timer::LookAtQueue => "look_at_queue",
+        Timer::WatchQueue => "watch_queue",
+        Timer::Babysit => "babysit",
+        Timer::LookAtChildren => "look_at_children",
+        Timer::Grace => "grace",
+        Timer::StartLate => "start_late",
+    }
+}
+
+fn state_for(watch: Watch) -> &'static str {
+    match watch {
+        Watch::Queue => "client_in_queue",
+        Watch::Relief => "client_waits",
+    }
+}
+
+fn system_signal(signal: Signal) -> Sig {
+    match signal {
+        Signal::Hup => Sig::SIGHUP,
+        Signal::Int => Sig::SIGINT,
+        Signal::Term => Sig::SIGTERM,
+        Signal::Quit => Sig::SIGQUIT,
+        Signal::Cont => Sig::SIGCONT,
+        Signal::Kill => Sig::SIGKILL,
+    }
+}
+
+/// How often the board is looked at again in a row.
+const LOOKS: u32 = 3;
