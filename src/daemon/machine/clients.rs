@@ -118,13 +118,18 @@ impl Machine {
         self.settings.shrink_hold.unwrap_or_else(|| default_hold(self.clients.start.estimate()))
     }
 
-    /// Returns how many of `number` idle children may be retired.
-    pub(super) fn retirable(&self, at: &mut Moment<'_>, number: u32, counts: Counts) -> u32 {
-        if number < counts.idle || number == 0 {
-            return number;
+    /// Returns how many of `number` idle children may be retired. Those that clients in the queue are about to take stay for
+    /// now.
+    pub(super) fn retirable(&mut self, at: &mut Moment<'_>, number: u32) -> u32 {
+        if number == 0 {
+            return 0;
         }
         let waiting = at.outside.queues().map_or(0, |queues| queues.waiting);
-        may_retire(number, counts, waiting)
+        let number = may_retire(number, waiting);
+        if waiting > 0 {
+            self.effects.push(Effect::Arm(Timer::Maintain, LOOK));
+        }
+        number
     }
 
     /// Asks to be told of the next client, if it was not asked already and is not looking.

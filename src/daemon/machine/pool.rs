@@ -34,9 +34,9 @@ impl Machine {
         for _ in 0..granted {
             self.ask_for_fork(None);
         }
-        let surplus = self.retirable(at, decision.retire, counts);
+        let surplus = self.retirable(at, decision.retire);
         self.retire(at, surplus);
-        self.retire_replaced(at, counts.idle >= limits.min_spare || counts.total() >= limits.max_children);
+        self.retire_replaced(at, counts);
         let is_full = counts.total() >= limits.max_children || self.no_fork_before.is_some();
         let low = decision.thresholds.low.max(self.review_relief(at, counts, is_full)).max(held.low);
         let thresholds = Thresholds { low, ..decision.thresholds }.with_ghosts(self.ghosts(at));
@@ -167,11 +167,16 @@ impl Machine {
         }
     }
 
-    /// Asks those that are to be replaced to go, the idle ones if others `can_stand_in`.
-    fn retire_replaced(&mut self, at: &Moment<'_>, can_stand_in: bool) {
-        if self.has(Fault::LargeNeverGoes) {
+    /// Asks those that are to be replaced to go: the idle ones when others can stand in for them, or when there is no room
+    /// for others.
+    fn retire_replaced(&mut self, at: &Moment<'_>, counts: Counts) {
+        let is_replaced = |child: &Child| child.told == Told::BeReplaced;
+        if self.has(Fault::LargeNeverGoes) || !self.table.children().iter().any(is_replaced) {
             return;
         }
+        let limits = self.settings.limits();
+        let has_no_room = counts.total() >= limits.max_children && self.starting_in_time(at).0 == 0;
+        let can_stand_in = counts.idle >= limits.min_spare || has_no_room;
         for child in self.table.children_mut().iter_mut().filter(|child| child.told == Told::BeReplaced) {
             if can_stand_in || at.outside.status(child.key) != Some(Status::Wait) {
                 child.told = Told::GoForMemory;

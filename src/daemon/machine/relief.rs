@@ -64,6 +64,9 @@ impl Machine {
     /// A moment after a client began to wait: whether it was that client or is another one does not matter.
     pub(super) fn relieve(&mut self, at: &mut Moment<'_>) {
         let before = std::mem::take(&mut self.relief);
+        if self.is_shutting_down() {
+            return;
+        }
         if let (Relief::Looking(more @ 1..), true) = (before, at.outside.is_asked_to_release()) {
             return self.look_later(more - 1);
         }

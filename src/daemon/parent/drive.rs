@@ -112,7 +112,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
             }
         }
         Effect::KillForeign => cx.heap().foreign.iter().for_each(|pid| ending::kill_late(*pid)),
-        Effect::Arm(timer, span) => drop(cx.delay(state_of(timer), span, ())),
+        Effect::Arm(timer, span) => cx.delay(state_of(timer), span, ()),
         Effect::Disarm(timer) => drop(cx.delay_clear(state_of(timer))),
         Effect::DisarmAll => drop(cx.alarm_remove_all()),
         Effect::Announce(Announcement::Parent) => {
