@@ -2,7 +2,7 @@
 //!
 //! Connect, send a line, read the reply, close. Each server is a program of its own, with as many children:
 //! `echo_prefork` against children that block in `accept(2)`, and `echo_fork` against a loop that forks for each
-//! connection. And `held_burst_60`: 60 clients arrive at once, and stay, at a pool of two idle children with default settings.
+//! connection; `prefork_once_echo` is a pool of which each child is replaced after one connection, against the same loop. And `held_burst_60`: 60 clients arrive at once, and stay, at a pool of two idle children with default settings.
 //! The parent counts the clients that wait, and forks as many children as they need.
 //!
 //! The servers are examples, of lenore and of this package. Build them first:
@@ -28,6 +28,7 @@ const HELD: usize = 60;
 
 fn main() {
     prefork();
+    prefork_once();
     postfork();
     held();
 }
@@ -53,6 +54,40 @@ fn prefork() {
     if let (Some(idle), Some(bare_idle)) = (idle, bare_idle) {
         println!("bytes idle_child resident set {idle} KiB (of a child in accept: {bare_idle} KiB)");
     }
+}
+
+/// A child for each connection that waited for it: the pool forks as often as a post-forking server, but not while the client
+/// waits.
+fn prefork_once() {
+    let lenore = start(
+        "echo_prefork",
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--requests",
+            "1",
+            "--start-children",
+            "8",
+            "--min-spare",
+            "4",
+            "--max-children",
+            "16",
+        ],
+    );
+    wait_for_children(&lenore, "8");
+    let bare = start("fork_echo", &[]);
+    let mut servers = [lenore.listening_addr(), bare.listening_addr()];
+    Rounds::measure(
+        "prefork_once_echo",
+        1,
+        &mut servers,
+        &[
+            ("lenore", |[lenore, _], bencher| connections(*lenore, bencher)),
+            ("fork", |[_, fork], bencher| connections(*fork, bencher)),
+        ],
+    )
+    .throughput("lenore", "fork", Budget::None)
+    .print();
 }
 
 fn postfork() {
