@@ -26,6 +26,8 @@ pub(super) struct Clients {
     overload: Overload,
     full: Overload,
     unheard: Unheard,
+    /// How many requests had been begun at the last look.
+    begun_at_look: u64,
     /// How often in a row idle children were woken for clients that waited all the same.
     in_vain: u32,
     watching: Watching,
@@ -77,10 +79,9 @@ impl Machine {
             self.clients.seen = Backlog::Unreadable;
             return None;
         };
-        let alive: u64 =
-            self.table.children().iter().filter_map(|child| at.outside.says(child.key)).map(|says| says.requests).sum();
+        let begun = self.begun(at);
         let clients = &mut self.clients;
-        clients.service.look(at.now, counts.busy, clients.begun_by_dead + alive);
+        clients.service.look(at.now, counts.busy, begun);
         let (service, start) = (clients.service.estimate(), clients.start.estimate());
         let reckoning = Reckoning::new(counts, queues.waiting, service, start, self.settings.wait_target);
         clients.seen = Backlog::Seen(reckoning);
@@ -93,6 +94,12 @@ impl Machine {
         self.effects.push(Effect::Arm(Timer::WeighQueue, start.max(SHORTEST_LOOK)));
         let is_crowd = queues.waiting.saturating_sub(counts.starting) > self.settings.min_spare;
         Some(Asked { children: reckoning.missing, is_crowd })
+    }
+
+    /// Returns how many requests were begun since the Daemon was.
+    fn begun(&self, at: &Moment<'_>) -> u64 {
+        let alive = self.table.children().iter().filter_map(|child| at.outside.says(child.key));
+        self.clients.begun_by_dead + alive.map(|says| says.requests).sum::<u64>()
     }
 
     /// Takes note of children that were asked for while clients asked for so many.
@@ -163,6 +170,12 @@ impl Machine {
         };
         self.tell_overload(at, if is_full { waiting } else { 0 }, queues);
         self.tell_full(at, queues);
+        let begun = self.begun(at);
+        if std::mem::replace(&mut self.clients.begun_at_look, begun) != begun {
+            // A client was accepted meanwhile: this one may have come just now.
+            self.clients.unheard = Unheard::default();
+            self.clients.in_vain = 0;
+        }
         let hearing = self.clients.unheard.look(at.now, if is_pre { counts.idle } else { 0 }, waiting);
         if hearing == Hearing::Deaf && !self.has(Fault::DeafNotWoken) {
             let found = self.wake_deaf(at, waiting);

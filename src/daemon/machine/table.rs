@@ -43,6 +43,8 @@ pub struct Child {
     pub(super) stopped_for: Duration,
     /// It has reported that it waits, as far as was seen.
     pub(super) is_ready: bool,
+    /// It was asked to go before the babysitter's last round, and said then that it still waits.
+    pub(super) is_overdue: bool,
     /// The log has it already that it is not ready for requests.
     pub(super) is_told_unready: bool,
 }
@@ -75,6 +77,7 @@ impl Child {
             is_stopped: false,
             stopped_for: Duration::ZERO,
             is_ready: false,
+            is_overdue: false,
             is_told_unready: false,
         }
     }
