@@ -77,6 +77,7 @@ impl Machine {
         let in_status = child.stint.lasted;
         let was_stopped = std::mem::replace(&mut child.is_stopped, is_stopped);
         let status = says.and_then(|says| says.status);
+        child.is_overdue = child.is_retiring() && status == Some(Status::Wait);
         let doing = says.map_or(child.meter.doing, |says| (says.requests, says.status.is_some_and(Status::is_busy)));
         let age = at.now.saturating_sub(child.forked_at);
         child.meter = at.outside.meter(key, child.meter, doing, age, in_status);

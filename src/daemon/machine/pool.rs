@@ -85,7 +85,9 @@ impl Machine {
     /// Counts those that the board takes for idle and [`count`](Machine::count) does not, and that will not go away by
     /// themselves.
     fn ghosts(&self, at: &Moment<'_>) -> u32 {
-        let is_ghost = |child: &&Child| self.is_no_spare(child) && at.outside.status(child.key) == Some(Status::Wait);
+        let is_ghost = |child: &&Child| {
+            (self.is_no_spare(child) || child.is_overdue) && at.outside.status(child.key) == Some(Status::Wait)
+        };
         self.table.children().iter().filter(is_ghost).count() as u32
     }
 
