@@ -159,8 +159,9 @@ impl Machine {
             return;
         }
         let signal = if self.has(Fault::SpareCutOff) { Signal::Term } else { Signal::Quit };
-        let is_idle =
-            |child: &&mut Child| child.told == Told::Stay && at.outside.status(child.key) == Some(Status::Wait);
+        let is_idle = |child: &&mut Child| {
+            child.told == Told::Stay && !child.is_stopped && at.outside.status(child.key) == Some(Status::Wait)
+        };
         let mut idle: Vec<&mut Child> = self.table.children_mut().iter_mut().filter(is_idle).collect();
         idle.sort_unstable_by_key(|child| child.number);
         for child in idle.into_iter().take(number as usize) {
