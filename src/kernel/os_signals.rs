@@ -43,10 +43,9 @@ impl Delivery {
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
         disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
         self.pipe.open().map_err(|error| Error::os("pipe", "for signals", error))?;
-        let has_terminal = has_controlling_terminal().unwrap_or(self.has_terminal);
-        if has_terminal != self.has_terminal {
-            self.has_terminal = has_terminal;
-            self.review_terminal();
+        // Neither a fork nor a detachment gives a process a terminal, so one that had none does not ask.
+        if self.has_terminal && has_controlling_terminal() == Some(false) {
+            self.leave_terminal();
         }
         Ok(())
     }

@@ -318,7 +318,6 @@ impl Core {
     /// Starts anew in a forked child, from the table alone. The old poller is closed without a word to it: the set
     /// behind it is still the parent's, and whatever is removed from it there is removed for the parent as well.
     pub(crate) fn rebuild_sources(&mut self) -> Result<(), Error> {
-        self.sources.events = None;
         self.sources.ready.clear();
         self.sources.groups.iter_mut().for_each(VecDeque::clear);
         self.sources.backlog.forget_all();

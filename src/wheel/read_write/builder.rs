@@ -318,8 +318,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
 /// Makes sure of a descriptor that a wheel can work with.
 fn prepare(fd: BorrowedFd<'_>) -> Result<(), Error> {
     check_is_stream(fd)?;
-    let subject = format_args!("descriptor {}", fd.as_raw_fd()).to_string();
-    set_nonblocking(fd).map_err(|error| Error::os("fcntl", subject, error))
+    set_nonblocking(fd).map_err(|error| Error::os("fcntl", format_args!("descriptor {}", fd.as_raw_fd()), error))
 }
 
 /// Adds a source, and returns what else `make` has made.
