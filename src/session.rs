@@ -11,7 +11,43 @@ use crate::reply::{IntoReturn, Reply};
 use crate::states::States;
 
 /// A state with its heap's type erased.
-pub(crate) type Handler = Rc<dyn Fn(&mut Kernel, &mut Event) -> Result<Reply, Exception>>;
+#[derive(Clone)]
+pub(crate) enum Handler {
+    /// It has captured nothing: it takes no memory, and there is nothing to count or to drop.
+    Code(&'static State),
+    Shared(Rc<State>),
+}
+
+type State = dyn Fn(&mut Kernel, &mut Event) -> Result<Reply, Exception>;
+
+impl Handler {
+    pub(crate) fn new(state: impl Fn(&mut Kernel, &mut Event) -> Result<Reply, Exception> + 'static) -> Handler {
+        if size_of_val(&state) == 0 && !needs_drop(&state) {
+            // Nothing is allocated for a value without a size.
+            Handler::Code(Box::leak(Box::new(state)))
+        } else {
+            Handler::Shared(Rc::new(state))
+        }
+    }
+
+    #[inline]
+    pub(crate) fn run(&self, kernel: &mut Kernel, event: &mut Event) -> Result<Reply, Exception> {
+        match self {
+            Handler::Code(state) => state(kernel, event),
+            Handler::Shared(state) => state(kernel, event),
+        }
+    }
+
+    /// Tells whether what it has captured goes with it.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(self, Handler::Shared(state) if Rc::strong_count(state) == 1)
+    }
+}
+
+fn needs_drop<T>(_: &T) -> bool {
+    std::mem::needs_drop::<T>()
+}
 
 /// Builds a session: a heap of any type, and a table of named states that work on it.
 ///
@@ -141,5 +177,39 @@ where
     F: Fn(&mut Context<'_, H>) -> R + 'static,
     R: IntoReturn,
 {
-    Rc::new(move |kernel, event| state(&mut Context::new(kernel, event)).into_return())
+    Handler::new(move |kernel, event| state(&mut Context::new(kernel, event)).into_return())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static DROPS: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Without a size, but not without a drop.
+    struct Loud;
+
+    impl Drop for Loud {
+        fn drop(&mut self) {
+            DROPS.set(DROPS.get() + 1);
+        }
+    }
+
+    #[test]
+    fn state_is_counted_and_dropped_only_if_it_has_captured_something() {
+        let kept = Handler::new(|_, _| Ok(Reply::NoValue));
+        assert!(matches!(kept, Handler::Code(_)) && !kept.is_last());
+        let loud = Loud;
+        let dropped = Handler::new(move |_, _| {
+            let _ = &loud;
+            Ok(Reply::NoValue)
+        });
+        assert!(dropped.is_last() && !dropped.clone().is_last());
+        drop(dropped);
+        assert_eq!(DROPS.get(), 1);
+    }
 }

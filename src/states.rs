@@ -19,7 +19,7 @@ impl States {
         states.dedup_by(|later, earlier| {
             let is_same = later.0 == earlier.0;
             if is_same {
-                destroy(std::mem::replace(&mut earlier.1, Rc::clone(&later.1)));
+                destroy(std::mem::replace(&mut earlier.1, later.1.clone()));
             }
             is_same
         });
@@ -65,8 +65,9 @@ impl States {
     /// the second aborts the process.
     pub(crate) fn destroy(mut self) {
         if let Some([states @ .., (_, last)]) = Rc::get_mut(&mut self.0) {
+            let captured = states.iter_mut().filter(|(_, handler)| matches!(handler, Handler::Shared(_)));
             // A copy of the last one has to stand where another was taken.
-            states.iter_mut().for_each(|(_, handler)| destroy(std::mem::replace(handler, Rc::clone(last))));
+            captured.for_each(|(_, handler)| destroy(std::mem::replace(handler, last.clone())));
         }
         destroy(self.0);
     }
@@ -94,7 +95,7 @@ mod tests {
 
     fn loud(count: &Rc<Cell<u32>>) -> Handler {
         let loud = Loud(Rc::clone(count));
-        Rc::new(move |_, _| {
+        Handler::new(move |_, _| {
             let _ = &loud;
             Ok(Reply::NoValue)
         })
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn last_of_one_name_counts_and_long_tables_are_searched() {
         let count = Rc::new(Cell::new(0));
-        let quiet = || -> Handler { Rc::new(|_, _| Ok(Reply::NoValue)) };
+        let quiet = || -> Handler { Handler::new(|_, _| Ok(Reply::NoValue)) };
         let names: Vec<Name> = (0..100).map(|number| Name::from(format!("state {number}"))).collect();
         let mut list: Vec<(Name, Handler)> = names.iter().map(|name| (*name, quiet())).collect();
         list.insert(0, (names[7], loud(&count)));

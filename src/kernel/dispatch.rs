@@ -1,7 +1,6 @@
 //! Running states: from the queue, from a source, by a call.
 
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
-use std::rc::Rc;
 
 use super::Kernel;
 use super::core::{Active, Dest};
@@ -133,7 +132,7 @@ impl Kernel {
         self.core.depth += 1;
         let outer = std::mem::replace(&mut self.core.active, Active { session: dest, event: Some(name) });
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let result = handler(self, event);
+            let result = handler.run(self, event);
             if keep == Keep::Nothing && result.is_ok() {
                 // While the session is still active: what this destroys is destroyed in its name (K-EV-17).
                 event.args = Args::new();
@@ -169,7 +168,7 @@ impl Kernel {
     fn call_self(&mut self, event: &mut Event) -> Result<Reply, Exception> {
         match self.handler_for(event) {
             Some(handler) => {
-                let result = catch_unwind(AssertUnwindSafe(|| handler(self, event)));
+                let result = catch_unwind(AssertUnwindSafe(|| handler.run(self, event)));
                 destroy_last(handler);
                 result.unwrap_or_else(|payload| resume_unwind(payload))
             }
@@ -247,7 +246,7 @@ impl Body {
 /// Destroys a state that has run if this is its last copy, as of one that has removed itself.
 #[inline]
 fn destroy_last(handler: Handler) -> Option<Handler> {
-    if Rc::strong_count(&handler) > 1 {
+    if !handler.is_last() {
         return Some(handler);
     }
     destroy(handler);
