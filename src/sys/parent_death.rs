@@ -53,7 +53,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 struct Notes {
     listeners: Vec<Noted>,
-    /// The socket that replaces them. It is opened beforehand, as a child that is blocked may have no descriptor left.
+    /// The socket that replaces them. It is opened beforehand, as a child that is blocked may have no descriptor left, and by
+    /// the first parent, as the system takes its time to open and close one in each child.
     idle: Option<Noted>,
 }
 
@@ -93,6 +94,8 @@ pub(crate) fn prepare() -> nix::Result<bool> {
     // SAFETY: `action` is valid, and `handle` has the type of a handler without SA_SIGINFO. It does only what is
     // async-signal-safe: it reads and writes atomics, makes system calls, and keeps errno. Nothing in it can panic.
     Errno::result(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) })?;
+    // Once, for all children.
+    publish(Notes { listeners: Vec::new(), idle: new_idle().and_then(Noted::new) });
     SIGNAL.store(signal, SeqCst);
     Ok(true)
 }
@@ -131,10 +134,13 @@ pub(crate) fn arm(owner: i32, parent: i32, poller: RawFd, otherwise: Duration) -
 
 /// Notes what is to be closed. What was noted before no longer counts.
 pub(crate) fn note_listeners(fds: impl Iterator<Item = RawFd>) {
-    let listeners: Vec<Noted> = fds.filter_map(Noted::new).collect();
-    let idle = if listeners.is_empty() { None } else { noted_idle().or_else(|| Noted::new(new_idle()?)) };
-    // The former notes are never freed: the handler may be reading them. There are two in the life of a child.
-    NOTES.store(Box::into_raw(Box::new(Notes { listeners, idle })), SeqCst);
+    let idle = notes().and_then(|notes| notes.idle);
+    publish(Notes { listeners: fds.filter_map(Noted::new).collect(), idle });
+}
+
+/// The former notes are never freed: the handler may be reading them. There are two in the life of a child.
+fn publish(notes: Notes) {
+    NOTES.store(Box::into_raw(Box::new(notes)), SeqCst);
 }
 
 /// Sets how long from now on the process may live without a parent; `None` for as long as [`arm`] says, from the parent's

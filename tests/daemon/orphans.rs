@@ -262,12 +262,11 @@ fn blocked_orphan_without_a_free_descriptor_lets_go_of_the_address() {
     let args = format!("{ONE} --babysit-ms 600000 --gate {}", gate.display());
     let (lab, addr) = Lab::serve("daemon_prefork", &args);
     let (mut client, busy) = held(addr);
-    let is_open = |fd: &u32| std::fs::symlink_metadata(format!("/proc/{busy}/fd/{fd}")).is_ok();
-    let first_free = (0..).find(|fd| !is_open(fd)).expect("few are open");
+    let limit = 1 + *proc::fds(busy).keys().last().expect("some are open");
     let mut prlimit = std::process::Command::new("prlimit");
-    prlimit.args(["--pid", &busy.to_string(), &format!("--nofile={first_free}:{first_free}")]);
+    prlimit.args(["--pid", &busy.to_string(), &format!("--nofile={limit}:{limit}")]);
     assert!(prlimit.status().expect("prlimit can be run").success());
-    client.send("gate\r\n");
+    client.send("gate-without-descriptors\r\n");
     lab.expect(busy, "blocked");
     lab.running.signal(Signal::SIGKILL);
     expect_free(addr);

@@ -274,9 +274,9 @@ fn a_child_keeps_none_of_the_parents_connections_open() {
     let sockets = |pid| -> BTreeSet<String> {
         proc::fds(pid).into_values().filter(|target| target.starts_with("socket:")).collect()
     };
-    // The child's end of the doorbell is all that both have, once the parent is done with the fork.
-    wait_until("one socket in common", DEADLINE, || {
-        (sockets(lab.pid()).intersection(&sockets(child)).count() == 1).then_some(())
+    // Once the parent is done with the fork, both have the child's end of the doorbell and what replaces listeners.
+    wait_until("two sockets in common", DEADLINE, || {
+        (sockets(lab.pid()).intersection(&sockets(child)).count() == 2).then_some(())
     });
     let childs = sockets(child);
     assert_eq!(childs.len(), 3, "the client, the doorbell, what replaces listeners: {childs:?}");
