@@ -1,9 +1,9 @@
 //! Interned names: of events, aliases and signals.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{PoisonError, RwLock};
 
 use rustc_hash::FxHashMap;
 
@@ -42,7 +42,7 @@ impl Name {
             match place.get() {
                 Some(name) if name == *text => name,
                 _ => {
-                    let name = Name::look_up(text);
+                    let name = Name::find(text).unwrap_or_else(|| intern(text));
                     place.set(Some(name));
                     name
                 }
@@ -50,21 +50,9 @@ impl Name {
         })
     }
 
-    fn look_up(text: &str) -> Name {
-        CACHE.with_borrow_mut(|cache| match cache.get(text) {
-            Some(name) => *name,
-            None => {
-                let name = intern(text);
-                cache.insert(name.as_str(), name);
-                name
-            }
-        })
-    }
-
     /// Returns the name of `text` if it was ever interned, without interning it.
     pub fn find(text: &str) -> Option<Name> {
-        let known = CACHE.with_borrow(|cache| cache.get(text).copied());
-        known.or_else(|| lock().get(text).copied())
+        NAMES.read().unwrap_or_else(PoisonError::into_inner).get(text).copied()
     }
 
     /// Returns the text.
@@ -136,9 +124,25 @@ impl From<String> for Name {
 
 type Table = FxHashMap<&'static str, Name>;
 
+/// The names of the process. The table is complete at every instant, so a panic elsewhere can't have left it half changed.
+static NAMES: RwLock<Table> = RwLock::new(Table::with_hasher(rustc_hash::FxBuildHasher));
+
+/// Names that the library uses for the first time late, many of them in a forked child. They are interned with the first of all
+/// names: each child would intern them anew otherwise, and copy the pages of the table that it writes.
+const LATE: [&str; 5] = ["DIE", "IDLE", "ReadWrite", "_default", "_stop"];
+
 /// Adds `text` to the names of the process.
+#[cold]
 fn intern(text: &str) -> Name {
-    let mut names = lock();
+    let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+    if names.is_empty() {
+        LATE.into_iter().for_each(|late| _ = add(&mut names, late));
+    }
+    add(&mut names, text)
+}
+
+fn add(names: &mut Table, text: &str) -> Name {
+    // Another thread may have been here.
     if let Some(name) = names.get(text) {
         return *name;
     }
@@ -149,20 +153,12 @@ fn intern(text: &str) -> Name {
     name
 }
 
-/// The table is complete at every instant, so a panic elsewhere can't have left it half changed.
-fn lock() -> std::sync::MutexGuard<'static, Table> {
-    static NAMES: Mutex<Table> = Mutex::new(Table::with_hasher(rustc_hash::FxBuildHasher));
-    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// How many names are found by the address of their text.
 const RECENT_NAMES: usize = 64;
 
 thread_local! {
-    /// The name that was last looked up with a text at about this address.
+    /// The name that was last looked up with a text at about this address: the way of a hot path, without the lock.
     static RECENT: [Cell<Option<Name>>; RECENT_NAMES] = const { [const { Cell::new(None) }; RECENT_NAMES] };
-    /// What this thread has looked up before: the way of a hot path, without the lock.
-    static CACHE: RefCell<Table> = const { RefCell::new(Table::with_hasher(rustc_hash::FxBuildHasher)) };
 }
 
 #[cfg(test)]
