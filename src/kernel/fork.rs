@@ -313,7 +313,7 @@ impl Kernel {
         self.core.id.take();
         self.core.disown();
         // The payloads of forks that have not happened yet are for other children.
-        destroy_all(std::mem::take(&mut self.core.forks.requests));
+        destroy_all(self.core.forks.requests.drain(..));
         self.core.clock.advance();
         log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
         // Before anything else runs in this process: whoever did something that only the parent may go on doing ends it.

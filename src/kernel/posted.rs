@@ -88,6 +88,9 @@ impl PostedEvents {
 
     /// Takes out the events that `unwanted` picks, by looking at all of them.
     pub(super) fn take_where(&mut self, unwanted: impl Fn(&Event) -> bool) -> Vec<Event> {
+        if self.fifo.is_empty() {
+            return Vec::new();
+        }
         let picked = |posted: &mut Posted| posted.waiting.take_if(|waiting| unwanted(&waiting.event));
         let taken: Vec<Event> = self.fifo.iter_mut().filter_map(picked).map(Waiting::release).collect();
         self.gaps += taken.len();

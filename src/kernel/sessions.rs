@@ -253,7 +253,9 @@ impl Sessions {
     /// Lists `root` and all its descendants breadth first, and turns the list round: deepest level first, within a
     /// level the newest first, `root` last.
     pub(crate) fn visiting_order(&self, root: SessionId) -> Vec<SessionId> {
-        let mut order = vec![root];
+        // All sessions descend from the kernel.
+        let mut order = Vec::with_capacity(if root == SessionId::KERNEL { self.living() + 1 } else { 1 });
+        order.push(root);
         let mut next = 0;
         while let Some(id) = order.get(next) {
             let mut link = self.get(*id).and_then(|record| record.first_child);

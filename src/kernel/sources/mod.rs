@@ -337,7 +337,8 @@ impl Core {
         // Behind that, which has nothing to say to any poller: the parent may have had no descriptor to spare.
         self.sources.renew_poll()?;
         // Not registered before the next poll: most children drop at once what they need not watch.
-        self.sources.stale = self.sources.keys(|_| true);
+        let Sources { stale, entries, .. } = &mut self.sources;
+        stale.extend(entries.iter().map(|(_, entry)| entry.key));
         Ok(())
     }
 
