@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::destroy::destroy;
 use crate::name::Name;
+use crate::reply::Reply;
 use crate::session::Handler;
 
 /// States by name. Sessions alike share one table; the first that changes its own takes a copy.
@@ -64,12 +65,20 @@ impl States {
     /// Drops the table. The last session that has it drops its states one by one: of two that panic while one table is dropped,
     /// the second aborts the process.
     pub(crate) fn destroy(mut self) {
-        if let Some([states @ .., (_, last)]) = Rc::get_mut(&mut self.0) {
-            let captured = states.iter_mut().filter(|(_, handler)| matches!(handler, Handler::Shared(_)));
-            // A copy of the last one has to stand where another was taken.
-            captured.for_each(|(_, handler)| destroy(std::mem::replace(handler, last.clone())));
-        }
-        destroy(self.0);
+        self.destroy_states();
+        drop(self.0);
+    }
+
+    /// Does the same in a process that is about to exit, and leaves the memory to the system.
+    pub(crate) fn abandon(mut self) {
+        self.destroy_states();
+        std::mem::forget(self.0);
+    }
+
+    fn destroy_states(&mut self) {
+        let states = Rc::get_mut(&mut self.0).into_iter().flatten().map(|(_, handler)| handler);
+        let captured = states.filter(|handler| matches!(handler, Handler::Shared(_)));
+        captured.for_each(|handler| destroy(std::mem::replace(handler, Handler::Code(&|_, _| Ok(Reply::NoValue)))));
     }
 }
 
@@ -81,7 +90,6 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::reply::Reply;
 
     /// Counts itself when it is dropped, and panics.
     struct Loud(Rc<Cell<u32>>);

@@ -65,7 +65,7 @@ impl Kernel {
         options: Options,
     ) -> Result<SessionId, Error> {
         // A state may have stopped all the others.
-        self.core.signals.delivery.stay();
+        self.core.signals.stay();
         let creator = self.core.active.session;
         let id = self.core.sessions.create(creator, heap_type)?;
         self.core.is_alive = true;
@@ -161,7 +161,7 @@ impl Kernel {
         self.core.sessions.free_slot(slot);
         if let Some(Body { heap, states, .. }) = body {
             destroy(heap);
-            states.destroy();
+            if self.core.signals.is_leaving() { states.abandon() } else { states.destroy() }
         }
     }
 
@@ -228,7 +228,7 @@ impl Kernel {
     pub(crate) fn stop_sessions(&mut self, ids: &[SessionId]) {
         let sender = self.core.active.session;
         if self.core.after_run == AfterRun::Exit && ids.contains(&SessionId::KERNEL) {
-            self.core.signals.delivery.leave();
+            self.core.signals.leave();
         }
         for id in ids.iter().filter(|id| **id != SessionId::KERNEL) {
             self.stop_session(*id, sender);

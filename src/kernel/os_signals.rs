@@ -21,11 +21,6 @@ pub(crate) struct Delivery {
     left_to_terminal: Vec<Name>,
     /// The process has a controlling terminal, as far as is known.
     has_terminal: bool,
-    /// The process is about to exit: what is not watched any more is not given back.
-    is_leaving: bool,
-    /// What would have been given back, as a set of bits: a child that has come here does not go on as a rule, and takes no
-    /// memory for it.
-    left: u64,
 }
 
 impl Delivery {
@@ -36,7 +31,7 @@ impl Delivery {
         // In a process that has entered a chroot by itself before it made a kernel: no terminal is the usual case there.
         let has_terminal = has_controlling_terminal().unwrap_or(false);
         let (watched, left_to_terminal) = (Vec::new(), Vec::new());
-        Ok(Delivery { pipe, watched, left_to_terminal, has_terminal, is_leaving: false, left: 0 })
+        Ok(Delivery { pipe, watched, left_to_terminal, has_terminal })
     }
 
     /// Watches the same signals through a pipe of this process's own, which must neither read the other's bytes nor wake it.
@@ -106,25 +101,9 @@ impl Delivery {
     pub(crate) fn unwatch(&mut self, name: Name) {
         if let Some(place) = self.watched.iter().position(|(_, other)| *other == name) {
             let (signal, _) = self.watched.remove(place);
-            if self.is_leaving { self.left |= 1 << signal as u32 } else { give_back(signal) }
+            give_back(signal);
         }
         self.left_to_terminal.retain(|other| *other != name);
-    }
-
-    /// Notes that the process is about to exit: the system forgets its handlers, and a signal that comes on the way out does
-    /// no harm.
-    pub(crate) fn leave(&mut self) {
-        self.is_leaving = true;
-    }
-
-    /// Notes that the process goes on.
-    #[inline]
-    pub(crate) fn stay(&mut self) {
-        self.is_leaving = false;
-        if self.left != 0 {
-            let left = std::mem::take(&mut self.left);
-            Signal::iterator().filter(|signal| left & 1 << *signal as u32 != 0).for_each(give_back);
-        }
     }
 
     /// Takes the signals that have arrived since the last time, each at most once.

@@ -34,6 +34,10 @@ pub(crate) struct Signals {
     pub(crate) delivery: Delivery,
     /// How many sessions (and, for `CHLD`, `sig_child` registrations) want each signal.
     watchers: FxHashMap<Name, u32>,
+    /// The process is about to exit: what is not watched any more is neither counted nor given back.
+    is_leaving: bool,
+    /// What would have been.
+    left: Vec<Name>,
     /// Whether some state called `sig_handled` for the signal being dispatched.
     handled: bool,
 }
@@ -49,7 +53,8 @@ impl Signal {
 
 impl Signals {
     pub(crate) fn new() -> Result<Signals, Error> {
-        Ok(Signals { delivery: Delivery::new()?, watchers: FxHashMap::default(), handled: false })
+        let (delivery, watchers) = (Delivery::new()?, FxHashMap::default());
+        Ok(Signals { delivery, watchers, is_leaving: false, left: Vec::new(), handled: false })
     }
 
     pub(crate) fn is_watched(&self, signal: Name) -> bool {
@@ -72,6 +77,10 @@ impl Signals {
 
     /// Counts one watcher less; the last gives the signal back what it was before the first.
     pub(crate) fn unwatch(&mut self, signal: Name) {
+        // Who reaps which child goes by the count of CHLD.
+        if self.is_leaving && signal != "CHLD" {
+            return self.left.push(signal);
+        }
         let Some(count) = self.watchers.get_mut(&signal) else { return };
         *count -= 1;
         if *count == 0 {
@@ -79,7 +88,30 @@ impl Signals {
             self.delivery.unwatch(signal);
         }
     }
+
+    /// Notes that the process is about to exit: the system forgets its handlers, and a signal that comes on the way out does
+    /// no harm.
+    pub(super) fn leave(&mut self) {
+        self.is_leaving = true;
+        self.left.reserve(SIGNALS_LEFT);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// Notes that the process goes on.
+    #[inline]
+    pub(super) fn stay(&mut self) {
+        if self.is_leaving {
+            self.is_leaving = false;
+            std::mem::take(&mut self.left).into_iter().for_each(|signal| self.unwatch(signal));
+        }
+    }
 }
+
+/// How many signals the sessions of a process watch as a rule.
+const SIGNALS_LEFT: usize = 16;
 
 calls! {
     /// Watching signals.
