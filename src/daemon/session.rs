@@ -80,6 +80,9 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
 }
 
 fn start(cx: &mut Cx<'_>) -> Result {
+    if cx.heap().settings.forking != Forking::None {
+        cx.core_mut().expect_children();
+    }
     let alias = Name::new(&cx.heap().settings.alias);
     cx.alias_set(alias)?;
     // Held from here on, and not by the alias: that alone would not keep the program from being idle.
@@ -138,6 +141,9 @@ fn stop(cx: &mut Cx<'_>) {
             ignore_unwatched(Signal::SIGQUIT);
         }
         Role::Bystander(_) => {}
+    }
+    if cx.heap().settings.forking != Forking::None && !cx.core().signals.is_leaving() {
+        cx.core_mut().expect_no_children();
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Children {
     awaited_by: FxHashMap<SessionId, Few<i32, ()>>,
     /// How many registrations there are.
     registered: usize,
+    /// How many watch CHLD for children that may be registered later.
+    expecting: usize,
     /// By pid.
     adopted: FxHashMap<i32, Process>,
     /// A child that was there when it was last looked for.
@@ -114,9 +116,9 @@ impl Children {
         self.watches.contains_key(&pid) || self.adopted.contains_key(&pid)
     }
 
-    /// Returns how many registrations there are, and adopted children: each has CHLD watched.
+    /// Returns how many registrations there are or may be, and adopted children: each has CHLD watched.
     fn registrations(&self) -> usize {
-        self.registered + self.adopted.len()
+        self.registered + self.expecting + self.adopted.len()
     }
 
     fn add(&mut self, watch: ChildWatch) -> Option<ChildWatch> {
@@ -179,6 +181,19 @@ impl Core {
         if self.children.add(watch).is_none() {
             self.signals.watch(Name::new("CHLD"));
         }
+    }
+
+    /// Has CHLD watched until [`expect_no_children`](Core::expect_no_children), for a session that waits for children again and
+    /// again: a signal that is taken over for each of them, and given back, costs some system calls and copied pages a fork.
+    pub(crate) fn expect_children(&mut self) {
+        self.children.expecting += 1;
+        self.signals.watch(Name::new("CHLD"));
+    }
+
+    /// Ends what [`expect_children`](Core::expect_children) has begun.
+    pub(crate) fn expect_no_children(&mut self) {
+        self.children.expecting -= 1;
+        self.signals.unwatch(Name::new("CHLD"));
     }
 
     /// Tells whether the running session waits for a child process; not any more when the event of its end is under way.
