@@ -23,8 +23,9 @@ pub(in crate::daemon) fn withdraw(cx: &mut Cx<'_>) -> Result {
     //
     // In a child that was forked while its parent was shutting down it has been done already.
     let _ = cx.alias_remove(alias);
-    let hidden = Name::new(&format!("{alias} (ended, {})", cx.session()));
-    cx.alias_set(hidden)?;
+    if let Some(ended) = cx.heap().ended_alias {
+        cx.alias_set(ended)?;
+    }
     cx.alarm_remove_all();
     Ok(())
 }

@@ -15,12 +15,15 @@ use crate::daemon::parent::role::Parent;
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::DaemonStatus;
 use crate::kernel::{Context, Core};
+use crate::name::Name;
 
 pub(super) type Cx<'a> = Context<'a, Heap>;
 
 /// What every process of the Daemon has, and its role.
 pub(super) struct Heap {
     pub(super) settings: Settings,
+    /// The alias once the Daemon has ended.
+    pub(super) ended_alias: Option<Name>,
     /// `None` for a server that does not fork.
     pub(super) board: Option<Scoreboard>,
     pub(super) doorbell: Option<Doorbell>,
@@ -77,6 +80,7 @@ impl Heap {
         Ok(Heap {
             role: Role::Parent(Box::new(Parent::new(&settings, oom_kills))),
             settings,
+            ended_alias: None,
             board,
             doorbell,
             process: Process::default(),

@@ -85,6 +85,8 @@ fn start(cx: &mut Cx<'_>) -> Result {
     }
     let alias = Name::new(&cx.heap().settings.alias);
     cx.alias_set(alias)?;
+    // Made once: each child takes it when it ends.
+    cx.heap().ended_alias = Some(Name::new(&format!("{alias} (ended, {})", cx.session())));
     // Held from here on, and not by the alias: that alone would not keep the program from being idle.
     let me = cx.session();
     cx.refcount_increment(me, KEPT_ALIVE)?;
