@@ -272,6 +272,15 @@ fn a_child_that_ended_before_anybody_waited_for_it_is_reported() {
     assert!(lines[0].starts_with("CHLD ") && lines[0].ends_with("exit status: 3"), "{lines:?}");
 }
 
+#[test] // K-SG-52: whether or not the loop has heard of its end when somebody begins to wait for it
+fn a_forked_child_that_ended_before_anybody_waited_for_it_is_reported() {
+    for scenario in ["forked", "forked_and_heard"] {
+        let lines = output("sig_child", scenario);
+        assert!(lines[0].starts_with("CHLD ") && lines[0].ends_with("exit status: 3"), "{scenario}: {lines:?}");
+        assert_eq!(lines[1..], ["other", "run returned"], "{scenario}");
+    }
+}
+
 #[test] // K-SG-10: a handler stays, and there is no moment without it
 fn no_child_is_missed_while_other_kernels_are_made() {
     assert_eq!(output("sig_child", "other_kernels"), ["run returned"]);

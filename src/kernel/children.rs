@@ -38,6 +38,8 @@ pub(crate) struct Children {
     seen: Cell<Option<i32>>,
     /// A child may have exited before anybody listened to SIGCHLD: look once without being told (K-SG-52).
     pub(crate) look: bool,
+    /// A child that was just forked, when somebody listened already: the system tells of its end.
+    pub(super) announced: Option<i32>,
 }
 
 pub(crate) struct ChildWatch {
@@ -177,7 +179,7 @@ impl Core {
     /// Does what [`sig_child`](crate::Context::sig_child) does, for any session.
     pub(crate) fn sig_child_for(&mut self, session: SessionId, pid: i32, event: Name, extra: Args) {
         let watch = ChildWatch { pid, session, event, extra, _hold: self.sessions.hold(session) };
-        self.children.look = true;
+        self.children.look |= self.children.announced != Some(pid);
         if self.children.add(watch).is_none() {
             self.signals.watch(Name::new("CHLD"));
         }
@@ -244,11 +246,11 @@ impl Core {
 
     /// Tells whether somebody waits for a child process and there is one.
     pub(crate) fn awaits_children(&self) -> bool {
-        if !self.signals.is_watched(Name::new("CHLD")) || peek_ended(Which::Any).is_err() {
-            return false;
-        }
         // Any other child is not reaped, and so would be awaited for ever.
-        self.reaps_everybody() || self.has_awaited_child()
+        let everybody = self.reaps_everybody();
+        (everybody || !self.children.watches.is_empty())
+            && peek_ended(Which::Any).is_ok()
+            && (everybody || self.has_awaited_child())
     }
 
     /// Tells whether a child process for which a session waits is there.
@@ -282,6 +284,8 @@ impl Core {
     /// Reaps every child that has exited and that somebody wants to be reaped: one SIGCHLD may stand for many.
     pub(crate) fn reap(&mut self) {
         self.children.look = false;
+        // What the system had to tell has been heard.
+        self.children.announced = None;
         // Every look reaps a child, so the number of children bounds the loop.
         let everybody = self.reaps_everybody();
         while let Ok(Some(pid)) = peek_ended(Which::Any) {

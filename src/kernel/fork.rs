@@ -226,6 +226,7 @@ impl Kernel {
             Ok(Side::Parent(pid)) => {
                 // The child has it now; a socket must not stay open on this side.
                 destroy(payload);
+                self.core.children.announced = self.core.signals.is_watched("CHLD".into()).then_some(pid.as_raw());
                 (on_parent, (Ok::<i32, Error>(pid.as_raw()),).into_args())
             }
             Ok(Side::Child) => {
@@ -240,6 +241,7 @@ impl Kernel {
         };
         let kind = Kind::Post;
         discard(self.dispatch_event(&mut Event { dest: session, sender: session, name, from, location, args, kind }));
+        self.core.children.announced = None;
     }
 
     fn run_errand(&mut self, errand: Box<dyn Errand>) {

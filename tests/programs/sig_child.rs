@@ -17,9 +17,11 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 16] = [
+const SCENARIOS: [(&str, Scenario); 18] = [
     ("many", many),
     ("early", early),
+    ("forked", |kernel| forked(kernel, false)),
+    ("forked_and_heard", |kernel| forked(kernel, true)),
     ("arguments", arguments),
     ("several_sessions", several_sessions),
     ("replaced", replaced),
@@ -101,6 +103,39 @@ fn early(kernel: &mut Kernel) -> Result<(), Error> {
         .state("exited", say_exit)
         .spawn(kernel)?;
     Ok(())
+}
+
+/// A child of the kernel's own fork that has ended before it is waited for, in a process that waits for another one already. With
+/// `is_heard`, a slice has heard of the end before.
+fn forked(kernel: &mut Kernel, is_heard: bool) -> Result<(), Error> {
+    let (other, gate) = make_child(0);
+    Session::new(Some(gate))
+        .state("_start", move |cx| {
+            cx.sig_child(other, "other_exited", ());
+            cx.fork("parent", "child", ());
+        })
+        .state("child", leave)
+        .state("parent", move |cx| {
+            let pid = cx.take::<Result<i32, Error>>(0)??;
+            waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+            if is_heard {
+                cx.run_one_timeslice()?;
+            }
+            cx.sig_child(pid, "exited", ());
+            Ok(())
+        })
+        .state("exited", |cx| {
+            // The other's end would bring the news of this one as well.
+            *cx.heap() = None;
+            say_exit(cx)
+        })
+        .state("other_exited", |_| println!("other"))
+        .spawn(kernel)?;
+    Ok(())
+}
+
+fn leave(_: &mut Context<'_, Option<io::PipeWriter>>) {
+    process::exit(3)
 }
 
 /// What comes with the event, and how a death by signal looks.
