@@ -37,7 +37,10 @@ impl Delivery {
     /// Watches the same signals through a pipe of this process's own, which must neither read the other's bytes nor wake it.
     /// The other's is [closed](Delivery::close) before.
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
-        disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
+        // The handler of one that is watched goes with the process.
+        if !self.watched.iter().any(|(signal, _)| *signal == Signal::SIGCHLD) {
+            disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
+        }
         self.pipe.open().map_err(|error| Error::os("pipe", "for signals", error))?;
         // Neither a fork nor a detachment gives a process a terminal, so one that had none does not ask.
         if self.has_terminal && has_controlling_terminal() == Some(false) {
