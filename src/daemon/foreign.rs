@@ -37,7 +37,10 @@ pub(in crate::daemon) fn reaped(cx: &mut Cx<'_>) -> Result {
 /// Forgets those that other code has waited for: nobody will tell of their end. Those that have ended and are still there are
 /// told of soon.
 pub(in crate::daemon) fn forget_vanished(cx: &mut Cx<'_>) {
-    // Its SIGCHLD may have been lost, or be under way: looking once more costs nothing.
+    if cx.heap().foreign.is_empty() {
+        return;
+    }
+    // Its SIGCHLD may have been lost, or be under way.
     cx.core_mut().children.look = true;
     let (heap, core) = cx.parts();
     // What the kernel has reaped in this very slice is as gone, but the event that says how is in the queue.
