@@ -102,7 +102,11 @@ impl Machine {
         }
     }
 
+    /// A Daemon that is shutting down already has a reason for that.
     fn fail(&mut self, at: &mut Moment<'_>, failure: Failure) {
+        if self.is_shutting_down() {
+            return;
+        }
         self.effects.push(Effect::Fail(failure));
         self.end(at, Haste::AtOnce);
     }
