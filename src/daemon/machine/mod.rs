@@ -187,7 +187,7 @@ impl Machine {
             Input::Launched => self.launched(),
             Input::Started => self.started(),
             Input::LauncherGone { has_acknowledged } => self.launcher_is_gone(at, has_acknowledged),
-            Input::Foreign(number) => self.foreign_changed(number),
+            Input::Foreign(number) => self.foreign_changed(at, number),
             Input::Due(Timer::RetryForks) => self.retry_forks(),
             Input::Due(Timer::Relieve) => self.relieve(at),
             Input::Due(Timer::LookAtQueue) => self.look_at_queue(at),

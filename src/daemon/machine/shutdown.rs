@@ -139,10 +139,12 @@ impl Machine {
     }
 
     /// So many children that other code forked are left.
-    pub(super) fn foreign_changed(&mut self, number: usize) {
-        if number > self.foreign {
-            self.is_finished = false;
-        }
+    pub(super) fn foreign_changed(&mut self, at: &Moment<'_>, number: usize) {
+        let was_alone = self.is_alone();
         self.foreign = number;
+        if self.is_shutting_down() && was_alone && number > 0 {
+            self.is_finished = false;
+            self.give_grace(at, self.settings.shutdown_timeout);
+        }
     }
 }
