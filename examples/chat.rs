@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use lenore::component::{Connection, Processes, Protocol, Server};
+use lenore::daemon::Haste;
 use lenore::filter::{FilterError, Line};
 use lenore::wheel::ReadWrite;
-use lenore::{Context, Kernel, Result, Session, SessionId};
+use lenore::{Context, Daemon, Kernel, Result, Session, SessionId};
 
 mod common;
 
@@ -102,7 +103,10 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
             }
             Ok(())
         });
-    let server = Server::tcp(address, chat).processes(Processes::Single).peek_on("USR2").spawn(&mut kernel)?;
+    // Guests stay for as long as they like: TERM would wait for them.
+    let daemon = Daemon::builder().term(Haste::AtOnce);
+    let server =
+        Server::tcp(address, chat).processes(Processes::Single).daemon(daemon).peek_on("USR2").spawn(&mut kernel)?;
     common::say_listening(server.local_addr());
     Ok(kernel.run()?)
 }

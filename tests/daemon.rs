@@ -45,5 +45,7 @@ mod site;
 mod spawn;
 #[path = "daemon/stops.rs"]
 mod stops;
+#[path = "daemon/term.rs"]
+mod term;
 #[path = "daemon/terminal.rs"]
 mod terminal;

@@ -1,8 +1,11 @@
 //! The handle to a Daemon.
 
+use std::time::Duration;
+
 use crate::args::{ArgError, Found, IntoArgs};
 use crate::daemon::board::Report;
 use crate::daemon::error::DaemonError;
+use crate::daemon::machine::Grace;
 use crate::daemon::status::{DaemonStatus, Peek};
 use crate::error::Error;
 use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
@@ -147,6 +150,12 @@ impl Daemon {
         session: SessionId,
     ) -> Result<(), DaemonError> {
         self.call(kernel, "serves", (session,))
+    }
+
+    /// Returns how long the clients of a process without children may hold up a graceful end that begins at `begin`, counted from
+    /// a start of the caller's choosing.
+    pub(crate) fn grace_of_clients<K: AsKernel>(self, kernel: &mut K, begin: Duration) -> Result<Grace, DaemonError> {
+        self.call(kernel, "grace_of_clients", (begin,))
     }
 
     /// Returns a picture of the kernel and of the Daemon; with `verbose`, of every session and why it stays alive.

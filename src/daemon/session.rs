@@ -1,5 +1,7 @@
 //! The Daemon session: its states, and which role a state is for.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use crate::daemon::announce::broadcast;
@@ -11,7 +13,7 @@ use crate::daemon::ending::{self, KEPT_ALIVE};
 use crate::daemon::error::DaemonError;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
-use crate::daemon::machine::{Haste, Input, Order, Timer, Watch};
+use crate::daemon::machine::{Grace, Haste, Input, Order, Timer, Watch};
 use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::events;
@@ -40,6 +42,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("foreign_child_reaped", foreign_child_reaped)
         .state("shutdown", shut_down)
         .state("signalled", signalled)
+        .state("terminated", terminated)
         .state("graceful_shutdown", shut_down_gracefully)
         .state("grace", look_at_grace)
         .state("what_is_left", ending::what_is_left)
@@ -59,6 +62,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("look_at_queue", |cx| drive(cx, Input::Due(Timer::LookAtQueue)))
         .state("watch_queue", |cx| drive(cx, Input::Due(Timer::WatchQueue)))
         .state("serves", serves)
+        .state("grace_of_clients", grace_of_clients)
         .state("retry_forks", |cx| drive(cx, Input::Due(Timer::RetryForks)))
         .state("client_waits", |cx| drive(cx, Input::Client(Watch::Relief)))
         .state("relieve", |cx| drive(cx, Input::Due(Timer::Relieve)))
@@ -90,9 +94,8 @@ fn start(cx: &mut Cx<'_>) -> Result {
     // Held from here on, and not by the alias: that alone would not keep the program from being idle.
     let me = cx.session();
     cx.refcount_increment(me, KEPT_ALIVE)?;
-    for signal in ["TERM", "INT"] {
-        cx.sig(signal, "signalled");
-    }
+    cx.sig("TERM", "terminated");
+    cx.sig("INT", "signalled");
     cx.sig("shutdown", "shutdown");
     cx.sig("QUIT", "graceful_shutdown");
     cx.sig("HUP", "hang_up");
@@ -219,18 +222,24 @@ fn shut_down(cx: &mut Cx<'_>) -> Result {
     }
 }
 
-/// TERM or INT.
+/// TERM.
+fn terminated(cx: &mut Cx<'_>) -> Result {
+    cx.sig_handled();
+    match cx.heap().role {
+        Role::Parent(_) => order(cx, Order::Terminate),
+        Role::Child(_) => child::ending::terminated(cx),
+        Role::Bystander(_) => signalled(cx),
+    }
+}
+
+/// INT, or something that means the same.
 fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     let heap = cx.heap();
     if heap.role.parent().is_some() {
         return order(cx, Order::Stop(Haste::AtOnce));
     }
-    if !heap.is_over {
-        return child::ending::shutdown(cx);
-    }
-    child::ending::signalled_again(cx);
-    Ok(())
+    child::ending::signalled(cx)
 }
 
 /// QUIT, or a call: requests in hand are finished first.
@@ -336,6 +345,13 @@ fn serves(cx: &mut Cx<'_>) -> Result<Return<()>> {
         parent.serves(owner);
     }
     Ok(Return(()))
+}
+
+/// Returns how long the clients of this process may hold up a graceful end that begins at ARG0.
+fn grace_of_clients(cx: &mut Cx<'_>) -> Result<Return<Grace>> {
+    let begin = *cx.arg::<Duration>(0)?;
+    let settings = &cx.heap().settings;
+    Ok(Return(Grace::new(settings.shutdown_timeout, settings.look_every(), begin)))
 }
 
 /// TTIN: there may be one child more, and one spare more is kept.

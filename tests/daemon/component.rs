@@ -12,14 +12,14 @@ use crate::babysit::record;
 use util::lab::{LONG, Lab, held, pid_of, send, tell};
 use util::{Client, DEADLINE, Program, at_once, example, proc, stays, test_program, wait_until};
 
-const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
+pub const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
 
-fn serve(args: &str) -> (Lab, SocketAddr) {
+pub fn serve(args: &str) -> (Lab, SocketAddr) {
     Lab::serve("component_server", args)
 }
 
 /// Starts a pool of so many children, no more and no less, and waits until all of them wait for work.
-fn pool(children: usize, args: &str) -> (Lab, SocketAddr) {
+pub fn pool(children: usize, args: &str) -> (Lab, SocketAddr) {
     let (lab, addr) =
         serve(&format!("--start {children} --max {children} --min-spare {children} --max-spare {children} {args}"));
     lab.wait_board(&"w".repeat(children));
@@ -27,21 +27,21 @@ fn pool(children: usize, args: &str) -> (Lab, SocketAddr) {
 }
 
 /// Waits until the server, and not a backlog, has this connection: it answers. Any number of others may be waiting.
-fn answers(client: &mut Client) -> i32 {
+pub fn answers(client: &mut Client) -> i32 {
     pid_of(&client.line("hello"))
 }
 
 /// Waits for the orderly end of a connection, also when a signal interrupts, and closes the client's side as well: the
 /// server waits for that, up to two seconds.
 #[track_caller]
-fn expect_end(client: &mut Client) {
+pub fn expect_end(client: &mut Client) {
     expect_end_and_stay(client);
     let _ = client.stream().shutdown(Shutdown::Both);
 }
 
 /// The same of a client that does not close.
 #[track_caller]
-fn expect_end_and_stay(client: &mut Client) {
+pub fn expect_end_and_stay(client: &mut Client) {
     assert_eq!(client.try_read_line().expect("a connection that is closed in order"), None);
 }
 
@@ -101,20 +101,22 @@ fn whatever_is_set_up_is_set_up_once_in_each_process_that_serves() {
     }
 }
 
-#[test] // D-SH-02: at once, but for the output
-fn term_shuts_all_connections_down() {
-    for args in ALL {
-        let (mut lab, addr) = serve(args);
+#[test] // D-SH-02, D-SH-17: at once, but for the output
+fn int_shuts_all_connections_down_and_term_if_it_is_set_so() {
+    let cases =
+        ALL.into_iter().flat_map(|args| [(args, "", Signal::SIGINT), (args, "--term at-once", Signal::SIGTERM)]);
+    for (args, term, signal) in cases {
+        let (mut lab, addr) = serve(&format!("{args} {term}"));
         let mut clients: Vec<Client> = (0..3).map(|_| held(addr).0).collect();
         // More than the sockets hold; the first of it shows that the command was carried out.
         clients[0].send("big 20000000\r\n");
         wait_until("the beginning of the line", DEADLINE, || clients[0].stream().peek(&mut [0]).ok());
-        lab.running.signal(Signal::SIGTERM);
+        lab.running.signal(signal);
         clients[1..].iter_mut().for_each(expect_end);
         assert_eq!(clients[0].read_line().len(), 20_000_000);
         expect_end(&mut clients[0]);
         lab.expect_end();
-        assert_eq!(lab.all().iter().filter(|line| line.ends_with(" disconnected")).count(), 3, "{args}");
+        assert_eq!(lab.all().iter().filter(|line| line.ends_with(" disconnected")).count(), 3, "{args} {signal}");
     }
 }
 
@@ -360,11 +362,11 @@ fn child_of_a_server_without_descriptors_says_so_once() {
 #[test] // D-SH-02: clients that don't close hold nobody up for longer than they may
 fn linger_bounds_the_wait_for_clients_that_do_not_close() {
     for args in ["--mode single", "--mode prefork:1"] {
-        let (mut lab, addr) = serve(&format!("{args} --grace-ms 60000 --linger-ms 0"));
+        let (mut lab, addr) = serve(&format!("{args} --term at-once --grace-ms 60000 --linger-ms 0"));
         let (_client, _) = held(addr);
         lab.end(Signal::SIGTERM);
     }
-    let (mut lab, addr) = serve("--mode single --linger-ms 600000");
+    let (mut lab, addr) = serve("--mode single --term at-once --linger-ms 600000");
     let (mut client, _) = held(addr);
     lab.running.signal(Signal::SIGTERM);
     expect_end_and_stay(&mut client);
@@ -481,7 +483,7 @@ fn a_server_can_detach_in_every_mode() {
         let pid: i32 = read("pid").trim().parse().expect("a pid");
         let (mut client, server) = held(addr);
         assert_eq!(server == pid, args == "--mode single", "{args}");
-        send(pid, Signal::SIGTERM);
+        send(pid, Signal::SIGINT);
         expect_end(&mut client);
         lab.wait_gone(&[pid, server]);
     }

@@ -188,7 +188,7 @@ fn a_child_has_nothing_to_do_with_the_other_daemon() {
         assert!(replaced.iter().all(|child| proc::ppid(*child) == Some(lab.pid())));
         assert_eq!(hello(&mut client, "one"), pid);
         // Its end is its own.
-        send(pid, Signal::SIGTERM);
+        send(pid, Signal::SIGINT);
         lab.expect(pid, "daemon_shutdown one");
         client.expect_eof();
         drop(client);

@@ -19,7 +19,7 @@ fn is_stopped(pid: i32) -> bool {
 
 /// Stops `pids` in this order, for `span`, and continues them in the other order.
 #[track_caller]
-fn stop(pids: &[i32], span: Duration) {
+pub fn stop(pids: &[i32], span: Duration) {
     for pid in pids {
         send(*pid, Signal::SIGSTOP);
         wait_stopped(*pid);

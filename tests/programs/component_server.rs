@@ -71,6 +71,9 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     if !flags.has("--requests-unset") {
         daemon = daemon.requests(flags.number("--requests").unwrap_or(0));
     }
+    if let Some(haste) = flags.haste("--term") {
+        daemon = daemon.term(haste);
+    }
     for (name, set) in SETTINGS {
         if let Some(number) = flags.number(name) {
             daemon = set(daemon, number);

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Peek, Report};
+use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Haste, Peek, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ListenAccept, ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, ForkStage, Handle, Kernel, Reason, Result, Session, SessionId};
@@ -119,6 +119,9 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     }
     if let Some(directory) = flags.text("--chroot") {
         daemon = daemon.chroot(directory);
+    }
+    if let Some(haste) = flags.haste("--term") {
+        daemon = daemon.term(haste);
     }
     type Setting = fn(DaemonBuilder, Duration) -> DaemonBuilder;
     let durations: [(&str, Setting); 7] = [
@@ -252,9 +255,13 @@ fn daemon_accept(cx: &mut Context<'_, App>) {
     cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
 }
 
-/// With `--linger` a child has something to wait for.
+/// With `--say-haste` it says ARG1 as well. With `--linger` a child has something to wait for.
 fn daemon_shutdown(cx: &mut Context<'_, App>) -> Result {
-    say("daemon_shutdown");
+    if cx.heap().flags.has("--say-haste") {
+        say(&format!("daemon_shutdown {:?}", cx.arg::<Haste>(1)?));
+    } else {
+        say("daemon_shutdown");
+    }
     cx.heap().listener = None;
     let daemon = cx.heap().daemon;
     if cx.heap().flags.has("--linger") && daemon.status(cx)?.is_child {

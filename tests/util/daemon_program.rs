@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::mpsc;
 use std::{mem, thread};
 
+use lenore::daemon::Haste;
 use lenore::{Context, Reply, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::dup;
@@ -38,6 +39,15 @@ impl Flags {
     pub fn text(&self, name: &str) -> Option<&str> {
         let place = self.0.iter().position(|word| word == name)?;
         self.0.get(place + 1).map(String::as_str)
+    }
+
+    /// `at-once` or `after-requests`.
+    pub fn haste(&self, name: &str) -> Option<Haste> {
+        match self.text(name)? {
+            "at-once" => Some(Haste::AtOnce),
+            "after-requests" => Some(Haste::AfterRequests),
+            other => panic!("{name}: {other}"),
+        }
     }
 
     pub fn number<N: FromStr>(&self, name: &str) -> Option<N> {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::accepted::{Opener, opener};
 use super::listener::{self, Accept, Listener};
 use super::protocol::Protocol;
-use crate::daemon::{Daemon, DaemonBuilder, DaemonError};
+use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Haste};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
@@ -40,10 +40,17 @@ mod pool;
 /// reports what each process does, and ends. The Daemon's settings are those of the [`DaemonBuilder`] given to
 /// [`daemon`](Server::daemon).
 ///
+/// # Ending
+///
+/// TERM lets connections come to their own end, for [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most, as QUIT does in
+/// any Daemon. Nothing is accepted meanwhile, and a process without connections ends promptly. A second TERM shuts all connections
+/// down once their output is written, and so does INT. [`DaemonBuilder::term`] with [`Haste::AtOnce`] makes the first TERM do that as
+/// well. A client that keeps its connection without a request in hand holds up the end for `shutdown_timeout`, 10 s unless set.
+///
 /// # One process
 ///
-/// Every connection is a session in it. Signals work as in any Daemon: TERM and INT shut all connections down once their
-/// output is written, QUIT lets them come to their own end (and TERM after it hurries them up).
+/// Every connection is a session in it. After TERM or QUIT the connections that are left when `shutdown_timeout` is over are shut
+/// down, as by a second TERM, and a warning says so.
 ///
 /// # A child for each connection
 ///
@@ -68,7 +75,7 @@ mod pool;
 ///   ends with the last of its connections.
 /// - *Babysitting*: `request_timeout` counts from the latest connection that a child has accepted, whichever it is still
 ///   busy with: it must be longer than a connection may stay.
-/// - *Graceful shutdown* (QUIT): the same for all children; those still there after `shutdown_timeout` are killed.
+/// - *Graceful shutdown* (TERM, QUIT): the same for all children; those still there after `shutdown_timeout` are killed.
 ///
 /// In all modes a client that the system has queued, and nobody has accepted, is another process's to serve when a child
 /// goes, and is refused when the whole server goes.
@@ -148,8 +155,9 @@ impl Server {
         self
     }
 
-    /// Sets the Daemon's settings. What they don't say is at its default, but for `requests`: unless it is set, a child of a pool
-    /// is replaced after 1000 connections, not after one.
+    /// Sets the Daemon's settings. What they don't say is at its default, but for two: unless `requests` is set, a child of a pool
+    /// is replaced after 1000 connections, not after one; unless [`term`](DaemonBuilder::term) is set, TERM lets connections come to
+    /// their own end.
     pub fn daemon(mut self, daemon: DaemonBuilder) -> Self {
         self.daemon = daemon;
         self
@@ -168,7 +176,7 @@ impl Server {
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
         }
-        let daemon = daemon.requests_unless_set(REQUESTS);
+        let daemon = daemon.requests_unless_set(REQUESTS).term_unless_set(Haste::AfterRequests);
         let daemon = match processes {
             None => daemon,
             Some(Processes::Fork { max_children: 0 } | Processes::PreFork { start_children: 0 }) => {

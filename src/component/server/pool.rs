@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::SetUp;
 use crate::component::accepted::Accepted;
 use crate::component::connection::LEFT;
 use crate::component::listener::{self, Accept, Admission, Cx, Listener};
+use crate::daemon::machine::Grace;
 use crate::daemon::{Daemon, Forking, Haste, Report};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, SessionId};
@@ -28,6 +30,8 @@ pub(super) struct Pool {
     is_allowed: Cell<bool>,
     /// The listener is on its way to the end of the queue.
     is_requeueing: Cell<bool>,
+    /// For how long connections of this process may still hold up its end.
+    grace: Cell<Option<Grace>>,
 }
 
 impl Pool {
@@ -40,6 +44,7 @@ impl Pool {
             limit: Cell::new(None),
             is_allowed: Cell::new(false),
             is_requeueing: Cell::new(false),
+            grace: Cell::new(None),
         }
     }
 
@@ -57,6 +62,23 @@ impl Pool {
 
     fn report(&self, cx: &mut Cx<'_>, report: Report) -> Result {
         Ok(self.daemon.get().map_or(Ok(()), |daemon| daemon.update_status(cx, report))?)
+    }
+
+    /// Bounds for how long the connections of this process may hold up its end. Those of children are bounded by their parent.
+    fn begin_grace(&self, cx: &mut Cx<'_>) -> Result {
+        if let Some(daemon) = self.daemon.get().filter(|_| cx.heap().connections() > 0) {
+            let begin = since_epoch(cx);
+            let grace = daemon.grace_of_clients(cx, begin)?;
+            self.grace.set(Some(grace));
+            cx.delay("grace", grace.next_look(), ());
+        }
+        Ok(())
+    }
+
+    fn end_grace(&self, cx: &mut Cx<'_>) {
+        if self.grace.take().is_some() {
+            cx.delay_clear("grace");
+        }
     }
 
     fn set_up(&self, cx: &mut Cx<'_>) -> Result {
@@ -107,7 +129,12 @@ impl Admission for Pool {
 
     /// The Daemon answers with `daemon_accept`, or ends this process.
     fn ended(&self, cx: &mut Cx<'_>) -> Result {
-        if self.is_child.get() && cx.heap().connections() == 0 { self.report(cx, Report::Done) } else { Ok(()) }
+        if cx.heap().connections() > 0 {
+            return Ok(());
+        }
+        // Nothing is left to wait for, and the timer would keep the process alive.
+        self.end_grace(cx);
+        if self.is_child.get() { self.report(cx, Report::Done) } else { Ok(()) }
     }
 }
 
@@ -151,10 +178,8 @@ pub(super) fn spawn(
         .state("whose_child", state(leave_unless_own))
         .state("requeue", state(requeue))
         .state("peek", state(peek))
-        .state("hurry", |cx| {
-            cx.sig_handled();
-            shut_down_connections(cx);
-        })
+        .state("hurry", state(hurry))
+        .state("grace", state(look_at_grace))
         .spawn(kernel)
 }
 
@@ -189,6 +214,7 @@ fn forked(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     for session in cx.heap().take_sessions() {
         let _ = cx.call(session, LEFT, ());
     }
+    pool.end_grace(cx);
     pool.is_child.set(false);
     pool.is_allowed.set(false);
     if pool.forking.get() == Forking::Pre {
@@ -266,12 +292,42 @@ fn end(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     cx.heap().close();
     if cx.arg::<Haste>(1).map_or(Haste::AtOnce, |haste| *haste) == Haste::AtOnce {
         shut_down_connections(cx);
-    } else {
-        // The Daemon ends already. A person who sends one of these now does not want to wait for the clients.
-        cx.sig("TERM", "hurry");
-        cx.sig("INT", "hurry");
+        return Ok(());
     }
+    // The Daemon ends already. A person who sends one of these now does not want to wait for the clients.
+    cx.sig("TERM", "hurry");
+    cx.sig("INT", "hurry");
+    pool.begin_grace(cx)
+}
+
+/// TERM or INT after a graceful end has begun.
+fn hurry(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    cx.sig_handled();
+    pool.end_grace(cx);
+    shut_down_connections(cx);
     Ok(())
+}
+
+/// Looks for how long connections may still hold up the end of this process. After that they are shut down.
+fn look_at_grace(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    let Some(mut grace) = pool.grace.get() else { return Ok(()) };
+    if !grace.left(since_epoch(cx)).is_zero() {
+        pool.grace.set(Some(grace));
+        cx.delay("grace", grace.next_look(), ());
+        return Ok(());
+    }
+    pool.grace.set(None);
+    let (session, connections) = (cx.session(), cx.heap().connections());
+    log::warn!(
+        target: "lenore::component",
+        "{session} shuts its connections down, as shutdown_timeout is over: connections={connections}"
+    );
+    shut_down_connections(cx);
+    Ok(())
+}
+
+fn since_epoch(cx: &Cx<'_>) -> Duration {
+    cx.now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn shut_down_connections(cx: &mut Cx<'_>) {

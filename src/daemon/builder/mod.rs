@@ -10,6 +10,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::handle::Daemon;
 use crate::daemon::heap::Heap;
 use crate::daemon::launch::RawProcess;
+use crate::daemon::machine::Haste;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::session;
 use crate::daemon::settings::{Forking, RawSettings, resolve};
@@ -155,12 +156,38 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long children may take to end at shutdown before they are killed; 10 seconds unless set, not zero.
+    /// Sets how long children may take to end at shutdown before they are killed; 10 seconds unless set, not zero. A
+    /// [`component::Server`](crate::component::Server) without children shuts its connections down after this time when TERM or QUIT
+    /// lets them finish.
     ///
     /// The same is true of a child that ends by itself, as after its last request: if it is still there, because a session
     /// of its does not end, it is rogue after this time, or after `request_timeout` or `long_timeout` if they are longer.
     pub fn shutdown_timeout(mut self, grace: Duration) -> Self {
         self.0.shutdown_timeout = Some(grace);
+        self
+    }
+
+    /// Sets what TERM means. Default: [`Haste::AtOnce`]; in a [`component::Server`](crate::component::Server)
+    /// [`Haste::AfterRequests`].
+    ///
+    /// With `AfterRequests` the first TERM does what QUIT does: requests in hand are finished, as long as
+    /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) allows. A second TERM, or one after QUIT, ends the Daemon at once. systemd,
+    /// Docker and Kubernetes send TERM when they stop a service, and KILL some time later: `shutdown_timeout` should be less than
+    /// that time.
+    ///
+    /// A child that gets TERM by itself, as from systemd with `KillMode=control-group`, takes the first TERM for QUIT as well. A
+    /// second TERM ends that child at once. INT and [`Daemon::shutdown`](crate::Daemon::shutdown) end the Daemon at once in any case.
+    ///
+    /// POE: nothing like it. TERM ends parent and children at once.
+    #[doc(alias = "graceful_shutdown")]
+    pub fn term(mut self, haste: Haste) -> Self {
+        self.0.term = Some(haste);
+        self
+    }
+
+    /// Does the same, but leaves the caller's choice alone.
+    pub(crate) fn term_unless_set(mut self, haste: Haste) -> Self {
+        self.0.term.get_or_insert(haste);
         self
     }
 
@@ -175,7 +202,8 @@ impl DaemonBuilder {
 
     /// Sets how often the parent examines its children; 10 seconds unless set, not zero.
     ///
-    /// A child that breaks a rule gets INT, in the next round TERM if it goes on, and in the one after that KILL.
+    /// A child that breaks a rule gets INT, in the next round TERM if it goes on, and in the one after that KILL. In place of TERM it
+    /// gets INT again if [`term`](DaemonBuilder::term) is [`Haste::AfterRequests`].
     ///
     /// POE: `babysit`, in seconds, without which there is no babysitting.
     pub fn babysit(mut self, interval: Duration) -> Self {

@@ -48,11 +48,32 @@ pub(in crate::daemon) fn shutdown(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// TERM or INT after the Daemon was shut down.
-pub(in crate::daemon) fn signalled_again(cx: &mut Cx<'_>) {
+/// TERM. The first one may let the request in hand be finished, as QUIT does.
+///
+/// QUIT may have come before: the parent sends it when TERM has come there, and a supervisor that sends TERM to each process of a
+/// service may come to this one only after that.
+pub(in crate::daemon) fn terminated(cx: &mut Cx<'_>) -> Result {
+    let heap = cx.heap();
+    let waits = heap.settings.term == Haste::AfterRequests && !heap.is_over;
+    match heap.role.child_mut() {
+        // Without a parent TERM comes from a timer: the time for the request is over.
+        Some(child) if waits && child.last_timers.is_none() && !child.is_terminated => {
+            child.is_terminated = true;
+            go_when_done(cx)
+        }
+        _ => signalled(cx),
+    }
+}
+
+/// INT, or a TERM that means the same.
+pub(in crate::daemon) fn signalled(cx: &mut Cx<'_>) -> Result {
+    if !cx.heap().is_over {
+        return shutdown(cx);
+    }
     if cx.heap().foreign.is_empty() {
         ending::look_again_what_is_left(cx);
     }
+    Ok(())
 }
 
 /// After the last of the processes that other code has forked was reaped there is nobody left to be killed.

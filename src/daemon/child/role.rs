@@ -12,6 +12,8 @@ pub(in crate::daemon) struct Child {
     pub(super) slot: SlotIndex,
     /// It was asked to go: after the request in hand.
     pub(super) is_retiring: bool,
+    /// TERM has come, and meant to go after the request in hand.
+    pub(super) is_terminated: bool,
     /// How many requests it is to handle; `None` for any number.
     pub(super) share: Option<u64>,
     /// The listeners that it accepts requests on.
@@ -24,7 +26,7 @@ impl Child {
     /// Makes a process that was just forked the child in a slot.
     pub(super) fn new(bystander: Bystander, slot: SlotIndex, share: Option<u64>) -> Child {
         let Bystander { parent, listeners } = bystander;
-        Child { parent, slot, is_retiring: false, share, listeners, last_timers: None }
+        Child { parent, slot, is_retiring: false, is_terminated: false, share, listeners, last_timers: None }
     }
 
     /// Returns what is left of this in a process that it has forked.
@@ -34,6 +36,7 @@ impl Child {
             // It stays that of the process that has claimed it.
             slot: _,
             is_retiring: _,
+            is_terminated: _,
             share: _,
             // The new process has them as well, as long as it does not close them.
             listeners,

@@ -130,7 +130,7 @@ pub(super) fn cause(child: &Child, end: End, last: Option<Status>, phase: Phase)
     match end {
         End::Signaled { signal: KILL, .. } if child.told == Told::Die => Cause::Killed,
         // One that had not come round to listening yet, or that takes its default action.
-        End::Signaled { signal: TERM, .. } if phase == Phase::ShuttingDown => Cause::Shutdown,
+        End::Signaled { signal: TERM | INT, .. } if phase == Phase::ShuttingDown => Cause::Shutdown,
         End::Signaled { signal, .. } => Cause::Signaled(signal),
         End::Exited(code @ 1..) => Cause::Exited(code),
         _ if phase == Phase::ShuttingDown => Cause::Shutdown,
@@ -142,6 +142,7 @@ pub(super) fn cause(child: &Child, end: End, last: Option<Status>, phase: Phase)
     }
 }
 
-/// What the system calls SIGKILL and SIGTERM, everywhere.
+/// What the system calls SIGKILL, SIGINT and SIGTERM, everywhere.
 pub(super) const KILL: i32 = 9;
+const INT: i32 = 2;
 const TERM: i32 = 15;

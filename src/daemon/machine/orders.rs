@@ -14,6 +14,8 @@ pub struct OrderId(pub u64);
 pub enum Order {
     /// Shut down.
     Stop(Haste),
+    /// Shut down as the setting `term` says; at once if the Daemon ends already.
+    Terminate,
     /// Open the log file again.
     Reopen,
     /// Allow so many children more, or fewer.
@@ -32,9 +34,11 @@ pub enum Order {
 /// POE: nothing like it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Haste {
-    /// By TERM, INT or [`Daemon::shutdown`](crate::Daemon::shutdown).
+    /// By INT, by [`Daemon::shutdown`](crate::Daemon::shutdown), and by TERM unless
+    /// [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) says otherwise.
     AtOnce,
-    /// By QUIT: requests in hand are to be finished first.
+    /// By QUIT, and by TERM if [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) says so: requests in hand are to be
+    /// finished first.
     AfterRequests,
 }
 
@@ -147,6 +151,7 @@ impl Machine {
         }
         match order {
             Order::Stop(haste) => self.stop(at, id, haste),
+            Order::Terminate => self.stop(at, id, self.haste_of_term()),
             _ if self.is_shutting_down() && order != Order::Reopen => {
                 self.answer(id, Verdict::Refused(Why::ShuttingDown));
             }

@@ -9,7 +9,12 @@ use super::{
 };
 
 impl Machine {
-    /// TERM, INT or a call; or QUIT, after which requests in hand are finished first.
+    /// Returns what TERM means now. A second TERM, or one after QUIT, comes from somebody who does not want to wait any longer.
+    pub(super) fn haste_of_term(&self) -> Haste {
+        if self.is_draining() || self.is_shutting_down() { Haste::AtOnce } else { self.settings.term }
+    }
+
+    /// A signal or a call: at once, or after the requests in hand.
     pub(super) fn stop(&mut self, at: &mut Moment<'_>, id: OrderId, haste: Haste) {
         if haste == Haste::AfterRequests {
             self.pending.stop(id, haste);

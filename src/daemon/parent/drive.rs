@@ -1,7 +1,5 @@
 //! Tells the machine what has happened, and carries out what it wants done.
 
-use nix::sys::signal::Signal as Sig;
-
 use crate::args::IntoArgs;
 use crate::daemon::announce::{announce, broadcast};
 use crate::daemon::board::{Ring, SlotIndex, epoch_ms};
@@ -9,13 +7,14 @@ use crate::daemon::ending;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{
-    Announcement, Death, Effect, Fork, Input, Message, Order, OrderId, Published, Signal, Timer, Verdict, Watch,
+    Announcement, Death, Effect, Fork, Input, Message, Order, OrderId, Published, Timer, Verdict, Watch,
 };
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::eyes::Eyes;
 use crate::daemon::parent::launcher;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::say;
+use crate::daemon::parent::signals::system_signal;
 use crate::daemon::processes::send;
 use crate::error::Result;
 use crate::kernel::AfterRun;
@@ -107,8 +106,9 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
             }
         }
         Effect::Signal(key, signal) => {
-            if let Some(pid) = cx.heap().role.parent().and_then(|parent| parent.pids.of(key)) {
-                send(pid, system_signal(signal));
+            let heap = cx.heap();
+            if let Some(pid) = heap.role.parent().and_then(|parent| parent.pids.of(key)) {
+                send(pid, system_signal(signal, heap.settings.term));
             }
         }
         Effect::KillForeign => cx.heap().foreign.iter().for_each(|pid| ending::kill_late(*pid)),
@@ -230,17 +230,6 @@ fn state_for(watch: Watch) -> &'static str {
     match watch {
         Watch::Queue => "client_in_queue",
         Watch::Relief => "client_waits",
-    }
-}
-
-fn system_signal(signal: Signal) -> Sig {
-    match signal {
-        Signal::Hup => Sig::SIGHUP,
-        Signal::Int => Sig::SIGINT,
-        Signal::Term => Sig::SIGTERM,
-        Signal::Quit => Sig::SIGQUIT,
-        Signal::Cont => Sig::SIGCONT,
-        Signal::Kill => Sig::SIGKILL,
     }
 }
 

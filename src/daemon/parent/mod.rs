@@ -10,4 +10,5 @@ mod pids;
 mod refused;
 pub(super) mod role;
 mod say;
+mod signals;
 pub(super) mod usage;

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use log::Level;
 
-use crate::daemon::machine::{Death, Message, Note, Step};
+use crate::daemon::machine::{Death, Message, Note};
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::role::Parent;
+use crate::daemon::parent::signals::signal_of_step;
 use crate::daemon::settings::Settings;
 
 /// Logs a message.
@@ -33,7 +34,7 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
         Message::ForksFail { .. } | Message::ForksSucceed { .. } => say_forks(parent, message, now),
         Message::CrashLoop { .. } | Message::CrashLoopOver { .. } => say_crash_loop(parent, message, now),
         Message::Unready { .. } | Message::Rogue { .. } | Message::RogueCleared(_) | Message::TooLarge { .. } => {
-            say_child(pids, message);
+            say_child(pids, settings, message);
         }
         Message::OverloadBegun { .. }
         | Message::OverloadEnded { .. }
@@ -84,7 +85,7 @@ fn say_crash_loop(parent: &mut Parent, message: &Message, now: SystemTime) {
     }
 }
 
-fn say_child(pids: &Pids, message: &Message) {
+fn say_child(pids: &Pids, settings: &Settings, message: &Message) {
     match *message {
         Message::Unready { key, since } => warn(format_args!(
             "child {} in slot {} gets no requests: for {:.1} s it has not reported Wait, as the state for daemon_child should",
@@ -93,11 +94,7 @@ fn say_child(pids: &Pids, message: &Message) {
             since.as_secs_f64()
         )),
         Message::Rogue { key, why, status, since, cpu, step } => {
-            let signal = match step {
-                Step::Interrupt => "SIGINT",
-                Step::Terminate => "SIGTERM",
-                Step::Kill => "SIGKILL",
-            };
+            let signal = signal_of_step(step, settings.term);
             warn(format_args!(
                 "child is rogue: pid={} slot={} why={why} status={} for={:.1} cpu={:.1}: {signal} is sent",
                 pids.name(key),

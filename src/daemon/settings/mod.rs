@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::daemon::board::Scoreboard;
-use crate::daemon::machine::{Limits, Rules};
+use crate::daemon::machine::{Haste, Limits, Rules};
 
 /// The settings as the caller gave them. `None` means not given; so does 0 for `max_children` and `start_children`.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +42,8 @@ pub struct RawSettings {
     /// How long children may take to end at shutdown before they are killed.
     pub(crate) start_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
+    /// What TERM means.
+    pub(crate) term: Option<Haste>,
     /// How often children are examined.
     pub(crate) babysit: Option<Duration>,
     /// How long a child may be in `r`.
@@ -89,6 +91,8 @@ pub struct Settings {
     pub(crate) start_timeout: Duration,
     /// How long children may take to end at shutdown before they are killed; not zero.
     pub(crate) shutdown_timeout: Duration,
+    /// What the first TERM means.
+    pub(crate) term: Haste,
     /// How often children are examined; not zero.
     pub(crate) babysit: Duration,
     /// What a child must not do.
@@ -192,6 +196,7 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         shrink_hold: raw.shrink_hold,
         start_timeout: raw.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
         shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+        term: raw.term.unwrap_or(Haste::AtOnce),
         babysit: raw.babysit.unwrap_or(DEFAULT_BABYSIT),
         rules: Rules {
             request_timeout: raw.request_timeout,
