@@ -13,6 +13,7 @@ mod bucket;
 mod budget;
 mod clients;
 mod crash_loop;
+mod deaf;
 mod deaths;
 mod demand;
 mod effect;
