@@ -11,6 +11,8 @@ mod children;
 mod component;
 #[path = "daemon/crashes.rs"]
 mod crashes;
+#[path = "daemon/deaf.rs"]
+mod deaf;
 #[path = "daemon/demand.rs"]
 mod demand;
 #[path = "daemon/descriptors.rs"]

@@ -60,6 +60,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("end_hold", |cx| drive(cx, Input::Due(Timer::EndHold)))
         .state("client_in_queue", |cx| drive(cx, Input::Client(Watch::Queue)))
         .state("look_at_queue", |cx| drive(cx, Input::Due(Timer::LookAtQueue)))
+        .state("hear_answers", |cx| drive(cx, Input::Due(Timer::HearAnswers)))
         .state("watch_queue", |cx| drive(cx, Input::Due(Timer::WatchQueue)))
         .state("serves", serves)
         .state("grace_of_clients", grace_of_clients)

@@ -13,13 +13,16 @@ pub(crate) struct SharedBoard(Arc<(Header, Vec<Slot>)>);
 impl SharedBoard {
     pub(crate) fn new(slots: usize) -> io::Result<SharedBoard> {
         let word = || AtomicU32::new(0);
+        let bits = || CacheLine(std::array::from_fn(|_| AtomicU64::new(0)));
         let header = Header {
             low: word(),
             high: word(),
             full: word(),
             release: word(),
             rung: CacheLine(word()),
-            idle: CacheLine(std::array::from_fn(|_| AtomicU64::new(0))),
+            idle: bits(),
+            called: bits(),
+            paused: bits(),
         };
         let slot = || Slot {
             sequence: word(),

@@ -93,8 +93,8 @@ unsafe impl Send for SharedBoard {}
 // SAFETY: `&SharedBoard` gives access to atomics only.
 unsafe impl Sync for SharedBoard {}
 
-/// What all the processes share beside the slots. Three groups, each on cache lines of its own: children read the
-/// thresholds at each change and must not miss the cache because a neighbour set a bit.
+/// What all the processes share beside the slots. Groups, each on cache lines of its own: children read the thresholds at each
+/// change and must not miss the cache because a neighbour set a bit.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Header {
@@ -112,6 +112,11 @@ pub(crate) struct Header {
     pub(crate) rung: CacheLine<AtomicU32>,
     /// One bit per slot: slot `i` is bit `i % 64` of word `i / 64`.
     pub(crate) idle: CacheLine<[AtomicU64; MAX_SLOTS / 64]>,
+    /// Bits as in `idle`: the child was asked whether it accepts, and has not answered. The parent sets them, the child clears its
+    /// own.
+    pub(crate) called: CacheLine<[AtomicU64; MAX_SLOTS / 64]>,
+    /// Bits as in `idle`: the child's last answer is that it does not accept. Written by the child.
+    pub(crate) paused: CacheLine<[AtomicU64; MAX_SLOTS / 64]>,
 }
 
 /// One child's place: exactly one cache line, so that children never slow each other down.

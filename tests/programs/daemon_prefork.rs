@@ -461,6 +461,10 @@ fn action(cx: &mut Context<'_, App>) -> Result {
                 util::daemon_program::leave_a_thread(work)?;
             }
             "block" => block("blocked-sleep"),
+            "spin" => block("blocked-spin"),
+            "gate" => say(&pass_gate(&cx.heap().flags)),
+            "pause" => cx.heap().listener.iter().for_each(SocketFactory::pause_accept),
+            "resume" => cx.heap().listener.iter().for_each(SocketFactory::resume_accept),
             "die" => return Err(io::Error::other("told to").into()),
             "own" => cx.fork("own_parent", "own_child", ()),
             other => say(&format!("no such action: {other}")),

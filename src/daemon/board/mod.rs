@@ -29,7 +29,7 @@ use std::{fmt, hint, iter};
 
 use nix::unistd::Pid;
 
-use crate::daemon::machine::{Key, Thresholds};
+use crate::daemon::machine::{Answer, Key, Thresholds};
 use crate::sys::atomics::{AtomicU64, fence};
 #[cfg(any(lenore_loom, lenore_shuttle))]
 use crate::sys::modelled_memory::SharedBoard;
@@ -263,6 +263,45 @@ impl Scoreboard {
         self.shared.header().release.compare_exchange(slot.0 as u32 + 1, 0, SeqCst, SeqCst).is_ok()
     }
 
+    /// Asks the child in `slot` whether it accepts. What it has answered before is forgotten. Parent only, which then wakes the
+    /// child.
+    pub fn call(&self, slot: SlotIndex) {
+        let (word, bit) = place(&self.shared.header().called.0, slot);
+        word.fetch_or(bit, SeqCst);
+    }
+
+    /// Tells whether the running child was asked whether it accepts and has not answered. Child only.
+    pub fn is_called(&self, slot: SlotIndex) -> bool {
+        let (word, bit) = place(&self.shared.header().called.0, slot);
+        word.load(SeqCst) & bit != 0
+    }
+
+    /// Answers whether the running child accepts. Child only.
+    pub fn answer_call(&self, slot: SlotIndex, accepts: bool) {
+        let header = self.shared.header();
+        let (word, bit) = place(&header.paused.0, slot);
+        if accepts {
+            word.fetch_and(!bit, SeqCst)
+        } else {
+            word.fetch_or(bit, SeqCst)
+        };
+        // What the answer is comes before the news that there is one.
+        let (word, bit) = place(&header.called.0, slot);
+        word.fetch_and(!bit, SeqCst);
+    }
+
+    /// Returns what the child in `slot` has answered since it was last asked whether it accepts. Parent only.
+    pub fn answer(&self, slot: SlotIndex) -> Answer {
+        let (word, bit) = place(&self.shared.header().paused.0, slot);
+        if self.is_called(slot) {
+            Answer::Missing
+        } else if word.load(SeqCst) & bit != 0 {
+            Answer::Paused
+        } else {
+            Answer::Accepts
+        }
+    }
+
     /// Returns how many children wait for a request. Any process.
     pub fn idle(&self) -> u32 {
         let words = self.table.len().div_ceil(64);
@@ -323,10 +362,13 @@ impl Scoreboard {
         (0..self.table.len()).map(SlotIndex)
     }
 
-    /// Makes the slot new, whatever state it was left in, and takes its child off the idle count.
+    /// Makes the slot new, whatever state it was left in, and takes its child off the idle count and out of those asked.
     fn wipe(&self, slot: SlotIndex, status: Status, now_ms: u64) {
-        let (word, bit) = self.idle_bit(slot);
-        word.fetch_and(!bit, SeqCst);
+        let header = self.shared.header();
+        for bits in [&header.idle, &header.called, &header.paused] {
+            let (word, bit) = place(&bits.0, slot);
+            word.fetch_and(!bit, SeqCst);
+        }
         snapshot::write(self.slot(slot), |record| {
             record.status.store(status.to_bits(), Relaxed);
             record.pid.store(0, Relaxed);
@@ -351,10 +393,15 @@ impl Scoreboard {
         &self.shared.slots()[slot.0]
     }
 
-    /// Finds the idle bit of `slot`: the word it is in, and its mask.
+    /// Finds the idle bit of `slot`.
     fn idle_bit(&self, slot: SlotIndex) -> (&AtomicU64, u64) {
-        (&self.shared.header().idle.0[slot.0 / 64], 1 << (slot.0 % 64))
+        place(&self.shared.header().idle.0, slot)
     }
+}
+
+/// Finds the bit of `slot` in a row of bits: the word it is in, and its mask.
+fn place(bits: &[AtomicU64], slot: SlotIndex) -> (&AtomicU64, u64) {
+    (&bits[slot.0 / 64], 1 << (slot.0 % 64))
 }
 
 /// A slot's place on the board it came from. Handed to another board it means another slot, or panics if that board

@@ -130,6 +130,22 @@ mod bell {
         parent_knows(&[(Wait, &[Req, Wait, Req]), (FirstWait, &[Wait, Req]), (Wait, &[Req, Keep])]);
     }
 
+    #[test] // O-DM-08: while the parent has no news it takes no old answer for the new one
+    fn answer_is_told_with_what_it_is() {
+        let run = || {
+            let mut board = Scoreboard::new(1).unwrap();
+            let slot = board.open_next(0).0;
+            board.answer_call(slot, true);
+            board.call(slot);
+            let child = board.inherited();
+            let answering = thread::spawn(move || child.answer_call(slot, false));
+            assert_ne!(board.answer(slot), Answer::Accepts);
+            answering.join().unwrap();
+            assert_eq!(board.answer(slot), Answer::Paused);
+        };
+        shuttle::check_dfs(run, Some(10_000));
+    }
+
     #[test] // O-DT-09: a question to let a client go is taken once, by whom it is for
     fn question_is_taken_once() {
         let run = || {

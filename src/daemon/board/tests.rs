@@ -11,6 +11,31 @@ use super::*;
 
 mod model;
 
+#[test] // O-DM-08: a child's answer is its own, and its successor in the slot has not been asked
+fn child_answers_for_itself_since_it_was_last_asked() {
+    let (mut board, owned) = board_with(70, 70, Status::Wait);
+    let (first, last) = (owned[0], owned[69]);
+    assert_eq!(board.answer(last), Answer::Accepts);
+    for slot in &owned {
+        board.call(*slot);
+    }
+    assert_eq!((board.answer(first), board.answer(last)), (Answer::Missing, Answer::Missing));
+    board.answer_call(last, false);
+    assert_eq!((board.answer(first), board.answer(last)), (Answer::Missing, Answer::Paused));
+    assert!(board.is_called(first) && !board.is_called(last));
+    board.call(last);
+    assert_eq!(board.answer(last), Answer::Missing);
+    board.answer_call(last, true);
+    assert_eq!(board.answer(last), Answer::Accepts);
+    for slot in [first, last] {
+        board.answer_call(slot, false);
+        board.call(slot);
+        board.reclaim(slot);
+        board.open(slot, 2, 0);
+        assert_eq!(board.answer(slot), Answer::Accepts);
+    }
+}
+
 /// Makes a board with `children` children that have reached `status`, and answers the bell they rang.
 fn board_with(slots: usize, children: usize, status: Status) -> (Scoreboard, Vec<SlotIndex>) {
     let mut board = Scoreboard::new(slots).unwrap();

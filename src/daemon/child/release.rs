@@ -1,4 +1,4 @@
-//! A child that is asked to let go of the client that it keeps, for one that waits.
+//! A child that is woken: it looks for clients, says whether it accepts, and may have to let go of the client that it keeps.
 
 use crate::daemon::announce::announce;
 use crate::daemon::board::Status;
@@ -13,8 +13,22 @@ pub(in crate::daemon) fn woken(cx: &mut Cx<'_>) -> Result {
     let Some(slot) = cx.heap().role.child().map(|child| child.slot) else { return Ok(()) };
     // A connection that was announced to a process which has died is announced to nobody else.
     cx.core_mut().sources.retry_listeners();
+    if cx.heap().board.as_ref().is_some_and(|board| board.is_called(slot)) {
+        let accepts = accepts(cx);
+        if let Some(board) = &cx.heap().board {
+            board.answer_call(slot, accepts);
+        }
+    }
     let is_asked = cx.heap().board.as_ref().is_some_and(|board| board.takes_release(slot));
     if is_asked && !cx.heap().is_over { release(cx) } else { Ok(()) }
+}
+
+/// Tells whether this child accepts, as far as can be seen: one that has never had a listener may accept in its own way.
+fn accepts(cx: &mut Cx<'_>) -> bool {
+    let has_had_none = cx.heap().role.child().is_none_or(|child| child.listeners.is_empty());
+    let sources = &cx.core().sources;
+    let listeners = sources.listeners();
+    if listeners.is_empty() { has_had_none } else { listeners.into_iter().any(|key| !sources.is_paused(key)) }
 }
 
 /// Asks the application to let go of the client that it keeps, if it keeps one.

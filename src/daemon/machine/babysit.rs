@@ -52,6 +52,7 @@ impl Machine {
             self.effects.push(Effect::Arm(Timer::Babysit, self.settings.babysit));
         }
         self.measure(at);
+        self.review_deaf(at);
         at.outside.forget_kills();
         let mut has_stopped = false;
         let keys: Vec<Key> = self.table.children().iter().map(|child| child.key).collect();
@@ -95,6 +96,7 @@ impl Machine {
             cpu: child.meter.used,
             // In the round before, and not only while this process was stopped as well.
             is_stopped: was_stopped && is_stopped && child.stopped_for >= babysit / 2,
+            is_unresponsive: child.deaf.is_some_and(|deaf| !deaf.is_paused),
         };
         let before = child.escalation;
         child.escalation = judge(&sight, &rules, before);

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::deaf::Asking;
 use super::{
     Counts, Effect, Fault, Hearing, Held, Hold, Intake, Machine, Message, Moment, Overload, OverloadNews, Phase,
     Queues, Reckoning, ServiceTime, StartTime, Timer, Unheard, Watch, default_hold, may_retire,
@@ -28,7 +29,8 @@ pub(super) struct Clients {
     /// How many requests had been begun at the last look.
     begun_at_look: u64,
     /// How often in a row idle children were woken for clients that waited all the same.
-    in_vain: u32,
+    pub(super) in_vain: u32,
+    pub(super) asking: Option<Asking>,
     watching: Watching,
 }
 
@@ -157,8 +159,8 @@ impl Machine {
         if self.is_shutting_down() || self.clients.watching != Watching::Looking {
             return;
         }
-        let queues = at.outside.queues();
-        let waiting = queues.map_or_else(|| u32::from(at.outside.has_client()), |queues| queues.waiting);
+        self.review_deaf(at);
+        let (queues, waiting) = waiting(at);
         let (counts, max) = (self.count(at), self.settings.max_children);
         let is_pre = self.settings.forking == Forking::Pre;
         let is_full = if is_pre {
@@ -180,6 +182,9 @@ impl Machine {
             let found = self.wake_deaf(at, waiting);
             self.clients.in_vain = if found { 0 } else { self.clients.in_vain.saturating_add(1) };
         }
+        if is_pre {
+            self.make_room_of_deaf(at, waiting);
+        }
         let clients = &mut self.clients;
         if waiting == 0 {
             clients.in_vain = 0;
@@ -189,6 +194,14 @@ impl Machine {
         // Whatever these clients wait for, it is not the idle children: no need to wake those each second.
         let pause = LOOK * (1 << clients.in_vain.min(6));
         self.effects.push(Effect::Arm(timer, pause));
+    }
+
+    /// Idle children do not accept: whether others have taken the clients is seen in a second, and not after a pause that has
+    /// grown.
+    pub(super) fn look_again_soon(&mut self) {
+        self.clients.in_vain = 0;
+        self.clients.watching = Watching::Looking;
+        self.effects.extend([Effect::Disarm(Timer::WatchQueue), Effect::Arm(Timer::LookAtQueue, LOOK)]);
     }
 
     /// A second after a look that found nothing: the next client is news again.
@@ -222,6 +235,12 @@ impl Machine {
         };
         self.effects.push(Effect::Say(message));
     }
+}
+
+/// Reads the queues. The second value is how many clients wait: where the system does not say how many, whether one does.
+pub(super) fn waiting(at: &mut Moment<'_>) -> (Option<Queues>, u32) {
+    let queues = at.outside.queues();
+    (queues, queues.map_or_else(|| u32::from(at.outside.has_client()), |queues| queues.waiting))
 }
 
 /// How often the queues are looked at for growth while no child is idle, unless children take longer to start.

@@ -33,6 +33,8 @@ pub enum Effect {
     Forget(Watch),
     /// Ask a child to let go of the client that it keeps.
     AskToRelease(Key),
+    /// Ask a child whether it accepts. It answers when it is continued.
+    Call(Key),
     /// Have at least so many slots on the board.
     GrowBoard(usize),
     /// Leave one record of a child's death in the log. Nothing is sent to it from now on.
@@ -295,4 +297,15 @@ pub enum Message {
         /// It was continued, as there can't be another one.
         is_continued: bool,
     },
+    /// A child that says it waits runs and does not accept, while clients wait. It is no spare any more.
+    Unresponsive {
+        /// The child.
+        key: Key,
+        /// How many clients wait.
+        waiting: u32,
+        /// It answers, and all its listeners are paused.
+        is_paused: bool,
+    },
+    /// It accepts again, and is a spare.
+    Responsive(Key),
 }

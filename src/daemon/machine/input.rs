@@ -86,6 +86,8 @@ pub enum Timer {
     Relieve,
     /// Clients were seen in a queue: look what has become of them.
     LookAtQueue,
+    /// Idle children were asked whether they accept: look what they have answered.
+    HearAnswers,
     /// No client was seen: ask to be told of the next one.
     WatchQueue,
     /// The babysitter's next round.
@@ -101,13 +103,14 @@ pub enum Timer {
 impl Timer {
     /// Every timer.
     #[cfg(test)]
-    pub const ALL: [Timer; 11] = [
+    pub const ALL: [Timer; 12] = [
         Timer::Maintain,
         Timer::WeighQueue,
         Timer::EndHold,
         Timer::RetryForks,
         Timer::Relieve,
         Timer::LookAtQueue,
+        Timer::HearAnswers,
         Timer::WatchQueue,
         Timer::Babysit,
         Timer::LookAtChildren,
@@ -136,6 +139,17 @@ pub struct Says {
     pub started_ms: u64,
     /// How many requests it has begun.
     pub requests: u64,
+}
+
+/// What a child has answered since [`Effect::Call`](super::Effect::Call) has asked it whether it accepts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// Nothing: the state that it runs has not returned.
+    Missing,
+    /// It accepts, or was never asked.
+    Accepts,
+    /// It does not: all its listeners are paused.
+    Paused,
 }
 
 /// What the system says of a child that was not reaped.
@@ -214,4 +228,7 @@ pub trait Outside {
 
     /// Tells whether a child was asked to let go of its client and has not noticed yet.
     fn is_asked_to_release(&self) -> bool;
+
+    /// Returns what a child has answered since it was last asked whether it accepts.
+    fn answer(&self, key: Key) -> Answer;
 }

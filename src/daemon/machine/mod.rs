@@ -46,7 +46,7 @@ pub use demand::{Held, Hold, Reckoning, ServiceTime, StartTime, default_hold, ma
 pub use effect::{Announcement, Death, Effect, Failure, Fork, Message, Note, Published, Signal};
 pub use faults::Fault;
 pub use growth::Growth;
-pub use input::{End, Input, Killer, Outside, Process, Queues, Refusal, Says, Timer, Watch};
+pub use input::{Answer, End, Input, Killer, Outside, Process, Queues, Refusal, Says, Timer, Watch};
 pub use intake::{Demand, Intake, Notice, postfork};
 pub use orders::{Haste, Order, OrderId, Verdict, Why};
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
@@ -57,6 +57,7 @@ pub use table::{Child, Key, Request, Table, Told};
 pub use waiting::{Hearing, Overload, OverloadNews, Unheard};
 
 use clients::Clients;
+use deaf::Deaf;
 use forks::Shortage;
 use orders::Pending;
 use relief::Relief;
@@ -192,6 +193,7 @@ impl Machine {
             Input::Due(Timer::RetryForks) => self.retry_forks(),
             Input::Due(Timer::Relieve) => self.relieve(at),
             Input::Due(Timer::LookAtQueue) => self.look_at_queue(at),
+            Input::Due(Timer::HearAnswers) => self.hear_answers(at),
             Input::Due(Timer::WatchQueue) => self.watch_queue_again(),
             Input::Due(Timer::Babysit) => self.babysit(at),
             Input::Due(Timer::LookAtChildren) => self.look_at_children(at),

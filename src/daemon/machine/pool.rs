@@ -14,6 +14,7 @@ impl Machine {
         if !self.has(Fault::BellAnsweredLate) {
             at.outside.answer_bell();
         }
+        self.review_deaf(at);
         self.note_ready(at);
         let counts = self.count(at);
         if self.has(Fault::BellAnsweredLate) {
@@ -57,7 +58,7 @@ impl Machine {
         }
     }
 
-    /// Counts the children by what they do. One that is stopped, or that is to be replaced, is no spare.
+    /// Counts the children by what they do. One that is stopped or deaf, or that is to be replaced, is no spare.
     pub(super) fn count(&self, at: &Moment<'_>) -> Counts {
         let in_flight = if self.has(Fault::InFlightNotCounted) { 0 } else { self.table.in_flight().len() as u32 };
         let children = self.table.children().len() as u32 + in_flight;
@@ -79,7 +80,7 @@ impl Machine {
     /// Tells whether a child must not be counted as a spare, whatever it says.
     fn is_no_spare(&self, child: &Child) -> bool {
         let is_stopped = child.is_stopped && !self.has(Fault::StoppedIsIdle);
-        is_stopped || child.told == Told::BeReplaced
+        is_stopped || child.deaf.is_some() || child.told == Told::BeReplaced
     }
 
     /// Counts those that the board takes for idle and [`count`](Machine::count) does not, and that will not go away by
@@ -160,7 +161,10 @@ impl Machine {
         }
         let signal = if self.has(Fault::SpareCutOff) { Signal::Term } else { Signal::Quit };
         let is_idle = |child: &&mut Child| {
-            child.told == Told::Stay && !child.is_stopped && at.outside.status(child.key) == Some(Status::Wait)
+            child.told == Told::Stay
+                && !child.is_stopped
+                && child.deaf.is_none()
+                && at.outside.status(child.key) == Some(Status::Wait)
         };
         let mut idle: Vec<&mut Child> = self.table.children_mut().iter_mut().filter(is_idle).collect();
         idle.sort_unstable_by_key(|child| child.number);

@@ -31,6 +31,8 @@ pub struct Sight {
     pub cpu: Duration,
     /// It was stopped in the round before, and it is stopped now.
     pub is_stopped: bool,
+    /// It was asked whether it accepts, as clients waited while it said that it waits, and has not answered.
+    pub is_unresponsive: bool,
 }
 
 /// Why a child is rogue.
@@ -45,6 +47,9 @@ pub enum Rogue {
     Long,
     /// It was stopped, by SIGSTOP or the like, and nobody has continued it.
     Stopped,
+    /// It has reported that it waits, clients waited, and it did not answer when it was asked whether it accepts: a state has not
+    /// returned.
+    Unresponsive,
     /// It has been in `e`, with its Daemon ended and something else that keeps it alive, longer than `shutdown_timeout`, or
     /// than a request may take if that is more.
     Exit,
@@ -57,6 +62,7 @@ impl fmt::Display for Rogue {
             Rogue::Request => "request_timeout",
             Rogue::Long => "long_timeout",
             Rogue::Stopped => "stopped",
+            Rogue::Unresponsive => "unresponsive",
             Rogue::Exit => "shutdown_timeout",
         })
     }
@@ -105,6 +111,7 @@ fn offence(sight: &Sight, rules: &Rules) -> Option<Rogue> {
     match sight.status {
         _ if sight.is_stopped => Some(Rogue::Stopped),
         _ if sight.cpu > rules.cpu_limit => Some(Rogue::Cpu),
+        Some(Status::Wait) if sight.is_unresponsive => Some(Rogue::Unresponsive),
         Some(Status::Req) if over(rules.request_timeout) => Some(Rogue::Request),
         Some(Status::Long) if over(rules.long_timeout) => Some(Rogue::Long),
         Some(Status::Exit) if over(Some(rules.exit_timeout)) => Some(Rogue::Exit),
@@ -181,7 +188,13 @@ mod tests {
     }
 
     fn sight(status: Status, in_status: u32, cpu: u32) -> Sight {
-        Sight { status: Some(status), in_status: in_status * SECOND, cpu: cpu * SECOND, is_stopped: false }
+        Sight {
+            status: Some(status),
+            in_status: in_status * SECOND,
+            cpu: cpu * SECOND,
+            is_stopped: false,
+            is_unresponsive: false,
+        }
     }
 
     fn why(sight: &Sight) -> Option<Rogue> {
@@ -202,6 +215,10 @@ mod tests {
             assert_eq!(why(&sight(status, 0, 6)), Some(Rogue::Cpu));
         }
         assert_eq!(why(&Sight { is_stopped: true, ..sight(Status::Wait, 0, 0) }), Some(Rogue::Stopped));
+        let unresponsive = Sight { is_unresponsive: true, ..sight(Status::Wait, 0, 0) };
+        assert_eq!(why(&unresponsive), Some(Rogue::Unresponsive));
+        assert_eq!(why(&Sight { cpu: 6 * SECOND, ..unresponsive }), Some(Rogue::Cpu));
+        assert_eq!(why(&Sight { status: Some(Status::Req), ..unresponsive }), None);
         let lenient = Rules { request_timeout: None, long_timeout: None, ..rules() };
         for status in [Status::Req, Status::Long] {
             assert_eq!(judge(&sight(status, 1_000_000, 0), &lenient, None), None);

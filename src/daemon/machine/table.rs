@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use super::{Escalation, Meter, Stint};
+use super::{Deaf, Escalation, Meter, Stint};
 
 /// One child: its slot, and which owner of the slot it is. No two children have the same key.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -39,6 +39,10 @@ pub struct Child {
     pub(super) stint: Stint,
     /// It was stopped when it was last looked at.
     pub(super) is_stopped: bool,
+    /// It was asked whether it accepts, and had waited since then, in milliseconds of the machine's time.
+    pub(super) asked: Option<u64>,
+    /// It says that it waits, and does not accept.
+    pub(super) deaf: Option<Deaf>,
     /// How long it has been stopped while this process was not.
     pub(super) stopped_for: Duration,
     /// It has reported that it waits, as far as was seen.
@@ -75,6 +79,8 @@ impl Child {
             meter: Meter::default(),
             stint: Stint::default(),
             is_stopped: false,
+            asked: None,
+            deaf: None,
             stopped_for: Duration::ZERO,
             is_ready: false,
             is_overdue: false,

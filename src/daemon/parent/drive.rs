@@ -136,6 +136,11 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
                 board.ask_to_release(SlotIndex::from(key));
             }
         }
+        Effect::Call(key) => {
+            if let Some(board) = &cx.heap().board {
+                board.call(SlotIndex::from(key));
+            }
+        }
         Effect::GrowBoard(slots) => {
             if let Some(board) = &mut cx.heap().board {
                 board.grow(slots);
@@ -218,6 +223,7 @@ fn state_of(timer: Timer) -> &'static str {
         Timer::RetryForks => "retry_forks",
         Timer::Relieve => "relieve",
         Timer::LookAtQueue => "look_at_queue",
+        Timer::HearAnswers => "hear_answers",
         Timer::WatchQueue => "watch_queue",
         Timer::Babysit => "babysit",
         Timer::LookAtChildren => "look_at_children",

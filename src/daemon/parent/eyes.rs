@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::daemon::board::{Scoreboard, SlotIndex, SlotSnapshot};
-use crate::daemon::machine::{Key, Killer, Meter, Outside, Process, Queues, Says, Status};
+use crate::daemon::machine::{Answer, Key, Killer, Meter, Outside, Process, Queues, Says, Status};
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::usage::Told;
@@ -95,5 +95,9 @@ impl Outside for Eyes<'_> {
 
     fn is_asked_to_release(&self) -> bool {
         self.board.as_ref().is_some_and(|board| board.is_asked_to_release())
+    }
+
+    fn answer(&self, key: Key) -> Answer {
+        self.board.as_ref().map_or(Answer::Missing, |board| board.answer(SlotIndex::from(key)))
     }
 }

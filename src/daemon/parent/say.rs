@@ -40,7 +40,9 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
         | Message::OverloadEnded { .. }
         | Message::QueueFull { .. }
         | Message::QueueHasRoom { .. }
-        | Message::Deaf { .. } => say_queue(pids, message),
+        | Message::Deaf { .. }
+        | Message::Unresponsive { .. }
+        | Message::Responsive(_) => say_queue(pids, message),
     }
 }
 
@@ -143,6 +145,17 @@ fn say_queue(pids: &Pids, message: &Message) {
                 pids.name(key),
                 key.slot
             ));
+        }
+        Message::Unresponsive { key, waiting, is_paused } => {
+            let why = if is_paused { "does not accept because its listeners are paused" } else { "does not answer" };
+            warn(format_args!(
+                "child that waits for clients {why}, and is no spare any more: pid={} slot={} waiting={waiting}",
+                pids.name(key),
+                key.slot
+            ));
+        }
+        Message::Responsive(key) => {
+            info(format_args!("child accepts clients again: pid={} slot={}", pids.name(key), key.slot));
         }
         _ => {}
     }

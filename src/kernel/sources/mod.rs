@@ -159,6 +159,11 @@ impl Sources {
         self.keys(is_shared).into_iter().for_each(|key| self.requeue(key, Readiness::Read));
     }
 
+    /// Tells whether a source wants nothing, or is gone.
+    pub(crate) fn is_paused(&self, key: SourceKey) -> bool {
+        self.get(key).is_none_or(|entry| entry.source.wanted().is_none())
+    }
+
     /// Returns all listeners, paused or not.
     pub(crate) fn listeners(&self) -> Vec<SourceKey> {
         self.keys(|entry| entry.source.is_listener())
