@@ -70,6 +70,7 @@ pub mod daemon;
 mod destroy;
 mod error;
 pub mod filter;
+mod inject;
 mod kernel;
 mod name;
 pub mod nfa;

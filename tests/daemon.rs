@@ -23,6 +23,8 @@ mod detach;
 mod exit;
 #[path = "daemon/failures.rs"]
 mod failures;
+#[path = "daemon/inject.rs"]
+mod inject;
 #[path = "daemon/log_file.rs"]
 mod log_file;
 #[path = "daemon/orphans.rs"]

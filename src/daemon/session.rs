@@ -22,6 +22,7 @@ use crate::daemon::reports::{read_report, refuse};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::{DaemonStatus, Peek};
 use crate::error::{Error, Result};
+use crate::inject::{self, Point};
 use crate::kernel::{AsKernel, SessionId, ignore_unwatched, was_ignored};
 use crate::name::Name;
 use crate::reply::Return;
@@ -310,7 +311,8 @@ fn hang_up(cx: &mut Cx<'_>) -> Result {
 /// A child that is forked before this is on the table by now and is told; one that is forked later has the new file.
 fn reopen(cx: &mut Cx<'_>) -> Result {
     let pid = cx.pid();
-    let mut has_failed = false;
+    let point = if cx.heap().role.parent().is_some() { Point::Reopen } else { Point::ChildReopen };
+    let mut has_failed = inject::reach(point).is_err();
     if let Some(log_file) = &cx.heap().process.log_file {
         match log_file.redirect() {
             Ok(()) => log::info!(target: "lenore::daemon", "process {pid} has reopened {}", log_file.path().display()),

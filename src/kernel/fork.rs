@@ -18,6 +18,7 @@ use crate::args::{Args, IntoArgs};
 use crate::calls::calls;
 use crate::destroy::{destroy, destroy_all, shield};
 use crate::error::Error;
+use crate::inject::{self, Point};
 use crate::name::Name;
 use crate::sys::fork::{Side, exit_now, fork};
 
@@ -261,6 +262,7 @@ impl Kernel {
         ask_processor_once();
         #[cfg(feature = "fork-hooks")]
         self.core.at(ForkStage::BeforeFork).map_err(|error| Error::os("fork", "", error))?;
+        inject::reach(Point::KernelFork)?;
         let mask = block_signals()?;
         let side = fork().map_err(Error::from);
         if let Ok(Side::Child) = side {

@@ -16,7 +16,7 @@ const ONE: &str = "--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0";
 
 /// Waits until nothing listens at `addr`, and proves it by listening there.
 #[track_caller]
-fn expect_free(addr: SocketAddr) {
+pub fn expect_free(addr: SocketAddr) {
     // Where a child still listens, but accepts nothing, its queue is full in the end.
     let is_refused = || {
         let error = TcpStream::connect_timeout(&addr, Duration::from_secs(1)).err()?;

@@ -263,6 +263,8 @@ impl DaemonBuilder {
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let plan = self.1.plan()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
+        #[cfg(feature = "fork-hooks")]
+        crate::inject::prepare().map_err(fail("preparing a test"))?;
         if settings.forking != Forking::None || plan.forks() {
             make_sure_alone().map_err(|why| match why {
                 NotAlone::Threads { count, others } => DaemonError::Threads { count, others },

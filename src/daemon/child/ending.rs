@@ -10,10 +10,12 @@ use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Role};
 use crate::daemon::machine::Haste;
 use crate::error::Result;
+use crate::inject::{self, Point};
 use crate::sys::parent_death;
 
 /// Ends this child, after the request in hand if there is one. From here on it accepts nothing.
 pub(in crate::daemon) fn go_when_done(cx: &mut Cx<'_>) -> Result {
+    inject::reach(Point::ChildRetire)?;
     match own_status(cx.heap()) {
         Some(status) if status.is_taken() => {
             if let Some(child) = cx.heap().role.child_mut() {
@@ -35,6 +37,7 @@ pub(in crate::daemon) fn shutdown(cx: &mut Cx<'_>) -> Result {
     }
     cx.heap().is_over = true;
     set_status(cx, Status::Exit);
+    inject::reach(Point::ChildExit)?;
     ending::withdraw(cx)?;
     // A child goes on watching its end of the doorbell: the parent may be killed before this child has ended.
     let told = announce(cx, "daemon_shutdown", (Haste::AtOnce,));

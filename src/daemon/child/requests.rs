@@ -14,9 +14,11 @@ use crate::daemon::machine::Key;
 use crate::daemon::reports::log_mistake;
 use crate::daemon::settings::Forking;
 use crate::error::Result;
+use crate::inject::{self, Point};
 
 /// The first thing that happens in a new child, apart from leaving to the parent what is the parent's.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
+    inject::reach(Point::ChildBegin)?;
     let slot = SlotIndex::from(*cx.arg::<Key>(0)?);
     let (is_long, share) = (*cx.arg::<bool>(1)?, *cx.arg::<Option<u64>>(2)?);
     let payload = std::mem::take(cx.args()).skip(3);
@@ -28,8 +30,10 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
     if let Some(board) = &heap.board {
         board.claim(slot, pid, now);
     }
+    inject::reach(Point::ChildClaimed)?;
     note_listeners(cx);
     orphan::watch_parent(cx);
+    inject::reach(Point::ChildWatching)?;
     let heap = cx.heap();
     if let Some(end) = heap.doorbell.as_ref().map(|doorbell| doorbell.childs_end().clone()) {
         // Weakly: a child ends when its own sessions do.
@@ -102,6 +106,7 @@ pub(in crate::daemon) fn begin_one_of_several(cx: &mut Cx<'_>) -> bool {
 }
 
 fn begin_request(cx: &mut Cx<'_>, status: Status) {
+    inject::pass(Point::ChildRequest);
     let heap = cx.heap();
     // The next request of a client that was kept is no other client's.
     let was_taken = own_status(heap).is_some_and(Status::is_taken);
@@ -138,6 +143,7 @@ fn keep(cx: &mut Cx<'_>) {
 fn end_request(cx: &mut Cx<'_>) -> Result {
     let before = own_status(cx.heap());
     if before.is_some_and(Status::is_starting) {
+        inject::reach(Point::ChildReady)?;
         note_listeners(cx);
     }
     if is_retiring(cx.heap()) || has_had_enough(cx.heap()) {

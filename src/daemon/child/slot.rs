@@ -3,6 +3,7 @@
 use crate::daemon::board::{Ring, Status, epoch_ms};
 use crate::daemon::heap::{Cx, Heap};
 use crate::daemon::settings::{Forking, Settings};
+use crate::inject::{self, Point};
 use crate::sys::parent_death;
 
 /// Returns what this child does; `None` in other processes.
@@ -20,6 +21,9 @@ pub(super) fn set_status(cx: &mut Cx<'_>, status: Status) {
         set_limit(&heap.settings, status);
     }
     let ring = board.set_status(slot, status, now);
+    if status == Status::Wait {
+        inject::pass(Point::ChildWait);
+    }
     let is_news = match heap.settings.forking {
         Forking::Pre => ring == Ring::Yes,
         // Its parent goes by who is alive, and hears of that from the system. It answers no bell, so another may have rung it.

@@ -17,6 +17,7 @@ use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
 use crate::daemon::processes::send;
 use crate::error::Result;
+use crate::inject::{self, Point};
 use crate::kernel::AfterRun;
 
 /// Tells the parent's machine, if this process has one, and carries out what follows.
@@ -53,6 +54,7 @@ fn drive_one(cx: &mut Cx<'_>, input: Input, looks: &mut u32) -> Result {
     }
     let (mut outcome, mut look_again) = (Ok(()), false);
     for effect in step(cx, input) {
+        inject::pass(Point::Effect);
         match carry_out(cx, effect) {
             Ok(again) => look_again |= again,
             Err(exception) => outcome = outcome.and(Err(exception)),
@@ -177,6 +179,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
 }
 
 fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {
+    inject::pass(Point::ForkBefore);
     let now = epoch_ms(cx.now());
     let Heap { role: Role::Parent(parent), board: Some(board), settings, .. } = cx.heap() else { return };
     let Fork { key, request, is_long, share } = fork;

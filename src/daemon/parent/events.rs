@@ -10,6 +10,7 @@ use crate::daemon::machine::{End, Input, Key, Refusal};
 use crate::daemon::parent::drive::drive;
 use crate::daemon::parent::refused::{Reason, Refused};
 use crate::error::{Error, Result};
+use crate::inject::{self, Point};
 
 /// The application of a post-forking server hands a request over.
 pub(in crate::daemon) fn take_request(cx: &mut Cx<'_>, is_long: bool, payload: Args) -> Result {
@@ -22,6 +23,7 @@ pub(in crate::daemon) fn take_request(cx: &mut Cx<'_>, is_long: bool, payload: A
 
 /// A fork was carried out, or failed.
 pub(in crate::daemon) fn forked(cx: &mut Cx<'_>) -> Result {
+    inject::pass(Point::Forked);
     let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
     let Some((key, request)) = parent.forks.pop_front() else { return Ok(()) };
     let outcome = match cx.take::<Result<i32, Error>>(0)? {
@@ -51,6 +53,7 @@ pub(in crate::daemon) fn forked(cx: &mut Cx<'_>) -> Result {
 
 /// The system says that a child has ended.
 pub(in crate::daemon) fn reaped(cx: &mut Cx<'_>) -> Result {
+    inject::pass(Point::Reaped);
     let (status, key) = (*cx.arg::<ExitStatus>(2)?, *cx.arg::<Key>(3)?);
     let end = match status.signal() {
         Some(signal) => End::Signaled { signal, has_core: status.core_dumped() },
