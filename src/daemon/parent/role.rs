@@ -92,8 +92,8 @@ impl Parent {
             payloads: _,
             // An open file.
             oom_kills: _,
+            machine,
             // The rest are numbers and notes of what the parent has seen, wants and has said.
-            machine: _,
             inputs: _,
             is_driving: _,
             requests_seen: _,
@@ -107,6 +107,8 @@ impl Parent {
             failure: _,
         } = self;
         pids.all().for_each(|pid| core.sig_child_clear(pid));
+        // Plain memory. To free it would write to pages all over the heap, each of which is copied then.
+        std::mem::forget((machine, pids));
         Bystander { parent: pid, listeners: Vec::new() }
     }
 
