@@ -21,6 +21,10 @@ pub(super) struct Clients {
     pub(super) start: StartTime,
     hold: Hold,
     pub(super) seen: Backlog,
+    /// Since when a child has been idle, as far as was seen.
+    idle_since: Option<Duration>,
+    /// When the queues are weighed next while no child is idle.
+    weighed_at: Option<Duration>,
     /// How many requests were begun by children that are gone.
     pub(super) begun_by_dead: u64,
     overload: Overload,
@@ -69,11 +73,23 @@ pub(super) struct Asked {
     is_crowd: bool,
 }
 
+impl Clients {
+    /// Takes note of whether a child is idle. A child that has just come, and is about to take the next of a crowd, is idle for
+    /// a moment only: that does not end a spell in which none was.
+    fn note_idle(&mut self, now: Duration, is_idle: bool) {
+        if self.idle_since.is_some_and(|since| now.saturating_sub(since) >= SHORTEST_LOOK) {
+            self.service.someone_is_idle();
+        }
+        self.idle_since = if is_idle { Some(self.idle_since.unwrap_or(now)) } else { None };
+    }
+}
+
 impl Machine {
     /// Returns what the clients in the queues ask for, and `None` if the system does not tell how many wait.
     pub(super) fn weigh(&mut self, at: &mut Moment<'_>, counts: Counts) -> Option<Asked> {
-        if counts.idle > 0 || self.phase != Phase::Running {
-            self.clients.service.someone_is_idle();
+        let is_idle = counts.idle > 0 || self.phase != Phase::Running;
+        self.clients.note_idle(at.now, is_idle);
+        if is_idle {
             return (self.clients.seen != Backlog::Unreadable).then(Asked::default);
         }
         let Some(queues) = at.outside.queues() else {
@@ -92,7 +108,12 @@ impl Machine {
         if reckoning.missing > 0 {
             self.effects.push(Effect::Say(Message::ClientsWait(reckoning)));
         }
-        self.effects.push(Effect::Arm(Timer::WeighQueue, start.max(SHORTEST_LOOK)));
+        // A timer that runs is left alone: moved by each child that comes, it would not come due while they do.
+        if self.clients.weighed_at.is_none_or(|due| due <= at.now) {
+            let pause = start.max(SHORTEST_LOOK);
+            self.clients.weighed_at = Some(at.now + pause);
+            self.effects.push(Effect::Arm(Timer::WeighQueue, pause));
+        }
         let is_crowd = queues.waiting.saturating_sub(counts.starting) > self.settings.min_spare;
         Some(Asked { children: reckoning.missing, is_crowd })
     }
