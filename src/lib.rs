@@ -56,7 +56,8 @@
 //! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`, `lenore::component`.
 //!
 //! **Without a logger nothing of it is seen**: neither that a server of POE's kind could not listen, nor why a child has died.
-//! A program begins with one, as the examples do with `simplelog`. When something does not happen that should,
+//! A program begins by installing one. The module `logging`, with the feature of that name, has one for programs with several
+//! processes, which the examples use; any other logger for the `log` crate will do. When something does not happen that should,
 //! [look here](porting#when-nothing-happens).
 #![deny(unsafe_code)]
 
@@ -72,6 +73,8 @@ mod error;
 pub mod filter;
 mod inject;
 mod kernel;
+#[cfg(feature = "logging")]
+pub mod logging;
 mod name;
 pub mod nfa;
 mod outage;
