@@ -43,7 +43,7 @@ struct Echo {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(serve(flags))
 }
 

@@ -35,7 +35,7 @@ struct Flags {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(serve(flags))
 }
 

@@ -93,7 +93,7 @@ impl Client {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(serve(flags))
 }
 

@@ -46,7 +46,7 @@ type Cx<'a> = Context<'a, Connection<ByteLine, Option<FollowTail<ByteLine>>>>;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(ship(flags.file, flags.to, Duration::from_secs(flags.retry)))
 }
 

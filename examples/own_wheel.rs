@@ -41,7 +41,7 @@ struct Counter {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(serve(&flags.listen))
 }
 

@@ -40,7 +40,7 @@ struct Heap {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(serve(flags))
 }
 

@@ -58,7 +58,7 @@ struct Jobs {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(run_all(flags.run, flags.timeout.map(Duration::from_secs)))
 }
 

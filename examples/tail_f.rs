@@ -49,7 +49,7 @@ struct Files {
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    common::log_to_stderr(log::LevelFilter::Info);
+    common::log_to_stderr();
     common::exit(follow(flags))
 }
 

@@ -3,11 +3,10 @@
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::LineWriter;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+use lenore::logging::Logger;
 
 mod output;
 mod settings;
@@ -15,11 +14,10 @@ mod settings;
 pub use output::{say, say_if_read};
 pub use settings::{DaemonFlags, PoolFlags, PortFlags};
 
-/// Logs to standard error from `level` on.
-pub fn log_to_stderr(level: LevelFilter) {
-    let config = ConfigBuilder::new().set_time_format_rfc3339().build();
-    // Whole lines only: all processes write to the same place. Fails only if there is a logger already.
-    let _ = WriteLogger::init(level, config, LineWriter::new(std::io::stderr()));
+/// Logs to standard error from level info on: whole lines, from all processes.
+pub fn log_to_stderr() {
+    // Fails only if there is a logger already.
+    let _ = Logger::new().install();
 }
 
 /// Exit code 0, or one line on standard error and 1. A wrong command line has ended the program with 2 before.

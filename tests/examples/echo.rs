@@ -26,7 +26,7 @@ fn start_pool(args: &[&str], children: usize) -> (Running, SocketAddr) {
     (running, addr)
 }
 
-/// Sends USR2 and returns the dump that comes.
+/// Sends USR2 and returns the dump that comes, without the spaces that the log puts before each but the first line.
 fn dump(running: &Running) -> String {
     let before = running.stderr_text().len();
     running.signal(Signal::SIGUSR2);
@@ -34,7 +34,7 @@ fn dump(running: &Running) -> String {
         let text = running.stderr_text();
         let dump = &text[before..];
         let is_whole = dump.contains("slots free\n") || (dump.contains("sources: ") && !dump.contains("(Daemon)"));
-        is_whole.then(|| dump.to_owned())
+        is_whole.then(|| dump.replace("\n    ", "\n"))
     })
 }
 

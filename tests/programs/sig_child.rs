@@ -10,6 +10,7 @@ use std::env;
 use std::io;
 use std::process::{self, Command, ExitStatus};
 
+use lenore::logging::Logger;
 use lenore::{Context, Error, Kernel, Reason, Result, Session};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -410,7 +411,7 @@ fn leftover_zombie(kernel: &mut Kernel) -> Result<(), Error> {
 
 /// Runs to the end, lets the child go, and sees that it can still be waited for.
 fn end_beside(kernel: &mut Kernel, pid: i32, gate: Option<io::PipeWriter>) -> Result<(), Error> {
-    let _ = simplelog::WriteLogger::init(log::LevelFilter::Warn, simplelog::Config::default(), io::stderr());
+    let _ = Logger::new().filter("warn").and_then(Logger::install);
     Session::new(()).state("_start", |_| ()).spawn(kernel)?;
     kernel.run()?;
     println!("run returned");

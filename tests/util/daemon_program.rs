@@ -1,12 +1,12 @@
 //! What the test programs of the Daemon share.
 
-use std::io::LineWriter;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::mpsc;
 use std::{mem, thread};
 
 use lenore::daemon::Haste;
+use lenore::logging::Logger;
 use lenore::{Context, Reply, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::dup;
@@ -108,7 +108,6 @@ pub fn start_helper() -> Result<i32> {
 }
 
 pub fn log_to_stderr() {
-    let config = simplelog::ConfigBuilder::new().set_time_format_rfc3339().build();
-    // Whole lines only: all processes write to the same place. Fails only if there is a logger already.
-    let _ = simplelog::WriteLogger::init(log::LevelFilter::Debug, config, LineWriter::new(std::io::stderr()));
+    // Fails only if there is a logger already.
+    let _ = Logger::new().filter("debug").and_then(Logger::install);
 }
