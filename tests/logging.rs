@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use util::lab::{Lab, held};
 use util::{Client, DEADLINE, Program, Running, at_once, example, test_program, wait_until};
 
 /// For what writes 100,000 lines.
@@ -151,6 +152,36 @@ fn log_file_of_a_daemon_is_no_journal() {
     assert!(rest.starts_with(&format!("[INFO] {} lenore::daemon: child has ended: pid=", running.pid())), "{rest}");
     running.signal(Signal::SIGTERM);
     running.wait_exit(DEADLINE);
+}
+
+#[test]
+fn records_of_a_daemon_s_children_have_fields_in_json_and_the_same_text() {
+    let args = "--start 1 --max 1 --max-spare 1 --requests 0 --babysit-ms 100 --cpu-ms 200";
+    let program = Program::new(test_program("daemon_prefork")).args(args.split_whitespace());
+    let mut lab = Lab::launch(program.env("LOG_FORMAT", "json"));
+    let addr = lab.running.listening_addr();
+    let (mut client, pid) = held(addr);
+    client.send("spin\n");
+    let find = |message: &str| {
+        let line = lab.running.wait_for_stderr(&format!("\"message\":\"{message}: pid={pid} "), DEADLINE);
+        serde_json::from_str::<Value>(&line).expect(&line)
+    };
+    let (rogue, death) = (find("child is rogue"), find("child has ended"));
+    let whole = [("pid", pid.into()), ("slot", Value::from(0))];
+    for record in [&rogue, &death] {
+        assert!(whole.iter().all(|(key, value)| record["fields"][key] == *value), "{record}");
+        assert_eq!((&record["pid"], &record["target"]), (&lab.pid().into(), &"lenore::daemon".into()), "{record}");
+    }
+    let words = [("why", "cpu_limit"), ("status", "r"), ("signal", "SIGINT")];
+    assert!(words.iter().all(|(key, value)| rogue["fields"][key] == *value), "{rogue}");
+    assert!(rogue["fields"]["cpu"].is_f64() && rogue["fields"]["for"].is_f64(), "{rogue}");
+    let fields = &death["fields"];
+    assert_eq!((&fields["cause"], &fields["requests"]), (&"rogue:cpu_limit".into(), &1.into()), "{death}");
+    assert_eq!((&fields["core"], &fields["note"]), (&Value::Null, &Value::Null), "{death}");
+    let age = fields["age"].as_f64().expect("a number");
+    let text = format!("child has ended: pid={pid} slot=0 cause=rogue:cpu_limit age={age:.3} requests=1");
+    assert_eq!(death["message"], text);
+    lab.end(Signal::SIGTERM);
 }
 
 #[test]

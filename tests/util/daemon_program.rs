@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::{mem, thread};
 
 use lenore::daemon::Haste;
-use lenore::logging::Logger;
+use lenore::logging::{Format, Logger};
 use lenore::{Context, Reply, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::dup;
@@ -107,7 +107,12 @@ pub fn start_helper() -> Result<i32> {
     Ok(helper.id() as i32)
 }
 
+/// Logs from level debug on, as JSON if the environment says `LOG_FORMAT=json`.
 pub fn log_to_stderr() {
+    let format = match std::env::var("LOG_FORMAT") {
+        Ok(format) if format == "json" => Format::Json,
+        _ => Format::Text,
+    };
     // Fails only if there is a logger already.
-    let _ = Logger::new().filter("debug").and_then(Logger::install);
+    let _ = Logger::new().format(format).filter("debug").and_then(Logger::install);
 }

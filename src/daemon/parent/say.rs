@@ -1,4 +1,7 @@
 //! What the machine has to say, as lines of the log.
+//!
+//! A line has its fields in its text, which is all that most loggers show. With the feature `logging` they are key-values of the
+//! record as well.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -11,25 +14,47 @@ use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::signals::signal_of_step;
 use crate::daemon::settings::Settings;
 
+/// Logs a line about a child: its level, its fields as the `log` macros take them, and its text.
+macro_rules! tell {
+    ($level:expr, [$($fields:tt)*], $($text:tt)*) => {{
+        #[cfg(feature = "logging")]
+        log::log!(target: "lenore::daemon", $level, $($fields)*; $($text)*);
+        #[cfg(not(feature = "logging"))]
+        log::log!(target: "lenore::daemon", $level, $($text)*);
+    }};
+}
+
 /// Logs a message.
 pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, now: SystemTime) {
     let pids = &parent.pids;
     match *message {
         Message::Forked(key) => {
-            report(settings, format_args!("child {} is forked into slot {}", pids.name(key), key.slot));
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(quiet(settings), [pid, slot], "child {pid} is forked into slot {slot}");
         }
-        Message::Retired(key) => debug(format_args!("child {} is retired", pids.name(key))),
+        Message::Retired(key) => {
+            let pid = pids.name(key);
+            tell!(Level::Debug, [pid, slot = key.slot], "child {pid} is retired");
+        }
         Message::AskedToRelease(key) => {
-            debug(format_args!("child is asked to let its idle client go: pid={} slot={}", pids.name(key), key.slot))
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(Level::Debug, [pid, slot], "child is asked to let its idle client go: pid={pid} slot={slot}");
         }
         Message::ClientsWait(reckoning) => debug(format_args!("clients wait for more children: {reckoning}")),
         Message::ShuttingDown { children } => debug(format_args!("shutting down with {children} children")),
-        Message::NotEnded(key) => warn(format_args!("child {} has not ended in time and is killed", pids.name(key))),
+        Message::NotEnded(key) => {
+            let pid = pids.name(key);
+            tell!(Level::Warn, [pid, slot = key.slot], "child {pid} has not ended in time and is killed");
+        }
         Message::BoardFull { slots } => {
             error(format_args!("no child is forked: all {slots} slots of the scoreboard are taken"));
         }
         Message::Resized { max_children, min_spare, max_spare } => {
-            info(format_args!("resized: max_children={max_children} min_spare={min_spare} max_spare={max_spare}"))
+            tell!(
+                Level::Info,
+                [max_children, min_spare, max_spare],
+                "resized: max_children={max_children} min_spare={min_spare} max_spare={max_spare}"
+            );
         }
         Message::ForksFail { .. } | Message::ForksSucceed { .. } => say_forks(parent, message, now),
         Message::CrashLoop { .. } | Message::CrashLoopOver { .. } => say_crash_loop(parent, message, now),
@@ -50,12 +75,13 @@ fn say_forks(parent: &mut Parent, message: &Message, now: SystemTime) {
     match *message {
         Message::ForksFail { children, missing, next_try } => {
             if let Some(refused) = &parent.refused {
-                warn(format_args!(
-                    "forks fail and are tried again: {}; {}: children={children} missing={missing} next_try={:.1}",
-                    refused.error,
-                    refused.reason.map_or("", |reason| reason.advice()),
-                    next_try.as_secs_f64()
-                ));
+                let (error, next_try) = (&refused.error, next_try.as_secs_f64());
+                let advice = refused.reason.map_or("", |reason| reason.advice());
+                tell!(
+                    Level::Warn,
+                    [error:%, children, missing, next_try = rounded(next_try)],
+                    "forks fail and are tried again: {error}; {advice}: children={children} missing={missing} next_try={next_try:.1}"
+                );
             }
         }
         Message::ForksSucceed { children } => {
@@ -73,8 +99,9 @@ fn say_crash_loop(parent: &mut Parent, message: &Message, now: SystemTime) {
             parent.crash_loop.failed((), now);
             // Each death has its record. The pauses are what an operator can't do anything about.
             let level = if is_known { Level::Debug } else { Level::Warn };
-            log::log!(
-                target: "lenore::daemon", level,
+            tell!(
+                level,
+                [deaths, wait = rounded(wait.as_secs_f64())],
                 "children die as soon as they are forked, {deaths} in a row: the next is forked in {wait:?}"
             );
         }
@@ -89,31 +116,36 @@ fn say_crash_loop(parent: &mut Parent, message: &Message, now: SystemTime) {
 
 fn say_child(pids: &Pids, settings: &Settings, message: &Message) {
     match *message {
-        Message::Unready { key, since } => warn(format_args!(
-            "child {} in slot {} gets no requests: for {:.1} s it has not reported Wait, as the state for daemon_child should",
-            pids.name(key),
-            key.slot,
-            since.as_secs_f64()
-        )),
+        Message::Unready { key, since } => {
+            let (pid, slot, since) = (pids.name(key), key.slot, since.as_secs_f64());
+            tell!(
+                Level::Warn,
+                [pid, slot, "for" = rounded(since)],
+                "child {pid} in slot {slot} gets no requests: for {since:.1} s it has not reported Wait, as the state for daemon_child should"
+            );
+        }
         Message::Rogue { key, why, status, since, cpu, step } => {
             let signal = signal_of_step(step, settings.term);
-            warn(format_args!(
-                "child is rogue: pid={} slot={} why={why} status={} for={:.1} cpu={:.1}: {signal} is sent",
-                pids.name(key),
-                key.slot,
-                status.map_or('?', |status| status.letter()),
-                since.as_secs_f64(),
-                cpu.as_secs_f64()
-            ));
+            let (pid, slot, status) = (pids.name(key), key.slot, status.map_or('?', |status| status.letter()));
+            let (since, cpu) = (since.as_secs_f64(), cpu.as_secs_f64());
+            tell!(
+                Level::Warn,
+                [pid, slot, why:%, status, "for" = rounded(since), cpu = rounded(cpu), signal:%],
+                "child is rogue: pid={pid} slot={slot} why={why} status={status} for={since:.1} cpu={cpu:.1}: {signal} is sent"
+            );
         }
         Message::RogueCleared(key) => {
-            info(format_args!("child {} in slot {} has calmed down", pids.name(key), key.slot));
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(Level::Info, [pid, slot], "child {pid} in slot {slot} has calmed down");
         }
-        Message::TooLarge { key, resident, limit } => info(format_args!(
-            "child {} in slot {} has {resident} octets resident, more than memory_limit ({limit}), and will be replaced",
-            pids.name(key),
-            key.slot
-        )),
+        Message::TooLarge { key, resident, limit } => {
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(
+                Level::Info,
+                [pid, slot, resident, limit],
+                "child {pid} in slot {slot} has {resident} octets resident, more than memory_limit ({limit}), and will be replaced"
+            );
+        }
         _ => {}
     }
 }
@@ -121,41 +153,56 @@ fn say_child(pids: &Pids, settings: &Settings, message: &Message) {
 fn say_queue(pids: &Pids, message: &Message) {
     match *message {
         Message::OverloadBegun { max_children, waiting, limit } => {
-            let limit = limit.map_or_else(|| "unknown".to_owned(), |limit| limit.to_string());
-            warn(format_args!(
-                "clients wait and all children are busy: max_children={max_children} waiting={waiting} backlog={limit}"
-            ));
+            let backlog = limit.map_or_else(|| "unknown".to_owned(), |limit| limit.to_string());
+            tell!(
+                Level::Warn,
+                [max_children, waiting, backlog = limit],
+                "clients wait and all children are busy: max_children={max_children} waiting={waiting} backlog={backlog}"
+            );
         }
-        Message::OverloadEnded { lasted, deepest } => info(format_args!(
-            "clients no longer wait for busy children: lasted={:.1} deepest={deepest}",
-            lasted.as_secs_f64()
-        )),
-        Message::QueueFull { waiting, limit } => error(format_args!(
+        Message::OverloadEnded { lasted, deepest } => {
+            let lasted = lasted.as_secs_f64();
+            tell!(
+                Level::Info,
+                [lasted = rounded(lasted), deepest],
+                "clients no longer wait for busy children: lasted={lasted:.1} deepest={deepest}"
+            );
+        }
+        Message::QueueFull { waiting, limit } => tell!(
+            Level::Error,
+            [waiting, backlog = limit],
             "the queue of a listener is full and the system turns clients away: waiting={waiting} backlog={limit}; \
              see listen_queue, and net.core.somaxconn, which limits it"
-        )),
-        Message::QueueHasRoom { lasted, deepest } => info(format_args!(
-            "the queue of the listener has room again: lasted={:.1} deepest={deepest}",
-            lasted.as_secs_f64()
-        )),
+        ),
+        Message::QueueHasRoom { lasted, deepest } => {
+            let lasted = lasted.as_secs_f64();
+            tell!(
+                Level::Info,
+                [lasted = rounded(lasted), deepest],
+                "the queue of the listener has room again: lasted={lasted:.1} deepest={deepest}"
+            );
+        }
         Message::Deaf { key, waiting, is_continued } => {
             let what = if is_continued { "is continued" } else { "is no spare any more" };
-            warn(format_args!(
-                "child that waits for clients does not accept because it is stopped, and {what}: pid={} slot={} waiting={waiting}",
-                pids.name(key),
-                key.slot
-            ));
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(
+                Level::Warn,
+                [pid, slot, waiting],
+                "child that waits for clients does not accept because it is stopped, and {what}: pid={pid} slot={slot} waiting={waiting}"
+            );
         }
         Message::Unresponsive { key, waiting, is_paused } => {
             let why = if is_paused { "does not accept because its listeners are paused" } else { "does not answer" };
-            warn(format_args!(
-                "child that waits for clients {why}, and is no spare any more: pid={} slot={} waiting={waiting}",
-                pids.name(key),
-                key.slot
-            ));
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(
+                Level::Warn,
+                [pid, slot, waiting],
+                "child that waits for clients {why}, and is no spare any more: pid={pid} slot={slot} waiting={waiting}"
+            );
         }
         Message::Responsive(key) => {
-            info(format_args!("child accepts clients again: pid={} slot={}", pids.name(key), key.slot));
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(Level::Info, [pid, slot], "child accepts clients again: pid={pid} slot={slot}");
         }
         _ => {}
     }
@@ -169,23 +216,42 @@ pub(super) fn record(settings: &Settings, pid: i32, death: &Death) {
         (true, true) => Level::Info,
         (true, false) => Level::Debug,
     };
-    let note = match note {
-        Note::None => "",
-        Note::Core => " core=dumped",
-        Note::KilledByOther => " note=\"KILL not sent by the Daemon, nor by the OOM killer\"",
-        Note::KilledPerhapsBySystem => " note=\"KILL not sent by the Daemon, maybe by the OOM killer\"",
+    let why = match note {
+        Note::None | Note::Core => None,
+        Note::KilledByOther => Some("KILL not sent by the Daemon, nor by the OOM killer"),
+        Note::KilledPerhapsBySystem => Some("KILL not sent by the Daemon, maybe by the OOM killer"),
     };
-    let (slot, age) = (key.slot, age.as_secs_f64());
-    log::log!(
-        target: "lenore::daemon", level,
-        "child has ended: pid={pid} slot={slot} cause={cause} age={age:.3} requests={requests}{note}"
+    let core = (note == Note::Core).then_some("dumped");
+    let (in_text, slot, age) = (NoteInText { core, why }, key.slot, age.as_secs_f64());
+    tell!(
+        level,
+        [pid, slot, cause:%, age = rounded(age), requests, core, note = why],
+        "child has ended: pid={pid} slot={slot} cause={cause} age={age:.3} requests={requests}{in_text}"
     );
 }
 
-/// Logs the coming and going of a child, which `verbose` makes worth an operator's while.
-fn report(settings: &Settings, text: fmt::Arguments<'_>) {
-    let level = if settings.verbose { Level::Info } else { Level::Debug };
-    log::log!(target: "lenore::daemon", level, "{text}");
+/// What follows the fields that each death has.
+struct NoteInText {
+    core: Option<&'static str>,
+    why: Option<&'static str>,
+}
+
+impl fmt::Display for NoteInText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.map_or(Ok(()), |core| write!(f, " core={core}"))?;
+        self.why.map_or(Ok(()), |why| write!(f, " note={why:?}"))
+    }
+}
+
+/// The level of a child's coming and going, which `verbose` makes worth an operator's while.
+fn quiet(settings: &Settings) -> Level {
+    if settings.verbose { Level::Info } else { Level::Debug }
+}
+
+/// Seconds for a field, to the millisecond.
+#[cfg(feature = "logging")]
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 fn debug(text: fmt::Arguments<'_>) {
@@ -194,10 +260,6 @@ fn debug(text: fmt::Arguments<'_>) {
 
 fn info(text: fmt::Arguments<'_>) {
     log::info!(target: "lenore::daemon", "{text}");
-}
-
-fn warn(text: fmt::Arguments<'_>) {
-    log::warn!(target: "lenore::daemon", "{text}");
 }
 
 fn error(text: fmt::Arguments<'_>) {
