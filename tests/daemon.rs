@@ -19,6 +19,8 @@ mod demand;
 mod descriptors;
 #[path = "daemon/detach.rs"]
 mod detach;
+#[path = "daemon/differential.rs"]
+mod differential;
 #[path = "daemon/exit.rs"]
 mod exit;
 #[path = "daemon/failures.rs"]
@@ -39,6 +41,8 @@ mod prefork;
 mod privileges;
 #[path = "daemon/relief.rs"]
 mod relief;
+#[path = "../src/daemon/machine/sim/schedule.rs"]
+mod schedule;
 #[path = "daemon/servers.rs"]
 mod servers;
 #[path = "daemon/shutdown.rs"]

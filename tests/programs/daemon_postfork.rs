@@ -6,12 +6,14 @@
 use std::error::Error;
 use std::io;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lenore::daemon::Report;
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, ForkStage, Kernel, Result, Session};
+use nix::errno::Errno;
 
 use util::daemon_program::{Flags, say, say_signal, try_update};
 
@@ -84,13 +86,15 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `--fail N --errno E`: so many forks fail, from the first on.
+/// `--fail N --errno E`: so many forks fail, from the first on. `--fail-while PATH`: they fail while there is such a file.
 fn hook(kernel: &mut Kernel, flags: &Flags) {
     let mut failures: u32 = flags.number("--fail").unwrap_or(0);
-    let errno = flags.number("--errno").unwrap_or(0);
+    let errno = flags.number("--errno").unwrap_or(Errno::EAGAIN as i32);
+    let gate = flags.text("--fail-while").map(PathBuf::from);
     kernel.set_fork_hook(move |stage| {
-        if stage == ForkStage::BeforeFork && failures > 0 {
-            failures -= 1;
+        let is_shut = gate.as_ref().is_some_and(|gate| gate.exists());
+        if stage == ForkStage::BeforeFork && (failures > 0 || is_shut) {
+            failures = failures.saturating_sub(1);
             say("fork fails");
             return Err(io::Error::from_raw_os_error(errno));
         }
