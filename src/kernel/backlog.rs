@@ -65,15 +65,12 @@ impl Core {
     /// already. Whose listener it is nobody has said; a program with several servers may be told of another's client.
     pub(crate) fn await_backlog(&mut self, session: SessionId, event: &str) {
         let backlog = &mut self.sources.backlog;
-        let was_awaited = backlog.is_awaited();
         let asker = (session, Name::new(event));
         if !backlog.askers.contains(&asker) {
             backlog.askers.push(asker);
         }
-        // An edge that an earlier asker was told of is over for a later one.
-        if was_awaited {
-            self.sources.deregister_backlog();
-        }
+        // An edge that an earlier asker was told of is over for a later one, also before the poller is asked again.
+        self.sources.deregister_backlog();
         self.sources.backlog_changed();
     }
 
@@ -133,7 +130,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     use std::time::Instant;
 
-    use crate::kernel::Kernel;
+    use crate::kernel::{Context, Kernel};
     #[cfg(target_os = "linux")]
     use crate::kernel::{Core, SessionId};
     use crate::session::Session;
@@ -254,6 +251,34 @@ mod tests {
             .state("third", |cx| cx.heap().seen.push("third"))
             .state("fourth", |cx| cx.heap().seen.push("fourth"))
             .state("_stop", |cx| assert_eq!(cx.heap().seen, ["first", "second", "accept", "accept"]))
+            .spawn(&mut kernel)
+            .expect("it starts");
+        kernel.run().expect("it ends in order");
+    }
+
+    #[test] // a question that is asked before the poller is asked again is answered as well
+    fn question_in_the_slice_of_an_answer_is_answered() {
+        let mut kernel = Kernel::new().expect("a kernel");
+        Session::new(Heap::default())
+            .state("_start", |cx| {
+                let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+                listener.pause_accept();
+                cx.heap().listener = Some(listener);
+                connect(cx.heap());
+                let me = cx.session();
+                cx.core_mut().await_backlog(me, "first");
+                cx.delay("late", Duration::from_secs(10), ());
+                Ok(())
+            })
+            .state("first", |cx| {
+                let me = cx.session();
+                cx.core_mut().await_backlog(me, "second");
+            })
+            .state("second", |cx| {
+                cx.heap().listener = None;
+                cx.alarm_remove_all();
+            })
+            .state("late", |_: &mut Context<'_, Heap>| -> () { unreachable!("the second question was not answered") })
             .spawn(&mut kernel)
             .expect("it starts");
         kernel.run().expect("it ends in order");
