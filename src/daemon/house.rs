@@ -151,7 +151,8 @@ fn what_decides_knows_no_clock_no_process_and_no_environment() {
         "Pid",
         "pid",
     ];
-    for path in files("machine") {
+    // What runs the simulation measures how long that takes, and is told by the environment for how long to go on.
+    for path in files("machine").into_iter().filter(|path| !path.ends_with("sim/tests.rs")) {
         for line in code(&path) {
             let words: Vec<&str> = line.split(|end: char| !end.is_alphanumeric() && end != '_').collect();
             let is_named =

@@ -2,8 +2,7 @@
 //!
 //! [`Machine::step`] is told what has happened and returns what is to be done. It knows no clock, no process and no kernel:
 //! time is an argument, children are slots and generations, and what it may look at is behind [`Outside`]. So whole days of a
-//! daemon can be played through in a moment, and any moment can be played again.
-#![cfg_attr(test, allow(dead_code, reason = "what a simulation needs"))]
+//! daemon can be played through in a moment, and any moment can be played again: see `sim/`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -278,5 +277,7 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;
