@@ -10,8 +10,8 @@ use super::rules::{Rules, Violation, broken};
 use super::trace::Trace;
 use super::world::{Event, Failing, Letter, World};
 use crate::daemon::machine::{
-    Announcement, Answer, Effect, Fault, Fork, Input, Key, Machine, Order, OrderId, Phase, Refusal, Signal, Status,
-    Timer,
+    Announcement, Answer, Effect, Failure, Fault, Fork, Input, Key, Machine, Order, OrderId, Phase, Refusal, Signal,
+    Status, Timer, Verdict,
 };
 
 /// A machine in its world.
@@ -36,6 +36,10 @@ pub struct Driver {
     /// Orders that come when the application is told of something.
     pub(super) nested: VecDeque<Order>,
     next_order: u64,
+    /// The verdicts, as they came.
+    pub answers: Vec<(OrderId, Verdict)>,
+    /// What the run has failed of.
+    pub failure: Option<Failure>,
     next_request: u64,
     pub steps: u64,
     /// Steps since the clock last moved on.
@@ -72,6 +76,8 @@ impl Driver {
             failed: None,
             nested: VecDeque::new(),
             next_order: 0,
+            answers: Vec::new(),
+            failure: None,
             next_request: 0,
             steps: 0,
             steps_now: 0,
@@ -338,12 +344,9 @@ impl Driver {
             Effect::Finish => {
                 self.rules.finish(&self.world, self.forks.len() + usize::from(self.returning.is_some()))?
             }
-            Effect::Record(_)
-            | Effect::Say(_)
-            | Effect::Answer(..)
-            | Effect::Fail(_)
-            | Effect::DelayLauncher
-            | Effect::TellWhatIsLeft => {}
+            Effect::Answer(id, verdict) => self.answers.push((id, verdict)),
+            Effect::Fail(failure) => self.failure = Some(failure),
+            Effect::Record(_) | Effect::Say(_) | Effect::DelayLauncher | Effect::TellWhatIsLeft => {}
         }
         Ok(false)
     }
