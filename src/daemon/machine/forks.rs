@@ -68,13 +68,14 @@ impl Machine {
         self.growth = Growth::default();
         // The others that were asked for together would fail as this one has.
         self.cancel_forks(at);
+        // The child would have been told to end.
+        if self.is_shutting_down() {
+            return;
+        }
         let Refusal::ForNow(kind) = refusal else {
             self.effects.push(Effect::Fail(Failure::Fork));
             return self.end(at, Haste::AtOnce);
         };
-        if self.is_shutting_down() {
-            return;
-        }
         let pause = (self.shortage.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         self.shortage.pause = pause;
         if self.shortage.told.replace(kind) != Some(kind) {
