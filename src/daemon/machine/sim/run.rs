@@ -200,7 +200,11 @@ impl Driver {
         if idle > settings.max_spare {
             return broken("spares that are too many go", format_args!("{idle} of {}", settings.max_spare));
         }
-        let all = self.world.idle;
+        // A child may just have had its last request, and its successor may be starting.
+        let is_spare = |slot: &super::world::Slot| {
+            slot.says.status.is_some_and(|status| status == Status::Wait || status.is_starting())
+        };
+        let all = self.world.slots.iter().filter(|slot| is_spare(slot)).count() as u32;
         if all < settings.min_spare && self.rules.live < settings.max_children {
             return broken("spares are made up for", format_args!("{idle} of {}", settings.min_spare));
         }
