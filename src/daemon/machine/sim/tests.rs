@@ -135,6 +135,7 @@ fn same_seed_gives_the_same_trace() {
 }
 
 #[test] // O-DT-02
+#[cfg_attr(debug_assertions, ignore = "takes a minute in a debug build")]
 fn shrunk_plan_is_short_and_breaks_the_same_rule() {
     let fault = Some(Fault::SlotLeaks);
     let found = (0..MOST_SEEDS).map(|seed| draw::plan(seed, Length::Short)).find_map(|plan| {
