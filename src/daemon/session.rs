@@ -137,6 +137,8 @@ fn stop(cx: &mut Cx<'_>) {
         Role::Parent(_) => {
             parent_ending::last_resort(cx);
             launcher::report_failure(cx);
+            // While signals are still watched. One that comes later may end the process where it stands.
+            drop(cx.heap().process.pid_file.take());
         }
         Role::Child(_) => {
             if !heap.settings.children_return {

@@ -297,8 +297,11 @@ fn a_pool_that_was_made_smaller_and_larger_is_what_it_was() {
     assert_eq!(smaller(), "3 min_spare=1 max_spare=2");
     assert_eq!(smaller(), "2 min_spare=1 max_spare=1");
     // One remains in any case, and what is too much is not made up for later.
-    for _ in 0..3 {
-        assert_eq!(smaller(), "1 min_spare=1 max_spare=1");
+    assert_eq!(smaller(), "1 min_spare=1 max_spare=1");
+    for refused in 1..3 {
+        lab.running.signal(Signal::SIGTTOU);
+        let is_told = || lab.running.stderr_text().matches("not resized: one child has to be left").count() == refused;
+        wait_until("its refusal", DEADLINE, || is_told().then_some(()));
     }
     assert_eq!(larger(), "2 min_spare=1 max_spare=1");
     assert_eq!(larger(), "3 min_spare=1 max_spare=2");

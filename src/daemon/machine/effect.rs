@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cause, Haste, Key, OrderId, Reckoning, Rogue, Status, Step, Thresholds, Timer, Verdict, Watch};
+use super::{Cause, Haste, Key, OrderId, Reckoning, Rogue, Status, Step, Thresholds, Timer, Verdict, Watch, Why};
 
 /// One thing to be done.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -247,6 +247,8 @@ pub enum Message {
         /// The most spares.
         max_spare: u32,
     },
+    /// How many children there may be can't be changed so.
+    NotResized(Why),
     /// The Daemon is shut down.
     ShuttingDown {
         /// How many children there are.

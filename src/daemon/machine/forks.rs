@@ -124,7 +124,11 @@ impl Machine {
 
     /// Says once that no fork is missing any more.
     pub(super) fn end_shortage_if_over(&mut self, at: &Moment<'_>) {
-        if self.shortage.told.is_none() || self.no_fork_before.is_some() || !self.table.in_flight().is_empty() {
+        if self.is_shutting_down()
+            || self.shortage.told.is_none()
+            || self.no_fork_before.is_some()
+            || !self.table.in_flight().is_empty()
+        {
             return;
         }
         if self.missing(at) == 0 {

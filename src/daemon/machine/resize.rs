@@ -57,7 +57,10 @@ impl Machine {
         }
         let (max_children, min_spare, max_spare) =
             (self.settings.max_children, self.settings.min_spare, self.settings.max_spare);
-        self.effects.push(Effect::Say(Message::Resized { max_children, min_spare, max_spare }));
+        self.effects.push(Effect::Say(match outcome {
+            Ok(()) => Message::Resized { max_children, min_spare, max_spare },
+            Err(why) => Message::NotResized(why),
+        }));
         self.answer(id, outcome.map_or_else(Verdict::Refused, |()| Verdict::Applied));
     }
 }

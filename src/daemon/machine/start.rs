@@ -39,7 +39,8 @@ impl Machine {
 
     /// Lets the launcher end if all is there that it waits for.
     pub(super) fn tell_if_ready(&mut self, at: &Moment<'_>) {
-        if !self.start.is_handled || self.ready_children(at) < self.wanted_children() {
+        // A launcher must not hear of a daemon that ends already.
+        if self.is_shutting_down() || !self.start.is_handled || self.ready_children(at) < self.wanted_children() {
             return;
         }
         self.start.is_handled = false;

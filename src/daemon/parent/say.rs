@@ -56,6 +56,7 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
                 "resized: max_children={max_children} min_spare={min_spare} max_spare={max_spare}"
             );
         }
+        Message::NotResized(why) => log::info!(target: "lenore::daemon", "not resized: {why}"),
         Message::ForksFail { .. } | Message::ForksSucceed { .. } => say_forks(parent, message, now),
         Message::CrashLoop { .. } | Message::CrashLoopOver { .. } => say_crash_loop(parent, message, now),
         Message::Unready { .. } | Message::Rogue { .. } | Message::RogueCleared(_) | Message::TooLarge { .. } => {
