@@ -192,6 +192,9 @@ impl Rules {
                     }
                     self.stopping_since.get_or_insert(now);
                 }
+                Effect::TellLauncher if self.phase_before == Phase::ShuttingDown => {
+                    return broken("no launcher is told of a daemon that ends", format_args!("{input:?}"));
+                }
                 Effect::Fail(failure) if std::mem::replace(&mut self.has_failed, true) => {
                     return broken("the Daemon fails once", format_args!("{failure:?}"));
                 }
