@@ -125,6 +125,38 @@ fn launcher_counts_a_child_that_keeps_a_client() {
     terminate(pid);
 }
 
+#[test] // D-DE-08, D-DE-13: children that come up after the end has begun do not make the daemon ready
+fn launcher_is_not_told_of_a_daemon_that_ends() {
+    let site = Site::new();
+    // Two children are held before they report `Wait`, and when they have; the third one when it ends.
+    let holds = [("ready", 1), ("ready", 2), ("wait", 1), ("wait", 2), ("exit", 3)];
+    let file = |point: &str, child: u32| site.path(&format!("{point}{child}"));
+    let plan = holds.map(|(point, child)| {
+        format!("daemon.child.{point}=hold:{}@1#{child}", file(point, child).display())
+    });
+    let program = site.program("--detach --start 3 --min-spare 2").env("LENORE_INJECT", plan.join(","));
+    let mut running = program.start();
+    let wait_held = |point: &str, child: u32| {
+        wait_until("a child that is held", DEADLINE, || file(point, child).exists().then_some(()));
+    };
+    let release = |point: &str, child: u32| fs::remove_file(file(point, child)).expect("our own file");
+    let pid = site.wait_for("daemon_parent");
+    [1, 2].into_iter().for_each(|child| wait_held("ready", child));
+    kill(pid, Signal::SIGTERM).expect("the daemon is there");
+    wait_held("exit", 3);
+    for child in [1, 2] {
+        release("ready", child);
+        wait_held("wait", child);
+    }
+    let children = || proc::children(pid).len();
+    assert_eq!(children(), 3);
+    release("exit", 3);
+    wait_until("the end of the third", DEADLINE, || (children() == 2).then_some(()));
+    [1, 2].into_iter().for_each(|child| release("wait", child));
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(1), "{}", running.stderr_text());
+    wait_until("the end of all", DEADLINE, || running.descendants_alive().is_empty().then_some(()));
+}
+
 #[test] // D-DE-13: children that fail at first may get better
 fn start_survives_children_that_fail_at_first() {
     let site = Site::new();
