@@ -155,7 +155,8 @@ fn requests_that_crash_their_children_do_not_slow_the_pool_down() {
 
 #[test] // D-PF-10: each cause, one record each, and the counts
 fn every_child_leaves_a_record_of_its_cause() {
-    let (mut lab, addr) = Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 2 --usr1 status,text", 1);
+    let pool = "--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 2 --hold-ms 100";
+    let (mut lab, addr) = Lab::pool(&format!("{pool} --usr1 status,text"), 1);
     let mut expected = Vec::new();
     let (mut client, pid) = held(addr);
     lab.wait_board("rw");

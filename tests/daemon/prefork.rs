@@ -119,7 +119,7 @@ fn mistake_that_each_request_repeats_is_logged_once_for_each_place() {
 
 #[test] // D-PF-06, D-PF-07: what is too much goes, at once
 fn surplus_spares_are_retired_and_shortage_is_filled() {
-    let (mut lab, addr) = Lab::pool("--start 2 --min-spare 2 --max-spare 3 --max 12 --requests 0", 2);
+    let (mut lab, addr) = Lab::pool("--start 2 --min-spare 2 --max-spare 3 --max 12 --requests 0 --hold-ms 100", 2);
     for _ in 0..3 {
         let clients: Vec<(Client, i32)> = (0..8).map(|_| held(addr)).collect();
         // Three, where it had to grow in a hurry.
