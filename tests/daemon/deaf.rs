@@ -158,3 +158,13 @@ fn child_that_accepts_is_no_spare_less_for_a_client_at_another_listener() {
     assert_eq!(lab.running.children(), child);
     assert_eq!(held(addr).1, child[0]);
 }
+
+#[test] // D-BA-01, D-PF-07: a surplus child that does not go must not keep its place for ever
+fn blocked_idle_child_that_was_asked_to_go_is_a_rogue() {
+    let args = "--start 2 --min-spare 2 --max-spare 2 --max 2 --grace-ms 200 --babysit-ms 300 --usr1 block";
+    let (lab, _, deaf) = deaf_pool(args, "blocked");
+    lab.running.signal(Signal::SIGTTOU);
+    let log = lab.running.wait_for_stderr("cause=rogue:shutdown_timeout", DEADLINE);
+    assert!(deaf.iter().any(|child| log.contains(&format!("pid={child} "))), "{log}");
+    wait_until("one child", DEADLINE, || (lab.running.children().len() == 1).then_some(()));
+}

@@ -131,9 +131,8 @@ fn launcher_is_not_told_of_a_daemon_that_ends() {
     // Two children are held before they report `Wait`, and when they have; the third one when it ends.
     let holds = [("ready", 1), ("ready", 2), ("wait", 1), ("wait", 2), ("exit", 3)];
     let file = |point: &str, child: u32| site.path(&format!("{point}{child}"));
-    let plan = holds.map(|(point, child)| {
-        format!("daemon.child.{point}=hold:{}@1#{child}", file(point, child).display())
-    });
+    let plan =
+        holds.map(|(point, child)| format!("daemon.child.{point}=hold:{}@1#{child}", file(point, child).display()));
     let program = site.program("--detach --start 3 --min-spare 2").env("LENORE_INJECT", plan.join(","));
     let mut running = program.start();
     let wait_held = |point: &str, child: u32| {

@@ -37,6 +37,9 @@ impl Machine {
             let is_stopped = at.outside.process(child.key) == Process::Stopped;
             let runs = if is_stopped { Duration::ZERO } else { ran };
             child.stopped_for = if is_stopped { child.stopped_for + ran } else { Duration::ZERO };
+            let is_overdue = child.is_retiring() && at.outside.status(child.key) == Some(Status::Wait);
+            child.overdue_for =
+                is_overdue.then(|| child.overdue_for.map_or(Duration::ZERO, |overdue_for| overdue_for + runs));
             if let Some(says) = at.outside.says(child.key) {
                 child.stint = child.stint.seen(says.since_ms, at.now_ms(), runs);
             }
@@ -78,7 +81,6 @@ impl Machine {
         let in_status = child.stint.lasted;
         let was_stopped = std::mem::replace(&mut child.is_stopped, is_stopped);
         let status = says.and_then(|says| says.status);
-        child.is_overdue = child.is_retiring() && status == Some(Status::Wait);
         let doing = says.map_or(child.meter.doing, |says| (says.requests, says.status.is_some_and(Status::is_busy)));
         let age = at.now.saturating_sub(child.forked_at);
         child.meter = at.outside.meter(key, child.meter, doing, age, in_status);
@@ -96,6 +98,8 @@ impl Machine {
             cpu: child.meter.used,
             // In the round before, and not only while this process was stopped as well.
             is_stopped: was_stopped && is_stopped && child.stopped_for >= babysit / 2,
+            // One that has had a request meanwhile has that long again.
+            overdue_for: child.overdue_for.unwrap_or_default().min(in_status),
             is_unresponsive: child.deaf.is_some_and(|deaf| !deaf.is_paused),
         };
         let before = child.escalation;

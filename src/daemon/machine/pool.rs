@@ -87,7 +87,8 @@ impl Machine {
     /// themselves.
     fn ghosts(&self, at: &Moment<'_>) -> u32 {
         let is_ghost = |child: &&Child| {
-            (self.is_no_spare(child) || child.is_overdue) && at.outside.status(child.key) == Some(Status::Wait)
+            (self.is_no_spare(child) || child.overdue_for.is_some())
+                && at.outside.status(child.key) == Some(Status::Wait)
         };
         self.table.children().iter().filter(is_ghost).count() as u32
     }

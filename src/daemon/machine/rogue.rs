@@ -31,6 +31,8 @@ pub struct Sight {
     pub cpu: Duration,
     /// It was stopped in the round before, and it is stopped now.
     pub is_stopped: bool,
+    /// For how long it has been saying that it waits although it was asked to go.
+    pub overdue_for: Duration,
     /// It was asked whether it accepts, as clients waited while it said that it waits, and has not answered.
     pub is_unresponsive: bool,
 }
@@ -51,7 +53,7 @@ pub enum Rogue {
     /// returned.
     Unresponsive,
     /// It has been in `e`, with its Daemon ended and something else that keeps it alive, longer than `shutdown_timeout`, or
-    /// than a request may take if that is more.
+    /// than a request may take if that is more. Or it waits for a request, and was asked to go that long ago.
     Exit,
 }
 
@@ -111,6 +113,7 @@ fn offence(sight: &Sight, rules: &Rules) -> Option<Rogue> {
     match sight.status {
         _ if sight.is_stopped => Some(Rogue::Stopped),
         _ if sight.cpu > rules.cpu_limit => Some(Rogue::Cpu),
+        Some(Status::Wait) if sight.overdue_for > rules.exit_timeout => Some(Rogue::Exit),
         Some(Status::Wait) if sight.is_unresponsive => Some(Rogue::Unresponsive),
         Some(Status::Req) if over(rules.request_timeout) => Some(Rogue::Request),
         Some(Status::Long) if over(rules.long_timeout) => Some(Rogue::Long),
@@ -193,6 +196,7 @@ mod tests {
             in_status: in_status * SECOND,
             cpu: cpu * SECOND,
             is_stopped: false,
+            overdue_for: Duration::ZERO,
             is_unresponsive: false,
         }
     }
@@ -215,6 +219,8 @@ mod tests {
             assert_eq!(why(&sight(status, 0, 6)), Some(Rogue::Cpu));
         }
         assert_eq!(why(&Sight { is_stopped: true, ..sight(Status::Wait, 0, 0) }), Some(Rogue::Stopped));
+        let overdue = |seconds: u32| Sight { overdue_for: seconds * SECOND, ..sight(Status::Wait, 1000, 0) };
+        assert_eq!((why(&overdue(200)), why(&overdue(201))), (None, Some(Rogue::Exit)));
         let unresponsive = Sight { is_unresponsive: true, ..sight(Status::Wait, 0, 0) };
         assert_eq!(why(&unresponsive), Some(Rogue::Unresponsive));
         assert_eq!(why(&Sight { cpu: 6 * SECOND, ..unresponsive }), Some(Rogue::Cpu));

@@ -47,8 +47,8 @@ pub struct Child {
     pub(super) stopped_for: Duration,
     /// It has reported that it waits, as far as was seen.
     pub(super) is_ready: bool,
-    /// It was asked to go before the babysitter's last round, and said then that it still waits.
-    pub(super) is_overdue: bool,
+    /// For how long it has been saying that it waits although it was asked to go, from the first look that saw it on.
+    pub(super) overdue_for: Option<Duration>,
     /// The log has it already that it is not ready for requests.
     pub(super) is_told_unready: bool,
 }
@@ -83,7 +83,7 @@ impl Child {
             deaf: None,
             stopped_for: Duration::ZERO,
             is_ready: false,
-            is_overdue: false,
+            overdue_for: None,
             is_told_unready: false,
         }
     }

@@ -124,7 +124,7 @@ impl Rules {
             pool.is_garbled |= status.is_none() || is_dead;
             if child.told != Told::Stay || child.is_stopped || child.deaf.is_some() {
                 // The board counts it as waiting until it goes, or until the babysitter has noticed that it does not.
-                let goes = child.told != Told::Stay && !child.is_overdue;
+                let goes = child.told != Told::Stay && child.overdue_for.is_none();
                 pool.is_garbled |= goes && world.slots[child.key.slot].is_idle;
                 continue;
             }
