@@ -168,3 +168,15 @@ fn blocked_idle_child_that_was_asked_to_go_is_a_rogue() {
     assert!(deaf.iter().any(|child| log.contains(&format!("pid={child} "))), "{log}");
     wait_until("one child", DEADLINE, || (lab.running.children().len() == 1).then_some(()));
 }
+
+#[test] // D-BA-01: the operator who has stopped a child continues it
+fn child_that_is_stopped_is_not_continued_by_the_death_of_another() {
+    let (lab, _) = Lab::pool(&format!("--start 2 --min-spare 1 --max-spare 2 --max 4 {NO_ROUND}"), 2);
+    let [stopped, killed] = lab.running.children()[..] else { panic!("two children") };
+    send(stopped, Signal::SIGSTOP);
+    wait_until("the stop", DEADLINE, || (proc::state(stopped) == Some('T')).then_some(()));
+    send(killed, Signal::SIGKILL);
+    lab.running.wait_for_stderr("cause=signal:SIGKILL", DEADLINE);
+    stays("the child is stopped", Duration::from_millis(200), || proc::state(stopped) == Some('T'));
+    send(stopped, Signal::SIGCONT);
+}

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Announcement, Child, Counts, Effect, Fault, Growth, Limits, Machine, Message, Moment, Phase, Published, STAYED_UP,
-    Says, Signal, Status, Thresholds, Timer, Told, prefork,
+    Announcement, Child, Counts, Effect, Fault, Growth, Limits, Machine, Message, Moment, Phase, Process, Published,
+    STAYED_UP, Says, Signal, Status, Thresholds, Timer, Told, prefork,
 };
 
 impl Machine {
@@ -206,10 +206,15 @@ impl Machine {
 
     /// Makes the idle children look whether a client waits for them. The system tells one process of each connection. If that
     /// process is dead or stopped, no other was told.
-    pub(super) fn wake_idle(&mut self, at: &Moment<'_>) {
-        let is_idle = |child: &&Child| !child.is_stopped && at.outside.status(child.key) == Some(Status::Wait);
-        let idle = self.table.children().iter().filter(is_idle);
-        self.effects.extend(idle.map(|child| Effect::Signal(child.key, Signal::Cont)));
+    ///
+    /// A stopped child stays stopped. The operator who has stopped it continues it.
+    pub(super) fn wake_idle(&mut self, at: &mut Moment<'_>) {
+        for child in self.table.children() {
+            let is_idle = !child.is_stopped && at.outside.status(child.key) == Some(Status::Wait);
+            if is_idle && at.outside.process(child.key) == Process::Runs {
+                self.effects.push(Effect::Signal(child.key, Signal::Cont));
+            }
+        }
     }
 }
 
