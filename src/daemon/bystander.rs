@@ -2,8 +2,8 @@
 
 use crate::kernel::SourceKey;
 
-/// What a process keeps that somebody has forked, until the Daemon says that it is one of its children. If the Daemon did not fork
-/// it, nothing here is its business, and it stays that.
+/// What a process has that was just forked. The Daemon makes it a child if the Daemon has asked for the fork. A process that other
+/// code has forked stays a bystander.
 #[derive(Default)]
 pub(in crate::daemon) struct Bystander {
     /// The Daemon's parent process.

@@ -17,11 +17,10 @@ pub(in crate::daemon) fn withdraw(cx: &mut Cx<'_>) -> Result {
     // Of whichever process reported them: a child may have helpers of its own.
     cx.heap().foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
     let alias = Name::new(&cx.heap().settings.alias);
-    // Another name, which nobody can mistake for the Daemon's, instead of none. An alias does not keep the program
-    // alive; and while there is a session, signals that come twice, as from a terminal and then from the parent, find it
-    // watching and don't strike down a process that is finishing its work.
+    // The session takes another alias, which does not keep the program alive. While the session is there it watches signals: one
+    // that comes twice, from a terminal and then from the parent, does not kill a process that is finishing its work.
     //
-    // In a child that was forked while its parent was shutting down it has been done already.
+    // A child that was forked while its parent was shutting down has that alias already.
     let _ = cx.alias_remove(alias);
     if let Some(ended) = cx.heap().ended_alias {
         cx.alias_set(ended)?;
@@ -30,7 +29,8 @@ pub(in crate::daemon) fn withdraw(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Gives whoever has to end before this process so much time, in which this process runs: what is stopped with it can't end.
+/// Gives the children that have to end before this process so much time. Time in which this process is stopped does not count:
+/// its children may be stopped as well.
 pub(in crate::daemon) fn give_grace(cx: &mut Cx<'_>, left: Duration) {
     let now = cx.now();
     let heap = cx.heap();

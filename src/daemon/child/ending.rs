@@ -30,7 +30,7 @@ pub(in crate::daemon) fn go_when_done(cx: &mut Cx<'_>) -> Result {
     }
 }
 
-/// Shuts the Daemon down in a child, or in a process that somebody else has forked. A second time does nothing.
+/// Shuts the Daemon down in a child or in a bystander. A second call does nothing.
 pub(in crate::daemon) fn shutdown(cx: &mut Cx<'_>) -> Result {
     if cx.heap().is_over {
         return Ok(());
@@ -79,7 +79,7 @@ pub(in crate::daemon) fn signalled(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// After the last of the processes that other code has forked was reaped there is nobody left to be killed.
+/// Stops the alarms when the last process that other code has forked was reaped: none is left to be killed.
 pub(in crate::daemon) fn end_if_alone(cx: &mut Cx<'_>) {
     if cx.heap().is_over && cx.heap().foreign.is_empty() {
         cx.alarm_remove_all();

@@ -11,7 +11,7 @@ use crate::error::Result;
 /// have come since it was asked.
 pub(in crate::daemon) fn woken(cx: &mut Cx<'_>) -> Result {
     let Some(slot) = cx.heap().role.child().map(|child| child.slot) else { return Ok(()) };
-    // A connection that was announced to a process which has died is announced to nobody else.
+    // The system announces a connection to one process only, and that process may have died.
     cx.core_mut().sources.retry_listeners();
     if cx.heap().board.as_ref().is_some_and(|board| board.is_called(slot)) {
         let accepts = accepts(cx);

@@ -108,7 +108,7 @@ pub(in crate::daemon) fn begin_one_of_several(cx: &mut Cx<'_>) -> bool {
 fn begin_request(cx: &mut Cx<'_>, status: Status) {
     inject::pass(Point::ChildRequest);
     let heap = cx.heap();
-    // The next request of a client that was kept is no other client's.
+    // A child that keeps a client counts the client's next request as the same one.
     let was_taken = own_status(heap).is_some_and(Status::is_taken);
     if let (Some(child), Some(board), false) = (heap.role.child(), &heap.board, was_taken) {
         board.count_request(child.slot);

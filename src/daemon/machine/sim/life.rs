@@ -229,7 +229,7 @@ impl World {
 
     fn begin_request(&mut self, slot: usize, client: Client) {
         let now = self.now;
-        // The next request of a client that was kept is no other client's.
+        // A child that keeps a client counts the client's next request as the same one.
         let was_taken = self.status(slot).is_some_and(Status::is_taken);
         self.slots[slot].says.requests += u64::from(!was_taken);
         self.set_status(slot, if client.kind == Kind::Long { Status::Long } else { Status::Req });
