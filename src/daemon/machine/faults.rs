@@ -3,9 +3,23 @@
 //! Each is one that a supervisor has had, or nearly had. Outside of tests none can be switched on, and the compiler leaves
 //! them out.
 
-/// One thing that the machine can do wrong.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Fault {
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One thing that the machine can do wrong.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Fault {
+            $($(#[$doc])* $name,)*
+        }
+
+        #[cfg(test)]
+        impl Fault {
+            /// Every fault.
+            pub const ALL: &'static [Fault] = &[$(Fault::$name),*];
+        }
+    };
+}
+
+faults! {
     /// Each death is recorded twice.
     DeathCountedTwice,
     /// A death is taken for that of the slot's present owner, whoever has died.
@@ -78,50 +92,4 @@ pub enum Fault {
     NotKilled,
     /// The parent ends while a fork is in flight.
     EndsWithForkInFlight,
-}
-
-#[cfg(test)]
-impl Fault {
-    /// Every fault.
-    pub const ALL: [Fault; 36] = {
-        use Fault::*;
-        [
-            DeathCountedTwice,
-            DeathOfFormerOwner,
-            OrderLostAtReopen,
-            WindowNeverOpens,
-            ForkedAfterShutdown,
-            SpareCutOff,
-            StartingNotCounted,
-            BellAnsweredLate,
-            FullNotReviewed,
-            RetryNotArmed,
-            FailureForGood,
-            SlotLeaks,
-            CancelledStillInFlight,
-            RequestLost,
-            RequestOvertaken,
-            AcceptNotAnnounced,
-            InFlightNotCounted,
-            CrashLoopNotSlowed,
-            GraceNotArmed,
-            SecondStopIgnored,
-            GraceBeginsAnew,
-            DeadSignalled,
-            StoppedIsIdle,
-            DeafNotWoken,
-            HoldNeverEnds,
-            BabysitOnce,
-            SuspensionCounts,
-            NotWokenAfterDeath,
-            TwoVerdicts,
-            VerdictLost,
-            ResizeForgets,
-            LargeNeverGoes,
-            VanishedStays,
-            EarlyDeathsNotRationed,
-            NotKilled,
-            EndsWithForkInFlight,
-        ]
-    };
 }

@@ -42,7 +42,7 @@ fn one_plan_is_written_down() {
     let Ok(text) = env::var("LENORE_SIM_PLAN") else { return };
     let plan: Plan = text.parse().expect("a plan");
     let fault = env::var("LENORE_SIM_FAULT").ok();
-    let fault = fault.and_then(|name| Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name));
+    let fault = fault.and_then(|name| Fault::ALL.iter().copied().find(|fault| format!("{fault:?}") == name));
     let outcome = play_with(&plan, fault, Trace::written());
     println!("{}", outcome.trace);
     println!("{:?} after {:.3} s", outcome.violation, outcome.lasted as f64 / 1e6);
@@ -82,7 +82,7 @@ fn every_fault_is_found() {
     let mut missed = Vec::new();
     // A debug build takes ten times as long, and looks for some of them only.
     let (step, skip) = if cfg!(debug_assertions) { (12, first as usize % 12) } else { (1, 0) };
-    for fault in Fault::ALL.into_iter().skip(skip).step_by(step) {
+    for fault in Fault::ALL.iter().copied().skip(skip).step_by(step) {
         let begin = Instant::now();
         let found = (0..MOST_SEEDS).find_map(|place| {
             let seed = first + place;
