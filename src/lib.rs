@@ -80,6 +80,8 @@ pub mod nfa;
 mod outage;
 pub mod porting;
 mod reply;
+#[cfg(any(feature = "control", feature = "logging"))]
+mod rfc3339;
 mod session;
 mod states;
 mod sys;

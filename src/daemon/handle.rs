@@ -142,6 +142,21 @@ impl Daemon {
         self.call(kernel, "status", ())
     }
 
+    /// Returns what the Daemon is doing, as data that can be shown, serialized and compared. Needs the feature `control`.
+    ///
+    /// `None` in a process that is not the parent.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::Ended`] once the Daemon session is gone.
+    ///
+    /// POE: nothing like it.
+    #[cfg(feature = "control")]
+    #[track_caller]
+    pub fn snapshot<K: AsKernel>(self, kernel: &mut K) -> Result<Option<crate::daemon::view::Snapshot>, DaemonError> {
+        self.call(kernel, "snapshot", ())
+    }
+
     /// Says that the children accept on the listeners of `session` and on no others, so that the clients who wait at another
     /// Daemon's are not counted.
     pub(crate) fn accepts_on_listeners_of<K: AsKernel>(

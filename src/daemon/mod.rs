@@ -40,6 +40,8 @@ mod reports;
 mod session;
 pub(crate) mod settings;
 mod status;
+#[cfg(feature = "control")]
+pub mod view;
 
 pub use board::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use builder::DaemonBuilder;

@@ -18,6 +18,8 @@ use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::events;
 use crate::daemon::parent::launcher;
+#[cfg(feature = "control")]
+use crate::daemon::parent::picture;
 use crate::daemon::reports::{read_report, refuse};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::{DaemonStatus, Peek};
@@ -30,7 +32,10 @@ use crate::session::Session;
 
 /// Creates the session.
 pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId, Error> {
-    Session::new(heap)
+    let session = Session::new(heap);
+    #[cfg(feature = "control")]
+    let session = session.state("snapshot", |cx| Return(picture::take(cx)));
+    session
         .state("_start", start)
         .state("begin", begin)
         .state("fork_first_children", fork_first_children)

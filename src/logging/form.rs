@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 
-use super::{escape, time};
+use super::escape;
+use crate::rfc3339;
 
 /// What a line says beside the record.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Stamp<'a> {
 
 /// Appends a record as text: `2026-11-28T23:31:39.000123Z [WARN] 4711 lenore::daemon: child has ended`.
 pub(super) fn push_text(line: &mut String, record: &Record<'_>, stamp: Stamp<'_>) {
-    time::push(line, stamp.time);
+    rfc3339::push(line, stamp.time);
     push_display(line, format_args!(" [{}] {} ", record.level(), stamp.pid));
     push_words(line, record, stamp.program, CONTINUATION);
     line.push('\n');
@@ -40,7 +41,7 @@ pub(super) fn push_journal(line: &mut String, record: &Record<'_>, stamp: Stamp<
 /// Appends a record as an object of JSON, on one line.
 pub(super) fn push_json(line: &mut String, record: &Record<'_>, stamp: Stamp<'_>) {
     line.push_str("{\"time\":\"");
-    time::push(line, stamp.time);
+    rfc3339::push(line, stamp.time);
     push_display(line, format_args!("\",\"level\":\"{}\",\"pid\":{},\"target\":", record.level(), stamp.pid));
     push_json_string(line, record.target());
     line.push_str(",\"message\":");

@@ -74,7 +74,6 @@ mod escape;
 mod form;
 mod levels;
 mod output;
-mod time;
 
 use std::env;
 use std::path::Path;

@@ -91,7 +91,8 @@ impl Deaths {
         *count += 1;
     }
 
-    fn by_name(&self) -> [(&'static str, u64); 11] {
+    /// Returns the name of each cause, and how many children have ended for it.
+    pub(in crate::daemon) fn by_name(&self) -> [(&'static str, u64); 11] {
         [
             ("exited", self.exited),
             ("failed", self.failed),

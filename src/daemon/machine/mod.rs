@@ -240,7 +240,7 @@ impl Machine {
     }
 
     /// Post-forking: it serves what is queued, before a graceful end.
-    fn is_draining(&self) -> bool {
+    pub fn is_draining(&self) -> bool {
         self.grace.is_some() && !self.is_shutting_down()
     }
 
@@ -250,13 +250,13 @@ impl Machine {
     }
 
     /// Returns the settings as orders have changed them.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "control"))]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// Returns where in its life the Daemon is.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "control"))]
     pub fn phase(&self) -> Phase {
         self.phase
     }

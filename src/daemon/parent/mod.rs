@@ -6,6 +6,8 @@ pub(super) mod events;
 mod eyes;
 pub(super) mod launcher;
 pub(super) mod oom;
+#[cfg(feature = "control")]
+pub(super) mod picture;
 mod pids;
 mod refused;
 pub(super) mod role;

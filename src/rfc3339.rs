@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Appends a time in UTC as RFC 3339 has it, with microseconds: `2026-11-28T23:31:39.000123Z`.
-pub(super) fn push(line: &mut String, time: SystemTime) {
+pub(crate) fn push(line: &mut String, time: SystemTime) {
     // A clock that is set before 1970 shows that year's beginning, and one after 9999 would need another width.
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs().min(LAST_SECOND);

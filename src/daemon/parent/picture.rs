@@ -1,0 +1,159 @@
+//! A snapshot of the Daemon, for whoever looks from outside.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::daemon::board::{Scoreboard, SlotIndex, Status, epoch_ms};
+use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::machine::Told;
+use crate::daemon::parent::role::Parent;
+use crate::daemon::settings::{Forking, Settings};
+use crate::daemon::view::{
+    ChildView, Counters, Durations, Kind, Phase, Pool, ProcessView, SCHEMA, Service, Snapshot, States, When, time_text,
+};
+
+/// Takes a snapshot in one pass; `None` in a process that is not the parent.
+pub(in crate::daemon) fn take(cx: &mut Cx<'_>) -> Option<Snapshot> {
+    let (pid, now) = (cx.pid(), cx.now());
+    let Heap { role: Role::Parent(parent), settings, board, born, .. } = cx.heap() else { return None };
+    let children = board.as_ref().map(|board| children(parent, board, now)).unwrap_or_default();
+    Some(Snapshot {
+        schema: SCHEMA,
+        time: time_text(now),
+        service: service(parent, settings, pid, *born, now),
+        pool: pool(parent, &children),
+        board: board.as_ref().map(Scoreboard::letters).unwrap_or_default(),
+        listeners: Vec::new(),
+        counters: counters(parent),
+        durations: Durations::default(),
+        oldest_request: children
+            .iter()
+            .filter(|child| matches!(child.state, 'r' | 'l'))
+            .map(|child| child.since.seconds_ago)
+            .reduce(f64::max),
+        children,
+        deaths: Vec::new(),
+        settings: settings_by_name(parent.machine.settings()),
+        process: ProcessView::default(),
+        metrics: Vec::new(),
+    })
+}
+
+fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now: SystemTime) -> Service {
+    Service {
+        name: settings.alias.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid,
+        started: When::new(epoch_ms(born), now),
+        phase: phase(parent),
+        kind: match settings.forking {
+            Forking::Pre => Kind::PreForking,
+            Forking::Post => Kind::PostForking,
+            Forking::None => Kind::NonForking,
+        },
+        generation: 1,
+        supervisor: None,
+    }
+}
+
+/// Returns where in its life the Daemon is.
+pub(in crate::daemon) fn phase(parent: &Parent) -> Phase {
+    use crate::daemon::machine::Phase as Inner;
+    match parent.machine.phase() {
+        Inner::ShuttingDown => Phase::Stopping,
+        _ if parent.machine.is_draining() => Phase::Draining,
+        Inner::StartingUp => Phase::Starting,
+        Inner::Running => Phase::Ready,
+    }
+}
+
+fn children(parent: &Parent, board: &Scoreboard, now: SystemTime) -> Vec<ChildView> {
+    let mut children: Vec<ChildView> = parent
+        .machine
+        .table()
+        .children()
+        .iter()
+        .map(|child| {
+            let slot = board.read(SlotIndex::from(child.key)).ok();
+            let since_ms = slot.map_or(0, |slot| slot.since_ms);
+            ChildView {
+                slot: child.key.slot as u32,
+                generation: child.key.generation,
+                pid: parent.pids.of(child.key),
+                state: slot.map_or('?', |slot| slot.status.letter()),
+                since: When::new(since_ms, now),
+                started: When::new(slot.map_or(0, |slot| slot.started_ms), now),
+                requests: slot.map_or(0, |slot| slot.requests),
+                peer: slot.map_or_else(String::new, |slot| slot.peer.as_str().to_owned()),
+                told: Some(word_of(child.told).to_owned()),
+                usage: None,
+            }
+        })
+        .collect();
+    children.sort_unstable_by_key(|child| child.slot);
+    children
+}
+
+fn word_of(told: Told) -> &'static str {
+    match told {
+        Told::Stay => "stay",
+        Told::BeReplaced => "be-replaced",
+        Told::Go | Told::GoForMemory => "go",
+        Told::Die => "die",
+    }
+}
+
+fn pool(parent: &Parent, children: &[ChildView]) -> Pool {
+    let mut states = States::default();
+    // A slot without a status belongs to a child that has just been forked and has not claimed it.
+    let blank = Status::Empty.letter();
+    children.iter().for_each(|child| states.count(if child.state == blank { 'F' } else { child.state }));
+    let settings = parent.machine.settings();
+    Pool {
+        states,
+        total: states.total(),
+        forks_in_flight: parent.machine.table().in_flight().len() as u32,
+        limit: settings.max_children,
+        min_spare: settings.min_spare,
+        max_spare: settings.max_spare,
+        start_children: settings.start_children,
+        slots: parent.machine.table().slots() as u32,
+        queued: parent.machine.queued() as u32,
+        saturated: None,
+        backoff: false,
+    }
+}
+
+fn counters(parent: &Parent) -> Counters {
+    let exits = parent.machine.deaths().by_name().into_iter().map(|(name, count)| (name.to_owned(), count));
+    Counters { exits: exits.collect(), ..Counters::default() }
+}
+
+/// Returns the settings that an operator may want to look up.
+fn settings_by_name(settings: &Settings) -> BTreeMap<String, String> {
+    let seconds = |span: std::time::Duration| format!("{} s", span.as_secs_f64());
+    let mut named = BTreeMap::new();
+    let mut enter = |name: &str, value: String| drop(named.insert(name.to_owned(), value));
+    enter("shutdown_timeout", seconds(settings.shutdown_timeout));
+    if settings.forking == Forking::None {
+        return named;
+    }
+    enter("max_children", settings.max_children.to_string());
+    enter("babysit", seconds(settings.babysit));
+    let rules = &settings.rules;
+    enter("cpu_limit", seconds(rules.cpu_limit));
+    let or_none = |span: Option<std::time::Duration>| span.map_or_else(|| "none".to_owned(), seconds);
+    enter("request_timeout", or_none(rules.request_timeout));
+    enter("long_timeout", or_none(rules.long_timeout));
+    enter("memory_limit", rules.memory_limit.map_or_else(|| "none".to_owned(), |bytes| format!("{bytes} B")));
+    if settings.forking == Forking::Pre {
+        enter("start_children", settings.start_children.to_string());
+        enter("min_spare", settings.min_spare.to_string());
+        enter("max_spare", settings.max_spare.to_string());
+        enter("requests", settings.requests.map_or_else(|| "none".to_owned(), |requests| requests.to_string()));
+        enter("fork_burst", settings.fork_burst.to_string());
+        enter("forks_per_second", settings.forks_per_second.to_string());
+        enter("wait_target", seconds(settings.wait_target));
+    }
+    named
+}

@@ -1,0 +1,15 @@
+//! What a Daemon looks like from outside: one [`Snapshot`], and its forms.
+//!
+//! A snapshot is taken in one pass. Everything that shows it is a pure function of it.
+
+#![allow(dead_code, reason = "what fills it in comes piece by piece")]
+
+mod histogram;
+mod snapshot;
+
+pub use histogram::Histogram;
+pub(in crate::daemon) use snapshot::time_text;
+pub use snapshot::{
+    ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, SCHEMA, Sample,
+    Service, Snapshot, States, When,
+};
