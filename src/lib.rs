@@ -71,6 +71,8 @@ pub mod daemon;
 mod destroy;
 mod error;
 pub mod filter;
+#[cfg(any(feature = "control", feature = "logging"))]
+mod harmful;
 mod inject;
 mod kernel;
 #[cfg(feature = "logging")]

@@ -2,6 +2,8 @@
 //!
 //! What is written is made harmless afterwards: nearly all of it is plain ASCII, which one look shows.
 
+use crate::harmful::is_harmful;
+
 /// Makes a message harmless, which is what stands in `line` from `start` on. In place of each end of a line in it comes
 /// `new_line`. Ends of lines at its own end are dropped.
 pub(super) fn message(line: &mut String, start: usize, new_line: &str) {
@@ -69,11 +71,6 @@ pub(super) fn json(line: &mut String, start: usize) {
 
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
-}
-
-/// Control characters, the line ends of Unicode, and what makes a terminal show text in another order than it has.
-fn is_harmful(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn breaks_word(char: char) -> bool {
