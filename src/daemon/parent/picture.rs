@@ -157,3 +157,16 @@ fn settings_by_name(settings: &Settings) -> BTreeMap<String, String> {
     }
     named
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Status;
+    use crate::daemon::view::known;
+
+    #[test] // O-ST-17
+    fn every_letter_of_the_scoreboard_is_documented() {
+        for status in Status::ALL {
+            assert_eq!(known(status.letter()), status.letter());
+        }
+    }
+}

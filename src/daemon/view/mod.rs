@@ -5,9 +5,17 @@
 #![allow(dead_code, reason = "what fills it in comes piece by piece")]
 
 mod histogram;
+mod human;
+pub(in crate::daemon) mod json;
+mod letters;
+#[cfg(test)]
+mod sample;
 mod snapshot;
+pub(in crate::daemon) mod text;
 
 pub use histogram::Histogram;
+#[cfg(test)]
+pub(in crate::daemon) use letters::known;
 pub(in crate::daemon) use snapshot::time_text;
 pub use snapshot::{
     ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, SCHEMA, Sample,
