@@ -20,6 +20,9 @@ impl Histogram {
     /// How many buckets there are.
     pub const BUCKETS: usize = 63;
 
+    /// How many buckets there are to an octave. The upper bound of each bucket whose number is a multiple of it is an octave's.
+    pub(crate) const PER_OCTAVE: usize = 3;
+
     /// Makes a histogram of what was counted in each bucket, and the sum of all observations.
     pub(crate) fn new(buckets: Vec<u64>, sum: Duration) -> Histogram {
         Histogram { sum: sum.as_secs_f64(), buckets }

@@ -8,6 +8,7 @@ mod histogram;
 mod human;
 pub(in crate::daemon) mod json;
 mod letters;
+pub(in crate::daemon) mod metrics;
 #[cfg(test)]
 mod sample;
 mod snapshot;

@@ -46,6 +46,7 @@ pub(super) fn process() -> ProcessView {
         descriptors: Some(12),
         descriptors_limit: Some(1_024),
         oom_score: Some(3),
+        started_at: Some(1_795_905_000.5),
     }
 }
 
@@ -100,6 +101,7 @@ pub(super) fn snapshot() -> Snapshot {
             saturated_seconds: 2.5,
             listen_overflows: Some(17),
             torn_reads: 1,
+            cpu_by_slot: (0..8).map(|slot| f64::from(slot) + 0.5).collect(),
         },
         durations: Durations {
             request: histogram(&[90, 1_000, 1_100, 5_000_000, 90_000_000]),

@@ -264,6 +264,8 @@ pub struct ProcessView {
     pub descriptors_limit: Option<u64>,
     /// How likely the system is to kill it when memory runs out.
     pub oom_score: Option<i64>,
+    /// When it was started, in seconds since 1970.
+    pub started_at: Option<f64>,
 }
 
 /// One listener that children accept on.
@@ -317,6 +319,9 @@ pub struct Counters {
     pub listen_overflows: Option<u64>,
     /// Slots that could not be read whole.
     pub torn_reads: u64,
+    /// Processor time of all children that each slot has had, in seconds. Empty unless usage was asked for.
+    #[serde(default)]
+    pub cpu_by_slot: Vec<f64>,
 }
 
 /// How long things took since the service began.
