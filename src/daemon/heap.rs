@@ -24,7 +24,7 @@ pub(super) struct Heap {
     pub(super) settings: Settings,
     /// The alias once the Daemon has ended.
     pub(super) ended_alias: Option<Name>,
-    /// `None` for a server that does not fork.
+    /// `None` for a server that does not fork, unless other programs are to see it.
     pub(super) board: Option<Scoreboard>,
     pub(super) doorbell: Option<Doorbell>,
     pub(super) process: Process,
@@ -70,10 +70,18 @@ impl Role {
 }
 
 impl Heap {
-    pub(super) fn new(settings: Settings, oom_kills: OomKills, now: SystemTime) -> Result<Heap, DaemonError> {
+    /// Makes what a parent has. `board` is one that other programs may look at, if they are to.
+    pub(super) fn new(
+        settings: Settings,
+        board: Option<Scoreboard>,
+        oom_kills: OomKills,
+        now: SystemTime,
+    ) -> Result<Heap, DaemonError> {
         let has_children = settings.forking != Forking::None;
-        let board =
-            has_children.then(|| Scoreboard::new(settings.slots())).transpose().map_err(DaemonError::Scoreboard)?;
+        let board = match board {
+            None if has_children => Some(Scoreboard::new(settings.slots()).map_err(DaemonError::Scoreboard)?),
+            board => board,
+        };
         let make_doorbell =
             || Doorbell::new().map_err(|source| DaemonError::Kernel { doing: "hanging the doorbell", source });
         let doorbell = has_children.then(make_doorbell).transpose()?;
@@ -124,6 +132,10 @@ impl Heap {
             core.select_read_clear(launch.end());
         }
         self.process.leave_to_parent();
+        #[cfg(feature = "control")]
+        if let Some(board) = &mut self.board {
+            board.leave_to_parent();
+        }
     }
 
     pub(super) fn status(&self, pid: u32) -> DaemonStatus {

@@ -48,7 +48,7 @@ const LOW: [&str; 9] =
 #[test]
 fn rooms_use_what_is_below_them() {
     assert_names_only("machine", &["settings"]);
-    assert_names_only("board", &["machine"]);
+    assert_names_only("board", &["machine", "view"]);
     assert_names_only("launch", &["error", "settings"]);
     assert_names_only("settings", &["machine", "board"]);
     assert_names_only("view", &[]);

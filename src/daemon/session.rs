@@ -144,6 +144,10 @@ fn stop(cx: &mut Cx<'_>) {
             launcher::report_failure(cx);
             // While signals are still watched. One that comes later may end the process where it stands.
             drop(cx.heap().process.pid_file.take());
+            #[cfg(feature = "control")]
+            if let Some(board) = &mut cx.heap().board {
+                board.withdraw();
+            }
         }
         Role::Child(_) => {
             if !heap.settings.children_return {

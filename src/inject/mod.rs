@@ -24,6 +24,9 @@ pub(crate) enum Point {
     Effect,
     /// In the parent, before it opens the log file again. A failure is taken for the file's.
     Reopen,
+    /// In the parent, when what a child has counted counts among what all have that have ended, and the child's slot still has it.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "nothing is counted"))]
+    Fold,
     /// In a child, before it claims its slot.
     ChildBegin,
     /// In a child, when it has claimed its slot.
@@ -36,6 +39,9 @@ pub(crate) enum Point {
     ChildWait,
     /// In a child, before it notes that a request begins.
     ChildRequest,
+    /// In a child, in the middle of the count of a duration.
+    #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "nothing is counted"))]
+    ChildRecord,
     /// In a child, before it opens the log file again.
     ChildReopen,
     /// In a child that was asked to go after the request in hand, before it looks whether there is one.

@@ -141,8 +141,11 @@ fn number_behind(mark: char, text: &str) -> Result<(&str, Option<u32>), String> 
 impl Point {
     /// Tells whether what reaches the point hears of a failure.
     fn can_fail(self) -> bool {
-        use Point::{ChildReopen, ChildRequest, ChildWait, Effect, ForkBefore, Forked, Reaped};
-        !matches!(self, ForkBefore | Forked | Reaped | Effect | ChildWait | ChildRequest | ChildReopen)
+        use Point::{ChildRecord, ChildReopen, ChildRequest, ChildWait, Effect, Fold, ForkBefore, Forked, Reaped};
+        !matches!(
+            self,
+            ForkBefore | Forked | Reaped | Effect | Fold | ChildWait | ChildRequest | ChildRecord | ChildReopen
+        )
     }
 
     fn is_childs(self) -> bool {
@@ -157,19 +160,21 @@ impl fmt::Display for Point {
 }
 
 /// What each point is called, in the order of their declaration.
-const POINTS: [(Point, &str); 15] = [
+const POINTS: [(Point, &str); 17] = [
     (Point::KernelFork, "kernel.fork"),
     (Point::ForkBefore, "daemon.fork.before"),
     (Point::Forked, "daemon.forked"),
     (Point::Reaped, "daemon.reaped"),
     (Point::Effect, "daemon.effect"),
     (Point::Reopen, "daemon.reopen"),
+    (Point::Fold, "daemon.fold"),
     (Point::ChildBegin, "daemon.child.begin"),
     (Point::ChildClaimed, "daemon.child.claimed"),
     (Point::ChildWatching, "daemon.child.watching"),
     (Point::ChildReady, "daemon.child.ready"),
     (Point::ChildWait, "daemon.child.wait"),
     (Point::ChildRequest, "daemon.child.request"),
+    (Point::ChildRecord, "daemon.child.record"),
     (Point::ChildReopen, "daemon.child.reopen"),
     (Point::ChildRetire, "daemon.child.retire"),
     (Point::ChildExit, "daemon.child.exit"),

@@ -12,6 +12,9 @@ pub(crate) mod disposition;
 pub(crate) mod exclusive;
 pub(crate) mod file_lock;
 pub(crate) mod fork;
+#[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
+#[cfg_attr(not(feature = "control"), allow(dead_code, reason = "only a board that is shown has a file"))]
+pub(crate) mod mapping;
 #[cfg(any(lenore_loom, lenore_shuttle))]
 pub(crate) mod modelled_memory;
 #[cfg_attr(not(target_os = "linux"), path = "no_parent_death.rs")]
@@ -21,6 +24,9 @@ pub(crate) mod priority;
 pub(crate) mod procfs;
 #[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
 pub(crate) mod shared_memory;
+#[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
+#[cfg_attr(not(feature = "control"), allow(dead_code, reason = "only a board that is shown has it"))]
+pub(crate) mod shown_memory;
 pub(crate) mod signal_pipe;
 #[cfg(feature = "pty")]
 pub(crate) mod terminal;

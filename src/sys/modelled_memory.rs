@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::atomics::{AtomicU32, AtomicU64};
 use super::shared_memory::{CacheLine, Header, MAX_SLOTS, Slot};
+#[cfg(feature = "control")]
+use super::shown_memory::ShownBoard;
 
 /// Copies refer to the same memory, as those of parent and child do after a fork.
 #[derive(Debug, Clone)]
@@ -36,6 +38,17 @@ impl SharedBoard {
         };
         // Each integer costs the checker time, and a model has but a few children.
         Ok(SharedBoard(Arc::new((header, (0..slots.min(MODELLED)).map(|_| slot()).collect()))))
+    }
+
+    /// No model shows its board to other programs.
+    #[cfg(feature = "control")]
+    pub(crate) fn beside(_: ShownBoard) -> io::Result<SharedBoard> {
+        SharedBoard::new(MAX_SLOTS)
+    }
+
+    #[cfg(feature = "control")]
+    pub(crate) fn shown(&self) -> Option<&ShownBoard> {
+        None
     }
 
     pub(crate) fn header(&self) -> &Header {

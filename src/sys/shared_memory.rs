@@ -1,6 +1,6 @@
-//! The memory that a daemon shares with its children: a [`Header`] and a row of [`Slot`]s.
+//! The memory that a daemon shares with its children: a [`Header`] by which they decide, and a row of [`Slot`]s.
 //!
-//! This file maps and unmaps it and hands out references; what the fields mean, and who may write them when,
+//! This file lays it out and hands out references; what the fields mean, and who may write them when,
 //! is the business of [`crate::daemon::board`]. It is kept this small so that one reading settles whether
 //! it is sound:
 //!
@@ -9,30 +9,27 @@
 //!   their behaviour undefined;
 //! - only `&Header` and `&[Slot]` are ever given out, never `&mut`.
 //!
-//! The mapping is anonymous and `MAP_SHARED`: `fork` passes it on at the same address, nothing has a name that
-//! could be left behind, and the kernel frees it when the last process has unmapped it or died.
+//! The header's mapping is anonymous and `MAP_SHARED`: `fork` passes it on at the same address, nothing has a name that
+//! could be left behind, and the kernel frees it when the last process has unmapped it or died. The slots lie behind the
+//! header, unless other programs may look at them. Then they are in a mapping of their own, a [`ShownBoard`].
 
 use std::io;
 use std::mem::{align_of, size_of};
-use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::slice;
 
-use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-
 use super::atomics::{AtomicU32, AtomicU64};
+use super::mapping::Mapping;
+use super::shown_memory::ShownBoard;
 
-/// An anonymous shared mapping of one [`Header`] and a fixed number of [`Slot`]s, all zero at first.
-///
-/// After a fork parent and child each own a mapping of the same memory, and each unmaps its own on drop.
+/// A shared mapping of one [`Header`] and a fixed number of [`Slot`]s, all zero at first.
 #[derive(Debug)]
 pub(crate) struct SharedBoard {
-    /// Start of the mapping: the header, with the slots right behind it. Page-aligned, hence aligned for both.
-    base: NonNull<c_void>,
-    /// Length of the mapping in bytes, as given to `mmap`.
-    length: NonZeroUsize,
-    /// How many slots lie behind the header.
+    /// The header, and right behind it the slots, unless those are shown. Page-aligned, hence aligned for both.
+    deciding: Mapping,
+    /// What other programs may look at.
+    shown: Option<ShownBoard>,
+    /// How many slots there are.
     slots: usize,
 }
 
@@ -45,53 +42,50 @@ impl SharedBoard {
     ///
     /// POE: `shmget` in `POE::Component::Daemon::Scoreboard`, whose segment outlives a killed daemon.
     pub(crate) fn new(slots: usize) -> io::Result<Self> {
-        let length = slots
-            .checked_mul(size_of::<Slot>())
-            .and_then(|bytes| bytes.checked_add(size_of::<Header>()))
-            .filter(|&bytes| isize::try_from(bytes).is_ok())
-            .and_then(NonZeroUsize::new)
-            .ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: an anonymous mapping at an address of the kernel's choosing: it replaces no memory that anything
-        // refers to, and no file can shrink beneath it.
-        let base = unsafe {
-            mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)
-        }?;
-        Ok(Self { base, length, slots })
+        let length = slots.checked_mul(size_of::<Slot>()).and_then(|bytes| bytes.checked_add(size_of::<Header>()));
+        let deciding = Mapping::unnamed(length.ok_or(io::ErrorKind::OutOfMemory)?)?;
+        Ok(Self { deciding, shown: None, slots })
+    }
+
+    /// Maps a header, to which the slots of `shown` belong.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](SharedBoard::new).
+    #[cfg(feature = "control")]
+    pub(crate) fn beside(shown: ShownBoard) -> io::Result<Self> {
+        let slots = shown.slots().len();
+        Ok(Self { deciding: Mapping::unnamed(size_of::<Header>())?, shown: Some(shown), slots })
     }
 
     /// Returns what the processes share beside the slots.
     pub(crate) fn header(&self) -> &Header {
-        // SAFETY: `base` is page-aligned (asserted below to be enough) and maps at least a `Header`, readable and
+        // SAFETY: `deciding` is page-aligned (asserted below to be enough) and maps at least a `Header`, readable and
         // writable, until `self` drops, which outlives the borrow. The pages began as zeroes and every bit pattern is
         // a valid `Header`. It holds nothing but atomics, so other processes and threads may write while this lives.
-        unsafe { self.base.cast::<Header>().as_ref() }
+        unsafe { self.deciding.base().cast::<Header>().as_ref() }
     }
 
     /// Returns all the slots.
     pub(crate) fn slots(&self) -> &[Slot] {
+        if let Some(shown) = &self.shown {
+            return shown.slots();
+        }
         // SAFETY: `new` mapped `size_of::<Header>()` bytes more than it returns the start of, so the sum stays inside
         // the mapping (or one past its end, with no slots).
-        let first = unsafe { self.base.byte_add(size_of::<Header>()) }.cast::<Slot>();
+        let first: NonNull<Slot> = unsafe { self.deciding.base().byte_add(size_of::<Header>()) }.cast();
         // SAFETY: `new` made room for `slots` of them behind the header, at most `isize::MAX` bytes in all; the
         // header's size keeps them aligned (asserted below). For the rest what `header` says holds: mapped until
         // `self` drops, every bit pattern valid, nothing but atomics, never lent as `&mut`.
         unsafe { slice::from_raw_parts(first.as_ptr(), self.slots) }
     }
-}
 
-impl Drop for SharedBoard {
-    fn drop(&mut self) {
-        // SAFETY: `new` mapped exactly this range and nothing else unmaps it in this process; every reference into it
-        // borrows `self`, so none is left. Other processes' mappings of the memory are their own.
-        let unmapped = unsafe { munmap(self.base, self.length.get()) };
-        debug_assert!(unmapped.is_ok(), "munmap of our own mapping: {unmapped:?}");
+    /// Returns what other programs may look at.
+    #[cfg(feature = "control")]
+    pub(crate) fn shown(&self) -> Option<&ShownBoard> {
+        self.shown.as_ref()
     }
 }
-
-// SAFETY: a mapping belongs to the process, not to a thread, so it may be unmapped from any.
-unsafe impl Send for SharedBoard {}
-// SAFETY: `&SharedBoard` gives access to atomics only.
-unsafe impl Sync for SharedBoard {}
 
 /// What all the processes share beside the slots. Groups, each on cache lines of its own: children read the thresholds at each
 /// change and must not miss the cache because a neighbour set a bit.

@@ -1,6 +1,7 @@
 //! What can go wrong with a board.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::{fmt, io};
 
 use super::Scoreboard;
@@ -21,6 +22,15 @@ pub enum BoardError {
         /// What it said.
         source: io::Error,
     },
+    /// The file that other programs are to read could not be made.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
 }
 
 impl fmt::Display for BoardError {
@@ -30,6 +40,9 @@ impl fmt::Display for BoardError {
                 write!(f, "a scoreboard has at most {} slots, not {slots}", Scoreboard::MAX_SLOTS)
             }
             Self::Os { call, source } => write!(f, "can't share a scoreboard: {call}: {source}"),
+            Self::File { path, call, source } => {
+                write!(f, "can't make the scoreboard's file {}: {call}: {source}", path.display())
+            }
         }
     }
 }
@@ -38,7 +51,7 @@ impl Error for BoardError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::TooManySlots { .. } => None,
-            Self::Os { source, .. } => Some(source),
+            Self::Os { source, .. } | Self::File { source, .. } => Some(source),
         }
     }
 }

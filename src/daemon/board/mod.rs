@@ -39,12 +39,27 @@ use crate::sys::shared_memory::SharedBoard;
 
 pub(super) mod doorbell;
 mod error;
+#[cfg(feature = "control")]
+mod facts;
+#[cfg(feature = "control")]
+mod home;
+#[cfg(feature = "control")]
+mod shown;
 mod snapshot;
+#[cfg(feature = "control")]
+mod stats;
 
 pub use crate::daemon::machine::{Report, Status, UnknownStatus};
 pub use error::BoardError;
+#[cfg(feature = "control")]
+pub(in crate::daemon) use facts::{About, Facts};
+#[cfg(feature = "control")]
+pub(in crate::daemon) use home::Place;
 pub(in crate::daemon) use snapshot::epoch_ms;
 pub use snapshot::{PeerLabel, SlotSnapshot, Torn};
+#[cfg(feature = "control")]
+#[allow(unused_imports, reason = "what uses a recorder comes piece by piece")]
+pub(in crate::daemon) use stats::{Recorder, Totals};
 
 /// The board of one daemon: made by the parent, inherited by every child.
 ///
@@ -57,6 +72,11 @@ pub struct Scoreboard {
     table: Vec<Owner>,
     /// What [`publish`](Self::publish) last wrote: the parent's own memory of it.
     published: Thresholds,
+    /// Requests of the children whose slots were freed. The parent's.
+    retired_requests: u64,
+    /// What only a board has that other programs may look at.
+    #[cfg(feature = "control")]
+    show: Option<shown::Show>,
 }
 
 impl Scoreboard {
@@ -76,9 +96,20 @@ impl Scoreboard {
         }
         // Room for the largest board, of which memory is used for the slots that are touched: it may grow.
         let shared = SharedBoard::new(Self::MAX_SLOTS).map_err(|source| BoardError::Os { call: "mmap", source })?;
-        let mut board = Self { shared, table: vec![Owner::default(); slots], published: Thresholds::SILENT };
+        Ok(Self::of(shared, slots))
+    }
+
+    fn of(shared: SharedBoard, slots: usize) -> Self {
+        let mut board = Self {
+            shared,
+            table: vec![Owner::default(); slots],
+            published: Thresholds::SILENT,
+            retired_requests: 0,
+            #[cfg(feature = "control")]
+            show: None,
+        };
         board.store_thresholds(Thresholds::SILENT);
-        Ok(board)
+        board
     }
 
     /// Makes the board have at least `slots` slots, as far as [`Scoreboard::MAX_SLOTS`] allows. Parent only; children
@@ -86,6 +117,8 @@ impl Scoreboard {
     pub fn grow(&mut self, slots: usize) {
         let slots = slots.min(Self::MAX_SLOTS).max(self.table.len());
         self.table.resize(slots, Owner::default());
+        #[cfg(feature = "control")]
+        self.show_slots();
     }
 
     /// Gives a free slot to a child about to be forked, at `now_ms` milliseconds since 1970, and marks it `F`. Parent only.
@@ -125,6 +158,8 @@ impl Scoreboard {
     pub fn set_status(&self, slot: SlotIndex, status: Status, now_ms: u64) -> Ring {
         let (record, (word, bit)) = (self.slot(slot), self.idle_bit(slot));
         let before = record.status.load(Relaxed);
+        #[cfg(feature = "control")]
+        self.count_time(slot, Status::from_bits(before), status);
         let write_slot = || {
             if before != status.to_bits() {
                 snapshot::write(record, |slot| {
@@ -201,7 +236,8 @@ impl Scoreboard {
         let generation = self.generation(slot)?;
         let last = SlotSnapshot::load(self.slot(slot), Status::Exit);
         self.table[slot.0].taken = false;
-        self.wipe(slot, Status::Empty, 0);
+        self.retired_requests = self.retired_requests.saturating_add(last.requests);
+        self.retire(slot);
         // The dead child may have raised `rung` and not lived to ring. Nobody else would ever ring again.
         self.shared.header().rung.0.store(0, SeqCst);
         Some(SlotSnapshot { generation, ..last })
@@ -378,6 +414,16 @@ impl Scoreboard {
             record.since_ms.store(now_ms, Relaxed);
             record.peer.iter().for_each(|word| word.store(0, Relaxed));
         });
+    }
+
+    /// Frees a slot whose child has ended. What the child has counted goes on to count.
+    fn retire(&self, slot: SlotIndex) {
+        let clear = || self.wipe(slot, Status::Empty, 0);
+        #[cfg(feature = "control")]
+        if self.fold(slot, clear) {
+            return;
+        }
+        clear();
     }
 
     /// Writes the thresholds where the children look, and remembers them.

@@ -8,7 +8,7 @@ use super::*;
 impl Scoreboard {
     /// The board as another process has it after a fork.
     fn inherited(&self) -> Scoreboard {
-        Scoreboard { shared: self.shared.clone(), table: self.table.clone(), published: self.published }
+        Scoreboard { table: self.table.clone(), ..Scoreboard::of(self.shared.clone(), 0) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The settings of a Daemon, one method each, and spawning it.
 
 mod launch;
+mod watching;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::kernel::{AsKernel, kernel_of, unblock_all};
 use crate::sys::disposition;
 use crate::sys::threads::{NotAlone, make_sure_alone};
+use watching::Watching;
 
 impl Daemon {
     /// Begins the settings of a Daemon.
@@ -33,7 +35,7 @@ impl Daemon {
 /// `start_children` makes it pre-forking, else `max_children` makes it post-forking, else it does not fork.
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until it is spawned"]
-pub struct DaemonBuilder(RawSettings, RawProcess);
+pub struct DaemonBuilder(RawSettings, RawProcess, Watching);
 
 impl DaemonBuilder {
     /// Sets the alias of the Daemon session; `Daemon` unless set.
@@ -262,6 +264,7 @@ impl DaemonBuilder {
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let plan = self.1.plan()?;
+        let watching = self.2.resolve()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
         #[cfg(feature = "fork-hooks")]
         crate::inject::prepare().map_err(fail("preparing a test"))?;
@@ -282,9 +285,16 @@ impl DaemonBuilder {
             .map_err(|errno| fail("ignoring a signal")(Error::os("sigaction", "SIGXFSZ", errno)))?;
         // Before a chroot, in which there is no such file.
         let oom_kills = if settings.forking == Forking::None { OomKills::default() } else { OomKills::open() };
-        let mut process = plan.carry_out(kernel_of(kernel), &settings.alias)?;
+        let born = kernel_of(kernel).core.now();
+        // Made where their paths mean what they say, by who may make them, in the process that goes on.
+        let mut board = None;
+        let make_what_is_seen = |owner| {
+            board = watching.make_board(&settings, owner, born)?;
+            Ok(())
+        };
+        let mut process = plan.carry_out(kernel_of(kernel), &settings.alias, make_what_is_seen)?;
         let now = kernel_of(kernel).core.now();
-        let mut heap = Heap::new(settings, oom_kills, now).inspect_err(|error| process.fail(error))?;
+        let mut heap = Heap::new(settings, board, oom_kills, now).inspect_err(|error| process.fail(error))?;
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
         let launch = process.launch.take();
         heap.process = process;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{chdir, fchdir};
+use nix::unistd::{Gid, Uid, chdir, fchdir};
 
 use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
@@ -54,6 +54,9 @@ pub(crate) struct Plan {
     umask: Option<Mode>,
     nice: Option<i32>,
 }
+
+/// Whom files are to belong to; `None` for who made them.
+pub(crate) type Owner = (Option<Uid>, Option<Gid>);
 
 /// What the Daemon session keeps of it.
 #[derive(Debug, Default)]
@@ -107,11 +110,17 @@ impl Plan {
         self.detach
     }
 
-    /// Does it all. With `detach` it returns in another process than it was called in.
+    /// Does it all. With `detach` it returns in another process than it was called in. `make_what_is_seen` is called in that, before
+    /// it changes its root directory and its user, and told who the user will be.
     ///
     /// On an error everything is as it was, but for what can't be undone: a process that has been detached stays so, and
     /// root that was given up is gone.
-    pub(crate) fn carry_out(self, kernel: &mut Kernel, alias: &str) -> Result<Process, DaemonError> {
+    pub(crate) fn carry_out(
+        self,
+        kernel: &mut Kernel,
+        alias: &str,
+        make_what_is_seen: impl FnOnce(Owner) -> Result<(), DaemonError>,
+    ) -> Result<Process, DaemonError> {
         let fail = |doing| move |source| DaemonError::Process { doing, source };
         let mut redirected = None;
         if let Some(log_file) = &self.log_file {
@@ -129,7 +138,8 @@ impl Plan {
             Some(file) => file.write_pid().map_err(fail("writing the pid file")),
             None => Ok(()),
         };
-        match settled.and_then(|()| self.settle_in()) {
+        let owner = (self.identity.uid, self.identity.gid);
+        match settled.and_then(|()| make_what_is_seen(owner)).and_then(|()| self.settle_in()) {
             Ok(()) => {
                 redirected.into_iter().for_each(Redirection::keep);
                 Ok(Process { log_file: self.log_file, pid_file, launch })
@@ -218,7 +228,7 @@ impl Drop for Surroundings {
 }
 
 /// Makes a path independent of the working directory.
-fn absolute(setting: &'static str) -> impl Fn(PathBuf) -> Result<PathBuf, DaemonError> {
+pub(crate) fn absolute(setting: &'static str) -> impl Fn(PathBuf) -> Result<PathBuf, DaemonError> {
     move |path| {
         if path.as_os_str().is_empty() {
             return Err(DaemonError::Settings(SettingsError::EmptyPath { setting }));

@@ -12,6 +12,8 @@ use crate::daemon::machine::{
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::eyes::Eyes;
 use crate::daemon::parent::launcher;
+#[cfg(feature = "control")]
+use crate::daemon::parent::picture;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
@@ -93,7 +95,13 @@ fn step(cx: &mut Cx<'_>, input: Input) -> Vec<Effect> {
     let Heap { role: Role::Parent(parent), board, .. } = heap else { return Vec::new() };
     let Parent { machine, pids, told, oom_kills, owner, .. } = &mut **parent;
     let mut eyes = Eyes { board: board.as_mut(), born_ms, pids, told, oom_kills, core, owner: *owner };
-    machine.step(age, &mut eyes, input)
+    let effects = machine.step(age, &mut eyes, input);
+    #[cfg(feature = "control")]
+    if let Some(board) = board.as_mut().filter(|board| board.is_shown()) {
+        board.beat(epoch_ms(now));
+        board.tell(picture::facts(parent));
+    }
+    effects
 }
 
 /// Returns whether children may have had news meanwhile.

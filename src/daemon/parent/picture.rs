@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use crate::daemon::board::{Scoreboard, SlotIndex, Status, epoch_ms};
+use crate::daemon::board::{Facts, Scoreboard, SlotIndex, Status, Totals, epoch_ms};
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::Told;
 use crate::daemon::parent::role::Parent;
@@ -17,15 +17,20 @@ pub(in crate::daemon) fn take(cx: &mut Cx<'_>) -> Option<Snapshot> {
     let (pid, now) = (cx.pid(), cx.now());
     let Heap { role: Role::Parent(parent), settings, board, born, .. } = cx.heap() else { return None };
     let children = board.as_ref().map(|board| children(parent, board, now)).unwrap_or_default();
+    let totals = board.as_mut().map(Scoreboard::totals).unwrap_or_default();
+    let pool = pool(parent, &children);
+    let torn = u64::from(pool.states.torn) + u64::from(totals.torn);
+    let torn_reads = board.as_mut().map_or(torn, |board| board.count_torn(torn));
+    let counters = counters(parent, &totals, torn_reads);
     Some(Snapshot {
         schema: SCHEMA,
         time: time_text(now),
         service: service(parent, settings, pid, *born, now),
-        pool: pool(parent, &children),
+        pool,
         board: board.as_ref().map(Scoreboard::letters).unwrap_or_default(),
         listeners: Vec::new(),
-        counters: counters(parent),
-        durations: Durations::default(),
+        counters,
+        durations: Durations { request: totals.request, accept_wait: totals.accept_wait, ..Durations::default() },
         oldest_request: children
             .iter()
             .filter(|child| matches!(child.state, 'r' | 'l'))
@@ -39,6 +44,25 @@ pub(in crate::daemon) fn take(cx: &mut Cx<'_>) -> Option<Snapshot> {
     })
 }
 
+/// Returns what a board tells other programs of the Daemon.
+pub(super) fn facts(parent: &Parent) -> Facts {
+    let (machine, deaths) = (&parent.machine, parent.machine.deaths());
+    let settings = machine.settings();
+    Facts {
+        phase: Some(phase(parent)),
+        generation: GENERATION,
+        min_spare: settings.min_spare,
+        max_spare: settings.max_spare,
+        max_children: settings.max_children,
+        start_children: settings.start_children,
+        forks_in_flight: machine.table().in_flight().len() as u32,
+        queued: machine.queued() as u32,
+        // Each child that was forked is there or has ended.
+        forks: machine.table().children().len() as u64 + deaths.total(),
+        exits: deaths.by_name().into_iter().map(|(_, count)| count).collect(),
+    }
+}
+
 fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now: SystemTime) -> Service {
     Service {
         name: settings.alias.clone(),
@@ -46,13 +70,18 @@ fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now
         pid,
         started: When::new(epoch_ms(born), now),
         phase: phase(parent),
-        kind: match settings.forking {
-            Forking::Pre => Kind::PreForking,
-            Forking::Post => Kind::PostForking,
-            Forking::None => Kind::NonForking,
-        },
-        generation: 1,
+        kind: kind(settings.forking),
+        generation: GENERATION,
         supervisor: None,
+    }
+}
+
+/// Returns what kind of server it is.
+pub(in crate::daemon) fn kind(forking: Forking) -> Kind {
+    match forking {
+        Forking::Pre => Kind::PreForking,
+        Forking::Post => Kind::PostForking,
+        Forking::None => Kind::NonForking,
     }
 }
 
@@ -124,9 +153,16 @@ fn pool(parent: &Parent, children: &[ChildView]) -> Pool {
     }
 }
 
-fn counters(parent: &Parent) -> Counters {
+fn counters(parent: &Parent, totals: &Totals, torn_reads: u64) -> Counters {
     let exits = parent.machine.deaths().by_name().into_iter().map(|(name, count)| (name.to_owned(), count));
-    Counters { exits: exits.collect(), ..Counters::default() }
+    Counters {
+        requests: totals.requests,
+        forks: facts(parent).forks,
+        exits: exits.collect(),
+        busy_seconds: totals.busy.as_secs_f64(),
+        torn_reads,
+        ..Counters::default()
+    }
 }
 
 /// Returns the settings that an operator may want to look up.
@@ -157,6 +193,9 @@ fn settings_by_name(settings: &Settings) -> BTreeMap<String, String> {
     }
     named
 }
+
+/// How many configurations have been in use: there is no other yet.
+const GENERATION: u32 = 1;
 
 #[cfg(test)]
 mod tests {
