@@ -144,7 +144,8 @@ impl Daemon {
 
     /// Returns what the Daemon is doing, as data that can be shown, serialized and compared. Needs the feature `control`.
     ///
-    /// `None` in a process that is not the parent.
+    /// `None` in a process that is not the parent. Deaths, failed forks and the times that children took to start are remembered
+    /// from the first call on, or from the start if the Daemon has a control socket, a board or a status listener.
     ///
     /// # Errors
     ///

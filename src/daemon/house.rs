@@ -78,6 +78,9 @@ fn data_of_a_role_names_neither_heap_nor_session() {
     ] {
         assert_names_only(file, &[&LOW[..], &[own, "status"]].concat());
     }
+    for file in ["parent/consumption.rs", "parent/ledger.rs"] {
+        assert_names_only(file, &[&LOW[..], &["parent", "view"]].concat());
+    }
 }
 
 #[test]

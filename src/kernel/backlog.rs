@@ -6,6 +6,9 @@
 
 use std::rc::Rc;
 
+#[cfg(feature = "control")]
+use nix::sys::socket::{SockaddrStorage, getsockname};
+
 use super::core::Core;
 use super::queue::Kind;
 use super::sessions::SessionId;
@@ -92,7 +95,7 @@ impl Core {
             let Some(source) = self.sources.source(key).filter(|source| is_meant && source.wanted().is_none()) else {
                 continue;
             };
-            let queue = source.queue()?;
+            let queue = source.queue().ok()?;
             is_any = true;
             queues.waiting = queues.waiting.saturating_add(queue.waiting);
             queues.limit = queues.limit.saturating_add(queue.limit);
@@ -100,6 +103,31 @@ impl Core {
             queues.full = queues.full.or((queue.waiting > queue.limit).then_some(queue));
         }
         is_any.then_some(queues)
+    }
+
+    /// Describes each listener of this process, those of `owner` only if there is one, and else all but those of the session
+    /// `except`. With `paused` only those that this process has paused.
+    #[cfg(feature = "control")]
+    pub(crate) fn describe_listeners(
+        &self,
+        owner: Option<SessionId>,
+        except: SessionId,
+        paused: bool,
+    ) -> Vec<(String, nix::Result<AcceptQueue>)> {
+        let mut listeners = Vec::new();
+        for key in self.sources.listeners() {
+            let whose = self.sources.owner(key);
+            let is_meant = if owner.is_some() { whose == owner } else { whose != Some(except) };
+            let Some(source) = self.sources.source(key).filter(|_| is_meant) else { continue };
+            if !paused || source.wanted().is_none() {
+                let address = getsockname::<SockaddrStorage>(source.fd());
+                listeners.push((
+                    address.map_or_else(|errno| errno.to_string(), |address| address.to_string()),
+                    source.queue(),
+                ));
+            }
+        }
+        listeners
     }
 
     /// Takes an [`await_backlog`](crate::Context::await_backlog) back.

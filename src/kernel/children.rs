@@ -19,6 +19,8 @@ use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
 use crate::calls::calls;
 use crate::name::Name;
+#[cfg(feature = "control")]
+use crate::sys::wait::reap_with_usage;
 use crate::sys::wait::{Which, peek_ended, reap, wait_for_end_at_most};
 
 /// The registrations of `sig_child`, and the children that are reaped without anybody asking.
@@ -40,6 +42,9 @@ pub(crate) struct Children {
     pub(crate) look: bool,
     /// A child that was just forked, when somebody listened already: the system tells of its end.
     pub(super) announced: Option<i32>,
+    /// The session that wants to know what processor time its children have used, and what is known of it by pid.
+    #[cfg(feature = "control")]
+    spent: Option<(SessionId, FxHashMap<i32, Duration>)>,
 }
 
 pub(crate) struct ChildWatch {
@@ -203,6 +208,37 @@ impl Core {
         self.children.watches.get(&pid).is_some_and(|watchers| watchers.has(self.active.session))
     }
 
+    /// Has the processor time kept of the running session's children when they are reaped.
+    #[cfg(feature = "control")]
+    pub(crate) fn keep_processor_time(&mut self) {
+        self.children.spent.get_or_insert((self.active.session, FxHashMap::default()));
+    }
+
+    /// Keeps it no longer.
+    #[cfg(feature = "control")]
+    pub(crate) fn forget_processor_time(&mut self) {
+        self.children.spent = None;
+    }
+
+    /// Returns what processor time a child has used that was reaped, once.
+    #[cfg(feature = "control")]
+    pub(crate) fn take_processor_time(&mut self, pid: i32) -> Option<Duration> {
+        self.children.spent.as_mut()?.1.remove(&pid)
+    }
+
+    /// Reaps a child, and notes what processor time it has used if the session that waits for it wants to know.
+    fn reap_and_count(&mut self, pid: i32) -> nix::Result<Option<ExitStatus>> {
+        #[cfg(feature = "control")]
+        if let Children { watches, spent: Some((session, spent)), .. } = &mut self.children
+            && watches.get(&pid).is_some_and(|watchers| watchers.has(*session))
+        {
+            let reaped = reap_with_usage(pid)?;
+            spent.extend(reaped.map(|(_, time)| (pid, time)));
+            return Ok(reaped.map(|(status, _)| status));
+        }
+        reap(pid)
+    }
+
     /// Makes sure that a child of this process is reaped when it ends.
     pub(crate) fn adopt_child(&mut self, pid: i32) -> Process {
         let child = Process { pid, life: Rc::new(Cell::new(Life::Unreaped)) };
@@ -311,7 +347,7 @@ impl Core {
 
     /// Reaps `pid` if it has exited, and tells those who wait for it.
     fn reap_one(&mut self, pid: i32) -> bool {
-        let status = match reap(pid) {
+        let status = match self.reap_and_count(pid) {
             Ok(Some(status)) => status,
             Err(Errno::ECHILD) => {
                 self.release_adopted(pid, Life::Lost);

@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::os::fd::RawFd;
 
 use mio::{Interest, Token};
+use nix::errno::Errno;
 
 use super::turn::{Next, Turn};
 use crate::sys::accept_queue::AcceptQueue;
@@ -87,9 +88,9 @@ pub(crate) trait Source {
         false
     }
 
-    /// Reads how many clients wait, of a listener whose system tells.
-    fn queue(&self) -> Option<AcceptQueue> {
-        None
+    /// Reads how many clients wait, of a listener whose system tells; or why it does not.
+    fn queue(&self) -> nix::Result<AcceptQueue> {
+        Err(Errno::EOPNOTSUPP)
     }
 
     /// Closes the descriptor. It is not registered any more.

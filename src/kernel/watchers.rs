@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
+use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::core::Core;
@@ -143,8 +144,8 @@ impl Source for Watched {
         self.handle.borrow().as_ref().is_some_and(has_input)
     }
 
-    fn queue(&self) -> Option<AcceptQueue> {
-        self.handle.borrow().as_ref().and_then(|handle| accept_queue::read(handle.as_fd()))
+    fn queue(&self) -> nix::Result<AcceptQueue> {
+        self.handle.borrow().as_ref().map_or(Err(Errno::EBADF), |handle| accept_queue::read(handle.as_fd()))
     }
 
     fn fork(&self) -> AfterFork {

@@ -15,10 +15,14 @@ pub(crate) struct AcceptQueue {
 #[cfg(target_os = "linux")]
 pub(crate) use linux::read;
 
-/// Reads the accept queue of a listening socket; `None` if this system does not tell.
+/// Reads the accept queue of a listening socket.
+///
+/// # Errors
+///
+/// Always: this system does not tell.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn read(_: std::os::fd::BorrowedFd<'_>) -> Option<AcceptQueue> {
-    None
+pub(crate) fn read(_: std::os::fd::BorrowedFd<'_>) -> nix::Result<AcceptQueue> {
+    Err(nix::errno::Errno::EOPNOTSUPP)
 }
 
 #[cfg(target_os = "linux")]
@@ -26,6 +30,7 @@ mod linux {
     use std::mem::{MaybeUninit, offset_of, size_of};
     use std::os::fd::{AsRawFd, BorrowedFd};
 
+    use nix::errno::Errno;
     use nix::libc;
     use nix::sys::socket::{
         AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrLike, getsockname, recv,
@@ -35,18 +40,23 @@ mod linux {
 
     use super::AcceptQueue;
 
-    /// Reads the accept queue of a listening socket; `None` if it is none, or if the system does not tell.
-    pub(crate) fn read(fd: BorrowedFd<'_>) -> Option<AcceptQueue> {
-        let address: nix::sys::socket::SockaddrStorage = getsockname(fd.as_raw_fd()).ok()?;
-        match address.family()? {
-            AddressFamily::Inet | AddressFamily::Inet6 => of_tcp(fd),
-            AddressFamily::Unix => of_unix(fd),
-            _ => None,
+    /// Reads the accept queue of a listening socket.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the socket does not listen, or if the system's answer does not tell; `EOPNOTSUPP` for a socket that is neither of
+    /// TCP nor a UNIX one; else why the system could not be asked. `EAFNOSUPPORT` means that netlink is forbidden.
+    pub(crate) fn read(fd: BorrowedFd<'_>) -> nix::Result<AcceptQueue> {
+        let address: nix::sys::socket::SockaddrStorage = getsockname(fd.as_raw_fd())?;
+        match address.family() {
+            Some(AddressFamily::Inet | AddressFamily::Inet6) => of_tcp(fd),
+            Some(AddressFamily::Unix) => of_unix(fd),
+            _ => Err(Errno::EOPNOTSUPP),
         }
     }
 
     /// Of a listener `TCP_INFO` tells the accept queue in two fields that have another meaning in a connection.
-    fn of_tcp(fd: BorrowedFd<'_>) -> Option<AcceptQueue> {
+    fn of_tcp(fd: BorrowedFd<'_>) -> nix::Result<AcceptQueue> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
         // SAFETY: `info` has room for `length` bytes, and the system writes no more than that many.
@@ -56,20 +66,25 @@ mod linux {
         // SAFETY: it is made of numbers, for which all zeroes is a value, as is whatever the system has written over them.
         let info = unsafe { info.assume_init() };
         let is_told = length as usize >= offset_of!(libc::tcp_info, tcpi_lost);
-        let is_listener = done == 0 && is_told && info.tcpi_state == TCP_LISTEN;
-        is_listener.then_some(AcceptQueue { waiting: info.tcpi_unacked, limit: info.tcpi_sacked })
+        Errno::result(done)?;
+        let is_listener = is_told && info.tcpi_state == TCP_LISTEN;
+        is_listener.then_some(AcceptQueue { waiting: info.tcpi_unacked, limit: info.tcpi_sacked }).ok_or(Errno::EINVAL)
     }
 
     /// Asks for the one socket with the inode that the descriptor has.
-    fn of_unix(fd: BorrowedFd<'_>) -> Option<AcceptQueue> {
-        let inode = u32::try_from(fstat(fd).ok()?.st_ino).ok()?;
+    fn of_unix(fd: BorrowedFd<'_>) -> nix::Result<AcceptQueue> {
+        let inode = u32::try_from(fstat(fd)?.st_ino).map_err(|_| Errno::EOVERFLOW)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let diag = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag).ok()?;
-        sendto(diag.as_raw_fd(), &unix_request(inode), &NetlinkAddr::new(0, 0), MsgFlags::empty()).ok()?;
+        let diag = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
+        sendto(diag.as_raw_fd(), &unix_request(inode), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         // The system has answered by the time that the request is sent.
         let mut answer = [0; 512];
-        let length = recv(diag.as_raw_fd(), &mut answer, MsgFlags::empty()).ok()?;
-        unix_answer(answer.get(..length)?)
+        let length = recv(diag.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        let answer = answer.get(..length).ok_or(Errno::EMSGSIZE)?;
+        if let Some(errno) = refusal(answer) {
+            return Err(errno);
+        }
+        unix_answer(answer).ok_or(Errno::EINVAL)
     }
 
     /// `nlmsghdr` and `unix_diag_req`.
@@ -88,6 +103,13 @@ mod linux {
         // Any cookie.
         put(32, &[0xff; 8]);
         request
+    }
+
+    /// `nlmsghdr` and `nlmsgerr`: the system has no answer, as where its module for UNIX sockets is missing.
+    fn refusal(answer: &[u8]) -> Option<Errno> {
+        let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
+        let errno = i32::from_ne_bytes(answer.get(16..20)?.try_into().ok()?);
+        (i32::from(kind) == libc::NLMSG_ERROR).then(|| Errno::from_raw(errno.wrapping_neg()))
     }
 
     /// `nlmsghdr`, `unix_diag_msg`, and attributes, of which one is a `unix_diag_rqlen`.
@@ -152,7 +174,7 @@ mod tests {
         assert_eq!(wait_for(listener.as_fd(), 3), 7);
         let accepted = listener.accept().expect("one of them");
         assert_eq!(wait_for(listener.as_fd(), 2), 7);
-        assert_eq!(read(accepted.0.as_fd()), None, "a connection has no such queue");
+        assert!(read(accepted.0.as_fd()).is_err(), "a connection has no such queue");
         drop(clients);
     }
 
@@ -164,18 +186,18 @@ mod tests {
         let connect = || UnixStream::connect(&path).expect("room");
         let clients = [connect(), connect(), connect()];
         std::fs::remove_file(&path).expect("it is there");
-        let Some(queue) = read(listener.as_fd()) else { return };
+        let Ok(queue) = read(listener.as_fd()) else { return };
         assert!(queue.waiting == 3 && queue.limit > 3, "{queue:?}");
         let _accepted = listener.accept().expect("one of them");
-        assert_eq!(read(listener.as_fd()), Some(AcceptQueue { waiting: 2, ..queue }));
+        assert_eq!(read(listener.as_fd()), Ok(AcceptQueue { waiting: 2, ..queue }));
         drop(clients);
     }
 
     #[test] // O-DM-09
     fn what_is_no_listener_has_no_queue() {
         let file = std::fs::File::open("/dev/null").expect("it is everywhere");
-        assert_eq!(read(file.as_fd()), None);
+        assert!(read(file.as_fd()).is_err());
         let (one, _other) = UnixStream::pair().expect("a pair");
-        assert_eq!(read(one.as_fd()), None);
+        assert!(read(one.as_fd()).is_err());
     }
 }

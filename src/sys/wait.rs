@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
+#[cfg(feature = "control")]
+use nix::sys::time::{TimeVal, TimeValLike};
 
 /// Which children are looked at.
 #[derive(Clone, Copy)]
@@ -66,6 +68,20 @@ pub(crate) fn wait_for_end_at_most(pid: i32, limit: Duration) -> nix::Result<boo
 
 /// The longest time between two looks at a child that is to end.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Reaps a child if it has ended, and returns how, and what processor time it has used, with those that it has reaped itself.
+#[cfg(feature = "control")]
+pub(crate) fn reap_with_usage(pid: i32) -> nix::Result<Option<(ExitStatus, Duration)>> {
+    let mut status = 0;
+    // SAFETY: a structure of numbers, for which all zeros are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: writes a number and the structure to where it is told, and reads no memory.
+    let reaped = Errno::result(unsafe { libc::wait4(pid, &mut status, libc::WNOHANG, &mut usage) })?;
+    let span = |time: libc::timeval| {
+        Duration::from_micros(u64::try_from(TimeVal::from(time).num_microseconds()).unwrap_or_default())
+    };
+    Ok((reaped != 0).then(|| (ExitStatus::from_raw(status), span(usage.ru_utime) + span(usage.ru_stime))))
+}
 
 /// Reaps a child if it has ended, and returns how.
 pub(crate) fn reap(pid: i32) -> nix::Result<Option<ExitStatus>> {

@@ -27,7 +27,7 @@ pub(super) struct Clients {
     weighed_at: Option<Duration>,
     /// How many requests were begun by children that are gone.
     pub(super) begun_by_dead: u64,
-    overload: Overload,
+    pub(super) overload: Overload,
     full: Overload,
     unheard: Unheard,
     /// How many requests had been begun at the last look.

@@ -170,6 +170,13 @@ pub enum Failure {
 pub enum Message {
     /// A child was forked.
     Forked(Key),
+    /// A child is ready for its first request.
+    Ready {
+        /// The child.
+        key: Key,
+        /// How long that has taken, from its fork on.
+        took: Duration,
+    },
     /// A child was asked to go.
     Retired(Key),
     /// No slot is free. That can't be.

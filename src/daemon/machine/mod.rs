@@ -261,6 +261,24 @@ impl Machine {
         self.phase
     }
 
+    /// Returns since when clients have waited although all children are busy and there can't be more.
+    #[cfg(feature = "control")]
+    pub fn saturated_since(&self) -> Option<Duration> {
+        self.clients.overload.since()
+    }
+
+    /// Returns for how long clients have waited so, all in all.
+    #[cfg(feature = "control")]
+    pub fn saturated_for(&self) -> Duration {
+        self.clients.overload.total()
+    }
+
+    /// Tells whether forks wait: the last ones have failed, or children die as soon as they live.
+    #[cfg(feature = "control")]
+    pub fn is_backing_off(&self) -> bool {
+        self.no_fork_before.is_some()
+    }
+
     /// Returns how many children have ended, and why.
     pub fn deaths(&self) -> Deaths {
         self.deaths

@@ -102,8 +102,11 @@ impl Machine {
                 continue;
             }
             ready += 1;
-            let first_wait =
-                at.outside.says(child.key).filter(|says| says.status == Some(Status::Wait) && says.requests == 0);
+            let says = at.outside.says(child.key);
+            let ready_at = says.map_or(at.now, |says| Duration::from_millis(says.since_ms).min(at.now));
+            let took = ready_at.saturating_sub(child.forked_at);
+            self.effects.push(Effect::Say(Message::Ready { key: child.key, took }));
+            let first_wait = says.filter(|says| says.status == Some(Status::Wait) && says.requests == 0);
             if let Some(Says { since_ms, started_ms, .. }) = first_wait {
                 self.clients.start.measured(Duration::from_millis(since_ms.saturating_sub(started_ms)));
             }

@@ -9,6 +9,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overload {
     present: Option<Present>,
+    /// How long those have lasted that are over.
+    past: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +49,10 @@ impl Overload {
                 None
             }
             Some(Present { since, last, deepest }) if now.saturating_sub(*last) >= CALM => {
-                let news = OverloadNews::Ended { lasted: last.saturating_sub(*since), deepest: *deepest };
+                let lasted = last.saturating_sub(*since);
+                let news = OverloadNews::Ended { lasted, deepest: *deepest };
                 self.present = None;
+                self.past += lasted;
                 Some(news)
             }
             _ => None,
@@ -58,6 +62,18 @@ impl Overload {
     /// Tells whether its end is still to be told.
     pub fn is_present(&self) -> bool {
         self.present.is_some()
+    }
+
+    /// Returns when the present one has begun.
+    #[cfg(any(test, feature = "control"))]
+    pub fn since(&self) -> Option<Duration> {
+        self.present.map(|present| present.since)
+    }
+
+    /// Returns how long all of them have lasted together, as far as clients were seen waiting.
+    #[cfg(any(test, feature = "control"))]
+    pub fn total(&self) -> Duration {
+        self.past + self.present.map_or(Duration::ZERO, |present| present.last.saturating_sub(present.since))
     }
 }
 
@@ -121,10 +137,14 @@ mod tests {
             assert_eq!(overload.look(ms(1000 * second), if second % 3 == 0 { 0 } else { second as u32 }), None);
         }
         assert!(overload.is_present());
+        assert_eq!((overload.since(), overload.total()), (Some(ms(1000)), ms(97_000)), "O-ST-09");
         assert_eq!(overload.look(ms(100_000), 0), None);
         assert_eq!(overload.look(ms(101_000), 0), Some(OverloadNews::Ended { lasted: ms(97_000), deepest: 98 }));
         assert_eq!(overload.look(ms(102_000), 0), None);
         assert!(!overload.is_present());
+        overload.look(ms(200_000), 1);
+        overload.look(ms(200_500), 1);
+        assert_eq!((overload.since(), overload.total()), (Some(ms(200_000)), ms(97_500)), "O-ST-09");
     }
 
     #[test] // O-DM-06: beginnings and ends take turns, and no more of them than the calm allows

@@ -210,6 +210,8 @@ fn record(cx: &mut Cx<'_>, death: &Death) {
     let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };
     let Some(pid) = parent.pids.remove(death.key) else { return };
     say::record(settings, pid, death);
+    #[cfg(feature = "control")]
+    picture::remember(cx, death, pid);
     // Nothing is waited for that was reaped, or that other code has waited for.
     cx.sig_child_clear(pid);
 }
@@ -217,6 +219,10 @@ fn record(cx: &mut Cx<'_>, death: &Death) {
 fn tell(cx: &mut Cx<'_>, message: &Message) {
     let now = cx.now();
     let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };
+    #[cfg(feature = "control")]
+    if let Some(ledger) = &mut parent.ledger {
+        ledger.heard(message);
+    }
     say::say(parent, settings, message, now);
 }
 

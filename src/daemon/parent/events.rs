@@ -41,6 +41,10 @@ pub(in crate::daemon) fn forked(cx: &mut Cx<'_>) -> Result {
                 parent.payloads.insert(number, payload);
             }
             let reason = Reason::of(&error);
+            #[cfg(feature = "control")]
+            if let Some(ledger) = &mut parent.ledger {
+                ledger.fork_failed(reason);
+            }
             if let Some(reason) = reason {
                 parent.shortage.failed(reason, now);
             }

@@ -1,10 +1,14 @@
 //! The parent: tells the machine what happens, and carries out what it decides.
 
+#[cfg(feature = "control")]
+pub(super) mod consumption;
 pub(super) mod drive;
 pub(super) mod ending;
 pub(super) mod events;
 mod eyes;
 pub(super) mod launcher;
+#[cfg(feature = "control")]
+mod ledger;
 pub(super) mod oom;
 #[cfg(feature = "control")]
 pub(super) mod picture;

@@ -1,45 +1,84 @@
 //! A snapshot of the Daemon, for whoever looks from outside.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
 
 use crate::daemon::board::{Facts, Scoreboard, SlotIndex, Status, Totals, epoch_ms};
 use crate::daemon::heap::{Cx, Heap, Role};
-use crate::daemon::machine::Told;
+use crate::daemon::machine::{Death, Key, Told};
+use crate::daemon::parent::consumption::{self, Detail};
+use crate::daemon::parent::ledger::Ledger;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::view::{
-    ChildView, Counters, Durations, Kind, Phase, Pool, ProcessView, SCHEMA, Service, Snapshot, States, When, time_text,
+    ChildView, Counters, Durations, Kind, ListenerView, Phase, Pool, Queue, SCHEMA, Service, Snapshot, States, When,
+    time_text,
 };
+use crate::sys::accept_queue::AcceptQueue;
+
+/// Begins to remember what a snapshot tells of the past, if that was not begun before. Only the parent does.
+pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
+    let (heap, core) = cx.parts();
+    if let Some(parent) = heap.role.parent_mut().filter(|parent| parent.ledger.is_none()) {
+        parent.ledger = Some(Box::new(Ledger::new(consumption::listen_overflows())));
+        core.keep_processor_time();
+    }
+}
+
+/// Takes note of a child's death.
+pub(super) fn remember(cx: &mut Cx<'_>, death: &Death, pid: i32) {
+    let now = cx.now();
+    let (heap, core) = cx.parts();
+    if let Some(ledger) = heap.role.parent_mut().and_then(|parent| parent.ledger.as_mut()) {
+        ledger.died(death, pid, now, core.take_processor_time(pid));
+    }
+}
 
 /// Takes a snapshot in one pass; `None` in a process that is not the parent.
 pub(in crate::daemon) fn take(cx: &mut Cx<'_>) -> Option<Snapshot> {
-    let (pid, now) = (cx.pid(), cx.now());
-    let Heap { role: Role::Parent(parent), settings, board, born, .. } = cx.heap() else { return None };
-    let children = board.as_ref().map(|board| children(parent, board, now)).unwrap_or_default();
+    take_with_usage(cx, None)
+}
+
+/// Takes a snapshot, and asks the system for so much about each child.
+pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>) -> Option<Snapshot> {
+    begin(cx);
+    let (pid, now, me) = (cx.pid(), cx.now(), cx.session());
+    let (heap, core) = cx.parts();
+    let Heap { role: Role::Parent(parent), settings, board, born, .. } = heap else { return None };
+    let listeners = core.describe_listeners(parent.owner, me, settings.forking == Forking::Pre);
+    let mut children = board.as_ref().map(|board| children(parent, board, now)).unwrap_or_default();
     let totals = board.as_mut().map(Scoreboard::totals).unwrap_or_default();
-    let pool = pool(parent, &children);
+    let pool = pool(parent, &children, *born, now);
     let torn = u64::from(pool.states.torn) + u64::from(totals.torn);
     let torn_reads = board.as_mut().map_or(torn, |board| board.count_torn(torn));
-    let counters = counters(parent, &totals, torn_reads);
+    let cpu_by_slot = detail.map(|detail| add_usage(parent, &mut children, detail)).unwrap_or_default();
+    let counters = Counters { cpu_by_slot, ..counters(parent, &totals, torn_reads) };
+    let ledger = parent.ledger.as_deref();
     Some(Snapshot {
         schema: SCHEMA,
         time: time_text(now),
         service: service(parent, settings, pid, *born, now),
         pool,
         board: board.as_ref().map(Scoreboard::letters).unwrap_or_default(),
-        listeners: Vec::new(),
+        listeners: listeners.into_iter().map(listener).collect(),
         counters,
-        durations: Durations { request: totals.request, accept_wait: totals.accept_wait, ..Durations::default() },
+        durations: Durations {
+            request: totals.request,
+            accept_wait: totals.accept_wait,
+            child_start: ledger.map(Ledger::starts).unwrap_or_default(),
+            ..Durations::default()
+        },
         oldest_request: children
             .iter()
             .filter(|child| matches!(child.state, 'r' | 'l'))
             .map(|child| child.since.seconds_ago)
             .reduce(f64::max),
         children,
-        deaths: Vec::new(),
+        deaths: ledger.map(|ledger| ledger.deaths(now)).unwrap_or_default(),
         settings: settings_by_name(parent.machine.settings()),
-        process: ProcessView::default(),
+        process: consumption::of_this_process(),
         metrics: Vec::new(),
     })
 }
@@ -61,6 +100,32 @@ pub(super) fn facts(parent: &Parent) -> Facts {
         forks: machine.table().children().len() as u64 + deaths.total(),
         exits: deaths.by_name().into_iter().map(|(_, count)| count).collect(),
     }
+}
+
+/// Asks the system about each child, and returns the processor time that each slot has used.
+fn add_usage(parent: &mut Parent, children: &mut [ChildView], detail: Detail) -> Vec<f64> {
+    let Parent { ledger: Some(ledger), machine, .. } = parent else { return Vec::new() };
+    for child in children {
+        let Some(pid) = child.pid else { continue };
+        let usage = consumption::of(pid, detail);
+        if let Some(cpu) = usage.cpu {
+            let key = Key { slot: child.slot as usize, generation: child.generation };
+            ledger.has_used(key, Duration::from_secs_f64(cpu));
+        }
+        child.usage = Some(usage);
+    }
+    ledger.cpu_by_slot(machine.table().slots())
+}
+
+fn listener((name, queue): (String, nix::Result<AcceptQueue>)) -> ListenerView {
+    let unknown = queue.err().map(|errno| match errno {
+        Errno::EOPNOTSUPP => "this system does not tell".to_owned(),
+        Errno::EAFNOSUPPORT | Errno::EPERM | Errno::EACCES => {
+            format!("the system may not be asked by netlink: {errno}")
+        }
+        errno => format!("the system does not tell: {errno}"),
+    });
+    ListenerView { name, queue: queue.ok().map(|queue| Queue::new(queue.waiting, queue.limit)), unknown }
 }
 
 fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now: SystemTime) -> Service {
@@ -132,7 +197,7 @@ fn word_of(told: Told) -> &'static str {
     }
 }
 
-fn pool(parent: &Parent, children: &[ChildView]) -> Pool {
+fn pool(parent: &Parent, children: &[ChildView], born: SystemTime, now: SystemTime) -> Pool {
     let mut states = States::default();
     // A slot without a status belongs to a child that has just been forked and has not claimed it.
     let blank = Status::Empty.letter();
@@ -148,18 +213,22 @@ fn pool(parent: &Parent, children: &[ChildView]) -> Pool {
         start_children: settings.start_children,
         slots: parent.machine.table().slots() as u32,
         queued: parent.machine.queued() as u32,
-        saturated: None,
-        backoff: false,
+        saturated: parent.machine.saturated_since().map(|since| When::new(epoch_ms(born + since), now)),
+        backoff: parent.machine.is_backing_off(),
     }
 }
 
 fn counters(parent: &Parent, totals: &Totals, torn_reads: u64) -> Counters {
     let exits = parent.machine.deaths().by_name().into_iter().map(|(name, count)| (name.to_owned(), count));
+    let ledger = parent.ledger.as_deref();
     Counters {
         requests: totals.requests,
         forks: facts(parent).forks,
+        fork_failures: ledger.map(Ledger::fork_failures).unwrap_or_default(),
         exits: exits.collect(),
         busy_seconds: totals.busy.as_secs_f64(),
+        saturated_seconds: parent.machine.saturated_for().as_secs_f64(),
+        listen_overflows: ledger.and_then(|ledger| ledger.overflows(consumption::listen_overflows())),
         torn_reads,
         ..Counters::default()
     }

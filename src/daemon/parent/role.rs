@@ -6,6 +6,8 @@ use crate::args::Args;
 use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex, Status};
 use crate::daemon::bystander::Bystander;
 use crate::daemon::machine::{Child, Input, Key, Machine};
+#[cfg(feature = "control")]
+use crate::daemon::parent::ledger::Ledger;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::refused::{Reason, Refused};
@@ -47,6 +49,9 @@ pub(in crate::daemon) struct Parent {
     pub(super) crash_loop: Outage<()>,
     /// Why the Daemon could not go on: what `run` is to return.
     pub(super) failure: Option<Exception>,
+    /// From the first time on that somebody may look from outside.
+    #[cfg(feature = "control")]
+    pub(super) ledger: Option<Box<Ledger>>,
 }
 
 impl Parent {
@@ -68,6 +73,8 @@ impl Parent {
             shortage: Outage::default(),
             crash_loop: Outage::default(),
             failure: None,
+            #[cfg(feature = "control")]
+            ledger: None,
         }
     }
 
@@ -105,7 +112,15 @@ impl Parent {
             shortage: _,
             crash_loop: _,
             failure: _,
+            #[cfg(feature = "control")]
+            ledger,
         } = self;
+        #[cfg(feature = "control")]
+        if ledger.is_some() {
+            core.forget_processor_time();
+            // As below.
+            std::mem::forget(ledger);
+        }
         pids.all().for_each(|pid| core.sig_child_clear(pid));
         // Plain memory. To free it would write to pages all over the heap, each of which is copied then.
         std::mem::forget((machine, pids));

@@ -32,6 +32,14 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
             let (pid, slot) = (pids.name(key), key.slot);
             tell!(quiet(settings), [pid, slot], "child {pid} is forked into slot {slot}");
         }
+        Message::Ready { key, took } => {
+            let (pid, slot, took) = (pids.name(key), key.slot, took.as_secs_f64());
+            tell!(
+                Level::Debug,
+                [pid, slot, took = rounded(took)],
+                "child {pid} in slot {slot} is ready: took={took:.3}"
+            );
+        }
         Message::Retired(key) => {
             let pid = pids.name(key);
             tell!(Level::Debug, [pid, slot = key.slot], "child {pid} is retired");

@@ -317,8 +317,8 @@ impl Source for Acceptor {
         self.listener.borrow().as_ref().is_some_and(|listener| has_input(listener.as_fd()))
     }
 
-    fn queue(&self) -> Option<AcceptQueue> {
-        self.listener.borrow().as_ref().and_then(|listener| accept_queue::read(listener.as_fd()))
+    fn queue(&self) -> nix::Result<AcceptQueue> {
+        self.listener.borrow().as_ref().map_or(Err(Errno::EBADF), |listener| accept_queue::read(listener.as_fd()))
     }
 
     fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {

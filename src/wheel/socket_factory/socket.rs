@@ -116,7 +116,7 @@ pub(super) fn listen(fd: &OwnedFd, asked: Option<u32>) -> Result<(), CallError> 
     let queue = asked.map_or(longest, |queue| i32::try_from(queue).unwrap_or(longest).min(longest));
     let backlog = socket::Backlog::new(queue).map_err(CallError::of("listen"))?;
     socket::listen(fd, backlog).map_err(CallError::of("listen"))?;
-    if let (Some(asked), Some(got)) = (asked, accept_queue::read(fd.as_fd()))
+    if let (Some(asked), Ok(got)) = (asked, accept_queue::read(fd.as_fd()))
         && got.limit < asked
     {
         log::warn!(
