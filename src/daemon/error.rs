@@ -64,6 +64,13 @@ pub enum DaemonError {
         /// Its owner, unless that is only about to write it.
         pid: Option<i32>,
     },
+    /// A process listens at the path of the control socket.
+    ControlHeld {
+        /// The path.
+        path: PathBuf,
+        /// That process, if the system tells.
+        pid: Option<i32>,
+    },
     /// The status means nothing in this process; nothing was changed.
     WrongProcess {
         /// What was reported.
@@ -103,6 +110,10 @@ impl fmt::Display for DaemonError {
             DaemonError::PidFileHeld { path, pid: None } => {
                 write!(f, "taking the pid file: another process has {}", path.display())
             }
+            DaemonError::ControlHeld { path, pid } => {
+                let owner = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                write!(f, "making the control socket: {owner} listens at {}", path.display())
+            }
             DaemonError::WrongProcess { report, role } => write!(f, "status {report} means nothing in {role}"),
             DaemonError::UnknownStatus(word) => write!(f, "no such status: {word}"),
             DaemonError::NotAChild(pid) => write!(f, "process {pid} is no child of this process"),
@@ -129,6 +140,7 @@ impl std::error::Error for DaemonError {
             | DaemonError::ChildrenFail { .. }
             | DaemonError::StartTimeout { .. }
             | DaemonError::PidFileHeld { .. }
+            | DaemonError::ControlHeld { .. }
             | DaemonError::WrongProcess { .. }
             | DaemonError::UnknownStatus(_)
             | DaemonError::NotAChild(_) => None,

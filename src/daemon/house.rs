@@ -52,12 +52,13 @@ fn rooms_use_what_is_below_them() {
     assert_names_only("launch", &["error", "settings"]);
     assert_names_only("settings", &["machine", "board"]);
     assert_names_only("view", &[]);
+    assert_names_only("control", &["error", "machine", "settings", "view"]);
 }
 
 #[test]
 fn parent_and_child_do_not_name_each_other() {
     let shared = [&LOW[..], &["ending", "foreign", "heap", "reports", "status"]].concat();
-    assert_names_only("parent", &[&shared[..], &["view"]].concat());
+    assert_names_only("parent", &[&shared[..], &["control", "view"]].concat());
     assert_names_only("child", &shared);
     for file in ["ending.rs", "foreign.rs", "reports.rs"] {
         assert_names_only(file, &[&LOW[..], &["foreign", "heap"]].concat());
@@ -76,7 +77,7 @@ fn data_of_a_role_names_neither_heap_nor_session() {
         ("child/last_timers.rs", "child"),
         ("bystander.rs", "bystander"),
     ] {
-        assert_names_only(file, &[&LOW[..], &[own, "status"]].concat());
+        assert_names_only(file, &[&LOW[..], &[own, "status", "control"]].concat());
     }
     for file in ["parent/consumption.rs", "parent/ledger.rs"] {
         assert_names_only(file, &[&LOW[..], &["parent", "view"]].concat());

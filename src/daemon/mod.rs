@@ -25,6 +25,8 @@ pub(crate) mod builder;
 mod bystander;
 mod cause;
 mod child;
+#[cfg(feature = "control")]
+mod control;
 mod ending;
 mod error;
 mod foreign;
@@ -45,6 +47,8 @@ pub mod view;
 
 pub use board::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 pub use builder::DaemonBuilder;
+#[cfg(feature = "control")]
+pub use control::{Rights, Who};
 pub use error::DaemonError;
 pub use handle::Daemon;
 pub use launch::Privileges;

@@ -14,12 +14,14 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{Grace, Haste, Input, Order, Timer, Watch};
+#[cfg(feature = "control")]
+use crate::daemon::parent::clients;
 use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::events;
 use crate::daemon::parent::launcher;
 #[cfg(feature = "control")]
-use crate::daemon::parent::picture;
+use crate::daemon::parent::{picture, steer};
 use crate::daemon::reports::{read_report, refuse};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::{DaemonStatus, Peek};
@@ -34,7 +36,13 @@ use crate::session::Session;
 pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId, Error> {
     let session = Session::new(heap);
     #[cfg(feature = "control")]
-    let session = session.state("snapshot", |cx| Return(picture::take(cx)));
+    let session = session
+        .state("snapshot", |cx| Return(picture::take(cx)))
+        .state("control_accept", clients::accept)
+        .state("control_read", steer::read)
+        .state("control_write", steer::write)
+        .state("control_more", steer::more)
+        .state("control_tick", steer::tick);
     session
         .state("_start", start)
         .state("begin", begin)
@@ -124,6 +132,8 @@ fn start(cx: &mut Cx<'_>) -> Result {
     if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {
         cx.select_read(&end, "bell", ())?;
     }
+    #[cfg(feature = "control")]
+    clients::begin(cx);
     broadcast(cx, "daemon_start");
     cx.yield_("begin", ());
     Ok(())

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod component;
+pub mod control;
 pub mod daemon_program;
 pub mod diary;
 pub mod dice;

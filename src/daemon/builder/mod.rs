@@ -288,13 +288,23 @@ impl DaemonBuilder {
         let born = kernel_of(kernel).core.now();
         // Made where their paths mean what they say, by who may make them, in the process that goes on.
         let mut board = None;
+        #[cfg(feature = "control")]
+        let (mut control, has_jail) = (None, plan.has_jail());
         let make_what_is_seen = |owner| {
             board = watching.make_board(&settings, owner, born)?;
+            #[cfg(feature = "control")]
+            {
+                control = watching.make_control(owner, has_jail)?;
+            }
             Ok(())
         };
         let mut process = plan.carry_out(kernel_of(kernel), &settings.alias, make_what_is_seen)?;
         let now = kernel_of(kernel).core.now();
         let mut heap = Heap::new(settings, board, oom_kills, now).inspect_err(|error| process.fail(error))?;
+        #[cfg(feature = "control")]
+        if let Some(parent) = heap.role.parent_mut() {
+            parent.let_in(control);
+        }
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
         let launch = process.launch.take();
         heap.process = process;

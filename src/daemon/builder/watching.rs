@@ -1,7 +1,11 @@
-//! Settings by which an operator sees a running Daemon.
+//! Settings by which an operator sees and steers a running Daemon.
 
 #[cfg(feature = "control")]
-use std::path::PathBuf;
+use std::ffi::OsStr;
+#[cfg(feature = "control")]
+use std::os::unix::ffi::OsStrExt;
+#[cfg(feature = "control")]
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 #[cfg(feature = "control")]
@@ -9,6 +13,8 @@ use super::DaemonBuilder;
 use crate::daemon::board::Scoreboard;
 #[cfg(feature = "control")]
 use crate::daemon::board::{About, Place, epoch_ms};
+#[cfg(feature = "control")]
+use crate::daemon::control::{Access, Control, Policy, Rights, Socket, Who, own_uid, supervisor};
 use crate::daemon::error::DaemonError;
 use crate::daemon::launch::Owner;
 #[cfg(feature = "control")]
@@ -18,21 +24,50 @@ use crate::daemon::parent::picture::kind;
 #[cfg(feature = "control")]
 use crate::daemon::settings::Forking;
 use crate::daemon::settings::Settings;
+#[cfg(feature = "control")]
+use crate::sys::peer::unmapped_id;
 
 /// The settings as the caller gave them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watching {
     #[cfg(feature = "control")]
     board: Option<PathBuf>,
+    #[cfg(feature = "control")]
+    control: Option<PathBuf>,
+    #[cfg(feature = "control")]
+    allowed: Vec<(Who, Rights)>,
 }
 
 impl Watching {
     /// Makes paths absolute. Nothing is opened or made yet.
+    #[cfg(feature = "control")]
     pub(super) fn resolve(self) -> Result<Watching, DaemonError> {
-        #[cfg(feature = "control")]
-        return Ok(Watching { board: self.board.map(absolute("board")).transpose()? });
-        #[cfg(not(feature = "control"))]
+        let control = self.control.or_else(|| Some(runtime_directory()?.join("control.sock")));
+        Ok(Watching {
+            board: self.board.map(absolute("board")).transpose()?,
+            control: control.map(absolute("control")).transpose()?,
+            allowed: self.allowed,
+        })
+    }
+
+    #[cfg(not(feature = "control"))]
+    pub(super) fn resolve(self) -> Result<Watching, DaemonError> {
         Ok(self)
+    }
+
+    /// Makes the control socket if operators may come.
+    #[cfg(feature = "control")]
+    pub(super) fn make_control(&self, (uid, gid): Owner, has_jail: bool) -> Result<Option<Control>, DaemonError> {
+        let Some(path) = self.control.clone() else { return Ok(None) };
+        let look_up = |(who, rights): &(Who, Rights)| Ok((who.look_up()?, *rights));
+        let allowed = self.allowed.iter().map(look_up).collect::<Result<_, DaemonError>>()?;
+        let policy = Policy { own: own_uid(uid), unmapped: unmapped_id(), allowed };
+        let (mode, group) = policy.mode();
+        let mut socket = Socket::open(path, Access { mode, uid, gid: group.or(gid) })?;
+        if has_jail {
+            socket.goes_out_of_sight();
+        }
+        Ok(Some(Control::new(socket, policy, supervisor())))
     }
 
     /// Makes the board if other programs are to find it.
@@ -75,4 +110,40 @@ impl DaemonBuilder {
         self.2.board = Some(path.into());
         self
     }
+
+    /// Sets the path of the control socket, at which operators ask what the Daemon does and tell it what to do. Needs the feature
+    /// `control`. Default: `control.sock` in the directory that the environment variable `RUNTIME_DIRECTORY` names first, as systemd
+    /// sets it; no socket if that is not set.
+    ///
+    /// The path is the Daemon's user's alone, with the mode 0600, unless [`control_allow`](DaemonBuilder::control_allow) lets others
+    /// in. What a dead process has left behind at the path is replaced. If a process listens there, the start fails and names the
+    /// process. The path is removed when the Daemon ends.
+    ///
+    /// `help`, sent as a line (`echo help | socat - UNIX-CONNECT:PATH`), lists the commands.
+    ///
+    /// POE: nothing like it.
+    pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
+        self.2.control = Some(path.into());
+        self
+    }
+
+    /// Lets a user or the members of a group use the control socket. May be called several times. Needs the feature `control`.
+    /// Default: the Daemon's user and root may do everything, others nothing.
+    ///
+    /// The system says which user a client is, at the time when it connects. With one group and no user the socket's path is that
+    /// group's, with the mode 0660. Otherwise it has the mode 0666, and a client without rights is told so.
+    ///
+    /// POE: nothing like it.
+    pub fn control_allow(mut self, who: Who, rights: Rights) -> Self {
+        self.2.allowed.push((who, rights));
+        self
+    }
+}
+
+/// Returns the first of the directories that systemd has made for this service.
+#[cfg(feature = "control")]
+fn runtime_directory() -> Option<PathBuf> {
+    let directories = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let first = directories.as_bytes().split(|octet| *octet == b':').next()?;
+    (!first.is_empty()).then(|| Path::new(OsStr::from_bytes(first)).to_owned())
 }

@@ -110,6 +110,12 @@ impl Plan {
         self.detach
     }
 
+    /// Tells whether the process will lock itself up in a directory: no path that it knows leads anywhere after that.
+    #[cfg(feature = "control")]
+    pub(crate) fn has_jail(&self) -> bool {
+        self.identity.has_jail()
+    }
+
     /// Does it all. With `detach` it returns in another process than it was called in. `make_what_is_seen` is called in that, before
     /// it changes its root directory and its user, and told who the user will be.
     ///

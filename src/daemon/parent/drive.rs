@@ -9,6 +9,8 @@ use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{
     Announcement, Death, Effect, Fork, Input, Message, Order, OrderId, Published, Timer, Verdict, Watch,
 };
+#[cfg(feature = "control")]
+use crate::daemon::parent::clients;
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::eyes::Eyes;
 use crate::daemon::parent::launcher;
@@ -124,7 +126,11 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::KillForeign => cx.heap().foreign.iter().for_each(|pid| ending::kill_late(*pid)),
         Effect::Arm(timer, span) => cx.delay(state_of(timer), span, ()),
         Effect::Disarm(timer) => drop(cx.delay_clear(state_of(timer))),
-        Effect::DisarmAll => drop(cx.alarm_remove_all()),
+        Effect::DisarmAll => {
+            drop(cx.alarm_remove_all());
+            #[cfg(feature = "control")]
+            clients::arm(cx);
+        }
         Effect::Announce(Announcement::Parent) => {
             broadcast(cx, "daemon_parent");
             cx.yield_("ready_soon", ());
@@ -176,11 +182,17 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::DelayLauncher => launcher::delay(cx),
         Effect::End(haste) => {
             let told = parent_ending::end(cx, haste);
+            #[cfg(feature = "control")]
+            clients::arm(cx);
             look_at_foreign(cx)?;
             told?;
         }
         Effect::Fail(failure) => parent_ending::note_failure(cx, failure),
-        Effect::Finish => parent_ending::finish(cx)?,
+        Effect::Finish => {
+            #[cfg(feature = "control")]
+            clients::let_go(cx);
+            parent_ending::finish(cx)?;
+        }
         Effect::TellWhatIsLeft => ending::look_again_what_is_left(cx),
     }
     Ok(false)

@@ -1,6 +1,8 @@
 //! The parent: tells the machine what happens, and carries out what it decides.
 
 #[cfg(feature = "control")]
+pub(super) mod clients;
+#[cfg(feature = "control")]
 pub(super) mod consumption;
 pub(super) mod drive;
 pub(super) mod ending;
@@ -17,4 +19,6 @@ mod refused;
 pub(super) mod role;
 mod say;
 mod signals;
+#[cfg(feature = "control")]
+pub(super) mod steer;
 pub(super) mod usage;

@@ -137,7 +137,7 @@ fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now
         phase: phase(parent),
         kind: kind(settings.forking),
         generation: GENERATION,
-        supervisor: None,
+        supervisor: parent.control.as_ref().and_then(|control| control.supervisor.clone()),
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::args::Args;
 use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex, Status};
 use crate::daemon::bystander::Bystander;
+#[cfg(feature = "control")]
+use crate::daemon::control::Control;
 use crate::daemon::machine::{Child, Input, Key, Machine};
 #[cfg(feature = "control")]
 use crate::daemon::parent::ledger::Ledger;
@@ -52,6 +54,9 @@ pub(in crate::daemon) struct Parent {
     /// From the first time on that somebody may look from outside.
     #[cfg(feature = "control")]
     pub(super) ledger: Option<Box<Ledger>>,
+    /// Until nothing is left to wait for, if there is a control socket.
+    #[cfg(feature = "control")]
+    pub(super) control: Option<Box<Control>>,
 }
 
 impl Parent {
@@ -75,7 +80,15 @@ impl Parent {
             failure: None,
             #[cfg(feature = "control")]
             ledger: None,
+            #[cfg(feature = "control")]
+            control: None,
         }
+    }
+
+    /// Operators may come to this socket.
+    #[cfg(feature = "control")]
+    pub(in crate::daemon) fn let_in(&mut self, control: Option<Control>) {
+        self.control = control.map(Box::new);
     }
 
     /// The children are about to be forked.
@@ -114,6 +127,8 @@ impl Parent {
             failure: _,
             #[cfg(feature = "control")]
             ledger,
+            #[cfg(feature = "control")]
+            control,
         } = self;
         #[cfg(feature = "control")]
         if ledger.is_some() {
@@ -121,6 +136,11 @@ impl Parent {
             // As below.
             std::mem::forget(ledger);
         }
+        #[cfg(feature = "control")]
+        control.into_iter().flat_map(|control| control.into_handles()).for_each(|handle| {
+            core.select_read_clear(&handle);
+            core.select_write_clear(&handle);
+        });
         pids.all().for_each(|pid| core.sig_child_clear(pid));
         // Plain memory. To free it would write to pages all over the heap, each of which is copied then.
         std::mem::forget((machine, pids));

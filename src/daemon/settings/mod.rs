@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::daemon::board::Scoreboard;
@@ -357,6 +358,17 @@ pub enum SettingsError {
         /// The name of the setting.
         setting: &'static str,
     },
+    /// `setting` is a path that is longer than the address of a socket can be.
+    PathTooLong {
+        /// The name of the setting.
+        setting: &'static str,
+        /// As given, made absolute.
+        path: PathBuf,
+        /// How many bytes it has.
+        length: usize,
+        /// How many it may have.
+        limit: usize,
+    },
 }
 
 impl fmt::Display for SettingsError {
@@ -382,6 +394,10 @@ impl fmt::Display for SettingsError {
             Self::Niceness(nice) => write!(f, "nice ({nice}) is not between -20 and 19"),
             Self::NotOpen { descriptor } => write!(f, "keep_descriptors: descriptor {descriptor} is not open"),
             Self::EmptyPath { setting } => write!(f, "{setting} is an empty path"),
+            Self::PathTooLong { setting, path, length, limit } => {
+                let path = path.display();
+                write!(f, "{setting}: {path} has {length} bytes, and the address of a socket can have {limit}")
+            }
         }
     }
 }

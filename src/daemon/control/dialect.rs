@@ -1,0 +1,518 @@
+//! The two dialects: lines of words, and lines of JSON. Which one a line is in is told by its first octet.
+
+use std::fmt;
+use std::io::Write;
+
+use serde_json::{Map, Value};
+
+use super::command::{Fields, Request, read_span, span};
+
+/// How a command was put, and so how its answer is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::daemon) enum Dialect {
+    /// Words. The last line of the answer begins with `OK` or `ERR`, and no other does.
+    Text,
+    /// One object a line. The last one of the answer has `"final":true`, and no other has.
+    Json,
+}
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::daemon) enum Code {
+    /// The command is not used like that.
+    Usage,
+    UnknownCommand,
+    BadJson,
+    TooLong,
+    NoSuchChild,
+    Failed,
+    RolledBack,
+    Timeout,
+    Denied,
+    Busy,
+    Refused,
+    Superseded,
+    ShuttingDown,
+}
+
+impl Code {
+    pub(in crate::daemon) fn word(self) -> &'static str {
+        match self {
+            Code::Usage => "usage",
+            Code::UnknownCommand => "unknown_command",
+            Code::BadJson => "bad_json",
+            Code::TooLong => "too_long",
+            Code::NoSuchChild => "no_such_child",
+            Code::Failed => "failed",
+            Code::RolledBack => "rolled_back",
+            Code::Timeout => "timeout",
+            Code::Denied => "denied",
+            Code::Busy => "busy",
+            Code::Refused => "refused",
+            Code::Superseded => "superseded",
+            Code::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// An answer that says no.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::daemon) struct Refusal {
+    pub(in crate::daemon) code: Code,
+    pub(in crate::daemon) text: String,
+}
+
+impl Refusal {
+    pub(in crate::daemon) fn new(code: Code, text: impl fmt::Display) -> Refusal {
+        let mut text = text.to_string();
+        if let Some((end, _)) = text.char_indices().nth(LONGEST_REFUSAL) {
+            text.truncate(end);
+            text.push_str("...");
+        }
+        Refusal { code, text }
+    }
+
+    pub(super) fn usage(text: impl fmt::Display) -> Refusal {
+        Refusal::new(Code::Usage, text)
+    }
+}
+
+/// An answer that says yes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::daemon) struct Reply {
+    /// What has become of the command.
+    pub(in crate::daemon) verdict: &'static str,
+    /// The lines before the last one, for those who read text.
+    pub(in crate::daemon) text: String,
+    /// The same as JSON: one value without an end of line in it.
+    pub(in crate::daemon) data: String,
+}
+
+/// The end of a command.
+pub(in crate::daemon) type Outcome = Result<Reply, Refusal>;
+
+impl Dialect {
+    /// Returns the dialect of a line.
+    pub(in crate::daemon) fn of(line: &[u8]) -> Dialect {
+        if line.first() == Some(&b'{') { Dialect::Json } else { Dialect::Text }
+    }
+
+    /// Reads one line, without the end of line.
+    pub(in crate::daemon) fn read(self, line: &[u8]) -> Result<Request, Refusal> {
+        match self {
+            Dialect::Text => read_words(&String::from_utf8_lossy(line)),
+            Dialect::Json => read_json(line),
+        }
+    }
+
+    /// Writes the end of a command.
+    pub(in crate::daemon) fn write(self, outcome: &Outcome, out: &mut Vec<u8>) {
+        match (self, outcome) {
+            (Dialect::Text, Ok(reply)) => {
+                push_body(&reply.text, out);
+                let _ = writeln!(out, "OK {}", reply.verdict);
+            }
+            (Dialect::Text, Err(refusal)) => {
+                let _ = writeln!(out, "ERR {} {}", refusal.code.word(), OneLine(&refusal.text));
+            }
+            (Dialect::Json, Ok(reply)) => {
+                let verdict = Value::from(reply.verdict);
+                let _ = writeln!(out, r#"{{"final":true,"ok":true,"verdict":{verdict},"data":{}}}"#, reply.data);
+            }
+            (Dialect::Json, Err(refusal)) => {
+                let (code, text) = (Value::from(refusal.code.word()), Value::from(refusal.text.as_str()));
+                let _ = writeln!(out, r#"{{"final":true,"ok":false,"code":{code},"text":{text}}}"#);
+            }
+        }
+    }
+
+    /// Writes an event.
+    pub(in crate::daemon) fn write_event(self, event: &Map<String, Value>, out: &mut Vec<u8>) {
+        match self {
+            Dialect::Text => {
+                let mut line = String::new();
+                if let Some(Value::String(name)) = event.get("event") {
+                    line.push_str(name);
+                }
+                for (key, value) in event.iter().filter(|(key, _)| *key != "event") {
+                    line.push(' ');
+                    line.push_str(key);
+                    line.push('=');
+                    match value {
+                        Value::String(word) if is_word(word) => line.push_str(word),
+                        other => line.push_str(&other.to_string()),
+                    }
+                }
+                push_body(&line, out);
+            }
+            Dialect::Json => {
+                let _ = serde_json::to_writer(&mut *out, event);
+                out.push(b'\n');
+            }
+        }
+    }
+}
+
+/// Tells whether a word can stand in a line of text without quotation marks.
+fn is_word(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
+}
+
+/// Writes lines that are not the last one: none of them may look like that.
+fn push_body(text: &str, out: &mut Vec<u8>) {
+    for line in text.lines() {
+        if line.starts_with("OK") || line.starts_with("ERR") {
+            out.push(b' ');
+        }
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// Text that stays within a line.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            if char.is_control() { write!(f, "{}", char.escape_default())? } else { write!(f, "{char}")? }
+        }
+        Ok(())
+    }
+}
+
+/// `NAME`, what it is about, and settings: `key=value`, `--key=value`, `--key value`, `word` and `--word`.
+fn read_words(line: &str) -> Result<Request, Refusal> {
+    let mut words = line.split_whitespace();
+    let Some(name) = words.next() else {
+        return Err(Refusal::usage(format_args!("a command is missing; try help")));
+    };
+    let mut fields = Fields::default();
+    while let Some(word) = words.next() {
+        let bare = word.strip_prefix("--");
+        let (key, value) = match bare.unwrap_or(word).split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (bare.unwrap_or(word), None),
+        };
+        let key = key.replace('-', "_");
+        let is_flag = set_flag(&mut fields, &key, value)?;
+        if is_flag {
+            continue;
+        }
+        if value.is_none() && bare.is_none() {
+            // What the command is about.
+            set_subject(&mut fields, name, word)?;
+            continue;
+        }
+        let value = value.or_else(|| words.next());
+        let value = value.ok_or_else(|| Refusal::usage(format_args!("{word} needs a value")))?;
+        set_value(&mut fields, &key, value)?;
+    }
+    fields.command(name)
+}
+
+/// Sets a field that has no value. Returns whether there is one of that name.
+fn set_flag(fields: &mut Fields, key: &str, value: Option<&str>) -> Result<bool, Refusal> {
+    let flag = match key {
+        "reset" => &mut fields.reset,
+        "now" => &mut fields.now,
+        "no_wait" => &mut fields.no_wait,
+        _ => return Ok(false),
+    };
+    *flag = match value {
+        None | Some("true") => true,
+        Some("false") => false,
+        Some(value) => return Err(Refusal::usage(format_args!("{key} is true or false, not {value:?}"))),
+    };
+    Ok(true)
+}
+
+fn set_subject(fields: &mut Fields, name: &str, word: &str) -> Result<(), Refusal> {
+    let place = match name {
+        "peek" | "retire" | "kill" => &mut fields.child,
+        "log-level" => &mut fields.level,
+        "metrics" => &mut fields.format,
+        "verdict" => return set_value(fields, "number", word),
+        _ => return Err(Refusal::usage(format_args!("what is {word:?} to {name:?}? Try help"))),
+    };
+    if place.replace(word.to_owned()).is_some() {
+        return Err(Refusal::usage(format_args!("{name:?} is about one thing, and {word:?} is the second")));
+    }
+    Ok(())
+}
+
+fn set_value(fields: &mut Fields, key: &str, value: &str) -> Result<(), Refusal> {
+    fn number<N: std::str::FromStr>(key: &str, value: &str) -> Result<Option<N>, Refusal> {
+        let unclear = |_| Refusal::usage(format_args!("{key} is a number, not {value:?}"));
+        value.parse().map(Some).map_err(unclear)
+    }
+    match key {
+        "child" => fields.child = Some(value.to_owned()),
+        "min_spare" => fields.min_spare = number(key, value)?,
+        "max_spare" => fields.max_spare = number(key, value)?,
+        "max_children" => fields.max_children = number(key, value)?,
+        "timeout" => fields.timeout = Some(read_span(value)?),
+        "level" => fields.level = Some(value.to_owned()),
+        "for" => fields.lasts = Some(read_span(value)?),
+        "number" => fields.number = number(key, value)?,
+        "format" => fields.format = Some(value.to_owned()),
+        // As those who ask in JSON are: a later client may know more than this server.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn read_json(line: &[u8]) -> Result<Request, Refusal> {
+    let bad = |error| Refusal::new(Code::BadJson, format_args!("not one JSON object: {error}"));
+    let object: Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+    let text = |key: &str| match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(_) => Err(Refusal::usage(format_args!("{key} is a string"))),
+    };
+    let number = |key: &str| match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or_else(|| Refusal::usage(format_args!("{key} is a number"))),
+    };
+    let small = |key: &str| {
+        let small = |number| u32::try_from(number).map_err(|_| Refusal::usage(format_args!("{key} is too large")));
+        number(key)?.map(small).transpose()
+    };
+    let flag = |key: &str| match object.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(value) => value.as_bool().ok_or_else(|| Refusal::usage(format_args!("{key} is true or false"))),
+    };
+    let seconds = |key: &str| match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => read_span(text).map(Some),
+        Some(value) => {
+            let unclear = || Refusal::usage(format_args!("{key} is a number of seconds"));
+            value.as_f64().and_then(span).map(Some).ok_or_else(unclear)
+        }
+    };
+    let Some(name) = text("command")? else {
+        return Err(Refusal::usage(format_args!("the field command is missing")));
+    };
+    let fields = Fields {
+        child: text("child")?,
+        min_spare: small("min_spare")?,
+        max_spare: small("max_spare")?,
+        max_children: small("max_children")?,
+        reset: flag("reset")?,
+        now: flag("now")?,
+        no_wait: flag("no_wait")?,
+        timeout: seconds("timeout")?,
+        level: text("level")?,
+        lasts: seconds("for")?,
+        number: number("number")?,
+        format: text("format")?,
+    };
+    fields.command(&name)
+}
+
+/// How many characters of the reason for a refusal are shown: what a client has sent is in it.
+const LONGEST_REFUSAL: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::command::{ChildName, Command};
+    use super::*;
+    use crate::testing::check;
+
+    fn read(line: &str) -> Result<Request, Refusal> {
+        Dialect::of(line.as_bytes()).read(line.as_bytes())
+    }
+
+    fn command(line: &str) -> Command {
+        read(line).unwrap_or_else(|refusal| panic!("{line}: {refusal:?}")).command
+    }
+
+    fn code(line: &str) -> Code {
+        read(line).expect_err(line).code
+    }
+
+    #[test] // O-CT-08
+    fn command_means_the_same_in_both_dialects() {
+        let pairs = [
+            ("hello", r#"{"command":"hello"}"#),
+            ("peek", r#"{"command":"peek"}"#),
+            ("peek 3:1", r#"{"command":"peek","child":"3:1"}"#),
+            ("peek --child 4711", r#"{"command":"peek","child":4711}"#),
+            ("resize min_spare=3", r#"{"command":"resize","min_spare":3}"#),
+            ("resize --min-spare 3", r#"{"command":"resize","min_spare":3,"reset":false}"#),
+            ("resize --min-spare=3 --max-children=9", r#"{"command":"resize","min_spare":3,"max_children":9}"#),
+            ("resize reset", r#"{"command":"resize","reset":true}"#),
+            ("resize --reset", r#"{"command":"resize","reset":true,"what_is_to_come":[1]}"#),
+            ("retire 3:1 no-wait", r#"{"command":"retire","child":"3:1","no_wait":true}"#),
+            ("kill 12 --timeout 2.5", r#"{"command":"kill","child":"12","timeout":2.5}"#),
+            ("kill 12 timeout=2500ms --what-is-to-come=7", r#"{"command":"kill","child":"12","timeout":"2500ms"}"#),
+            ("log-level debug for=60s", r#"{"command":"log-level","level":"debug","for":60}"#),
+            (
+                "log-level debug --for 1m --child 3:1",
+                r#"{"command":"log-level","level":"debug","for":60.0,"child":"3:1"}"#,
+            ),
+            ("stop --now", r#"{"command":"stop","now":true}"#),
+            ("stop", r#"{"command":"stop","now":null}"#),
+            ("verdict 7", r#"{"command":"verdict","number":7}"#),
+            ("metrics openmetrics", r#"{"command":"metrics","format":"openmetrics"}"#),
+        ];
+        for (text, json) in pairs {
+            assert_eq!(read(text), read(json), "{text}");
+            assert!(read(text).is_ok(), "{text}: {:?}", read(text));
+        }
+        assert_eq!(command("retire 3:1"), Command::Retire(ChildName::Key(3, 1)));
+        assert_eq!(read("kill 12 timeout=2500ms").unwrap().timeout, Some(Duration::from_millis(2500)));
+    }
+
+    #[test] // O-CT-08
+    fn mistake_has_its_code() {
+        assert_eq!(code("frobnicate"), Code::UnknownCommand);
+        assert_eq!(code(r#"{"command":"frobnicate"}"#), Code::UnknownCommand);
+        assert_eq!(code(r#"{"command":"hello""#), Code::BadJson);
+        assert_eq!(code(r#"{"command":"hello"} {}"#), Code::BadJson);
+        assert_eq!(code(&"{\"a\":".repeat(10_000)), Code::BadJson);
+        for line in [
+            "",
+            "  ",
+            "retire",
+            "retire x",
+            "retire 1:x",
+            "retire 1 2",
+            "resize",
+            "resize min_spare=x",
+            "resize min_spare=-1",
+            "resize min_spare=4294967296",
+            "resize min_spare=3 reset",
+            "resize --min-spare",
+            "log-level",
+            "verdict",
+            "kill 1 timeout=1y",
+            "kill 1 timeout=1e300",
+            "stop now=maybe",
+            "status here",
+            r#"{"command":7e9999}"#,
+            r#"{"command":["hello"]}"#,
+            r#"{}"#,
+            r#"{"command":"resize","min_spare":"3"}"#,
+            r#"{"command":"resize","min_spare":4294967296}"#,
+            r#"{"command":"stop","now":"yes"}"#,
+            r#"{"command":"kill","child":"1","timeout":-1}"#,
+        ] {
+            let refusal = read(line).expect_err(line);
+            assert!(matches!(refusal.code, Code::Usage | Code::BadJson), "{line}: {refusal:?}");
+        }
+    }
+
+    #[test] // what the log and `verdict` call a command is a command again
+    fn name_of_a_command_reads_as_the_same_command() {
+        for line in [
+            "hello",
+            "help",
+            "status",
+            "children",
+            "peek",
+            "peek 3:1",
+            "watch",
+            "metrics",
+            "metrics openmetrics",
+            "resize min_spare=1 max_spare=2 max_children=3",
+            "resize max_spare=2",
+            "resize reset",
+            "retire 3:1",
+            "kill 12",
+            "reopen",
+            "log-level debug for=1.5s child=3:1",
+            "stop",
+            "stop now",
+            "verdict 7",
+        ] {
+            assert_eq!(command(line).to_string(), line);
+        }
+    }
+
+    #[test] // O-CT-08: whatever comes, and whatever is answered, there is one last line
+    fn any_octets_have_one_last_line() {
+        let words = [
+            "hello",
+            "resize",
+            "--min-spare",
+            "min_spare=",
+            "=",
+            "3",
+            "--",
+            "{",
+            "}",
+            "\"command\":",
+            "\"hello\"",
+            ",",
+            "retire",
+            "1:1",
+            "\u{7f}",
+            "\0",
+            "OK",
+            "ERR",
+            " ",
+            "\t",
+            "\"",
+            "\\",
+            "[",
+            "é",
+            "1e309",
+            "no-wait",
+            "timeout=",
+            "s",
+        ];
+        check(|dice| {
+            let mut line: Vec<u8> = Vec::new();
+            for _ in 0..dice.number(0..12) {
+                match dice.below(4) {
+                    0 => line.push(dice.below(256) as u8),
+                    1 => line.extend(b" "),
+                    _ => line.extend(dice.pick(&words).as_bytes()),
+                }
+            }
+            line.retain(|octet| *octet != b'\n');
+            let dialect = Dialect::of(&line);
+            let outcome = dialect.read(&line).map(|request| Reply {
+                verdict: "applied",
+                text: format!("{}\nOK\nERR x\n\nOKERR", String::from_utf8_lossy(&line)),
+                data: Value::from(request.command.to_string()).to_string(),
+            });
+            let mut out = Vec::new();
+            dialect.write(&outcome, &mut out);
+            assert_eq!(out.last(), Some(&b'\n'));
+            let text = String::from_utf8(out).unwrap();
+            let is_last = |line: &str| match dialect {
+                Dialect::Text => line.starts_with("OK") || line.starts_with("ERR"),
+                Dialect::Json => serde_json::from_str::<Value>(line).unwrap()["final"] == true,
+            };
+            let lines: Vec<&str> = text.split_terminator('\n').collect();
+            assert_eq!(lines.iter().filter(|line| is_last(line)).count(), 1, "{text:?}");
+            assert!(is_last(lines.last().unwrap()), "{text:?}");
+        });
+    }
+
+    #[test] // O-CT-20
+    fn event_is_one_line_in_either_dialect() {
+        let Value::Object(event) =
+            serde_json::json!({"event": "OK", "number": 7, "cause": "two\nlines", "child": "3:1"})
+        else {
+            unreachable!()
+        };
+        let line = |dialect: Dialect| {
+            let mut out = Vec::new();
+            dialect.write_event(&event, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let (text, json) = (line(Dialect::Text), line(Dialect::Json));
+        assert!(
+            text.starts_with(" OK ") && text.contains("child=3:1") && text.contains(r#"cause="two\nlines""#),
+            "{text}"
+        );
+        assert_eq!((text.matches('\n').count(), json.matches('\n').count()), (1, 1));
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["number"], 7);
+    }
+}

@@ -1,0 +1,23 @@
+//! The control socket: who may ask what of a running Daemon, how it is asked, and how the answer looks.
+//!
+//! Nothing here acts. The parent's session takes the commands out of a [`Control`], carries them out, and puts the answers in.
+
+#![allow(dead_code, reason = "what uses it comes piece by piece")]
+
+mod client;
+mod command;
+mod dialect;
+mod rights;
+mod server;
+mod socket;
+mod supervisor;
+
+pub use rights::{Rights, Who};
+
+pub(in crate::daemon) use client::Client;
+pub(in crate::daemon) use command::{Command, HELP, Request};
+pub(in crate::daemon) use dialect::{Code, Dialect, Outcome, Refusal, Reply};
+pub(in crate::daemon) use rights::{Policy, own_uid};
+pub(in crate::daemon) use server::{Accepted, Control};
+pub(in crate::daemon) use socket::{Access, Place, Socket};
+pub(in crate::daemon) use supervisor::supervisor;

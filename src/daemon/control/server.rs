@@ -1,0 +1,138 @@
+//! The socket with its clients.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::client::Client;
+use super::dialect::{Code, Dialect, Refusal};
+use super::rights::Policy;
+use super::socket::Socket;
+use crate::kernel::Handle;
+use crate::sys::peer::{Peer, peer_of};
+
+/// What the parent has of the control socket.
+#[derive(Debug)]
+pub(in crate::daemon) struct Control {
+    pub(in crate::daemon) socket: Socket,
+    policy: Policy,
+    pub(in crate::daemon) clients: BTreeMap<u64, Client>,
+    /// How many have connected.
+    connected: u64,
+    /// Those whose place another one has got. The kernel still watches them.
+    pub(in crate::daemon) evicted: Vec<Client>,
+    /// What may start the program again.
+    pub(in crate::daemon) supervisor: Option<String>,
+    /// The kernel watches the listener.
+    pub(in crate::daemon) is_watched: bool,
+    /// The log knows that no client can be accepted.
+    pub(in crate::daemon) is_short_told: bool,
+    /// The log knows that the path is lost and can't be made again.
+    pub(in crate::daemon) is_loss_told: bool,
+}
+
+/// What has come of accepting.
+#[derive(Debug)]
+pub(in crate::daemon) enum Accepted {
+    /// A client with this number.
+    Client(u64),
+    /// One that was sent away.
+    Refused,
+    /// Nobody waits.
+    None,
+    /// It was not possible.
+    Failed(Errno),
+}
+
+impl Control {
+    pub(in crate::daemon) fn new(socket: Socket, policy: Policy, supervisor: Option<String>) -> Control {
+        Control {
+            socket,
+            policy,
+            clients: BTreeMap::new(),
+            connected: 0,
+            evicted: Vec::new(),
+            supervisor,
+            is_watched: false,
+            is_short_told: false,
+            is_loss_told: false,
+        }
+    }
+
+    /// Lets go of everything, and returns the descriptors that the kernel may watch.
+    pub(in crate::daemon) fn into_handles(self) -> Vec<Handle> {
+        let clients = self.clients.into_values().chain(self.evicted).map(|client| client.handle);
+        clients.chain([self.socket.handle().clone()]).collect()
+    }
+
+    /// Takes one client.
+    pub(in crate::daemon) fn accept(&mut self, now: Instant) -> Accepted {
+        let handle = match self.socket.accept() {
+            Ok(Some(handle)) => handle,
+            Ok(None) => return Accepted::None,
+            Err(errno) => return Accepted::Failed(errno),
+        };
+        let Ok(peer) = peer_of(&handle) else { return Accepted::Refused };
+        let rights = self.policy.rights(&peer);
+        if self.clients.len() >= MOST_CLIENTS && !self.make_room() {
+            let text = format_args!("{MOST_CLIENTS} clients are connected");
+            refuse(handle, &Refusal::new(Code::Busy, text));
+            return Accepted::Refused;
+        }
+        self.connected += 1;
+        let comm = name_of(&peer);
+        self.clients.insert(self.connected, Client::new(handle, peer, comm, rights, now));
+        Accepted::Client(self.connected)
+    }
+
+    /// Finds a client whose place another one can have: one that has hung up, or one that may ask for nothing.
+    fn make_room(&mut self) -> bool {
+        let mut spare = None;
+        for (number, client) in &mut self.clients {
+            if client.rights.is_none() || client.has_left() {
+                spare = Some(*number);
+                break;
+            }
+        }
+        let spare = spare.and_then(|number| self.clients.remove(&number));
+        let is_room = spare.is_some();
+        self.evicted.extend(spare);
+        is_room
+    }
+
+    /// Takes the clients out whose time is up.
+    pub(in crate::daemon) fn overdue(&self, now: Instant) -> Vec<u64> {
+        let is_overdue = |client: &Client| client.is_over() || client.due().is_some_and(|due| due <= now);
+        self.clients.iter().filter(|(_, client)| is_overdue(client)).map(|(number, _)| *number).collect()
+    }
+
+    /// Returns how long nothing has to be done about clients; `None` if nothing has to be.
+    pub(in crate::daemon) fn next_due(&self, now: Instant) -> Option<Duration> {
+        let due = self.clients.values().filter_map(Client::due).min();
+        due.map(|due| due.saturating_duration_since(now))
+    }
+}
+
+/// Sends a client away that has said nothing yet: in the dialect that any reader can read.
+fn refuse(handle: Handle, refusal: &Refusal) {
+    let mut out = Vec::new();
+    Dialect::Text.write(&Err(refusal.clone()), &mut out);
+    let mut handle = handle;
+    let _ = std::io::Write::write(&mut handle, &out);
+}
+
+/// Returns the name of the program that has connected.
+#[cfg(target_os = "linux")]
+fn name_of(peer: &Peer) -> String {
+    let name = (peer.pid > 0).then(|| crate::sys::procfs::read_to_string(format!("{}/comm", peer.pid)).ok()).flatten();
+    name.unwrap_or_default().trim_end_matches('\n').to_owned()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn name_of(_: &Peer) -> String {
+    String::new()
+}
+
+/// How many clients may be connected.
+pub(super) const MOST_CLIENTS: usize = 32;

@@ -1,0 +1,345 @@
+//! The control socket's path: made without a moment in which it is open to anybody else, and taken away again.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Uid};
+
+use crate::daemon::error::DaemonError;
+use crate::daemon::settings::SettingsError;
+use crate::error::Error;
+use crate::kernel::{Handle, Maker};
+use crate::sys::peer::{accept, peer_of};
+
+/// Whose the path is, and who may connect.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::daemon) struct Access {
+    pub(in crate::daemon) mode: u32,
+    pub(in crate::daemon) uid: Option<Uid>,
+    pub(in crate::daemon) gid: Option<Gid>,
+}
+
+/// A socket that listens at a path.
+#[derive(Debug)]
+pub(in crate::daemon) struct Socket {
+    handle: Handle,
+    path: PathBuf,
+    access: Access,
+    /// Device and inode of the path as this process has made it.
+    identity: (u64, u64),
+    /// The process that may remove the path.
+    owner: Maker,
+    /// The path leads nowhere any more: the process has locked itself up in a directory.
+    is_out_of_sight: bool,
+}
+
+/// What a path is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::daemon) enum Place {
+    /// This socket's.
+    Ours,
+    /// There is nothing, or something else.
+    Lost,
+    /// It can't be looked at.
+    Unknown,
+}
+
+impl Socket {
+    /// Listens at `path`.
+    ///
+    /// It is made under another name in the same directory, gets its permissions and its owner, listens, and only then gets its
+    /// name: nobody can connect before who may not do so afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::ControlHeld`] if a process listens there already, [`DaemonError::Settings`] for a path that is too long, and
+    /// otherwise what the system says.
+    pub(in crate::daemon) fn open(path: PathBuf, access: Access) -> Result<Socket, DaemonError> {
+        make_room(&path, PATIENCE)?;
+        let (handle, identity) = make(&path, access)?;
+        Ok(Socket { handle, path, access, identity, owner: Maker::this_process(), is_out_of_sight: false })
+    }
+
+    pub(in crate::daemon) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(in crate::daemon) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes one client; `None` if none waits.
+    pub(in crate::daemon) fn accept(&self) -> nix::Result<Option<Handle>> {
+        loop {
+            return match accept(&self.handle) {
+                Ok(fd) => Ok(Some(Handle::new(fd))),
+                Err(Errno::EAGAIN) => Ok(None),
+                // It has gone away while it waited.
+                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
+                Err(errno) => Err(errno),
+            };
+        }
+    }
+
+    /// The process is about to lock itself up: the path can be neither looked at nor removed from then on.
+    pub(in crate::daemon) fn goes_out_of_sight(&mut self) {
+        self.is_out_of_sight = true;
+    }
+
+    /// Looks whether clients still find this socket.
+    pub(in crate::daemon) fn place(&self) -> Place {
+        if self.is_out_of_sight {
+            return Place::Unknown;
+        }
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == self.identity => Place::Ours,
+            Ok(_) => Place::Lost,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Place::Lost,
+            Err(_) => Place::Unknown,
+        }
+    }
+
+    /// Listens there once more, as others have taken the path away. Those that are connected stay so.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Socket::open). This socket stays what it is.
+    pub(in crate::daemon) fn make_again(&mut self) -> Result<(), DaemonError> {
+        make_room(&self.path, Duration::ZERO)?;
+        (self.handle, self.identity) = make(&self.path, self.access)?;
+        Ok(())
+    }
+}
+
+impl Drop for Socket {
+    /// Takes the path away if it is this socket's.
+    fn drop(&mut self) {
+        // A child only closes its copy.
+        if self.owner.is_here()
+            && self.place() == Place::Ours
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::debug!(target: "lenore::daemon", "control socket {} is left behind: {error}", self.path.display());
+        }
+    }
+}
+
+fn failed(call: &'static str, path: &Path, source: impl Into<io::Error>) -> DaemonError {
+    DaemonError::Process { doing: "making the control socket", source: Error::os(call, path.display(), source) }
+}
+
+/// Sees to it that no process listens at `path`: what another socket has left behind there may be replaced. One that listens
+/// may end for so long.
+fn make_room(path: &Path, patience: Duration) -> Result<(), DaemonError> {
+    let length = path.as_os_str().len();
+    if length > LONGEST_PATH {
+        return Err(DaemonError::Settings(SettingsError::PathTooLong {
+            setting: "control",
+            path: path.to_owned(),
+            length,
+            limit: LONGEST_PATH,
+        }));
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(failed("bind", path, io::Error::other("there is something else than a socket")));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("stat", path, error)),
+    }
+    let give_up = Instant::now() + patience;
+    loop {
+        match owner_of(path).map_err(|errno| failed("connect", path, errno))? {
+            None => return Ok(()),
+            // A process that is about to end, or a child that was just forked, has it for a moment longer than its owner lives.
+            Some(_) if Instant::now() < give_up => thread::sleep(PAUSE),
+            Some(pid) => {
+                return Err(DaemonError::ControlHeld { path: path.to_owned(), pid: (pid > 0).then_some(pid) });
+            }
+        }
+    }
+}
+
+/// Returns which process listens at `path`, 0 if that can't be told; `None` if nobody does.
+fn owner_of(path: &Path) -> nix::Result<Option<i32>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => Ok(Some(peer_of(&probe).map_or(0, |peer| peer.pid))),
+        // Its queue is full.
+        Err(Errno::EAGAIN) => Ok(Some(0)),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes the socket that listens, and gives it its name. Returns the device and inode of the path.
+fn make(path: &Path, access: Access) -> Result<(Handle, (u64, u64)), DaemonError> {
+    let fail = |call| move |errno: Errno| failed(call, path, errno);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(fail("socket"))?;
+    // On Linux the path has these from the beginning on. Elsewhere nobody can connect before it listens.
+    let _ = fchmod(&fd, Mode::from_bits_truncate(access.mode as _));
+    let (directory, name) = (directory_of(path), name_of(path));
+    let temporary = Temporary(directory.join(name));
+    let address = address(directory, &temporary.0).map_err(|error| failed("open", path, error))?;
+    // One that was killed in the middle of this, and had the same pid.
+    let _ = fs::remove_file(&temporary.0);
+    bind(fd.as_raw_fd(), &address.0).map_err(fail("bind"))?;
+    fs::set_permissions(&temporary.0, fs::Permissions::from_mode(access.mode))
+        .map_err(|error| failed("chmod", path, error))?;
+    if access.uid.is_some() || access.gid.is_some() {
+        nix::unistd::chown(&temporary.0, access.uid, access.gid).map_err(fail("chown"))?;
+    }
+    let backlog = Backlog::new(QUEUE).map_err(fail("listen"))?;
+    listen(&fd, backlog).map_err(fail("listen"))?;
+    let found = fs::symlink_metadata(&temporary.0).map_err(|error| failed("stat", path, error))?;
+    fs::rename(&temporary.0, path).map_err(|error| failed("rename", path, error))?;
+    Ok((Handle::new(fd), (found.dev(), found.ino())))
+}
+
+/// A name that is taken away again, unless the path has another one by then.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Returns the name that the socket has before it listens, which is what the system goes on showing. It is short: the address has
+/// to have room for it.
+fn name_of(path: &Path) -> OsString {
+    let own = path.file_name().unwrap_or_default().as_bytes();
+    let mut name = OsString::from(".");
+    name.push(OsStr::from_bytes(&own[..own.len().min(20)]));
+    name.push(format!(".{}", std::process::id()));
+    name
+}
+
+/// Returns the address of a path that may be longer than an address can be, with the directory that it needs open.
+fn address(directory: &Path, path: &Path) -> io::Result<(UnixAddr, Option<File>)> {
+    if path.as_os_str().len() <= LONGEST_PATH {
+        return Ok((UnixAddr::new(path)?, None));
+    }
+    let open = File::open(directory)?;
+    let mut short = PathBuf::from(format!("/proc/self/fd/{}", open.as_fd().as_raw_fd()));
+    short.push(path.file_name().unwrap_or_default());
+    Ok((UnixAddr::new(short.as_os_str().as_bytes())?, Some(open)))
+}
+
+/// The longest path that an address can have on Linux, without the zero at its end.
+const LONGEST_PATH: usize = 107;
+
+/// How many clients may wait to be accepted.
+const QUEUE: i32 = 64;
+
+/// For how long a process that listens may be one that is about to end.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+    use crate::testing::TempDir;
+
+    const ONLY_OURS: Access = Access { mode: 0o600, uid: None, gid: None };
+
+    fn open(path: &Path) -> Result<Socket, DaemonError> {
+        Socket::open(path.to_owned(), ONLY_OURS)
+    }
+
+    #[test] // O-CT-02
+    fn socket_has_its_permissions_and_is_removed_with_its_owner() {
+        let dir = TempDir::new();
+        let path = dir.path().join("control.sock");
+        let socket = open(&path).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary name is left");
+        assert!(socket.accept().unwrap().is_none());
+        let _client = UnixStream::connect(&path).unwrap();
+        assert!(socket.accept().unwrap().is_some());
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test] // O-CT-02
+    fn live_owner_is_found_and_named() {
+        let dir = TempDir::new();
+        let path = dir.path().join("control.sock");
+        let _socket = open(&path).unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(
+            matches!(&error, DaemonError::ControlHeld { pid: Some(pid), .. } if *pid == std::process::id().cast_signed()),
+            "{error}"
+        );
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
+
+    #[test] // O-CT-02
+    fn socket_of_a_dead_owner_is_replaced_and_a_file_is_not() {
+        let dir = TempDir::new();
+        let path = dir.path().join("control.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(open(&path).unwrap());
+        fs::write(&path, "precious").unwrap();
+        let error = open(&path).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()) && error.contains("something else"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test] // O-CT-01
+    fn impossible_path_is_named() {
+        let dir = TempDir::new();
+        let error = open(&dir.path().join("missing/control.sock")).unwrap_err().to_string();
+        assert!(error.contains("missing/control.sock"), "{error}");
+        let long = dir.path().join("x".repeat(LONGEST_PATH + 1 - dir.path().as_os_str().len() - 1));
+        assert_eq!(long.as_os_str().len(), LONGEST_PATH + 1);
+        let error = open(&long).unwrap_err().to_string();
+        assert!(error.contains("xxx") && error.contains("107"), "{error}");
+        // One octet less is a path as any other, though the temporary name is longer.
+        let fits = dir.path().join("x".repeat(LONGEST_PATH - dir.path().as_os_str().len() - 1));
+        let socket = open(&fits).unwrap();
+        UnixStream::connect(&fits).unwrap();
+        assert_eq!(socket.place(), Place::Ours);
+    }
+
+    #[test] // O-CT-03
+    fn lost_path_is_noticed_and_made_again_and_anothers_is_left_alone() {
+        let dir = TempDir::new();
+        let path = dir.path().join("control.sock");
+        let mut socket = open(&path).unwrap();
+        assert_eq!(socket.place(), Place::Ours);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(socket.place(), Place::Lost);
+        socket.make_again().unwrap();
+        assert_eq!(socket.place(), Place::Ours);
+        UnixStream::connect(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        assert_eq!(socket.place(), Place::Lost);
+        assert!(matches!(socket.make_again(), Err(DaemonError::ControlHeld { .. })));
+        drop(socket);
+        assert!(path.exists(), "it is another's");
+    }
+}

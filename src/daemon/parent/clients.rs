@@ -1,0 +1,185 @@
+//! Clients of the control socket as the kernel sees them: what they are watched for, and when they are let go.
+
+use std::time::{Duration, Instant};
+
+use crate::daemon::control::{Accepted, Client, Control, Place};
+use crate::daemon::heap::Cx;
+use crate::kernel::Handle;
+
+/// Begins to listen, if there is a control socket. Weakly: it keeps nothing alive.
+pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
+    watch_listener(cx);
+    arm(cx);
+}
+
+pub(super) fn control<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Control> {
+    cx.heap().role.parent_mut()?.control.as_deref_mut()
+}
+
+pub(super) fn client<'a>(cx: &'a mut Cx<'_>, number: u64) -> Option<&'a mut Client> {
+    control(cx)?.clients.get_mut(&number)
+}
+
+/// Nothing is left to be told: everything is let go.
+pub(super) fn let_go(cx: &mut Cx<'_>) {
+    let control = cx.heap().role.parent_mut().and_then(|parent| parent.control.take());
+    for handle in control.into_iter().flat_map(|control| control.into_handles()) {
+        forget(cx, &handle);
+    }
+    cx.delay_clear("control_tick");
+}
+
+fn forget(cx: &mut Cx<'_>, handle: &Handle) {
+    cx.select_read_clear(handle);
+    cx.select_write_clear(handle);
+}
+
+fn watch_listener(cx: &mut Cx<'_>) {
+    let Some(control) = control(cx) else { return };
+    let handle = control.socket.handle().clone();
+    control.is_watched = true;
+    if let Err(error) = cx.select_read_weak(&handle, "control_accept", ()) {
+        log::error!(target: "lenore::daemon", "control: nobody can connect for now: {error}");
+        if let Some(control) = self::control(cx) {
+            control.is_watched = false;
+        }
+    }
+}
+
+/// Clients wait: takes some of them.
+pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) {
+    for _ in 0..ACCEPTS {
+        let Some(control) = control(cx) else { return };
+        match control.accept(Instant::now()) {
+            Accepted::Client(number) => {
+                control.is_short_told = false;
+                watch(cx, number);
+            }
+            Accepted::Refused => {}
+            Accepted::None => break,
+            Accepted::Failed(errno) => {
+                // It would be ready all the time. So it is not watched for a while.
+                control.is_watched = false;
+                let is_told = std::mem::replace(&mut control.is_short_told, true);
+                let handle = control.socket.handle().clone();
+                cx.select_read_clear(&handle);
+                if !is_told {
+                    log::warn!(target: "lenore::daemon", "control: no client can be accepted for now: {}", errno.desc());
+                }
+                break;
+            }
+        }
+        let evicted = self::control(cx).map(|control| std::mem::take(&mut control.evicted)).unwrap_or_default();
+        evicted.iter().for_each(|client| forget(cx, &client.handle));
+    }
+    arm(cx);
+}
+
+/// Has the kernel watch a client for what is of interest now.
+fn watch(cx: &mut Cx<'_>, number: u64) {
+    let Some(client) = client(cx, number) else { return };
+    let (reads, writes) = (client.wants_to_read(), client.unwritten() > 0);
+    let (was_read, was_written) = (client.is_read, client.is_written);
+    (client.is_read, client.is_written) = (reads, writes);
+    let handle = client.handle.clone();
+    let mut outcome = Ok(());
+    match (was_read, reads) {
+        (false, true) => outcome = cx.select_read_weak(&handle, "control_read", (number,)),
+        (true, false) => cx.select_read_clear(&handle),
+        _ => {}
+    }
+    match (was_written, writes) {
+        (false, true) => outcome = outcome.and_then(|()| cx.select_write(&handle, "control_write", (number,))),
+        (true, false) => cx.select_write_clear(&handle),
+        _ => {}
+    }
+    if let Err(error) = outcome {
+        log::warn!(target: "lenore::daemon", "control: a client can't be watched and is let go: {error}");
+        drop_client(cx, number);
+    }
+}
+
+fn drop_client(cx: &mut Cx<'_>, number: u64) {
+    let Some(client) = control(cx).and_then(|control| control.clients.remove(&number)) else { return };
+    forget(cx, &client.handle);
+}
+
+/// Writes to a client what there is for it, and lets it go if that was the last. What it has sent meanwhile has its turn later.
+pub(super) fn settle(cx: &mut Cx<'_>, number: u64) {
+    let Some(client) = client(cx, number) else { return };
+    client.flush(Instant::now());
+    if client.is_over() {
+        return drop_client(cx, number);
+    }
+    let (has_line, is_slow) = (client.has_line(), client.unwritten() > 0);
+    watch(cx, number);
+    if has_line {
+        cx.yield_("control_more", (number,));
+    }
+    if is_slow {
+        arm(cx);
+    }
+}
+
+/// Has another look taken when something is due.
+pub(super) fn arm(cx: &mut Cx<'_>) {
+    let (is_over, babysit) = (cx.heap().is_over, cx.heap().settings.babysit);
+    let Some(control) = control(cx) else { return };
+    let of_clients = control.next_due(Instant::now());
+    let of_listener = if control.is_watched { (!is_over).then_some(babysit) } else { Some(REST) };
+    if let Some(due) = of_clients.into_iter().chain(of_listener).min() {
+        // Not for each of many that come at a time.
+        cx.delay("control_tick", due.max(SHORTEST), ());
+    }
+}
+
+/// Looks after clients that do nothing, and whether the path is still there.
+pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
+    let Some(control) = control(cx) else { return };
+    let is_watched = control.is_watched;
+    let overdue = control.overdue(Instant::now());
+    overdue.into_iter().for_each(|number| drop_client(cx, number));
+    if !is_watched {
+        watch_listener(cx);
+    }
+    look_at_path(cx);
+    arm(cx);
+}
+
+/// Makes the socket again if its path was taken away.
+fn look_at_path(cx: &mut Cx<'_>) {
+    let Some(control) = control(cx) else { return };
+    match control.socket.place() {
+        Place::Unknown => return,
+        Place::Ours => {
+            control.is_loss_told = false;
+            return;
+        }
+        Place::Lost => {}
+    }
+    // Those who have found it before.
+    accept(cx);
+    let Some(control) = self::control(cx) else { return };
+    let (old, path) = (control.socket.handle().clone(), control.socket.path().to_owned());
+    match control.socket.make_again() {
+        Ok(()) => {
+            log::warn!(target: "lenore::daemon", "control: the socket was gone and is made again: path={}", path.display());
+            cx.select_read_clear(&old);
+            watch_listener(cx);
+        }
+        Err(error) => {
+            if !std::mem::replace(&mut control.is_loss_told, true) {
+                log::warn!(target: "lenore::daemon", "control: the socket is gone and can't be made again: {error}");
+            }
+        }
+    }
+}
+
+/// How many clients are taken in one turn.
+const ACCEPTS: usize = 8;
+
+/// How long the listener is left alone when no client can be accepted.
+const REST: Duration = Duration::from_secs(1);
+
+/// The shortest time between two looks.
+const SHORTEST: Duration = Duration::from_millis(10);

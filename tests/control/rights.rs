@@ -1,0 +1,116 @@
+//! Who may ask what.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::thread;
+
+use nix::libc;
+
+use util::control::{Control, Steered};
+
+/// Only root can be others.
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Connects as another user, with these groups. What the system notes of a client is who it was then.
+fn connect_as(path: &Path, uid: u32, gid: u32, groups: &[u32]) -> std::io::Result<Control> {
+    thread::scope(|scope| {
+        let connect = || {
+            // By themselves these calls are about one thread; it is the C library that makes them about all.
+            // SAFETY: they take numbers, and a list with its length that lives as long as the call.
+            let done = unsafe {
+                libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
+                    && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+                    && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
+            };
+            assert!(done, "{}", std::io::Error::last_os_error());
+            Control::try_connect(path)
+        };
+        scope.spawn(connect).join().expect("it connects or not")
+    })
+}
+
+/// A program whose directory others may enter.
+fn start(args: &str) -> Steered {
+    let steered = Steered::pool(1, args);
+    fs::set_permissions(steered.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    steered
+}
+
+/// One command for each level, of which the last names no child and so does nothing.
+const COMMANDS: [&str; 3] = ["status", "retire 99:1", "kill 99:1"];
+
+/// How many of the levels a client has.
+fn level(control: impl Fn() -> Control) -> usize {
+    let is_allowed = |command: &&&str| {
+        let answer = control().ask(command);
+        answer.last.starts_with("OK") || answer.code() != "denied"
+    };
+    COMMANDS.iter().take_while(is_allowed).count()
+}
+
+#[test] // O-CT-06
+fn user_of_the_daemon_is_admin() {
+    let steered = Steered::pool(1, "");
+    assert_eq!(level(|| steered.control()), 3);
+}
+
+#[test] // O-CT-06
+fn others_have_nothing_unless_allowed() {
+    if !is_root() {
+        return;
+    }
+    let steered = start("");
+    assert_eq!(fs::symlink_metadata(&steered.path).unwrap().mode() & 0o777, 0o600);
+    let error = connect_as(&steered.path, 12_345, 12_345, &[]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+#[test] // O-CT-06
+fn users_and_groups_have_the_rights_that_they_are_allowed() {
+    if !is_root() {
+        return;
+    }
+    let steered = start("--allow user:12345:read,group:23456:operate,user:12346:admin");
+    assert_eq!(fs::symlink_metadata(&steered.path).unwrap().mode() & 0o777, 0o666);
+    let level_of = |uid, gid, groups: &[u32]| level(|| connect_as(&steered.path, uid, gid, groups).unwrap());
+    assert_eq!(level_of(0, 0, &[]), 3);
+    assert_eq!(level_of(12_345, 1, &[]), 1);
+    assert_eq!(level_of(1, 23_456, &[]), 2);
+    assert_eq!(level_of(1, 1, &[7, 23_456]), 2);
+    assert_eq!(level_of(12_346, 1, &[]), 3);
+    assert_eq!(level_of(1, 12_345, &[12_346]), 0);
+    // Who has no rights has one answer, in the dialect of the question, and no slot.
+    let mut denied = connect_as(&steered.path, 1, 1, &[]).unwrap();
+    assert_eq!(denied.ask_json(r#"{"command":"status"}"#)["code"], "denied");
+    assert_eq!(denied.read_line(), None);
+    let silent: Vec<Control> = (0..40).filter_map(|_| connect_as(&steered.path, 1, 1, &[]).ok()).collect();
+    steered.control().ask("status").ok();
+    drop(silent);
+}
+
+#[test] // O-CT-06
+fn socket_is_the_groups_if_one_group_is_allowed() {
+    if !is_root() {
+        return;
+    }
+    let steered = start("--allow group:23456:read");
+    let found = fs::symlink_metadata(&steered.path).unwrap();
+    assert_eq!((found.mode() & 0o777, found.gid()), (0o660, 23_456));
+    assert_eq!(level(|| connect_as(&steered.path, 1, 23_456, &[]).unwrap()), 1);
+    assert!(connect_as(&steered.path, 1, 1, &[]).is_err());
+}
+
+#[test] // O-CT-01, O-CT-06: made before privileges are dropped, and the user's own
+fn socket_is_the_users_that_the_daemon_becomes() {
+    if !is_root() {
+        return;
+    }
+    let steered = start("--user 12345 --group 12345");
+    let found = fs::symlink_metadata(&steered.path).unwrap();
+    assert_eq!((found.mode() & 0o777, found.uid(), found.gid()), (0o600, 12_345, 12_345));
+    assert_eq!(level(|| connect_as(&steered.path, 12_345, 1, &[]).unwrap()), 3);
+    assert_eq!(level(|| steered.control()), 3);
+}

@@ -1,0 +1,102 @@
+//! A `component::Server` with a control socket, for `tests/control/`.
+//!
+//! `--control PATH`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
+//! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. A connection's lines are answered with
+//! `PID LINE`, but for the commands in `command`.
+
+use std::error::Error;
+use std::time::Duration;
+
+use lenore::component::{Connection, Processes, Protocol, Server};
+use lenore::daemon::{DaemonBuilder, Rights, Who};
+use lenore::filter::Line;
+use lenore::{Context, Daemon, Kernel, Result};
+
+use util::daemon_program::Flags;
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    util::daemon_program::log_to_stderr();
+    let flags = Flags::read();
+    let mut kernel = Kernel::new()?;
+    let protocol = Protocol::new(Line::new()).on_input(command).state("late", |cx| {
+        let pid = cx.pid();
+        cx.heap().put(format!("{pid} late"));
+    });
+    let mut server = Server::tcp("127.0.0.1:0", protocol).daemon(daemon(&flags));
+    if let Some(mode) = flags.text("--mode") {
+        server = server.processes(mode.parse::<Processes>()?);
+    }
+    let serving = server.spawn(&mut kernel)?;
+    println!("listening on {}", serving.local_addr());
+    kernel.run()?;
+    util::daemon_program::say("end");
+    Ok(())
+}
+
+fn daemon(flags: &Flags) -> DaemonBuilder {
+    let mut daemon = Daemon::builder().requests(0).verbose(true);
+    for (name, set) in SETTINGS {
+        if let Some(number) = flags.number(name) {
+            daemon = set(daemon, number);
+        }
+    }
+    if let Some(path) = flags.text("--control") {
+        daemon = daemon.control(path);
+    }
+    for allowed in flags.text("--allow").into_iter().flat_map(|list| list.split(',')) {
+        let words: Vec<&str> = allowed.split(':').collect();
+        let name = words[1].to_owned();
+        let who = if words[0] == "user" { Who::User(name) } else { Who::Group(name) };
+        daemon = daemon.control_allow(
+            who,
+            match words[2] {
+                "read" => Rights::Read,
+                "operate" => Rights::Operate,
+                "admin" => Rights::Admin,
+                other => panic!("no such rights: {other}"),
+            },
+        );
+    }
+    if let Some(user) = flags.text("--user") {
+        daemon = daemon.user(user);
+    }
+    if let Some(group) = flags.text("--group") {
+        daemon = daemon.group(group);
+    }
+    if let Some(dir) = flags.text("--dir") {
+        daemon = daemon.pid_file(format!("{dir}/pid")).logfile(format!("{dir}/log")).detach(flags.has("--detach"));
+    }
+    daemon
+}
+
+type Setter = fn(DaemonBuilder, u32) -> DaemonBuilder;
+
+const SETTINGS: [(&str, Setter); 6] = [
+    ("--start", |daemon, number| daemon.start_children(number)),
+    ("--max", |daemon, number| daemon.max_children(number)),
+    ("--min-spare", |daemon, number| daemon.min_spare(number)),
+    ("--max-spare", |daemon, number| daemon.max_spare(number)),
+    ("--babysit-ms", |daemon, number| daemon.babysit(Duration::from_millis(number.into()))),
+    ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
+];
+
+/// `gate PATH`: blocks as long as there is such a file. `late MS`: answers after so long. `bye`: ends the connection.
+fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
+    let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+    match word {
+        "gate" => {
+            while std::path::Path::new(rest).exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        "late" => {
+            cx.delay("late", Duration::from_millis(rest.parse()?), ());
+            return Ok(());
+        }
+        "bye" => cx.yield_("shutdown", ()),
+        _ => {}
+    }
+    let pid = cx.pid();
+    cx.heap().put(format!("{pid} {line}"));
+    Ok(())
+}
