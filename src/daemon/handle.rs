@@ -158,6 +158,19 @@ impl Daemon {
         self.call(kernel, "snapshot", ())
     }
 
+    /// Returns the metrics that the application declares before children are forked: see [`metrics`](crate::daemon::metrics). Needs
+    /// the feature `control`.
+    ///
+    /// It needs no kernel. When the Daemon has ended, and in another thread than the kernel's, every declaration is
+    /// [`MetricError::Ended`](crate::daemon::metrics::MetricError::Ended). Handles that were declared before go on working, but
+    /// nobody reads what they count once the Daemon has ended.
+    ///
+    /// POE: nothing like it.
+    #[cfg(feature = "control")]
+    pub fn metrics(self) -> crate::daemon::metrics::Metrics {
+        crate::daemon::metrics::Metrics(crate::daemon::metrics::find(self.0))
+    }
+
     /// Says that the children accept on the listeners of `session` and on no others, so that the clients who wait at another
     /// Daemon's are not counted.
     pub(crate) fn accepts_on_listeners_of<K: AsKernel>(

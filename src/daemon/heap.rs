@@ -41,6 +41,9 @@ pub(super) struct Heap {
     /// Which mistakes of the application are in the log, by what they are and where they were made.
     pub(super) mistakes: Vec<(&'static str, &'static Location<'static>)>,
     pub(super) role: Role,
+    /// What the application counts.
+    #[cfg(feature = "control")]
+    pub(super) metrics: std::rc::Rc<crate::daemon::metrics::Register>,
 }
 
 /// What this process is to the Daemon, and what it has as such.
@@ -98,6 +101,8 @@ impl Heap {
             grace: None,
             born: now,
             mistakes: Vec::new(),
+            #[cfg(feature = "control")]
+            metrics: crate::daemon::metrics::Register::new(),
         })
     }
 
@@ -136,6 +141,8 @@ impl Heap {
         if let Some(board) = &mut self.board {
             board.leave_to_parent();
         }
+        #[cfg(feature = "control")]
+        self.metrics.become_other();
     }
 
     pub(super) fn status(&self, pid: u32) -> DaemonStatus {

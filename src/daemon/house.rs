@@ -53,6 +53,7 @@ fn rooms_use_what_is_below_them() {
     assert_names_only("settings", &["machine", "board"]);
     assert_names_only("view", &[]);
     assert_names_only("control", &["error", "machine", "settings", "view"]);
+    assert_names_only("metrics", &["view"]);
 }
 
 #[test]

@@ -11,13 +11,15 @@
 //! - [Non-forking](#non-forking): one process that is a well-behaved daemon.
 //!
 //! Then: [how a program becomes a daemon](#becoming-a-daemon), what each [signal](#signals) means, all
-//! [settings](#settings), and [how to look inside](#dump-of-a-running-server).
+//! [settings](#settings), [how to look inside](#dump-of-a-running-server), and why
+//! [a child's memory is its own](#a-childs-memory-is-its-own).
 //!
 //! A server of connections need not do any of it by hand: [`component::Server`](crate::component::Server) says all this to
 //! the Daemon by itself.
 //!
 //! POE: `POE::Component::Daemon`.
 #![doc = include_str!("guide.md")]
+#![doc = include_str!("memory.md")]
 
 mod announce;
 pub(crate) mod board;
@@ -36,6 +38,8 @@ mod heap;
 mod house;
 mod launch;
 pub(crate) mod machine;
+#[cfg(feature = "control")]
+pub mod metrics;
 mod parent;
 mod processes;
 mod reports;

@@ -15,6 +15,8 @@ use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{Grace, Haste, Input, Order, Timer, Watch};
 #[cfg(feature = "control")]
+use crate::daemon::metrics;
+#[cfg(feature = "control")]
 use crate::daemon::parent::clients;
 use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::ending as parent_ending;
@@ -108,6 +110,8 @@ fn start(cx: &mut Cx<'_>) -> Result {
     cx.heap().ended_alias = Some(Name::new(&format!("{alias} (ended, {})", cx.session())));
     // Held from here on, and not by the alias: that alone would not keep the program from being idle.
     let me = cx.session();
+    #[cfg(feature = "control")]
+    metrics::enter(me, &cx.heap().metrics);
     cx.refcount_increment(me, KEPT_ALIVE)?;
     cx.sig("TERM", "terminated");
     cx.sig("INT", "signalled");
@@ -147,6 +151,8 @@ fn begin(cx: &mut Cx<'_>) {
 
 /// Its end, in order or by force. The launcher hears of it when nothing is left.
 fn stop(cx: &mut Cx<'_>) {
+    #[cfg(feature = "control")]
+    metrics::leave(cx.session());
     let heap = cx.heap();
     match heap.role {
         Role::Parent(_) => {
@@ -163,6 +169,8 @@ fn stop(cx: &mut Cx<'_>) {
             if !heap.settings.children_return {
                 // The process exits: the system unmaps it sooner or later, and the call alone takes as long as a dozen others.
                 std::mem::forget(heap.board.take());
+                #[cfg(feature = "control")]
+                heap.metrics.keep_mapped();
             }
             // The parent sends these to all of its children, of which this is one until it is reaped, whatever it still does.
             ignore_unwatched(Signal::SIGHUP);

@@ -26,12 +26,28 @@ impl Mapping {
     ///
     /// What `mmap` says, `ENOMEM` above all; also for a length of zero or one that does not fit the address space.
     pub(crate) fn unnamed(length: usize) -> io::Result<Mapping> {
+        Mapping::anonymous(length, MapFlags::MAP_SHARED)
+    }
+
+    /// Maps memory without a name, of which little will be used: Linux counts a page when it is used, and not all of them now.
+    ///
+    /// # Errors
+    ///
+    /// As [`unnamed`](Mapping::unnamed).
+    #[cfg(feature = "control")]
+    pub(crate) fn sparse(length: usize) -> io::Result<Mapping> {
+        #[cfg(target_os = "linux")]
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
+        #[cfg(not(target_os = "linux"))]
+        let flags = MapFlags::MAP_SHARED;
+        Mapping::anonymous(length, flags)
+    }
+
+    fn anonymous(length: usize, flags: MapFlags) -> io::Result<Mapping> {
         let length = checked(length)?;
         // SAFETY: an anonymous mapping at an address of the kernel's choosing: it replaces no memory that anything
         // refers to, and no file can shrink beneath it.
-        let base = unsafe {
-            mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)
-        }?;
+        let base = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
         Ok(Mapping { base, length })
     }
 
@@ -53,6 +69,7 @@ impl Mapping {
     }
 
     /// Returns where it begins.
+    #[inline]
     pub(crate) fn base(&self) -> NonNull<c_void> {
         self.base
     }

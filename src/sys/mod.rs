@@ -26,6 +26,8 @@ pub(crate) mod priority;
 pub(crate) mod procfs;
 #[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
 pub(crate) mod shared_memory;
+#[cfg(feature = "control")]
+pub(crate) mod shared_words;
 #[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
 #[cfg_attr(not(feature = "control"), allow(dead_code, reason = "only a board that is shown has it"))]
 pub(crate) mod shown_memory;

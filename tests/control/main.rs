@@ -1,6 +1,7 @@
-//! A running Daemon as an operator sees and steers it: the control socket and what is asked there. The program is
-//! `tests/programs/daemon_control.rs`.
+//! A running Daemon as an operator sees and steers it: the control socket and what is asked there, and what is counted. The programs
+//! are `tests/programs/daemon_control.rs` and `app_metrics.rs`.
 
+mod app_metrics;
 mod limits;
 mod rights;
 mod socket;

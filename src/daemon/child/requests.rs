@@ -30,6 +30,8 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
     if let Some(board) = &heap.board {
         board.claim(slot, pid, now);
     }
+    #[cfg(feature = "control")]
+    heap.metrics.become_child(slot.get());
     inject::reach(Point::ChildClaimed)?;
     note_listeners(cx);
     orphan::watch_parent(cx);

@@ -201,6 +201,8 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
 fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {
     inject::pass(Point::ForkBefore);
     let now = epoch_ms(cx.now());
+    #[cfg(feature = "control")]
+    cx.heap().metrics.open(fork.key.slot);
     let Heap { role: Role::Parent(parent), board: Some(board), settings, .. } = cx.heap() else { return };
     let Fork { key, request, is_long, share } = fork;
     parent.forks.push_back((key, request));
@@ -219,6 +221,9 @@ fn publish(cx: &mut Cx<'_>, published: Published) -> bool {
 }
 
 fn record(cx: &mut Cx<'_>, death: &Death) {
+    // Before another child is forked into the slot, which the machine has asked for after this.
+    #[cfg(feature = "control")]
+    cx.heap().metrics.reclaim(death.key.slot);
     let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };
     let Some(pid) = parent.pids.remove(death.key) else { return };
     say::record(settings, pid, death);

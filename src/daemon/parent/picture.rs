@@ -46,7 +46,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
     begin(cx);
     let (pid, now, me) = (cx.pid(), cx.now(), cx.session());
     let (heap, core) = cx.parts();
-    let Heap { role: Role::Parent(parent), settings, board, born, .. } = heap else { return None };
+    let Heap { role: Role::Parent(parent), settings, board, born, metrics, .. } = heap else { return None };
     let listeners = core.describe_listeners(parent.owner, me, settings.forking == Forking::Pre);
     let mut children = board.as_ref().map(|board| children(parent, board, now)).unwrap_or_default();
     let totals = board.as_mut().map(Scoreboard::totals).unwrap_or_default();
@@ -79,7 +79,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
         deaths: ledger.map(|ledger| ledger.deaths(now)).unwrap_or_default(),
         settings: settings_by_name(parent.machine.settings()),
         process: consumption::of_this_process(),
-        metrics: Vec::new(),
+        metrics: metrics.families(),
     })
 }
 

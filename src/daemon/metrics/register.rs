@@ -1,0 +1,303 @@
+//! The metrics of one Daemon: their names, and where in the blocks their numbers are.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::error::MetricError;
+use super::handles::{Counter, Gauge, Histogram, Place};
+use super::memory::{BLOCK, Memory};
+use super::names;
+use crate::daemon::view::{self, Family, Sample};
+use crate::kernel::SessionId;
+
+/// The metrics of a Daemon. [`Daemon::metrics`](crate::Daemon::metrics) returns it.
+///
+/// The page of the [module](crate::daemon::metrics#how-to-use-them) has an example.
+#[derive(Clone)]
+pub struct Metrics(pub(in crate::daemon) Option<Rc<Register>>);
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// How the values that processes have given to a gauge become one.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Combine {
+    /// They are added up: connections that each process has open, for example.
+    Sum,
+    /// The largest counts: the depth of the longest queue, for example. A process that has set no value does not count, and the
+    /// gauge is 0 if none has.
+    Max,
+}
+
+impl Combine {
+    /// Returns the bits in which a kept value differs from the value. Of `Max`, 0 is kept for the least value there is.
+    pub(super) fn bias(self) -> u64 {
+        match self {
+            Combine::Sum => 0,
+            Combine::Max => 1 << 63,
+        }
+    }
+}
+
+impl Metrics {
+    /// Declares a counter, or finds it if the same is declared already.
+    ///
+    /// `name` ends in `_total`. `help` says in a sentence what is counted.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::Invalid`] for a name that Prometheus does not take or that is the Daemon's own, and without a help text.
+    /// [`MetricError::Redeclared`] and [`MetricError::Clash`] if there is a metric with such a name.
+    /// [`MetricError::ChildrenForked`], [`MetricError::NotTheParent`] and [`MetricError::Ended`] if it is too late.
+    /// [`MetricError::TooMany`] and [`MetricError::Memory`] if there is no room.
+    pub fn counter(&self, name: &str, help: &str) -> Result<Counter, MetricError> {
+        Ok(Counter(self.place(name, help, Shape::Counter)?))
+    }
+
+    /// Declares a gauge, or finds it if the same is declared already.
+    ///
+    /// `combine` says how the values of all processes become one.
+    ///
+    /// # Errors
+    ///
+    /// As [`counter`](Metrics::counter).
+    pub fn gauge(&self, name: &str, help: &str, combine: Combine) -> Result<Gauge, MetricError> {
+        Ok(Gauge::new(self.place(name, help, Shape::Gauge(combine))?, combine))
+    }
+
+    /// Declares a histogram of durations, or finds it if the same is declared already.
+    ///
+    /// `name` should end in `_seconds`.
+    ///
+    /// # Errors
+    ///
+    /// As [`counter`](Metrics::counter).
+    pub fn histogram(&self, name: &str, help: &str) -> Result<Histogram, MetricError> {
+        Ok(Histogram(self.place(name, help, Shape::Histogram)?))
+    }
+
+    fn place(&self, name: &str, help: &str, shape: Shape) -> Result<Place, MetricError> {
+        match &self.0 {
+            Some(register) => register.declare(name, help, shape),
+            None => Err(MetricError::Ended { name: name.to_owned() }),
+        }
+    }
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Shape {
+    Counter,
+    Gauge(Combine),
+    /// The buckets, and then the sum in nanoseconds.
+    Histogram,
+}
+
+impl Shape {
+    /// Returns how many numbers it takes.
+    fn words(self) -> usize {
+        match self {
+            Shape::Counter | Shape::Gauge(_) => 1,
+            Shape::Histogram => view::Histogram::BUCKETS + 1,
+        }
+    }
+}
+
+/// A metric that was declared.
+struct Declared {
+    name: String,
+    help: String,
+    shape: Shape,
+    /// The first of its numbers in each block.
+    word: usize,
+}
+
+/// The metrics of a Daemon, as its parent knows them. A child has a copy.
+pub(in crate::daemon) struct Register {
+    /// The parent.
+    pid: u32,
+    declared: RefCell<Vec<Declared>>,
+    /// Made for the first metric: a Daemon without any has no mapping, and its children do nothing about it.
+    memory: OnceCell<Arc<Memory>>,
+    /// How many slots have had a child, counted up to the highest.
+    slots: Cell<usize>,
+}
+
+impl Register {
+    /// Makes the register of a Daemon whose parent is this process.
+    pub(in crate::daemon) fn new() -> Rc<Register> {
+        Rc::new(Register {
+            pid: std::process::id(),
+            declared: RefCell::default(),
+            memory: OnceCell::new(),
+            slots: Cell::new(0),
+        })
+    }
+
+    pub(super) fn declare(&self, name: &str, help: &str, shape: Shape) -> Result<Place, MetricError> {
+        let own = || name.to_owned();
+        let mut all = self.declared.borrow_mut();
+        if let Some(present) = all.iter().find(|present| present.name == name) {
+            if present.shape != shape || present.help != help {
+                return Err(MetricError::Redeclared { name: own() });
+            }
+            return Ok(Place { memory: self.memory()?, word: present.word });
+        }
+        names::check(name, shape).map_err(|reason| MetricError::Invalid { name: own(), reason })?;
+        if help.trim().is_empty() {
+            return Err(MetricError::Invalid { name: own(), reason: "the help text is empty" });
+        }
+        let shown = names::shown(name, shape);
+        let clashes =
+            |present: &&Declared| names::shown(&present.name, present.shape).iter().any(|n| shown.contains(n));
+        if let Some(present) = all.iter().find(clashes) {
+            return Err(MetricError::Clash { name: own(), present: present.name.clone() });
+        }
+        if std::process::id() != self.pid {
+            return Err(MetricError::NotTheParent { name: own() });
+        }
+        if self.slots.get() > 0 {
+            return Err(MetricError::ChildrenForked { name: own() });
+        }
+        let word = all.last().map_or(0, |last| last.word + last.shape.words());
+        if word + shape.words() > BLOCK {
+            return Err(MetricError::TooMany { name: own(), limit: BLOCK });
+        }
+        let memory = self.memory()?;
+        all.push(Declared { name: own(), help: help.to_owned(), shape, word });
+        Ok(Place { memory, word })
+    }
+
+    fn memory(&self) -> Result<Arc<Memory>, MetricError> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(Arc::clone(memory));
+        }
+        let memory = Memory::new().map(Arc::new).map_err(MetricError::Memory)?;
+        Ok(Arc::clone(self.memory.get_or_init(|| memory)))
+    }
+
+    /// A child is about to be forked for `slot`. Parent only.
+    pub(in crate::daemon) fn open(&self, slot: usize) {
+        self.slots.set(self.slots.get().max(slot + 1));
+    }
+
+    /// Takes over what the dead child in `slot` has counted, and forgets its gauges. Parent only, before the slot is used again.
+    pub(in crate::daemon) fn reclaim(&self, slot: usize) {
+        let Some(memory) = self.memory.get() else { return };
+        for metric in self.declared.borrow().iter() {
+            for word in metric.word..metric.word + metric.shape.words() {
+                let counted = memory.of_child(slot, word);
+                // Most are zero, and a look costs less than an exchange. A process that other code has forked may count here
+                // still: nothing that it adds is lost between the two.
+                if counted.load(Relaxed) == 0 {
+                    continue;
+                }
+                let counted = counted.swap(0, Relaxed);
+                if !matches!(metric.shape, Shape::Gauge(_)) {
+                    memory.of_parent(word).fetch_add(counted, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// This process is the child in `slot`.
+    pub(in crate::daemon) fn become_child(&self, slot: usize) {
+        if let Some(memory) = self.memory.get() {
+            memory.become_child(slot);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn become_parent(&self) {
+        self.memory.get().expect("something was declared").become_parent();
+    }
+
+    /// This process was just forked, and is perhaps no child of the Daemon.
+    pub(in crate::daemon) fn become_other(&self) {
+        if let Some(memory) = self.memory.get() {
+            memory.become_other();
+        }
+    }
+
+    /// Leaves the memory to the end of this process: the system unmaps it then, and the call alone takes as long as a dozen others.
+    pub(in crate::daemon) fn keep_mapped(&self) {
+        if let Some(memory) = self.memory.get() {
+            std::mem::forget(Arc::clone(memory));
+        }
+    }
+
+    /// Returns all metrics, with what all processes have counted, in the order in which they were declared. Parent only.
+    pub(in crate::daemon) fn families(&self) -> Vec<Family> {
+        let Some(memory) = self.memory.get() else { return Vec::new() };
+        let family = |metric: &Declared| {
+            Family::new(metric.name.clone(), metric.help.clone(), self.sample(memory, metric.shape, metric.word))
+        };
+        self.declared.borrow().iter().map(family).collect()
+    }
+
+    fn sample(&self, memory: &Memory, shape: Shape, word: usize) -> Sample {
+        match shape {
+            Shape::Counter => Sample::Counter(self.counted(memory, word)),
+            Shape::Gauge(combine) => Sample::Gauge(self.combined(memory, combine, word)),
+            Shape::Histogram => {
+                let buckets = (word..word + view::Histogram::BUCKETS).map(|word| self.counted(memory, word)).collect();
+                let sum = Duration::from_nanos(self.counted(memory, word + view::Histogram::BUCKETS));
+                Sample::Histogram(view::Histogram::new(buckets, sum))
+            }
+        }
+    }
+
+    /// Adds up what all processes have counted, living and dead. All slots that ever had a child are looked at: a process that other
+    /// code has forked may still count for a dead one.
+    fn counted(&self, memory: &Memory, word: usize) -> u64 {
+        let by_children = (0..self.slots.get()).map(|slot| memory.of_child(slot, word).load(Relaxed));
+        let by_others = [memory.of_parent(word).load(Relaxed), memory.of_others(word).load(Relaxed)];
+        by_children.chain(by_others).fold(0, u64::wrapping_add)
+    }
+
+    fn combined(&self, memory: &Memory, combine: Combine, word: usize) -> i64 {
+        let by_children = (0..self.slots.get()).map(|slot| memory.of_child(slot, word).load(Relaxed));
+        let kept = by_children.chain([memory.of_parent(word).load(Relaxed)]);
+        let value = |kept: u64| (kept ^ combine.bias()).cast_signed();
+        match combine {
+            Combine::Sum => kept.map(value).fold(0, i64::saturating_add),
+            Combine::Max => kept.filter(|kept| *kept != 0).map(value).max().unwrap_or(0),
+        }
+    }
+}
+
+thread_local! {
+    /// The registers of this thread's Daemons: a [`Daemon`](crate::Daemon) is a mere number, and finds its metrics by this. It
+    /// keeps none of them.
+    static REGISTERS: RefCell<Vec<(SessionId, Weak<Register>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Notes the register of a Daemon by its session.
+pub(in crate::daemon) fn enter(session: SessionId, register: &Rc<Register>) {
+    // A kernel that is dropped ends its sessions without a word.
+    let is_kept = |(_, register): &(SessionId, Weak<Register>)| register.strong_count() > 0;
+    REGISTERS.with_borrow_mut(|all| {
+        all.retain(is_kept);
+        all.push((session, Rc::downgrade(register)));
+    });
+}
+
+/// Forgets the register of a Daemon that has ended.
+pub(in crate::daemon) fn leave(session: SessionId) {
+    REGISTERS.with_borrow_mut(|all| all.retain(|(own, _)| *own != session));
+}
+
+/// Finds the register of a Daemon; `None` if the Daemon has ended.
+pub(in crate::daemon) fn find(session: SessionId) -> Option<Rc<Register>> {
+    // A destructor of the thread may ask, when this is gone.
+    let found = REGISTERS.try_with(|all| all.borrow().iter().find(|(own, _)| *own == session)?.1.upgrade());
+    found.ok().flatten()
+}
