@@ -50,6 +50,8 @@ mod status;
 pub mod view;
 
 pub use board::{BoardError, PeerLabel, Report, Status, UnknownStatus};
+#[cfg(feature = "control")]
+pub use board::{BoardFile, BoardFileError, ParentState};
 pub use builder::DaemonBuilder;
 #[cfg(feature = "control")]
 pub use control::{Rights, Who};

@@ -1,7 +1,8 @@
-//! A running Daemon as an operator sees and steers it: the control socket and what is asked there, and what is counted. The programs
-//! are `tests/programs/daemon_control.rs` and `app_metrics.rs`.
+//! A running Daemon as an operator sees and steers it: its board, the control socket and what is asked there, and what is counted. The
+//! programs are `tests/programs/daemon_control.rs`, `daemon_prefork.rs` and `app_metrics.rs`.
 
 mod app_metrics;
+mod board;
 mod limits;
 mod rights;
 mod socket;

@@ -120,6 +120,9 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(directory) = flags.text("--chroot") {
         daemon = daemon.chroot(directory);
     }
+    if let Some(path) = flags.text("--board") {
+        daemon = daemon.board(path);
+    }
     if let Some(haste) = flags.haste("--term") {
         daemon = daemon.term(haste);
     }
@@ -353,7 +356,13 @@ fn command(cx: &mut Context<'_, App>) -> Result {
             daemon.foreign_child(cx, pid)?;
             pid.to_string()
         }
-        other => other.to_owned(),
+        other => match other.strip_prefix("label ") {
+            Some(label) => {
+                daemon.set_peer_label(cx, label)?;
+                "labelled".to_owned()
+            }
+            None => other.to_owned(),
+        },
     };
     let answer = format!("{} {answer}", std::process::id());
     if let Some(client) = &cx.heap().client {

@@ -41,7 +41,7 @@ impl fmt::Display for BoardError {
             }
             Self::Os { call, source } => write!(f, "can't share a scoreboard: {call}: {source}"),
             Self::File { path, call, source } => {
-                write!(f, "can't make the scoreboard's file {}: {call}: {source}", path.display())
+                write!(f, "{}: {call}: {source}", path.display())
             }
         }
     }

@@ -1,7 +1,5 @@
 //! What the parent tells of its Daemon on a board that other programs may look at.
 
-#![allow(dead_code, reason = "what reads a board comes piece by piece")]
-
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::daemon::view::{Kind, Phase};
@@ -50,8 +48,34 @@ pub(super) struct Owner {
 impl Owner {
     pub(super) fn this_process() -> Owner {
         let pid = std::process::id();
-        Owner { pid, start_time: start_time_of(pid).unwrap_or(0), boot_id: boot_id().unwrap_or_default() }
+        Owner { pid, start_time: stat(pid).map_or(0, |(_, started)| started), boot_id: boot_id().unwrap_or_default() }
     }
+}
+
+/// Reads which process a board is of.
+pub(super) fn read_owner(header: &ShownHeader) -> Owner {
+    Owner {
+        pid: header.pid.load(Relaxed),
+        start_time: header.start_time.load(Relaxed),
+        boot_id: header.boot_id.each_ref().map(|half| half.load(Relaxed)),
+    }
+}
+
+/// Returns the letter of what a process does, `R` or `T` for example, by `/proc`; `None` if it is gone.
+#[cfg(target_os = "linux")]
+pub(super) fn look_at(owner: Owner) -> Option<char> {
+    let (state, start_time) = stat(owner.pid)?;
+    (start_time == owner.start_time).then_some(state)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn look_at(owner: Owner) -> Option<char> {
+    use nix::errno::Errno;
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
+    let pid = i32::try_from(owner.pid).ok().filter(|pid| *pid > 0)?;
+    matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM)).then_some('R')
 }
 
 /// Writes what a new board begins with. Nobody else can see it yet.
@@ -156,12 +180,18 @@ pub(super) fn kind_from_bits(bits: u32) -> Kind {
     KINDS.get(bits as usize).copied().unwrap_or(Kind::NonForking)
 }
 
-/// Returns when a process was started, in clock ticks since the system was; `None` if there is none or the system does not tell.
+/// Returns the letter of what a process does, and when it was started, in clock ticks since the system was.
 #[cfg(target_os = "linux")]
-pub(super) fn start_time_of(pid: u32) -> Option<u64> {
+fn stat(pid: u32) -> Option<(char, u64)> {
     let stat = crate::sys::procfs::read_to_string(format!("{pid}/stat")).ok()?;
-    // The name in field 2 may hold anything, a bracket too.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    // The name in field 2 may hold anything, a bracket too. The state is field 3, and the start time field 22.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    Some((fields.next()?.chars().next()?, fields.nth(22 - 4)?.parse().ok()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stat(_: u32) -> Option<(char, u64)> {
+    None
 }
 
 /// Returns which start of the system this is.
@@ -171,11 +201,6 @@ pub(super) fn boot_id() -> Option<[u64; 2]> {
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let half = |from: usize| u64::from_str_radix(digits.get(from..from + 16)?, 16).ok();
     Some([half(0)?, half(16)?])
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn start_time_of(_: u32) -> Option<u64> {
-    None
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -44,6 +44,8 @@ mod facts;
 #[cfg(feature = "control")]
 mod home;
 #[cfg(feature = "control")]
+mod reader;
+#[cfg(feature = "control")]
 mod shown;
 mod snapshot;
 #[cfg(feature = "control")]
@@ -55,6 +57,8 @@ pub use error::BoardError;
 pub(in crate::daemon) use facts::{About, Facts};
 #[cfg(feature = "control")]
 pub(in crate::daemon) use home::Place;
+#[cfg(feature = "control")]
+pub use reader::{BoardFile, BoardFileError, ParentState};
 pub(in crate::daemon) use snapshot::epoch_ms;
 pub use snapshot::{PeerLabel, SlotSnapshot, Torn};
 #[cfg(feature = "control")]
@@ -354,7 +358,7 @@ impl Scoreboard {
     /// POE: `read` in `POE::Component::Daemon::Scoreboard`.
     pub fn read(&self, slot: SlotIndex) -> Result<SlotSnapshot, Torn> {
         let record = self.slot(slot);
-        for _ in 0..READ_ATTEMPTS {
+        for _ in 0..snapshot::READ_ATTEMPTS {
             if let Some(snapshot) = snapshot::read(record) {
                 return Ok(snapshot);
             }
@@ -503,10 +507,6 @@ impl Scoreboard {
         (SlotIndex(slot), generation)
     }
 }
-
-/// How often a reader tries before it calls a slot torn: some 25 µs in all, a thousand times what a writer needs that is
-/// not stopped.
-const READ_ATTEMPTS: u32 = 1_000;
 
 #[cfg(all(test, any(lenore_loom, lenore_shuttle)))]
 mod models;

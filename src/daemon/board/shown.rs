@@ -142,7 +142,7 @@ impl Scoreboard {
                 .fold(self.retired_requests, |requests, slot| requests.saturating_add(slot.requests.load(Relaxed)));
             return Totals { requests, ..Totals::default() };
         };
-        let totals = stats::sum_up(&shown.header().ledger, slots, shown.stats(), now_us());
+        let totals = stats::sum_up(&shown.header().ledger, slots, shown.stats(), Some(now_us()));
         let mut totals = totals.unwrap_or_else(|| Totals { torn: true, ..Totals::default() });
         if let Some(show) = &mut self.show {
             show.busy = show.busy.max(totals.busy);

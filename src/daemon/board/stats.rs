@@ -9,7 +9,7 @@
 //! that finds the word changed behind its back begins again. At each moment the sums are right, also if the parent is stopped or
 //! killed in between.
 
-#![allow(dead_code, reason = "what reads a board comes piece by piece")]
+#![allow(dead_code, reason = "what uses it comes piece by piece")]
 
 use std::iter::zip;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -130,12 +130,12 @@ pub(super) fn fold(ledger: &Ledger, at: usize, slot: &Slot, stats: &Stats, now: 
 }
 
 /// Sums up what the children have done that had these slots and those that have them. `None` if children ended at each of a
-/// bounded number of attempts.
-pub(super) fn sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], now: u64) -> Option<Totals> {
+/// bounded number of attempts. What children have in hand counts until `now`.
+pub(super) fn sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], now: Option<u64>) -> Option<Totals> {
     (0..ATTEMPTS).find_map(|_| try_to_sum_up(ledger, slots, stats, now))
 }
 
-fn try_to_sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], now: u64) -> Option<Totals> {
+fn try_to_sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], now: Option<u64>) -> Option<Totals> {
     // Loads are relaxed with a fence: the memory may be one that this process can't write.
     let word = ledger.folding.load(Relaxed);
     fence(Acquire);
@@ -169,7 +169,9 @@ impl Default for Sums {
 }
 
 impl Sums {
-    fn add(&mut self, stats: &Stats, now: u64) {
+    fn add(&mut self, stats: &Stats, now: Option<u64>) {
+        // Without the time, what goes on does not count.
+        let now = now.unwrap_or_else(|| stats.busy_since.load(Relaxed));
         self.busy = self.busy.wrapping_add(busy_at(stats.busy.load(Relaxed), now));
         for ((buckets, sum), cells) in
             [(&mut self.request, &stats.request), (&mut self.accept_wait, &stats.accept_wait)]

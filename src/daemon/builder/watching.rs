@@ -96,7 +96,7 @@ impl DaemonBuilder {
     /// Sets the path of a file in which other programs find what each child does, and has children count how long requests take.
     /// Default: no file.
     ///
-    /// They read it without the Daemon's help, also while the parent is stopped and
+    /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, also while the parent is stopped and
     /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. It should be in memory, below `/run` for
     /// one. It is a sparse file of 18 MB, of which 1,200 bytes for each child are used. A file system that is full when the
     /// pool has grown by 64 children more than at first ends the process that needs a page of it.

@@ -138,6 +138,7 @@ fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now
         kind: kind(settings.forking),
         generation: GENERATION,
         supervisor: parent.control.as_ref().and_then(|control| control.supervisor.clone()),
+        heartbeat_age: None,
     }
 }
 

@@ -71,6 +71,7 @@ pub(super) fn snapshot() -> Snapshot {
             kind: Kind::PreForking,
             generation: 1,
             supervisor: Some("systemd".to_owned()),
+            heartbeat_age: None,
         },
         pool: Pool {
             states,

@@ -92,6 +92,8 @@ pub struct Service {
     pub generation: u32,
     /// What looks after the parent and may start it again, `systemd` for example.
     pub supervisor: Option<String>,
+    /// How long ago the parent last said that it is there, in seconds; `None` in a snapshot that the parent itself has taken.
+    pub heartbeat_age: Option<f64>,
 }
 
 /// Where in its life a Daemon is.
