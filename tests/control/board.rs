@@ -194,7 +194,8 @@ fn board_that_cannot_be_made_is_an_error_of_the_start() {
     let file = dir.path().join("notes");
     fs::write(&file, "mine").expect("a file");
     symlink(&file, dir.path().join("link")).expect("a link");
-    for name in ["link", "notes", "none/board", "."] {
+    fs::create_dir(dir.path().join("sub")).expect("a directory");
+    for name in ["link", "notes", "none/board", "sub"] {
         let path = dir.path().join(name);
         let program = Program::new(test_program("daemon_prefork")).args(["--board", path.to_str().expect("UTF-8")]);
         let mut running = program.start();
@@ -254,4 +255,37 @@ fn board_takes_no_descriptor_of_parent_or_child() {
     for children in [1, 20] {
         assert_eq!(counts(Some(&path), children), counts(None, children), "{children} children");
     }
+}
+
+#[test] // O-CT-12: without a runtime directory it is in memory, behind one descriptor of the parent's
+fn board_of_a_daemon_with_a_control_socket_is_in_memory() {
+    let dir = TempDir::new().expect("a directory");
+    let control = dir.path().join("control.sock");
+    let args = ["--mode", "prefork:2", "--control", control.to_str().expect("UTF-8")];
+    let mut lab = Lab::launch(Program::new(test_program("daemon_control")).args(args));
+    lab.running.listening_addr();
+    let board = BoardFile::of_process(lab.pid() as u32).expect("a board");
+    let seen = wait_for(&board, "the pool", |seen| seen.pool.states.idle == 2);
+    check_sums(&seen);
+    assert_eq!(board.parent(), ParentState::Running);
+    let boards = |pid| proc::fds(pid).values().filter(|target| target.starts_with("/memfd:lenore-board")).count();
+    assert_eq!(boards(lab.pid()), 1);
+    let children = lab.running.children();
+    assert_eq!((children.len(), children.into_iter().map(boards).sum::<usize>()), (2, 0));
+    lab.end(Signal::SIGTERM);
+    assert_eq!((board.parent(), board.snapshot().expect("still mapped").pool.total), (ParentState::Ended, 0));
+}
+
+#[test] // O-ST-14
+fn board_is_in_the_runtime_directory() {
+    let dir = TempDir::new().expect("a directory");
+    let program = Program::new(test_program("daemon_control")).args(["--mode", "prefork:2"]);
+    let directories = format!("{}:/nonexistent", dir.path().display());
+    let mut lab = Lab::launch(program.env("RUNTIME_DIRECTORY", &directories));
+    lab.running.listening_addr();
+    let board = BoardFile::open(dir.path().join("board")).expect("a board");
+    wait_for(&board, "the pool", |seen| seen.pool.states.idle == 2);
+    assert!(BoardFile::of_process(lab.pid() as u32).is_err());
+    lab.end(Signal::SIGTERM);
+    assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
 }

@@ -43,8 +43,9 @@ impl Watching {
     #[cfg(feature = "control")]
     pub(super) fn resolve(self) -> Result<Watching, DaemonError> {
         let control = self.control.or_else(|| Some(runtime_directory()?.join("control.sock")));
+        let board = self.board.or_else(|| Some(runtime_directory()?.join("board")));
         Ok(Watching {
-            board: self.board.map(absolute("board")).transpose()?,
+            board: board.map(absolute("board")).transpose()?,
             control: control.map(absolute("control")).transpose()?,
             allowed: self.allowed,
         })
@@ -78,8 +79,11 @@ impl Watching {
         owner: Owner,
         born: SystemTime,
     ) -> Result<Option<Scoreboard>, DaemonError> {
-        let Some(path) = self.board.clone() else { return Ok(None) };
-        let place = Place::File { path, owner };
+        let place = match self.board.clone() {
+            Some(path) => Place::File { path, owner },
+            None if self.control.is_some() => Place::Memory,
+            None => return Ok(None),
+        };
         let about = About { name: settings.alias.clone(), kind: kind(settings.forking), born_ms: epoch_ms(born) };
         let slots = if settings.forking == Forking::None { 0 } else { settings.slots() };
         Scoreboard::shown(slots, place, &about).map(Some).map_err(DaemonError::Scoreboard)
@@ -94,7 +98,9 @@ impl Watching {
 #[cfg(feature = "control")]
 impl DaemonBuilder {
     /// Sets the path of a file in which other programs find what each child does, and has children count how long requests take.
-    /// Default: no file.
+    /// Needs the feature `control`. Default: `board` in the directory that the environment variable `RUNTIME_DIRECTORY` names first,
+    /// as systemd sets it. Without that, a Daemon with a control socket has its board in memory, where
+    /// [`BoardFile::of_process`](crate::daemon::BoardFile::of_process) finds it, and others have none.
     ///
     /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, also while the parent is stopped and
     /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. It should be in memory, below `/run` for

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::daemon::board::Scoreboard;
 use crate::daemon::control::{Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request};
 use crate::daemon::heap::Cx;
 use crate::daemon::parent::clients::{self, client, settle};
@@ -88,6 +89,7 @@ fn snapshot(cx: &mut Cx<'_>) -> std::result::Result<Snapshot, Refusal> {
 
 fn hello(cx: &mut Cx<'_>) -> Outcome {
     let Snapshot { service, .. } = snapshot(cx)?;
+    let board = cx.heap().board.as_ref().and_then(Scoreboard::path);
     let data = json!({
         "protocol": PROTOCOL,
         "version": service.version,
@@ -95,7 +97,7 @@ fn hello(cx: &mut Cx<'_>) -> Outcome {
         "generation": service.generation,
         "name": service.name,
         "phase": service.phase,
-        "board": null,
+        "board": board.map(|path| path.display().to_string()),
         "supervisor": service.supervisor,
     });
     let text = format!(
