@@ -4,5 +4,8 @@
 mod app_metrics;
 mod board;
 mod limits;
+mod orders;
 mod rights;
 mod socket;
+mod state_file;
+mod watch;

@@ -1,5 +1,6 @@
 //! A client of the control socket, every step of which has a deadline.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -9,7 +10,7 @@ use lenore::daemon::view::Snapshot;
 
 use tempfile::TempDir;
 
-use super::{DEADLINE, Program, Running, test_program, wait_until};
+use super::{Client, DEADLINE, Program, Running, test_program, wait_until};
 
 /// One connection, which may ask several times.
 #[derive(Debug)]
@@ -154,15 +155,29 @@ pub struct Steered {
 }
 
 impl Steered {
-    /// Starts the program with blank-separated arguments, and waits until it listens.
+    /// Starts the program with blank-separated arguments, of which `DIR` is the directory, and waits until it listens.
     #[track_caller]
     pub fn start(args: &str) -> Steered {
+        Steered::start_with(args, |program| program)
+    }
+
+    /// The same, for a program that something else is set of.
+    #[track_caller]
+    pub fn start_with(args: &str, set: impl FnOnce(Program) -> Program) -> Steered {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("control.sock");
         let program = Program::new(test_program("daemon_control")).arg("--control").arg(&path);
-        let running = program.args(args.split_whitespace()).start();
-        let addr = running.listening_addr();
+        let args = args.replace("DIR", dir.path().to_str().expect("a path that is text"));
+        let running = set(program.args(args.split_whitespace())).start();
+        let log = dir.path().join("log");
+        let addr = if args.contains("--dir") { logged_addr(&log) } else { running.listening_addr() };
         Steered { running, dir, path, addr }
+    }
+
+    /// All that was logged so far.
+    pub fn log(&self) -> String {
+        let file = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        file + &self.running.stderr_text()
     }
 
     /// The same for a pool of so many children that all wait for clients.
@@ -180,8 +195,39 @@ impl Steered {
         self.running.pid()
     }
 
+    /// A client of a child that stays busy until [`open`](Steered::open): the child's pid, and the client, who is answered then.
+    #[track_caller]
+    pub fn occupy(&self) -> (i32, Client) {
+        fs::write(self.gate(), "").expect("a file");
+        let mut client = Client::connect(self.addr);
+        let answer = client.line("hello");
+        let pid = answer.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
+        client.send(format!("gate {}\r\n", self.gate().display()));
+        (pid, client)
+    }
+
+    /// Lets all children go on that are busy.
+    #[track_caller]
+    pub fn open(&self) {
+        fs::remove_file(self.gate()).expect("it was there");
+    }
+
+    fn gate(&self) -> PathBuf {
+        self.dir.path().join("gate")
+    }
+
     #[track_caller]
     pub fn control(&self) -> Control {
         Control::of(&self.running, &self.path)
     }
+}
+
+/// Where a program listens whose standard output is a file.
+#[track_caller]
+fn logged_addr(log: &Path) -> SocketAddr {
+    wait_until("a log that says where it listens", DEADLINE, || {
+        let text = fs::read_to_string(log).ok()?;
+        let (_, rest) = text.split_once("listening on ")?;
+        rest.split_once('\n')?.0.parse().ok()
+    })
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+#[cfg(feature = "control")]
+use crate::daemon::board::Scoreboard;
 use crate::daemon::error::DaemonError;
 use crate::daemon::handle::Daemon;
 use crate::daemon::heap::Heap;
@@ -289,12 +291,13 @@ impl DaemonBuilder {
         // Made where their paths mean what they say, by who may make them, in the process that goes on.
         let mut board = None;
         #[cfg(feature = "control")]
-        let (mut control, has_jail) = (None, plan.has_jail());
+        let (mut control, has_jail, pid_file) = (None, plan.has_jail(), plan.pid_file());
         let make_what_is_seen = |owner| {
             board = watching.make_board(&settings, owner, born)?;
             #[cfg(feature = "control")]
             {
-                control = watching.make_control(owner, has_jail)?;
+                let board = board.as_ref().and_then(Scoreboard::path);
+                control = watching.make_control(owner, has_jail, pid_file.as_deref(), board.as_deref())?;
             }
             Ok(())
         };

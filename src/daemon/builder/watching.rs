@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 #[cfg(feature = "control")]
+use nix::unistd::{Gid, Uid};
+
+#[cfg(feature = "control")]
 use super::DaemonBuilder;
 use crate::daemon::board::Scoreboard;
 #[cfg(feature = "control")]
 use crate::daemon::board::{About, Place, epoch_ms};
 #[cfg(feature = "control")]
-use crate::daemon::control::{Access, Control, Policy, Rights, Socket, Who, own_uid, supervisor};
+use crate::daemon::control::{Access, Control, Policy, Rights, Socket, StateFile, Who, own_uid};
 use crate::daemon::error::DaemonError;
 use crate::daemon::launch::Owner;
 #[cfg(feature = "control")]
@@ -58,7 +61,13 @@ impl Watching {
 
     /// Makes the control socket if operators may come.
     #[cfg(feature = "control")]
-    pub(super) fn make_control(&self, (uid, gid): Owner, has_jail: bool) -> Result<Option<Control>, DaemonError> {
+    pub(super) fn make_control(
+        &self,
+        (uid, gid): Owner,
+        has_jail: bool,
+        pid_file: Option<&Path>,
+        board: Option<&Path>,
+    ) -> Result<Option<Control>, DaemonError> {
         let Some(path) = self.control.clone() else { return Ok(None) };
         let look_up = |(who, rights): &(Who, Rights)| Ok((who.look_up()?, *rights));
         let allowed = self.allowed.iter().map(look_up).collect::<Result<_, DaemonError>>()?;
@@ -68,7 +77,10 @@ impl Watching {
         if has_jail {
             socket.goes_out_of_sight();
         }
-        Ok(Some(Control::new(socket, policy, supervisor())))
+        let owner = (uid.map(Uid::as_raw), gid.map(Gid::as_raw));
+        let make = |pid_file| StateFile::make(pid_file, owner, socket.path(), board, has_jail);
+        let state_file = pid_file.map(make).transpose()?;
+        Ok(Some(Control::new(socket, policy, state_file)))
     }
 
     /// Makes the board if other programs are to find it.
@@ -124,6 +136,9 @@ impl DaemonBuilder {
     /// The path is the Daemon's user's alone, with the mode 0600, unless [`control_allow`](DaemonBuilder::control_allow) lets others
     /// in. What a dead process has left behind at the path is replaced. If a process listens there, the start fails and names the
     /// process. The path is removed when the Daemon ends.
+    ///
+    /// Beside a [`pid_file`](DaemonBuilder::pid_file) there is a file with `.state` behind its name then. Its first line is
+    /// `state=starting`, `ready`, `reloading`, `draining` or `stopping`, for scripts that wait.
     ///
     /// `help`, sent as a line (`echo help | socat - UNIX-CONNECT:PATH`), lists the commands.
     ///

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Map, Value};
 
 use super::dialect::{Code, Dialect, Outcome, Refusal};
 use super::rights::Rights;
@@ -139,9 +140,26 @@ impl Client {
         dialect.write(outcome, &mut self.output);
     }
 
-    /// Puts what is no end of a command.
-    pub(in crate::daemon) fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.output);
+    /// Puts an event for a client that watches. One that does not read misses it.
+    pub(in crate::daemon) fn tell(&mut self, event: &Map<String, Value>) {
+        let is_slow = self.unwritten() > MOST_UNREAD_EVENTS;
+        let Some(watching) = &mut self.watches else { return };
+        if is_slow {
+            watching.dropped += 1;
+            return;
+        }
+        let dialect = watching.dialect;
+        self.own_up();
+        dialect.write_event(event, &mut self.output);
+    }
+
+    /// Says how many events it has missed, if it has.
+    fn own_up(&mut self) {
+        let Some(Watching { dialect, dropped }) = &mut self.watches else { return };
+        if let count @ 1.. = std::mem::take(dropped) {
+            let event = [("event".to_owned(), "dropped".into()), ("count".to_owned(), count.into())];
+            dialect.write_event(&event.into_iter().collect(), &mut self.output);
+        }
     }
 
     /// Lets it go once it has read everything.
@@ -155,6 +173,22 @@ impl Client {
 
     /// Writes as much as it takes now.
     pub(in crate::daemon) fn flush(&mut self, now: Instant) {
+        self.write(now);
+        if self.unwritten() == 0 {
+            // It reads again.
+            self.own_up();
+            self.write(now);
+        }
+        if self.unwritten() > MOST_UNREAD {
+            log::debug!(
+                target: "lenore::daemon",
+                "control: client does not read and is dropped: unread={} uid={} pid={}", self.unwritten(), self.peer.uid, self.peer.pid
+            );
+            self.is_lost = true;
+        }
+    }
+
+    fn write(&mut self, now: Instant) {
         while self.unwritten() > 0 && !self.is_lost {
             match self.handle.write(&self.output[self.written..]) {
                 Ok(0) => break,
@@ -170,12 +204,6 @@ impl Client {
         if self.unwritten() == 0 {
             self.output = Vec::new();
             self.written = 0;
-        } else if self.unwritten() > MOST_UNREAD {
-            log::debug!(
-                target: "lenore::daemon",
-                "control: client does not read and is dropped: unread={} uid={} pid={}", self.unwritten(), self.peer.uid, self.peer.pid
-            );
-            self.is_lost = true;
         }
     }
 
@@ -185,12 +213,15 @@ impl Client {
         self.is_lost || is_idle && (self.is_last || self.is_at_end && self.watches.is_none()) || self.has_hung_up()
     }
 
-    /// Tells whether it has hung up and nothing of what it has sent is left to be done. The kernel may not have told yet.
+    /// Tells whether it has hung up. The kernel may not have told yet, so that what it has sent before is read here.
     pub(super) fn has_left(&mut self) -> bool {
-        while !self.is_at_end && !self.is_lost && self.wants_to_read() && self.is_hung_up() {
+        if !self.is_hung_up() {
+            return false;
+        }
+        while !self.is_at_end && !self.is_lost && self.wants_to_read() {
             self.fill();
         }
-        self.is_over()
+        true
     }
 
     /// Tells whether the other end is closed for reading as well. Where the kernel watches it, it tells so by itself.
@@ -226,6 +257,9 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 /// How much a client may leave unread.
 const MOST_UNREAD: usize = 1024 * 1024;
+
+/// How much of events a client may leave unread before it misses the next.
+const MOST_UNREAD_EVENTS: usize = 64 * 1024;
 
 /// How long a client may take for its first command.
 const IDLE: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dialect::{Code, Refusal};
 use super::rights::Rights;
+use crate::daemon::machine::Key;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +59,11 @@ impl fmt::Display for ChildName {
 }
 
 impl ChildName {
+    /// Returns the one name that no other child ever has.
+    pub(in crate::daemon) fn of(key: Key) -> ChildName {
+        ChildName::Key(u32::try_from(key.slot).unwrap_or(u32::MAX), key.generation)
+    }
+
     fn read(text: &str) -> Result<ChildName, Refusal> {
         let name = match text.split_once(':') {
             Some((slot, generation)) => slot

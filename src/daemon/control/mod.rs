@@ -2,22 +2,23 @@
 //!
 //! Nothing here acts. The parent's session takes the commands out of a [`Control`], carries them out, and puts the answers in.
 
-#![allow(dead_code, reason = "what uses it comes piece by piece")]
-
 mod client;
 mod command;
 mod dialect;
+mod orders;
 mod rights;
 mod server;
 mod socket;
+mod state_file;
 mod supervisor;
 
 pub use rights::{Rights, Who};
 
-pub(in crate::daemon) use client::Client;
-pub(in crate::daemon) use command::{Command, HELP, Request};
+pub(in crate::daemon) use client::{Client, Watching};
+pub(in crate::daemon) use command::{ChildName, Command, HELP, Request};
 pub(in crate::daemon) use dialect::{Code, Dialect, Outcome, Refusal, Reply};
+pub(in crate::daemon) use orders::{Asker, Ended, Subject};
 pub(in crate::daemon) use rights::{Policy, own_uid};
 pub(in crate::daemon) use server::{Accepted, Control};
 pub(in crate::daemon) use socket::{Access, Place, Socket};
-pub(in crate::daemon) use supervisor::supervisor;
+pub(in crate::daemon) use state_file::StateFile;

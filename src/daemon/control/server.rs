@@ -5,10 +5,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::client::Client;
-use super::dialect::{Code, Dialect, Refusal};
+use super::client::{Client, Watching};
+use super::dialect::{Code, Dialect, Refusal, Reply};
+use super::orders::Orders;
 use super::rights::Policy;
 use super::socket::Socket;
+use super::state_file::StateFile;
+use super::supervisor::supervisor;
+use crate::daemon::view::Phase;
 use crate::kernel::Handle;
 use crate::sys::peer::{Peer, peer_of};
 
@@ -22,6 +26,12 @@ pub(in crate::daemon) struct Control {
     connected: u64,
     /// Those whose place another one has got. The kernel still watches them.
     pub(in crate::daemon) evicted: Vec<Client>,
+    pub(in crate::daemon) orders: Orders,
+    /// How many events there were.
+    pub(in crate::daemon) events: u64,
+    /// What the Daemon did when that was last told.
+    pub(in crate::daemon) phase: Option<Phase>,
+    pub(in crate::daemon) state_file: Option<StateFile>,
     /// What may start the program again.
     pub(in crate::daemon) supervisor: Option<String>,
     /// The kernel watches the listener.
@@ -46,17 +56,32 @@ pub(in crate::daemon) enum Accepted {
 }
 
 impl Control {
-    pub(in crate::daemon) fn new(socket: Socket, policy: Policy, supervisor: Option<String>) -> Control {
+    pub(in crate::daemon) fn new(socket: Socket, policy: Policy, state_file: Option<StateFile>) -> Control {
         Control {
             socket,
             policy,
             clients: BTreeMap::new(),
             connected: 0,
             evicted: Vec::new(),
-            supervisor,
+            orders: Orders::default(),
+            events: 0,
+            phase: None,
+            state_file,
+            supervisor: supervisor(),
             is_watched: false,
             is_short_told: false,
             is_loss_told: false,
+        }
+    }
+
+    /// Ends what clients that watch get.
+    pub(in crate::daemon) fn say_goodbye(&mut self) {
+        for client in self.clients.values_mut() {
+            if let Some(Watching { dialect, .. }) = client.watches {
+                let end = Reply { verdict: "ended", text: String::new(), data: "{}".to_owned() };
+                client.answer(dialect, &Ok(end));
+                client.flush(Instant::now());
+            }
         }
     }
 
@@ -86,30 +111,34 @@ impl Control {
         Accepted::Client(self.connected)
     }
 
-    /// Finds a client whose place another one can have: one that has hung up, or one that may ask for nothing.
+    /// Finds a client whose place another one can have: one that has hung up, or one that may ask for nothing. What clients have
+    /// asked for before they have hung up is still done, for as many of them as there are places.
     fn make_room(&mut self) -> bool {
-        let mut spare = None;
+        let (mut spare, mut left) = (None, 0);
         for (number, client) in &mut self.clients {
-            if client.rights.is_none() || client.has_left() {
+            let has_left = client.has_left();
+            if client.rights.is_none() || has_left && client.is_over() {
                 spare = Some(*number);
                 break;
             }
+            left += usize::from(has_left);
         }
         let spare = spare.and_then(|number| self.clients.remove(&number));
-        let is_room = spare.is_some();
+        let connected = self.clients.len();
+        let is_room = spare.is_some() || connected - left < MOST_CLIENTS && connected < 2 * MOST_CLIENTS;
         self.evicted.extend(spare);
         is_room
     }
 
-    /// Takes the clients out whose time is up.
+    /// Returns the clients whose time is up.
     pub(in crate::daemon) fn overdue(&self, now: Instant) -> Vec<u64> {
         let is_overdue = |client: &Client| client.is_over() || client.due().is_some_and(|due| due <= now);
         self.clients.iter().filter(|(_, client)| is_overdue(client)).map(|(number, _)| *number).collect()
     }
 
-    /// Returns how long nothing has to be done about clients; `None` if nothing has to be.
+    /// Returns how long nothing has to be done about clients and their orders; `None` if nothing has to be.
     pub(in crate::daemon) fn next_due(&self, now: Instant) -> Option<Duration> {
-        let due = self.clients.values().filter_map(Client::due).min();
+        let due = self.clients.values().filter_map(Client::due).chain(self.orders.next_due()).min();
         due.map(|due| due.saturating_duration_since(now))
     }
 }

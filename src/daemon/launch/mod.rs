@@ -116,6 +116,12 @@ impl Plan {
         self.identity.has_jail()
     }
 
+    /// Returns the path of the pid file.
+    #[cfg(feature = "control")]
+    pub(crate) fn pid_file(&self) -> Option<PathBuf> {
+        self.pid_file.clone()
+    }
+
     /// Does it all. With `detach` it returns in another process than it was called in. `make_what_is_seen` is called in that, before
     /// it changes its root directory and its user, and told who the user will be.
     ///

@@ -82,6 +82,10 @@ faults! {
     VerdictLost,
     /// TTOU at the smallest size is forgotten on the way back.
     ResizeForgets,
+    /// A size that contradicts itself is refused, and one of its numbers is taken all the same.
+    SizeSetInPart,
+    /// What TTIN and TTOU have done before a size was set is done again by the next of them.
+    ShiftOutlivesSet,
     /// A child with too much memory is never replaced.
     LargeNeverGoes,
     /// A child that other code has waited for stays on the table.

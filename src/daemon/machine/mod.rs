@@ -47,7 +47,7 @@ pub use faults::Fault;
 pub use growth::Growth;
 pub use input::{Answer, End, Input, Killer, Outside, Process, Queues, Refusal, Says, Timer, Watch};
 pub use intake::{Demand, Intake, Notice, postfork};
-pub use orders::{Haste, Order, OrderId, Verdict, Why};
+pub use orders::{Haste, NewSize, Order, OrderId, Verdict, Why};
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 pub use run_time::{Grace, RunClock, Stint};
 pub use spares::{Counts, Limits, Phase, Thresholds, prefork, share};
@@ -97,6 +97,8 @@ pub struct Machine {
     /// What is left of `shutdown_timeout`, from a graceful end's beginning on.
     grace: Option<Grace>,
     is_finished: bool,
+    /// The end does not wait for requests in hand.
+    cuts_requests: bool,
     /// How many children other code has forked.
     foreign: usize,
     pending: Pending,
@@ -142,6 +144,7 @@ impl Machine {
             has_begun: false,
             grace: None,
             is_finished: false,
+            cuts_requests: false,
             foreign: 0,
             pending: Pending::default(),
             effects: Vec::new(),
@@ -237,6 +240,12 @@ impl Machine {
 
     fn is_shutting_down(&self) -> bool {
         self.phase == Phase::ShuttingDown
+    }
+
+    /// Tells whether it ends after the requests in hand.
+    #[cfg(feature = "control")]
+    pub fn ends_gently(&self) -> bool {
+        self.is_draining() || self.is_shutting_down() && !self.cuts_requests
     }
 
     /// Post-forking: it serves what is queued, before a graceful end.

@@ -9,7 +9,10 @@ use super::{Effect, Fault, Key, Machine, Message, Moment, Signal, Told};
 pub struct OrderId(pub u64);
 
 /// What an operator or the application asks for.
-#[cfg_attr(not(test), expect(dead_code, reason = "no signal asks for a single child"))]
+#[cfg_attr(
+    not(any(test, feature = "control")),
+    expect(dead_code, reason = "no signal asks for a single child or a size")
+)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
     /// Shut down.
@@ -20,10 +23,25 @@ pub enum Order {
     Reopen,
     /// Allow so many children more, or fewer.
     Resize(i32),
+    /// Have this size: all of it, or nothing changes.
+    SetSize(NewSize),
+    /// Have the size of the settings.
+    ResetSize,
     /// Have a child leave, after the request in hand.
     Retire(Key),
     /// Kill a child.
     Kill(Key),
+}
+
+/// A size that a Daemon is to have. What is `None` stays what it is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct NewSize {
+    /// The most children.
+    pub max_children: Option<u32>,
+    /// The fewest spares. Pre-forking only, as the next.
+    pub min_spare: Option<u32>,
+    /// The most spares.
+    pub max_spare: Option<u32>,
 }
 
 /// How a Daemon ends: ARG1 of `daemon_shutdown`.
@@ -66,6 +84,12 @@ pub enum Why {
     Smallest,
     /// The board can't have more slots.
     Largest,
+    /// `max_spare` is less than `min_spare`.
+    SpareLimits,
+    /// No spare would be kept.
+    NoSpare,
+    /// The server keeps no spares.
+    NotAPool,
     /// The log file could not be opened.
     LogFile,
 }
@@ -78,6 +102,9 @@ impl fmt::Display for Why {
             Why::NoSuchChild => "there is no such child",
             Why::Smallest => "one child has to be left",
             Why::Largest => "the scoreboard can't have more slots",
+            Why::SpareLimits => "max_spare would be less than min_spare",
+            Why::NoSpare => "min_spare has to be at least 1",
+            Why::NotAPool => "only a pre-forking server has min_spare and max_spare",
             Why::LogFile => "the log file could not be opened",
         })
     }
@@ -160,6 +187,8 @@ impl Machine {
                 self.effects.push(Effect::Reopen);
             }
             Order::Resize(by) => self.resize(id, by),
+            Order::SetSize(size) => self.set_size(id, size),
+            Order::ResetSize => self.reset_size(id),
             Order::Retire(key) => self.retire_by_order(id, key),
             Order::Kill(key) => self.kill_by_order(id, key),
         }

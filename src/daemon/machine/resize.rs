@@ -1,22 +1,37 @@
-//! One child more, one child less, while it runs.
+//! How many children there may be, changed while it runs.
 
-use super::{Effect, Fault, Machine, Message, OrderId, Verdict, Why};
+use super::{Effect, Fault, Machine, Message, NewSize, OrderId, Verdict, Why};
 use crate::daemon::settings::{Forking, MOST_SLOTS, Settings};
 
 /// How far a Daemon is from the size that it was set to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Size {
-    max_children: u32,
-    min_spare: u32,
-    max_spare: u32,
+    /// What the program has set.
+    first: Limits,
+    /// What was set last.
+    base: Limits,
     /// How many more children there may be than that, or less.
     shift: i64,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    max_children: u32,
+    min_spare: u32,
+    max_spare: u32,
+}
+
+impl Limits {
+    fn of(settings: &Settings) -> Limits {
+        let Settings { max_children, min_spare, max_spare, .. } = *settings;
+        Limits { max_children, min_spare, max_spare }
+    }
+}
+
 impl Size {
     pub(super) fn new(settings: &Settings) -> Size {
-        let Settings { max_children, min_spare, max_spare, .. } = *settings;
-        Size { max_children, min_spare, max_spare, shift: 0 }
+        let limits = Limits::of(settings);
+        Size { first: limits, base: limits, shift: 0 }
     }
 
     /// Shifts everything by `step`, unless no child or too many would be left. Each limit remembers what it has not gone
@@ -24,18 +39,41 @@ impl Size {
     fn shift(&mut self, step: i64, settings: &mut Settings) -> Result<(), Why> {
         let shift = self.shift + step;
         let at = |limit: u32| u32::try_from((i64::from(limit) + shift).max(1)).unwrap_or(u32::MAX);
-        if i64::from(self.max_children) + shift < 1 {
+        let Limits { max_children, min_spare, max_spare } = self.base;
+        if i64::from(max_children) + shift < 1 {
             return Err(Why::Smallest);
         }
         if step > 0 && settings.slots() >= MOST_SLOTS {
             return Err(Why::Largest);
         }
         self.shift = shift;
-        settings.max_children = at(self.max_children);
+        settings.max_children = at(max_children);
         if settings.forking == Forking::Pre {
-            settings.min_spare = at(self.min_spare);
-            settings.max_spare = at(self.max_spare);
+            settings.min_spare = at(min_spare);
+            settings.max_spare = at(max_spare);
         }
+        Ok(())
+    }
+
+    /// Has exactly these limits from now on. They are checked as a set.
+    fn set(&mut self, limits: Limits, settings: &mut Settings) -> Result<(), Why> {
+        let mut wanted = settings.clone();
+        (wanted.max_children, wanted.min_spare, wanted.max_spare) =
+            (limits.max_children, limits.min_spare, limits.max_spare);
+        if wanted.max_children < 1 {
+            return Err(Why::Smallest);
+        }
+        if wanted.slots() > MOST_SLOTS {
+            return Err(Why::Largest);
+        }
+        if wanted.forking == Forking::Pre && wanted.min_spare < 1 {
+            return Err(Why::NoSpare);
+        }
+        if wanted.max_spare < wanted.min_spare {
+            return Err(Why::SpareLimits);
+        }
+        (self.base, self.shift) = (limits, 0);
+        *settings = wanted;
         Ok(())
     }
 }
@@ -50,13 +88,52 @@ impl Machine {
             self.size = Size::new(&self.settings);
         }
         let outcome = self.size.shift(i64::from(by), &mut self.settings);
+        self.resized(id, outcome);
+    }
+
+    /// An operator says how many there may be. TTIN and TTOU go on from there.
+    pub(super) fn set_size(&mut self, id: OrderId, size: NewSize) {
+        let NewSize { max_children, min_spare, max_spare } = size;
+        match self.settings.forking {
+            Forking::None => return self.answer(id, Verdict::Refused(Why::NoChildren)),
+            Forking::Post if min_spare.is_some() || max_spare.is_some() => {
+                return self.answer(id, Verdict::Refused(Why::NotAPool));
+            }
+            Forking::Pre | Forking::Post => {}
+        }
+        let now = Limits::of(&self.settings);
+        let limits = Limits {
+            max_children: max_children.unwrap_or(now.max_children),
+            min_spare: min_spare.unwrap_or(now.min_spare),
+            max_spare: max_spare.unwrap_or(now.max_spare),
+        };
+        let shift = self.size.shift;
+        let outcome = self.size.set(limits, &mut self.settings);
+        if self.has(Fault::SizeSetInPart) && outcome.is_err() && limits.max_children > 0 {
+            self.settings.max_children = limits.max_children.min(now.max_children);
+        }
+        if self.has(Fault::ShiftOutlivesSet) {
+            self.size.shift = shift;
+        }
+        self.resized(id, outcome);
+    }
+
+    /// An operator wants the size back that the program has set.
+    pub(super) fn reset_size(&mut self, id: OrderId) {
+        if self.settings.forking == Forking::None {
+            return self.answer(id, Verdict::Refused(Why::NoChildren));
+        }
+        let outcome = self.size.set(self.size.first, &mut self.settings);
+        self.resized(id, outcome);
+    }
+
+    fn resized(&mut self, id: OrderId, outcome: Result<(), Why>) {
         if outcome.is_ok() {
             let slots = self.settings.slots();
             self.table.grow(slots);
             self.effects.push(Effect::GrowBoard(slots));
         }
-        let (max_children, min_spare, max_spare) =
-            (self.settings.max_children, self.settings.min_spare, self.settings.max_spare);
+        let Limits { max_children, min_spare, max_spare } = Limits::of(&self.settings);
         self.effects.push(Effect::Say(match outcome {
             Ok(()) => Message::Resized { max_children, min_spare, max_spare },
             Err(why) => Message::NotResized(why),

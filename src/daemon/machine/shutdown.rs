@@ -34,6 +34,7 @@ impl Machine {
         if self.has(Fault::SecondStopIgnored) {
             return;
         }
+        self.cuts_requests = true;
         // After a QUIT it makes the end come sooner: children are told as well.
         self.signal_children(Signal::Term);
         if self.has(Fault::GraceBeginsAnew) {
@@ -88,6 +89,7 @@ impl Machine {
             return;
         }
         self.phase = Phase::ShuttingDown;
+        self.cuts_requests = haste == Haste::AtOnce;
         self.effects.push(Effect::Say(Message::ShuttingDown { children: self.table.children().len() }));
         self.signal_children(if haste == Haste::AfterRequests { Signal::Quit } else { Signal::Term });
         // For those that are stopped. It does nothing else to the others.
@@ -130,11 +132,12 @@ impl Machine {
         if !self.is_shutting_down() || !self.is_alone() {
             return;
         }
+        // While those who have asked can still be answered.
+        self.answer_all(Pending::take_stops, Verdict::Applied);
+        self.answer_all(Pending::take_reopens, Verdict::Refused(Why::ShuttingDown));
         if !std::mem::replace(&mut self.is_finished, true) {
             self.effects.extend([Effect::DisarmAll, Effect::Finish]);
         }
-        self.answer_all(Pending::take_stops, Verdict::Applied);
-        self.answer_all(Pending::take_reopens, Verdict::Refused(Why::ShuttingDown));
     }
 
     /// Tells whether this process has no children, and none on the way.

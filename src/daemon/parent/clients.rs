@@ -4,10 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::control::{Accepted, Client, Control, Place};
 use crate::daemon::heap::Cx;
+use crate::daemon::parent::picture;
 use crate::kernel::Handle;
 
 /// Begins to listen, if there is a control socket. Weakly: it keeps nothing alive.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
+    if control(cx).is_none() {
+        return;
+    }
+    picture::begin(cx);
     watch_listener(cx);
     arm(cx);
 }
@@ -20,13 +25,17 @@ pub(super) fn client<'a>(cx: &'a mut Cx<'_>, number: u64) -> Option<&'a mut Clie
     control(cx)?.clients.get_mut(&number)
 }
 
-/// Nothing is left to be told: everything is let go.
+/// Nothing is left to be told: everything is let go. Those who watch hear that this is the end.
 pub(super) fn let_go(cx: &mut Cx<'_>) {
     let control = cx.heap().role.parent_mut().and_then(|parent| parent.control.take());
+    let control = control.map(|mut control| {
+        control.say_goodbye();
+        control
+    });
     for handle in control.into_iter().flat_map(|control| control.into_handles()) {
         forget(cx, &handle);
     }
-    cx.delay_clear("control_tick");
+    let _ = cx.delay_clear("control_tick");
 }
 
 fn forget(cx: &mut Cx<'_>, handle: &Handle) {

@@ -14,11 +14,11 @@ use crate::daemon::parent::clients;
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::eyes::Eyes;
 use crate::daemon::parent::launcher;
-#[cfg(feature = "control")]
-use crate::daemon::parent::picture;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
+#[cfg(feature = "control")]
+use crate::daemon::parent::{news, picture, verdicts};
 use crate::daemon::processes::send;
 use crate::error::Result;
 use crate::inject::{self, Point};
@@ -56,6 +56,10 @@ fn drive_one(cx: &mut Cx<'_>, input: Input, looks: &mut u32) -> Result {
     if matches!(input, Input::Due(Timer::Babysit | Timer::Grace)) {
         look_at_foreign(cx)?;
     }
+    #[cfg(feature = "control")]
+    if let Input::Reopened { has_failed } = input {
+        news::of_log(cx, has_failed);
+    }
     let (mut outcome, mut look_again) = (Ok(()), false);
     for effect in step(cx, input) {
         inject::pass(Point::Effect);
@@ -64,6 +68,8 @@ fn drive_one(cx: &mut Cx<'_>, input: Input, looks: &mut u32) -> Result {
             Err(exception) => outcome = outcome.and(Err(exception)),
         }
     }
+    #[cfg(feature = "control")]
+    news::of_phase(cx);
     *looks += u32::from(look_again);
     if look_again && *looks < LOOKS {
         return outcome.and(drive(cx, Input::Bell));
@@ -82,12 +88,17 @@ fn look_at_foreign(cx: &mut Cx<'_>) -> Result {
     drive(cx, Input::Foreign(left))
 }
 
-/// An operator or the application asks for something.
+/// An operator or the application asks for something, and does not listen for the verdict.
 pub(in crate::daemon) fn order(cx: &mut Cx<'_>, order: Order) -> Result {
-    let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
-    parent.orders += 1;
-    let id = OrderId(parent.orders);
+    let Some(id) = number_order(cx) else { return Ok(()) };
     drive(cx, Input::Asked(id, order))
+}
+
+/// Returns the number of the next order.
+pub(super) fn number_order(cx: &mut Cx<'_>) -> Option<OrderId> {
+    let parent = cx.heap().role.parent_mut()?;
+    parent.orders += 1;
+    Some(OrderId(parent.orders))
 }
 
 fn step(cx: &mut Cx<'_>, input: Input) -> Vec<Effect> {
@@ -164,7 +175,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         }
         Effect::Record(death) => record(cx, &death),
         Effect::Say(message) => tell(cx, &message),
-        Effect::Answer(id, verdict) => answer(id, verdict),
+        Effect::Answer(id, verdict) => answer(cx, id, verdict),
         Effect::DropRequests => {
             if let Some(parent) = cx.heap().role.parent_mut() {
                 drop(std::mem::take(&mut parent.payloads));
@@ -228,7 +239,11 @@ fn record(cx: &mut Cx<'_>, death: &Death) {
     let Some(pid) = parent.pids.remove(death.key) else { return };
     say::record(settings, pid, death);
     #[cfg(feature = "control")]
-    picture::remember(cx, death, pid);
+    {
+        picture::remember(cx, death, pid);
+        verdicts::note_end(cx, pid, death);
+        news::of_death(cx, pid, death);
+    }
     // Nothing is waited for that was reaped, or that other code has waited for.
     cx.sig_child_clear(pid);
 }
@@ -241,11 +256,16 @@ fn tell(cx: &mut Cx<'_>, message: &Message) {
         ledger.heard(message);
     }
     say::say(parent, settings, message, now);
+    #[cfg(feature = "control")]
+    news::of_message(cx, message);
 }
 
 /// An asker by a signal does not listen.
-fn answer(id: OrderId, verdict: Verdict) {
+#[cfg_attr(not(feature = "control"), expect(unused_variables, reason = "nobody listens"))]
+fn answer(cx: &mut Cx<'_>, id: OrderId, verdict: Verdict) {
     log::debug!(target: "lenore::daemon", "order {} is {verdict}", id.0);
+    #[cfg(feature = "control")]
+    verdicts::answered(cx, id, verdict);
 }
 
 /// The state that a timer is an event for.

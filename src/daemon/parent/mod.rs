@@ -11,6 +11,8 @@ mod eyes;
 pub(super) mod launcher;
 #[cfg(feature = "control")]
 mod ledger;
+#[cfg(feature = "control")]
+mod news;
 pub(super) mod oom;
 #[cfg(feature = "control")]
 pub(super) mod picture;
@@ -22,3 +24,5 @@ mod signals;
 #[cfg(feature = "control")]
 pub(super) mod steer;
 pub(super) mod usage;
+#[cfg(feature = "control")]
+mod verdicts;

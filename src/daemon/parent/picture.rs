@@ -155,8 +155,8 @@ pub(in crate::daemon) fn kind(forking: Forking) -> Kind {
 pub(in crate::daemon) fn phase(parent: &Parent) -> Phase {
     use crate::daemon::machine::Phase as Inner;
     match parent.machine.phase() {
+        _ if parent.machine.ends_gently() => Phase::Draining,
         Inner::ShuttingDown => Phase::Stopping,
-        _ if parent.machine.is_draining() => Phase::Draining,
         Inner::StartingUp => Phase::Starting,
         Inner::Running => Phase::Ready,
     }

@@ -35,6 +35,14 @@ impl Pids {
         (generation == key.generation).then_some(pid)
     }
 
+    /// Returns the child that is this process. A pid that was reaped is no child's, whatever it means by then.
+    #[cfg(any(test, feature = "control"))]
+    pub(super) fn key_of(&self, pid: i32) -> Option<Key> {
+        let slot = self.alive.iter().position(|child| child.is_some_and(|(_, other)| other == pid))?;
+        let (generation, _) = self.alive[slot]?;
+        Some(Key { slot, generation })
+    }
+
     /// Returns what to call a child: its pid, also if it was the last one to be reaped. 0 for a child that was never entered.
     pub(super) fn name(&self, key: Key) -> i32 {
         let last = self.last.filter(|(last, _)| *last == key).map(|(_, pid)| pid);
@@ -58,10 +66,12 @@ mod tests {
         assert_eq!((pids.of(first), pids.remove(first)), (None, None));
         pids.enter(first, 100);
         assert_eq!((pids.of(first), pids.of(second)), (Some(100), None));
+        assert_eq!(pids.key_of(100), Some(first));
         assert_eq!(pids.remove(second), None);
         assert_eq!(pids.remove(first), Some(100));
-        assert_eq!((pids.of(first), pids.name(first)), (None, 100));
+        assert_eq!((pids.of(first), pids.name(first), pids.key_of(100)), (None, 100, None));
         pids.enter(second, 100);
+        assert_eq!(pids.key_of(100), Some(second));
         assert_eq!((pids.of(first), pids.of(second)), (None, Some(100)));
         assert_eq!(pids.all().collect::<Vec<_>>(), [100]);
     }

@@ -1,12 +1,19 @@
 //! Carries out what operators ask for at the control socket.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use crate::daemon::board::Scoreboard;
-use crate::daemon::control::{Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request};
+use crate::daemon::control::{
+    Asker, ChildName, Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request, Subject, Watching,
+};
 use crate::daemon::heap::Cx;
+use crate::daemon::machine::{Haste, Input, Key, NewSize, Order};
 use crate::daemon::parent::clients::{self, client, settle};
-use crate::daemon::parent::picture;
+use crate::daemon::parent::consumption::Detail;
+use crate::daemon::parent::drive::{drive, number_order};
+use crate::daemon::parent::{picture, verdicts};
 use crate::daemon::status::Peek;
 use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Snapshot, json, metrics, text};
@@ -35,7 +42,16 @@ pub(in crate::daemon) fn more(cx: &mut Cx<'_>) -> Result {
 
 /// Time has passed.
 pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
+    verdicts::tell_tired(cx);
     clients::tick(cx);
+}
+
+/// How far a command has come.
+enum Step {
+    /// It is over.
+    Over(Outcome),
+    /// Its answer comes later, or there was one already.
+    UnderWay,
 }
 
 /// Carries out one command, if a whole one has come. Others have their turn before the next one.
@@ -44,10 +60,27 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
         settle(cx, number);
         return Ok(());
     };
+    let begun = Instant::now();
     let dialect = Dialect::of(&line);
+    let mut done = Ok(());
     let outcome = match dialect.read(&line) {
-        Ok(request) => perform(cx, number, &request),
         Err(refusal) => Err(refusal),
+        Ok(request) => match perform(cx, number, dialect, &request) {
+            (Step::UnderWay, result) => {
+                settle(cx, number);
+                return result;
+            }
+            (Step::Over(outcome), result) => {
+                done = result;
+                let is_denied = outcome.as_ref().is_err_and(|refusal| refusal.code == Code::Denied);
+                if (is_denied || request.command.changes())
+                    && let Some(client) = client(cx, number)
+                {
+                    Asker::of(client).audit(&request.command.to_string(), &outcome, begun.elapsed());
+                }
+                outcome
+            }
+        },
     };
     if let Some(client) = client(cx, number) {
         client.answer(dialect, &outcome);
@@ -56,26 +89,117 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
         }
     }
     settle(cx, number);
-    Ok(())
+    done
 }
 
-fn perform(cx: &mut Cx<'_>, number: u64, request: &Request) -> Outcome {
+/// Carries out a command. The second part is what the application has failed of meanwhile.
+fn perform(cx: &mut Cx<'_>, number: u64, dialect: Dialect, request: &Request) -> (Step, Result) {
     let rights = client(cx, number).and_then(|client| client.rights);
     let needed = request.command.needs();
     if rights < Some(needed) {
         let has = rights.map_or("none", |rights| rights.word());
         let text = format_args!("{} needs the rights {}, this user has {has}", request.command, needed.word());
-        return Err(Refusal::new(Code::Denied, text));
+        return (Step::Over(Err(Refusal::new(Code::Denied, text))), Ok(()));
     }
-    match &request.command {
+    let outcome = match &request.command {
         Command::Hello => hello(cx),
         Command::Help => Ok(text_reply(HELP.to_owned())),
         Command::Status => status(cx),
         Command::Children => children(cx),
         Command::Peek(None) => peek(cx),
         Command::Metrics(is_open) => metrics(cx, *is_open),
-        _ => Err(Refusal::new(Code::Failed, "not available")),
+        Command::Verdict(order) => verdict(cx, *order),
+        Command::Watch => {
+            if let Some(client) = client(cx, number) {
+                client.watches = Some(Watching { dialect, dropped: 0 });
+            }
+            return (Step::UnderWay, Ok(()));
+        }
+        command => match order_of(cx, command) {
+            Ok((order, subject)) => return (Step::UnderWay, give(cx, number, dialect, request, (order, subject))),
+            Err(refusal) => Err(refusal),
+        },
+    };
+    (Step::Over(outcome), Ok(()))
+}
+
+/// Returns what the machine is asked for.
+fn order_of(cx: &mut Cx<'_>, command: &Command) -> std::result::Result<(Order, Subject), Refusal> {
+    Ok(match *command {
+        Command::Resize { min_spare, max_spare, max_children } => {
+            let size = NewSize { max_children, min_spare, max_spare };
+            (Order::SetSize(size), Subject::Size(verdicts::size(cx)))
+        }
+        Command::ResetSize => (Order::ResetSize, Subject::Size(verdicts::size(cx))),
+        Command::Retire(name) => {
+            let key = find(cx, name)?;
+            (Order::Retire(key), Subject::Child(key))
+        }
+        Command::Kill(name) => {
+            let key = find(cx, name)?;
+            (Order::Kill(key), Subject::Child(key))
+        }
+        Command::Reopen => (Order::Reopen, Subject::Logs),
+        Command::Stop(true) => (Order::Stop(Haste::AtOnce), Subject::End),
+        Command::Stop(false) => (Order::Stop(Haste::AfterRequests), Subject::End),
+        _ => return Err(Refusal::new(Code::Failed, "not available")),
+    })
+}
+
+/// Finds a child that was not reaped. No other process is ever meant.
+fn find(cx: &mut Cx<'_>, name: ChildName) -> std::result::Result<Key, Refusal> {
+    let unknown = || Refusal::new(Code::NoSuchChild, format_args!("there is no child {name}"));
+    let parent = cx.heap().role.parent().ok_or_else(unknown)?;
+    let key = match name {
+        ChildName::Key(slot, generation) => Some(Key { slot: slot as usize, generation }),
+        ChildName::Number(number) => {
+            let by_pid = i32::try_from(number).ok().and_then(|pid| parent.pids.key_of(pid));
+            by_pid.or_else(|| parent.machine.table().owner(number as usize))
+        }
+    };
+    key.filter(|key| parent.pids.of(*key).is_some()).ok_or_else(unknown)
+}
+
+/// Gives an order for a client, who may go away without changing what becomes of it.
+fn give(
+    cx: &mut Cx<'_>,
+    number: u64,
+    dialect: Dialect,
+    request: &Request,
+    (order, subject): (Order, Subject),
+) -> Result {
+    let Some(id) = number_order(cx) else { return Ok(()) };
+    let Some(asker) = client(cx, number).map(|client| Asker::of(client)) else { return Ok(()) };
+    if let Some(control) = clients::control(cx) {
+        control.orders.begin(id.0, (asker, number), request, subject, dialect);
     }
+    if let Some(client) = client(cx, number) {
+        if request.no_wait {
+            // At once: an end may take the socket with it.
+            client.answer(dialect, &Ok(accepted(id.0)));
+            settle(cx, number);
+        } else {
+            client.waits = Some(id.0);
+        }
+    }
+    let outcome = drive(cx, Input::Asked(id, order));
+    clients::arm(cx);
+    outcome
+}
+
+fn accepted(order: u64) -> Reply {
+    let text = format!("number={order}\n");
+    Reply { verdict: "accepted", text, data: json!({ "number": order }).to_string() }
+}
+
+/// What has become of an order.
+fn verdict(cx: &mut Cx<'_>, order: u64) -> Outcome {
+    let unknown = || Refusal::new(Code::Failed, format_args!("no order has the number {order}, or it was long ago"));
+    let control = clients::control(cx).ok_or_else(unknown)?;
+    if control.orders.pending(order).is_some() {
+        return Ok(Reply { verdict: "pending", ..accepted(order) });
+    }
+    control.orders.verdict(order).cloned().ok_or_else(unknown)?
 }
 
 fn text_reply(text: String) -> Reply {
@@ -117,7 +241,9 @@ fn status(cx: &mut Cx<'_>) -> Outcome {
 }
 
 fn children(cx: &mut Cx<'_>) -> Outcome {
-    let Snapshot { children, .. } = snapshot(cx)?;
+    let Some(Snapshot { children, .. }) = picture::take_with_usage(cx, Some(Detail::Full)) else {
+        return Err(Refusal::new(Code::Failed, "this process is not the parent"));
+    };
     let data = format!(r#"{{"children":{}}}"#, json::text(&children));
     Ok(Reply { verdict: "done", text: text::children(&children), data })
 }

@@ -5,7 +5,7 @@ use super::clients::{self, Client};
 use super::driver::Driver;
 use super::plan::{Act, Kind};
 use super::world::{Event, Failing, Letter, World};
-use crate::daemon::machine::{End, Haste, Input, Key, Order, Refusal, Timer, Watch};
+use crate::daemon::machine::{End, Haste, Input, Key, NewSize, Order, Refusal, Timer, Watch};
 
 impl Driver {
     /// A disturbance.
@@ -91,6 +91,8 @@ impl Driver {
             8 => Order::Kill(key),
             9 => Order::Retire(nobody),
             10 => Order::Kill(nobody),
+            12 => Order::SetSize(size(which)),
+            13 => Order::ResetSize,
             _ => Order::Terminate,
         }
     }
@@ -142,6 +144,12 @@ impl Driver {
         };
         self.world.inbox.push(Letter::Input(input));
     }
+}
+
+/// Returns the size with this number, which may contradict itself.
+fn size(number: u32) -> NewSize {
+    let part = |bit: u32, digits: u32| (number & 1 << bit > 0).then_some(number >> (bit + 1) & ((1 << digits) - 1));
+    NewSize { max_children: part(0, 3), min_spare: part(4, 2), max_spare: part(7, 3) }
 }
 
 impl World {

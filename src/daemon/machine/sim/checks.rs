@@ -80,14 +80,22 @@ impl Rules {
     }
 
     fn compare_size(&self, machine: &Machine) -> Result<(), Violation> {
-        let (now, first) = (machine.settings(), &self.first);
-        let at = |limit: u32| u32::try_from((i64::from(limit) + self.shift).max(1)).unwrap_or(u32::MAX);
-        let is_right = now.max_children == at(first.max_children)
-            && (first.min_spare == 0 || (now.min_spare, now.max_spare) == (at(first.min_spare), at(first.max_spare)));
-        if is_right {
+        let now = machine.settings();
+        let limits = [now.max_children, now.min_spare, now.max_spare];
+        if limits == self.size() {
             return Ok(());
         }
-        broken("TTIN takes back what TTOU has done", format_args!("{:?} by {}", now.limits(), self.shift))
+        let (base, shift) = (self.base, self.shift);
+        broken("the size is what orders have made of it", format_args!("{limits:?}, really {base:?} by {shift}"))
+    }
+
+    /// Returns what the size has to be: `max_children`, `min_spare`, `max_spare`.
+    pub(super) fn size(&self) -> [u32; 3] {
+        let at = |limit: u32| u32::try_from((i64::from(limit) + self.shift).max(1)).unwrap_or(u32::MAX);
+        // A server that keeps no spares has no limits of them.
+        let is_pool = self.first.min_spare > 0;
+        let [max_children, min_spare, max_spare] = self.base;
+        if is_pool { [at(max_children), at(min_spare), at(max_spare)] } else { [at(max_children), 0, 0] }
     }
 
     fn judge_pool(&mut self, machine: &Machine, world: &World, backs_off: bool, holds: bool) -> Result<(), Violation> {

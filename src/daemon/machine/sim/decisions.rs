@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::rules::{Owner, Rules, State, Violation, broken, micros};
 use super::world::World;
 use crate::daemon::machine::{
-    Answer, Cause, Death, Effect, Haste, Input, Key, Machine, Message, Order, OrderId, Phase, Rogue, STAYED_UP, Signal,
-    Status, Step, Told, Verdict,
+    Answer, Cause, Death, Effect, Haste, Input, Key, Machine, Message, NewSize, Order, OrderId, Phase, Rogue,
+    STAYED_UP, Signal, Status, Step, Told, Verdict, Why,
 };
 
 /// Children that have died one after the other as soon as they were forked.
@@ -171,11 +171,34 @@ impl Rules {
         order.is_answered = true;
         match (order.order, verdict) {
             (Order::Resize(by), Verdict::Applied) => self.shift += i64::from(by),
+            (Order::SetSize(size), verdict) => return self.size_is_set(size, verdict),
+            (Order::ResetSize, Verdict::Applied) => {
+                let first = &self.first;
+                (self.base, self.shift) = ([first.max_children, first.min_spare, first.max_spare], 0);
+            }
             (Order::Stop(Haste::AfterRequests) | Order::Terminate, Verdict::Superseded) => {}
             (order, Verdict::Superseded) => {
                 return broken("only a slow end is superseded", format_args!("{order:?}"));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// All of a size or nothing: what contradicts itself is refused, and nothing else but for the end.
+    fn size_is_set(&mut self, size: NewSize, verdict: Verdict) -> Result<(), Violation> {
+        let [max_children, min_spare, max_spare] = self.size();
+        let NewSize { max_children: max, min_spare: min, max_spare: most } = size;
+        let is_pool = self.first.min_spare > 0;
+        let wanted = [max.unwrap_or(max_children), min.unwrap_or(min_spare), most.unwrap_or(max_spare)];
+        let is_sound = wanted[0] > 0
+            && if is_pool { (1..=wanted[2]).contains(&wanted[1]) } else { min.is_none() && most.is_none() };
+        let is_ending = verdict == Verdict::Refused(Why::ShuttingDown);
+        if !is_ending && is_sound != (verdict == Verdict::Applied) {
+            return broken("a size is set as a whole or not at all", format_args!("{size:?}: {verdict}"));
+        }
+        if verdict == Verdict::Applied {
+            (self.base, self.shift) = (wanted, 0);
         }
         Ok(())
     }

@@ -126,8 +126,13 @@ fn args(dice: &mut Dice, kind: Kind, is_late: bool, knobs: &Knobs) -> [u32; 3] {
         Kind::ForkSlow => [dice.pick(&[5000, 50_000]), span(dice), 0],
         Kind::Suspend => [span(dice), dice.below(2), 0],
         Kind::Order | Kind::Nest => {
-            let order = if is_late { dice.below(12) } else { dice.within(2, 10) };
-            [order, if matches!(order, 5 | 6) { dice.below(4) } else { which }, 0]
+            let order = if is_late { dice.below(14) } else { dice.pick(&[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 13]) };
+            let about = match order {
+                5 | 6 => dice.below(4),
+                SET_SIZE => dice.below(SIZES),
+                _ => which,
+            };
+            [order, about, 0]
         }
         Kind::Bad => {
             let every_other = if dice.once_in(3) { 100 } else { 0 };
@@ -142,3 +147,7 @@ fn args(dice: &mut Dice, kind: Kind, is_late: bool, knobs: &Knobs) -> [u32; 3] {
         Kind::Bell | Kind::Again | Kind::Widow => [0; 3],
     }
 }
+
+/// The number of the order that sets a size, and how many sizes there are.
+pub(super) const SET_SIZE: u32 = 12;
+pub(super) const SIZES: u32 = 1 << 11;

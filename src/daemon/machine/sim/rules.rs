@@ -35,7 +35,8 @@ pub struct Rules {
     pub(super) asked: u32,
     pub(super) deaths: Deaths,
     pub(super) orders: Vec<Option<Ordered>>,
-    /// What orders have made of the size.
+    /// The size that was set last: `max_children`, `min_spare`, `max_spare`. And what orders have made of it.
+    pub(super) base: [u32; 3],
     pub(super) shift: i64,
     pub(super) messages: Messages,
     /// The last request that got a child.
@@ -93,6 +94,7 @@ impl Rules {
             asked: 0,
             deaths: Deaths::default(),
             orders: Vec::new(),
+            base: [settings.max_children, settings.min_spare, settings.max_spare],
             shift: 0,
             messages: Messages::default(),
             last_served: 0,

@@ -2,7 +2,7 @@
 
 use super::child::Flaw;
 use super::dice::Dice;
-use super::draw::Length;
+use super::draw::{Length, SET_SIZE, SIZES};
 use super::plan::{Kind, Knobs};
 
 /// Some runs are about one thing more than about the others.
@@ -156,7 +156,10 @@ impl Theme {
             (Theme::Hits, _) => (Kind::Hit, [which, dice.below(10), dice.pick(&[0, 50, 4000])]),
             (Theme::Deaf, 0) => (Kind::Hit, [which, dice.pick(&[0, 0, 2, 8]), dice.pick(&[0, 30_000])]),
             (Theme::Deaf, _) => one_client(dice, &[1, 50]),
-            (Theme::Orders, 0) if !is_late => (Kind::Order, [dice.pick(&[3, 4, 4, 6]), dice.below(5), 0]),
+            (Theme::Orders, 0) if !is_late => {
+                let order = dice.pick(&[3, 4, 4, 6, SET_SIZE, SET_SIZE, 13]);
+                (Kind::Order, [order, if order == SET_SIZE { dice.below(SIZES) } else { dice.below(5) }, 0])
+            }
             (Theme::Orders, 0) => (Kind::Suspend, [dice.pick(&[500, 20_000]), dice.below(2), 0]),
             (Theme::Orders, 1) => (Kind::Hit, [which, 8, 0]),
             (Theme::Orders, _) => (Kind::Order, [dice.within(7, 8), which, 0]),

@@ -1,0 +1,194 @@
+//! Orders that clients have given: who, what, since when, and what has become of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::command::Request;
+use super::dialect::{Dialect, Outcome};
+use crate::daemon::machine::{Key, NewSize};
+
+/// Who has asked for something, as the log names it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::daemon) struct Asker {
+    pub(in crate::daemon) uid: u32,
+    pub(in crate::daemon) pid: i32,
+    pub(in crate::daemon) comm: String,
+}
+
+impl Asker {
+    pub(in crate::daemon) fn of(client: &Client) -> Asker {
+        Asker { uid: client.peer.uid, pid: client.peer.pid, comm: client.comm.clone() }
+    }
+
+    /// Leaves one line in the log for each command that may change something.
+    pub(in crate::daemon) fn audit(&self, command: &str, outcome: &Outcome, took: Duration) {
+        let Asker { uid, pid, comm } = self;
+        let verdict = match outcome {
+            Ok(reply) => reply.verdict,
+            Err(refusal) => refusal.code.word(),
+        };
+        let took = took.as_secs_f64();
+        log::info!(
+            target: "lenore::daemon",
+            "control: command={command:?} uid={uid} pid={pid} comm={comm:?} verdict={verdict} took={took:.3}"
+        );
+    }
+}
+
+/// What an order is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::daemon) enum Subject {
+    /// The size of the pool, which was this before.
+    Size(NewSize),
+    Child(Key),
+    Logs,
+    End,
+}
+
+/// An order that has no verdict yet.
+#[derive(Debug)]
+pub(in crate::daemon) struct Order {
+    pub(in crate::daemon) asker: Asker,
+    pub(in crate::daemon) command: String,
+    pub(in crate::daemon) subject: Subject,
+    begun: Instant,
+    /// The number of the client that waits for the verdict.
+    pub(in crate::daemon) client: Option<u64>,
+    pub(in crate::daemon) dialect: Dialect,
+    /// When it stops waiting.
+    due: Option<Instant>,
+}
+
+/// A child that has ended, for those who have asked for that.
+#[derive(Clone, Debug)]
+pub(in crate::daemon) struct Ended {
+    pub(in crate::daemon) key: Key,
+    pub(in crate::daemon) pid: i32,
+    pub(in crate::daemon) cause: String,
+    pub(in crate::daemon) age: f64,
+    pub(in crate::daemon) requests: u64,
+}
+
+/// The orders, by number.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct Orders {
+    pending: BTreeMap<u64, Order>,
+    /// The last verdicts, the oldest first.
+    verdicts: VecDeque<(u64, Outcome)>,
+    /// The child whose death was noticed last.
+    pub(in crate::daemon) last_end: Option<Ended>,
+}
+
+impl Orders {
+    /// A client, if it waits, gives an order with this number.
+    pub(in crate::daemon) fn begin(
+        &mut self,
+        number: u64,
+        (asker, client): (Asker, u64),
+        request: &Request,
+        subject: Subject,
+        dialect: Dialect,
+    ) {
+        let begun = Instant::now();
+        let command = request.command.to_string();
+        let due = request.timeout.map(|limit| begun + limit);
+        let client = (!request.no_wait).then_some(client);
+        self.pending.insert(number, Order { asker, command, subject, begun, client, dialect, due });
+    }
+
+    /// Returns an order that has no verdict yet.
+    pub(in crate::daemon) fn pending(&self, number: u64) -> Option<&Order> {
+        self.pending.get(&number)
+    }
+
+    /// An order has its verdict. Returns who waits for it.
+    pub(in crate::daemon) fn end(&mut self, number: u64, outcome: &Outcome) -> Option<(u64, Dialect)> {
+        let order = self.pending.remove(&number)?;
+        order.asker.audit(&order.command, outcome, order.begun.elapsed());
+        if self.verdicts.len() >= MOST_VERDICTS {
+            self.verdicts.pop_front();
+        }
+        self.verdicts.push_back((number, outcome.clone()));
+        order.client.map(|client| (client, order.dialect))
+    }
+
+    /// Returns what has become of an order, as long as it is remembered.
+    pub(in crate::daemon) fn verdict(&self, number: u64) -> Option<&Outcome> {
+        self.verdicts.iter().find(|(other, _)| *other == number).map(|(_, outcome)| outcome)
+    }
+
+    /// Returns the clients that have waited for long enough, with the numbers of their orders, which go on.
+    pub(in crate::daemon) fn tired(&mut self, now: Instant) -> Vec<(u64, u64, Dialect)> {
+        let is_tired = |order: &&mut Order| order.client.is_some() && order.due.is_some_and(|due| due <= now);
+        let mut tired = Vec::new();
+        for (number, order) in &mut self.pending {
+            if is_tired(&order)
+                && let Some(client) = order.client.take()
+            {
+                tired.push((client, *number, order.dialect));
+            }
+        }
+        tired
+    }
+
+    /// Returns when the next client has waited for long enough.
+    pub(in crate::daemon) fn next_due(&self) -> Option<Instant> {
+        self.pending.values().filter(|order| order.client.is_some()).filter_map(|order| order.due).min()
+    }
+}
+
+/// How many verdicts are remembered.
+const MOST_VERDICTS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::Command;
+    use super::super::dialect::{Code, Refusal};
+    use super::*;
+
+    fn request(no_wait: bool, timeout: Option<Duration>) -> Request {
+        Request { command: Command::Reopen, no_wait, timeout }
+    }
+
+    fn outcome() -> Outcome {
+        Err(Refusal::new(Code::Failed, "x"))
+    }
+
+    fn begin(orders: &mut Orders, number: u64, request: &Request) {
+        let asker = Asker { uid: 1, pid: 2, comm: "test".to_owned() };
+        orders.begin(number, (asker, 7), request, Subject::Logs, Dialect::Text);
+    }
+
+    #[test] // O-CT-17
+    fn verdict_is_kept_for_a_while_and_told_to_a_client_that_waits() {
+        let mut orders = Orders::default();
+        begin(&mut orders, 1, &request(false, None));
+        begin(&mut orders, 2, &request(true, None));
+        assert!(orders.pending(1).is_some() && orders.verdict(1).is_none());
+        assert_eq!(orders.end(1, &outcome()), Some((7, Dialect::Text)));
+        assert_eq!(orders.end(1, &outcome()), None, "there is one verdict");
+        assert_eq!(orders.end(2, &outcome()), None, "nobody waits");
+        assert!(orders.pending(1).is_none() && orders.verdict(1).is_some() && orders.verdict(2).is_some());
+        for number in 3..3 + MOST_VERDICTS as u64 {
+            begin(&mut orders, number, &request(true, None));
+            orders.end(number, &outcome());
+        }
+        assert!(orders.verdict(2).is_none() && orders.verdict(3).is_some());
+    }
+
+    #[test] // O-CT-05: the order outlives its client's patience
+    fn client_whose_time_is_up_is_told_once_and_the_order_goes_on() {
+        let mut orders = Orders::default();
+        begin(&mut orders, 1, &request(false, Some(Duration::from_secs(5))));
+        begin(&mut orders, 2, &request(false, None));
+        let now = Instant::now();
+        assert!(orders.tired(now).is_empty());
+        assert!(orders.next_due().is_some_and(|due| due > now && due <= now + Duration::from_secs(5)));
+        assert_eq!(orders.tired(now + Duration::from_secs(6)), [(7, 1, Dialect::Text)]);
+        assert!(orders.tired(now + Duration::from_secs(6)).is_empty() && orders.next_due().is_none());
+        assert!(orders.pending(1).is_some());
+        assert_eq!(orders.end(1, &outcome()), None);
+        assert!(orders.verdict(1).is_some());
+    }
+}

@@ -1,0 +1,125 @@
+//! What has become of orders, told to the clients of the control socket that have given them.
+
+use serde_json::{Value, json};
+
+use crate::daemon::control::{ChildName, Code, Dialect, Ended, Outcome, Refusal, Reply, Subject};
+use crate::daemon::heap::Cx;
+use crate::daemon::machine::{Death, Key, NewSize, OrderId, Verdict, Why};
+use crate::daemon::parent::clients::{client, control, settle};
+
+/// Takes note of a child's death, for the answer that may follow.
+pub(super) fn note_end(cx: &mut Cx<'_>, pid: i32, death: &Death) {
+    if let Some(control) = control(cx) {
+        let Death { key, cause, age, requests, .. } = *death;
+        let ended = Ended { key, pid, cause: cause.to_string(), age: age.as_secs_f64(), requests };
+        control.orders.last_end = Some(ended);
+    }
+}
+
+/// An order has its verdict.
+pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdict) {
+    let Some(subject) = control(cx).and_then(|control| Some(control.orders.pending(number)?.subject)) else { return };
+    let outcome = match verdict {
+        Verdict::Applied => applied(cx, subject),
+        Verdict::Refused(why) => Err(Refusal::new(code(why), why)),
+        Verdict::Superseded => Err(Refusal::new(Code::Superseded, "a later order took its place")),
+    };
+    end(cx, number, &outcome);
+}
+
+/// Tells a client, if it still waits, what has become of its order.
+pub(super) fn end(cx: &mut Cx<'_>, number: u64, outcome: &Outcome) {
+    let Some((waiting, dialect)) = control(cx).and_then(|control| control.orders.end(number, outcome)) else { return };
+    tell(cx, waiting, dialect, outcome);
+}
+
+fn tell(cx: &mut Cx<'_>, waiting: u64, dialect: Dialect, outcome: &Outcome) {
+    let Some(client) = client(cx, waiting) else { return };
+    client.waits = None;
+    client.answer(dialect, outcome);
+    settle(cx, waiting);
+}
+
+/// Tells clients that have waited for as long as they wanted to. Their orders go on.
+pub(super) fn tell_tired(cx: &mut Cx<'_>) {
+    let tired = control(cx).map(|control| control.orders.tired(std::time::Instant::now())).unwrap_or_default();
+    for (waiting, number, dialect) in tired {
+        let text = format_args!("the order goes on; ask what has become of it by verdict {number}");
+        tell(cx, waiting, dialect, &Err(Refusal::new(Code::Timeout, text)));
+    }
+}
+
+fn code(why: Why) -> Code {
+    match why {
+        Why::ShuttingDown => Code::ShuttingDown,
+        Why::NoSuchChild => Code::NoSuchChild,
+        Why::LogFile => Code::Failed,
+        Why::NoChildren | Why::Smallest | Why::Largest | Why::SpareLimits | Why::NoSpare | Why::NotAPool => {
+            Code::Refused
+        }
+    }
+}
+
+fn applied(cx: &mut Cx<'_>, subject: Subject) -> Outcome {
+    match subject {
+        Subject::Size(old) => Ok(resized(cx, old)),
+        Subject::Child(key) => Ok(ended(cx, key)),
+        Subject::Logs => Ok(reopened(cx)),
+        Subject::End => Ok(stopped(cx)),
+    }
+}
+
+/// Returns the size as it is now.
+pub(super) fn size(cx: &mut Cx<'_>) -> NewSize {
+    let Some(parent) = cx.heap().role.parent() else { return NewSize::default() };
+    let settings = parent.machine.settings();
+    NewSize {
+        max_children: Some(settings.max_children),
+        min_spare: Some(settings.min_spare),
+        max_spare: Some(settings.max_spare),
+    }
+}
+
+fn resized(cx: &mut Cx<'_>, old: NewSize) -> Reply {
+    let new = size(cx);
+    let as_json = |size: NewSize| {
+        let NewSize { max_children, min_spare, max_spare } = size;
+        json!({ "min_spare": min_spare, "max_spare": max_spare, "max_children": max_children })
+    };
+    let as_text = |size: NewSize| {
+        let number = |number: Option<u32>| number.unwrap_or_default();
+        let (min, max, children) = (number(size.min_spare), number(size.max_spare), number(size.max_children));
+        format!("min_spare={min} max_spare={max} max_children={children}")
+    };
+    let text = format!("old {}\nnew {}\n", as_text(old), as_text(new));
+    reply(text, &json!({ "old": as_json(old), "new": as_json(new) }))
+}
+
+fn ended(cx: &mut Cx<'_>, key: Key) -> Reply {
+    let name = ChildName::of(key);
+    let last = control(cx).and_then(|control| control.orders.last_end.clone()).filter(|last| last.key == key);
+    let Some(Ended { pid, cause, age, requests, .. }) = last else {
+        return reply(format!("child={name}\n"), &json!({ "child": name.to_string() }));
+    };
+    let text = format!("child={name} pid={pid} cause={cause} age={age:.3} requests={requests}\n");
+    let data = json!({ "child": name.to_string(), "pid": pid, "cause": cause, "age": age, "requests": requests });
+    reply(text, &data)
+}
+
+/// The parent's log is open again. Children are told to do the same; how many of them have is not known here.
+fn reopened(cx: &mut Cx<'_>) -> Reply {
+    let children = cx.heap().role.parent().map_or(0, |parent| parent.machine.table().children().len());
+    let data = json!({ "children": children, "confirmed": null, "missing": [] });
+    reply(format!("children={children}\n"), &data)
+}
+
+/// The Daemon has ended. What may start it again is said: whoever has stopped it should not be surprised.
+fn stopped(cx: &mut Cx<'_>) -> Reply {
+    let supervisor = control(cx).and_then(|control| control.supervisor.clone());
+    let text = supervisor.as_ref().map_or_else(String::new, |name| format!("{name} may start the service again\n"));
+    reply(text, &json!({ "supervisor": supervisor }))
+}
+
+fn reply(text: String, data: &Value) -> Reply {
+    Reply { verdict: "applied", text, data: data.to_string() }
+}
