@@ -12,9 +12,9 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lenore::Kernel;
 use lenore::component::{Processes, Protocol, Server};
 use lenore::filter::Line;
+use lenore::{Daemon, Kernel};
 
 mod common;
 
@@ -31,6 +31,8 @@ struct Flags {
     /// Connections that a process may have at a time [default: 1 in a pool, any number in a single process]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     connections: Option<u32>,
+    #[command(flatten)]
+    watch: common::WatchFlags,
 }
 
 fn main() -> ExitCode {
@@ -46,7 +48,8 @@ fn serve(flags: Flags) -> Result<(), Box<dyn Error>> {
         .on_input(|cx, line: String| cx.heap().put(line))
         .marks(16 * 1024, 64 * 1024) // a client that sends and does not read
         .auto_pause(); //               is not read from
-    let mut server = Server::tcp(flags.listen, echo).processes(flags.mode);
+    let daemon = flags.watch.apply(Daemon::builder());
+    let mut server = Server::tcp(flags.listen, echo).processes(flags.mode).daemon(daemon);
     if let Some(connections) = flags.connections {
         server = server.connections_per_child(connections);
     }

@@ -12,7 +12,7 @@ mod output;
 mod settings;
 
 pub use output::{say, say_if_read};
-pub use settings::{DaemonFlags, PoolFlags, PortFlags};
+pub use settings::{DaemonFlags, PoolFlags, PortFlags, WatchFlags};
 
 /// Logs to standard error from level info on: whole lines, from all processes.
 pub fn log_to_stderr() {

@@ -70,6 +70,8 @@ pub struct DaemonFlags {
     /// Log each child that starts or ends
     #[arg(long)]
     verbose: bool,
+    #[command(flatten)]
+    watch: WatchFlags,
 }
 
 impl DaemonFlags {
@@ -80,6 +82,7 @@ impl DaemonFlags {
         let daemon = set(daemon, self.pid_file.clone(), DaemonBuilder::pid_file);
         let daemon = set(daemon, self.user.clone(), DaemonBuilder::user);
         let daemon = set(daemon, self.group.clone(), DaemonBuilder::group);
+        let daemon = self.watch.apply(daemon);
         let daemon = set(daemon, self.request_timeout, DaemonBuilder::request_timeout);
         set(daemon, self.babysit, DaemonBuilder::babysit)
     }
@@ -92,6 +95,21 @@ impl DaemonFlags {
         } else {
             super::say_listening(address);
         }
+    }
+}
+
+/// How operators see and steer a server.
+#[derive(Args)]
+pub struct WatchFlags {
+    /// Answer operators at this socket: echo help | socat - UNIX-CONNECT:PATH [default: none]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+}
+
+impl WatchFlags {
+    /// Gives `daemon` the settings that the command line asks for.
+    pub fn apply(&self, daemon: DaemonBuilder) -> DaemonBuilder {
+        set(daemon, self.control.clone(), DaemonBuilder::control)
     }
 }
 

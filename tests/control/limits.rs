@@ -1,10 +1,15 @@
 //! What clients of the control socket can't do to the Daemon.
 
-use std::net::Shutdown;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use util::control::{Control, Steered};
-use util::{DEADLINE, wait_until};
+use util::{Client, DEADLINE, proc, wait_until};
 
 const CLIENTS: usize = 32;
 
@@ -83,11 +88,90 @@ fn client_that_does_not_read_holds_nothing_up() {
     for _ in 0..100 {
         control.ask("hello").ok();
     }
-    let before = util::proc::rss_kib(steered.pid()).unwrap();
+    let before = proc::rss_kib(steered.pid()).unwrap();
     assert!(before < 200_000, "{before} KiB");
     drop(greedy);
     wait_until("their slots", DEADLINE, || {
         let mut clients: Vec<Control> = (0..CLIENTS - 1).map(|_| steered.control()).collect();
         clients.iter_mut().all(|client| client.ask("hello").last.starts_with("OK")).then_some(())
     });
+}
+
+/// Connects and does one of the things that clients should not, until nothing is wanted any more. Returns how often.
+fn molest(path: &Path, kind: usize, go_on: impl Fn(usize) -> bool) -> usize {
+    let mut kept: Vec<UnixStream> = Vec::new();
+    let mut count = 0;
+    while go_on(count) {
+        count += 1;
+        let Ok(mut stream) = UnixStream::connect(path) else { continue };
+        let _ = stream.set_nonblocking(true);
+        let _ = match (kind + count) % 4 {
+            0 => Ok(0),
+            1 => stream.write(&[0xff; 3000]),
+            2 => stream.write("status\nstatus\n{\"command\":\"peek\"}\n".as_bytes()),
+            _ => stream.write(b"{\"command\":\"stat"),
+        };
+        // Some are silent for a while, most hang up at once.
+        if count % 20 == 0 {
+            kept.push(stream);
+        }
+        if kept.len() > 20 {
+            kept.clear();
+        }
+    }
+    count
+}
+
+/// How many lines a second are echoed to a few clients.
+fn throughput(addr: SocketAddr, span: Duration) -> f64 {
+    let lines = AtomicUsize::new(0);
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = Client::connect(addr);
+                while begin.elapsed() < span {
+                    client.line("hello");
+                    lines.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    lines.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64()
+}
+
+#[test] // O-CT-04, O-CT-09
+fn ten_thousand_connects_cost_the_server_little_and_leave_nothing_behind() {
+    let steered = Steered::pool(2, "");
+    let descriptors = || proc::fds(steered.pid()).len();
+    let before = descriptors();
+    let second = Duration::from_secs(1);
+    throughput(steered.addr, second / 4);
+    let (mut calm, mut molested, mut connects) = (0.0, 0.0, 0);
+    // In turn: what else the machine does should hit both.
+    for round in 0..4 {
+        calm += throughput(steered.addr, second);
+        let is_over = AtomicBool::new(false);
+        let (rate, count) = thread::scope(|scope| {
+            // A thousand a second.
+            let (begin, is_over, path) = (Instant::now(), &is_over, &steered.path);
+            let in_time = move |count: usize| {
+                thread::sleep(Duration::from_millis(count as u64).saturating_sub(begin.elapsed()));
+                !is_over.load(Ordering::Relaxed)
+            };
+            let molester = scope.spawn(move || molest(path, round, in_time));
+            let rate = throughput(steered.addr, second);
+            is_over.store(true, Ordering::Relaxed);
+            (rate, molester.join().expect("it only connects"))
+        });
+        molested += rate;
+        connects += count;
+    }
+    let ratio = molested / calm;
+    println!("{connects} connects in 4 s: echo throughput {ratio:.3} of what it was ({:.0} a second)", calm / 4.0);
+    // Where other tests run at the same time it says little.
+    assert!(ratio > 0.3, "{ratio}");
+    molest(&steered.path, 0, |count| count + connects < 10_000);
+    wait_until("the descriptors", DEADLINE * 2, || (descriptors() <= before).then_some(()));
+    steered.control().ask("hello").ok();
 }

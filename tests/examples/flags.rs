@@ -197,3 +197,17 @@ fn a_request_in_time_is_left_alone_by_the_babysitter() {
     end(&mut running, Signal::SIGTERM);
     assert!(!running.stderr_text().contains("rogue"), "{}", running.stderr_text());
 }
+
+#[test] // O-CT-01
+fn operators_are_answered_at_the_socket_of_a_flag() {
+    for (name, args) in
+        [("echo_fork", &[][..]), ("echo_prefork", &[]), ("http_prefork", &[]), ("echo_server", &["--mode", "prefork"])]
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("control.sock");
+        let running = Program::new(example(name)).args(ANYWHERE).args(args).arg("--control").arg(&path).start();
+        running.listening_addr();
+        let mut control = util::control::Control::of(&running, &path);
+        assert_eq!(control.status().service.pid as i32, running.pid(), "{name}");
+    }
+}
