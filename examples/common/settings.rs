@@ -104,12 +104,16 @@ pub struct WatchFlags {
     /// Answer operators at this socket: echo help | socat - UNIX-CONNECT:PATH [default: none]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Show what the server does at this address: a page, JSON and metrics [default: none]
+    #[arg(long, value_name = "ADDR:PORT")]
+    status: Option<String>,
 }
 
 impl WatchFlags {
     /// Gives `daemon` the settings that the command line asks for.
     pub fn apply(&self, daemon: DaemonBuilder) -> DaemonBuilder {
-        set(daemon, self.control.clone(), DaemonBuilder::control)
+        let daemon = set(daemon, self.control.clone(), DaemonBuilder::control);
+        set(daemon, self.status.clone(), DaemonBuilder::status)
     }
 }
 

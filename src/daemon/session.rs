@@ -22,6 +22,8 @@ use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::events;
 use crate::daemon::parent::launcher;
+#[cfg(feature = "status")]
+use crate::daemon::parent::status_listener;
 #[cfg(feature = "control")]
 use crate::daemon::parent::{picture, steer};
 use crate::daemon::reports::{read_report, refuse};
@@ -45,6 +47,13 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("control_write", steer::write)
         .state("control_more", steer::more)
         .state("control_tick", steer::tick);
+    #[cfg(feature = "status")]
+    let session = session
+        .state("status_accept", status_listener::accept)
+        .state("status_request", status_listener::request)
+        .state("status_flushed", status_listener::flushed)
+        .state("status_gone", status_listener::gone)
+        .state("status_tick", status_listener::tick);
     session
         .state("_start", start)
         .state("begin", begin)
@@ -137,7 +146,13 @@ fn start(cx: &mut Cx<'_>) -> Result {
         cx.select_read(&end, "bell", ())?;
     }
     #[cfg(feature = "control")]
+    if cx.heap().board.as_ref().is_some_and(|board| board.is_shown()) {
+        picture::begin(cx);
+    }
+    #[cfg(feature = "control")]
     clients::begin(cx);
+    #[cfg(feature = "status")]
+    status_listener::begin(cx)?;
     broadcast(cx, "daemon_start");
     cx.yield_("begin", ());
     Ok(())

@@ -3,8 +3,11 @@
 
 mod app_metrics;
 mod board;
+mod http;
 mod limits;
+mod metrics;
 mod orders;
+mod page;
 mod rights;
 mod socket;
 mod state_file;

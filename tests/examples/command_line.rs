@@ -11,7 +11,7 @@ use util::{DEADLINE, Program, example, proc, wait_until};
 
 /// The flags of the examples whose children a Daemon manages.
 const DAEMON: &str = "--detach --logfile --pid-file --user --group --request-timeout --babysit --verbose \
-                      --control";
+                      --control --status";
 
 /// The flags of those with a pool of children.
 const POOL: &str = "--start-children --min-spare --max-spare --max-children --fork-burst --requests";
@@ -23,7 +23,7 @@ fn examples() -> Vec<(&'static str, Vec<&'static str>)> {
         ("echo", &["--listen"]),
         ("echo_fork", &["--listen --max-children", DAEMON]),
         ("echo_prefork", &["--listen", POOL, DAEMON]),
-        ("echo_server", &["--listen --mode --connections --control"]),
+        ("echo_server", &["--listen --mode --connections --control --status"]),
         ("forking", &["--logfile"]),
         ("http_prefork", &["--listen --root --keep-alive", POOL, DAEMON]),
         ("log_shipper", &["--file --to --retry"]),

@@ -211,3 +211,15 @@ fn operators_are_answered_at_the_socket_of_a_flag() {
         assert_eq!(control.status().service.pid as i32, running.pid(), "{name}");
     }
 }
+
+#[test] // O-ST-01
+fn browsers_see_the_status_at_the_address_of_a_flag() {
+    for (name, args) in
+        [("echo_fork", &[][..]), ("echo_prefork", &[]), ("http_prefork", &[]), ("echo_server", &["--mode", "prefork"])]
+    {
+        let running = Program::new(example(name)).args(ANYWHERE).args(args).args(["--status", "127.0.0.1:0"]).start();
+        running.listening_addr();
+        let address = util::http::status_address(&running);
+        assert_eq!(util::http::status(address).service.pid as i32, running.pid(), "{name}");
+    }
+}

@@ -1,9 +1,10 @@
 //! A `component::Server` with a control socket, for `tests/control/`.
 //!
-//! `--control PATH`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
+//! `--control PATH`, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
 //! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. A connection's lines are answered with
 //! `PID LINE`, but for the commands in `command`.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::time::Duration;
 
@@ -27,10 +28,15 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         server = server.processes(mode.parse::<Processes>()?);
     }
     let serving = server.spawn(&mut kernel)?;
+    DAEMON.set(Some(serving.daemon()));
     println!("listening on {}", serving.local_addr());
     kernel.run()?;
     util::daemon_program::say("end");
     Ok(())
+}
+
+thread_local! {
+    static DAEMON: Cell<Option<Daemon>> = const { Cell::new(None) };
 }
 
 fn daemon(flags: &Flags) -> DaemonBuilder {
@@ -42,6 +48,12 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
     }
     if let Some(path) = flags.text("--control") {
         daemon = daemon.control(path);
+    }
+    if let Some(address) = flags.text("--status") {
+        daemon = daemon.status(address);
+    }
+    if let Some(prefix) = flags.text("--metrics-prefix") {
+        daemon = daemon.metrics_prefix(prefix);
     }
     for allowed in flags.text("--allow").into_iter().flat_map(|list| list.split(',')) {
         let words: Vec<&str> = allowed.split(':').collect();
@@ -80,7 +92,8 @@ const SETTINGS: [(&str, Setter); 6] = [
     ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
 ];
 
-/// `gate PATH`: blocks as long as there is such a file. `late MS`: answers after so long. `bye`: ends the connection.
+/// `gate PATH`: blocks as long as there is such a file. `late MS`: answers after so long. `bye`: ends the connection. `label TEXT`: is
+/// the label of the child.
 fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
     match word {
@@ -94,6 +107,11 @@ fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
             return Ok(());
         }
         "bye" => cx.yield_("shutdown", ()),
+        "label" => {
+            if let Some(daemon) = DAEMON.get() {
+                daemon.set_peer_label(cx, rest)?;
+            }
+        }
         _ => {}
     }
     let pid = cx.pid();

@@ -4,12 +4,14 @@
 //! it waited for. Every process that [`Program::start`] starts is killed and reaped when its [`Running`] drops, also
 //! when the test panics, and so is every process that came from it, however far it detached. Linux only.
 
+pub mod browser;
 pub mod client;
 pub mod component;
 pub mod control;
 pub mod daemon_program;
 pub mod diary;
 pub mod dice;
+pub mod http;
 pub mod in_process;
 pub mod lab;
 pub mod parting;

@@ -292,7 +292,13 @@ impl DaemonBuilder {
         let mut board = None;
         #[cfg(feature = "control")]
         let (mut control, has_jail, pid_file) = (None, plan.has_jail(), plan.pid_file());
+        #[cfg(feature = "status")]
+        let mut status = None;
         let make_what_is_seen = |owner| {
+            #[cfg(feature = "status")]
+            {
+                status = watching.make_status()?;
+            }
             board = watching.make_board(&settings, owner, born)?;
             #[cfg(feature = "control")]
             {
@@ -307,6 +313,9 @@ impl DaemonBuilder {
         #[cfg(feature = "control")]
         if let Some(parent) = heap.role.parent_mut() {
             parent.let_in(control);
+            parent.metrics_prefix = watching.metrics_prefix();
+            #[cfg(feature = "status")]
+            parent.show_to(status);
         }
         // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
         let launch = process.launch.take();

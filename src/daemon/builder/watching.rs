@@ -2,6 +2,8 @@
 
 #[cfg(feature = "control")]
 use std::ffi::OsStr;
+#[cfg(feature = "status")]
+use std::net::TcpListener;
 #[cfg(feature = "control")]
 use std::os::unix::ffi::OsStrExt;
 #[cfg(feature = "control")]
@@ -24,9 +26,13 @@ use crate::daemon::launch::Owner;
 use crate::daemon::launch::absolute;
 #[cfg(feature = "control")]
 use crate::daemon::parent::picture::kind;
-#[cfg(feature = "control")]
-use crate::daemon::settings::Forking;
 use crate::daemon::settings::Settings;
+#[cfg(feature = "control")]
+use crate::daemon::settings::{Forking, SettingsError};
+#[cfg(feature = "control")]
+use crate::daemon::view::metrics::is_prefix;
+#[cfg(feature = "status")]
+use crate::error::Error;
 #[cfg(feature = "control")]
 use crate::sys::peer::unmapped_id;
 
@@ -39,18 +45,25 @@ pub(super) struct Watching {
     control: Option<PathBuf>,
     #[cfg(feature = "control")]
     allowed: Vec<(Who, Rights)>,
+    #[cfg(feature = "control")]
+    metrics_prefix: Option<String>,
+    #[cfg(feature = "status")]
+    status: Option<String>,
 }
 
 impl Watching {
     /// Makes paths absolute. Nothing is opened or made yet.
     #[cfg(feature = "control")]
     pub(super) fn resolve(self) -> Result<Watching, DaemonError> {
+        if let Some(prefix) = self.metrics_prefix.as_ref().filter(|prefix| !is_prefix(prefix)) {
+            return Err(DaemonError::Settings(SettingsError::NotAPrefix { prefix: prefix.clone() }));
+        }
         let control = self.control.or_else(|| Some(runtime_directory()?.join("control.sock")));
         let board = self.board.or_else(|| Some(runtime_directory()?.join("board")));
         Ok(Watching {
             board: board.map(absolute("board")).transpose()?,
             control: control.map(absolute("control")).transpose()?,
-            allowed: self.allowed,
+            ..self
         })
     }
 
@@ -93,7 +106,7 @@ impl Watching {
     ) -> Result<Option<Scoreboard>, DaemonError> {
         let place = match self.board.clone() {
             Some(path) => Place::File { path, owner },
-            None if self.control.is_some() => Place::Memory,
+            None if self.is_watched() => Place::Memory,
             None => return Ok(None),
         };
         let about = About { name: settings.alias.clone(), kind: kind(settings.forking), born_ms: epoch_ms(born) };
@@ -108,10 +121,73 @@ impl Watching {
 }
 
 #[cfg(feature = "control")]
+impl Watching {
+    /// Tells whether somebody is to look from outside, so that there has to be something to see.
+    fn is_watched(&self) -> bool {
+        #[cfg(feature = "status")]
+        if self.status.is_some() {
+            return true;
+        }
+        self.control.is_some()
+    }
+
+    /// Binds the status listener, if there is to be one. Nobody is served yet.
+    #[cfg(feature = "status")]
+    pub(super) fn make_status(&self) -> Result<Option<TcpListener>, DaemonError> {
+        let bind = |address: &str| {
+            let fail = |error| Error::os("bind", address, error);
+            let doing = "opening the status listener";
+            TcpListener::bind(address).map_err(|error| DaemonError::Process { doing, source: fail(error) })
+        };
+        self.status.as_deref().map(bind).transpose()
+    }
+
+    /// Returns what the names of the Daemon's metrics begin with, if that was set.
+    pub(super) fn metrics_prefix(self) -> Option<String> {
+        self.metrics_prefix
+    }
+}
+
+#[cfg(feature = "status")]
 impl DaemonBuilder {
+    /// Sets the address at which browsers and monitoring see the Daemon by HTTP, `127.0.0.1:9180` for one. Default: none. Needs
+    /// the feature `status`.
+    ///
+    /// | request | answer |
+    /// | --- | --- |
+    /// | `GET /` | a page for people, live where scripts may run |
+    /// | `GET /status` | [`Snapshot`](crate::daemon::view::Snapshot) as JSON |
+    /// | `GET /metrics` | metrics for Prometheus, or as OpenMetrics if the client prefers that |
+    /// | `GET /live` | 200 while the parent's loop turns |
+    /// | `GET /ready` | 200, or 503 and a line that says why not: it starts, no child is ready, it drains, it stops |
+    ///
+    /// The parent answers, so it answers also when all children are busy or hang. Nothing can be changed by it, but everybody who
+    /// reaches the address can see it, with what the children say of their clients: choose an address that strangers don't reach.
+    /// There may be 64 clients at a time. Children do not have the listener, and it keeps no Daemon alive.
+    ///
+    /// It is bound when the Daemon is spawned, before the user is changed. An address that is taken is an error of
+    /// [`spawn`](DaemonBuilder::spawn).
+    ///
+    /// POE: nothing like it.
+    pub fn status(mut self, address: impl Into<String>) -> Self {
+        self.2.status = Some(address.into());
+        self
+    }
+}
+
+#[cfg(feature = "control")]
+impl DaemonBuilder {
+    /// Sets what the names of the Daemon's metrics begin with: letters, digits, `_` and `:`, and no digit first. Default: `lenore_`.
+    ///
+    /// POE: nothing like it.
+    pub fn metrics_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.2.metrics_prefix = Some(prefix.into());
+        self
+    }
+
     /// Sets the path of a file in which other programs find what each child does, and has children count how long requests take.
     /// Needs the feature `control`. Default: `board` in the directory that the environment variable `RUNTIME_DIRECTORY` names first,
-    /// as systemd sets it. Without that, a Daemon with a control socket has its board in memory, where
+    /// as systemd sets it. Without that, a Daemon with a control socket or a status listener has its board in memory, where
     /// [`BoardFile::of_process`](crate::daemon::BoardFile::of_process) finds it, and others have none.
     ///
     /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, also while the parent is stopped and

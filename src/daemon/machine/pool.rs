@@ -104,7 +104,9 @@ impl Machine {
             ready += 1;
             let says = at.outside.says(child.key);
             let ready_at = says.map_or(at.now, |says| Duration::from_millis(says.since_ms).min(at.now));
-            let took = ready_at.saturating_sub(child.forked_at);
+            // One that was fast was ready before the parent knew that it had forked.
+            let by_itself = says.map_or(0, |says| says.since_ms.saturating_sub(says.started_ms));
+            let took = ready_at.saturating_sub(child.forked_at).max(Duration::from_millis(by_itself));
             self.effects.push(Effect::Say(Message::Ready { key: child.key, took }));
             let first_wait = says.filter(|says| says.status == Some(Status::Wait) && says.requests == 0);
             if let Some(Says { since_ms, started_ms, .. }) = first_wait {

@@ -10,7 +10,7 @@ use crate::daemon::view::ProcessView;
 
 /// How much is asked of the system.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[cfg_attr(not(feature = "status"), allow(dead_code, reason = "only metrics are brief"))]
+#[allow(dead_code, reason = "the cost is for those to ask for who can wait")]
 pub(in crate::daemon) enum Detail {
     /// Processor time and memory: some microseconds a process.
     Brief,

@@ -17,6 +17,8 @@ use crate::daemon::parent::launcher;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
+#[cfg(feature = "status")]
+use crate::daemon::parent::status_listener;
 #[cfg(feature = "control")]
 use crate::daemon::parent::{news, picture, verdicts};
 use crate::daemon::processes::send;
@@ -139,8 +141,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::Disarm(timer) => drop(cx.delay_clear(state_of(timer))),
         Effect::DisarmAll => {
             drop(cx.alarm_remove_all());
-            #[cfg(feature = "control")]
-            clients::arm(cx);
+            rearm_watching(cx);
         }
         Effect::Announce(Announcement::Parent) => {
             broadcast(cx, "daemon_parent");
@@ -193,8 +194,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::DelayLauncher => launcher::delay(cx),
         Effect::End(haste) => {
             let told = parent_ending::end(cx, haste);
-            #[cfg(feature = "control")]
-            clients::arm(cx);
+            rearm_watching(cx);
             look_at_foreign(cx)?;
             told?;
         }
@@ -202,11 +202,22 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::Finish => {
             #[cfg(feature = "control")]
             clients::let_go(cx);
+            #[cfg(feature = "status")]
+            status_listener::end(cx);
             parent_ending::finish(cx)?;
         }
         Effect::TellWhatIsLeft => ending::look_again_what_is_left(cx),
     }
     Ok(false)
+}
+
+/// Goes on to look after those who watch, when all timers were stopped.
+fn rearm_watching(cx: &mut Cx<'_>) {
+    #[cfg(feature = "control")]
+    clients::arm(cx);
+    #[cfg(feature = "status")]
+    status_listener::arm(cx);
+    let _ = cx;
 }
 
 fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {

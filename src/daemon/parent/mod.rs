@@ -21,8 +21,12 @@ mod refused;
 pub(super) mod role;
 mod say;
 mod signals;
+#[cfg(feature = "status")]
+pub(super) mod status_listener;
 #[cfg(feature = "control")]
 pub(super) mod steer;
 pub(super) mod usage;
 #[cfg(feature = "control")]
 mod verdicts;
+#[cfg(feature = "status")]
+pub(super) mod visitors;

@@ -11,6 +11,7 @@ use crate::daemon::machine::{Death, Key, Told};
 use crate::daemon::parent::consumption::{self, Detail};
 use crate::daemon::parent::ledger::Ledger;
 use crate::daemon::parent::role::Parent;
+use crate::daemon::processes::{Look, look};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::view::{
     ChildView, Counters, Durations, Kind, ListenerView, Phase, Pool, Queue, SCHEMA, Service, Snapshot, States, When,
@@ -107,7 +108,11 @@ fn add_usage(parent: &mut Parent, children: &mut [ChildView], detail: Detail) ->
     let Parent { ledger: Some(ledger), machine, .. } = parent else { return Vec::new() };
     for child in children {
         let Some(pid) = child.pid else { continue };
-        let usage = consumption::of(pid, detail);
+        let mut usage = consumption::of(pid, detail);
+        if usage.resident.is_none() && matches!(look(pid), Look::Gone | Look::Exited) {
+            // It has ended, and its end is under way to the machine.
+            usage.resident = Some(0);
+        }
         if let Some(cpu) = usage.cpu {
             let key = Key { slot: child.slot as usize, generation: child.generation };
             ledger.has_used(key, Duration::from_secs_f64(cpu));
@@ -160,6 +165,16 @@ pub(in crate::daemon) fn phase(parent: &Parent) -> Phase {
         Inner::StartingUp => Phase::Starting,
         Inner::Running => Phase::Ready,
     }
+}
+
+/// Tells whether a child is there that has been ready, where children are to be ready before clients come; or why not.
+#[cfg(feature = "status")]
+pub(super) fn has_ready_child(parent: &Parent, board: Option<&Scoreboard>) -> Result<(), &'static str> {
+    let is_up = |status: Status| status == Status::Wait || status.is_taken();
+    let mut children = parent.machine.table().children().iter();
+    let is_ready = parent.machine.settings().forking != Forking::Pre
+        || board.is_some_and(|board| children.any(|child| board.status(SlotIndex::from(child.key)).is_some_and(is_up)));
+    if is_ready { Ok(()) } else { Err("no child is ready") }
 }
 
 fn children(parent: &Parent, board: &Scoreboard, now: SystemTime) -> Vec<ChildView> {

@@ -1,6 +1,8 @@
 //! What the parent has as such: the machine that decides, and what carrying out needs besides. Data only.
 
 use std::collections::{BTreeMap, VecDeque};
+#[cfg(feature = "status")]
+use std::net::TcpListener;
 
 use crate::args::Args;
 use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex, Status};
@@ -14,6 +16,8 @@ use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::refused::{Reason, Refused};
 use crate::daemon::parent::usage::Told;
+#[cfg(feature = "status")]
+use crate::daemon::parent::visitors::Visitors;
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::{ChildStatus, DaemonStatus};
 use crate::error::Exception;
@@ -57,6 +61,12 @@ pub(in crate::daemon) struct Parent {
     /// Until nothing is left to wait for, if there is a control socket.
     #[cfg(feature = "control")]
     pub(super) control: Option<Box<Control>>,
+    /// What the names of the Daemon's metrics begin with, if that was set.
+    #[cfg(feature = "control")]
+    pub(in crate::daemon) metrics_prefix: Option<String>,
+    /// Until no child is left, if there is a status listener.
+    #[cfg(feature = "status")]
+    pub(super) visitors: Option<Box<Visitors>>,
 }
 
 impl Parent {
@@ -82,6 +92,10 @@ impl Parent {
             ledger: None,
             #[cfg(feature = "control")]
             control: None,
+            #[cfg(feature = "control")]
+            metrics_prefix: None,
+            #[cfg(feature = "status")]
+            visitors: None,
         }
     }
 
@@ -89,6 +103,12 @@ impl Parent {
     #[cfg(feature = "control")]
     pub(in crate::daemon) fn let_in(&mut self, control: Option<Control>) {
         self.control = control.map(Box::new);
+    }
+
+    /// Clients may come to this listener to see the status.
+    #[cfg(feature = "status")]
+    pub(in crate::daemon) fn show_to(&mut self, listener: Option<TcpListener>) {
+        self.visitors = listener.map(|listener| Box::new(Visitors::new(listener)));
     }
 
     /// The children are about to be forked.
@@ -129,6 +149,11 @@ impl Parent {
             ledger,
             #[cfg(feature = "control")]
             control,
+            #[cfg(feature = "control")]
+                metrics_prefix: _,
+            // A listener and connections. Wheels close by being dropped.
+            #[cfg(feature = "status")]
+                visitors: _,
         } = self;
         #[cfg(feature = "control")]
         if ledger.is_some() {

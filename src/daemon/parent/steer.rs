@@ -211,6 +211,11 @@ fn snapshot(cx: &mut Cx<'_>) -> std::result::Result<Snapshot, Refusal> {
     picture::take(cx).ok_or_else(|| Refusal::new(Code::Failed, "this process is not the parent"))
 }
 
+fn snapshot_with_usage(cx: &mut Cx<'_>, detail: Detail) -> std::result::Result<Snapshot, Refusal> {
+    let snapshot = picture::take_with_usage(cx, Some(detail));
+    snapshot.ok_or_else(|| Refusal::new(Code::Failed, "this process is not the parent"))
+}
+
 fn hello(cx: &mut Cx<'_>) -> Outcome {
     let Snapshot { service, .. } = snapshot(cx)?;
     let board = cx.heap().board.as_ref().and_then(Scoreboard::path);
@@ -241,18 +246,17 @@ fn status(cx: &mut Cx<'_>) -> Outcome {
 }
 
 fn children(cx: &mut Cx<'_>) -> Outcome {
-    let Some(Snapshot { children, .. }) = picture::take_with_usage(cx, Some(Detail::Full)) else {
-        return Err(Refusal::new(Code::Failed, "this process is not the parent"));
-    };
+    let Snapshot { children, .. } = snapshot_with_usage(cx, Detail::Full)?;
     let data = format!(r#"{{"children":{}}}"#, json::text(&children));
     Ok(Reply { verdict: "done", text: text::children(&children), data })
 }
 
 /// Metrics, in one of two formats.
 fn metrics(cx: &mut Cx<'_>, is_open: bool) -> Outcome {
-    let snapshot = snapshot(cx)?;
+    let snapshot = snapshot_with_usage(cx, Detail::Brief)?;
     let format = if is_open { Format::OpenMetrics } else { Format::Prometheus };
-    let text = metrics::text(&snapshot, format, metrics::PREFIX);
+    let prefix = cx.heap().role.parent().and_then(|parent| parent.metrics_prefix.as_deref());
+    let text = metrics::text(&snapshot, format, prefix.unwrap_or(metrics::PREFIX));
     let data = json!({ "content_type": format.content_type(), "text": text }).to_string();
     Ok(Reply { verdict: "done", text, data })
 }

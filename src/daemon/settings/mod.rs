@@ -346,6 +346,11 @@ pub enum SettingsError {
         /// As given.
         mode: u32,
     },
+    /// No metric's name may begin so.
+    NotAPrefix {
+        /// As given.
+        prefix: String,
+    },
     /// The niceness is not between -20 and 19.
     Niceness(i32),
     /// `keep_descriptors` names a descriptor that is not open.
@@ -391,6 +396,9 @@ impl fmt::Display for SettingsError {
             Self::UnknownGroup { group } => write!(f, "there is no group {group}"),
             Self::NoGroup { user } => write!(f, "user {user} has no group of its own, and none is set"),
             Self::NotAMode { setting, mode } => write!(f, "{setting} ({mode:#o}) is more than 0o777"),
+            Self::NotAPrefix { prefix } => {
+                write!(f, "metrics_prefix ({prefix:?}) has more than letters, digits, `_` and `:`, or a digit first")
+            }
             Self::Niceness(nice) => write!(f, "nice ({nice}) is not between -20 and 19"),
             Self::NotOpen { descriptor } => write!(f, "keep_descriptors: descriptor {descriptor} is not open"),
             Self::EmptyPath { setting } => write!(f, "{setting} is an empty path"),

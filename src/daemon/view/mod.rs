@@ -9,6 +9,8 @@ mod human;
 pub(in crate::daemon) mod json;
 mod letters;
 pub(in crate::daemon) mod metrics;
+#[cfg(feature = "status")]
+pub(in crate::daemon) mod page;
 #[cfg(test)]
 mod sample;
 mod snapshot;

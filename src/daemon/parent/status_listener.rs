@@ -1,0 +1,246 @@
+//! The status by HTTP: the page, JSON, metrics, and whether the Daemon lives and is ready. It changes nothing.
+//!
+//! The parent serves it in its loop, one request of each client a turn. Clients that ask within
+//! [`GOOD_FOR`] share a snapshot, so that they can't keep the parent from its children. Nothing of it keeps the Daemon alive: all is
+//! closed when no child is left.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::parent::consumption::Detail;
+use crate::daemon::parent::picture;
+use crate::daemon::parent::visitors::{Client, Door, Seen, Stage, Visitors};
+use crate::daemon::view::metrics::Format;
+use crate::daemon::view::{Phase, Snapshot, json, metrics, page};
+use crate::error::Result;
+use crate::filter::http::{Httpd, Incoming, Outgoing, Request, Response};
+use crate::wheel::{Failure, ListenAccept, ReadWrite, WheelId};
+
+fn visitors<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Visitors> {
+    cx.heap().role.parent_mut()?.visitors.as_deref_mut()
+}
+
+/// Opens the listener if there is one.
+pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
+    let Some(visitors) = self::visitors(cx) else { return Ok(()) };
+    if let Door::Bound(listener) = std::mem::replace(&mut visitors.door, Door::Closed) {
+        if let Ok(address) = listener.local_addr() {
+            log::info!(target: "lenore::daemon", "status is served at http://{address}/");
+        }
+        let door = ListenAccept::listener(listener).on_accept("status_accept").start(cx)?;
+        if let Some(visitors) = self::visitors(cx) {
+            visitors.door = Door::Open(door);
+        }
+    }
+    Ok(())
+}
+
+/// Closes everything: nothing is left that could be looked at.
+pub(super) fn end(cx: &mut Cx<'_>) {
+    if let Some(parent) = cx.heap().role.parent_mut() {
+        drop(parent.visitors.take());
+    }
+    cx.delay_clear(TICK);
+}
+
+/// A client has come.
+pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) -> Result {
+    let socket: TcpStream = cx.take(0)?;
+    // Which closes it.
+    if visitors(cx).is_none_or(|visitors| visitors.is_full()) {
+        return Ok(());
+    }
+    let wheel = ReadWrite::stream(socket, Httpd::new().max_head(MAX_HEAD)?.max_content(0))
+        .on_input("status_request")
+        .on_error("status_gone")
+        .on_flushed("status_flushed")
+        .start(cx)?;
+    let now = cx.now();
+    if let Some(visitors) = visitors(cx) {
+        visitors.clients.push(Client::new(wheel, now));
+    }
+    arm(cx);
+    Ok(())
+}
+
+/// A client asks.
+pub(in crate::daemon) fn request(cx: &mut Cx<'_>) -> Result {
+    let (incoming, id) = (cx.take::<Incoming>(0)?, *cx.arg::<WheelId>(1)?);
+    let response = match incoming {
+        Incoming::Request(request) => answer(cx, &request),
+        Incoming::Refused(refusal) => refusal.response(),
+        // What it would send is not wanted.
+        Incoming::Expects(request) => request.reply(417).close(),
+        Incoming::Piece(_) | Incoming::End(_) => return Ok(()),
+    };
+    let (now, closes) = (cx.now(), response.closes());
+    let Some(visitors) = visitors(cx) else { return Ok(()) };
+    if closes {
+        if let Some(Client { wheel, .. }) = visitors.remove(id) {
+            wheel.put(Outgoing::Response(response));
+            wheel.close_after_flush();
+        }
+    } else if let Some(client) = visitors.client(id) {
+        client.wheel.put(Outgoing::Response(response));
+        // What it asks next comes in another turn.
+        client.wheel.pause_input();
+        client.reach(Stage::Answered, now);
+    }
+    Ok(())
+}
+
+/// A client has all of its answer.
+pub(in crate::daemon) fn flushed(cx: &mut Cx<'_>) -> Result {
+    let (id, now) = (*cx.arg::<WheelId>(0)?, cx.now());
+    if let Some(client) = visitors(cx).and_then(|visitors| visitors.client(id)) {
+        client.wheel.resume_input();
+        client.reach(Stage::Idle, now);
+    }
+    Ok(())
+}
+
+/// A client has closed its side, or is lost.
+pub(in crate::daemon) fn gone(cx: &mut Cx<'_>) -> Result {
+    let failure: Failure = cx.take(0)?;
+    if let Some(id) = failure.wheel
+        && let Some(Client { wheel, .. }) = visitors(cx).and_then(|visitors| visitors.remove(id))
+    {
+        wheel.close_after_flush();
+    }
+    Ok(())
+}
+
+/// Closes clients whose time is up.
+pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
+    let now = cx.now();
+    if let Some(visitors) = visitors(cx) {
+        visitors.close_late(now);
+        visitors.seen = None;
+    }
+    arm(cx);
+}
+
+/// Looks at the clients again in a while, if there are any. Also after all timers of the Daemon were stopped.
+pub(super) fn arm(cx: &mut Cx<'_>) {
+    if visitors(cx).is_some_and(|visitors| !visitors.clients.is_empty() || visitors.seen.is_some()) {
+        cx.delay(TICK, LOOK, ());
+    }
+}
+
+fn answer(cx: &mut Cx<'_>, request: &Request) -> Response {
+    let path = request.path();
+    if !matches!(path, "/" | "/status" | "/metrics" | "/live" | "/ready") {
+        return plain(request, 404, "not found: there are /, /status, /metrics, /live and /ready");
+    }
+    if !matches!(request.method(), "GET" | "HEAD") {
+        return plain(request, 405, "only GET and HEAD").header("Allow", "GET, HEAD");
+    }
+    let response = match path {
+        "/live" => plain(request, 200, "alive"),
+        "/ready" => match unready(cx) {
+            None => plain(request, 200, "ready"),
+            Some(why) => plain(request, 503, why),
+        },
+        "/metrics" => {
+            let accept = request.headers().get_all("Accept").collect::<Vec<_>>().join(&b","[..]);
+            let format = metrics::negotiate(&String::from_utf8_lossy(&accept));
+            let body = metrics(cx, format);
+            request.reply(200).header("Content-Type", format.content_type()).header("Vary", "Accept").body(body)
+        }
+        "/status" => request.reply(200).header("Content-Type", "application/json").body(status(cx)),
+        _ => serve_page(cx, request),
+    };
+    response.header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff")
+}
+
+fn plain(request: &Request, status: u16, line: &str) -> Response {
+    request.reply(status).header("Content-Type", "text/plain; charset=utf-8").body(format!("{line}\n"))
+}
+
+/// Looks at the Daemon, unless it was looked at just now.
+fn look(cx: &mut Cx<'_>, usage: Usage) -> Option<Rc<Snapshot>> {
+    let now = cx.now();
+    let last = visitors(cx)?.seen.as_ref();
+    let is_good = |seen: &&Seen| {
+        let is_young = now.duration_since(seen.at).is_ok_and(|age| age < GOOD_FOR);
+        is_young && (seen.has_usage || usage == Usage::Without)
+    };
+    if let Some(seen) = last.filter(is_good) {
+        return Some(Rc::clone(&seen.snapshot));
+    }
+    let detail = (usage == Usage::With).then_some(Detail::Brief);
+    let snapshot = Rc::new(picture::take_with_usage(cx, detail)?);
+    visitors(cx)?.seen = Some(Seen { at: now, snapshot: Rc::clone(&snapshot), has_usage: usage == Usage::With });
+    Some(snapshot)
+}
+
+/// Whether a snapshot is to tell what each child uses.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Usage {
+    With,
+    Without,
+}
+
+fn metrics(cx: &mut Cx<'_>, format: Format) -> String {
+    let snapshot = look(cx, Usage::With);
+    let prefix = cx.heap().role.parent().and_then(|parent| parent.metrics_prefix.as_deref());
+    snapshot.map(|snapshot| metrics::text(&snapshot, format, prefix.unwrap_or(metrics::PREFIX))).unwrap_or_default()
+}
+
+fn status(cx: &mut Cx<'_>) -> String {
+    let Some(snapshot) = look(cx, Usage::Without) else { return String::new() };
+    // What others have asked for is not in it.
+    if snapshot.counters.cpu_by_slot.is_empty() {
+        return json::text(&*snapshot);
+    }
+    let mut snapshot = Snapshot::clone(&snapshot);
+    snapshot.counters.cpu_by_slot.clear();
+    snapshot.children.iter_mut().for_each(|child| child.usage = None);
+    json::text(&snapshot)
+}
+
+/// The page, whose script and style alone may run in it.
+fn serve_page(cx: &mut Cx<'_>, request: &Request) -> Response {
+    let nonce = format!("{:016x}{:016x}", random(), random());
+    let body = look(cx, Usage::Without).map(|snapshot| page::html(&snapshot, &nonce)).unwrap_or_default();
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    request
+        .reply(200)
+        .header("Content-Type", "text/html; charset=utf-8")
+        .header("Content-Security-Policy", policy)
+        .header("Referrer-Policy", "no-referrer")
+        .body(body)
+}
+
+/// A number that nobody can guess: the keys of hash maps are seeded by the system.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Returns why the Daemon is not ready for clients.
+fn unready(cx: &mut Cx<'_>) -> Option<&'static str> {
+    let Heap { role: Role::Parent(parent), board, .. } = cx.heap() else { return Some("not the parent") };
+    match picture::phase(parent) {
+        Phase::Ready | Phase::Reloading => picture::has_ready_child(parent, board.as_ref()).err(),
+        Phase::Starting => Some("starting: the first children are not ready yet"),
+        Phase::Draining => Some("draining: it serves the requests that it has, and ends"),
+        Phase::Stopping => Some("stopping"),
+    }
+}
+
+/// How long a snapshot is good for others who ask.
+const GOOD_FOR: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether clients are late.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 8 * 1024;
+
+const TICK: &str = "status_tick";

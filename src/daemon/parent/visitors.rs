@@ -1,0 +1,110 @@
+//! Who looks at the status by HTTP: the listener, and its clients. Data only.
+
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use crate::daemon::view::Snapshot;
+use crate::filter::http::Httpd;
+use crate::wheel::{ListenAccept, ReadWrite, WheelId};
+
+/// The status listener.
+pub(in crate::daemon) struct Visitors {
+    pub(super) door: Door,
+    pub(super) clients: Vec<Client>,
+    /// What was seen last. It is good for others who ask at the same time, and nobody is shown anything older after it.
+    pub(super) seen: Option<Seen>,
+}
+
+/// The listener itself.
+pub(super) enum Door {
+    /// From before the privileges are dropped until the Daemon begins.
+    Bound(TcpListener),
+    Open(#[expect(dead_code, reason = "it is dropped to close it")] ListenAccept),
+    Closed,
+}
+
+/// One client.
+pub(super) struct Client {
+    pub(super) wheel: ReadWrite<Httpd>,
+    pub(super) stage: Stage,
+    /// When it is closed if it has come no further.
+    pub(super) until: SystemTime,
+}
+
+/// How far a client has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stage {
+    /// Its request has begun to come, or is the first.
+    Asking,
+    /// An answer is being written.
+    Answered,
+    /// It may have another request.
+    Idle,
+}
+
+/// A snapshot.
+pub(super) struct Seen {
+    pub(super) at: SystemTime,
+    pub(super) snapshot: Rc<Snapshot>,
+    /// It tells what each child uses.
+    pub(super) has_usage: bool,
+}
+
+impl Visitors {
+    pub(in crate::daemon) fn new(listener: TcpListener) -> Visitors {
+        Visitors { door: Door::Bound(listener), clients: Vec::new(), seen: None }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.clients.len() >= MOST_CLIENTS
+    }
+
+    pub(super) fn client(&mut self, id: WheelId) -> Option<&mut Client> {
+        self.clients.iter_mut().find(|client| client.wheel.id() == id)
+    }
+
+    pub(super) fn remove(&mut self, id: WheelId) -> Option<Client> {
+        let place = self.clients.iter().position(|client| client.wheel.id() == id)?;
+        Some(self.clients.swap_remove(place))
+    }
+
+    /// Closes those whose time is up.
+    pub(super) fn close_late(&mut self, now: SystemTime) {
+        for client in &mut self.clients {
+            let has_begun =
+                client.stage == Stage::Idle && !client.wheel.input_filter(|httpd| httpd.is_between_requests());
+            if has_begun {
+                client.reach(Stage::Asking, now);
+            }
+        }
+        self.clients.retain(|client| now < client.until);
+    }
+}
+
+impl Client {
+    pub(super) fn new(wheel: ReadWrite<Httpd>, now: SystemTime) -> Client {
+        Client { wheel, stage: Stage::Asking, until: now + TO_ASK }
+    }
+
+    pub(super) fn reach(&mut self, stage: Stage, now: SystemTime) {
+        let time = match stage {
+            Stage::Asking => TO_ASK,
+            Stage::Answered => TO_READ,
+            Stage::Idle => TO_ASK_AGAIN,
+        };
+        (self.stage, self.until) = (stage, now + time);
+    }
+}
+
+/// How many clients there may be at a time. One more is closed.
+const MOST_CLIENTS: usize = 64;
+
+/// How long a client has for a request once it may come.
+const TO_ASK: Duration = Duration::from_secs(10);
+
+/// How long a client has to read an answer.
+const TO_READ: Duration = Duration::from_secs(30);
+
+/// How long a client may have no request.
+const TO_ASK_AGAIN: Duration = Duration::from_secs(30);
