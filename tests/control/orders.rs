@@ -31,10 +31,15 @@ fn send(steered: &Steered, command: &str) -> Control {
     control
 }
 
+/// The lines that the log has of a command, of which there is at least one: a thread of the test reads the log.
+#[track_caller]
 fn audit(steered: &Steered, command: &str) -> Vec<String> {
     let wanted = format!("control: command={command:?} ");
-    let log = steered.running.stderr_text();
-    log.lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect()
+    wait_until(&format!("a line with {wanted}"), DEADLINE, || {
+        let log = steered.running.stderr_text();
+        let lines: Vec<String> = log.lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect();
+        (!lines.is_empty()).then_some(lines)
+    })
 }
 
 #[test] // O-CT-14
@@ -162,9 +167,7 @@ fn client_that_goes_away_changes_nothing() {
     client.read_line();
     client.finish_sending();
     wait_until("the child's end", DEADLINE, || (!proc::exists(pid)).then_some(()));
-    let lines = wait_until("the log", DEADLINE, || {
-        Some(audit(&steered, &format!("retire {pid}"))).filter(|lines| !lines.is_empty())
-    });
+    let lines = audit(&steered, &format!("retire {pid}"));
     assert!(lines[0].contains(" verdict=applied "), "{lines:?}");
 }
 
@@ -207,8 +210,9 @@ fn client_stops_waiting_and_the_order_goes_on() {
 
 #[test] // O-CT-17
 fn stop_is_answered_at_the_end() {
-    for command in ["stop", "stop --now"] {
-        let mut steered = Steered::pool(2, "");
+    for (command, grace) in [("stop", ""), ("stop --now", "--grace-ms 300")] {
+        // A child that blocks does not hear that it is to end.
+        let mut steered = Steered::pool(2, grace);
         let (pid, mut client) = steered.occupy();
         let mut waiting = send(&steered, command);
         if command == "stop" {
@@ -241,7 +245,7 @@ fn stop_of_a_server_of_one_process_is_answered() {
 
 #[test] // O-CT-17
 fn quick_stop_supersedes_a_graceful_one() {
-    let mut steered = Steered::pool(2, "");
+    let mut steered = Steered::pool(2, "--grace-ms 1000");
     let (_pid, _client) = steered.occupy();
     let mut graceful = send(&steered, "stop");
     let mut quick = send(&steered, "stop now");

@@ -174,12 +174,6 @@ impl Steered {
         Steered { running, dir, path, addr }
     }
 
-    /// All that was logged so far.
-    pub fn log(&self) -> String {
-        let file = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-        file + &self.running.stderr_text()
-    }
-
     /// The same for a pool of so many children that all wait for clients.
     #[track_caller]
     pub fn pool(children: u32, args: &str) -> Steered {
