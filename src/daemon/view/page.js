@@ -156,6 +156,7 @@ function requests(counters) {
 
 function saturated(pool, counters) {
   if (pool.saturated) return `all children busy for ${span(pool.saturated.seconds_ago)}`;
+  if (counters.saturated_seconds === 0) return "never saturated";
   return `saturated for ${span(counters.saturated_seconds)} in all`;
 }
 
@@ -183,7 +184,7 @@ function showChildren(children) {
   const rows = sorted.map((child) => {
     const line = row([[`${child.slot}:${child.generation}`], [""], [span(child.since.seconds_ago), "n"],
       [harmless(child.peer), "peer"], [child.requests, "n"], [span(child.started.seconds_ago), "n wide"],
-      [child.pid === null ? "" : child.pid, "n wide"], [child.told || "", "wide dim"]]);
+      [child.pid === null ? "" : child.pid, "n wide"], [child.told === "stay" ? "" : child.told || "", "wide dim"]]);
     const state = child.state === " " ? "starting" : stateOf(child.state);
     line.cells[1].append(make("span", state, `s ${state}`));
     return line;

@@ -57,6 +57,7 @@ fn fill_in(page: &mut String, place: &str, snapshot: &Snapshot) {
         }
         "saturated" => match &pool.saturated {
             Some(since) => drop(write!(page, "all children busy for {}", span(since.seconds_ago))),
+            None if counters.saturated_seconds == 0.0 => page.push_str("never saturated"),
             None => drop(write!(page, "saturated for {} in all", span(counters.saturated_seconds))),
         },
         "oldest" => page.push_str(&snapshot.oldest_request.map_or_else(|| "none".to_owned(), span)),
@@ -212,7 +213,7 @@ fn children(page: &mut String, children: &[ChildView]) {
             "</td><td class=\"n\">{}</td><td class=\"n wide\">{age}</td><td class=\"n wide\">{pid}</td><td class=\"wide dim\">",
             child.requests
         );
-        push(page, child.told.as_deref().unwrap_or_default());
+        push(page, child.told.as_deref().filter(|told| *told != "stay").unwrap_or_default());
         page.push_str("</td></tr>");
     }
 }
