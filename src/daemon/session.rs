@@ -53,6 +53,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("status_request", status_listener::request)
         .state("status_flushed", status_listener::flushed)
         .state("status_gone", status_listener::gone)
+        .state("status_turn_ends", status_listener::turn_ends)
         .state("status_tick", status_listener::tick);
     session
         .state("_start", start)

@@ -2,6 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lenore::daemon::view::Phase;
@@ -258,17 +261,28 @@ fn clients_are_limited() {
     assert!(Client::connect(watched.serves).line("hello").ends_with("hello"), "and the pool serves");
 }
 
-#[test] // a client that does not ask is let go
+#[test] // a client that does not ask is let go, whoever else comes meanwhile
 fn silent_clients_are_closed_after_ten_seconds() {
     let watched = Watched::pool(1);
     let begin = Instant::now();
     let (mut silent, mut half) = (connect(watched.status), connect(watched.status));
     half.write_all(b"GET /live HTTP/1.1\r\n").unwrap();
+    let (is_over, address) = (Arc::new(AtomicBool::new(false)), watched.status);
+    let others = thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(get(address, "/live").status, 200);
+            }
+        }
+    });
     for stream in [&mut silent, &mut half] {
         stream.set_read_timeout(Some(DEADLINE * 2)).unwrap();
         assert_eq!(stream.read(&mut [0; 100]).unwrap_or(0), 0);
     }
     let waited = begin.elapsed();
+    is_over.store(true, Ordering::Relaxed);
+    others.join().unwrap();
     assert!((Duration::from_secs(9)..Duration::from_secs(15)).contains(&waited), "{waited:?}");
 }
 

@@ -1,8 +1,7 @@
 //! The status by HTTP: the page, JSON, metrics, and whether the Daemon lives and is ready. It changes nothing.
 //!
-//! The parent serves it in its loop, one request of each client a turn. Clients that ask within
-//! [`GOOD_FOR`] share a snapshot, so that they can't keep the parent from its children. Nothing of it keeps the Daemon alive: all is
-//! closed when no child is left.
+//! The parent serves it in its loop, one request of each client a turn. Clients that ask in the same turn share a snapshot, so that
+//! they can't keep the parent from its children. Nothing of it keeps the Daemon alive: all is closed when no child is left.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpStream;
@@ -59,10 +58,12 @@ pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) -> Result {
         .on_flushed("status_flushed")
         .start(cx)?;
     let now = cx.now();
-    if let Some(visitors) = visitors(cx) {
-        visitors.clients.push(Client::new(wheel, now));
+    let Some(visitors) = visitors(cx) else { return Ok(()) };
+    visitors.clients.push(Client::new(wheel, now));
+    // A timer that runs is left alone: moved by each that comes, it would not come due while they do.
+    if visitors.clients.len() == 1 {
+        arm(cx);
     }
-    arm(cx);
     Ok(())
 }
 
@@ -118,14 +119,13 @@ pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
     let now = cx.now();
     if let Some(visitors) = visitors(cx) {
         visitors.close_late(now);
-        visitors.seen = None;
     }
     arm(cx);
 }
 
 /// Looks at the clients again in a while, if there are any. Also after all timers of the Daemon were stopped.
 pub(super) fn arm(cx: &mut Cx<'_>) {
-    if visitors(cx).is_some_and(|visitors| !visitors.clients.is_empty() || visitors.seen.is_some()) {
+    if visitors(cx).is_some_and(|visitors| !visitors.clients.is_empty()) {
         cx.delay(TICK, LOOK, ());
     }
 }
@@ -160,21 +160,25 @@ fn plain(request: &Request, status: u16, line: &str) -> Response {
     request.reply(status).header("Content-Type", "text/plain; charset=utf-8").body(format!("{line}\n"))
 }
 
-/// Looks at the Daemon, unless it was looked at just now.
+/// Looks at the Daemon, unless it was looked at in this turn of the loop.
 fn look(cx: &mut Cx<'_>, usage: Usage) -> Option<Rc<Snapshot>> {
-    let now = cx.now();
-    let last = visitors(cx)?.seen.as_ref();
-    let is_good = |seen: &&Seen| {
-        let is_young = now.duration_since(seen.at).is_ok_and(|age| age < GOOD_FOR);
-        is_young && (seen.has_usage || usage == Usage::Without)
-    };
-    if let Some(seen) = last.filter(is_good) {
+    let is_good = |seen: &&Seen| seen.has_usage || usage == Usage::Without;
+    if let Some(seen) = visitors(cx)?.seen.as_ref().filter(is_good) {
         return Some(Rc::clone(&seen.snapshot));
     }
     let detail = (usage == Usage::With).then_some(Detail::Brief);
     let snapshot = Rc::new(picture::take_with_usage(cx, detail)?);
-    visitors(cx)?.seen = Some(Seen { at: now, snapshot: Rc::clone(&snapshot), has_usage: usage == Usage::With });
+    visitors(cx)?.seen = Some(Seen { snapshot: Rc::clone(&snapshot), has_usage: usage == Usage::With });
+    // Comes when every connection has had its turn. Who asks after that may have seen what has happened meanwhile.
+    cx.yield_("status_turn_ends", ());
     Some(snapshot)
+}
+
+/// All that have asked in this turn of the loop are answered.
+pub(in crate::daemon) fn turn_ends(cx: &mut Cx<'_>) {
+    if let Some(visitors) = visitors(cx) {
+        visitors.seen = None;
+    }
 }
 
 /// Whether a snapshot is to tell what each child uses.
@@ -233,9 +237,6 @@ fn unready(cx: &mut Cx<'_>) -> Option<&'static str> {
         Phase::Stopping => Some("stopping"),
     }
 }
-
-/// How long a snapshot is good for others who ask.
-const GOOD_FOR: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether clients are late.
 const LOOK: Duration = Duration::from_secs(1);

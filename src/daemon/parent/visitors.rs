@@ -12,7 +12,7 @@ use crate::wheel::{ListenAccept, ReadWrite, WheelId};
 pub(in crate::daemon) struct Visitors {
     pub(super) door: Door,
     pub(super) clients: Vec<Client>,
-    /// What was seen last. It is good for others who ask at the same time, and nobody is shown anything older after it.
+    /// What was seen in this turn of the loop: it is good for others who ask in the same.
     pub(super) seen: Option<Seen>,
 }
 
@@ -45,7 +45,6 @@ pub(super) enum Stage {
 
 /// A snapshot.
 pub(super) struct Seen {
-    pub(super) at: SystemTime,
     pub(super) snapshot: Rc<Snapshot>,
     /// It tells what each child uses.
     pub(super) has_usage: bool,
