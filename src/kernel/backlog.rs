@@ -228,6 +228,52 @@ mod tests {
         kernel.run().expect("it ends in order");
     }
 
+    #[cfg(all(target_os = "linux", feature = "control"))]
+    #[test] // O-ST-07: IPv4, IPv6 and UNIX, each with its name, its depth and its limit
+    fn listeners_of_each_kind_are_described() {
+        use std::os::unix::net::UnixStream;
+        let mut kernel = Kernel::new().expect("a kernel");
+        let path = std::env::temp_dir().join(format!("lenore-listeners-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let of_session = path.clone();
+        let listeners = Session::new(Vec::<SocketFactory>::new())
+            .state("_start", move |cx| {
+                for socket in
+                    [SocketFactory::tcp("127.0.0.1:0"), SocketFactory::tcp("[::1]:0"), SocketFactory::unix(&of_session)]
+                {
+                    let listener = socket.on_accept("accept").listen(cx)?;
+                    listener.pause_accept();
+                    cx.heap().push(listener);
+                }
+                Ok(())
+            })
+            .state("resume", |cx| cx.heap()[0].resume_accept())
+            .state("close", |cx| cx.heap().clear())
+            .spawn(&mut kernel)
+            .expect("it starts");
+        let names = |kernel: &Kernel| {
+            let described = kernel.core.describe_listeners(None, SessionId::KERNEL, true);
+            described.into_iter().map(|(name, _)| name).collect::<Vec<String>>()
+        };
+        let addresses: Vec<SocketAddr> = names(&kernel).iter().filter_map(|name| name.parse().ok()).collect();
+        assert!(addresses.len() == 2 && addresses[0].is_ipv4() && addresses[1].is_ipv6(), "{:?}", names(&kernel));
+        assert_eq!(names(&kernel)[2], path.to_str().expect("it is text"));
+        let _tcp = addresses.iter().map(|address| TcpStream::connect(address).expect("room")).collect::<Vec<_>>();
+        let _unix = [UnixStream::connect(&path).expect("room"), UnixStream::connect(&path).expect("room")];
+        assert!(waiting(&kernel.core, Some(listeners), 4));
+        let described = kernel.core.describe_listeners(None, SessionId::KERNEL, true);
+        let queues: Vec<_> = described.iter().map(|(_, queue)| queue.expect("the system tells")).collect();
+        assert_eq!(queues.iter().map(|queue| queue.waiting).collect::<Vec<_>>(), [1, 1, 2]);
+        assert!(queues.iter().all(|queue| queue.limit > 2), "{queues:?}");
+        assert!(kernel.core.describe_listeners(None, listeners, true).is_empty(), "those are left out");
+        kernel.call(listeners, "resume", ()).expect("it is there");
+        assert_eq!(kernel.core.describe_listeners(Some(listeners), SessionId::KERNEL, true).len(), 2);
+        assert_eq!(kernel.core.describe_listeners(Some(listeners), SessionId::KERNEL, false).len(), 3);
+        kernel.call(listeners, "close", ()).expect("it is there");
+        kernel.run().expect("it ends in order");
+        std::fs::remove_file(&path).expect("it is there");
+    }
+
     #[test] // one answer to each question, whether the client comes before it or after; none when nobody asks
     fn a_client_is_told_of_once_for_each_question() {
         let mut kernel = Kernel::new().expect("a kernel");

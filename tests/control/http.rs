@@ -189,21 +189,21 @@ fn ready_says_why_not_and_clients_keep_no_daemon_alive() {
     assert_eq!(silent.read_to_end(&mut rest).unwrap_or(0), 0);
 }
 
-#[test] // no child is ready while they die in their set-up
+#[test] // there is a child, but it is not ready for clients yet
 fn ready_tells_that_no_child_is_ready() {
-    let watched = Watched::pool(1);
-    let child = watched.children()[0];
-    // Stopped, it stays what it was; dead, it is replaced, so this looks between the two.
-    for _ in 0..100 {
-        let Some(pid) = watched.children().first().copied() else { continue };
-        let _ = kill(pid, Signal::SIGKILL);
-        let answer = get(watched.status, "/ready");
-        if answer.status == 503 {
-            assert_eq!(answer.body, "no child is ready\n");
-            return;
-        }
-    }
-    panic!("always ready, though children were killed, {child} for one");
+    let dir = tempfile::tempdir().unwrap();
+    let held = dir.path().join("held");
+    let program = Program::new(test_program("daemon_control"))
+        .args(["--mode", "prefork:1", "--max", "1", "--status", "127.0.0.1:0"])
+        .env("LENORE_INJECT", format!("daemon.child.ready=hold:{}", held.display()));
+    let running = program.start();
+    let address = status_address(&running);
+    wait_until("a child on its way", DEADLINE, || held.exists().then_some(()));
+    wait_status(address, "a running pool", |status| (status.service.phase == Phase::Ready).then_some(()));
+    let answer = get(address, "/ready");
+    assert_eq!((answer.status, answer.body.as_str()), (503, "no child is ready\n"));
+    std::fs::remove_file(&held).unwrap();
+    wait_until("a child that is ready", DEADLINE, || (get(address, "/ready").status == 200).then_some(()));
 }
 
 #[test] // O-CT-04: the listener and the connections are the parent's alone
