@@ -75,6 +75,8 @@ pub mod filter;
 mod harmful;
 mod inject;
 mod kernel;
+#[cfg(feature = "control")]
+mod log_level;
 #[cfg(feature = "logging")]
 pub mod logging;
 mod name;

@@ -4,6 +4,8 @@ use std::panic::Location;
 use std::time::{Duration, SystemTime};
 
 use crate::daemon::board::Scoreboard;
+#[cfg(feature = "control")]
+use crate::daemon::board::asks::Asks;
 use crate::daemon::board::doorbell::Doorbell;
 use crate::daemon::bystander::Bystander;
 use crate::daemon::child::role::Child;
@@ -27,6 +29,9 @@ pub(super) struct Heap {
     /// `None` for a server that does not fork, unless other programs are to see it.
     pub(super) board: Option<Scoreboard>,
     pub(super) doorbell: Option<Doorbell>,
+    /// What the parent asks of single children, if an operator may have it ask.
+    #[cfg(feature = "control")]
+    pub(super) asks: Option<Asks>,
     pub(super) process: Process,
     /// HUP means that the terminal is gone, and with it who started the program.
     pub(super) ends_on_hup: bool,
@@ -94,6 +99,8 @@ impl Heap {
             ended_alias: None,
             board,
             doorbell,
+            #[cfg(feature = "control")]
+            asks: None,
             process: Process::default(),
             ends_on_hup: false,
             is_over: false,

@@ -17,6 +17,8 @@ use crate::daemon::machine::{Grace, Haste, Input, Order, Timer, Watch};
 #[cfg(feature = "control")]
 use crate::daemon::metrics;
 #[cfg(feature = "control")]
+use crate::daemon::parent::asks;
+#[cfg(feature = "control")]
 use crate::daemon::parent::clients;
 use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::ending as parent_ending;
@@ -46,7 +48,9 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("control_read", steer::read)
         .state("control_write", steer::write)
         .state("control_more", steer::more)
-        .state("control_tick", steer::tick);
+        .state("control_tick", steer::tick)
+        .state("answer_again", child::asked::send_again)
+        .state("asks_late", asks::late);
     #[cfg(feature = "status")]
     let session = session
         .state("status_accept", status_listener::accept)
@@ -357,6 +361,13 @@ fn hang_up(cx: &mut Cx<'_>) -> Result {
 fn reopen(cx: &mut Cx<'_>) -> Result {
     let pid = cx.pid();
     let point = if cx.heap().role.parent().is_some() { Point::Reopen } else { Point::ChildReopen };
+    #[cfg(feature = "control")]
+    let order = if cx.heap().role.parent().is_some() {
+        asks::expect_reopening(cx);
+        0
+    } else {
+        child::asked::reopening(cx)
+    };
     let mut has_failed = inject::reach(point).is_err();
     if let Some(log_file) = &cx.heap().process.log_file {
         match log_file.redirect() {
@@ -367,6 +378,8 @@ fn reopen(cx: &mut Cx<'_>) -> Result {
             }
         }
     }
+    #[cfg(feature = "control")]
+    child::asked::reopened(cx, order, has_failed);
     drive(cx, Input::Reopened { has_failed })
 }
 
@@ -380,6 +393,9 @@ fn fork_first_children(cx: &mut Cx<'_>) -> Result {
 
 /// A child has rung.
 fn bell(cx: &mut Cx<'_>) -> Result {
+    #[cfg(feature = "control")]
+    asks::heard(cx);
+    #[cfg(not(feature = "control"))]
     if let Some(doorbell) = &cx.heap().doorbell {
         doorbell.answer();
     }

@@ -216,10 +216,15 @@ pub fn reset_level() {
 }
 
 fn override_level(level: Option<LevelFilter>) {
-    if let Some(logger) = INSTALLED.0.get() {
-        OVERRIDE.set(level);
-        log::set_max_level(logger.most());
-    }
+    set_override(level);
+}
+
+/// Sets one level or ends that, and returns whether the process has a [`Logger`].
+pub(crate) fn set_override(level: Option<LevelFilter>) -> bool {
+    let Some(logger) = INSTALLED.0.get() else { return false };
+    OVERRIDE.set(level);
+    log::set_max_level(logger.most());
+    true
 }
 
 /// Where the level comes from that is set at run time.

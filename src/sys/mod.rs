@@ -19,6 +19,7 @@ pub(crate) mod mapping;
 pub(crate) mod modelled_memory;
 #[cfg_attr(not(target_os = "linux"), path = "no_parent_death.rs")]
 pub(crate) mod parent_death;
+pub(crate) mod passing;
 #[cfg(feature = "control")]
 pub(crate) mod peer;
 pub(crate) mod priority;

@@ -2,6 +2,7 @@
 //! programs are `tests/programs/daemon_control.rs`, `daemon_prefork.rs` and `app_metrics.rs`.
 
 mod app_metrics;
+mod asks;
 mod board;
 mod http;
 mod limits;

@@ -287,14 +287,14 @@ fn each_command_that_changes_something_leaves_one_line() {
     control.ask("resize max_children=5").ok();
     assert_eq!(control.ask("resize min_spare=9").code(), "refused");
     assert_eq!(control.ask("kill 99:1").code(), "no_such_child");
-    assert_eq!(control.ask("log-level \u{1b}[31m\"x").code(), "failed");
+    assert_eq!(control.ask("log-level \u{1b}[31m\"x").code(), "usage");
     control.ask("status").ok();
     control.ask("verdict 1").ok();
     for (command, verdict) in [
         ("resize max_children=5", "applied"),
         ("resize min_spare=9", "refused"),
         ("kill 99:1", "no_such_child"),
-        ("log-level \u{1b}[31m\"x", "failed"),
+        ("log-level \u{1b}[31m\"x", "usage"),
     ] {
         let lines = audit(&steered, command);
         assert_eq!(lines.len(), 1, "{command}: {lines:?}");

@@ -1,14 +1,21 @@
-//! The doorbell: one socket pair between the parent and all of its children.
+//! The doorbell: one pair of sockets between the parent and all of its children.
 //!
-//! A child rings by writing an octet into its end. The parent never writes: its end is there to be closed. When it is,
+//! A child rings by sending a message of one byte. The parent never sends: its end is there to be closed. When it is,
 //! by the parent's death at the latest, every child reads an end of file. That is the truth about the parent, where its pid
 //! and `PR_SET_PDEATHSIG` are not; but only if no child has a copy of the parent's end.
+//!
+//! A child that the parent has asked for something answers here as well: a message that names the question, with a file in memory
+//! that holds the answer. So no descriptor stands open for it.
 
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+#[cfg(feature = "control")]
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::error::Error;
 use crate::kernel::Handle;
+use crate::sys::passing;
 
 /// Both ends; a child lets go of the parent's as its first act.
 pub(crate) struct Doorbell {
@@ -16,15 +23,21 @@ pub(crate) struct Doorbell {
     childs_end: Handle,
 }
 
+/// What a child has answered.
+#[cfg(feature = "control")]
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The number of the question.
+    pub(crate) number: u32,
+    /// The file with the answer. A child has made it: it may be anything.
+    pub(crate) file: OwnedFd,
+}
+
 impl Doorbell {
     pub(crate) fn new() -> Result<Doorbell, Error> {
-        let (parents_end, childs_end) = UnixStream::pair()
-            .and_then(|(one, other)| {
-                one.set_nonblocking(true)?;
-                other.set_nonblocking(true)?;
-                Ok((one, other))
-            })
-            .map_err(|error| Error::os("socketpair", "for the doorbell", error))?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (parents_end, childs_end) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+            .map_err(|errno| Error::os("socketpair", "for the doorbell", errno))?;
         Ok(Doorbell { parents_end: Some(Handle::new(parents_end)), childs_end: Handle::new(childs_end) })
     }
 
@@ -43,24 +56,55 @@ impl Doorbell {
         self.parents_end = None;
     }
 
-    /// Tells the parent to look at the scoreboard. A pipe that is full says so already; a parent that is gone is
+    /// Tells the parent to look at the scoreboard. A queue that is full says so already; a parent that is gone is
     /// noticed by the end of file.
     pub(crate) fn ring(&self) {
-        let mut end = self.childs_end.clone();
-        let _ = end.write(&[1]);
+        let _ = passing::send(&self.childs_end, &[1], None);
+    }
+
+    /// Answers the parent's question of this number with a file.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if so many have rung that there is no room; another try may succeed once the parent has looked.
+    #[cfg(feature = "control")]
+    pub(crate) fn send_answer(&self, number: u32, file: impl AsFd) -> Result<(), Errno> {
+        passing::send(&self.childs_end, &number.to_ne_bytes(), Some(file.as_fd()))
+    }
+
+    /// Takes what the children have rung, and what they have answered.
+    #[cfg(feature = "control")]
+    pub(crate) fn answer(&self) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        let mut message = [0; size_of::<u32>()];
+        self.take(|end| {
+            let (length, file) = passing::receive(end, &mut message)?;
+            if let (Some(file), true) = (file, length == message.len()) {
+                answers.push(Answer { number: u32::from_ne_bytes(message), file });
+            }
+            Ok(length)
+        });
+        answers
     }
 
     /// Takes what the children have rung.
+    #[cfg(not(feature = "control"))]
     pub(crate) fn answer(&self) {
-        let Some(mut end) = self.parents_end.clone() else { return };
-        let mut octets = [0; 256];
-        // As many children as may ring at once fit in a few reads; more than that comes again in the next slice.
-        for _ in 0..16 {
-            match end.read(&mut octets) {
-                Ok(count) if count == octets.len() => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                _ => return,
+        self.take(|end| nix::unistd::read(end, &mut [0; 1]));
+    }
+
+    fn take(&self, mut receive: impl FnMut(&Handle) -> Result<usize, Errno>) {
+        let Some(end) = &self.parents_end else { return };
+        // As many children as may ring at once fit in this; more come again in the next slice.
+        for _ in 0..MESSAGES {
+            match receive(end) {
+                Ok(0) | Err(Errno::EAGAIN) => return,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return,
             }
         }
     }
 }
+
+/// How many messages are taken in a row.
+const MESSAGES: usize = 64;

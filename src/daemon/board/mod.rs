@@ -37,6 +37,8 @@ use crate::sys::shared_memory;
 #[cfg(not(any(lenore_loom, lenore_shuttle)))]
 use crate::sys::shared_memory::SharedBoard;
 
+#[cfg(feature = "control")]
+pub(super) mod asks;
 pub(super) mod doorbell;
 mod error;
 #[cfg(feature = "control")]

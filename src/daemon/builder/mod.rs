@@ -9,6 +9,8 @@ use nix::sys::signal::Signal;
 
 #[cfg(feature = "control")]
 use crate::daemon::board::Scoreboard;
+#[cfg(feature = "control")]
+use crate::daemon::board::asks::Asks;
 use crate::daemon::error::DaemonError;
 use crate::daemon::handle::Daemon;
 use crate::daemon::heap::Heap;
@@ -310,6 +312,11 @@ impl DaemonBuilder {
         let mut process = plan.carry_out(kernel_of(kernel), &settings.alias, make_what_is_seen)?;
         let now = kernel_of(kernel).core.now();
         let mut heap = Heap::new(settings, board, oom_kills, now).inspect_err(|error| process.fail(error))?;
+        #[cfg(feature = "control")]
+        if control.is_some() && heap.board.is_some() {
+            let asks = Asks::new().map_err(|error| fail("mapping memory")(Error::os("mmap", "for children", error)));
+            heap.asks = Some(asks.inspect_err(|error| process.fail(error))?);
+        }
         #[cfg(feature = "control")]
         if let Some(parent) = heap.role.parent_mut() {
             parent.let_in(control);

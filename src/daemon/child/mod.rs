@@ -1,5 +1,7 @@
 //! The child: taking its place, reporting what it does, going when it is told to.
 
+#[cfg(feature = "control")]
+pub(super) mod asked;
 pub(super) mod ending;
 mod last_timers;
 pub(super) mod orphan;

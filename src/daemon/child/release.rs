@@ -2,6 +2,8 @@
 
 use crate::daemon::announce::announce;
 use crate::daemon::board::Status;
+#[cfg(feature = "control")]
+use crate::daemon::child::asked;
 use crate::daemon::child::slot::{own_status, set_status};
 use crate::daemon::child::time;
 use crate::daemon::heap::Cx;
@@ -19,6 +21,8 @@ pub(in crate::daemon) fn woken(cx: &mut Cx<'_>) -> Result {
             board.answer_call(slot, accepts);
         }
     }
+    #[cfg(feature = "control")]
+    asked::look(cx)?;
     let is_asked = cx.heap().board.as_ref().is_some_and(|board| board.takes_release(slot));
     if is_asked && !cx.heap().is_over { release(cx) } else { Ok(()) }
 }

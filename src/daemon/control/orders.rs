@@ -43,6 +43,9 @@ pub(in crate::daemon) enum Subject {
     Size(NewSize),
     Child(Key),
     Logs,
+    /// What a child shows of itself.
+    Sessions(Key),
+    Level,
     End,
 }
 
@@ -51,6 +54,8 @@ pub(in crate::daemon) enum Subject {
 pub(in crate::daemon) struct Order {
     pub(in crate::daemon) asker: Asker,
     pub(in crate::daemon) command: String,
+    /// It changes something.
+    changes: bool,
     pub(in crate::daemon) subject: Subject,
     begun: Instant,
     /// The number of the client that waits for the verdict.
@@ -91,10 +96,10 @@ impl Orders {
         dialect: Dialect,
     ) {
         let begun = Instant::now();
-        let command = request.command.to_string();
+        let (command, changes) = (request.command.to_string(), request.command.changes());
         let due = request.timeout.map(|limit| begun + limit);
         let client = (!request.no_wait).then_some(client);
-        self.pending.insert(number, Order { asker, command, subject, begun, client, dialect, due });
+        self.pending.insert(number, Order { asker, command, changes, subject, begun, client, dialect, due });
     }
 
     /// Returns an order that has no verdict yet.
@@ -105,7 +110,9 @@ impl Orders {
     /// An order has its verdict. Returns who waits for it.
     pub(in crate::daemon) fn end(&mut self, number: u64, outcome: &Outcome) -> Option<(u64, Dialect)> {
         let order = self.pending.remove(&number)?;
-        order.asker.audit(&order.command, outcome, order.begun.elapsed());
+        if order.changes {
+            order.asker.audit(&order.command, outcome, order.begun.elapsed());
+        }
         if self.verdicts.len() >= MOST_VERDICTS {
             self.verdicts.pop_front();
         }

@@ -9,8 +9,6 @@ use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{
     Announcement, Death, Effect, Fork, Input, Message, Order, OrderId, Published, Timer, Verdict, Watch,
 };
-#[cfg(feature = "control")]
-use crate::daemon::parent::clients;
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::eyes::Eyes;
 use crate::daemon::parent::launcher;
@@ -20,7 +18,7 @@ use crate::daemon::parent::signals::system_signal;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
 #[cfg(feature = "control")]
-use crate::daemon::parent::{news, picture, verdicts};
+use crate::daemon::parent::{asks, clients, news, picture, verdicts};
 use crate::daemon::processes::send;
 use crate::error::Result;
 use crate::inject::{self, Point};
@@ -142,6 +140,8 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::DisarmAll => {
             drop(cx.alarm_remove_all());
             rearm_watching(cx);
+            #[cfg(feature = "control")]
+            asks::arm(cx);
         }
         Effect::Announce(Announcement::Parent) => {
             broadcast(cx, "daemon_parent");
@@ -225,6 +225,8 @@ fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {
     let now = epoch_ms(cx.now());
     #[cfg(feature = "control")]
     cx.heap().metrics.open(fork.key.slot);
+    #[cfg(feature = "control")]
+    asks::prepare(cx, fork.key);
     let Heap { role: Role::Parent(parent), board: Some(board), settings, .. } = cx.heap() else { return };
     let Fork { key, request, is_long, share } = fork;
     parent.forks.push_back((key, request));
@@ -257,6 +259,8 @@ fn record(cx: &mut Cx<'_>, death: &Death) {
     }
     // Nothing is waited for that was reaped, or that other code has waited for.
     cx.sig_child_clear(pid);
+    #[cfg(feature = "control")]
+    asks::ended(cx, death.key, pid);
 }
 
 fn tell(cx: &mut Cx<'_>, message: &Message) {
@@ -276,7 +280,9 @@ fn tell(cx: &mut Cx<'_>, message: &Message) {
 fn answer(cx: &mut Cx<'_>, id: OrderId, verdict: Verdict) {
     log::debug!(target: "lenore::daemon", "order {} is {verdict}", id.0);
     #[cfg(feature = "control")]
-    verdicts::answered(cx, id, verdict);
+    if let Some(order) = verdicts::answered(cx, id, verdict) {
+        asks::await_reopening(cx, order);
+    }
 }
 
 /// The state that a timer is an event for.

@@ -1,6 +1,10 @@
 //! The parent: tells the machine what happens, and carries out what it decides.
 
 #[cfg(feature = "control")]
+mod asking;
+#[cfg(feature = "control")]
+pub(super) mod asks;
+#[cfg(feature = "control")]
 pub(super) mod clients;
 #[cfg(feature = "control")]
 pub(super) mod consumption;
@@ -12,8 +16,12 @@ pub(super) mod launcher;
 #[cfg(feature = "control")]
 mod ledger;
 #[cfg(feature = "control")]
+mod levels;
+#[cfg(feature = "control")]
 mod news;
 pub(super) mod oom;
+#[cfg(feature = "control")]
+mod outside;
 #[cfg(feature = "control")]
 pub(super) mod picture;
 mod pids;

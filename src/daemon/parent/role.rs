@@ -11,7 +11,11 @@ use crate::daemon::bystander::Bystander;
 use crate::daemon::control::Control;
 use crate::daemon::machine::{Child, Input, Key, Machine};
 #[cfg(feature = "control")]
+use crate::daemon::parent::asking::Asking;
+#[cfg(feature = "control")]
 use crate::daemon::parent::ledger::Ledger;
+#[cfg(feature = "control")]
+use crate::daemon::parent::levels::Levels;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::refused::{Reason, Refused};
@@ -67,6 +71,12 @@ pub(in crate::daemon) struct Parent {
     /// Until no child is left, if there is a status listener.
     #[cfg(feature = "status")]
     pub(super) visitors: Option<Box<Visitors>>,
+    /// What children were asked for and have not answered.
+    #[cfg(feature = "control")]
+    pub(super) asking: Asking,
+    /// What is logged because an operator wants it.
+    #[cfg(feature = "control")]
+    pub(super) levels: Levels,
 }
 
 impl Parent {
@@ -96,6 +106,10 @@ impl Parent {
             metrics_prefix: None,
             #[cfg(feature = "status")]
             visitors: None,
+            #[cfg(feature = "control")]
+            asking: Asking::default(),
+            #[cfg(feature = "control")]
+            levels: Levels::default(),
         }
     }
 
@@ -154,6 +168,10 @@ impl Parent {
             // A listener and connections. Wheels close by being dropped.
             #[cfg(feature = "status")]
                 visitors: _,
+            #[cfg(feature = "control")]
+                asking: _,
+            #[cfg(feature = "control")]
+                levels: _,
         } = self;
         #[cfg(feature = "control")]
         if ledger.is_some() {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use log::LevelFilter;
 use serde_json::json;
 
 use crate::daemon::board::Scoreboard;
@@ -9,11 +10,11 @@ use crate::daemon::control::{
     Asker, ChildName, Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request, Subject, Watching,
 };
 use crate::daemon::heap::Cx;
-use crate::daemon::machine::{Haste, Input, Key, NewSize, Order};
+use crate::daemon::machine::{Haste, Input, Key, NewSize, Order, OrderId};
 use crate::daemon::parent::clients::{self, client, settle};
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::drive::{drive, number_order};
-use crate::daemon::parent::{picture, verdicts};
+use crate::daemon::parent::{asks, picture, verdicts};
 use crate::daemon::status::Peek;
 use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Snapshot, json, metrics, text};
@@ -115,6 +116,24 @@ fn perform(cx: &mut Cx<'_>, number: u64, dialect: Dialect, request: &Request) ->
             }
             return (Step::UnderWay, Ok(()));
         }
+        Command::Peek(Some(name)) => match find(cx, *name) {
+            Ok(key) => {
+                if let Some(id) = begin(cx, number, dialect, request, Subject::Sessions(key)) {
+                    asks::show(cx, id.0, key);
+                }
+                return (Step::UnderWay, Ok(()));
+            }
+            Err(refusal) => Err(refusal),
+        },
+        Command::LogLevel { level, lasts, child } => match level_of(cx, level, *child) {
+            Ok((level, only)) => {
+                if let Some(id) = begin(cx, number, dialect, request, Subject::Level) {
+                    asks::set_level(cx, id.0, level, only, *lasts);
+                }
+                return (Step::UnderWay, Ok(()));
+            }
+            Err(refusal) => Err(refusal),
+        },
         command => match order_of(cx, command) {
             Ok((order, subject)) => return (Step::UnderWay, give(cx, number, dialect, request, (order, subject))),
             Err(refusal) => Err(refusal),
@@ -168,8 +187,16 @@ fn give(
     request: &Request,
     (order, subject): (Order, Subject),
 ) -> Result {
-    let Some(id) = number_order(cx) else { return Ok(()) };
-    let Some(asker) = client(cx, number).map(|client| Asker::of(client)) else { return Ok(()) };
+    let Some(id) = begin(cx, number, dialect, request, subject) else { return Ok(()) };
+    let outcome = drive(cx, Input::Asked(id, order));
+    clients::arm(cx);
+    outcome
+}
+
+/// Numbers an order of a client, which waits for its verdict or is told the number.
+fn begin(cx: &mut Cx<'_>, number: u64, dialect: Dialect, request: &Request, subject: Subject) -> Option<OrderId> {
+    let id = number_order(cx)?;
+    let asker = client(cx, number).map(|client| Asker::of(client))?;
     if let Some(control) = clients::control(cx) {
         control.orders.begin(id.0, (asker, number), request, subject, dialect);
     }
@@ -182,9 +209,22 @@ fn give(
             client.waits = Some(id.0);
         }
     }
-    let outcome = drive(cx, Input::Asked(id, order));
-    clients::arm(cx);
-    outcome
+    Some(id)
+}
+
+/// Returns the level that a client has named, `None` for what the program has set, and for which child alone.
+fn level_of(
+    cx: &mut Cx<'_>,
+    level: &str,
+    child: Option<ChildName>,
+) -> std::result::Result<(Option<LevelFilter>, Option<Key>), Refusal> {
+    let only = child.map(|child| find(cx, child)).transpose()?;
+    if level == "reset" {
+        return Ok((None, only));
+    }
+    let words = "off, error, warn, info, debug, trace and reset";
+    let level = level.parse().map_err(|_| Refusal::new(Code::Usage, format_args!("{level:?} is none of {words}")))?;
+    Ok((Some(level), only))
 }
 
 fn accepted(order: u64) -> Reply {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::daemon::control::{ChildName, Code, Dialect, Ended, Outcome, Refusal, Reply, Subject};
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Death, Key, NewSize, OrderId, Verdict, Why};
+use crate::daemon::parent::asking::Confirmed;
 use crate::daemon::parent::clients::{client, control, settle};
 
 /// Takes note of a child's death, for the answer that may follow.
@@ -16,15 +17,45 @@ pub(super) fn note_end(cx: &mut Cx<'_>, pid: i32, death: &Death) {
     }
 }
 
-/// An order has its verdict.
-pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdict) {
-    let Some(subject) = control(cx).and_then(|control| Some(control.orders.pending(number)?.subject)) else { return };
-    let outcome = match verdict {
-        Verdict::Applied => applied(cx, subject),
-        Verdict::Refused(why) => Err(Refusal::new(code(why), why)),
-        Verdict::Superseded => Err(Refusal::new(Code::Superseded, "a later order took its place")),
+/// An order has its verdict. Returns its number if children are still to confirm it.
+pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdict) -> Option<u64> {
+    let subject = control(cx).and_then(|control| Some(control.orders.pending(number)?.subject))?;
+    let outcome = match (verdict, subject) {
+        (Verdict::Applied, Subject::Size(old)) => Ok(resized(cx, old)),
+        (Verdict::Applied, Subject::Child(key)) => Ok(ended(cx, key)),
+        (Verdict::Applied, Subject::End) => Ok(stopped(cx)),
+        // The machine is asked for no other.
+        (Verdict::Applied, Subject::Logs | Subject::Sessions(_) | Subject::Level) => return Some(number),
+        (Verdict::Refused(why), _) => Err(Refusal::new(code(why), why)),
+        (Verdict::Superseded, _) => Err(Refusal::new(Code::Superseded, "a later order took its place")),
     };
     end(cx, number, &outcome);
+    None
+}
+
+/// A child has shown its sessions, or was described because it has not.
+pub(super) fn shown(cx: &mut Cx<'_>, order: u64, (key, pid): (Key, i32), answered: bool, text: String) {
+    let child = ChildName::of(key);
+    let text = if answered { text } else { format!("child {child}, process {pid}, has not answered\n{text}") };
+    let data = json!({
+        "child": child.to_string(), "slot": key.slot, "pid": pid, "answered": answered, "text": text,
+    });
+    end(cx, order, &Ok(Reply { verdict: "done", text, data: data.to_string() }));
+}
+
+/// Children have confirmed what they were told, or were not heard of in time.
+pub(super) fn confirmed(cx: &mut Cx<'_>, confirmed: &Confirmed) {
+    let Confirmed { order, children, confirmed, missing, failed } = confirmed;
+    let names = |keys: &[Key]| keys.iter().map(|key| ChildName::of(*key).to_string()).collect::<Vec<_>>();
+    let (missing, failed) = (names(missing), names(failed));
+    let mut text = format!("children={children} confirmed={confirmed}\n");
+    for (what, names) in [("missing", &missing), ("failed", &failed)] {
+        if !names.is_empty() {
+            text.push_str(&format!("{what}={}\n", names.join(",")));
+        }
+    }
+    let data = json!({ "children": children, "confirmed": confirmed, "missing": missing, "failed": failed });
+    end(cx, *order, &Ok(reply(text, &data)));
 }
 
 /// Tells a client, if it still waits, what has become of its order.
@@ -57,15 +88,6 @@ fn code(why: Why) -> Code {
         Why::NoChildren | Why::Smallest | Why::Largest | Why::SpareLimits | Why::NoSpare | Why::NotAPool => {
             Code::Refused
         }
-    }
-}
-
-fn applied(cx: &mut Cx<'_>, subject: Subject) -> Outcome {
-    match subject {
-        Subject::Size(old) => Ok(resized(cx, old)),
-        Subject::Child(key) => Ok(ended(cx, key)),
-        Subject::Logs => Ok(reopened(cx)),
-        Subject::End => Ok(stopped(cx)),
     }
 }
 
@@ -104,13 +126,6 @@ fn ended(cx: &mut Cx<'_>, key: Key) -> Reply {
     let text = format!("child={name} pid={pid} cause={cause} age={age:.3} requests={requests}\n");
     let data = json!({ "child": name.to_string(), "pid": pid, "cause": cause, "age": age, "requests": requests });
     reply(text, &data)
-}
-
-/// The parent's log is open again. Children are told to do the same; how many of them have is not known here.
-fn reopened(cx: &mut Cx<'_>) -> Reply {
-    let children = cx.heap().role.parent().map_or(0, |parent| parent.machine.table().children().len());
-    let data = json!({ "children": children, "confirmed": null, "missing": [] });
-    reply(format!("children={children}\n"), &data)
 }
 
 /// The Daemon has ended. What may start it again is said: whoever has stopped it should not be surprised.

@@ -1,0 +1,226 @@
+//! What only the children know or can do: their sessions, their log level, their log file.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use util::control::Steered;
+use util::{Client, DEADLINE, kill, wait_until};
+
+/// A child that does not return to its loop, as long as its gate is there.
+#[track_caller]
+fn stuck(steered: &Steered, gate: &Path) -> Client {
+    fs::write(gate, "").unwrap();
+    let mut client = Client::connect(steered.addr);
+    client.send(&format!("gate {}\n", gate.display()));
+    steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    client
+}
+
+#[track_caller]
+fn peek(steered: &Steered, child: impl std::fmt::Display) -> serde_json::Value {
+    let answer = steered.control().ask_json(&format!(r#"{{"command":"peek","child":"{child}"}}"#));
+    assert_eq!(answer["ok"], true, "{answer}");
+    answer["data"].clone()
+}
+
+#[test] // O-CT-11
+fn an_idle_child_shows_its_own_sessions() {
+    let steered = Steered::pool(2, "");
+    for pid in steered.running.children() {
+        let data = peek(&steered, pid);
+        assert_eq!((data["answered"].as_bool(), data["pid"].as_i64()), (Some(true), Some(pid.into())), "{data}");
+        let text = data["text"].as_str().unwrap();
+        assert!(text.contains("we are a child") && text.contains("Daemon"), "{text}");
+    }
+}
+
+#[test] // O-CT-11: in its loop, with something in hand
+fn a_busy_child_in_its_loop_shows_its_sessions() {
+    let steered = Steered::pool(1, "");
+    let pid = steered.running.children()[0];
+    let mut client = Client::connect(steered.addr);
+    client.send("late 600000\n");
+    steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    let text = peek(&steered, pid)["text"].as_str().unwrap().to_owned();
+    // The alarm of the connection's session.
+    assert!(text.contains("late"), "{text}");
+}
+
+#[test] // O-CT-11: forked for one request
+fn a_child_of_a_post_forking_daemon_shows_its_sessions() {
+    let steered = Steered::start("--mode fork:4");
+    let mut client = Client::connect(steered.addr);
+    client.send("late 600000\n");
+    let pid = wait_until("a child", DEADLINE, || steered.running.children().first().copied());
+    steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    let text = peek(&steered, pid)["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("late"), "{text}");
+}
+
+#[test] // O-CT-11
+fn a_stuck_child_is_described_from_outside_and_said_not_to_have_answered() {
+    let steered = Steered::pool(1, "");
+    let pid = steered.running.children()[0];
+    let gate = steered.dir.path().join("gate");
+    let mut client = stuck(&steered, &gate);
+    let data = peek(&steered, pid);
+    assert_eq!(data["answered"], false, "{data}");
+    let text = data["text"].as_str().unwrap();
+    for said in ["has not answered", "slot: state=r", "process: ", "user="] {
+        assert!(text.contains(said), "{text}");
+    }
+    // It was not asked for ever: it goes on, and answers the next time.
+    fs::remove_file(&gate).unwrap();
+    assert!(client.read_line().contains("gate"));
+    assert_eq!(peek(&steered, pid)["answered"], true);
+}
+
+#[test] // O-CT-11
+fn a_stopped_child_is_described_and_stays_stopped() {
+    let steered = Steered::pool(1, "");
+    let pid = steered.running.children()[0];
+    kill(pid, Signal::SIGSTOP).unwrap();
+    wait_until("a stopped child", DEADLINE, || {
+        util::proc::stat(pid).is_some_and(|stat| stat.state == 'T').then_some(())
+    });
+    let data = peek(&steered, pid);
+    assert_eq!(data["answered"], false, "{data}");
+    assert!(data["text"].as_str().unwrap().contains("is stopped"), "{data}");
+    assert_eq!(util::proc::stat(pid).map(|stat| stat.state), Some('T'));
+}
+
+#[test] // O-CT-11: killed while it is asked
+fn a_child_that_ends_meanwhile_is_said_to() {
+    let steered = Steered::pool(1, "");
+    let pid = steered.running.children()[0];
+    let gate = steered.dir.path().join("gate");
+    let _client = stuck(&steered, &gate);
+    let mut control = steered.control();
+    control.send(format!("peek {pid}\n"));
+    // Asked by now: commands of two clients are taken in the order in which they come.
+    steered.control().status();
+    kill(pid, Signal::SIGKILL).unwrap();
+    let answer = control.read_answer();
+    assert!(answer.body.contains("ended meanwhile"), "{answer:?}");
+}
+
+#[test] // O-CT-12
+fn no_descriptor_stands_open_for_it() {
+    let one = Steered::pool(1, "");
+    let many = Steered::pool(20, "");
+    let count = |steered: &Steered| {
+        steered.control();
+        wait_until("control clients to be let go", DEADLINE, || {
+            let fds = util::proc::fds(steered.pid()).len();
+            std::thread::yield_now();
+            (fds == util::proc::fds(steered.pid()).len()).then_some(fds)
+        })
+    };
+    let before = count(&one);
+    assert_eq!(count(&many), before);
+    let child = many.running.children()[7];
+    let childs = util::proc::fds(child);
+    for _ in 0..50 {
+        peek(&many, child);
+    }
+    wait_until("as many descriptors as before", DEADLINE, || {
+        (util::proc::fds(many.pid()).len() == before).then_some(())
+    });
+    assert_eq!(util::proc::fds(child), childs);
+}
+
+#[test] // O-CT-16
+fn reopen_counts_who_has_opened_the_log_again() {
+    let steered = Steered::pool(3, "--dir DIR");
+    let answer = steered.control().ask_json(r#"{"command":"reopen"}"#);
+    assert_eq!((&answer["verdict"], &answer["data"]["children"]), (&"applied".into(), &3.into()), "{answer}");
+    assert_eq!(
+        (&answer["data"]["confirmed"], &answer["data"]["missing"]),
+        (&3.into(), &serde_json::json!([])),
+        "{answer}"
+    );
+    let log = fs::read_to_string(steered.dir.path().join("log")).unwrap();
+    for pid in steered.running.children().into_iter().chain([steered.pid()]) {
+        assert!(log.contains(&format!("process {pid} has reopened")), "{log}");
+    }
+}
+
+#[test] // O-CT-16
+fn reopen_names_who_has_not_within_the_limit() {
+    let steered = Steered::pool(2, "--dir DIR");
+    let gate = steered.dir.path().join("gate");
+    let _client = stuck(&steered, &gate);
+    let busy = steered.control().status().children.into_iter().find(|child| child.state == 'r').unwrap();
+    let answer = steered.control().ask_json(r#"{"command":"reopen"}"#);
+    assert_eq!((&answer["data"]["children"], &answer["data"]["confirmed"]), (&2.into(), &1.into()), "{answer}");
+    assert_eq!(
+        answer["data"]["missing"],
+        serde_json::json!([format!("{}:{}", busy.slot, busy.generation)]),
+        "{answer}"
+    );
+}
+
+/// Has the log opened again, and returns which processes have said so.
+#[track_caller]
+fn who_logs(steered: &Steered, dir: &Path) -> Vec<i32> {
+    fs::rename(dir.join("log"), dir.join("log.1")).unwrap();
+    let answer = steered.control().ask_json(r#"{"command":"reopen"}"#);
+    assert_eq!(answer["ok"], true, "{answer}");
+    let log = fs::read_to_string(dir.join("log")).unwrap();
+    let mut pids: Vec<i32> = log
+        .lines()
+        .filter_map(|line| line.split_once("process ")?.1.split_once(" has reopened")?.0.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+#[test] // O-CT-15
+fn log_level_reaches_all_processes_and_later_children() {
+    let steered = Steered::pool(2, "--dir DIR");
+    let mut all = steered.running.children();
+    all.push(steered.pid());
+    all.sort_unstable();
+    assert_eq!(who_logs(&steered, steered.dir.path()), all);
+    let answer = steered.control().ask_json(r#"{"command":"log-level","level":"error"}"#);
+    assert_eq!((&answer["data"]["children"], &answer["data"]["confirmed"]), (&2.into(), &2.into()), "{answer}");
+    assert_eq!(who_logs(&steered, steered.dir.path()), [0; 0]);
+    let killed = steered.running.children()[0];
+    kill(killed, Signal::SIGKILL).unwrap();
+    steered.control().wait_status("a successor", |status| {
+        (status.pool.states.idle == 2 && status.children.iter().all(|child| child.pid != Some(killed))).then_some(())
+    });
+    assert_eq!(who_logs(&steered, steered.dir.path()), [0; 0]);
+    let answer = steered.control().ask_json(r#"{"command":"log-level","level":"reset"}"#);
+    assert_eq!(answer["data"]["confirmed"], 2, "{answer}");
+    assert_eq!(who_logs(&steered, steered.dir.path()).len(), 3);
+}
+
+#[test] // O-CT-15
+fn log_level_of_one_child_is_its_own() {
+    let steered = Steered::pool(2, "--dir DIR");
+    let child = steered.running.children()[0];
+    let answer = steered.control().ask_json(&format!(r#"{{"command":"log-level","level":"off","child":"{child}"}}"#));
+    assert_eq!((&answer["data"]["children"], &answer["data"]["confirmed"]), (&1.into(), &1.into()), "{answer}");
+    let logs = who_logs(&steered, steered.dir.path());
+    assert!(logs.len() == 2 && !logs.contains(&child), "{logs:?}");
+}
+
+#[test] // O-CT-15
+fn log_level_ends_by_itself() {
+    let steered = Steered::pool(1, "--dir DIR");
+    let answer = steered.control().ask_json(r#"{"command":"log-level","level":"error","for":0.2}"#);
+    assert_eq!(answer["data"]["confirmed"], 1, "{answer}");
+    wait_until("the end of the level", DEADLINE, || (who_logs(&steered, steered.dir.path()).len() == 2).then_some(()));
+}
+
+#[test] // O-CT-15
+fn a_level_that_is_none_changes_nothing() {
+    let steered = Steered::pool(1, "");
+    let answer = steered.control().ask("log-level loud");
+    assert_eq!(answer.code(), "usage");
+    assert!(answer.last.contains("loud") && answer.last.contains("debug"), "{answer:?}");
+    assert_eq!(steered.control().ask("log-level debug child=99:9").code(), "no_such_child");
+}
