@@ -3,7 +3,7 @@
 use crate::harmful::is_harmful;
 
 /// Writes a span of so many seconds in its two largest units: `5 min 3 s`, `1.25 s`, `340 µs`.
-pub(super) fn span(seconds: f64) -> String {
+pub fn span(seconds: f64) -> String {
     if seconds < 0.0005 {
         return format!("{:.0} µs", seconds * 1e6);
     }
@@ -32,7 +32,7 @@ fn short(number: f64) -> String {
 }
 
 /// Writes a number of bytes: `13.4 MiB`.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let mut number = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if number < 1000.0 {
@@ -51,7 +51,7 @@ pub(super) fn push_harmless(to: &mut String, text: &str) {
 }
 
 /// Returns text from the network with what could steer a terminal written as an escape.
-pub(super) fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     let mut harmless = String::new();
     push_harmless(&mut harmless, text);
     harmless

@@ -14,7 +14,7 @@ pub(in crate::daemon) mod page;
 #[cfg(test)]
 mod sample;
 mod snapshot;
-pub(in crate::daemon) mod text;
+pub mod text;
 
 pub use histogram::Histogram;
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use super::Histogram;
-use super::human::{bytes, harmless, span};
+pub use super::human::{bytes, harmless, span};
 use super::letters::{LETTERS, known};
 use super::snapshot::{ChildView, Death, Kind, ListenerView, ProcessView, Snapshot};
 
 /// Writes a Daemon's status: a line for each subject, with each limit beside its value.
-pub(in crate::daemon) fn status(snapshot: &Snapshot) -> String {
+pub fn status(snapshot: &Snapshot) -> String {
     let mut lines = Lines::default();
     service(&mut lines, snapshot);
     if snapshot.service.kind != Kind::NonForking {
@@ -28,7 +28,7 @@ pub(in crate::daemon) fn status(snapshot: &Snapshot) -> String {
 }
 
 /// Writes a table of children, a line for each below a line of titles.
-pub(in crate::daemon) fn children(children: &[ChildView]) -> String {
+pub fn children(children: &[ChildView]) -> String {
     let mut rows = vec![TITLES.map(str::to_owned)];
     rows.extend(children.iter().map(row));
     let widths: [usize; COLUMNS] =

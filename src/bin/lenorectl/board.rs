@@ -1,0 +1,42 @@
+//! The board file: what can be seen of a daemon without asking it.
+
+use lenore::daemon::BoardFile;
+use lenore::daemon::view::Snapshot;
+
+use crate::client::{Client, Unreachable};
+use crate::failure::{Failure, code};
+use crate::target::Target;
+
+/// Opens the board of a daemon: where the command line or the state file says, where its hello says, or in the process that has its
+/// socket.
+pub fn open(target: &Target) -> Result<BoardFile, Failure> {
+    if let Some(path) = &target.board {
+        return BoardFile::open(path).map_err(|error| Failure::new(code::FAILED, error));
+    }
+    let (pid, why) = match target.socket.as_deref().map(Client::connect) {
+        Some(Ok(client)) => match client.hello["board"].as_str() {
+            Some(path) => return BoardFile::open(path).map_err(|error| Failure::new(code::FAILED, error)),
+            None => return Err(Failure::new(code::FAILED, "the daemon has no board")),
+        },
+        Some(Err(Unreachable::Hung { pid, text })) => (pid, text),
+        Some(Err(Unreachable::Dead(text))) => return Err(Failure::new(code::NO_DAEMON, text)),
+        Some(Err(Unreachable::Denied(text))) => return Err(Failure::new(code::DENIED, text)),
+        Some(Err(Unreachable::Foreign(text))) => return Err(Failure::new(code::FAILED, text)),
+        None => (target.pid, "neither a board nor a control socket is known".to_owned()),
+    };
+    of_process(pid).unwrap_or_else(|| Err(Failure::new(code::TIMEOUT, why)))
+}
+
+/// Takes a snapshot from the board of a daemon that does not answer, of which perhaps the process is known.
+pub fn snapshot(target: &Target, pid: Option<i32>) -> Result<Snapshot, Failure> {
+    let board = match &target.board {
+        Some(path) => BoardFile::open(path).map_err(|error| Failure::new(code::FAILED, error)),
+        None => of_process(pid).unwrap_or_else(|| Err(Failure::new(code::FAILED, "no board is known"))),
+    }?;
+    board.snapshot().map_err(|error| Failure::new(code::FAILED, error))
+}
+
+fn of_process(pid: Option<i32>) -> Option<Result<BoardFile, Failure>> {
+    let board = BoardFile::of_process(pid?.cast_unsigned());
+    Some(board.map_err(|error| Failure::new(code::FAILED, error)))
+}
