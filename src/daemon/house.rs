@@ -80,7 +80,7 @@ fn data_of_a_role_names_neither_heap_nor_session() {
     ] {
         assert_names_only(file, &[&LOW[..], &[own, "status", "control"]].concat());
     }
-    for file in ["parent/consumption.rs", "parent/ledger.rs", "parent/visitors.rs"] {
+    for file in ["parent/consumption.rs", "parent/ledger.rs", "parent/timings.rs", "parent/visitors.rs"] {
         assert_names_only(file, &[&LOW[..], &["parent", "view"]].concat());
     }
 }

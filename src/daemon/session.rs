@@ -27,12 +27,14 @@ use crate::daemon::parent::launcher;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
 #[cfg(feature = "control")]
-use crate::daemon::parent::{picture, steer};
+use crate::daemon::parent::{measures, picture, steer};
 use crate::daemon::reports::{read_report, refuse};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::{DaemonStatus, Peek};
 use crate::error::{Error, Result};
 use crate::inject::{self, Point};
+#[cfg(feature = "control")]
+use crate::kernel::SourceKey;
 use crate::kernel::{AsKernel, SessionId, ignore_unwatched, was_ignored};
 use crate::name::Name;
 use crate::reply::Return;
@@ -44,6 +46,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
     #[cfg(feature = "control")]
     let session = session
         .state("snapshot", |cx| Return(picture::take(cx)))
+        .state("accepted", accepted)
         .state("control_accept", clients::accept)
         .state("control_read", steer::read)
         .state("control_write", steer::write)
@@ -158,6 +161,8 @@ fn start(cx: &mut Cx<'_>) -> Result {
     clients::begin(cx);
     #[cfg(feature = "status")]
     status_listener::begin(cx)?;
+    #[cfg(feature = "control")]
+    measures::begin(cx);
     broadcast(cx, "daemon_start");
     cx.yield_("begin", ());
     Ok(())
@@ -172,7 +177,11 @@ fn begin(cx: &mut Cx<'_>) {
 /// Its end, in order or by force. The launcher hears of it when nothing is left.
 fn stop(cx: &mut Cx<'_>) {
     #[cfg(feature = "control")]
-    metrics::leave(cx.session());
+    {
+        let me = cx.session();
+        metrics::leave(me);
+        cx.core_mut().stop_measuring(me);
+    }
     let heap = cx.heap();
     match heap.role {
         Role::Parent(_) => {
@@ -201,6 +210,18 @@ fn stop(cx: &mut Cx<'_>) {
     if cx.heap().settings.forking != Forking::None && !cx.core().signals.is_leaving() {
         cx.core_mut().expect_no_children();
     }
+}
+
+/// A listener of this process, ARG0, of the session ARG1, has accepted a connection that has waited for ARG2.
+#[cfg(feature = "control")]
+fn accepted(cx: &mut Cx<'_>) -> Result {
+    let (listener, owner, waited) = (*cx.arg::<SourceKey>(0)?, *cx.arg::<SessionId>(1)?, *cx.arg::<Duration>(2)?);
+    match cx.heap().role {
+        Role::Parent(_) => measures::accepted(cx, owner, waited),
+        Role::Child(_) => child::slot::accepted(cx.heap(), listener, waited),
+        Role::Bystander(_) => {}
+    }
+    Ok(())
 }
 
 /// In a process that was just forked, by whomever: gives up everything that is the parent's alone. If it was forked by

@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) after_run: AfterRun,
     /// A slice was run at least once.
     pub(crate) has_run: bool,
+    #[cfg(feature = "control")]
+    pub(super) measures: super::measures::Measures,
 }
 
 /// The running state.

@@ -194,6 +194,8 @@ impl Core {
         self.children.look = false;
         destroy_all(self.drop_all_child_watches());
         self.disown_adopted();
+        #[cfg(feature = "control")]
+        self.disown_measures();
     }
 
     #[cfg(feature = "fork-hooks")]

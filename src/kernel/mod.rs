@@ -25,6 +25,8 @@ mod handle;
 mod holds;
 mod lifecycle;
 mod mailbox;
+#[cfg(feature = "control")]
+mod measures;
 mod options;
 mod os_signals;
 mod peek;
@@ -157,6 +159,8 @@ impl Kernel {
             has_run: false,
             exceptions: Exceptions::BecomeSignals,
             after_run: AfterRun::Return,
+            #[cfg(feature = "control")]
+            measures: Default::default(),
         };
         core.watch_signal_pipe()?;
         Ok(Kernel { core, bodies: vec![None] })
@@ -246,6 +250,8 @@ impl Kernel {
         self.core.collect_postings();
         self.signal_idle_if_stuck();
         let wait = self.time_until_next();
+        #[cfg(feature = "control")]
+        self.core.end_turn(wait);
         self.poll_sources(wait).inspect_err(log_end)?;
         self.dispatch_due();
         self.sweep();

@@ -116,6 +116,16 @@ impl<'a> Turn<'a> {
         &mut self.kernel.core.sources.read_buffer
     }
 
+    #[cfg(feature = "control")]
+    pub(super) fn key(&self) -> SourceKey {
+        self.key
+    }
+
+    #[cfg(feature = "control")]
+    pub(super) fn owner(&self) -> SessionId {
+        self.owner
+    }
+
     /// Returns the time at which the slice has begun, or later.
     pub(crate) fn now(&self) -> Due {
         self.kernel.core.clock.now()

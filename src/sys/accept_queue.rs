@@ -1,7 +1,7 @@
-//! How many clients wait in the accept queue of a listening socket.
+//! How many clients wait in the accept queue of a listening socket, and how long one that was accepted has waited there.
 //!
 //! Linux tells of TCP sockets by `TCP_INFO`, and of UNIX sockets by netlink (`sock_diag`), where its modules are there and
-//! nothing forbids it. Other systems have other ways or none: there it can't be read.
+//! nothing forbids it. Netlink does not tell for how long. Other systems have other ways or none: there it can't be read.
 
 /// The accept queue of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,14 @@ pub(crate) struct AcceptQueue {
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::read;
+#[cfg(all(target_os = "linux", feature = "control"))]
+pub(crate) use linux::waited;
+
+/// Returns how long a connection that was just accepted has waited for it. This system does not tell.
+#[cfg(all(not(target_os = "linux"), feature = "control"))]
+pub(crate) fn waited(_: std::os::fd::BorrowedFd<'_>) -> Option<std::time::Duration> {
+    None
+}
 
 /// Reads the accept queue of a listening socket.
 ///
@@ -55,8 +63,30 @@ mod linux {
         }
     }
 
+    /// Returns how long a connection that was just accepted has waited for it, since the end of its handshake; `None` if it is not a
+    /// connection of TCP.
+    ///
+    /// The system counts in ticks of 1 to 10 ms, so the answer may be off by one of them.
+    #[cfg(feature = "control")]
+    pub(crate) fn waited(fd: BorrowedFd<'_>) -> Option<std::time::Duration> {
+        let (info, length) = tcp_info(fd).ok()?;
+        // The system counts from the last octets that were sent. As long as there are none, from when the connection was made,
+        // whatever the client has sent.
+        let is_told = length >= offset_of!(libc::tcp_info, tcpi_last_ack_sent);
+        (is_told && info.tcpi_state != TCP_LISTEN)
+            .then(|| std::time::Duration::from_millis(info.tcpi_last_data_sent.into()))
+    }
+
     /// Of a listener `TCP_INFO` tells the accept queue in two fields that have another meaning in a connection.
     fn of_tcp(fd: BorrowedFd<'_>) -> nix::Result<AcceptQueue> {
+        let (info, length) = tcp_info(fd)?;
+        let is_told = length >= offset_of!(libc::tcp_info, tcpi_lost);
+        let is_listener = is_told && info.tcpi_state == TCP_LISTEN;
+        is_listener.then_some(AcceptQueue { waiting: info.tcpi_unacked, limit: info.tcpi_sacked }).ok_or(Errno::EINVAL)
+    }
+
+    /// Returns what the system tells of a socket, and how many octets of it.
+    fn tcp_info(fd: BorrowedFd<'_>) -> nix::Result<(libc::tcp_info, usize)> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
         // SAFETY: `info` has room for `length` bytes, and the system writes no more than that many.
@@ -65,10 +95,8 @@ mod linux {
         };
         // SAFETY: it is made of numbers, for which all zeroes is a value, as is whatever the system has written over them.
         let info = unsafe { info.assume_init() };
-        let is_told = length as usize >= offset_of!(libc::tcp_info, tcpi_lost);
         Errno::result(done)?;
-        let is_listener = is_told && info.tcpi_state == TCP_LISTEN;
-        is_listener.then_some(AcceptQueue { waiting: info.tcpi_unacked, limit: info.tcpi_sacked }).ok_or(Errno::EINVAL)
+        Ok((info, length as usize))
     }
 
     /// Asks for the one socket with the inode that the descriptor has.
@@ -191,6 +219,25 @@ mod tests {
         let _accepted = listener.accept().expect("one of them");
         assert_eq!(read(listener.as_fd()), Ok(AcceptQueue { waiting: 2, ..queue }));
         drop(clients);
+    }
+
+    #[cfg(feature = "control")]
+    #[test] // O-ST-09: since the handshake, also if the client has sent something since
+    fn accepted_connection_tells_how_long_it_has_waited() {
+        use std::io::Write;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let before = Instant::now();
+        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).expect("room");
+        wait_for(listener.as_fd(), 1);
+        let held = Duration::from_millis(60);
+        std::thread::sleep(held);
+        client.write_all(b"x").expect("the queue takes it");
+        let accepted = listener.accept().expect("one").0;
+        let waited = waited(accepted.as_fd()).expect("it is of TCP");
+        let tick = Duration::from_millis(10);
+        assert!(held <= waited + tick && waited <= before.elapsed() + tick, "{waited:?}");
+        assert_eq!(super::waited(listener.as_fd()), None);
+        assert_eq!(super::waited(UnixStream::pair().expect("a pair").0.as_fd()), None);
     }
 
     #[test] // O-DM-09

@@ -120,7 +120,8 @@ fn sums_hold_while_children_are_killed_under_load() {
 #[test] // O-ST-11
 fn child_killed_in_the_middle_of_a_record_leaves_the_sums_right() {
     let dir = TempDir::new().expect("a directory");
-    let (mut lab, addr, path) = pool(&dir, POOL, "daemon.child.record=die#2", 3);
+    // Each child records first how long its client has waited, and then the request.
+    let (mut lab, addr, path) = pool(&dir, POOL, "daemon.child.record=die@2#2", 3);
     let board = BoardFile::open(&path).expect("a board");
     let mut clients: Vec<_> = (0..3).map(|_| held(addr)).collect();
     let before = wait_for(&board, "three requests", |seen| seen.pool.states.busy == 3);

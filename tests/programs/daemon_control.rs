@@ -1,6 +1,6 @@
 //! A `component::Server` with a control socket, for `tests/control/`.
 //!
-//! `--control PATH`, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
+//! `--control PATH`, `--board PATH`, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
 //! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. A connection's lines are answered with
 //! `PID LINE`, but for the commands in `command`.
 
@@ -54,6 +54,9 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
     }
     if let Some(prefix) = flags.text("--metrics-prefix") {
         daemon = daemon.metrics_prefix(prefix);
+    }
+    if let Some(path) = flags.text("--board") {
+        daemon = daemon.board(path);
     }
     for allowed in flags.text("--allow").into_iter().flat_map(|list| list.split(',')) {
         let words: Vec<&str> = allowed.split(':').collect();

@@ -64,7 +64,6 @@ pub use reader::{BoardFile, BoardFileError, ParentState};
 pub(in crate::daemon) use snapshot::epoch_ms;
 pub use snapshot::{PeerLabel, SlotSnapshot, Torn};
 #[cfg(feature = "control")]
-#[allow(unused_imports, reason = "what uses a recorder comes piece by piece")]
 pub(in crate::daemon) use stats::{Recorder, Totals};
 
 /// The board of one daemon: made by the parent, inherited by every child.

@@ -8,5 +8,5 @@ pub(super) mod orphan;
 pub(super) mod release;
 pub(super) mod requests;
 pub(super) mod role;
-mod slot;
+pub(super) mod slot;
 mod time;

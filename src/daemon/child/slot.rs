@@ -1,9 +1,14 @@
 //! A child's slot of the board: what this child does, as everybody sees it.
 
+#[cfg(feature = "control")]
+use std::time::Duration;
+
 use crate::daemon::board::{Ring, Status, epoch_ms};
 use crate::daemon::heap::{Cx, Heap};
 use crate::daemon::settings::{Forking, Settings};
 use crate::inject::{self, Point};
+#[cfg(feature = "control")]
+use crate::kernel::SourceKey;
 use crate::sys::parent_death;
 
 /// Returns what this child does; `None` in other processes.
@@ -31,6 +36,16 @@ pub(super) fn set_status(cx: &mut Cx<'_>, status: Status) {
     };
     if let (true, Some(doorbell)) = (is_news, &heap.doorbell) {
         doorbell.ring();
+    }
+}
+
+/// A listener has accepted a connection that has waited for so long.
+#[cfg(feature = "control")]
+pub(in crate::daemon) fn accepted(heap: &Heap, listener: SourceKey, waited: Duration) {
+    let (Some(child), Some(board)) = (heap.role.child(), &heap.board) else { return };
+    // One that the application has opened for itself is not the service's.
+    if child.listeners.contains(&listener) {
+        board.record_accept_wait(child.slot, waited);
     }
 }
 

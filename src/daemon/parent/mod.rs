@@ -18,6 +18,8 @@ mod ledger;
 #[cfg(feature = "control")]
 mod levels;
 #[cfg(feature = "control")]
+pub(super) mod measures;
+#[cfg(feature = "control")]
 mod news;
 pub(super) mod oom;
 #[cfg(feature = "control")]
@@ -33,6 +35,8 @@ mod signals;
 pub(super) mod status_listener;
 #[cfg(feature = "control")]
 pub(super) mod steer;
+#[cfg(feature = "control")]
+mod timings;
 pub(super) mod usage;
 #[cfg(feature = "control")]
 mod verdicts;

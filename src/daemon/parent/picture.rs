@@ -56,7 +56,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
     let torn_reads = board.as_mut().map_or(torn, |board| board.count_torn(torn));
     let cpu_by_slot = detail.map(|detail| add_usage(parent, &mut children, detail)).unwrap_or_default();
     let counters = Counters { cpu_by_slot, ..counters(parent, &totals, torn_reads) };
-    let ledger = parent.ledger.as_deref();
+    let (ledger, timings) = (parent.ledger.as_deref(), parent.timings.as_deref());
     Some(Snapshot {
         schema: SCHEMA,
         time: time_text(now),
@@ -67,9 +67,12 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
         counters,
         durations: Durations {
             request: totals.request,
-            accept_wait: totals.accept_wait,
+            accept_wait: match timings {
+                Some(timings) => totals.accept_wait.plus(&timings.accept_wait.histogram()),
+                None => totals.accept_wait,
+            },
             child_start: ledger.map(Ledger::starts).unwrap_or_default(),
-            ..Durations::default()
+            loop_turn: timings.map(|timings| timings.loop_turn.borrow().histogram()).unwrap_or_default(),
         },
         oldest_request: children
             .iter()

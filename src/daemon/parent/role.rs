@@ -19,6 +19,8 @@ use crate::daemon::parent::levels::Levels;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::refused::{Reason, Refused};
+#[cfg(feature = "control")]
+use crate::daemon::parent::timings::Timings;
 use crate::daemon::parent::usage::Told;
 #[cfg(feature = "status")]
 use crate::daemon::parent::visitors::Visitors;
@@ -62,6 +64,9 @@ pub(in crate::daemon) struct Parent {
     /// From the first time on that somebody may look from outside.
     #[cfg(feature = "control")]
     pub(super) ledger: Option<Box<Ledger>>,
+    /// If durations are counted.
+    #[cfg(feature = "control")]
+    pub(super) timings: Option<Box<Timings>>,
     /// Until nothing is left to wait for, if there is a control socket.
     #[cfg(feature = "control")]
     pub(super) control: Option<Box<Control>>,
@@ -100,6 +105,8 @@ impl Parent {
             failure: None,
             #[cfg(feature = "control")]
             ledger: None,
+            #[cfg(feature = "control")]
+            timings: None,
             #[cfg(feature = "control")]
             control: None,
             #[cfg(feature = "control")]
@@ -162,6 +169,8 @@ impl Parent {
             #[cfg(feature = "control")]
             ledger,
             #[cfg(feature = "control")]
+            timings,
+            #[cfg(feature = "control")]
             control,
             #[cfg(feature = "control")]
                 metrics_prefix: _,
@@ -179,6 +188,8 @@ impl Parent {
             // As below.
             std::mem::forget(ledger);
         }
+        #[cfg(feature = "control")]
+        std::mem::forget(timings);
         #[cfg(feature = "control")]
         control.into_iter().flat_map(|control| control.into_handles()).for_each(|handle| {
             core.select_read_clear(&handle);

@@ -28,6 +28,15 @@ impl Histogram {
         Histogram { sum: sum.as_secs_f64(), buckets }
     }
 
+    /// Adds what was counted elsewhere. Where nothing is known of one of the two, nothing is known of the sum.
+    pub(crate) fn plus(mut self, other: &Histogram) -> Histogram {
+        if self.buckets.is_empty() || other.buckets.is_empty() {
+            return Histogram::default();
+        }
+        std::iter::zip(&mut self.buckets, &other.buckets).for_each(|(own, other)| *own += other);
+        Histogram { sum: self.sum + other.sum, ..self }
+    }
+
     /// Returns how many observations there were.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -117,6 +126,19 @@ mod tests {
             let seconds = microseconds as f64 / 1e6;
             assert!((estimate / seconds - 1.0).abs() <= 0.125, "{microseconds} µs: {estimate}");
         }
+    }
+
+    #[test] // O-ST-07: what is not known is not 0
+    fn sum_with_what_is_not_known_is_not_known() {
+        let one = |bucket: usize| {
+            let mut buckets = vec![0; Histogram::BUCKETS];
+            buckets[bucket] = 1;
+            Histogram::new(buckets, Duration::from_millis(1))
+        };
+        let both = one(3).plus(&one(5));
+        assert_eq!((both.count(), both.buckets[3], both.buckets[5], both.sum), (2, 1, 1, 0.002));
+        assert_eq!(one(3).plus(&Histogram::default()), Histogram::default());
+        assert_eq!(Histogram::default().plus(&one(3)), Histogram::default());
     }
 
     #[test]

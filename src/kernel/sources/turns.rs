@@ -100,6 +100,8 @@ impl Kernel {
         let wait = if self.core.sources.has_ready() { Some(Duration::ZERO) } else { wait };
         let signalled = self.core.poll(wait)?;
         let now = self.core.clock.advance();
+        #[cfg(feature = "control")]
+        self.core.begin_turn(now);
         self.core.sources.fire_timers(now);
         if signalled {
             self.core.take_os_signals();

@@ -210,6 +210,10 @@ impl Acceptor {
             let delivery = match accepted {
                 Ok(accepted) => {
                     self.note_success(cx.core());
+                    #[cfg(feature = "control")]
+                    if let Accepted::Tcp(stream, _) = &accepted {
+                        cx.has_accepted(stream);
+                    }
                     self.report.succeed(cx, (self.manner.args)(accepted, self.report.id))
                 }
                 Err(error) => match Trouble::of(&error) {
