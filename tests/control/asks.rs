@@ -13,7 +13,7 @@ use util::{Client, DEADLINE, kill, wait_until};
 fn stuck(steered: &Steered, gate: &Path) -> Client {
     fs::write(gate, "").unwrap();
     let mut client = Client::connect(steered.addr);
-    client.send(&format!("gate {}\n", gate.display()));
+    client.send(format!("gate {}\n", gate.display()));
     steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
     client
 }
