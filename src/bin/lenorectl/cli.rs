@@ -27,10 +27,9 @@ pub struct Cli {
 
 /// Which daemon is meant.
 #[derive(Args, Debug)]
-#[group(multiple = false)]
 pub struct Target {
     /// Control socket of the daemon [default: $RUNTIME_DIRECTORY/control.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "pid_file")]
     pub socket: Option<PathBuf>,
     /// Pid file of the daemon; the state file PATH.state beside it names the socket and the board
     #[arg(long, global = true, value_name = "PATH")]

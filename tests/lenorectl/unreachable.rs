@@ -1,0 +1,159 @@
+//! Daemons that can't be asked: dead, hung, foreign, or not to be asked by this user.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use util::control::Steered;
+use util::{DEADLINE, Program, test_program, wait_until};
+
+use super::{LONG, ask, run, run_as};
+
+#[test] // O-CT-18
+fn wrong_command_line_exits_with_2() {
+    for args in ["", "fly", "resize", "resize --min-spare x", "retire", "status --socket a --pid-file b", "log-level"] {
+        let err = run(args).expect_error(2);
+        assert!(err.contains("Usage") || err.contains("--help") || err.contains("error:"), "{args}: {err}");
+    }
+    let err = run("status").expect_error(2);
+    assert!(err.contains("--socket") && err.contains("RUNTIME_DIRECTORY"), "{err}");
+}
+
+#[test] // O-CT-18
+fn no_daemon_exits_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    for command in
+        ["status", "children", "peek", "watch", "top --once", "metrics", "retire 1", "reopen", "stop", "hello"]
+    {
+        let err = ask(&socket, command).expect_error(3);
+        assert!(err.contains(socket.to_str().unwrap()), "{command}: {err}");
+    }
+    // Nothing but the name is left of a daemon.
+    drop(UnixListener::bind(&socket).unwrap());
+    ask(&socket, "status").expect_error(3);
+    let pid_file = dir.path().join("pid");
+    for command in ["status", "reopen", "stop"] {
+        run(&format!("--pid-file {} {command}", pid_file.display())).expect_error(3);
+    }
+}
+
+#[test] // O-CT-18: as LSB has it
+fn status_tells_a_dead_daemon_from_one_that_does_not_run() {
+    let mut steered = Steered::start("--mode prefork:1 --max 1 --grace-ms 500");
+    let dir = tempfile::tempdir().unwrap();
+    let pid_file = dir.path().join("pid");
+    fs::write(&pid_file, format!("{}\n", steered.pid())).unwrap();
+    let status = format!("--pid-file {} status", pid_file.display());
+    // A pid file alone tells that the process lives, and nothing else.
+    let out = run(&status).expect(0);
+    assert!(out.contains(&format!("pid={}", steered.pid())), "{out}");
+    let children = steered.running.children();
+    steered.running.signal(Signal::SIGKILL);
+    steered.running.wait_exit(LONG);
+    steered.running.wait_gone(&children, LONG);
+    let err = run(&status).expect_error(1);
+    assert!(err.contains("dead") && err.contains(pid_file.to_str().unwrap()), "{err}");
+    fs::remove_file(&pid_file).unwrap();
+    run(&status).expect_error(3);
+}
+
+#[test] // O-CT-19, O-ST-14
+fn a_stopped_parent_is_said_to_hang_and_is_shown_from_its_board() {
+    let steered = Steered::pool(2, "");
+    steered.running.signal(Signal::SIGSTOP);
+    wait_until("a stopped parent", DEADLINE, || {
+        util::proc::stat(steered.pid()).is_some_and(|stat| stat.state == 'T').then_some(())
+    });
+    let outcome = ask(&steered.path, "status");
+    assert!(outcome.err.contains("hello") && outcome.out.contains(&steered.pid().to_string()), "{outcome:?}");
+    outcome.expect(4);
+    let outcome = ask(&steered.path, "children");
+    for child in steered.running.children() {
+        assert!(outcome.out.contains(&child.to_string()), "{outcome:?}");
+    }
+    outcome.expect(4);
+    ask(&steered.path, "reopen").expect_error(4);
+    let out = ask(&steered.path, "top --once").expect(0);
+    assert!(out.contains("the parent is stopped"), "{out}");
+    for child in steered.running.children() {
+        assert!(out.contains(&child.to_string()), "{out}");
+    }
+    steered.running.signal(Signal::SIGCONT);
+    ask(&steered.path, "status").expect(0);
+}
+
+#[test] // O-CT-19
+fn a_socket_that_accepts_and_says_nothing_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let begin = Instant::now();
+    let err = ask(&socket, "hello").expect_error(4);
+    assert!(err.contains("hello") && begin.elapsed() < DEADLINE, "{err}");
+}
+
+#[test] // O-CT-19: nor does the command wait for room for ever
+fn a_socket_whose_queue_is_full_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _waiting = UnixStream::connect(&socket).unwrap();
+    let err = ask(&socket, "status").expect_error(4);
+    assert!(err.contains("full"), "{err}");
+}
+
+#[test] // O-CT-19, O-ST-15
+fn what_is_no_daemon_is_not_understood() {
+    for (answer, word) in [
+        ("HTTP/1.1 400 Bad Request\n", "not a daemon"),
+        ("{\"final\":true,\"ok\":true,\"data\":{\"protocol\":9}}\n", "protocol 9"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(client.try_clone().unwrap()).read_line(&mut line).unwrap();
+            client.write_all(answer.as_bytes()).unwrap();
+        });
+        let err = ask(&socket, "reopen").expect_error(1);
+        assert!(err.contains(word), "{err}");
+        server.join().unwrap();
+    }
+}
+
+#[test] // O-CT-06, O-CT-19
+fn another_user_is_denied() {
+    if !Uid::effective().is_root() {
+        eprintln!("not root: no other user to be");
+        return;
+    }
+    let steered = Steered::pool(1, "--allow user:nobody:read");
+    fs::set_permissions(steered.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // The command where any user may run it.
+    let copy = steered.dir.path().join("lenorectl");
+    fs::copy(test_program("lenorectl"), &copy).unwrap();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let as_nobody = |args: &str| {
+        let program = Program::new(&copy).user(nobody.uid.as_raw(), nobody.gid.as_raw());
+        run_as(program, &format!("--socket {} {args}", steered.path.display()))
+    };
+    as_nobody("status").expect(0);
+    let err = as_nobody("stop").expect_error(5);
+    assert!(err.contains("admin"), "{err}");
+    as_nobody("resize --max-children 3").expect_error(5);
+    let private = Steered::pool(1, "");
+    fs::set_permissions(private.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = Program::new(&copy).user(nobody.uid.as_raw(), nobody.gid.as_raw());
+    run_as(program, &format!("--socket {} hello", private.path.display())).expect_error(5);
+    ask(&steered.path, "status").expect(0);
+}
