@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use crate::daemon::board::{SlotSnapshot, epoch_ms};
+#[cfg(target_os = "linux")]
 use crate::sys::procfs;
 
 /// Describes a child that does not answer. `slot` is `None` if its writer was interrupted half way.
@@ -21,14 +22,25 @@ pub(super) fn describe(pid: i32, slot: Option<SlotSnapshot>, now: SystemTime) ->
         ),
         None => writeln!(text, "slot: half written, so the child was stopped or killed while it wrote"),
     };
-    match procfs::read_to_string(format!("{pid}/stat")) {
-        Ok(stat) => describe_process(&mut text, pid, &stat),
-        Err(error) => _ = writeln!(text, "process: can't be read: {error}"),
-    }
+    describe_process(&mut text, pid);
     text
 }
 
-fn describe_process(text: &mut String, pid: i32, stat: &str) {
+#[cfg(not(target_os = "linux"))]
+fn describe_process(text: &mut String, _: i32) {
+    text.push_str("process: can't be read on this system\n");
+}
+
+#[cfg(target_os = "linux")]
+fn describe_process(text: &mut String, pid: i32) {
+    match procfs::read_to_string(format!("{pid}/stat")) {
+        Ok(stat) => describe_stat(text, pid, &stat),
+        Err(error) => _ = writeln!(text, "process: can't be read: {error}"),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn describe_stat(text: &mut String, pid: i32, stat: &str) {
     // The second field is a name in parentheses, which may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or(stat, |(_, rest)| rest).split_whitespace().collect();
     let state = fields.first().copied().unwrap_or("?");
@@ -47,6 +59,7 @@ fn describe_process(text: &mut String, pid: i32, stat: &str) {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn word(state: &str) -> String {
     let word = match state {
         "R" => "runs",
@@ -61,9 +74,10 @@ fn word(state: &str) -> String {
 }
 
 /// What `/proc` counts processor time in, a second.
+#[cfg(target_os = "linux")]
 const TICKS: f64 = 100.0;
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};

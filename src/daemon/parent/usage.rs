@@ -99,9 +99,15 @@ fn is_there(pid: i32) -> bool {
 }
 
 /// Returns how many processors the machine has, as many threads of a process as can run at a time.
+#[cfg(target_os = "linux")]
 fn processors() -> u32 {
     let number = sysconf(SysconfVar::_NPROCESSORS_CONF).ok().flatten();
     number.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processors() -> u32 {
+    u32::MAX
 }
 
 /// Returns how many threads a process has.
