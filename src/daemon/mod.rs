@@ -11,14 +11,15 @@
 //! - [Non-forking](#non-forking): one process that is a well-behaved daemon.
 //!
 //! Then: [how a program becomes a daemon](#becoming-a-daemon), what each [signal](#signals) means, all
-//! [settings](#settings), [how to look inside](#dump-of-a-running-server), and why
-//! [a child's memory is its own](#a-childs-memory-is-its-own).
+//! [settings](#settings), [how to look inside](#dump-of-a-running-server), how an operator sees and steers a server while
+//! [it runs](#running-it), and why [a child's memory is its own](#a-childs-memory-is-its-own).
 //!
 //! A server of connections need not do any of it by hand: [`component::Server`](crate::component::Server) says all this to
 //! the Daemon by itself.
 //!
 //! POE: `POE::Component::Daemon`.
 #![doc = include_str!("guide.md")]
+#![cfg_attr(feature = "control", doc = include_str!("running.md"))]
 #![doc = include_str!("memory.md")]
 
 mod announce;
