@@ -54,6 +54,7 @@ pub(super) fn set_level(
     let Some(parent) = cx.heap().role.parent_mut() else { return };
     parent.asking.begin_round(What::Level, number, order, keys, now + PATIENCE);
     heard(cx);
+    arm(cx);
 }
 
 /// Tells this process and its children, or one child alone, what to log. Returns the number of the question, and to whom it was put.
@@ -109,7 +110,7 @@ pub(in crate::daemon) fn heard(cx: &mut Cx<'_>) {
     let now = age(cx);
     let Heap { role: Role::Parent(parent), asks, .. } = cx.heap() else { return };
     if parent.asking.is_idle() {
-        return arm(cx);
+        return;
     }
     let asks = asks.as_ref();
     let confirmed = parent.asking.hear(now, |what, number, key| {
@@ -138,6 +139,7 @@ pub(in crate::daemon) fn late(cx: &mut Cx<'_>) {
     }
     end_levels(cx);
     heard(cx);
+    arm(cx);
 }
 
 /// A child has ended: it answers nothing any more.
@@ -212,9 +214,8 @@ fn keys(parent: &Parent) -> Vec<Key> {
 pub(super) fn arm(cx: &mut Cx<'_>) {
     let now = age(cx);
     let Some(parent) = cx.heap().role.parent() else { return };
-    match parent.asking.next_due().into_iter().chain(parent.levels.next_due()).min() {
-        Some(due) => cx.delay("asks_late", due.saturating_sub(now), ()),
-        None => drop(cx.delay_clear("asks_late")),
+    if let Some(due) = parent.asking.next_due().into_iter().chain(parent.levels.next_due()).min() {
+        cx.delay("asks_late", due.saturating_sub(now), ());
     }
 }
 
