@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::atomics::{AtomicU32, AtomicU64};
 use super::shared_memory::{CacheLine, Header, MAX_SLOTS, Slot};
 #[cfg(feature = "control")]
-use super::shown_memory::ShownBoard;
+use super::shown_memory::{Cells, Ledger, ShownBoard, Stats};
 
 /// Copies refer to the same memory, as those of parent and child do after a fork.
 #[derive(Debug, Clone)]
@@ -58,6 +58,22 @@ impl SharedBoard {
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.0.1
     }
+}
+
+/// What is counted of one child.
+#[cfg(feature = "control")]
+#[cfg_attr(not(test), allow(dead_code, reason = "for models"))]
+pub(crate) fn stats() -> Stats {
+    let word = || AtomicU64::new(0);
+    let cells = || Cells { buckets: std::array::from_fn(|_| word()), sum: word() };
+    Stats { request: cells(), accept_wait: cells(), busy: word(), busy_since: word(), requests: word() }
+}
+
+/// What is counted of all children that have ended.
+#[cfg(feature = "control")]
+#[cfg_attr(not(test), allow(dead_code, reason = "for models"))]
+pub(crate) fn ledger() -> Ledger {
+    Ledger { folding: AtomicU64::new(0), retired: [stats(), stats()] }
 }
 
 /// The most children that a model may have.

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::mem::{align_of, size_of};
+use std::mem::size_of;
 use std::slice;
 
 use super::atomics::{AtomicU32, AtomicU64};
@@ -187,6 +187,8 @@ const STATS_AT: usize = SLOTS_AT + MAX_SLOTS * size_of::<Slot>();
 const _: () = {
     assert!(size_of::<ShownHeader>() <= SLOTS_AT);
     assert!(size_of::<Cells>() == 64 * 8);
-    assert!(STATS_AT.is_multiple_of(align_of::<Stats>()) && SLOTS_AT.is_multiple_of(align_of::<Slot>()));
-    assert!(align_of::<ShownHeader>() <= 4096);
+    assert!(
+        STATS_AT.is_multiple_of(std::mem::align_of::<Stats>()) && SLOTS_AT.is_multiple_of(std::mem::align_of::<Slot>())
+    );
+    assert!(std::mem::align_of::<ShownHeader>() <= 4096);
 };

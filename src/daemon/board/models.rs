@@ -42,6 +42,45 @@ mod seqlock {
     }
 }
 
+#[cfg(all(lenore_loom, feature = "control"))]
+mod fold {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::sys::modelled_memory;
+    use crate::sys::shown_memory::{Ledger, Stats};
+
+    #[test] // O-ST-05: the parent clears what a dead child has counted, and no reader misses it or counts it twice
+    fn what_is_folded_counts_once() {
+        let mut model = loom::model::Builder::new();
+        // All orders of these many loads and stores would take hours.
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let shared = Arc::new((modelled_memory::ledger(), modelled_memory::stats(), Scoreboard::new(1).unwrap()));
+            let (ledger, stats, board) = &*shared;
+            let slot = SlotIndex(0);
+            stats.request.buckets[0].store(3, Relaxed);
+            let sums = |(ledger, stats, board): &(Ledger, Stats, Scoreboard)| {
+                let slots = &board.shared.slots()[..1];
+                let totals = stats::try_to_sum_up(ledger, slots, std::slice::from_ref(stats), None)?;
+                Some(totals.request.buckets[0])
+            };
+            let reader = thread::spawn({
+                let shared = Arc::clone(&shared);
+                move || sums(&shared)
+            });
+            stats::fold(ledger, 0, board.slot(slot), stats, 0, || ());
+            // The next child.
+            stats.request.buckets[0].store(1, Relaxed);
+            let seen = reader.join().unwrap();
+            assert!(matches!(seen, None | Some(3 | 4)), "{seen:?}");
+            assert_eq!(sums(&shared), Some(4));
+        });
+    }
+}
+
 #[cfg(lenore_shuttle)]
 mod bell {
     use std::sync::Arc;

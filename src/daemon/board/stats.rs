@@ -135,7 +135,7 @@ pub(super) fn sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], now: Opti
     (0..ATTEMPTS).find_map(|_| try_to_sum_up(ledger, slots, stats, now))
 }
 
-fn try_to_sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], now: Option<u64>) -> Option<Totals> {
+pub(super) fn try_to_sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], now: Option<u64>) -> Option<Totals> {
     // Loads are relaxed with a fence: the memory may be one that this process can't write.
     let word = ledger.folding.load(Relaxed);
     fence(Acquire);
