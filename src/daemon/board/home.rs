@@ -3,8 +3,6 @@
 //! A file is made under another name and then renamed, so that no program ever finds half of one. It never becomes shorter, as
 //! that would end programs that have mapped it. A new board is a new file.
 
-#![allow(dead_code, reason = "what reads a board comes piece by piece")]
-
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::mem::size_of;

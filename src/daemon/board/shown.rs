@@ -1,7 +1,5 @@
 //! A board that other programs may look at: what the parent and the children do besides.
 
-#![allow(dead_code, reason = "what reads a board comes piece by piece")]
-
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

@@ -9,8 +9,6 @@
 //! that finds the word changed behind its back begins again. At each moment the sums are right, also if the parent is stopped or
 //! killed in between.
 
-#![allow(dead_code, reason = "what uses it comes piece by piece")]
-
 use std::iter::zip;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
