@@ -91,6 +91,21 @@ fn a_stopped_child_is_described_and_stays_stopped() {
     assert_eq!(util::proc::stat(pid).map(|stat| stat.state), Some('T'));
 }
 
+#[test] // O-CT-11: a question does not end a child that can't answer it
+fn a_child_without_descriptors_is_described_and_lives_on() {
+    let steered = Steered::pool(1, "");
+    let pid = steered.running.children()[0];
+    // What is open stays open.
+    let limit = nix::libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is read, and nothing is written.
+    let set = unsafe { nix::libc::prlimit(pid, nix::libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    let data = peek(&steered, pid);
+    assert_eq!(data["answered"], false, "{data}");
+    steered.running.wait_for_stderr("can't show its sessions", DEADLINE);
+    assert_eq!(steered.running.children(), [pid]);
+}
+
 #[test] // O-CT-11: killed while it is asked
 fn a_child_that_ends_meanwhile_is_said_to() {
     let steered = Steered::pool(1, "");

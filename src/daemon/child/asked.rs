@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::log_level;
 
 /// Woken by its parent: looks what it is asked.
-pub(in crate::daemon) fn look(cx: &mut Cx<'_>) -> Result {
+pub(in crate::daemon) fn look(cx: &mut Cx<'_>) {
     let heap = cx.heap();
-    let (Some(child), Some(asks)) = (heap.role.child(), &heap.asks) else { return Ok(()) };
+    let (Some(child), Some(asks)) = (heap.role.child(), &heap.asks) else { return };
     let slot = child.slot;
     if let Some(order) = asks.new_level(slot) {
         log_level::set(order.level);
@@ -24,9 +24,11 @@ pub(in crate::daemon) fn look(cx: &mut Cx<'_>) -> Result {
         ring(cx);
     }
     let question = cx.heap().asks.as_ref().and_then(|asks| asks.takes_show(slot));
-    match question {
-        Some(number) => show(cx, number),
-        None => Ok(()),
+    if let Some(number) = question
+        && let Err(error) = show(cx, number)
+    {
+        // The parent says that this child has not answered. That is no reason to end.
+        log::warn!(target: "lenore::daemon", "child {} can't show its sessions: {error}", cx.pid());
     }
 }
 
@@ -51,11 +53,12 @@ fn ring(cx: &mut Cx<'_>) {
 }
 
 /// Writes down what this process does, and hands that to the parent.
-fn show(cx: &mut Cx<'_>, number: u32) -> Result {
+fn show(cx: &mut Cx<'_>, number: u32) -> Result<(), Error> {
     let (kernel, pid) = (cx.peek(), cx.pid());
     let peek = Peek { kernel, daemon: cx.heap().status(pid), verbose: true };
     let file = in_memory(&peek.to_string())?;
-    send(cx, (number, file, TRIES))
+    send(cx, (number, file, TRIES));
+    Ok(())
 }
 
 /// A file that only its owners can find. The parent reads it at its leisure, and no process waits for another.
@@ -70,16 +73,16 @@ fn in_memory(text: &str) -> Result<File, Error> {
 /// Tries again to hand the answer over, ARG0.
 pub(in crate::daemon) fn send_again(cx: &mut Cx<'_>) -> Result {
     let answer = cx.take::<(u32, File, u32)>(0)?;
-    send(cx, answer)
+    send(cx, answer);
+    Ok(())
 }
 
 /// Hands an answer over. The doorbell has no room while many ring, and the parent does not wait long for the answer.
-fn send(cx: &mut Cx<'_>, (number, file, tries): (u32, File, u32)) -> Result {
-    let Some(doorbell) = &cx.heap().doorbell else { return Ok(()) };
+fn send(cx: &mut Cx<'_>, (number, file, tries): (u32, File, u32)) {
+    let Some(doorbell) = &cx.heap().doorbell else { return };
     if doorbell.send_answer(number, &file).is_err() && tries > 0 {
         cx.delay_add("answer_again", TRY_AGAIN, ((number, file, tries - 1),));
     }
-    Ok(())
 }
 
 const TRY_AGAIN: Duration = Duration::from_millis(20);

@@ -22,7 +22,7 @@ pub(in crate::daemon) fn woken(cx: &mut Cx<'_>) -> Result {
         }
     }
     #[cfg(feature = "control")]
-    asked::look(cx)?;
+    asked::look(cx);
     let is_asked = cx.heap().board.as_ref().is_some_and(|board| board.takes_release(slot));
     if is_asked && !cx.heap().is_over { release(cx) } else { Ok(()) }
 }
