@@ -58,7 +58,7 @@ fn peek_describes_a_child_that_does_not_answer() {
     let gate = steered.dir.path().join("gate");
     fs::write(&gate, "").unwrap();
     let mut client = Client::connect(steered.addr);
-    client.send(&format!("gate {}\n", gate.display()));
+    client.send(format!("gate {}\n", gate.display()));
     steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
     let outcome = ask(&steered.path, &format!("peek {child}"));
     assert!(outcome.out.contains("state=r") && outcome.out.contains("process: "), "{outcome:?}");
@@ -102,7 +102,7 @@ fn top_shows_the_oldest_request_first() {
     let mut clients = Vec::new();
     for number in 1..=2 {
         let mut client = Client::connect(steered.addr);
-        client.send(&format!("gate {}\n", gate.display()));
+        client.send(format!("gate {}\n", gate.display()));
         clients.push(client);
         steered.control().wait_status("busy children", |status| (status.pool.states.busy == number).then_some(()));
     }

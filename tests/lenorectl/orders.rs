@@ -27,7 +27,7 @@ fn retire_waits_for_the_request_in_hand() {
     let gate = steered.dir.path().join("gate");
     fs::write(&gate, "").unwrap();
     let mut client = Client::connect(steered.addr);
-    client.send(&format!("gate {}\n", gate.display()));
+    client.send(format!("gate {}\n", gate.display()));
     steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
     let err = ask(&steered.path, &format!("--timeout 300ms retire {child}")).expect_error(4);
     assert!(err.contains("time"), "{err}");
@@ -88,7 +88,7 @@ fn stop_now_does_not_wait_for_requests() {
     let gate = steered.dir.path().join("gate");
     fs::write(&gate, "").unwrap();
     let mut client = Client::connect(steered.addr);
-    client.send(&format!("gate {}\n", gate.display()));
+    client.send(format!("gate {}\n", gate.display()));
     steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
     ask(&steered.path, "stop --now").expect(0);
     assert_eq!(steered.running.wait_exit(LONG).code(), Some(0));
