@@ -62,7 +62,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
         time: time_text(now),
         service: service(parent, settings, pid, *born, now),
         pool,
-        board: board.as_ref().map(Scoreboard::letters).unwrap_or_default(),
+        board: letters(parent, &children),
         listeners: listeners.into_iter().map(listener).collect(),
         counters,
         durations: Durations {
@@ -193,7 +193,12 @@ fn children(parent: &Parent, board: &Scoreboard, now: SystemTime) -> Vec<ChildVi
                 slot: child.key.slot as u32,
                 generation: child.key.generation,
                 pid: parent.pids.of(child.key),
-                state: slot.map_or('?', |slot| slot.status.letter()),
+                state: match slot.map(|slot| slot.status) {
+                    // It has just been forked, and has not claimed its slot.
+                    Some(Status::Empty) => Status::Forking.letter(),
+                    Some(status) => status.letter(),
+                    None => '?',
+                },
                 since: When::new(since_ms, now),
                 started: When::new(slot.map_or(0, |slot| slot.started_ms), now),
                 requests: slot.map_or(0, |slot| slot.requests),
@@ -207,6 +212,19 @@ fn children(parent: &Parent, board: &Scoreboard, now: SystemTime) -> Vec<ChildVi
     children
 }
 
+/// Returns the scoreboard as one letter a slot, from what was read of the children and not from a second look at their slots.
+fn letters(parent: &Parent, children: &[ChildView]) -> String {
+    let table = parent.machine.table();
+    let mut letters = vec![Status::Empty.letter(); table.slots()];
+    let forks = table.in_flight().iter().map(|fork| (fork.key.slot, Status::Forking.letter()));
+    for (slot, letter) in forks.chain(children.iter().map(|child| (child.slot as usize, child.state))) {
+        if let Some(place) = letters.get_mut(slot) {
+            *place = letter;
+        }
+    }
+    letters.into_iter().collect()
+}
+
 fn word_of(told: Told) -> &'static str {
     match told {
         Told::Stay => "stay",
@@ -218,9 +236,7 @@ fn word_of(told: Told) -> &'static str {
 
 fn pool(parent: &Parent, children: &[ChildView], born: SystemTime, now: SystemTime) -> Pool {
     let mut states = States::default();
-    // A slot without a status belongs to a child that has just been forked and has not claimed it.
-    let blank = Status::Empty.letter();
-    children.iter().for_each(|child| states.count(if child.state == blank { 'F' } else { child.state }));
+    children.iter().for_each(|child| states.count(child.state));
     let settings = parent.machine.settings();
     Pool {
         states,
