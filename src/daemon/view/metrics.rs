@@ -61,7 +61,7 @@ pub(in crate::daemon) fn negotiate(accept: &str) -> Format {
 /// Writes the metrics of a snapshot. The names of the Daemon's own begin with `prefix`; those of its process and of the
 /// application are what they are.
 pub(in crate::daemon) fn text(snapshot: &Snapshot, format: Format, prefix: &str) -> String {
-    let mut page = Page { text: String::with_capacity(16 * 1024), format, prefix, families: BTreeSet::new() };
+    let mut page = Page { text: String::with_capacity(16 * 1024), format, prefix, names: BTreeSet::new() };
     page.service(snapshot);
     page.pool(snapshot);
     page.listeners(&snapshot.listeners);
@@ -88,8 +88,8 @@ struct Page<'a> {
     text: String,
     format: Format,
     prefix: &'a str,
-    /// What was written so far.
-    families: BTreeSet<String>,
+    /// The names of families and samples that were written so far.
+    names: BTreeSet<String>,
 }
 
 /// What kind of metric a family is.
@@ -100,6 +100,19 @@ enum Kind {
     Histogram,
     /// Labels that describe; the value is 1.
     Info,
+}
+
+impl Kind {
+    /// Returns all names that a family takes: its own, and those of its samples, in either format.
+    fn names(self, family: &str) -> Vec<String> {
+        let suffixes: &[&str] = match self {
+            Kind::Counter => &["", "_total", "_created"],
+            Kind::Gauge => &[""],
+            Kind::Histogram => &["", "_bucket", "_count", "_sum", "_created"],
+            Kind::Info => &["", "_info"],
+        };
+        suffixes.iter().map(|suffix| format!("{family}{suffix}")).collect()
+    }
 }
 
 type Labels<'a> = &'a [(&'a str, &'a str)];
@@ -117,11 +130,13 @@ impl<'p> Page<'p> {
         self.family(name, kind, help)
     }
 
-    /// Begins a family, by its name without the suffix of its samples; `None` if there is one of this name.
+    /// Begins a family, by its name without the suffix of its samples; `None` if one of its names is taken.
     fn family(&mut self, name: String, kind: Kind, help: &str) -> Option<Family<'_, 'p>> {
-        if !self.families.insert(name.clone()) {
+        let names = kind.names(&name);
+        if names.iter().any(|name| self.names.contains(name)) {
             return None;
         }
+        self.names.extend(names);
         let is_open = self.format == Format::OpenMetrics;
         // The older format knows samples only, and so has their name, and no infos.
         let suffix = match kind {
@@ -217,7 +232,9 @@ impl<'p> Page<'p> {
     fn requests(&mut self, snapshot: &Snapshot) {
         let (counters, durations) = (&snapshot.counters, &snapshot.durations);
         self.counter("requests", "Requests that children have begun.", counters.requests);
-        self.counter("requests_failed", "Requests that the application says have failed.", counters.requests_failed);
+        if let Some(failed) = counters.requests_failed {
+            self.counter("requests_failed", "Requests that the application says have failed.", failed);
+        }
         self.histogram("request_duration_seconds", "How long requests took.", &durations.request);
         let help = "How long the oldest request has been in hand; 0 without one.";
         self.gauge("oldest_request_age_seconds", help, snapshot.oldest_request.unwrap_or(0.0));
@@ -303,7 +320,7 @@ impl<'p> Page<'p> {
         }
     }
 
-    /// What the application counts. Of two families of one name the second is left out: it would spoil the whole page.
+    /// What the application counts. A family of which a name is taken is left out: it would spoil the whole page.
     fn application(&mut self, snapshot: &Snapshot) {
         for metric in &snapshot.metrics {
             let name = metric.name.as_str();

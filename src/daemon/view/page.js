@@ -151,7 +151,8 @@ function spares(service, pool) {
 }
 
 function requests(counters) {
-  return `${counters.requests} begun, ${counters.requests_failed} failed`;
+  const failed = counters.requests_failed;
+  return `${counters.requests} begun` + (failed === null ? "" : `, ${failed} failed`);
 }
 
 function saturated(pool, counters) {

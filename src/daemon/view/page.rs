@@ -45,7 +45,10 @@ fn fill_in(page: &mut String, place: &str, snapshot: &Snapshot) {
             let rate = counters.requests as f64 / service.started.seconds_ago.max(1.0);
             let _ = write!(page, "{rate:.2}<small> / s since the start</small>");
         }
-        "requests" => drop(write!(page, "{} begun, {} failed", counters.requests, counters.requests_failed)),
+        "requests" => {
+            let _ = write!(page, "{} begun", counters.requests);
+            counters.requests_failed.map(|failed| write!(page, ", {failed} failed"));
+        }
         "waiting" => match queues(listeners) {
             Some((waiting, limit)) => of_limit(page, waiting, limit),
             None => page.push_str("unknown"),

@@ -94,7 +94,7 @@ pub(super) fn snapshot() -> Snapshot {
         ],
         counters: Counters {
             requests: 210,
-            requests_failed: 3,
+            requests_failed: Some(3),
             forks: 9,
             fork_failures: BTreeMap::from([("EAGAIN".to_owned(), 4)]),
             exits,

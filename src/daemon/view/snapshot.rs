@@ -304,8 +304,8 @@ impl Queue {
 pub struct Counters {
     /// Requests that children have begun.
     pub requests: u64,
-    /// Requests that the application says have failed.
-    pub requests_failed: u64,
+    /// Requests that the application says have failed; `None` if it does not say.
+    pub requests_failed: Option<u64>,
     /// Forks that were carried out.
     pub forks: u64,
     /// Forks that have failed, by the name of the errno.

@@ -152,7 +152,8 @@ fn queue(listener: &ListenerView) -> String {
 fn requests(lines: &mut Lines, snapshot: &Snapshot) {
     let counters = &snapshot.counters;
     let oldest = snapshot.oldest_request.map(|age| format!(", the oldest in hand for {}", span(age)));
-    let counted = format!("{} begun, {} failed", counters.requests, counters.requests_failed);
+    let failed = counters.requests_failed.map_or_else(String::new, |failed| format!(", {failed} failed"));
+    let counted = format!("{} begun{failed}", counters.requests);
     lines.add("requests", &(counted + oldest.as_deref().unwrap_or_default()));
     let durations = &snapshot.durations;
     for (subject, histogram) in [("took", &durations.request), ("waited", &durations.accept_wait)] {
