@@ -251,14 +251,44 @@ fn clients_are_limited() {
             stream.write_all(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| stream.read_exact(&mut answer));
         asked.is_ok() && answer == *b"HTTP/1.1 200"
     };
-    let mut clients: Vec<TcpStream> = (0..64).map(|_| connect(watched.status)).collect();
-    assert!(clients.iter_mut().all(ask));
+    // Each has sent a part of its request. One may have had to give way before that was read.
+    let mut clients = Vec::new();
+    wait_until("no free place", DEADLINE, || {
+        let mut client = connect(watched.status);
+        client.write_all(b"GET /live HTTP/1.1\r\nHost:").unwrap();
+        clients.push(client);
+        (clients.len() >= 64 && (0..5).all(|_| !ask(&mut connect(watched.status)))).then_some(())
+    });
     for _ in 0..200 {
         assert!(!ask(&mut connect(watched.status)), "one more than there may be");
     }
-    clients.iter().take(20).for_each(|client| client.shutdown(Shutdown::Both).unwrap());
+    clients.iter().for_each(|client| drop(client.shutdown(Shutdown::Both)));
     wait_until("a free place", DEADLINE, || ask(&mut connect(watched.status)).then_some(()));
     assert!(Client::connect(watched.serves).line("hello").ends_with("hello"), "and the pool serves");
+}
+
+#[test] // O-ST-01: who has nothing in hand makes room for a probe
+fn idle_and_silent_clients_keep_nobody_out() {
+    let watched = Watched::pool(1);
+    let mut idle: Vec<TcpStream> = (0..64).map(|_| connect(watched.status)).collect();
+    for client in &mut idle {
+        let mut answer = [0; 12];
+        client.write_all(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        client.read_exact(&mut answer).unwrap();
+    }
+    for _ in 0..5 {
+        assert_eq!(get(watched.status, "/live").status, 200);
+    }
+    let _silent: Vec<TcpStream> = (0..200).map(|_| connect(watched.status)).collect();
+    let mut probe = || {
+        let mut stream = connect(watched.status);
+        let mut answer = [0; 12];
+        let asked =
+            stream.write_all(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| stream.read_exact(&mut answer));
+        asked.is_ok().then_some(())
+    };
+    // Before the silent ones have had all of their time.
+    wait_until("an answer", Duration::from_secs(5), &mut probe);
 }
 
 #[test] // a client that does not ask is let go, whoever else comes meanwhile

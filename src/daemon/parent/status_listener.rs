@@ -48,8 +48,11 @@ pub(super) fn end(cx: &mut Cx<'_>) {
 /// A client has come.
 pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) -> Result {
     let socket: TcpStream = cx.take(0)?;
-    // Which closes it.
-    if visitors(cx).is_none_or(|visitors| visitors.is_full()) {
+    let now = cx.now();
+    let Some(visitors) = visitors(cx) else { return Ok(()) };
+    visitors.make_room(now);
+    if visitors.is_full() {
+        // Which closes the socket.
         return Ok(());
     }
     let wheel = ReadWrite::stream(socket, Httpd::new().max_head(MAX_HEAD)?.max_content(0))
@@ -57,8 +60,7 @@ pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) -> Result {
         .on_error("status_gone")
         .on_flushed("status_flushed")
         .start(cx)?;
-    let now = cx.now();
-    let Some(visitors) = visitors(cx) else { return Ok(()) };
+    let Some(visitors) = self::visitors(cx) else { return Ok(()) };
     visitors.clients.push(Client::new(wheel, now));
     // A timer that runs is left alone: moved by each that comes, it would not come due while they do.
     if visitors.clients.len() == 1 {

@@ -59,6 +59,24 @@ impl Visitors {
         self.clients.len() >= MOST_CLIENTS
     }
 
+    /// Makes room for one more client, if there is one that has nothing in hand: the one that has been idle for the longest, or else
+    /// the first of those that have sent nothing for a while. What others have sent may not be read yet.
+    pub(super) fn make_room(&mut self, now: SystemTime) {
+        if !self.is_full() {
+            return;
+        }
+        let rank = |client: &Client| match client.stage {
+            _ if !client.wheel.input_filter(|httpd| httpd.is_between_requests()) => None,
+            Stage::Idle => Some((0, client.until)),
+            Stage::Asking if client.until + SILENT <= now + TO_ASK => Some((1, client.until)),
+            Stage::Asking | Stage::Answered => None,
+        };
+        let spare = self.clients.iter().enumerate().filter_map(|(place, client)| Some((rank(client)?, place))).min();
+        if let Some((_, place)) = spare {
+            drop(self.clients.swap_remove(place));
+        }
+    }
+
     pub(super) fn client(&mut self, id: WheelId) -> Option<&mut Client> {
         self.clients.iter_mut().find(|client| client.wheel.id() == id)
     }
@@ -101,6 +119,9 @@ const MOST_CLIENTS: usize = 64;
 
 /// How long a client has for a request once it may come.
 const TO_ASK: Duration = Duration::from_secs(10);
+
+/// How long a client may be silent before another can have its place.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// How long a client has to read an answer.
 const TO_READ: Duration = Duration::from_secs(30);
