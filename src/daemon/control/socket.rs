@@ -5,15 +5,20 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
-use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Gid, Uid};
+#[cfg(target_os = "linux")]
+use nix::sys::stat::fchmod;
+#[cfg(not(target_os = "linux"))]
+use nix::sys::stat::{FchmodatFlags, fchmodat};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
@@ -189,18 +194,27 @@ fn make(path: &Path, access: Access) -> Result<(Handle, (u64, u64)), DaemonError
     let fail = |call| move |errno: Errno| failed(call, path, errno);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(fail("socket"))?;
-    // On Linux the path has these from the beginning on. Elsewhere nobody can connect before it listens.
-    let _ = fchmod(&fd, Mode::from_bits_truncate(access.mode as _));
+    let mode = Mode::from_bits_truncate(access.mode as _);
+    // The path has it from the beginning on.
+    #[cfg(target_os = "linux")]
+    fchmod(&fd, mode).map_err(fail("fchmod"))?;
     let (directory, name) = (directory_of(path), name_of(path));
     let temporary = Temporary(directory.join(name));
     let address = address(directory, &temporary.0).map_err(|error| failed("open", path, error))?;
     // One that was killed in the middle of this, and had the same pid.
     let _ = fs::remove_file(&temporary.0);
-    bind(fd.as_raw_fd(), &address.0).map_err(fail("bind"))?;
-    fs::set_permissions(&temporary.0, fs::Permissions::from_mode(access.mode))
-        .map_err(|error| failed("chmod", path, error))?;
+    // Takes nothing away from the mode.
+    let mask = umask(Mode::empty());
+    let bound = bind(fd.as_raw_fd(), &address.0);
+    umask(mask);
+    bound.map_err(fail("bind"))?;
+    // Nobody can connect before it listens.
+    #[cfg(not(target_os = "linux"))]
+    fchmodat(AT_FDCWD, &temporary.0, mode, FchmodatFlags::NoFollowSymlink).map_err(fail("fchmodat"))?;
+    // The directory may be another user's, who can put a link in its place at any time: a link is not followed.
     if access.uid.is_some() || access.gid.is_some() {
-        nix::unistd::chown(&temporary.0, access.uid, access.gid).map_err(fail("chown"))?;
+        fchownat(AT_FDCWD, &temporary.0, access.uid, access.gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(fail("chown"))?;
     }
     let backlog = Backlog::new(QUEUE).map_err(fail("listen"))?;
     listen(&fd, backlog).map_err(fail("listen"))?;
