@@ -228,3 +228,20 @@ fn server_of_one_process_ends_with_clients_connected() {
     assert!(steered.running.wait_exit(DEADLINE).success());
     assert_eq!(controls[0].read_line(), None);
 }
+
+#[test] // O-CT-01, O-ST-14: a variable that a program has inherited takes nothing from the Daemon that it is of
+fn second_daemon_in_a_runtime_directory_leaves_the_first_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_dir = || program().env("RUNTIME_DIRECTORY", dir.path());
+    let first = in_dir().start();
+    let mut control = Control::of(&first, &dir.path().join("control.sock"));
+    let second = in_dir().start();
+    second.listening_addr();
+    second.wait_for_stderr("no control socket in RUNTIME_DIRECTORY", DEADLINE);
+    second.wait_for_stderr("no board in RUNTIME_DIRECTORY", DEADLINE);
+    let mut second = second;
+    second.signal(Signal::SIGTERM);
+    assert!(second.wait_exit(DEADLINE).success());
+    assert_eq!(lenore::daemon::BoardFile::open(dir.path().join("board")).unwrap().pid() as i32, first.pid());
+    assert_eq!(control.ask_json(r#"{"command":"hello"}"#)["data"]["pid"], first.pid());
+}

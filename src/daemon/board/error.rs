@@ -22,6 +22,13 @@ pub enum BoardError {
         /// What it said.
         source: io::Error,
     },
+    /// The file is the board of a Daemon that runs.
+    Held {
+        /// The file.
+        path: PathBuf,
+        /// The parent process of that Daemon.
+        pid: u32,
+    },
     /// The file that other programs are to read could not be made.
     File {
         /// The file.
@@ -40,6 +47,7 @@ impl fmt::Display for BoardError {
                 write!(f, "a scoreboard has at most {} slots, not {slots}", Scoreboard::MAX_SLOTS)
             }
             Self::Os { call, source } => write!(f, "can't share a scoreboard: {call}: {source}"),
+            Self::Held { path, pid } => write!(f, "{} is the board of process {pid}, which runs", path.display()),
             Self::File { path, call, source } => {
                 write!(f, "{}: {call}: {source}", path.display())
             }
@@ -50,7 +58,7 @@ impl fmt::Display for BoardError {
 impl Error for BoardError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::TooManySlots { .. } => None,
+            Self::TooManySlots { .. } | Self::Held { .. } => None,
             Self::Os { source, .. } | Self::File { source, .. } => Some(source),
         }
     }

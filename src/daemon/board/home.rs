@@ -15,7 +15,7 @@ use nix::fcntl::posix_fallocate;
 use nix::libc::{O_NOCTTY, O_NOFOLLOW};
 use nix::unistd::{Gid, Uid};
 
-use super::BoardError;
+use super::{BoardError, BoardFile, ParentState};
 use crate::kernel::Maker;
 use crate::sys::shown_memory::{MAGIC, ShownBoard};
 
@@ -70,6 +70,10 @@ impl Home {
                     move |source| BoardError::File { path, call, source }
                 };
                 check_replaceable(&path).map_err(fail("open"))?;
+                // Its Daemon would go on without a board that anyone finds.
+                if let Some(pid) = live_owner(&path) {
+                    return Err(BoardError::Held { path, pid });
+                }
                 let new = new_path(&path);
                 let file = create(&new).map_err(fail("open"))?;
                 let made = (|| {
@@ -137,6 +141,12 @@ fn check_replaceable(path: &Path) -> io::Result<()> {
     } else {
         Err(io::Error::other("there is a file that is not a board"))
     }
+}
+
+/// Returns the process whose board this is, if it runs or is stopped and its Daemon has not ended.
+fn live_owner(path: &Path) -> Option<u32> {
+    let board = BoardFile::open(path).ok()?;
+    matches!(board.parent(), ParentState::Running | ParentState::Stopped).then(|| board.pid())
 }
 
 /// The name that a file has until it is complete.

@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Uid};
 use super::DaemonBuilder;
 use crate::daemon::board::Scoreboard;
 #[cfg(feature = "control")]
-use crate::daemon::board::{About, Place, epoch_ms};
+use crate::daemon::board::{About, BoardError, Place, epoch_ms};
 #[cfg(feature = "control")]
 use crate::daemon::control::{Access, Control, Policy, Rights, Socket, StateFile, Who, own_uid};
 use crate::daemon::error::DaemonError;
@@ -43,6 +43,9 @@ pub(super) struct Watching {
     board: Option<PathBuf>,
     #[cfg(feature = "control")]
     control: Option<PathBuf>,
+    /// The program has not named the paths itself. They follow from the environment, which other Daemons may have inherited too.
+    #[cfg(feature = "control")]
+    is_implied: (bool, bool),
     #[cfg(feature = "control")]
     allowed: Vec<(Who, Rights)>,
     #[cfg(feature = "control")]
@@ -58,11 +61,13 @@ impl Watching {
         if let Some(prefix) = self.metrics_prefix.as_ref().filter(|prefix| !is_prefix(prefix)) {
             return Err(DaemonError::Settings(SettingsError::NotAPrefix { prefix: prefix.clone() }));
         }
+        let is_implied = (self.board.is_none(), self.control.is_none());
         let control = self.control.or_else(|| Some(runtime_directory()?.join("control.sock")));
         let board = self.board.or_else(|| Some(runtime_directory()?.join("board")));
         Ok(Watching {
             board: board.map(absolute("board")).transpose()?,
             control: control.map(absolute("control")).transpose()?,
+            is_implied,
             ..self
         })
     }
@@ -86,7 +91,13 @@ impl Watching {
         let allowed = self.allowed.iter().map(look_up).collect::<Result<_, DaemonError>>()?;
         let policy = Policy { own: own_uid(uid), unmapped: unmapped_id(), allowed };
         let (mode, group) = policy.mode();
-        let mut socket = Socket::open(path, Access { mode, uid, gid: group.or(gid) })?;
+        let mut socket = match Socket::open(path, Access { mode, uid, gid: group.or(gid) }) {
+            Err(error @ DaemonError::ControlHeld { .. }) if self.is_implied.1 => {
+                log::warn!(target: "lenore::daemon", "no control socket in RUNTIME_DIRECTORY: {error}");
+                return Ok(None);
+            }
+            socket => socket?,
+        };
         if has_jail {
             socket.goes_out_of_sight();
         }
@@ -111,7 +122,15 @@ impl Watching {
         };
         let about = About { name: settings.alias.clone(), kind: kind(settings.forking), born_ms: epoch_ms(born) };
         let slots = if settings.forking == Forking::None { 0 } else { settings.slots() };
-        Scoreboard::shown(slots, place, &about).map(Some).map_err(DaemonError::Scoreboard)
+        match Scoreboard::shown(slots, place, &about) {
+            Err(error @ BoardError::Held { .. }) if self.is_implied.0 => {
+                log::warn!(target: "lenore::daemon", "no board in RUNTIME_DIRECTORY: {error}");
+                Scoreboard::shown(slots, Place::Memory, &about)
+            }
+            shown => shown,
+        }
+        .map(Some)
+        .map_err(DaemonError::Scoreboard)
     }
 
     #[cfg(not(feature = "control"))]
@@ -196,7 +215,7 @@ impl DaemonBuilder {
     /// pool has grown by 64 children more than at first ends the process that needs a page of it.
     ///
     /// The file is made when the Daemon is spawned, before it changes its root directory and its user. It replaces a board that
-    /// is there, but nothing else. It is removed when the Daemon ends. A Daemon that can't see or remove the file by then leaves
+    /// is there, but nothing else. If that is the board of a Daemon that runs, the start fails and names the process. It is removed when the Daemon ends. A Daemon that can't see or remove the file by then leaves
     /// it behind, and the file says that it is over.
     ///
     /// POE: nothing like it.
@@ -207,7 +226,7 @@ impl DaemonBuilder {
 
     /// Sets the path of the control socket, at which operators ask what the Daemon does and tell it what to do. Needs the feature
     /// `control`. Default: `control.sock` in the directory that the environment variable `RUNTIME_DIRECTORY` names first, as systemd
-    /// sets it; no socket if that is not set.
+    /// sets it; no socket if that is not set, or if a process listens there already.
     ///
     /// The path is the Daemon's user's alone, with the mode 0600, unless [`control_allow`](DaemonBuilder::control_allow) lets others
     /// in. What a dead process has left behind at the path is replaced. If a process listens there, the start fails and names the
