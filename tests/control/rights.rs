@@ -114,3 +114,19 @@ fn socket_is_the_users_that_the_daemon_becomes() {
     assert_eq!(level(|| connect_as(&steered.path, 12_345, 1, &[]).unwrap()), 3);
     assert_eq!(level(|| steered.control()), 3);
 }
+
+#[test] // O-CT-06, O-CT-09: who may only look keeps no admin out
+fn admin_takes_the_place_of_a_client_with_fewer_rights() {
+    if !is_root() {
+        return;
+    }
+    let steered = start("--allow user:12345:read");
+    let connect = || connect_as(&steered.path, 12_345, 12_345, &[]).unwrap();
+    let mut watchers: Vec<Control> = (0..32).map(|_| connect()).collect();
+    for watcher in &mut watchers {
+        watcher.ask("hello").ok();
+        watcher.send("watch\n");
+    }
+    assert_eq!(connect().read_answer().code(), "busy");
+    steered.control().ask("kill 0").ok();
+}

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::client::{Client, Watching};
 use super::dialect::{Code, Dialect, Refusal, Reply};
 use super::orders::Orders;
-use super::rights::Policy;
+use super::rights::{Policy, Rights};
 use super::socket::Socket;
 use super::state_file::StateFile;
 use super::supervisor::supervisor;
@@ -100,7 +100,7 @@ impl Control {
         };
         let Ok(peer) = peer_of(&handle) else { return Accepted::Refused };
         let rights = self.policy.rights(&peer);
-        if self.clients.len() >= MOST_CLIENTS && !self.make_room() {
+        if self.clients.len() >= MOST_CLIENTS && !self.make_room() && !self.displace(rights) {
             let text = format_args!("{MOST_CLIENTS} clients are connected");
             refuse(handle, &Refusal::new(Code::Busy, text));
             return Accepted::Refused;
@@ -127,6 +127,18 @@ impl Control {
         let connected = self.clients.len();
         let is_room = spare.is_some() || connected - left < MOST_CLIENTS && connected < 2 * MOST_CLIENTS;
         self.evicted.extend(spare);
+        is_room
+    }
+
+    /// Takes the place of a client with fewer rights, of those that wait for no order: who may only look keeps nobody from stopping
+    /// the Daemon.
+    fn displace(&mut self, rights: Option<Rights>) -> bool {
+        let is_less = |client: &&Client| client.rights < rights && client.waits.is_none();
+        let lesser = self.clients.iter().filter(|(_, client)| is_less(client));
+        let lesser = lesser.min_by_key(|(_, client)| client.rights).map(|(number, _)| *number);
+        let displaced = lesser.and_then(|number| self.clients.remove(&number));
+        let is_room = displaced.is_some();
+        self.evicted.extend(displaced);
         is_room
     }
 
