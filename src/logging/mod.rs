@@ -227,6 +227,9 @@ pub(crate) fn set_override(level: Option<LevelFilter>) -> bool {
     true
 }
 
+/// The target of lines that say who has told a Daemon what. Who sets a level at run time can't switch them off.
+const AUDIT: &str = "lenore::audit";
+
 /// Where the level comes from that is set at run time.
 static OVERRIDE: Override = Override::none();
 
@@ -246,11 +249,18 @@ struct Installed {
 impl Installed {
     /// The level from which on the macros need not ask.
     fn most(&self) -> LevelFilter {
-        OVERRIDE.get().unwrap_or_else(|| self.levels.most())
+        let own = self.levels.of(AUDIT);
+        OVERRIDE.get().map_or_else(|| self.levels.most(), |level| level.max(own))
     }
 
     fn is_on(&self, level: Level, target: &str) -> bool {
-        level <= OVERRIDE.get().unwrap_or_else(|| self.levels.of(target))
+        let own = || self.levels.of(target);
+        level
+            <= match OVERRIDE.get() {
+                Some(set) if target == AUDIT => set.max(own()),
+                Some(set) => set,
+                None => own(),
+            }
     }
 
     fn write(&self, record: &Record<'_>) {

@@ -321,3 +321,32 @@ fn server_serves_while_it_is_steered() {
     }
     control.ask("resize reset").ok();
 }
+
+#[test] // O-CT-05: the orders of a client that has gone
+fn orders_that_were_sent_before_a_hang_up_are_carried_out() {
+    let steered = Steered::pool(3, "");
+    let before = steered.running.children();
+    let mut control = steered.control();
+    control.send("retire 0\nretire 1\nretire 2\n");
+    drop(control);
+    wait_until("three successors", DEADLINE, || {
+        let children = steered.running.children();
+        (children.len() == 3 && children.iter().all(|pid| !before.contains(pid))).then_some(())
+    });
+    for slot in 0..3 {
+        steered.running.wait_for_stderr(&format!("command=\"retire {slot}\""), DEADLINE);
+    }
+}
+
+#[test] // O-CT-07
+fn audit_lines_are_short_and_no_level_switches_them_off() {
+    let steered = Steered::pool(1, "");
+    let mut control = steered.control();
+    control.ask("log-level off").ok();
+    control.ask("resize max_children=7").ok();
+    steered.running.wait_for_stderr("command=\"resize max_children=7\"", DEADLINE);
+    steered.running.wait_for_stderr("command=\"log-level off\"", DEADLINE);
+    control.ask(&format!("log-level {}", "\u{1}".repeat(60_000)));
+    let line = steered.running.wait_for_stderr("verdict=usage", DEADLINE);
+    assert!(line.len() < 2_000, "{} bytes", line.len());
+}

@@ -1,7 +1,9 @@
 //! The board file: what can be seen of a daemon without asking it.
 
-use lenore::daemon::BoardFile;
+use std::io::ErrorKind;
+
 use lenore::daemon::view::Snapshot;
+use lenore::daemon::{BoardFile, BoardFileError};
 
 use crate::client::{Client, Unreachable};
 use crate::failure::{Failure, code};
@@ -11,15 +13,16 @@ use crate::target::Target;
 /// socket.
 pub fn open(target: &Target) -> Result<BoardFile, Failure> {
     if let Some(path) = &target.board {
-        return BoardFile::open(path).map_err(|error| Failure::new(code::FAILED, error));
+        return BoardFile::open(path).map_err(failed);
     }
     let (pid, why) = match target.socket.as_deref().map(Client::connect) {
         Some(Ok(client)) => match client.hello["board"].as_str() {
-            Some(path) => return BoardFile::open(path).map_err(|error| Failure::new(code::FAILED, error)),
+            Some(path) => return BoardFile::open(path).map_err(failed),
             None => return Err(Failure::new(code::FAILED, "the daemon has no board")),
         },
         Some(Err(Unreachable::Hung { pid, text })) => (pid, text),
         Some(Err(Unreachable::Dead(text))) => return Err(Failure::new(code::NO_DAEMON, text)),
+        Some(Err(Unreachable::Busy(text))) => return Err(Failure::new(code::REFUSED, text)),
         Some(Err(Unreachable::Denied(text))) => return Err(Failure::new(code::DENIED, text)),
         Some(Err(Unreachable::Foreign(text))) => return Err(Failure::new(code::FAILED, text)),
         None => (target.pid, "neither a board nor a control socket is known".to_owned()),
@@ -27,16 +30,22 @@ pub fn open(target: &Target) -> Result<BoardFile, Failure> {
     of_process(pid).unwrap_or_else(|| Err(Failure::new(code::TIMEOUT, why)))
 }
 
+fn failed(error: BoardFileError) -> Failure {
+    let is_denied =
+        matches!(&error, BoardFileError::Open { source, .. } if source.kind() == ErrorKind::PermissionDenied);
+    Failure::new(if is_denied { code::DENIED } else { code::FAILED }, error)
+}
+
 /// Takes a snapshot from the board of a daemon that does not answer, of which perhaps the process is known.
 pub fn snapshot(target: &Target, pid: Option<i32>) -> Result<Snapshot, Failure> {
     let board = match &target.board {
-        Some(path) => BoardFile::open(path).map_err(|error| Failure::new(code::FAILED, error)),
+        Some(path) => BoardFile::open(path).map_err(failed),
         None => of_process(pid).unwrap_or_else(|| Err(Failure::new(code::FAILED, "no board is known"))),
     }?;
-    board.snapshot().map_err(|error| Failure::new(code::FAILED, error))
+    board.snapshot().map_err(failed)
 }
 
 fn of_process(pid: Option<i32>) -> Option<Result<BoardFile, Failure>> {
     let board = BoardFile::of_process(pid?.cast_unsigned());
-    Some(board.map_err(|error| Failure::new(code::FAILED, error)))
+    Some(board.map_err(failed))
 }

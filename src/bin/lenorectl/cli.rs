@@ -113,7 +113,9 @@ pub enum Command {
     },
     /// Stop the daemon after the requests in hand, and wait until it has ended
     Stop {
-        /// Do not wait for requests in hand
+        /// Tell children to end at once, and not after their requests
+        ///
+        /// What a child makes of it is the application's business. Children that go on are killed after `shutdown_timeout`.
         #[arg(long)]
         now: bool,
         #[command(flatten)]

@@ -31,6 +31,8 @@ pub enum Unreachable {
     Dead(String),
     /// Something listens, and does not answer: the process that listens, if that is known.
     Hung { pid: Option<i32>, text: String },
+    /// It lives, and has no place for one more client.
+    Busy(String),
     /// This user may not connect, or gets no answers.
     Denied(String),
     /// What answers is not a daemon of a version that this command knows.
@@ -63,7 +65,9 @@ impl Client {
             Err(failure) if failure.code == code::NO_DAEMON => {
                 return Err(Unreachable::Dead(format!("{shown}: {failure}")));
             }
-            Err(failure) if failure.code == code::REFUSED => return Err(hung(&failure)),
+            Err(failure) if failure.code == code::REFUSED => {
+                return Err(Unreachable::Busy(format!("{shown}: {failure}")));
+            }
             Err(failure) => return Err(Unreachable::Foreign(format!("{shown}: {failure}"))),
         }
         match client.hello["protocol"].as_u64() {

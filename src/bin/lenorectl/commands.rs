@@ -61,7 +61,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             command.insert("number".into(), number.into());
             let answer = connect(&target)?.ask_whole(&Value::Object(command), at_hand, |_| ())?;
             say(answer["verdict"].as_str().unwrap_or("unknown"));
-            Ok(())
+            all_have(&answer["data"])
         }
         Command::Hello => {
             let client = connect(&target)?;
@@ -94,6 +94,7 @@ pub fn connect(target: &Target) -> Result<Client, Failure> {
     Client::connect(&socket).map_err(|why| match why {
         Unreachable::Dead(text) => Failure::new(code::NO_DAEMON, text),
         Unreachable::Hung { text, .. } => Failure::new(code::TIMEOUT, text),
+        Unreachable::Busy(text) => Failure::new(code::REFUSED, text),
         Unreachable::Denied(text) => Failure::new(code::DENIED, text),
         Unreachable::Foreign(text) => Failure::new(code::FAILED, text),
     })
@@ -213,10 +214,11 @@ fn stop(target: &Target, now: bool, waits: &Waits, limit: Option<Duration>) -> R
     let mut client = connect(target)?;
     let supervisor = client.hello["supervisor"].as_str().map(str::to_owned);
     let data = match client.ask(&Value::Object(command), limit, |_| ()) {
-        Ok(data) => data,
-        // It was told, and has gone.
-        Err(failure) if failure.code == code::NO_DAEMON => Value::Null,
-        Err(failure) => return Err(failure),
+        // A daemon says so when it has ended.
+        Err(failure) if failure.code == code::NO_DAEMON => {
+            return Err(Failure::new(code::FAILED, format_args!("{failure} before it said that it has ended")));
+        }
+        data => data?,
     };
     match data["number"].as_u64() {
         Some(number) => say(format_args!("order {number}")),
@@ -235,12 +237,20 @@ fn confirmed(data: &Value, what: &str) -> Result<(), Failure> {
         return Ok(());
     }
     say(format_args!("the parent and {} of {} children have {what}", data["confirmed"], data["children"]));
-    let missing = data["missing"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if missing.is_empty() {
-        return Ok(());
+    all_have(data)
+}
+
+/// Fails if the data of an answer names children that have failed, or have not answered.
+fn all_have(data: &Value) -> Result<(), Failure> {
+    let names = |key: &str| data[key].as_array().into_iter().flatten().map(plain).collect::<Vec<_>>().join(" ");
+    let (failed, missing) = (names("failed"), names("missing"));
+    if !failed.is_empty() {
+        return Err(Failure::new(code::FAILED, format_args!("children that have failed: {failed}")));
     }
-    let names: Vec<String> = missing.iter().map(plain).collect();
-    Err(Failure::new(code::TIMEOUT, format_args!("children that have not answered yet: {}", names.join(" "))))
+    if !missing.is_empty() {
+        return Err(Failure::new(code::TIMEOUT, format_args!("children that have not answered yet: {missing}")));
+    }
+    Ok(())
 }
 
 fn sizes(sizes: &Value) -> String {

@@ -33,6 +33,7 @@ pub fn status(target: &Target, is_json: bool, limit: Option<Duration>) -> Result
             }
             Err(Failure::new(code::TIMEOUT, text))
         }
+        Err(Unreachable::Busy(text)) => Err(Failure::new(code::REFUSED, text)),
         Err(Unreachable::Denied(text)) => Err(Failure::new(code::DENIED, text)),
         Err(Unreachable::Foreign(text)) => Err(Failure::new(code::FAILED, text)),
     }

@@ -86,6 +86,15 @@ impl Client {
         }
     }
 
+    /// Stops waiting for an answer that nobody will read. What was sent before the client hung up is still done.
+    pub(in crate::daemon) fn hurry_if_gone(&mut self) {
+        if self.is_at_end && self.waits.is_some() && self.is_hung_up() {
+            self.waits = None;
+            self.output = Vec::new();
+            self.written = 0;
+        }
+    }
+
     /// Takes a line out of what has come, unless an answer is under way. A client that has closed its side need not end its last
     /// line.
     pub(in crate::daemon) fn next_line(&mut self) -> Option<Vec<u8>> {

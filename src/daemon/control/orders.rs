@@ -29,8 +29,11 @@ impl Asker {
             Err(refusal) => refusal.code.word(),
         };
         let took = took.as_secs_f64();
+        // What a client has sent is in it, and may be long.
+        let end = command.char_indices().nth(LONGEST_COMMAND).map_or(command.len(), |(end, _)| end);
+        let command = &command[..end];
         log::info!(
-            target: "lenore::daemon",
+            target: AUDIT,
             "control: command={command:?} uid={uid} pid={pid} comm={comm:?} verdict={verdict} took={took:.3}"
         );
     }
@@ -113,10 +116,12 @@ impl Orders {
         if order.changes {
             order.asker.audit(&order.command, outcome, order.begun.elapsed());
         }
-        if self.verdicts.len() >= MOST_VERDICTS {
-            self.verdicts.pop_front();
+        if order.changes {
+            if self.verdicts.len() >= MOST_VERDICTS {
+                self.verdicts.pop_front();
+            }
+            self.verdicts.push_back((number, outcome.clone()));
         }
-        self.verdicts.push_back((number, outcome.clone()));
         order.client.map(|client| (client, order.dialect))
     }
 
@@ -144,6 +149,12 @@ impl Orders {
         self.pending.values().filter(|order| order.client.is_some()).filter_map(|order| order.due).min()
     }
 }
+
+/// The target of the audit lines, which a level set at run time does not switch off.
+const AUDIT: &str = "lenore::audit";
+
+/// How many characters of a command the log has.
+const LONGEST_COMMAND: usize = 200;
 
 /// How many verdicts are remembered.
 const MOST_VERDICTS: usize = 256;

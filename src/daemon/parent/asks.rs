@@ -117,10 +117,11 @@ pub(in crate::daemon) fn heard(cx: &mut Cx<'_>) {
         let Some(asks) = asks else { return Heard::Nothing };
         let slot = SlotIndex::from(key);
         match what {
-            What::Level if asks.heard_level(slot) == number => Heard::Done,
+            // A later order has taken its place, or this one is carried out.
+            What::Level if asks.heard_level(slot) >= number => Heard::Done,
             What::Level => Heard::Nothing,
             What::Reopen => match asks.reopened(slot) {
-                reopened if reopened.number != number => Heard::Nothing,
+                reopened if reopened.number < number => Heard::Nothing,
                 reopened if reopened.has_failed => Heard::Failed,
                 _ => Heard::Done,
             },

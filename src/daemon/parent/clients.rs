@@ -117,6 +117,7 @@ fn drop_client(cx: &mut Cx<'_>, number: u64) {
 pub(super) fn settle(cx: &mut Cx<'_>, number: u64) {
     let Some(client) = client(cx, number) else { return };
     client.flush(Instant::now());
+    client.hurry_if_gone();
     if client.is_over() {
         return drop_client(cx, number);
     }

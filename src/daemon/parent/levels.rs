@@ -9,8 +9,10 @@ use crate::daemon::machine::Key;
 /// What is logged because an operator wants it.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct Levels {
-    /// For all processes; `None` for what the program has set.
-    all: Option<LevelFilter>,
+    /// What was last set for all processes without an end; `None` for what the program has set.
+    lasting: Option<LevelFilter>,
+    /// What all processes log now.
+    now: Option<LevelFilter>,
     /// Which levels end when: that of one child, or that of all.
     ends: Vec<(Option<Key>, Duration)>,
 }
@@ -20,7 +22,10 @@ impl Levels {
     /// level of all takes the place of that of each child as well.
     pub(super) fn set(&mut self, level: Option<LevelFilter>, only: Option<Key>, until: Option<Duration>) {
         if only.is_none() {
-            self.all = level;
+            self.now = level;
+            if until.is_none() {
+                self.lasting = level;
+            }
             self.ends.clear();
         } else {
             self.ends.retain(|(key, _)| *key != only);
@@ -33,9 +38,9 @@ impl Levels {
         let (over, left): (Vec<_>, Vec<_>) = self.ends.iter().partition(|(_, until)| *until <= now);
         self.ends = left;
         if over.iter().any(|(only, _)| only.is_none()) {
-            self.all = None;
+            self.now = self.lasting;
         }
-        over.into_iter().map(|(only, _)| (only, self.all)).collect()
+        over.into_iter().map(|(only, _)| (only, self.now)).collect()
     }
 
     /// A child has ended.
@@ -65,6 +70,15 @@ mod tests {
         assert_eq!((levels.next_due(), levels.end(SECOND / 2)), (Some(SECOND), vec![]));
         assert_eq!(levels.end(SECOND), [(None, None)]);
         assert_eq!((levels.next_due(), levels.end(2 * SECOND)), (None, vec![]));
+    }
+
+    #[test] // O-CT-15
+    fn what_was_set_before_holds_again() {
+        let mut levels = Levels::default();
+        levels.set(WARN, None, None);
+        levels.set(DEBUG, None, Some(SECOND));
+        levels.set(DEBUG, None, Some(2 * SECOND));
+        assert_eq!(levels.end(2 * SECOND), [(None, WARN)]);
     }
 
     #[test] // O-CT-15

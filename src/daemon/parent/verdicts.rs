@@ -65,7 +65,7 @@ pub(super) fn end(cx: &mut Cx<'_>, number: u64, outcome: &Outcome) {
 }
 
 fn tell(cx: &mut Cx<'_>, waiting: u64, dialect: Dialect, outcome: &Outcome) {
-    let Some(client) = client(cx, waiting) else { return };
+    let Some(client) = client(cx, waiting).filter(|client| client.waits.is_some()) else { return };
     client.waits = None;
     client.answer(dialect, outcome);
     settle(cx, waiting);
