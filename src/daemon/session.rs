@@ -27,7 +27,7 @@ use crate::daemon::parent::launcher;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
 #[cfg(feature = "control")]
-use crate::daemon::parent::{measures, picture, steer};
+use crate::daemon::parent::{glance, measures, picture, steer};
 use crate::daemon::reports::{read_report, refuse};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::{DaemonStatus, Peek};
@@ -53,14 +53,14 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("control_more", steer::more)
         .state("control_tick", steer::tick)
         .state("answer_again", child::asked::send_again)
-        .state("asks_late", asks::late);
+        .state("asks_late", asks::late)
+        .state("turn_ends", glance::turn_ends);
     #[cfg(feature = "status")]
     let session = session
         .state("status_accept", status_listener::accept)
         .state("status_request", status_listener::request)
         .state("status_flushed", status_listener::flushed)
         .state("status_gone", status_listener::gone)
-        .state("status_turn_ends", status_listener::turn_ends)
         .state("status_tick", status_listener::tick);
     session
         .state("_start", start)

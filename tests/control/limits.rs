@@ -180,3 +180,30 @@ fn ten_thousand_connects_cost_the_server_little_and_leave_nothing_behind() {
     wait_until("the descriptors", DEADLINE * 2, || (descriptors() <= before).then_some(()));
     steered.control().ask("hello").ok();
 }
+
+#[test] // O-CT-04, O-CT-10: answers that take long are written one a turn
+fn many_clients_that_ask_for_children_at_once_are_all_answered() {
+    let steered = Steered::pool(8, "");
+    let mut clients: Vec<Control> = (0..CLIENTS - 4).map(|_| steered.control()).collect();
+    let json = "{\"command\":\"children\"}\n{\"command\":\"hello\"}\n";
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(if number % 2 == 0 { "children\nhello\n" } else { json });
+        client.stream().shutdown(Shutdown::Write).unwrap();
+    }
+    steered.control().ask("status").ok();
+    for (number, client) in clients.iter_mut().enumerate() {
+        if number % 2 == 0 {
+            let text = client.read_answer().ok();
+            assert_eq!(text.lines().count(), 9, "{text}");
+            assert!(!text.lines().nth(1).unwrap().contains("  -  -  "), "usage is told: {text}");
+            client.read_answer().ok();
+        } else {
+            let answer: serde_json::Value = serde_json::from_str(&client.read_line().unwrap()).unwrap();
+            let children = answer["data"]["children"].as_array().unwrap();
+            assert_eq!(children.len(), 8);
+            assert!(children.iter().all(|child| child["usage"]["resident"].as_u64() > Some(0)), "{answer}");
+            assert!(client.read_line().unwrap().contains("\"protocol\":1"));
+        }
+        assert_eq!(client.read_line(), None);
+    }
+}

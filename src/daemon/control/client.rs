@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value};
 
+use super::command::Request;
 use super::dialect::{Code, Dialect, Outcome, Refusal};
 use super::rights::Rights;
 use crate::kernel::Handle;
@@ -35,6 +36,8 @@ pub(in crate::daemon) struct Client {
     is_last: bool,
     /// Nothing can be written to it any more.
     is_lost: bool,
+    /// What it has asked for and gets in another turn: answers of this kind take long to write.
+    pub(in crate::daemon) put_off: Option<(Dialect, Request)>,
     /// The order that it waits for.
     pub(in crate::daemon) waits: Option<u64>,
     /// It gets events.
@@ -67,6 +70,7 @@ impl Client {
             is_at_end: false,
             is_last: false,
             is_lost: false,
+            put_off: None,
             waits: None,
             watches: None,
             is_read: false,
@@ -134,7 +138,12 @@ impl Client {
 
     /// Tells whether the next command has to wait.
     fn is_busy(&self) -> bool {
-        self.waits.is_some() || self.watches.is_some() || self.is_last || self.is_lost || self.unwritten() > 0
+        self.put_off.is_some()
+            || self.waits.is_some()
+            || self.watches.is_some()
+            || self.is_last
+            || self.is_lost
+            || self.unwritten() > 0
     }
 
     /// Tells whether a whole command has come that is not taken yet.
@@ -218,7 +227,7 @@ impl Client {
 
     /// Tells whether it can be let go.
     pub(in crate::daemon) fn is_over(&self) -> bool {
-        let is_idle = self.unwritten() == 0 && self.waits.is_none() && !self.has_line();
+        let is_idle = self.unwritten() == 0 && self.put_off.is_none() && self.waits.is_none() && !self.has_line();
         self.is_lost || is_idle && (self.is_last || self.is_at_end && self.watches.is_none()) || self.has_hung_up()
     }
 

@@ -108,6 +108,11 @@ impl Command {
         }
     }
 
+    /// Tells whether its answer takes long to write where there are many children.
+    pub(in crate::daemon) fn is_costly(&self) -> bool {
+        matches!(self, Command::Children | Command::Metrics(_))
+    }
+
     /// Tells whether it changes something.
     pub(in crate::daemon) fn changes(&self) -> bool {
         self.needs() > Rights::Read

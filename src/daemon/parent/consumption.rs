@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::daemon::view::ProcessView;
 
 /// How much is asked of the system.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[allow(dead_code, reason = "the cost is for those to ask for who can wait")]
 pub(in crate::daemon) enum Detail {
     /// Processor time and memory: some microseconds a process.

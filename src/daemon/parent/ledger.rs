@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use crate::daemon::board::epoch_ms;
 use crate::daemon::machine::{Death, Key, Message};
 use crate::daemon::parent::refused::Reason;
+use crate::daemon::parent::seen::Seen;
 use crate::daemon::view::{self, Histogram, When};
 
 /// What is not to be found on the table, on the board or in `/proc`.
@@ -23,6 +24,8 @@ pub(in crate::daemon) struct Ledger {
     spent: Vec<Spent>,
     /// How many connections the system had turned away before.
     overflows_before: Option<u64>,
+    /// For those who ask in the same moment.
+    pub(super) seen: Seen,
 }
 
 /// A death, and when it was noticed.
@@ -50,6 +53,7 @@ impl Ledger {
             starts: (vec![0; Histogram::BUCKETS], Duration::ZERO),
             spent: Vec::new(),
             overflows_before,
+            seen: Seen::default(),
         }
     }
 

@@ -12,6 +12,8 @@ pub(super) mod drive;
 pub(super) mod ending;
 pub(super) mod events;
 mod eyes;
+#[cfg(feature = "control")]
+pub(super) mod glance;
 pub(super) mod launcher;
 #[cfg(feature = "control")]
 mod ledger;
@@ -30,6 +32,8 @@ mod pids;
 mod refused;
 pub(super) mod role;
 mod say;
+#[cfg(feature = "control")]
+mod seen;
 mod signals;
 #[cfg(feature = "status")]
 pub(super) mod status_listener;

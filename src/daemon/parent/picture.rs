@@ -54,7 +54,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
     let pool = pool(parent, &children, *born, now);
     let torn = u64::from(pool.states.torn) + u64::from(totals.torn);
     let torn_reads = board.as_mut().map_or(torn, |board| board.count_torn(torn));
-    let cpu_by_slot = detail.map(|detail| add_usage(parent, &mut children, detail)).unwrap_or_default();
+    let cpu_by_slot = detail.map(|detail| add_usage(parent, &mut children, detail, now)).unwrap_or_default();
     let counters = Counters { cpu_by_slot, ..counters(parent, &totals, torn_reads) };
     let (ledger, timings) = (parent.ledger.as_deref(), parent.timings.as_deref());
     Some(Snapshot {
@@ -107,19 +107,24 @@ pub(super) fn facts(parent: &Parent) -> Facts {
 }
 
 /// Asks the system about each child, and returns the processor time that each slot has used.
-fn add_usage(parent: &mut Parent, children: &mut [ChildView], detail: Detail) -> Vec<f64> {
+fn add_usage(parent: &mut Parent, children: &mut [ChildView], detail: Detail, now: SystemTime) -> Vec<f64> {
     let Parent { ledger: Some(ledger), machine, .. } = parent else { return Vec::new() };
     for child in children {
         let Some(pid) = child.pid else { continue };
+        let key = Key { slot: child.slot as usize, generation: child.generation };
+        if let Some(known) = ledger.seen.usage(detail, now).get(&key) {
+            child.usage = Some(known.clone());
+            continue;
+        }
         let mut usage = consumption::of(pid, detail);
         if usage.resident.is_none() && matches!(look(pid), Look::Gone | Look::Exited) {
             // It has ended, and its end is under way to the machine.
             usage.resident = Some(0);
         }
         if let Some(cpu) = usage.cpu {
-            let key = Key { slot: child.slot as usize, generation: child.generation };
             ledger.has_used(key, Duration::from_secs_f64(cpu));
         }
+        ledger.seen.usage(detail, now).insert(key, usage.clone());
         child.usage = Some(usage);
     }
     ledger.cpu_by_slot(machine.table().slots())

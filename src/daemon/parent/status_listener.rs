@@ -5,15 +5,14 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpStream;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::parent::consumption::Detail;
-use crate::daemon::parent::picture;
-use crate::daemon::parent::visitors::{Client, Door, Seen, Stage, Visitors};
+use crate::daemon::parent::visitors::{Client, Door, Stage, Visitors};
+use crate::daemon::parent::{glance, picture};
 use crate::daemon::view::metrics::Format;
-use crate::daemon::view::{Phase, Snapshot, json, metrics, page};
+use crate::daemon::view::{Phase, json, metrics, page};
 use crate::error::Result;
 use crate::filter::http::{Httpd, Incoming, Outgoing, Request, Response};
 use crate::wheel::{Failure, ListenAccept, ReadWrite, WheelId};
@@ -162,56 +161,20 @@ fn plain(request: &Request, status: u16, line: &str) -> Response {
     request.reply(status).header("Content-Type", "text/plain; charset=utf-8").body(format!("{line}\n"))
 }
 
-/// Looks at the Daemon, unless it was looked at in this turn of the loop.
-fn look(cx: &mut Cx<'_>, usage: Usage) -> Option<Rc<Snapshot>> {
-    let is_good = |seen: &&Seen| seen.has_usage || usage == Usage::Without;
-    if let Some(seen) = visitors(cx)?.seen.as_ref().filter(is_good) {
-        return Some(Rc::clone(&seen.snapshot));
-    }
-    let detail = (usage == Usage::With).then_some(Detail::Brief);
-    let snapshot = Rc::new(picture::take_with_usage(cx, detail)?);
-    visitors(cx)?.seen = Some(Seen { snapshot: Rc::clone(&snapshot), has_usage: usage == Usage::With });
-    // Comes when every connection has had its turn. Who asks after that may have seen what has happened meanwhile.
-    cx.yield_("status_turn_ends", ());
-    Some(snapshot)
-}
-
-/// All that have asked in this turn of the loop are answered.
-pub(in crate::daemon) fn turn_ends(cx: &mut Cx<'_>) {
-    if let Some(visitors) = visitors(cx) {
-        visitors.seen = None;
-    }
-}
-
-/// Whether a snapshot is to tell what each child uses.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Usage {
-    With,
-    Without,
-}
-
 fn metrics(cx: &mut Cx<'_>, format: Format) -> String {
-    let snapshot = look(cx, Usage::With);
+    let snapshot = glance::look(cx, Some(Detail::Brief));
     let prefix = cx.heap().role.parent().and_then(|parent| parent.metrics_prefix.as_deref());
     snapshot.map(|snapshot| metrics::text(&snapshot, format, prefix.unwrap_or(metrics::PREFIX))).unwrap_or_default()
 }
 
 fn status(cx: &mut Cx<'_>) -> String {
-    let Some(snapshot) = look(cx, Usage::Without) else { return String::new() };
-    // What others have asked for is not in it.
-    if snapshot.counters.cpu_by_slot.is_empty() {
-        return json::text(&*snapshot);
-    }
-    let mut snapshot = Snapshot::clone(&snapshot);
-    snapshot.counters.cpu_by_slot.clear();
-    snapshot.children.iter_mut().for_each(|child| child.usage = None);
-    json::text(&snapshot)
+    glance::look(cx, None).map(|snapshot| json::text(&*snapshot)).unwrap_or_default()
 }
 
 /// The page, whose script and style alone may run in it.
 fn serve_page(cx: &mut Cx<'_>, request: &Request) -> Response {
     let nonce = format!("{:016x}{:016x}", random(), random());
-    let body = look(cx, Usage::Without).map(|snapshot| page::html(&snapshot, &nonce)).unwrap_or_default();
+    let body = glance::look(cx, None).map(|snapshot| page::html(&snapshot, &nonce)).unwrap_or_default();
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

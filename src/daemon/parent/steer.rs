@@ -1,5 +1,6 @@
 //! Carries out what operators ask for at the control socket.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use log::LevelFilter;
@@ -14,7 +15,7 @@ use crate::daemon::machine::{Haste, Input, Key, NewSize, Order, OrderId};
 use crate::daemon::parent::clients::{self, client, settle};
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::drive::{drive, number_order};
-use crate::daemon::parent::{asks, picture, verdicts};
+use crate::daemon::parent::{asks, glance, verdicts};
 use crate::daemon::status::Peek;
 use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Snapshot, json, metrics, text};
@@ -25,6 +26,11 @@ pub(in crate::daemon) fn read(cx: &mut Cx<'_>) -> Result {
     let number = *cx.arg::<u64>(2)?;
     let Some(client) = client(cx, number) else { return Ok(()) };
     client.fill();
+    if client.put_off.is_some() {
+        // Its event is on the way.
+        settle(cx, number);
+        return Ok(());
+    }
     take_command(cx, number)
 }
 
@@ -57,14 +63,23 @@ enum Step {
 
 /// Carries out one command, if a whole one has come. Others have their turn before the next one.
 fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
-    let Some(line) = client(cx, number).and_then(|client| client.next_line()) else {
+    let Some((dialect, request)) = next_request(cx, number) else {
         settle(cx, number);
         return Ok(());
     };
     let begun = Instant::now();
-    let dialect = Dialect::of(&line);
     let mut done = Ok(());
-    let outcome = match dialect.read(&line) {
+    if let Ok(request) = &request
+        && request.command.is_costly()
+        && !glance::may_write(cx)
+    {
+        if let Some(client) = client(cx, number) {
+            client.put_off = Some((dialect, request.clone()));
+            cx.yield_("control_more", (number,));
+        }
+        return Ok(());
+    }
+    let outcome = match request {
         Err(refusal) => Err(refusal),
         Ok(request) => match perform(cx, number, dialect, &request) {
             (Step::UnderWay, result) => {
@@ -93,6 +108,17 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
     done
 }
 
+/// Returns what a client asks for next: what was put off, or else what it has sent.
+fn next_request(cx: &mut Cx<'_>, number: u64) -> Option<(Dialect, std::result::Result<Request, Refusal>)> {
+    let client = client(cx, number)?;
+    if let Some((dialect, request)) = client.put_off.take() {
+        return Some((dialect, Ok(request)));
+    }
+    let line = client.next_line()?;
+    let dialect = Dialect::of(&line);
+    Some((dialect, dialect.read(&line)))
+}
+
 /// Carries out a command. The second part is what the application has failed of meanwhile.
 fn perform(cx: &mut Cx<'_>, number: u64, dialect: Dialect, request: &Request) -> (Step, Result) {
     let rights = client(cx, number).and_then(|client| client.rights);
@@ -105,10 +131,10 @@ fn perform(cx: &mut Cx<'_>, number: u64, dialect: Dialect, request: &Request) ->
     let outcome = match &request.command {
         Command::Hello => hello(cx),
         Command::Help => Ok(text_reply(HELP.to_owned())),
-        Command::Status => status(cx),
-        Command::Children => children(cx),
+        Command::Status => status(cx, dialect),
+        Command::Children => children(cx, dialect),
         Command::Peek(None) => peek(cx),
-        Command::Metrics(is_open) => metrics(cx, *is_open),
+        Command::Metrics(is_open) => metrics(cx, dialect, *is_open),
         Command::Verdict(order) => verdict(cx, *order),
         Command::Watch => {
             if let Some(client) = client(cx, number) {
@@ -247,17 +273,13 @@ fn text_reply(text: String) -> Reply {
     Reply { verdict: "done", text, data }
 }
 
-fn snapshot(cx: &mut Cx<'_>) -> std::result::Result<Snapshot, Refusal> {
-    picture::take(cx).ok_or_else(|| Refusal::new(Code::Failed, "this process is not the parent"))
-}
-
-fn snapshot_with_usage(cx: &mut Cx<'_>, detail: Detail) -> std::result::Result<Snapshot, Refusal> {
-    let snapshot = picture::take_with_usage(cx, Some(detail));
-    snapshot.ok_or_else(|| Refusal::new(Code::Failed, "this process is not the parent"))
+fn look(cx: &mut Cx<'_>, detail: Option<Detail>) -> std::result::Result<Rc<Snapshot>, Refusal> {
+    glance::look(cx, detail).ok_or_else(|| Refusal::new(Code::Failed, "this process is not the parent"))
 }
 
 fn hello(cx: &mut Cx<'_>) -> Outcome {
-    let Snapshot { service, .. } = snapshot(cx)?;
+    let snapshot = look(cx, None)?;
+    let service = &snapshot.service;
     let board = cx.heap().board.as_ref().and_then(Scoreboard::path);
     let data = json!({
         "protocol": PROTOCOL,
@@ -280,25 +302,36 @@ fn hello(cx: &mut Cx<'_>) -> Outcome {
     Ok(Reply { verdict: "done", text, data: data.to_string() })
 }
 
-fn status(cx: &mut Cx<'_>) -> Outcome {
-    let snapshot = snapshot(cx)?;
-    Ok(Reply { verdict: "done", text: text::status(&snapshot), data: json::text(&snapshot) })
+/// Returns an answer of which only the form is made that the client reads.
+fn shown(dialect: Dialect, text: impl FnOnce() -> String, data: impl FnOnce() -> String) -> Reply {
+    match dialect {
+        Dialect::Text => Reply { verdict: "done", text: text(), data: String::new() },
+        Dialect::Json => Reply { verdict: "done", text: String::new(), data: data() },
+    }
 }
 
-fn children(cx: &mut Cx<'_>) -> Outcome {
-    let Snapshot { children, .. } = snapshot_with_usage(cx, Detail::Full)?;
-    let data = format!(r#"{{"children":{}}}"#, json::text(&children));
-    Ok(Reply { verdict: "done", text: text::children(&children), data })
+fn status(cx: &mut Cx<'_>, dialect: Dialect) -> Outcome {
+    let snapshot = look(cx, None)?;
+    Ok(shown(dialect, || text::status(&snapshot), || json::text(&*snapshot)))
+}
+
+fn children(cx: &mut Cx<'_>, dialect: Dialect) -> Outcome {
+    let snapshot = look(cx, Some(Detail::Full))?;
+    let children = &snapshot.children;
+    Ok(shown(dialect, || text::children(children), || format!(r#"{{"children":{}}}"#, json::text(children))))
 }
 
 /// Metrics, in one of two formats.
-fn metrics(cx: &mut Cx<'_>, is_open: bool) -> Outcome {
-    let snapshot = snapshot_with_usage(cx, Detail::Brief)?;
+fn metrics(cx: &mut Cx<'_>, dialect: Dialect, is_open: bool) -> Outcome {
+    let snapshot = look(cx, Some(Detail::Brief))?;
     let format = if is_open { Format::OpenMetrics } else { Format::Prometheus };
     let prefix = cx.heap().role.parent().and_then(|parent| parent.metrics_prefix.as_deref());
     let text = metrics::text(&snapshot, format, prefix.unwrap_or(metrics::PREFIX));
-    let data = json!({ "content_type": format.content_type(), "text": text }).to_string();
-    Ok(Reply { verdict: "done", text, data })
+    let data = |text: &str| json!({ "content_type": format.content_type(), "text": text }).to_string();
+    Ok(match dialect {
+        Dialect::Json => shown(dialect, String::new, || data(&text)),
+        Dialect::Text => shown(dialect, || text, String::new),
+    })
 }
 
 /// What keeps each session of the parent alive.

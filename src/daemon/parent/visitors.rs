@@ -1,10 +1,8 @@
 //! Who looks at the status by HTTP: the listener, and its clients. Data only.
 
 use std::net::TcpListener;
-use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use crate::daemon::view::Snapshot;
 use crate::filter::http::Httpd;
 use crate::wheel::{ListenAccept, ReadWrite, WheelId};
 
@@ -12,8 +10,6 @@ use crate::wheel::{ListenAccept, ReadWrite, WheelId};
 pub(in crate::daemon) struct Visitors {
     pub(super) door: Door,
     pub(super) clients: Vec<Client>,
-    /// What was seen in this turn of the loop: it is good for others who ask in the same.
-    pub(super) seen: Option<Seen>,
 }
 
 /// The listener itself.
@@ -43,16 +39,9 @@ pub(super) enum Stage {
     Idle,
 }
 
-/// A snapshot.
-pub(super) struct Seen {
-    pub(super) snapshot: Rc<Snapshot>,
-    /// It tells what each child uses.
-    pub(super) has_usage: bool,
-}
-
 impl Visitors {
     pub(in crate::daemon) fn new(listener: TcpListener) -> Visitors {
-        Visitors { door: Door::Bound(listener), clients: Vec::new(), seen: None }
+        Visitors { door: Door::Bound(listener), clients: Vec::new() }
     }
 
     pub(super) fn is_full(&self) -> bool {

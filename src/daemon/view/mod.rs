@@ -12,7 +12,7 @@ pub(in crate::daemon) mod metrics;
 #[cfg(feature = "status")]
 pub(in crate::daemon) mod page;
 #[cfg(test)]
-mod sample;
+pub(in crate::daemon) mod sample;
 mod snapshot;
 pub mod text;
 

@@ -50,7 +50,7 @@ pub(super) fn process() -> ProcessView {
     }
 }
 
-pub(super) fn snapshot() -> Snapshot {
+pub(in crate::daemon) fn snapshot() -> Snapshot {
     let mut children: Vec<ChildView> = "wrrlke?".chars().zip(0..).map(|(state, slot)| child(slot, state)).collect();
     HOSTILE.clone_into(&mut children[1].peer);
     children[2].usage = Some(process());
