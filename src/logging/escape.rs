@@ -2,7 +2,7 @@
 //!
 //! What is written is made harmless afterwards: nearly all of it is plain ASCII, which one look shows.
 
-use crate::harmful::is_harmful;
+use crate::harmful::{is_harmful, push_json_escape};
 
 /// Makes a message harmless, which is what stands in `line` from `start` on. In place of each end of a line in it comes
 /// `new_line`. Ends of lines at its own end are dropped.
@@ -62,8 +62,7 @@ pub(super) fn json(line: &mut String, start: usize) {
             '\n' => line.push_str("\\n"),
             '\r' => line.push_str("\\r"),
             '\t' => line.push_str("\\t"),
-            // All of these have four digits: none is beyond the first 65,536 characters.
-            char if is_harmful(char) => line.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char if is_harmful(char) => push_json_escape(line, char),
             char => line.push(char),
         }
     }
@@ -131,8 +130,10 @@ mod tests {
 
     #[test]
     fn json_reads_back_as_the_text_and_is_one_line() {
-        let hostile: String =
-            (0..0x100).filter_map(char::from_u32).chain("\u{2028}\u{202e}漢\u{10ffff}".chars()).collect();
+        let hostile: String = (0..0x100)
+            .filter_map(char::from_u32)
+            .chain("\u{2028}\u{202e}漢\u{10ffff}\u{ad}\u{e0041}".chars())
+            .collect();
         for text in ["plain", "", "\"\\\n\"}", &hostile] {
             let json = made(text, json);
             assert!(!json.contains(is_harmful), "{json}");

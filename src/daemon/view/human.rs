@@ -96,6 +96,7 @@ mod tests {
     #[test] // O-ST-16
     fn text_from_the_network_can_not_steer_a_terminal() {
         assert_eq!(harmless("é 漢 \"q\" <b>"), "é 漢 \"q\" <b>");
+        assert_eq!(harmless("a\u{ad}b\u{e0041}"), "a\\u{ad}b\\u{e0041}");
         assert_eq!(harmless("\x1b[2J\\\n\u{202e}\u{9b}"), "\\u{1b}[2J\\\\\\n\\u{202e}\\u{9b}");
     }
 }

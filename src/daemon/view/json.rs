@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::harmful::is_harmful;
+use crate::harmful::{is_harmful, push_json_escape};
 
 /// Writes a value as JSON. What could steer a terminal stands in it as an escape.
 pub(in crate::daemon) fn text<T: Serialize>(value: &T) -> String {
@@ -15,8 +15,7 @@ pub(in crate::daemon) fn text<T: Serialize>(value: &T) -> String {
     let mut harmless = String::with_capacity(json.len() + 64);
     for char in json.chars() {
         if is_harmful(char) {
-            // All of these have four digits: none is beyond the first 65,536 characters.
-            harmless.push_str(&format!("\\u{:04x}", u32::from(char)));
+            push_json_escape(&mut harmless, char);
         } else {
             harmless.push(char);
         }
