@@ -72,7 +72,14 @@ fn each_path_answers_and_there_is_no_other() {
             assert_eq!((refused.status, refused.header("Allow")), (405, "GET, HEAD"), "{method} {path}");
         }
     }
-    for path in ["/nothing", "/status/", "/live/x", "/..", "//status/x", "/%73tatus"] {
+    // A client of a proxy names the whole address, and a server has to understand it.
+    for request in [
+        "GET http://host/live HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n",
+        "GET http://host/live?x=1 HTTP/1.0\r\n\r\n",
+    ] {
+        assert_eq!(send(watched.status, request).body, "alive\n", "{request}");
+    }
+    for path in ["/nothing", "/status/", "/live/", "/%6cive", "/live/x", "/..", "//status/x", "/%73tatus"] {
         assert_eq!(get(watched.status, path).status, 404, "{path}");
     }
     let status = status(watched.status);

@@ -6,6 +6,7 @@ use std::io::Write;
 use serde_json::{Map, Value};
 
 use super::command::{Fields, Request, read_span, span};
+use crate::harmful::is_harmful;
 
 /// How a command was put, and so how its answer is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -173,7 +174,7 @@ struct OneLine<'a>(&'a str);
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for char in self.0.chars() {
-            if char.is_control() { write!(f, "{}", char.escape_default())? } else { write!(f, "{char}")? }
+            if is_harmful(char) { write!(f, "{}", char.escape_default())? } else { write!(f, "{char}")? }
         }
         Ok(())
     }
@@ -193,13 +194,18 @@ fn read_words(line: &str) -> Result<Request, Refusal> {
             None => (bare.unwrap_or(word), None),
         };
         let key = key.replace('-', "_");
-        let is_flag = set_flag(&mut fields, &key, value)?;
-        if is_flag {
-            continue;
-        }
-        if value.is_none() && bare.is_none() {
+        if value.is_none() && bare.is_none() && !FLAGS.contains(&key.as_str()) {
             // What the command is about.
             set_subject(&mut fields, name, word)?;
+            continue;
+        }
+        // Who has mistyped a word would take what is done for what was meant.
+        if settings_of(name)
+            .is_some_and(|settings| !settings.contains(&key.as_str()) && !OF_ALL.contains(&key.as_str()))
+        {
+            return Err(Refusal::usage(format_args!("{name} has no setting {word:?}; try help")));
+        }
+        if set_flag(&mut fields, &key, value)? {
             continue;
         }
         let value = value.or_else(|| words.next());
@@ -208,6 +214,26 @@ fn read_words(line: &str) -> Result<Request, Refusal> {
     }
     fields.command(name)
 }
+
+/// Returns what a command may be given; `None` for one that there is not, which is told later.
+fn settings_of(name: &str) -> Option<&'static [&'static str]> {
+    Some(match name {
+        "hello" | "help" | "status" | "children" | "watch" | "reopen" => &[],
+        "peek" | "retire" | "kill" => &["child"],
+        "metrics" => &["format"],
+        "resize" => &["min_spare", "max_spare", "max_children", "reset"],
+        "log-level" => &["level", "for", "child"],
+        "stop" => &["now"],
+        "verdict" => &["number"],
+        _ => return None,
+    })
+}
+
+/// What has no value.
+const FLAGS: [&str; 3] = ["reset", "now", "no_wait"];
+
+/// What any command may be given.
+const OF_ALL: [&str; 2] = ["no_wait", "timeout"];
 
 /// Sets a field that has no value. Returns whether there is one of that name.
 fn set_flag(fields: &mut Fields, key: &str, value: Option<&str>) -> Result<bool, Refusal> {
@@ -254,7 +280,7 @@ fn set_value(fields: &mut Fields, key: &str, value: &str) -> Result<(), Refusal>
         "for" => fields.lasts = Some(read_span(value)?),
         "number" => fields.number = number(key, value)?,
         "format" => fields.format = Some(value.to_owned()),
-        // As those who ask in JSON are: a later client may know more than this server.
+        // Of a command that there is not.
         _ => {}
     }
     Ok(())
@@ -346,7 +372,7 @@ mod tests {
             ("resize --reset", r#"{"command":"resize","reset":true,"what_is_to_come":[1]}"#),
             ("retire 3:1 no-wait", r#"{"command":"retire","child":"3:1","no_wait":true}"#),
             ("kill 12 --timeout 2.5", r#"{"command":"kill","child":"12","timeout":2.5}"#),
-            ("kill 12 timeout=2500ms --what-is-to-come=7", r#"{"command":"kill","child":"12","timeout":"2500ms"}"#),
+            ("kill 12 timeout=2500ms", r#"{"command":"kill","child":"12","timeout":"2500ms","what_is_to_come":7}"#),
             ("log-level debug for=60s", r#"{"command":"log-level","level":"debug","for":60}"#),
             (
                 "log-level debug --for 1m --child 3:1",
@@ -402,6 +428,27 @@ mod tests {
             let refusal = read(line).expect_err(line);
             assert!(matches!(refusal.code, Code::Usage | Code::BadJson), "{line}: {refusal:?}");
         }
+    }
+
+    #[test] // a word that the command does not know is no word to be passed over
+    fn mistyped_word_is_named() {
+        for (line, word) in [
+            ("resize max_childern=4", "max_childern=4"),
+            ("resize max_spare=4 --max-childern=9", "--max-childern=9"),
+            ("log-level debug fro=60s", "fro=60s"),
+            ("log-level debug --fro 60s", "--fro"),
+            ("kill 12 timeot=1s", "timeot=1s"),
+            ("stop noww", "noww"),
+            ("stop soon", "soon"),
+            ("stop child=3:1", "child=3:1"),
+            ("retire 3:1 now", "now"),
+            ("status max_children=4", "max_children=4"),
+        ] {
+            let refusal = read(line).expect_err(line);
+            assert_eq!(refusal.code, Code::Usage, "{line}");
+            assert!(refusal.text.contains(&format!("{word:?}")), "{line}: {}", refusal.text);
+        }
+        assert_eq!(code("frobnicate max_childern=4"), Code::UnknownCommand);
     }
 
     #[test] // what the log and `verdict` call a command is a command again
