@@ -37,7 +37,7 @@ fn client_too_many_is_told_so_and_a_slot_is_free_at_once() {
 #[test] // O-CT-09
 fn line_that_is_too_long_is_refused() {
     let steered = Steered::pool(1, "");
-    let fits = format!("hello{}", " ".repeat(64 * 1024 - 20));
+    let fits = format!("hello {}x=1", "x".repeat(64 * 1024 - 20));
     steered.control().ask(&fits).ok();
     for start in ["hello ", "{\"command\":\""] {
         let mut control = steered.control();
