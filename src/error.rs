@@ -102,6 +102,23 @@ pub enum Error {
         /// What is wrong with its value.
         reason: &'static str,
     },
+    /// The launcher has passed sockets to this process by variables of the environment, and a value makes no sense or a socket
+    /// can't be used.
+    InvalidEnvironment {
+        /// The name of the variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No such socket was inherited, or one that is of another type; there may be others.
+    NotInherited {
+        /// What was asked for: a name.
+        name: String,
+        /// What there is instead.
+        found: String,
+    },
     /// The session called itself and the called state failed.
     Exception(Exception),
     /// A state failed and no session handled the `DIE` signal: everything was stopped.
@@ -176,6 +193,10 @@ impl fmt::Display for Error {
                 write!(f, "can't fork: the process has {count} threads, besides this one {others}")
             }
             Error::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
+            Error::InvalidEnvironment { variable, value, reason } => write!(f, "{variable}={value}: {reason}"),
+            Error::NotInherited { name, found } => {
+                write!(f, "no such socket was inherited by the name {name:?}: {found}")
+            }
             Error::Exception(exception) => exception.fmt(f),
             Error::Died(died) => died.fmt(f),
             Error::Os { call, subject, source } if subject.is_empty() => write!(f, "{call}: {source}"),

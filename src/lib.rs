@@ -69,10 +69,12 @@ mod calls;
 pub mod component;
 pub mod daemon;
 mod destroy;
+mod environment;
 mod error;
 pub mod filter;
 #[cfg(any(feature = "control", feature = "logging"))]
 mod harmful;
+mod inherited;
 mod inject;
 mod kernel;
 #[cfg(feature = "control")]

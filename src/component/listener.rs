@@ -74,9 +74,13 @@ pub(super) trait Admission {
     }
 }
 
-/// Begins a wheel for a session that listens. The caller adds its own settings.
-pub(super) fn wheel(address: &str) -> SocketFactoryBuilder {
-    SocketFactory::tcp(address).on_accept(ACCEPTED).whole_address()
+/// Prepares a wheel for a session that listens. The caller adds its own settings.
+pub(super) fn wheel(socket: SocketFactoryBuilder, name: Option<String>) -> SocketFactoryBuilder {
+    let wheel = socket.on_accept(ACCEPTED).whole_address();
+    match name {
+        Some(name) => wheel.listener_name(name),
+        None => wheel,
+    }
 }
 
 /// Begins a session that listens on a socket that was bound before, so that nothing is created for an address that can't be had.
@@ -256,7 +260,7 @@ mod tests {
                 .spawn(cx)
         };
         let ends = Rc::new(Ends::default());
-        let socket = wheel("127.0.0.1:0").bind_listener()?;
+        let socket = wheel(SocketFactory::tcp("127.0.0.1:0"), None).bind_listener()?;
         let address = socket.local_addr()?;
         let mut kernel = Kernel::new()?;
         session(socket, Accept::Open(Rc::new(opener)), ends.clone())

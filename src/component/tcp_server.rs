@@ -13,7 +13,7 @@ use crate::filter::Filter;
 use crate::kernel::{AsKernel, Context, Kernel, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
-use crate::wheel::Failure;
+use crate::wheel::{Failure, SocketFactory};
 
 /// A server in one process: a session that listens, and a session for each connection as its child.
 ///
@@ -51,6 +51,7 @@ use crate::wheel::Failure;
 #[must_use = "does nothing until it is spawned"]
 pub struct TcpServer {
     address: String,
+    listener_name: Option<String>,
     alias: Option<Name>,
     concurrency: Option<u32>,
     accept: Result<Accept, Error>,
@@ -97,6 +98,7 @@ impl TcpServer {
     fn with(address: String, accept: Result<Accept, Error>) -> TcpServer {
         TcpServer {
             address,
+            listener_name: None,
             alias: None,
             concurrency: None,
             accept,
@@ -104,6 +106,16 @@ impl TcpServer {
             on_stopped: None,
             on_error: None,
         }
+    }
+
+    /// Sets the name by which a socket that systemd has passed is taken over; see
+    /// [`SocketFactoryBuilder::listener_name`](crate::wheel::SocketFactoryBuilder::listener_name). Default: none, and one that is bound
+    /// to the server's address is.
+    ///
+    /// POE: nothing like it.
+    pub fn listener_name(mut self, name: impl Into<String>) -> Self {
+        self.listener_name = Some(name.into());
+        self
     }
 
     /// Sets the alias of the session that listens.
@@ -168,10 +180,10 @@ impl TcpServer {
     ///
     /// POE: `new`, which reports a failure to bind to `Error`.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<SessionId, Error> {
-        let TcpServer { address, alias, concurrency, accept, on_started, on_stopped, on_error } = self;
+        let TcpServer { address, listener_name, alias, concurrency, accept, on_started, on_stopped, on_error } = self;
         let accept = accept?;
         check_alias(kernel_of(kernel), alias)?;
-        let wheel = listener::wheel(&address).on_error("tcp_failed");
+        let wheel = listener::wheel(SocketFactory::tcp(&address), listener_name).on_error("tcp_failed");
         let wheel = if on_error.is_some() { wheel } else { wheel.log_shortages() };
         let limit = Rc::new(Limit(Cell::new(concurrency)));
         listener::session(wheel.bind_listener()?, accept, Rc::clone(&limit) as Rc<dyn Admission>)

@@ -71,6 +71,12 @@ pub enum DaemonError {
         /// That process, if the system tells.
         pid: Option<i32>,
     },
+    /// The launcher has passed sockets on which nothing listens, and
+    /// [`strict_listeners`](crate::daemon::DaemonBuilder::strict_listeners) makes that an error.
+    UnclaimedSockets {
+        /// What each of them is: its name, its type, and its address.
+        sockets: Vec<String>,
+    },
     /// The status means nothing in this process; nothing was changed.
     WrongProcess {
         /// What was reported.
@@ -114,6 +120,9 @@ impl fmt::Display for DaemonError {
                 let owner = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
                 write!(f, "making the control socket: {owner} listens at {}", path.display())
             }
+            DaemonError::UnclaimedSockets { sockets } => {
+                write!(f, "nothing listens on inherited sockets: {}", sockets.join(", "))
+            }
             DaemonError::WrongProcess { report, role } => write!(f, "status {report} means nothing in {role}"),
             DaemonError::UnknownStatus(word) => write!(f, "no such status: {word}"),
             DaemonError::NotAChild(pid) => write!(f, "process {pid} is no child of this process"),
@@ -141,6 +150,7 @@ impl std::error::Error for DaemonError {
             | DaemonError::StartTimeout { .. }
             | DaemonError::PidFileHeld { .. }
             | DaemonError::ControlHeld { .. }
+            | DaemonError::UnclaimedSockets { .. }
             | DaemonError::WrongProcess { .. }
             | DaemonError::UnknownStatus(_)
             | DaemonError::NotAChild(_) => None,

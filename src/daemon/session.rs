@@ -406,6 +406,8 @@ fn reopen(cx: &mut Cx<'_>) -> Result {
 
 /// Behind `daemon_start`: the parent begins its work.
 fn fork_first_children(cx: &mut Cx<'_>) -> Result {
+    // The application listens by now. No child is to have the rest.
+    cx.heap().process.close_unclaimed()?;
     if let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() {
         parent.begin(settings);
     }

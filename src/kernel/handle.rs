@@ -89,16 +89,6 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Makes a descriptor return instead of waiting.
-pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-    if !flags.contains(OFlag::O_NONBLOCK) {
-        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    }
-    Ok(())
-}
-
 /// Asks the system, without waiting, whether a descriptor can be read. One that can't be asked about can't.
 pub(crate) fn has_input(fd: impl AsFd) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -57,6 +57,7 @@ pub use sessions::SessionId;
 pub use source::{AfterFork, Readiness, Wanted};
 pub use turn::Delivery;
 
+pub(crate) use crate::sys::descriptors::set_nonblocking;
 pub(crate) use access::{Refusal, core_of, kernel_of, private};
 pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
@@ -64,7 +65,7 @@ pub(crate) use core::Core;
 pub(crate) use detach::{Detached, exit_launcher};
 pub(crate) use exit::AfterRun;
 pub(crate) use fork::Errand;
-pub(crate) use handle::{has_input, set_nonblocking};
+pub(crate) use handle::has_input;
 pub(crate) use mailbox::Mailbox;
 pub(crate) use options::Options;
 pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};
@@ -74,6 +75,7 @@ pub(crate) use turn::{Next, Turn};
 pub(crate) use whose::{Maker, is_detached};
 
 use crate::error::Error;
+use crate::inherited;
 use crate::sys::disposition::ignore_sigpipe;
 use aliases::Aliases;
 use children::Children;
@@ -132,10 +134,20 @@ impl Kernel {
 
     /// Makes a kernel with a poller and a signal pipe, and makes the process ignore `SIGPIPE` unless it has a handler.
     ///
+    /// The first kernel of a process also takes over the sockets that systemd, or a launcher like it, has passed. The variables
+    /// `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_PIDFDID` and `LISTEN_FDNAMES` are removed from the environment, so that no program which
+    /// this process starts sees them. [`SocketFactory`](crate::wheel::SocketFactory#sockets-that-were-inherited) finds the sockets by
+    /// name or address. A process with more than one thread keeps the variables, and the log has a warning. Where the system does not
+    /// tell how many threads there are, that is elsewhere than on Linux, call this before you start a thread.
+    ///
     /// # Errors
     ///
     /// [`Error::Os`] when the system refuses one of them, usually because the process has run out of descriptors.
+    /// [`Error::InvalidEnvironment`] when one of the variables makes no sense, or a descriptor that was passed is not open, is not a
+    /// socket, or can't be used: of streams only sockets that listen can, of datagrams any. Sockets for another process, and those
+    /// without `LISTEN_PID`, are not looked at.
     pub fn new() -> Result<Kernel, Error> {
+        inherited::read()?;
         ignore_sigpipe().map_err(|errno| Error::os("sigaction", "SIGPIPE", errno))?;
         // Before the program can enter a chroot. If it fails, whoever needs it will say so.
         #[cfg(target_os = "linux")]

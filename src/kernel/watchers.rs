@@ -9,9 +9,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::core::Core;
 use super::few::Few;
-use super::handle::{Handle, has_input, set_nonblocking};
+use super::handle::{Handle, has_input};
 use super::peek::MOST_SHOWN;
 use super::sessions::SessionId;
+use super::set_nonblocking;
 use super::source::{AfterFork, Readiness, Source, SourceKey, Wanted};
 use super::turn::{Delivery, Next, Turn};
 use crate::args::{IntoArgs, Template};

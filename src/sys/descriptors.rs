@@ -1,7 +1,8 @@
 //! Descriptors by number: those that a process has inherited, which no value owns.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -30,6 +31,35 @@ pub(crate) fn let_go_of_inherited(null: impl AsFd, is_kept: impl Fn(RawFd) -> bo
 /// Tells whether there is a descriptor of this number.
 pub(crate) fn is_open(fd: RawFd) -> bool {
     flags(fd).is_ok()
+}
+
+/// Takes over a descriptor that the launcher has passed by its number. Programs that are executed from here do not inherit it any
+/// more.
+///
+/// # Errors
+///
+/// `EBADF` if there is no descriptor of this number, and `EEXIST` if this program has opened it: one that has come through an exec has
+/// no close-on-exec flag.
+pub(crate) fn adopt(fd: RawFd) -> nix::Result<OwnedFd> {
+    if flags(fd)? & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::EEXIST);
+    }
+    // SAFETY: sets a flag of a descriptor, or fails if there is none.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, as the calls have just shown, and the launcher has opened it for this program to take by its number. What
+    // the program has opened itself has the flag, which the standard library and this crate always set. It has the flag from here
+    // on, so no number is taken twice.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a descriptor return instead of waiting.
+pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    }
+    Ok(())
 }
 
 fn is_inheritable(fd: RawFd) -> bool {

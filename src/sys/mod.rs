@@ -8,6 +8,7 @@ pub(crate) mod controlling_terminal;
 pub(crate) mod descriptors;
 pub(crate) mod disconnect;
 pub(crate) mod disposition;
+pub(crate) mod environment;
 #[cfg(target_os = "linux")]
 pub(crate) mod exclusive;
 pub(crate) mod file_lock;

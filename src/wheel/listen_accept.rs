@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::kernel::{InState, core_of, set_nonblocking};
 use crate::name::Name;
 
-/// A wheel that accepts connections on a socket that listens already: one that the program has made in its own way, or
-/// inherited, as from systemd's socket activation.
+/// A wheel that accepts connections on a socket that listens already: one that the program has made in its own way, or got from
+/// another process. What systemd passes at the start is taken over by
+/// [`SocketFactory`](super::SocketFactory#sockets-that-were-inherited).
 ///
 /// The accept event gets ARG0 = the socket, which does not block, ARG1 = the peer's address, ARG2 = the [`WheelId`]: a
 /// [`TcpStream`](std::net::TcpStream) and a [`std::net::SocketAddr`], or a
@@ -175,7 +176,7 @@ impl ListenAcceptBuilder {
 }
 
 /// Takes a descriptor over if it listens.
-fn check(fd: OwnedFd) -> Result<Listener, Error> {
+pub(super) fn check(fd: OwnedFd) -> Result<Listener, Error> {
     let what = format!("descriptor {}", fd.as_raw_fd());
     let fail = |call, errno: nix::Error| Error::os(call, &what, errno);
     let listens = getsockopt(&fd, sockopt::AcceptConn).map_err(|errno| fail("getsockopt", errno))?;

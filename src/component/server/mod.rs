@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::str::FromStr;
 
@@ -14,6 +15,7 @@ use crate::filter::Filter;
 use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
+use crate::wheel::{SocketFactory, SocketFactoryBuilder};
 use pool::Pool;
 
 mod pool;
@@ -92,6 +94,8 @@ mod pool;
 #[must_use = "does nothing until it is spawned"]
 pub struct Server {
     address: String,
+    listener: Option<OwnedFd>,
+    listener_name: Option<String>,
     open: Result<Opener, Error>,
     processes: Option<Processes>,
     connections_per_child: Option<u32>,
@@ -118,6 +122,8 @@ impl Server {
     pub fn tcp<F: Filter, H: 'static>(address: impl Into<String>, protocol: Protocol<F, H>) -> Server {
         Server {
             address: address.into(),
+            listener: None,
+            listener_name: None,
             open: opener(protocol),
             processes: None,
             connections_per_child: None,
@@ -125,6 +131,24 @@ impl Server {
             peek_on: None,
             daemon: Daemon::builder(),
         }
+    }
+
+    /// Begins a server on a socket of TCP that listens already, which it takes over: a [`TcpListener`](std::net::TcpListener) or the
+    /// descriptor of one.
+    ///
+    /// A server that [`tcp`](Server::tcp) begins takes over by itself what systemd has passed.
+    pub fn listener<F: Filter, H: 'static>(listener: impl Into<OwnedFd>, protocol: Protocol<F, H>) -> Server {
+        let listener = listener.into();
+        let server = Server::tcp(format!("descriptor {}", listener.as_raw_fd()), protocol);
+        Server { listener: Some(listener), ..server }
+    }
+
+    /// Sets the name by which a socket that systemd has passed is taken over; see
+    /// [`SocketFactoryBuilder::listener_name`](crate::wheel::SocketFactoryBuilder::listener_name). Default: none, and one that is bound
+    /// to the server's address is.
+    pub fn listener_name(mut self, name: impl Into<String>) -> Self {
+        self.listener_name = Some(name.into());
+        self
     }
 
     /// Sets in how many processes it runs; what the Daemon's own settings say unless set, and that is one process unless
@@ -167,11 +191,21 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServerError::Listen`] when the address can't be bound, [`ServerError::Daemon`] when the Daemon's settings are
+    /// [`ServerError::Listen`] when the address can't be bound or the listener can't be used, [`ServerError::Daemon`] when the Daemon's settings are
     /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Serving, ServerError> {
-        let Server { address, open, processes, connections_per_child, on_child, peek_on, daemon } = self;
+        let Server {
+            address,
+            listener,
+            listener_name,
+            open,
+            processes,
+            connections_per_child,
+            on_child,
+            peek_on,
+            daemon,
+        } = self;
         let open = open.map_err(ServerError::Session)?;
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
@@ -188,7 +222,8 @@ impl Server {
         };
         let kernel = kernel_of(kernel);
         // Before the Daemon gives up the privileges that the address may need. A failure to accept goes to the log.
-        let socket = listener::wheel(&address).bind_listener().map_err(ServerError::Listen)?;
+        let socket = listener.map_or_else(|| SocketFactory::tcp(&address), SocketFactoryBuilder::given);
+        let socket = listener::wheel(socket, listener_name).bind_listener().map_err(ServerError::Listen)?;
         let local_addr = socket.local_addr().map_err(ServerError::Listen)?;
         let pool = Rc::new(Pool::new(on_child));
         let session = pool::spawn(kernel, socket, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;

@@ -20,9 +20,8 @@ impl DaemonBuilder {
     /// sockets. Each descriptor above 2 without the close-on-exec flag refers to `/dev/null` from then on. The standard
     /// library, this crate, and most others set the flag on what they open. A descriptor that a C library has opened
     /// without the flag looks like an inherited one, so open it after `spawn`. What stays open is what
-    /// [`keep_descriptors`](DaemonBuilder::keep_descriptors) names, the sockets that `LISTEN_FDS` announces if
-    /// `LISTEN_PID` is this process, and what a session watches or a wheel uses. The daemon is another process than
-    /// `LISTEN_PID` says, so look at `LISTEN_FDS` before `spawn`.
+    /// [`keep_descriptors`](DaemonBuilder::keep_descriptors) names, the sockets that systemd has passed, and what a session watches
+    /// or a wheel uses.
     ///
     /// Leave it off where something looks after the program: systemd, a container, a supervisor. A program that has
     /// been detached is not detached a second time.
@@ -35,7 +34,7 @@ impl DaemonBuilder {
     }
 
     /// Sets which inherited descriptors stay open when the program [detaches](DaemonBuilder::detach), by number. Default:
-    /// none but those that systemd has passed in `LISTEN_FDS`.
+    /// none but the sockets that systemd has passed in `LISTEN_FDS`.
     ///
     /// A number that is not open is an error. 0, 1 and 2 go where `detach` and [`logfile`](DaemonBuilder::logfile) say, and
     /// can't be kept by this.
@@ -43,6 +42,19 @@ impl DaemonBuilder {
     /// POE: nothing like it. Its daemon keeps all descriptors.
     pub fn keep_descriptors(mut self, descriptors: impl IntoIterator<Item = RawFd>) -> Self {
         self.1.keep_descriptors = descriptors.into_iter().collect();
+        self
+    }
+
+    /// Makes it an error if systemd has passed a socket on which nothing listens when the Daemon begins to serve: the Daemon then
+    /// ends, and [`Kernel::run`](crate::Kernel::run) returns [`DaemonError::UnclaimedSockets`](crate::daemon::DaemonError). Default: no.
+    /// Such a socket is closed, and the log has a warning.
+    ///
+    /// The Daemon begins to serve when the application has handled `daemon_start`, before the first child is forked. See
+    /// [`SocketFactory`](crate::wheel::SocketFactory#sockets-that-were-inherited).
+    ///
+    /// POE: nothing like it.
+    pub fn strict_listeners(mut self, strict: bool) -> Self {
+        self.1.strict_listeners = strict;
         self
     }
 

@@ -1,9 +1,7 @@
 //! Detaching: one process goes on without a terminal, the one that somebody started waits until that is ready.
 
-use std::env;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::ops::Range;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 
@@ -88,7 +86,6 @@ pub(crate) fn detach(
     alias: &str,
 ) -> Result<Launch, DaemonError> {
     let fail = |source| DaemonError::Process { doing: "detaching", source };
-    let passed = passed_by_supervisor();
     let (launchers, daemons) =
         UnixStream::pair().map_err(|error| fail(Error::os("socketpair", "for the launcher", error)))?;
     let was_subreaper = adopt_orphans(true);
@@ -121,9 +118,7 @@ pub(crate) fn detach(
                 .map_err(|error| Error::os("write", "to the launcher", error))
                 .and(moved)
                 .and_then(|()| {
-                    let is_kept = |fd| {
-                        passed.contains(&fd) || leave.keep_descriptors.contains(&fd) || kernel.core.sources.has_fd(fd)
-                    };
+                    let is_kept = |fd| leave.keep_descriptors.contains(&fd) || kernel.core.sources.has_fd(fd);
                     leave_behind(leave.has_log, is_kept)
                 });
             match settled {
@@ -149,17 +144,6 @@ pub(crate) struct Leave<'a> {
     pub(crate) has_log: bool,
     pub(crate) keep_descriptors: &'a [RawFd],
 }
-
-/// Returns the descriptors that systemd, or who acts like it, has passed to this very process: see sd_listen_fds(3).
-fn passed_by_supervisor() -> Range<RawFd> {
-    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    let count = number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id()));
-    let count = count.and_then(|count| RawFd::try_from(count).ok()).unwrap_or(0);
-    FIRST_PASSED..FIRST_PASSED.saturating_add(count)
-}
-
-/// `SD_LISTEN_FDS_START`.
-const FIRST_PASSED: RawFd = 3;
 
 /// Standard input is of no use without a terminal, nor are the other two unless they go to a file. And whatever else the
 /// launcher had open would be held for as long as the daemon lives.

@@ -10,6 +10,7 @@ use nix::unistd::{Gid, Uid, chdir, fchdir};
 use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
+use crate::inherited;
 use crate::kernel::{Kernel, is_detached};
 use crate::sys::{descriptors, priority};
 
@@ -31,6 +32,7 @@ use privileges::Identity;
 pub struct RawProcess {
     pub(in crate::daemon) detach: bool,
     pub(in crate::daemon) keep_descriptors: Vec<RawFd>,
+    pub(in crate::daemon) strict_listeners: bool,
     pub(in crate::daemon) logfile: Option<PathBuf>,
     pub(in crate::daemon) logfile_mode: Option<u32>,
     pub(in crate::daemon) pid_file: Option<PathBuf>,
@@ -45,6 +47,7 @@ pub struct RawProcess {
 pub(crate) struct Plan {
     detach: bool,
     keep_descriptors: Vec<RawFd>,
+    strict_listeners: bool,
     log_file: Option<LogFile>,
     /// `logfile` names standard output or error: both stay where they are.
     keeps_output: bool,
@@ -66,6 +69,8 @@ pub(crate) struct Process {
     pub(crate) pid_file: Option<PidFile>,
     /// Until the daemon is ready, if somebody waits for that.
     pub(crate) launch: Option<Launch>,
+    /// An inherited socket that nothing listens on is an error.
+    strict_listeners: bool,
 }
 
 impl RawProcess {
@@ -93,6 +98,7 @@ impl RawProcess {
         Ok(Plan {
             detach,
             keep_descriptors: self.keep_descriptors,
+            strict_listeners: self.strict_listeners,
             log_file,
             keeps_output,
             pid_file: self.pid_file.map(absolute("pid_file")).transpose()?,
@@ -154,7 +160,7 @@ impl Plan {
         match settled.and_then(|()| make_what_is_seen(owner)).and_then(|()| self.settle_in()) {
             Ok(()) => {
                 redirected.into_iter().for_each(Redirection::keep);
-                Ok(Process { log_file: self.log_file, pid_file, launch })
+                Ok(Process { log_file: self.log_file, pid_file, launch, strict_listeners: self.strict_listeners })
             }
             Err(error) => {
                 // First, so that it is gone when the launcher has told of it.
@@ -197,6 +203,22 @@ impl Plan {
 }
 
 impl Process {
+    /// Closes the inherited sockets on which nothing listens by the time that the Daemon begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::UnclaimedSockets`] if there are any, and the program is strict about that.
+    pub(crate) fn close_unclaimed(&self) -> Result<(), DaemonError> {
+        let sockets = inherited::close_unclaimed();
+        if self.strict_listeners && !sockets.is_empty() {
+            return Err(DaemonError::UnclaimedSockets { sockets });
+        }
+        for socket in sockets {
+            log::warn!(target: "lenore::daemon", "inherited socket closed, as nothing listens on it: {socket}");
+        }
+        Ok(())
+    }
+
     /// In a forked child: lets go of what is the parent's.
     pub(crate) fn leave_to_parent(&mut self) {
         self.pid_file = None;

@@ -10,6 +10,8 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, UnixAddr};
 
 use super::socket::CallError;
 use crate::error::Error;
+use crate::inherited::Place;
+pub(super) use crate::inherited::path_of;
 
 /// Where a socket is bound, or what it connects to: made from a text, an address or several, a host and a port, or a
 /// path.
@@ -316,6 +318,14 @@ impl Target {
         }
     }
 
+    /// Returns where a socket is that is bound to this address.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Target::Ip(address) => Place::Ip(*address),
+            Target::Unix(path, _) => Place::Path(path.clone()),
+        }
+    }
+
     pub(super) fn family(&self) -> AddressFamily {
         match self {
             Target::Ip(SocketAddr::V4(_)) => AddressFamily::Inet,
@@ -345,20 +355,6 @@ fn pack(path: &Path) -> nix::Result<UnixAddr> {
 #[cfg(not(target_os = "linux"))]
 fn pack(path: &Path) -> nix::Result<UnixAddr> {
     UnixAddr::new(path)
-}
-
-/// Returns the path of a UNIX address: empty for a socket that is not bound, with a leading zero octet for an abstract
-/// name.
-pub(super) fn path_of(address: &std::os::unix::net::SocketAddr) -> PathBuf {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::linux::net::SocketAddrExt;
-        use std::os::unix::ffi::OsStringExt;
-        if let Some(name) = address.as_abstract_name() {
-            return PathBuf::from(std::ffi::OsString::from_vec([&[0], name].concat()));
-        }
-    }
-    address.as_pathname().map(Path::to_owned).unwrap_or_default()
 }
 
 /// The errno of a name that is not found.

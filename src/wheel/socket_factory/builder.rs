@@ -1,6 +1,7 @@
 //! What a `SocketFactory` is told before it begins.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use super::address::{Address, Domain, Target};
 use super::attempts::Attempts;
 use super::connecting::Connector;
 use super::datagram::{Datagram, Local};
+use super::inheriting::{Origin, set_queue};
 use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner};
 use super::report::Report;
 use super::socket::{self, BoundPath, CallError, Options};
 use super::{Job, SocketFactory};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
+use crate::inherited::Family;
 use crate::kernel::{Core, InState, Switch, core_of};
 use crate::name::Name;
 use crate::wheel::WheelId;
@@ -28,6 +31,7 @@ use crate::wheel::WheelId;
 pub struct SocketFactoryBuilder {
     transport: Transport,
     address: Address,
+    origin: Origin,
     on_success: Option<Name>,
     on_error: Option<Name>,
     posts_failures: bool,
@@ -112,6 +116,7 @@ impl SocketFactoryBuilder {
         SocketFactoryBuilder {
             transport,
             address,
+            origin: Origin::Found { name: None },
             on_success: None,
             on_error: None,
             posts_failures: false,
@@ -126,6 +131,35 @@ impl SocketFactoryBuilder {
             logs_shortages: false,
             accepted_args: split_args,
         }
+    }
+
+    /// Begins a wheel on a socket that was inherited by this name.
+    pub(super) fn inherited(name: String) -> SocketFactoryBuilder {
+        // Which it is, the socket says.
+        let builder = SocketFactoryBuilder::new(Transport::Tcp, name.as_str().into());
+        SocketFactoryBuilder { origin: Origin::Inherited { name }, ..builder }
+    }
+
+    /// Begins a wheel on a socket of TCP that listens already.
+    pub(crate) fn given(fd: OwnedFd) -> SocketFactoryBuilder {
+        let address = format!("descriptor {}", fd.as_raw_fd());
+        let builder = SocketFactoryBuilder::new(Transport::Tcp, address.into());
+        SocketFactoryBuilder { origin: Origin::Given(Some(fd)), ..builder }
+    }
+
+    /// Sets the name by which the socket is found if it was inherited: `FileDescriptorName=` of systemd's socket units. Default:
+    /// none, and it is found by its address.
+    ///
+    /// [`listen`](SocketFactoryBuilder::listen) and [`bind`](SocketFactoryBuilder::bind) take over a socket that was inherited by this
+    /// name, wherever it is bound. If there is none, they go by the address. See
+    /// [`SocketFactory`](SocketFactory#sockets-that-were-inherited).
+    ///
+    /// POE: nothing like it.
+    pub fn listener_name(mut self, name: impl Into<String>) -> Self {
+        if let Origin::Found { name: found } = &mut self.origin {
+            *found = Some(name.into());
+        }
+        self
     }
 
     /// Names the success event of a listener, sent for each connection.
@@ -273,16 +307,18 @@ impl SocketFactoryBuilder {
     }
 
     /// Binds a stream socket to the address and listens, for the running session. Of several addresses that a name
-    /// stands for, it is the first that can be had.
+    /// stands for, it is the first that can be had. A socket that was
+    /// [inherited](SocketFactory#sockets-that-were-inherited) is taken over instead.
     ///
     /// # Errors
     ///
     /// [`Error::Os`] when the address can't be resolved or bound, unless
     /// [`post_failures`](SocketFactoryBuilder::post_failures) was called; [`Error::InvalidSetting`] or
-    /// [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] once the session has stopped.
+    /// [`Error::InvalidAddress`] for a wrong call; [`Error::NotInherited`] if the inherited socket of its name is of another type;
+    /// [`Error::NoActiveSession`] once the session has stopped.
     ///
     /// POE: `new` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
-    pub fn listen(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
+    pub fn listen(mut self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
         let core = core_of(cx);
         let report = self.report(core)?;
         let outcome = self.begin_listening(core, &report);
@@ -351,7 +387,7 @@ impl SocketFactoryBuilder {
     /// # Errors
     ///
     /// As [`listen`](SocketFactoryBuilder::listen).
-    pub(crate) fn bind_listener(self) -> Result<Bound, Error> {
+    pub(crate) fn bind_listener(mut self) -> Result<Bound, Error> {
         match self.make_listener() {
             Ok((listener, path)) => Ok(Bound { builder: self, listener, path }),
             Err(problem) => Err(problem.into_error(&self.address)),
@@ -364,20 +400,26 @@ impl SocketFactoryBuilder {
         self
     }
 
-    fn begin_listening(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
+    fn begin_listening(&mut self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
         let (listener, path) = self.make_listener()?;
         Ok(Job::Listening(self.accept(core, report, listener, path)?))
     }
 
-    fn make_listener(&self) -> Result<(Listener, Option<BoundPath>), Problem> {
+    fn make_listener(&mut self) -> Result<(Listener, Option<BoundPath>), Problem> {
         if self.kind() != SockType::Stream {
             return Err(invalid("listen", "a datagram socket can't; bind it").into());
         }
         if self.accepts_per_turn == 0 {
             return Err(invalid("accepts_per_turn", "it is 0").into());
         }
+        let (targets, family) = (self.targets()?, self.family());
+        if let Some(listener) = self.origin.listener(family, &targets)? {
+            set_queue(&listener, self.listen_queue)?;
+            // Its path is the launcher's, which may pass the socket on to another process.
+            return Ok((listener, None));
+        }
         let default = if self.transport == Transport::Tcp { Switch::On } else { Switch::Off };
-        let ((fd, path), local) = first(self.targets()?, |local| {
+        let ((fd, path), local) = first(targets, |local| {
             let made = self.options(default).make(local.family(), Some(local))?;
             socket::listen(&made.0, self.listen_queue)?;
             Ok(made)
@@ -406,6 +448,9 @@ impl SocketFactoryBuilder {
     }
 
     fn begin_connecting(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
+        if self.origin.has_no_address() {
+            return Err(invalid("connect", "an inherited socket is for listening").into());
+        }
         let locals = self.bind_address.as_ref().map_or(Ok(Vec::new()), |address| self.locals(address))?;
         let mut attempts = Attempts::new(self.options(Switch::Off), locals, self.remotes()?);
         if self.kind() == SockType::Stream {
@@ -421,12 +466,18 @@ impl SocketFactoryBuilder {
     }
 
     fn make_bound(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
-        if self.kind() != SockType::Datagram {
+        if self.kind() != SockType::Datagram && !self.origin.has_no_address() {
             return Err(invalid("bind", "a stream socket has to listen or to connect").into());
         }
-        let options = self.options(Switch::Off);
-        let ((fd, path), local) = first(self.targets()?, |local| options.make(local.family(), Some(local)))?;
-        let socket = Datagram::new(fd, &local);
+        let targets = self.targets()?;
+        let (socket, path) = match self.origin.datagram(self.family(), &targets)? {
+            Some(socket) => (socket, None),
+            None => {
+                let options = self.options(Switch::Off);
+                let ((fd, path), local) = first(targets, |local| options.make(local.family(), Some(local)))?;
+                (Datagram::new(fd, &local), path)
+            }
+        };
         let local = socket.local().map_err(|error| CallError { operation: "getsockname", error })?;
         report.post_success(core, socket.into_args(None, report.id));
         Ok(Job::HandedOver { local, _path: path })
@@ -470,8 +521,15 @@ impl SocketFactoryBuilder {
         }
     }
 
+    fn family(&self) -> Family {
+        if self.protocol().is_some() { Family::Ip } else { Family::Unix }
+    }
+
     /// Returns the addresses that the wheel may bind.
     fn targets(&self) -> Result<Vec<Target>, Problem> {
+        if self.origin.has_no_address() {
+            return Ok(Vec::new());
+        }
         let Some(protocol) = self.protocol() else { return path_target(&self.address) };
         let found = self.address.endpoint()?.resolve(self.domain, protocol)?;
         Ok(found.into_iter().map(Target::Ip).collect())

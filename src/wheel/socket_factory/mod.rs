@@ -17,6 +17,7 @@ mod attempts;
 mod builder;
 mod connecting;
 mod datagram;
+mod inheriting;
 pub(super) mod listening;
 pub(super) mod report;
 mod socket;
@@ -66,6 +67,27 @@ use socket::BoundPath;
 /// The error event has ARG0 = a [`Failure`](super::Failure). Its operation is `"getaddrinfo"` for a host that is not found, `"getservbyname"` for a service (both with
 /// `EADDRNOTAVAIL`), `"pack_sockaddr_un"` for a path that is too long, or the system call: `"socket"`, `"setsockopt"`,
 /// `"bind"`, `"listen"`, `"accept"`, `"connect"`, `"getpeername"`.
+///
+/// # Sockets that were inherited
+///
+/// systemd, and launchers like it, open sockets before they start a program, and pass them by `LISTEN_FDS`. `listen` and `bind` take
+/// over such a socket instead of making one, without a word of the program:
+///
+/// - the one of the wheel's [`listener_name`](SocketFactoryBuilder::listener_name), wherever it is bound. The names come with the
+///   sockets: `FileDescriptorName=` in a socket unit of systemd. Of several with one name each wheel gets the next. A socket of the
+///   name that is of another type is an error.
+/// - else the one that is bound to the wheel's address. All of the address counts: `0.0.0.0:80` and `[::]:80` are two. Port 0 is no
+///   address. A path is compared after symbolic links were followed.
+///
+/// A socket is never taken because there is no other. A program may have several listeners, and the first to ask may be one that
+/// strangers must not reach.
+///
+/// Clients that have connected before the program was started are accepted. The socket's options are the launcher's, except for the
+/// queue: [`listen_queue`](SocketFactoryBuilder::listen_queue), if it was called, sets the queue anew, and the log says so. The
+/// path of a UNIX socket is left in place, also with [`unlink_path`](SocketFactoryBuilder::unlink_path).
+///
+/// [`SocketFactory::inherited`] asks for a socket by name and is not content with another one. What no wheel has asked for is closed
+/// when a [`Daemon`](crate::Daemon) begins to serve, with a line in the log. See also [`Kernel::new`](crate::Kernel::new).
 ///
 /// # Forks
 ///
@@ -230,6 +252,31 @@ impl SocketFactory {
     /// POE: `new` with SocketDomain `AF_UNIX` and SocketType `SOCK_DGRAM`.
     pub fn unix_datagram(path: impl Into<Address>) -> SocketFactoryBuilder {
         SocketFactoryBuilder::new(Transport::UnixDatagram, path.into())
+    }
+
+    /// Begins a wheel for a socket that was passed to this process by the name `name`: to
+    /// [`listen`](SocketFactoryBuilder::listen) on a stream socket, of TCP or a UNIX one, or to
+    /// [`bind`](SocketFactoryBuilder::bind) a datagram socket. The arguments of the success event are those of the socket's type.
+    ///
+    /// A socket without a name is called `unknown` by systemd. Of several with one name each call gets the next.
+    ///
+    /// # Errors
+    ///
+    /// `listen` and `bind` fail with [`Error::NotInherited`] if there is no such socket, and name those that there are.
+    ///
+    /// ```no_run
+    /// # use lenore::wheel::SocketFactory;
+    /// # fn start(cx: &mut lenore::Context<'_, Option<SocketFactory>>) -> lenore::Result {
+    /// let listener = SocketFactory::inherited("http").on_accept("accept").on_error("failed").listen(cx)?;
+    /// # *cx.heap() = Some(listener);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// POE: nothing like it.
+    #[doc(alias("LISTEN_FDS", "LISTEN_FDNAMES", "sd_listen_fds", "socket activation"))]
+    pub fn inherited(name: impl Into<String>) -> SocketFactoryBuilder {
+        SocketFactoryBuilder::inherited(name.into())
     }
 
     /// Returns the id that its events carry.

@@ -111,11 +111,11 @@ pub(super) fn connect(fd: impl AsFd, remote: &Target) -> Result<Begun, CallError
 }
 
 /// Begins to listen; `None` for as long a queue as the system allows.
-pub(super) fn listen(fd: &OwnedFd, asked: Option<u32>) -> Result<(), CallError> {
+pub(super) fn listen(fd: impl AsFd, asked: Option<u32>) -> Result<(), CallError> {
     let longest = i32::from(socket::Backlog::MAXCONN);
     let queue = asked.map_or(longest, |queue| i32::try_from(queue).unwrap_or(longest).min(longest));
     let backlog = socket::Backlog::new(queue).map_err(CallError::of("listen"))?;
-    socket::listen(fd, backlog).map_err(CallError::of("listen"))?;
+    socket::listen(&fd, backlog).map_err(CallError::of("listen"))?;
     if let (Some(asked), Ok(got)) = (asked, accept_queue::read(fd.as_fd()))
         && got.limit < asked
     {

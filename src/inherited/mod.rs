@@ -1,0 +1,157 @@
+//! Sockets that the launcher has passed to this process, as systemd does: read once, kept until a listener takes them over.
+//!
+//! A listener finds its socket by its name (`LISTEN_FDNAMES`) or else by its address. Neither order nor number counts, and a socket is
+//! not given to a listener because there is no other: the first that asks may be one that must not be reached from
+//! outside.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+
+use crate::environment;
+use crate::error::Error;
+use crate::sys::descriptors::adopt;
+
+mod socket;
+mod variables;
+
+pub(crate) use socket::{Kind, Place, path_of};
+
+use socket::Socket;
+use variables::{FDS, Invalid};
+
+/// What a listener asks for.
+pub(crate) struct Wanted<'a> {
+    /// By this name first, in any place.
+    pub(crate) name: Option<&'a str>,
+    pub(crate) kind: Kind,
+    pub(crate) family: Family,
+    /// Else at one of these, whatever the name.
+    pub(crate) places: &'a [Place],
+}
+
+/// What addresses a socket has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    Any,
+    Ip,
+    Unix,
+}
+
+/// A socket that was taken over.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) fd: OwnedFd,
+    pub(crate) place: Place,
+}
+
+/// Reads what was passed, in the first call. Each descriptor is checked, and made non-blocking and close-on-exec.
+///
+/// # Errors
+///
+/// [`Error::InvalidEnvironment`], in each call.
+pub(crate) fn read() -> Result<(), Error> {
+    with(|_| ())
+}
+
+/// Gives the first socket that fits; `None` if there is none.
+///
+/// # Errors
+///
+/// [`Error::NotInherited`] if the sockets of the name are all of another type; as [`read`].
+pub(crate) fn claim(wanted: &Wanted<'_>) -> Result<Option<Claimed>, Error> {
+    with(|sockets| take(sockets, wanted))?
+}
+
+/// The same, of one that has to be there.
+pub(crate) fn claim_by_name(name: &str, kind: Kind) -> Result<Claimed, Error> {
+    let wanted = Wanted { name: Some(name), kind, family: Family::Any, places: &[] };
+    let missing = || Error::NotInherited { name: name.to_owned(), found: unclaimed() };
+    claim(&wanted)?.ok_or_else(missing)
+}
+
+/// Describes the sockets that nobody has claimed so far.
+pub(crate) fn unclaimed() -> String {
+    with(|sockets| describe(sockets.iter())).unwrap_or_default()
+}
+
+/// Closes the sockets that nobody has claimed, and describes each.
+pub(crate) fn close_unclaimed() -> Vec<String> {
+    with(|sockets| sockets.drain(..).map(|socket| socket.to_string()).collect()).unwrap_or_default()
+}
+
+type Store = Option<Result<Vec<Socket>, Invalid>>;
+
+/// The process's, as the environment is. `None` before it was read.
+static SOCKETS: Mutex<Store> = Mutex::new(None);
+
+fn with<T>(act: impl FnOnce(&mut Vec<Socket>) -> T) -> Result<T, Error> {
+    let mut store: MutexGuard<'_, Store> = SOCKETS.lock().unwrap_or_else(PoisonError::into_inner);
+    match store.get_or_insert_with(adopt_all) {
+        Ok(sockets) => Ok(act(sockets)),
+        Err(invalid) => Err(invalid.clone().into()),
+    }
+}
+
+fn adopt_all() -> Result<Vec<Socket>, Invalid> {
+    let taken = environment::taken();
+    let count = taken.get(FDS).unwrap_or_default();
+    let fail = |name: &str, fd: RawFd, reason: &str| {
+        Invalid::new(FDS, count, format!("descriptor {fd}, name {name:?}: {reason}"))
+    };
+    let adopt = |(name, fd): (&str, RawFd)| match adopt(fd) {
+        Ok(owned) => Ok((name.to_owned(), owned)),
+        Err(Errno::EEXIST) => Err(fail(name, fd, "not passed, but opened by this program")),
+        Err(_) => Err(fail(name, fd, "not open")),
+    };
+    let passed = variables::parse(|name| taken.get(name), std::process::id());
+    // Before anything is opened here: that would have a number which is not open so far.
+    let adopted = passed.and_then(|passed| passed.each().map(adopt).collect::<Result<Vec<_>, _>>());
+    environment::remove_taken();
+    let examine = |(name, owned): (String, OwnedFd)| {
+        let fd = owned.as_raw_fd();
+        Socket::examine(&name, owned).map_err(|reason| fail(&name, fd, &reason))
+    };
+    adopted?.into_iter().map(examine).collect()
+}
+
+fn take(sockets: &mut Vec<Socket>, wanted: &Wanted<'_>) -> Result<Option<Claimed>, Error> {
+    let Some(at) = find(sockets, wanted)? else { return Ok(None) };
+    let socket = sockets.remove(at);
+    log::info!(target: "lenore::wheels", "inherited socket taken over: {socket}");
+    let Socket { fd, place, .. } = socket;
+    Ok(Some(Claimed { fd, place }))
+}
+
+fn find(sockets: &[Socket], wanted: &Wanted<'_>) -> Result<Option<usize>, Error> {
+    let is_of_type = |socket: &Socket| socket.kind == wanted.kind && wanted.family.has(&socket.place);
+    if let Some(name) = wanted.name {
+        let named = || sockets.iter().filter(|socket| socket.name == name);
+        if let Some(at) = sockets.iter().position(|socket| socket.name == name && is_of_type(socket)) {
+            return Ok(Some(at));
+        }
+        if named().next().is_some() {
+            return Err(Error::NotInherited { name: name.to_owned(), found: describe(named()) });
+        }
+    }
+    let at = |place: &Place| sockets.iter().position(|socket| is_of_type(socket) && socket.place.is(place));
+    Ok(wanted.places.iter().find_map(at))
+}
+
+impl Family {
+    fn has(self, place: &Place) -> bool {
+        match (self, place) {
+            (Family::Any, _) | (Family::Ip, Place::Ip(_)) | (Family::Unix, Place::Path(_)) => true,
+            (Family::Ip, Place::Path(_)) | (Family::Unix, Place::Ip(_)) => false,
+        }
+    }
+}
+
+fn describe<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> String {
+    let described: Vec<String> = sockets.into_iter().map(ToString::to_string).collect();
+    if described.is_empty() { "there is none".to_owned() } else { format!("there is {}", described.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests;

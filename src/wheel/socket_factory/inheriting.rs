@@ -1,0 +1,114 @@
+//! A wheel's socket that there is already: inherited, or the program's own.
+
+use std::os::fd::OwnedFd;
+
+use super::address::Target;
+use super::datagram::Datagram;
+use super::listening::Listener;
+use super::socket::{self, CallError};
+use crate::error::Error;
+use crate::inherited::{self, Claimed, Family, Kind, Place, Wanted};
+use crate::sys::accept_queue;
+use crate::wheel::listen_accept::check;
+
+/// Where the socket of a wheel comes from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// It was inherited, by its name, or at its address, or else is made.
+    Found { name: Option<String> },
+    /// It was inherited, by its name.
+    Inherited { name: String },
+    /// The program has it, until the wheel has.
+    Given(Option<OwnedFd>),
+}
+
+impl Origin {
+    /// Tells whether the wheel has no address of its own.
+    pub(super) fn has_no_address(&self) -> bool {
+        !matches!(self, Origin::Found { .. })
+    }
+
+    /// Takes a socket over that listens, if there is one.
+    pub(super) fn listener(&mut self, family: Family, targets: &[Target]) -> Result<Option<Listener>, Error> {
+        if let Origin::Given(fd) = self {
+            let fd = fd.take().ok_or_else(|| invalid("it was taken"))?;
+            let listener = check(fd)?;
+            let is_tcp = matches!(listener, Listener::Tcp(_));
+            return if is_tcp { Ok(Some(listener)) } else { Err(invalid("it is not a TCP socket")) };
+        }
+        let claimed = self.claim(Kind::Stream, family, targets)?;
+        Ok(claimed.map(|Claimed { fd, place }| match place {
+            Place::Ip(_) => Listener::tcp(fd.into()),
+            Place::Path(_) => Listener::unix(fd.into()),
+        }))
+    }
+
+    /// Takes a datagram socket over, if there is one.
+    pub(super) fn datagram(&self, family: Family, targets: &[Target]) -> Result<Option<Datagram>, Error> {
+        let claimed = self.claim(Kind::Datagram, family, targets)?;
+        Ok(claimed.map(|Claimed { fd, place }| match place {
+            Place::Ip(_) => Datagram::Udp(fd.into()),
+            Place::Path(_) => Datagram::Unix(fd.into()),
+        }))
+    }
+
+    fn claim(&self, kind: Kind, family: Family, targets: &[Target]) -> Result<Option<Claimed>, Error> {
+        let name = match self {
+            Origin::Inherited { name } => return inherited::claim_by_name(name, kind).map(Some),
+            Origin::Found { name } => name.as_deref(),
+            Origin::Given(_) => return Ok(None),
+        };
+        let places: Vec<Place> = targets.iter().map(Target::place).collect();
+        inherited::claim(&Wanted { name, kind, family, places: &places })
+    }
+}
+
+/// Has the queue of a socket that listens already be as long as the wheel was told, if it was told.
+pub(super) fn set_queue(listener: &Listener, asked: Option<u32>) -> Result<(), CallError> {
+    let Some(asked) = asked else { return Ok(()) };
+    let before = accept_queue::read(listener.as_fd()).map(|queue| queue.limit);
+    socket::listen(listener.as_fd(), Some(asked))?;
+    let before = before.map_or_else(|_| "unknown".to_owned(), |limit| limit.to_string());
+    log::info!(
+        target: "lenore::wheels", "queue of an inherited listener set anew: address={listener} before={before} asked={asked}"
+    );
+    Ok(())
+}
+
+fn invalid(reason: &'static str) -> Error {
+    Error::InvalidSetting { setting: "listener", reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::testing::TempDir;
+
+    fn given(fd: impl Into<OwnedFd>) -> Result<Listener, Error> {
+        Origin::Given(Some(fd.into())).listener(Family::Ip, &[]).map(|listener| listener.expect("it was given"))
+    }
+
+    #[test] // O-SD-13: the queue of a listener that is taken over
+    fn queue_of_a_socket_that_listens_already_is_set_if_asked_for() {
+        let listener = given(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let limit = || accept_queue::read(listener.as_fd()).unwrap().limit;
+        let before = limit();
+        set_queue(&listener, None).unwrap();
+        assert_eq!(limit(), before);
+        set_queue(&listener, Some(7)).unwrap();
+        assert_eq!(limit(), 7);
+    }
+
+    #[test]
+    fn given_socket_must_be_one_of_tcp_that_listens() {
+        let dir = TempDir::new();
+        let unix = UnixListener::bind(dir.path().join("s")).unwrap();
+        let error = given(unix).err().expect("not a TCP socket").to_string();
+        assert!(error.contains("not a TCP socket"), "{error}");
+        assert!(given(File::open("/dev/null").unwrap()).is_err());
+    }
+}
