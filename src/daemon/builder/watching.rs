@@ -3,7 +3,7 @@
 #[cfg(feature = "control")]
 use std::ffi::OsStr;
 #[cfg(feature = "status")]
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 #[cfg(feature = "control")]
 use std::os::unix::ffi::OsStrExt;
 #[cfg(feature = "control")]
@@ -33,6 +33,8 @@ use crate::daemon::settings::{Forking, SettingsError};
 use crate::daemon::view::metrics::is_prefix;
 #[cfg(feature = "status")]
 use crate::error::Error;
+#[cfg(feature = "status")]
+use crate::inherited::{self, Family, Kind, Wanted};
 #[cfg(feature = "control")]
 use crate::sys::peer::unmapped_id;
 
@@ -153,12 +155,8 @@ impl Watching {
     /// Binds the status listener, if there is to be one. Nobody is served yet.
     #[cfg(feature = "status")]
     pub(super) fn make_status(&self) -> Result<Option<TcpListener>, DaemonError> {
-        let bind = |address: &str| {
-            let fail = |error| Error::os("bind", address, error);
-            let doing = "opening the status listener";
-            TcpListener::bind(address).map_err(|error| DaemonError::Process { doing, source: fail(error) })
-        };
-        self.status.as_deref().map(bind).transpose()
+        let fail = |source| DaemonError::Process { doing: "opening the status listener", source };
+        self.status.as_deref().map(|address| listen_for_status(address).map_err(fail)).transpose()
     }
 
     /// Returns what the names of the Daemon's metrics begin with, if that was set.
@@ -185,7 +183,8 @@ impl DaemonBuilder {
     /// There may be 64 clients at a time. Children do not have the listener, and it keeps no Daemon alive.
     ///
     /// It is bound when the Daemon is spawned, before the user is changed. An address that is taken is an error of
-    /// [`spawn`](DaemonBuilder::spawn).
+    /// [`spawn`](DaemonBuilder::spawn). A socket that systemd has passed by the name `status`, or that is bound to this address, is
+    /// taken over instead.
     ///
     /// POE: nothing like it.
     pub fn status(mut self, address: impl Into<String>) -> Self {
@@ -228,6 +227,9 @@ impl DaemonBuilder {
     /// `control`. Default: `control.sock` in the directory that the environment variable `RUNTIME_DIRECTORY` names first, as systemd
     /// sets it; no socket if that is not set, or if a process listens there already.
     ///
+    /// A socket that systemd has passed by the name `control`, or that is bound to this path, is taken over instead. Its path and
+    /// permissions stay as they are.
+    ///
     /// The path is the Daemon's user's alone, with the mode 0600, unless [`control_allow`](DaemonBuilder::control_allow) lets others
     /// in. What a dead process has left behind at the path is replaced. If a process listens there, the start fails and names the
     /// process. The path is removed when the Daemon ends.
@@ -253,6 +255,19 @@ impl DaemonBuilder {
     pub fn control_allow(mut self, who: Who, rights: Rights) -> Self {
         self.2.allowed.push((who, rights));
         self
+    }
+}
+
+/// Takes an inherited listener over, or binds one.
+#[cfg(feature = "status")]
+fn listen_for_status(address: &str) -> Result<TcpListener, Error> {
+    let fail = |error| Error::os("bind", address, error);
+    let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(fail)?.collect();
+    let places: Vec<_> = addresses.iter().copied().map(inherited::Place::Ip).collect();
+    let wanted = Wanted { name: Some("status"), kind: Kind::Stream, family: Family::Ip, places: &places };
+    match inherited::claim(&wanted)? {
+        Some(claimed) => Ok(claimed.fd.into()),
+        None => TcpListener::bind(&addresses[..]).map_err(fail),
     }
 }
 

@@ -23,6 +23,7 @@ use nix::unistd::{Gid, Uid, fchownat};
 use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
+use crate::inherited::{self, Claimed, Family, Kind, Wanted};
 use crate::kernel::{Handle, Maker};
 use crate::sys::peer::{accept, peer_of};
 
@@ -44,6 +45,8 @@ pub(in crate::daemon) struct Socket {
     identity: (u64, u64),
     /// The process that may remove the path.
     owner: Maker,
+    /// The launcher has made it, and may pass it on: the path stays.
+    is_inherited: bool,
     /// The path leads nowhere any more: the process has locked itself up in a directory.
     is_out_of_sight: bool,
 }
@@ -60,7 +63,7 @@ pub(in crate::daemon) enum Place {
 }
 
 impl Socket {
-    /// Listens at `path`.
+    /// Listens at `path`, or takes over what the launcher has passed.
     ///
     /// It is made under another name in the same directory, gets its permissions and its owner, listens, and only then gets its
     /// name: nobody can connect before who may not do so afterwards.
@@ -70,9 +73,22 @@ impl Socket {
     /// [`DaemonError::ControlHeld`] if a process listens there already, [`DaemonError::Settings`] for a path that is too long, and
     /// otherwise what the system says.
     pub(in crate::daemon) fn open(path: PathBuf, access: Access) -> Result<Socket, DaemonError> {
+        let owner = Maker::this_process();
+        if let Some((handle, path)) = inherited(&path)? {
+            let found = fs::symlink_metadata(&path).map_or((0, 0), |found| (found.dev(), found.ino()));
+            return Ok(Socket {
+                handle,
+                path,
+                access,
+                identity: found,
+                owner,
+                is_inherited: true,
+                is_out_of_sight: false,
+            });
+        }
         make_room(&path, PATIENCE)?;
         let (handle, identity) = make(&path, access)?;
-        Ok(Socket { handle, path, access, identity, owner: Maker::this_process(), is_out_of_sight: false })
+        Ok(Socket { handle, path, access, identity, owner, is_inherited: false, is_out_of_sight: false })
     }
 
     pub(in crate::daemon) fn handle(&self) -> &Handle {
@@ -122,6 +138,7 @@ impl Socket {
     pub(in crate::daemon) fn make_again(&mut self) -> Result<(), DaemonError> {
         make_room(&self.path, Duration::ZERO)?;
         (self.handle, self.identity) = make(&self.path, self.access)?;
+        self.is_inherited = false;
         Ok(())
     }
 }
@@ -131,12 +148,25 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // A child only closes its copy.
         if self.owner.is_here()
+            && !self.is_inherited
             && self.place() == Place::Ours
             && let Err(error) = fs::remove_file(&self.path)
         {
             log::debug!(target: "lenore::daemon", "control socket {} is left behind: {error}", self.path.display());
         }
     }
+}
+
+/// Takes over the inherited socket that is called `control` or is bound to `path`, and returns where it is.
+fn inherited(path: &Path) -> Result<Option<(Handle, PathBuf)>, DaemonError> {
+    let fail = |source| DaemonError::Process { doing: "taking over the control socket", source };
+    let places = [inherited::Place::Path(path.to_owned())];
+    let wanted = Wanted { name: Some("control"), kind: Kind::Stream, family: Family::Unix, places: &places };
+    let claimed = inherited::claim(&wanted).map_err(fail)?;
+    Ok(claimed.map(|Claimed { fd, place }| match place {
+        inherited::Place::Path(path) => (Handle::new(fd), path),
+        inherited::Place::Ip(_) => (Handle::new(fd), path.to_owned()),
+    }))
 }
 
 fn failed(call: &'static str, path: &Path, source: impl Into<io::Error>) -> DaemonError {
