@@ -1,12 +1,14 @@
 //! What only the children know or can do: their sessions, their log level, their log file.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use util::control::Steered;
-use util::{Client, DEADLINE, kill, wait_until};
+use util::{Client, DEADLINE, at_once, kill, wait_until};
 
 /// A child that does not return to its loop, as long as its gate is there.
 #[track_caller]
@@ -222,6 +224,43 @@ fn log_level_ends_by_itself() {
     let answer = steered.control().ask_json(r#"{"command":"log-level","level":"error","for":0.2}"#);
     assert_eq!(answer["data"]["confirmed"], 1, "{answer}");
     wait_until("the end of the level", DEADLINE, || (who_logs(&steered, steered.dir.path()).len() == 2).then_some(()));
+}
+
+#[test] // O-CT-15
+fn log_level_is_back_within_a_second_of_its_end_in_all_processes() {
+    let spans = [("", 1.0, false), ("", 0.3, true), (r#","child":0"#, 1.0, false)];
+    at_once(spans, |(child, lasts, is_busy)| {
+        let steered = Steered::pool(2, "--dir DIR");
+        let mut client = Client::connect(steered.addr);
+        if is_busy {
+            // In its loop, with something in hand.
+            client.send("late 600000\r\n");
+            steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+        }
+        let only = (!child.is_empty()).then(|| steered.control().status().children[0].pid).flatten();
+        let mut quiet: Vec<i32> = steered.running.children().into_iter().chain([steered.pid()]).collect();
+        quiet.retain(|pid| only.is_none_or(|only| only == *pid));
+        let asked = Instant::now();
+        let command = format!(r#"{{"command":"log-level","level":"error","for":{lasts}{child}}}"#);
+        assert_eq!(steered.control().ask_json(&command)["ok"], true);
+        let (set, mut back) = (Instant::now(), BTreeMap::new());
+        let (earliest, latest) = (asked + Duration::from_secs_f64(lasts), set + Duration::from_secs_f64(lasts));
+        wait_until("all processes to log", DEADLINE, || {
+            let begin = Instant::now();
+            let logs = who_logs(&steered, steered.dir.path());
+            if Instant::now() < earliest {
+                assert!(quiet.iter().all(|pid| !logs.contains(pid)), "{logs:?} of {quiet:?}");
+            }
+            for pid in logs {
+                back.entry(pid).or_insert(begin);
+            }
+            quiet.iter().all(|pid| back.contains_key(pid)).then_some(())
+        });
+        for pid in quiet {
+            let late = back[&pid].saturating_duration_since(latest);
+            assert!(late < Duration::from_secs(1), "process {pid} logs again after {late:?}");
+        }
+    });
 }
 
 #[test] // O-CT-15

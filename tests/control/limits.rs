@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use util::control::{Control, Steered};
-use util::{Client, DEADLINE, proc, wait_until};
+use util::http::{get, status_address};
+use util::{Client, DEADLINE, Over, proc, wait_until};
 
 const CLIENTS: usize = 32;
 
@@ -207,3 +208,49 @@ fn many_clients_that_ask_for_children_at_once_are_all_answered() {
         assert_eq!(client.read_line(), None);
     }
 }
+
+#[test] // O-CT-05
+fn parent_has_one_thread_whatever_is_asked() {
+    let steered = Steered::pool(2, "--board DIR/board --status 127.0.0.1:0 --babysit-ms 50");
+    let status = status_address(&steered.running);
+    let (pid, is_over) = (steered.pid(), AtomicBool::new(false));
+    let tasks = |pid: i32| std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                most = most.max(tasks(pid));
+            }
+            most
+        });
+        let over = Over(&is_over);
+        let mut clients: Vec<Control> = (0..10).map(|_| steered.control()).collect();
+        clients[0].send("watch\n");
+        for _ in 0..3 {
+            for command in COMMANDS {
+                clients.iter_mut().skip(1).for_each(|client| client.send(format!("{command}\n")));
+                clients.iter_mut().skip(1).for_each(|client| drop(client.read_answer()));
+            }
+            for path in ["/", "/status", "/metrics", "/live", "/ready"] {
+                assert_eq!(get(status, path).status, 200);
+            }
+        }
+        for child in steered.running.children() {
+            assert_eq!(tasks(child), 1);
+        }
+        drop(over);
+        assert_eq!(watcher.join().expect("it only looks"), 1);
+    });
+}
+
+const COMMANDS: [&str; 9] = [
+    "hello",
+    "status",
+    "children",
+    "peek",
+    "peek 0",
+    "metrics openmetrics",
+    "log-level debug for=50ms",
+    "reopen",
+    "resize max_children=3",
+];

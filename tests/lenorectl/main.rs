@@ -5,6 +5,7 @@ use std::time::Duration;
 
 mod lookers;
 mod orders;
+mod top;
 mod unreachable;
 
 use util::{Program, test_program};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use util::control::Steered;
+use util::control::{Control, Steered};
 use util::{Client, DEADLINE, wait_until};
 
 use super::{LONG, ask, run};
@@ -101,4 +101,35 @@ fn metrics_come_in_both_formats() {
     assert!(text.contains("# TYPE lenore_children gauge") && !text.contains("# EOF"), "{text}");
     let text = ask(&steered.path, "metrics --openmetrics").expect(0);
     assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[test] // O-CT-18: refused, as all places are taken
+fn busy_daemon_exits_with_6() {
+    let steered = Steered::pool(1, "");
+    let mut clients: Vec<Control> = (0..32).map(|_| steered.control()).collect();
+    clients.iter_mut().for_each(|client| drop(client.ask("hello").ok()));
+    for command in
+        ["status", "children", "peek", "watch", "top --once", "metrics", "retire 0", "reopen", "stop", "hello"]
+    {
+        let err = ask(&steered.path, command).expect_error(6);
+        assert!(err.contains("clients"), "{command}: {err}");
+    }
+    drop(clients);
+    wait_until("a place", LONG, || (ask(&steered.path, "hello").code == 0).then_some(()));
+}
+
+#[test] // O-CT-18: refused, as it ends
+fn daemon_that_ends_exits_with_6() {
+    let mut steered = Steered::pool(1, "--dir DIR --grace-ms 60000");
+    let (_, mut client) = steered.occupy();
+    ask(&steered.path, "stop --no-wait").expect(0);
+    for command in ["resize --max-children 3", "resize --reset"] {
+        let err = ask(&steered.path, command).expect_error(6);
+        assert!(err.contains("shutting down"), "{command}: {err}");
+    }
+    ask(&steered.path, "status").expect(0);
+    steered.open();
+    client.read_line();
+    client.finish_sending();
+    assert_eq!(steered.running.wait_exit(DEADLINE).code(), Some(0));
 }

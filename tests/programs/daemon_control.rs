@@ -1,6 +1,6 @@
 //! A `component::Server` with a control socket, for `tests/control/`.
 //!
-//! `--control PATH`, `--board PATH`, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
+//! `--control PATH`, `--board PATH`, `--metrics` for one of each kind, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
 //! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. A connection's lines are answered with
 //! `PID LINE`, but for the commands in `command`.
 
@@ -9,6 +9,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use lenore::component::{Connection, Processes, Protocol, Server};
+use lenore::daemon::metrics::Combine;
 use lenore::daemon::{DaemonBuilder, Rights, Who};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result};
@@ -19,16 +20,23 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
-    let protocol = Protocol::new(Line::new()).on_input(command).state("late", |cx| {
-        let pid = cx.pid();
-        cx.heap().put(format!("{pid} late"));
-    });
+    let protocol =
+        Protocol::new(Line::new()).on_input(command).on_disconnect(|cx| cx.alarm_remove_all()).state("late", |cx| {
+            let pid = cx.pid();
+            cx.heap().put(format!("{pid} late"));
+        });
     let mut server = Server::tcp("127.0.0.1:0", protocol).daemon(daemon(&flags));
     if let Some(mode) = flags.text("--mode") {
         server = server.processes(mode.parse::<Processes>()?);
     }
     let serving = server.spawn(&mut kernel)?;
     DAEMON.set(Some(serving.daemon()));
+    if flags.has("--metrics") {
+        let metrics = serving.daemon().metrics();
+        metrics.counter("served_total", "A counter")?;
+        metrics.gauge("present", "A gauge", Combine::Sum)?;
+        metrics.histogram("taken_seconds", "A histogram")?;
+    }
     println!("listening on {}", serving.local_addr());
     kernel.run()?;
     util::daemon_program::say("end");

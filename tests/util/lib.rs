@@ -22,6 +22,7 @@ pub mod tricky;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,6 +67,16 @@ pub fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl FnMut()
         }
         assert!(!late, "waited {deadline:?} in vain: {what}");
         thread::sleep((begin.elapsed() / 10).clamp(SHORTEST_POLL, LONGEST_POLL));
+    }
+}
+
+/// Tells other threads of a test that it is over, also when the test fails: a scope waits for them.
+#[derive(Debug)]
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
