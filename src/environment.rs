@@ -40,5 +40,6 @@ pub(crate) fn remove_taken() {
     }
 }
 
-/// What systemd sets for sockets that it passes: sd_listen_fds(3).
-const VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// What systemd sets for sockets that it passes, and for what it wants to hear: sd_listen_fds(3), sd_notify(3).
+const VARIABLES: [&str; 7] =
+    ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];

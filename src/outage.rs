@@ -42,6 +42,12 @@ impl<C: PartialEq> Outage<C> {
 }
 
 impl<C> Outage<C> {
+    /// Returns for how long tries have failed, none of which has succeeded since.
+    pub(crate) fn lasts(&self, now: SystemTime) -> Option<Duration> {
+        let present = self.present.as_ref().filter(|present| present.recovered.is_none())?;
+        Some(now.duration_since(present.since).unwrap_or_default())
+    }
+
     /// Tells whether the last try has failed, or one shortly before it.
     pub(crate) fn is_present(&self) -> bool {
         self.present.is_some()

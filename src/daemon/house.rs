@@ -54,12 +54,13 @@ fn rooms_use_what_is_below_them() {
     assert_names_only("view", &[]);
     assert_names_only("control", &["error", "machine", "settings", "view"]);
     assert_names_only("metrics", &["view"]);
+    assert_names_only("notify", &[]);
 }
 
 #[test]
 fn parent_and_child_do_not_name_each_other() {
     let shared = [&LOW[..], &["ending", "foreign", "heap", "reports", "status"]].concat();
-    assert_names_only("parent", &[&shared[..], &["control", "view"]].concat());
+    assert_names_only("parent", &[&shared[..], &["control", "notify", "view"]].concat());
     assert_names_only("child", &shared);
     for file in ["ending.rs", "foreign.rs", "reports.rs"] {
         assert_names_only(file, &[&LOW[..], &["foreign", "heap"]].concat());
@@ -78,7 +79,7 @@ fn data_of_a_role_names_neither_heap_nor_session() {
         ("child/last_timers.rs", "child"),
         ("bystander.rs", "bystander"),
     ] {
-        assert_names_only(file, &[&LOW[..], &[own, "status", "control"]].concat());
+        assert_names_only(file, &[&LOW[..], &[own, "status", "control", "notify"]].concat());
     }
     for file in ["parent/consumption.rs", "parent/ledger.rs", "parent/timings.rs", "parent/visitors.rs"] {
         assert_names_only(file, &[&LOW[..], &["parent", "view"]].concat());

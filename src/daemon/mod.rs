@@ -41,6 +41,7 @@ mod launch;
 pub(crate) mod machine;
 #[cfg(feature = "control")]
 pub mod metrics;
+mod notify;
 mod parent;
 mod processes;
 mod reports;

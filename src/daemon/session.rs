@@ -24,6 +24,7 @@ use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::events;
 use crate::daemon::parent::launcher;
+use crate::daemon::parent::manager;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
 #[cfg(feature = "control")]
@@ -84,6 +85,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("ready", |cx| drive(cx, Input::Started))
         .state("ready_soon", events::ready_soon)
         .state("launched", events::launched)
+        .state("manager_tick", manager::tick)
         .state("start_late", |cx| drive(cx, Input::Due(Timer::StartLate)))
         .state("launcher_answered", events::launcher_answered)
         .state("forked_by_kernel", leave_to_parent)
@@ -165,7 +167,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
     measures::begin(cx);
     broadcast(cx, "daemon_start");
     cx.yield_("begin", ());
-    Ok(())
+    events::begun(cx)
 }
 
 /// Behind `daemon_start` in the queue: the children are to be forked after everybody has handled that. And once more

@@ -1,4 +1,5 @@
-//! How a program begins with what others have opened for it. The programs are `tests/programs/inherited.rs` and `listen_launch.rs`, and
-//! the examples.
+//! How a program begins with what others have opened for it, what its service manager hears, and how it changes while it runs. The
+//! programs are `tests/programs/inherited.rs`, `listen_launch.rs` and `daemon_control.rs`, and the examples.
 
 mod listeners;
+mod notify;

@@ -80,6 +80,10 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
             },
         );
     }
+    if flags.has("--unmanaged") {
+        daemon = daemon.service_manager(false);
+    }
+    daemon = daemon.restart_when_dead(flags.has("--restart-when-dead"));
     if let Some(user) = flags.text("--user") {
         daemon = daemon.user(user);
     }
@@ -94,17 +98,18 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
 
 type Setter = fn(DaemonBuilder, u32) -> DaemonBuilder;
 
-const SETTINGS: [(&str, Setter); 6] = [
+const SETTINGS: [(&str, Setter); 7] = [
     ("--start", |daemon, number| daemon.start_children(number)),
     ("--max", |daemon, number| daemon.max_children(number)),
     ("--min-spare", |daemon, number| daemon.min_spare(number)),
     ("--max-spare", |daemon, number| daemon.max_spare(number)),
     ("--babysit-ms", |daemon, number| daemon.babysit(Duration::from_millis(number.into()))),
+    ("--health-ms", |daemon, number| daemon.health_limit(Duration::from_millis(number.into()))),
     ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
 ];
 
 /// `gate PATH`: blocks as long as there is such a file. `late MS`: answers after so long. `bye`: ends the connection. `label TEXT`: is
-/// the label of the child.
+/// the label of the child. `variables`: answers with the names in the environment of a program that it starts.
 fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
     match word {
@@ -115,6 +120,15 @@ fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
         }
         "late" => {
             cx.delay("late", Duration::from_millis(rest.parse()?), ());
+            return Ok(());
+        }
+        "variables" => {
+            let output = std::process::Command::new("env").output()?;
+            let names: Vec<_> = String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .filter_map(|line| Some(line.split_once('=')?.0.to_owned()))
+                .collect();
+            cx.heap().put(names.join(" "));
             return Ok(());
         }
         "bye" => cx.yield_("shutdown", ()),

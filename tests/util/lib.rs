@@ -14,6 +14,7 @@ pub mod dice;
 pub mod http;
 pub mod in_process;
 pub mod lab;
+pub mod manager;
 pub mod parting;
 pub mod proc;
 pub mod program;

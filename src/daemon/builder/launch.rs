@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::DaemonBuilder;
 
@@ -30,6 +31,50 @@ impl DaemonBuilder {
     #[doc(alias = "daemonize")]
     pub fn detach(mut self, detach: bool) -> Self {
         self.1.detach = detach;
+        self
+    }
+
+    /// Tells the service manager that has started the program what the Daemon does, as systemd expects of a unit with
+    /// `Type=notify`. Default: if there is such a manager, that is if `NOTIFY_SOCKET` was set.
+    ///
+    /// - `READY=1` when the application has handled `daemon_start`, or `daemon_parent` and enough children have reported `Wait` when
+    ///   pre-forking. As with [`detach`](DaemonBuilder::detach) the start fails if it does not come to that within
+    ///   [`start_timeout`](DaemonBuilder::start_timeout), or if children die in their set-up five times in a row.
+    /// - `WATCHDOG=1` three times in each period, where the unit has `WatchdogSec`, as long as the Daemon lives. It does not if for
+    ///   longer than [`health_limit`](DaemonBuilder::health_limit) no child of the pool was ready, or no child could be
+    ///   forked. Children that are all busy are ready.
+    /// - `STATUS=` with what `systemctl status` shows, once a second at most.
+    /// - `STOPPING=1` when the Daemon ends, and that it takes longer as long as children have time left.
+    ///
+    /// `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` are removed from the environment by
+    /// [`Kernel::new`](crate::Kernel::new). Children have neither the variables nor the socket.
+    ///
+    /// POE: nothing like it.
+    #[doc(alias = "systemd")]
+    #[doc(alias = "sd_notify")]
+    pub fn service_manager(mut self, told: bool) -> Self {
+        self.1.is_unmanaged = !told;
+        self
+    }
+
+    /// Sets how long the Daemon may be unable to serve before it counts as dead: without a child that was ever ready, or with forks
+    /// that fail. Default: 30 s, not zero.
+    ///
+    /// A watchdog then hears nothing any more, and `/live` of the [status listener](DaemonBuilder#method.status) answers 503. The log has
+    /// a line when that begins, and one when it is over.
+    ///
+    /// POE: nothing like it.
+    pub fn health_limit(mut self, limit: Duration) -> Self {
+        self.0.health_limit = Some(limit);
+        self
+    }
+
+    /// Asks the service manager for a restart as soon as the Daemon counts as dead, by `WATCHDOG=trigger`, in place of waiting until its
+    /// watchdog finds out. Default: off.
+    ///
+    /// POE: nothing like it.
+    pub fn restart_when_dead(mut self, restart: bool) -> Self {
+        self.0.gives_up = restart;
         self
     }
 

@@ -16,9 +16,10 @@ use crate::daemon::handle::Daemon;
 use crate::daemon::heap::Heap;
 use crate::daemon::launch::RawProcess;
 use crate::daemon::machine::Haste;
+use crate::daemon::notify::Manager;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::session;
-use crate::daemon::settings::{Forking, RawSettings, resolve};
+use crate::daemon::settings::{Forking, RawSettings, SettingsError, resolve};
 use crate::error::Error;
 use crate::kernel::{AsKernel, kernel_of, unblock_all};
 use crate::sys::disposition;
@@ -266,8 +267,21 @@ impl DaemonBuilder {
     ///
     /// POE: `spawn`.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {
+        let fail = |source| DaemonError::Kernel { doing: "reading the environment", source };
+        let mut manager = if self.1.is_unmanaged { None } else { Manager::of_this_process().map_err(fail)? };
+        let spawned = self.spawn_under(&mut manager, kernel);
+        if let (Some(manager), Err(error)) = (manager, &spawned) {
+            manager.gives_way(&error.to_string());
+        }
+        spawned
+    }
+
+    fn spawn_under<K: AsKernel>(self, manager: &mut Option<Manager>, kernel: &mut K) -> Result<Daemon, DaemonError> {
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let plan = self.1.plan()?;
+        if plan.forks() && manager.is_some() {
+            return Err(DaemonError::Settings(SettingsError::DetachUnderManager));
+        }
         let watching = self.2.resolve()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
         #[cfg(feature = "fork-hooks")]
@@ -316,6 +330,9 @@ impl DaemonBuilder {
         if control.is_some() && heap.board.is_some() {
             let asks = Asks::new().map_err(|error| fail("mapping memory")(Error::os("mmap", "for children", error)));
             heap.asks = Some(asks.inspect_err(|error| process.fail(error))?);
+        }
+        if let Some(parent) = heap.role.parent_mut() {
+            parent.answers_to(manager.take());
         }
         #[cfg(feature = "control")]
         if let Some(parent) = heap.role.parent_mut() {

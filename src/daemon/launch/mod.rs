@@ -31,6 +31,8 @@ use privileges::Identity;
 #[derive(Clone, Debug, Default)]
 pub struct RawProcess {
     pub(in crate::daemon) detach: bool,
+    /// A service manager is not to be told anything.
+    pub(in crate::daemon) is_unmanaged: bool,
     pub(in crate::daemon) keep_descriptors: Vec<RawFd>,
     pub(in crate::daemon) strict_listeners: bool,
     pub(in crate::daemon) logfile: Option<PathBuf>,

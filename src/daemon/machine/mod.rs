@@ -248,6 +248,11 @@ impl Machine {
         self.is_draining() || self.is_shutting_down() && !self.cuts_requests
     }
 
+    /// Returns how much time children have left to end, as it was at the last look. `None` if the Daemon does not end.
+    pub fn grace_left(&self) -> Option<Duration> {
+        self.grace.as_ref().map(Grace::last_left)
+    }
+
     /// Post-forking: it serves what is queued, before a graceful end.
     pub fn is_draining(&self) -> bool {
         self.grace.is_some() && !self.is_shutting_down()

@@ -70,6 +70,11 @@ impl Grace {
         self.left
     }
 
+    /// Returns what was left at the last look.
+    pub fn last_left(&self) -> Duration {
+        self.left
+    }
+
     /// Returns how long to wait with the next look.
     pub fn next_look(&self) -> Duration {
         self.clock.every.min(self.left)

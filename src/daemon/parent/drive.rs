@@ -12,6 +12,7 @@ use crate::daemon::machine::{
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::eyes::Eyes;
 use crate::daemon::parent::launcher;
+use crate::daemon::parent::manager;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
@@ -70,6 +71,7 @@ fn drive_one(cx: &mut Cx<'_>, input: Input, looks: &mut u32) -> Result {
     }
     #[cfg(feature = "control")]
     news::of_phase(cx);
+    manager::look(cx);
     *looks += u32::from(look_again);
     if look_again && *looks < LOOKS {
         return outcome.and(drive(cx, Input::Bell));
@@ -190,6 +192,10 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
             if launcher::tell(cx).is_err() {
                 drive(cx, Input::LauncherGone { has_acknowledged: false })?;
             }
+            // It does not acknowledge.
+            if manager::ready(cx) {
+                drive(cx, Input::LauncherGone { has_acknowledged: true })?;
+            }
         }
         Effect::DelayLauncher => launcher::delay(cx),
         Effect::End(haste) => {
@@ -198,8 +204,12 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
             look_at_foreign(cx)?;
             told?;
         }
-        Effect::Fail(failure) => parent_ending::note_failure(cx, failure),
+        Effect::Fail(failure) => {
+            parent_ending::note_failure(cx, failure);
+            manager::failed(cx);
+        }
         Effect::Finish => {
+            manager::let_go(cx);
             #[cfg(feature = "control")]
             clients::let_go(cx);
             #[cfg(feature = "status")]
@@ -217,7 +227,7 @@ fn rearm_watching(cx: &mut Cx<'_>) {
     clients::arm(cx);
     #[cfg(feature = "status")]
     status_listener::arm(cx);
-    let _ = cx;
+    manager::arm(cx);
 }
 
 fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {

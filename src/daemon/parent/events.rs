@@ -75,6 +75,12 @@ pub(in crate::daemon) fn launched(cx: &mut Cx<'_>) -> Result {
     drive(cx, Input::Launched)
 }
 
+/// The start begins. A service manager waits for its end, as a launcher does.
+pub(in crate::daemon) fn begun(cx: &mut Cx<'_>) -> Result {
+    let is_managed = cx.heap().role.parent().is_some_and(|parent| parent.manager.is_some());
+    if is_managed { drive(cx, Input::Launched) } else { Ok(()) }
+}
+
 /// Behind `daemon_parent` in the queue. And once more round the loop: an application that could not handle it, a `DIE`
 /// signal by now, is not ready.
 pub(in crate::daemon) fn ready_soon(cx: &mut Cx<'_>) {

@@ -19,6 +19,7 @@ pub(super) mod launcher;
 mod ledger;
 #[cfg(feature = "control")]
 mod levels;
+pub(super) mod manager;
 #[cfg(feature = "control")]
 pub(super) mod measures;
 #[cfg(feature = "control")]

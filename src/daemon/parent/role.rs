@@ -10,6 +10,7 @@ use crate::daemon::bystander::Bystander;
 #[cfg(feature = "control")]
 use crate::daemon::control::Control;
 use crate::daemon::machine::{Child, Input, Key, Machine};
+use crate::daemon::notify::{Health, Manager};
 #[cfg(feature = "control")]
 use crate::daemon::parent::asking::Asking;
 #[cfg(feature = "control")]
@@ -61,6 +62,12 @@ pub(in crate::daemon) struct Parent {
     pub(super) crash_loop: Outage<()>,
     /// Why the Daemon could not go on: what `run` is to return.
     pub(super) failure: Option<Exception>,
+    /// Until nothing is left to wait for, if a service manager has started the program.
+    pub(super) manager: Option<Box<Manager>>,
+    /// Whether the Daemon lives.
+    pub(super) health: Health,
+    /// The log knows that it does not.
+    pub(super) is_ill: bool,
     /// From the first time on that somebody may look from outside.
     #[cfg(feature = "control")]
     pub(super) ledger: Option<Box<Ledger>>,
@@ -103,6 +110,9 @@ impl Parent {
             shortage: Outage::default(),
             crash_loop: Outage::default(),
             failure: None,
+            manager: None,
+            health: Health::default(),
+            is_ill: false,
             #[cfg(feature = "control")]
             ledger: None,
             #[cfg(feature = "control")]
@@ -132,6 +142,11 @@ impl Parent {
         self.visitors = listener.map(|listener| Box::new(Visitors::new(listener)));
     }
 
+    /// This service manager wants to be told.
+    pub(in crate::daemon) fn answers_to(&mut self, manager: Option<Manager>) {
+        self.manager = manager.map(Box::new);
+    }
+
     /// The children are about to be forked.
     pub(in crate::daemon) fn begin(&mut self, settings: &Settings) {
         if settings.forking == Forking::Pre && settings.rules.memory_limit.is_some() {
@@ -153,6 +168,8 @@ impl Parent {
             payloads: _,
             // An open file.
             oom_kills: _,
+            // A socket.
+            manager: _,
             machine,
             // The rest are numbers and notes of what the parent has seen, wants and has said.
             inputs: _,
@@ -166,6 +183,8 @@ impl Parent {
             shortage: _,
             crash_loop: _,
             failure: _,
+            health: _,
+            is_ill: _,
             #[cfg(feature = "control")]
             ledger,
             #[cfg(feature = "control")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::visitors::{Client, Door, Stage, Visitors};
-use crate::daemon::parent::{glance, picture};
+use crate::daemon::parent::{glance, manager, picture};
 use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Phase, json, metrics, page};
 use crate::error::Result;
@@ -140,7 +140,10 @@ fn answer(cx: &mut Cx<'_>, request: &Request) -> Response {
         return plain(request, 405, "only GET and HEAD").header("Allow", "GET, HEAD");
     }
     let response = match path {
-        "/live" => plain(request, 200, "alive"),
+        "/live" => match manager::health(cx) {
+            Ok(()) => plain(request, 200, "alive"),
+            Err(ill) => plain(request, 503, &ill.to_string()),
+        },
         "/ready" => match unready(cx) {
             None => plain(request, 200, "ready"),
             Some(why) => plain(request, 503, why),

@@ -45,6 +45,10 @@ pub struct RawSettings {
     pub(crate) shutdown_timeout: Option<Duration>,
     /// What TERM means.
     pub(crate) term: Option<Haste>,
+    /// How long the Daemon may be unable to serve before it counts as dead.
+    pub(crate) health_limit: Option<Duration>,
+    /// Whether a service manager is told at once that the Daemon counts as dead.
+    pub(crate) gives_up: bool,
     /// How often children are examined.
     pub(crate) babysit: Option<Duration>,
     /// How long a child may be in `r`.
@@ -94,6 +98,10 @@ pub struct Settings {
     pub(crate) shutdown_timeout: Duration,
     /// What the first TERM means.
     pub(crate) term: Haste,
+    /// How long the Daemon may be unable to serve before it counts as dead; not zero.
+    pub(crate) health_limit: Duration,
+    /// Whether a service manager is told at once that the Daemon counts as dead.
+    pub(crate) gives_up: bool,
     /// How often children are examined; not zero.
     pub(crate) babysit: Duration,
     /// What a child must not do.
@@ -198,6 +206,8 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         start_timeout: raw.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
         shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         term: raw.term.unwrap_or(Haste::AtOnce),
+        health_limit: raw.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT),
+        gives_up: raw.gives_up,
         babysit: raw.babysit.unwrap_or(DEFAULT_BABYSIT),
         rules: Rules {
             request_timeout: raw.request_timeout,
@@ -257,6 +267,7 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
         ("wait_target", Some(settings.wait_target)),
         ("start_timeout", Some(settings.start_timeout)),
         ("shutdown_timeout", Some(settings.shutdown_timeout)),
+        ("health_limit", Some(settings.health_limit)),
         ("babysit", Some(settings.babysit)),
         ("request_timeout", rules.request_timeout),
         ("long_timeout", rules.long_timeout),
@@ -358,6 +369,8 @@ pub enum SettingsError {
         /// As given.
         descriptor: i32,
     },
+    /// `detach` is set, and a service manager has started the program and looks after it.
+    DetachUnderManager,
     /// `setting` is a path that must not be empty.
     EmptyPath {
         /// The name of the setting.
@@ -401,6 +414,11 @@ impl fmt::Display for SettingsError {
             }
             Self::Niceness(nice) => write!(f, "nice ({nice}) is not between -20 and 19"),
             Self::NotOpen { descriptor } => write!(f, "keep_descriptors: descriptor {descriptor} is not open"),
+            Self::DetachUnderManager => write!(
+                f,
+                "detach is set, but a service manager has started the program (NOTIFY_SOCKET is set): a program that detaches can't be \
+                 looked after"
+            ),
             Self::EmptyPath { setting } => write!(f, "{setting} is an empty path"),
             Self::PathTooLong { setting, path, length, limit } => {
                 let path = path.display();
@@ -423,6 +441,9 @@ const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long children may take to end unless set.
 const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the Daemon may be unable to serve unless set.
+const DEFAULT_HEALTH_LIMIT: Duration = Duration::from_secs(30);
 
 /// How many children a running pool may fork at once unless set.
 const DEFAULT_FORK_BURST: u32 = 32;

@@ -194,6 +194,8 @@ impl Knobs {
             start_timeout: ms(self.start_limit.max(1)),
             shutdown_timeout: ms(self.stop_limit.max(100)),
             term: if self.term > 0 { Haste::AfterRequests } else { Haste::AtOnce },
+            health_limit: Duration::from_secs(30),
+            gives_up: false,
             babysit: ms(self.babysit.max(100)),
             rules: Rules {
                 request_timeout,

@@ -1,0 +1,128 @@
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixDatagram;
+
+use super::*;
+use crate::testing::TempDir;
+
+const PID: u32 = 4711;
+
+fn read(variables: &[(&str, &str)]) -> Result<Option<Manager>, Error> {
+    let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
+    Manager::read(|name| variables.get(name).map(OsStr::new), PID)
+}
+
+fn received(socket: &UnixDatagram) -> Vec<String> {
+    socket.set_nonblocking(true).unwrap();
+    let mut message = [0; 256];
+    std::iter::from_fn(|| {
+        let length = socket.recv(&mut message).ok()?;
+        Some(String::from_utf8(message[..length].to_vec()).unwrap())
+    })
+    .collect()
+}
+
+fn managed(period: &str) -> (UnixDatagram, Manager, TempDir) {
+    let dir = TempDir::new();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let manager = read(&[(NOTIFY_SOCKET, path.to_str().unwrap()), (WATCHDOG_USEC, period)]).unwrap().unwrap();
+    (socket, manager, dir)
+}
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[test]
+fn no_variable_is_no_manager() {
+    assert!(read(&[]).unwrap().is_none());
+    assert!(read(&[(NOTIFY_SOCKET, "")]).unwrap().is_none());
+}
+
+#[test] // O-SD-05, O-SD-09
+fn bad_value_is_named() {
+    let refused = |variable, value| read(&[(NOTIFY_SOCKET, "/x"), (variable, value)]).unwrap_err().to_string();
+    assert_eq!(refused(WATCHDOG_USEC, "abc"), "WATCHDOG_USEC=abc: not a number of microseconds");
+    assert_eq!(refused(WATCHDOG_USEC, "-1"), "WATCHDOG_USEC=-1: not a number of microseconds");
+    assert_eq!(refused(WATCHDOG_PID, "me"), "WATCHDOG_PID=me: not a process");
+    assert_eq!(refused(WATCHDOG_USEC, "1000"), "WATCHDOG_USEC=1000: a watchdog's period is at least 50 ms");
+}
+
+#[test] // O-SD-03
+fn unknown_scheme_is_no_failure() {
+    let mut manager = read(&[(NOTIFY_SOCKET, "vsock:2:1234")]).unwrap().unwrap();
+    manager.ready(at(0), "ready");
+    assert_eq!(manager.next_due(at(0)), None);
+}
+
+#[test] // O-SD-08: the watchdog is another process's
+fn watchdog_of_another_process_is_left_alone() {
+    let manager = read(&[(NOTIFY_SOCKET, "/x"), (WATCHDOG_USEC, "300000"), (WATCHDOG_PID, "1")]).unwrap().unwrap();
+    assert!(manager.watchdog.is_none());
+}
+
+#[test] // O-SD-02, O-SD-09
+fn ready_is_followed_by_a_ping_and_said_once() {
+    let (socket, mut manager, _dir) = managed("300000");
+    assert!(!manager.ping_is_due(at(0)), "the clock begins with READY");
+    manager.ready(at(0), "ready");
+    manager.ready(at(1), "ready");
+    assert_eq!(received(&socket), ["READY=1\nSTATUS=ready", "WATCHDOG=1"]);
+    assert_eq!((manager.ping_is_due(at(99)), manager.ping_is_due(at(100))), (false, true));
+    assert_eq!(manager.next_due(at(30)), Some(at(70)));
+}
+
+#[test] // O-SD-11
+fn status_is_renewed_on_change_and_once_a_second_at_most() {
+    let (socket, mut manager, _dir) = managed("9000000");
+    manager.ready(at(0), "ready: 1 child");
+    received(&socket);
+    assert!(!manager.note_change(at(300)));
+    assert_eq!(manager.next_due(at(300)), Some(at(700)));
+    assert!(manager.status_is_due(at(1000)));
+    manager.say_status(at(1000), "ready: 2 children".to_owned());
+    assert!(!manager.status_is_due(at(5000)), "nothing has changed");
+    manager.note_change(at(5000));
+    manager.say_status(at(5000), "ready: 2 children".to_owned());
+    assert_eq!(received(&socket), ["STATUS=ready: 2 children"]);
+}
+
+#[test] // O-SD-12
+fn end_is_said_once_and_extended_in_steps() {
+    let (socket, mut manager, _dir) = managed("9000000");
+    manager.extend(at(0), at(10_000));
+    manager.stopping("stopping");
+    manager.stopping("stopping");
+    manager.extend(at(0), at(10_000));
+    manager.extend(at(500), at(9_500));
+    manager.extend(at(1000), at(2_000));
+    manager.extend(at(3000), at(0));
+    let said = received(&socket);
+    assert_eq!(said, ["STOPPING=1\nSTATUS=stopping", "EXTEND_TIMEOUT_USEC=5000000", "EXTEND_TIMEOUT_USEC=3000000"]);
+}
+
+#[test] // O-SD-03
+fn what_the_manager_must_know_is_sent_when_it_can_be() {
+    let (socket, mut manager, dir) = managed("9000000");
+    drop(socket);
+    std::fs::remove_file(dir.path().join("notify")).unwrap();
+    manager.ready(at(0), "ready");
+    assert_eq!(manager.next_due(at(0)), Some(RETRY));
+    manager.retry();
+    let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    manager.retry();
+    assert_eq!(received(&socket), ["READY=1\nSTATUS=ready"]);
+    assert_ne!(manager.next_due(at(0)), Some(RETRY));
+}
+
+#[cfg(target_os = "linux")]
+#[test] // O-SD-03
+fn abstract_name_is_an_address() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+    let name = format!("lenore-notify-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let mut manager = read(&[(NOTIFY_SOCKET, &format!("@{name}"))]).unwrap().unwrap();
+    manager.ready(at(0), "ready");
+    assert_eq!(received(&socket), ["READY=1\nSTATUS=ready"]);
+}

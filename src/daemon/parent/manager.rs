@@ -1,0 +1,162 @@
+//! Tells the service manager what happens, if one has started the program.
+
+use std::time::Duration;
+
+use crate::daemon::board::{Scoreboard, SlotIndex, Status};
+use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::machine::Phase;
+use crate::daemon::notify::{Counts, Ill, Manager, Sight, status};
+use crate::daemon::parent::role::Parent;
+use crate::daemon::settings::Forking;
+
+fn manager<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Manager> {
+    cx.heap().role.parent_mut()?.manager.as_deref_mut()
+}
+
+/// The Daemon is ready. Returns whether a manager was told.
+pub(in crate::daemon) fn ready(cx: &mut Cx<'_>) -> bool {
+    let (age, text) = (age(cx), status_text(cx));
+    let Some(manager) = manager(cx) else { return false };
+    manager.ready(age, &text);
+    arm(cx);
+    true
+}
+
+/// Tells why the Daemon has failed.
+pub(in crate::daemon) fn failed(cx: &mut Cx<'_>) {
+    let Some(parent) = cx.heap().role.parent_mut() else { return };
+    if let (Some(manager), Some(failure)) = (&mut parent.manager, &parent.failure) {
+        manager.failed(&failure.to_string());
+    }
+}
+
+/// Something has happened.
+pub(in crate::daemon) fn look(cx: &mut Cx<'_>) {
+    let age = age(cx);
+    let Some(parent) = cx.heap().role.parent_mut() else { return };
+    let ends = parent.machine.phase() == Phase::ShuttingDown;
+    let Some(manager) = parent.manager.as_deref_mut() else { return };
+    let had_changes = manager.has_changes();
+    let is_due = manager.note_change(age);
+    let begins_to_end = ends && !manager.is_stopping();
+    if begins_to_end {
+        let text = status_text(cx);
+        if let Some(manager) = self::manager(cx) {
+            manager.stopping(&text);
+        }
+    } else if is_due {
+        say_status(cx, age);
+    }
+    if begins_to_end || is_due || !had_changes {
+        arm(cx);
+    }
+}
+
+/// Something is due.
+pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
+    let age = age(cx);
+    let Some(manager) = manager(cx) else { return };
+    manager.retry();
+    if manager.status_is_due(age) {
+        say_status(cx, age);
+    }
+    if self::manager(cx).is_some_and(|manager| manager.ping_is_due(age)) {
+        ping(cx, age);
+    }
+    let left = cx.heap().role.parent().and_then(|parent| parent.machine.grace_left()).unwrap_or_default();
+    if let Some(manager) = self::manager(cx) {
+        manager.extend(age, left);
+    }
+    arm(cx);
+}
+
+fn ping(cx: &mut Cx<'_>, age: Duration) {
+    let health = health(cx);
+    let gives_up = cx.heap().settings.gives_up;
+    let Some(manager) = manager(cx) else { return };
+    match health {
+        Ok(()) => manager.ping(age),
+        Err(ill) if gives_up => manager.give_up(&ill.to_string()),
+        Err(_) => manager.skip(age),
+    }
+}
+
+/// Tells whether the Daemon lives: whether it serves clients, or will by itself.
+pub(in crate::daemon) fn health(cx: &mut Cx<'_>) -> Result<(), Ill> {
+    let (age, now) = (age(cx), cx.now());
+    let Heap { role: Role::Parent(parent), settings, board, .. } = cx.heap() else { return Ok(()) };
+    if parent.machine.phase() == Phase::ShuttingDown {
+        return Ok(());
+    }
+    let up = (settings.forking == Forking::Pre).then(|| counts(parent, board.as_ref()));
+    let sight = Sight { up: up.map(|counts| counts.busy + counts.idle), forks_fail: parent.shortage.lasts(now) };
+    let health = parent.health.look(age, settings.health_limit, sight);
+    let was_ill = std::mem::replace(&mut parent.is_ill, health.is_err());
+    match health {
+        Err(ill) if !was_ill => log::error!(target: "lenore::daemon", "the Daemon can't recover by itself: {ill}"),
+        Ok(()) if was_ill => log::info!(target: "lenore::daemon", "the Daemon has recovered"),
+        _ => {}
+    }
+    health
+}
+
+fn say_status(cx: &mut Cx<'_>, age: Duration) {
+    let text = status_text(cx);
+    if let Some(manager) = manager(cx) {
+        manager.say_status(age, text);
+    }
+}
+
+fn status_text(cx: &mut Cx<'_>) -> String {
+    let Heap { role: Role::Parent(parent), settings, board, .. } = cx.heap() else { return String::new() };
+    let phase = match parent.machine.phase() {
+        _ if parent.machine.ends_gently() => "draining",
+        Phase::ShuttingDown => "stopping",
+        Phase::StartingUp => "starting",
+        Phase::Running => "ready",
+    };
+    let has_children = settings.forking != Forking::None;
+    status(phase, has_children.then(|| counts(parent, board.as_ref())))
+}
+
+fn counts(parent: &Parent, board: Option<&Scoreboard>) -> Counts {
+    let mut counts = Counts::default();
+    for child in parent.machine.table().children() {
+        counts.children += 1;
+        match board.and_then(|board| board.status(SlotIndex::from(child.key))) {
+            Some(status) if status.is_taken() => counts.busy += 1,
+            Some(Status::Wait) => counts.idle += 1,
+            _ => {}
+        }
+    }
+    counts
+}
+
+/// Has this looked at again when something is due.
+pub(in crate::daemon) fn arm(cx: &mut Cx<'_>) {
+    let age = age(cx);
+    if let Some(due) = manager(cx).and_then(|manager| manager.next_due(age)) {
+        cx.delay(TICK, due.max(SHORTEST), ());
+    }
+}
+
+/// Nothing is left to be told.
+pub(in crate::daemon) fn let_go(cx: &mut Cx<'_>) {
+    let text = status_text(cx);
+    let manager = cx.heap().role.parent_mut().and_then(|parent| parent.manager.take());
+    if let Some(mut manager) = manager {
+        // One without children ends at once.
+        manager.stopping(&text);
+        let _ = cx.delay_clear(TICK);
+    }
+}
+
+fn age(cx: &mut Cx<'_>) -> Duration {
+    let now = cx.now();
+    cx.heap().age(now)
+}
+
+const TICK: &str = "manager_tick";
+
+/// The shortest time between two looks.
+const SHORTEST: Duration = Duration::from_millis(10);

@@ -1,0 +1,306 @@
+//! What a service manager hears.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use util::http::{get, status_address};
+use util::manager::Manager;
+use util::{Client, DEADLINE, Program, Running, example, kill, proc, test_program, wait_until};
+
+fn program(args: &str) -> Program {
+    Program::new(test_program("daemon_control")).args(args.split_whitespace())
+}
+
+fn pool(children: u32) -> String {
+    format!("--mode prefork:{children} --max {children} --min-spare {children} --max-spare {children}")
+}
+
+fn ready(manager: &mut Manager, running: &Running) {
+    let ready = manager.wait_for("READY=1");
+    assert_eq!(ready.pid, running.pid(), "{ready:?}");
+}
+
+/// How many UNIX sockets of datagrams a process has.
+fn datagram_sockets(pid: i32) -> usize {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap();
+    let inodes: Vec<String> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.get(4) == Some(&"0002"))
+        .map(|fields| format!("socket:[{}]", fields[6]))
+        .collect();
+    proc::fds(pid).values().filter(|target| inodes.contains(target)).count()
+}
+
+#[test] // O-SD-01, O-SD-02, O-SD-08
+fn ready_comes_once_with_enough_children_and_a_ping_behind_it() {
+    let mut manager = Manager::new();
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    // The second child is held before it is ready.
+    let program = program(&pool(2)).env("LENORE_INJECT", format!("daemon.child.ready=hold:{}#2", gate.display()));
+    let running = manager.watches(program, Duration::from_secs(3)).start();
+    running.listening_addr();
+    wait_until("a child that is held", DEADLINE, || gate.exists().then_some(()));
+    manager.hear();
+    assert!(manager.said.is_empty(), "{:?}", manager.said);
+    std::fs::remove_file(&gate).unwrap();
+    ready(&mut manager, &running);
+    manager.wait_for("WATCHDOG=1");
+    assert_eq!(manager.said[0].get("STATUS"), Some("ready: 2 children (0 busy, 2 idle)"));
+    assert_eq!(manager.said[1].text, "WATCHDOG=1");
+    assert_eq!(manager.count("READY=1"), 1);
+}
+
+#[test] // O-SD-01
+fn servers_without_a_pool_are_ready_as_well() {
+    for mode in ["--mode fork", "--mode single"] {
+        let mut manager = Manager::new();
+        let running = manager.starts(program(mode)).start();
+        let addr = running.listening_addr();
+        ready(&mut manager, &running);
+        assert!(Client::connect(addr).line("x").ends_with(" x"), "{mode}");
+        running.signal(Signal::SIGTERM);
+        manager.wait_for("STOPPING=1");
+    }
+}
+
+#[test] // O-SD-01
+fn start_that_fails_is_explained_and_never_ready() {
+    let mut manager = Manager::new();
+    let program = program(&pool(2)).env("LENORE_INJECT", "daemon.child.ready=exit:3");
+    let mut running = manager.starts(program).start();
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+    let failed = manager.wait_for("EXIT_STATUS=1");
+    let cause = failed.get("STATUS").unwrap();
+    assert!(cause.contains("children fail in their set-up") && cause.contains("exited:3"), "{cause}");
+    assert_eq!(manager.count("READY=1"), 0);
+
+    let mut manager = Manager::new();
+    let mut running = manager.starts(self::program("--mode prefork:2 --max 1")).start();
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+    let failed = manager.wait_for("EXIT_STATUS=1");
+    assert_eq!(failed.get("STATUS"), Some("settings of the Daemon: start_children (2) is more than max_children (1)"));
+}
+
+#[test] // O-SD-04
+fn children_have_neither_the_variables_nor_the_socket() {
+    let mut manager = Manager::new();
+    let running = manager.watches(program(&pool(2)), Duration::from_secs(3)).start();
+    let addr = running.listening_addr();
+    ready(&mut manager, &running);
+    let children = running.children();
+    assert_eq!(children.len(), 2);
+    // One more than without a manager, and no more in a child.
+    let unmanaged = program(&pool(2)).start();
+    unmanaged.listening_addr();
+    wait_until("children", DEADLINE, || (unmanaged.children().len() == 2).then_some(()));
+    assert_eq!(datagram_sockets(running.pid()), datagram_sockets(unmanaged.pid()) + 1);
+    for (child, other) in children.into_iter().zip(unmanaged.children()) {
+        assert_eq!(datagram_sockets(child), datagram_sockets(other));
+    }
+    let names = Client::connect(addr).line("variables");
+    assert!(names.contains("LENORE_TEST_ID"), "{names}");
+    assert!(!names.contains("NOTIFY") && !names.contains("WATCHDOG"), "{names}");
+}
+
+#[test] // O-SD-05
+fn bad_value_is_an_error_at_the_start_that_names_it() {
+    for (variable, value) in [("WATCHDOG_USEC", "abc"), ("WATCHDOG_USEC", "10"), ("WATCHDOG_PID", "-")] {
+        let manager = Manager::new();
+        let mut running = manager.starts(program(&pool(1))).env(variable, value).start();
+        assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+        running.wait_for_stderr(&format!("{variable}={value}: "), DEADLINE);
+    }
+}
+
+#[test] // O-SD-03
+fn manager_that_can_not_be_reached_holds_nothing_up() {
+    for address in ["/nowhere/notify", "vsock:2:1", "@lenore-nobody-listens", "relative"] {
+        let running = program(&pool(1)).env("NOTIFY_SOCKET", address).start();
+        let addr = running.listening_addr();
+        assert!(Client::connect(addr).line("x").ends_with(" x"), "{address}");
+        running.wait_for_stderr("service manager", DEADLINE);
+        // In a while there is no second line.
+        util::stays("one warning", Duration::from_millis(300), || {
+            running.stderr_text().matches("service manager").count() == 1
+        });
+    }
+}
+
+#[test] // O-SD-03
+fn manager_that_does_not_read_holds_nothing_up() {
+    let name = format!("lenore-full-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let mut number = 0;
+    while other.send_to_addr(b"X=1", &address).is_ok() {
+        number += 1;
+    }
+    assert!(number > 0);
+    let running = program(&pool(1)).env("NOTIFY_SOCKET", format!("@{name}")).start();
+    let addr = running.listening_addr();
+    assert!(Client::connect(addr).line("x").ends_with(" x"));
+    // READY comes when there is room again.
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut message = [0; 512];
+    wait_until("READY", DEADLINE, || {
+        let length = socket.recv(&mut message).unwrap();
+        message[..length].starts_with(b"READY=1\n").then_some(())
+    });
+}
+
+#[test] // O-SD-08, O-SD-09
+fn pings_come_in_time_also_when_the_whole_pool_is_busy() {
+    let mut manager = Manager::new();
+    let program = program(&format!("{} --health-ms 300", pool(2)));
+    let running = manager.watches(program, Duration::from_millis(600)).start();
+    let addr = running.listening_addr();
+    ready(&mut manager, &running);
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    std::fs::write(&gate, "").unwrap();
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
+    clients.iter_mut().for_each(|client| client.send(format!("gate {}\r\n", gate.display())));
+    manager.wait_that("a busy pool", |datagram| {
+        datagram.get("STATUS").is_some_and(|text| text.contains("(2 busy, 0 idle)"))
+    });
+    let silence = manager.longest_silence(Duration::from_secs(2));
+    assert!(silence < Duration::from_millis(600), "{silence:?}");
+    std::fs::remove_file(&gate).unwrap();
+}
+
+#[test] // O-SD-08, O-SD-18
+fn dead_pool_is_not_vouched_for() {
+    let mut manager = Manager::new();
+    // Only the first two are ever ready.
+    let inject = (3..60).map(|number| format!("daemon.child.ready=exit:3#{number}")).collect::<Vec<_>>().join(",");
+    let program = program(&format!("{} --health-ms 500 --status 127.0.0.1:0", pool(2))).env("LENORE_INJECT", inject);
+    let running = manager.watches(program, Duration::from_millis(300)).start();
+    let status = status_address(&running);
+    ready(&mut manager, &running);
+    assert_eq!(get(status, "/live").status, 200);
+    for pid in running.children() {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    running.wait_for_stderr("the Daemon can't recover by itself: no child has been ready for", DEADLINE);
+    let silence = manager.longest_silence(Duration::from_millis(700));
+    assert!(silence >= Duration::from_millis(600), "a ping in {silence:?}");
+    let live = get(status, "/live");
+    assert_eq!(live.status, 503);
+    assert!(live.body.starts_with("no child has been ready for"), "{live:?}");
+}
+
+#[test] // O-SD-10
+fn dead_pool_asks_for_a_restart_if_the_program_says_so() {
+    let mut manager = Manager::new();
+    let inject = (2..60).map(|number| format!("daemon.child.ready=exit:3#{number}")).collect::<Vec<_>>().join(",");
+    let args = format!("{} --health-ms 300 --restart-when-dead", pool(1));
+    let program = program(&args).env("LENORE_INJECT", inject);
+    let running = manager.watches(program, Duration::from_millis(300)).start();
+    ready(&mut manager, &running);
+    kill(running.children()[0], Signal::SIGKILL).unwrap();
+    let trigger = manager.wait_for("WATCHDOG=trigger");
+    assert!(trigger.get("STATUS").unwrap().starts_with("no child has been ready for"), "{trigger:?}");
+}
+
+#[test] // O-SD-08
+fn stopped_parent_is_silent() {
+    let mut manager = Manager::new();
+    let running = manager.watches(program(&pool(1)), Duration::from_millis(300)).start();
+    ready(&mut manager, &running);
+    running.signal(Signal::SIGSTOP);
+    wait_until("a parent that is stopped", DEADLINE, || (proc::stat(running.pid())?.state == 'T').then_some(()));
+    manager.hear();
+    assert!(manager.longest_silence(Duration::from_millis(500)) >= Duration::from_millis(450));
+    running.signal(Signal::SIGCONT);
+    let before = manager.said.len();
+    wait_until("a ping after that", DEADLINE, || {
+        manager.hear();
+        (manager.said.len() > before).then_some(())
+    });
+}
+
+#[test] // O-SD-11
+fn status_tells_what_the_pool_does_and_at_most_once_a_second() {
+    let mut manager = Manager::new();
+    let running = manager.starts(program(&pool(3))).start();
+    let addr = running.listening_addr();
+    ready(&mut manager, &running);
+    let mut client = Client::connect(addr);
+    client.line("x");
+    manager
+        .wait_that("one that is busy", |datagram| datagram.get("STATUS") == Some("ready: 3 children (1 busy, 2 idle)"));
+    for _ in 0..30 {
+        drop(client);
+        client = Client::connect(addr);
+        client.line("x");
+    }
+    manager.hear();
+    let times: Vec<_> = manager
+        .said
+        .iter()
+        .filter(|datagram| datagram.text.starts_with("STATUS="))
+        .map(|datagram| datagram.at)
+        .collect();
+    // What is measured is when they are read.
+    let apart = times.windows(2).map(|pair| pair[1] - pair[0]).min();
+    assert!(apart.is_none_or(|apart| apart > Duration::from_millis(800)), "{apart:?}");
+}
+
+#[test] // O-SD-12
+fn end_is_said_once_and_extended_while_children_work() {
+    let mut manager = Manager::new();
+    let mut running = manager.starts(program(&format!("{} --grace-ms 4000", pool(1)))).start();
+    let addr = running.listening_addr();
+    ready(&mut manager, &running);
+    let mut client = Client::connect(addr);
+    client.line("x");
+    client.send("late 2500\r\n");
+    manager
+        .wait_that("one that is busy", |datagram| datagram.get("STATUS").is_some_and(|text| text.contains("(1 busy")));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+    manager.hear();
+    assert_eq!(manager.count("STOPPING=1"), 1);
+    let stopping = manager.said.iter().position(|datagram| datagram.text.starts_with("STOPPING=1")).unwrap();
+    let extensions: Vec<u64> = manager.said[stopping..]
+        .iter()
+        .filter_map(|datagram| datagram.get("EXTEND_TIMEOUT_USEC")?.parse().ok())
+        .collect();
+    assert!(extensions.len() >= 2, "{:?}", manager.said);
+    assert!(extensions.iter().all(|micros| *micros <= 5_000_000), "{extensions:?}");
+    assert!(!manager.said[..stopping].iter().any(|datagram| datagram.text.contains("EXTEND")));
+}
+
+#[test] // a program that detaches can't be looked after
+fn detaching_under_a_manager_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut manager = Manager::new();
+    let args = format!("{} --detach --dir {}", pool(1), dir.path().display());
+    let mut running = manager.starts(program(&args)).start();
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+    let failed = manager.wait_for("EXIT_STATUS=1");
+    assert!(failed.get("STATUS").unwrap().contains("NOTIFY_SOCKET is set"), "{failed:?}");
+    let running = manager.starts(program(&format!("{args} --unmanaged"))).start();
+    let log = dir.path().join("log");
+    wait_until("a daemon", DEADLINE, || std::fs::read_to_string(&log).ok()?.contains("listening on").then_some(()));
+    assert_eq!(manager.count("READY=1"), 0);
+    drop(running);
+}
+
+#[test] // the examples need no thought of it
+fn example_tells_the_manager() {
+    let mut manager = Manager::new();
+    let running = manager
+        .watches(Program::new(example("echo_prefork")).args(["--listen", "127.0.0.1:0"]), Duration::from_secs(3))
+        .start();
+    ready(&mut manager, &running);
+    manager.wait_for("WATCHDOG=1");
+    running.signal(Signal::SIGTERM);
+    manager.wait_for("STOPPING=1");
+}
