@@ -243,7 +243,6 @@ impl Machine {
     }
 
     /// Tells whether it ends after the requests in hand.
-    #[cfg(feature = "control")]
     pub fn ends_gently(&self) -> bool {
         self.is_draining() || self.is_shutting_down() && !self.cuts_requests
     }
