@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use util::control::{Control, Steered};
-use util::http::{get, status_address};
-use util::{Client, DEADLINE, Over, proc, wait_until};
+use util::http::{self, get, status_address};
+use util::{Client, DEADLINE, Over, Program, proc, test_program, wait_until};
 
 const CLIENTS: usize = 32;
 
@@ -38,7 +38,7 @@ fn client_too_many_is_told_so_and_a_slot_is_free_at_once() {
 #[test] // O-CT-09
 fn line_that_is_too_long_is_refused() {
     let steered = Steered::pool(1, "");
-    let fits = format!("hello {}x=1", "x".repeat(64 * 1024 - 20));
+    let fits = format!("hello{}", " ".repeat(64 * 1024 - 20));
     steered.control().ask(&fits).ok();
     for start in ["hello ", "{\"command\":\""] {
         let mut control = steered.control();
@@ -254,3 +254,32 @@ const COMMANDS: [&str; 9] = [
     "reopen",
     "resize max_children=3",
 ];
+
+#[test] // O-CT-04: few descriptors are for the service first
+fn clients_leave_descriptors_to_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("sock");
+    let program = Program::new(Path::new("/bin/sh"))
+        .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+        .args([test_program("daemon_control").to_str().unwrap(), "--mode", "fork:4", "--status", "127.0.0.1:0"])
+        .args(["--control", socket.to_str().unwrap()]);
+    let running = program.start();
+    let (serves, status) = (running.listening_addr(), status_address(&running));
+    let mut held: Vec<UnixStream> = Vec::new();
+    let mut held_by_http = Vec::new();
+    for _ in 0..70 {
+        let mut client = UnixStream::connect(&socket).unwrap();
+        let _ = client.write_all(b"hello\n");
+        held.push(client);
+        let mut client = http::connect(status);
+        // In the middle of a request, so that it does not give way.
+        let _ = client.write_all(b"GET /live HTTP/1.1\r\nHost:");
+        held_by_http.push(client);
+    }
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(serves)).collect();
+    for client in &mut clients {
+        assert!(client.line("hello").ends_with(" hello"));
+    }
+    let descriptors = proc::fds(running.pid()).len();
+    assert!(descriptors < 48, "{descriptors} of 64");
+}

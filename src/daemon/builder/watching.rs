@@ -178,9 +178,11 @@ impl DaemonBuilder {
     /// | `GET /live` | 200 while the parent's loop turns |
     /// | `GET /ready` | 200, or 503 and a line that says why not: it starts, no child is ready, it drains, it stops |
     ///
+    /// A query behind the path is ignored. A path with a `/` at its end, or written in any other way, is answered with 404.
+    ///
     /// The parent answers, so it answers also when all children are busy or hang. Nothing can be changed by it, but everybody who
     /// reaches the address can see it, with what the children say of their clients: choose an address that strangers don't reach.
-    /// There may be 64 clients at a time. Children do not have the listener, and it keeps no Daemon alive.
+    /// There may be 64 clients at a time, but no more than an eighth of the descriptors that the process may have. Children do not have the listener, and it keeps no Daemon alive.
     ///
     /// It is bound when the Daemon is spawned, before the user is changed. An address that is taken is an error of
     /// [`spawn`](DaemonBuilder::spawn). A socket that systemd has passed by the name `status`, or that is bound to this address, is
@@ -236,6 +238,8 @@ impl DaemonBuilder {
     ///
     /// Beside a [`pid_file`](DaemonBuilder::pid_file) there is a file with `.state` behind its name then. Its first line is
     /// `state=starting`, `ready`, `reloading`, `draining` or `stopping`, for scripts that wait.
+    ///
+    /// There may be 32 clients at a time, but no more than an eighth of the descriptors that the process may have, and at least 2.
     ///
     /// `help`, sent as a line (`echo help | socat - UNIX-CONNECT:PATH`), lists the commands.
     ///

@@ -6,6 +6,7 @@ mod client;
 mod command;
 mod dialect;
 mod orders;
+mod places;
 mod rights;
 mod server;
 mod socket;
@@ -18,6 +19,8 @@ pub(in crate::daemon) use client::{Client, Watching};
 pub(in crate::daemon) use command::{ChildName, Command, HELP, Request};
 pub(in crate::daemon) use dialect::{Code, Dialect, Outcome, Refusal, Reply};
 pub(in crate::daemon) use orders::{Asker, Ended, Subject};
+#[cfg(feature = "status")]
+pub(in crate::daemon) use places::places;
 pub(in crate::daemon) use rights::{Policy, own_uid};
 pub(in crate::daemon) use server::{Accepted, Control};
 pub(in crate::daemon) use socket::{Access, Place, Socket};

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::client::{Client, Watching};
 use super::dialect::{Code, Dialect, Refusal, Reply};
 use super::orders::Orders;
+use super::places::places;
 use super::rights::{Policy, Rights};
 use super::socket::Socket;
 use super::state_file::StateFile;
@@ -21,6 +22,8 @@ use crate::sys::peer::{Peer, peer_of};
 pub(in crate::daemon) struct Control {
     pub(in crate::daemon) socket: Socket,
     policy: Policy,
+    /// How many clients may be connected.
+    places: usize,
     pub(in crate::daemon) clients: BTreeMap<u64, Client>,
     /// How many have connected.
     connected: u64,
@@ -60,6 +63,7 @@ impl Control {
         Control {
             socket,
             policy,
+            places: places(MOST_CLIENTS),
             clients: BTreeMap::new(),
             connected: 0,
             evicted: Vec::new(),
@@ -100,8 +104,8 @@ impl Control {
         };
         let Ok(peer) = peer_of(&handle) else { return Accepted::Refused };
         let rights = self.policy.rights(&peer);
-        if self.clients.len() >= MOST_CLIENTS && !self.make_room() && !self.displace(rights) {
-            let text = format_args!("{MOST_CLIENTS} clients are connected");
+        if self.clients.len() >= self.places && !self.make_room() && !self.displace(rights) {
+            let text = format_args!("{} clients are connected", self.places);
             refuse(handle, &Refusal::new(Code::Busy, text));
             return Accepted::Refused;
         }
@@ -125,7 +129,9 @@ impl Control {
         }
         let spare = spare.and_then(|number| self.clients.remove(&number));
         let connected = self.clients.len();
-        let is_room = spare.is_some() || connected - left < MOST_CLIENTS && connected < 2 * MOST_CLIENTS;
+        // Where descriptors are few, those that have hung up have none of their own.
+        let most = if self.places < MOST_CLIENTS { self.places } else { 2 * MOST_CLIENTS };
+        let is_room = spare.is_some() || connected - left < self.places && connected < most;
         self.evicted.extend(spare);
         is_room
     }
@@ -175,5 +181,5 @@ fn name_of(_: &Peer) -> String {
     String::new()
 }
 
-/// How many clients may be connected.
+/// How many clients may be connected at best.
 pub(super) const MOST_CLIENTS: usize = 32;

@@ -9,6 +9,8 @@ use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex, Status};
 use crate::daemon::bystander::Bystander;
 #[cfg(feature = "control")]
 use crate::daemon::control::Control;
+#[cfg(feature = "status")]
+use crate::daemon::control::places;
 use crate::daemon::machine::{Child, Input, Key, Machine};
 use crate::daemon::notify::{Health, Manager};
 #[cfg(feature = "control")]
@@ -24,7 +26,7 @@ use crate::daemon::parent::refused::{Reason, Refused};
 use crate::daemon::parent::timings::Timings;
 use crate::daemon::parent::usage::Told;
 #[cfg(feature = "status")]
-use crate::daemon::parent::visitors::Visitors;
+use crate::daemon::parent::visitors::{MOST_CLIENTS, Visitors};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::{ChildStatus, DaemonStatus};
 use crate::error::Exception;
@@ -139,7 +141,7 @@ impl Parent {
     /// Clients may come to this listener to see the status.
     #[cfg(feature = "status")]
     pub(in crate::daemon) fn show_to(&mut self, listener: Option<TcpListener>) {
-        self.visitors = listener.map(|listener| Box::new(Visitors::new(listener)));
+        self.visitors = listener.map(|listener| Box::new(Visitors::new(listener, places(MOST_CLIENTS))));
     }
 
     /// This service manager wants to be told.

@@ -10,6 +10,8 @@ use crate::wheel::{ListenAccept, ReadWrite, WheelId};
 pub(in crate::daemon) struct Visitors {
     pub(super) door: Door,
     pub(super) clients: Vec<Client>,
+    /// How many there may be at a time.
+    places: usize,
 }
 
 /// The listener itself.
@@ -40,12 +42,13 @@ pub(super) enum Stage {
 }
 
 impl Visitors {
-    pub(in crate::daemon) fn new(listener: TcpListener) -> Visitors {
-        Visitors { door: Door::Bound(listener), clients: Vec::new() }
+    /// There may be so many clients at a time.
+    pub(in crate::daemon) fn new(listener: TcpListener, places: usize) -> Visitors {
+        Visitors { door: Door::Bound(listener), clients: Vec::new(), places }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.clients.len() >= MOST_CLIENTS
+        self.clients.len() >= self.places
     }
 
     /// Makes room for one more client, if there is one that has nothing in hand: the one that has been idle for the longest, or else
@@ -103,8 +106,8 @@ impl Client {
     }
 }
 
-/// How many clients there may be at a time. One more is closed.
-const MOST_CLIENTS: usize = 64;
+/// How many clients there may be at a time at best. One more is closed.
+pub(super) const MOST_CLIENTS: usize = 64;
 
 /// How long a client has for a request once it may come.
 const TO_ASK: Duration = Duration::from_secs(10);
