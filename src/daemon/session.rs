@@ -79,6 +79,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("terminated", terminated)
         .state("graceful_shutdown", shut_down_gracefully)
         .state("grace", look_at_grace)
+        .state("lame_duck", |cx| drive(cx, Input::Due(Timer::LameDuck)))
         .state("what_is_left", ending::what_is_left)
         .state("hang_up", hang_up)
         .state("reopen", reopen)

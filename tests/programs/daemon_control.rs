@@ -98,12 +98,13 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
 
 type Setter = fn(DaemonBuilder, u32) -> DaemonBuilder;
 
-const SETTINGS: [(&str, Setter); 7] = [
+const SETTINGS: [(&str, Setter); 8] = [
     ("--start", |daemon, number| daemon.start_children(number)),
     ("--max", |daemon, number| daemon.max_children(number)),
     ("--min-spare", |daemon, number| daemon.min_spare(number)),
     ("--max-spare", |daemon, number| daemon.max_spare(number)),
     ("--babysit-ms", |daemon, number| daemon.babysit(Duration::from_millis(number.into()))),
+    ("--lame-duck-ms", |daemon, number| daemon.lame_duck(Duration::from_millis(number.into()))),
     ("--health-ms", |daemon, number| daemon.health_limit(Duration::from_millis(number.into()))),
     ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
 ];

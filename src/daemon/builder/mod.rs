@@ -174,6 +174,19 @@ impl DaemonBuilder {
         self
     }
 
+    /// Sets how long clients are served as before when a graceful end begins, by TERM, QUIT or `stop`. Default: zero. Range: less than
+    /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout), of which it is a part.
+    ///
+    /// Meanwhile `/ready` of the [status listener](DaemonBuilder#method.status) answers 503, so that load balancers send new clients
+    /// elsewhere before the listeners are closed. 5 to 10 seconds suit Kubernetes, where TERM comes while clients are still sent here. A
+    /// second TERM ends the Daemon at once.
+    ///
+    /// POE: nothing like it.
+    pub fn lame_duck(mut self, span: Duration) -> Self {
+        self.0.lame_duck = span;
+        self
+    }
+
     /// Sets what TERM means. Default: [`Haste::AtOnce`]; in a [`component::Server`](crate::component::Server)
     /// [`Haste::AfterRequests`].
     ///

@@ -261,6 +261,8 @@ pub enum Message {
         /// How many children there are.
         children: usize,
     },
+    /// The Daemon is about to be shut down, and serves for so long before.
+    LameDuck(Duration),
     /// A child was killed as its time to end was up.
     NotEnded(Key),
     /// A child was asked to let go of its client.

@@ -96,6 +96,8 @@ pub enum Timer {
     LookAtChildren,
     /// The time given to children that are to end.
     Grace,
+    /// Clients have had time to hear that the Daemon is about to end.
+    LameDuck,
     /// The launcher has waited for long enough.
     StartLate,
 }
@@ -103,7 +105,7 @@ pub enum Timer {
 impl Timer {
     /// Every timer.
     #[cfg(test)]
-    pub const ALL: [Timer; 12] = [
+    pub const ALL: [Timer; 13] = [
         Timer::Maintain,
         Timer::WeighQueue,
         Timer::EndHold,
@@ -115,6 +117,7 @@ impl Timer {
         Timer::Babysit,
         Timer::LookAtChildren,
         Timer::Grace,
+        Timer::LameDuck,
         Timer::StartLate,
     ];
 }

@@ -96,6 +96,8 @@ pub struct Machine {
     has_begun: bool,
     /// What is left of `shutdown_timeout`, from a graceful end's beginning on.
     grace: Option<Grace>,
+    /// It serves as before, but says that it is about to end gracefully.
+    is_lame: bool,
     is_finished: bool,
     /// The end does not wait for requests in hand.
     cuts_requests: bool,
@@ -143,6 +145,7 @@ impl Machine {
             start: Start::default(),
             has_begun: false,
             grace: None,
+            is_lame: false,
             is_finished: false,
             cuts_requests: false,
             foreign: 0,
@@ -200,6 +203,7 @@ impl Machine {
             Input::Due(Timer::Babysit) => self.babysit(at),
             Input::Due(Timer::LookAtChildren) => self.look_at_children(at),
             Input::Due(Timer::Grace) => self.look_at_grace(at),
+            Input::Due(Timer::LameDuck) => self.end_lame_duck(at),
             Input::Due(Timer::StartLate) => self.start_is_late(at),
         }
         self.maintain(at);
@@ -244,7 +248,7 @@ impl Machine {
 
     /// Tells whether it ends after the requests in hand.
     pub fn ends_gently(&self) -> bool {
-        self.is_draining() || self.is_shutting_down() && !self.cuts_requests
+        self.is_lame || self.is_draining() || self.is_shutting_down() && !self.cuts_requests
     }
 
     /// Returns how much time children have left to end, as it was at the last look. `None` if the Daemon does not end.

@@ -11,14 +11,14 @@ use super::{
 impl Machine {
     /// Returns what TERM means now. A second TERM, or one after QUIT, comes from somebody who does not want to wait any longer.
     pub(super) fn haste_of_term(&self) -> Haste {
-        if self.is_draining() || self.is_shutting_down() { Haste::AtOnce } else { self.settings.term }
+        if self.is_lame || self.is_draining() || self.is_shutting_down() { Haste::AtOnce } else { self.settings.term }
     }
 
     /// A signal or a call: at once, or after the requests in hand.
     pub(super) fn stop(&mut self, at: &mut Moment<'_>, id: OrderId, haste: Haste) {
         if haste == Haste::AfterRequests {
             self.pending.stop(id, haste);
-            return self.drain(at);
+            return self.begin_to_drain(at);
         }
         if self.has(Fault::TwoVerdicts) {
             self.answer_all(
@@ -45,12 +45,37 @@ impl Machine {
         }
     }
 
+    /// Has clients hear of it first, if they are given time for that.
+    fn begin_to_drain(&mut self, at: &mut Moment<'_>) {
+        let lame_duck = self.settings.lame_duck;
+        if self.is_lame || self.is_shutting_down() || self.is_draining() {
+            return;
+        }
+        if lame_duck.is_zero() {
+            return self.drain(at);
+        }
+        self.is_lame = true;
+        self.effects.extend([Effect::Say(Message::LameDuck(lame_duck)), Effect::Arm(Timer::LameDuck, lame_duck)]);
+    }
+
+    /// Clients have had that time.
+    pub(super) fn end_lame_duck(&mut self, at: &mut Moment<'_>) {
+        if std::mem::take(&mut self.is_lame) {
+            self.drain(at);
+        }
+    }
+
+    /// Returns how long children may take to end. What clients were given before is part of `shutdown_timeout`.
+    fn full_grace(&self) -> Duration {
+        self.settings.shutdown_timeout.saturating_sub(self.settings.lame_duck)
+    }
+
     /// Has the requests that wait for a child served before the end: they are in hand as well, their clients were accepted.
     fn drain(&mut self, at: &mut Moment<'_>) {
         if self.is_shutting_down() || self.is_draining() {
             return;
         }
-        self.give_grace(at, self.settings.shutdown_timeout);
+        self.give_grace(at, self.full_grace());
         if self.intake == Intake::Open && self.has_requests() {
             self.pause_intake();
         }
@@ -89,6 +114,7 @@ impl Machine {
             return;
         }
         self.phase = Phase::ShuttingDown;
+        self.is_lame = false;
         self.cuts_requests = haste == Haste::AtOnce;
         self.effects.push(Effect::Say(Message::ShuttingDown { children: self.table.children().len() }));
         self.signal_children(if haste == Haste::AfterRequests { Signal::Quit } else { Signal::Term });
@@ -99,7 +125,7 @@ impl Machine {
         self.bury_vanished(at);
         if !self.is_alone() {
             // What a graceful end has taken so far was part of it.
-            let full = self.settings.shutdown_timeout;
+            let full = self.full_grace();
             let left = self.grace.as_mut().map_or(full, |grace| grace.left(at.now));
             self.give_grace(at, left);
         }

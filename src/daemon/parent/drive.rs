@@ -309,6 +309,7 @@ fn state_of(timer: Timer) -> &'static str {
         Timer::Babysit => "babysit",
         Timer::LookAtChildren => "look_at_children",
         Timer::Grace => "grace",
+        Timer::LameDuck => "lame_duck",
         Timer::StartLate => "start_late",
     }
 }

@@ -50,6 +50,9 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
         }
         Message::ClientsWait(reckoning) => debug(format_args!("clients wait for more children: {reckoning}")),
         Message::ShuttingDown { children } => debug(format_args!("shutting down with {children} children")),
+        Message::LameDuck(span) => {
+            info(format_args!("about to shut down: clients are served for {} s before", span.as_secs_f64()));
+        }
         Message::NotEnded(key) => {
             let pid = pids.name(key);
             tell!(Level::Warn, [pid, slot = key.slot], "child {pid} has not ended in time and is killed");

@@ -43,6 +43,8 @@ pub struct RawSettings {
     /// How long children may take to end at shutdown before they are killed.
     pub(crate) start_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Option<Duration>,
+    /// How long clients are served before a graceful end begins.
+    pub(crate) lame_duck: Duration,
     /// What TERM means.
     pub(crate) term: Option<Haste>,
     /// How long the Daemon may be unable to serve before it counts as dead.
@@ -96,6 +98,8 @@ pub struct Settings {
     pub(crate) start_timeout: Duration,
     /// How long children may take to end at shutdown before they are killed; not zero.
     pub(crate) shutdown_timeout: Duration,
+    /// How long clients are served before a graceful end begins; less than `shutdown_timeout`.
+    pub(crate) lame_duck: Duration,
     /// What the first TERM means.
     pub(crate) term: Haste,
     /// How long the Daemon may be unable to serve before it counts as dead; not zero.
@@ -205,6 +209,7 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         shrink_hold: raw.shrink_hold,
         start_timeout: raw.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
         shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+        lame_duck: raw.lame_duck,
         term: raw.term.unwrap_or(Haste::AtOnce),
         health_limit: raw.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT),
         gives_up: raw.gives_up,
@@ -260,6 +265,12 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
         return Err(SettingsError::JitterTooLarge {
             requests_jitter: settings.requests_jitter,
             requests: requests.get(),
+        });
+    }
+    if !settings.lame_duck.is_zero() && settings.lame_duck >= settings.shutdown_timeout {
+        return Err(SettingsError::LameDuck {
+            lame_duck: settings.lame_duck,
+            shutdown_timeout: settings.shutdown_timeout,
         });
     }
     let rules = settings.rules;
@@ -369,6 +380,13 @@ pub enum SettingsError {
         /// As given.
         descriptor: i32,
     },
+    /// `lame_duck` leaves nothing of `shutdown_timeout`, of which it is a part.
+    LameDuck {
+        /// As given.
+        lame_duck: Duration,
+        /// As given, or the default.
+        shutdown_timeout: Duration,
+    },
     /// `detach` is set, and a service manager has started the program and looks after it.
     DetachUnderManager,
     /// `setting` is a path that must not be empty.
@@ -414,6 +432,9 @@ impl fmt::Display for SettingsError {
             }
             Self::Niceness(nice) => write!(f, "nice ({nice}) is not between -20 and 19"),
             Self::NotOpen { descriptor } => write!(f, "keep_descriptors: descriptor {descriptor} is not open"),
+            Self::LameDuck { lame_duck, shutdown_timeout } => {
+                write!(f, "lame_duck ({lame_duck:?}) is not less than shutdown_timeout ({shutdown_timeout:?})")
+            }
             Self::DetachUnderManager => write!(
                 f,
                 "detach is set, but a service manager has started the program (NOTIFY_SOCKET is set): a program that detaches can't be \

@@ -61,7 +61,7 @@ fn knobs(dice: &mut Dice, length: Length) -> Knobs {
     let is_long = length == Length::Long;
     let batch = if dice.once_in(3) { dice.pick(&[1, 10, 50, 400]) } else { 0 };
     let (request_limit, long_limit) = (dice.pick(&[300, 2000, 30_000]), dice.pick(&[600, 20_000]));
-    Knobs {
+    let knobs = Knobs {
         post: u32::from(dice.once_in(4)),
         max,
         start,
@@ -96,7 +96,9 @@ fn knobs(dice: &mut Dice, length: Length) -> Knobs {
         gentle: u32::from(dice.once_in(2)),
         term: u32::from(dice.once_in(3)),
         salt: dice.below(1000),
-    }
+        duck: 0,
+    };
+    Knobs { duck: if knobs.salt.is_multiple_of(5) { knobs.salt * 7 % 1500 } else { 0 }, ..knobs }
 }
 
 fn kind(dice: &mut Dice, is_post: bool) -> Kind {

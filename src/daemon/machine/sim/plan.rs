@@ -106,6 +106,8 @@ knobs! {
     gentle = 0;
     /// 1: TERM means an end after the requests in hand.
     term = 0;
+    /// `lame_duck`: how long clients are served before such an end.
+    duck = 0;
     /// What the small accidents of the run are drawn from.
     salt = 0;
 }
@@ -194,6 +196,7 @@ impl Knobs {
             start_timeout: ms(self.start_limit.max(1)),
             shutdown_timeout: ms(self.stop_limit.max(100)),
             term: if self.term > 0 { Haste::AfterRequests } else { Haste::AtOnce },
+            lame_duck: ms(self.duck.min(self.stop_limit.max(100) / 2)),
             health_limit: Duration::from_secs(30),
             gives_up: false,
             babysit: ms(self.babysit.max(100)),
