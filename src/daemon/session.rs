@@ -153,6 +153,14 @@ fn start(cx: &mut Cx<'_>) -> Result {
         // The first process of a container is everybody's parent in the end, and whom it does not reap nobody does.
         cx.sig("CHLD", "stranger_reaped");
     }
+    let (takes, lame_duck) = (cx.heap().settings.shutdown_timeout, cx.heap().settings.lame_duck);
+    if cx.pid() == 1 || !lame_duck.is_zero() {
+        let (most, enough) = (takes.as_secs_f64(), takes.as_secs() + 2);
+        log::info!(
+            target: "lenore::daemon",
+            "an end takes up to {most} s: let KILL come later than that, as with terminationGracePeriodSeconds={enough}"
+        );
+    }
     if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {
         cx.select_read(&end, "bell", ())?;
     }

@@ -4,3 +4,4 @@
 mod lame_duck;
 mod listeners;
 mod notify;
+mod pid1;

@@ -24,8 +24,8 @@ impl DaemonBuilder {
     /// [`keep_descriptors`](DaemonBuilder::keep_descriptors) names, the sockets that systemd has passed, and what a session watches
     /// or a wheel uses.
     ///
-    /// Leave it off where something looks after the program: systemd, a container, a supervisor. A program that has
-    /// been detached is not detached a second time.
+    /// Leave it off where something looks after the program: systemd, a container, a supervisor. It is an error under a service
+    /// manager and in process 1. A program that has been detached is not detached a second time.
     ///
     /// POE: `detach`, which exits at once, and always with 0.
     #[doc(alias = "daemonize")]

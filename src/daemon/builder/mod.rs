@@ -295,6 +295,9 @@ impl DaemonBuilder {
         if plan.forks() && manager.is_some() {
             return Err(DaemonError::Settings(SettingsError::DetachUnderManager));
         }
+        if plan.forks() && std::process::id() == 1 {
+            return Err(DaemonError::Settings(SettingsError::DetachAsInit));
+        }
         let watching = self.2.resolve()?;
         let fail = |doing| move |source| DaemonError::Kernel { doing, source };
         #[cfg(feature = "fork-hooks")]

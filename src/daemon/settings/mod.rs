@@ -389,6 +389,9 @@ pub enum SettingsError {
     },
     /// `detach` is set, and a service manager has started the program and looks after it.
     DetachUnderManager,
+    /// `detach` is set, and the program is process 1, as in a container. The process that has been started ends when the daemon is
+    /// ready, and the container ends with its process 1.
+    DetachAsInit,
     /// `setting` is a path that must not be empty.
     EmptyPath {
         /// The name of the setting.
@@ -439,6 +442,11 @@ impl fmt::Display for SettingsError {
                 f,
                 "detach is set, but a service manager has started the program (NOTIFY_SOCKET is set): a program that detaches can't be \
                  looked after"
+            ),
+            Self::DetachAsInit => write!(
+                f,
+                "detach is set, but the program is process 1: the process that was started ends when the daemon is ready, and a container \
+                 ends with its process 1"
             ),
             Self::EmptyPath { setting } => write!(f, "{setting} is an empty path"),
             Self::PathTooLong { setting, path, length, limit } => {
