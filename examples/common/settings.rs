@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use lenore::daemon::DaemonBuilder;
+use lenore::daemon::{DaemonBuilder, Haste};
 
 use super::some_seconds;
 
@@ -67,6 +67,10 @@ pub struct DaemonFlags {
     /// Examine the children this often [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = some_seconds, allow_negative_numbers = true)]
     babysit: Option<Duration>,
+    /// On TERM say that the server is not ready, serve for so many milliseconds as before, then finish the requests in hand
+    /// [default: TERM ends the server at once]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    lame_duck_ms: Option<u64>,
     /// Log each child that starts or ends
     #[arg(long)]
     verbose: bool,
@@ -83,6 +87,9 @@ impl DaemonFlags {
         let daemon = set(daemon, self.user.clone(), DaemonBuilder::user);
         let daemon = set(daemon, self.group.clone(), DaemonBuilder::group);
         let daemon = self.watch.apply(daemon);
+        let daemon = set(daemon, self.lame_duck_ms.map(Duration::from_millis), |daemon, span| {
+            daemon.term(Haste::AfterRequests).lame_duck(span)
+        });
         let daemon = set(daemon, self.request_timeout, DaemonBuilder::request_timeout);
         set(daemon, self.babysit, DaemonBuilder::babysit)
     }
