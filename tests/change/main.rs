@@ -4,5 +4,6 @@
 mod deploy;
 mod lame_duck;
 mod listeners;
+mod nodes;
 mod notify;
 mod pid1;

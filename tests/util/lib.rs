@@ -15,6 +15,7 @@ pub mod http;
 pub mod in_process;
 pub mod lab;
 pub mod manager;
+pub mod network;
 pub mod parting;
 pub mod proc;
 pub mod program;
