@@ -17,7 +17,7 @@ fn path(name: &str) -> PathBuf {
 
 /// The text of a file of `examples/deploy`.
 #[track_caller]
-pub fn shipped(name: &str) -> String {
+fn shipped(name: &str) -> String {
     fs::read_to_string(path(name)).expect("it is shipped")
 }
 

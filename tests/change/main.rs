@@ -4,6 +4,5 @@
 mod deploy;
 mod lame_duck;
 mod listeners;
-mod nodes;
 mod notify;
 mod pid1;

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use tempfile::TempDir;
-
-use crate::deploy::shipped;
 use util::http::{get, status_address};
 use util::network::Network;
 use util::{DEADLINE, Over, Program, Running, example, kill, wait_until};
@@ -133,7 +131,8 @@ fn start_node(network: &Network, dir: &TempDir, host: u8) -> Running {
 
 /// The shipped configuration, with the addresses of here.
 fn configuration(network: &Network, dir: &TempDir, front: SocketAddr) -> String {
-    let mut text = shipped("haproxy.cfg");
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/deploy/haproxy.cfg");
+    let mut text = fs::read_to_string(shipped).expect("it is shipped");
     let socket = dir.path().join("admin.sock");
     for (from, to) in [
         ("bind :80", format!("bind {front}")),

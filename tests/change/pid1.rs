@@ -205,7 +205,7 @@ fn term_under_load_loses_nothing_in_process_1() {
     let (leave, answered, lost) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let begin = thread::scope(|scope| {
         let _over = Over(&leave);
-        for number in 0..6 {
+        for number in 0..3 {
             let (leave, answered, lost) = (&leave, &answered, &lost);
             scope.spawn(move || {
                 while !leave.load(Ordering::Acquire) {
@@ -223,7 +223,7 @@ fn term_under_load_loses_nothing_in_process_1() {
                 }
             });
         }
-        wait_until("load", DEADLINE, || (answered.load(Ordering::Relaxed) > 200).then_some(()));
+        wait_until("load", DEADLINE, || (answered.load(Ordering::Relaxed) > 100).then_some(()));
         let begin = Instant::now();
         init.signal(Signal::SIGTERM);
         wait_until("an end of readiness", DEADLINE, || (get(status, "/ready").status == 503).then_some(()));
