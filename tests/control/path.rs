@@ -140,6 +140,7 @@ fn path_has_its_listener_and_mode_from_the_first_moment() {
 #[test] // O-CT-02, O-CT-03
 fn path_of_a_stale_socket_is_never_missing_while_it_is_replaced() {
     let dir = TempDir::new().expect("a directory");
+    let other = TempDir::new().expect("a directory");
     let path = dir.path().join(NAME);
     let mut running = start(&path);
     Control::of(&running, &path).ask("hello").ok();
@@ -150,6 +151,9 @@ fn path_of_a_stale_socket_is_never_missing_while_it_is_replaced() {
         // A child that has just been forked has the listener as well.
         running.wait_gone(&children, DEADLINE);
         let stale = inode(&path).expect("a stale socket");
+        // So that no other file gets its inode.
+        let _ = fs::remove_file(other.path().join(NAME));
+        fs::hard_link(&path, other.path().join(NAME)).expect("another name");
         let events = Events::of(dir.path());
         running = probed(&path, Some(stale), || {
             let next = start(&path);

@@ -213,10 +213,18 @@ fn scoreboard_line_is_in_text_and_json_with_its_letters_explained() {
     letters.sort_unstable();
     assert_eq!(letters, ['r', 'w', 'w']);
     // Each letter that there can be, with what it means.
-    for letter in "Ff.wrlke?".chars() {
-        assert!(text.contains(&format!("{letter} ")), "{letter}: {text}");
-    }
-    for said in ["w is idle", "r handles a request", "? can't be read", "a blank is a free slot"] {
+    for said in [
+        "F is being forked",
+        "f was forked",
+        ". prepares",
+        "w is idle",
+        "r handles a request",
+        "l handles a long request",
+        "k keeps a connection",
+        "e is exiting",
+        "? can't be read",
+        "a blank is a free slot",
+    ] {
         assert!(text.contains(said), "{said}: {text}");
     }
     fs::remove_file(steered.dir.path().join("gate")).expect("a file");
