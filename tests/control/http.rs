@@ -258,17 +258,29 @@ fn clients_are_limited() {
             stream.write_all(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| stream.read_exact(&mut answer));
         asked.is_ok() && answer == *b"HTTP/1.1 200"
     };
-    // Each has sent a part of its request. One may have had to give way before that was read.
-    let mut clients = Vec::new();
-    wait_until("no free place", DEADLINE, || {
-        let mut client = connect(watched.status);
-        client.write_all(b"GET /live HTTP/1.1\r\nHost:").unwrap();
-        clients.push(client);
-        (clients.len() >= 64 && (0..5).all(|_| !ask(&mut connect(watched.status)))).then_some(())
+    let fill = || {
+        // Each has sent a part of its request. One may have had to give way before that was read.
+        let mut clients = Vec::new();
+        wait_until("no free place", 3 * DEADLINE, || {
+            let mut client = connect(watched.status);
+            client.write_all(b"GET /live HTTP/1.1\r\nHost:").unwrap();
+            clients.push(client);
+            (clients.len() >= 64 && (0..5).all(|_| !ask(&mut connect(watched.status)))).then_some(())
+        });
+        clients
+    };
+    // A client that is late with its request loses its place. That happens here only if the machine is slow, and then it is done again.
+    let (tries, in_time) = (5, Duration::from_secs(9));
+    let clients = (0..tries).find_map(|_| {
+        let begin = Instant::now();
+        let clients = fill();
+        for _ in 0..200 {
+            let is_answered = ask(&mut connect(watched.status));
+            assert!(!is_answered || begin.elapsed() > in_time, "one more than there may be");
+        }
+        (begin.elapsed() < in_time).then_some(clients)
     });
-    for _ in 0..200 {
-        assert!(!ask(&mut connect(watched.status)), "one more than there may be");
-    }
+    let clients = clients.expect("a machine that is fast enough");
     clients.iter().for_each(|client| drop(client.shutdown(Shutdown::Both)));
     wait_until("a free place", DEADLINE, || ask(&mut connect(watched.status)).then_some(()));
     assert!(Client::connect(watched.serves).line("hello").ends_with("hello"), "and the pool serves");
