@@ -79,7 +79,8 @@ fn each_path_answers_and_there_is_no_other() {
     ] {
         assert_eq!(send(watched.status, request).body, "alive\n", "{request}");
     }
-    for path in ["/nothing", "/status/", "/live/", "/%6cive", "/live/x", "/..", "//status/x", "/%73tatus"] {
+    let others = ["/nothing", "/status/", "/live/", "/%6cive", "/live/x", "/..", "//status/x", "/%73tatus"];
+    for path in others.into_iter().chain(["//live", "///status", "//", "http://test//live", "http://test//"]) {
         assert_eq!(get(watched.status, path).status, 404, "{path}");
     }
     let status = status(watched.status);

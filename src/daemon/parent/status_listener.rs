@@ -133,7 +133,7 @@ pub(super) fn arm(cx: &mut Cx<'_>) {
 
 fn answer(cx: &mut Cx<'_>, request: &Request) -> Response {
     let path = request.path();
-    if !matches!(path, "/" | "/status" | "/metrics" | "/live" | "/ready") {
+    if request.has_more_slashes() || !matches!(path, "/" | "/status" | "/metrics" | "/live" | "/ready") {
         return plain(request, 404, "not found: there are /, /status, /metrics, /live and /ready");
     }
     if !matches!(request.method(), "GET" | "HEAD") {

@@ -125,6 +125,12 @@ impl Span {
         *self = Span::new(self.range().start + count..self.range().end);
     }
 
+    /// Returns the octet in front of it.
+    #[cfg(feature = "status")]
+    pub(super) fn before(self, text: &[u8]) -> Option<u8> {
+        text.get(self.range().start.checked_sub(1)?).copied()
+    }
+
     pub(super) fn of(self, text: &[u8]) -> &[u8] {
         &text[self.range()]
     }

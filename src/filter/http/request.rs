@@ -81,6 +81,17 @@ impl Request {
         &path[path.bytes().take_while(|&octet| octet == b'/').count() - 1..]
     }
 
+    /// Tells whether the client has begun the path with several slashes, of which [`path`](Request::path) shows one.
+    #[cfg(feature = "status")]
+    pub(crate) fn has_more_slashes(&self) -> bool {
+        let target = self.target();
+        let target = target.split_once('?').map_or(target, |(path, _)| path);
+        match target::absolute(target) {
+            Some((_, rest)) => rest.find('/').is_some_and(|slash| rest[slash..].starts_with("//")),
+            None => self.head.target.before(&self.head.headers.text) == Some(b'/'),
+        }
+    }
+
     /// Returns what follows the first `?` of the target, if there is one; still percent-encoded.
     ///
     /// POE: `uri->query`.
