@@ -154,8 +154,17 @@ fn prefix_is_set_and_the_parent_s_own_metrics_are_there() {
     for name in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"] {
         assert!(samples[name] > 0.0, "{name}");
     }
-    let mut wrong = Program::new(test_program("daemon_control")).args(["--metrics-prefix", "9-"]).start();
-    assert!(!wrong.wait_exit(DEADLINE).success());
-    let said = wrong.stderr_to_end(DEADLINE);
-    assert!(said.contains("metrics_prefix"), "{said}");
+    for prefix in ["9-", "a:b_"] {
+        let mut wrong = Program::new(test_program("daemon_control")).args(["--metrics-prefix", prefix]).start();
+        assert!(!wrong.wait_exit(DEADLINE).success(), "{prefix}");
+        let said = wrong.stderr_to_end(DEADLINE);
+        assert!(said.contains("metrics_prefix"), "{said}");
+    }
+    // A gauge of the application that has the name of one of these.
+    let mut clashing = Program::new(test_program("daemon_control"))
+        .args(["--mode", "prefork:2", "--metrics-prefix", "shop_", "--gauge", "shop_children_limit"])
+        .start();
+    assert!(!clashing.wait_exit(DEADLINE).success());
+    let said = clashing.stderr_to_end(DEADLINE);
+    assert!(said.contains("shop_children_limit would be shown under a name"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! A `component::Server` with a control socket, for `tests/control/`.
 //!
-//! `--control PATH`, `--board PATH`, `--metrics` for one of each kind, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
+//! `--control PATH`, `--board PATH`, `--metrics` for one of each kind, `--gauge NAME`, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
 //! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. A connection's lines are answered with
 //! `PID LINE`, but for the commands in `command`.
 
@@ -36,6 +36,9 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         metrics.counter("served_total", "A counter")?;
         metrics.gauge("present", "A gauge", Combine::Sum)?;
         metrics.histogram("taken_seconds", "A histogram")?;
+    }
+    if let Some(name) = flags.text("--gauge") {
+        serving.daemon().metrics().gauge(name, "A gauge", Combine::Sum)?;
     }
     println!("listening on {}", serving.local_addr());
     kernel.run()?;

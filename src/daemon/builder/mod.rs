@@ -351,9 +351,12 @@ impl DaemonBuilder {
             parent.answers_to(manager.take());
         }
         #[cfg(feature = "control")]
+        if let Some(prefix) = watching.metrics_prefix() {
+            heap.metrics.set_prefix(prefix);
+        }
+        #[cfg(feature = "control")]
         if let Some(parent) = heap.role.parent_mut() {
             parent.let_in(control);
-            parent.metrics_prefix = watching.metrics_prefix();
             #[cfg(feature = "status")]
             parent.show_to(status);
         }

@@ -197,7 +197,8 @@ impl DaemonBuilder {
 
 #[cfg(feature = "control")]
 impl DaemonBuilder {
-    /// Sets what the names of the Daemon's metrics begin with: letters, digits, `_` and `:`, and no digit first. Default: `lenore_`.
+    /// Sets what the names of the Daemon's metrics begin with: letters, digits and `_`, and no digit first. The application can't
+    /// declare a metric under one of the names that come of it. Default: `lenore_`.
     ///
     /// POE: nothing like it.
     pub fn metrics_prefix(mut self, prefix: impl Into<String>) -> Self {

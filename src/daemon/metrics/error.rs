@@ -21,11 +21,11 @@ pub enum MetricError {
         name: String,
     },
     /// The two metrics would be shown with a name in common: a histogram `x` has `x_sum`, and the counter `x_total` is of the family
-    /// `x`.
+    /// `x`. The other one may be the Daemon's own, whose names begin with [`metrics_prefix`](crate::daemon::DaemonBuilder::metrics_prefix).
     Clash {
         /// The metric.
         name: String,
-        /// The metric that is declared already.
+        /// The metric that is there already.
         present: String,
     },
     /// Children were forked already. They would not have the metric.

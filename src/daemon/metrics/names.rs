@@ -8,9 +8,10 @@ use super::register::Shape;
 ///
 /// Which rule it breaks.
 pub(super) fn check(name: &str, shape: Shape) -> Result<(), &'static str> {
-    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_' || c == ':';
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
     if !name.starts_with(is_letter) || !name.chars().all(|c| is_letter(c) || c.is_ascii_digit()) {
-        return Err("a name is made of letters, digits, _ and :, and does not begin with a digit");
+        // Prometheus keeps `:` for the names that its own rules give.
+        return Err("a name is made of letters, digits and _, and does not begin with a digit");
     }
     if name.starts_with("lenore_") || name.starts_with("process_") {
         return Err("names that begin with lenore_ or process_ are the Daemon's own");

@@ -125,6 +125,8 @@ pub(in crate::daemon) struct Register {
     /// The parent.
     pid: u32,
     declared: RefCell<Vec<Declared>>,
+    /// What the names of the Daemon's own metrics begin with, if that was set.
+    prefix: OnceCell<String>,
     /// Made for the first metric: a Daemon without any has no mapping, and its children do nothing about it.
     memory: OnceCell<Arc<Memory>>,
     /// How many slots have had a child, counted up to the highest.
@@ -137,9 +139,20 @@ impl Register {
         Rc::new(Register {
             pid: std::process::id(),
             declared: RefCell::default(),
+            prefix: OnceCell::new(),
             memory: OnceCell::new(),
             slots: Cell::new(0),
         })
+    }
+
+    /// Sets what the names of the Daemon's own metrics begin with, before any other is declared.
+    pub(in crate::daemon) fn set_prefix(&self, prefix: String) {
+        let _ = self.prefix.set(prefix);
+    }
+
+    /// Returns what the names of the Daemon's own metrics begin with.
+    pub(in crate::daemon) fn prefix(&self) -> &str {
+        self.prefix.get().map_or(view::metrics::PREFIX, String::as_str)
     }
 
     pub(super) fn declare(&self, name: &str, help: &str, shape: Shape) -> Result<Place, MetricError> {
@@ -160,6 +173,9 @@ impl Register {
             |present: &&Declared| names::shown(&present.name, present.shape).iter().any(|n| shown.contains(n));
         if let Some(present) = all.iter().find(clashes) {
             return Err(MetricError::Clash { name: own(), present: present.name.clone() });
+        }
+        if let Some(present) = view::metrics::find_own(self.prefix(), &shown) {
+            return Err(MetricError::Clash { name: own(), present });
         }
         if std::process::id() != self.pid {
             return Err(MetricError::NotTheParent { name: own() });

@@ -26,18 +26,27 @@ fn metric_name_that_breaks_a_rule_is_invalid() {
         Err(MetricError::Invalid { name: named, .. }) => assert_eq!(named, name),
         outcome => panic!("{name:?}: {outcome:?}"),
     };
-    for name in
-        ["", "_total", "9_total", "a-b_total", "a b_total", "é_total", "logins", "lenore_x_total", "process_x_total"]
-    {
+    for name in [
+        "",
+        "_total",
+        "9_total",
+        "a-b_total",
+        "a:b_total",
+        "a b_total",
+        "é_total",
+        "logins",
+        "lenore_x_total",
+        "process_x_total",
+    ] {
         invalid(metrics.counter(name, "help").map(drop), name);
     }
-    let ends = ["x_total", "x_bucket", "x_count", "x_sum", "x_created", "lenore_x", "process_x", "x\n", ""];
+    let ends = ["x_total", "x_bucket", "x_count", "x_sum", "x_created", "lenore_x", "process_x", "a:b", "x\n", ""];
     for name in ends {
         invalid(metrics.gauge(name, "help", Combine::Sum).map(drop), name);
         invalid(metrics.histogram(name, "help").map(drop), name);
     }
     invalid(metrics.counter("x_total", " ").map(drop), "x_total");
-    for (name, other) in [("a:b_total", "a:b_c"), ("_x_total", "_"), ("X9_total", "X_9")] {
+    for (name, other) in [("a_b_total", "a_b_c"), ("_x_total", "_"), ("X9_total", "X_9")] {
         metrics.counter(name, "help").expect("a valid name");
         metrics.gauge(other, "help", Combine::Max).expect("a valid name");
     }
@@ -55,6 +64,23 @@ fn metrics_that_share_a_shown_name_clash() {
     assert!(matches!(metrics.counter("wait_seconds_total", "help"), Err(MetricError::Clash { .. })));
     assert!(matches!(metrics.counter("wait_seconds_count_total", "help"), Err(MetricError::Clash { .. })));
     metrics.gauge("x_y", "help", Combine::Sum).expect("nothing in common");
+}
+
+#[test] // O-ST-08: the Daemon has metrics as well
+fn metric_that_is_named_like_one_of_the_daemons_clashes() {
+    let (register, metrics) = metrics();
+    register.set_prefix("shop_".to_owned());
+    let clash = |outcome: Result<(), MetricError>, with: &str| match outcome {
+        Err(MetricError::Clash { present, .. }) => assert_eq!(present, with),
+        outcome => panic!("{with}: {outcome:?}"),
+    };
+    clash(metrics.gauge("shop_children", "help", Combine::Sum).map(drop), "shop_children");
+    clash(metrics.counter("shop_requests_total", "help").map(drop), "shop_requests_total");
+    clash(metrics.gauge("shop_requests", "help", Combine::Sum).map(drop), "shop_requests_total");
+    clash(metrics.histogram("shop_accept_wait_seconds", "help").map(drop), "shop_accept_wait_seconds");
+    clash(metrics.counter("shop_accept_wait_seconds_total", "help").map(drop), "shop_accept_wait_seconds");
+    metrics.counter("shop_sales_total", "help").expect("the prefix may be the application's");
+    metrics.gauge("children", "help", Combine::Sum).expect("the Daemon's has the prefix");
 }
 
 #[test]

@@ -79,10 +79,7 @@ pub(in crate::daemon) struct Parent {
     /// Until nothing is left to wait for, if there is a control socket.
     #[cfg(feature = "control")]
     pub(super) control: Option<Box<Control>>,
-    /// What the names of the Daemon's metrics begin with, if that was set.
-    #[cfg(feature = "control")]
-    pub(in crate::daemon) metrics_prefix: Option<String>,
-    /// Until no child is left, if there is a status listener.
+    /// As long, if there is a status listener.
     #[cfg(feature = "status")]
     pub(super) visitors: Option<Box<Visitors>>,
     /// What children were asked for and have not answered.
@@ -121,8 +118,6 @@ impl Parent {
             timings: None,
             #[cfg(feature = "control")]
             control: None,
-            #[cfg(feature = "control")]
-            metrics_prefix: None,
             #[cfg(feature = "status")]
             visitors: None,
             #[cfg(feature = "control")]
@@ -193,8 +188,6 @@ impl Parent {
             timings,
             #[cfg(feature = "control")]
             control,
-            #[cfg(feature = "control")]
-                metrics_prefix: _,
             // A listener and connections. Wheels close by being dropped.
             #[cfg(feature = "status")]
                 visitors: _,

@@ -166,8 +166,8 @@ fn plain(request: &Request, status: u16, line: &str) -> Response {
 
 fn metrics(cx: &mut Cx<'_>, format: Format) -> String {
     let snapshot = glance::look(cx, Some(Detail::Brief));
-    let prefix = cx.heap().role.parent().and_then(|parent| parent.metrics_prefix.as_deref());
-    snapshot.map(|snapshot| metrics::text(&snapshot, format, prefix.unwrap_or(metrics::PREFIX))).unwrap_or_default()
+    let prefix = cx.heap().metrics.prefix();
+    snapshot.map(|snapshot| metrics::text(&snapshot, format, prefix)).unwrap_or_default()
 }
 
 fn status(cx: &mut Cx<'_>) -> String {

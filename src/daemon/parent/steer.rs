@@ -325,8 +325,7 @@ fn children(cx: &mut Cx<'_>, dialect: Dialect) -> Outcome {
 fn metrics(cx: &mut Cx<'_>, dialect: Dialect, is_open: bool) -> Outcome {
     let snapshot = look(cx, Some(Detail::Brief))?;
     let format = if is_open { Format::OpenMetrics } else { Format::Prometheus };
-    let prefix = cx.heap().role.parent().and_then(|parent| parent.metrics_prefix.as_deref());
-    let text = metrics::text(&snapshot, format, prefix.unwrap_or(metrics::PREFIX));
+    let text = metrics::text(&snapshot, format, cx.heap().metrics.prefix());
     let data = |text: &str| json!({ "content_type": format.content_type(), "text": text }).to_string();
     Ok(match dialect {
         Dialect::Json => shown(dialect, String::new, || data(&text)),

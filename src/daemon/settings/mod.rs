@@ -431,7 +431,7 @@ impl fmt::Display for SettingsError {
             Self::NoGroup { user } => write!(f, "user {user} has no group of its own, and none is set"),
             Self::NotAMode { setting, mode } => write!(f, "{setting} ({mode:#o}) is more than 0o777"),
             Self::NotAPrefix { prefix } => {
-                write!(f, "metrics_prefix ({prefix:?}) has more than letters, digits, `_` and `:`, or a digit first")
+                write!(f, "metrics_prefix ({prefix:?}) has more than letters, digits and `_`, or a digit first")
             }
             Self::Niceness(nice) => write!(f, "nice ({nice}) is not between -20 and 19"),
             Self::NotOpen { descriptor } => write!(f, "keep_descriptors: descriptor {descriptor} is not open"),

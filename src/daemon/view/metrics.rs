@@ -76,9 +76,20 @@ pub(in crate::daemon) fn text(snapshot: &Snapshot, format: Format, prefix: &str)
     page.text
 }
 
+/// Returns which of the Daemon's own metrics is shown under one of these names, if one is.
+pub(in crate::daemon) fn find_own(prefix: &str, names: &[String]) -> Option<String> {
+    let mut own = OWN.iter().map(|(name, kind)| (format!("{prefix}{name}"), kind));
+    let (family, kind) = own.find(|(family, kind)| kind.names(family).iter().any(|name| names.contains(name)))?;
+    Some(match kind {
+        Kind::Counter => family + "_total",
+        Kind::Info => family + "_info",
+        Kind::Gauge | Kind::Histogram => family,
+    })
+}
+
 /// Tells whether the names of metrics may begin so.
 pub(in crate::daemon) fn is_prefix(prefix: &str) -> bool {
-    let is_letter = |char: char| char.is_ascii_alphabetic() || matches!(char, '_' | ':');
+    let is_letter = |char: char| char.is_ascii_alphabetic() || char == '_';
     !prefix.starts_with(|first: char| first.is_ascii_digit())
         && prefix.chars().all(|char| is_letter(char) || char.is_ascii_digit())
 }
@@ -115,6 +126,33 @@ impl Kind {
     }
 }
 
+/// The families of the Daemon's own, without the prefix.
+const OWN: [(&str, Kind); 23] = [
+    ("build", Kind::Info),
+    ("generation", Kind::Gauge),
+    ("children", Kind::Gauge),
+    ("children_limit", Kind::Gauge),
+    ("backoff_active", Kind::Gauge),
+    ("saturated_seconds", Kind::Counter),
+    ("listen_queue", Kind::Gauge),
+    ("listen_queue_limit", Kind::Gauge),
+    ("requests", Kind::Counter),
+    ("requests_failed", Kind::Counter),
+    ("request_duration_seconds", Kind::Histogram),
+    ("oldest_request_age_seconds", Kind::Gauge),
+    ("accept_wait_seconds", Kind::Histogram),
+    ("busy_seconds", Kind::Counter),
+    ("listen_overflows", Kind::Counter),
+    ("forks", Kind::Counter),
+    ("fork_failures", Kind::Counter),
+    ("child_start_seconds", Kind::Histogram),
+    ("child_exits", Kind::Counter),
+    ("loop_turn_seconds", Kind::Histogram),
+    ("board_torn_reads", Kind::Counter),
+    ("child_resident_memory_bytes", Kind::Gauge),
+    ("child_cpu_seconds", Kind::Counter),
+];
+
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// One family while its samples are written, which stand together.
@@ -126,6 +164,7 @@ struct Family<'a, 'p> {
 impl<'p> Page<'p> {
     /// Begins a family of the Daemon's own.
     fn own(&mut self, name: &str, kind: Kind, help: &str) -> Option<Family<'_, 'p>> {
+        debug_assert!(OWN.contains(&(name, kind)), "{name} can be declared by the application");
         let name = format!("{}{name}", self.prefix);
         self.family(name, kind, help)
     }

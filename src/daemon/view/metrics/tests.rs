@@ -161,10 +161,26 @@ fn second_family_of_a_name_is_left_out() {
 fn prefix_is_the_program_s() {
     let text = text(&snapshot(), Format::Prometheus, "shop_");
     assert!(samples(&text).contains_key("shop_children_limit") && !text.contains("lenore_"), "{text}");
-    for (prefix, is_one) in [("lenore_", true), ("", true), ("a:b9_", true), ("9a", false), ("a-", false), ("é", false)]
+    for (prefix, is_one) in
+        [("lenore_", true), ("", true), ("a_b9_", true), ("a:b_", false), ("9a", false), ("a-", false), ("é", false)]
     {
         assert_eq!(is_prefix(prefix), is_one, "{prefix}");
     }
+}
+
+#[test] // O-ST-08: each name that is shown is known before it is
+fn own_metrics_are_found_by_each_name() {
+    let mut alone = snapshot();
+    alone.metrics.clear();
+    for text in [Format::Prometheus, Format::OpenMetrics].map(|format| text(&alone, format, "shop_")) {
+        for sample in samples(&text).keys().filter(|sample| sample.starts_with("shop_")) {
+            let name = sample.split('{').next().unwrap_or_default().to_owned();
+            assert!(find_own("shop_", std::slice::from_ref(&name)).is_some(), "{name}");
+            assert_eq!(find_own(PREFIX, &[name]), None);
+        }
+    }
+    assert_eq!(find_own("", &["x".to_owned(), "forks_created".to_owned()]).as_deref(), Some("forks_total"));
+    assert_eq!(find_own("", &["build".to_owned()]).as_deref(), Some("build_info"));
 }
 
 #[test] // O-ST-08
