@@ -158,6 +158,20 @@ fn reopen_counts_who_has_opened_the_log_again() {
 }
 
 #[test] // O-CT-16
+fn reopen_without_a_log_file_says_so() {
+    for (steered, children) in [(Steered::pool(2, ""), 2), (Steered::start("--mode single"), 0)] {
+        let answer = steered.control().ask("reopen");
+        assert_eq!(answer.last, "OK applied");
+        assert!(answer.body.contains(&format!("children={children} confirmed={children}")), "{answer:?}");
+        assert!(answer.body.contains("there is no log file to open"), "{answer:?}");
+        let answer = steered.control().ask_json(r#"{"command":"reopen"}"#);
+        assert_eq!((&answer["verdict"], &answer["data"]["log_file"]), (&"applied".into(), &serde_json::Value::Null));
+        assert_eq!(answer["data"]["children"], children, "{answer}");
+        assert!(answer["data"].as_object().is_some_and(|data| data.contains_key("log_file")), "{answer}");
+    }
+}
+
+#[test] // O-CT-16
 fn reopen_names_who_has_not_within_the_limit() {
     let steered = Steered::pool(2, "--dir DIR");
     let gate = steered.dir.path().join("gate");

@@ -56,6 +56,13 @@ fn resize_changes_all_numbers_or_none_and_goes_back() {
     assert!(out.ends_with("is  min_spare=2 max_spare=2 max_children=2\n"), "{out}");
 }
 
+#[test] // O-CT-16
+fn reopen_without_a_log_file_says_so() {
+    let steered = Steered::pool(2, "");
+    let out = ask(&steered.path, "reopen").expect(0);
+    assert_eq!(out, "there is no log file to open\nthe parent and 2 of 2 children have been told\n");
+}
+
 #[test] // O-CT-15, O-CT-16
 fn reopen_and_log_level_count_those_who_confirm() {
     let steered = Steered::pool(2, "--dir DIR");

@@ -45,6 +45,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Kill(child) => end_child(&target, "kill", child, until_done),
         Command::Reopen(waits) => {
             let data = ask(&target, with_wait(command("reopen"), &waits), until_done)?;
+            // A daemon of an older version does not tell.
+            if data.get("log_file").is_some_and(Value::is_null) {
+                say("there is no log file to open");
+                return confirmed(&data, "been told");
+            }
             confirmed(&data, "reopened the log file")
         }
         Command::LogLevel { level, span, child } => {

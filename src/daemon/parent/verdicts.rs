@@ -54,7 +54,15 @@ pub(super) fn confirmed(cx: &mut Cx<'_>, confirmed: &Confirmed) {
             text.push_str(&format!("{what}={}\n", names.join(",")));
         }
     }
-    let data = json!({ "children": children, "confirmed": confirmed, "missing": missing, "failed": failed });
+    let mut data = json!({ "children": children, "confirmed": confirmed, "missing": missing, "failed": failed });
+    let subject = control(cx).and_then(|control| Some(control.orders.pending(*order)?.subject));
+    if subject == Some(Subject::Logs) {
+        let log_file = cx.heap().process.log_file.as_ref().map(|log_file| log_file.path().display().to_string());
+        if log_file.is_none() {
+            text.push_str("there is no log file to open\n");
+        }
+        data["log_file"] = log_file.into();
+    }
     end(cx, *order, &Ok(reply(text, &data)));
 }
 
