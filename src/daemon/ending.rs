@@ -124,7 +124,6 @@ fn kept_by(cx: &Cx<'_>) -> Option<String> {
     let others = cx.peek().sessions.into_iter().filter(|session| session.id != me);
     let mut kept = Vec::new();
     for session in others {
-        let is_daemon = |reason: &Reason| matches!(reason, Reason::ExtraReference(tag, _) if *tag == KEPT_ALIVE);
         if session.reasons.iter().any(|reason| is_daemon(reason) || matches!(reason, Reason::ChildProcess(_))) {
             return None;
         }
@@ -135,6 +134,16 @@ fn kept_by(cx: &Cx<'_>) -> Option<String> {
         }
     }
     (!kept.is_empty()).then(|| kept.join("; "))
+}
+
+/// Tells whether this process has a Daemon besides this one that has not ended.
+pub(in crate::daemon) fn has_other_daemon(cx: &Cx<'_>) -> bool {
+    let me = cx.session();
+    cx.peek().sessions.iter().any(|session| session.id != me && session.reasons.iter().any(is_daemon))
+}
+
+fn is_daemon(reason: &Reason) -> bool {
+    matches!(reason, Reason::ExtraReference(tag, _) if *tag == KEPT_ALIVE)
 }
 
 /// Tells whether a reason to live keeps no process: a parent goes when its children do, events are over soon, and sessions

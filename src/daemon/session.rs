@@ -20,7 +20,7 @@ use crate::daemon::metrics;
 use crate::daemon::parent::asks;
 #[cfg(feature = "control")]
 use crate::daemon::parent::clients;
-use crate::daemon::parent::drive::{drive, order};
+use crate::daemon::parent::drive::{drive, let_operators_go, order};
 use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::events;
 use crate::daemon::parent::launcher;
@@ -170,6 +170,8 @@ fn start(cx: &mut Cx<'_>) -> Result {
     }
     #[cfg(feature = "control")]
     clients::begin(cx);
+    #[cfg(feature = "control")]
+    asks::begin(cx);
     #[cfg(feature = "status")]
     status_listener::begin(cx)?;
     #[cfg(feature = "control")]
@@ -204,6 +206,7 @@ fn stop(cx: &mut Cx<'_>) {
             if let Some(board) = &mut cx.heap().board {
                 board.withdraw();
             }
+            let_operators_go(cx);
         }
         Role::Child(_) => {
             if !heap.settings.children_return {

@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) exceptions: Exceptions,
     /// What this process does when its last session has ended.
     pub(crate) after_run: AfterRun,
+    /// The events of which no alarm keeps the program from being idle, each with whose it is.
+    pub(super) passing: Vec<(SessionId, Name)>,
     /// A slice was run at least once.
     pub(crate) has_run: bool,
     #[cfg(feature = "control")]

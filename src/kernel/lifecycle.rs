@@ -133,6 +133,7 @@ impl Kernel {
         let waiting = self.core.sessions.is_held(id).then(|| self.core.take_waiting(id));
         self.core.remove_watchers_of(id);
         self.core.remove_sources_of(id);
+        self.core.passing.retain(|(session, _)| *session != id);
         let record = self.core.sessions.remove(id);
         if let Some(record) = &record {
             record.aliases.keys().for_each(|alias| self.core.aliases.forget(alias));

@@ -168,6 +168,7 @@ impl Kernel {
             pending_exception: None,
             is_alive: true,
             depth: 0,
+            passing: Vec::new(),
             has_run: false,
             exceptions: Exceptions::BecomeSignals,
             after_run: AfterRun::Return,
@@ -346,7 +347,10 @@ impl Kernel {
 impl Core {
     /// Nothing waits, nothing is watched, nobody is held from outside: the program can't go on by itself.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.len() == 0 && !self.sessions.ledger.is_awaited() && self.forks.is_empty() && !self.awaits_children()
+        !self.sessions.ledger.is_awaited()
+            && self.has_only_passing_alarms()
+            && self.forks.is_empty()
+            && !self.awaits_children()
     }
 }
 

@@ -314,6 +314,17 @@ calls! {
 }
 
 impl Core {
+    /// Does what `select_write` does, as weakly as `select_read_weak`.
+    #[cfg(feature = "control")]
+    pub(crate) fn select_write_weak(
+        &mut self,
+        handle: &Handle,
+        event: impl Into<Name>,
+        extra: impl IntoArgs + Clone + 'static,
+    ) -> Result<(), Error> {
+        self.watch(handle, Readiness::Write, event.into(), Template::new(extra), Strength::Weak)
+    }
+
     fn watch(
         &mut self,
         handle: &Handle,

@@ -1,9 +1,12 @@
 //! What the two ways to stop mean for requests in hand.
 
+use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lenore::daemon::view::Phase;
 use util::control::{Control, Steered};
+use util::http::{connect, get, status, status_address};
 use util::{Client, DEADLINE};
 
 /// How long a request takes that is waited for.
@@ -50,4 +53,57 @@ fn request_in_hand_is_answered_by_stop_and_not_by_stop_now() {
             assert_eq!(control.read_answer().last, "OK applied", "{mode}, {command}");
         }
     }
+}
+
+#[test] // O-CT-17, O-ST-01
+fn server_without_children_is_seen_until_its_connections_are_closed() {
+    for (command, phase) in [("stop", Phase::Draining), ("stop --now", Phase::Stopping)] {
+        let mut steered = Steered::start("--mode single --grace-ms 60000 --status 127.0.0.1:0");
+        let http = status_address(&steered.running);
+        let mut client = Client::connect(steered.addr);
+        client.line("hello");
+        client.send("late 600000\r\n");
+        // None of these may keep the program: a level with an end, an idle client, one that is late with its request, one with an order.
+        steered.control().ask("log-level info for=60s").ok();
+        let _silent = steered.control();
+        let mut tired = steered.control();
+        let mut half = connect(http);
+        half.write_all(b"GET /live HTTP/1.1\r\nHost:").unwrap();
+        let mut idle = connect(http);
+        idle.write_all(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        idle.read_exact(&mut [0; 12]).unwrap();
+        let mut control = steered.control();
+        control.send(format!("{command}\n"));
+        let seen = steered.control().wait_status("an end that has begun", |status| {
+            let phase = status.service.phase;
+            (phase != Phase::Ready).then_some(phase)
+        });
+        assert_eq!(seen, phase, "{command}");
+        assert_eq!(tired.ask("stop timeout=50ms").code(), "timeout");
+        for _ in 0..3 {
+            assert_eq!(status(http).service.phase, phase, "{command}");
+            assert_eq!(steered.control().status().service.phase, phase, "{command}");
+            assert_eq!((get(http, "/ready").status, get(http, "/live").status), (503, 200), "{command}");
+        }
+        control.stream().set_nonblocking(true).unwrap();
+        assert!(control.stream().read(&mut [0]).is_err(), "no answer before the end: {command}");
+        control.stream().set_nonblocking(false).unwrap();
+        let begin = Instant::now();
+        drop(client);
+        assert_eq!(control.read_answer().last, "OK applied", "{command}");
+        assert!(steered.running.wait_exit(DEADLINE).success(), "{command}");
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(5), "{command}: {took:?}");
+        assert!(!steered.path.exists(), "{command}");
+    }
+}
+
+#[test]
+fn level_with_an_end_delays_no_end() {
+    let mut steered = Steered::pool(1, "");
+    steered.control().ask("log-level info for=60s").ok();
+    let begin = Instant::now();
+    assert_eq!(steered.control().ask("stop --now").last, "OK applied");
+    assert!(steered.running.wait_exit(DEADLINE).success());
+    assert!(begin.elapsed() < DEADLINE / 2, "{:?}", begin.elapsed());
 }

@@ -182,7 +182,9 @@ impl DaemonBuilder {
     ///
     /// The parent answers, so it answers also when all children are busy or hang. Nothing can be changed by it, but everybody who
     /// reaches the address can see it, with what the children say of their clients: choose an address that strangers don't reach.
-    /// There may be 64 clients at a time, but no more than an eighth of the descriptors that the process may have. Children do not have the listener, and it keeps no Daemon alive.
+    /// There may be 64 clients at a time, but no more than an eighth of the descriptors that the process may have. Children
+    /// do not have the listener, and it keeps no Daemon alive. It is there until the last child has ended. A Daemon without children has
+    /// it until nothing else keeps the program, or until the Daemon has ended if there is another one in the program.
     ///
     /// It is bound when the Daemon is spawned, before the user is changed. An address that is taken is an error of
     /// [`spawn`](DaemonBuilder::spawn). A socket that systemd has passed by the name `status`, or that is bound to this address, is

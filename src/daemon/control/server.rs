@@ -30,6 +30,8 @@ pub(in crate::daemon) struct Control {
     /// Those whose place another one has got. The kernel still watches them.
     pub(in crate::daemon) evicted: Vec<Client>,
     pub(in crate::daemon) orders: Orders,
+    /// The orders to end that are answered when all is over.
+    pub(in crate::daemon) stops: Vec<u64>,
     /// How many events there were.
     pub(in crate::daemon) events: u64,
     /// What the Daemon did when that was last told.
@@ -68,6 +70,7 @@ impl Control {
             connected: 0,
             evicted: Vec::new(),
             orders: Orders::default(),
+            stops: Vec::new(),
             events: 0,
             phase: None,
             state_file,

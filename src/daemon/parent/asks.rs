@@ -19,6 +19,13 @@ use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::verdicts;
 use crate::daemon::processes::{Look, look, send};
 use crate::log_level;
+use crate::name::Name;
+
+/// The Daemon begins. What is asked of children keeps nothing alive.
+pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
+    let me = cx.session();
+    cx.core_mut().let_alarms_pass(me, Name::new(LATE));
+}
 
 /// A child is about to be forked into a slot: it is asked nothing that its predecessor was asked.
 pub(super) fn prepare(cx: &mut Cx<'_>, key: Key) {
@@ -216,7 +223,7 @@ pub(super) fn arm(cx: &mut Cx<'_>) {
     let now = age(cx);
     let Some(parent) = cx.heap().role.parent() else { return };
     if let Some(due) = parent.asking.next_due().into_iter().chain(parent.levels.next_due()).min() {
-        cx.delay("asks_late", due.saturating_sub(now), ());
+        cx.delay(LATE, due.saturating_sub(now), ());
     }
 }
 
@@ -224,6 +231,8 @@ fn age(cx: &mut Cx<'_>) -> Duration {
     let now = cx.now();
     cx.heap().age(now)
 }
+
+const LATE: &str = "asks_late";
 
 /// How long a child may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ use crate::daemon::control::{Accepted, Client, Control, Place};
 use crate::daemon::heap::Cx;
 use crate::daemon::parent::picture;
 use crate::kernel::Handle;
+use crate::name::Name;
 
 /// Begins to listen, if there is a control socket. Weakly: it keeps nothing alive.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
@@ -13,6 +14,8 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) {
         return;
     }
     picture::begin(cx);
+    let me = cx.session();
+    cx.core_mut().let_alarms_pass(me, Name::new(TICK));
     watch_listener(cx);
     arm(cx);
 }
@@ -26,7 +29,7 @@ pub(super) fn client<'a>(cx: &'a mut Cx<'_>, number: u64) -> Option<&'a mut Clie
 }
 
 /// Nothing is left to be told: everything is let go. Those who watch hear that this is the end.
-pub(super) fn let_go(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn let_go(cx: &mut Cx<'_>) {
     let control = cx.heap().role.parent_mut().and_then(|parent| parent.control.take());
     let control = control.map(|mut control| {
         control.say_goodbye();
@@ -35,7 +38,7 @@ pub(super) fn let_go(cx: &mut Cx<'_>) {
     for handle in control.into_iter().flat_map(|control| control.into_handles()) {
         forget(cx, &handle);
     }
-    let _ = cx.delay_clear("control_tick");
+    let _ = cx.delay_clear(TICK);
 }
 
 fn forget(cx: &mut Cx<'_>, handle: &Handle) {
@@ -98,7 +101,9 @@ fn watch(cx: &mut Cx<'_>, number: u64) {
         _ => {}
     }
     match (was_written, writes) {
-        (false, true) => outcome = outcome.and_then(|()| cx.select_write(&handle, "control_write", (number,))),
+        (false, true) => {
+            outcome = outcome.and_then(|()| cx.core_mut().select_write_weak(&handle, "control_write", (number,)));
+        }
         (true, false) => cx.select_write_clear(&handle),
         _ => {}
     }
@@ -139,7 +144,7 @@ pub(super) fn arm(cx: &mut Cx<'_>) {
     let of_listener = if control.is_watched { (!is_over).then_some(babysit) } else { Some(REST) };
     if let Some(due) = of_clients.into_iter().chain(of_listener).min() {
         // Not for each of many that come at a time.
-        cx.delay("control_tick", due.max(SHORTEST), ());
+        cx.delay(TICK, due.max(SHORTEST), ());
     }
 }
 
@@ -184,6 +189,8 @@ fn look_at_path(cx: &mut Cx<'_>) {
         }
     }
 }
+
+const TICK: &str = "control_tick";
 
 /// How many clients are taken in one turn.
 const ACCEPTS: usize = 8;

@@ -210,15 +210,27 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         }
         Effect::Finish => {
             manager::let_go(cx);
-            #[cfg(feature = "control")]
-            clients::let_go(cx);
-            #[cfg(feature = "status")]
-            status_listener::end(cx);
+            // Without children this process has the connections. Operators see it until it ends.
+            if !parent_ending::may_drain(cx) {
+                let_operators_go(cx);
+            }
             parent_ending::finish(cx)?;
         }
         Effect::TellWhatIsLeft => ending::look_again_what_is_left(cx),
     }
     Ok(false)
+}
+
+/// Nothing is left that operators could see or steer.
+#[cfg_attr(not(feature = "control"), expect(unused_variables, reason = "there are none"))]
+pub(in crate::daemon) fn let_operators_go(cx: &mut Cx<'_>) {
+    #[cfg(feature = "control")]
+    {
+        verdicts::tell_of_end(cx);
+        clients::let_go(cx);
+    }
+    #[cfg(feature = "status")]
+    status_listener::end(cx);
 }
 
 /// Goes on to look after those who watch, when all timers were stopped.

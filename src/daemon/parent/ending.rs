@@ -57,6 +57,12 @@ pub(super) fn note_failure(cx: &mut Cx<'_>, failure: Failure) {
     parent.failure.get_or_insert(Exception::from(exception));
 }
 
+/// Tells whether connections of this process may still be served although the Daemon has ended. Another Daemon in this process would
+/// keep it for reasons of its own.
+pub(super) fn may_drain(cx: &mut Cx<'_>) -> bool {
+    cx.heap().settings.forking == Forking::None && !ending::has_other_daemon(cx)
+}
+
 /// No child is left. What has brought the Daemon down becomes what `run` returns, when all else is done.
 pub(super) fn finish(cx: &mut Cx<'_>) -> Result {
     if cx.heap().settings.forking != Forking::None {

@@ -76,7 +76,7 @@ pub(in crate::daemon) struct Parent {
     /// If durations are counted.
     #[cfg(feature = "control")]
     pub(super) timings: Option<Box<Timings>>,
-    /// Until nothing is left to wait for, if there is a control socket.
+    /// Until nothing is left to wait for and no connection of this process is open, if there is a control socket.
     #[cfg(feature = "control")]
     pub(super) control: Option<Box<Control>>,
     /// As long, if there is a status listener.

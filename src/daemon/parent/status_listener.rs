@@ -1,7 +1,8 @@
 //! The status by HTTP: the page, JSON, metrics, and whether the Daemon lives and is ready. It changes nothing.
 //!
 //! The parent serves it in its loop, one request of each client a turn. Clients that ask in the same turn share a snapshot, so that
-//! they can't keep the parent from its children. Nothing of it keeps the Daemon alive: all is closed when no child is left.
+//! they can't keep the parent from its children. Nothing of it keeps the Daemon or the program alive: all is closed when no child is
+//! left, or without children when nothing else is.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpStream;
@@ -15,6 +16,7 @@ use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Phase, json, metrics, page};
 use crate::error::Result;
 use crate::filter::http::{Httpd, Incoming, Outgoing, Request, Response};
+use crate::name::Name;
 use crate::wheel::{Failure, ListenAccept, ReadWrite, WheelId};
 
 fn visitors<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Visitors> {
@@ -29,6 +31,10 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
             log::info!(target: "lenore::daemon", "status is served at http://{address}/");
         }
         let door = ListenAccept::listener(listener).on_accept("status_accept").start(cx)?;
+        let me = cx.session();
+        let core = cx.core_mut();
+        core.weaken_sources_of(me);
+        core.let_alarms_pass(me, Name::new(TICK));
         if let Some(visitors) = self::visitors(cx) {
             visitors.door = Door::Open(door);
         }
@@ -37,7 +43,7 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
 }
 
 /// Closes everything: nothing is left that could be looked at.
-pub(super) fn end(cx: &mut Cx<'_>) {
+pub(in crate::daemon) fn end(cx: &mut Cx<'_>) {
     if let Some(parent) = cx.heap().role.parent_mut() {
         drop(parent.visitors.take());
     }
@@ -59,6 +65,8 @@ pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) -> Result {
         .on_error("status_gone")
         .on_flushed("status_flushed")
         .start(cx)?;
+    let me = cx.session();
+    cx.core_mut().weaken_sources_of(me);
     let Some(visitors) = self::visitors(cx) else { return Ok(()) };
     visitors.clients.push(Client::new(wheel, now));
     // A timer that runs is left alone: moved by each that comes, it would not come due while they do.

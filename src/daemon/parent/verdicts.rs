@@ -23,7 +23,11 @@ pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdi
     let outcome = match (verdict, subject) {
         (Verdict::Applied, Subject::Size(old)) => Ok(resized(cx, old)),
         (Verdict::Applied, Subject::Child(key)) => Ok(ended(cx, key)),
-        (Verdict::Applied, Subject::End) => Ok(stopped(cx)),
+        (Verdict::Applied, Subject::End) => {
+            // By now no child is left. Connections of this process may be.
+            control(cx)?.stops.push(number);
+            return None;
+        }
         // The machine is asked for no other.
         (Verdict::Applied, Subject::Logs | Subject::Sessions(_) | Subject::Level) => return Some(number),
         (Verdict::Refused(why), _) => Err(Refusal::new(code(why), why)),
@@ -31,6 +35,15 @@ pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdi
     };
     end(cx, number, &outcome);
     None
+}
+
+/// This is the end: those who have asked for it are told.
+pub(super) fn tell_of_end(cx: &mut Cx<'_>) {
+    let stops = control(cx).map(|control| std::mem::take(&mut control.stops)).unwrap_or_default();
+    for number in stops {
+        let outcome = Ok(stopped(cx));
+        end(cx, number, &outcome);
+    }
 }
 
 /// A child has shown its sessions, or was described because it has not.

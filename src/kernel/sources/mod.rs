@@ -54,6 +54,8 @@ struct Entry {
     due: Option<Due>,
     /// `None` while it does not keep its owner: nothing comes of it before its owner does something.
     hold: Option<Hold<Handle>>,
+    /// It never keeps its owner, whatever it says itself.
+    is_weak: bool,
     /// The neighbours among its owner's sources.
     prev: Option<u32>,
     next: Option<u32>,
@@ -228,6 +230,7 @@ impl Core {
             is_unflushed: false,
             due: None,
             hold: self.sessions.hold(owner),
+            is_weak: false,
             prev: None,
             next: None,
         });
@@ -293,7 +296,7 @@ impl Core {
             self.sources.stale.push(key);
         }
         let Some(entry) = self.sources.entry_mut(key) else { return };
-        let keeps_owner = entry.source.keeps_owner();
+        let keeps_owner = !entry.is_weak && entry.source.keeps_owner();
         if keeps_owner != entry.hold.is_some() {
             entry.hold = if keeps_owner { self.sessions.hold(entry.owner) } else { None };
         }
@@ -302,6 +305,18 @@ impl Core {
     /// Gives a source a turn at `due`, unless it is closed before.
     pub(crate) fn wake_source_at(&mut self, key: SourceKey, due: Due) {
         self.sources.set_timer(key, due);
+    }
+
+    /// Has the sources that a session owns keep neither it nor the program alive. Those that it gets later do.
+    #[cfg(feature = "status")]
+    pub(crate) fn weaken_sources_of(&mut self, session: SessionId) {
+        let mut next = self.sessions.get(session).and_then(|record| record.first_source);
+        while let Some(index) = next {
+            let entry = &mut self.sources.entries[index as usize];
+            entry.is_weak = true;
+            entry.hold = None;
+            next = entry.next;
+        }
     }
 
     /// Closes every source that a stopping session owns.
