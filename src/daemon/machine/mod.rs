@@ -273,7 +273,6 @@ impl Machine {
     }
 
     /// Returns where in its life the Daemon is.
-    #[cfg(any(test, feature = "control"))]
     pub fn phase(&self) -> Phase {
         self.phase
     }
