@@ -10,7 +10,10 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use util::control::{Control, Steered};
 use util::{DEADLINE, Over, Program, Running, test_program, wait_until};
@@ -28,18 +31,23 @@ fn inode(path: &Path) -> io::Result<u64> {
 ///
 /// A socket has the mode of the control socket, whatever its name is. A socket at `path` has a listener, unless it is the stale one.
 fn look(path: &Path, stale: Option<u64>, looks: &AtomicUsize) -> Option<String> {
-    match inode(path) {
-        Ok(found) if Some(found) != stale => match UnixStream::connect(path) {
-            Ok(_) => drop(looks.fetch_add(1, Ordering::Relaxed)),
-            Err(error) if inode(path).is_ok_and(|after| after == found) => {
-                return Some(format!("no listener: {error}"));
+    // Most of the time nothing but this, as a moment without a listener is short.
+    for _ in 0..CONNECTS {
+        match UnixStream::connect(path) {
+            Ok(_) => {
+                looks.fetch_add(1, Ordering::Relaxed);
+                break;
             }
-            // It was taken away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let is_stale = stale.is_some() && inode(path).ok() == stale;
+                // A socket that was put in its place since then is not known to refuse anything.
+                if !is_stale && (stale.is_none() || UnixStream::connect(path).is_err()) {
+                    return Some(format!("no listener: {error}"));
+                }
+            }
+            Err(error) if stale.is_some() => return Some(format!("the path is missing: {error}")),
             Err(_) => {}
-        },
-        Ok(_) => {}
-        Err(error) if stale.is_some() => return Some(format!("the path is missing: {error}")),
-        Err(_) => {}
+        }
     }
     for entry in fs::read_dir(path.parent()?).ok()? {
         let Ok(found) = fs::symlink_metadata(entry.ok()?.path()) else { continue };
@@ -178,6 +186,34 @@ fn path_that_is_made_again_has_its_listener_and_mode_from_the_first_moment() {
     events.assert_renamed(4 * ROUNDS);
 }
 
+#[test] // O-CT-02: with a look after each system call, as what is wrong may be so for a microsecond
+fn path_has_its_listener_and_mode_after_each_system_call() {
+    let steered = Steered::pool(1, "--babysit-ms 20");
+    let pid = Pid::from_raw(steered.pid());
+    if let Err(errno) = ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD) {
+        eprintln!("skipped: no process can be traced here: {errno}");
+        return;
+    }
+    fs::remove_file(&steered.path).expect("a socket");
+    ptrace::interrupt(pid).expect("it is traced");
+    let (looks, mut stops) = (AtomicUsize::new(0), 0);
+    // Some more after the path is there.
+    while looks.load(Ordering::Relaxed) < 20 {
+        let signal = match waitpid(pid, None).expect("the tracer may wait") {
+            WaitStatus::Stopped(_, signal) => Some(signal),
+            WaitStatus::PtraceSyscall(_) | WaitStatus::PtraceEvent(..) => None,
+            other => panic!("it has not stopped: {other:?}"),
+        };
+        assert_eq!(look(&steered.path, None, &looks), None);
+        stops += 1;
+        ptrace::syscall(pid, signal).expect("it has stopped");
+    }
+    waitpid(pid, None).expect("the tracer may wait");
+    ptrace::detach(pid, None).expect("it has stopped");
+    assert!(stops > 20, "{stops}");
+    steered.control().ask("hello").ok();
+}
+
 #[test] // O-CT-02: given to another user, before it has its name
 fn owner_of_the_path_is_set_before_it_has_its_name() {
     if !nix::unistd::geteuid().is_root() {
@@ -199,6 +235,9 @@ fn owner_of_the_path_is_set_before_it_has_its_name() {
 }
 
 const NAME: &str = "control.sock";
+
+/// How many connections are tried between two looks at the modes.
+const CONNECTS: usize = 200;
 
 /// How often a program is started.
 const ROUNDS: usize = 10;
