@@ -10,7 +10,7 @@ use crate::{end, run_to_end};
 use util::{DEADLINE, Program, example, proc, wait_until};
 
 /// The flags of the examples whose children a Daemon manages.
-const DAEMON: &str = "--detach --logfile --pid-file --user --group --request-timeout --babysit --verbose \
+const DAEMON: &str = "--detach --logfile --pid-file --user --group --lame-duck-ms --request-timeout --babysit --verbose \
                       --control --status";
 
 /// The flags of those with a pool of children.
