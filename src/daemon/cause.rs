@@ -20,6 +20,7 @@ impl fmt::Display for Cause {
             Cause::Memory => f.write_str("memory_limit"),
             Cause::Rogue(why) => write!(f, "rogue:{why}"),
             Cause::Shutdown => f.write_str("shutdown"),
+            Cause::Cut => f.write_str("cut"),
             Cause::Killed => f.write_str("killed"),
             Cause::Vanished => f.write_str("vanished"),
         }

@@ -86,6 +86,18 @@ pub enum DaemonError {
     },
     /// There is no such status.
     UnknownStatus(String),
+    /// The configuration could not be read or loaded at the start.
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why, as the system or the program says it.
+        text: String,
+    },
+    /// The program has no configuration, or one of another type.
+    NoConfiguration {
+        /// The type that was asked for.
+        wanted: &'static str,
+    },
     /// No child process of this one has this pid, or it has been waited for already.
     NotAChild(i32),
     /// The Daemon has ended.
@@ -125,6 +137,10 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::WrongProcess { report, role } => write!(f, "status {report} means nothing in {role}"),
             DaemonError::UnknownStatus(word) => write!(f, "no such status: {word}"),
+            DaemonError::Config { path, text } => write!(f, "loading the configuration {}: {text}", path.display()),
+            DaemonError::NoConfiguration { wanted } => {
+                write!(f, "the Daemon has no configuration of the type {wanted}")
+            }
             DaemonError::NotAChild(pid) => write!(f, "process {pid} is no child of this process"),
             DaemonError::Ended(error) => write!(f, "the Daemon has ended: {error}"),
         }
@@ -152,6 +168,8 @@ impl std::error::Error for DaemonError {
             | DaemonError::ControlHeld { .. }
             | DaemonError::UnclaimedSockets { .. }
             | DaemonError::WrongProcess { .. }
+            | DaemonError::Config { .. }
+            | DaemonError::NoConfiguration { .. }
             | DaemonError::UnknownStatus(_)
             | DaemonError::NotAChild(_) => None,
         }

@@ -1,5 +1,7 @@
 //! The handle to a Daemon.
 
+use std::any::{Any, type_name};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::args::{ArgError, Found, IntoArgs};
@@ -185,6 +187,24 @@ impl Daemon {
     /// a start of the caller's choosing.
     pub(crate) fn grace_of_clients<K: AsKernel>(self, kernel: &mut K, begin: Duration) -> Result<Grace, DaemonError> {
         self.call(kernel, "grace_of_clients", (begin,))
+    }
+
+    /// Returns the configuration that this process has: see [`DaemonBuilder::config`](crate::daemon::DaemonBuilder::config).
+    ///
+    /// A child has the one that it was forked with, for as long as it lives. The parent, and a server without children, have
+    /// another one after a reload: the signal `daemon_reload` tells of that.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::NoConfiguration`] if the program has none, or one of another type than `T`; [`DaemonError::Ended`] once the
+    /// Daemon session is gone.
+    ///
+    /// POE: nothing like it.
+    #[track_caller]
+    pub fn config<T: 'static, K: AsKernel>(self, kernel: &mut K) -> Result<Rc<T>, DaemonError> {
+        let value = self.call::<_, Option<Rc<dyn Any>>>(kernel, "config", ())?;
+        let value = value.and_then(|value| value.downcast().ok());
+        value.ok_or(DaemonError::NoConfiguration { wanted: type_name::<T>() })
     }
 
     /// Returns a picture of the kernel and of the Daemon; with `verbose`, of every session and why it stays alive.

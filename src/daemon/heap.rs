@@ -9,6 +9,7 @@ use crate::daemon::board::asks::Asks;
 use crate::daemon::board::doorbell::Doorbell;
 use crate::daemon::bystander::Bystander;
 use crate::daemon::child::role::Child;
+use crate::daemon::config::Config;
 use crate::daemon::error::DaemonError;
 use crate::daemon::launch::Process;
 use crate::daemon::machine::{Backlog, Grace};
@@ -33,6 +34,8 @@ pub(super) struct Heap {
     #[cfg(feature = "control")]
     pub(super) asks: Option<Asks>,
     pub(super) process: Process,
+    /// The program's configuration, if it has one.
+    pub(super) config: Option<Config>,
     /// HUP means that the terminal is gone, and with it who started the program.
     pub(super) ends_on_hup: bool,
     /// The Daemon has been shut down in this process.
@@ -102,6 +105,7 @@ impl Heap {
             #[cfg(feature = "control")]
             asks: None,
             process: Process::default(),
+            config: None,
             ends_on_hup: false,
             is_over: false,
             foreign: Vec::new(),
@@ -127,7 +131,7 @@ impl Heap {
     pub(super) fn leave_to_parent(&mut self, core: &mut Core) {
         let bystander = match std::mem::replace(&mut self.role, Role::Bystander(Bystander::default())) {
             Role::Parent(parent) => parent.leave(core),
-            Role::Child(child) => child.leave(),
+            Role::Child(child) => child.leave(core),
             Role::Bystander(bystander) => bystander,
         };
         self.role = Role::Bystander(bystander);

@@ -42,8 +42,19 @@ fn assert_names_only(room: &str, allowed: &[&str]) {
 }
 
 /// What the parent and a child both stand on.
-const LOW: [&str; 9] =
-    ["announce", "board", "bystander", "cause", "error", "launch", "machine", "processes", "settings"];
+const LOW: [&str; 11] = [
+    "announce",
+    "birth",
+    "board",
+    "bystander",
+    "cause",
+    "config",
+    "error",
+    "launch",
+    "machine",
+    "processes",
+    "settings",
+];
 
 #[test]
 fn rooms_use_what_is_below_them() {

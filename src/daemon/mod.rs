@@ -12,7 +12,7 @@
 //!
 //! Then: [how a program becomes a daemon](#becoming-a-daemon), what each [signal](#signals) means, all
 //! [settings](#settings), [how to look inside](#dump-of-a-running-server), how an operator sees and steers a server while
-//! [it runs](#running-it), and why [a child's memory is its own](#a-childs-memory-is-its-own).
+//! [it runs](#running-it), how its [configuration is changed](#changing-it-while-it-runs) meanwhile, and why [a child's memory is its own](#a-childs-memory-is-its-own).
 //!
 //! A server of connections need not do any of it by hand: [`component::Server`](crate::component::Server) says all this to
 //! the Daemon by itself.
@@ -20,14 +20,17 @@
 //! POE: `POE::Component::Daemon`.
 #![doc = include_str!("guide.md")]
 #![cfg_attr(feature = "control", doc = include_str!("running.md"))]
+#![doc = include_str!("changing.md")]
 #![doc = include_str!("memory.md")]
 
 mod announce;
+mod birth;
 pub(crate) mod board;
 pub(crate) mod builder;
 mod bystander;
 mod cause;
 mod child;
+mod config;
 #[cfg(feature = "control")]
 mod control;
 mod ending;
@@ -55,6 +58,7 @@ pub use board::{BoardError, PeerLabel, Report, Status, UnknownStatus};
 #[cfg(feature = "control")]
 pub use board::{BoardFile, BoardFileError, ParentState};
 pub use builder::DaemonBuilder;
+pub use config::PoolSettings;
 #[cfg(feature = "control")]
 pub use control::{Rights, Who};
 pub use error::DaemonError;

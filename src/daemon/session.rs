@@ -1,5 +1,7 @@
 //! The Daemon session: its states, and which role a state is for.
 
+use std::any::Any;
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -9,6 +11,7 @@ use crate::daemon::board::Report;
 use crate::daemon::board::doorbell::Doorbell;
 use crate::daemon::child;
 use crate::daemon::child::orphan;
+use crate::daemon::config::Config;
 use crate::daemon::ending::{self, KEPT_ALIVE};
 use crate::daemon::error::DaemonError;
 use crate::daemon::foreign;
@@ -25,6 +28,8 @@ use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::events;
 use crate::daemon::parent::launcher;
 use crate::daemon::parent::manager;
+use crate::daemon::parent::reload as parent_reload;
+use crate::daemon::parent::scouting;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
 #[cfg(feature = "control")]
@@ -87,6 +92,16 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("ready_soon", events::ready_soon)
         .state("launched", events::launched)
         .state("manager_tick", manager::tick)
+        .state("reload", reload)
+        .state("scout", scouting::read)
+        .state("scout_says", parent_reload::scout_says)
+        .state("scout_ended", scouting::scout_ended)
+        .state("scout_failed", scouting::scout_failed)
+        .state("child_says", parent_reload::child_says)
+        .state("load_late", |cx| drive(cx, Input::Due(Timer::LoadLate)))
+        .state("roll_late", |cx| drive(cx, Input::Due(Timer::RollLate)))
+        .state("probation", |cx| drive(cx, Input::Due(Timer::Probation)))
+        .state("cut", |cx| drive(cx, Input::Due(Timer::Cut)))
         .state("start_late", |cx| drive(cx, Input::Due(Timer::StartLate)))
         .state("launcher_answered", events::launcher_answered)
         .state("forked_by_kernel", leave_to_parent)
@@ -115,6 +130,9 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("_stop", stop)
         .state("begin_child", child::requests::begin)
         .state("first_wait", child::requests::first_wait)
+        .state("probed", child::requests::probed)
+        .state("words_over", child::words::end)
+        .state("config", config)
         .state("set_peer_label", child::requests::set_peer_label)
         .state("parent_gone", orphan::parent_gone)
         .spawn(kernel)
@@ -383,11 +401,25 @@ fn hang_up(cx: &mut Cx<'_>) -> Result {
         return signalled(cx);
     }
     if cx.heap().role.parent().is_some() {
-        return order(cx, Order::Reopen);
+        order(cx, Order::Reopen)?;
+        // Behind the log file in the queue.
+        cx.yield_("reload", ());
+        return Ok(());
     }
     broadcast(cx, "daemon_HUP");
     cx.yield_("reopen", ());
     Ok(())
+}
+
+/// A program that has a configuration reloads it.
+fn reload(cx: &mut Cx<'_>) -> Result {
+    let has_config = cx.heap().role.parent().is_some() && cx.heap().config.is_some();
+    if has_config { order(cx, Order::Reload) } else { Ok(()) }
+}
+
+/// What this process has of the configuration.
+fn config(cx: &mut Cx<'_>) -> Return<Option<Rc<dyn Any>>> {
+    Return(cx.heap().config.as_ref().map(Config::value))
 }
 
 /// Opens the log file again, and only then tells the children: the file is there when they look for it.
@@ -406,7 +438,10 @@ fn reopen(cx: &mut Cx<'_>) -> Result {
     let mut has_failed = inject::reach(point).is_err();
     if let Some(log_file) = &cx.heap().process.log_file {
         match log_file.redirect() {
-            Ok(()) => log::info!(target: "lenore::daemon", "process {pid} has reopened {}", log_file.path().display()),
+            Ok(()) => {
+                log::info!(target: "lenore::daemon", "process {pid} has reopened {}", log_file.path().display());
+                child::words::replaced(cx);
+            }
             Err(error) => {
                 has_failed = true;
                 log::error!(target: "lenore::daemon", "the old log file stays in use: {error} pid={pid}");

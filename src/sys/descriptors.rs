@@ -28,6 +28,25 @@ pub(crate) fn let_go_of_inherited(null: impl AsFd, is_kept: impl Fn(RawFd) -> bo
     Ok(())
 }
 
+/// Makes each descriptor above 2, except those that `is_kept` names, another name of `null`. For a process that was just forked and
+/// has nothing to do with what its parent has open.
+///
+/// # Errors
+///
+/// As above.
+pub(crate) fn let_go_of_all(null: impl AsFd, is_kept: impl Fn(RawFd) -> bool) -> nix::Result<()> {
+    let null = null.as_fd().as_raw_fd();
+    for fd in open_descriptors() {
+        if fd > libc::STDERR_FILENO && fd != null && is_open(fd) && !is_kept(fd) {
+            // SAFETY: as above.
+            Errno::result(unsafe { libc::dup2(null, fd) })?;
+            // SAFETY: sets a flag of a descriptor.
+            Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        }
+    }
+    Ok(())
+}
+
 /// Tells whether there is a descriptor of this number.
 pub(crate) fn is_open(fd: RawFd) -> bool {
     flags(fd).is_ok()

@@ -161,6 +161,20 @@ pub(crate) fn disarm() {
     }
 }
 
+/// Has the system kill this process, which was just forked, at the end of `parent`.
+///
+/// # Errors
+///
+/// What the system refuses.
+pub(crate) fn end_with(parent: i32) -> nix::Result<()> {
+    send_at_parents_death(libc::SIGKILL)?;
+    // SAFETY: takes nothing and touches no memory.
+    if unsafe { libc::getppid() } != parent {
+        super::fork::exit_now(1);
+    }
+    Ok(())
+}
+
 /// Tells whether the handler has put a dead socket behind each of this process's listeners.
 pub(crate) fn has_replaced_listeners() -> bool {
     REPLACED.load(SeqCst) && OWNER.load(SeqCst) == nix::unistd::getpid().as_raw()

@@ -99,6 +99,12 @@ pub enum Command {
     Kill(Child),
     /// Have the parent and all children open the log file again, and say who did
     Reopen(Waits),
+    /// Load the configuration again, replace the children, and wait until that is done
+    ///
+    /// If the new configuration can't be loaded, or children with it do not start, everything stays as it was.
+    Reload(Waits),
+    /// Load the configuration as for a reload, and change nothing
+    Check,
     /// Set one log level for all targets in the parent and in all children
     LogLevel {
         /// off, error, warn, info, debug or trace; or reset, to go back to what the program has set

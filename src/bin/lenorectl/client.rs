@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, get
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, code};
+use lenore::daemon::view::text;
 
 /// A daemon that says hello within this time does not hang.
 const HELLO: Duration = Duration::from_secs(2);
@@ -113,7 +114,11 @@ impl Client {
                 return Ok(answer);
             }
             let word = answer["code"].as_str().unwrap_or("failed");
-            return Err(Failure::answered(word, answer["text"].as_str().unwrap_or_default()));
+            let last_words = answer["last_words"]
+                .as_str()
+                .map(|words| words.lines().map(text::harmless).collect::<Vec<_>>().join("\n"));
+            let failure = Failure::answered(word, answer["text"].as_str().unwrap_or_default());
+            return Err(Failure { last_words, ..failure });
         }
     }
 

@@ -52,6 +52,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             }
             confirmed(&data, "reopened the log file")
         }
+        Command::Reload(waits) => reload(&target, &waits, until_done),
+        Command::Check => {
+            ask(&target, command("check"), until_done)?;
+            say("the configuration can be loaded");
+            Ok(())
+        }
         Command::LogLevel { level, span, child } => {
             let mut command = command("log-level");
             command.insert("level".into(), level.into());
@@ -208,6 +214,20 @@ fn end_child(target: &Target, name: &str, named: Child, limit: Option<Duration>)
         data["age"],
         data["requests"]
     ));
+    Ok(())
+}
+
+fn reload(target: &Target, waits: &Waits, limit: Option<Duration>) -> Result<(), Failure> {
+    let data = ask(target, with_wait(command("reload"), waits), limit)?;
+    if let Some(number) = data["number"].as_u64() {
+        say(format_args!("order {number}"));
+        return Ok(());
+    }
+    say(format_args!("applied: edition {}", data["edition"]));
+    let names = data["needs_restart"].as_array().into_iter().flatten().map(plain).collect::<Vec<_>>();
+    if !names.is_empty() {
+        warn(format_args!("needs restart: {}", names.join(", ")));
+    }
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 pub struct Failure {
     pub code: u8,
     pub text: String,
+    /// What a process wrote to its standard error before it failed.
+    pub last_words: Option<String>,
 }
 
 /// Exit codes other than 0.
@@ -21,7 +23,7 @@ pub mod code {
 
 impl Failure {
     pub fn new(code: u8, text: impl fmt::Display) -> Failure {
-        Failure { code, text: text.to_string() }
+        Failure { code, text: text.to_string(), last_words: None }
     }
 
     /// Returns the failure for a coded answer of a daemon.
@@ -33,12 +35,17 @@ impl Failure {
             "busy" | "refused" | "superseded" | "shutting_down" => code::REFUSED,
             _ => code::FAILED,
         };
-        Failure::new(code, if text.is_empty() { word } else { text })
+        match word {
+            "rejected" => Failure::new(code, format_args!("rejected: {text}")),
+            "rolled_back" => Failure::new(code, format_args!("rolled back: {text}")),
+            _ => Failure::new(code, if text.is_empty() { word } else { text }),
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.text)?;
+        self.last_words.as_ref().map_or(Ok(()), |words| write!(f, "\nlast words:\n{words}"))
     }
 }

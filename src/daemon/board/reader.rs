@@ -19,7 +19,8 @@ use super::stats::{self, Totals, now_us};
 use super::{Status, epoch_ms};
 use crate::daemon::machine::Deaths;
 use crate::daemon::view::{
-    ChildView, Counters, Durations, Phase, Pool, ProcessView, SCHEMA, Service, Snapshot, States, When, time_text,
+    ChildView, Counters, Durations, Phase, Pool, ProcessView, Reloads, SCHEMA, Service, Snapshot, States, When,
+    time_text,
 };
 use crate::sys::shared_memory::{MAX_SLOTS, Slot};
 use crate::sys::shown_memory::{LAYOUT, MAGIC, ShownBoard, ShownHeader, Stats};
@@ -229,6 +230,7 @@ impl BoardFile {
             settings: Default::default(),
             process: ProcessView::default(),
             metrics: Vec::new(),
+            reloads: Reloads::default(),
         })
     }
 
@@ -279,6 +281,7 @@ fn child(at: usize, state: char, seen: &SlotSnapshot, now: SystemTime) -> ChildV
         started: when(seen.started_ms, now),
         requests: seen.requests,
         peer: seen.peer.as_str().to_owned(),
+        edition: None,
         told: None,
         usage: None,
     }

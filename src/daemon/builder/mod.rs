@@ -1,6 +1,7 @@
 //! The settings of a Daemon, one method each, and spawning it.
 
 mod launch;
+mod reload;
 mod watching;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use nix::sys::signal::Signal;
 use crate::daemon::board::Scoreboard;
 #[cfg(feature = "control")]
 use crate::daemon::board::asks::Asks;
+use crate::daemon::config::RawConfig;
 use crate::daemon::error::DaemonError;
 use crate::daemon::handle::Daemon;
 use crate::daemon::heap::Heap;
@@ -40,7 +42,7 @@ impl Daemon {
 /// `start_children` makes it pre-forking, else `max_children` makes it post-forking, else it does not fork.
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until it is spawned"]
-pub struct DaemonBuilder(RawSettings, RawProcess, Watching);
+pub struct DaemonBuilder(RawSettings, RawProcess, Watching, RawConfig);
 
 impl DaemonBuilder {
     /// Sets the alias of the Daemon session; `Daemon` unless set.
@@ -214,6 +216,8 @@ impl DaemonBuilder {
     /// Sets how long a start with [`detach`](DaemonBuilder::detach) may take, from the creation of the Daemon session until the
     /// launcher can be told that the daemon is ready. A start that takes longer fails. Default: 60 s, not zero.
     ///
+    /// A new child has as long to be ready when a configuration is reloaded. A reload whose children take longer is rolled back.
+    ///
     /// POE: nothing like it.
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.0.start_timeout = Some(limit);
@@ -263,7 +267,7 @@ impl DaemonBuilder {
     /// Makes the process a daemon as far as is set, and creates the Daemon session. Children are forked when the kernel
     /// runs.
     ///
-    /// In this order: the settings are checked; signals that the launcher had blocked are unblocked, and SIGCHLD gets
+    /// In this order: the configuration is loaded; the settings are checked; signals that the launcher had blocked are unblocked, and SIGCHLD gets
     /// its default action if it was ignored; SIGXFSZ is ignored unless it has a handler, as a log that may not become any
     /// larger is no reason to die; the log file is opened, and standard output and error go there; the pid
     /// file is taken; the program detaches, and so goes on in another process; it drops its privileges; the session
@@ -271,7 +275,7 @@ impl DaemonBuilder {
     ///
     /// # Errors
     ///
-    /// [`DaemonError::Settings`], [`DaemonError::Threads`] when the process could not be forked,
+    /// [`DaemonError::Config`], [`DaemonError::Settings`], [`DaemonError::Threads`] when the process could not be forked,
     /// [`DaemonError::PidFileHeld`], [`DaemonError::Process`] for any other step before the session is created,
     /// [`DaemonError::Scoreboard`], or [`DaemonError::Kernel`], for an alias that is taken among others. Nothing is left
     /// half done: standard output and error are what they were, and so are umask and working directory, and there is no
@@ -289,7 +293,12 @@ impl DaemonBuilder {
         spawned
     }
 
-    fn spawn_under<K: AsKernel>(self, manager: &mut Option<Manager>, kernel: &mut K) -> Result<Daemon, DaemonError> {
+    fn spawn_under<K: AsKernel>(
+        mut self,
+        manager: &mut Option<Manager>,
+        kernel: &mut K,
+    ) -> Result<Daemon, DaemonError> {
+        let config = self.3.open(&mut self.0)?;
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let plan = self.1.plan()?;
         if plan.forks() && manager.is_some() {
@@ -342,6 +351,7 @@ impl DaemonBuilder {
         let mut process = plan.carry_out(kernel_of(kernel), &settings.alias, make_what_is_seen)?;
         let now = kernel_of(kernel).core.now();
         let mut heap = Heap::new(settings, board, oom_kills, now).inspect_err(|error| process.fail(error))?;
+        heap.config = config;
         #[cfg(feature = "control")]
         if control.is_some() && heap.board.is_some() {
             let asks = Asks::new().map_err(|error| fail("mapping memory")(Error::os("mmap", "for children", error)));

@@ -10,3 +10,4 @@ pub(super) mod requests;
 pub(super) mod role;
 pub(super) mod slot;
 mod time;
+pub(super) mod words;

@@ -3,14 +3,15 @@
 use nix::unistd::Pid;
 
 use crate::daemon::announce::{announce, broadcast};
+use crate::daemon::birth::Birth;
 use crate::daemon::board::{Report, SlotIndex, Status, epoch_ms};
 use crate::daemon::child::ending::{note_listeners, shutdown};
 use crate::daemon::child::orphan;
 use crate::daemon::child::role::Child;
 use crate::daemon::child::slot::{own_status, set_limit, set_status};
 use crate::daemon::child::time;
+use crate::daemon::child::words;
 use crate::daemon::heap::{Cx, Heap, Role};
-use crate::daemon::machine::Key;
 use crate::daemon::reports::log_mistake;
 use crate::daemon::settings::Forking;
 use crate::error::Result;
@@ -19,9 +20,9 @@ use crate::inject::{self, Point};
 /// The first thing that happens in a new child, apart from leaving to the parent what is the parent's.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
     inject::reach(Point::ChildBegin)?;
-    let slot = SlotIndex::from(*cx.arg::<Key>(0)?);
-    let (is_long, share) = (*cx.arg::<bool>(1)?, *cx.arg::<Option<u64>>(2)?);
-    let payload = std::mem::take(cx.args()).skip(3);
+    let Birth { key, is_long, share, is_probe, config, stderr } = cx.take(0)?;
+    let slot = SlotIndex::from(key);
+    let payload = std::mem::take(cx.args()).skip(1);
     let (pid, now) = (Pid::from_raw(cx.pid() as i32), epoch_ms(cx.now()));
     let heap = cx.heap();
     // Only what was just forked can become a child.
@@ -30,8 +31,14 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
     if let Some(board) = &heap.board {
         board.claim(slot, pid, now);
     }
+    if let (Some(own), Some(config)) = (&mut heap.config, config) {
+        own.settle(config);
+    }
     #[cfg(feature = "control")]
     heap.metrics.become_child(slot.get());
+    if let Some(stderr) = stderr {
+        words::begin(cx, stderr);
+    }
     inject::reach(Point::ChildClaimed)?;
     note_listeners(cx);
     orphan::watch_parent(cx);
@@ -51,12 +58,22 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
             broadcast(cx, "daemon_child");
             cx.yield_("first_wait", ());
         }
+        _ if is_probe => {
+            announce(cx, "daemon_probe", ())?;
+            cx.yield_("probed", ());
+        }
         _ => {
             begin_request(cx, if is_long { Status::Long } else { Status::Req });
             announce(cx, "daemon_child", payload)?;
         }
     }
     Ok(())
+}
+
+/// Behind `daemon_probe` in the queue: this child has shown that it can start, and has nothing else to do.
+pub(in crate::daemon) fn probed(cx: &mut Cx<'_>) -> Result {
+    set_status(cx, Status::Wait);
+    shutdown(cx)
 }
 
 /// Behind `daemon_child` in the queue: the application is set up.

@@ -29,6 +29,9 @@ pub(in crate::daemon) enum Command {
     Retire(ChildName),
     Kill(ChildName),
     Reopen,
+    Reload,
+    /// Only load the configuration.
+    Check,
     LogLevel {
         level: String,
         lasts: Option<Duration>,
@@ -103,6 +106,8 @@ impl Command {
             | Command::ResetSize
             | Command::Retire(_)
             | Command::Reopen
+            | Command::Reload
+            | Command::Check
             | Command::LogLevel { .. } => Rights::Operate,
             Command::Kill(_) | Command::Stop(_) => Rights::Admin,
         }
@@ -144,6 +149,8 @@ impl fmt::Display for Command {
             Command::Retire(child) => write!(f, "retire {child}"),
             Command::Kill(child) => write!(f, "kill {child}"),
             Command::Reopen => f.write_str("reopen"),
+            Command::Reload => f.write_str("reload"),
+            Command::Check => f.write_str("check"),
             Command::LogLevel { level, lasts, child } => {
                 write!(f, "log-level {level}")?;
                 lasts.map_or(Ok(()), |lasts| write!(f, " for={}s", lasts.as_secs_f64()))?;
@@ -194,6 +201,8 @@ impl Fields {
             "retire" => Command::Retire(need_child()?),
             "kill" => Command::Kill(need_child()?),
             "reopen" => Command::Reopen,
+            "reload" => Command::Reload,
+            "check" => Command::Check,
             "log-level" => {
                 let level = self.level.ok_or_else(|| Refusal::usage(format_args!("log-level needs a level")))?;
                 Command::LogLevel { level, lasts: self.lasts, child }
@@ -260,6 +269,8 @@ resize reset                                go back to the size that the program
 retire CHILD                                end a child after its work
 kill CHILD                                  end a child at once
 reopen                                      open the log files again
+reload                                      load the configuration again and replace the children
+check                                       load the configuration, and change nothing
 log-level LEVEL [for=60s] [child=CHILD]     change what is logged
 stop [now]                                  end the service, after requests in hand or now
 verdict N                                   what has become of order N

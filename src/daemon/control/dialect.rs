@@ -27,6 +27,9 @@ pub(in crate::daemon) enum Code {
     TooLong,
     NoSuchChild,
     Failed,
+    /// A configuration could not be loaded.
+    Rejected,
+    RolledBack,
     Timeout,
     Denied,
     Busy,
@@ -44,6 +47,8 @@ impl Code {
             Code::TooLong => "too_long",
             Code::NoSuchChild => "no_such_child",
             Code::Failed => "failed",
+            Code::Rejected => "rejected",
+            Code::RolledBack => "rolled_back",
             Code::Timeout => "timeout",
             Code::Denied => "denied",
             Code::Busy => "busy",
@@ -59,6 +64,8 @@ impl Code {
 pub(in crate::daemon) struct Refusal {
     pub(in crate::daemon) code: Code,
     pub(in crate::daemon) text: String,
+    /// What the process that has failed wrote to its standard error last.
+    pub(in crate::daemon) last_words: String,
 }
 
 impl Refusal {
@@ -68,7 +75,12 @@ impl Refusal {
             text.truncate(end);
             text.push_str("...");
         }
-        Refusal { code, text }
+        Refusal { code, text, last_words: String::new() }
+    }
+
+    /// Makes one of a text that no client has sent.
+    pub(in crate::daemon) fn of_reload(code: Code, text: String, last_words: String) -> Refusal {
+        Refusal { code, text, last_words }
     }
 
     pub(super) fn usage(text: impl fmt::Display) -> Refusal {
@@ -112,6 +124,7 @@ impl Dialect {
                 let _ = writeln!(out, "OK {}", reply.verdict);
             }
             (Dialect::Text, Err(refusal)) => {
+                push_body(&refusal.last_words, out);
                 let _ = writeln!(out, "ERR {} {}", refusal.code.word(), OneLine(&refusal.text));
             }
             (Dialect::Json, Ok(reply)) => {
@@ -120,7 +133,11 @@ impl Dialect {
             }
             (Dialect::Json, Err(refusal)) => {
                 let (code, text) = (Value::from(refusal.code.word()), Value::from(refusal.text.as_str()));
-                let _ = writeln!(out, r#"{{"final":true,"ok":false,"code":{code},"text":{text}}}"#);
+                let last_words = match refusal.last_words.as_str() {
+                    "" => String::new(),
+                    words => format!(r#","last_words":{}"#, Value::from(words)),
+                };
+                let _ = writeln!(out, r#"{{"final":true,"ok":false,"code":{code},"text":{text}{last_words}}}"#);
             }
         }
     }

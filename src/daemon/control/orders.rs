@@ -49,6 +49,8 @@ pub(in crate::daemon) enum Subject {
     /// What a child shows of itself.
     Sessions(Key),
     Level,
+    /// The configuration; whether it is only to be loaded.
+    Configuration(bool),
     End,
 }
 

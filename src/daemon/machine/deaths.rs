@@ -28,6 +28,8 @@ pub enum Cause {
     Shutdown,
     /// It has not ended with the Daemon, and was killed when the time was up.
     Killed,
+    /// It was replaced after a reload, and was ended because it had not finished its work within `drain_limit`.
+    Cut,
     /// It is gone, and this process was not told how: other code has waited for it.
     Vanished,
 }
@@ -64,6 +66,8 @@ pub struct Deaths {
     pub shutdown: u64,
     /// [`Cause::Killed`].
     pub killed: u64,
+    /// [`Cause::Cut`].
+    pub cut: u64,
     /// [`Cause::Vanished`].
     pub vanished: u64,
 }
@@ -86,13 +90,14 @@ impl Deaths {
             Cause::Rogue(_) => &mut self.rogue,
             Cause::Shutdown => &mut self.shutdown,
             Cause::Killed => &mut self.killed,
+            Cause::Cut => &mut self.cut,
             Cause::Vanished => &mut self.vanished,
         };
         *count += 1;
     }
 
     /// Returns the name of each cause, and how many children have ended for it.
-    pub(in crate::daemon) fn by_name(&self) -> [(&'static str, u64); 11] {
+    pub(in crate::daemon) fn by_name(&self) -> [(&'static str, u64); 12] {
         [
             ("exited", self.exited),
             ("failed", self.failed),
@@ -104,6 +109,7 @@ impl Deaths {
             ("rogue", self.rogue),
             ("shutdown", self.shutdown),
             ("killed", self.killed),
+            ("cut", self.cut),
             ("vanished", self.vanished),
         ]
     }
@@ -130,6 +136,7 @@ pub(super) fn cause(child: &Child, end: End, last: Option<Status>, phase: Phase)
     }
     match end {
         End::Signaled { signal: KILL, .. } if child.told == Told::Die => Cause::Killed,
+        End::Signaled { signal: KILL | INT, .. } | End::Exited(0) if child.told == Told::Cut => Cause::Cut,
         // One that had not come round to listening yet, or that takes its default action.
         End::Signaled { signal: TERM | INT, .. } if phase == Phase::ShuttingDown => Cause::Shutdown,
         End::Signaled { signal, .. } => Cause::Signaled(signal),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Cause, Haste, Key, OrderId, Reckoning, Rogue, Status, Step, Thresholds, Timer, Verdict, Watch, Why};
+use super::{
+    Cause, Edition, Haste, Key, OrderId, Reckoning, ReloadNews, Rogue, Status, Step, Thresholds, Timer, Verdict, Watch,
+    Why,
+};
 
 /// One thing to be done.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,6 +63,17 @@ pub enum Effect {
     Finish,
     /// Say what keeps this process alive although an operator has asked again.
     TellWhatIsLeft,
+    /// Read the file of the configuration, and have a process of its own load it.
+    /// [`Input::ScoutBegins`](super::Input::ScoutBegins) and [`Input::Scouted`](super::Input::Scouted) follow.
+    Scout(Edition),
+    /// End that process, whatever it does.
+    EndScout,
+    /// Load what was read in this process as well. [`Input::Loaded`](super::Input::Loaded) follows.
+    Load(Edition),
+    /// Have this edition of the configuration from now on. It was loaded.
+    Adopt(Edition),
+    /// Forget this edition of the configuration.
+    Drop(Edition),
 }
 
 /// A fork.
@@ -67,12 +81,18 @@ pub enum Effect {
 pub struct Fork {
     /// Which child it will be.
     pub key: Key,
+    /// Which settings it is to have.
+    pub edition: Edition,
     /// Post-forking: which request it is for.
     pub request: Option<u64>,
     /// It begins with `l`.
     pub is_long: bool,
     /// How many requests it is to handle; `None` for any number.
     pub share: Option<u64>,
+    /// Post-forking: it has no request, and shows that a child with its settings can start.
+    pub is_probe: bool,
+    /// What it says on its standard error may be why a reload fails.
+    pub is_watched: bool,
 }
 
 /// A signal to a child.
@@ -319,4 +339,8 @@ pub enum Message {
     },
     /// It accepts again, and is a spare.
     Responsive(Key),
+    /// A reload has come to this.
+    Reload(Edition, ReloadNews),
+    /// A child that was to go after a reload has not gone in time, and is ended.
+    NotGone(Key),
 }

@@ -96,4 +96,30 @@ faults! {
     NotKilled,
     /// The parent ends while a fork is in flight.
     EndsWithForkInFlight,
+    /// A reload that is asked for after the file was read has the verdict of the one before.
+    ReloadJoinsLate,
+    /// A scout that never ends is waited for.
+    LoadNotLimited,
+    /// A reload that is asked for during another one is forgotten.
+    CoalescedReloadLost,
+    /// A reload begins to roll while children of the edition before the last one have work in hand.
+    ThreeEditions,
+    /// Children that die as soon as they are forked do not bring the former edition back.
+    ProbationIgnored,
+    /// A reload that a shutdown ends gets no verdict.
+    ReloadNotSuperseded,
+    /// Old children are asked to go before a new one was ready.
+    RollsWithoutCanary,
+    /// A reload that fails is over before the old children are all there again.
+    NotRefilled,
+    /// As soon as one new child is ready all old ones are asked to go.
+    RollsAllAtOnce,
+    /// There is no limit to the children that a roll adds.
+    SurgeNotLimited,
+    /// A child of a former edition may take any time to end.
+    DrainNotLimited,
+    /// Children on trial that die as soon as they are forked slow the forks of those that serve.
+    CandidatesCount,
+    /// What orders have made of the size is forgotten by a reload that changes one of its numbers.
+    ReloadForgetsSize,
 }

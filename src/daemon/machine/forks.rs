@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Effect, Failure, Fault, Fork, Growth, Haste, Key, Machine, Message, Moment, Refusal, Request, Signal, Timer, share,
+    Edition, Effect, Failure, Fault, Fork, Growth, Haste, Key, Machine, Message, Moment, Refusal, Request, Signal,
+    Timer, share,
 };
 use crate::daemon::settings::Forking;
 
@@ -19,7 +20,13 @@ pub(super) struct Shortage {
 impl Machine {
     /// Asks for a fork, for a request of a post-forking server.
     pub(super) fn ask_for_fork(&mut self, request: Option<Request>) {
-        let Some((key, number)) = self.table.begin_fork(request) else {
+        self.ask_for_fork_of(request, self.edition_to_fork());
+    }
+
+    /// Asks for a fork of a child that has this edition of the settings.
+    pub(super) fn ask_for_fork_of(&mut self, request: Option<Request>, edition: Edition) {
+        let is_probe = request.is_none() && self.settings.forking == Forking::Post;
+        let Some((key, number)) = self.table.begin_fork(edition, request, is_probe) else {
             // Never silently: there are more slots than children may be.
             self.effects.push(Effect::Say(Message::BoardFull { slots: self.table.slots() }));
             if let Some(request) = request {
@@ -27,9 +34,12 @@ impl Machine {
             }
             return;
         };
-        let share = self.settings.requests.map(|requests| share(requests.get(), self.settings.requests_jitter, number));
+        let (requests, jitter) = self.requests_of(edition);
+        let share = requests.map(|requests| share(requests, jitter, number));
         let is_long = request.is_some_and(|request| request.is_long);
-        self.effects.push(Effect::Fork(Fork { key, request: request.map(|request| request.number), is_long, share }));
+        let request = request.map(|request| request.number);
+        let is_watched = self.is_on_trial(edition);
+        self.effects.push(Effect::Fork(Fork { key, edition, request, is_long, share, is_probe, is_watched }));
     }
 
     /// A fork was carried out, or it failed.
@@ -37,7 +47,7 @@ impl Machine {
         let Some(fork) = self.table.end_fork(key) else { return };
         match outcome {
             Ok(()) => {
-                self.table.enter(key, at.now);
+                self.table.enter(fork, at.now);
                 self.shortage.pause = Duration::ZERO;
                 self.effects.push(Effect::Say(Message::Forked(key)));
                 if self.is_shutting_down() && !self.has(Fault::ForkedAfterShutdown) {
@@ -50,6 +60,11 @@ impl Machine {
                 self.fork_failed(at, fork.request, refusal);
             }
         }
+    }
+
+    /// Tells whether no fork has failed, or all that were missing have succeeded since.
+    pub(super) fn shortage_is_none(&self) -> bool {
+        self.shortage.told.is_none()
     }
 
     fn free(&mut self, at: &mut Moment<'_>, key: Key) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Key, Meter, Order, OrderId, Status};
+use super::{Edition, Key, Meter, Order, OrderId, Rejection, Status, Tunable};
 
 /// One thing that has happened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +44,12 @@ pub enum Input {
     },
     /// So many children that other code forked are left to be looked after.
     Foreign(usize),
+    /// The file of the configuration is about to be read for [`Effect::Scout`](super::Effect::Scout).
+    ScoutBegins(Edition),
+    /// A process of its own has loaded the configuration, or has not.
+    Scouted(Edition, Result<(), Rejection>),
+    /// This process has, or has not.
+    Loaded(Edition, Result<Tunable, Rejection>),
 }
 
 /// Why a fork has failed.
@@ -100,12 +106,20 @@ pub enum Timer {
     LameDuck,
     /// The launcher has waited for long enough.
     StartLate,
+    /// The configuration was not loaded in time.
+    LoadLate,
+    /// A new child is not ready in time.
+    RollLate,
+    /// The former edition of the settings was kept for long enough.
+    Probation,
+    /// A child that was to go after a reload has had its time.
+    Cut,
 }
 
 impl Timer {
     /// Every timer.
     #[cfg(test)]
-    pub const ALL: [Timer; 13] = [
+    pub const ALL: [Timer; 17] = [
         Timer::Maintain,
         Timer::WeighQueue,
         Timer::EndHold,
@@ -119,6 +133,10 @@ impl Timer {
         Timer::Grace,
         Timer::LameDuck,
         Timer::StartLate,
+        Timer::LoadLate,
+        Timer::RollLate,
+        Timer::Probation,
+        Timer::Cut,
     ];
 }
 

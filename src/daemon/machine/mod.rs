@@ -15,6 +15,7 @@ mod crash_loop;
 mod deaf;
 mod deaths;
 mod demand;
+mod edition;
 mod effect;
 mod faults;
 mod forks;
@@ -25,9 +26,11 @@ mod orders;
 mod pool;
 mod reap;
 mod relief;
+mod reload;
 mod requests;
 mod resize;
 mod rogue;
+mod roll;
 mod run_time;
 mod shutdown;
 mod spares;
@@ -42,6 +45,7 @@ pub use clients::Backlog;
 pub use crash_loop::{CrashLoop, STAYED_UP};
 pub use deaths::{Cause, Deaths};
 pub use demand::{Held, Hold, Reckoning, ServiceTime, StartTime, default_hold, may_retire};
+pub use edition::{Edition, Rejection, ReloadNews, Setback, Tunable};
 pub use effect::{Announcement, Death, Effect, Failure, Fork, Message, Note, Published, Signal};
 pub use faults::Fault;
 pub use growth::Growth;
@@ -60,6 +64,7 @@ use deaf::Deaf;
 use forks::Shortage;
 use orders::Pending;
 use relief::Relief;
+use reload::Reload;
 use resize::Size;
 use start::Start;
 
@@ -104,6 +109,7 @@ pub struct Machine {
     /// How many children other code has forked.
     foreign: usize,
     pending: Pending,
+    reload: Reload,
     effects: Vec<Effect>,
     #[cfg(test)]
     fault: Option<Fault>,
@@ -150,6 +156,7 @@ impl Machine {
             cuts_requests: false,
             foreign: 0,
             pending: Pending::default(),
+            reload: Reload::new(&settings),
             effects: Vec::new(),
             settings,
             #[cfg(test)]
@@ -205,6 +212,12 @@ impl Machine {
             Input::Due(Timer::Grace) => self.look_at_grace(at),
             Input::Due(Timer::LameDuck) => self.end_lame_duck(at),
             Input::Due(Timer::StartLate) => self.start_is_late(at),
+            Input::ScoutBegins(edition) => self.scout_begins(edition),
+            Input::Scouted(edition, outcome) => self.scouted(at, edition, outcome),
+            Input::Loaded(edition, outcome) => self.loaded(at, edition, outcome),
+            Input::Due(Timer::LoadLate) => self.load_is_late(at),
+            Input::Due(Timer::Probation) => self.end_probation(),
+            Input::Due(timer @ (Timer::RollLate | Timer::Cut)) => self.reload_timer_is_due(timer),
         }
         self.maintain(at);
         std::mem::take(&mut self.effects)
@@ -234,8 +247,11 @@ impl Machine {
                     self.keep_spares(at);
                 }
                 Forking::Post => self.serve_requests(at),
-                Forking::None => {}
+                Forking::None => self.begin_roll_if_due(at),
             }
+        }
+        if !self.is_shutting_down() {
+            self.cut_outdated(at);
         }
         self.end_shortage_if_over(at);
         self.tell_if_ready(at);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Effect, Fault, Key, Machine, Message, Moment, Signal, Told};
+use super::{Effect, Fault, Key, Machine, Message, Moment, Rejection, Setback, Signal, Told};
 
 /// The number of an order, which whoever passes the order on chooses.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -31,6 +31,10 @@ pub enum Order {
     Retire(Key),
     /// Kill a child.
     Kill(Key),
+    /// Read the configuration again, and replace the children by such that have it.
+    Reload,
+    /// Load the configuration as for a reload, and do no more.
+    Check,
 }
 
 /// A size that a Daemon is to have. What is `None` stays what it is.
@@ -67,6 +71,10 @@ pub enum Verdict {
     Applied,
     /// It was not, and nothing has changed.
     Refused(Why),
+    /// The configuration could not be loaded, and nothing has changed.
+    Rejected(Rejection),
+    /// It was loaded, and children with it did not start. All is as it was.
+    RolledBack(Setback),
     /// A later order took its place.
     Superseded,
 }
@@ -92,6 +100,8 @@ pub enum Why {
     NotAPool,
     /// The log file could not be opened.
     LogFile,
+    /// The program has no configuration that could be loaded again.
+    NoConfiguration,
 }
 
 impl fmt::Display for Why {
@@ -106,6 +116,7 @@ impl fmt::Display for Why {
             Why::NoSpare => "min_spare has to be at least 1",
             Why::NotAPool => "only a pre-forking server has min_spare and max_spare",
             Why::LogFile => "the log file could not be opened",
+            Why::NoConfiguration => "the program has no configuration to reload",
         })
     }
 }
@@ -115,6 +126,8 @@ impl fmt::Display for Verdict {
         match self {
             Verdict::Applied => f.write_str("applied"),
             Verdict::Refused(why) => write!(f, "refused: {why}"),
+            Verdict::Rejected(why) => write!(f, "rejected: {why}"),
+            Verdict::RolledBack(why) => write!(f, "rolled back: {why}"),
             Verdict::Superseded => f.write_str("superseded"),
         }
     }
@@ -191,6 +204,8 @@ impl Machine {
             Order::ResetSize => self.reset_size(id),
             Order::Retire(key) => self.retire_by_order(id, key),
             Order::Kill(key) => self.kill_by_order(id, key),
+            Order::Reload => self.ask_for_reload(at, id, false),
+            Order::Check => self.ask_for_reload(at, id, true),
         }
     }
 

@@ -10,12 +10,14 @@ use super::{
 impl Machine {
     /// Forks what is missing and asks those to go that are too many.
     pub(super) fn keep_spares(&mut self, at: &mut Moment<'_>) {
-        let limits = self.settings.limits();
         if !self.has(Fault::BellAnsweredLate) {
             at.outside.answer_bell();
         }
         self.review_deaf(at);
         self.note_ready(at);
+        self.advance_roll(at);
+        // A reload that has just been applied may have changed them.
+        let limits = self.settings.limits();
         let counts = self.count(at);
         if self.has(Fault::BellAnsweredLate) {
             at.outside.answer_bell();
@@ -35,9 +37,12 @@ impl Machine {
         for _ in 0..granted {
             self.ask_for_fork(None);
         }
-        let surplus = self.retirable(at, decision.retire);
-        self.retire(at, surplus);
-        self.retire_replaced(at, counts);
+        // A roll has its own reasons to have children go.
+        if !self.is_rolling() {
+            let surplus = self.retirable(at, decision.retire);
+            self.retire(at, surplus);
+            self.retire_replaced(at, counts);
+        }
         let is_full = counts.total() >= limits.max_children || self.no_fork_before.is_some();
         let low = decision.thresholds.low.max(self.review_relief(at, counts, is_full)).max(held.low);
         let thresholds = Thresholds { low, ..decision.thresholds }.with_ghosts(self.ghosts(at));

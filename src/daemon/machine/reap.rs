@@ -33,10 +33,20 @@ impl Machine {
         if self.has(Fault::DeadSignalled) {
             self.effects.push(Effect::Signal(key, super::Signal::Kill));
         }
-        if self.settings.forking == Forking::Pre && !self.is_shutting_down() {
-            self.learn_from_death(at, &child, cause, &last);
-            self.start_learns_from_death(at, &child, cause, &last);
-            if !cause.is_in_order() && !self.has(Fault::NotWokenAfterDeath) {
+        if self.is_shutting_down() {
+            return;
+        }
+        // What becomes of children on trial, or of a former edition, says nothing about those that serve.
+        let counts = child.edition == self.reload.current || self.has(Fault::CandidatesCount);
+        self.roll_learns_from_death(at, &child, cause, &last);
+        if self.settings.forking == Forking::Pre {
+            if counts {
+                self.learn_from_death(at, &child, cause, &last);
+                self.start_learns_from_death(at, &child, cause, &last);
+            }
+            // One that was replaced may have been told of a client that it did not accept any more.
+            let has_left_client = child.outdated.is_some() && at.outside.has_client();
+            if (!cause.is_in_order() || has_left_client) && !self.has(Fault::NotWokenAfterDeath) {
                 self.wake_idle(at);
             }
         }
@@ -74,6 +84,7 @@ impl Machine {
             let is_known = std::mem::replace(&mut self.is_crash_loop_told, true);
             self.effects.push(Effect::Say(Message::CrashLoop { deaths: self.crashes.deaths(), wait, is_known }));
             self.pause_forks(at, wait);
+            self.take_back(at);
         }
     }
 

@@ -19,12 +19,14 @@ impl Machine {
     /// One fork at a time; the next is asked for when it is known what became of this one. If several were under way and the
     /// first failed, the others would overtake its request.
     pub(super) fn serve_requests(&mut self, at: &mut Moment<'_>) {
+        self.advance_roll(at);
         if self.no_fork_before.is_some() {
             return;
         }
         let in_flight = if self.has(Fault::InFlightNotCounted) { 0 } else { self.table.in_flight().len() };
         let demand = Demand {
-            children: (self.table.children().len() + in_flight) as u32,
+            children: (self.table.children().len() + in_flight - self.probes().min(self.settings.reload.surge as usize))
+                as u32,
             queued: self.requests.len(),
             intake: self.intake,
             max_children: self.settings.max_children,
@@ -55,6 +57,12 @@ impl Machine {
         if is_full && !self.requests.is_empty() {
             self.client_waits(at);
         }
+    }
+
+    /// Counts the children without a request, and those on the way: they are beside the others.
+    fn probes(&self) -> usize {
+        let children = self.table.children().iter().filter(|child| child.is_probe).count();
+        children + self.table.in_flight().iter().filter(|fork| fork.is_probe).count()
     }
 
     /// Tells the application to go on. At once, as with the pause: a posted signal would come after a pause that is

@@ -14,15 +14,16 @@ pub(super) struct Size {
     shift: i64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    max_children: u32,
-    min_spare: u32,
-    max_spare: u32,
+/// The numbers that are resized.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Limits {
+    pub(super) max_children: u32,
+    pub(super) min_spare: u32,
+    pub(super) max_spare: u32,
 }
 
 impl Limits {
-    fn of(settings: &Settings) -> Limits {
+    pub(super) fn of(settings: &Settings) -> Limits {
         let Settings { max_children, min_spare, max_spare, .. } = *settings;
         Limits { max_children, min_spare, max_spare }
     }
@@ -127,17 +128,40 @@ impl Machine {
         self.resized(id, outcome);
     }
 
-    fn resized(&mut self, id: OrderId, outcome: Result<(), Why>) {
-        if outcome.is_ok() {
-            let slots = self.settings.slots();
-            self.table.grow(slots);
-            self.effects.push(Effect::GrowBoard(slots));
+    /// A reload has brought other settings. A number is changed where the two editions have different ones, to that of `values`:
+    /// what orders have made of the others stays.
+    pub(super) fn change_size(&mut self, from: Limits, to: Limits, values: Limits) {
+        self.size.first = to;
+        if from == to {
+            return;
         }
+        let now = if self.has(Fault::ReloadForgetsSize) { values } else { Limits::of(&self.settings) };
+        let changed = |from: u32, to: u32, value: u32, now: u32| if from == to { now } else { value };
+        let limits = Limits {
+            max_children: changed(from.max_children, to.max_children, values.max_children, now.max_children),
+            min_spare: changed(from.min_spare, to.min_spare, values.min_spare, now.min_spare),
+            max_spare: changed(from.max_spare, to.max_spare, values.max_spare, now.max_spare),
+        };
+        // What the file says and what orders have made of the rest may contradict each other: then the file has it.
+        let outcome = self.size.set(limits, &mut self.settings).or_else(|_| self.size.set(to, &mut self.settings));
+        if outcome.is_ok() {
+            self.size_changed();
+        }
+    }
+
+    fn size_changed(&mut self) {
+        let slots = self.settings.slots();
+        self.table.grow(slots);
         let Limits { max_children, min_spare, max_spare } = Limits::of(&self.settings);
-        self.effects.push(Effect::Say(match outcome {
-            Ok(()) => Message::Resized { max_children, min_spare, max_spare },
-            Err(why) => Message::NotResized(why),
-        }));
+        self.effects
+            .extend([Effect::GrowBoard(slots), Effect::Say(Message::Resized { max_children, min_spare, max_spare })]);
+    }
+
+    fn resized(&mut self, id: OrderId, outcome: Result<(), Why>) {
+        match outcome {
+            Ok(()) => self.size_changed(),
+            Err(why) => self.effects.push(Effect::Say(Message::NotResized(why))),
+        }
         self.answer(id, outcome.map_or_else(Verdict::Refused, |()| Verdict::Applied));
     }
 }

@@ -51,6 +51,7 @@ impl Machine {
         if self.is_lame || self.is_shutting_down() || self.is_draining() {
             return;
         }
+        self.supersede_reload();
         if lame_duck.is_zero() {
             return self.drain(at);
         }
@@ -115,6 +116,7 @@ impl Machine {
         }
         self.phase = Phase::ShuttingDown;
         self.is_lame = false;
+        self.supersede_reload();
         self.cuts_requests = haste == Haste::AtOnce;
         self.effects.push(Effect::Say(Message::ShuttingDown { children: self.table.children().len() }));
         self.signal_children(if haste == Haste::AfterRequests { Signal::Quit } else { Signal::Term });

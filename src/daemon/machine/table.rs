@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use super::{Deaf, Escalation, Meter, Stint};
+use super::{Deaf, Edition, Escalation, Meter, Stint};
 
 /// One child: its slot, and which owner of the slot it is. No two children have the same key.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -28,6 +28,10 @@ pub struct Child {
     pub key: Key,
     /// How many were entered before it.
     pub number: u64,
+    /// Which settings it was forked with.
+    pub edition: Edition,
+    /// Post-forking: it has no request, and shows that a child with its settings can start.
+    pub is_probe: bool,
     /// When it was forked.
     pub forked_at: Duration,
     /// What it has been told.
@@ -51,6 +55,30 @@ pub struct Child {
     pub(super) overdue_for: Option<Duration>,
     /// The log has it already that it is not ready for requests.
     pub(super) is_told_unready: bool,
+    /// It is of an edition that is not the current one any more, and has a while to end.
+    pub(super) outdated: Option<Outdated>,
+}
+
+/// A child is to end within a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outdated {
+    /// Since when.
+    pub(super) since: Duration,
+    pub(super) cut: Cut,
+}
+
+/// Whether a child was ended that has not ended by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cut {
+    No,
+    Interrupted(Duration),
+    Killed,
+}
+
+impl Outdated {
+    pub(super) fn since(now: Duration) -> Outdated {
+        Outdated { since: now, cut: Cut::No }
+    }
 }
 
 /// What the parent wants of a child, or has told it.
@@ -64,15 +92,20 @@ pub enum Told {
     Go,
     /// To go: it has too much memory.
     GoForMemory,
+    /// To go at once: its time after a reload is up.
+    Cut,
     /// It was killed.
     Die,
 }
 
 impl Child {
-    fn new(key: Key, number: u64, forked_at: Duration) -> Child {
+    fn new(fork: InFlight, number: u64, forked_at: Duration) -> Child {
+        let InFlight { key, edition, is_probe, .. } = fork;
         Child {
             key,
             number,
+            edition,
+            is_probe,
             forked_at,
             told: Told::Stay,
             escalation: None,
@@ -85,12 +118,13 @@ impl Child {
             is_ready: false,
             overdue_for: None,
             is_told_unready: false,
+            outdated: None,
         }
     }
 
     /// Tells whether it was told to go.
     pub fn is_retiring(&self) -> bool {
-        matches!(self.told, Told::Go | Told::GoForMemory | Told::Die)
+        matches!(self.told, Told::Go | Told::GoForMemory | Told::Cut | Told::Die)
     }
 }
 
@@ -99,8 +133,12 @@ impl Child {
 pub struct InFlight {
     /// Which child it will be.
     pub key: Key,
+    /// Which settings it will have.
+    pub edition: Edition,
     /// Post-forking: which request it is for.
     pub request: Option<Request>,
+    /// See [`Child::is_probe`].
+    pub is_probe: bool,
 }
 
 /// A request for a post-forking daemon.
@@ -154,12 +192,12 @@ impl Table {
     }
 
     /// Takes the lowest free slot for a fork, and returns how many forks were asked for before; `None` if no slot is free.
-    pub fn begin_fork(&mut self, request: Option<Request>) -> Option<(Key, u64)> {
+    pub fn begin_fork(&mut self, edition: Edition, request: Option<Request>, is_probe: bool) -> Option<(Key, u64)> {
         let slot = self.free.pop_first()?;
         let generation = self.slots[slot].generation.wrapping_add(1);
         self.slots[slot].generation = generation;
         let key = Key { slot, generation };
-        self.in_flight.push_back(InFlight { key, request });
+        self.in_flight.push_back(InFlight { key, edition, request, is_probe });
         self.forked += 1;
         Some((key, self.forked - 1))
     }
@@ -176,9 +214,9 @@ impl Table {
     }
 
     /// Enters a child whose fork was carried out.
-    pub fn enter(&mut self, key: Key, now: Duration) {
-        self.slots[key.slot].place = Some(self.children.len());
-        self.children.push(Child::new(key, self.entered, now));
+    pub fn enter(&mut self, fork: InFlight, now: Duration) {
+        self.slots[fork.key.slot].place = Some(self.children.len());
+        self.children.push(Child::new(fork, self.entered, now));
         self.entered += 1;
     }
 
@@ -252,11 +290,12 @@ mod tests {
     #[test] // D-SB-02, D-SB-04
     fn table_that_is_full_refuses_a_fork() {
         let mut table = Table::new(2);
-        let keys: Vec<Key> = (0..2).filter_map(|_| table.begin_fork(None)).map(|(key, _)| key).collect();
+        let keys: Vec<Key> =
+            (0..2).filter_map(|_| table.begin_fork(Edition(1), None, false)).map(|(key, _)| key).collect();
         assert_eq!(keys.iter().map(|key| key.slot).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(table.begin_fork(None), None);
+        assert_eq!(table.begin_fork(Edition(1), None, false), None);
         table.grow(3);
-        assert_eq!(table.begin_fork(None).map(|(key, number)| (key.slot, number)), Some((2, 2)));
+        assert_eq!(table.begin_fork(Edition(1), None, false).map(|(key, number)| (key.slot, number)), Some((2, 2)));
     }
 
     #[test] // D-SB-04: slots are never shared, and no key comes twice, whatever the order of deaths
@@ -270,7 +309,7 @@ mod tests {
                     0 | 1 => {
                         let lowest =
                             (0..slots).find(|slot| flying.iter().chain(&alive).all(|key: &Key| key.slot != *slot));
-                        let got = table.begin_fork(None).map(|(key, _)| key);
+                        let got = table.begin_fork(Edition(1), None, false).map(|(key, _)| key);
                         assert_eq!(got.map(|key| key.slot), lowest, "step {number}");
                         if let Some(key) = got {
                             assert!(!seen.contains(&key));
@@ -280,8 +319,9 @@ mod tests {
                     }
                     2 if !flying.is_empty() => {
                         let key = flying.swap_remove(dice.below(flying.len() as u64) as usize);
-                        assert_eq!(table.end_fork(key).map(|fork| fork.key), Some(key));
-                        table.enter(key, NOW);
+                        let fork = table.end_fork(key).expect("it is in flight");
+                        assert_eq!(fork.key, key);
+                        table.enter(fork, NOW);
                         alive.push(key);
                     }
                     3 if !flying.is_empty() => {

@@ -2,6 +2,7 @@
 
 use crate::args::IntoArgs;
 use crate::daemon::announce::{announce, broadcast};
+use crate::daemon::birth::Birth;
 use crate::daemon::board::{Ring, SlotIndex, epoch_ms};
 use crate::daemon::ending;
 use crate::daemon::foreign;
@@ -13,6 +14,7 @@ use crate::daemon::parent::ending as parent_ending;
 use crate::daemon::parent::eyes::Eyes;
 use crate::daemon::parent::launcher;
 use crate::daemon::parent::manager;
+use crate::daemon::parent::reload;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
@@ -126,6 +128,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::CancelForks => {
             let me = cx.session();
             drop(cx.core_mut().drop_forks_of(me));
+            reload::forks_taken_back(cx);
             if let Some(parent) = cx.heap().role.parent_mut() {
                 parent.forks.clear();
             }
@@ -210,12 +213,22 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         }
         Effect::Finish => {
             manager::let_go(cx);
+            reload::let_go(cx);
             // Without children this process has the connections. Operators see it until it ends.
             if !parent_ending::may_drain(cx) {
                 let_operators_go(cx);
             }
             parent_ending::finish(cx)?;
         }
+        Effect::Scout(edition) => reload::begin(cx, edition),
+        Effect::EndScout => reload::end_scout(cx),
+        Effect::Load(edition) => {
+            if let Some(loaded) = reload::load(cx, edition) {
+                drive(cx, loaded)?;
+            }
+        }
+        Effect::Adopt(edition) => reload::adopt(cx, edition),
+        Effect::Drop(edition) => reload::forget(cx, edition),
         Effect::TellWhatIsLeft => ending::look_again_what_is_left(cx),
     }
     Ok(false)
@@ -249,13 +262,16 @@ fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {
     cx.heap().metrics.open(fork.key.slot);
     #[cfg(feature = "control")]
     asks::prepare(cx, fork.key);
-    let Heap { role: Role::Parent(parent), board: Some(board), settings, .. } = cx.heap() else { return };
-    let Fork { key, request, is_long, share } = fork;
+    let stderr = reload::watch(cx, &fork);
+    let Heap { role: Role::Parent(parent), board: Some(board), settings, config, .. } = cx.heap() else { return };
+    let Fork { key, edition, request, is_long, share, is_probe, .. } = fork;
+    let config = config.as_ref().map(|config| config.of(edition));
     parent.forks.push_back((key, request));
     board.open(SlotIndex::from(key), key.generation, now);
     let payload = request.and_then(|number| parent.payloads.remove(&number)).unwrap_or_default();
     let after_run = if settings.children_return { AfterRun::Return } else { AfterRun::Exit };
-    let args = (key, is_long, share).into_args().chain(payload);
+    let birth = Birth { key, is_long, share, is_probe, config, stderr };
+    let args = (birth,).into_args().chain(payload);
     cx.core_mut().fork_then(after_run, "forked", "begin_child", args);
 }
 
@@ -267,6 +283,7 @@ fn publish(cx: &mut Cx<'_>, published: Published) -> bool {
 }
 
 fn record(cx: &mut Cx<'_>, death: &Death) {
+    reload::child_ended(cx, death.key);
     // Before another child is forked into the slot, which the machine has asked for after this.
     #[cfg(feature = "control")]
     cx.heap().metrics.reclaim(death.key.slot);
@@ -286,6 +303,9 @@ fn record(cx: &mut Cx<'_>, death: &Death) {
 }
 
 fn tell(cx: &mut Cx<'_>, message: &Message) {
+    if let Message::Reload(edition, news) = message {
+        reload::hear(cx, *edition, news);
+    }
     let now = cx.now();
     let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };
     #[cfg(feature = "control")]
@@ -323,6 +343,10 @@ fn state_of(timer: Timer) -> &'static str {
         Timer::Grace => "grace",
         Timer::LameDuck => "lame_duck",
         Timer::StartLate => "start_late",
+        Timer::LoadLate => "load_late",
+        Timer::RollLate => "roll_late",
+        Timer::Probation => "probation",
+        Timer::Cut => "cut",
     }
 }
 

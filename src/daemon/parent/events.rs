@@ -9,6 +9,7 @@ use crate::daemon::launch::Launch;
 use crate::daemon::machine::{End, Input, Key, Refusal};
 use crate::daemon::parent::drive::drive;
 use crate::daemon::parent::refused::{Reason, Refused};
+use crate::daemon::parent::reload;
 use crate::error::{Error, Result};
 use crate::inject::{self, Point};
 
@@ -35,7 +36,7 @@ pub(in crate::daemon) fn forked(cx: &mut Cx<'_>) -> Result {
             Ok(())
         }
         Err(error) => {
-            let (payload, now) = (std::mem::take(cx.args()).skip(4), cx.now());
+            let (payload, now) = (std::mem::take(cx.args()).skip(2), cx.now());
             let Some(parent) = cx.heap().role.parent_mut() else { return Ok(()) };
             if let Some(number) = request {
                 parent.payloads.insert(number, payload);
@@ -49,6 +50,7 @@ pub(in crate::daemon) fn forked(cx: &mut Cx<'_>) -> Result {
                 parent.shortage.failed(reason, now);
             }
             parent.refused = Some(Refused { error, reason });
+            reload::fork_failed(cx, key);
             Err(reason.map_or(Refusal::ForGood, |reason| Refusal::ForNow(reason.number())))
         }
     };

@@ -4,6 +4,7 @@
 mod asking;
 #[cfg(feature = "control")]
 pub(super) mod asks;
+mod candidate;
 #[cfg(feature = "control")]
 pub(super) mod clients;
 #[cfg(feature = "control")]
@@ -31,8 +32,11 @@ mod outside;
 pub(super) mod picture;
 mod pids;
 mod refused;
+pub(super) mod reload;
 pub(super) mod role;
 mod say;
+mod scout;
+pub(super) mod scouting;
 #[cfg(feature = "control")]
 mod seen;
 mod signals;

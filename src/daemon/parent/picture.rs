@@ -14,8 +14,8 @@ use crate::daemon::parent::role::Parent;
 use crate::daemon::processes::{Look, look};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::view::{
-    ChildView, Counters, Durations, Kind, ListenerView, Phase, Pool, Queue, SCHEMA, Service, Snapshot, States, When,
-    time_text,
+    ChildView, Counters, Durations, Kind, ListenerView, Phase, Pool, Queue, Reload, Reloads, SCHEMA, Service, Snapshot,
+    States, When, time_text,
 };
 use crate::sys::accept_queue::AcceptQueue;
 
@@ -84,6 +84,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
         settings: settings_by_name(parent.machine.settings()),
         process: consumption::of_this_process(),
         metrics: metrics.families(),
+        reloads: reloads(parent, now),
     })
 }
 
@@ -93,7 +94,7 @@ pub(super) fn facts(parent: &Parent) -> Facts {
     let settings = machine.settings();
     Facts {
         phase: Some(phase(parent)),
-        generation: GENERATION,
+        generation: parent.machine.edition().0,
         min_spare: settings.min_spare,
         max_spare: settings.max_spare,
         max_children: settings.max_children,
@@ -149,7 +150,7 @@ fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now
         started: When::new(epoch_ms(born), now),
         phase: phase(parent),
         kind: kind(settings.forking),
-        generation: GENERATION,
+        generation: parent.machine.edition().0,
         supervisor: parent.control.as_ref().and_then(|control| control.supervisor.clone()),
         heartbeat_age: None,
     }
@@ -171,6 +172,7 @@ pub(in crate::daemon) fn phase(parent: &Parent) -> Phase {
         _ if parent.machine.ends_gently() => Phase::Draining,
         Inner::ShuttingDown => Phase::Stopping,
         Inner::StartingUp => Phase::Starting,
+        Inner::Running if parent.machine.is_reloading() => Phase::Reloading,
         Inner::Running => Phase::Ready,
     }
 }
@@ -208,6 +210,7 @@ fn children(parent: &Parent, board: &Scoreboard, now: SystemTime) -> Vec<ChildVi
                 started: When::new(slot.map_or(0, |slot| slot.started_ms), now),
                 requests: slot.map_or(0, |slot| slot.requests),
                 peer: slot.map_or_else(String::new, |slot| slot.peer.as_str().to_owned()),
+                edition: Some(child.edition.0),
                 told: Some(word_of(child.told).to_owned()),
                 usage: None,
             }
@@ -230,12 +233,28 @@ fn letters(parent: &Parent, children: &[ChildView]) -> String {
     letters.into_iter().collect()
 }
 
+fn reloads(parent: &Parent, now: SystemTime) -> Reloads {
+    let (stage, reload) = (parent.machine.reload_stage(), &parent.reload);
+    let is_possible = parent.machine.settings().reload.is_possible;
+    let verdicts = reload.counts.by_name().into_iter().filter(|_| is_possible);
+    let last = reload.last.as_ref().map(|last| {
+        let (took, ended) = (last.took.as_secs_f64(), When::new(epoch_ms(last.at), now));
+        Reload::new(last.edition.0, last.verdict, last.cause.clone(), last.needs_restart.clone(), took, ended)
+    });
+    Reloads {
+        stage: stage.map(|(_, stage)| stage.word().to_owned()),
+        edition: stage.map(|(edition, _)| edition.0),
+        verdicts: verdicts.map(|(name, count)| (name.to_owned(), count)).collect(),
+        last,
+    }
+}
+
 fn word_of(told: Told) -> &'static str {
     match told {
         Told::Stay => "stay",
         Told::BeReplaced => "be-replaced",
         Told::Go | Told::GoForMemory => "go",
-        Told::Die => "die",
+        Told::Cut | Told::Die => "die",
     }
 }
 
@@ -302,9 +321,6 @@ fn settings_by_name(settings: &Settings) -> BTreeMap<String, String> {
     }
     named
 }
-
-/// How many configurations have been in use: there is no other yet.
-const GENERATION: u32 = 1;
 
 #[cfg(test)]
 mod tests {

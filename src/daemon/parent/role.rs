@@ -15,6 +15,7 @@ use crate::daemon::machine::{Child, Input, Key, Machine};
 use crate::daemon::notify::{Health, Manager};
 #[cfg(feature = "control")]
 use crate::daemon::parent::asking::Asking;
+use crate::daemon::parent::candidate::Reloading;
 #[cfg(feature = "control")]
 use crate::daemon::parent::ledger::Ledger;
 #[cfg(feature = "control")]
@@ -62,6 +63,8 @@ pub(in crate::daemon) struct Parent {
     pub(super) shortage: Outage<Reason>,
     /// Children die as soon as they live: how many, and since when.
     pub(super) crash_loop: Outage<()>,
+    /// What it has of a reload.
+    pub(super) reload: Reloading,
     /// Why the Daemon could not go on: what `run` is to return.
     pub(super) failure: Option<Exception>,
     /// Until nothing is left to wait for, if a service manager has started the program.
@@ -108,6 +111,7 @@ impl Parent {
             refused: None,
             shortage: Outage::default(),
             crash_loop: Outage::default(),
+            reload: Reloading::default(),
             failure: None,
             manager: None,
             health: Health::default(),
@@ -179,6 +183,7 @@ impl Parent {
             refused: _,
             shortage: _,
             crash_loop: _,
+            reload,
             failure: _,
             health: _,
             is_ill: _,
@@ -209,6 +214,7 @@ impl Parent {
             core.select_read_clear(&handle);
             core.select_write_clear(&handle);
         });
+        reload.into_handles().for_each(|handle| core.select_read_clear(&handle));
         pids.all().for_each(|pid| core.sig_child_clear(pid));
         // Plain memory. To free it would write to pages all over the heap, each of which is copied then.
         std::mem::forget((machine, pids));

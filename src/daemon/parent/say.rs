@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use log::Level;
 
-use crate::daemon::machine::{Death, Message, Note};
+use crate::daemon::machine::{Death, Edition, Message, Note, ReloadNews};
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::signals::signal_of_step;
@@ -60,6 +60,15 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
         Message::BoardFull { slots } => {
             error(format_args!("no child is forked: all {slots} slots of the scoreboard are taken"));
         }
+        Message::Reload(edition, news) => say_reload(parent, edition, news),
+        Message::NotGone(key) => {
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(
+                Level::Warn,
+                [pid, slot],
+                "child that a reload has replaced is ended because drain_limit is over: pid={pid} slot={slot}"
+            );
+        }
         Message::Resized { max_children, min_spare, max_spare } => {
             tell!(
                 Level::Info,
@@ -80,6 +89,72 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
         | Message::Deaf { .. }
         | Message::Unresponsive { .. }
         | Message::Responsive(_) => say_queue(pids, message),
+    }
+}
+
+fn say_reload(parent: &Parent, edition: Edition, news: ReloadNews) {
+    let told = &parent.reload.told;
+    let edition = edition.0;
+    match news {
+        ReloadNews::Begun => debug(format_args!("reload begins: edition={edition}")),
+        ReloadNews::Loaded => debug(format_args!("reload has loaded the configuration: edition={edition}")),
+        ReloadNews::Rolling => debug(format_args!("reload replaces children: edition={edition}")),
+        ReloadNews::Applied { took } => {
+            let took = took.as_secs_f64();
+            tell!(
+                Level::Info,
+                [edition, took = rounded(took)],
+                "reload is applied{}: edition={edition} took={took:.3}",
+                NeedsRestart(&told.needs_restart)
+            );
+        }
+        ReloadNews::Checked { took } => {
+            let took = took.as_secs_f64();
+            tell!(
+                Level::Info,
+                [edition, took = rounded(took)],
+                "configuration is checked and can be loaded: edition={edition} took={took:.3}"
+            );
+        }
+        ReloadNews::Rejected { why, took } => {
+            let (cause, took) = (told.rejection(why), took.as_secs_f64());
+            tell!(
+                Level::Error,
+                [edition, took = rounded(took), cause = cause.as_str()],
+                "reload is rejected: {cause}: edition={edition} took={took:.3}"
+            );
+        }
+        ReloadNews::SetBack(_) => {
+            let cause = told.cause.as_str();
+            tell!(Level::Warn, [edition, cause], "reload is rolled back because {cause}: edition={edition}");
+        }
+        ReloadNews::RolledBack { took, .. } => {
+            let (cause, took) = (told.cause.as_str(), took.as_secs_f64());
+            tell!(
+                Level::Error,
+                [edition, took = rounded(took), cause],
+                "reload was rolled back: {cause}: edition={edition} took={took:.3}"
+            );
+        }
+        ReloadNews::Superseded => info(format_args!("reload is superseded by the shutdown: edition={edition}")),
+        ReloadNews::TakenBack { to } => {
+            let to = to.0;
+            tell!(
+                Level::Error,
+                [edition, to],
+                "reload is taken back because new children die as soon as they are forked: edition={edition} to={to}"
+            );
+        }
+        ReloadNews::ProbationOver => debug(format_args!("reload is past its probation: edition={edition}")),
+    }
+}
+
+/// What follows the verdict if not all of a configuration was applied.
+pub(super) struct NeedsRestart<'a>(pub(super) &'a [String]);
+
+impl fmt::Display for NeedsRestart<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; needs restart: {}", self.0.join(", ")) }
     }
 }
 

@@ -185,6 +185,8 @@ fn order_of(cx: &mut Cx<'_>, command: &Command) -> std::result::Result<(Order, S
             (Order::Kill(key), Subject::Child(key))
         }
         Command::Reopen => (Order::Reopen, Subject::Logs),
+        Command::Reload => (Order::Reload, Subject::Configuration(false)),
+        Command::Check => (Order::Check, Subject::Configuration(true)),
         Command::Stop(true) => (Order::Stop(Haste::AtOnce), Subject::End),
         Command::Stop(false) => (Order::Stop(Haste::AfterRequests), Subject::End),
         _ => return Err(Refusal::new(Code::Failed, "not available")),

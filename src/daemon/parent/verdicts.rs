@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::control::{ChildName, Code, Dialect, Ended, Outcome, Refusal, Reply, Subject};
 use crate::daemon::heap::Cx;
-use crate::daemon::machine::{Death, Key, NewSize, OrderId, Verdict, Why};
+use crate::daemon::machine::{Death, Key, NewSize, OrderId, Rejection, Setback, Verdict, Why};
 use crate::daemon::parent::asking::Confirmed;
 use crate::daemon::parent::clients::{client, control, settle};
 
@@ -31,6 +31,9 @@ pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdi
         // The machine is asked for no other.
         (Verdict::Applied, Subject::Logs | Subject::Sessions(_) | Subject::Level) => return Some(number),
         (Verdict::Refused(why), _) => Err(Refusal::new(code(why), why)),
+        (Verdict::Applied, Subject::Configuration(is_check)) => Ok(reloaded(cx, is_check)),
+        (Verdict::Rejected(why), _) => Err(rejected(cx, why)),
+        (Verdict::RolledBack(why), _) => Err(rolled_back(cx, why)),
         (Verdict::Superseded, _) => Err(Refusal::new(Code::Superseded, "a later order took its place")),
     };
     end(cx, number, &outcome);
@@ -106,9 +109,13 @@ fn code(why: Why) -> Code {
         Why::ShuttingDown => Code::ShuttingDown,
         Why::NoSuchChild => Code::NoSuchChild,
         Why::LogFile => Code::Failed,
-        Why::NoChildren | Why::Smallest | Why::Largest | Why::SpareLimits | Why::NoSpare | Why::NotAPool => {
-            Code::Refused
-        }
+        Why::NoConfiguration
+        | Why::NoChildren
+        | Why::Smallest
+        | Why::Largest
+        | Why::SpareLimits
+        | Why::NoSpare
+        | Why::NotAPool => Code::Refused,
     }
 }
 
@@ -147,6 +154,31 @@ fn ended(cx: &mut Cx<'_>, key: Key) -> Reply {
     let text = format!("child={name} pid={pid} cause={cause} age={age:.3} requests={requests}\n");
     let data = json!({ "child": name.to_string(), "pid": pid, "cause": cause, "age": age, "requests": requests });
     reply(text, &data)
+}
+
+/// A configuration was loaded, and children have it if that was asked for.
+fn reloaded(cx: &mut Cx<'_>, is_check: bool) -> Reply {
+    let Some(parent) = cx.heap().role.parent() else { return reply(String::new(), &json!({})) };
+    if is_check {
+        return reply("the configuration can be loaded\n".to_owned(), &json!({ "checked": true }));
+    }
+    let (edition, names) = (parent.machine.edition().0, &parent.reload.told.needs_restart);
+    let mut text = format!("edition={edition}\n");
+    if !names.is_empty() {
+        text.push_str(&format!("needs_restart={}\n", names.join(",")));
+    }
+    reply(text, &json!({ "edition": edition, "needs_restart": names }))
+}
+
+fn rejected(cx: &mut Cx<'_>, why: Rejection) -> Refusal {
+    let told = cx.heap().role.parent().map(|parent| parent.reload.told.clone()).unwrap_or_default();
+    Refusal::of_reload(Code::Rejected, told.rejection(why), told.last_words)
+}
+
+fn rolled_back(cx: &mut Cx<'_>, why: Setback) -> Refusal {
+    let told = cx.heap().role.parent().map(|parent| parent.reload.told.clone()).unwrap_or_default();
+    let cause = if told.cause.is_empty() { why.to_string() } else { told.cause };
+    Refusal::of_reload(Code::RolledBack, cause, told.last_words)
 }
 
 /// The Daemon has ended. What may start it again is said: whoever has stopped it should not be surprised.

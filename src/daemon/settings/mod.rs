@@ -61,6 +61,18 @@ pub struct RawSettings {
     pub(crate) cpu_limit: Option<Duration>,
     /// How many octets of a child may be resident.
     pub(crate) memory_limit: Option<u64>,
+    /// Whether there is a configuration to be loaded again.
+    pub(crate) has_configuration: bool,
+    /// How long that may take.
+    pub(crate) load_timeout: Option<Duration>,
+    /// For how long the former settings are kept.
+    pub(crate) probation: Option<Duration>,
+    /// How many children more there may be during a reload.
+    pub(crate) surge: Option<u32>,
+    /// How many children less may be ready during a reload.
+    pub(crate) max_unavailable: Option<u32>,
+    /// How long a child may go on with its work that was replaced.
+    pub(crate) drain_limit: Option<Duration>,
 }
 
 /// The settings of a Daemon, complete and free of contradictions.
@@ -110,6 +122,25 @@ pub struct Settings {
     pub(crate) babysit: Duration,
     /// What a child must not do.
     pub(crate) rules: Rules,
+    /// How a reload goes.
+    pub(crate) reload: Reloading,
+}
+
+/// How a reload goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Reloading {
+    /// The program has a configuration.
+    pub(crate) is_possible: bool,
+    /// How long it may take to load; not zero.
+    pub(crate) load_timeout: Duration,
+    /// For how long the former settings are kept.
+    pub(crate) probation: Duration,
+    /// How many children more than `max_children` there may be meanwhile.
+    pub(crate) surge: u32,
+    /// How many children less than before may be ready meanwhile.
+    pub(crate) max_unavailable: u32,
+    /// How long a child may go on with its work that was replaced; not zero.
+    pub(crate) drain_limit: Duration,
 }
 
 impl Settings {
@@ -119,7 +150,8 @@ impl Settings {
         match self.forking {
             Forking::None => 0,
             Forking::Pre | Forking::Post => {
-                usize::try_from(self.max_children).unwrap_or(usize::MAX).saturating_add(SPARE_SLOTS)
+                let more = SPARE_SLOTS.max(self.reload.surge as usize);
+                usize::try_from(self.max_children).unwrap_or(usize::MAX).saturating_add(more)
             }
         }
     }
@@ -221,6 +253,14 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
             cpu_limit: raw.cpu_limit.unwrap_or(DEFAULT_CPU_LIMIT),
             memory_limit: raw.memory_limit,
         },
+        reload: Reloading {
+            is_possible: raw.has_configuration,
+            load_timeout: raw.load_timeout.unwrap_or(DEFAULT_LOAD_TIMEOUT),
+            probation: raw.probation.unwrap_or(DEFAULT_PROBATION),
+            surge: raw.surge.unwrap_or(DEFAULT_SURGE),
+            max_unavailable: raw.max_unavailable.unwrap_or(0),
+            drain_limit: raw.drain_limit.unwrap_or(DEFAULT_DRAIN_LIMIT),
+        },
     };
     check(&settings)?;
     Ok(settings)
@@ -283,9 +323,14 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
         ("request_timeout", rules.request_timeout),
         ("long_timeout", rules.long_timeout),
         ("cpu_limit", Some(rules.cpu_limit)),
+        ("load_timeout", Some(settings.reload.load_timeout)),
+        ("drain_limit", Some(settings.reload.drain_limit)),
     ];
     if let Some((setting, _)) = durations.into_iter().find(|(_, duration)| *duration == Some(Duration::ZERO)) {
         return Err(SettingsError::ZeroDuration { setting });
+    }
+    if settings.reload.surge == 0 && settings.reload.max_unavailable == 0 {
+        return Err(SettingsError::NoRoomToReload);
     }
     let numbers = [
         ("fork_burst", settings.fork_burst == 0),
@@ -345,6 +390,15 @@ pub enum SettingsError {
     Zero {
         /// The name of the setting.
         setting: &'static str,
+    },
+    /// `surge` and `max_unavailable` are both zero: no child could be replaced during a reload.
+    NoRoomToReload,
+    /// The settings of the pool are taken from another type than the configuration has.
+    OtherConfiguration {
+        /// What the file is loaded as.
+        type_of_file: &'static str,
+        /// What the settings are taken from.
+        type_of_pool: &'static str,
     },
     /// There is no user of this name.
     UnknownUser {
@@ -426,6 +480,12 @@ impl fmt::Display for SettingsError {
                 write!(f, "requests_jitter ({requests_jitter}) is not less than requests ({requests})")
             }
             Self::ZeroDuration { setting } | Self::Zero { setting } => write!(f, "{setting} is zero"),
+            Self::NoRoomToReload => {
+                f.write_str("surge and max_unavailable are both 0, so that no child could be replaced during a reload")
+            }
+            Self::OtherConfiguration { type_of_file, type_of_pool } => {
+                write!(f, "the configuration is of the type {type_of_file}, and config_pool takes a {type_of_pool}")
+            }
             Self::UnknownUser { user } => write!(f, "there is no user {user}"),
             Self::UnknownGroup { group } => write!(f, "there is no group {group}"),
             Self::NoGroup { user } => write!(f, "user {user} has no group of its own, and none is set"),
@@ -488,6 +548,18 @@ const DEFAULT_BABYSIT: Duration = Duration::from_secs(10);
 
 /// How much processor time a child may use for one request unless set, as in POE.
 const DEFAULT_CPU_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long loading a configuration may take unless set.
+const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For how long the former settings are kept after a reload unless set.
+const DEFAULT_PROBATION: Duration = Duration::from_secs(10);
+
+/// How many children more there may be during a reload unless set.
+const DEFAULT_SURGE: u32 = 1;
+
+/// How long a replaced child may go on with its work unless set.
+const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Slots beyond `max_children`, as in POE.
 const SPARE_SLOTS: usize = 5;

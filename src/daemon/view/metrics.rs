@@ -127,9 +127,10 @@ impl Kind {
 }
 
 /// The families of the Daemon's own, without the prefix.
-const OWN: [(&str, Kind); 23] = [
+const OWN: [(&str, Kind); 24] = [
     ("build", Kind::Info),
     ("generation", Kind::Gauge),
+    ("reloads", Kind::Counter),
     ("children", Kind::Gauge),
     ("children_limit", Kind::Gauge),
     ("backoff_active", Kind::Gauge),
@@ -227,7 +228,16 @@ impl<'p> Page<'p> {
         if let Some(family) = self.own("build", Kind::Info, "The version of lenore.") {
             family.sample("_info", &[("version", &service.version)], 1);
         }
-        self.gauge("generation", "How many configurations have been in use.", service.generation);
+        self.gauge("generation", "Which edition of the configuration is in force.", service.generation);
+        let verdicts = &snapshot.reloads.verdicts;
+        if !verdicts.is_empty()
+            && let Some(mut family) =
+                self.own("reloads", Kind::Counter, "Reloads of the configuration, by what has become of them.")
+        {
+            for (verdict, number) in verdicts {
+                family = family.sample("_total", &[("verdict", verdict)], number);
+            }
+        }
     }
 
     fn pool(&mut self, snapshot: &Snapshot) {

@@ -21,6 +21,6 @@ pub use histogram::Histogram;
 pub(in crate::daemon) use letters::known;
 pub(in crate::daemon) use snapshot::time_text;
 pub use snapshot::{
-    ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, SCHEMA, Sample,
-    Service, Snapshot, States, When,
+    ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, Reload,
+    Reloads, SCHEMA, Sample, Service, Snapshot, States, When,
 };

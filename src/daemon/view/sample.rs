@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Histogram;
 use super::snapshot::{
-    ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, SCHEMA, Sample,
-    Service, Snapshot, States, When,
+    ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, Reloads,
+    SCHEMA, Sample, Service, Snapshot, States, When,
 };
 
 /// What a client may have said its name was.
@@ -32,6 +32,7 @@ pub(super) fn child(slot: u32, state: char) -> ChildView {
         started: when(3_700.0),
         requests: u64::from(slot) * 10,
         peer: String::new(),
+        edition: Some(1),
         told: Some("stay".to_owned()),
         usage: None,
     }
@@ -128,5 +129,6 @@ pub(in crate::daemon) fn snapshot() -> Snapshot {
             Family::new("carts".to_owned(), "Open carts".to_owned(), Sample::Gauge(-2)),
             Family::new("render_seconds".to_owned(), "Rendering".to_owned(), Sample::Histogram(histogram(&[70]))),
         ],
+        reloads: Reloads::default(),
     }
 }

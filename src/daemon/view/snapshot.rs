@@ -45,6 +45,9 @@ pub struct Snapshot {
     pub process: ProcessView,
     /// What the application counts.
     pub metrics: Vec<Family>,
+    /// Reloads of the configuration.
+    #[serde(default)]
+    pub reloads: Reloads,
 }
 
 /// A moment: how long ago, and when.
@@ -88,7 +91,7 @@ pub struct Service {
     pub phase: Phase,
     /// What kind of server it is.
     pub kind: Kind,
-    /// How many configurations have been in use, counted from 1.
+    /// Which edition of the configuration is in force: the number of the reload that has brought it, 1 for that of the start.
     pub generation: u32,
     /// What looks after the parent and may start it again, `systemd` for example.
     pub supervisor: Option<String>,
@@ -137,6 +140,52 @@ pub enum Kind {
     PostForking,
     /// There are no children.
     NonForking,
+}
+
+/// Reloads of the configuration.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Reloads {
+    /// What is under way: `scouting`, `waiting`, `canary`, `rolling`, `rolling-back` or `probation`.
+    pub stage: Option<String>,
+    /// The edition that this is about.
+    pub edition: Option<u32>,
+    /// How many reloads have ended how: `applied`, `rejected`, `rolled_back`, `superseded` and `taken_back`. Every word is there if
+    /// the program has a configuration.
+    pub verdicts: BTreeMap<String, u64>,
+    /// The last one that has ended.
+    pub last: Option<Reload>,
+}
+
+/// A reload that has ended.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Reload {
+    /// The edition that it was about.
+    pub edition: u32,
+    /// What has become of it, a word of [`Reloads::verdicts`].
+    pub verdict: String,
+    /// Why; empty if it was applied.
+    pub cause: String,
+    /// Settings that it has changed and that need a restart.
+    pub needs_restart: Vec<String>,
+    /// How long it has taken, in seconds.
+    pub took: f64,
+    /// When it has ended.
+    pub ended: When,
+}
+
+impl Reload {
+    pub(crate) fn new(
+        edition: u32,
+        verdict: &str,
+        cause: String,
+        needs_restart: Vec<String>,
+        took: f64,
+        ended: When,
+    ) -> Reload {
+        Reload { edition, verdict: verdict.to_owned(), cause, needs_restart, took, ended }
+    }
 }
 
 /// How many children there are, and how many there may be.
@@ -242,6 +291,9 @@ pub struct ChildView {
     pub requests: u64,
     /// Whom it serves or has served last, as the application says. It comes from the network: escape it in every form.
     pub peer: String,
+    /// Which edition of the configuration it has; `None` where only the parent knows.
+    #[serde(default)]
+    pub edition: Option<u32>,
     /// What it has been told: `stay`, `be-replaced`, `go` or `die`. `None` where only the parent knows.
     pub told: Option<String>,
     /// What its process uses; `None` unless asked for, or if that can't be read.

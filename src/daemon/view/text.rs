@@ -101,6 +101,24 @@ fn service(lines: &mut Lines, snapshot: &Snapshot) {
     lines.add("phase", service.phase.word());
     lines.add("started", &format!("{}, {} ago", service.started.at, span(service.started.seconds_ago)));
     lines.add("version", &format!("lenore {}, configuration {}", service.version, service.generation));
+    reloads(lines, snapshot);
+}
+
+fn reloads(lines: &mut Lines, snapshot: &Snapshot) {
+    let reloads = &snapshot.reloads;
+    if let (Some(stage), Some(edition)) = (&reloads.stage, reloads.edition) {
+        lines.add("reload", &format!("configuration {edition}: {stage}"));
+    }
+    let Some(last) = &reloads.last else { return };
+    let (verdict, ago) = (last.verdict.replace('_', " "), span(last.ended.seconds_ago));
+    let mut line = format!("configuration {} {verdict} {ago} ago, took {}", last.edition, span(last.took));
+    if !last.cause.is_empty() {
+        let _ = write!(line, ": {}", harmless(&last.cause));
+    }
+    if !last.needs_restart.is_empty() {
+        let _ = write!(line, "; needs restart: {}", harmless(&last.needs_restart.join(", ")));
+    }
+    lines.add("last reload", &line);
 }
 
 fn board(lines: &mut Lines, snapshot: &Snapshot) {

@@ -71,6 +71,10 @@ impl Driver {
                 }
             }
             Kind::NoLog => world.no_log_until = until(a),
+            Kind::Reload => {
+                world.files.change(&world.knobs, [a, b, c]);
+                self.ask(Order::Reload);
+            }
         }
     }
 
@@ -93,6 +97,8 @@ impl Driver {
             10 => Order::Kill(nobody),
             12 => Order::SetSize(size(which)),
             13 => Order::ResetSize,
+            14 => Order::Reload,
+            15 => Order::Check,
             _ => Order::Terminate,
         }
     }

@@ -1,6 +1,7 @@
 //! What must hold between steps: the machine knows what is so, and nothing that should be done is left undone.
 
 use super::child::Flaw;
+use super::reload::is_rolling;
 use super::rules::{Rules, State, Violation, broken, micros};
 use super::world::World;
 use crate::daemon::machine::{Key, Machine, Phase, Status, Timer, Told, Watch};
@@ -116,6 +117,9 @@ impl Rules {
         if spares - stopped < settings.min_spare && starting == 0 && can_grow && is_exact {
             return broken("a child that is stopped is no spare", format_args!("{spares}, of which {stopped} are"));
         }
+        if is_rolling(machine) {
+            return Ok(());
+        }
         if spares > settings.max_spare && idle > 0 && !holds && !backs_off && world.queue.is_empty() && is_exact {
             return broken("spares that are too many go", format_args!("{spares} of {}", settings.max_spare));
         }
@@ -162,16 +166,20 @@ impl Rules {
         if machine.phase() != Phase::Running {
             return Ok(());
         }
-        let in_flight = machine.table().in_flight().iter().filter(|fork| fork.request.is_some()).count();
+        let probes = machine.table().in_flight().iter().filter(|fork| fork.is_probe).count();
+        let in_flight = machine.table().in_flight().len() - probes;
         // A fork that has succeeded and not returned is still in flight.
         let forked = world.children.iter().flatten();
-        let forked =
-            forked.filter(|child| machine.table().in_flight().iter().any(|fork| fork.key == child.key)).count();
+        let is_in_flight = |key: Key| machine.table().in_flight().iter().any(|fork| fork.key == key);
+        let forked = forked.filter(|child| is_in_flight(child.key) && !child.is_probe).count();
         if world.requests.len() + forked != machine.queued() + in_flight {
             let (real, known) = (world.requests.len() + forked, machine.queued() + in_flight);
             return broken("no request is lost", format_args!("{real} wait, {known} are known"));
         }
-        let (total, max, queued) = (self.live + self.asked, machine.settings().max_children, machine.queued() as u32);
+        let living = machine.table().children().iter().filter(|child| child.is_probe).count();
+        let (max, queued) = (machine.settings().max_children, machine.queued() as u32);
+        let total = self.live + self.asked - ((probes + living) as u32).min(self.first.reload.surge);
+        let in_flight = in_flight + probes;
         if queued > 0 && total < max && in_flight == 0 && !backs_off {
             return broken("no request waits while there is room", format_args!("{queued}"));
         }
@@ -203,8 +211,13 @@ impl Rules {
         let is_plain = is_running && !pool.is_garbled;
         let is_short = is_plain && spares < settings.min_spare && total < settings.max_children && !backs_off;
         note(&mut self.short_since, now, is_short);
-        let is_surplus =
-            is_plain && pool.idle > 0 && spares > settings.max_spare && !holds && !backs_off && world.queue.is_empty();
+        let is_surplus = is_plain
+            && !is_rolling(machine)
+            && pool.idle > 0
+            && spares > settings.max_spare
+            && !holds
+            && !backs_off
+            && world.queue.is_empty();
         note(&mut self.surplus_since, now, is_surplus);
         let (mut can_hear, mut cannot) = (false, false);
         for child in world.children.iter().flatten().filter(|child| world.slots[child.key.slot].is_idle) {

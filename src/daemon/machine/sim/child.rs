@@ -1,12 +1,16 @@
 //! A virtual child: what it is, and the ways in which it can go wrong.
 
 use super::clients::Client;
-use crate::daemon::machine::{Answer, End, Key};
+use crate::daemon::machine::{Answer, Edition, End, Key};
 
 /// One virtual process.
 #[derive(Clone, Debug)]
 pub struct Child {
     pub key: Key,
+    /// Which settings it has.
+    pub edition: Edition,
+    /// It has no request, and ends when it is ready.
+    pub is_probe: bool,
     /// When it was forked.
     pub born: u64,
     /// How it goes wrong.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::reload::is_rolling;
 use super::rules::{Owner, Rules, State, Violation, broken, micros};
 use super::world::World;
 use crate::daemon::machine::{
-    Answer, Cause, Death, Effect, Haste, Input, Key, Machine, Message, NewSize, Order, OrderId, Phase, Rogue,
+    Answer, Cause, Death, Effect, Fork, Haste, Input, Key, Machine, Message, NewSize, Order, OrderId, Phase, Rogue,
     STAYED_UP, Signal, Status, Step, Told, Verdict, Why,
 };
 
@@ -17,7 +18,8 @@ pub(super) struct Chain {
 }
 
 impl Rules {
-    pub(super) fn fork(&mut self, now: u64, key: Key, machine: &Machine, world: &World) -> Result<(), Violation> {
+    pub(super) fn fork(&mut self, now: u64, fork: &Fork, machine: &Machine, world: &World) -> Result<(), Violation> {
+        let key = fork.key;
         if self.has_ended || self.phase_before == Phase::ShuttingDown {
             return broken("nothing is forked during the end", key);
         }
@@ -30,9 +32,12 @@ impl Rules {
         }
         *owner = Owner { generation: key.generation, state: State::Asked, is_told: false };
         self.asked += 1;
-        let max = machine.settings().max_children;
+        let max = machine.settings().max_children + self.surge(machine);
         if self.live + self.asked > max {
             return broken("never more than max_children", format_args!("{} of {max}", self.live + self.asked));
+        }
+        if self.surge(machine) > 0 || is_rolling(machine) {
+            return Ok(());
         }
         self.crashes.may_fork(now)?;
         if self.phase_before == Phase::Running && world.is_pre() {
@@ -82,10 +87,10 @@ impl Rules {
     pub(super) fn signal(
         &mut self,
         now: u64,
-        key: Key,
-        signal: Signal,
+        (key, signal): (Key, Signal),
         input: &Input,
         effects: &[Effect],
+        machine: &Machine,
         world: &World,
     ) -> Result<(), Violation> {
         if !self.is_live(key) {
@@ -102,8 +107,8 @@ impl Rules {
         let is_right = match signal {
             Signal::Hup | Signal::Cont => true,
             Signal::Quit => is_ending || says(&|message| *message == Message::Retired(key)),
-            Signal::Int | Signal::Term => is_rogue || is_ending,
-            Signal::Kill => is_rogue || is_ordered || is_late,
+            Signal::Int | Signal::Term => is_rogue || is_ending || self.is_cut(now, key, machine, world),
+            Signal::Kill => is_rogue || is_ordered || is_late || self.is_cut(now, key, machine, world),
         };
         if !is_right {
             let status = world.status(key.slot);
@@ -145,16 +150,21 @@ impl Rules {
         }
         self.messages.forget(key);
         self.deaths.count(death.cause);
+        let is_current = child.edition == self.reload.current;
         let lived = now - child.born;
-        let is_orderly =
-            matches!(death.cause, Cause::Retired | Cause::Memory | Cause::Rogue(_) | Cause::Shutdown | Cause::Killed);
+        self.reload.early_deaths += u32::from(is_current && death.requests == 0);
+        let is_orderly = matches!(
+            death.cause,
+            Cause::Retired | Cause::Memory | Cause::Rogue(_) | Cause::Shutdown | Cause::Killed | Cause::Cut
+        );
         let is_running = self.phase_before == Phase::Running && world.is_pre();
-        if is_running && !child.was_ready && !is_told {
+        self.note_proven(child.edition, child.was_ready);
+        if is_running && !child.was_ready && !is_told && is_current {
             self.early += 1;
         }
         if death.requests > 0 || lived >= micros(STAYED_UP) {
             self.crashes = Chain::default();
-        } else if !is_orderly && !is_told && world.is_pre() {
+        } else if !is_orderly && !is_told && world.is_pre() && is_current {
             self.crashes.died(child.born, now);
         }
         if is_running && !death.cause.is_in_order() && !world.queue.is_empty() {
@@ -163,7 +173,13 @@ impl Rules {
         Ok(())
     }
 
-    pub(super) fn answer(&mut self, OrderId(id): OrderId, verdict: Verdict) -> Result<(), Violation> {
+    pub(super) fn answer(
+        &mut self,
+        OrderId(id): OrderId,
+        verdict: Verdict,
+        machine: &Machine,
+        world: &World,
+    ) -> Result<(), Violation> {
         let order = self.orders.get_mut(id as usize).and_then(Option::as_mut);
         let Some(order) = order.filter(|order| !order.is_answered) else {
             return broken("each order has one verdict", format_args!("{verdict} for {id}"));
@@ -173,10 +189,10 @@ impl Rules {
             (Order::Resize(by), Verdict::Applied) => self.shift += i64::from(by),
             (Order::SetSize(size), verdict) => return self.size_is_set(size, verdict),
             (Order::ResetSize, Verdict::Applied) => {
-                let first = &self.first;
-                (self.base, self.shift) = ([first.max_children, first.min_spare, first.max_spare], 0);
+                (self.base, self.shift) = (self.reload.first, 0);
             }
             (Order::Stop(Haste::AfterRequests) | Order::Terminate, Verdict::Superseded) => {}
+            (Order::Reload | Order::Check, verdict) => return self.reload_is_answered(id, verdict, machine, world),
             (order, Verdict::Superseded) => {
                 return broken("only a slow end is superseded", format_args!("{order:?}"));
             }
@@ -205,6 +221,12 @@ impl Rules {
 
     /// Whether what the log is told is true.
     pub(super) fn justify(&self, now: u64, message: &Message, world: &World) -> Result<(), Violation> {
+        if let Message::CrashLoop { deaths, .. } = *message
+            && self.reload.early_deaths < deaths
+        {
+            let seen = self.reload.early_deaths;
+            return broken("children on trial do not count as a crash loop", format_args!("{deaths}, really {seen}"));
+        }
         let Message::Rogue { key, why, step: Step::Interrupt, .. } = *message else { return Ok(()) };
         let Some(child) = world.child(key) else { return broken("a rogue is a child", key) };
         let rules = self.first.rules;

@@ -4,6 +4,7 @@ use super::child::Flaw;
 use super::clients;
 use super::dice::Dice;
 use super::plan::{Act, Kind, Knobs, Plan};
+use super::reload;
 use super::theme::Theme;
 
 /// How long the disturbances of a run go on.
@@ -95,6 +96,11 @@ fn knobs(dice: &mut Dice, length: Length) -> Knobs {
         calm: if is_long { dice.pick(&[1, 60, 300]) } else { 0 },
         gentle: u32::from(dice.once_in(2)),
         term: u32::from(dice.once_in(3)),
+        load_limit: dice.pick(&[50, 2000, 10_000]),
+        probation: dice.pick(&[0, 500, 10_000]),
+        surge: dice.pick(&[0, 1, 1, 1, 2, 8]),
+        unavailable: dice.pick(&[0, 0, 0, 1, 3]),
+        drain: dice.pick(&[300, 5000, 60_000]),
         salt: dice.below(1000),
         duck: 0,
     };
@@ -105,7 +111,7 @@ fn kind(dice: &mut Dice, is_post: bool) -> Kind {
     use Kind::*;
     let kind = dice.pick(&[
         Wave, Wave, Wave, Wave, Bad, Bad, Hit, Hit, Order, Order, Nest, ForkFails, ForkSlow, Suspend, Late, Mute, Bell,
-        Again, Stray, Stray, Foreign, Widow, NoLog, Push,
+        Again, Stray, Stray, Foreign, Widow, NoLog, Push, Reload, Reload,
     ]);
     if kind == Push && !is_post { Wave } else { kind }
 }
@@ -128,7 +134,8 @@ fn args(dice: &mut Dice, kind: Kind, is_late: bool, knobs: &Knobs) -> [u32; 3] {
         Kind::ForkSlow => [dice.pick(&[5000, 50_000]), span(dice), 0],
         Kind::Suspend => [span(dice), dice.below(2), 0],
         Kind::Order | Kind::Nest => {
-            let order = if is_late { dice.below(14) } else { dice.pick(&[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 13]) };
+            let order =
+                if is_late { dice.below(16) } else { dice.pick(&[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 13, 14, 15]) };
             let about = match order {
                 5 | 6 => dice.below(4),
                 SET_SIZE => dice.below(SIZES),
@@ -145,6 +152,7 @@ fn args(dice: &mut Dice, kind: Kind, is_late: bool, knobs: &Knobs) -> [u32; 3] {
         Kind::Late | Kind::Mute => [span(dice), dice.pick(&[0, 3, 200, 2000]), 0],
         Kind::Foreign => [dice.below(3), 0, 0],
         Kind::NoLog => [span(dice), 0, 0],
+        Kind::Reload => reload::draw(dice),
         Kind::Stray => [dice.below(9), 0, 0],
         Kind::Bell | Kind::Again | Kind::Widow => [0; 3],
     }

@@ -193,6 +193,11 @@ impl Driver {
                 self.outermost(Input::Due(timer))
             }
             Letter::Input(input) => {
+                if let Input::ScoutBegins(edition) = input
+                    && let Some(after) = self.world.files.read(edition)
+                {
+                    self.world.plan(after, Event::Scouted(edition));
+                }
                 if let Input::Client(watch) = input {
                     self.world.telling[watch as usize] = false;
                 }
@@ -281,6 +286,9 @@ impl Driver {
         match effect {
             Effect::Fork(fork) => {
                 self.rules.is_still_wanted(fork.key)?;
+                if !world.files.has(fork.edition) {
+                    return broken("a child has settings that are known", fork.edition);
+                }
                 world.wipe(fork.key.slot, Status::Forking);
                 self.forks.push_back(fork);
             }
@@ -346,6 +354,14 @@ impl Driver {
             }
             Effect::Answer(id, verdict) => self.answers.push((id, verdict)),
             Effect::Fail(failure) => self.failure = Some(failure),
+            Effect::Scout(edition) => world.plan(30, Event::ScoutBegins(edition)),
+            Effect::EndScout => world.files.scouting = None,
+            Effect::Load(edition) => world.plan(0, Event::Load(edition)),
+            Effect::Adopt(edition) if !world.files.has(edition) => {
+                return broken("a reload adopts what was loaded", edition);
+            }
+            Effect::Adopt(_) => {}
+            Effect::Drop(edition) => world.files.forget(edition),
             Effect::Record(_) | Effect::Say(_) | Effect::DelayLauncher | Effect::TellWhatIsLeft => {}
         }
         Ok(false)
@@ -449,6 +465,15 @@ impl Driver {
             }
             Event::Seen(watch) => Input::Client(watch),
             Event::Started => Input::Started,
+            Event::ScoutBegins(edition) => Input::ScoutBegins(edition),
+            Event::Scouted(edition) => match world.files.scouted(edition) {
+                Some(outcome) => Input::Scouted(edition, outcome),
+                None => return Ok(()),
+            },
+            Event::Load(edition) => match world.files.loaded(edition) {
+                Some(outcome) => Input::Loaded(edition, outcome),
+                None => return Ok(()),
+            },
         };
         self.world.inbox.push(Letter::Input(input));
         Ok(())

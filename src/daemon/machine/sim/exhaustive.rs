@@ -38,7 +38,7 @@ pub fn plan(dice: &mut Dice, events: u32) -> Plan {
 
 const KEEPERS: (Kind, [u32; 3]) = (Kind::Wave, [3, 5, clients::Kind::Keeper as u32]);
 
-const EVENTS: [(Kind, [u32; 3]); 9] = [
+const EVENTS: [(Kind, [u32; 3]); 10] = [
     (Kind::Wave, [1, 20, 0]),
     (Kind::Push, [2, 0, 0]),
     // A child is killed. A child is stopped for a while. Other code waits for a child that has ended.
@@ -50,4 +50,6 @@ const EVENTS: [(Kind, [u32; 3]); 9] = [
     (Kind::Order, [4, 0, 0]),
     (Kind::Order, [1, 0, 0]),
     (Kind::Order, [0, 0, 0]),
+    // A reload that comes to something.
+    (Kind::Reload, [0, 0, 0]),
 ];

@@ -8,7 +8,7 @@ use crate::daemon::machine::{Answer, End, Fork, Status};
 impl World {
     /// A child has been forked.
     pub fn begin_child(&mut self, fork: Fork, client: Option<Client>) {
-        let (flaw, delay) = self.next_flaw();
+        let (flaw, delay) = self.files.flaw(fork.edition).unwrap_or_else(|| self.next_flaw());
         let now = self.now;
         let slot = fork.key.slot;
         if self.children[slot].as_ref().is_some_and(Child::is_alive) {
@@ -16,6 +16,8 @@ impl World {
         }
         self.children[slot] = Some(Child {
             key: fork.key,
+            edition: fork.edition,
+            is_probe: fork.is_probe,
             born: now,
             flaw,
             delay,
@@ -137,7 +139,7 @@ impl World {
                     Flaw::HangsInSetup => {}
                     Flaw::StopsInSetup => self.goes_on(slot, 10, Stage::Stop),
                     Flaw::DiesInSetup => self.goes_on(slot, boot / 5, Stage::Die),
-                    _ if self.is_pre() => self.goes_on(slot, boot / 5, Stage::Setup),
+                    _ if self.is_pre() || self.is_probe(slot) => self.goes_on(slot, boot / 5, Stage::Setup),
                     _ => self.begin_first_request(slot),
                 }
             }
@@ -153,6 +155,10 @@ impl World {
             Stage::Ready => {
                 let born = self.children[slot].as_ref().map_or(self.now, |child| child.born);
                 self.longest_start = self.longest_start.max(self.now - born);
+                if self.is_probe(slot) {
+                    self.set_status(slot, Status::Wait);
+                    return self.leave(slot);
+                }
                 self.wait(slot);
             }
             Stage::Accept => self.accept(slot),
@@ -180,6 +186,10 @@ impl World {
             Stage::Scribble => self.slots[slot].says.status = None,
             Stage::Die => self.die(slot, flawed_end(flaw), matches!(flaw, Flaw::Vanishes | Flaw::VanishesBusy)),
         }
+    }
+
+    fn is_probe(&self, slot: usize) -> bool {
+        self.children[slot].as_ref().is_some_and(|child| child.is_probe)
     }
 
     /// A child waits for a request, and looks whether there is one.

@@ -22,6 +22,7 @@ mod life;
 mod messages;
 mod outside;
 mod plan;
+mod reload;
 mod rules;
 mod run;
 mod schedule;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::daemon::machine::{Haste, Rules};
-use crate::daemon::settings::{Forking, Settings};
+use crate::daemon::settings::{Forking, Reloading, Settings};
 
 /// A run of the simulation is a function of this.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -108,6 +108,13 @@ knobs! {
     term = 0;
     /// `lame_duck`: how long clients are served before such an end.
     duck = 0;
+    /// How long a configuration may take to load.
+    load_limit = 10_000;
+    probation = 10_000;
+    surge = 1;
+    unavailable = 0;
+    /// How long replaced children may go on with their work.
+    drain = 60_000;
     /// What the small accidents of the run are drawn from.
     salt = 0;
 }
@@ -167,6 +174,9 @@ kinds! {
     Widow "widow";
     /// The log file can't be opened for so long.
     NoLog "nolog";
+    /// The configuration file is changed, and a reload asked for: how it loads, how its children go wrong, and its sizes, see
+    /// [`File`](super::reload::File).
+    Reload "reload";
 }
 
 impl Knobs {
@@ -206,6 +216,14 @@ impl Knobs {
                 exit_timeout: ms(longest.max(100)),
                 cpu_limit: ms(self.cpu_limit.max(1)),
                 memory_limit: (self.memory_limit > 0).then(|| u64::from(self.memory_limit) << 20),
+            },
+            reload: Reloading {
+                is_possible: true,
+                load_timeout: ms(self.load_limit.max(1)),
+                probation: ms(self.probation),
+                surge: if self.unavailable == 0 { self.surge.max(1) } else { self.surge },
+                max_unavailable: self.unavailable,
+                drain_limit: ms(self.drain.max(1)),
             },
         }
     }

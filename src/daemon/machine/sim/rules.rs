@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::clients::Client;
 use super::decisions::Chain;
 use super::messages::Messages;
+use super::reload::Model;
 use super::world::World;
-use crate::daemon::machine::{Deaths, Effect, Haste, Input, Key, Machine, Order, OrderId, Phase, Signal, TokenBucket};
+use crate::daemon::machine::{
+    Deaths, Edition, Effect, Haste, Input, Key, Machine, Order, OrderId, Phase, Signal, TokenBucket,
+};
 use crate::daemon::settings::Settings;
 
 /// A rule that was broken.
@@ -57,6 +60,9 @@ pub struct Rules {
     pub(super) unheard_since: Option<u64>,
     pub(super) vain_until: u64,
     pub(super) kept_since: Option<u64>,
+    pub(super) reload: Model,
+    /// Editions of which a child was ready that has ended.
+    pub(super) proven: Vec<Edition>,
     /// A child has died in a way that may have cost a client its accept: by when others must have been woken.
     pub(super) wake_by: Option<(u64, u64)>,
 }
@@ -106,6 +112,8 @@ impl Rules {
             early: 0,
             replacements: TokenBucket::new(settings.fork_burst, settings.forks_per_second),
             crashes: Chain::default(),
+            reload: Model::new(&settings),
+            proven: Vec::new(),
             first: settings,
             short_since: None,
             surplus_since: None,
@@ -131,6 +139,7 @@ impl Rules {
                     self.orders.resize(place + 1, None);
                 }
                 self.orders[place] = Some(Ordered { order, is_answered: false });
+                self.reload.asked(id, world);
                 if let Order::Stop(_) | Order::Terminate = order {
                     self.stopping_since.get_or_insert(world.now);
                 }
@@ -172,18 +181,18 @@ impl Rules {
         self.must_tell(input, effects)?;
         for effect in effects {
             match effect {
-                Effect::Fork(fork) => self.fork(now, fork.key, machine, world)?,
+                Effect::Fork(fork) => self.fork(now, fork, machine, world)?,
                 Effect::CancelForks => {
                     let asked = self.owners.iter_mut().filter(|owner| owner.state == State::Asked);
                     asked.for_each(|owner| owner.state = State::Free);
                     self.asked = 0;
                 }
-                Effect::Signal(key, signal) => self.signal(now, *key, *signal, input, effects, world)?,
+                Effect::Signal(key, signal) => self.signal(now, (*key, *signal), input, effects, machine, world)?,
                 Effect::AskToRelease(key) | Effect::Call(key) if !self.is_live(*key) => {
                     return broken("nothing is sent to the dead", key);
                 }
                 Effect::Record(death) => self.record(now, death, world)?,
-                Effect::Answer(id, verdict) => self.answer(*id, *verdict)?,
+                Effect::Answer(id, verdict) => self.answer(*id, *verdict, machine, world)?,
                 Effect::Say(message) => {
                     self.messages.say(message)?;
                     self.justify(now, message, world)?;
@@ -203,7 +212,7 @@ impl Rules {
                 _ => {}
             }
         }
-        Ok(())
+        self.examine_reload(now, input, effects, machine, world)
     }
 
     /// What some inputs must lead to.

@@ -86,6 +86,7 @@ impl Driver {
         world.late = (0, 0);
         world.mute = (0, 0);
         world.no_log_until = 0;
+        world.files.calm_down();
         let hopeless: Vec<(usize, u32)> = world
             .children
             .iter()
@@ -114,7 +115,10 @@ impl Driver {
         let suspended = self.world.suspended.last().map_or(0, |(_, to)| to.saturating_sub(self.world.now));
         let look = micros(settings.look_every());
         let slowed = longest + longest * u64::from(self.world.knobs.batch) * 2000 / look;
-        60_000_000 + slowed * 2 + micros(settings.babysit) * 8 + suspended
+        let reload = micros(settings.reload.load_timeout)
+            + (micros(settings.start_timeout) + micros(settings.reload.drain_limit)) * 3
+            + micros(settings.reload.probation);
+        60_000_000 + reload + slowed * 2 + micros(settings.babysit) * 8 + suspended
     }
 
     fn time_to_shrink(&self) -> u64 {
@@ -166,6 +170,7 @@ impl Driver {
                 return broken("each child has the new log", format_args!("{key} has {} of {}", child.log, world.log));
             }
         }
+        self.rules.reload_is_over(world.now, machine, world)?;
         self.orders_are_answered()
     }
 

@@ -32,6 +32,8 @@ pub enum Theme {
     Beginning,
     /// Waves.
     Waves,
+    /// Reloads, of which some fail, while clients come.
+    Reloads,
 }
 
 impl Theme {
@@ -53,6 +55,8 @@ impl Theme {
             Ends,
             Beginning,
             Waves,
+            Reloads,
+            Reloads,
         ])
     }
 
@@ -92,6 +96,13 @@ impl Theme {
                 (knobs.max, knobs.start) = (dice.within(1, 4), dice.within(1, 3));
             }
             Theme::Flaws => knobs.memory_limit = 64,
+            Theme::Reloads => {
+                knobs.post = u32::from(dice.once_in(6));
+                knobs.max = dice.pick(&[2, 3, 5, 8]);
+                (knobs.start, knobs.drain) = (dice.within(1, knobs.max), dice.pick(&[300, 5000, 5000]));
+                (knobs.start_limit, knobs.race) = (2000, 0);
+                knobs.min = knobs.min.min(knobs.start);
+            }
             _ => {}
         }
     }
@@ -104,6 +115,7 @@ impl Theme {
             Theme::Ends => Some(knobs.stop_limit * 2 / 3),
             Theme::Beginning => Some(3),
             Theme::Deaf => Some(700),
+            Theme::Reloads => Some(knobs.boot * 4 + 20),
             _ => None,
         }
     }
@@ -178,6 +190,11 @@ impl Theme {
                 let kind = dice.pick(&[Kind::Order, Kind::Nest]);
                 (kind, [dice.pick(&[0, 1, 2, 3, 4, 4, 7, 8]), which, 0])
             }
+            (Theme::Reloads, 0) => {
+                (Kind::Wave, [dice.within(1, knobs.max), dice.pick(&[10, 300, 10_000]), dice.below(3)])
+            }
+            (Theme::Reloads, 1) if !is_late => (Kind::Order, [dice.pick(&[3, 4, 12, 14, 15]), dice.below(SIZES), 0]),
+            (Theme::Reloads, _) => (Kind::Reload, super::reload::draw(dice)),
             (Theme::Waves, _) => {
                 (Kind::Wave, [dice.within(1, knobs.max * 2), dice.pick(&[1, 20, 400, 4000]), dice.below(5)])
             }

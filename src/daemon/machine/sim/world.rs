@@ -7,7 +7,8 @@ use super::child::{Child, Flaw, Sent};
 use super::clients::{Client, Queue};
 use super::dice::Dice;
 use super::plan::Knobs;
-use crate::daemon::machine::{End, Input, Key, Says, Status, Thresholds, Timer, Watch};
+use super::reload::Files;
+use crate::daemon::machine::{Edition, End, Input, Key, Says, Status, Thresholds, Timer, Watch};
 use crate::daemon::settings::{Forking, Settings};
 
 /// Everything but the machine and the parent's timers. Times are in microseconds from the start.
@@ -47,6 +48,8 @@ pub struct World {
     /// How the next children go wrong: how many, how, how late, and whether every other one only.
     pub flaws: VecDeque<(u32, Flaw, u32, bool)>,
     pub oom_kills: u32,
+    /// What the configuration file says, and what it has said.
+    pub files: Files,
     pub foreign: u32,
     /// Which log file is the present one.
     pub log: u32,
@@ -94,6 +97,12 @@ pub enum Event {
     /// The application of a post-forking server looks for a client.
     Take,
     Started,
+    /// The file is read.
+    ScoutBegins(Edition),
+    /// The scout has loaded it, or has not.
+    Scouted(Edition),
+    /// The parent loads it.
+    Load(Edition),
 }
 
 /// Something that the parent has not been told yet.
@@ -137,6 +146,7 @@ impl World {
             planned: 0,
             slots: vec![EMPTY; slots],
             children: vec![None; slots],
+            files: Files::new(&settings),
             settings,
             idle: 0,
             is_rung: false,

@@ -1,0 +1,368 @@
+//! The configuration of a program: the file that it comes from, how it is loaded, and the editions of it that are in use.
+//!
+//! Its type is the program's own. Here it is a value behind `dyn Any`, which [`Daemon::config`](crate::Daemon::config) gives back.
+
+use std::any::{Any, TypeId, type_name};
+use std::fmt::{self, Display};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use nix::libc::O_NONBLOCK;
+
+use crate::daemon::error::DaemonError;
+use crate::daemon::launch::absolute;
+use crate::daemon::machine::{Edition, Tunable};
+use crate::daemon::settings::{RawSettings, Settings, SettingsError, resolve};
+
+/// What of a Daemon's settings a configuration says. What is not set stays what the program has set.
+///
+/// A reload changes these while the Daemon runs. Whatever else a configuration changes and can't change so has to be named by
+/// [`needs_restart`](PoolSettings::needs_restart).
+///
+/// ```
+/// use lenore::daemon::PoolSettings;
+///
+/// struct Config { children: u32, listen: String }
+///
+/// fn pool(config: &Config) -> PoolSettings {
+///     PoolSettings::new().max_children(config.children).needs_restart("listen", &config.listen)
+/// }
+/// # assert!(format!("{:?}", pool(&Config { children: 6, listen: "[::1]:80".into() })).contains("listen"));
+/// ```
+///
+/// POE: nothing like it.
+#[derive(Clone, Debug, Default)]
+#[must_use = "does nothing until a configuration has it"]
+pub struct PoolSettings {
+    max_children: Option<u32>,
+    min_spare: Option<u32>,
+    max_spare: Option<u32>,
+    requests: Option<u64>,
+    requests_jitter: Option<u64>,
+    fixed: Vec<(String, String)>,
+}
+
+impl PoolSettings {
+    /// Says nothing yet.
+    pub fn new() -> PoolSettings {
+        PoolSettings::default()
+    }
+
+    /// Sets what [`DaemonBuilder::max_children`](crate::daemon::DaemonBuilder::max_children) sets.
+    pub fn max_children(mut self, children: u32) -> Self {
+        self.max_children = Some(children);
+        self
+    }
+
+    /// Sets what [`DaemonBuilder::min_spare`](crate::daemon::DaemonBuilder::min_spare) sets.
+    pub fn min_spare(mut self, children: u32) -> Self {
+        self.min_spare = Some(children);
+        self
+    }
+
+    /// Sets what [`DaemonBuilder::max_spare`](crate::daemon::DaemonBuilder::max_spare) sets.
+    pub fn max_spare(mut self, children: u32) -> Self {
+        self.max_spare = Some(children);
+        self
+    }
+
+    /// Sets what [`DaemonBuilder::requests`](crate::daemon::DaemonBuilder::requests) sets, for children that are forked from then on.
+    pub fn requests(mut self, requests: u64) -> Self {
+        self.requests = Some(requests);
+        self
+    }
+
+    /// Sets what [`DaemonBuilder::requests_jitter`](crate::daemon::DaemonBuilder::requests_jitter) sets.
+    pub fn requests_jitter(mut self, jitter: u64) -> Self {
+        self.requests_jitter = Some(jitter);
+        self
+    }
+
+    /// Names a setting that can't change while the program runs, with its value: an address to listen on, a user.
+    ///
+    /// If the value is another one than at the start, the verdict of a reload says that `name` needs a restart. The rest is applied,
+    /// or nothing is with [`DaemonBuilder::strict_reload`](crate::daemon::DaemonBuilder::strict_reload).
+    pub fn needs_restart(mut self, name: impl Into<String>, value: impl Display) -> Self {
+        self.fixed.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Returns the program's settings with these in their place.
+    fn over(&self, program: &RawSettings) -> RawSettings {
+        let PoolSettings { max_children, min_spare, max_spare, requests, requests_jitter, fixed: _ } = *self;
+        RawSettings {
+            max_children: max_children.or(program.max_children),
+            min_spare: min_spare.or(program.min_spare),
+            max_spare: max_spare.or(program.max_spare),
+            requests: requests.or(program.requests),
+            requests_jitter: requests_jitter.or(program.requests_jitter),
+            ..program.clone()
+        }
+    }
+}
+
+type Load = dyn Fn(&[u8]) -> Result<Rc<dyn Any>, String>;
+type ToPool = dyn Fn(&dyn Any) -> PoolSettings;
+
+/// What the program has said of its configuration.
+#[derive(Clone, Default)]
+pub(super) struct RawConfig {
+    path: PathBuf,
+    load: Option<Rc<Load>>,
+    /// Which type it loads, and which one the settings are taken from.
+    types: [Option<(TypeId, &'static str)>; 2],
+    to_pool: Option<Rc<ToPool>>,
+    pub(super) is_strict: bool,
+}
+
+impl fmt::Debug for RawConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawConfig").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl RawConfig {
+    pub(super) fn load<T: 'static, E: Display + 'static>(&mut self, path: PathBuf, load: fn(&[u8]) -> Result<T, E>) {
+        self.path = path;
+        self.types[0] = Some((TypeId::of::<T>(), type_name::<T>()));
+        self.load = Some(Rc::new(move |bytes| match load(bytes) {
+            Ok(value) => Ok(Rc::new(value)),
+            Err(error) => Err(error.to_string()),
+        }));
+    }
+
+    pub(super) fn pool<T: 'static>(&mut self, to_pool: fn(&T) -> PoolSettings) {
+        self.types[1] = Some((TypeId::of::<T>(), type_name::<T>()));
+        self.to_pool = Some(Rc::new(move |value| value.downcast_ref().map(to_pool).unwrap_or_default()));
+    }
+
+    /// Reads and loads it for the first time. `program` is what the program has set, and becomes what the configuration makes of it.
+    pub(super) fn open(self, program: &mut RawSettings) -> Result<Option<Config>, DaemonError> {
+        let RawConfig { path, load, types, to_pool, is_strict } = self;
+        let Some(load) = load else { return Ok(None) };
+        if let [Some((loaded, type_of_file)), Some((taken, type_of_pool))] = types
+            && loaded != taken
+        {
+            return Err(DaemonError::Settings(SettingsError::OtherConfiguration { type_of_file, type_of_pool }));
+        }
+        let path = absolute("config")(path)?;
+        program.has_configuration = true;
+        let source = Source { path, load, to_pool, program: program.clone(), is_strict, fixed: Vec::new() };
+        let fail = |text: String| DaemonError::Config { path: source.path.clone(), text };
+        let bytes = source.read().map_err(|error| fail(error.to_string()))?;
+        let value = (source.load)(&bytes).map_err(fail)?;
+        let pool = source.pool(&*value);
+        *program = pool.over(program);
+        let source = Source { fixed: pool.fixed, ..source };
+        Ok(Some(Config { source: Rc::new(source), edition: FIRST, value, others: Vec::new() }))
+    }
+}
+
+/// Where a configuration comes from.
+pub(super) struct Source {
+    path: PathBuf,
+    load: Rc<Load>,
+    to_pool: Option<Rc<ToPool>>,
+    /// What the program has set, without what the configuration says.
+    program: RawSettings,
+    is_strict: bool,
+    /// What can't change, as it was at the start.
+    fixed: Vec<(String, String)>,
+}
+
+/// A configuration that was loaded.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    value: Rc<dyn Any>,
+    pub(super) tunable: Tunable,
+    /// What would have to change and can't.
+    pub(super) needs_restart: Vec<String>,
+}
+
+/// Why a configuration was not loaded.
+pub(super) enum NotLoaded {
+    /// What the program says.
+    Load(String),
+    Settings(SettingsError),
+    /// All or nothing is to be applied, and these can't be.
+    NeedsRestart(Vec<String>),
+}
+
+impl Source {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file, all of it, once.
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
+        // What is no file might never end, or never begin.
+        let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&self.path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        read_limited(file)
+    }
+
+    fn pool(&self, value: &dyn Any) -> PoolSettings {
+        self.to_pool.as_ref().map(|to_pool| to_pool(value)).unwrap_or_default()
+    }
+
+    /// Loads what was read.
+    pub(super) fn load(&self, bytes: &[u8]) -> Result<Loaded, NotLoaded> {
+        let value = (self.load)(bytes).map_err(NotLoaded::Load)?;
+        let pool = self.pool(&*value);
+        let settings: Settings = resolve(pool.over(&self.program)).map_err(NotLoaded::Settings)?;
+        let needs_restart = self.changed(&pool.fixed);
+        if self.is_strict && !needs_restart.is_empty() {
+            return Err(NotLoaded::NeedsRestart(needs_restart));
+        }
+        Ok(Loaded { value, tunable: Tunable::of(&settings), needs_restart })
+    }
+
+    /// Returns the names of what is not as at the start.
+    fn changed(&self, now: &[(String, String)]) -> Vec<String> {
+        let differs = |name: &str, value: Option<&str>| {
+            let first = self.fixed.iter().find(|(first, _)| first == name).map(|(_, value)| value.as_str());
+            first != value
+        };
+        let mut names: Vec<String> = Vec::new();
+        for (name, value) in now {
+            if differs(name, Some(value)) && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        let is_gone = |name: &str| now.iter().all(|(other, _)| other != name);
+        names.extend(self.fixed.iter().map(|(name, _)| name.clone()).filter(|name| is_gone(name)));
+        names
+    }
+}
+
+/// The configuration in one process.
+pub(super) struct Config {
+    source: Rc<Source>,
+    /// What is in force here.
+    pub(super) edition: Edition,
+    value: Rc<dyn Any>,
+    /// In the parent: the edition that is being tried, and the one before the current one.
+    others: Vec<(Edition, Rc<dyn Any>)>,
+}
+
+impl Config {
+    pub(super) fn source(&self) -> Rc<Source> {
+        Rc::clone(&self.source)
+    }
+
+    /// Returns what is in force in this process.
+    pub(super) fn value(&self) -> Rc<dyn Any> {
+        Rc::clone(&self.value)
+    }
+
+    /// An edition was loaded, and is to be tried.
+    pub(super) fn enter(&mut self, edition: Edition, loaded: &Loaded) {
+        self.others.push((edition, Rc::clone(&loaded.value)));
+    }
+
+    /// Has this edition from now on. The one that was in force is kept until it is [forgotten](Config::forget).
+    pub(super) fn adopt(&mut self, edition: Edition) {
+        let Some(place) = self.others.iter().position(|(other, _)| *other == edition) else { return };
+        let (edition, value) = self.others.swap_remove(place);
+        let former = (std::mem::replace(&mut self.edition, edition), std::mem::replace(&mut self.value, value));
+        self.others.push(former);
+    }
+
+    /// Forgets an edition that is not in force.
+    pub(super) fn forget(&mut self, edition: Edition) {
+        self.others.retain(|(other, _)| *other != edition);
+    }
+
+    /// Returns an edition, for a child that is to have it.
+    pub(super) fn of(&self, edition: Edition) -> (Edition, Rc<dyn Any>) {
+        let other = self.others.iter().find(|(other, _)| *other == edition).cloned();
+        other.unwrap_or_else(|| (self.edition, Rc::clone(&self.value)))
+    }
+
+    /// In a child: has this edition, and no other any more.
+    pub(super) fn settle(&mut self, (edition, value): (Edition, Rc<dyn Any>)) {
+        if edition != self.edition {
+            (self.edition, self.value) = (edition, value);
+        }
+        self.others = Vec::new();
+    }
+}
+
+fn read_limited(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("larger than {LARGEST} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// How large a configuration may be, in bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// The edition of the start.
+const FIRST: Edition = Edition(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(fixed: &[(&str, &str)]) -> Source {
+        let mut raw = RawConfig::default();
+        raw.load(PathBuf::from("/x"), |bytes| std::str::from_utf8(bytes).map(str::to_owned));
+        Source {
+            path: PathBuf::new(),
+            load: raw.load.unwrap(),
+            to_pool: Some(Rc::new(|value| {
+                let text = value.downcast_ref::<String>().unwrap();
+                let pool = PoolSettings::new().needs_restart("listen", text.len());
+                text.parse().map_or(pool.clone(), |children| pool.max_children(children))
+            })),
+            program: RawSettings { start_children: Some(2), max_spare: Some(4), ..RawSettings::default() },
+            is_strict: false,
+            fixed: fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test] // O-RL-14: never silent
+    fn settings_that_need_a_restart_are_named() {
+        let loaded = |source: &Source, bytes: &[u8]| source.load(bytes).map(|loaded| loaded.needs_restart).ok();
+        assert_eq!(loaded(&source(&[("listen", "1")]), b"6"), Some(vec![]));
+        assert_eq!(
+            loaded(&source(&[("listen", "9"), ("user", "x")]), b"6"),
+            Some(vec!["listen".into(), "user".into()])
+        );
+        let strict = Source { is_strict: true, ..source(&[]) };
+        assert!(matches!(strict.load(b"6"), Err(NotLoaded::NeedsRestart(names)) if names == ["listen"]));
+    }
+
+    #[test] // O-RL-03
+    fn settings_that_contradict_the_program_are_refused() {
+        let error = source(&[]).load(b"1").err();
+        assert!(matches!(error, Some(NotLoaded::Settings(SettingsError::StartAboveMax { .. }))));
+        assert!(matches!(source(&[]).load(b"\xff").err(), Some(NotLoaded::Load(text)) if text.contains("utf-8")));
+    }
+
+    #[test]
+    fn adopted_edition_is_in_force_and_the_former_one_is_kept() {
+        let text = |config: &Config| config.value().downcast_ref::<String>().unwrap().clone();
+        let source = Rc::new(source(&[]));
+        let load = |bytes: &[u8]| source.load(bytes).ok().unwrap();
+        let mut config =
+            Config { source: Rc::clone(&source), edition: FIRST, value: load(b"6").value, others: Vec::new() };
+        config.enter(Edition(2), &load(b"7"));
+        assert_eq!(text(&config), "6");
+        config.adopt(Edition(2));
+        assert_eq!((text(&config), config.edition), ("7".into(), Edition(2)));
+        config.adopt(FIRST);
+        assert_eq!((text(&config), config.edition), ("6".into(), FIRST));
+        config.forget(Edition(2));
+        config.adopt(Edition(2));
+        assert_eq!((text(&config), config.others.len()), ("6".into(), 0));
+    }
+}

@@ -1,0 +1,441 @@
+//! The configuration file, who loads it, and what must hold of reloads.
+
+use std::collections::BTreeMap;
+
+use super::child::Flaw;
+use super::dice::Dice;
+use super::plan::Knobs;
+use super::rules::{Rules, Violation, broken, micros};
+use super::world::World;
+use crate::daemon::machine::{
+    Edition, Effect, End, Input, Key, Machine, Message, Order, Phase, Rejection, ReloadNews, Signal, Status, Told,
+    Tunable, Verdict,
+};
+use crate::daemon::settings::Settings;
+
+/// What the file says.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    loads: Loads,
+    /// So many children of it are well, and then so many go wrong.
+    well: u32,
+    bad: u32,
+    flaw: Flaw,
+    tunable: Tunable,
+}
+
+/// What becomes of loading it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Loads {
+    Well,
+    /// The program refuses it.
+    Not,
+    /// The scout dies.
+    Crashes,
+    /// The scout never ends.
+    Hangs,
+    /// It takes so many milliseconds.
+    Slowly(u32),
+    /// The scout has loaded it, the parent does not.
+    NotInParent,
+}
+
+/// What the file says now, and what was read of it.
+#[derive(Clone, Debug)]
+pub struct Files {
+    now: File,
+    editions: BTreeMap<Edition, File>,
+    /// How often it was read.
+    pub reads: u32,
+    /// What is being loaded.
+    pub scouting: Option<Edition>,
+}
+
+impl Files {
+    pub fn new(settings: &Settings) -> Files {
+        let tunable = Tunable::of(settings);
+        let file = File { loads: Loads::Well, well: 0, bad: 0, flaw: Flaw::None, tunable };
+        Files { now: file, editions: BTreeMap::from([(Edition(1), file)]), reads: 0, scouting: None }
+    }
+
+    /// An operator writes another file: how it loads, and how its children go wrong, as [`draw`] has drawn it.
+    pub fn change(&mut self, knobs: &Knobs, [loads, children, sizes]: [u32; 3]) {
+        let loads = match loads {
+            1 => Loads::Not,
+            2 => Loads::Crashes,
+            3 => Loads::Hangs,
+            4 => Loads::NotInParent,
+            0 => Loads::Well,
+            ms => Loads::Slowly(ms),
+        };
+        let (flaw, well, bad) = (Flaw::numbered(children % 100), children / 100 % 10, children / 1000);
+        let part = |bit: u32, digits: u32| sizes >> bit & ((1 << digits) - 1);
+        let mut knobs = *knobs;
+        if sizes & 1 > 0 {
+            knobs.max = part(3, 3).max(knobs.start).max(1);
+        }
+        if sizes & 2 > 0 {
+            knobs.most = part(6, 3).max(1);
+            knobs.min = knobs.min.min(knobs.most);
+        }
+        if sizes & 4 > 0 {
+            (knobs.requests, knobs.jitter) = (part(9, 2), 0);
+        }
+        self.now = File { loads, well, bad, flaw, tunable: Tunable::of(&knobs.settings()) };
+    }
+
+    /// Everything is well from now on.
+    pub fn calm_down(&mut self) {
+        self.now = File { loads: Loads::Well, bad: 0, ..self.now };
+        self.editions.values_mut().for_each(|file| file.bad = 0);
+    }
+
+    pub fn has(&self, edition: Edition) -> bool {
+        self.editions.contains_key(&edition)
+    }
+
+    pub fn forget(&mut self, edition: Edition) {
+        self.editions.remove(&edition);
+    }
+
+    /// How the next child of an edition goes wrong, if it does by its settings.
+    pub fn flaw(&mut self, edition: Edition) -> Option<(Flaw, u32)> {
+        let file = self.editions.get_mut(&edition)?;
+        if file.well > 0 {
+            file.well -= 1;
+            return None;
+        }
+        file.bad = file.bad.checked_sub(1)?;
+        Some((file.flaw, 0))
+    }
+
+    /// It is read. Returns when the scout is done with it.
+    pub fn read(&mut self, edition: Edition) -> Option<u64> {
+        self.reads += 1;
+        self.editions.insert(edition, self.now);
+        self.scouting = Some(edition);
+        match self.now.loads {
+            Loads::Hangs => None,
+            Loads::Slowly(ms) => Some(u64::from(ms) * 1000),
+            _ => Some(800),
+        }
+    }
+
+    pub fn scouted(&mut self, edition: Edition) -> Option<Result<(), Rejection>> {
+        self.scouting.take_if(|scouting| *scouting == edition)?;
+        Some(match self.editions.get(&edition)?.loads {
+            Loads::Not => Err(Rejection::NotLoaded),
+            Loads::Crashes => Err(Rejection::ScoutDied(End::Signaled { signal: 6, has_core: false })),
+            _ => Ok(()),
+        })
+    }
+
+    pub fn loaded(&self, edition: Edition) -> Option<Result<Tunable, Rejection>> {
+        let file = self.editions.get(&edition)?;
+        Some(if file.loads == Loads::NotInParent { Err(Rejection::NotInParent) } else { Ok(file.tunable) })
+    }
+
+    fn numbers(&self, edition: Edition) -> Option<[u32; 3]> {
+        self.editions.get(&edition).map(|file| file.tunable.numbers())
+    }
+}
+
+/// Draws a change of the file.
+pub fn draw(dice: &mut Dice) -> [u32; 3] {
+    let loads = dice.pick(&[0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 40, 3000]);
+    let flaw = dice.pick(&[
+        Flaw::DiesAtOnce,
+        Flaw::DiesBeforeReady,
+        Flaw::DiesWhenReady,
+        Flaw::DiesWhenReady,
+        Flaw::DiesBusy,
+        Flaw::CrashesWhenReady,
+        Flaw::HangsInSetup,
+        Flaw::HangsBeforeReady,
+        Flaw::StopsIdle,
+        Flaw::IgnoresQuit,
+    ]);
+    let number = Flaw::ALL.iter().position(|known| *known == flaw).unwrap_or(0) as u32;
+    let (well, bad) = (dice.pick(&[0, 0, 1, 2, 5]), dice.pick(&[0, 0, 0, 1, 1, 9]));
+    [loads, number + well * 100 + bad * 1000, if dice.once_in(2) { dice.below(1 << 11) } else { 0 }]
+}
+
+/// What is known of the reload that is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    /// Who is judged by it: children of this edition serve.
+    pub(super) current: Edition,
+    numbers: [u32; 3],
+    /// What `resize reset` leads back to.
+    pub(super) first: [u32; 3],
+    /// The edition that was loaded and is being tried.
+    trial: Option<Edition>,
+    /// How many children were ready when the roll began.
+    ready_before: Option<u32>,
+    set_back_at: Option<u64>,
+    /// The edition before, its numbers, and the size when it was the current one.
+    former: Option<(Edition, [u32; 3], [u32; 3])>,
+    /// How many children of the current edition have died without a request.
+    pub(super) early_deaths: u32,
+    /// For each order: how often the file had been read when it was given.
+    reads: BTreeMap<u64, u32>,
+}
+
+impl Model {
+    pub(super) fn new(settings: &Settings) -> Model {
+        let numbers = Tunable::of(settings).numbers();
+        Model {
+            current: Edition(1),
+            numbers,
+            first: numbers,
+            trial: None,
+            ready_before: None,
+            set_back_at: None,
+            former: None,
+            early_deaths: 0,
+            reads: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn asked(&mut self, order: u64, world: &World) {
+        self.reads.insert(order, world.files.reads);
+    }
+}
+
+/// Tells whether a roll is under way.
+pub(super) fn is_rolling(machine: &Machine) -> bool {
+    machine.reload.roll.is_some()
+}
+
+impl Rules {
+    /// A step was taken, and nothing of it is carried out: what must hold of the children while a reload goes on.
+    pub(super) fn examine_reload(
+        &mut self,
+        now: u64,
+        input: &Input,
+        effects: &[Effect],
+        machine: &Machine,
+        world: &World,
+    ) -> Result<(), Violation> {
+        let is_rolling = is_rolling(machine);
+        if is_rolling && self.reload.ready_before.is_none() {
+            self.reload.ready_before = machine.reload.roll.map(|roll| roll.ready_before);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Say(Message::Reload(edition, news)) => self.hear(now, *edition, news, world)?,
+                Effect::Signal(key, Signal::Quit) => self.sent_away(now, *key, effects, machine, world)?,
+                Effect::Say(Message::CrashLoop { .. }) if machine.reload_is_on_probation() => {
+                    return broken("a crash loop on probation brings the former edition back", "");
+                }
+                Effect::Answer(_, Verdict::RolledBack(_)) => self.is_refilled(now, machine, world)?,
+                _ => {}
+            }
+        }
+        if let Input::Asked(_, Order::Stop(_) | Order::Terminate) = input
+            && self
+                .orders
+                .iter()
+                .flatten()
+                .any(|order| matches!(order.order, Order::Reload | Order::Check) && !order.is_answered)
+        {
+            return broken("a stop ends a reload at once", format_args!("{input:?}"));
+        }
+        let mut editions: Vec<Edition> = machine.table().children().iter().map(|child| child.edition).collect();
+        editions.extend(machine.table().in_flight().iter().map(|fork| fork.edition));
+        editions.sort_unstable();
+        editions.dedup();
+        if editions.len() > 2 {
+            return broken("no more than two editions have children", format_args!("{editions:?}"));
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, now: u64, edition: Edition, news: &ReloadNews, world: &World) -> Result<(), Violation> {
+        match *news {
+            ReloadNews::Loaded => self.reload.trial = Some(edition),
+            ReloadNews::SetBack(_) => self.reload.set_back_at = Some(now),
+            ReloadNews::Applied { .. } => {
+                let Some(to) = world.files.numbers(edition) else {
+                    return broken("a reload adopts what was loaded", edition);
+                };
+                let size = self.size();
+                self.reload.former = Some((self.reload.current, self.reload.numbers, size));
+                self.become_edition(edition, to, to);
+            }
+            ReloadNews::TakenBack { to } => {
+                let Some((former, numbers, size)) = self.reload.former.take().filter(|(former, ..)| *former == to)
+                else {
+                    return broken("the former edition comes back", to);
+                };
+                self.become_edition(former, numbers, size);
+            }
+            ReloadNews::ProbationOver => self.reload.former = None,
+            _ => {}
+        }
+        if let ReloadNews::Applied { .. } | ReloadNews::RolledBack { .. } | ReloadNews::Rejected { .. } = news {
+            (self.reload.trial, self.reload.ready_before, self.reload.set_back_at) = (None, None, None);
+        }
+        Ok(())
+    }
+
+    /// Numbers that the two files have different are those of `values`, others are what orders have made of them.
+    fn become_edition(&mut self, edition: Edition, to: [u32; 3], values: [u32; 3]) {
+        let (from, now) = (self.reload.numbers, self.size());
+        self.reload.current = edition;
+        self.reload.numbers = to;
+        self.reload.first = to;
+        self.reload.early_deaths = 0;
+        self.crashes = Default::default();
+        if from != to {
+            let mut size: [u32; 3] =
+                std::array::from_fn(|place| if from[place] == to[place] { now[place] } else { values[place] });
+            if self.first.min_spare > 0 && size[2] < size[1] {
+                size = to;
+            }
+            (self.base, self.shift) = (size, 0);
+        }
+    }
+
+    /// A child was asked to go. Before a new one was ready no old one is, and then only as many as can be done without.
+    fn sent_away(
+        &mut self,
+        now: u64,
+        key: Key,
+        effects: &[Effect],
+        machine: &Machine,
+        world: &World,
+    ) -> Result<(), Violation> {
+        let Some(child) = machine.table().child(key) else { return Ok(()) };
+        let is_by_roll = child.outdated.is_some_and(|outdated| micros(outdated.since) == now);
+        if !is_by_roll || effects.iter().any(|effect| matches!(effect, Effect::End(_))) {
+            return Ok(());
+        }
+        if let Some(trial) = self.reload.trial.filter(|trial| *trial != child.edition)
+            && self.reload.set_back_at.is_none()
+            && !world.children.iter().flatten().any(|child| child.edition == trial && child.was_ready)
+            && !self.was_ready(trial)
+        {
+            return broken("no old child is asked to go before a new one was ready", key);
+        }
+        let served = world.status(key.slot).is_some_and(is_up) && !child.is_stopped && child.deaf.is_none();
+        let Some(before) = self.reload.ready_before.filter(|_| served && world.knobs.race == 0) else { return Ok(()) };
+        let settings = machine.settings();
+        // The pool's own policy goes on when the roll is over.
+        let is_surplus = |effect: &&Effect| match effect {
+            Effect::Signal(key, Signal::Quit) => {
+                machine.table().child(*key).is_some_and(|child| child.outdated.is_none())
+            }
+            _ => false,
+        };
+        let surplus = effects.iter().filter(is_surplus).count() as u32;
+        let (ready, floor) = (ready(machine, world) + surplus, before.min(self.size()[0]));
+        if ready + settings.reload.max_unavailable < floor {
+            return broken("children stay ready during a reload", format_args!("{ready} of {before}"));
+        }
+        Ok(())
+    }
+
+    /// Who has had a slot before may have been ready in it.
+    fn was_ready(&self, edition: Edition) -> bool {
+        self.proven.contains(&edition)
+    }
+
+    /// A child has ended.
+    pub(super) fn note_proven(&mut self, edition: Edition, was_ready: bool) {
+        if was_ready && !self.proven.contains(&edition) {
+            self.proven.push(edition);
+        }
+    }
+
+    /// A reload was rolled back: the new children have been asked to go, and old ones are in their place.
+    fn is_refilled(&self, now: u64, machine: &Machine, world: &World) -> Result<(), Violation> {
+        let Some(trial) = self.reload.trial else { return Ok(()) };
+        let stays = |child: &&crate::daemon::machine::Child| child.edition == trial && !child.is_retiring();
+        if let Some(child) = machine.table().children().iter().find(stays) {
+            return broken("after a reload was rolled back no new child stays", child.key);
+        }
+        let is_late = self.reload.set_back_at.is_some_and(|since| now >= since + micros(self.first.start_timeout));
+        let settings = machine.settings();
+        let floor = self.reload.ready_before.unwrap_or(0).min(settings.max_children);
+        let ready = ready(machine, world);
+        if world.is_pre() && !is_late && world.knobs.race == 0 && ready + settings.reload.max_unavailable < floor {
+            return broken("after a reload was rolled back the pool has its size", format_args!("{ready} of {floor}"));
+        }
+        Ok(())
+    }
+
+    /// The verdict of a reload, or of a check.
+    pub(super) fn reload_is_answered(
+        &self,
+        order: u64,
+        verdict: Verdict,
+        machine: &Machine,
+        world: &World,
+    ) -> Result<(), Violation> {
+        let was_read = self.reload.reads.get(&order).is_some_and(|reads| world.files.reads > *reads);
+        match verdict {
+            Verdict::Applied | Verdict::Rejected(_) | Verdict::RolledBack(_) if !was_read => {
+                broken("a reload reads what the file says when it is asked for", format_args!("{order} {verdict}"))
+            }
+            Verdict::Superseded if self.stopping_since.is_none() && machine.phase() != Phase::ShuttingDown => {
+                broken("only an end supersedes a reload", order)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a child may be ended that was asked to go.
+    pub(super) fn is_cut(&self, now: u64, key: Key, machine: &Machine, world: &World) -> bool {
+        let Some(child) = machine.table().child(key) else { return false };
+        let Some(outdated) = child.outdated.filter(|_| matches!(child.told, Told::Cut | Told::Die)) else {
+            return false;
+        };
+        let limit = micros(self.first.reload.drain_limit);
+        let has_no_client = world.status(key.slot).is_some_and(Status::is_starting);
+        now >= micros(outdated.since) + if has_no_client { limit.min(2_000_000) } else { limit }
+    }
+
+    /// How many children there may be with those of a roll.
+    pub(super) fn surge(&self, machine: &Machine) -> u32 {
+        if self.reload.trial.is_some() || is_rolling(machine) { self.first.reload.surge } else { 0 }
+    }
+
+    /// What must be so a while after the last disturbance.
+    pub(super) fn reload_is_over(&self, now: u64, machine: &Machine, world: &World) -> Result<(), Violation> {
+        if machine.reload_is_under_way() {
+            return broken("a reload comes to an end", format_args!("{:?}", machine.reload_stage()));
+        }
+        let limit = micros(self.first.reload.drain_limit) + micros(self.first.babysit) * 3 + 10_000_000;
+        for child in machine.table().children() {
+            let Some(outdated) = child.outdated else { continue };
+            let is_alive = world.child(child.key).is_some_and(|real| real.is_alive());
+            if is_alive && now > micros(outdated.since) + limit + world.suspended_since(micros(outdated.since)) {
+                return broken("a replaced child has drain_limit to end", child.key);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Machine {
+    fn reload_is_on_probation(&self) -> bool {
+        self.reload.has_probation()
+    }
+
+    fn reload_is_under_way(&self) -> bool {
+        self.reload.has_run() || self.reload.roll.is_some()
+    }
+}
+
+fn ready(machine: &Machine, world: &World) -> u32 {
+    let serves = |child: &&crate::daemon::machine::Child| {
+        let is_well = !child.is_retiring() && !child.is_stopped && child.deaf.is_none();
+        is_well && world.status(child.key.slot).is_some_and(is_up)
+    };
+    machine.table().children().iter().filter(serves).count() as u32
+}
+
+fn is_up(status: Status) -> bool {
+    status == Status::Wait || status.is_taken()
+}

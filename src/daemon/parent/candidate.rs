@@ -1,0 +1,117 @@
+//! What the parent has of a reload: what was read, who loads it, what new children say, and what has become of it.
+
+use std::rc::Rc;
+#[cfg(feature = "control")]
+use std::time::{Duration, SystemTime};
+
+#[cfg(feature = "control")]
+use crate::daemon::machine::ReloadNews;
+use crate::daemon::machine::{Edition, Key, Rejection};
+use crate::daemon::parent::scout::{Scout, Words};
+use crate::kernel::Handle;
+
+/// What the parent has of a reload.
+#[derive(Default)]
+pub(super) struct Reloading {
+    /// What was read for the run that is under way.
+    pub(super) read: Option<(Edition, Rc<[u8]>)>,
+    pub(super) scout: Option<Scout>,
+    /// What new children write to their standard error.
+    pub(super) words: Vec<(Key, Words)>,
+    /// What the child wrote to its standard error that has ended last.
+    pub(super) ended: Option<(Key, String)>,
+    /// What an operator is told besides the verdict.
+    pub(super) told: Told,
+    /// How many runs have ended how.
+    #[cfg(feature = "control")]
+    pub(super) counts: Counts,
+    /// The last run that has ended.
+    #[cfg(feature = "control")]
+    pub(super) last: Option<Last>,
+}
+
+/// What is known of the run that is under way, or was the last one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    /// Why it has failed, in words.
+    pub(super) cause: String,
+    /// The last that the process wrote to its standard error that has failed.
+    pub(super) last_words: String,
+    /// Settings that need a restart.
+    pub(super) needs_restart: Vec<String>,
+}
+
+/// How many runs have ended how.
+#[cfg(feature = "control")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) applied: u64,
+    pub(super) rejected: u64,
+    pub(super) rolled_back: u64,
+    pub(super) superseded: u64,
+    pub(super) taken_back: u64,
+}
+
+/// A run that has ended.
+#[cfg(feature = "control")]
+#[derive(Clone, Debug)]
+pub(super) struct Last {
+    pub(super) edition: Edition,
+    pub(super) verdict: &'static str,
+    pub(super) cause: String,
+    pub(super) needs_restart: Vec<String>,
+    pub(super) took: Duration,
+    pub(super) at: SystemTime,
+}
+
+impl Reloading {
+    /// Returns the ends that a forked process must not have.
+    pub(super) fn into_handles(self) -> impl Iterator<Item = Handle> {
+        let scout = self.scout.map(|scout| scout.words.end);
+        scout.into_iter().chain(self.words.into_iter().map(|(_, words)| words.end))
+    }
+
+    #[cfg(feature = "control")]
+    pub(super) fn count(&mut self, edition: Edition, news: &ReloadNews, at: SystemTime) {
+        let counts = &mut self.counts;
+        let (count, verdict, took) = match *news {
+            ReloadNews::Applied { took } => (&mut counts.applied, "applied", took),
+            ReloadNews::Rejected { took, .. } => (&mut counts.rejected, "rejected", took),
+            ReloadNews::RolledBack { took, .. } => (&mut counts.rolled_back, "rolled_back", took),
+            ReloadNews::Superseded => (&mut counts.superseded, "superseded", Duration::ZERO),
+            ReloadNews::TakenBack { .. } => (&mut counts.taken_back, "taken_back", Duration::ZERO),
+            _ => return,
+        };
+        *count += 1;
+        let cause = match *news {
+            ReloadNews::Rejected { why, .. } => self.told.rejection(why),
+            ReloadNews::RolledBack { .. } => self.told.cause.clone(),
+            ReloadNews::TakenBack { .. } => "new children died as soon as they were forked".to_owned(),
+            _ => String::new(),
+        };
+        let needs_restart = if verdict == "applied" { self.told.needs_restart.clone() } else { Vec::new() };
+        self.last = Some(Last { edition, verdict, cause, needs_restart, took, at });
+    }
+}
+
+#[cfg(feature = "control")]
+impl Counts {
+    /// Returns the word for each verdict, and how many there were.
+    pub(super) fn by_name(&self) -> [(&'static str, u64); 5] {
+        let Counts { applied, rejected, rolled_back, superseded, taken_back } = *self;
+        [
+            ("applied", applied),
+            ("rejected", rejected),
+            ("rolled_back", rolled_back),
+            ("superseded", superseded),
+            ("taken_back", taken_back),
+        ]
+    }
+}
+
+impl Told {
+    /// Returns why a configuration was rejected.
+    pub(super) fn rejection(&self, why: Rejection) -> String {
+        if self.cause.is_empty() { why.to_string() } else { format!("{why}: {}", self.cause) }
+    }
+}
