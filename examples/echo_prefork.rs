@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example echo_prefork
 //! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
+//! kill -HUP PID                                 # with --config FILE and --logfile FILE: both are opened again
 //! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
@@ -31,6 +32,8 @@ struct Flags {
     pool: common::PoolFlags,
     #[command(flatten)]
     daemon: common::DaemonFlags,
+    #[command(flatten)]
+    config: common::ConfigFlags,
 }
 
 /// The heap: each process has a copy of its own from the fork on.
@@ -82,7 +85,8 @@ fn start(cx: &mut Context<'_, Echo>) -> Result {
     flags.daemon.say_listening(listener.local_addr()?);
     cx.heap().listener = Some(listener);
     // Last of all: from here on this may be another process, without terminal and privileges.
-    let daemon = flags.daemon.apply(flags.pool.apply(Daemon::builder())).spawn(cx)?;
+    let daemon = flags.daemon.apply(flags.pool.apply(Daemon::builder()));
+    let daemon = flags.config.apply(daemon, common::Config::read_without_root).spawn(cx)?;
     cx.heap().daemon = Some(daemon);
     Ok(())
 }

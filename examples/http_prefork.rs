@@ -4,6 +4,7 @@
 //! cargo run --release --features http --example http_prefork -- --root target/doc
 //! curl -i http://127.0.0.1:7780/hello           # or any browser
 //! ab -k -n 10000 -c 8 http://127.0.0.1:7780/hello
+//! kill -HUP PID                                 # with --config FILE and --logfile FILE: both are opened again
 //! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
@@ -29,6 +30,7 @@ mod common;
 #[path = "http_prefork/site.rs"]
 mod site;
 
+use common::Config;
 use site::{Answer, Site};
 
 /// Web server with a pool of children, each of which serves one connection at a time
@@ -48,11 +50,15 @@ struct Flags {
     pool: common::PoolFlags,
     #[command(flatten)]
     daemon: common::DaemonFlags,
+    #[command(flatten)]
+    config: common::ConfigFlags,
 }
 
 /// The heap: each process has a copy of its own from the fork on.
 struct Server {
     daemon: Option<Daemon>,
+    /// There is a configuration.
+    has_config: bool,
     site: Site,
     /// How long a client may take for a request, and for some of a response.
     patience: Duration,
@@ -102,16 +108,17 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let keeps = !keep_alive.is_zero();
     let patience = if keeps { keep_alive } else { PATIENCE };
     let mut kernel = Kernel::new()?;
-    Session::new(Server { daemon: None, site, patience, keeps, listener: None, client: None })
+    Session::new(Server { daemon: None, has_config: false, site, patience, keeps, listener: None, client: None })
         .args((flags,))
         .state("_start", start)
-        .state("daemon_child", |cx| report(cx, Report::Wait))
+        .state("daemon_child", begin)
         .state("daemon_accept", |cx| cx.heap().listener.iter().for_each(SocketFactory::resume_accept))
         .state("accept", accepted)
         .state("input", input)
         .state("flushed", go_on)
         .state("late", late)
         .state("gone", close)
+        .state("daemon_pause", |cx| cx.heap().keeps = false)
         .state("daemon_release", release)
         .state("daemon_shutdown", shutdown)
         .state("peek", |cx| {
@@ -127,16 +134,37 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     let flags: Flags = cx.take(0)?;
     let listener = SocketFactory::tcp(&flags.listen).on_accept("accept").listen(cx)?;
     listener.pause_accept();
-    for signal in ["daemon_child", "daemon_accept", "daemon_release", "daemon_shutdown"] {
+    for signal in ["daemon_child", "daemon_accept", "daemon_pause", "daemon_release", "daemon_shutdown"] {
         cx.sig(signal, signal);
     }
     cx.sig("USR2", "peek");
     flags.daemon.say_listening(listener.local_addr()?);
     cx.heap().listener = Some(listener);
     // Last of all: from here on this may be another process, without terminal and privileges.
-    let daemon = flags.daemon.apply(flags.pool.apply(Daemon::builder())).spawn(cx)?;
+    let has_config = flags.config.is_given();
+    let daemon = flags.daemon.apply(flags.pool.apply(Daemon::builder()));
+    let daemon = flags.config.apply(daemon, load).spawn(cx)?;
     cx.heap().daemon = Some(daemon);
+    cx.heap().has_config = has_config;
     Ok(())
+}
+
+/// In a new child: what the configuration says goes before the command line.
+fn begin(cx: &mut Context<'_, Server>) -> Result {
+    if cx.heap().has_config {
+        let config = daemon(cx)?.config::<Config, _>(cx)?;
+        if config.root.is_some() {
+            cx.heap().site = Site::new(config.root.clone())?;
+        }
+    }
+    report(cx, Report::Wait)
+}
+
+/// Reads the configuration. A root that is not there is found out here, and not by each child.
+fn load(bytes: &[u8]) -> std::result::Result<Config, String> {
+    let config = Config::read(bytes)?;
+    Site::new(config.root.clone()).map_err(|error| format!("root: {error}"))?;
+    Ok(config)
 }
 
 fn accepted(cx: &mut Context<'_, Server>) -> Result {

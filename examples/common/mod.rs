@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use lenore::logging::Logger;
 
+mod config;
 mod output;
 mod settings;
 
+pub use config::{Config, ConfigFlags};
 pub use output::{say, say_if_read};
 pub use settings::{DaemonFlags, PoolFlags, PortFlags, WatchFlags};
 
