@@ -1,8 +1,13 @@
 //! How a program begins with what others have opened for it, what its service manager hears, and how it changes while it runs. The
-//! programs are `tests/programs/inherited.rs`, `listen_launch.rs` and `daemon_control.rs`, and the examples.
+//! programs are `tests/programs/inherited.rs`, `listen_launch.rs`, `daemon_control.rs` and `daemon_change.rs`, and the examples.
 
+mod changing;
 mod deploy;
+mod examples;
+mod failing;
 mod lame_duck;
 mod listeners;
+mod load;
 mod notify;
 mod pid1;
+mod reload;

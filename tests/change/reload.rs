@@ -1,0 +1,292 @@
+//! A configuration that is loaded again.
+
+use nix::sys::signal::Signal;
+use util::{Client, DEADLINE, kill, proc, wait_until};
+
+use super::changing::{Changing, lenorectl};
+use super::load::Load;
+
+#[test] // O-RL-01, O-RL-02
+fn applied_reload_replaces_all_children() {
+    let changing = Changing::pool(3, "value=a\n", "");
+    let before = changing.children();
+    assert_eq!(changing.value(), "a");
+    let answer = changing.reload("value=b\n");
+    assert_eq!((answer.last.as_str(), answer.body.as_str()), ("OK applied", "edition=2\n"));
+    changing.wait_idle(3);
+    assert!(changing.children().iter().all(|pid| !before.contains(pid)));
+    assert_eq!(changing.value(), "b");
+    let status = changing.control().status();
+    assert_eq!((status.service.generation, status.reloads.verdicts["applied"]), (2, 1));
+    let last = status.reloads.last.expect("a reload that has ended");
+    assert_eq!((last.edition, last.verdict.as_str(), last.cause.as_str()), (2, "applied", ""));
+    assert!(status.children.iter().all(|child| child.edition == Some(2)));
+    let metrics = changing.ask("metrics").ok();
+    assert!(metrics.contains("lenore_reloads_total{verdict=\"applied\"} 1"), "{metrics}");
+    assert!(changing.running.next_line(DEADLINE).ends_with("daemon_reload b"));
+}
+
+#[test] // O-RL-10: a child of the former edition finishes what it has in hand, with the configuration that it was forked with
+fn request_in_hand_is_finished_with_the_old_configuration() {
+    let changing = Changing::pool(2, "value=a\n", "");
+    let mut client = Client::connect(changing.addr);
+    let pid = client.line("x");
+    client.send("late 700\r\n");
+    changing.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    changing.reload("value=b\n").ok();
+    assert_eq!(changing.value(), "b");
+    let answer = client.read_line();
+    assert!(answer.ends_with("a late 700 last"), "{answer} after {pid}");
+    client.expect_eof();
+    changing.wait_idle(2);
+}
+
+#[test] // O-RL-10: past the limit a child is ended, and counted as cut
+fn child_that_does_not_finish_within_drain_limit_is_cut() {
+    let changing = Changing::pool(2, "value=a\n", "--drain-ms 300");
+    let mut client = Client::connect(changing.addr);
+    client.line("x");
+    client.send("late 600000\r\n");
+    changing.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    changing.reload("value=b\n").ok();
+    client.expect_eof_or_reset();
+    let status = changing
+        .control()
+        .wait_status("a child that was cut", |status| (status.counters.exits["cut"] == 1).then(|| status.clone()));
+    assert_eq!(status.counters.exits["failed"], 0);
+    changing.wait_idle(2);
+}
+
+#[test] // O-RL-11, O-RL-18: HUP alone does both, and two of them are one reload
+fn hup_reopens_the_log_and_reloads_once() {
+    let changing = Changing::pool(2, "value=a\n", "");
+    changing.write("value=b\n");
+    // Stopped, it gets both at once.
+    changing.signal(Signal::SIGSTOP);
+    wait_until("a stopped parent", DEADLINE, || (proc::state(changing.running.pid()) == Some('T')).then_some(()));
+    changing.signal(Signal::SIGHUP);
+    changing.signal(Signal::SIGHUP);
+    changing.signal(Signal::SIGCONT);
+    changing.wait_log("reload is applied: edition=2");
+    changing.wait_value("b");
+    assert_eq!(changing.logged("reload begins"), 1);
+    changing.write("nonsense\n");
+    changing.signal(Signal::SIGHUP);
+    changing.wait_log("reload is rejected");
+    // A broken file does not keep later reloads from working.
+    changing.write("value=c\n");
+    changing.signal(Signal::SIGHUP);
+    changing.wait_log("reload is applied: edition=4");
+    changing.wait_value("c");
+}
+
+#[test] // O-RL-11
+fn log_file_is_reopened_whatever_becomes_of_the_reload() {
+    let changing = Changing::start("value=a\n", "--start 1 --max 2 --logfile DIR/log");
+    let (log, old) = (changing.dir.path().join("log"), changing.dir.path().join("old"));
+    changing.wait_idle(1);
+    std::fs::rename(&log, &old).expect("it is there");
+    changing.write("nonsense\n");
+    changing.signal(Signal::SIGHUP);
+    let has = |text: &str| std::fs::read_to_string(&log).is_ok_and(|log| log.contains(text)).then_some(());
+    wait_until("a verdict in the new log", DEADLINE, || has("reload is rejected: the file can't be loaded"));
+    assert!(has("has reopened").is_some());
+}
+
+#[test] // O-RL-12
+fn resize_survives_a_reload_that_leaves_that_number_alone() {
+    let changing = Changing::pool(2, "value=a\nmost=2\n", "");
+    changing.signal(Signal::SIGTTIN);
+    changing.wait_idle(3);
+    changing.reload("value=b\nmost=2\n").ok();
+    let pool = |changing: &Changing| {
+        let pool = changing.control().status().pool;
+        (pool.limit, pool.min_spare, pool.max_spare)
+    };
+    assert_eq!(pool(&changing), (3, 3, 3));
+    changing.reload("value=c\nmax=6\nmost=2\n").ok();
+    assert_eq!(pool(&changing), (6, 3, 3));
+    changing.reload("value=d\nmax=5\nmost=4\n").ok();
+    assert_eq!(pool(&changing), (5, 3, 4));
+}
+
+#[test] // O-RL-14
+fn settings_that_need_a_restart_are_named() {
+    let changing = Changing::pool(1, "listen=a\n", "");
+    let answer = changing.reload("listen=b\nvalue=x\n");
+    assert_eq!(answer.body, "edition=2\nneeds_restart=listen\n");
+    assert_eq!(changing.value(), "x");
+    changing.wait_log("reload is applied; needs restart: listen");
+    let out = lenorectl(&changing.socket, "reload");
+    assert_eq!((out.code, out.out.as_str()), (0, "applied: edition 3\n"));
+    assert!(out.err.contains("needs restart: listen"), "{out:?}");
+    let strict = Changing::pool(1, "listen=a\n", "--strict");
+    let answer = strict.reload("listen=b\nvalue=x\n");
+    assert_eq!(answer.code(), "rejected");
+    assert!(answer.last.ends_with("need a restart: listen"), "{answer:?}");
+}
+
+#[test] // O-RL-15
+fn stop_during_a_reload_wins_at_once() {
+    let mut changing = Changing::pool(2, "value=a\n", "");
+    changing.write("load=loop\n");
+    let mut asker = changing.control();
+    asker.send("reload\n");
+    let mut checker = changing.control();
+    changing
+        .control()
+        .wait_status("a scout", |status| (status.reloads.stage.as_deref() == Some("scouting")).then_some(()));
+    checker.send("check\n");
+    changing.signal(Signal::SIGTERM);
+    assert_eq!(asker.read_answer().code(), "superseded");
+    assert_eq!(checker.read_answer().code(), "superseded");
+    assert_eq!(changing.running.wait_exit(DEADLINE).code(), Some(0));
+}
+
+#[test] // O-RL-09: whoever asks meanwhile gets the verdict of the run that began after that
+fn reload_that_is_asked_for_meanwhile_is_run_once_more() {
+    let changing = Changing::pool(2, "value=a\n", "--load-ms 1500");
+    changing.write("load=loop\n");
+    let mut first = changing.control();
+    first.send("reload\n");
+    changing
+        .control()
+        .wait_status("a scout", |status| (status.reloads.stage.as_deref() == Some("scouting")).then_some(()));
+    // The file was read by the time a scout is there.
+    wait_until("a scout", DEADLINE, || (changing.children().len() == 3).then_some(()));
+    changing.write("value=b\n");
+    let mut others = [changing.control(), changing.control()];
+    others.iter_mut().for_each(|control| control.send("reload\n"));
+    assert_eq!(first.read_answer().code(), "rejected");
+    for other in &mut others {
+        assert_eq!(other.read_answer().ok(), "edition=3\n");
+    }
+    assert_eq!(changing.logged("reload begins"), 2);
+    assert_eq!(changing.value(), "b");
+}
+
+#[test] // O-RL-05: an old child that is stopped
+fn stopped_child_does_not_block_a_reload() {
+    let changing = Changing::pool(2, "value=a\n", "");
+    let stopped = changing.children()[0];
+    kill(stopped, Signal::SIGSTOP).expect("it lives");
+    wait_until("a stopped child", DEADLINE, || (proc::state(stopped) == Some('T')).then_some(()));
+    changing.reload("value=b\n").ok();
+    changing.running.wait_gone(&[stopped], DEADLINE);
+    changing.wait_idle(2);
+    assert_eq!(changing.value(), "b");
+}
+
+#[test] // O-RL-17
+fn check_loads_and_does_nothing_else() {
+    let changing = Changing::pool(2, "value=a\n", "");
+    let before = changing.children();
+    changing.write("value=b\n");
+    assert_eq!(changing.ask("check").ok(), "the configuration can be loaded\n");
+    assert_eq!(lenorectl(&changing.socket, "check").code, 0);
+    changing.write("nonsense\n");
+    let out = lenorectl(&changing.socket, "check");
+    assert_eq!(out.code, 1);
+    assert!(out.err.contains("rejected: the file can't be loaded: line 1: \"nonsense\" is not known"), "{out:?}");
+    assert_eq!((changing.children(), changing.value().as_str()), (before, "a"));
+    assert_eq!(changing.control().status().service.generation, 1);
+}
+
+#[test] // O-RL-02
+fn verdict_of_a_reload_can_be_asked_for_later() {
+    let changing = Changing::pool(2, "value=a\n", "");
+    changing.write("child=die\n");
+    let out = lenorectl(&changing.socket, "reload --no-wait");
+    let number = out.out.trim().strip_prefix("order ").expect("the number of the order").to_owned();
+    changing.wait_log("reload was rolled back");
+    let out = lenorectl(&changing.socket, &format!("verdict {number}"));
+    assert_eq!(out.code, 1);
+    assert!(out.err.contains("rolled back: child ") && out.err.contains("cannot open the database"), "{out:?}");
+}
+
+#[test] // O-RL-20
+fn post_forking_server_proves_the_new_configuration_with_a_probe() {
+    let changing = Changing::start("value=a\n", "--post --max 4");
+    assert_eq!(changing.value(), "a");
+    let mut old = Client::connect(changing.addr);
+    old.line("x");
+    changing.reload("value=b\n").ok();
+    assert_eq!(changing.value(), "b");
+    assert!(old.line("y").contains(" a y"), "it has the configuration that it was forked with");
+    drop(old);
+    let answer = changing.reload("value=c\nchild=die\n");
+    assert_eq!(answer.code(), "rolled_back");
+    assert!(answer.last.contains("exited:3") && answer.body.contains("cannot open the database"), "{answer:?}");
+    assert_eq!(changing.value(), "b");
+    assert_eq!(changing.reload("nonsense\n").code(), "rejected");
+}
+
+#[test] // O-RL-20
+fn server_without_children_has_the_new_configuration_itself() {
+    let changing = Changing::start("value=a\n", "--none");
+    assert_eq!(changing.value(), "a");
+    for (config, code) in [("nonsense\n", "rejected"), ("load=abort\n", "rejected")] {
+        assert_eq!(changing.reload(config).code(), code);
+    }
+    assert_eq!(changing.value(), "a");
+    changing.reload("value=b\n").ok();
+    assert_eq!(changing.value(), "b");
+}
+
+#[test]
+fn configuration_that_cannot_be_loaded_fails_the_start() {
+    let running = Changing::attempt("nonsense\n");
+    let said = running.stderr_to_end(DEADLINE);
+    assert!(
+        said.contains("loading the configuration /") && said.contains("/conf: line 1: \"nonsense\" is not known"),
+        "{said}"
+    );
+}
+
+#[test] // O-RL-05: 0 refused, 0 reset, 0 unanswered
+fn hundred_reloads_under_load_lose_nothing() {
+    let changing = Changing::pool(4, "value=a\n", "--surge 2");
+    let load = Load::begin(changing.addr);
+    for number in 0..100 {
+        let answer = changing.reload(&format!("value={number}\n"));
+        assert_eq!(answer.last, "OK applied", "reload {number}: {answer:?}");
+    }
+    let tally = load.end();
+    tally.assert_nothing_lost();
+    assert!(tally.answered > 100, "{tally:?}");
+    changing.wait_idle(4);
+    assert_eq!(changing.value(), "99");
+}
+
+#[test] // O-RL-16: nothing grows with the number of reloads; `LENORE_RELOADS=10000` is how many
+fn reloads_leave_nothing_behind() {
+    let reloads: usize = std::env::var("LENORE_RELOADS").ok().and_then(|number| number.parse().ok()).unwrap_or(300);
+    let changing = Changing::pool(2, "value=a\n", "");
+    let parent = changing.running.pid();
+    let mut control = changing.control();
+    let measure = |control: &mut util::control::Control| {
+        control.wait_status("two idle children", |status| {
+            (status.pool.states.idle == 2 && status.pool.total == 2).then_some(())
+        });
+        (proc::fds(parent).len(), changing.children().len(), proc::rss_kib(parent).expect("it lives"))
+    };
+    let mut before = None;
+    for number in 0..reloads {
+        let (config, word) = match number % 10 {
+            3 => ("child=die\n".to_owned(), "ERR rolled_back"),
+            7 => ("nonsense\n".to_owned(), "ERR rejected"),
+            _ => (format!("value={number}\n"), "OK applied"),
+        };
+        changing.write(&config);
+        let answer = control.ask("reload");
+        assert!(answer.last.starts_with(word), "reload {number}: {answer:?}");
+        if number == reloads / 3 {
+            before = Some(measure(&mut control));
+        }
+    }
+    let (before, after) = (before.expect("more than one"), measure(&mut control));
+    assert_eq!((after.0, after.1), (before.0, before.1), "descriptors and children");
+    // The verdicts that can be asked for are 256.
+    assert!(after.2 < before.2 + 1024, "{} KiB resident, and {} before", after.2, before.2);
+    println!("{reloads} reloads: {} descriptors, {} KiB resident, {} before", after.0, after.2, before.2);
+}
