@@ -1,5 +1,6 @@
 //! A configuration that is loaded again.
 
+use lenore::daemon::view::Snapshot;
 use nix::sys::signal::Signal;
 use util::{Client, DEADLINE, kill, proc, wait_until};
 
@@ -141,6 +142,44 @@ fn stop_during_a_reload_wins_at_once() {
     assert_eq!(asker.read_answer().code(), "superseded");
     assert_eq!(checker.read_answer().code(), "superseded");
     assert_eq!(changing.running.wait_exit(DEADLINE).code(), Some(0));
+}
+
+#[test] // O-RL-01, O-CT-22: who watches, and scripts, can see how far it is
+fn stages_of_a_reload_are_seen_from_outside() {
+    let changing = Changing::pool(2, "value=a\n", "--load-ms 1500 --pid-file DIR/pid");
+    let mut watcher = changing.control();
+    watcher.send("watch\n");
+    let state = || std::fs::read_to_string(changing.dir.path().join("pid.state")).unwrap_or_default();
+    assert!(state().contains("state=ready"), "{}", state());
+    changing.write("load=loop\n");
+    let mut asker = changing.control();
+    asker.send("reload\n");
+    wait_until("the state in the file", DEADLINE, || state().contains("state=reloading").then_some(()));
+    let mut control = changing.control();
+    let stage = |status: &Snapshot| status.reloads.stage.clone().zip(status.reloads.edition);
+    assert_eq!(stage(&control.status()), Some(("scouting".to_owned(), 2)));
+    assert_eq!(asker.read_answer().code(), "rejected");
+    wait_until("the state in the file", DEADLINE, || state().contains("state=ready").then_some(()));
+    changing.reload("value=b\n").ok();
+    assert_eq!(stage(&control.status()), Some(("probation".to_owned(), 3)));
+    let text = control.ask("status").ok();
+    assert!(text.contains("last reload  configuration 3 applied "), "{text}");
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|last: &String| !last.contains("state=applied")) {
+        let line = watcher.read_line().expect("an event");
+        if line.starts_with("reload ") {
+            seen.push(line);
+        }
+    }
+    let has = |words: &str| seen.iter().any(|line| words.split(' ').all(|word| line.contains(word)));
+    for words in [
+        "edition=2 state=begun",
+        "edition=2 state=rejected load_timeout",
+        "edition=3 state=loaded",
+        "edition=3 state=rolling",
+    ] {
+        assert!(has(words), "{words}: {seen:?}");
+    }
 }
 
 #[test] // O-RL-09: whoever asks meanwhile gets the verdict of the run that began after that

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::daemon::control::ChildName;
 use crate::daemon::heap::Cx;
-use crate::daemon::machine::{Death, Key, Message};
+use crate::daemon::machine::{Death, Key, Message, ReloadNews};
 use crate::daemon::parent::clients::{control, settle};
 use crate::daemon::parent::picture;
 use crate::daemon::view::time_text;
@@ -26,12 +26,35 @@ pub(super) fn of_message(cx: &mut Cx<'_>, message: &Message) {
         Message::OverloadEnded { lasted, deepest } => {
             tell(cx, "overload_ended", json!({ "lasted": lasted.as_secs_f64(), "deepest": deepest }));
         }
+        Message::Reload(edition, news) => of_reload(cx, edition.0, &news),
         Message::Resized { max_children, min_spare, max_spare } => {
             let size = json!({ "max_children": max_children, "min_spare": min_spare, "max_spare": max_spare });
             tell(cx, "resize", size);
         }
         _ => {}
     }
+}
+
+fn of_reload(cx: &mut Cx<'_>, edition: u32, news: &ReloadNews) {
+    let told = cx.heap().role.parent().map(|parent| parent.reload.told.clone()).unwrap_or_default();
+    let (state, cause) = match *news {
+        ReloadNews::Begun => ("begun", None),
+        ReloadNews::Loaded => ("loaded", None),
+        ReloadNews::Rolling => ("rolling", None),
+        ReloadNews::Applied { .. } => ("applied", None),
+        ReloadNews::Checked { .. } => ("checked", None),
+        ReloadNews::Rejected { why, .. } => ("rejected", Some(told.rejection(why))),
+        ReloadNews::SetBack(_) => ("rolling_back", Some(told.cause)),
+        ReloadNews::RolledBack { .. } => ("rolled_back", Some(told.cause)),
+        ReloadNews::Superseded => ("superseded", None),
+        ReloadNews::TakenBack { .. } => ("taken_back", None),
+        ReloadNews::ProbationOver => ("probation_over", None),
+    };
+    let mut about = json!({ "edition": edition, "state": state });
+    if let Some(cause) = cause {
+        about["cause"] = json!(cause);
+    }
+    tell(cx, "reload", about);
 }
 
 /// Tells those who watch of a death.
