@@ -80,7 +80,9 @@ fn short_requests_start_no_more_than_spares() {
         client.finish_sending();
     }
     clients.iter_mut().for_each(Client::expect_eof);
-    assert_eq!(lines(&lab, ASKED), [""; 0]);
+    // On a machine that is so busy that they are not short the clients would wait for too long.
+    let asked = lines(&lab, ASKED);
+    assert!(asked.iter().all(|line| field(line, "service") > 0.1), "{asked:?}");
     // One spare at a time, each time that all are taken up for a moment: on a machine that is busy with other work that is often.
     assert!(forks(&lab) <= 4 + 40, "{}", forks(&lab));
     lab.end(Signal::SIGTERM);

@@ -91,7 +91,12 @@ impl Player {
                 let signal = format!("SIG{name}").parse::<Signal>().expect("a signal");
                 self.orders += 1;
                 self.is_ending |= matches!(signal, Signal::SIGTERM | Signal::SIGQUIT);
+                let arrival = format!("{} lenore::signals: {name} arrived", self.lab.running.pid());
+                let arrivals = || self.lab.running.stderr_text().matches(&arrival).count();
+                let before = arrivals();
                 self.lab.running.signal(signal);
+                // What comes next in the schedule comes after it.
+                wait_until(&arrival, LONG, || (arrivals() > before).then_some(()));
                 if *waits {
                     self.lab.running.wait_for_stderr(&format!(" order {} is ", self.orders), LONG);
                 }
