@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
-use util::{example, test_program};
+use util::http::{get, status_address};
+use util::{DEADLINE, Program, example, test_program, wait_until};
 
 /// What children have to end, unless a program sets it: `shutdown_timeout`.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,9 +98,34 @@ fn units_fit_each_other_and_the_program() {
     let stop = values(&service, "TimeoutStopSec").concat();
     let stop: u64 = stop.trim_end_matches('s').parse().expect("seconds");
     assert!(Duration::from_secs(stop) > SHUTDOWN_TIMEOUT);
-    for reload in values(&service, "ExecReload") {
-        assert_known(&reload.split_whitespace().collect::<Vec<_>>());
-    }
+    let [reload] = values(&service, "ExecReload")[..] else { panic!("one ExecReload") };
+    let reload: Vec<_> = reload.split_whitespace().collect();
+    assert_known(&reload);
+    assert_eq!(after(&words, "--config"), "/etc/lenore-http.toml");
+
+    // What the service does, elsewhere: a file that can't be read is a failure of the command, and changes nothing.
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("lenore-http.toml");
+    fs::write(&config, shipped("lenore-http.toml")).expect("a file");
+    let elsewhere = |word: &str| match word {
+        "/etc/lenore-http.toml" => config.to_str().expect("text").to_owned(),
+        address if address.contains(':') => "127.0.0.1:0".to_owned(),
+        word => word.to_owned(),
+    };
+    let program = Program::new(example("http_prefork")).env("RUNTIME_DIRECTORY", dir.path());
+    let running = program.args(words[1..].iter().copied().map(elsewhere)).start();
+    let (address, status) = (running.listening_addr(), status_address(&running));
+    wait_until("a server that is ready", DEADLINE, || (get(status, "/ready").status == 200).then_some(()));
+    let reload = || {
+        let mut command = Command::new(test_program("lenorectl"));
+        command.args(&reload[1..]).env("RUNTIME_DIRECTORY", dir.path()).output().expect("it is built")
+    };
+    let applied = reload();
+    assert_eq!(applied.status.code(), Some(0), "{}", said(&applied));
+    fs::write(&config, "max_children = many").expect("a file");
+    let rejected = reload();
+    assert_eq!(rejected.status.code(), Some(1), "{}", said(&rejected));
+    assert_eq!(get(address, "/hello").status, 200);
 }
 
 #[test]
