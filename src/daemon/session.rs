@@ -401,6 +401,10 @@ fn hang_up(cx: &mut Cx<'_>) -> Result {
         return signalled(cx);
     }
     if cx.heap().role.parent().is_some() {
+        if cx.heap().config.is_none() {
+            // A manager that has asked by HUP waits for an answer of a program that has nothing to reload, too.
+            manager::begin_change(cx, "reloading");
+        }
         order(cx, Order::Reopen)?;
         // Behind the log file in the queue.
         cx.yield_("reload", ());
@@ -413,8 +417,11 @@ fn hang_up(cx: &mut Cx<'_>) -> Result {
 
 /// A program that has a configuration reloads it.
 fn reload(cx: &mut Cx<'_>) -> Result {
-    let has_config = cx.heap().role.parent().is_some() && cx.heap().config.is_some();
-    if has_config { order(cx, Order::Reload) } else { Ok(()) }
+    if cx.heap().role.parent().is_some() && cx.heap().config.is_some() {
+        return order(cx, Order::Reload);
+    }
+    manager::end_change(cx, "");
+    Ok(())
 }
 
 /// What this process has of the configuration.

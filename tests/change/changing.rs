@@ -45,13 +45,19 @@ impl Changing {
     /// Starts it with a configuration and blank-separated arguments, of which `DIR` is the directory.
     #[track_caller]
     pub fn start(config: &str, args: &str) -> Changing {
+        Changing::start_by(|program| program, config, args)
+    }
+
+    /// The same, with what `prepare` makes of the program.
+    #[track_caller]
+    pub fn start_by(prepare: impl FnOnce(Program) -> Program, config: &str, args: &str) -> Changing {
         let dir = tempfile::tempdir().expect("a directory");
         let (socket, file) = (dir.path().join("control.sock"), dir.path().join("conf"));
         fs::write(&file, config).expect("a file");
         let program =
             Program::new(test_program("daemon_change")).arg("--control").arg(&socket).arg("--config").arg(file);
         let args = args.replace("DIR", dir.path().to_str().expect("a path that is text"));
-        let running = program.args(args.split_whitespace()).start();
+        let running = prepare(program.args(args.split_whitespace())).start();
         let addr = running.listening_addr();
         Changing { running, dir, socket, addr }
     }
@@ -70,10 +76,14 @@ impl Changing {
     /// The same for a pool of so many children that all wait for clients.
     #[track_caller]
     pub fn pool(children: u32, config: &str, args: &str) -> Changing {
-        let size = format!("--start {children} --min-spare {children} --max-spare {children} --max {children}");
-        let changing = Changing::start(config, &format!("{size} {args}"));
+        let changing = Changing::start(config, &format!("{} {args}", Changing::size(children)));
         changing.wait_idle(children);
         changing
+    }
+
+    /// The arguments for such a pool.
+    pub fn size(children: u32) -> String {
+        format!("--start {children} --min-spare {children} --max-spare {children} --max {children}")
     }
 
     #[track_caller]

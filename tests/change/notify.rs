@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use util::http::{get, status_address};
-use util::manager::Manager;
+use util::manager::{Manager, monotonic_usec};
 use util::{Client, DEADLINE, Program, Running, example, kill, proc, test_program, wait_until};
+
+use super::changing::Changing;
 
 fn program(args: &str) -> Program {
     Program::new(test_program("daemon_control")).args(args.split_whitespace())
@@ -20,6 +22,36 @@ fn pool(children: u32) -> String {
 fn ready(manager: &mut Manager, running: &Running) {
     let ready = manager.wait_for("READY=1");
     assert_eq!(ready.pid, running.pid(), "{ready:?}");
+}
+
+/// Starts a pool with a configuration, which answers to the manager, and waits until it is ready.
+fn changing(manager: &mut Manager, config: &str, args: &str) -> Changing {
+    let args = format!("{} {args}", Changing::size(2));
+    let changing = Changing::start_by(|program| manager.starts(program), config, &args);
+    ready(manager, &changing.running);
+    changing.wait_idle(2);
+    changing
+}
+
+/// What the status of the last READY=1 says behind the state of the pool.
+#[track_caller]
+fn verdict(manager: &mut Manager) -> String {
+    manager.hear();
+    let last = manager.said.iter().rfind(|datagram| datagram.get("READY") == Some("1")).expect("it was ready");
+    let (pool, verdict) = last.get("STATUS").and_then(|status| status.split_once("; ")).expect("a verdict");
+    assert!(pool.contains(" children ("), "{last:?}");
+    verdict.to_owned()
+}
+
+/// Fills a manager's socket until it takes no more.
+fn fill(address: &SocketAddr) {
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let mut number = 0;
+    while other.send_to_addr(b"X=1", address).is_ok() {
+        number += 1;
+    }
+    assert!(number > 0);
 }
 
 /// How many UNIX sockets of datagrams a process has.
@@ -135,13 +167,7 @@ fn manager_that_does_not_read_holds_nothing_up() {
     let name = format!("lenore-full-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let socket = UnixDatagram::bind_addr(&address).unwrap();
-    let other = UnixDatagram::unbound().unwrap();
-    other.set_nonblocking(true).unwrap();
-    let mut number = 0;
-    while other.send_to_addr(b"X=1", &address).is_ok() {
-        number += 1;
-    }
-    assert!(number > 0);
+    fill(&address);
     let running = program(&pool(1)).env("NOTIFY_SOCKET", format!("@{name}")).start();
     let addr = running.listening_addr();
     assert!(Client::connect(addr).line("x").ends_with(" x"));
@@ -275,6 +301,191 @@ fn end_is_said_once_and_extended_while_children_work() {
     assert!(extensions.len() >= 2, "{:?}", manager.said);
     assert!(extensions.iter().all(|micros| *micros <= 5_000_000), "{extensions:?}");
     assert!(!manager.said[..stopping].iter().any(|datagram| datagram.text.contains("EXTEND")));
+}
+
+#[test] // O-SD-06: in one datagram each, with what became of it, and before the asker knows
+fn reload_is_told_from_its_begin_to_its_verdict_whatever_that_is() {
+    let mut manager = Manager::new();
+    let changing = changing(&mut manager, "value=a\n", "--probation-ms 0");
+    let mut course = vec!["READY"];
+    for (config, ends) in [
+        ("value=b\n", "reload applied: edition 2"),
+        ("nonsense\n", "reload rejected: the file can't be loaded: line 1: \"nonsense\" is not known"),
+        ("child=die\n", "ended: exited:3"),
+    ] {
+        let before = monotonic_usec();
+        let answer = changing.reload(config);
+        // Nothing is waited for: whoever has the answer finds the manager told.
+        course.extend(["RELOADING", "READY"]);
+        assert_eq!(manager.course(), course, "{answer:?}");
+        let begun = manager.said.iter().rfind(|datagram| datagram.get("RELOADING") == Some("1")).unwrap();
+        let at: u64 = begun.get("MONOTONIC_USEC").unwrap().parse().unwrap();
+        assert!(before <= at && at <= monotonic_usec(), "{before} {at}");
+        assert!(begun.get("STATUS").unwrap().starts_with("reloading: 2 children ("), "{begun:?}");
+        assert_eq!(begun.pid, changing.running.pid());
+        let verdict = verdict(&mut manager);
+        assert!(verdict.ends_with(ends), "{verdict}");
+    }
+    assert!(verdict(&mut manager).starts_with("reload rolled back: child "));
+    // It is still there when the pool has changed.
+    let mut client = Client::connect(changing.addr);
+    client.line("x");
+    manager.wait_that("a busy child", |datagram| {
+        let status = datagram.get("STATUS").unwrap_or_default();
+        status.starts_with("ready: 2 children (1 busy, 1 idle); reload rolled back: child ")
+    });
+}
+
+#[test] // O-SD-06: before anything changes, and not before it is over
+fn manager_knows_of_a_reload_while_it_is_under_way() {
+    let mut manager = Manager::new();
+    let changing = changing(&mut manager, "value=a\n", "--load-ms 1500");
+    let before = changing.children();
+    changing.write("load=loop\n");
+    let mut asker = changing.control();
+    asker.send("reload\n");
+    manager.wait_for("RELOADING=1");
+    // The scout, which is one more, has yet to give up.
+    assert!(before.iter().all(|pid| changing.children().contains(pid)));
+    assert_eq!(manager.course(), ["READY", "RELOADING"]);
+    assert_eq!(asker.read_answer().code(), "rejected");
+    assert_eq!(manager.course(), ["READY", "RELOADING", "READY"]);
+    assert!(verdict(&mut manager).starts_with("reload rejected: "));
+}
+
+#[test] // O-SD-06, O-RL-09: those who ask meanwhile share the next run, which has a pair of its own
+fn each_run_of_reloads_that_coincide_is_told() {
+    let mut manager = Manager::new();
+    let changing = changing(&mut manager, "value=a\n", "--load-ms 1000");
+    changing.write("load=loop\n");
+    let mut first = changing.control();
+    first.send("reload\n");
+    changing
+        .control()
+        .wait_status("a scout", |status| (status.reloads.stage.as_deref() == Some("scouting")).then_some(()));
+    let mut others = [changing.control(), changing.control()];
+    others.iter_mut().for_each(|other| other.send("reload\n"));
+    // They are known by then.
+    changing.ask("status").ok();
+    changing.write("value=b\n");
+    assert_eq!(first.read_answer().code(), "rejected");
+    others.iter_mut().for_each(|other| _ = other.read_answer().ok());
+    assert_eq!(manager.course(), ["READY", "RELOADING", "READY", "RELOADING", "READY"]);
+    assert_eq!(verdict(&mut manager), "reload applied: edition 3");
+}
+
+#[test] // O-SD-06, O-RL-15: and nothing behind the end
+fn reload_that_a_stop_supersedes_is_over_before_the_end() {
+    let mut manager = Manager::new();
+    let mut changing = changing(&mut manager, "value=a\n", "");
+    changing.write("load=loop\n");
+    let mut asker = changing.control();
+    asker.send("reload\n");
+    manager.wait_for("RELOADING=1");
+    let mut second = changing.control();
+    second.send("reload\n");
+    changing.ask("status").ok();
+    changing.signal(Signal::SIGTERM);
+    assert_eq!(asker.read_answer().code(), "superseded");
+    assert_eq!(second.read_answer().code(), "superseded");
+    assert_eq!(changing.running.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(manager.course(), ["READY", "RELOADING", "READY", "STOPPING"]);
+    assert_eq!(verdict(&mut manager), "reload superseded");
+}
+
+#[test] // O-SD-06, O-RL-17
+fn check_is_not_told() {
+    let mut manager = Manager::new();
+    let changing = changing(&mut manager, "value=a\n", "");
+    changing.ask("check").ok();
+    changing.write("nonsense\n");
+    assert_eq!(changing.ask("check").code(), "rejected");
+    assert_eq!(manager.course(), ["READY"]);
+    changing.reload("value=b\n").ok();
+    assert_eq!(manager.course(), ["READY", "RELOADING", "READY"]);
+}
+
+#[test] // O-SD-01, O-SD-06
+fn reload_during_the_start_is_not_told() {
+    let mut manager = Manager::new();
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    let held = |program: Program| {
+        manager.starts(program).env("LENORE_INJECT", format!("daemon.child.ready=hold:{}#2", gate.display()))
+    };
+    let changing = Changing::start_by(held, "value=a\n", &Changing::size(2));
+    wait_until("a child that is held", DEADLINE, || gate.exists().then_some(()));
+    assert_eq!(changing.reload("nonsense\n").code(), "rejected");
+    manager.hear();
+    assert!(manager.said.is_empty(), "{:?}", manager.said);
+    std::fs::remove_file(&gate).unwrap();
+    ready(&mut manager, &changing.running);
+    assert_eq!(manager.course(), ["READY"]);
+}
+
+#[test] // O-SD-06: with `Type=notify-reload` HUP is answered, also by a program that has nothing but its log to open again
+fn hup_is_a_reload_that_the_manager_can_wait_for() {
+    let mut manager = Manager::new();
+    let changing = changing(&mut manager, "value=a\n", "");
+    changing.write("value=b\n");
+    let over = manager.reload_by_signal(&changing.running);
+    assert!(over.get("STATUS").unwrap().ends_with("; reload applied: edition 2"), "{over:?}");
+    assert_eq!(changing.value(), "b");
+    // It does not get to its loop before the signal is a while old.
+    changing.signal(Signal::SIGSTOP);
+    wait_until("a stopped parent", DEADLINE, || (proc::state(changing.running.pid()) == Some('T')).then_some(()));
+    let pid = changing.running.pid();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_until("a signal that waits", DEADLINE, || has_pending_hup(pid).then_some(()));
+            kill(pid, Signal::SIGCONT).unwrap();
+        });
+        changing.write("nonsense\n");
+        let over = manager.reload_by_signal(&changing.running);
+        assert!(over.get("STATUS").unwrap().contains("; reload rejected: "), "{over:?}");
+    });
+
+    let mut manager = Manager::new();
+    let running = manager.starts(program(&pool(2))).start();
+    running.listening_addr();
+    ready(&mut manager, &running);
+    let over = manager.reload_by_signal(&running);
+    assert_eq!(over.get("STATUS"), Some("ready: 2 children (0 busy, 2 idle)"));
+    assert_eq!(manager.course(), ["READY", "RELOADING", "READY"]);
+}
+
+/// Tells whether HUP waits for a process that is stopped.
+fn has_pending_hup(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    pending.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 != 0))
+}
+
+#[test] // O-SD-03, O-SD-06
+fn reload_does_not_wait_for_a_manager_that_does_not_read() {
+    let name = format!("lenore-full-reload-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let managed = |program: Program| program.env("NOTIFY_SOCKET", format!("@{name}"));
+    let changing = Changing::start_by(managed, "value=a\n", &Changing::size(2));
+    let mut message = [0; 512];
+    let mut hear = || {
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    wait_until("READY", DEADLINE, || hear().starts_with("READY=1\n").then_some(()));
+    fill(&address);
+    changing.reload("nonsense\n");
+    changing.reload("value=b\n").ok();
+    // The last pair, in order, when there is room again.
+    let said = wait_until("what the manager must know", DEADLINE, || {
+        let said = hear();
+        (!said.starts_with("X=") && !said.starts_with("STATUS=")).then_some(said)
+    });
+    assert!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
+    let said = hear();
+    assert!(said.starts_with("READY=1\n") && said.ends_with("; reload applied: edition 3"), "{said}");
 }
 
 #[test] // a program that detaches can't be looked after

@@ -1,15 +1,17 @@
 //! A service manager that listens, as systemd does for a unit with `Type=notify`.
 
 use std::io::IoSliceMut;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use super::{DEADLINE, Program, wait_until};
+use super::{DEADLINE, Program, Running, wait_until};
 
 /// The manager's socket, with all that has come so far.
 #[derive(Debug)]
@@ -72,17 +74,36 @@ impl Manager {
     pub fn hear(&mut self) {
         loop {
             let mut message = [0; 4096];
-            let mut control = nix::cmsg_space!(nix::libc::ucred);
+            let mut control = nix::cmsg_space!(nix::libc::ucred, [RawFd; MOST_DESCRIPTORS]);
             let mut parts = [IoSliceMut::new(&mut message)];
-            let received = recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty());
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), flags);
             let Ok(received) = received else { return };
-            let sender = received.cmsgs().into_iter().flatten().find_map(|control| match control {
-                ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
-                _ => None,
-            });
+            let (mut sender, mut fds) = (0, Vec::new());
+            for control in received.cmsgs().into_iter().flatten() {
+                match control {
+                    ControlMessageOwned::ScmCredentials(credentials) => sender = credentials.pid(),
+                    ControlMessageOwned::ScmRights(numbers) => {
+                        // SAFETY: it has just come, and nothing else owns it.
+                        fds.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+                    }
+                    _ => {}
+                }
+            }
             let length = received.bytes;
             let text = String::from_utf8_lossy(&message[..length]).into_owned();
-            self.said.push(Datagram { at: Instant::now(), pid: sender.unwrap_or_default(), text });
+            let datagram = Datagram { at: Instant::now(), pid: sender, text };
+            self.take_descriptors(&datagram, fds);
+            self.said.push(datagram);
+        }
+    }
+
+    /// Descriptors come with a barrier, which is over when its own is closed, and with nothing else.
+    fn take_descriptors(&mut self, datagram: &Datagram, fds: Vec<OwnedFd>) {
+        if datagram.text == "BARRIER=1" {
+            assert_eq!(fds.len(), 1, "{datagram:?}");
+        } else {
+            assert!(fds.is_empty(), "{datagram:?}");
         }
     }
 
@@ -99,6 +120,39 @@ impl Manager {
             self.hear();
             self.said.iter().find(|datagram| fits(datagram)).cloned()
         })
+    }
+
+    /// Has a program reload as systemd does for a unit with `Type=notify-reload`: by HUP, and waits until it says that it reloads, not
+    /// before that, and then that it is ready. Returns what it has said then.
+    #[track_caller]
+    pub fn reload_by_signal(&mut self, running: &Running) -> Datagram {
+        self.hear();
+        let (before, begin) = (self.said.len(), monotonic_usec());
+        running.signal(Signal::SIGHUP);
+        let is_answer = |datagram: &Datagram| {
+            let at = datagram.get("MONOTONIC_USEC").and_then(|text| text.parse::<u64>().ok());
+            datagram.get("RELOADING") == Some("1") && at.is_some_and(|at| begin <= at && at <= monotonic_usec())
+        };
+        let said = |manager: &Manager, from: usize, fits: &dyn Fn(&Datagram) -> bool| {
+            manager.said[from..].iter().position(fits).map(|place| from + place)
+        };
+        let place = wait_until("a reload that begins after it was asked for", DEADLINE, || {
+            self.hear();
+            said(self, before, &is_answer)
+        });
+        let place = wait_until("a reload that is over", DEADLINE, || {
+            self.hear();
+            said(self, place, &|datagram| datagram.get("READY") == Some("1"))
+        });
+        self.said[place].clone()
+    }
+
+    /// The messages about readiness so far, by their first keys, in order.
+    pub fn course(&mut self) -> Vec<String> {
+        self.hear();
+        let key = |datagram: &Datagram| datagram.text.split('=').next().unwrap_or_default().to_owned();
+        let is_told = |key: &String| ["READY", "RELOADING", "STOPPING", "MAINPID", "BARRIER"].contains(&key.as_str());
+        self.said.iter().map(key).filter(is_told).collect()
     }
 
     /// How many datagrams have this line.
@@ -122,3 +176,12 @@ impl Manager {
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 }
+
+/// What the clock shows by which systemd compares times.
+pub fn monotonic_usec() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("there is a monotonic clock");
+    u64::try_from(Duration::from(time).as_micros()).expect("not that old")
+}
+
+/// How many descriptors come with a datagram at most.
+const MOST_DESCRIPTORS: usize = 8;

@@ -44,6 +44,9 @@ impl DaemonBuilder {
     ///   longer than [`health_limit`](DaemonBuilder::health_limit) no child of the pool was ready, or no child could be
     ///   forked. Children that are all busy are ready.
     /// - `STATUS=` with what `systemctl status` shows, once a second at most.
+    /// - `RELOADING=1` with `MONOTONIC_USEC=` when a reload begins, and `READY=1` when it is over, with the verdict in the status. Whoever
+    ///   has asked by the control socket gets the verdict after that. A `check` is not told. HUP is also answered in this way
+    ///   by a program without a configuration, as units with `Type=notify-reload` need it.
     /// - `STOPPING=1` when the Daemon ends, and that it takes longer as long as children have time left.
     ///
     /// `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` are removed from the environment by

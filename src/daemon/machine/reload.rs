@@ -335,6 +335,14 @@ impl Machine {
         }
     }
 
+    /// Tells whether this is the run that is under way, and somebody wants it applied.
+    pub fn runs_for_more_than_checks(&self, edition: Edition) -> bool {
+        self.reload
+            .run
+            .as_ref()
+            .is_some_and(|run| run.edition == edition && run.askers.iter().any(|asker| !asker.is_check))
+    }
+
     /// Tells whether a run is under way, or a way back.
     #[cfg(feature = "control")]
     pub fn is_reloading(&self) -> bool {

@@ -4,6 +4,7 @@
 //! anything: children do not have the socket.
 
 mod health;
+mod outbox;
 mod socket;
 mod text;
 
@@ -12,17 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(in crate::daemon) use health::{Health, Ill, Sight};
-pub(in crate::daemon) use text::{Counts, status};
+pub(in crate::daemon) use text::{Counts, status, with_verdict};
 
 use crate::environment;
 use crate::error::Error;
-use socket::{ManagerSocket, Sent};
+use outbox::{About, Letter, Outbox};
+use socket::ManagerSocket;
 
 /// The service manager that has started this process.
 #[derive(Debug)]
 pub(in crate::daemon) struct Manager {
-    /// `None` if it has no address that can be reached.
-    socket: Option<ManagerSocket>,
+    outbox: Outbox,
     /// How often it wants to hear that the server lives.
     watchdog: Option<Watchdog>,
     /// The last status that was sent, and when.
@@ -32,12 +33,12 @@ pub(in crate::daemon) struct Manager {
     is_dirty: bool,
     /// It knows that the server is ready, or ends.
     said: Said,
-    /// What it must hear, and could not be sent.
-    owed: Option<String>,
+    /// What it was told that changes, until it is told that this is over.
+    change: Option<String>,
+    /// What became of the last change.
+    verdict: String,
     /// When it was last told that the end takes longer.
     extended_at: Option<Duration>,
-    /// The log knows that it can't be reached.
-    is_loss_told: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -88,29 +89,26 @@ impl Manager {
             }
         };
         Ok(Some(Manager {
-            socket,
+            outbox: Outbox::new(socket),
             watchdog: period.map(|period| Watchdog { every: period / 3, last: None }),
             status: String::new(),
             status_at: None,
             is_dirty: false,
             said: Said::Nothing,
-            owed: None,
+            change: None,
+            verdict: String::new(),
             extended_at: None,
-            is_loss_told: false,
         }))
     }
 
     /// The server is ready for clients. Said once.
     pub(in crate::daemon) fn ready(&mut self, now: Duration, status: &str) {
-        if self.said != Said::Nothing {
-            return;
+        if self.said == Said::Nothing {
+            self.said = Said::Ready;
+            self.say_ready(About::Ready, now, status);
+            // Its clock begins with this.
+            self.ping(now);
         }
-        self.said = Said::Ready;
-        self.say_surely(format!("READY=1\nSTATUS={status}"));
-        status.clone_into(&mut self.status);
-        self.status_at = Some(now);
-        // Its clock begins with this.
-        self.ping(now);
     }
 
     /// The server ends, and nothing can change that any more. Said once.
@@ -119,7 +117,51 @@ impl Manager {
             return;
         }
         self.said = Said::Stopping;
-        self.say_surely(format!("STOPPING=1\nSTATUS={status}"));
+        self.change = None;
+        self.say_surely(About::Stopping, format!("STOPPING=1\nSTATUS={status}"));
+    }
+
+    /// Something changes while the server serves, and `monotonic` is the system's monotonic clock. The manager counts a reload that
+    /// it has asked for as begun only if that is not before the time at which it has asked.
+    pub(in crate::daemon) fn begin_change(&mut self, now: Duration, monotonic: Duration, what: &str, status: &str) {
+        if self.said != Said::Ready {
+            return;
+        }
+        self.change = Some(what.to_owned());
+        // A change that is over needs no telling if another one begins.
+        self.outbox.forget(About::Change);
+        let micros = monotonic.as_micros();
+        self.say_surely(About::Change, format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS={status}"));
+        self.has_said(now, status);
+    }
+
+    /// Tells whether the manager knows of a change that is not over.
+    pub(in crate::daemon) fn is_changing(&self) -> bool {
+        self.change.is_some()
+    }
+
+    /// The change is over, and this has become of it.
+    pub(in crate::daemon) fn end_change(&mut self, now: Duration, verdict: &str, status: String) {
+        if self.change.take().is_some() {
+            self.note_verdict(verdict);
+            if self.said == Said::Ready {
+                let status = with_verdict(status, &self.verdict);
+                self.say_ready(About::Change, now, &status);
+            }
+        }
+    }
+
+    /// Keeps what became of a change.
+    pub(in crate::daemon) fn note_verdict(&mut self, verdict: &str) {
+        self.verdict = text::one_line(verdict).chars().take(LONGEST_VERDICT).collect();
+    }
+
+    /// Returns what the server is doing while it serves, and what became of the last change.
+    pub(in crate::daemon) fn doing(&self) -> (&str, &str) {
+        match &self.change {
+            Some(what) => (what, ""),
+            None => ("ready", &self.verdict),
+        }
     }
 
     /// The Daemon was not spawned. Another one may be.
@@ -164,7 +206,7 @@ impl Manager {
 
     /// Tells whether there is a new status to send, and the last one was sent long enough ago.
     pub(in crate::daemon) fn status_is_due(&self, now: Duration) -> bool {
-        self.is_dirty && self.said != Said::Nothing && self.status_at.is_none_or(|last| now >= last + STATUS_EVERY)
+        self.is_dirty && self.is_told() && self.status_at.is_none_or(|last| now >= last + STATUS_EVERY)
     }
 
     /// Sends a status, unless it is the one that was sent last.
@@ -174,14 +216,13 @@ impl Manager {
             return;
         }
         self.say(&format!("STATUS={status}"));
-        self.status = status;
-        self.status_at = Some(now);
+        self.has_said(now, &status);
     }
 
     /// Tells whether the manager waits to hear that the server lives.
     pub(in crate::daemon) fn ping_is_due(&self, now: Duration) -> bool {
         let is_due = |watchdog: &Watchdog| watchdog.last.is_none_or(|last| now >= last + watchdog.every);
-        self.said != Said::Nothing && self.watchdog.as_ref().is_some_and(is_due)
+        self.is_told() && self.watchdog.as_ref().is_some_and(is_due)
     }
 
     /// The server lives.
@@ -206,49 +247,43 @@ impl Manager {
 
     /// Sends again what has not been sent.
     pub(in crate::daemon) fn retry(&mut self) {
-        if let Some(owed) = self.owed.take() {
-            self.say_surely(owed);
-        }
+        self.outbox.retry();
     }
 
     /// Returns when there is something to do next; `None` if only something that happens can bring it about.
     pub(in crate::daemon) fn next_due(&self, now: Duration) -> Option<Duration> {
-        let owed = self.owed.is_some().then_some(RETRY);
+        let owed = self.outbox.owes().then_some(RETRY);
         let left = |last: Option<Duration>, every: Duration| {
             last.map_or(Duration::ZERO, |last| (last + every).saturating_sub(now))
         };
-        let is_told = self.said != Said::Nothing;
+        let is_told = self.is_told();
         let status = (is_told && self.is_dirty).then(|| left(self.status_at, STATUS_EVERY));
         let ping = self.watchdog.as_ref().filter(|_| is_told).map(|watchdog| left(watchdog.last, watchdog.every));
-        let extension = (self.said == Said::Stopping).then(|| left(self.extended_at, EXTEND_EVERY));
+        let extension = (is_told && self.said == Said::Stopping).then(|| left(self.extended_at, EXTEND_EVERY));
         owed.into_iter().chain(status).chain(ping).chain(extension).min()
     }
 
-    /// Sends what the manager has to know: it is tried again until it is sent.
-    fn say_surely(&mut self, message: String) {
-        if self.say(&message) == Sent::No {
-            self.owed = Some(message);
-        }
+    /// Tells whether the manager knows that the server serves or ends.
+    fn is_told(&self) -> bool {
+        self.said != Said::Nothing
     }
 
-    fn say(&mut self, message: &str) -> Sent {
-        // It is not to hear of what comes later first.
-        if self.owed.is_some() {
-            self.retry();
-        }
-        let Some(socket) = &self.socket else { return Sent::Never };
-        match socket.send(message) {
-            Ok(()) => {
-                self.is_loss_told = false;
-                Sent::Yes
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.is_loss_told, true) {
-                    log::warn!(target: "lenore::daemon", "the service manager can't be told for now: {error}");
-                }
-                Sent::No
-            }
-        }
+    fn say_ready(&mut self, about: About, now: Duration, status: &str) {
+        self.say_surely(about, format!("READY=1\nSTATUS={status}"));
+        self.has_said(now, status);
+    }
+
+    fn has_said(&mut self, now: Duration, status: &str) {
+        status.clone_into(&mut self.status);
+        self.status_at = Some(now);
+    }
+
+    fn say_surely(&mut self, about: About, text: String) {
+        self.outbox.say_surely(Letter { about, text, fd: None });
+    }
+
+    fn say(&mut self, message: &str) {
+        self.outbox.say(message);
     }
 }
 
@@ -285,6 +320,9 @@ const WATCHDOG_PID: &str = "WATCHDOG_PID";
 
 /// A third of it has to be longer than an ordinary turn of the loop.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(50);
+
+/// How many characters of a verdict are kept: it may have the text of an error in it.
+const LONGEST_VERDICT: usize = 500;
 
 /// How often a status is sent at most.
 const STATUS_EVERY: Duration = Duration::from_secs(1);

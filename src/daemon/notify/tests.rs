@@ -126,3 +126,59 @@ fn abstract_name_is_an_address() {
     manager.ready(at(0), "ready");
     assert_eq!(received(&socket), ["READY=1\nSTATUS=ready"]);
 }
+
+#[test] // O-SD-06
+fn change_is_told_with_its_time_and_its_verdict() {
+    let (socket, mut manager, _dir) = managed("9000000");
+    manager.begin_change(at(0), at(7), "reloading", "reloading");
+    assert!(!manager.is_changing(), "not before READY");
+    manager.end_change(at(0), "", "ready".to_owned());
+    manager.ready(at(0), "ready");
+    assert_eq!(received(&socket), ["READY=1\nSTATUS=ready", "WATCHDOG=1"]);
+    manager.begin_change(at(5), at(7), "reloading", "reloading: 1 child");
+    assert_eq!(manager.doing(), ("reloading", ""));
+    for _ in 0..2 {
+        manager.end_change(at(6), "reload rejected: line 1\nis bad", "ready: 1 child".to_owned());
+    }
+    assert_eq!(manager.doing(), ("ready", "reload rejected: line 1 is bad"));
+    let said = received(&socket);
+    assert_eq!(
+        said,
+        [
+            "RELOADING=1\nMONOTONIC_USEC=7000\nSTATUS=reloading: 1 child",
+            "READY=1\nSTATUS=ready: 1 child; reload rejected: line 1 is bad"
+        ]
+    );
+    manager.begin_change(at(8), at(9), "reloading", "reloading");
+    manager.stopping("stopping");
+    manager.end_change(at(9), "", "ready".to_owned());
+    manager.begin_change(at(9), at(9), "reloading", "reloading");
+    let said = received(&socket);
+    assert_eq!(said, ["RELOADING=1\nMONOTONIC_USEC=9000\nSTATUS=reloading", "STOPPING=1\nSTATUS=stopping"]);
+}
+
+#[test] // O-SD-03, O-SD-06: in order, and no more than what counts still
+fn changes_that_could_not_be_told_are_told_in_order() {
+    let (socket, mut manager, dir) = managed("9000000");
+    let path = dir.path().join("notify");
+    drop(socket);
+    std::fs::remove_file(&path).unwrap();
+    manager.ready(at(0), "ready");
+    for number in 1..=3 {
+        manager.begin_change(at(0), at(number), "reloading", "reloading");
+        manager.end_change(at(0), &number.to_string(), "ready".to_owned());
+    }
+    let socket = UnixDatagram::bind(&path).unwrap();
+    // What is less urgent does not overtake them.
+    manager.ping(at(1));
+    assert_eq!(
+        received(&socket),
+        [
+            "READY=1\nSTATUS=ready",
+            "RELOADING=1\nMONOTONIC_USEC=3000\nSTATUS=reloading",
+            "READY=1\nSTATUS=ready; 3",
+            "WATCHDOG=1"
+        ]
+    );
+    assert_ne!(manager.next_due(at(0)), Some(RETRY));
+}

@@ -18,6 +18,11 @@ pub(in crate::daemon) fn status(phase: &str, counts: Option<Counts>) -> String {
     format!("{phase}: {children} {noun} ({busy} busy, {idle} idle){queue}")
 }
 
+/// Returns a status with what became of the last change behind it; `verdict` is empty if there was none.
+pub(in crate::daemon) fn with_verdict(status: String, verdict: &str) -> String {
+    if verdict.is_empty() { status } else { format!("{status}; {verdict}") }
+}
+
 /// Makes one line of a text, as the protocol has one value a line.
 pub(super) fn one_line(text: &str) -> String {
     text.split(char::is_control).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
@@ -34,6 +39,12 @@ mod tests {
         let counts = Counts { children: 1, busy: 0, idle: 1, queue: None };
         assert_eq!(status("draining", Some(counts)), "draining: 1 child (0 busy, 1 idle)");
         assert_eq!(status("ready", None), "ready");
+    }
+
+    #[test] // O-SD-06
+    fn verdict_comes_behind_the_status() {
+        assert_eq!(with_verdict("ready".to_owned(), ""), "ready");
+        assert_eq!(with_verdict("ready".to_owned(), "reload superseded"), "ready; reload superseded");
     }
 
     #[test]

@@ -4,9 +4,7 @@ use std::rc::Rc;
 #[cfg(feature = "control")]
 use std::time::{Duration, SystemTime};
 
-#[cfg(feature = "control")]
-use crate::daemon::machine::ReloadNews;
-use crate::daemon::machine::{Edition, Key, Rejection};
+use crate::daemon::machine::{Edition, Key, Rejection, ReloadNews};
 use crate::daemon::parent::scout::{Scout, Words};
 use crate::kernel::Handle;
 
@@ -113,5 +111,17 @@ impl Told {
     /// Returns why a configuration was rejected.
     pub(super) fn rejection(&self, why: Rejection) -> String {
         if self.cause.is_empty() { why.to_string() } else { format!("{why}: {}", self.cause) }
+    }
+
+    /// Returns how a reload has ended, in words; `None` if that is not the news.
+    pub(super) fn verdict(&self, edition: Edition, news: &ReloadNews) -> Option<String> {
+        Some(match *news {
+            ReloadNews::Applied { .. } => format!("reload applied: edition {edition}"),
+            ReloadNews::Rejected { why, .. } => format!("reload rejected: {}", self.rejection(why)),
+            ReloadNews::RolledBack { why, .. } if self.cause.is_empty() => format!("reload rolled back: {why}"),
+            ReloadNews::RolledBack { .. } => format!("reload rolled back: {}", self.cause),
+            ReloadNews::Superseded => "reload superseded".to_owned(),
+            _ => return None,
+        })
     }
 }

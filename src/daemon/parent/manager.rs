@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::daemon::board::{Scoreboard, SlotIndex, Status};
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::Phase;
-use crate::daemon::notify::{Counts, Ill, Manager, Sight, status};
+use crate::daemon::notify::{Counts, Ill, Manager, Sight, status, with_verdict};
 use crate::daemon::parent::role::Parent;
 use crate::daemon::settings::Forking;
 
@@ -27,6 +29,38 @@ pub(in crate::daemon) fn failed(cx: &mut Cx<'_>) {
     let Some(parent) = cx.heap().role.parent_mut() else { return };
     if let (Some(manager), Some(failure)) = (&mut parent.manager, &parent.failure) {
         manager.failed(&failure.to_string());
+    }
+}
+
+/// Something changes from now on, while the Daemon serves: `what` is a word for it.
+pub(in crate::daemon) fn begin_change(cx: &mut Cx<'_>, what: &str) {
+    let (age, text) = (age(cx), pool_text(cx, what));
+    // Not the loop's time: the manager has asked after the loop has read that, perhaps.
+    let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    if let Some(manager) = manager(cx) {
+        manager.begin_change(age, monotonic, what, &text);
+        arm(cx);
+    }
+}
+
+/// That is over, and this has become of it.
+pub(in crate::daemon) fn end_change(cx: &mut Cx<'_>, verdict: &str) {
+    let age = age(cx);
+    if !manager(cx).is_some_and(|manager| manager.is_changing()) {
+        return;
+    }
+    let phase = phase(cx).unwrap_or("ready");
+    let text = pool_text(cx, phase);
+    if let Some(manager) = manager(cx) {
+        manager.end_change(age, verdict, text);
+        arm(cx);
+    }
+}
+
+/// Keeps for the status what became of a change.
+pub(in crate::daemon) fn note_verdict(cx: &mut Cx<'_>, verdict: &str) {
+    if let Some(manager) = manager(cx) {
+        manager.note_verdict(verdict);
     }
 }
 
@@ -63,9 +97,11 @@ pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
     if self::manager(cx).is_some_and(|manager| manager.ping_is_due(age)) {
         ping(cx, age);
     }
-    let left = cx.heap().role.parent().and_then(|parent| parent.machine.grace_left()).unwrap_or_default();
-    if let Some(manager) = self::manager(cx) {
-        manager.extend(age, left);
+    if let Some(parent) = cx.heap().role.parent_mut() {
+        let left = parent.machine.grace_left();
+        if let Some(manager) = &mut parent.manager {
+            manager.extend(age, left.unwrap_or_default());
+        }
     }
     arm(cx);
 }
@@ -108,15 +144,29 @@ fn say_status(cx: &mut Cx<'_>, age: Duration) {
 }
 
 fn status_text(cx: &mut Cx<'_>) -> String {
+    if let Some(phase) = phase(cx) {
+        return pool_text(cx, phase);
+    }
+    let doing = manager(cx).map(|manager| manager.doing());
+    let (doing, verdict) = doing.map(|(doing, verdict)| (doing.to_owned(), verdict.to_owned())).unwrap_or_default();
+    with_verdict(pool_text(cx, &doing), &verdict)
+}
+
+/// Returns a word for the time in which the Daemon does not serve as ever; `None` if it does.
+fn phase(cx: &mut Cx<'_>) -> Option<&'static str> {
+    let machine = &cx.heap().role.parent()?.machine;
+    match machine.phase() {
+        _ if machine.ends_gently() => Some("draining"),
+        Phase::ShuttingDown => Some("stopping"),
+        Phase::StartingUp => Some("starting"),
+        Phase::Running => None,
+    }
+}
+
+fn pool_text(cx: &mut Cx<'_>, doing: &str) -> String {
     let Heap { role: Role::Parent(parent), settings, board, .. } = cx.heap() else { return String::new() };
-    let phase = match parent.machine.phase() {
-        _ if parent.machine.ends_gently() => "draining",
-        Phase::ShuttingDown => "stopping",
-        Phase::StartingUp => "starting",
-        Phase::Running => "ready",
-    };
     let has_children = settings.forking != Forking::None;
-    status(phase, has_children.then(|| counts(parent, board.as_ref())))
+    status(doing, has_children.then(|| counts(parent, board.as_ref())))
 }
 
 fn counts(parent: &Parent, board: Option<&Scoreboard>) -> Counts {
@@ -143,10 +193,15 @@ pub(in crate::daemon) fn arm(cx: &mut Cx<'_>) {
 /// Nothing is left to be told.
 pub(in crate::daemon) fn let_go(cx: &mut Cx<'_>) {
     let text = status_text(cx);
-    let manager = cx.heap().role.parent_mut().and_then(|parent| parent.manager.take());
-    if let Some(mut manager) = manager {
-        // One without children ends at once.
+    if let Some(manager) = manager(cx) {
         manager.stopping(&text);
+    }
+    forget(cx);
+}
+
+/// The session stops: there is nobody who could tell anything.
+pub(in crate::daemon) fn forget(cx: &mut Cx<'_>) {
+    if cx.heap().role.parent_mut().and_then(|parent| parent.manager.take()).is_some() {
         let _ = cx.delay_clear(TICK);
     }
 }

@@ -10,6 +10,7 @@ use crate::daemon::announce::broadcast;
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Edition, Fork, Input, Key, Rejection, ReloadNews, Setback};
 use crate::daemon::parent::candidate::Reloading;
+use crate::daemon::parent::manager;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::scout::{Scout, Words, explain, pipe, scout, text_of_panic};
 use crate::daemon::processes::send;
@@ -179,7 +180,6 @@ pub(super) fn fork_failed(cx: &mut Cx<'_>, key: Key) {
 
 /// The machine has news of a reload.
 pub(super) fn hear(cx: &mut Cx<'_>, edition: Edition, news: &ReloadNews) {
-    let now = cx.now();
     if let ReloadNews::SetBack(why) = news {
         return note_setback(cx, *why);
     }
@@ -188,10 +188,19 @@ pub(super) fn hear(cx: &mut Cx<'_>, edition: Edition, news: &ReloadNews) {
         release_children(cx);
     }
     #[cfg(feature = "control")]
-    if let Some(reload) = reloading(cx) {
-        reload.count(edition, news, now);
+    {
+        let now = cx.now();
+        if let Some(reload) = reloading(cx) {
+            reload.count(edition, news, now);
+        }
     }
-    let _ = (edition, now);
+    // The effects that answer those who have asked come behind this one.
+    if let Some(verdict) = reloading(cx).and_then(|reload| reload.told.verdict(edition, news)) {
+        manager::end_change(cx, &verdict);
+    }
+    if let ReloadNews::TakenBack { to } = news {
+        manager::note_verdict(cx, &format!("reload taken back: edition {to}"));
+    }
 }
 
 /// A new child has failed: why, in words.

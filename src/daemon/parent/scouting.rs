@@ -8,6 +8,7 @@ use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Edition, End, Input, Rejection};
 use crate::daemon::parent::candidate::Told;
 use crate::daemon::parent::drive::drive;
+use crate::daemon::parent::manager;
 use crate::daemon::parent::reload::{let_go_of_scout, reloading};
 use crate::daemon::parent::scout::scout;
 use crate::error::Result;
@@ -17,6 +18,10 @@ pub(in crate::daemon) fn read(cx: &mut Cx<'_>) -> Result {
     let edition = *cx.arg::<Edition>(0)?;
     let Some(source) = cx.heap().config.as_ref().map(|config| config.source()) else { return Ok(()) };
     drive(cx, Input::ScoutBegins(edition))?;
+    // Whoever has asked by now is content with this run, and nobody else: a manager that has asked sees that this is the answer.
+    if cx.heap().role.parent().is_some_and(|parent| parent.machine.runs_for_more_than_checks(edition)) {
+        manager::begin_change(cx, "reloading");
+    }
     let bytes: Rc<[u8]> = match source.read() {
         Ok(bytes) => bytes.into(),
         Err(error) => {
