@@ -92,6 +92,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("ready_soon", events::ready_soon)
         .state("launched", events::launched)
         .state("manager_tick", manager::tick)
+        .state("main_process_named", manager::main_process_named)
         .state("reload", reload)
         .state("scout", scouting::read)
         .state("scout_says", parent_reload::scout_says)

@@ -9,6 +9,8 @@ mod socket;
 mod text;
 
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -33,12 +35,25 @@ pub(in crate::daemon) struct Manager {
     is_dirty: bool,
     /// It knows that the server is ready, or ends.
     said: Said,
+    /// It does not listen to this process: another one serves.
+    is_muted: bool,
     /// What it was told that changes, until it is told that this is over.
     change: Option<String>,
     /// What became of the last change.
     verdict: String,
     /// When it was last told that the end takes longer.
     extended_at: Option<Duration>,
+}
+
+/// What has become of telling the manager which process is the main one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::daemon) enum Named {
+    /// It has read that, and all that was sent before.
+    Read,
+    /// It has not read that in time, or could not be told.
+    Late,
+    /// There is nobody to be told.
+    ToNobody,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -95,6 +110,7 @@ impl Manager {
             status_at: None,
             is_dirty: false,
             said: Said::Nothing,
+            is_muted: false,
             change: None,
             verdict: String::new(),
             extended_at: None,
@@ -103,7 +119,7 @@ impl Manager {
 
     /// The server is ready for clients. Said once.
     pub(in crate::daemon) fn ready(&mut self, now: Duration, status: &str) {
-        if self.said == Said::Nothing {
+        if self.said == Said::Nothing && !self.is_muted {
             self.said = Said::Ready;
             self.say_ready(About::Ready, now, status);
             // Its clock begins with this.
@@ -118,13 +134,13 @@ impl Manager {
         }
         self.said = Said::Stopping;
         self.change = None;
-        self.say_surely(About::Stopping, format!("STOPPING=1\nSTATUS={status}"));
+        self.say_stopping(status);
     }
 
     /// Something changes while the server serves, and `monotonic` is the system's monotonic clock. The manager counts a reload that
     /// it has asked for as begun only if that is not before the time at which it has asked.
     pub(in crate::daemon) fn begin_change(&mut self, now: Duration, monotonic: Duration, what: &str, status: &str) {
-        if self.said != Said::Ready {
+        if self.said != Said::Ready || self.is_muted {
             return;
         }
         self.change = Some(what.to_owned());
@@ -144,7 +160,7 @@ impl Manager {
     pub(in crate::daemon) fn end_change(&mut self, now: Duration, verdict: &str, status: String) {
         if self.change.take().is_some() {
             self.note_verdict(verdict);
-            if self.said == Said::Ready {
+            if self.said == Said::Ready && !self.is_muted {
                 let status = with_verdict(status, &self.verdict);
                 self.say_ready(About::Change, now, &status);
             }
@@ -164,6 +180,44 @@ impl Manager {
         }
     }
 
+    /// Another process serves, and the manager does not listen to this one: it hears nothing but which process is the main one.
+    pub(in crate::daemon) fn mute(&mut self) {
+        self.is_muted = true;
+        self.outbox.forget_all();
+    }
+
+    /// This process serves. It says so at once.
+    pub(in crate::daemon) fn unmute(&mut self, now: Duration, status: &str) {
+        self.is_muted = false;
+        self.change = None;
+        if self.said == Said::Stopping {
+            return self.say_stopping(status);
+        }
+        self.said = Said::Ready;
+        self.say_ready(About::Ready, now, status);
+        self.ping(now);
+    }
+
+    /// Another process is the main one of the service from now on, and is to be heard in place of this one. Returns a pipe whose end of file means
+    /// that the manager has read this; `None` if there is nobody who would.
+    pub(in crate::daemon) fn name_main_process(&mut self, pid: i32) -> io::Result<Option<OwnedFd>> {
+        if !self.outbox.leads_anywhere() {
+            return Ok(None);
+        }
+        self.forget_main_process();
+        let (ours, theirs) = io::pipe()?;
+        self.say_surely(About::MainProcess, format!("MAINPID={pid}"));
+        // By itself in its datagram, with nothing but the descriptor: that is closed when all before it was read.
+        let fd = Some(theirs.into());
+        self.outbox.say_surely(Letter { about: About::MainProcess, text: "BARRIER=1".to_owned(), fd });
+        Ok(Some(ours.into()))
+    }
+
+    /// If it was not sent so far, the manager need not hear which process is the main one.
+    pub(in crate::daemon) fn forget_main_process(&mut self) {
+        self.outbox.forget(About::MainProcess);
+    }
+
     /// The Daemon was not spawned. Another one may be.
     pub(in crate::daemon) fn gives_way(mut self, cause: &str) {
         self.failed(cause);
@@ -179,7 +233,7 @@ impl Manager {
     /// The end takes longer: children still work.
     pub(in crate::daemon) fn extend(&mut self, now: Duration, left: Duration) {
         let is_due = self.extended_at.is_none_or(|last| now >= last + EXTEND_EVERY);
-        if self.said != Said::Stopping || !is_due || left.is_zero() {
+        if self.said != Said::Stopping || self.is_muted || !is_due || left.is_zero() {
             return;
         }
         self.extended_at = Some(now);
@@ -263,14 +317,20 @@ impl Manager {
         owed.into_iter().chain(status).chain(ping).chain(extension).min()
     }
 
-    /// Tells whether the manager knows that the server serves or ends.
+    /// Tells whether the manager knows that the server serves or ends, and listens.
     fn is_told(&self) -> bool {
-        self.said != Said::Nothing
+        self.said != Said::Nothing && !self.is_muted
     }
 
     fn say_ready(&mut self, about: About, now: Duration, status: &str) {
         self.say_surely(about, format!("READY=1\nSTATUS={status}"));
         self.has_said(now, status);
+    }
+
+    fn say_stopping(&mut self, status: &str) {
+        if !self.is_muted {
+            self.say_surely(About::Stopping, format!("STOPPING=1\nSTATUS={status}"));
+        }
     }
 
     fn has_said(&mut self, now: Duration, status: &str) {
@@ -283,7 +343,9 @@ impl Manager {
     }
 
     fn say(&mut self, message: &str) {
-        self.outbox.say(message);
+        if !self.is_muted {
+            self.outbox.say(message);
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) enum About {
     Ready,
     /// A change begins, or is over.
     Change,
+    /// Which process speaks for the service.
+    MainProcess,
     Stopping,
 }
 
@@ -48,6 +50,11 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn new(socket: Option<ManagerSocket>) -> Outbox {
         Outbox { socket, owed: VecDeque::new(), is_loss_told: false }
+    }
+
+    /// Tells whether there is an address to send to.
+    pub(super) fn leads_anywhere(&self) -> bool {
+        self.socket.is_some()
     }
 
     /// Tells whether the manager has still to hear something.
@@ -86,6 +93,11 @@ impl Outbox {
     /// What was not sent about this need not be heard any more.
     pub(super) fn forget(&mut self, about: About) {
         self.owed.retain(|letter| letter.about != about);
+    }
+
+    /// Nothing need be heard any more.
+    pub(super) fn forget_all(&mut self) {
+        self.owed.clear();
     }
 
     fn send(&mut self, text: &str, fd: Option<BorrowedFd<'_>>) -> Sent {

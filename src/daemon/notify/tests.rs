@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
 
 use super::*;
+use crate::sys::descriptors::adopt;
 use crate::testing::TempDir;
 
 const PID: u32 = 4711;
@@ -181,4 +182,81 @@ fn changes_that_could_not_be_told_are_told_in_order() {
         ]
     );
     assert_ne!(manager.next_due(at(0)), Some(RETRY));
+}
+
+#[test] // O-SD-07
+fn muted_manager_hears_nothing_until_this_process_serves() {
+    let (socket, mut manager, _dir) = managed("300000");
+    manager.mute();
+    manager.ready(at(0), "ready");
+    manager.note_change(at(0));
+    assert!(!manager.ping_is_due(at(500)) && !manager.status_is_due(at(5000)));
+    manager.begin_change(at(0), at(0), "reloading", "reloading");
+    manager.failed("a cause");
+    manager.ping(at(1));
+    assert_eq!(manager.next_due(at(1)), None);
+    assert!(received(&socket).is_empty());
+    manager.unmute(at(2), "ready");
+    assert_eq!(received(&socket), ["READY=1\nSTATUS=ready", "WATCHDOG=1"]);
+    assert!(manager.ping_is_due(at(102)));
+    // One that has been heard, is not for a while, and is again.
+    manager.mute();
+    manager.say_status(at(3000), "resting".to_owned());
+    manager.unmute(at(4000), "ready");
+    assert_eq!(received(&socket), ["READY=1\nSTATUS=ready", "WATCHDOG=1"]);
+    manager.mute();
+    manager.stopping("stopping");
+    manager.extend(at(5000), at(1000));
+    assert!(received(&socket).is_empty());
+    manager.unmute(at(6000), "stopping");
+    assert_eq!(received(&socket), ["STOPPING=1\nSTATUS=stopping"]);
+}
+
+/// Takes one message, with the descriptors that come with it.
+fn received_with_descriptors(socket: &UnixDatagram) -> (String, Vec<OwnedFd>) {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    use std::os::fd::AsRawFd;
+    let mut message = [0; 256];
+    let mut parts = [io::IoSliceMut::new(&mut message)];
+    let mut control = nix::cmsg_space!([std::os::fd::RawFd; 4]);
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty()).unwrap();
+    let numbers = received.cmsgs().unwrap().flat_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds,
+        other => panic!("{other:?}"),
+    });
+    let fds = numbers.map(|number| adopt(number).unwrap()).collect();
+    let length = received.bytes;
+    (String::from_utf8(message[..length].to_vec()).unwrap(), fds)
+}
+
+#[test] // O-SD-07
+fn main_process_is_named_with_a_barrier_behind_it() {
+    use std::io::Read;
+    let (socket, mut manager, _dir) = managed("9000000");
+    let end = manager.name_main_process(4712).unwrap().unwrap();
+    nix::fcntl::fcntl(&end, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+    let mut end = std::fs::File::from(end);
+    let mut has_ended = || end.read(&mut [0; 1]).is_ok_and(|length| length == 0);
+    let (text, fds) = received_with_descriptors(&socket);
+    assert_eq!((text.as_str(), fds.len()), ("MAINPID=4712", 0));
+    let (text, fds) = received_with_descriptors(&socket);
+    assert_eq!((text.as_str(), fds.len()), ("BARRIER=1", 1));
+    assert!(!has_ended());
+    drop(fds);
+    assert!(has_ended());
+}
+
+#[test] // O-SD-07: not told in time is not told
+fn main_process_that_could_not_be_named_is_forgotten() {
+    let (socket, mut manager, dir) = managed("9000000");
+    let path = dir.path().join("notify");
+    drop(socket);
+    std::fs::remove_file(&path).unwrap();
+    let _end = manager.name_main_process(4712).unwrap();
+    assert_eq!(manager.next_due(at(0)), Some(RETRY));
+    manager.forget_main_process();
+    let socket = UnixDatagram::bind(&path).unwrap();
+    manager.retry();
+    assert!(received(&socket).is_empty());
+    assert!(read(&[(NOTIFY_SOCKET, "vsock:2:1")]).unwrap().unwrap().name_main_process(1).unwrap().is_none());
 }

@@ -7,9 +7,10 @@ use nix::time::{ClockId, clock_gettime};
 use crate::daemon::board::{Scoreboard, SlotIndex, Status};
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::Phase;
-use crate::daemon::notify::{Counts, Ill, Manager, Sight, status, with_verdict};
-use crate::daemon::parent::role::Parent;
+use crate::daemon::notify::{Counts, Ill, Manager, Named, Sight, status, with_verdict};
+use crate::daemon::parent::role::{Naming, Parent};
 use crate::daemon::settings::Forking;
+use crate::kernel::Handle;
 
 fn manager<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Manager> {
     cx.heap().role.parent_mut()?.manager.as_deref_mut()
@@ -64,6 +65,70 @@ pub(in crate::daemon) fn note_verdict(cx: &mut Cx<'_>, verdict: &str) {
     }
 }
 
+/// Another process serves: the manager hears nothing of this one any more, but which process is the main one.
+#[expect(dead_code, reason = "nothing hands over to another process so far")]
+pub(in crate::daemon) fn mute(cx: &mut Cx<'_>) {
+    if let Some(manager) = manager(cx) {
+        manager.mute();
+    }
+}
+
+/// This process serves, and the manager hears so at once.
+#[expect(dead_code, reason = "nothing takes over from another process so far")]
+pub(in crate::daemon) fn unmute(cx: &mut Cx<'_>) {
+    let (age, text) = (age(cx), status_text(cx));
+    if let Some(manager) = manager(cx) {
+        manager.unmute(age, &text);
+        arm(cx);
+    }
+}
+
+/// Has the manager take `pid` for the main process of the service. `event` is posted to this session, with a [`Named`], once the manager has
+/// read that, or when it is not worth waiting any longer. Only one process is named at a time: the last.
+#[expect(dead_code, reason = "nothing hands over to another process so far")]
+pub(in crate::daemon) fn name_main_process(cx: &mut Cx<'_>, pid: i32, event: &'static str) {
+    stop_naming(cx);
+    let until = age(cx) + NAMING_LIMIT;
+    let sent = manager(cx).map_or(Ok(None), |manager| manager.name_main_process(pid));
+    let end = match sent {
+        Ok(Some(end)) => Handle::new(end),
+        Ok(None) => return cx.yield_(event, (Named::ToNobody,)),
+        Err(error) => {
+            log::warn!(target: "lenore::daemon", "the service manager can't be told of process {pid}: {error}");
+            return cx.yield_(event, (Named::Late,));
+        }
+    };
+    let watched = cx.select_read_weak(&end, "main_process_named", ());
+    if let Some(parent) = cx.heap().role.parent_mut() {
+        parent.naming = Some(Naming { end, event, until });
+    }
+    match watched {
+        Ok(()) => arm(cx),
+        Err(_) => end_naming(cx, Named::Late),
+    }
+}
+
+/// The manager has read which process is the main one.
+pub(in crate::daemon) fn main_process_named(cx: &mut Cx<'_>) {
+    end_naming(cx, Named::Read);
+}
+
+fn end_naming(cx: &mut Cx<'_>, named: Named) {
+    if let Some(event) = stop_naming(cx) {
+        cx.yield_(event, (named,));
+    }
+}
+
+/// Returns whom the manager's answer would have been told.
+fn stop_naming(cx: &mut Cx<'_>) -> Option<&'static str> {
+    let Naming { end, event, .. } = cx.heap().role.parent_mut()?.naming.take()?;
+    cx.select_read_clear(&end);
+    if let Some(manager) = manager(cx) {
+        manager.forget_main_process();
+    }
+    Some(event)
+}
+
 /// Something has happened.
 pub(in crate::daemon) fn look(cx: &mut Cx<'_>) {
     let age = age(cx);
@@ -101,6 +166,9 @@ pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
         let left = parent.machine.grace_left();
         if let Some(manager) = &mut parent.manager {
             manager.extend(age, left.unwrap_or_default());
+        }
+        if parent.naming.as_ref().is_some_and(|naming| age >= naming.until) {
+            end_naming(cx, Named::Late);
         }
     }
     arm(cx);
@@ -185,7 +253,10 @@ fn counts(parent: &Parent, board: Option<&Scoreboard>) -> Counts {
 /// Has this looked at again when something is due.
 pub(in crate::daemon) fn arm(cx: &mut Cx<'_>) {
     let age = age(cx);
-    if let Some(due) = manager(cx).and_then(|manager| manager.next_due(age)) {
+    let Some(parent) = cx.heap().role.parent() else { return };
+    let of_manager = parent.manager.as_ref().and_then(|manager| manager.next_due(age));
+    let of_naming = parent.naming.as_ref().map(|naming| naming.until.saturating_sub(age));
+    if let Some(due) = of_manager.into_iter().chain(of_naming).min() {
         cx.delay(TICK, due.max(SHORTEST), ());
     }
 }
@@ -201,6 +272,7 @@ pub(in crate::daemon) fn let_go(cx: &mut Cx<'_>) {
 
 /// The session stops: there is nobody who could tell anything.
 pub(in crate::daemon) fn forget(cx: &mut Cx<'_>) {
+    stop_naming(cx);
     if cx.heap().role.parent_mut().and_then(|parent| parent.manager.take()).is_some() {
         let _ = cx.delay_clear(TICK);
     }
@@ -212,6 +284,9 @@ fn age(cx: &mut Cx<'_>) -> Duration {
 }
 
 const TICK: &str = "manager_tick";
+
+/// For how long the manager may leave unread which process is the main one.
+const NAMING_LIMIT: Duration = Duration::from_secs(5);
 
 /// The shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(10);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 #[cfg(feature = "status")]
 use std::net::TcpListener;
+use std::time::Duration;
 
 use crate::args::Args;
 use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex, Status};
@@ -31,7 +32,7 @@ use crate::daemon::parent::visitors::{MOST_CLIENTS, Visitors};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::{ChildStatus, DaemonStatus};
 use crate::error::Exception;
-use crate::kernel::{Core, SessionId};
+use crate::kernel::{Core, Handle, SessionId};
 use crate::outage::Outage;
 
 /// The process that forks the children. What it has is out of reach of a child's code.
@@ -69,6 +70,8 @@ pub(in crate::daemon) struct Parent {
     pub(super) failure: Option<Exception>,
     /// Until nothing is left to wait for, if a service manager has started the program.
     pub(super) manager: Option<Box<Manager>>,
+    /// Which process the manager is to take for the main one, until it has read that.
+    pub(super) naming: Option<Naming>,
     /// Whether the Daemon lives.
     pub(super) health: Health,
     /// The log knows that it does not.
@@ -93,6 +96,16 @@ pub(in crate::daemon) struct Parent {
     pub(super) levels: Levels,
 }
 
+/// The manager was told which process is the main one.
+pub(super) struct Naming {
+    /// At its end of file the manager has read that.
+    pub(super) end: Handle,
+    /// What is posted then.
+    pub(super) event: &'static str,
+    /// For how long that is waited for, as the Daemon's age.
+    pub(super) until: Duration,
+}
+
 impl Parent {
     pub(in crate::daemon) fn new(settings: &Settings, oom_kills: OomKills) -> Parent {
         Parent {
@@ -114,6 +127,7 @@ impl Parent {
             reload: Reloading::default(),
             failure: None,
             manager: None,
+            naming: None,
             health: Health::default(),
             is_ill: false,
             #[cfg(feature = "control")]
@@ -184,6 +198,7 @@ impl Parent {
             shortage: _,
             crash_loop: _,
             reload,
+            naming,
             failure: _,
             health: _,
             is_ill: _,
@@ -214,6 +229,7 @@ impl Parent {
             core.select_read_clear(&handle);
             core.select_write_clear(&handle);
         });
+        naming.into_iter().for_each(|naming| core.select_read_clear(&naming.end));
         reload.into_handles().for_each(|handle| core.select_read_clear(&handle));
         pids.all().for_each(|pid| core.sig_child_clear(pid));
         // Plain memory. To free it would write to pages all over the heap, each of which is copied then.
