@@ -226,6 +226,7 @@ fn stop(cx: &mut Cx<'_>) {
                 board.withdraw();
             }
             let_operators_go(cx);
+            manager::forget(cx);
         }
         Role::Child(_) => {
             if !heap.settings.children_return {

@@ -214,7 +214,6 @@ impl Core {
     }
 
     /// Has alarms for `event` of a session not keep the program from being idle. Each name is to have one alarm at a time.
-    #[cfg(feature = "control")]
     pub(crate) fn let_alarms_pass(&mut self, session: SessionId, event: Name) {
         self.passing.push((session, event));
     }
@@ -326,7 +325,7 @@ impl Core {
     }
 }
 
-#[cfg(all(test, feature = "control"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::Kernel;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use util::http::{get, status_address};
-use util::manager::{Manager, monotonic_usec};
+use util::manager::{Datagram, Manager, monotonic_usec};
 use util::{Client, DEADLINE, Program, Running, example, kill, proc, test_program, wait_until};
 
 use super::changing::Changing;
@@ -486,6 +486,52 @@ fn reload_does_not_wait_for_a_manager_that_does_not_read() {
     assert!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
     let said = hear();
     assert!(said.starts_with("READY=1\n") && said.ends_with("; reload applied: edition 3"), "{said}");
+}
+
+#[test] // O-SD-08, O-SD-12: the process serves its clients although the Daemon has ended
+fn server_without_children_is_vouched_for_until_its_last_client_has_gone() {
+    let mut manager = Manager::new();
+    let program = program("--mode single --grace-ms 20000");
+    let mut running = manager.watches(program, Duration::from_millis(900)).start();
+    let addr = running.listening_addr();
+    ready(&mut manager, &running);
+    let mut client = Client::connect(addr);
+    client.line("x");
+    client.send("late 4000\r\n");
+    // It has read that.
+    Client::connect(addr).line("y");
+    running.signal(Signal::SIGTERM);
+    let stopping = manager.wait_for("STOPPING=1");
+    assert_eq!(stopping.get("STATUS"), Some("draining"));
+    let silence = manager.longest_silence(Duration::from_millis(2000));
+    assert!(silence < Duration::from_millis(900), "{silence:?}");
+    assert!(client.read_line().ends_with(" late"));
+    drop(client);
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+    manager.hear();
+    let is_extension = |datagram: &&Datagram| datagram.get("EXTEND_TIMEOUT_USEC").is_some();
+    let extensions: Vec<Datagram> = manager.said.iter().filter(is_extension).cloned().collect();
+    assert!(extensions.len() >= 2 && extensions.iter().all(|datagram| datagram.at >= stopping.at), "{extensions:?}");
+    assert_eq!(manager.course(), ["READY", "STOPPING"]);
+}
+
+#[test] // O-SD-12: it takes no longer than the Daemon allows, whatever the client does
+fn server_without_children_does_not_ask_for_more_time_than_there_is() {
+    let mut manager = Manager::new();
+    let mut running = manager.starts(program("--mode single --grace-ms 1500")).start();
+    let addr = running.listening_addr();
+    ready(&mut manager, &running);
+    let mut client = Client::connect(addr);
+    client.line("x");
+    client.send("late 600000\r\n");
+    Client::connect(addr).line("y");
+    running.signal(Signal::SIGTERM);
+    client.expect_eof_or_reset();
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(0));
+    manager.hear();
+    let micros = |datagram: &Datagram| datagram.get("EXTEND_TIMEOUT_USEC")?.parse::<u64>().ok();
+    let extensions: Vec<u64> = manager.said.iter().filter_map(micros).collect();
+    assert!(!extensions.is_empty() && extensions.iter().all(|micros| *micros <= 2_500_000), "{extensions:?}");
 }
 
 #[test] // a program that detaches can't be looked after

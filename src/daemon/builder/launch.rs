@@ -47,7 +47,8 @@ impl DaemonBuilder {
     /// - `RELOADING=1` with `MONOTONIC_USEC=` when a reload begins, and `READY=1` when it is over, with the verdict in the status. Whoever
     ///   has asked by the control socket gets the verdict after that. A `check` is not told. HUP is also answered in this way
     ///   by a program without a configuration, as units with `Type=notify-reload` need it.
-    /// - `STOPPING=1` when the Daemon ends, and that it takes longer as long as children have time left.
+    /// - `STOPPING=1` when the Daemon ends, and that it takes longer as long as children, or clients of a server without children,
+    ///   have time left.
     ///
     /// `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` are removed from the environment by
     /// [`Kernel::new`](crate::Kernel::new). Children have neither the variables nor the socket.

@@ -212,10 +212,12 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
             manager::failed(cx);
         }
         Effect::Finish => {
-            manager::let_go(cx);
             reload::let_go(cx);
-            // Without children this process has the connections. Operators see it until it ends.
-            if !parent_ending::may_drain(cx) {
+            // Without children this process has the connections. Operators and the manager hear of it until it ends.
+            if parent_ending::may_drain(cx) {
+                manager::drain(cx);
+            } else {
+                manager::let_go(cx);
                 let_operators_go(cx);
             }
             parent_ending::finish(cx)?;

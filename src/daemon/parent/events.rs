@@ -8,6 +8,7 @@ use crate::daemon::heap::Cx;
 use crate::daemon::launch::Launch;
 use crate::daemon::machine::{End, Input, Key, Refusal};
 use crate::daemon::parent::drive::drive;
+use crate::daemon::parent::manager;
 use crate::daemon::parent::refused::{Reason, Refused};
 use crate::daemon::parent::reload;
 use crate::error::{Error, Result};
@@ -79,8 +80,7 @@ pub(in crate::daemon) fn launched(cx: &mut Cx<'_>) -> Result {
 
 /// The start begins. A service manager waits for its end, as a launcher does.
 pub(in crate::daemon) fn begun(cx: &mut Cx<'_>) -> Result {
-    let is_managed = cx.heap().role.parent().is_some_and(|parent| parent.manager.is_some());
-    if is_managed { drive(cx, Input::Launched) } else { Ok(()) }
+    if manager::begin(cx) { drive(cx, Input::Launched) } else { Ok(()) }
 }
 
 /// Behind `daemon_parent` in the queue. And once more round the loop: an application that could not handle it, a `DIE`

@@ -6,14 +6,25 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::daemon::board::{Scoreboard, SlotIndex, Status};
 use crate::daemon::heap::{Cx, Heap, Role};
-use crate::daemon::machine::Phase;
+use crate::daemon::machine::{Grace, Phase};
 use crate::daemon::notify::{Counts, Ill, Manager, Named, Sight, status, with_verdict};
 use crate::daemon::parent::role::{Naming, Parent};
 use crate::daemon::settings::Forking;
 use crate::kernel::Handle;
+use crate::name::Name;
 
 fn manager<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Manager> {
     cx.heap().role.parent_mut()?.manager.as_deref_mut()
+}
+
+/// The start begins. Nothing of this keeps the program. Returns whether there is a manager.
+pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> bool {
+    let is_managed = manager(cx).is_some();
+    if is_managed {
+        let me = cx.session();
+        cx.core_mut().let_alarms_pass(me, Name::new(TICK));
+    }
+    is_managed
 }
 
 /// The Daemon is ready. Returns whether a manager was told.
@@ -163,7 +174,7 @@ pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
         ping(cx, age);
     }
     if let Some(parent) = cx.heap().role.parent_mut() {
-        let left = parent.machine.grace_left();
+        let left = parent.drain.as_mut().map(|drain| drain.left(age)).or_else(|| parent.machine.grace_left());
         if let Some(manager) = &mut parent.manager {
             manager.extend(age, left.unwrap_or_default());
         }
@@ -261,6 +272,18 @@ pub(in crate::daemon) fn arm(cx: &mut Cx<'_>) {
     }
 }
 
+/// The Daemon has ended, and this process still serves its clients: the manager goes on hearing of it until the session stops.
+pub(in crate::daemon) fn drain(cx: &mut Cx<'_>) {
+    let (age, text, full) = (age(cx), status_text(cx), cx.heap().settings.shutdown_timeout);
+    if let Some(parent) = cx.heap().role.parent_mut()
+        && let Some(manager) = &mut parent.manager
+    {
+        parent.drain = Some(Grace::new(full, DRAIN_LOOKED_AT_EVERY, age));
+        manager.stopping(&text);
+        arm(cx);
+    }
+}
+
 /// Nothing is left to be told.
 pub(in crate::daemon) fn let_go(cx: &mut Cx<'_>) {
     let text = status_text(cx);
@@ -287,6 +310,9 @@ const TICK: &str = "manager_tick";
 
 /// For how long the manager may leave unread which process is the main one.
 const NAMING_LIMIT: Duration = Duration::from_secs(5);
+
+/// A tick comes as often at least.
+const DRAIN_LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 
 /// The shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(10);

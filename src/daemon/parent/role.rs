@@ -12,7 +12,7 @@ use crate::daemon::bystander::Bystander;
 use crate::daemon::control::Control;
 #[cfg(feature = "status")]
 use crate::daemon::control::places;
-use crate::daemon::machine::{Child, Input, Key, Machine};
+use crate::daemon::machine::{Child, Grace, Input, Key, Machine};
 use crate::daemon::notify::{Health, Manager};
 #[cfg(feature = "control")]
 use crate::daemon::parent::asking::Asking;
@@ -72,6 +72,8 @@ pub(in crate::daemon) struct Parent {
     pub(super) manager: Option<Box<Manager>>,
     /// Which process the manager is to take for the main one, until it has read that.
     pub(super) naming: Option<Naming>,
+    /// What is left of the time for clients of this process, when the Daemon has ended: as the manager is told.
+    pub(super) drain: Option<Grace>,
     /// Whether the Daemon lives.
     pub(super) health: Health,
     /// The log knows that it does not.
@@ -128,6 +130,7 @@ impl Parent {
             failure: None,
             manager: None,
             naming: None,
+            drain: None,
             health: Health::default(),
             is_ill: false,
             #[cfg(feature = "control")]
@@ -199,6 +202,7 @@ impl Parent {
             crash_loop: _,
             reload,
             naming,
+            drain: _,
             failure: _,
             health: _,
             is_ill: _,
