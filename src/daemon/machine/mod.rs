@@ -274,7 +274,7 @@ impl Machine {
 
     /// Post-forking: it serves what is queued, before a graceful end.
     pub fn is_draining(&self) -> bool {
-        self.grace.is_some() && !self.is_shutting_down()
+        self.grace.is_some() && !self.is_lame && !self.is_shutting_down()
     }
 
     /// Returns the table of children.

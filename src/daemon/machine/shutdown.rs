@@ -56,19 +56,21 @@ impl Machine {
             return self.drain(at);
         }
         self.is_lame = true;
+        self.give_grace(at, self.settings.shutdown_timeout);
         self.effects.extend([Effect::Say(Message::LameDuck(lame_duck)), Effect::Arm(Timer::LameDuck, lame_duck)]);
     }
 
     /// Clients have had that time.
     pub(super) fn end_lame_duck(&mut self, at: &mut Moment<'_>) {
-        if std::mem::take(&mut self.is_lame) {
+        if self.is_lame {
             self.drain(at);
         }
     }
 
-    /// Returns how long children may take to end. What clients were given before is part of `shutdown_timeout`.
-    fn full_grace(&self) -> Duration {
-        self.settings.shutdown_timeout.saturating_sub(self.settings.lame_duck)
+    /// Returns how long children may take to end. What a graceful end has taken so far, and what clients were given before it, is part
+    /// of `shutdown_timeout`.
+    fn rest_of_grace(&mut self, at: &Moment<'_>) -> Duration {
+        self.grace.as_mut().map_or(self.settings.shutdown_timeout, |grace| grace.left(at.now))
     }
 
     /// Has the requests that wait for a child served before the end: they are in hand as well, their clients were accepted.
@@ -76,7 +78,9 @@ impl Machine {
         if self.is_shutting_down() || self.is_draining() {
             return;
         }
-        self.give_grace(at, self.full_grace());
+        self.is_lame = false;
+        let left = self.rest_of_grace(at);
+        self.give_grace(at, left);
         if self.intake == Intake::Open && self.has_requests() {
             self.pause_intake();
         }
@@ -126,9 +130,7 @@ impl Machine {
         self.effects.extend([Effect::DropRequests, Effect::DisarmAll, Effect::End(haste)]);
         self.bury_vanished(at);
         if !self.is_alone() {
-            // What a graceful end has taken so far was part of it.
-            let full = self.full_grace();
-            let left = self.grace.as_mut().map_or(full, |grace| grace.left(at.now));
+            let left = self.rest_of_grace(at);
             self.give_grace(at, left);
         }
     }
