@@ -111,6 +111,9 @@ impl DaemonBuilder {
     ///
     /// No more than two editions of a configuration have children at a time. So the next reload waits as long for such a child.
     ///
+    /// In a pool that has `max_children` already, a reload replaces `surge` plus `max_unavailable` children at a time, and each of them
+    /// may take this long. By default a reload of 12 children that all serve long requests takes up to 12 minutes.
+    ///
     /// POE: nothing like it.
     #[doc(alias = "graceful_timeout")]
     pub fn drain_limit(mut self, limit: Duration) -> Self {

@@ -225,7 +225,10 @@ impl Rules {
             match effect {
                 Effect::Say(Message::Reload(edition, news)) => self.hear(now, *edition, news, world)?,
                 Effect::Signal(key, Signal::Quit) => self.sent_away(now, *key, effects, machine, world)?,
-                Effect::Say(Message::CrashLoop { .. }) if machine.reload_is_on_probation() => {
+                // Children of the edition before may crash in the step in which the new one is applied.
+                Effect::Say(Message::CrashLoop { .. })
+                    if self.reload.former.is_some() && machine.reload_is_on_probation() =>
+                {
                     return broken("a crash loop on probation brings the former edition back", "");
                 }
                 Effect::Answer(_, Verdict::RolledBack(_)) => self.is_refilled(now, machine, world)?,
@@ -396,9 +399,12 @@ impl Rules {
         now >= micros(outdated.since) + if has_no_client { limit.min(2_000_000) } else { limit }
     }
 
-    /// How many children there may be with those of a roll.
+    /// How many children there may be beside `max_children`: those of a roll. After a roll a probe that has failed takes nobody's
+    /// place until it is gone.
     pub(super) fn surge(&self, machine: &Machine) -> u32 {
-        if self.reload.trial.is_some() || is_rolling(machine) { self.first.reload.surge } else { 0 }
+        let surge = self.first.reload.surge;
+        let probes = machine.table().children().iter().filter(|child| child.is_probe).count() as u32;
+        if self.reload.trial.is_some() || is_rolling(machine) { surge } else { probes.min(surge) }
     }
 
     /// What must be so a while after the last disturbance.
@@ -423,7 +429,7 @@ impl Machine {
         self.reload.has_probation()
     }
 
-    fn reload_is_under_way(&self) -> bool {
+    pub(super) fn reload_is_under_way(&self) -> bool {
         self.reload.has_run() || self.reload.roll.is_some()
     }
 }

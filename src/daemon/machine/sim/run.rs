@@ -51,6 +51,7 @@ impl Driver {
         if self.rules.stopping_since.is_none() {
             self.calm_down();
             self.run(self.time_to_recover())?;
+            self.let_rolls_end()?;
         }
         if self.rules.stopping_since.is_none() {
             self.has_recovered()?;
@@ -119,6 +120,20 @@ impl Driver {
             + (micros(settings.start_timeout) + micros(settings.reload.drain_limit)) * 3
             + micros(settings.reload.probation);
         60_000_000 + reload + slowed * 2 + micros(settings.babysit) * 8 + suspended
+    }
+
+    /// Where all children have work in hand and there is no room for others, as many are replaced at a time as the settings of
+    /// reloads allow, and each of them may take `drain_limit`. There may be a roll, its way back, and one that was asked for meanwhile.
+    fn let_rolls_end(&mut self) -> Result<(), Violation> {
+        let reload = &self.machine.settings().reload;
+        let each = micros(reload.drain_limit) + u64::from(self.world.knobs.boot) * 2000 + 5_000_000;
+        let at_once = (reload.surge + reload.max_unavailable).max(1);
+        for _ in 0..3 * self.rules.live.div_ceil(at_once) {
+            if self.machine.reload_is_under_way() {
+                self.run(each)?;
+            }
+        }
+        Ok(())
     }
 
     fn time_to_shrink(&self) -> u64 {
