@@ -109,6 +109,8 @@ impl DaemonBuilder {
     /// Sets how long a child that was replaced by a reload may go on with its work. After that it is ended, and its death counts as
     /// `cut`. Default: 60 s, not zero.
     ///
+    /// While a reload replaces children, this also limits those that were asked to go for another reason: their places are needed.
+    ///
     /// No more than two editions of a configuration have children at a time. So the next reload waits as long for such a child.
     ///
     /// In a pool that has `max_children` already, a reload replaces `surge` plus `max_unavailable` children at a time, and each of them

@@ -48,6 +48,10 @@ impl Machine {
         match outcome {
             Ok(()) => {
                 self.table.enter(fork, at.now);
+                if !self.is_rolling() {
+                    // A reload may have been applied since it was asked for.
+                    self.outdate_others(at);
+                }
                 self.shortage.pause = Duration::ZERO;
                 self.effects.push(Effect::Say(Message::Forked(key)));
                 if self.is_shutting_down() && !self.has(Fault::ForkedAfterShutdown) {

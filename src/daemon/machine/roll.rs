@@ -197,6 +197,10 @@ impl Machine {
             left -= u32::from(serves);
             self.send_away(at, key);
         }
+        // Others that go, for whatever reason, have no more time than these: their places are needed.
+        for child in self.table.children_mut().iter_mut().filter(|child| child.is_retiring()) {
+            child.outdated.get_or_insert(Outdated::since(at.now));
+        }
     }
 
     fn send_away(&mut self, at: &mut Moment<'_>, key: Key) {
