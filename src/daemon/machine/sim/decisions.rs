@@ -37,6 +37,8 @@ impl Rules {
             return broken("never more than max_children", format_args!("{} of {max}", self.live + self.asked));
         }
         if self.surge(machine) > 0 || is_rolling(machine) {
+            // It may take the place of an early death as well.
+            self.early = self.early.saturating_sub(1);
             return Ok(());
         }
         self.crashes.may_fork(now)?;

@@ -173,6 +173,8 @@ pub(super) struct Model {
     /// How many children were ready when the roll began.
     ready_before: Option<u32>,
     set_back_at: Option<u64>,
+    /// The edition that has failed on probation: its children go before the next trial begins.
+    taken_back: Option<Edition>,
     /// The edition before, its numbers, and the size when it was the current one.
     former: Option<(Edition, [u32; 3], [u32; 3])>,
     /// How many children of the current edition have died without a request.
@@ -191,6 +193,7 @@ impl Model {
             trial: None,
             ready_before: None,
             set_back_at: None,
+            taken_back: None,
             former: None,
             early_deaths: 0,
             reads: BTreeMap::new(),
@@ -208,33 +211,39 @@ pub(super) fn is_rolling(machine: &Machine) -> bool {
 }
 
 impl Rules {
-    /// A step was taken, and nothing of it is carried out: what must hold of the children while a reload goes on.
-    pub(super) fn examine_reload(
+    /// An effect of a step, in its turn: what a reload does, and what must hold of the children meanwhile.
+    pub(super) fn reload_goes_on(
         &mut self,
         now: u64,
-        input: &Input,
+        (input, effect): (&Input, &Effect),
         effects: &[Effect],
         machine: &Machine,
         world: &World,
     ) -> Result<(), Violation> {
-        let is_rolling = is_rolling(machine);
-        if is_rolling && self.reload.ready_before.is_none() {
+        if is_rolling(machine) && self.reload.ready_before.is_none() {
             self.reload.ready_before = machine.reload.roll.map(|roll| roll.ready_before);
         }
-        for effect in effects {
-            match effect {
-                Effect::Say(Message::Reload(edition, news)) => self.hear(now, *edition, news, world)?,
-                Effect::Signal(key, Signal::Quit) => self.sent_away(now, *key, effects, machine, world)?,
-                // Children of the edition before may crash in the step in which the new one is applied.
-                Effect::Say(Message::CrashLoop { .. })
-                    if self.reload.former.is_some() && machine.reload_is_on_probation() =>
-                {
-                    return broken("a crash loop on probation brings the former edition back", "");
-                }
-                Effect::Answer(_, Verdict::RolledBack(_)) => self.is_refilled(now, machine, world)?,
-                _ => {}
+        let is_ordered = |key: &Key| matches!(input, Input::Asked(_, Order::Retire(retired)) if retired == key);
+        match effect {
+            Effect::Say(Message::Reload(edition, news)) => self.hear(now, *edition, news, world),
+            Effect::Signal(key, Signal::Quit) if !is_ordered(key) => self.sent_away(now, *key, effects, machine, world),
+            // Children of the edition before may crash in the step in which the new one is applied.
+            Effect::Say(Message::CrashLoop { .. })
+                if self.reload.former.is_some() && machine.reload_is_on_probation() =>
+            {
+                broken("a crash loop on probation brings the former edition back", "")
             }
+            Effect::Drop(edition) if self.reload.taken_back == Some(*edition) => {
+                self.reload.ready_before = None;
+                Ok(())
+            }
+            Effect::Answer(_, Verdict::RolledBack(_)) => self.is_refilled(now, machine, world),
+            _ => Ok(()),
         }
+    }
+
+    /// A step was taken, and nothing of it is carried out.
+    pub(super) fn examine_reload(&self, input: &Input, machine: &Machine) -> Result<(), Violation> {
         if let Input::Asked(_, Order::Stop(_) | Order::Terminate) = input
             && self
                 .orders
@@ -272,6 +281,7 @@ impl Rules {
                     return broken("the former edition comes back", to);
                 };
                 self.become_edition(former, numbers, size);
+                self.reload.taken_back = Some(edition);
             }
             ReloadNews::ProbationOver => self.reload.former = None,
             _ => {}
@@ -316,6 +326,7 @@ impl Rules {
         }
         if let Some(trial) = self.reload.trial.filter(|trial| *trial != child.edition)
             && self.reload.set_back_at.is_none()
+            && self.reload.taken_back != Some(child.edition)
             && !world.children.iter().flatten().any(|child| child.edition == trial && child.was_ready)
             && !self.was_ready(trial)
         {

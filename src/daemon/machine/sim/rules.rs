@@ -180,6 +180,7 @@ impl Rules {
         (self.short_since, self.surplus_since, self.kept_since) = (None, None, None);
         self.must_tell(input, effects)?;
         for effect in effects {
+            self.reload_goes_on(now, (input, effect), effects, machine, world)?;
             match effect {
                 Effect::Fork(fork) => self.fork(now, fork, machine, world)?,
                 Effect::CancelForks => {
@@ -212,7 +213,7 @@ impl Rules {
                 _ => {}
             }
         }
-        self.examine_reload(now, input, effects, machine, world)
+        self.examine_reload(input, machine)
     }
 
     /// What some inputs must lead to.
