@@ -32,6 +32,7 @@ use crate::daemon::parent::reload as parent_reload;
 use crate::daemon::parent::scouting;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
+use crate::daemon::parent::store;
 #[cfg(feature = "control")]
 use crate::daemon::parent::{glance, measures, picture, steer};
 use crate::daemon::reports::{read_report, refuse};
@@ -92,6 +93,8 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("ready_soon", events::ready_soon)
         .state("launched", events::launched)
         .state("manager_tick", manager::tick)
+        .state("listeners_changed", store::tell)
+        .state("keep_listeners", store::tell)
         .state("main_process_named", manager::main_process_named)
         .state("reload", reload)
         .state("scout", scouting::read)
@@ -465,7 +468,8 @@ fn reopen(cx: &mut Cx<'_>) -> Result {
 /// Behind `daemon_start`: the parent begins its work.
 fn fork_first_children(cx: &mut Cx<'_>) -> Result {
     // The application listens by now. No child is to have the rest.
-    cx.heap().process.close_unclaimed()?;
+    let left_over = cx.heap().process.close_unclaimed()?;
+    store::begin(cx, left_over);
     if let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() {
         parent.begin(settings);
     }

@@ -19,6 +19,7 @@ mod variables;
 pub(crate) use socket::{Kind, Place, path_of};
 
 use socket::Socket;
+pub(crate) use variables::is_name;
 use variables::{FDS, Invalid};
 
 /// What a listener asks for.
@@ -44,6 +45,16 @@ pub(crate) enum Family {
 pub(crate) struct Claimed {
     pub(crate) fd: OwnedFd,
     pub(crate) place: Place,
+    /// By which it was passed.
+    pub(crate) name: String,
+}
+
+/// A socket that nobody had claimed, and that was closed.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub(crate) name: String,
+    /// What it was.
+    pub(crate) text: String,
 }
 
 /// Reads what was passed, in the first call. Each descriptor is checked, and made non-blocking and close-on-exec.
@@ -77,8 +88,9 @@ pub(crate) fn unclaimed() -> String {
 }
 
 /// Closes the sockets that nobody has claimed, and describes each.
-pub(crate) fn close_unclaimed() -> Vec<String> {
-    with(|sockets| sockets.drain(..).map(|socket| socket.to_string()).collect()).unwrap_or_default()
+pub(crate) fn close_unclaimed() -> Vec<Leftover> {
+    let describe = |socket: Socket| Leftover { text: socket.to_string(), name: socket.name };
+    with(|sockets| sockets.drain(..).map(describe).collect()).unwrap_or_default()
 }
 
 type Store = Option<Result<Vec<Socket>, Invalid>>;
@@ -120,8 +132,8 @@ fn take(sockets: &mut Vec<Socket>, wanted: &Wanted<'_>) -> Result<Option<Claimed
     let Some(at) = find(sockets, wanted)? else { return Ok(None) };
     let socket = sockets.remove(at);
     log::info!(target: "lenore::wheels", "inherited socket taken over: {socket}");
-    let Socket { fd, place, .. } = socket;
-    Ok(Some(Claimed { fd, place }))
+    let Socket { fd, place, name, .. } = socket;
+    Ok(Some(Claimed { fd, place, name }))
 }
 
 fn find(sockets: &[Socket], wanted: &Wanted<'_>) -> Result<Option<usize>, Error> {

@@ -22,6 +22,16 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// Tells whether a socket could be found here.
+    pub(crate) fn is_somewhere(&self) -> bool {
+        self.is(self)
+    }
+
+    /// Tells whether this is a path in the file system.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Place::Path(path) if !matches!(path.as_os_str().as_bytes(), [] | [0, ..]))
+    }
+
     /// Tells whether both are one address. Port 0 is any port, and so no address. Paths are one if they lead to one file.
     pub(super) fn is(&self, other: &Place) -> bool {
         match (self, other) {

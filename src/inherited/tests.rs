@@ -79,6 +79,7 @@ fn paths_are_one_if_they_lead_to_one_file() {
     assert!(path(&at).is(&path(real.join("../real/s"))));
     assert!(!path(&at).is(&path(real.join("other"))));
     assert!(!path("").is(&path("")));
+    assert!(path(&at).is_file() && !path("\0name").is_file() && !path("").is_file() && !ip("0.0.0.0:80").is_file());
     assert!(path("\0name").is(&path("\0name")) && !path("\0name").is(&path("name")));
 }
 

@@ -79,6 +79,12 @@ fn names(text: &OsStr, count: RawFd) -> Result<Vec<String>, Invalid> {
     }
 }
 
+/// Tells whether a launcher can pass a socket by this name: as systemd has it, printable ASCII without a colon.
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_fit = |octet: u8| (b' '..0x7f).contains(&octet) && octet != b':';
+    !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(is_fit)
+}
+
 /// Reads digits: no sign, no blank.
 fn number(text: &OsStr) -> Option<RawFd> {
     let text = text.to_str()?;

@@ -24,6 +24,7 @@ mod fork;
 mod handle;
 mod holds;
 mod lifecycle;
+mod listeners;
 mod mailbox;
 #[cfg(feature = "control")]
 mod measures;
@@ -66,6 +67,7 @@ pub(crate) use detach::{Detached, exit_launcher};
 pub(crate) use exit::AfterRun;
 pub(crate) use fork::Errand;
 pub(crate) use handle::has_input;
+pub(crate) use listeners::Findable;
 pub(crate) use mailbox::Mailbox;
 pub(crate) use options::Options;
 pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::num::NonZeroU8;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use mio::{Interest, Token};
 use nix::errno::Errno;
 
+use super::listeners::Findable;
 use super::turn::{Next, Turn};
 use crate::sys::accept_queue::AcceptQueue;
 
@@ -91,6 +92,16 @@ pub(crate) trait Source {
     /// Reads how many clients wait, of a listener whose system tells; or why it does not.
     fn queue(&self) -> nix::Result<AcceptQueue> {
         Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Tells how another process would find this listener, if it were passed to that; `None` if it would not, or for what is no listener.
+    fn findable(&self) -> Option<Findable> {
+        None
+    }
+
+    /// Returns another descriptor of a listener that can be found.
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        Err(Errno::EOPNOTSUPP.into())
     }
 
     /// Closes the descriptor. It is not registered any more.

@@ -170,7 +170,7 @@ impl ListenAcceptBuilder {
             reports_aborted: true,
             logs_shortages: false,
         };
-        let acceptor = Acceptor::start(core, Rc::clone(&report), manner, listener, None)?;
+        let acceptor = Acceptor::start(core, Rc::clone(&report), manner, listener.into())?;
         Ok(ListenAccept { report, acceptor })
     }
 }

@@ -11,3 +11,4 @@ mod load;
 mod notify;
 mod pid1;
 mod reload;
+mod store;

@@ -1,7 +1,8 @@
 //! What listens on inherited sockets, for `tests/change/`.
 //!
 //! With `--listen ADDRESS` or `--given` it is a `component::Server`, with `--mode MODE`, `--name NAME`, `--strict`, `--status ADDRESS`,
-//! `--control PATH`, `--user USER` and `--dir DIR` for `DIR/pid`, `DIR/log` and a start that detaches. A line is answered with the pid and
+//! `--control PATH`, `--user USER`, `--descriptor-store`, `--also ADDRESS` for another listener, which the line `close` closes where there are
+//! no children, and `open` opens again, and `--dir DIR` for `DIR/pid`, `DIR/log` and a start that detaches. A line is answered with the pid and
 //! the line, `variables` with how many variables of systemd's a program has that the server starts, and which descriptors.
 //!
 //! Otherwise one wheel listens: `--tcp ADDRESS`, `--unix PATH`, `--udp ADDRESS` or `--inherited NAME`, with `--name NAME`, `--queue N`
@@ -48,12 +49,41 @@ fn serve(
         server = server.listener_name(name);
     }
     let serving = server.spawn(kernel)?;
+    if let Some(address) = flags.text("--also") {
+        also(kernel, address)?;
+    }
     println!("listening on {}", serving.local_addr());
+    Ok(())
+}
+
+/// Another listener, on which nobody ever accepts.
+fn also(kernel: &mut Kernel, address: &str) -> std::result::Result<(), Box<dyn Error>> {
+    let address = address.to_owned();
+    Session::new(None)
+        .state("_start", |cx| {
+            cx.alias_set("also")?;
+            cx.sig("daemon_shutdown", "end");
+            cx.yield_("open", ());
+            Ok(())
+        })
+        .state("open", move |cx| {
+            let listener = SocketFactory::tcp(&address).on_accept("accepted").listen(cx)?;
+            listener.pause_accept();
+            *cx.heap() = Some(listener);
+            Ok(())
+        })
+        .state("close", |cx| *cx.heap() = None)
+        .state("end", |cx| {
+            *cx.heap() = None;
+            Ok(cx.alias_remove("also")?)
+        })
+        .spawn(kernel)?;
     Ok(())
 }
 
 fn daemon(flags: &Flags) -> DaemonBuilder {
     let mut daemon = Daemon::builder().requests(0).strict_listeners(flags.has("--strict"));
+    daemon = daemon.descriptor_store(flags.has("--descriptor-store"));
     if let Some(address) = flags.text("--status") {
         daemon = daemon.status(address);
     }
@@ -70,6 +100,9 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
 }
 
 fn answer(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
+    if ["open", "close"].contains(&line.as_str()) {
+        cx.post("also", line.as_str(), ())?;
+    }
     let said = if line == "variables" { variables_of_a_program()? } else { line };
     let pid = cx.pid();
     cx.heap().put(format!("{pid} {said}"));

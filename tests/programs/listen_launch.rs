@@ -1,14 +1,14 @@
 //! Starts a program with sockets as systemd does: `listen_launch OPTIONS -- PROGRAM ARGS`.
 //!
-//! Each of `--tcp ADDRESS`, `--udp ADDRESS`, `--unix PATH`, `--unix-datagram PATH`, `--connected ADDRESS` and `--file PATH` is the next
-//! descriptor, from 3 on. `--names NAMES` sets `LISTEN_FDNAMES`. `--fds TEXT` and `--pid TEXT` replace what is true, `--pid none` leaves
+//! Each of `--tcp ADDRESS`, `--udp ADDRESS`, `--unix PATH`, `--unix-datagram PATH`, `--connected ADDRESS`, `--file PATH` and `--fd NUMBER`,
+//! which it has inherited itself, is the next descriptor, from 3 on. `--names NAMES` sets `LISTEN_FDNAMES`. `--fds TEXT` and `--pid TEXT` replace what is true, `--pid none` leaves
 //! the variable away. A line `bound ADDRESS` tells of each internet socket. `@3` among the arguments of the program is the address of
 //! descriptor 3. With `--go PATH` the program is started once somebody opens that FIFO.
 
 use std::error::Error;
 use std::fs::File;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -38,6 +38,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             "--unix-datagram" => UnixDatagram::bind(&value)?.into(),
             "--connected" => TcpStream::connect(&value)?.into(),
             "--file" => File::open(&value)?.into(),
+            "--fd" => {
+                // SAFETY: whoever has started this program has passed it by this number, and nothing else here owns it.
+                unsafe { OwnedFd::from_raw_fd(value.parse()?) }
+            }
             "--names" => {
                 names = Some(value);
                 continue;

@@ -3,11 +3,12 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
@@ -19,6 +20,8 @@ pub struct Manager {
     socket: UnixDatagram,
     path: PathBuf,
     pub said: Vec<Datagram>,
+    /// The descriptors that it keeps, by name.
+    pub store: Vec<(String, OwnedFd)>,
     _dir: TempDir,
 }
 
@@ -57,7 +60,7 @@ impl Manager {
         let socket = UnixDatagram::bind(&path).expect("a socket");
         socket.set_nonblocking(true).expect("a socket that does not block");
         setsockopt(&socket, sockopt::PassCred, &true).expect("to know who sends");
-        Manager { socket, path, said: Vec::new(), _dir: dir }
+        Manager { socket, path, said: Vec::new(), store: Vec::new(), _dir: dir }
     }
 
     /// Has a program answer to it.
@@ -98,13 +101,46 @@ impl Manager {
         }
     }
 
-    /// Descriptors come with a barrier, which is over when its own is closed, and with nothing else.
+    /// Descriptors come with a barrier, which is over when its own is closed, or are to be kept.
     fn take_descriptors(&mut self, datagram: &Datagram, fds: Vec<OwnedFd>) {
+        let name = || datagram.get("FDNAME").expect("a name").to_owned();
         if datagram.text == "BARRIER=1" {
             assert_eq!(fds.len(), 1, "{datagram:?}");
+        } else if datagram.get("FDSTORE") == Some("1") {
+            assert!(fds.len() == 1 && datagram.get("FDPOLL") == Some("0"), "{datagram:?}");
+            for fd in fds {
+                // As systemd does.
+                if !self.store.iter().any(|(_, kept)| is_one_file(kept, &fd)) {
+                    self.store.push((name(), fd));
+                }
+            }
         } else {
             assert!(fds.is_empty(), "{datagram:?}");
         }
+        if datagram.get("FDSTOREREMOVE") == Some("1") {
+            let name = name();
+            self.store.retain(|(kept, _)| *kept != name);
+        }
+    }
+
+    /// Waits until it keeps descriptors of these names, and no others.
+    #[track_caller]
+    pub fn wait_for_store(&mut self, names: &[&str]) {
+        wait_until(&format!("descriptors {names:?} in the store"), DEADLINE, || {
+            self.hear();
+            self.store.iter().map(|(name, _)| name.as_str()).eq(names.iter().copied()).then_some(())
+        });
+    }
+
+    /// Starts a program again, as systemd does after a crash: with the descriptors that it keeps. `launcher` is `listen_launch`.
+    pub fn starts_again(&self, launcher: Program, program: impl AsRef<Path>) -> Program {
+        let mut launcher = self.starts(launcher);
+        for (_, fd) in &self.store {
+            let copy = fd.try_clone().expect("one more descriptor");
+            launcher = launcher.arg("--fd").arg(copy.as_raw_fd().to_string()).inherits(copy);
+        }
+        let names: Vec<&str> = self.store.iter().map(|(name, _)| name.as_str()).collect();
+        launcher.arg("--names").arg(names.join(":")).arg("--").arg(program.as_ref())
     }
 
     /// Waits until a datagram has this line, and returns the first that does.
@@ -175,6 +211,11 @@ impl Manager {
             [begin].into_iter().chain(pings.filter(|at| *at > begin)).chain([Instant::now()]).collect();
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
+}
+
+fn is_one_file(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let [one, other] = [one, other].map(|fd| fstat(fd).expect("it is open"));
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 /// What the clock shows by which systemd compares times.

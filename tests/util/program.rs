@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -73,6 +75,17 @@ impl Program {
     /// Starts the program in `dir` rather than in the test's directory.
     pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Program {
         self.command.current_dir(dir);
+        self
+    }
+
+    /// Has the program inherit a descriptor, by the number that it has here.
+    pub fn inherits(mut self, fd: OwnedFd) -> Program {
+        let keep = move || {
+            fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        };
+        // SAFETY: `keep` makes one system call and nothing else.
+        unsafe { self.command.pre_exec(keep) };
         self
     }
 

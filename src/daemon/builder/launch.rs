@@ -61,6 +61,29 @@ impl DaemonBuilder {
         self
     }
 
+    /// Has the service manager keep the listeners, so that they outlive a crash: a program that is started again gets them back, with
+    /// the clients that have come meanwhile in their queues. The unit needs `FileDescriptorStoreMax=`, with at least the number of
+    /// listeners. Default: no.
+    ///
+    /// The manager gets the listeners that a [`SocketFactory`](crate::wheel::SocketFactory), a [`TcpServer`](crate::component::TcpServer) or a
+    /// [`Server`](crate::component::Server) has opened when the application has handled `daemon_start`, and later ones as they
+    /// come. It keeps them by their [`listener_name`](crate::wheel::SocketFactoryBuilder::listener_name), or else as `lenore`. It
+    /// lets go of one that is closed while the Daemon goes on. When the service stops, and is not started again at once, the manager lets
+    /// go of all, unless the unit has `FileDescriptorStorePreserve=yes`.
+    ///
+    /// After a crash a listener finds its socket as described at
+    /// [`SocketFactory`](crate::wheel::SocketFactory#sockets-that-were-inherited): by its name, or by its address. So one without a name
+    /// whose port is 0 is not kept. Nor is a UNIX socket with a path, which goes with the process, nor a socket that was passed to the
+    /// program: whoever has passed it keeps it.
+    ///
+    /// POE: nothing like it.
+    #[doc(alias = "FDSTORE")]
+    #[doc(alias = "FileDescriptorStoreMax")]
+    pub fn descriptor_store(mut self, kept: bool) -> Self {
+        self.1.keeps_listeners = kept;
+        self
+    }
+
     /// Sets how long the Daemon may be unable to serve before it counts as dead: without a child that was ever ready, or with forks
     /// that fail. Default: 30 s, not zero.
     ///

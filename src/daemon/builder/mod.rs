@@ -300,6 +300,7 @@ impl DaemonBuilder {
     ) -> Result<Daemon, DaemonError> {
         let config = self.3.open(&mut self.0)?;
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
+        let keeps_listeners = self.1.keeps_listeners;
         let plan = self.1.plan()?;
         if plan.forks() && manager.is_some() {
             return Err(DaemonError::Settings(SettingsError::DetachUnderManager));
@@ -358,7 +359,7 @@ impl DaemonBuilder {
             heap.asks = Some(asks.inspect_err(|error| process.fail(error))?);
         }
         if let Some(parent) = heap.role.parent_mut() {
-            parent.answers_to(manager.take());
+            parent.answers_to(manager.take(), keeps_listeners);
         }
         #[cfg(feature = "control")]
         if let Some(prefix) = watching.metrics_prefix() {

@@ -163,7 +163,7 @@ fn inherited(path: &Path) -> Result<Option<(Handle, PathBuf)>, DaemonError> {
     let places = [inherited::Place::Path(path.to_owned())];
     let wanted = Wanted { name: Some("control"), kind: Kind::Stream, family: Family::Unix, places: &places };
     let claimed = inherited::claim(&wanted).map_err(fail)?;
-    Ok(claimed.map(|Claimed { fd, place }| match place {
+    Ok(claimed.map(|Claimed { fd, place, .. }| match place {
         inherited::Place::Path(path) => (Handle::new(fd), path),
         inherited::Place::Ip(_) => (Handle::new(fd), path.to_owned()),
     }))

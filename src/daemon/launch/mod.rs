@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Uid, chdir, fchdir};
 use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
-use crate::inherited;
+use crate::inherited::{self, Leftover};
 use crate::kernel::{Kernel, is_detached};
 use crate::sys::{descriptors, priority};
 
@@ -33,6 +33,8 @@ pub struct RawProcess {
     pub(in crate::daemon) detach: bool,
     /// A service manager is not to be told anything.
     pub(in crate::daemon) is_unmanaged: bool,
+    /// The service manager is to keep the listeners.
+    pub(in crate::daemon) keeps_listeners: bool,
     pub(in crate::daemon) keep_descriptors: Vec<RawFd>,
     pub(in crate::daemon) strict_listeners: bool,
     pub(in crate::daemon) logfile: Option<PathBuf>,
@@ -205,20 +207,21 @@ impl Plan {
 }
 
 impl Process {
-    /// Closes the inherited sockets on which nothing listens by the time that the Daemon begins to serve.
+    /// Closes the inherited sockets on which nothing listens by the time that the Daemon begins to serve, and returns their names.
     ///
     /// # Errors
     ///
     /// [`DaemonError::UnclaimedSockets`] if there are any, and the program is strict about that.
-    pub(crate) fn close_unclaimed(&self) -> Result<(), DaemonError> {
+    pub(crate) fn close_unclaimed(&self) -> Result<Vec<String>, DaemonError> {
         let sockets = inherited::close_unclaimed();
         if self.strict_listeners && !sockets.is_empty() {
+            let sockets = sockets.into_iter().map(|socket| socket.text).collect();
             return Err(DaemonError::UnclaimedSockets { sockets });
         }
-        for socket in sockets {
-            log::warn!(target: "lenore::daemon", "inherited socket closed, as nothing listens on it: {socket}");
+        for Leftover { text, .. } in &sockets {
+            log::warn!(target: "lenore::daemon", "inherited socket closed, as nothing listens on it: {text}");
         }
-        Ok(())
+        Ok(sockets.into_iter().map(|socket| socket.name).collect())
     }
 
     /// In a forked child: lets go of what is the parent's.

@@ -6,20 +6,22 @@
 mod health;
 mod outbox;
 mod socket;
+mod store;
 mod text;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(in crate::daemon) use health::{Health, Ill, Sight};
+pub(in crate::daemon) use store::{DEFAULT_NAME, Listening, Step, Store};
 pub(in crate::daemon) use text::{Counts, status, with_verdict};
 
 use crate::environment;
 use crate::error::Error;
-use outbox::{About, Letter, Outbox};
+use outbox::{About, Letter, Outbox, Sent};
 use socket::ManagerSocket;
 
 /// The service manager that has started this process.
@@ -125,6 +127,22 @@ impl Manager {
             // Its clock begins with this.
             self.ping(now);
         }
+    }
+
+    /// Tells whether the manager would keep sockets for this process now.
+    pub(in crate::daemon) fn keeps_sockets(&self) -> bool {
+        self.outbox.leads_anywhere() && self.said != Said::Stopping && !self.is_muted
+    }
+
+    /// Has the manager keep a socket. Returns whether it was told.
+    pub(in crate::daemon) fn keep_socket(&mut self, name: &str, socket: BorrowedFd<'_>) -> bool {
+        // Nothing can happen to a listener that is worth being polled for.
+        self.outbox.say_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), Some(socket)) == Sent::Yes
+    }
+
+    /// Has the manager let go of all sockets of this name. Returns whether it was told.
+    pub(in crate::daemon) fn let_go_of_sockets(&mut self, name: &str) -> bool {
+        self.outbox.say(&format!("FDSTOREREMOVE=1\nFDNAME={name}")) == Sent::Yes
     }
 
     /// The server ends, and nothing can change that any more. Said once.

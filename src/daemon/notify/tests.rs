@@ -202,6 +202,8 @@ fn muted_manager_hears_nothing_until_this_process_serves() {
     // One that has been heard, is not for a while, and is again.
     manager.mute();
     manager.say_status(at(3000), "resting".to_owned());
+    assert!(!manager.ping_is_due(at(3500)) && !manager.status_is_due(at(3500)));
+    assert_eq!(manager.next_due(at(3500)), None);
     manager.unmute(at(4000), "ready");
     assert_eq!(received(&socket), ["READY=1\nSTATUS=ready", "WATCHDOG=1"]);
     manager.mute();

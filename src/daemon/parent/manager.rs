@@ -9,6 +9,7 @@ use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{Grace, Phase};
 use crate::daemon::notify::{Counts, Ill, Manager, Named, Sight, status, with_verdict};
 use crate::daemon::parent::role::{Naming, Parent};
+use crate::daemon::parent::store::CHANGED;
 use crate::daemon::settings::Forking;
 use crate::kernel::Handle;
 use crate::name::Name;
@@ -90,6 +91,8 @@ pub(in crate::daemon) fn unmute(cx: &mut Cx<'_>) {
     let (age, text) = (age(cx), status_text(cx));
     if let Some(manager) = manager(cx) {
         manager.unmute(age, &text);
+        // What has changed meanwhile.
+        cx.yield_(CHANGED, ());
         arm(cx);
     }
 }

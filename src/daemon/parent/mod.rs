@@ -44,6 +44,7 @@ mod signals;
 pub(super) mod status_listener;
 #[cfg(feature = "control")]
 pub(super) mod steer;
+pub(super) mod store;
 #[cfg(feature = "control")]
 mod timings;
 pub(super) mod usage;

@@ -13,7 +13,7 @@ use crate::daemon::control::Control;
 #[cfg(feature = "status")]
 use crate::daemon::control::places;
 use crate::daemon::machine::{Child, Grace, Input, Key, Machine};
-use crate::daemon::notify::{Health, Manager};
+use crate::daemon::notify::{Health, Manager, Store};
 #[cfg(feature = "control")]
 use crate::daemon::parent::asking::Asking;
 use crate::daemon::parent::candidate::Reloading;
@@ -32,7 +32,7 @@ use crate::daemon::parent::visitors::{MOST_CLIENTS, Visitors};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::{ChildStatus, DaemonStatus};
 use crate::error::Exception;
-use crate::kernel::{Core, Handle, SessionId};
+use crate::kernel::{Core, Handle, SessionId, SourceKey};
 use crate::outage::Outage;
 
 /// The process that forks the children. What it has is out of reach of a child's code.
@@ -70,6 +70,8 @@ pub(in crate::daemon) struct Parent {
     pub(super) failure: Option<Exception>,
     /// Until nothing is left to wait for, if a service manager has started the program.
     pub(super) manager: Option<Box<Manager>>,
+    /// The listeners that the manager keeps, if the program wants that.
+    pub(super) store: Option<Store<SourceKey>>,
     /// Which process the manager is to take for the main one, until it has read that.
     pub(super) naming: Option<Naming>,
     /// What is left of the time for clients of this process, when the Daemon has ended: as the manager is told.
@@ -129,6 +131,7 @@ impl Parent {
             reload: Reloading::default(),
             failure: None,
             manager: None,
+            store: None,
             naming: None,
             drain: None,
             health: Health::default(),
@@ -160,8 +163,9 @@ impl Parent {
         self.visitors = listener.map(|listener| Box::new(Visitors::new(listener, places(MOST_CLIENTS))));
     }
 
-    /// This service manager wants to be told.
-    pub(in crate::daemon) fn answers_to(&mut self, manager: Option<Manager>) {
+    /// This service manager wants to be told, and keeps the listeners if it is asked to.
+    pub(in crate::daemon) fn answers_to(&mut self, manager: Option<Manager>, keeps_listeners: bool) {
+        self.store = manager.as_ref().filter(|_| keeps_listeners).map(|_| Store::default());
         self.manager = manager.map(Box::new);
     }
 
@@ -200,6 +204,7 @@ impl Parent {
             refused: _,
             shortage: _,
             crash_loop: _,
+            store: _,
             reload,
             naming,
             drain: _,

@@ -14,6 +14,7 @@ use super::clock::Due;
 use super::core::Core;
 use super::few::Few;
 use super::holds::{Handle, Hold};
+use super::listeners::ListenerWatch;
 use super::mailbox::{Mailbox, Touch};
 use super::sessions::SessionId;
 use super::source::{AfterFork, Readiness, Source, SourceKey, Wanted};
@@ -91,6 +92,7 @@ pub(crate) struct Sources {
     groups: [VecDeque<SourceKey>; 3],
     mailbox: Rc<Mailbox>,
     pub(super) backlog: Backlog,
+    pub(super) listener_watch: ListenerWatch,
     /// What every stream reads into.
     pub(crate) read_buffer: Box<[u8]>,
 }
@@ -111,6 +113,7 @@ impl Sources {
             groups: Default::default(),
             mailbox: Rc::default(),
             backlog: Backlog::default(),
+            listener_watch: ListenerWatch::default(),
             read_buffer: vec![0; READ_BUFFER].into_boxed_slice(),
         })
     }
@@ -240,16 +243,27 @@ impl Core {
             return Err(error);
         }
         self.review_source(key);
+        self.note_listener(key);
         Ok(key)
     }
 
     /// Takes a source out and closes it.
     pub(crate) fn remove_source(&mut self, key: SourceKey) {
+        self.note_listener(key);
         if let Some(entry) = self.sources.take_out(key) {
             self.unlink_source(&entry);
             self.sources.timers.remove(entry.due, key);
             // Filters, which the program may have made, go with it.
             destroy(entry);
+        }
+    }
+
+    /// Tells whoever wants to know, if this is a listener.
+    #[inline]
+    fn note_listener(&mut self, key: SourceKey) {
+        if self.sources.listener_watch.is_on() && self.sources.get(key).is_some_and(|entry| entry.source.is_listener())
+        {
+            self.tell_of_listeners();
         }
     }
 
@@ -341,6 +355,7 @@ impl Core {
         self.sources.ready.clear();
         self.sources.groups.iter_mut().for_each(VecDeque::clear);
         self.sources.backlog.forget_all();
+        self.sources.listener_watch.forget();
         for entry in self.sources.entries.iter_mut().map(|(_, entry)| entry) {
             entry.registered = None;
             entry.ready = [false; 3];

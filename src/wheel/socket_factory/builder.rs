@@ -12,9 +12,9 @@ use super::attempts::Attempts;
 use super::connecting::Connector;
 use super::datagram::{Datagram, Local};
 use super::inheriting::{Origin, set_queue};
-use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner};
+use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner, Opened};
 use super::report::Report;
-use super::socket::{self, BoundPath, CallError, Options};
+use super::socket::{self, CallError, Options};
 use super::{Job, SocketFactory};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
@@ -51,14 +51,13 @@ pub struct SocketFactoryBuilder {
 /// A socket that listens already, with the wheel that is to accept: whose, is still open.
 pub(crate) struct Bound {
     builder: SocketFactoryBuilder,
-    listener: Listener,
-    path: Option<BoundPath>,
+    socket: Opened,
 }
 
 impl Bound {
     /// Returns the address that the socket is bound to.
     pub(crate) fn local_addr(&self) -> Result<SocketAddr, Error> {
-        let local = self.listener.local().and_then(Local::addr);
+        let local = self.socket.listener.local().and_then(Local::addr);
         local.map_err(|error| Error::os("getsockname", &self.builder.address, error))
     }
 
@@ -69,7 +68,7 @@ impl Bound {
     /// [`Error::Os`] when the socket can't be watched.
     pub(crate) fn start(self, core: &mut Core) -> Result<SocketFactory, Error> {
         let report = self.builder.report(core)?;
-        let acceptor = self.builder.accept(core, &report, self.listener, self.path)?;
+        let acceptor = self.builder.accept(core, &report, self.socket)?;
         Ok(SocketFactory { report, job: Job::Listening(acceptor) })
     }
 }
@@ -389,7 +388,7 @@ impl SocketFactoryBuilder {
     /// As [`listen`](SocketFactoryBuilder::listen).
     pub(crate) fn bind_listener(mut self) -> Result<Bound, Error> {
         match self.make_listener() {
-            Ok((listener, path)) => Ok(Bound { builder: self, listener, path }),
+            Ok(socket) => Ok(Bound { builder: self, socket }),
             Err(problem) => Err(problem.into_error(&self.address)),
         }
     }
@@ -401,11 +400,11 @@ impl SocketFactoryBuilder {
     }
 
     fn begin_listening(&mut self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {
-        let (listener, path) = self.make_listener()?;
-        Ok(Job::Listening(self.accept(core, report, listener, path)?))
+        let socket = self.make_listener()?;
+        Ok(Job::Listening(self.accept(core, report, socket)?))
     }
 
-    fn make_listener(&mut self) -> Result<(Listener, Option<BoundPath>), Problem> {
+    fn make_listener(&mut self) -> Result<Opened, Problem> {
         if self.kind() != SockType::Stream {
             return Err(invalid("listen", "a datagram socket can't; bind it").into());
         }
@@ -413,10 +412,9 @@ impl SocketFactoryBuilder {
             return Err(invalid("accepts_per_turn", "it is 0").into());
         }
         let (targets, family) = (self.targets()?, self.family());
-        if let Some(listener) = self.origin.listener(family, &targets)? {
-            set_queue(&listener, self.listen_queue)?;
-            // Its path is the launcher's, which may pass the socket on to another process.
-            return Ok((listener, None));
+        if let Some(socket) = self.origin.listener(family, &targets)? {
+            set_queue(&socket.listener, self.listen_queue)?;
+            return Ok(socket);
         }
         let default = if self.transport == Transport::Tcp { Switch::On } else { Switch::Off };
         let ((fd, path), local) = first(targets, |local| {
@@ -424,27 +422,22 @@ impl SocketFactoryBuilder {
             socket::listen(&made.0, self.listen_queue)?;
             Ok(made)
         })?;
+        let findable = self.origin.findable(&local.place());
         let listener = match local {
             Target::Ip(_) => Listener::tcp(fd.into()),
             Target::Unix(..) => Listener::unix(fd.into()),
         };
-        Ok((listener, path))
+        Ok(Opened { listener, path, findable })
     }
 
-    fn accept(
-        &self,
-        core: &mut Core,
-        report: &Rc<Report>,
-        listener: Listener,
-        path: Option<BoundPath>,
-    ) -> Result<Rc<Acceptor>, Error> {
+    fn accept(&self, core: &mut Core, report: &Rc<Report>, socket: Opened) -> Result<Rc<Acceptor>, Error> {
         let manner = Manner {
             args: self.accepted_args,
             accepts_per_turn: self.accepts_per_turn,
             reports_aborted: false,
             logs_shortages: self.logs_shortages,
         };
-        Acceptor::start(core, Rc::clone(report), manner, listener, path)
+        Acceptor::start(core, Rc::clone(report), manner, socket)
     }
 
     fn begin_connecting(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {

@@ -1,13 +1,15 @@
 //! A wheel's socket that there is already: inherited, or the program's own.
 
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use super::address::Target;
 use super::datagram::Datagram;
-use super::listening::Listener;
+use super::listening::{Listener, Opened};
 use super::socket::{self, CallError};
 use crate::error::Error;
 use crate::inherited::{self, Claimed, Family, Kind, Place, Wanted};
+use crate::kernel::Findable;
 use crate::sys::accept_queue;
 use crate::wheel::listen_accept::check;
 
@@ -28,25 +30,41 @@ impl Origin {
         !matches!(self, Origin::Found { .. })
     }
 
-    /// Takes a socket over that listens, if there is one.
-    pub(super) fn listener(&mut self, family: Family, targets: &[Target]) -> Result<Option<Listener>, Error> {
+    /// Takes a socket over that listens, if there is one. Its path, if it has one, is the launcher's, which may pass the socket on to
+    /// another process.
+    pub(super) fn listener(&mut self, family: Family, targets: &[Target]) -> Result<Option<Opened>, Error> {
         if let Origin::Given(fd) = self {
             let fd = fd.take().ok_or_else(|| invalid("it was taken"))?;
             let listener = check(fd)?;
             let is_tcp = matches!(listener, Listener::Tcp(_));
-            return if is_tcp { Ok(Some(listener)) } else { Err(invalid("it is not a TCP socket")) };
+            return if is_tcp { Ok(Some(listener.into())) } else { Err(invalid("it is not a TCP socket")) };
         }
         let claimed = self.claim(Kind::Stream, family, targets)?;
-        Ok(claimed.map(|Claimed { fd, place }| match place {
-            Place::Ip(_) => Listener::tcp(fd.into()),
-            Place::Path(_) => Listener::unix(fd.into()),
+        Ok(claimed.map(|Claimed { fd, place, name }| {
+            let listener = match place {
+                Place::Ip(_) => Listener::tcp(fd.into()),
+                Place::Path(_) => Listener::unix(fd.into()),
+            };
+            let findable = Some(Findable { name: Some(name.into()), is_inherited: true });
+            Opened { listener, path: None, findable }
         }))
+    }
+
+    /// Tells how another process would find a listener that is made at `place`, by the same way.
+    pub(super) fn findable(&self, place: &Place) -> Option<Findable> {
+        let Origin::Found { name } = self else { return None };
+        // This process removes it at its end. Then clients would find no way to the socket.
+        if place.is_file() {
+            return None;
+        }
+        let name = name.as_deref().filter(|name| inherited::is_name(name)).map(Rc::from);
+        (name.is_some() || place.is_somewhere()).then_some(Findable { name, is_inherited: false })
     }
 
     /// Takes a datagram socket over, if there is one.
     pub(super) fn datagram(&self, family: Family, targets: &[Target]) -> Result<Option<Datagram>, Error> {
         let claimed = self.claim(Kind::Datagram, family, targets)?;
-        Ok(claimed.map(|Claimed { fd, place }| match place {
+        Ok(claimed.map(|Claimed { fd, place, .. }| match place {
             Place::Ip(_) => Datagram::Udp(fd.into()),
             Place::Path(_) => Datagram::Unix(fd.into()),
         }))
@@ -89,7 +107,8 @@ mod tests {
     use crate::testing::TempDir;
 
     fn given(fd: impl Into<OwnedFd>) -> Result<Listener, Error> {
-        Origin::Given(Some(fd.into())).listener(Family::Ip, &[]).map(|listener| listener.expect("it was given"))
+        let opened = Origin::Given(Some(fd.into())).listener(Family::Ip, &[]);
+        opened.map(|opened| opened.expect("it was given").listener)
     }
 
     #[test] // O-SD-13: the queue of a listener that is taken over

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use super::socket::{BoundPath, CallError};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::kernel::{
-    AfterFork, Core, Delivery, Due, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, has_input, nanos,
+    AfterFork, Core, Delivery, Due, Findable, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, has_input,
+    nanos,
 };
 use crate::outage::Outage;
 use crate::sys::accept_queue::{self, AcceptQueue};
@@ -109,6 +110,22 @@ impl fmt::Display for Listener {
     }
 }
 
+/// A socket that listens, before anybody accepts on it.
+pub(in crate::wheel) struct Opened {
+    pub(in crate::wheel) listener: Listener,
+    /// What goes when the listener does.
+    pub(in crate::wheel) path: Option<BoundPath>,
+    /// How a process would find the listener that is started in this one's place.
+    pub(in crate::wheel) findable: Option<Findable>,
+}
+
+impl From<Listener> for Opened {
+    /// Of a listener that nothing would find.
+    fn from(listener: Listener) -> Opened {
+        Opened { listener, path: None, findable: None }
+    }
+}
+
 /// What sets the two wheels apart.
 pub(in crate::wheel) struct Manner {
     /// Makes the arguments of the success event.
@@ -128,6 +145,8 @@ pub(in crate::wheel) struct Acceptor {
     listener: RefCell<Option<Listener>>,
     /// What goes when the listener does.
     path: RefCell<Option<BoundPath>>,
+    /// How a process would find the listener that is started in this one's place.
+    findable: Option<Findable>,
     key: Cell<Option<SourceKey>>,
     mailbox: Rc<Mailbox>,
     /// Neither dropped nor closed.
@@ -148,15 +167,16 @@ impl Acceptor {
         core: &mut Core,
         report: Rc<Report>,
         manner: Manner,
-        listener: Listener,
-        path: Option<BoundPath>,
+        socket: Opened,
     ) -> Result<Rc<Acceptor>, Error> {
         let owner = report.owner;
+        let Opened { listener, path, findable } = socket;
         let acceptor = Rc::new(Acceptor {
             report,
             manner,
             listener: RefCell::new(Some(listener)),
             path: RefCell::new(path),
+            findable,
             key: Cell::new(None),
             mailbox: core.mailbox(),
             open: Cell::new(true),
@@ -315,6 +335,14 @@ impl Source for Acceptor {
 
     fn is_listener(&self) -> bool {
         self.listener.borrow().is_some()
+    }
+
+    fn findable(&self) -> Option<Findable> {
+        self.findable.clone()
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.with_listener(|listener| listener.as_fd().try_clone_to_owned())
     }
 
     fn has_client(&self) -> bool {
