@@ -106,6 +106,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("roll_late", |cx| drive(cx, Input::Due(Timer::RollLate)))
         .state("probation", |cx| drive(cx, Input::Due(Timer::Probation)))
         .state("cut", |cx| drive(cx, Input::Due(Timer::Cut)))
+        .state("upgrade", |cx| drive(cx, Input::Due(Timer::Upgrade)))
         .state("start_late", |cx| drive(cx, Input::Due(Timer::StartLate)))
         .state("launcher_answered", events::launcher_answered)
         .state("forked_by_kernel", leave_to_parent)

@@ -2,6 +2,7 @@
 
 mod launch;
 mod reload;
+mod upgrade;
 mod watching;
 
 use std::time::Duration;

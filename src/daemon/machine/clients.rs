@@ -169,8 +169,24 @@ impl Machine {
         }
     }
 
+    /// What waits in the queues is another process's affair.
+    pub(super) fn stop_watching_queues(&mut self) {
+        let clients = &mut self.clients;
+        clients.service.someone_is_idle();
+        (clients.idle_since, clients.weighed_at, clients.asking) = (None, None, None);
+        clients.unheard = Unheard::default();
+        clients.watching = Watching::Off;
+        self.effects.push(Effect::Forget(Watch::Queue));
+        let timers = [Timer::WeighQueue, Timer::LookAtQueue, Timer::HearAnswers, Timer::WatchQueue];
+        self.effects.extend(timers.map(Effect::Disarm));
+        self.stop_relief();
+    }
+
     /// A client waits, perhaps for no longer than it takes a child to accept it.
     pub(super) fn client_in_queue(&mut self, at: &mut Moment<'_>) {
+        if self.is_resting() {
+            return;
+        }
         self.clients.watching = Watching::Looking;
         self.look_at_queue(at);
     }
@@ -227,7 +243,7 @@ impl Machine {
 
     /// A second after a look that found nothing: the next client is news again.
     pub(super) fn watch_queue_again(&mut self) {
-        if !self.is_shutting_down() {
+        if !self.is_shutting_down() && !self.is_resting() {
             self.clients.watching = Watching::Off;
             self.watch_queue();
         }

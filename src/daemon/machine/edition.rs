@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::resize::Limits;
-use super::{Cause, End, Key};
+use super::{Cause, End, Key, UpgradeFault};
 use crate::daemon::settings::Settings;
 
 /// Which settings a child was forked with. The number of the reload that has brought them; 1 for those of the start.
@@ -42,7 +42,7 @@ impl Tunable {
     }
 }
 
-/// Why a configuration never came to be tried by a child.
+/// Why a configuration never came to be tried by a child, or a program by its predecessor.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rejection {
     /// The file could not be read.
@@ -61,6 +61,8 @@ pub enum Rejection {
     NoScout,
     /// It was loaded by the scout, and not by the parent.
     NotInParent,
+    /// The successor has failed before it had greeted.
+    Successor(UpgradeFault),
 }
 
 impl fmt::Display for Rejection {
@@ -80,11 +82,12 @@ impl fmt::Display for Rejection {
             Rejection::NotInParent => {
                 f.write_str("the file was loaded by a child and could not be loaded by the parent")
             }
+            Rejection::Successor(fault) => fault.fmt(f),
         }
     }
 }
 
-/// Why children were not given an edition of the settings, or not for long.
+/// Why children were not given an edition of the settings, or clients to a new program, or not for long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Setback {
     /// A new child has ended.
@@ -93,6 +96,8 @@ pub enum Setback {
     Late(Key),
     /// There was no room for a new child within `start_timeout`.
     NoRoom,
+    /// The successor has failed after it had greeted.
+    Successor(UpgradeFault),
 }
 
 impl fmt::Display for Setback {
@@ -101,6 +106,7 @@ impl fmt::Display for Setback {
             Setback::Died(_, cause) => write!(f, "a new child ended: {cause}"),
             Setback::Late(_) => f.write_str("a new child was not ready within start_timeout"),
             Setback::NoRoom => f.write_str("there was no room for a new child within start_timeout"),
+            Setback::Successor(fault) => fault.fmt(f),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Cause, Edition, Haste, Key, OrderId, Reckoning, ReloadNews, Rogue, Status, Step, Thresholds, Timer, Verdict, Watch,
-    Why,
+    Attempt, Cause, Edition, Haste, Key, OrderId, Reckoning, ReloadNews, Rogue, Status, Step, Thresholds, Timer,
+    UpgradeNews, Verdict, Watch, Why,
 };
 
 /// One thing to be done.
@@ -74,6 +74,21 @@ pub enum Effect {
     Adopt(Edition),
     /// Forget this edition of the configuration.
     Drop(Edition),
+    /// Fork, and execute the program anew, with the listeners and a channel.
+    /// [`Input::SuccessorGreeted`](super::Input::SuccessorGreeted) and [`Input::SuccessorReady`](super::Input::SuccessorReady)
+    /// follow, or [`Input::SuccessorFailed`](super::Input::SuccessorFailed).
+    StartSuccessor(Attempt),
+    /// Give the successor the names and the counters. [`Input::SuccessorTookOver`](super::Input::SuccessorTookOver) follows.
+    HandOver(Attempt),
+    /// End the successor and all that it has forked, whatever it does. It may have ended, or never have been started.
+    EndSuccessor(Attempt),
+    /// The names are this process's again. Comes only after [`Effect::HandOver`].
+    TakeBack,
+    /// Accept nothing from now on, with the listeners open; or accept again.
+    Rest(bool),
+    /// The successor has everything for good: this process unlinks no name any more, and reports nothing in the service's name.
+    /// [`Effect::End`] follows, at once or when the requests in hand have their children.
+    LeaveAll,
 }
 
 /// A fork.
@@ -341,6 +356,8 @@ pub enum Message {
     Responsive(Key),
     /// A reload has come to this.
     Reload(Edition, ReloadNews),
+    /// An upgrade has come to this.
+    Upgrade(Attempt, UpgradeNews),
     /// A child that was to go after a reload has not gone in time, and is ended.
     NotGone(Key),
 }

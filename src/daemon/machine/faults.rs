@@ -122,4 +122,36 @@ faults! {
     CandidatesCount,
     /// What orders have made of the size is forgotten by a reload that changes one of its numbers.
     ReloadForgetsSize,
+    /// A second upgrade is begun while one is under way.
+    TwoAttempts,
+    /// What a successor does that was given up is taken for what its follower does.
+    FormerAttemptHeard,
+    /// A successor that says nothing is waited for.
+    GreetingNotLimited,
+    /// Children are asked to go when the successor is ready, and not when it has taken over.
+    RetiredBeforeTookOver,
+    /// A successor that has failed is left alone.
+    SuccessorNotEnded,
+    /// The names are not taken back from a successor that fails while they change hands.
+    NamesNotTakenBack,
+    /// The death of a successor on probation is ignored.
+    DeathOnProbationIgnored,
+    /// The probation of a successor never ends.
+    SuccessorOnProbationForEver,
+    /// Children are forked while the pool rests.
+    ForksWhileResting,
+    /// A child that was forked before the pool rested, and is heard of later, is not asked to go.
+    ForkedWhileRestingStays,
+    /// Requests that wait for a child are forgotten when the successor has taken over.
+    QueueDroppedAtRest,
+    /// After the successor has failed the pool goes on resting.
+    NotRefilledAfterRest,
+    /// The end after an upgrade has no limit.
+    UpgradeDrainNotLimited,
+    /// This process ends as if the names were its own.
+    NamesNotLeft,
+    /// An upgrade that a shutdown ends gets no verdict.
+    UpgradeNotSuperseded,
+    /// Nobody can cut short the end after an upgrade.
+    FinishIgnored,
 }

@@ -57,6 +57,8 @@ impl Machine {
                 if self.is_shutting_down() && !self.has(Fault::ForkedAfterShutdown) {
                     // It was asked for before the shutdown was.
                     self.effects.push(Effect::Signal(key, Signal::Term));
+                } else if self.rests_without_forks() && !self.has(Fault::ForkedWhileRestingStays) {
+                    self.ask_to_go(at, key);
                 }
             }
             Err(refusal) => {
@@ -88,7 +90,7 @@ impl Machine {
         // The others that were asked for together would fail as this one has.
         self.cancel_forks(at);
         // The child would have been told to end.
-        if self.is_shutting_down() {
+        if self.is_shutting_down() || self.rests_without_forks() {
             return;
         }
         let Refusal::ForNow(kind) = refusal else {
@@ -144,6 +146,7 @@ impl Machine {
     /// Says once that no fork is missing any more.
     pub(super) fn end_shortage_if_over(&mut self, at: &Moment<'_>) {
         if self.is_shutting_down()
+            || self.is_resting()
             || self.shortage.told.is_none()
             || self.no_fork_before.is_some()
             || !self.table.in_flight().is_empty()

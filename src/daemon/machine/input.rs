@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Edition, Key, Meter, Order, OrderId, Rejection, Status, Tunable};
+use super::{Attempt, Edition, Key, Meter, Order, OrderId, Rejection, Status, Tunable, UpgradeFault};
 
 /// One thing that has happened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,6 +50,16 @@ pub enum Input {
     Scouted(Edition, Result<(), Rejection>),
     /// This process has, or has not.
     Loaded(Edition, Result<Tunable, Rejection>),
+    /// The successor that [`Effect::StartSuccessor`](super::Effect::StartSuccessor) has started is one that can take over.
+    SuccessorGreeted(Attempt),
+    /// It is ready to serve.
+    SuccessorReady(Attempt),
+    /// It has what [`Effect::HandOver`](super::Effect::HandOver) has given it.
+    SuccessorTookOver(Attempt),
+    /// It has failed.
+    SuccessorFailed(Attempt, UpgradeFault),
+    /// It was told to end by an operator, after it had taken over.
+    SuccessorStops(Attempt),
 }
 
 /// Why a fork has failed.
@@ -114,12 +124,14 @@ pub enum Timer {
     Probation,
     /// A child that was to go after a reload has had its time.
     Cut,
+    /// The successor has had its time for what comes next, or its probation is over.
+    Upgrade,
 }
 
 impl Timer {
     /// Every timer.
     #[cfg(test)]
-    pub const ALL: [Timer; 17] = [
+    pub const ALL: [Timer; 18] = [
         Timer::Maintain,
         Timer::WeighQueue,
         Timer::EndHold,
@@ -137,6 +149,7 @@ impl Timer {
         Timer::RollLate,
         Timer::Probation,
         Timer::Cut,
+        Timer::Upgrade,
     ];
 }
 

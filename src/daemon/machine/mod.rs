@@ -29,6 +29,7 @@ mod relief;
 mod reload;
 mod requests;
 mod resize;
+mod rest;
 mod rogue;
 mod roll;
 mod run_time;
@@ -36,7 +37,9 @@ mod shutdown;
 mod spares;
 mod start;
 mod status;
+mod successor;
 mod table;
+mod upgrade;
 mod waiting;
 
 pub use bucket::TokenBucket;
@@ -56,6 +59,9 @@ pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 pub use run_time::{Grace, RunClock, Stint};
 pub use spares::{Counts, Limits, Phase, Thresholds, prefork, share};
 pub use status::{Report, Status, UnknownStatus};
+#[cfg(any(test, feature = "control"))]
+pub use successor::UpgradeStage;
+pub use successor::{Attempt, UpgradeFault, UpgradeNews};
 pub use table::{Child, Key, Request, Table, Told};
 pub use waiting::{Hearing, Overload, OverloadNews, Unheard};
 
@@ -67,6 +73,7 @@ use relief::Relief;
 use reload::Reload;
 use resize::Size;
 use start::Start;
+use upgrade::Upgrade;
 
 use crate::daemon::settings::{Forking, Settings};
 
@@ -110,6 +117,7 @@ pub struct Machine {
     foreign: usize,
     pending: Pending,
     reload: Reload,
+    upgrade: Upgrade,
     effects: Vec<Effect>,
     #[cfg(test)]
     fault: Option<Fault>,
@@ -157,6 +165,7 @@ impl Machine {
             foreign: 0,
             pending: Pending::default(),
             reload: Reload::new(&settings),
+            upgrade: Upgrade::default(),
             effects: Vec::new(),
             settings,
             #[cfg(test)]
@@ -218,6 +227,12 @@ impl Machine {
             Input::Due(Timer::LoadLate) => self.load_is_late(at),
             Input::Due(Timer::Probation) => self.end_probation(),
             Input::Due(timer @ (Timer::RollLate | Timer::Cut)) => self.reload_timer_is_due(timer),
+            Input::SuccessorGreeted(attempt) => self.successor_greeted(at, attempt),
+            Input::SuccessorReady(attempt) => self.successor_ready(at, attempt),
+            Input::SuccessorTookOver(attempt) => self.successor_took_over(at, attempt),
+            Input::SuccessorFailed(attempt, why) => self.successor_failed(at, attempt, why),
+            Input::SuccessorStops(attempt) => self.successor_stops(at, attempt),
+            Input::Due(Timer::Upgrade) => self.upgrade_is_due(at),
         }
         self.maintain(at);
         std::mem::take(&mut self.effects)
@@ -241,6 +256,7 @@ impl Machine {
     fn maintain(&mut self, at: &mut Moment<'_>) {
         if self.has_begun && !self.is_shutting_down() {
             match self.settings.forking {
+                Forking::Pre if self.is_resting() && !self.has(Fault::ForksWhileResting) => self.keep_resting(at),
                 Forking::Pre => {
                     // A TTOU may have made do with the children that are there.
                     self.end_start_up();

@@ -35,6 +35,10 @@ pub enum Order {
     Reload,
     /// Load the configuration as for a reload, and do no more.
     Check,
+    /// Start the program anew, and have it take this process's place.
+    Upgrade,
+    /// Do not wait any longer for those that have been replaced.
+    Finish,
 }
 
 /// A size that a Daemon is to have. What is `None` stays what it is.
@@ -71,9 +75,9 @@ pub enum Verdict {
     Applied,
     /// It was not, and nothing has changed.
     Refused(Why),
-    /// The configuration could not be loaded, and nothing has changed.
+    /// The configuration could not be loaded, or the successor never greeted, and nothing has changed.
     Rejected(Rejection),
-    /// It was loaded, and children with it did not start. All is as it was.
+    /// It was loaded, and children with it did not start; or the successor has failed. All is as it was.
     RolledBack(Setback),
     /// A later order took its place.
     Superseded,
@@ -102,6 +106,14 @@ pub enum Why {
     LogFile,
     /// The program has no configuration that could be loaded again.
     NoConfiguration,
+    /// The first children are not there yet, or a launcher waits for them.
+    StartingUp,
+    /// A reload is under way.
+    Reloading,
+    /// An upgrade is under way.
+    Upgrading,
+    /// No children of a former program or configuration are left, and the Daemon does not end.
+    NothingToFinish,
 }
 
 impl fmt::Display for Why {
@@ -117,6 +129,10 @@ impl fmt::Display for Why {
             Why::NotAPool => "only a pre-forking server has min_spare and max_spare",
             Why::LogFile => "the log file could not be opened",
             Why::NoConfiguration => "the program has no configuration to reload",
+            Why::StartingUp => "the Daemon is still starting up",
+            Why::Reloading => "a reload is under way",
+            Why::Upgrading => "an upgrade is under way",
+            Why::NothingToFinish => "there is nothing to finish: no replaced child is left",
         })
     }
 }
@@ -192,12 +208,17 @@ impl Machine {
         match order {
             Order::Stop(haste) => self.stop(at, id, haste),
             Order::Terminate => self.stop(at, id, self.haste_of_term()),
+            Order::Finish => self.finish_by_order(at, id),
             _ if self.is_shutting_down() && order != Order::Reopen => {
                 self.answer(id, Verdict::Refused(Why::ShuttingDown));
             }
             Order::Reopen => {
                 self.pending.reopen(id);
                 self.effects.push(Effect::Reopen);
+            }
+            Order::Upgrade => self.ask_for_upgrade(at, id),
+            Order::Resize(_) | Order::SetSize(_) | Order::ResetSize if self.is_resting() => {
+                self.resized(id, Err(Why::Upgrading));
             }
             Order::Resize(by) => self.resize(id, by),
             Order::SetSize(size) => self.set_size(id, size),

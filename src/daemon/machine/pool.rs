@@ -130,7 +130,8 @@ impl Machine {
         if self.no_fork_before.is_some() {
             return 0;
         }
-        if self.phase == Phase::StartingUp || self.has(Fault::EarlyDeathsNotRationed) {
+        let is_first = self.phase == Phase::StartingUp || std::mem::take(&mut self.upgrade.refills);
+        if is_first || self.has(Fault::EarlyDeathsNotRationed) {
             return wanted;
         }
         let (starting, next_late) = self.starting_in_time(at);

@@ -33,7 +33,7 @@ impl Machine {
         if self.has(Fault::DeadSignalled) {
             self.effects.push(Effect::Signal(key, super::Signal::Kill));
         }
-        if self.is_shutting_down() {
+        if self.is_shutting_down() || self.is_resting() {
             return;
         }
         // What becomes of children on trial, or of a former edition, says nothing about those that serve.

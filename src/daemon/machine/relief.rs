@@ -77,7 +77,7 @@ impl Machine {
             }
             // A child on its way out leaves its place to one of them.
             _ => {
-                let outside = usize::from(at.outside.has_client());
+                let outside = usize::from(!self.is_resting() && at.outside.has_client());
                 self.intake == Intake::Paused && self.requests.len().max(outside) > self.leaving(at)
             }
         };
@@ -89,6 +89,12 @@ impl Machine {
             ]);
             self.look_later(LOOKS);
         }
+    }
+
+    /// Clients in the queues are another process's affair.
+    pub(super) fn stop_relief(&mut self) {
+        self.relief = Relief::Off;
+        self.effects.extend([Effect::Forget(Watch::Relief), Effect::Disarm(Timer::Relieve)]);
     }
 
     fn look_later(&mut self, more: u32) {

@@ -37,6 +37,8 @@ pub(super) struct Reload {
     /// When the timers are due, so that they are not armed anew at each step.
     pub(super) late_at: Option<Duration>,
     pub(super) cut_at: Option<Duration>,
+    /// An operator does not want to wait for those that were replaced.
+    pub(super) cuts_now: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +97,7 @@ impl Reload {
             probation: None,
             late_at: None,
             cut_at: None,
+            cuts_now: false,
         }
     }
 }
@@ -107,6 +110,9 @@ impl Machine {
         }
         if self.is_lame || self.is_draining() {
             return self.answer(order, Verdict::Refused(Why::ShuttingDown));
+        }
+        if self.is_upgrading() {
+            return self.answer(order, Verdict::Refused(Why::Upgrading));
         }
         let asker = Asker { order, is_check };
         let joins_late = self.has(Fault::ReloadJoinsLate);
@@ -344,7 +350,6 @@ impl Machine {
     }
 
     /// Tells whether a run is under way, or a way back.
-    #[cfg(feature = "control")]
     pub fn is_reloading(&self) -> bool {
         self.reload.run.is_some() || self.reload.roll.is_some()
     }

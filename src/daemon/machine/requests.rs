@@ -44,14 +44,16 @@ impl Machine {
         match decision.notice {
             Notice::Pause => self.pause(),
             // Not before the fork has succeeded: it may be one that has failed before.
-            Notice::Accept if self.table.in_flight().is_empty() => self.accept(),
+            Notice::Accept if self.table.in_flight().is_empty() && !self.is_resting() => self.accept(),
             Notice::Accept | Notice::Nothing => {}
         }
         let is_full = self.intake == Intake::Paused;
-        if is_full {
-            self.watch_queue();
+        if !self.is_resting() {
+            if is_full {
+                self.watch_queue();
+            }
+            self.review_relief(at, Counts::default(), is_full);
         }
-        self.review_relief(at, Counts::default(), is_full);
         self.publish(Published { thresholds: Thresholds::SILENT, is_full });
         // These were accepted, and wait all the same.
         if is_full && !self.requests.is_empty() {

@@ -157,7 +157,7 @@ impl Machine {
             .extend([Effect::GrowBoard(slots), Effect::Say(Message::Resized { max_children, min_spare, max_spare })]);
     }
 
-    fn resized(&mut self, id: OrderId, outcome: Result<(), Why>) {
+    pub(super) fn resized(&mut self, id: OrderId, outcome: Result<(), Why>) {
         match outcome {
             Ok(()) => self.size_changed(),
             Err(why) => self.effects.push(Effect::Say(Message::NotResized(why))),

@@ -204,10 +204,17 @@ impl Machine {
     }
 
     fn send_away(&mut self, at: &mut Moment<'_>, key: Key) {
+        if let Some(child) = self.table.child_mut(key) {
+            child.outdated = Some(Outdated::since(at.now));
+        }
+        self.ask_to_go(at, key);
+    }
+
+    /// Asks a child to go, and has it hear of that.
+    pub(super) fn ask_to_go(&mut self, at: &mut Moment<'_>, key: Key) {
         let is_stopped = at.outside.process(key) == Process::Stopped;
         let Some(child) = self.table.child_mut(key) else { return };
         child.told = Told::Go;
-        child.outdated = Some(Outdated::since(at.now));
         self.effects.extend([Effect::Say(Message::Retired(key)), Effect::Signal(key, Signal::Quit)]);
         if is_stopped {
             // It would not hear of it. The place that it takes is needed.
@@ -343,9 +350,17 @@ impl Machine {
         }
     }
 
+    /// Has those ended at once that have the drain limit. Returns whether there are any.
+    pub(super) fn cut_outdated_now(&mut self) -> bool {
+        let waits = |child: &Child| child.outdated.is_some_and(|outdated| outdated.cut == Cut::No);
+        self.reload.cuts_now = self.table.children().iter().any(waits);
+        self.reload.cuts_now
+    }
+
     /// Ends those that have had the time that a child has after a reload.
     pub(super) fn cut_outdated(&mut self, at: &mut Moment<'_>) {
         let mut next: Option<Duration> = None;
+        let is_now = std::mem::take(&mut self.reload.cuts_now);
         let limit = self.settings.reload.drain_limit;
         if self.has(Fault::DrainNotLimited) {
             return;
@@ -354,6 +369,7 @@ impl Machine {
             let Some(outdated) = &mut child.outdated else { continue };
             let is_new = at.outside.status(child.key).is_some_and(Status::is_starting);
             let mut due = match outdated.cut {
+                Cut::No if is_now => at.now,
                 Cut::No if is_new => outdated.since + PATIENCE,
                 Cut::No => outdated.since.saturating_add(limit),
                 Cut::Interrupted(since) => since + PATIENCE,

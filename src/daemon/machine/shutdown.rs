@@ -37,6 +37,11 @@ impl Machine {
         self.cuts_requests = true;
         // After a QUIT it makes the end come sooner: children are told as well.
         self.signal_children(Signal::Term);
+        if self.has_left() {
+            // They had the time of a replaced child.
+            let left = self.grace_for(at, haste);
+            self.give_grace(at, left);
+        }
         if self.has(Fault::GraceBeginsAnew) {
             self.give_grace(at, self.settings.shutdown_timeout);
         }
@@ -52,8 +57,13 @@ impl Machine {
             return;
         }
         self.supersede_reload();
+        self.settle_upgrade(at);
+        if self.is_resting() {
+            // Clients go to the successor.
+            return self.drain(at, self.settings.shutdown_timeout);
+        }
         if lame_duck.is_zero() {
-            return self.drain(at);
+            return self.drain(at, self.settings.shutdown_timeout);
         }
         self.is_lame = true;
         self.give_grace(at, self.settings.shutdown_timeout);
@@ -63,7 +73,8 @@ impl Machine {
     /// Clients have had that time.
     pub(super) fn end_lame_duck(&mut self, at: &mut Moment<'_>) {
         if self.is_lame {
-            self.drain(at);
+            let left = self.rest_of_grace(at);
+            self.drain(at, left);
         }
     }
 
@@ -73,14 +84,21 @@ impl Machine {
         self.grace.as_mut().map_or(self.settings.shutdown_timeout, |grace| grace.left(at.now))
     }
 
-    /// Has the requests that wait for a child served before the end: they are in hand as well, their clients were accepted.
-    fn drain(&mut self, at: &mut Moment<'_>) {
+    /// The same. After an upgrade it may be more than `shutdown_timeout`, for as long as nobody is in a hurry.
+    fn grace_for(&mut self, at: &Moment<'_>, haste: Haste) -> Duration {
+        let left = self.rest_of_grace(at);
+        let is_cut = self.has_left() && haste == Haste::AtOnce;
+        if is_cut { left.min(self.settings.shutdown_timeout) } else { left }
+    }
+
+    /// Has the requests that wait for a child served before the end: they are in hand as well, their clients were accepted. All of
+    /// that may take so long.
+    pub(super) fn drain(&mut self, at: &mut Moment<'_>, limit: Duration) {
         if self.is_shutting_down() || self.is_draining() {
             return;
         }
         self.is_lame = false;
-        let left = self.rest_of_grace(at);
-        self.give_grace(at, left);
+        self.give_grace(at, limit);
         if self.intake == Intake::Open && self.has_requests() {
             self.pause_intake();
         }
@@ -121,6 +139,7 @@ impl Machine {
         self.phase = Phase::ShuttingDown;
         self.is_lame = false;
         self.supersede_reload();
+        self.settle_upgrade(at);
         self.cuts_requests = haste == Haste::AtOnce;
         self.effects.push(Effect::Say(Message::ShuttingDown { children: self.table.children().len() }));
         self.signal_children(if haste == Haste::AfterRequests { Signal::Quit } else { Signal::Term });
@@ -130,7 +149,7 @@ impl Machine {
         self.effects.extend([Effect::DropRequests, Effect::DisarmAll, Effect::End(haste)]);
         self.bury_vanished(at);
         if !self.is_alone() {
-            let left = self.rest_of_grace(at);
+            let left = self.grace_for(at, haste);
             self.give_grace(at, left);
         }
     }

@@ -24,6 +24,12 @@ pub(super) struct Start {
     last_failure: Option<Duration>,
 }
 
+impl Start {
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_awaited
+    }
+}
+
 impl Machine {
     /// A launcher waits.
     pub(super) fn launched(&mut self) {

@@ -20,6 +20,7 @@ use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
+use crate::daemon::parent::upgrade;
 #[cfg(feature = "control")]
 use crate::daemon::parent::{asks, clients, news, picture, verdicts};
 use crate::daemon::processes::send;
@@ -231,6 +232,12 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         }
         Effect::Adopt(edition) => reload::adopt(cx, edition),
         Effect::Drop(edition) => reload::forget(cx, edition),
+        Effect::StartSuccessor(attempt) => upgrade::start(cx, attempt),
+        Effect::HandOver(attempt) => upgrade::hand_over(cx, attempt),
+        Effect::EndSuccessor(attempt) => upgrade::end_successor(cx, attempt),
+        Effect::TakeBack => upgrade::take_back(cx),
+        Effect::Rest(rests) => upgrade::rest(cx, rests),
+        Effect::LeaveAll => upgrade::leave_all(cx),
         Effect::TellWhatIsLeft => ending::look_again_what_is_left(cx),
     }
     Ok(false)
@@ -349,6 +356,7 @@ fn state_of(timer: Timer) -> &'static str {
         Timer::RollLate => "roll_late",
         Timer::Probation => "probation",
         Timer::Cut => "cut",
+        Timer::Upgrade => "upgrade",
     }
 }
 

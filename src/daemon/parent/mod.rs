@@ -47,6 +47,7 @@ pub(super) mod steer;
 pub(super) mod store;
 #[cfg(feature = "control")]
 mod timings;
+pub(super) mod upgrade;
 pub(super) mod usage;
 #[cfg(feature = "control")]
 mod verdicts;

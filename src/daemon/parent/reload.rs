@@ -221,7 +221,7 @@ fn note_setback(cx: &mut Cx<'_>, why: Setback) {
             }
             format!("{} was not ready within start_timeout", name(parent, key))
         }
-        Setback::NoRoom => why.to_string(),
+        Setback::NoRoom | Setback::Successor(_) => why.to_string(),
     };
     parent.reload.told.cause = cause;
 }

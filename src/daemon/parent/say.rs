@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use log::Level;
 
-use crate::daemon::machine::{Death, Edition, Message, Note, ReloadNews};
+use crate::daemon::machine::{Attempt, Death, Edition, Message, Note, ReloadNews, UpgradeNews};
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::signals::signal_of_step;
@@ -61,6 +61,7 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
             error(format_args!("no child is forked: all {slots} slots of the scoreboard are taken"));
         }
         Message::Reload(edition, news) => say_reload(parent, edition, news),
+        Message::Upgrade(attempt, news) => say_upgrade(attempt, news),
         Message::NotGone(key) => {
             let (pid, slot) = (pids.name(key), key.slot);
             tell!(
@@ -146,6 +147,48 @@ fn say_reload(parent: &Parent, edition: Edition, news: ReloadNews) {
             );
         }
         ReloadNews::ProbationOver => debug(format_args!("reload is past its probation: edition={edition}")),
+    }
+}
+
+fn say_upgrade(attempt: Attempt, news: UpgradeNews) {
+    let attempt = attempt.0;
+    match news {
+        UpgradeNews::Begun => info(format_args!("upgrade begins: attempt={attempt}")),
+        UpgradeNews::Greeted => debug(format_args!("upgrade: the new program has greeted: attempt={attempt}")),
+        UpgradeNews::Ready => debug(format_args!("upgrade: the new program is ready: attempt={attempt}")),
+        UpgradeNews::TookOver { took } => {
+            let took = took.as_secs_f64();
+            tell!(
+                Level::Info,
+                [attempt, took = rounded(took)],
+                "upgrade: the new program serves, and this one rests: attempt={attempt} took={took:.3}"
+            );
+        }
+        UpgradeNews::Applied { took } => {
+            let took = took.as_secs_f64();
+            tell!(
+                Level::Info,
+                [attempt, took = rounded(took)],
+                "upgrade is applied, and this program is draining: attempt={attempt} took={took:.3}"
+            );
+        }
+        UpgradeNews::Rejected { why, took } => {
+            let (cause, took) = (why.to_string(), took.as_secs_f64());
+            tell!(
+                Level::Error,
+                [attempt, took = rounded(took), cause = cause.as_str()],
+                "upgrade is rejected: {cause}: attempt={attempt} took={took:.3}"
+            );
+        }
+        UpgradeNews::RolledBack { why, took } => {
+            let (cause, took) = (why.to_string(), took.as_secs_f64());
+            tell!(
+                Level::Error,
+                [attempt, took = rounded(took), cause = cause.as_str()],
+                "upgrade was rolled back: {cause}: attempt={attempt} took={took:.3}"
+            );
+        }
+        UpgradeNews::Superseded => info(format_args!("upgrade is superseded by a shutdown: attempt={attempt}")),
     }
 }
 

@@ -110,6 +110,10 @@ fn code(why: Why) -> Code {
         Why::NoSuchChild => Code::NoSuchChild,
         Why::LogFile => Code::Failed,
         Why::NoConfiguration
+        | Why::StartingUp
+        | Why::Reloading
+        | Why::Upgrading
+        | Why::NothingToFinish
         | Why::NoChildren
         | Why::Smallest
         | Why::Largest

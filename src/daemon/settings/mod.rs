@@ -73,6 +73,8 @@ pub struct RawSettings {
     pub(crate) max_unavailable: Option<u32>,
     /// How long a child may go on with its work that was replaced.
     pub(crate) drain_limit: Option<Duration>,
+    /// How long a new program may take until it has taken over.
+    pub(crate) upgrade_timeout: Option<Duration>,
 }
 
 /// The settings of a Daemon, complete and free of contradictions.
@@ -124,6 +126,10 @@ pub struct Settings {
     pub(crate) rules: Rules,
     /// How a reload goes.
     pub(crate) reload: Reloading,
+    /// How long a new program may take until it has taken over; not zero.
+    pub(crate) upgrade_timeout: Duration,
+    /// How long it may take until it has shown that it can; not zero.
+    pub(crate) greeting_limit: Duration,
 }
 
 /// How a reload goes.
@@ -261,6 +267,8 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
             max_unavailable: raw.max_unavailable.unwrap_or(0),
             drain_limit: raw.drain_limit.unwrap_or(DEFAULT_DRAIN_LIMIT),
         },
+        upgrade_timeout: raw.upgrade_timeout.unwrap_or(DEFAULT_UPGRADE_TIMEOUT),
+        greeting_limit: GREETING_LIMIT,
     };
     check(&settings)?;
     Ok(settings)
@@ -325,6 +333,7 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
         ("cpu_limit", Some(rules.cpu_limit)),
         ("load_timeout", Some(settings.reload.load_timeout)),
         ("drain_limit", Some(settings.reload.drain_limit)),
+        ("upgrade_timeout", Some(settings.upgrade_timeout)),
     ];
     if let Some((setting, _)) = durations.into_iter().find(|(_, duration)| *duration == Some(Duration::ZERO)) {
         return Err(SettingsError::ZeroDuration { setting });
@@ -560,6 +569,12 @@ const DEFAULT_SURGE: u32 = 1;
 
 /// How long a replaced child may go on with its work unless set.
 const DEFAULT_DRAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a new program may take until it has taken over unless set.
+const DEFAULT_UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a new program may take until it has greeted: it does so before it loads anything.
+const GREETING_LIMIT: Duration = Duration::from_secs(2);
 
 /// Slots beyond `max_children`, as in POE.
 const SPARE_SLOTS: usize = 5;
