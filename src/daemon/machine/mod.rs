@@ -59,8 +59,6 @@ pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 pub use run_time::{Grace, RunClock, Stint};
 pub use spares::{Counts, Limits, Phase, Thresholds, prefork, share};
 pub use status::{Report, Status, UnknownStatus};
-#[cfg(any(test, feature = "control"))]
-pub use successor::UpgradeStage;
 pub use successor::{Attempt, UpgradeFault, UpgradeNews};
 pub use table::{Child, Key, Request, Table, Told};
 pub use waiting::{Hearing, Overload, OverloadNews, Unheard};
@@ -347,3 +345,5 @@ impl Machine {
 mod sim;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upgrade_tests;

@@ -79,6 +79,8 @@ fn contradictions_are_refused_with_both_values() {
     assert_eq!(refusal(hasty).to_string(), "shutdown_timeout is zero");
     let hasty = RawSettings { start_timeout: Some(Duration::ZERO), ..RawSettings::default() };
     assert_eq!(refusal(hasty).to_string(), "start_timeout is zero");
+    let hasty = RawSettings { upgrade_timeout: Some(Duration::ZERO), ..RawSettings::default() };
+    assert_eq!(refusal(hasty).to_string(), "upgrade_timeout is zero");
 }
 
 #[test] // D-SB-02: max_children + 5 slots, which must fit a scoreboard
@@ -98,6 +100,7 @@ fn what_is_left_out_has_pocos_defaults() {
     assert_eq!((settings.alias.as_str(), settings.verbose), ("Daemon", false));
     assert_eq!(settings.shutdown_timeout, Duration::from_secs(10));
     assert_eq!(settings.start_timeout, Duration::from_secs(60));
+    assert_eq!((settings.upgrade_timeout, settings.greeting_limit), (Duration::from_secs(60), Duration::from_secs(2)));
     assert_eq!(settings.requests, NonZeroU64::new(1));
     let requests = |n| resolve(RawSettings { requests: Some(n), ..RawSettings::default() }).unwrap().requests;
     assert_eq!((requests(0), requests(25)), (None, NonZeroU64::new(25)));

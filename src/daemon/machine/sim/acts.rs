@@ -4,6 +4,7 @@ use super::child::{Flaw, Sent};
 use super::clients::{self, Client};
 use super::driver::Driver;
 use super::plan::{Act, Kind};
+use super::successor::Script;
 use super::world::{Event, Failing, Letter, World};
 use crate::daemon::machine::{End, Haste, Input, Key, NewSize, Order, Refusal, Timer, Watch};
 
@@ -75,6 +76,10 @@ impl Driver {
                 world.files.change(&world.knobs, [a, b, c]);
                 self.ask(Order::Reload);
             }
+            Kind::Upgrade => {
+                world.script = Script::numbered([a, b, c]);
+                self.ask(Order::Upgrade);
+            }
         }
     }
 
@@ -99,6 +104,8 @@ impl Driver {
             13 => Order::ResetSize,
             14 => Order::Reload,
             15 => Order::Check,
+            16 => Order::Upgrade,
+            17 => Order::Finish,
             _ => Order::Terminate,
         }
     }

@@ -105,6 +105,16 @@ impl Rules {
         let spares = idle + starting;
         let missing = settings.min_spare.saturating_sub(spares);
         let room = settings.max_children.saturating_sub(self.live + self.asked);
+        let refills = std::mem::take(&mut self.upgrade.refills);
+        if self.upgrade.rests {
+            return Ok(());
+        }
+        if refills && missing > 0 && room > 0 && !backs_off && world.knobs.race == 0 {
+            return broken(
+                "a pool is filled at once that has rested",
+                format_args!("{spares} of {}", settings.min_spare),
+            );
+        }
         self.clip_early(missing.min(room));
         if machine.phase() != Phase::Running {
             return Ok(());
@@ -183,6 +193,12 @@ impl Rules {
         if queued > 0 && total < max && in_flight == 0 && !backs_off {
             return broken("no request waits while there is room", format_args!("{queued}"));
         }
+        if self.upgrade.rests {
+            return match world.intake_is_open {
+                true => broken("the application is paused during a rest", ""),
+                false => Ok(()),
+            };
+        }
         let is_draining = self.stopping_since.is_some();
         let is_full = total + queued >= max;
         if world.intake_is_open && is_full && !is_draining {
@@ -201,7 +217,7 @@ impl Rules {
         let backs_off = is_armed(Timer::RetryForks) || is_armed(Timer::Maintain);
         let holds = is_armed(Timer::EndHold);
         let settings = machine.settings();
-        let is_running = machine.phase() == Phase::Running && world.is_pre();
+        let is_running = machine.phase() == Phase::Running && world.is_pre() && !self.upgrade.rests;
         if !is_running {
             (self.short_since, self.surplus_since, self.unheard_since, self.kept_since) = (None, None, None, None);
             return;
@@ -285,15 +301,16 @@ impl Rules {
     pub(super) fn is_ending_in_time(&self, now: u64, world: &World) -> Result<(), Violation> {
         let Some(since) = self.stopping_since else { return Ok(()) };
         let ran = now - since - world.suspended_since(since);
-        let full = micros(self.first.shutdown_timeout);
+        let full = self.stop_limit;
         // Those of whose end the parent is not told are found when the time is up once more.
         let is_quiet = world.children.iter().flatten().any(|child| !child.is_alive() && !child.is_told_of);
         let rounds = if is_quiet || world.late.0 > 0 { 2 } else { 1 };
         let look = micros(self.first.look_every());
         let slack = look * 2 * (1 + world.suspensions_since(since)) + 500_000 + u64::from(world.knobs.batch) * 10_000;
         // A look that comes late counts for no more than one in time.
-        let slowed = full + full * u64::from(world.knobs.batch) * 2000 / look;
-        if !self.is_over() && ran > slowed * rounds + slack + world.longest_fork() * 8 {
+        let slowed = |span: u64| span + span * u64::from(world.knobs.batch) * 2000 / look;
+        let again = slowed(micros(self.first.shutdown_timeout)) * (rounds - 1);
+        if !self.is_over() && ran > slowed(full) + again + slack + world.longest_fork() * 8 {
             return broken("the end is over in time", format_args!("after {ran} us of {full}"));
         }
         Ok(())

@@ -23,6 +23,9 @@ impl Rules {
         if self.has_ended || self.phase_before == Phase::ShuttingDown {
             return broken("nothing is forked during the end", key);
         }
+        if self.upgrade.rests && world.is_pre() {
+            return broken("nothing is forked during a rest", key);
+        }
         if key.slot >= self.owners.len() {
             self.owners.resize(key.slot + 1, Owner::default());
         }
@@ -63,6 +66,9 @@ impl Rules {
                 }
                 _ => {}
             }
+        }
+        if self.upgrade.refills {
+            return Ok(());
         }
         if young > WINDOW {
             return broken("no more than 32 are starting at once", young);
@@ -130,7 +136,7 @@ impl Rules {
         let since = self.stopping_since.unwrap_or(now);
         let ran = now - since - world.suspended_since(since);
         let forgiven = micros(self.first.look_every()) * 3 / 2 * world.suspensions_since(since);
-        if ran + forgiven + 2000 < micros(self.first.shutdown_timeout) {
+        if ran + forgiven + 2000 < self.stop_limit {
             return broken("no child is killed before shutdown_timeout", format_args!("after {ran} us"));
         }
         Ok(())
@@ -169,7 +175,7 @@ impl Rules {
         } else if !is_orderly && !is_told && world.is_pre() && is_current {
             self.crashes.died(child.born, now);
         }
-        if is_running && !death.cause.is_in_order() && !world.queue.is_empty() {
+        if is_running && !self.upgrade.rests && !death.cause.is_in_order() && !world.queue.is_empty() {
             self.wake_by = Some((now, now + 300_000));
         }
         Ok(())
@@ -195,6 +201,10 @@ impl Rules {
             }
             (Order::Stop(Haste::AfterRequests) | Order::Terminate, Verdict::Superseded) => {}
             (Order::Reload | Order::Check, verdict) => return self.reload_is_answered(id, verdict, machine, world),
+            (Order::Upgrade, verdict) => return self.upgrade_is_answered(id, verdict),
+            (Order::Finish, Verdict::Refused(_)) if self.upgrade.can_finish => {
+                return broken("an order to finish is carried out", format_args!("{verdict}"));
+            }
             (order, Verdict::Superseded) => {
                 return broken("only a slow end is superseded", format_args!("{order:?}"));
             }
@@ -211,7 +221,8 @@ impl Rules {
         let wanted = [max.unwrap_or(max_children), min.unwrap_or(min_spare), most.unwrap_or(max_spare)];
         let is_sound = wanted[0] > 0
             && if is_pool { (1..=wanted[2]).contains(&wanted[1]) } else { min.is_none() && most.is_none() };
-        let is_ending = verdict == Verdict::Refused(Why::ShuttingDown);
+        let is_ending = verdict == Verdict::Refused(Why::ShuttingDown)
+            || self.upgrade.rests && verdict == Verdict::Refused(Why::Upgrading);
         if !is_ending && is_sound != (verdict == Verdict::Applied) {
             return broken("a size is set as a whole or not at all", format_args!("{size:?}: {verdict}"));
         }

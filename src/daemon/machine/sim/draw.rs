@@ -5,6 +5,7 @@ use super::clients;
 use super::dice::Dice;
 use super::plan::{Act, Kind, Knobs, Plan};
 use super::reload;
+use super::successor;
 use super::theme::Theme;
 
 /// How long the disturbances of a run go on.
@@ -101,6 +102,8 @@ fn knobs(dice: &mut Dice, length: Length) -> Knobs {
         surge: dice.pick(&[0, 1, 1, 1, 2, 8]),
         unavailable: dice.pick(&[0, 0, 0, 1, 3]),
         drain: dice.pick(&[300, 5000, 60_000]),
+        greeting: dice.pick(&[50, 300, 2000]),
+        upgrade_limit: dice.pick(&[500, 5000, 60_000]),
         salt: dice.below(1000),
         duck: 0,
     };
@@ -111,7 +114,7 @@ fn kind(dice: &mut Dice, is_post: bool) -> Kind {
     use Kind::*;
     let kind = dice.pick(&[
         Wave, Wave, Wave, Wave, Bad, Bad, Hit, Hit, Order, Order, Nest, ForkFails, ForkSlow, Suspend, Late, Mute, Bell,
-        Again, Stray, Stray, Foreign, Widow, NoLog, Push, Reload, Reload,
+        Again, Stray, Stray, Foreign, Widow, NoLog, Push, Reload, Reload, Upgrade,
     ]);
     if kind == Push && !is_post { Wave } else { kind }
 }
@@ -135,7 +138,7 @@ fn args(dice: &mut Dice, kind: Kind, is_late: bool, knobs: &Knobs) -> [u32; 3] {
         Kind::Suspend => [span(dice), dice.below(2), 0],
         Kind::Order | Kind::Nest => {
             let order =
-                if is_late { dice.below(16) } else { dice.pick(&[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 13, 14, 15]) };
+                if is_late { dice.below(18) } else { dice.pick(&[2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12, 13, 14, 15, 17]) };
             let about = match order {
                 5 | 6 => dice.below(4),
                 SET_SIZE => dice.below(SIZES),
@@ -153,6 +156,7 @@ fn args(dice: &mut Dice, kind: Kind, is_late: bool, knobs: &Knobs) -> [u32; 3] {
         Kind::Foreign => [dice.below(3), 0, 0],
         Kind::NoLog => [span(dice), 0, 0],
         Kind::Reload => reload::draw(dice),
+        Kind::Upgrade => successor::draw(dice, is_late),
         Kind::Stray => [dice.below(9), 0, 0],
         Kind::Bell | Kind::Again | Kind::Widow => [0; 3],
     }

@@ -198,6 +198,7 @@ impl Driver {
                 {
                     self.world.plan(after, Event::Scouted(edition));
                 }
+                self.world.successor_was_heard(input);
                 if let Input::Client(watch) = input {
                     self.world.telling[watch as usize] = false;
                 }
@@ -224,7 +225,7 @@ impl Driver {
 
     /// The application of a post-forking server takes a client, unless it was told to pause.
     fn take(&mut self, is_outermost: bool) -> Option<Input> {
-        if !self.world.intake_is_open || self.machine.phase() == Phase::ShuttingDown {
+        if !self.world.intake_is_open || self.world.rests || self.machine.phase() == Phase::ShuttingDown {
             return None;
         }
         let client = self.world.take_client()?;
@@ -362,6 +363,16 @@ impl Driver {
             }
             Effect::Adopt(_) => {}
             Effect::Drop(edition) => world.files.forget(edition),
+            Effect::StartSuccessor(attempt) => world.start_successor(attempt),
+            Effect::HandOver(attempt) => world.hand_over(attempt),
+            Effect::EndSuccessor(attempt) => world.end_successor(attempt),
+            Effect::Rest(rests) => {
+                world.rests = rests;
+                if !rests && !world.is_pre() {
+                    world.plan(30, Event::Take);
+                }
+            }
+            Effect::TakeBack | Effect::LeaveAll => {}
             Effect::Record(_) | Effect::Say(_) | Effect::DelayLauncher | Effect::TellWhatIsLeft => {}
         }
         Ok(false)
@@ -468,6 +479,10 @@ impl Driver {
             Event::ScoutBegins(edition) => Input::ScoutBegins(edition),
             Event::Scouted(edition) => match world.files.scouted(edition) {
                 Some(outcome) => Input::Scouted(edition, outcome),
+                None => return Ok(()),
+            },
+            Event::Successor(attempt, step) => match world.successor_does(attempt, step) {
+                Some(input) => input,
                 None => return Ok(()),
             },
             Event::Load(edition) => match world.files.loaded(edition) {

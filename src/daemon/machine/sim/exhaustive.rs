@@ -38,7 +38,7 @@ pub fn plan(dice: &mut Dice, events: u32) -> Plan {
 
 const KEEPERS: (Kind, [u32; 3]) = (Kind::Wave, [3, 5, clients::Kind::Keeper as u32]);
 
-const EVENTS: [(Kind, [u32; 3]); 10] = [
+const EVENTS: [(Kind, [u32; 3]); 11] = [
     (Kind::Wave, [1, 20, 0]),
     (Kind::Push, [2, 0, 0]),
     // A child is killed. A child is stopped for a while. Other code waits for a child that has ended.
@@ -52,4 +52,6 @@ const EVENTS: [(Kind, [u32; 3]); 10] = [
     (Kind::Order, [0, 0, 0]),
     // A reload that comes to something.
     (Kind::Reload, [0, 0, 0]),
+    // A successor that takes over, and dies a moment later.
+    (Kind::Upgrade, [10, 4, 30]),
 ];

@@ -115,6 +115,9 @@ knobs! {
     unavailable = 0;
     /// How long replaced children may go on with their work.
     drain = 60_000;
+    /// How long a successor may take to greet, and to take over.
+    greeting = 2000;
+    upgrade_limit = 60_000;
     /// What the small accidents of the run are drawn from.
     salt = 0;
 }
@@ -177,6 +180,9 @@ kinds! {
     /// The configuration file is changed, and a reload asked for: how it loads, how its children go wrong, and its sizes, see
     /// [`File`](super::reload::File).
     Reload "reload";
+    /// An upgrade is asked for: how it goes, how fast the successor is, and how late it fails, see
+    /// [`Script`](super::successor::Script).
+    Upgrade "upgrade";
 }
 
 impl Knobs {
@@ -225,6 +231,8 @@ impl Knobs {
                 max_unavailable: self.unavailable,
                 drain_limit: ms(self.drain.max(1)),
             },
+            upgrade_timeout: ms(self.upgrade_limit.max(1)),
+            greeting_limit: ms(self.greeting.max(1)),
         }
     }
 }

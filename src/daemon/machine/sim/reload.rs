@@ -405,6 +405,9 @@ impl Rules {
         let Some(outdated) = child.outdated.filter(|_| matches!(child.told, Told::Cut | Told::Die)) else {
             return false;
         };
+        if self.upgrade.cut_at.is_some_and(|at| micros(outdated.since) <= at) {
+            return true;
+        }
         let limit = micros(self.first.reload.drain_limit);
         let has_no_client = world.status(key.slot).is_some_and(Status::is_starting);
         now >= micros(outdated.since) + if has_no_client { limit.min(2_000_000) } else { limit }

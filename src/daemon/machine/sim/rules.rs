@@ -7,6 +7,7 @@ use super::clients::Client;
 use super::decisions::Chain;
 use super::messages::Messages;
 use super::reload::Model;
+use super::upgrade;
 use super::world::World;
 use crate::daemon::machine::{
     Deaths, Edition, Effect, Haste, Input, Key, Machine, Order, OrderId, Phase, Signal, TokenBucket,
@@ -61,6 +62,9 @@ pub struct Rules {
     pub(super) vain_until: u64,
     pub(super) kept_since: Option<u64>,
     pub(super) reload: Model,
+    pub(super) upgrade: upgrade::Model,
+    /// How long the end may take.
+    pub(super) stop_limit: u64,
     /// Editions of which a child was ready that has ended.
     pub(super) proven: Vec<Edition>,
     /// A child has died in a way that may have cost a client its accept: by when others must have been woken.
@@ -113,6 +117,8 @@ impl Rules {
             replacements: TokenBucket::new(settings.fork_burst, settings.forks_per_second),
             crashes: Chain::default(),
             reload: Model::new(&settings),
+            upgrade: upgrade::Model::default(),
+            stop_limit: micros(settings.shutdown_timeout),
             proven: Vec::new(),
             first: settings,
             short_since: None,
@@ -131,6 +137,7 @@ impl Rules {
     /// What is about to be told.
     pub fn before(&mut self, input: &Input, machine: &Machine, world: &World) -> Result<(), Violation> {
         self.phase_before = machine.phase();
+        self.before_upgrade(input, machine, world);
         self.look_for_survivors(world);
         match *input {
             Input::Asked(OrderId(id), order) => {
@@ -181,6 +188,7 @@ impl Rules {
         self.must_tell(input, effects)?;
         for effect in effects {
             self.reload_goes_on(now, (input, effect), effects, machine, world)?;
+            self.upgrade_goes_on(now, input, effect)?;
             match effect {
                 Effect::Fork(fork) => self.fork(now, fork, machine, world)?,
                 Effect::CancelForks => {
@@ -213,6 +221,7 @@ impl Rules {
                 _ => {}
             }
         }
+        self.examine_upgrade(input, effects, machine, world)?;
         self.examine_reload(input, machine)
     }
 
@@ -229,7 +238,10 @@ impl Rules {
             Input::Forked(key, Ok(())) if self.is_live(key) && !is_told_to_end(key) => {
                 broken("a child forked after the end began is told of it", key)
             }
-            Input::Asked(_, Order::Stop(Haste::AtOnce) | Order::Terminate) => {
+            Input::Asked(_, order)
+                if matches!(order, Order::Stop(Haste::AtOnce) | Order::Terminate)
+                    || order == Order::Finish && self.upgrade.can_finish =>
+            {
                 let live = self.owners.iter().enumerate().filter(|(_, owner)| owner.state == State::Live);
                 let key = |(slot, owner): (usize, &Owner)| Key { slot, generation: owner.generation };
                 match live.map(key).find(|key| !is_told_to_end(*key)) {
@@ -269,6 +281,9 @@ impl Rules {
         let alive = world.children.iter().flatten().find(|child| child.is_alive());
         if let Some(child) = alive {
             return broken("it ends after its children", format_args!("{} lives", child.key));
+        }
+        if let Some(successor) = world.successor.filter(|successor| successor.is_alive && !self.upgrade.has_left) {
+            return broken("no successor is left behind", successor.attempt);
         }
         if forks > 0 || self.live + self.asked > 0 || world.foreign > 0 {
             return broken("it ends after its children", format_args!("{forks} forks, {} children", self.live));

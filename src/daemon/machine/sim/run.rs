@@ -64,7 +64,8 @@ impl Driver {
             self.is_at_rest()?;
             self.ask(if plan.knobs.gentle > 0 { Order::Stop(Haste::AfterRequests) } else { Order::Terminate });
         }
-        let full = micros(self.world.settings.shutdown_timeout);
+        let settings = &self.world.settings;
+        let full = micros(settings.shutdown_timeout.max(settings.reload.drain_limit));
         let suspended = self.world.suspended_since(0);
         let slow = 1 + u64::from(self.world.knobs.batch) * 2000 / micros(self.world.settings.look_every());
         self.run(full * slow * 4 + suspended + 60_000_000)?;
@@ -118,7 +119,8 @@ impl Driver {
         let slowed = longest + longest * u64::from(self.world.knobs.batch) * 2000 / look;
         let reload = micros(settings.reload.load_timeout)
             + (micros(settings.start_timeout) + micros(settings.reload.drain_limit)) * 3
-            + micros(settings.reload.probation);
+            + micros(settings.reload.probation) * 2
+            + micros(settings.greeting_limit + settings.upgrade_timeout);
         60_000_000 + reload + slowed * 2 + micros(settings.babysit) * 8 + suspended
     }
 
@@ -186,6 +188,7 @@ impl Driver {
             }
         }
         self.rules.reload_is_over(world.now, machine, world)?;
+        self.rules.upgrade_is_over(machine)?;
         self.orders_are_answered()
     }
 

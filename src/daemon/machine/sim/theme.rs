@@ -34,6 +34,8 @@ pub enum Theme {
     Waves,
     /// Reloads, of which some fail, while clients come.
     Reloads,
+    /// Upgrades, of which most fail, while clients come.
+    Upgrades,
 }
 
 impl Theme {
@@ -57,6 +59,8 @@ impl Theme {
             Waves,
             Reloads,
             Reloads,
+            Upgrades,
+            Upgrades,
         ])
     }
 
@@ -103,6 +107,15 @@ impl Theme {
                 (knobs.start_limit, knobs.race) = (2000, 0);
                 knobs.min = knobs.min.min(knobs.start);
             }
+            Theme::Upgrades => {
+                knobs.post = u32::from(dice.once_in(3));
+                knobs.max = dice.pick(&[2, 3, 5, 8, 60]);
+                (knobs.start, knobs.drain) = (dice.within(1, knobs.max.min(5)), dice.pick(&[300, 5000, 5000]));
+                knobs.min = knobs.min.min(knobs.start);
+                knobs.probation = dice.pick(&[0, 100, 700, 700, 3000]);
+                (knobs.greeting, knobs.upgrade_limit) = (dice.pick(&[50, 300]), dice.pick(&[300, 2000]));
+                knobs.launcher = 0;
+            }
             _ => {}
         }
     }
@@ -116,6 +129,7 @@ impl Theme {
             Theme::Beginning => Some(3),
             Theme::Deaf => Some(700),
             Theme::Reloads => Some(knobs.boot * 4 + 20),
+            Theme::Upgrades => Some(knobs.boot * 2 + 60),
             _ => None,
         }
     }
@@ -195,6 +209,21 @@ impl Theme {
             }
             (Theme::Reloads, 1) if !is_late => (Kind::Order, [dice.pick(&[3, 4, 12, 14, 15]), dice.below(SIZES), 0]),
             (Theme::Reloads, _) => (Kind::Reload, super::reload::draw(dice)),
+            (Theme::Upgrades, 0) => {
+                (Kind::Wave, [dice.within(1, knobs.max), dice.pick(&[10, 300, 10_000]), dice.below(5)])
+            }
+            (Theme::Upgrades, 1) => {
+                let order = if is_late {
+                    dice.pick(&[0, 1, 11, 16, 17, 17])
+                } else {
+                    dice.pick(&[2, 3, 4, SET_SIZE, 7, 8, 14, 15, 16, 17])
+                };
+                (Kind::Order, [order, if order == SET_SIZE { dice.below(SIZES) } else { which }, 0])
+            }
+            (Theme::Upgrades, _) => {
+                let may_do_well = is_late || dice.once_in(8);
+                (Kind::Upgrade, super::successor::draw(dice, may_do_well))
+            }
             (Theme::Waves, _) => {
                 (Kind::Wave, [dice.within(1, knobs.max * 2), dice.pick(&[1, 20, 400, 4000]), dice.below(5)])
             }

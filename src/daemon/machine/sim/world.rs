@@ -8,7 +8,8 @@ use super::clients::{Client, Queue};
 use super::dice::Dice;
 use super::plan::Knobs;
 use super::reload::Files;
-use crate::daemon::machine::{Edition, End, Input, Key, Says, Status, Thresholds, Timer, Watch};
+use super::successor::{Script, Step, Successor};
+use crate::daemon::machine::{Attempt, Edition, End, Input, Key, Says, Status, Thresholds, Timer, Watch};
 use crate::daemon::settings::{Forking, Settings};
 
 /// Everything but the machine and the parent's timers. Times are in microseconds from the start.
@@ -50,6 +51,11 @@ pub struct World {
     pub oom_kills: u32,
     /// What the configuration file says, and what it has said.
     pub files: Files,
+    /// How the next successor goes.
+    pub script: Script,
+    pub successor: Option<Successor>,
+    /// The parent accepts nothing.
+    pub rests: bool,
     pub foreign: u32,
     /// Which log file is the present one.
     pub log: u32,
@@ -103,6 +109,7 @@ pub enum Event {
     Scouted(Edition),
     /// The parent loads it.
     Load(Edition),
+    Successor(Attempt, Step),
 }
 
 /// Something that the parent has not been told yet.
@@ -162,6 +169,9 @@ impl World {
             last_deaths: Vec::new(),
             flaws: VecDeque::new(),
             oom_kills: 0,
+            script: Script::default(),
+            successor: None,
+            rests: false,
             foreign: 0,
             log: 0,
             fork_fails: Failing::default(),
@@ -343,6 +353,7 @@ impl World {
         }
         self.probes_waiting += u32::from(client.is_probe);
         self.tell_of_client();
+        self.tell_successor();
         if !self.is_pre() {
             self.plan(50, Event::Take);
             return;
