@@ -79,7 +79,7 @@ impl DaemonBuilder {
     }
 
     /// Sets for how long after a reload the former configuration is kept. If new children die as soon as they are forked within that
-    /// time, the former one goes on. Default: 10 s. Zero keeps none.
+    /// time, the former one goes on. After an upgrade the former program is kept for as long. Default: 10 s. Zero keeps none.
     ///
     /// POE: nothing like it.
     pub fn probation(mut self, span: Duration) -> Self {
@@ -107,7 +107,7 @@ impl DaemonBuilder {
     }
 
     /// Sets how long a child that was replaced by a reload may go on with its work. After that it is ended, and its death counts as
-    /// `cut`. Default: 60 s, not zero.
+    /// `cut`. All children of a program that an upgrade has replaced have as long. Default: 60 s, not zero.
     ///
     /// While a reload replaces children, this also limits those that were asked to go for another reason: their places are needed.
     ///
