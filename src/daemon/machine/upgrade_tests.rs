@@ -114,6 +114,17 @@ impl Played {
         assert_eq!(self.machine.upgrade_stage(), Some(stage));
     }
 
+    /// Has a configuration loaded, and returns the child that tries it.
+    fn reload(&mut self) -> Key {
+        self.ask(Order::Reload);
+        let (edition, tunable) = (Edition(2), Tunable::of(self.machine.settings()));
+        self.tell(Input::ScoutBegins(edition));
+        self.tell(Input::Scouted(edition, Ok(())));
+        self.tell(Input::Loaded(edition, Ok(tunable)));
+        let probe = self.machine.table().children().iter().find(|child| child.is_probe);
+        probe.map(|child| child.key).unwrap()
+    }
+
     fn fail(&mut self) -> Vec<Effect> {
         self.tell(Input::SuccessorFailed(FIRST, DIED))
     }
@@ -343,6 +354,32 @@ fn finish_cuts_short_what_is_waited_for() {
     let keys: Vec<Key> = played.machine.table().children().iter().map(|child| child.key).collect();
     let ended: Vec<Effect> = keys.into_iter().flat_map(|key| played.tell(Input::Reaped(key, End::Exited(0)))).collect();
     assert_eq!(verdicts(&ended), [(4, Verdict::Applied)]);
+}
+
+#[test] // O-UP-06
+fn finish_cuts_children_that_a_reload_has_replaced() {
+    let mut played = Played::new(RawSettings { max_children: Some(3), ..RawSettings::default() });
+    played.tell(Input::Request { number: 1, is_long: false });
+    let probe = played.reload();
+    assert_eq!(verdicts(&played.tell(Input::Reaped(probe, End::Exited(0)))), [(1, Verdict::Applied)]);
+    let cut = played.ask(Order::Finish);
+    assert_eq!(verdicts(&cut), [(2, Verdict::Applied)]);
+    assert_eq!(signalled(&cut, Signal::Int), 1);
+    played.now += 2000;
+    assert_eq!(signalled(&played.tell(Input::Due(Timer::Cut)), Signal::Kill), 1);
+    assert_eq!(verdicts(&played.ask(Order::Finish)), [(3, Verdict::Refused(Why::NothingToFinish))]);
+}
+
+#[test] // O-RL-10: drain_limit
+fn fork_that_a_reload_has_overtaken_is_of_a_replaced_child() {
+    let mut played = Played::new(RawSettings { max_children: Some(3), ..RawSettings::default() });
+    let probe = played.reload();
+    let now = Duration::from_millis(played.now);
+    played.machine.step(now, &mut Quiet, Input::Request { number: 1, is_long: false });
+    let key = played.machine.table().in_flight()[0].key;
+    assert_eq!(verdicts(&played.tell(Input::Reaped(probe, End::Exited(0)))), [(1, Verdict::Applied)]);
+    let forked = played.tell(Input::Forked(key, Ok(())));
+    assert!(forked.contains(&Effect::Arm(Timer::Cut, Duration::from_secs(60))), "{forked:?}");
 }
 
 #[test]
