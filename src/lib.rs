@@ -72,6 +72,7 @@ mod destroy;
 mod environment;
 mod error;
 pub mod filter;
+mod handover;
 #[cfg(any(feature = "control", feature = "logging"))]
 mod harmful;
 mod inherited;

@@ -98,6 +98,11 @@ pub enum DaemonError {
         /// The type that was asked for.
         wanted: &'static str,
     },
+    /// An upgrade can't begin in this process.
+    NotUpgraded {
+        /// Why.
+        reason: String,
+    },
     /// No child process of this one has this pid, or it has been waited for already.
     NotAChild(i32),
     /// The Daemon has ended.
@@ -115,6 +120,7 @@ impl fmt::Display for DaemonError {
             DaemonError::ChildrenFail { failures, pid, cause } => {
                 write!(f, "children fail in their set-up, {failures} in a row, the last one with {cause} (pid {pid})")
             }
+            DaemonError::NotUpgraded { reason } => write!(f, "the upgrade can't begin: {reason}"),
             DaemonError::StartTimeout { ready, wanted, limit } => {
                 write!(f, "{ready} of {wanted} children have reported Wait within start_timeout ({limit:?})")
             }
@@ -170,6 +176,7 @@ impl std::error::Error for DaemonError {
             | DaemonError::WrongProcess { .. }
             | DaemonError::Config { .. }
             | DaemonError::NoConfiguration { .. }
+            | DaemonError::NotUpgraded { .. }
             | DaemonError::UnknownStatus(_)
             | DaemonError::NotAChild(_) => None,
         }

@@ -248,6 +248,27 @@ impl Daemon {
         kernel_of(kernel).call(self.0, "shutdown", ()).map(drop).map_err(DaemonError::Ended)
     }
 
+    /// Has a new program take over from this one without losing a request: `program`, or the path by which this one was started. A
+    /// relative path counts from the directory in which this program was started.
+    ///
+    /// The new process gets the arguments and the environment of this one, and the sockets on which a
+    /// [`SocketFactory`](crate::wheel::SocketFactory), a [`Server`](crate::component::Server) or the status listener listens. Its
+    /// listeners find them by name or address. When its pool is ready it has the names: pid file, control socket, board. This process
+    /// accepts nothing from then on, but takes everything back if the new one dies within
+    /// [`probation`](crate::daemon::DaemonBuilder::probation). After that it ends gracefully. The log tells how it goes, and
+    /// `lenorectl upgrade` waits for the verdict.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::NotUpgraded`] if it can't begin in this process, with the reason; [`DaemonError::Ended`] once the Daemon session is
+    /// gone. What comes after that is told by the log.
+    ///
+    /// POE: nothing like it.
+    #[track_caller]
+    pub fn upgrade<K: AsKernel>(self, kernel: &mut K, program: Option<std::path::PathBuf>) -> Result<(), DaemonError> {
+        self.call::<_, Result<(), DaemonError>>(kernel, "begin_upgrade", (program,))?
+    }
+
     #[track_caller]
     fn call<K: AsKernel, T: 'static>(self, kernel: &mut K, event: &str, args: impl IntoArgs) -> Result<T, DaemonError> {
         kernel_of(kernel).call(self.0, event, args).and_then(|reply| reply.take()).map_err(DaemonError::Ended)

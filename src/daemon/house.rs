@@ -117,13 +117,18 @@ fn node(path: &str) -> Option<String> {
     }
 }
 
-/// What a line names of the Daemon.
-fn named_node(line: &str) -> Option<String> {
-    let path = line.split_once("crate::daemon::")?.1;
-    node(&path.split_once([':', '{', ';']).map_or(path.to_owned(), |(room, rest)| {
-        let file: String = rest.chars().skip(1).take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        if file.is_empty() { room.to_owned() } else { format!("{room}/{file}") }
-    }))
+/// What a line names of the Daemon: one thing, or several in braces.
+fn named_nodes(line: &str) -> Vec<String> {
+    let Some((_, path)) = line.split_once("crate::daemon::") else { return Vec::new() };
+    let Some((room, rest)) = path.split_once([':', '{', ';']) else { return node(path).into_iter().collect() };
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let rest = rest.strip_prefix(':').unwrap_or(rest);
+    let files = rest.strip_prefix('{').map_or(vec![name(rest)], |group| {
+        // As far as the line goes: what does not fit on one has a line for each.
+        group.split(',').map(|file| name(file.trim())).collect()
+    });
+    let full = |file: String| if file.is_empty() { room.to_owned() } else { format!("{room}/{file}") };
+    files.into_iter().filter_map(|file| node(&full(file))).collect()
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn files_form_no_circle() {
             arrows.entry(from).or_default();
             continue;
         }
-        let named = code(&path).iter().filter_map(|line| named_node(line)).filter(|to| *to != from).collect::<Vec<_>>();
+        let named = code(&path).iter().flat_map(|line| named_nodes(line)).filter(|to| *to != from).collect::<Vec<_>>();
         arrows.entry(from).or_default().extend(named);
     }
     assert!(arrows["session"].contains("parent/drive") && arrows["parent/drive"].contains("heap"), "{arrows:?}");

@@ -40,3 +40,32 @@ pub(in crate::daemon) fn send(pid: i32, signal: Signal) {
         log::warn!(target: "lenore::daemon", "can't send {signal} to child {pid}: {errno}");
     }
 }
+
+/// Returns the children of a process, theirs, and so on, where the system tells.
+pub(in crate::daemon) fn descendants(pid: i32) -> Vec<i32> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut found = vec![pid];
+        let mut at = 0;
+        // Each process has one parent, so this ends. They may fork meanwhile.
+        while let Some(pid) = found.get(at).copied() {
+            at += 1;
+            let children = crate::sys::procfs::read_to_string(format!("{pid}/task/{pid}/children")).unwrap_or_default();
+            found.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        found.split_off(1)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        Vec::new()
+    }
+}
+
+/// Kills a process that need not be a child of this one.
+pub(in crate::daemon) fn kill_other(pid: i32) {
+    if pid > 1 {
+        // It may be gone.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}

@@ -1,6 +1,7 @@
 //! The Daemon session: its states, and which role a state is for.
 
 use std::any::Any;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use crate::daemon::parent::status_listener;
 use crate::daemon::parent::store;
 #[cfg(feature = "control")]
 use crate::daemon::parent::{glance, measures, picture, steer};
+use crate::daemon::parent::{predecessor, succession, taking_over, upgrade as parent_upgrade};
 use crate::daemon::reports::{read_report, refuse};
 use crate::daemon::settings::Forking;
 use crate::daemon::status::{DaemonStatus, Peek};
@@ -106,7 +108,16 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("roll_late", |cx| drive(cx, Input::Due(Timer::RollLate)))
         .state("probation", |cx| drive(cx, Input::Due(Timer::Probation)))
         .state("cut", |cx| drive(cx, Input::Due(Timer::Cut)))
-        .state("upgrade", |cx| drive(cx, Input::Due(Timer::Upgrade)))
+        .state("begin_upgrade", begin_upgrade)
+        .state("successor_says", succession::successor_says)
+        .state("successor_writes", succession::successor_writes)
+        .state("successor_ended", succession::successor_ended)
+        .state("successor_failed", succession::successor_failed)
+        .state("successor_late", succession::successor_late)
+        .state("manager_knows", succession::manager_knows)
+        .state("named_again", |_| ())
+        .state("predecessor_says", taking_over::says)
+        .state("upgrade", succession::due)
         .state("start_late", |cx| drive(cx, Input::Due(Timer::StartLate)))
         .state("launcher_answered", events::launcher_answered)
         .state("forked_by_kernel", leave_to_parent)
@@ -199,6 +210,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
     status_listener::begin(cx)?;
     #[cfg(feature = "control")]
     measures::begin(cx);
+    predecessor::begin(cx)?;
     broadcast(cx, "daemon_start");
     cx.yield_("begin", ());
     events::begun(cx)
@@ -222,6 +234,7 @@ fn stop(cx: &mut Cx<'_>) {
     match heap.role {
         Role::Parent(_) => {
             parent_ending::last_resort(cx);
+            parent_upgrade::last_resort(cx);
             launcher::report_failure(cx);
             // While signals are still watched. One that comes later may end the process where it stands.
             drop(cx.heap().process.pid_file.take());
@@ -428,6 +441,16 @@ fn reload(cx: &mut Cx<'_>) -> Result {
     }
     manager::end_change(cx, "");
     Ok(())
+}
+
+/// The application wants the program to be upgraded: ARG0 is the new one, or none to execute this one's path again.
+fn begin_upgrade(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
+    let program: Option<PathBuf> = cx.take(0)?;
+    let reason = match succession::ask(cx, program) {
+        None => order(cx, Order::Upgrade).map(|()| None)?,
+        refused => refused,
+    };
+    Ok(Return(reason.map_or(Ok(()), |reason| Err(DaemonError::NotUpgraded { reason }))))
 }
 
 /// What this process has of the configuration.

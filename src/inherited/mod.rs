@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use crate::environment;
 use crate::error::Error;
+use crate::handover;
 use crate::sys::descriptors::adopt;
 
 mod socket;
@@ -47,6 +48,8 @@ pub(crate) struct Claimed {
     pub(crate) place: Place,
     /// By which it was passed.
     pub(crate) name: String,
+    /// The path goes with the listener: the process that has made it has passed it on for good.
+    pub(crate) owns_path: bool,
 }
 
 /// A socket that nobody had claimed, and that was closed.
@@ -121,19 +124,23 @@ fn adopt_all() -> Result<Vec<Socket>, Invalid> {
     // Before anything is opened here: that would have a number which is not open so far.
     let adopted = passed.and_then(|passed| passed.each().map(adopt).collect::<Result<Vec<_>, _>>());
     environment::remove_taken();
+    let (reserved, sockets): (Vec<_>, Vec<_>) = adopted?.into_iter().partition(|(name, _)| handover::is_reserved(name));
+    let hello = handover::meet(reserved).map_err(|reason| Invalid::new(FDS, count, reason))?;
     let examine = |(name, owned): (String, OwnedFd)| {
         let fd = owned.as_raw_fd();
-        Socket::examine(&name, owned).map_err(|reason| fail(&name, fd, &reason))
+        let mut socket = Socket::examine(&name, owned).map_err(|reason| fail(&name, fd, &reason))?;
+        socket.passed = hello.sockets.get(&fd).cloned().unwrap_or_default();
+        Ok(socket)
     };
-    adopted?.into_iter().map(examine).collect()
+    sockets.into_iter().map(examine).collect()
 }
 
 fn take(sockets: &mut Vec<Socket>, wanted: &Wanted<'_>) -> Result<Option<Claimed>, Error> {
     let Some(at) = find(sockets, wanted)? else { return Ok(None) };
     let socket = sockets.remove(at);
     log::info!(target: "lenore::wheels", "inherited socket taken over: {socket}");
-    let Socket { fd, place, name, .. } = socket;
-    Ok(Some(Claimed { fd, place, name }))
+    let Socket { fd, place, name, passed, .. } = socket;
+    Ok(Some(Claimed { fd, place, name, owns_path: passed.owns_path }))
 }
 
 fn find(sockets: &[Socket], wanted: &Wanted<'_>) -> Result<Option<usize>, Error> {
@@ -147,7 +154,7 @@ fn find(sockets: &[Socket], wanted: &Wanted<'_>) -> Result<Option<usize>, Error>
             return Err(Error::NotInherited { name: name.to_owned(), found: describe(named()) });
         }
     }
-    let at = |place: &Place| sockets.iter().position(|socket| is_of_type(socket) && socket.place.is(place));
+    let at = |place: &Place| sockets.iter().position(|socket| is_of_type(socket) && socket.is_at(place));
     Ok(wanted.places.iter().find_map(at))
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 
+use crate::handover::Passed;
 use crate::sys::descriptors::set_nonblocking;
 
 /// Where a socket is bound.
@@ -83,9 +84,16 @@ pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
     pub(crate) kind: Kind,
     pub(crate) place: Place,
+    /// What the predecessor of this process says of it.
+    pub(crate) passed: Passed,
 }
 
 impl Socket {
+    /// Tells whether a listener that asks for this place is meant. One that asks for any port is, if the predecessor's did.
+    pub(super) fn is_at(&self, place: &Place) -> bool {
+        self.place.is(place) || self.passed.asked.contains(&place.to_string())
+    }
+
     /// Looks at a descriptor, and makes it non-blocking.
     ///
     /// # Errors
@@ -113,7 +121,7 @@ impl Socket {
         };
         set_nonblocking(&fd).map_err(|error| what("fcntl", error))?;
         let place = place_of(&fd, family).map_err(|error| what("getsockname", error))?;
-        Ok(Socket { name: name.to_owned(), fd, kind, place })
+        Ok(Socket { name: name.to_owned(), fd, kind, place, passed: Passed::default() })
     }
 }
 

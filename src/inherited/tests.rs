@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::*;
+use crate::handover::Passed;
 use crate::testing::{TempDir, check};
 
 fn examined(name: &str, fd: impl Into<OwnedFd>) -> Socket {
@@ -133,6 +134,7 @@ fn sockets_are_given_as_the_model_gives_them() {
             fd: fs::File::open("/dev/null").unwrap().into(),
             kind: *kind,
             place: Place::Ip(([127, 0, 0, 1], *port).into()),
+            passed: Passed::default(),
         };
         let mut sockets: Vec<Socket> = model.iter().map(socket).collect();
         for _ in 0..6 {

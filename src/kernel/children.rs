@@ -42,6 +42,8 @@ pub(crate) struct Children {
     pub(crate) look: bool,
     /// A child that was just forked, when somebody listened already: the system tells of its end.
     pub(super) announced: Option<i32>,
+    /// A child that goes on when this process has ended.
+    outliving: Option<i32>,
     /// The session that wants to know what processor time its children have used, and what is known of it by pid.
     #[cfg(feature = "control")]
     spent: Option<(SessionId, FxHashMap<i32, Duration>)>,
@@ -289,6 +291,11 @@ impl Core {
             && (everybody || self.has_awaited_child())
     }
 
+    /// One child goes on when this process has ended: that is in order.
+    pub(crate) fn let_outlive(&mut self, pid: i32) {
+        self.children.outliving = Some(pid);
+    }
+
     /// Tells whether a child process for which a session waits is there.
     fn has_awaited_child(&self) -> bool {
         let Children { watches, seen, .. } = &self.children;
@@ -312,6 +319,8 @@ impl Core {
         }
         match peek_ended(Which::Any) {
             Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
+            // Perhaps that one.
+            Ok(None) if self.children.outliving.is_some() => {}
             Ok(None) => log::warn!(target: "lenore::children", "the run ends, but child processes are still running"),
             Err(_) => {}
         }

@@ -30,6 +30,7 @@ mod mailbox;
 mod measures;
 mod options;
 mod os_signals;
+mod passing;
 mod peek;
 mod postback;
 mod posted;
@@ -72,11 +73,12 @@ pub(crate) use mailbox::Mailbox;
 pub(crate) use options::Options;
 pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};
 pub(crate) use queue::{Event, Kind};
-pub(crate) use source::{Source, SourceKey};
+pub(crate) use source::{KnownAs, Source, SourceKey};
 pub(crate) use turn::{Next, Turn};
 pub(crate) use whose::{Maker, is_detached};
 
 use crate::error::Error;
+use crate::handover;
 use crate::inherited;
 use crate::sys::disposition::ignore_sigpipe;
 use aliases::Aliases;
@@ -149,6 +151,7 @@ impl Kernel {
     /// socket, or can't be used: of streams only sockets that listen can, of datagrams any. Sockets for another process, and those
     /// without `LISTEN_PID`, are not looked at.
     pub fn new() -> Result<Kernel, Error> {
+        handover::start();
         inherited::read()?;
         ignore_sigpipe().map_err(|errno| Error::os("sigaction", "SIGPIPE", errno))?;
         // Before the program can enter a chroot. If it fails, whoever needs it will say so.

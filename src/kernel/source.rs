@@ -84,6 +84,14 @@ pub(crate) trait Source {
         false
     }
 
+    /// Returns what a successor of this process finds the listener by; `None` for one that is not passed on.
+    fn known_as(&self) -> Option<KnownAs> {
+        None
+    }
+
+    /// Has a listener accept nothing, whatever its wheel says, or no more so.
+    fn hold(&self, _held: bool) {}
+
     /// Asks the system whether a client waits at it now.
     fn has_client(&self) -> bool {
         false
@@ -112,6 +120,16 @@ pub(crate) trait Source {
 
     /// Says for `peek` what it is and for which event.
     fn describe(&self) -> String;
+}
+
+/// What a listener is to a process that takes over from this one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownAs {
+    pub(crate) name: Option<String>,
+    /// The addresses that were asked for.
+    pub(crate) asked: Vec<String>,
+    /// Its path is removed when it is closed.
+    pub(crate) owns_path: bool,
 }
 
 /// What becomes of a source in a forked child.

@@ -39,7 +39,7 @@ pub(crate) enum Place {
 }
 
 /// A system call that failed on the way to a child's program.
-type Failure = (&'static str, Errno);
+pub(super) type Failure = (&'static str, Errno);
 
 impl Setup {
     /// Makes the running process, a child that was just forked, what it is to be; signals are left as a new program
@@ -159,7 +159,7 @@ const LAST_SIGNAL: libc::c_int = 64;
 /// Marks every descriptor from `first` on to be closed when a program is executed.
 ///
 /// The standard library opens its own so, but a launcher or a C library may not have.
-fn set_close_on_exec(first: RawFd) {
+pub(super) fn set_close_on_exec(first: RawFd) {
     #[cfg(target_os = "linux")]
     {
         let (first, last, flags) = (first as libc::c_uint, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);

@@ -71,6 +71,18 @@ pub(crate) fn adopt(fd: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Opens another descriptor for the same, whose number is `least` or higher. Programs that are executed from here do not inherit it.
+///
+/// # Errors
+///
+/// `EMFILE`.
+pub(crate) fn copy_above(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers and returns a new one, or fails.
+    let copy = Errno::result(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
+    // SAFETY: the system has just opened it for this process, and nothing else has heard of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Makes a descriptor return instead of waiting.
 pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};

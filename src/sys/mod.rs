@@ -11,6 +11,7 @@ pub(crate) mod disposition;
 pub(crate) mod environment;
 #[cfg(target_os = "linux")]
 pub(crate) mod exclusive;
+pub(crate) mod exec;
 pub(crate) mod file_lock;
 pub(crate) mod fork;
 #[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]

@@ -105,6 +105,19 @@ pub enum Command {
     Reload(Waits),
     /// Load the configuration as for a reload, and change nothing
     Check,
+    /// Have a new program take over without losing a request, and wait until it serves for good
+    ///
+    /// The daemon executes its program anew, with the same arguments and the same sockets. If the new one does not start, or dies within
+    /// the daemon's probation time, the old one goes on.
+    Upgrade {
+        /// The new program; without it the path by which the daemon was started
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
+        #[command(flatten)]
+        waits: Waits,
+    },
+    /// End at once what still drains after a reload or an upgrade
+    Finish,
     /// Set one log level for all targets in the parent and in all children
     LogLevel {
         /// off, error, warn, info, debug or trace; or reset, to go back to what the program has set

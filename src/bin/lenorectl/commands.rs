@@ -1,6 +1,6 @@
 //! What each command asks the daemon, and how its answer is shown.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lenore::daemon::view::{ChildView, Snapshot, text};
@@ -56,6 +56,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check => {
             ask(&target, command("check"), until_done)?;
             say("the configuration can be loaded");
+            Ok(())
+        }
+        Command::Upgrade { program, waits } => upgrade(&target, program.as_deref(), &waits, until_done),
+        Command::Finish => {
+            ask(&target, command("finish"), until_done)?;
+            say("what still drains is told to end");
             Ok(())
         }
         Command::LogLevel { level, span, child } => {
@@ -227,6 +233,24 @@ fn reload(target: &Target, waits: &Waits, limit: Option<Duration>) -> Result<(),
     let names = data["needs_restart"].as_array().into_iter().flatten().map(plain).collect::<Vec<_>>();
     if !names.is_empty() {
         warn(format_args!("needs restart: {}", names.join(", ")));
+    }
+    Ok(())
+}
+
+fn upgrade(target: &Target, program: Option<&Path>, waits: &Waits, limit: Option<Duration>) -> Result<(), Failure> {
+    let mut command = with_wait(command("upgrade"), waits);
+    // The daemon counts a relative path from the directory in which it was started.
+    if let Some(program) = program {
+        let path = std::path::absolute(program).unwrap_or_else(|_| program.to_owned());
+        let Some(path) = path.to_str() else {
+            return Err(Failure::new(code::USAGE, format_args!("{}: not UTF-8", path.display())));
+        };
+        command.insert("program".into(), path.into());
+    }
+    let data = ask(target, command, limit)?;
+    match data["number"].as_u64() {
+        Some(number) => say(format_args!("order {number}")),
+        None => say(format_args!("applied: process {} serves", data["pid"])),
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use nix::libc::{O_NOCTTY, O_NOFOLLOW};
 use nix::unistd::{Gid, Uid};
 
 use super::{BoardError, BoardFile, ParentState};
+use crate::handover;
 use crate::kernel::Maker;
 use crate::sys::shown_memory::{MAGIC, ShownBoard};
 
@@ -30,6 +31,8 @@ pub(in crate::daemon) enum Place {
         path: PathBuf,
         /// Whose it is to be; `None` for this process's own.
         owner: (Option<Uid>, Option<Gid>),
+        /// It gets the path later, and the board that is there is left alone until then.
+        is_successors: bool,
     },
 }
 
@@ -39,7 +42,14 @@ pub(super) enum Home {
     /// It is there as long as this is open.
     Memory(OwnedFd),
     /// Removed when this is dropped in the process that has made it.
-    File { path: PathBuf, device: u64, inode: u64, maker: Maker },
+    File {
+        path: PathBuf,
+        /// What it is called until it gets its path.
+        temporary: Option<PathBuf>,
+        device: u64,
+        inode: u64,
+        maker: Maker,
+    },
     /// The system has no files in memory.
     Nowhere,
 }
@@ -64,17 +74,17 @@ impl Home {
                 fill(&shown);
                 Ok((Home::Memory(file.into()), shown))
             }
-            Place::File { path, owner } => {
+            Place::File { path, owner, is_successors } => {
                 let fail = |call| {
                     let path = path.clone();
                     move |source| BoardError::File { path, call, source }
                 };
                 check_replaceable(&path).map_err(fail("open"))?;
                 // Its Daemon would go on without a board that anyone finds.
-                if let Some(pid) = live_owner(&path) {
+                if let Some(pid) = live_owner(&path).filter(|_| !is_successors) {
                     return Err(BoardError::Held { path, pid });
                 }
-                let new = new_path(&path);
+                let new = temporary_of(&path, std::process::id());
                 let file = create(&new).map_err(fail("open"))?;
                 let made = (|| {
                     fchown(&file, owner.0.map(Uid::as_raw), owner.1.map(Gid::as_raw)).map_err(fail("chown"))?;
@@ -85,13 +95,31 @@ impl Home {
                     let shown = ShownBoard::map(Some((&file, true))).map_err(fail("mmap"))?;
                     fill(&shown);
                     let metadata = file.metadata().map_err(fail("stat"))?;
-                    fs::rename(&new, &path).map_err(fail("rename"))?;
+                    if !is_successors {
+                        fs::rename(&new, &path).map_err(fail("rename"))?;
+                    }
                     Ok((metadata.dev(), metadata.ino(), shown))
                 })();
                 let (device, inode, shown) = made.inspect_err(|_| drop(fs::remove_file(&new)))?;
-                Ok((Home::File { path, device, inode, maker: Maker::this_process() }, shown))
+                let temporary = is_successors.then_some(new);
+                Ok((Home::File { path, temporary, device, inode, maker: Maker::this_process() }, shown))
             }
         }
+    }
+
+    /// Gives the file its path, if it has none yet. Whatever the path has led to is lost.
+    pub(super) fn take_name(&mut self) -> Result<(), BoardError> {
+        let Home::File { path, temporary, .. } = self else { return Ok(()) };
+        if let Some(new) = temporary.take() {
+            let fail = |source| BoardError::File { path: path.clone(), call: "rename", source };
+            fs::rename(&new, &path).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the path of its file.
+    pub(super) fn file_path(&self) -> Option<&Path> {
+        if let Home::File { path, .. } = self { Some(path) } else { None }
     }
 
     /// Returns the path by which other programs find it.
@@ -108,13 +136,17 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        let Home::File { path, device, inode, maker } = self else { return };
-        // A child only lets go of its copy. And what another daemon has put in its place meanwhile is that daemon's.
-        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == (*device, *inode);
-        if !maker.is_here() || !fs::symlink_metadata(&path).is_ok_and(is_ours) {
+        let Home::File { path, temporary, device, inode, maker } = self else { return };
+        if temporary.is_none() && !handover::owns_paths() {
             return;
         }
-        if let Err(error) = fs::remove_file(&path) {
+        let path = temporary.as_ref().unwrap_or(path);
+        // A child only lets go of its copy. And what another daemon has put in its place meanwhile is that daemon's.
+        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == (*device, *inode);
+        if !maker.is_here() || !fs::symlink_metadata(path).is_ok_and(is_ours) {
+            return;
+        }
+        if let Err(error) = fs::remove_file(path) {
             log::debug!(target: "lenore::daemon", "board {} is left behind: {error}", path.display());
         }
     }
@@ -149,10 +181,10 @@ fn live_owner(path: &Path) -> Option<u32> {
     matches!(board.parent(), ParentState::Running | ParentState::Stopped).then(|| board.pid())
 }
 
-/// The name that a file has until it is complete.
-fn new_path(path: &Path) -> PathBuf {
+/// The path that the file of process `pid` has until it is complete.
+pub(in crate::daemon) fn temporary_of(path: &Path, pid: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
+    name.push(format!(".{pid}"));
     name.into()
 }
 
@@ -212,7 +244,7 @@ mod tests {
     use crate::testing::TempDir;
 
     fn make(path: &Path) -> Result<(Home, ShownBoard), BoardError> {
-        let place = Place::File { path: path.to_owned(), owner: (None, None) };
+        let place = Place::File { path: path.to_owned(), owner: (None, None), is_successors: false };
         Home::make(place, 2, |shown| shown.header().magic.store(MAGIC, std::sync::atomic::Ordering::Relaxed))
     }
 

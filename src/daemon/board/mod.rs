@@ -58,7 +58,7 @@ pub use error::BoardError;
 #[cfg(feature = "control")]
 pub(in crate::daemon) use facts::{About, Facts};
 #[cfg(feature = "control")]
-pub(in crate::daemon) use home::Place;
+pub(in crate::daemon) use home::{Place, temporary_of};
 #[cfg(feature = "control")]
 pub use reader::{BoardFile, BoardFileError, ParentState};
 pub(in crate::daemon) use snapshot::epoch_ms;

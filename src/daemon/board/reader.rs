@@ -19,8 +19,8 @@ use super::stats::{self, Totals, now_us};
 use super::{Status, epoch_ms};
 use crate::daemon::machine::Deaths;
 use crate::daemon::view::{
-    ChildView, Counters, Durations, Phase, Pool, ProcessView, Reloads, SCHEMA, Service, Snapshot, States, When,
-    time_text,
+    ChildView, Counters, Durations, Phase, Pool, ProcessView, Reloads, SCHEMA, Service, Snapshot, States, Upgrades,
+    When, time_text,
 };
 use crate::sys::shared_memory::{MAX_SLOTS, Slot};
 use crate::sys::shown_memory::{LAYOUT, MAGIC, ShownBoard, ShownHeader, Stats};
@@ -231,6 +231,7 @@ impl BoardFile {
             process: ProcessView::default(),
             metrics: Vec::new(),
             reloads: Reloads::default(),
+            upgrades: Upgrades::default(),
         })
     }
 

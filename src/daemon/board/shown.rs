@@ -1,6 +1,6 @@
 //! A board that other programs may look at: what the parent and the children do besides.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -48,6 +48,21 @@ impl Scoreboard {
     /// Returns the path by which other programs find it; `None` if they don't.
     pub(in crate::daemon) fn path(&self) -> Option<PathBuf> {
         self.show.as_ref()?.home.as_ref()?.path()
+    }
+
+    /// Returns the path of its file, if it has one.
+    pub(in crate::daemon) fn file_path(&self) -> Option<&Path> {
+        self.show.as_ref()?.home.as_ref()?.file_path()
+    }
+
+    /// Gives the file its path, if it has none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardError::File`].
+    pub(in crate::daemon) fn take_name(&mut self) -> Result<(), BoardError> {
+        let home = self.show.as_mut().and_then(|show| show.home.as_mut());
+        home.map_or(Ok(()), Home::take_name)
     }
 
     /// In a process that was just forked: lets go of what is the parent's.

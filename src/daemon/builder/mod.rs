@@ -24,6 +24,7 @@ use crate::daemon::parent::oom::OomKills;
 use crate::daemon::session;
 use crate::daemon::settings::{Forking, RawSettings, SettingsError, resolve};
 use crate::error::Error;
+use crate::handover::{self, Predecessor};
 use crate::kernel::{AsKernel, kernel_of, unblock_all};
 use crate::sys::disposition;
 use crate::sys::threads::{NotAlone, make_sure_alone};
@@ -287,7 +288,8 @@ impl DaemonBuilder {
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {
         let fail = |source| DaemonError::Kernel { doing: "reading the environment", source };
         let mut manager = if self.1.is_unmanaged { None } else { Manager::of_this_process().map_err(fail)? };
-        let spawned = self.spawn_under(&mut manager, kernel);
+        let predecessor = handover::take_predecessor();
+        let spawned = self.spawn_under(&mut manager, predecessor, kernel);
         if let (Some(manager), Err(error)) = (manager, &spawned) {
             manager.gives_way(&error.to_string());
         }
@@ -297,12 +299,18 @@ impl DaemonBuilder {
     fn spawn_under<K: AsKernel>(
         mut self,
         manager: &mut Option<Manager>,
+        mut predecessor: Option<Predecessor>,
         kernel: &mut K,
     ) -> Result<Daemon, DaemonError> {
         let config = self.3.open(&mut self.0)?;
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let keeps_listeners = self.1.keeps_listeners;
-        let plan = self.1.plan()?;
+        let mut plan = self.1.plan()?;
+        let is_successor = predecessor.is_some();
+        if is_successor {
+            // Its predecessor has left the terminal, and this process was never there.
+            plan.stays();
+        }
         if plan.forks() && manager.is_some() {
             return Err(DaemonError::Settings(SettingsError::DetachUnderManager));
         }
@@ -342,15 +350,17 @@ impl DaemonBuilder {
             {
                 status = watching.make_status()?;
             }
-            board = watching.make_board(&settings, owner, born)?;
+            board = watching.make_board(&settings, owner, born, is_successor)?;
             #[cfg(feature = "control")]
             {
                 let board = board.as_ref().and_then(Scoreboard::path);
-                control = watching.make_control(owner, has_jail, pid_file.as_deref(), board.as_deref())?;
+                let (pid_file, board) = (pid_file.as_deref(), board.as_deref());
+                control = watching.make_control(owner, has_jail, pid_file, board, is_successor)?;
             }
             Ok(())
         };
-        let mut process = plan.carry_out(kernel_of(kernel), &settings.alias, make_what_is_seen)?;
+        let mut process =
+            plan.carry_out(kernel_of(kernel), &settings.alias, predecessor.as_mut(), make_what_is_seen)?;
         let now = kernel_of(kernel).core.now();
         let mut heap = Heap::new(settings, board, oom_kills, now).inspect_err(|error| process.fail(error))?;
         heap.config = config;
@@ -361,6 +371,9 @@ impl DaemonBuilder {
         }
         if let Some(parent) = heap.role.parent_mut() {
             parent.answers_to(manager.take(), keeps_listeners);
+            if let Some(predecessor) = predecessor {
+                parent.follows(predecessor);
+            }
         }
         #[cfg(feature = "control")]
         if let Some(prefix) = watching.metrics_prefix() {

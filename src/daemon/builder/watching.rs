@@ -87,13 +87,14 @@ impl Watching {
         has_jail: bool,
         pid_file: Option<&Path>,
         board: Option<&Path>,
+        is_successors: bool,
     ) -> Result<Option<Control>, DaemonError> {
         let Some(path) = self.control.clone() else { return Ok(None) };
         let look_up = |(who, rights): &(Who, Rights)| Ok((who.look_up()?, *rights));
         let allowed = self.allowed.iter().map(look_up).collect::<Result<_, DaemonError>>()?;
         let policy = Policy { own: own_uid(uid), unmapped: unmapped_id(), allowed };
         let (mode, group) = policy.mode();
-        let mut socket = match Socket::open(path, Access { mode, uid, gid: group.or(gid) }) {
+        let mut socket = match Socket::open(path, Access { mode, uid, gid: group.or(gid) }, is_successors) {
             Err(error @ DaemonError::ControlHeld { .. }) if self.is_implied.1 => {
                 log::warn!(target: "lenore::daemon", "no control socket in RUNTIME_DIRECTORY: {error}");
                 return Ok(None);
@@ -101,10 +102,10 @@ impl Watching {
             socket => socket?,
         };
         if has_jail {
-            socket.goes_out_of_sight();
+            socket.set_out_of_sight(true);
         }
         let owner = (uid.map(Uid::as_raw), gid.map(Gid::as_raw));
-        let make = |pid_file| StateFile::make(pid_file, owner, socket.path(), board, has_jail);
+        let make = |pid_file| StateFile::make(pid_file, owner, socket.path(), board, has_jail, is_successors);
         let state_file = pid_file.map(make).transpose()?;
         Ok(Some(Control::new(socket, policy, state_file)))
     }
@@ -116,9 +117,10 @@ impl Watching {
         settings: &Settings,
         owner: Owner,
         born: SystemTime,
+        is_successors: bool,
     ) -> Result<Option<Scoreboard>, DaemonError> {
         let place = match self.board.clone() {
-            Some(path) => Place::File { path, owner },
+            Some(path) => Place::File { path, owner, is_successors },
             None if self.is_watched() => Place::Memory,
             None => return Ok(None),
         };
@@ -136,7 +138,13 @@ impl Watching {
     }
 
     #[cfg(not(feature = "control"))]
-    pub(super) fn make_board(&self, _: &Settings, _: Owner, _: SystemTime) -> Result<Option<Scoreboard>, DaemonError> {
+    pub(super) fn make_board(
+        &self,
+        _: &Settings,
+        _: Owner,
+        _: SystemTime,
+        _: bool,
+    ) -> Result<Option<Scoreboard>, DaemonError> {
         Ok(None)
     }
 }

@@ -32,6 +32,10 @@ pub(in crate::daemon) enum Command {
     Reload,
     /// Only load the configuration.
     Check,
+    /// To this program, or to what the path of the present one leads to by now.
+    Upgrade(Option<String>),
+    /// End what still drains.
+    Finish,
     LogLevel {
         level: String,
         lasts: Option<Duration>,
@@ -109,7 +113,7 @@ impl Command {
             | Command::Reload
             | Command::Check
             | Command::LogLevel { .. } => Rights::Operate,
-            Command::Kill(_) | Command::Stop(_) => Rights::Admin,
+            Command::Kill(_) | Command::Stop(_) | Command::Upgrade(_) | Command::Finish => Rights::Admin,
         }
     }
 
@@ -151,6 +155,9 @@ impl fmt::Display for Command {
             Command::Reopen => f.write_str("reopen"),
             Command::Reload => f.write_str("reload"),
             Command::Check => f.write_str("check"),
+            Command::Upgrade(None) => f.write_str("upgrade"),
+            Command::Upgrade(Some(program)) => write!(f, "upgrade program={program}"),
+            Command::Finish => f.write_str("finish"),
             Command::LogLevel { level, lasts, child } => {
                 write!(f, "log-level {level}")?;
                 lasts.map_or(Ok(()), |lasts| write!(f, " for={}s", lasts.as_secs_f64()))?;
@@ -178,6 +185,7 @@ pub(super) struct Fields {
     pub(super) lasts: Option<Duration>,
     pub(super) number: Option<u64>,
     pub(super) format: Option<String>,
+    pub(super) program: Option<String>,
 }
 
 impl Fields {
@@ -203,6 +211,8 @@ impl Fields {
             "reopen" => Command::Reopen,
             "reload" => Command::Reload,
             "check" => Command::Check,
+            "upgrade" => Command::Upgrade(self.program),
+            "finish" => Command::Finish,
             "log-level" => {
                 let level = self.level.ok_or_else(|| Refusal::usage(format_args!("log-level needs a level")))?;
                 Command::LogLevel { level, lasts: self.lasts, child }
@@ -271,6 +281,8 @@ kill CHILD                                  end a child at once
 reopen                                      open the log files again
 reload                                      load the configuration again and replace the children
 check                                       load the configuration, and change nothing
+upgrade [program=PATH]                      have a new program take over, this one's path if none is named
+finish                                      end at once what still drains after a reload or an upgrade
 log-level LEVEL [for=60s] [child=CHILD]     change what is logged
 stop [now]                                  end the service, after requests in hand or now
 verdict N                                   what has become of order N

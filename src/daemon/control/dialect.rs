@@ -39,6 +39,27 @@ pub(in crate::daemon) enum Code {
 }
 
 impl Code {
+    /// Returns the code of this word; `None` if there is none.
+    pub(super) fn of(word: &str) -> Option<Code> {
+        let all = [
+            Code::Usage,
+            Code::UnknownCommand,
+            Code::BadJson,
+            Code::TooLong,
+            Code::NoSuchChild,
+            Code::Failed,
+            Code::Rejected,
+            Code::RolledBack,
+            Code::Timeout,
+            Code::Denied,
+            Code::Busy,
+            Code::Refused,
+            Code::Superseded,
+            Code::ShuttingDown,
+        ];
+        all.into_iter().find(|code| code.word() == word)
+    }
+
     pub(in crate::daemon) fn word(self) -> &'static str {
         match self {
             Code::Usage => "usage",
@@ -242,6 +263,8 @@ fn settings_of(name: &str) -> Option<&'static [&'static str]> {
         "log-level" => &["level", "for", "child"],
         "stop" => &["now"],
         "verdict" => &["number"],
+        "upgrade" => &["program"],
+        "reload" | "check" | "finish" => &[],
         _ => return None,
     })
 }
@@ -297,6 +320,7 @@ fn set_value(fields: &mut Fields, key: &str, value: &str) -> Result<(), Refusal>
         "for" => fields.lasts = Some(read_span(value)?),
         "number" => fields.number = number(key, value)?,
         "format" => fields.format = Some(value.to_owned()),
+        "program" => fields.program = Some(value.to_owned()),
         // Of a command that there is not.
         _ => {}
     }
@@ -348,6 +372,7 @@ fn read_json(line: &[u8]) -> Result<Request, Refusal> {
         lasts: seconds("for")?,
         number: number("number")?,
         format: text("format")?,
+        program: text("program")?,
     };
     fields.command(&name)
 }

@@ -18,10 +18,10 @@ pub use rights::{Rights, Who};
 pub(in crate::daemon) use client::{Client, Watching};
 pub(in crate::daemon) use command::{ChildName, Command, HELP, Request};
 pub(in crate::daemon) use dialect::{Code, Dialect, Outcome, Refusal, Reply};
-pub(in crate::daemon) use orders::{Asker, Ended, Subject};
+pub(in crate::daemon) use orders::{Asker, Ended, Subject, outcome_line, read_outcome};
 #[cfg(feature = "status")]
 pub(in crate::daemon) use places::places;
 pub(in crate::daemon) use rights::{Policy, own_uid};
 pub(in crate::daemon) use server::{Accepted, Control};
-pub(in crate::daemon) use socket::{Access, Place, Socket};
-pub(in crate::daemon) use state_file::StateFile;
+pub(in crate::daemon) use socket::{Access, Place, Socket, temporary_of};
+pub(in crate::daemon) use state_file::{StateFile, paths_of};

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::client::Client;
 use super::command::Request;
-use super::dialect::{Dialect, Outcome};
+use super::dialect::{Code, Dialect, Outcome, Refusal, Reply};
 use crate::daemon::machine::{Key, NewSize};
 
 /// Who has asked for something, as the log names it.
@@ -51,6 +53,8 @@ pub(in crate::daemon) enum Subject {
     Level,
     /// The configuration; whether it is only to be loaded.
     Configuration(bool),
+    Program,
+    Drain,
     End,
 }
 
@@ -119,12 +123,23 @@ impl Orders {
             order.asker.audit(&order.command, outcome, order.begun.elapsed());
         }
         if order.changes {
-            if self.verdicts.len() >= MOST_VERDICTS {
-                self.verdicts.pop_front();
-            }
-            self.verdicts.push_back((number, outcome.clone()));
+            self.note(number, outcome.clone());
         }
         order.client.map(|client| (client, order.dialect))
+    }
+
+    /// Remembers what has become of an order, of this process or of the one before it.
+    pub(in crate::daemon) fn note(&mut self, number: u64, outcome: Outcome) {
+        if self.verdicts.len() >= MOST_VERDICTS {
+            self.verdicts.pop_front();
+        }
+        self.verdicts.push_back((number, outcome));
+    }
+
+    /// Returns the last verdicts, the oldest first, as lines that [`read_outcome`] reads.
+    pub(in crate::daemon) fn lines(&self) -> Vec<String> {
+        let first = self.verdicts.len().saturating_sub(MOST_TOLD);
+        self.verdicts.range(first..).map(|(number, outcome)| outcome_line(*number, outcome)).collect()
     }
 
     /// Returns what has become of an order, as long as it is remembered.
@@ -152,11 +167,36 @@ impl Orders {
     }
 }
 
+/// Writes a verdict in one line, for another process.
+pub(in crate::daemon) fn outcome_line(number: u64, outcome: &Outcome) -> String {
+    match outcome {
+        Ok(Reply { verdict, text, data }) => json!([number, verdict, text, data]),
+        Err(Refusal { code, text, last_words }) => json!([number, code.word(), text, last_words]),
+    }
+    .to_string()
+}
+
+/// Reads such a line; `None` if it is none.
+pub(in crate::daemon) fn read_outcome(line: &str) -> Option<(u64, Outcome)> {
+    let (number, word, text, rest): (u64, String, String, String) = serde_json::from_str(line).ok()?;
+    let verdict = ["applied", "done"].into_iter().find(|verdict| *verdict == word);
+    Some((
+        number,
+        match verdict {
+            Some(verdict) => Ok(Reply { verdict, text, data: rest }),
+            None => Err(Refusal { code: Code::of(&word)?, text, last_words: rest }),
+        },
+    ))
+}
+
 /// The target of the audit lines, which a level set at run time does not switch off.
 const AUDIT: &str = "lenore::audit";
 
 /// How many characters of a command the log has.
 const LONGEST_COMMAND: usize = 200;
+
+/// How many verdicts another process is told at once: with last words they are long, and it may not listen.
+const MOST_TOLD: usize = 16;
 
 /// How many verdicts are remembered.
 const MOST_VERDICTS: usize = 256;
@@ -195,6 +235,19 @@ mod tests {
             orders.end(number, &outcome());
         }
         assert!(orders.verdict(2).is_none() && orders.verdict(3).is_some());
+    }
+
+    #[test] // O-UP-04: a verdict of the process that has served before
+    fn verdict_is_told_to_another_process_in_one_line() {
+        let refused = Refusal { code: Code::RolledBack, text: "two\nlines".to_owned(), last_words: "ü".to_owned() };
+        let applied = Reply { verdict: "applied", text: "pid=7\n".to_owned(), data: "{\"pid\":7}".to_owned() };
+        for outcome in [Err(refused), Ok(applied), outcome()] {
+            let line = outcome_line(9, &outcome);
+            assert!(!line.contains('\n'), "{line}");
+            let (number, read) = read_outcome(&line).unwrap();
+            assert_eq!((number, format!("{read:?}")), (9, format!("{outcome:?}")));
+        }
+        assert!(read_outcome("[1, \"colour\", \"\", \"\"]").is_none() && read_outcome("x").is_none());
     }
 
     #[test] // O-CT-05: the order outlives its client's patience

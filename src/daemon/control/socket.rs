@@ -23,6 +23,7 @@ use nix::unistd::{Gid, Uid, fchownat};
 use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
+use crate::handover;
 use crate::inherited::{self, Claimed, Family, Kind, Wanted};
 use crate::kernel::{Handle, Maker};
 use crate::sys::peer::{accept, peer_of};
@@ -47,8 +48,10 @@ pub(in crate::daemon) struct Socket {
     owner: Maker,
     /// The launcher has made it, and may pass it on: the path stays.
     is_inherited: bool,
-    /// The path leads nowhere any more: the process has locked itself up in a directory.
+    /// The path leads nowhere any more: the process has locked itself up in a directory. Or it is another process's for now.
     is_out_of_sight: bool,
+    /// What it is called until it gets its path.
+    temporary: Option<PathBuf>,
 }
 
 /// What a path is.
@@ -72,7 +75,9 @@ impl Socket {
     ///
     /// [`DaemonError::ControlHeld`] if a process listens there already, [`DaemonError::Settings`] for a path that is too long, and
     /// otherwise what the system says.
-    pub(in crate::daemon) fn open(path: PathBuf, access: Access) -> Result<Socket, DaemonError> {
+    ///
+    /// A successor gets the path by [`take_name`](Socket::take_name), and leaves the one who has it in peace before.
+    pub(in crate::daemon) fn open(path: PathBuf, access: Access, is_successors: bool) -> Result<Socket, DaemonError> {
         let owner = Maker::this_process();
         if let Some((handle, path)) = inherited(&path)? {
             let found = fs::symlink_metadata(&path).map_or((0, 0), |found| (found.dev(), found.ino()));
@@ -84,11 +89,48 @@ impl Socket {
                 owner,
                 is_inherited: true,
                 is_out_of_sight: false,
+                temporary: None,
             });
         }
-        make_room(&path, PATIENCE)?;
-        let (handle, identity) = make(&path, access)?;
-        Ok(Socket { handle, path, access, identity, owner, is_inherited: false, is_out_of_sight: false })
+        if !is_successors {
+            make_room(&path, PATIENCE)?;
+        }
+        let (handle, identity, temporary) = make(&path, access)?;
+        let mut socket = Socket {
+            handle,
+            path,
+            access,
+            identity,
+            owner,
+            is_inherited: false,
+            is_out_of_sight: true,
+            temporary: Some(temporary),
+        };
+        if !is_successors {
+            let fail = |source| DaemonError::Process { doing: "making the control socket", source };
+            socket.take_name().map_err(fail)?;
+        }
+        Ok(socket)
+    }
+
+    /// Gives the socket its path, if it has none yet. Whatever the path has led to is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(in crate::daemon) fn take_name(&mut self) -> Result<(), Error> {
+        let Some(temporary) = self.temporary.take() else { return Ok(()) };
+        if let Err(error) = fs::rename(&temporary, &self.path) {
+            self.temporary = Some(temporary);
+            return Err(Error::os("rename", self.path.display(), error));
+        }
+        self.is_out_of_sight = false;
+        Ok(())
+    }
+
+    /// Returns the path if this process has made what it leads to.
+    pub(in crate::daemon) fn own_path(&self) -> Option<&Path> {
+        (!self.is_inherited).then_some(&self.path)
     }
 
     pub(in crate::daemon) fn handle(&self) -> &Handle {
@@ -112,9 +154,9 @@ impl Socket {
         }
     }
 
-    /// The process is about to lock itself up: the path can be neither looked at nor removed from then on.
-    pub(in crate::daemon) fn goes_out_of_sight(&mut self) {
-        self.is_out_of_sight = true;
+    /// Says whether the path is left alone: the process is about to lock itself up, or another one has it for now.
+    pub(in crate::daemon) fn set_out_of_sight(&mut self, is_out_of_sight: bool) {
+        self.is_out_of_sight = is_out_of_sight;
     }
 
     /// Looks whether clients still find this socket.
@@ -137,9 +179,10 @@ impl Socket {
     /// As [`open`](Socket::open). This socket stays what it is.
     pub(in crate::daemon) fn make_again(&mut self) -> Result<(), DaemonError> {
         make_room(&self.path, Duration::ZERO)?;
-        (self.handle, self.identity) = make(&self.path, self.access)?;
+        let (handle, identity, temporary) = make(&self.path, self.access)?;
+        (self.handle, self.identity, self.temporary) = (handle, identity, Some(temporary));
         self.is_inherited = false;
-        Ok(())
+        self.take_name().map_err(|source| DaemonError::Process { doing: "making the control socket", source })
     }
 }
 
@@ -147,8 +190,13 @@ impl Drop for Socket {
     /// Takes the path away if it is this socket's.
     fn drop(&mut self) {
         // A child only closes its copy.
-        if self.owner.is_here()
-            && !self.is_inherited
+        if !self.owner.is_here() {
+            return;
+        }
+        if let Some(temporary) = &self.temporary {
+            let _ = fs::remove_file(temporary);
+        } else if !self.is_inherited
+            && handover::owns_paths()
             && self.place() == Place::Ours
             && let Err(error) = fs::remove_file(&self.path)
         {
@@ -219,8 +267,8 @@ fn owner_of(path: &Path) -> nix::Result<Option<i32>> {
     }
 }
 
-/// Makes the socket that listens, and gives it its name. Returns the device and inode of the path.
-fn make(path: &Path, access: Access) -> Result<(Handle, (u64, u64)), DaemonError> {
+/// Makes the socket that listens, under another name. Returns that, with its device and inode.
+fn make(path: &Path, access: Access) -> Result<(Handle, (u64, u64), PathBuf), DaemonError> {
     let fail = |call| move |errno: Errno| failed(call, path, errno);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(fail("socket"))?;
@@ -228,8 +276,8 @@ fn make(path: &Path, access: Access) -> Result<(Handle, (u64, u64)), DaemonError
     // The path has it from the beginning on.
     #[cfg(target_os = "linux")]
     fchmod(&fd, mode).map_err(fail("fchmod"))?;
-    let (directory, name) = (directory_of(path), name_of(path));
-    let temporary = Temporary(directory.join(name));
+    let directory = directory_of(path);
+    let mut temporary = Temporary(temporary_of(path, std::process::id()));
     let address = address(directory, &temporary.0).map_err(|error| failed("open", path, error))?;
     // One that was killed in the middle of this, and had the same pid.
     let _ = fs::remove_file(&temporary.0);
@@ -249,16 +297,17 @@ fn make(path: &Path, access: Access) -> Result<(Handle, (u64, u64)), DaemonError
     let backlog = Backlog::new(QUEUE).map_err(fail("listen"))?;
     listen(&fd, backlog).map_err(fail("listen"))?;
     let found = fs::symlink_metadata(&temporary.0).map_err(|error| failed("stat", path, error))?;
-    fs::rename(&temporary.0, path).map_err(|error| failed("rename", path, error))?;
-    Ok((Handle::new(fd), (found.dev(), found.ino())))
+    Ok((Handle::new(fd), (found.dev(), found.ino()), std::mem::take(&mut temporary.0)))
 }
 
-/// A name that is taken away again, unless the path has another one by then.
+/// A name that is taken away again.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if !self.0.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.0);
+        }
     }
 }
 
@@ -266,14 +315,14 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns the name that the socket has before it listens, which is what the system goes on showing. It is short: the address has
-/// to have room for it.
-fn name_of(path: &Path) -> OsString {
+/// Returns the path that the socket of process `pid` has before it listens, which is what the system goes on showing. Its name is
+/// short: the address has to have room for it.
+pub(in crate::daemon) fn temporary_of(path: &Path, pid: u32) -> PathBuf {
     let own = path.file_name().unwrap_or_default().as_bytes();
     let mut name = OsString::from(".");
     name.push(OsStr::from_bytes(&own[..own.len().min(20)]));
-    name.push(format!(".{}", std::process::id()));
-    name
+    name.push(format!(".{pid}"));
+    directory_of(path).join(name)
 }
 
 /// Returns the address of a path that may be longer than an address can be, with the directory that it needs open.
@@ -309,7 +358,7 @@ mod tests {
     const ONLY_OURS: Access = Access { mode: 0o600, uid: None, gid: None };
 
     fn open(path: &Path) -> Result<Socket, DaemonError> {
-        Socket::open(path.to_owned(), ONLY_OURS)
+        Socket::open(path.to_owned(), ONLY_OURS, false)
     }
 
     #[test] // O-CT-02

@@ -10,11 +10,14 @@ use nix::libc::{O_CLOEXEC, O_NOFOLLOW};
 
 use crate::daemon::error::DaemonError;
 use crate::error::Error;
+use crate::handover;
 use crate::kernel::Maker;
 
 /// A file that says what the Daemon does.
 #[derive(Debug)]
 pub(in crate::daemon) struct StateFile {
+    /// Where it is to be in the end.
+    place: PathBuf,
     path: PathBuf,
     /// The file as it is now, for a process that may not make another one any more.
     file: File,
@@ -40,10 +43,10 @@ impl StateFile {
         socket: &Path,
         board: Option<&Path>,
         is_out_of_sight: bool,
+        is_successors: bool,
     ) -> Result<StateFile, DaemonError> {
-        let mut path = OsString::from(pid_file);
-        path.push(".state");
-        let path = PathBuf::from(path);
+        let (place, temporary) = paths_of(pid_file);
+        let path = if is_successors { temporary } else { place.clone() };
         let rest = format!(
             "pid={}\nstart_time={}\nsocket={}\nboard={}\n",
             std::process::id(),
@@ -55,7 +58,16 @@ impl StateFile {
             doing: "making the state file",
             source: Error::os("open", path.display(), error),
         })?;
-        Ok(StateFile { path, file, owner, rest, maker: Maker::this_process(), is_out_of_sight })
+        Ok(StateFile { place, path, file, owner, rest, maker: Maker::this_process(), is_out_of_sight })
+    }
+
+    /// Gives the file its path, if it has none yet.
+    pub(in crate::daemon) fn take_name(&mut self) {
+        let former = std::mem::replace(&mut self.path, self.place.clone());
+        if former != self.place {
+            self.say("ready");
+            let _ = fs::remove_file(former);
+        }
     }
 
     /// Says what the Daemon does now, in one of the words of a phase.
@@ -82,7 +94,8 @@ impl StateFile {
 impl Drop for StateFile {
     /// Takes the file away unless it is another's by now. Where that is not possible it is left behind empty.
     fn drop(&mut self) {
-        if !self.maker.is_here() {
+        // One that another process has taken back, or has for good, is replaced by that.
+        if !self.maker.is_here() || (self.path == self.place && !handover::owns_paths()) {
             return;
         }
         let is_ours = || {
@@ -94,6 +107,15 @@ impl Drop for StateFile {
         }
         let _ = self.file.set_len(0);
     }
+}
+
+/// Returns the path of the state file beside a pid file, and the one that a successor's has before it serves.
+pub(in crate::daemon) fn paths_of(pid_file: &Path) -> (PathBuf, PathBuf) {
+    let mut path = OsString::from(pid_file);
+    path.push(".state");
+    let place = PathBuf::from(&path);
+    path.push(".new");
+    (place, path.into())
 }
 
 fn text(word: &str, rest: &str) -> String {
@@ -149,7 +171,7 @@ mod tests {
     fn file_is_replaced_and_removed() {
         let dir = TempDir::new();
         let (pid_file, path) = (dir.path().join("pid"), dir.path().join("pid.state"));
-        let mut state = StateFile::make(&pid_file, (None, None), Path::new("/run/x"), None, false).unwrap();
+        let mut state = StateFile::make(&pid_file, (None, None), Path::new("/run/x"), None, false, false).unwrap();
         let first = fs::metadata(&path).unwrap().ino();
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("state=starting\npid=") && text.contains("socket=/run/x\n"), "{text}");
@@ -167,7 +189,7 @@ mod tests {
     fn file_in_a_directory_that_is_lost_is_written_in_place() {
         let dir = TempDir::new();
         let (pid_file, path) = (dir.path().join("pid"), dir.path().join("pid.state"));
-        let mut state = StateFile::make(&pid_file, (None, None), Path::new("/run/x"), None, true).unwrap();
+        let mut state = StateFile::make(&pid_file, (None, None), Path::new("/run/x"), None, true, false).unwrap();
         let first = fs::metadata(&path).unwrap().ino();
         state.say("stopping");
         assert_eq!(fs::metadata(&path).unwrap().ino(), first);

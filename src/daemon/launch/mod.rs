@@ -10,6 +10,7 @@ use nix::unistd::{Gid, Uid, chdir, fchdir};
 use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
+use crate::handover::Predecessor;
 use crate::inherited::{self, Leftover};
 use crate::kernel::{Kernel, is_detached};
 use crate::sys::{descriptors, priority};
@@ -75,6 +76,7 @@ pub(crate) struct Process {
     pub(crate) launch: Option<Launch>,
     /// An inherited socket that nothing listens on is an error.
     strict_listeners: bool,
+    has_jail: bool,
 }
 
 impl RawProcess {
@@ -115,6 +117,11 @@ impl RawProcess {
 }
 
 impl Plan {
+    /// Has the process stay the one that it is.
+    pub(crate) fn stays(&mut self) {
+        self.detach = false;
+    }
+
     /// Tells whether the process will have to fork on its way.
     pub(crate) fn forks(&self) -> bool {
         self.detach
@@ -141,15 +148,24 @@ impl Plan {
         self,
         kernel: &mut Kernel,
         alias: &str,
+        predecessor: Option<&mut Predecessor>,
         make_what_is_seen: impl FnOnce(Owner) -> Result<(), DaemonError>,
     ) -> Result<Process, DaemonError> {
         let fail = |doing| move |source| DaemonError::Process { doing, source };
         let mut redirected = None;
-        if let Some(log_file) = &self.log_file {
+        // A successor's predecessor reads what it writes until it serves.
+        let is_successor = predecessor.is_some();
+        if let Some(log_file) = self.log_file.as_ref().filter(|_| !is_successor) {
             redirected = Some(Redirection::begin().map_err(fail("opening the log file"))?);
             log_file.redirect().map_err(fail("opening the log file"))?;
         }
-        let mut pid_file = self.pid_file.clone().map(PidFile::take).transpose()?;
+        let passed = predecessor.and_then(|predecessor| predecessor.pid_file.take());
+        let passed = self.pid_file.as_deref().zip(passed).and_then(|(path, file)| PidFile::take_over(path, file));
+        let is_passed = passed.is_some();
+        let mut pid_file = match passed {
+            None => self.pid_file.clone().map(PidFile::take).transpose()?,
+            passed => passed,
+        };
         let mut launch = None;
         if self.detach {
             let has_log = self.log_file.is_some() || self.keeps_output;
@@ -157,14 +173,21 @@ impl Plan {
             launch = Some(detach(kernel, redirected.take(), pid_file.as_ref(), leave, alias)?);
         }
         let settled = match &mut pid_file {
-            Some(file) => file.write_pid().map_err(fail("writing the pid file")),
-            None => Ok(()),
+            // The predecessor's pid stays in it until it has handed over.
+            Some(file) if !is_passed => file.write_pid().map_err(fail("writing the pid file")),
+            _ => Ok(()),
         };
         let owner = (self.identity.uid, self.identity.gid);
         match settled.and_then(|()| make_what_is_seen(owner)).and_then(|()| self.settle_in()) {
             Ok(()) => {
                 redirected.into_iter().for_each(Redirection::keep);
-                Ok(Process { log_file: self.log_file, pid_file, launch, strict_listeners: self.strict_listeners })
+                Ok(Process {
+                    log_file: self.log_file,
+                    pid_file,
+                    launch,
+                    strict_listeners: self.strict_listeners,
+                    has_jail: self.identity.has_jail(),
+                })
             }
             Err(error) => {
                 // First, so that it is gone when the launcher has told of it.
@@ -207,6 +230,11 @@ impl Plan {
 }
 
 impl Process {
+    /// Tells whether the process has locked itself up in a directory.
+    pub(crate) fn has_jail(&self) -> bool {
+        self.has_jail
+    }
+
     /// Closes the inherited sockets on which nothing listens by the time that the Daemon begins to serve, and returns their names.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -12,6 +13,7 @@ use nix::libc::{O_NOCTTY, O_NOFOLLOW};
 
 use crate::daemon::error::DaemonError;
 use crate::error::Error;
+use crate::handover;
 use crate::kernel::Maker;
 use crate::sys::file_lock::try_lock;
 
@@ -69,11 +71,33 @@ impl PidFile {
         }
     }
 
+    /// Takes over the file of the process that has served so far, with its lock. `None` if `path` is another file by now.
+    pub(crate) fn take_over(path: &Path, file: OwnedFd) -> Option<PidFile> {
+        let file = File::from(file);
+        let is_ours = is_same(path, &file).unwrap_or(false);
+        is_ours.then(|| PidFile { path: path.to_owned(), file, owner: Maker::this_process() })
+    }
+
+    #[cfg(feature = "control")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens another descriptor for the file: the lock is shared with it.
+    pub(crate) fn copy(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
+    }
+
     /// Writes this process's pid, and makes it the one that removes the file.
     pub(crate) fn write_pid(&mut self) -> Result<(), Error> {
         self.owner = Maker::this_process();
         let text = format!("{}\n", std::process::id());
-        self.file.write_all_at(text.as_bytes(), 0).map_err(|error| Error::os("write", self.path.display(), error))
+        // In one piece, and what is left of a longer one after that: there is a pid in it at any time.
+        let written = self
+            .file
+            .write_all_at(text.as_bytes(), 0)
+            .and_then(|()| self.file.set_len(text.len().try_into().unwrap_or(0)));
+        written.map_err(|error| Error::os("write", self.path.display(), error))
     }
 
     /// Takes the file away, unless it is another's by now. Where this process may not, or can't see it any more, it is
@@ -95,7 +119,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // A child only closes its copy.
-        if self.owner.is_here() {
+        if self.owner.is_here() && handover::owns_paths() {
             self.remove();
         }
     }

@@ -37,7 +37,7 @@ impl Machine {
         self.cuts_requests = true;
         // After a QUIT it makes the end come sooner: children are told as well.
         self.signal_children(Signal::Term);
-        if self.has_left() {
+        if self.has_left() && !self.is_alone() {
             // They had the time of a replaced child.
             let left = self.grace_for(at, haste);
             self.give_grace(at, left);

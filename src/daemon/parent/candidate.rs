@@ -4,7 +4,7 @@ use std::rc::Rc;
 #[cfg(feature = "control")]
 use std::time::{Duration, SystemTime};
 
-use crate::daemon::machine::{Edition, Key, Rejection, ReloadNews};
+use crate::daemon::machine::{Edition, Key, Rejection, ReloadNews, UpgradeFault};
 use crate::daemon::parent::scout::{Scout, Words};
 use crate::kernel::Handle;
 
@@ -108,6 +108,11 @@ impl Counts {
 }
 
 impl Told {
+    /// Returns why an upgrade has failed.
+    pub(super) fn upgrade_fault(&self, why: UpgradeFault) -> String {
+        if self.cause.is_empty() { why.to_string() } else { format!("{why}: {}", self.cause) }
+    }
+
     /// Returns why a configuration was rejected.
     pub(super) fn rejection(&self, why: Rejection) -> String {
         if self.cause.is_empty() { why.to_string() } else { format!("{why}: {}", self.cause) }

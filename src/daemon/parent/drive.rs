@@ -20,9 +20,9 @@ use crate::daemon::parent::say;
 use crate::daemon::parent::signals::system_signal;
 #[cfg(feature = "status")]
 use crate::daemon::parent::status_listener;
-use crate::daemon::parent::upgrade;
 #[cfg(feature = "control")]
 use crate::daemon::parent::{asks, clients, news, picture, verdicts};
+use crate::daemon::parent::{predecessor, upgrade};
 use crate::daemon::processes::send;
 use crate::error::Result;
 use crate::inject::{self, Point};
@@ -75,6 +75,7 @@ fn drive_one(cx: &mut Cx<'_>, input: Input, looks: &mut u32) -> Result {
     #[cfg(feature = "control")]
     news::of_phase(cx);
     manager::look(cx);
+    predecessor::look(cx);
     *looks += u32::from(look_again);
     if look_again && *looks < LOOKS {
         return outcome.and(drive(cx, Input::Bell));
@@ -196,8 +197,11 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
             if launcher::tell(cx).is_err() {
                 drive(cx, Input::LauncherGone { has_acknowledged: false })?;
             }
-            // It does not acknowledge.
+            // It does not acknowledge. Nor does a predecessor.
             if manager::ready(cx) {
+                drive(cx, Input::LauncherGone { has_acknowledged: true })?;
+            }
+            if predecessor::tell_ready(cx) {
                 drive(cx, Input::LauncherGone { has_acknowledged: true })?;
             }
         }
@@ -214,6 +218,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         }
         Effect::Finish => {
             reload::let_go(cx);
+            upgrade::tell_counts(cx);
             // Without children this process has the connections. Operators and the manager hear of it until it ends.
             if parent_ending::may_drain(cx) {
                 manager::drain(cx);
@@ -233,8 +238,8 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::Adopt(edition) => reload::adopt(cx, edition),
         Effect::Drop(edition) => reload::forget(cx, edition),
         Effect::StartSuccessor(attempt) => upgrade::start(cx, attempt),
-        Effect::HandOver(attempt) => upgrade::hand_over(cx, attempt),
-        Effect::EndSuccessor(attempt) => upgrade::end_successor(cx, attempt),
+        Effect::HandOver(_) => upgrade::hand_over(cx),
+        Effect::EndSuccessor(_) => upgrade::end_successor(cx),
         Effect::TakeBack => upgrade::take_back(cx),
         Effect::Rest(rests) => upgrade::rest(cx, rests),
         Effect::LeaveAll => upgrade::leave_all(cx),
@@ -262,6 +267,7 @@ fn rearm_watching(cx: &mut Cx<'_>) {
     #[cfg(feature = "status")]
     status_listener::arm(cx);
     manager::arm(cx);
+    upgrade::arm(cx);
 }
 
 fn ask_for_fork(cx: &mut Cx<'_>, fork: Fork) {
@@ -309,11 +315,15 @@ fn record(cx: &mut Cx<'_>, death: &Death) {
     cx.sig_child_clear(pid);
     #[cfg(feature = "control")]
     asks::ended(cx, death.key, pid);
+    upgrade::tell_counts(cx);
 }
 
 fn tell(cx: &mut Cx<'_>, message: &Message) {
-    if let Message::Reload(edition, news) = message {
-        reload::hear(cx, *edition, news);
+    match message {
+        Message::Reload(edition, news) => reload::hear(cx, *edition, news),
+        Message::Upgrade(_, news) => upgrade::hear(cx, news),
+        Message::CrashLoop { deaths, .. } => predecessor::ill(cx, *deaths),
+        _ => {}
     }
     let now = cx.now();
     let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };

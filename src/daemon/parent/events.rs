@@ -78,9 +78,11 @@ pub(in crate::daemon) fn launched(cx: &mut Cx<'_>) -> Result {
     drive(cx, Input::Launched)
 }
 
-/// The start begins. A service manager waits for its end, as a launcher does.
+/// The start begins. A service manager or a predecessor waits for its end, as a launcher does.
 pub(in crate::daemon) fn begun(cx: &mut Cx<'_>) -> Result {
-    if manager::begin(cx) { drive(cx, Input::Launched) } else { Ok(()) }
+    let is_managed = manager::begin(cx);
+    let waits = cx.heap().role.parent().is_some_and(|parent| parent.upgrade.waits());
+    if is_managed || waits { drive(cx, Input::Launched) } else { Ok(()) }
 }
 
 /// Behind `daemon_parent` in the queue. And once more round the loop: an application that could not handle it, a `DIE`

@@ -78,7 +78,6 @@ pub(in crate::daemon) fn note_verdict(cx: &mut Cx<'_>, verdict: &str) {
 }
 
 /// Another process serves: the manager hears nothing of this one any more, but which process is the main one.
-#[expect(dead_code, reason = "nothing hands over to another process so far")]
 pub(in crate::daemon) fn mute(cx: &mut Cx<'_>) {
     if let Some(manager) = manager(cx) {
         manager.mute();
@@ -86,7 +85,6 @@ pub(in crate::daemon) fn mute(cx: &mut Cx<'_>) {
 }
 
 /// This process serves, and the manager hears so at once.
-#[expect(dead_code, reason = "nothing takes over from another process so far")]
 pub(in crate::daemon) fn unmute(cx: &mut Cx<'_>) {
     let (age, text) = (age(cx), status_text(cx));
     if let Some(manager) = manager(cx) {
@@ -99,7 +97,6 @@ pub(in crate::daemon) fn unmute(cx: &mut Cx<'_>) {
 
 /// Has the manager take `pid` for the main process of the service. `event` is posted to this session, with a [`Named`], once the manager has
 /// read that, or when it is not worth waiting any longer. Only one process is named at a time: the last.
-#[expect(dead_code, reason = "nothing hands over to another process so far")]
 pub(in crate::daemon) fn name_main_process(cx: &mut Cx<'_>, pid: i32, event: &'static str) {
     stop_naming(cx);
     let until = age(cx) + NAMING_LIMIT;

@@ -5,6 +5,7 @@ mod asking;
 #[cfg(feature = "control")]
 pub(super) mod asks;
 mod candidate;
+mod channel;
 #[cfg(feature = "control")]
 pub(super) mod clients;
 #[cfg(feature = "control")]
@@ -23,6 +24,7 @@ mod levels;
 pub(super) mod manager;
 #[cfg(feature = "control")]
 pub(super) mod measures;
+mod names;
 #[cfg(feature = "control")]
 mod news;
 pub(super) mod oom;
@@ -31,6 +33,7 @@ mod outside;
 #[cfg(feature = "control")]
 pub(super) mod picture;
 mod pids;
+pub(super) mod predecessor;
 mod refused;
 pub(super) mod reload;
 pub(super) mod role;
@@ -45,9 +48,13 @@ pub(super) mod status_listener;
 #[cfg(feature = "control")]
 pub(super) mod steer;
 pub(super) mod store;
+pub(super) mod succession;
+mod successor;
+pub(super) mod taking_over;
 #[cfg(feature = "control")]
 mod timings;
 pub(super) mod upgrade;
+mod upgrading;
 pub(super) mod usage;
 #[cfg(feature = "control")]
 mod verdicts;

@@ -15,7 +15,7 @@ use crate::daemon::processes::{Look, look};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::view::{
     ChildView, Counters, Durations, Kind, ListenerView, Phase, Pool, Queue, Reload, Reloads, SCHEMA, Service, Snapshot,
-    States, When, time_text,
+    States, Upgrade, Upgrades, When, time_text,
 };
 use crate::sys::accept_queue::AcceptQueue;
 
@@ -57,7 +57,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
     let cpu_by_slot = detail.map(|detail| add_usage(parent, &mut children, detail, now)).unwrap_or_default();
     let counters = Counters { cpu_by_slot, ..counters(parent, &totals, torn_reads) };
     let (ledger, timings) = (parent.ledger.as_deref(), parent.timings.as_deref());
-    Some(Snapshot {
+    let mut snapshot = Snapshot {
         schema: SCHEMA,
         time: time_text(now),
         service: service(parent, settings, pid, *born, now),
@@ -85,7 +85,12 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
         process: consumption::of_this_process(),
         metrics: metrics.families(),
         reloads: reloads(parent, now),
-    })
+        upgrades: upgrades(parent, now),
+    };
+    if let Some(carried) = &parent.upgrade.carried {
+        carried.add_to(&mut snapshot);
+    }
+    Some(snapshot)
 }
 
 /// Returns what a board tells other programs of the Daemon.
@@ -245,6 +250,27 @@ fn reloads(parent: &Parent, now: SystemTime) -> Reloads {
         stage: stage.map(|(_, stage)| stage.word().to_owned()),
         edition: stage.map(|(edition, _)| edition.0),
         verdicts: verdicts.map(|(name, count)| (name.to_owned(), count)).collect(),
+        last,
+    }
+}
+
+fn upgrades(parent: &Parent, now: SystemTime) -> Upgrades {
+    let upgrade = &parent.upgrade;
+    let last = upgrade.last.as_ref().map(|last| {
+        let (took, ended) = (last.took.as_secs_f64(), When::new(epoch_ms(last.at), now));
+        Upgrade::new(last.verdict, last.cause.clone(), took, ended)
+    });
+    let of_predecessor = upgrade.predecessor.as_ref().map(|predecessor| match predecessor {
+        predecessor if predecessor.is_draining => "draining",
+        predecessor if predecessor.has_handed_over => "probation",
+        _ => "loading",
+    });
+    let stage = parent.machine.upgrade_stage().map(|stage| stage.word()).or(of_predecessor);
+    Upgrades {
+        stage: stage.map(str::to_owned),
+        successor: upgrade.successor.as_ref().and_then(|successor| successor.pid.get()),
+        predecessor: upgrade.predecessor.as_ref().map(|predecessor| predecessor.pid),
+        verdicts: upgrade.counts.by_name().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         last,
     }
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use nix::unistd::dup2_stderr;
+
 use crate::args::Args;
 use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex, Status};
 use crate::daemon::bystander::Bystander;
@@ -26,12 +28,14 @@ use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::refused::{Reason, Refused};
 #[cfg(feature = "control")]
 use crate::daemon::parent::timings::Timings;
+use crate::daemon::parent::upgrading::{Predecessor, Upgrading};
 use crate::daemon::parent::usage::Told;
 #[cfg(feature = "status")]
 use crate::daemon::parent::visitors::{MOST_CLIENTS, Visitors};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::status::{ChildStatus, DaemonStatus};
 use crate::error::Exception;
+use crate::handover;
 use crate::kernel::{Core, Handle, SessionId, SourceKey};
 use crate::outage::Outage;
 
@@ -66,6 +70,8 @@ pub(in crate::daemon) struct Parent {
     pub(super) crash_loop: Outage<()>,
     /// What it has of a reload.
     pub(super) reload: Reloading,
+    /// What it has of an upgrade.
+    pub(super) upgrade: Upgrading,
     /// Why the Daemon could not go on: what `run` is to return.
     pub(super) failure: Option<Exception>,
     /// Until nothing is left to wait for, if a service manager has started the program.
@@ -129,6 +135,7 @@ impl Parent {
             shortage: Outage::default(),
             crash_loop: Outage::default(),
             reload: Reloading::default(),
+            upgrade: Upgrading::default(),
             failure: None,
             manager: None,
             store: None,
@@ -169,6 +176,12 @@ impl Parent {
         self.manager = manager.map(Box::new);
     }
 
+    /// This process is to take over from another one, and tells the service manager nothing before it has.
+    pub(in crate::daemon) fn follows(&mut self, predecessor: handover::Predecessor) {
+        let handover::Predecessor { pid, channel, stderr, .. } = predecessor;
+        self.upgrade.predecessor = Some(Predecessor::new(pid, channel, stderr, self.manager.take()));
+    }
+
     /// The children are about to be forked.
     pub(in crate::daemon) fn begin(&mut self, settings: &Settings) {
         if settings.forking == Forking::Pre && settings.rules.memory_limit.is_some() {
@@ -206,6 +219,7 @@ impl Parent {
             crash_loop: _,
             store: _,
             reload,
+            upgrade,
             naming,
             drain: _,
             failure: _,
@@ -240,6 +254,12 @@ impl Parent {
         });
         naming.into_iter().for_each(|naming| core.select_read_clear(&naming.end));
         reload.into_handles().for_each(|handle| core.select_read_clear(&handle));
+        let (handles, stderr) = upgrade.into_handles();
+        handles.iter().for_each(|handle| core.select_read_clear(handle));
+        if let Some(stderr) = stderr {
+            // Nobody reads the parent's for as long as this process lives. Both are open.
+            let _ = dup2_stderr(&stderr);
+        }
         pids.all().for_each(|pid| core.sig_child_clear(pid));
         // Plain memory. To free it would write to pages all over the heap, each of which is copied then.
         std::mem::forget((machine, pids));

@@ -61,7 +61,7 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
             error(format_args!("no child is forked: all {slots} slots of the scoreboard are taken"));
         }
         Message::Reload(edition, news) => say_reload(parent, edition, news),
-        Message::Upgrade(attempt, news) => say_upgrade(attempt, news),
+        Message::Upgrade(attempt, news) => say_upgrade(parent, attempt, news),
         Message::NotGone(key) => {
             let (pid, slot) = (pids.name(key), key.slot);
             tell!(
@@ -150,7 +150,7 @@ fn say_reload(parent: &Parent, edition: Edition, news: ReloadNews) {
     }
 }
 
-fn say_upgrade(attempt: Attempt, news: UpgradeNews) {
+fn say_upgrade(parent: &Parent, attempt: Attempt, news: UpgradeNews) {
     let attempt = attempt.0;
     match news {
         UpgradeNews::Begun => info(format_args!("upgrade begins: attempt={attempt}")),
@@ -173,7 +173,7 @@ fn say_upgrade(attempt: Attempt, news: UpgradeNews) {
             );
         }
         UpgradeNews::Rejected { why, took } => {
-            let (cause, took) = (why.to_string(), took.as_secs_f64());
+            let (cause, took) = (parent.upgrade.told.upgrade_fault(why), took.as_secs_f64());
             tell!(
                 Level::Error,
                 [attempt, took = rounded(took), cause = cause.as_str()],
@@ -181,7 +181,7 @@ fn say_upgrade(attempt: Attempt, news: UpgradeNews) {
             );
         }
         UpgradeNews::RolledBack { why, took } => {
-            let (cause, took) = (why.to_string(), took.as_secs_f64());
+            let (cause, took) = (parent.upgrade.told.upgrade_fault(why), took.as_secs_f64());
             tell!(
                 Level::Error,
                 [attempt, took = rounded(took), cause = cause.as_str()],

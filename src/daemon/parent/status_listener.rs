@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::parent::consumption::Detail;
-use crate::daemon::parent::visitors::{Client, Door, Stage, Visitors};
+use crate::daemon::parent::visitors::{Client, Stage, Visitors};
 use crate::daemon::parent::{glance, manager, picture};
 use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Phase, json, metrics, page};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filter::http::{Httpd, Incoming, Outgoing, Request, Response};
 use crate::name::Name;
 use crate::wheel::{Failure, ListenAccept, ReadWrite, WheelId};
@@ -23,23 +23,37 @@ fn visitors<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Visitors> {
     cx.heap().role.parent_mut()?.visitors.as_deref_mut()
 }
 
-/// Opens the listener if there is one.
+/// Begins to listen if there is a listener. Not in a process that does not serve yet: who asks would ask the wrong one.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
-    let Some(visitors) = self::visitors(cx) else { return Ok(()) };
-    if let Door::Bound(listener) = std::mem::replace(&mut visitors.door, Door::Closed) {
-        if let Ok(address) = listener.local_addr() {
-            log::info!(target: "lenore::daemon", "status is served at http://{address}/");
-        }
-        let door = ListenAccept::listener(listener).on_accept("status_accept").start(cx)?;
-        let me = cx.session();
-        let core = cx.core_mut();
-        core.weaken_sources_of(me);
-        core.let_alarms_pass(me, Name::new(TICK));
-        if let Some(visitors) = self::visitors(cx) {
-            visitors.door = Door::Open(door);
-        }
+    let Some(visitors) = visitors(cx) else { return Ok(()) };
+    if let Ok(address) = visitors.listener.local_addr() {
+        log::info!(target: "lenore::daemon", "status is served at http://{address}/");
+    }
+    let waits = cx.heap().role.parent().is_some_and(|parent| parent.upgrade.waits());
+    if waits { Ok(()) } else { open_door(cx) }
+}
+
+/// Lets clients in.
+pub(super) fn open_door(cx: &mut Cx<'_>) -> Result {
+    let Some(visitors) = visitors(cx).filter(|visitors| visitors.door.is_none()) else { return Ok(()) };
+    let listener = visitors.listener.try_clone().map_err(|error| Error::os("dup", "the status listener", error))?;
+    let door = ListenAccept::listener(listener).on_accept("status_accept").start(cx)?;
+    let me = cx.session();
+    let core = cx.core_mut();
+    core.weaken_sources_of(me);
+    core.let_alarms_pass(me, Name::new(TICK));
+    if let Some(visitors) = self::visitors(cx) {
+        visitors.door = Some(door);
     }
     Ok(())
+}
+
+/// Lets nobody in: another process does. Clients that are in hear it by the end of their connection, and come again.
+pub(super) fn close_door(cx: &mut Cx<'_>) {
+    if let Some(visitors) = visitors(cx) {
+        visitors.door = None;
+        visitors.clients.clear();
+    }
 }
 
 /// Closes everything: nothing is left that could be looked at.

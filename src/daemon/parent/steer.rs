@@ -1,5 +1,6 @@
 //! Carries out what operators ask for at the control socket.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::daemon::machine::{Haste, Input, Key, NewSize, Order, OrderId};
 use crate::daemon::parent::clients::{self, client, settle};
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::drive::{drive, number_order};
-use crate::daemon::parent::{asks, glance, verdicts};
+use crate::daemon::parent::{asks, glance, predecessor, succession, verdicts};
 use crate::daemon::status::Peek;
 use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Snapshot, json, metrics, text};
@@ -160,6 +161,17 @@ fn perform(cx: &mut Cx<'_>, number: u64, dialect: Dialect, request: &Request) ->
             }
             Err(refusal) => Err(refusal),
         },
+        Command::Upgrade(program) => match succession::ask(cx, program.as_ref().map(PathBuf::from)) {
+            None => {
+                let asked = (Order::Upgrade, Subject::Program);
+                return (Step::UnderWay, give(cx, number, dialect, request, asked));
+            }
+            Some(reason) => Err(Refusal::new(Code::Refused, reason)),
+        },
+        // The one that drains is asked by the channel, which has no answer: it is gone soon.
+        Command::Finish if predecessor::finish(cx) => {
+            Ok(Reply { verdict: "applied", text: "the predecessor ends\n".to_owned(), data: "{}".to_owned() })
+        }
         command => match order_of(cx, command) {
             Ok((order, subject)) => return (Step::UnderWay, give(cx, number, dialect, request, (order, subject))),
             Err(refusal) => Err(refusal),
@@ -187,6 +199,7 @@ fn order_of(cx: &mut Cx<'_>, command: &Command) -> std::result::Result<(Order, S
         Command::Reopen => (Order::Reopen, Subject::Logs),
         Command::Reload => (Order::Reload, Subject::Configuration(false)),
         Command::Check => (Order::Check, Subject::Configuration(true)),
+        Command::Finish => (Order::Finish, Subject::Drain),
         Command::Stop(true) => (Order::Stop(Haste::AtOnce), Subject::End),
         Command::Stop(false) => (Order::Stop(Haste::AfterRequests), Subject::End),
         _ => return Err(Refusal::new(Code::Failed, "not available")),

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::control::{ChildName, Code, Dialect, Ended, Outcome, Refusal, Reply, Subject};
+use crate::daemon::control::{ChildName, Code, Dialect, Ended, Outcome, Refusal, Reply, Subject, outcome_line};
 use crate::daemon::heap::Cx;
-use crate::daemon::machine::{Death, Key, NewSize, OrderId, Rejection, Setback, Verdict, Why};
+use crate::daemon::machine::{Death, Key, NewSize, OrderId, Rejection, Setback, UpgradeFault, Verdict, Why};
 use crate::daemon::parent::asking::Confirmed;
 use crate::daemon::parent::clients::{client, control, settle};
+use crate::daemon::parent::upgrade;
 
 /// Takes note of a child's death, for the answer that may follow.
 pub(super) fn note_end(cx: &mut Cx<'_>, pid: i32, death: &Death) {
@@ -32,6 +33,10 @@ pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdi
         (Verdict::Applied, Subject::Logs | Subject::Sessions(_) | Subject::Level) => return Some(number),
         (Verdict::Refused(why), _) => Err(Refusal::new(code(why), why)),
         (Verdict::Applied, Subject::Configuration(is_check)) => Ok(reloaded(cx, is_check)),
+        (Verdict::Applied, Subject::Program) => Ok(upgraded(cx)),
+        (Verdict::Applied, Subject::Drain) => Ok(reply(String::new(), &json!({}))),
+        (Verdict::Rejected(Rejection::Successor(why)), _) => Err(not_upgraded(cx, Code::Rejected, why)),
+        (Verdict::RolledBack(Setback::Successor(why)), _) => Err(not_upgraded(cx, Code::RolledBack, why)),
         (Verdict::Rejected(why), _) => Err(rejected(cx, why)),
         (Verdict::RolledBack(why), _) => Err(rolled_back(cx, why)),
         (Verdict::Superseded, _) => Err(Refusal::new(Code::Superseded, "a later order took its place")),
@@ -84,7 +89,10 @@ pub(super) fn confirmed(cx: &mut Cx<'_>, confirmed: &Confirmed) {
 
 /// Tells a client, if it still waits, what has become of its order.
 pub(super) fn end(cx: &mut Cx<'_>, number: u64, outcome: &Outcome) {
-    let Some((waiting, dialect)) = control(cx).and_then(|control| control.orders.end(number, outcome)) else { return };
+    let waiting = control(cx).and_then(|control| control.orders.end(number, outcome));
+    // Whoever asks later asks there.
+    upgrade::tell_successor(cx, &format!("verdict {}", outcome_line(number, outcome)));
+    let Some((waiting, dialect)) = waiting else { return };
     tell(cx, waiting, dialect, outcome);
 }
 
@@ -172,6 +180,19 @@ fn reloaded(cx: &mut Cx<'_>, is_check: bool) -> Reply {
         text.push_str(&format!("needs_restart={}\n", names.join(",")));
     }
     reply(text, &json!({ "edition": edition, "needs_restart": names }))
+}
+
+/// A new program has taken over for good.
+fn upgraded(cx: &mut Cx<'_>) -> Reply {
+    let upgrade = cx.heap().role.parent().map(|parent| &parent.upgrade);
+    let pid = upgrade.and_then(|upgrade| upgrade.successor.as_ref()?.pid.get());
+    let text = pid.map_or_else(String::new, |pid| format!("pid={pid}\n"));
+    reply(text, &json!({ "pid": pid }))
+}
+
+fn not_upgraded(cx: &mut Cx<'_>, code: Code, why: UpgradeFault) -> Refusal {
+    let told = cx.heap().role.parent().map(|parent| parent.upgrade.told.clone()).unwrap_or_default();
+    Refusal::of_reload(code, told.upgrade_fault(why), told.last_words)
 }
 
 fn rejected(cx: &mut Cx<'_>, why: Rejection) -> Refusal {

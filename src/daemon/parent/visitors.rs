@@ -8,18 +8,13 @@ use crate::wheel::{ListenAccept, ReadWrite, WheelId};
 
 /// The status listener.
 pub(in crate::daemon) struct Visitors {
-    pub(super) door: Door,
+    /// Kept for the times at which nobody is let in.
+    pub(super) listener: TcpListener,
+    /// Lets clients in; not before the Daemon begins, nor while another process has the service.
+    pub(super) door: Option<ListenAccept>,
     pub(super) clients: Vec<Client>,
     /// How many there may be at a time.
     places: usize,
-}
-
-/// The listener itself.
-pub(super) enum Door {
-    /// From before the privileges are dropped until the Daemon begins.
-    Bound(TcpListener),
-    Open(#[expect(dead_code, reason = "it is dropped to close it")] ListenAccept),
-    Closed,
 }
 
 /// One client.
@@ -44,7 +39,7 @@ pub(super) enum Stage {
 impl Visitors {
     /// There may be so many clients at a time.
     pub(in crate::daemon) fn new(listener: TcpListener, places: usize) -> Visitors {
-        Visitors { door: Door::Bound(listener), clients: Vec::new(), places }
+        Visitors { listener, door: None, clients: Vec::new(), places }
     }
 
     pub(super) fn is_full(&self) -> bool {

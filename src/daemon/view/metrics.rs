@@ -3,7 +3,6 @@
 //! How many series there are follows from the settings: labels are slots, states, causes, listeners and errnos, and never
 //! processes. A series that was there once is there until the parent ends. What can't be known has no series.
 //!
-//! The metrics of reloads and upgrades come with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write};
@@ -127,10 +126,11 @@ impl Kind {
 }
 
 /// The families of the Daemon's own, without the prefix.
-const OWN: [(&str, Kind); 24] = [
+const OWN: [(&str, Kind); 25] = [
     ("build", Kind::Info),
     ("generation", Kind::Gauge),
     ("reloads", Kind::Counter),
+    ("upgrades", Kind::Counter),
     ("children", Kind::Gauge),
     ("children_limit", Kind::Gauge),
     ("backoff_active", Kind::Gauge),
@@ -229,10 +229,14 @@ impl<'p> Page<'p> {
             family.sample("_info", &[("version", &service.version)], 1);
         }
         self.gauge("generation", "Which edition of the configuration is in force.", service.generation);
-        let verdicts = &snapshot.reloads.verdicts;
+        let reloads = "Reloads of the configuration, by what has become of them.";
+        self.verdicts("reloads", reloads, &snapshot.reloads.verdicts);
+        self.verdicts("upgrades", "Upgrades of the program, by what has become of them.", &snapshot.upgrades.verdicts);
+    }
+
+    fn verdicts(&mut self, name: &str, help: &str, verdicts: &BTreeMap<String, u64>) {
         if !verdicts.is_empty()
-            && let Some(mut family) =
-                self.own("reloads", Kind::Counter, "Reloads of the configuration, by what has become of them.")
+            && let Some(mut family) = self.own(name, Kind::Counter, help)
         {
             for (verdict, number) in verdicts {
                 family = family.sample("_total", &[("verdict", verdict)], number);

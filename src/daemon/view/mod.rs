@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "what fills it in comes piece by piece")]
 
+mod carried;
 mod histogram;
 mod human;
 pub(in crate::daemon) mod json;
@@ -16,11 +17,12 @@ pub(in crate::daemon) mod sample;
 mod snapshot;
 pub mod text;
 
+pub(in crate::daemon) use carried::Carried;
 pub use histogram::Histogram;
 #[cfg(test)]
 pub(in crate::daemon) use letters::known;
 pub(in crate::daemon) use snapshot::time_text;
 pub use snapshot::{
     ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, Reload,
-    Reloads, SCHEMA, Sample, Service, Snapshot, States, When,
+    Reloads, SCHEMA, Sample, Service, Snapshot, States, Upgrade, Upgrades, When,
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Histogram;
 use super::snapshot::{
     ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, Reloads,
-    SCHEMA, Sample, Service, Snapshot, States, When,
+    SCHEMA, Sample, Service, Snapshot, States, Upgrades, When,
 };
 
 /// What a client may have said its name was.
@@ -130,5 +130,6 @@ pub(in crate::daemon) fn snapshot() -> Snapshot {
             Family::new("render_seconds".to_owned(), "Rendering".to_owned(), Sample::Histogram(histogram(&[70]))),
         ],
         reloads: Reloads::default(),
+        upgrades: Upgrades::default(),
     }
 }

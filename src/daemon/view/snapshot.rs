@@ -48,6 +48,9 @@ pub struct Snapshot {
     /// Reloads of the configuration.
     #[serde(default)]
     pub reloads: Reloads,
+    /// Upgrades of the program.
+    #[serde(default)]
+    pub upgrades: Upgrades,
 }
 
 /// A moment: how long ago, and when.
@@ -185,6 +188,43 @@ impl Reload {
         ended: When,
     ) -> Reload {
         Reload { edition, verdict: verdict.to_owned(), cause, needs_restart, took, ended }
+    }
+}
+
+/// Upgrades of the program.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Upgrades {
+    /// What is under way, as the one of the two processes sees it that this is of: `spawned`, `loading`, `ready`, `probation` or
+    /// `draining`.
+    pub stage: Option<String>,
+    /// The process that takes over from this one, or has.
+    pub successor: Option<i32>,
+    /// The process from which this one takes over, or has, as long as it is there.
+    pub predecessor: Option<u32>,
+    /// How many upgrades have ended how: `applied`, `rejected`, `rolled_back` and `superseded`. Every word is there.
+    pub verdicts: BTreeMap<String, u64>,
+    /// The last one that has ended.
+    pub last: Option<Upgrade>,
+}
+
+/// An upgrade that has ended.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Upgrade {
+    /// What has become of it, a word of [`Upgrades::verdicts`].
+    pub verdict: String,
+    /// Why; empty if it was applied.
+    pub cause: String,
+    /// How long it has taken, in seconds.
+    pub took: f64,
+    /// When it has ended.
+    pub ended: When,
+}
+
+impl Upgrade {
+    pub(crate) fn new(verdict: &str, cause: String, took: f64, ended: When) -> Upgrade {
+        Upgrade { verdict: verdict.to_owned(), cause, took, ended }
     }
 }
 

@@ -102,6 +102,7 @@ fn service(lines: &mut Lines, snapshot: &Snapshot) {
     lines.add("started", &format!("{}, {} ago", service.started.at, span(service.started.seconds_ago)));
     lines.add("version", &format!("lenore {}, configuration {}", service.version, service.generation));
     reloads(lines, snapshot);
+    upgrades(lines, snapshot);
 }
 
 fn reloads(lines: &mut Lines, snapshot: &Snapshot) {
@@ -119,6 +120,23 @@ fn reloads(lines: &mut Lines, snapshot: &Snapshot) {
         let _ = write!(line, "; needs restart: {}", harmless(&last.needs_restart.join(", ")));
     }
     lines.add("last reload", &line);
+}
+
+fn upgrades(lines: &mut Lines, snapshot: &Snapshot) {
+    let upgrades = &snapshot.upgrades;
+    if let Some(stage) = &upgrades.stage {
+        let successor = upgrades.successor.map(|pid| format!(", process {pid} takes over"));
+        let predecessor = upgrades.predecessor.map(|pid| format!(", process {pid} has not ended yet"));
+        let who = successor.or(predecessor).unwrap_or_default();
+        lines.add("upgrade", &format!("{stage}{who}"));
+    }
+    let Some(last) = &upgrades.last else { return };
+    let (verdict, ago) = (last.verdict.replace('_', " "), span(last.ended.seconds_ago));
+    let mut line = format!("{verdict} {ago} ago, took {}", span(last.took));
+    if !last.cause.is_empty() {
+        let _ = write!(line, ": {}", harmless(&last.cause));
+    }
+    lines.add("last upgrade", &line);
 }
 
 fn board(lines: &mut Lines, snapshot: &Snapshot) {

@@ -44,6 +44,8 @@ pub struct SocketFactoryBuilder {
     accepts_per_turn: usize,
     connect_timeout: Option<Duration>,
     logs_shortages: bool,
+    /// The addresses that a listener has asked for.
+    asked: Vec<String>,
     /// Makes the arguments of a listener's success event.
     accepted_args: fn(Accepted, WheelId) -> Args,
 }
@@ -128,6 +130,7 @@ impl SocketFactoryBuilder {
             accepts_per_turn: ACCEPTS_PER_TURN,
             connect_timeout: None,
             logs_shortages: false,
+            asked: Vec::new(),
             accepted_args: split_args,
         }
     }
@@ -412,6 +415,7 @@ impl SocketFactoryBuilder {
             return Err(invalid("accepts_per_turn", "it is 0").into());
         }
         let (targets, family) = (self.targets()?, self.family());
+        self.asked = targets.iter().map(|target| target.place().to_string()).collect();
         if let Some(socket) = self.origin.listener(family, &targets)? {
             set_queue(&socket.listener, self.listen_queue)?;
             return Ok(socket);
@@ -427,7 +431,7 @@ impl SocketFactoryBuilder {
             Target::Ip(_) => Listener::tcp(fd.into()),
             Target::Unix(..) => Listener::unix(fd.into()),
         };
-        Ok(Opened { listener, path, findable })
+        Ok(Opened { listener, path, findable, known_as: None })
     }
 
     fn accept(&self, core: &mut Core, report: &Rc<Report>, socket: Opened) -> Result<Rc<Acceptor>, Error> {
@@ -437,7 +441,8 @@ impl SocketFactoryBuilder {
             reports_aborted: false,
             logs_shortages: self.logs_shortages,
         };
-        Acceptor::start(core, Rc::clone(report), manner, socket)
+        let known_as = self.origin.known_as(&self.asked);
+        Acceptor::start(core, Rc::clone(report), manner, Opened { known_as, ..socket })
     }
 
     fn begin_connecting(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {

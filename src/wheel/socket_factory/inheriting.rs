@@ -6,10 +6,10 @@ use std::rc::Rc;
 use super::address::Target;
 use super::datagram::Datagram;
 use super::listening::{Listener, Opened};
-use super::socket::{self, CallError};
+use super::socket::{self, BoundPath, CallError};
 use crate::error::Error;
 use crate::inherited::{self, Claimed, Family, Kind, Place, Wanted};
-use crate::kernel::Findable;
+use crate::kernel::{Findable, KnownAs};
 use crate::sys::accept_queue;
 use crate::wheel::listen_accept::check;
 
@@ -30,7 +30,17 @@ impl Origin {
         !matches!(self, Origin::Found { .. })
     }
 
-    /// Takes a socket over that listens, if there is one. Its path, if it has one, is the launcher's, which may pass the socket on to
+    /// Returns what a successor of this process finds the socket by: not one that the program has, which it looks after itself.
+    pub(super) fn known_as(&self, asked: &[String]) -> Option<KnownAs> {
+        let name = match self {
+            Origin::Found { name } => name.clone(),
+            Origin::Inherited { name } => Some(name.clone()),
+            Origin::Given(_) => return None,
+        };
+        Some(KnownAs { name, asked: asked.to_vec(), owns_path: false })
+    }
+
+    /// Takes a socket over that listens, if there is one. The path of one that systemd has passed stays: it may pass the socket on to
     /// another process.
     pub(super) fn listener(&mut self, family: Family, targets: &[Target]) -> Result<Option<Opened>, Error> {
         if let Origin::Given(fd) = self {
@@ -40,13 +50,13 @@ impl Origin {
             return if is_tcp { Ok(Some(listener.into())) } else { Err(invalid("it is not a TCP socket")) };
         }
         let claimed = self.claim(Kind::Stream, family, targets)?;
-        Ok(claimed.map(|Claimed { fd, place, name }| {
-            let listener = match place {
-                Place::Ip(_) => Listener::tcp(fd.into()),
-                Place::Path(_) => Listener::unix(fd.into()),
+        Ok(claimed.map(|Claimed { fd, place, name, owns_path }| {
+            let (listener, path) = match place {
+                Place::Ip(_) => (Listener::tcp(fd.into()), None),
+                Place::Path(path) => (Listener::unix(fd.into()), owns_path.then(|| BoundPath::new(&path)).flatten()),
             };
             let findable = Some(Findable { name: Some(name.into()), is_inherited: true });
-            Opened { listener, path: None, findable }
+            Opened { listener, path, findable, known_as: None }
         }))
     }
 

@@ -18,8 +18,8 @@ use super::socket::{BoundPath, CallError};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
 use crate::kernel::{
-    AfterFork, Core, Delivery, Due, Findable, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted, has_input,
-    nanos,
+    AfterFork, Core, Delivery, Due, Findable, KnownAs, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted,
+    has_input, nanos,
 };
 use crate::outage::Outage;
 use crate::sys::accept_queue::{self, AcceptQueue};
@@ -117,12 +117,14 @@ pub(in crate::wheel) struct Opened {
     pub(in crate::wheel) path: Option<BoundPath>,
     /// How a process would find the listener that is started in this one's place.
     pub(in crate::wheel) findable: Option<Findable>,
+    /// How this process's successor would.
+    pub(in crate::wheel) known_as: Option<KnownAs>,
 }
 
 impl From<Listener> for Opened {
     /// Of a listener that nothing would find.
     fn from(listener: Listener) -> Opened {
-        Opened { listener, path: None, findable: None }
+        Opened { listener, path: None, findable: None, known_as: None }
     }
 }
 
@@ -152,6 +154,9 @@ pub(in crate::wheel) struct Acceptor {
     /// Neither dropped nor closed.
     open: Cell<bool>,
     paused: Cell<bool>,
+    /// The process accepts nothing at all.
+    held: Cell<bool>,
+    known_as: Option<KnownAs>,
     /// It could not accept, usually because the process has run out of descriptors. The connection stays in the backlog, and the listener
     /// would be reported ready without end, so it is not watched for a moment.
     resting: Cell<bool>,
@@ -170,7 +175,8 @@ impl Acceptor {
         socket: Opened,
     ) -> Result<Rc<Acceptor>, Error> {
         let owner = report.owner;
-        let Opened { listener, path, findable } = socket;
+        let Opened { listener, path, findable, known_as } = socket;
+        let owns_path = path.is_some();
         let acceptor = Rc::new(Acceptor {
             report,
             manner,
@@ -181,6 +187,8 @@ impl Acceptor {
             mailbox: core.mailbox(),
             open: Cell::new(true),
             paused: Cell::new(false),
+            held: Cell::new(false),
+            known_as: known_as.map(|known_as| KnownAs { owns_path, ..known_as }),
             resting: Cell::new(false),
             outage: RefCell::default(),
             calm_at: Cell::new(None),
@@ -220,7 +228,7 @@ impl Acceptor {
         self.note_calm(cx.core());
         for _ in 0..self.manner.accepts_per_turn {
             // A state may have paused it.
-            if self.paused.get() {
+            if self.paused.get() || self.held.get() {
                 return Next::Wait;
             }
             let accepted = match &*self.listener.borrow() {
@@ -329,7 +337,7 @@ impl Source for Acceptor {
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        let is_off = self.paused.get() || self.resting.get();
+        let is_off = self.paused.get() || self.held.get() || self.resting.get();
         if is_off || self.listener.borrow().is_none() { None } else { Some(Wanted::ACCEPT) }
     }
 
@@ -343,6 +351,14 @@ impl Source for Acceptor {
 
     fn duplicate(&self) -> io::Result<OwnedFd> {
         self.with_listener(|listener| listener.as_fd().try_clone_to_owned())
+    }
+
+    fn known_as(&self) -> Option<KnownAs> {
+        self.known_as.clone()
+    }
+
+    fn hold(&self, held: bool) {
+        self.held.set(held);
     }
 
     fn has_client(&self) -> bool {

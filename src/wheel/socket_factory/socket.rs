@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
 
 use super::address::{NOT_FOUND, Target};
+use crate::handover;
 use crate::kernel::{Maker, Switch};
 use crate::sys::accept_queue;
 
@@ -156,7 +157,7 @@ type FileId = (u64, u64);
 
 impl BoundPath {
     /// `None` if somebody was so quick to remove it again.
-    fn new(path: &Path) -> Option<BoundPath> {
+    pub(super) fn new(path: &Path) -> Option<BoundPath> {
         let file = file_id(path)?;
         let path = std::path::absolute(path).ok()?;
         Some(BoundPath { path, maker: Maker::this_process(), file })
@@ -166,7 +167,7 @@ impl BoundPath {
 impl Drop for BoundPath {
     fn drop(&mut self) {
         // A forked child has a copy of the listener, and lets go of it at a time of its own.
-        let is_ours = self.maker.is_here() && file_id(&self.path) == Some(self.file);
+        let is_ours = self.maker.is_here() && handover::owns_paths() && file_id(&self.path) == Some(self.file);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!(target: "lenore::wheels", "can't unlink {}: {error}", self.path.display());
         }

@@ -33,7 +33,7 @@ fn some_facts() -> Facts {
 
 fn shown(dir: &TempDir, slots: usize) -> (Scoreboard, PathBuf) {
     let path = dir.path().join("board");
-    let place = Place::File { path: path.clone(), owner: (None, None) };
+    let place = Place::File { path: path.clone(), owner: (None, None), is_successors: false };
     (Scoreboard::shown(slots, place, &about()).unwrap(), path)
 }
 

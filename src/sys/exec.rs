@@ -1,0 +1,46 @@
+//! Becoming another program that has descriptors of this one.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::execve;
+
+use super::child::{Setup, set_close_on_exec};
+use super::descriptors::copy_above;
+
+/// The number that the first descriptor has in the program.
+pub(crate) const FIRST: RawFd = 3;
+
+/// Executes a program in this process, which was just forked for that. The program has the standard streams as they are, and
+/// `descriptors` from [`FIRST`] on, in this order, and nothing else. Signals are as a new program expects them.
+///
+/// # Errors
+///
+/// The call that failed. By then descriptors have other numbers than before: the process can only end.
+pub(crate) fn become_program(
+    program: &CString,
+    arguments: &[CString],
+    environment: &[CString],
+    descriptors: Vec<OwnedFd>,
+) -> Result<Infallible, (&'static str, Errno)> {
+    let end = FIRST + descriptors.len() as RawFd;
+    // First out of the way of each other.
+    let mut high = Vec::with_capacity(descriptors.len());
+    for descriptor in &descriptors {
+        let copy = copy_above(descriptor, end);
+        high.push(copy.map_err(|error| ("fcntl", Errno::from_raw(error.raw_os_error().unwrap_or_default())))?);
+    }
+    for (fd, place) in high.into_iter().zip(FIRST..) {
+        // SAFETY: takes numbers only. It may close a descriptor that a value of this process owns: this process executes a program or
+        // ends, as its caller has said, and drops none of those values after this. The owner of `descriptors` is the one
+        // value that is dropped, by an early return, and then closes numbers below `end` that nobody uses.
+        Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), place) }).map_err(|errno| ("dup2", errno))?;
+    }
+    std::mem::forget(descriptors);
+    set_close_on_exec(end);
+    Setup::default().apply()?;
+    execve(program, arguments, environment).map_err(|errno| ("execve", errno))
+}
