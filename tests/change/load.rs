@@ -40,13 +40,23 @@ enum Kind {
 
 impl Load {
     pub fn begin(addr: SocketAddr) -> Load {
+        Load::of(addr, &[Kind::Close, Kind::Keep, Kind::Slow])
+    }
+
+    /// Without a client that keeps its connection: the protocol has no word for the last answer, so such a client can't know that
+    /// another request comes too late.
+    pub fn without_kept(addr: SocketAddr) -> Load {
+        Load::of(addr, &[Kind::Close, Kind::Close, Kind::Slow])
+    }
+
+    fn of(addr: SocketAddr, kinds: &[Kind]) -> Load {
         let is_over = Arc::new(AtomicBool::new(false));
-        let clients = [Kind::Close, Kind::Keep, Kind::Slow];
-        let clients = clients.map(|kind| {
+        let clients = kinds.iter().copied().map(|kind| {
             let is_over = Arc::clone(&is_over);
             thread::spawn(move || work(addr, kind, &is_over))
         });
-        Load { is_over, clients: clients.into() }
+        let clients = clients.collect();
+        Load { is_over, clients }
     }
 
     pub fn end(self) -> Tally {

@@ -12,3 +12,4 @@ mod notify;
 mod pid1;
 mod reload;
 mod store;
+mod upgrade;

@@ -234,3 +234,17 @@ fn term_under_load_loses_nothing_in_process_1() {
     init.expect_end();
     assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
 }
+
+#[test] // O-UP-15: the end of process 1 is the end of all
+fn process_one_refuses_an_upgrade() {
+    if !can_unshare() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("control.sock");
+    let (init, _) = Init::start(&format!("--start 1 --control {}", socket.display()));
+    let out = super::changing::lenorectl(&socket, "upgrade");
+    assert!(out.code == 6 && out.err.contains("process 1 can't be upgraded"), "{out:?}");
+    init.signal(Signal::SIGTERM);
+    init.expect_end();
+}

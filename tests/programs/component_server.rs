@@ -82,6 +82,9 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     if let Some(dir) = flags.text("--detach") {
         daemon = daemon.detach(true).logfile(format!("{dir}/log")).pid_file(format!("{dir}/pid"));
     }
+    if let Some(path) = flags.text("--control") {
+        daemon = daemon.control(path);
+    }
     let mut server = Server::tcp("127.0.0.1:0", protocol(flags)).daemon(daemon);
     if let Some(mode) = flags.text("--mode") {
         server = server.processes(mode.parse::<Processes>()?);
@@ -97,7 +100,7 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
 
 type Setter = fn(lenore::daemon::DaemonBuilder, u32) -> lenore::daemon::DaemonBuilder;
 
-const SETTINGS: [(&str, Setter); 7] = [
+const SETTINGS: [(&str, Setter); 8] = [
     ("--start", |daemon, number| daemon.start_children(number)),
     ("--max", |daemon, number| daemon.max_children(number)),
     ("--min-spare", |daemon, number| daemon.min_spare(number)),
@@ -105,6 +108,7 @@ const SETTINGS: [(&str, Setter); 7] = [
     ("--babysit-ms", |daemon, number| daemon.babysit(Duration::from_millis(number.into()))),
     ("--request-ms", |daemon, number| daemon.request_timeout(Duration::from_millis(number.into()))),
     ("--grace-ms", |daemon, number| daemon.shutdown_timeout(Duration::from_millis(number.into()))),
+    ("--probation-ms", |daemon, number| daemon.probation(Duration::from_millis(number.into()))),
 ];
 
 /// As many as `refused` says are stopped by force as soon as they begin.

@@ -1,6 +1,7 @@
 //! A server with a configuration, for `tests/change/`.
 //!
-//! `--config PATH`, `--control PATH`, `--pid-file PATH`, `--logfile PATH`, `--strict`, settings of the Daemon as in `SETTINGS`, and `--post` or
+//! `--config PATH`, `--control PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--unix PATH` (another listener), `--leak PATH`
+//! (an open file that programs inherit), `--strict`, USR1 (an upgrade), settings of the Daemon as in `SETTINGS`, and `--post` or
 //! `--none` for other servers than a pre-forking one. A connection's lines are answered with `PID VALUE LINE`, where `VALUE` is from the
 //! configuration, but for the lines in `input`.
 //!
@@ -8,7 +9,9 @@
 
 use std::error::Error;
 use std::fs;
+use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use lenore::daemon::{DaemonBuilder, PoolSettings, Report};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use util::daemon_program::Flags;
 
@@ -100,6 +104,8 @@ fn pool(config: &Config) -> PoolSettings {
 struct Server {
     daemon: Option<Daemon>,
     listener: Option<SocketFactory>,
+    /// Each process accepts at it.
+    unix: Option<SocketFactory>,
     client: Option<ReadWrite<Line>>,
     is_retiring: bool,
 }
@@ -124,6 +130,19 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             cx.heap().is_retiring = true;
             cx.heap().listener.iter().for_each(SocketFactory::pause_accept);
         })
+        .state("unix", |cx| {
+            let mut socket: UnixStream = cx.take(0)?;
+            writeln!(socket, "{}", cx.pid())?;
+            Ok(())
+        })
+        .state("upgrade", |cx| {
+            cx.sig_handled();
+            let Some(daemon) = cx.heap().daemon else { return Ok(()) };
+            if let Err(error) = daemon.upgrade(cx, None) {
+                util::daemon_program::say(&error.to_string());
+            }
+            Ok(())
+        })
         .state("daemon_release", close)
         .state("accept", move |cx| if is_pre { accepted(cx) } else { hand_over(cx) })
         .state("input", input)
@@ -134,6 +153,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .state("gone", close)
         .state("daemon_shutdown", |cx| {
             cx.heap().listener = None;
+            cx.heap().unix = None;
             if cx.heap().client.is_some() { close(cx) } else { Ok(()) }
         })
         .spawn(&mut kernel)?;
@@ -160,8 +180,18 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     ] {
         cx.sig(signal, signal);
     }
+    cx.sig("USR1", "upgrade");
     println!("listening on {}", listener.local_addr()?);
     cx.heap().listener = Some(listener);
+    if let Some(path) = flags.text("--unix") {
+        cx.heap().unix = Some(SocketFactory::unix(path).unlink_path().on_accept("unix").listen(cx)?);
+    }
+    if let Some(path) = flags.text("--leak") {
+        // As a C library might open it.
+        let file = fs::File::create(path)?;
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        std::mem::forget(file);
+    }
     let daemon = daemon(&flags).spawn(cx)?;
     cx.heap().daemon = Some(daemon);
     Ok(())
@@ -183,6 +213,9 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
     if let Some(path) = flags.text("--pid-file") {
         daemon = daemon.pid_file(path);
     }
+    if let Some(user) = flags.text("--user") {
+        daemon = daemon.user(user);
+    }
     if let Some(path) = flags.text("--logfile") {
         daemon = daemon.logfile(path);
     }
@@ -195,7 +228,7 @@ fn ms(number: u32) -> Duration {
     Duration::from_millis(number.into())
 }
 
-const SETTINGS: [(&str, Setter); 11] = [
+const SETTINGS: [(&str, Setter); 12] = [
     ("--start", |daemon, number| daemon.start_children(number)),
     ("--max", |daemon, number| daemon.max_children(number)),
     ("--min-spare", |daemon, number| daemon.min_spare(number)),
@@ -206,6 +239,7 @@ const SETTINGS: [(&str, Setter); 11] = [
     ("--start-ms", |daemon, number| daemon.start_timeout(ms(number))),
     ("--probation-ms", |daemon, number| daemon.probation(ms(number))),
     ("--drain-ms", |daemon, number| daemon.drain_limit(ms(number))),
+    ("--upgrade-ms", |daemon, number| daemon.upgrade_timeout(ms(number))),
     ("--surge", |daemon, number| daemon.surge(number)),
 ];
 
@@ -215,7 +249,7 @@ fn begin(cx: &mut Context<'_, Server>) -> Result {
 }
 
 /// `die`: exits with 3. `hang`: never comes back. `third`: all children but the first two die. `file PATH`: dies if there is such a file.
-/// `chatty`: writes much to its standard error.
+/// `slow`: takes 700 ms. `chatty`: writes much to its standard error.
 fn behave(cx: &mut Context<'_, Server>) -> Result {
     let config = config(cx)?;
     let (word, rest) = config.child.split_once(' ').unwrap_or((&config.child, ""));
@@ -238,6 +272,7 @@ fn behave(cx: &mut Context<'_, Server>) -> Result {
             }
         }
         "file" if Path::new(rest).exists() => dies("there is the file"),
+        "slow" => std::thread::sleep(Duration::from_millis(700)),
         "chatty" => (0..2000).for_each(|number| eprintln!("line {number}")),
         _ => {}
     }

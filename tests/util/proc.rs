@@ -177,3 +177,12 @@ fn path(pid: i32, file: &str) -> PathBuf {
 fn bit(signal: Signal) -> u64 {
     1 << (signal as i32 - 1)
 }
+
+/// The processes that run and have this argument.
+pub fn pids_with_argument(argument: &str) -> Vec<i32> {
+    let has = |pid: &i32| {
+        let line = fs::read(path(*pid, "cmdline")).unwrap_or_default();
+        line.split(|octet| *octet == 0).any(|own| own == argument.as_bytes())
+    };
+    all().into_keys().filter(|pid| is_alive(*pid)).filter(has).collect()
+}
