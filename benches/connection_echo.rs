@@ -15,9 +15,10 @@ use criterion::Bencher;
 
 mod peers;
 mod ratios;
+use peers::installed::start;
 use peers::load::{connection_echo, held_burst};
 use ratios::{Budget, Rounds};
-use util::{Program, Running};
+use util::Running;
 
 /// How many children serve, and how many clients call at a time.
 const CHILDREN: &str = "4";
@@ -147,8 +148,4 @@ fn echo_prefork(start_children: &str, min_spare: &str, max_children: &str) -> Ru
 fn wait_for_children(server: &Running, count: &str) {
     let count: usize = count.parse().expect("a number");
     util::wait_until("the first children", util::DEADLINE, || (server.children().len() == count).then_some(()));
-}
-
-fn start(example: &str, args: &[&str]) -> Running {
-    Program::new(util::example(example)).args(args).start()
 }

@@ -26,8 +26,9 @@ mod peers;
 mod ratios;
 use http_load::HttpLoad;
 use peers::Server;
+use peers::installed::start;
 use ratios::{Budget, Rounds};
-use util::{Program, Running};
+use util::Running;
 
 /// How many clients there are.
 const CONNECTIONS: usize = 64;
@@ -78,10 +79,6 @@ fn prefork() -> io::Result<()> {
     .throughput("lenore", "accept", Budget::AtLeast(0.85))
     .print();
     Ok(())
-}
-
-fn start(example: &str, args: &[&str]) -> Running {
-    Program::new(util::example(example)).args(args).start()
 }
 
 /// As many on each connection as Criterion asks for.

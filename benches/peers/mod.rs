@@ -6,6 +6,7 @@
 
 pub mod bare_mio;
 pub mod calloop_echo;
+pub mod installed;
 pub mod line_echo;
 pub mod load;
 
