@@ -58,7 +58,7 @@
 //! **Without a logger nothing of it is seen**: neither that a server of POE's kind could not listen, nor why a child has died.
 //! A program begins by installing one. The module `logging`, with the feature of that name, has one for programs with several
 //! processes, which the examples use; any other logger for the `log` crate will do. When something does not happen that should,
-//! [look here](porting#when-nothing-happens).
+//! [look here](guide::nothing_happens).
 #![deny(unsafe_code)]
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
@@ -72,6 +72,7 @@ mod destroy;
 mod environment;
 mod error;
 pub mod filter;
+pub mod guide;
 mod handover;
 #[cfg(any(feature = "control", feature = "logging"))]
 mod harmful;

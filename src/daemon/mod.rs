@@ -12,7 +12,7 @@
 //!
 //! Then: [how a program becomes a daemon](#becoming-a-daemon), what each [signal](#signals) means, all
 //! [settings](#settings), [how to look inside](#dump-of-a-running-server), how an operator sees and steers a server while
-//! [it runs](#running-it), how its [configuration is changed](#changing-it-while-it-runs) meanwhile, and why [a child's memory is its own](#a-childs-memory-is-its-own).
+//! [it runs](#running-it), how its [configuration is changed](#changing-it-while-it-runs) meanwhile, and why [a child's memory is its own](crate::guide::memory).
 //!
 //! A server of connections need not do any of it by hand: [`component::Server`](crate::component::Server) says all this to
 //! the Daemon by itself.
@@ -21,7 +21,6 @@
 #![doc = include_str!("guide.md")]
 #![cfg_attr(feature = "control", doc = include_str!("running.md"))]
 #![doc = include_str!("changing.md")]
-#![doc = include_str!("memory.md")]
 
 mod announce;
 mod birth;
