@@ -33,6 +33,8 @@ mod log_file;
 mod orphans;
 #[path = "daemon/pid_file.rs"]
 mod pid_file;
+#[path = "daemon/places.rs"]
+mod places;
 #[path = "daemon/postfork.rs"]
 mod postfork;
 #[path = "daemon/prefork.rs"]

@@ -1,6 +1,5 @@
 //! A server's end of a connection: the session that is made of an accepted socket.
 
-use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -8,6 +7,8 @@ use nix::errno::Errno;
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, REFUSED};
 use super::listener;
 use super::protocol::Protocol;
+use super::proxy;
+use super::socket::Accepted;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{Context, SessionId};
@@ -15,15 +16,9 @@ use crate::session::{Session, handler};
 use crate::states::States;
 use crate::wheel::Failure;
 
-/// A socket that was accepted, and its peer.
-pub(super) struct Accepted {
-    pub(super) socket: TcpStream,
-    pub(super) peer: SocketAddr,
-}
-
 /// Makes a session of an accepted socket, as a child of the session that listens. That one gets the event `disconnected`, by a
 /// call, when the session stops.
-pub(super) type Opener = Rc<dyn Fn(&mut listener::Cx<'_>, TcpStream, SocketAddr) -> Result<SessionId, Error>>;
+pub(super) type Opener = Rc<dyn Fn(&mut listener::Cx<'_>, Accepted) -> Result<SessionId, Error>>;
 
 type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
 type State<F, H> = fn(&Protocol<F, H>, &mut Cx<'_, F, H>) -> Result;
@@ -50,22 +45,31 @@ pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<
         (REFUSED.into(), state(Protocol::got_refused)),
         (IMPATIENT.into(), state(impatient)),
         (LEFT.into(), handler(leave::<F, H>)),
+        (proxy::READABLE.into(), state(proxy::look)),
+        (proxy::LATE.into(), state(proxy::late)),
         ("shutdown".into(), state(shutdown)),
         ("_stop".into(), handler(stop::<F, H>)),
     ];
     states.extend(protocol.states.iter().cloned());
     let states = States::new(states);
-    Ok(Rc::new(move |cx, socket, peer| {
+    Ok(Rc::new(move |cx, accepted| {
         let heap = Connection::<F, H>::new((protocol.make_heap)(), String::new());
         let listener = cx.session();
-        Session::with_states(heap, states.clone()).args((socket, peer, listener)).spawn(cx)
+        Session::with_states(heap, states.clone()).args((accepted, listener)).spawn(cx)
     }))
 }
 
 fn start<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
-    let (socket, peer) = (cx.take::<TcpStream>(0)?, cx.take::<SocketAddr>(1)?);
-    cx.heap().listener = cx.take(2)?;
-    protocol.open(cx, socket, peer).map(drop)
+    let (Accepted { socket, door }, listener) = (cx.take(0)?, cx.take(1)?);
+    let heap = cx.heap();
+    let proxy = door.proxy;
+    heap.door = Some(door);
+    heap.set_peer(socket.peer());
+    heap.listener = listener;
+    match proxy {
+        Some(timeout) => proxy::begin(protocol, cx, socket, timeout),
+        None => protocol.open(cx, socket).map(drop),
+    }
 }
 
 fn flushed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
@@ -91,6 +95,7 @@ fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H
 
 fn shutdown<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
     cx.heap().is_shutting_down = true;
+    proxy::give_up(cx);
     end(protocol, cx)
 }
 
@@ -121,6 +126,7 @@ fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, 
 
 /// In a forked process: the connection is the parent's, and so is whatever was to become of it.
 fn leave<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) {
+    proxy::give_up(cx);
     cx.heap().leave();
     cx.alarm_remove_all();
 }

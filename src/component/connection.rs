@@ -2,10 +2,16 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
 
-use super::protocol::Protocol;
+use super::credentials::PeerCredentials;
+use super::listen::Door;
+use super::protocol::{Callbacks, Protocol};
+use super::proxy::Announcement;
+use super::socket::Socket;
 use crate::error::Result;
 use crate::filter::{Filter, FilterError};
 use crate::kernel::{Context, SessionId};
@@ -21,6 +27,10 @@ pub struct Connection<F: Filter, H = ()> {
     pub(super) link: Link<F>,
     pub(super) peer: Option<SocketAddr>,
     remote_ip: String,
+    /// The proxy that has passed the peer on.
+    pub(super) proxy: Option<SocketAddr>,
+    /// A server's: the listener that it came through.
+    pub(super) door: Option<Rc<Door>>,
     /// No more input is delivered, and the connection ends when its output is written.
     pub(super) is_shutting_down: bool,
     /// What waits to be written never will be.
@@ -45,6 +55,8 @@ impl<F: Filter, H> fmt::Debug for Connection<F, H> {
 pub(super) enum Link<F: Filter> {
     Closed,
     Connecting(SocketFactory),
+    /// The header of its proxy is still to come.
+    Announced(Announcement),
     Open(ReadWrite<F>),
 }
 
@@ -55,6 +67,8 @@ impl<F: Filter, H> Connection<F, H> {
             link: Link::Closed,
             peer: None,
             remote_ip: String::new(),
+            proxy: None,
+            door: None,
             is_shutting_down: false,
             is_broken: false,
             is_refusal_logged: false,
@@ -103,7 +117,10 @@ impl<F: Filter, H> Connection<F, H> {
         self.is_shutting_down
     }
 
-    /// Returns the peer's address, from `pre_connect` on; a client that has never been connected has none.
+    /// Returns the peer's address, from `pre_connect` on. `None` for a client that has never been connected, and for a UNIX socket:
+    /// [`peer_credentials`](Connection::peer_credentials) tells who is at the other end of that.
+    ///
+    /// Behind a proxy that uses the [PROXY protocol](super::Listen::proxy_protocol) this is the address of the proxy's client.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.peer
     }
@@ -122,6 +139,35 @@ impl<F: Filter, H> Connection<F, H> {
         self.peer.map_or(0, |peer| peer.port())
     }
 
+    /// Returns the address of the proxy that has passed the peer on, by the [PROXY protocol](super::Listen::proxy_protocol). `None`
+    /// without a proxy, and if the proxy speaks for itself, as for a health check.
+    ///
+    /// POE: nothing like it.
+    pub fn proxy_addr(&self) -> Option<SocketAddr> {
+        self.proxy
+    }
+
+    /// Returns the name of the listener that it came through. `None` if [`Listen::name`](super::Listen::name) was not called, and in
+    /// a client.
+    ///
+    /// POE: nothing like it.
+    pub fn listener_name(&self) -> Option<&str> {
+        self.door.as_ref()?.name.as_deref()
+    }
+
+    /// Asks the system for the process at the other end of a UNIX socket, as it was when the connection was made.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN` without a connection; what the system says, if it is no UNIX socket among others.
+    ///
+    /// POE: nothing like it.
+    #[doc(alias = "SO_PEERCRED")]
+    pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        let wheel = self.wheel().ok_or(nix::errno::Errno::ENOTCONN)?;
+        wheel.with_fd(PeerCredentials::of)
+    }
+
     /// Returns whom a client connects to, as `host:port`, connected or not; empty in a server.
     ///
     /// POE: what the program has given as `RemoteAddress` and `RemotePort`.
@@ -137,15 +183,16 @@ impl<F: Filter, H> Connection<F, H> {
         self.is_refusal_logged = false;
     }
 
-    fn set_peer(&mut self, peer: SocketAddr) {
-        self.peer = Some(peer);
+    pub(super) fn set_peer(&mut self, peer: Option<SocketAddr>) {
+        self.peer = peer;
         // An IPv4 peer is one, whatever kind of socket it came through.
-        self.remote_ip = peer.ip().to_canonical().to_string();
+        self.remote_ip = peer.map_or_else(String::new, |peer| peer.ip().to_canonical().to_string());
     }
 
     /// Returns the peer's address for the log.
-    fn peer_text(&self) -> String {
-        self.peer.map_or_else(|| String::from("nobody"), |peer| peer.to_string())
+    pub(super) fn peer_text(&self) -> String {
+        let unnamed = || String::from(if self.door.is_some() { "a local client" } else { "nobody" });
+        self.peer.map_or_else(unnamed, |peer| peer.to_string())
     }
 
     /// Tells whether nothing waits to be written, or never will be.
@@ -206,20 +253,19 @@ pub(super) const IMPATIENT: &str = "tcp_impatient";
 
 impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Makes a connection of a socket, unless `pre_connect` gives it up.
-    pub(super) fn open(
-        &self,
-        cx: &mut Context<'_, Connection<F, H>>,
-        socket: TcpStream,
-        peer: SocketAddr,
-    ) -> Result<bool> {
-        cx.heap().set_peer(peer);
-        let socket = match &self.callbacks.pre_connect {
-            Some(pre_connect) => pre_connect(cx, socket)?,
-            None => Some(socket),
+    pub(super) fn open(&self, cx: &mut Context<'_, Connection<F, H>>, socket: Socket) -> Result<bool> {
+        let socket = match (socket, &self.callbacks) {
+            (Socket::Tcp(socket, peer), Callbacks { pre_connect: Some(pre_connect), .. }) => {
+                pre_connect(cx, socket)?.map(|socket| Socket::Tcp(socket, peer))
+            }
+            (Socket::Unix(socket), Callbacks { pre_connect_unix: Some(pre_connect), .. }) => {
+                pre_connect(cx, socket)?.map(Socket::Unix)
+            }
+            (socket, _) => Some(socket),
         };
         let Some(socket) = socket else { return Ok(false) };
-        let filter = self.filter.clone_config();
-        let mut wheel = ReadWrite::stream(socket, filter).on_input(INPUT).on_error(ERROR).on_refused(REFUSED);
+        let stream = socket.into_stream(self.filter.clone_config(), cx.heap().door.as_deref());
+        let mut wheel = stream.on_input(INPUT).on_error(ERROR).on_refused(REFUSED);
         // An event that nobody has asked for would be dispatched after each answer.
         if self.callbacks.on_flushed.is_some() {
             wheel = wheel.on_flushed(FLUSHED);

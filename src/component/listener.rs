@@ -5,22 +5,25 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use rustc_hash::FxBuildHasher;
 
-use super::accepted::{Accepted, Opener};
+use super::accepted::Opener;
+use super::listen::{Door, ListenAddr, Opening};
+use super::socket::{Accepted, Socket};
 use crate::error::{Error, Result};
 use crate::kernel::{Context, SessionId};
 use crate::session::Session;
-use crate::wheel::{Bound, Failure, SocketFactory, SocketFactoryBuilder};
+use crate::wheel::{Failure, SocketFactory, SocketFactoryBuilder, WheelId};
 
 /// The heap of the session that listens, of a [`TcpServer`](super::TcpServer) or a [`Server`](super::Server).
 ///
 /// POE: `$_[HEAP]` with its fields `listener`, `concurrency`, `connections`.
 pub struct Listener {
-    /// `None` once this process listens no more.
-    socket: Option<SocketFactory>,
+    /// None once this process listens no more.
+    sockets: Vec<(SocketFactory, Rc<Door>)>,
     accept: Accept,
     admission: Rc<dyn Admission>,
     /// The sessions of connections.
@@ -75,19 +78,15 @@ pub(super) trait Admission {
 }
 
 /// Prepares a wheel for a session that listens. The caller adds its own settings.
-pub(super) fn wheel(socket: SocketFactoryBuilder, name: Option<String>) -> SocketFactoryBuilder {
-    let wheel = socket.on_accept(ACCEPTED).whole_address();
-    match name {
-        Some(name) => wheel.listener_name(name),
-        None => wheel,
-    }
+pub(super) fn wheel(socket: SocketFactoryBuilder) -> SocketFactoryBuilder {
+    socket.on_accept(ACCEPTED).whole_address()
 }
 
-/// Begins a session that listens on a socket that was bound before, so that nothing is created for an address that can't be had.
+/// Begins a session that listens on sockets that were bound before, so that nothing is created for an address that can't be had.
 /// Its `_start` is to call [`listen`].
-pub(super) fn session(socket: Bound, accept: Accept, admission: Rc<dyn Admission>) -> Session<Listener> {
+pub(super) fn session(sockets: Vec<Opening>, accept: Accept, admission: Rc<dyn Admission>) -> Session<Listener> {
     let heap = Listener {
-        socket: None,
+        sockets: Vec::new(),
         accept,
         admission,
         sessions: HashSet::default(),
@@ -95,21 +94,28 @@ pub(super) fn session(socket: Bound, accept: Accept, admission: Rc<dyn Admission
         handed_over: 0,
         is_miscount_logged: false,
     };
-    Session::new(heap).args((socket,)).state(ACCEPTED, accepted).state("disconnected", disconnected)
+    Session::new(heap).args((sockets,)).state(ACCEPTED, accepted).state("disconnected", disconnected)
 }
 
 /// Begins to accept, as far as the admission says so.
 pub(super) fn listen(cx: &mut Cx<'_>) -> Result<(), Error> {
-    let socket = cx.take::<Bound>(0)?.start(cx.core_mut())?;
-    cx.heap().socket = Some(socket);
+    for Opening { socket, door } in cx.take::<Vec<Opening>>(0)? {
+        let socket = socket.start(cx.core_mut())?;
+        cx.heap().sockets.push((socket, door));
+    }
     cx.heap().adjust();
     Ok(())
 }
 
 impl Listener {
-    /// Returns the address that it listens on; `None` once it does not any more.
+    /// Returns the first address of TCP that it listens on; `None` if there is none, and once it listens no more.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.socket.as_ref()?.local_addr().ok()
+        self.local_addrs().find_map(ListenAddr::tcp)
+    }
+
+    /// Returns where it listens, in the order in which that was asked for; nothing once it listens no more.
+    pub fn local_addrs(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.sockets.iter().map(|(_, door)| &door.address)
     }
 
     /// Returns how many connections this process has.
@@ -125,18 +131,19 @@ impl Listener {
     /// Accepts exactly while there may be one more connection, and takes the socket away from the poller otherwise: a process that
     /// does not accept must not be woken in another's place.
     pub(super) fn adjust(&self) {
-        let Some(socket) = &self.socket else { return };
+        if self.sockets.is_empty() {
+            return;
+        }
         let has_room = self.admission.limit().is_none_or(|limit| self.connections() < limit);
-        if has_room && self.admission.is_open() {
-            socket.resume_accept();
-        } else {
-            socket.pause_accept();
+        let accepts = has_room && self.admission.is_open();
+        for (socket, _) in &self.sockets {
+            if accepts { socket.resume_accept() } else { socket.pause_accept() }
         }
     }
 
     /// Listens no more in this process.
     pub(super) fn close(&mut self) {
-        self.socket = None;
+        self.sockets.clear();
     }
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
@@ -150,7 +157,15 @@ impl Listener {
 }
 
 fn accepted(cx: &mut Cx<'_>) -> Result {
-    let accepted = Accepted { socket: cx.take(0)?, peer: cx.take(1)? };
+    let wheel: WheelId = cx.take(2)?;
+    let door = cx.heap().sockets.iter().find(|(socket, _)| socket.id() == wheel).map(|(_, door)| Rc::clone(door));
+    // It may have been closed by the state that has got the connection before.
+    let Some(door) = door else { return Ok(()) };
+    let socket = match cx.take::<TcpStream>(0) {
+        Ok(socket) => Socket::Tcp(socket, cx.take(1)?),
+        Err(_) => Socket::Unix(cx.take::<UnixStream>(0)?),
+    };
+    let accepted = Accepted { socket, door };
     let admission = Rc::clone(&cx.heap().admission);
     match admission.admit(cx, accepted)? {
         Some(accepted) => open(cx, accepted),
@@ -160,9 +175,10 @@ fn accepted(cx: &mut Cx<'_>) -> Result {
 
 /// Makes a session of a connection, or hands it over.
 pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
-    let Accepted { socket, peer } = accepted;
     match cx.heap().accept.clone() {
         Accept::HandOver(acceptor) => {
+            // Who hands over listens on TCP only.
+            let Socket::Tcp(socket, peer) = accepted.socket else { return Ok(()) };
             cx.heap().handed_over += 1;
             cx.heap().adjust();
             acceptor(cx, socket, peer)
@@ -170,7 +186,7 @@ pub(super) fn open(cx: &mut Cx<'_>, accepted: Accepted) -> Result {
         Accept::Open(open) => {
             cx.heap().opening += 1;
             cx.heap().adjust();
-            let session = open(cx, socket, peer);
+            let session = open(cx, accepted);
             cx.heap().opening -= 1;
             let lives = session.as_ref().is_ok_and(|session| cx.core().sessions.is_alive(*session));
             cx.heap().sessions.extend(session.as_ref().ok().filter(|_| lives));
@@ -227,6 +243,7 @@ mod tests {
 
     use super::*;
     use crate::Kernel;
+    use crate::component::listen::Listen;
 
     /// Writes down how many connections there are at each end.
     #[derive(Default)]
@@ -245,8 +262,9 @@ mod tests {
 
     #[test] // A child of a Daemon must not report that it is done while a connection is being made.
     fn a_connection_that_is_being_made_counts_when_another_ends() -> Result<(), Error> {
-        let opener = |cx: &mut Cx<'_>, socket: TcpStream, _| {
+        let opener = |cx: &mut Cx<'_>, accepted: Accepted| {
             let listener = cx.session();
+            let Socket::Tcp(socket, _) = accepted.socket else { unreachable!("it listens on TCP") };
             Session::new(socket)
                 .state("_start", |cx| {
                     // The second one ends the first, and the third one itself.
@@ -260,10 +278,10 @@ mod tests {
                 .spawn(cx)
         };
         let ends = Rc::new(Ends::default());
-        let socket = wheel(SocketFactory::tcp("127.0.0.1:0"), None).bind_listener()?;
-        let address = socket.local_addr()?;
+        let opening = Listen::tcp("127.0.0.1:0").bind(wheel, None)?;
+        let address = opening.door.address.tcp().expect("of TCP");
         let mut kernel = Kernel::new()?;
-        session(socket, Accept::Open(Rc::new(opener)), ends.clone())
+        session(vec![opening], Accept::Open(Rc::new(opener)), ends.clone())
             .state("_start", |cx| Ok(listen(cx)?))
             .state("shutdown", |cx| cx.heap().close())
             .spawn(&mut kernel)?;

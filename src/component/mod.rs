@@ -8,17 +8,23 @@
 
 mod accepted;
 mod connection;
+mod credentials;
+mod listen;
 mod listener;
 mod protocol;
+mod proxy;
 mod server;
+mod socket;
 mod tcp_client;
 mod tcp_server;
 
 pub use connection::Connection;
+pub use credentials::PeerCredentials;
+pub use listen::{Listen, ListenAddr};
 pub use listener::Listener;
 pub use protocol::Protocol;
 pub use server::{Processes, Server, ServerError, Serving, UnknownProcesses};
 pub use tcp_client::TcpClient;
-pub use tcp_server::TcpServer;
+pub use tcp_server::{Listening, TcpServer};
 
 pub use crate::wheel::Failure;

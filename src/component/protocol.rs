@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::connection::Connection;
@@ -146,11 +147,12 @@ type Callback<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>) -> Result>;
 type Input<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, <F as Filter>::Input) -> Result>;
 type Refused<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &FilterError) -> Result>;
 type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
-type PreConnect<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, TcpStream) -> Result<Option<TcpStream>>>;
+type PreConnect<F, H, S> = Box<dyn Fn(&mut Cx<'_, F, H>, S) -> Result<Option<S>>>;
 
 /// The callbacks that were given.
 pub(super) struct Callbacks<F: Filter, H: 'static> {
-    pub(super) pre_connect: Option<PreConnect<F, H>>,
+    pub(super) pre_connect: Option<PreConnect<F, H, TcpStream>>,
+    pub(super) pre_connect_unix: Option<PreConnect<F, H, UnixStream>>,
     pub(super) on_connect: Option<Callback<F, H>>,
     pub(super) on_input: Option<Input<F, H>>,
     pub(super) on_flushed: Option<Callback<F, H>>,
@@ -183,6 +185,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             make_heap: Box::new(make_heap),
             callbacks: Callbacks {
                 pre_connect: None,
+                pre_connect_unix: None,
                 on_connect: None,
                 on_input: None,
                 on_flushed: None,
@@ -201,10 +204,11 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         }
     }
 
-    /// Looks at each socket before anything else is done with it, and returns the socket to be used. With `None` the
+    /// Looks at each socket of TCP before anything else is done with it, and returns the socket to be used. With `None` the
     /// connection is given up: no other callback runs for it.
     ///
-    /// The place to refuse a peer by its address, or to set options of the socket, which is non-blocking.
+    /// The place to refuse a peer by its address, or to set options of the socket, which is non-blocking. UNIX sockets are for
+    /// [`pre_connect_unix`](Protocol::pre_connect_unix).
     ///
     /// POE: `ClientPreConnect`, `PreConnect`.
     #[doc(alias = "ClientPreConnect")]
@@ -213,6 +217,17 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         C: Fn(&mut Cx<'_, F, H>, TcpStream) -> Result<Option<TcpStream>> + 'static,
     {
         self.callbacks.pre_connect = Some(Box::new(callback));
+        self
+    }
+
+    /// Looks at each UNIX socket as [`pre_connect`](Protocol::pre_connect) does at those of TCP.
+    ///
+    /// POE: `ClientPreConnect`, `PreConnect`.
+    pub fn pre_connect_unix<C>(mut self, callback: C) -> Self
+    where
+        C: Fn(&mut Cx<'_, F, H>, UnixStream) -> Result<Option<UnixStream>> + 'static,
+    {
+        self.callbacks.pre_connect_unix = Some(Box::new(callback));
         self
     }
 

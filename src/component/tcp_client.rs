@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link, REFUSED};
 use super::protocol::Protocol;
+use super::socket::Socket;
 use super::tcp_server::check_alias;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -34,12 +36,9 @@ type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut kernel = Kernel::new()?;
-/// # let (sender, receiver) = std::sync::mpsc::channel();
 /// # let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
-/// # let server = TcpServer::new("127.0.0.1:0", echo)
-/// #     .on_started(move |cx| { sender.send(cx.heap().local_addr()); })
-/// #     .spawn(&mut kernel)?;
-/// # let address = receiver.recv()?.unwrap().to_string();
+/// # let server = TcpServer::new("127.0.0.1:0", echo).spawn(&mut kernel)?;
+/// # let address = server.local_addr().to_string();
 /// let asking = Protocol::with_heap(Line::new(), || 0)
 ///     .on_connect(|cx| cx.heap().put("what time is it?"))
 ///     .on_input(move |cx, answer: String| {
@@ -92,6 +91,8 @@ impl<F: Filter, H> fmt::Debug for TcpClient<F, H> {
 
 /// What does not change from one connection to the next.
 struct Settings<F: Filter, H: 'static> {
+    /// The targets are paths.
+    is_unix: bool,
     alias: Option<Name>,
     bind_address: Option<String>,
     timeout: Option<Duration>,
@@ -105,9 +106,27 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
     /// POE: `new`, with `RemoteAddress` and `RemotePort`.
     #[doc(alias("RemoteAddress", "RemotePort"))]
     pub fn new(address: impl Into<String>, protocol: Protocol<F, H>) -> TcpClient<F, H> {
-        let settings =
-            Settings { alias: None, bind_address: None, timeout: None, on_started: None, on_connect_error: None };
-        TcpClient { protocol, address: address.into(), settings }
+        TcpClient::with(address.into(), protocol, false)
+    }
+
+    /// Begins a client of the server that listens on the UNIX stream socket at `path`. [`Connection::target`] is the path, and so is
+    /// ARG0 of the event `connect`.
+    ///
+    /// POE: `new`, with `Domain` `AF_UNIX` and the path as `RemoteAddress`.
+    pub fn unix(path: impl Into<String>, protocol: Protocol<F, H>) -> TcpClient<F, H> {
+        TcpClient::with(path.into(), protocol, true)
+    }
+
+    fn with(address: String, protocol: Protocol<F, H>, is_unix: bool) -> TcpClient<F, H> {
+        let settings = Settings {
+            is_unix,
+            alias: None,
+            bind_address: None,
+            timeout: None,
+            on_started: None,
+            on_connect_error: None,
+        };
+        TcpClient { protocol, address, settings }
     }
 
     /// Sets the alias of the session.
@@ -235,7 +254,8 @@ impl<F: Filter, H: 'static> Client<F, H> {
         cx.heap().reset();
         self.set_alias(cx)?;
         let target = cx.heap().target.clone();
-        let mut factory = SocketFactory::tcp(target).on_connect("tcp_connected").on_error("tcp_not_connected");
+        let factory = if self.settings.is_unix { SocketFactory::unix(target) } else { SocketFactory::tcp(target) };
+        let mut factory = factory.on_connect("tcp_connected").on_error("tcp_not_connected");
         if let Some(address) = &self.settings.bind_address {
             factory = factory.bind_address(address.as_str());
         }
@@ -251,13 +271,18 @@ impl<F: Filter, H: 'static> Client<F, H> {
     }
 
     fn connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
-        let (socket, peer) = (cx.take::<TcpStream>(0)?, SocketAddr::new(cx.take::<IpAddr>(1)?, cx.take(2)?));
+        let socket = if self.settings.is_unix {
+            Socket::Unix(cx.take::<UnixStream>(0)?)
+        } else {
+            Socket::Tcp(cx.take::<TcpStream>(0)?, SocketAddr::new(cx.take::<IpAddr>(1)?, cx.take(2)?))
+        };
         cx.heap().link = Link::Closed;
+        cx.heap().set_peer(socket.peer());
         if let Some(ended) = self.outage.borrow_mut().end(cx.now()) {
             let session = cx.session();
             log::info!(target: "lenore::component", "{session} is connected to {}: {ended}", cx.heap().target);
         }
-        self.protocol.open(cx, socket, peer).map(drop)
+        self.protocol.open(cx, socket).map(drop)
     }
 
     fn not_connected(&self, cx: &mut Cx<'_, F, H>) -> Result {

@@ -6,14 +6,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use super::accepted::opener;
+use super::listen::Listen;
 use super::listener::{self, Accept, Admission, Listener};
 use super::protocol::Protocol;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{AsKernel, Context, Kernel, SessionId, kernel_of};
+use crate::kernel::{AsKernel, Context, Dest, Kernel, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
-use crate::wheel::{Failure, SocketFactory};
+use crate::wheel::Failure;
 
 /// A server in one process: a session that listens, and a session for each connection as its child.
 ///
@@ -30,9 +31,9 @@ use crate::wheel::{Failure, SocketFactory};
 /// let server = TcpServer::new("127.0.0.1:0", echo)
 ///     .alias("echo")
 ///     .concurrency(100)
-///     .on_started(|cx| println!("listening on {:?}", cx.heap().local_addr()))
 ///     .spawn(&mut kernel)?;
-/// # assert_eq!(kernel.alias_resolve("echo")?, server);
+/// println!("listening on {}", server.local_addr());
+/// # assert_eq!(kernel.alias_resolve("echo")?, server.session());
 /// # kernel.post(server, "shutdown", ())?;
 /// kernel.run()?;
 /// # Ok(())
@@ -50,8 +51,7 @@ use crate::wheel::{Failure, SocketFactory};
 /// POE: `POE::Component::Server::TCP`.
 #[must_use = "does nothing until it is spawned"]
 pub struct TcpServer {
-    address: String,
-    listener_name: Option<String>,
+    listen: Listen,
     alias: Option<Name>,
     concurrency: Option<u32>,
     accept: Result<Accept, Error>,
@@ -62,7 +62,7 @@ pub struct TcpServer {
 
 impl fmt::Debug for TcpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TcpServer").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("TcpServer").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
@@ -76,7 +76,37 @@ impl TcpServer {
     /// POE: `new` with `ClientInput`; `Address` or `Hostname`, and `Port`.
     #[doc(alias("Hostname", "Port"))]
     pub fn new<F: Filter, H: 'static>(address: impl Into<String>, protocol: Protocol<F, H>) -> TcpServer {
-        TcpServer::with(address.into(), opener(protocol).map(Accept::Open))
+        TcpServer::on(Listen::tcp(address.into()), protocol)
+    }
+
+    /// Begins a server that listens as `listen` says, on a UNIX socket for one, and treats each connection as `protocol` says.
+    ///
+    /// ```
+    /// use lenore::Kernel;
+    /// use lenore::component::{Listen, Protocol, TcpClient, TcpServer};
+    /// use lenore::filter::Line;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = std::env::temp_dir().join(format!("lenore-tcp-server-{}", std::process::id())).display().to_string();
+    /// let mut kernel = Kernel::new()?;
+    /// let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
+    /// let server = TcpServer::on(Listen::unix(&path), echo).spawn(&mut kernel)?;
+    /// let asking = Protocol::new(Line::new())
+    ///     .on_connect(|cx| cx.heap().put("who is there?"))
+    ///     .on_input(move |cx, answer: String| {
+    ///         assert_eq!(answer, "who is there?");
+    ///         cx.yield_("shutdown", ());
+    ///         Ok(cx.post(server, "shutdown", ())?)
+    ///     });
+    /// TcpClient::unix(&path, asking).spawn(&mut kernel)?;
+    /// kernel.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// POE: `new` with `Domain` `AF_UNIX`.
+    pub fn on<F: Filter, H: 'static>(listen: Listen, protocol: Protocol<F, H>) -> TcpServer {
+        TcpServer::with(listen, opener(protocol).map(Accept::Open))
     }
 
     /// Begins a server that hands each accepted socket, with its peer's address, to `acceptor`, in the session that
@@ -92,20 +122,11 @@ impl TcpServer {
         acceptor: impl Fn(&mut Context<'_, Listener>, TcpStream, SocketAddr) -> R + 'static,
     ) -> TcpServer {
         let hand_over = move |cx: &mut Context<'_, Listener>, socket, peer| acceptor(cx, socket, peer).without_value();
-        TcpServer::with(address.into(), Ok(Accept::HandOver(Rc::new(hand_over))))
+        TcpServer::with(Listen::tcp(address.into()), Ok(Accept::HandOver(Rc::new(hand_over))))
     }
 
-    fn with(address: String, accept: Result<Accept, Error>) -> TcpServer {
-        TcpServer {
-            address,
-            listener_name: None,
-            alias: None,
-            concurrency: None,
-            accept,
-            on_started: None,
-            on_stopped: None,
-            on_error: None,
-        }
+    fn with(listen: Listen, accept: Result<Accept, Error>) -> TcpServer {
+        TcpServer { listen, alias: None, concurrency: None, accept, on_started: None, on_stopped: None, on_error: None }
     }
 
     /// Sets the name by which a socket that systemd has passed is taken over; see
@@ -114,7 +135,7 @@ impl TcpServer {
     ///
     /// POE: nothing like it.
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
-        self.listener_name = Some(name.into());
+        self.listen.set_name(name.into());
         self
     }
 
@@ -170,7 +191,26 @@ impl TcpServer {
         self
     }
 
-    /// Listens, creates the session that accepts, and returns its id.
+    /// Listens, creates the session that accepts, and returns its id with the address.
+    ///
+    /// An event is posted to what it returns as to the session's id.
+    ///
+    /// ```
+    /// use std::net::TcpStream;
+    /// use lenore::Kernel;
+    /// use lenore::component::{Protocol, TcpServer};
+    /// use lenore::filter::Line;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut kernel = Kernel::new()?;
+    /// let server = TcpServer::new("127.0.0.1:0", Protocol::new(Line::new())).spawn(&mut kernel)?;
+    /// let client = TcpStream::connect(server.local_addr())?;
+    /// kernel.post(server, "shutdown", ())?;
+    /// # drop(client);
+    /// kernel.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -179,14 +219,19 @@ impl TcpServer {
     /// [`Error::InvalidSetting`] for marks that make no sense; [`Error::TooManySessions`]. Nothing was created then.
     ///
     /// POE: `new`, which reports a failure to bind to `Error`.
-    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<SessionId, Error> {
-        let TcpServer { address, listener_name, alias, concurrency, accept, on_started, on_stopped, on_error } = self;
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Listening, Error> {
+        let TcpServer { listen, alias, concurrency, accept, on_started, on_stopped, on_error } = self;
         let accept = accept?;
         check_alias(kernel_of(kernel), alias)?;
-        let wheel = listener::wheel(SocketFactory::tcp(&address), listener_name).on_error("tcp_failed");
-        let wheel = if on_error.is_some() { wheel } else { wheel.log_shortages() };
+        let has_callback = on_error.is_some();
+        let settings = |wheel| {
+            let wheel = listener::wheel(wheel).on_error("tcp_failed");
+            if has_callback { wheel } else { wheel.log_shortages() }
+        };
+        let opening = listen.bind(settings, None)?;
+        let local_addr = opening.door.address.tcp();
         let limit = Rc::new(Limit(Cell::new(concurrency)));
-        listener::session(wheel.bind_listener()?, accept, Rc::clone(&limit) as Rc<dyn Admission>)
+        let session = listener::session(vec![opening], accept, Rc::clone(&limit) as Rc<dyn Admission>)
             .state("_start", move |cx| {
                 alias.map_or(Ok(()), |alias| cx.alias_set(alias))?;
                 listener::listen(cx)?;
@@ -213,7 +258,44 @@ impl TcpServer {
                 alias.map(|alias| cx.alias_remove(alias));
             })
             .state("_stop", move |cx| on_stopped.as_ref().map_or(Ok(()), |on_stopped| on_stopped(cx)))
-            .spawn(kernel)
+            .spawn(kernel)?;
+        Ok(Listening { session, local_addr })
+    }
+}
+
+/// A [`TcpServer`] that was spawned: its session, to which events can be posted, and where it listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listening {
+    session: SessionId,
+    local_addr: Option<SocketAddr>,
+}
+
+impl Listening {
+    /// Returns the session that listens, the parent of the connections' sessions.
+    pub fn session(self) -> SessionId {
+        self.session
+    }
+
+    /// Returns the address that it listens on, with the port that it was given.
+    ///
+    /// # Panics
+    ///
+    /// If it listens on a UNIX socket, which has none.
+    #[track_caller]
+    pub fn local_addr(self) -> SocketAddr {
+        self.local_addr.expect("the server listens on a UNIX socket, which has no address of TCP")
+    }
+}
+
+impl From<Listening> for SessionId {
+    fn from(listening: Listening) -> SessionId {
+        listening.session
+    }
+}
+
+impl From<Listening> for Dest<'_> {
+    fn from(listening: Listening) -> Self {
+        listening.session.into()
     }
 }
 

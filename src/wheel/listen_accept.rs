@@ -169,6 +169,7 @@ impl ListenAcceptBuilder {
             accepts_per_turn: ACCEPTS_PER_TURN,
             reports_aborted: true,
             logs_shortages: false,
+            rota: None,
         };
         let acceptor = Acceptor::start(core, Rc::clone(&report), manner, listener.into())?;
         Ok(ListenAccept { report, acceptor })

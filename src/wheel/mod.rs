@@ -47,7 +47,7 @@ pub use run::{Conduit, OnDrop, Redirect, Run, RunBuilder, RunEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 pub use stream::Transport;
 
-pub(crate) use socket_factory::Bound;
+pub(crate) use socket_factory::{Bound, Rota};
 
 /// Identifies a wheel in its events; never used twice in a process.
 ///

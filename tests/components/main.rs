@@ -1,5 +1,6 @@
 //! The TCP components: section 21 of the behaviour specification.
 
+mod listening;
 mod patience;
 mod server;
 mod tcp_client;

@@ -58,7 +58,7 @@ fn the_session_that_listens_has_its_id_alias_and_heap() {
         .on_stopped(move |cx| stopped.push(cx.state_name()))
         .spawn(&mut kernel)
         .unwrap();
-    assert_eq!(kernel.alias_resolve("mine").unwrap(), id);
+    assert_eq!(kernel.alias_resolve("mine").unwrap(), id.session());
     assert_eq!(log.text(), "started:_start");
     kernel.post(id, "shutdown", ()).unwrap();
     run(&mut kernel);
@@ -655,7 +655,7 @@ fn names_that_the_component_uses_and_aliases_that_are_taken_are_errors() {
     }
     let first = TcpServer::new("127.0.0.1:0", Protocol::new(Line::new())).alias("a").spawn(&mut kernel).unwrap();
     match TcpServer::new("127.0.0.1:0", Protocol::new(Line::new())).alias("a").spawn(&mut kernel) {
-        Err(Error::AliasTaken { owner, .. }) => assert_eq!(owner, first),
+        Err(Error::AliasTaken { owner, .. }) => assert_eq!(owner, first.session()),
         other => panic!("{other:?}"),
     }
     kernel.post(first, "shutdown", ()).unwrap();

@@ -3,13 +3,15 @@
 //! Each process writes lines, `PID WHAT`. A connection's lines are answered with `PID LINE`, but for the commands in
 //! `command`. On USR1 the parent writes its board.
 //!
+//! `--unix PATH` and `--proxy`: it listens there as well, and on one more port, behind a proxy; `also at` tells where.
+//!
 //! `--plain`: a `TcpServer` with the same protocol, and no Daemon. `--on-error`: it writes what its callback for errors is told.
 
 use std::cell::Cell;
 use std::error::Error;
 use std::time::Duration;
 
-use lenore::component::{Connection, Processes, Protocol, Server, Serving, TcpServer};
+use lenore::component::{Connection, Listen, Processes, Protocol, Server, Serving, TcpServer};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
@@ -34,6 +36,9 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .state("board", board)
         .spawn(&mut kernel)?;
     println!("listening on {}", serving.local_addr());
+    for other in &serving.local_addrs()[1..] {
+        say(&format!("also at {other}"));
+    }
     kernel.run()?;
     say("end");
     Ok(())
@@ -91,6 +96,12 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     }
     if let Some(connections) = flags.number("--connections") {
         server = server.connections_per_child(connections);
+    }
+    if let Some(path) = flags.text("--unix") {
+        server = server.listen(Listen::unix(path));
+    }
+    if flags.has("--proxy") {
+        server = server.listen(Listen::tcp("127.0.0.1:0").proxy_protocol());
     }
     if flags.has("--fail-set-up") {
         return Ok(server.on_child(|_| -> Result { Err(std::io::Error::other("no database").into()) }));

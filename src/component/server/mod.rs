@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::str::FromStr;
 
 use super::accepted::{Opener, opener};
+use super::listen::{Listen, ListenAddr, Opening};
 use super::listener::{self, Accept, Listener};
 use super::protocol::Protocol;
 use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Haste};
@@ -15,7 +16,7 @@ use crate::filter::Filter;
 use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
-use crate::wheel::{SocketFactory, SocketFactoryBuilder};
+use crate::wheel::Rota;
 use pool::Pool;
 
 mod pool;
@@ -93,9 +94,7 @@ mod pool;
 /// POE: nothing like it; POE::Component::Daemon leaves all of this to the program.
 #[must_use = "does nothing until it is spawned"]
 pub struct Server {
-    address: String,
-    listener: Option<OwnedFd>,
-    listener_name: Option<String>,
+    listens: Vec<Listen>,
     open: Result<Opener, Error>,
     processes: Option<Processes>,
     connections_per_child: Option<u32>,
@@ -107,7 +106,7 @@ pub struct Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("address", &self.address)
+            .field("listens", &self.listens)
             .field("processes", &self.processes)
             .finish_non_exhaustive()
     }
@@ -120,10 +119,21 @@ impl Server {
     /// Begins a server that listens on `address`, `host:port` with port 0 for any free one, and treats each connection
     /// as `protocol` says.
     pub fn tcp<F: Filter, H: 'static>(address: impl Into<String>, protocol: Protocol<F, H>) -> Server {
+        Server::on(Listen::tcp(address.into()), protocol)
+    }
+
+    /// Begins a server on a socket that listens already, which it takes over: a [`TcpListener`](std::net::TcpListener), a
+    /// [`UnixListener`](std::os::unix::net::UnixListener), or the descriptor of one.
+    ///
+    /// A server that [`tcp`](Server::tcp) begins takes over by itself what systemd has passed.
+    pub fn listener<F: Filter, H: 'static>(listener: impl Into<OwnedFd>, protocol: Protocol<F, H>) -> Server {
+        Server::on(Listen::descriptor(listener), protocol)
+    }
+
+    /// Begins a server that listens as `listen` says, and treats each connection as `protocol` says.
+    pub fn on<F: Filter, H: 'static>(listen: Listen, protocol: Protocol<F, H>) -> Server {
         Server {
-            address: address.into(),
-            listener: None,
-            listener_name: None,
+            listens: vec![listen],
             open: opener(protocol),
             processes: None,
             connections_per_child: None,
@@ -133,21 +143,21 @@ impl Server {
         }
     }
 
-    /// Begins a server on a socket of TCP that listens already, which it takes over: a [`TcpListener`](std::net::TcpListener) or the
-    /// descriptor of one.
+    /// Listens at one more place, with the same protocol and the same processes.
     ///
-    /// A server that [`tcp`](Server::tcp) begins takes over by itself what systemd has passed.
-    pub fn listener<F: Filter, H: 'static>(listener: impl Into<OwnedFd>, protocol: Protocol<F, H>) -> Server {
-        let listener = listener.into();
-        let server = Server::tcp(format!("descriptor {}", listener.as_raw_fd()), protocol);
-        Server { listener: Some(listener), ..server }
+    /// Each process that accepts does so at all places, and its connections count together. A busy place does not keep the clients
+    /// of another one waiting: a process takes from them in turn.
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listens.push(listen);
+        self
     }
 
-    /// Sets the name by which a socket that systemd has passed is taken over; see
-    /// [`SocketFactoryBuilder::listener_name`](crate::wheel::SocketFactoryBuilder::listener_name). Default: none, and one that is bound
-    /// to the server's address is.
+    /// Sets the name by which a socket that systemd has passed is taken over, for the place that the server began with; see
+    /// [`Listen::name`], which is for any. Default: none, and one that is bound to the server's address is.
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
-        self.listener_name = Some(name.into());
+        if let Some(first) = self.listens.first_mut() {
+            first.set_name(name.into());
+        }
         self
     }
 
@@ -195,17 +205,7 @@ impl Server {
     /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Serving, ServerError> {
-        let Server {
-            address,
-            listener,
-            listener_name,
-            open,
-            processes,
-            connections_per_child,
-            on_child,
-            peek_on,
-            daemon,
-        } = self;
+        let Server { listens, open, processes, connections_per_child, on_child, peek_on, daemon } = self;
         let open = open.map_err(ServerError::Session)?;
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
@@ -221,18 +221,20 @@ impl Server {
             Some(Processes::PreFork { start_children }) => daemon.start_children(start_children),
         };
         let kernel = kernel_of(kernel);
-        // Before the Daemon gives up the privileges that the address may need. A failure to accept goes to the log.
-        let socket = listener.map_or_else(|| SocketFactory::tcp(&address), SocketFactoryBuilder::given);
-        let socket = listener::wheel(socket, listener_name).bind_listener().map_err(ServerError::Listen)?;
-        let local_addr = socket.local_addr().map_err(ServerError::Listen)?;
+        // Before the Daemon gives up the privileges that an address may need. A failure to accept goes to the log.
+        let rota = (listens.len() > 1).then(|| Rc::new(Rota::default()));
+        let bind = |listen: Listen| listen.bind(listener::wheel, rota.as_ref());
+        let sockets: Vec<Opening> =
+            listens.into_iter().map(bind).collect::<Result<_, Error>>().map_err(ServerError::Listen)?;
+        let local_addrs: Vec<ListenAddr> = sockets.iter().map(|opening| opening.door.address.clone()).collect();
         let pool = Rc::new(Pool::new(on_child));
-        let session = pool::spawn(kernel, socket, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
+        let session = pool::spawn(kernel, sockets, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
         let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.forking)));
         match outcome {
             Ok((daemon, forking)) => {
                 pool.adopt(daemon, forking, connections_per_child);
                 daemon.accepts_on_listeners_of(kernel, session).map_err(ServerError::Daemon)?;
-                Ok(Serving { daemon, session, local_addr })
+                Ok(Serving { daemon, session, local_addrs: local_addrs.leak() })
             }
             Err(error) => {
                 kernel.stop_session(session, SessionId::KERNEL);
@@ -315,7 +317,8 @@ impl std::error::Error for UnknownProcesses {}
 pub struct Serving {
     daemon: Daemon,
     session: SessionId,
-    local_addr: SocketAddr,
+    /// In the order in which they were asked for. Never freed, so that this is `Copy`: a program has few servers.
+    local_addrs: &'static [ListenAddr],
 }
 
 impl Serving {
@@ -329,9 +332,20 @@ impl Serving {
         self.session
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the first address of TCP that it listens on.
+    ///
+    /// # Panics
+    ///
+    /// If there is none, as the server listens on UNIX sockets only: ask for [`local_addrs`](Serving::local_addrs).
+    #[track_caller]
     pub fn local_addr(self) -> SocketAddr {
-        self.local_addr
+        let first = self.local_addrs.iter().find_map(ListenAddr::tcp);
+        first.expect("the server has no address of TCP; Serving::local_addrs returns those that it has")
+    }
+
+    /// Returns where it listens, in the order in which that was asked for.
+    pub fn local_addrs(self) -> &'static [ListenAddr] {
+        self.local_addrs
     }
 }
 
@@ -340,7 +354,7 @@ impl Serving {
 /// Its `Debug` form is its text as well, as that of [`Error`].
 #[non_exhaustive]
 pub enum ServerError {
-    /// The address can't be looked up or bound.
+    /// An address can't be looked up or bound.
     Listen(Error),
     /// The Daemon can't be spawned.
     Daemon(DaemonError),

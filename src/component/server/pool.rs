@@ -5,16 +5,17 @@ use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::SetUp;
-use crate::component::accepted::Accepted;
 use crate::component::connection::LEFT;
+use crate::component::listen::Opening;
 use crate::component::listener::{self, Accept, Admission, Cx, Listener};
+use crate::component::proxy::LABEL;
+use crate::component::socket::Accepted;
 use crate::daemon::machine::Grace;
 use crate::daemon::{Daemon, Forking, Haste, Report};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, SessionId};
 use crate::name::Name;
 use crate::session::Session;
-use crate::wheel::Bound;
 
 /// What the Daemon lets this process do, in whichever process it finds itself.
 pub(super) struct Pool {
@@ -87,11 +88,13 @@ impl Pool {
 
     /// Has a connection of this process be one that the scoreboard tells of.
     fn label(&self, cx: &mut Cx<'_>, accepted: &Accepted) -> Result {
-        match self.daemon.get() {
-            Some(daemon) if self.is_child.get() => {
-                Ok(daemon.set_peer_label(cx, accepted.peer.ip().to_canonical().to_string())?)
-            }
-            _ => Ok(()),
+        accepted.label().map_or(Ok(()), |label| self.set_label(cx, label))
+    }
+
+    fn set_label(&self, cx: &mut Cx<'_>, label: String) -> Result {
+        match self.daemon.get().filter(|_| self.is_child.get()) {
+            Some(daemon) => Ok(daemon.set_peer_label(cx, label)?),
+            None => Ok(()),
         }
     }
 }
@@ -141,7 +144,7 @@ impl Admission for Pool {
 /// Creates the session that listens and does what the Daemon wants done in each process.
 pub(super) fn spawn(
     kernel: &mut Kernel,
-    socket: Bound,
+    sockets: Vec<Opening>,
     accept: Accept,
     pool: &Rc<Pool>,
     peek_on: Option<Name>,
@@ -159,7 +162,7 @@ pub(super) fn spawn(
             _ => run(&pool, cx),
         }
     };
-    let session: Session<Listener> = listener::session(socket, accept, Rc::clone(pool) as Rc<dyn Admission>);
+    let session: Session<Listener> = listener::session(sockets, accept, Rc::clone(pool) as Rc<dyn Admission>);
     session
         .state("_start", move |cx| {
             listener::listen(cx)?;
@@ -177,6 +180,7 @@ pub(super) fn spawn(
         .state("forked", state(forked))
         .state("whose_child", state(leave_unless_own))
         .state("requeue", state(requeue))
+        .state(LABEL, state(label))
         .state("peek", state(peek))
         .state("hurry", state(hurry))
         .state("grace", state(look_at_grace))
@@ -248,6 +252,12 @@ fn begin_child(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     pool.set_up(cx)?;
     pool.label(cx, &accepted)?;
     listener::open(cx, accepted)
+}
+
+/// A proxy has said whom it passes on.
+fn label(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    let label = cx.take(0)?;
+    pool.set_label(cx, label)
 }
 
 /// The kernel hears of a change of mind before it waits, and not in between: the first of these two events comes before

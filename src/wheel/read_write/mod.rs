@@ -3,8 +3,11 @@
 use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
+
+use nix::errno::Errno;
 
 use super::stream::marks::Marks;
 use super::stream::{Stream, Transport};
@@ -427,6 +430,16 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     pub fn switch_output_filter<P: Filter>(self, filter: P) -> ReadWrite<I, P> {
         let ReadWrite { state, input, .. } = self;
         ReadWrite { state, input, output: RefCell::new(filter) }
+    }
+
+    /// Does something with the descriptor that it reads from.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN` once that is closed, besides what `what` says.
+    pub(crate) fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        let stream = self.state.0.port.stream.borrow();
+        stream.as_ref().map_or_else(|| Err(Errno::ENOTCONN.into()), |stream| stream.with_fd(what))
     }
 
     /// Sends `event`, with ARG0 = the [`WheelId`], if the peer takes nothing of the output that waits for as long as

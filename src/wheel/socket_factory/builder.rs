@@ -1,7 +1,9 @@
 //! What a `SocketFactory` is told before it begins.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use super::datagram::{Datagram, Local};
 use super::inheriting::{Origin, set_queue};
 use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner, Opened};
 use super::report::Report;
+use super::rota::Rota;
 use super::socket::{self, CallError, Options};
 use super::{Job, SocketFactory};
 use crate::args::{Args, IntoArgs};
@@ -27,7 +30,6 @@ use crate::wheel::WheelId;
 ///
 /// A setting that makes no sense for the socket, such as a listen queue for one that connects, is ignored.
 #[must_use = "does nothing until it is told to listen, to connect or to bind"]
-#[derive(Debug)]
 pub struct SocketFactoryBuilder {
     transport: Transport,
     address: Address,
@@ -44,10 +46,21 @@ pub struct SocketFactoryBuilder {
     accepts_per_turn: usize,
     connect_timeout: Option<Duration>,
     logs_shortages: bool,
+    rota: Option<Rc<Rota>>,
     /// The addresses that a listener has asked for.
     asked: Vec<String>,
     /// Makes the arguments of a listener's success event.
     accepted_args: fn(Accepted, WheelId) -> Args,
+}
+
+impl fmt::Debug for SocketFactoryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketFactoryBuilder")
+            .field("transport", &self.transport)
+            .field("address", &self.address)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A socket that listens already, with the wheel that is to accept: whose, is still open.
@@ -61,6 +74,13 @@ impl Bound {
     pub(crate) fn local_addr(&self) -> Result<SocketAddr, Error> {
         let local = self.socket.listener.local().and_then(Local::addr);
         local.map_err(|error| Error::os("getsockname", &self.builder.address, error))
+    }
+
+    /// Returns the path that a UNIX socket is bound to; `None` if it is none.
+    pub(crate) fn local_path(&self) -> Result<Option<PathBuf>, Error> {
+        let local = self.socket.listener.local();
+        let local = local.map_err(|error| Error::os("getsockname", &self.builder.address, error))?;
+        Ok(if let Local::Path(path) = local { Some(path) } else { None })
     }
 
     /// Begins to accept, for the running session.
@@ -130,6 +150,7 @@ impl SocketFactoryBuilder {
             accepts_per_turn: ACCEPTS_PER_TURN,
             connect_timeout: None,
             logs_shortages: false,
+            rota: None,
             asked: Vec::new(),
             accepted_args: split_args,
         }
@@ -142,7 +163,7 @@ impl SocketFactoryBuilder {
         SocketFactoryBuilder { origin: Origin::Inherited { name }, ..builder }
     }
 
-    /// Begins a wheel on a socket of TCP that listens already.
+    /// Begins a wheel on a socket that listens already.
     pub(crate) fn given(fd: OwnedFd) -> SocketFactoryBuilder {
         let address = format!("descriptor {}", fd.as_raw_fd());
         let builder = SocketFactoryBuilder::new(Transport::Tcp, address.into());
@@ -205,6 +226,12 @@ impl SocketFactoryBuilder {
     /// programs have no event for it.
     pub(crate) fn log_shortages(mut self) -> Self {
         self.logs_shortages = true;
+        self
+    }
+
+    /// Has a listener take turns with others of its session.
+    pub(crate) fn takes_turns(mut self, rota: Rc<Rota>) -> Self {
+        self.rota = Some(rota);
         self
     }
 
@@ -440,6 +467,7 @@ impl SocketFactoryBuilder {
             accepts_per_turn: self.accepts_per_turn,
             reports_aborted: false,
             logs_shortages: self.logs_shortages,
+            rota: self.rota.clone(),
         };
         let known_as = self.origin.known_as(&self.asked);
         Acceptor::start(core, Rc::clone(report), manner, Opened { known_as, ..socket })

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use super::address::path_of;
 use super::datagram::Local;
 use super::report::Report;
+use super::rota::Rota;
 use super::socket::{BoundPath, CallError};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
@@ -137,6 +138,8 @@ pub(in crate::wheel) struct Manner {
     pub(in crate::wheel) reports_aborted: bool,
     /// What the system is short of is no error event, but goes to the log.
     pub(in crate::wheel) logs_shortages: bool,
+    /// Whom it takes turns with.
+    pub(in crate::wheel) rota: Option<Rc<Rota>>,
 }
 
 /// A listener, shared with the kernel.
@@ -164,6 +167,8 @@ pub(in crate::wheel) struct Acceptor {
     outage: RefCell<Outage<Errno>>,
     /// When the outage is over.
     calm_at: Cell<Option<Due>>,
+    /// Its place among those whom it takes turns with.
+    place: Cell<usize>,
 }
 
 impl Acceptor {
@@ -192,7 +197,11 @@ impl Acceptor {
             resting: Cell::new(false),
             outage: RefCell::default(),
             calm_at: Cell::new(None),
+            place: Cell::new(0),
         });
+        if let Some(rota) = &acceptor.manner.rota {
+            acceptor.place.set(rota.join(&acceptor));
+        }
         let source = Rc::clone(&acceptor);
         core.add_source(owner, |key| {
             source.key.set(Some(key));
@@ -226,6 +235,9 @@ impl Acceptor {
     fn accept_some(&self, cx: &mut Turn<'_>) -> Next {
         self.resting.set(false);
         self.note_calm(cx.core());
+        if self.manner.rota.as_ref().is_some_and(|rota| rota.gives_way(self.place.get())) {
+            return Next::Again(Readiness::Read);
+        }
         for _ in 0..self.manner.accepts_per_turn {
             // A state may have paused it.
             if self.paused.get() || self.held.get() {
@@ -238,6 +250,9 @@ impl Acceptor {
             let delivery = match accepted {
                 Ok(accepted) => {
                     self.note_success(cx.core());
+                    if let Some(rota) = &self.manner.rota {
+                        rota.accepted(self.place.get());
+                    }
                     #[cfg(feature = "control")]
                     if let Accepted::Tcp(stream, _) = &accepted {
                         cx.has_accepted(stream);

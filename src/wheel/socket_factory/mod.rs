@@ -20,12 +20,14 @@ mod datagram;
 mod inheriting;
 pub(super) mod listening;
 pub(super) mod report;
+mod rota;
 mod socket;
 
 pub use address::{Address, Domain};
 pub use builder::SocketFactoryBuilder;
 
 pub(crate) use builder::Bound;
+pub(crate) use rota::Rota;
 
 use builder::Transport;
 use connecting::Connector;

@@ -1,0 +1,193 @@
+//! Connections that a proxy passes on, and that begin with a header of the PROXY protocol.
+//!
+//! The session of such a connection is there at once, and counts as a connection; what the program is told of begins when the header
+//! has come. No byte behind the header is taken from the socket: it is looked at first, and then as much is read as belongs to it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+
+use super::connection::{Connection, Link};
+use super::protocol::Protocol;
+use super::socket::Socket;
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::kernel::{Context, Due, Handle, nanos};
+use header::{Found, find};
+
+mod header;
+
+type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
+
+/// A connection whose header has not come yet.
+pub(super) struct Announcement {
+    socket: Socket,
+    /// What is watched: another descriptor of the socket.
+    watched: Option<Handle>,
+    /// What there is of the header.
+    seen: Vec<u8>,
+}
+
+/// What a look at the socket has found.
+enum Look {
+    Nothing,
+    Header(Option<SocketAddr>),
+    /// The proxy has closed without a word, as to see whether anybody listens.
+    Closed,
+    Wrong(String),
+}
+
+impl Announcement {
+    fn look(&mut self) -> Look {
+        match self.read() {
+            Ok(look) => look,
+            Err(Errno::EAGAIN) => Look::Nothing,
+            Err(errno) => Look::Wrong(format!("recv: {}", errno.desc())),
+        }
+    }
+
+    fn read(&mut self) -> nix::Result<Look> {
+        let mut buffer = [0; 512];
+        loop {
+            let count = self.receive(&mut buffer, MsgFlags::MSG_PEEK)?;
+            if count == 0 {
+                let is_silent = self.seen.is_empty();
+                return Ok(if is_silent { Look::Closed } else { Look::Wrong(String::from("it ends too early")) });
+            }
+            let before = self.seen.len();
+            self.seen.extend_from_slice(&buffer[..count]);
+            match find(&self.seen) {
+                Found::Part => drop(self.receive(&mut buffer[..count], MsgFlags::empty())?),
+                Found::Header { length, source } => {
+                    self.receive(&mut buffer[..length - before], MsgFlags::empty())?;
+                    return Ok(Look::Header(source));
+                }
+                Found::Wrong(why) => return Ok(Look::Wrong(why.to_owned())),
+            }
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<usize> {
+        let fd = self.socket.as_fd().as_raw_fd();
+        loop {
+            match recv(fd, buffer, flags | MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EINTR) => {}
+                received => return received,
+            }
+        }
+    }
+}
+
+/// Begins to wait for the header of a connection, for so long.
+pub(super) fn begin<F: Filter, H: 'static>(
+    protocol: &Protocol<F, H>,
+    cx: &mut Cx<'_, F, H>,
+    socket: Socket,
+    timeout: Duration,
+) -> Result {
+    cx.heap().link = Link::Announced(Announcement { socket, watched: None, seen: Vec::new() });
+    look(protocol, cx)?;
+    let Link::Announced(announcement) = &mut cx.heap().link else { return Ok(()) };
+    let handle = match Handle::duplicate(&announcement.socket) {
+        Ok(handle) => handle,
+        Err(error) => {
+            complain(cx, &format!("it can't be waited for: {error}"));
+            give_up(cx);
+            return Ok(());
+        }
+    };
+    announcement.watched = Some(handle.clone());
+    cx.delay(LATE, timeout, ());
+    if let Err(error) = cx.select_read(&handle, READABLE, ()) {
+        complain(cx, &format!("it can't be waited for: {error}"));
+        give_up(cx);
+    }
+    Ok(())
+}
+
+/// More of the header may have come.
+pub(super) fn look<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    let Link::Announced(announcement) = &mut cx.heap().link else { return Ok(()) };
+    let source = match announcement.look() {
+        Look::Nothing => return Ok(()),
+        Look::Header(source) => source,
+        Look::Closed => {
+            give_up(cx);
+            return Ok(());
+        }
+        Look::Wrong(why) => {
+            complain(cx, &why);
+            give_up(cx);
+            return Ok(());
+        }
+    };
+    let Some(socket) = give_up(cx) else { return Ok(()) };
+    if let Some(client) = source {
+        let heap = cx.heap();
+        heap.proxy = socket.peer();
+        heap.set_peer(Some(client));
+    }
+    let (listener, label) = (cx.heap().listener, cx.heap().remote_ip().to_owned());
+    // One that was stopped has no use for it, and a plain server no state.
+    let _ = cx.call(listener, LABEL, (label,));
+    protocol.open(cx, socket).map(drop)
+}
+
+/// The header takes too long.
+pub(super) fn late<F: Filter, H: 'static>(_: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    if matches!(cx.heap().link, Link::Announced(_)) {
+        complain(cx, "it has not come in time");
+        give_up(cx);
+    }
+    Ok(())
+}
+
+/// Waits no longer, if it did. Returns the socket.
+pub(super) fn give_up<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) -> Option<Socket> {
+    if !matches!(cx.heap().link, Link::Announced(_)) {
+        return None;
+    }
+    let Link::Announced(announcement) = std::mem::replace(&mut cx.heap().link, Link::Closed) else { return None };
+    if let Some(handle) = announcement.watched {
+        cx.select_read_clear(&handle);
+        let _ = cx.delay_clear(LATE);
+    }
+    Some(announcement.socket)
+}
+
+/// When the log was told of a wrong header, and of how many it was not told since.
+#[derive(Default)]
+pub(super) struct Complaints {
+    last: Cell<Option<Due>>,
+    untold: Cell<u64>,
+}
+
+fn complain<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, why: &str) {
+    let now = cx.core().clock.now();
+    let (session, heap) = (cx.session(), cx.heap());
+    let (peer, Some(door)) = (heap.peer_text(), &heap.door) else { return };
+    let Complaints { last, untold } = &door.complaints;
+    if last.get().is_some_and(|last| now < last.saturating_add(nanos(PAUSE))) {
+        return untold.set(untold.get() + 1);
+    }
+    last.set(Some(now));
+    log::warn!(
+        target: "lenore::component",
+        "{session} closes a connection without a valid PROXY header: {why}: peer={peer} listener={} untold={}",
+        door.address, untold.take()
+    );
+}
+
+/// The names of its events.
+pub(super) const READABLE: &str = "tcp_proxy_readable";
+pub(super) const LATE: &str = "tcp_proxy_late";
+
+/// Tells the session that listens whom a connection serves.
+pub(super) const LABEL: &str = "tcp_peer_label";
+
+/// For how long a listener tells of one wrong header only.
+const PAUSE: Duration = Duration::from_secs(60);

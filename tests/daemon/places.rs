@@ -1,0 +1,72 @@
+//! A pool that listens at several places. The program is `tests/programs/component_server.rs`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use crate::component::{ALL, answers, pool, serve};
+use util::Client;
+use util::lab::{Lab, pid_of};
+
+fn also_at(lab: &Lab, number: usize) -> String {
+    lab.nth(number, "also at").1
+}
+
+fn ask_unix(path: &Path) -> i32 {
+    let mut client = UnixStream::connect(path).expect("it listens");
+    client.write_all(b"hello\r\n").expect("a socket takes that");
+    let mut line = String::new();
+    BufReader::new(&client).read_line(&mut line).expect("an answer");
+    pid_of(line.trim_end())
+}
+
+#[test]
+fn server_serves_at_all_places_in_every_mode() {
+    for args in ALL {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("socket");
+        let (mut lab, addr) = serve(&format!("{args} --unix {} --proxy", path.display()));
+        let proxied: SocketAddr = also_at(&lab, 2).parse().expect("an address");
+        for _ in 0..3 {
+            assert_eq!(answers(&mut Client::connect(addr)) == lab.pid(), args == "--mode single", "{args}");
+            assert_eq!(ask_unix(&path) == lab.pid(), args == "--mode single", "{args}");
+            let mut client = Client::connect(proxied);
+            client.send("PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n");
+            answers(&mut client);
+        }
+        lab.end(Signal::SIGTERM);
+        assert!(!path.exists(), "{args}");
+    }
+}
+
+#[test]
+fn busy_place_does_not_starve_another_one() {
+    for args in ["", "--connections 2"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("socket");
+        let (mut lab, addr) = pool(1, &format!("{args} --requests 0 --unix {}", path.display()));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let crowd: Vec<_> = (0..6)
+            .map(|_| {
+                let is_over = Arc::clone(&is_over);
+                thread::spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        answers(&mut Client::connect(addr));
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..50 {
+            ask_unix(&path);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        crowd.into_iter().for_each(|client| client.join().expect("it was served"));
+        lab.end(Signal::SIGTERM);
+    }
+}
