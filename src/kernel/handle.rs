@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 /// A descriptor that several owners share: closed when the last of them lets go.
 ///
-/// A watched handle is held by the kernel, so it can't be closed behind the kernel's back.
+/// A watched handle is held by the kernel, so it can't be closed behind the kernel's back. As with a socket of the standard
+/// library, `&Handle` reads and writes as well: the handle may be borrowed from a heap.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -24,8 +25,8 @@ use std::rc::Rc;
 ///         Ok(cx.select_read(&handle, "readable", ())?)
 ///     })
 ///     .state("readable", |cx| {
-///         let mut handle = cx.heap().clone();
-///         assert_eq!(handle.read(&mut [0; 10])?, 1);
+///         let handle = cx.heap().clone();
+///         assert_eq!((&handle).read(&mut [0; 10])?, 1);
 ///         cx.select_read_clear(&handle);
 ///         Ok(())
 ///     })
@@ -67,15 +68,31 @@ impl AsRawFd for Handle {
     }
 }
 
-impl io::Read for Handle {
+impl io::Read for &Handle {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         nix::unistd::read(&self.0, buffer).map_err(io::Error::from)
     }
 }
 
-impl io::Write for Handle {
+impl io::Write for &Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         nix::unistd::write(&self.0, bytes).map_err(io::Error::from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Read for Handle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl io::Write for Handle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
