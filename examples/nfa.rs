@@ -28,7 +28,7 @@
 //! `return_state` gives the answer back.
 
 use clap::Parser;
-use lenore::nfa::{Machine, MachineContext, Nfa};
+use lenore::nfa::{MachineContext, Nfa};
 use lenore::{Kernel, Result};
 
 mod common;
@@ -53,7 +53,7 @@ fn main() -> std::result::Result<(), lenore::Error> {
     Flags::parse();
     let mut kernel = Kernel::new()?;
     let keyboard = Box::new(SCRIPT.into_iter().chain(std::iter::repeat("yes")));
-    let id = Nfa::new(Terminal { keyboard, user: String::new(), failures: 0 })
+    let machine = Nfa::new(Terminal { keyboard, user: String::new(), failures: 0 })
         .state("login", "ask", |cx| prompt(cx, "login:"))
         .state("login", "line", |cx| {
             cx.runstate().user = cx.take(0)?;
@@ -68,7 +68,7 @@ fn main() -> std::result::Result<(), lenore::Error> {
         .state("question", "ask", |cx| prompt(cx, "Are you sure?"))
         .state("question", "line", check_answer)
         .spawn(&mut kernel)?;
-    Machine::of(id).goto_state(&mut kernel, "login", "ask", ())?;
+    machine.goto_state(&mut kernel, "login", "ask", ())?;
     // When the machine has stopped, no session is left, and the kernel returns.
     kernel.run()
 }

@@ -107,7 +107,7 @@ pub use kernel::{
     PeekedEvent, PeekedSession, PeekedSource, Postback, Readiness, Reason, RemovedAlarm, SessionId, SessionOption,
     Shift, Snapshot, Switch, UnknownOption,
 };
-pub use name::Name;
+pub use name::{EventOrNone, Name};
 pub use reply::{IntoReturn, Reply, ReplyValue, Return};
 pub use session::Session;
 

@@ -110,6 +110,12 @@ impl From<&str> for Name {
     }
 }
 
+impl From<&Name> for Name {
+    fn from(name: &Name) -> Name {
+        *name
+    }
+}
+
 impl From<&String> for Name {
     fn from(text: &String) -> Name {
         Name::new(text)
@@ -119,6 +125,65 @@ impl From<&String> for Name {
 impl From<String> for Name {
     fn from(text: String) -> Name {
         Name::new(&text)
+    }
+}
+
+/// An event's name, or `None` for no event: what calls take whose events may be left out.
+///
+/// A text or a [`Name`] converts into it, and so does `None`.
+///
+/// ```
+/// use lenore::{EventOrNone, Name};
+///
+/// assert_eq!(EventOrNone::from("tick").name(), Some(Name::new("tick")));
+/// assert_eq!(EventOrNone::from(None).name(), None);
+/// ```
+///
+/// POE: an event's name, or `undef`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventOrNone(Option<Name>);
+
+impl EventOrNone {
+    /// Returns the name, if there is one.
+    pub fn name(self) -> Option<Name> {
+        self.0
+    }
+}
+
+// Of the options there is this one alone: so `None` needs no type.
+impl From<Option<Name>> for EventOrNone {
+    fn from(event: Option<Name>) -> EventOrNone {
+        EventOrNone(event)
+    }
+}
+
+impl From<Name> for EventOrNone {
+    fn from(event: Name) -> EventOrNone {
+        EventOrNone(Some(event))
+    }
+}
+
+impl From<&Name> for EventOrNone {
+    fn from(event: &Name) -> EventOrNone {
+        EventOrNone(Some(*event))
+    }
+}
+
+impl From<&str> for EventOrNone {
+    fn from(event: &str) -> EventOrNone {
+        EventOrNone(Some(event.into()))
+    }
+}
+
+impl From<&String> for EventOrNone {
+    fn from(event: &String) -> EventOrNone {
+        EventOrNone(Some(event.into()))
+    }
+}
+
+impl From<String> for EventOrNone {
+    fn from(event: String) -> EventOrNone {
+        EventOrNone(Some(event.into()))
     }
 }
 

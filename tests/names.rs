@@ -1,6 +1,6 @@
 //! Aliases, ids and extra references (K-AL, K-RC).
 
-use lenore::{Error, Exception, Name, SessionId};
+use lenore::{Error, Exception, Name, Session, SessionId};
 use util::diary::{Log, lines, millis, new_kernel, note, plain, witness};
 
 #[test] // K-AL-01
@@ -230,5 +230,37 @@ fn references_that_come_and_go_in_start_do_not_end_the_session() -> Result<(), E
     assert_eq!(lines(&log), ["s _start ends"]);
     kernel.run()?;
     assert_eq!(lines(&log), ["s _stop"]);
+    Ok(())
+}
+
+#[test] // a list of names is iterated by reference
+fn name_by_reference_names_events_aliases_and_sessions() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    let names = ["first", "second"].map(Name::new);
+    Session::new(Vec::new())
+        .state("_start", move |cx| {
+            for name in &names {
+                cx.alias_set(name)?;
+                cx.yield_(name, ());
+                cx.post(name, name, ())?;
+            }
+            Ok(())
+        })
+        .state("first", |cx| cx.heap().push(1))
+        .state("second", |cx| cx.heap().push(2))
+        .state("_stop", |cx| assert_eq!(*cx.heap(), [1, 1, 2, 2]))
+        .spawn(&mut kernel)?;
+    kernel.run()
+}
+
+#[test]
+fn alias_may_be_made_of_what_the_context_says() -> Result<(), Error> {
+    let mut kernel = new_kernel();
+    let id = Session::new(())
+        .state("_start", |cx| Ok(cx.alias_set(format!("{}", cx.session()))?))
+        .state("same", |cx| Ok(cx.alias_resolve(cx.state_name()).is_err()))
+        .spawn(&mut kernel)?;
+    assert_eq!(kernel.alias_resolve(&id.to_string())?, id);
+    assert!(kernel.call(id, "same", ())?.take::<bool>()?);
     Ok(())
 }

@@ -31,8 +31,7 @@ fn urgent_data_is_the_third_mode() {
             // Both octets have arrived when the urgent one has.
             let mut urgent = nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&near), nix::poll::PollFlags::POLLPRI);
             assert_eq!(nix::poll::poll(std::slice::from_mut(&mut urgent), 5000_u16)?, 1);
-            let all = Some("ready".into());
-            cx.select(&near, all, all, all, ("extra",))?;
+            cx.select(&near, "ready", "ready", "ready", ("extra",))?;
             Ok(())
         })
         .state("ready", move |cx| {
@@ -60,7 +59,7 @@ fn urgent_data_alone_is_nothing_to_read() {
     Session::new((Handle::new(near), far))
         .state("_start", |cx| {
             let near = cx.heap().0.clone();
-            cx.select(&near, Some("ready".into()), None, Some("urgent".into()), ())?;
+            cx.select(&near, "ready", None, "urgent", ())?;
             send(cx.heap().1.as_raw_fd(), b"u", MsgFlags::MSG_OOB)?;
             Ok(())
         })
@@ -97,13 +96,13 @@ fn select_ends_the_modes_that_it_does_not_name() {
         .state("_start", |cx| {
             let near = cx.heap().clone();
             cx.select_read(&near, "read", ())?;
-            cx.select(&near, None, Some("write".into()), None, ())?;
+            cx.select(&near, None, "write", None, ())?;
             Ok(())
         })
         .state("write", move |cx| {
             wrote.push("write");
             let near = cx.heap().clone();
-            cx.select(&near, Some("read".into()), None, None, ())?;
+            cx.select(&near, "read", None, None, ())?;
             Ok(())
         })
         .state("read", move |cx| {

@@ -99,6 +99,12 @@ impl From<Name> for Dest<'_> {
     }
 }
 
+impl From<&Name> for Dest<'_> {
+    fn from(alias: &Name) -> Self {
+        Dest::Alias(alias.as_str())
+    }
+}
+
 calls! {
     /// Posting.
     for a kernel, with self:

@@ -19,7 +19,7 @@ use crate::args::{IntoArgs, Template};
 use crate::calls::calls;
 use crate::destroy::{destroy, destroy_all};
 use crate::error::Error;
-use crate::name::Name;
+use crate::name::{EventOrNone, Name};
 use crate::sys::accept_queue::{self, AcceptQueue};
 use crate::sys::disconnect::disconnect;
 
@@ -234,7 +234,30 @@ calls! {
         self.watch(handle, Readiness::Expedite, event.into(), Template::new(extra), Strength::Strong)
     }
 
-    /// Sets all three kinds at once: each gets the event given for it, or ends if none is given.
+    /// Sets all three kinds at once: each gets the event given for it, or ends if it is `None`.
+    ///
+    /// ```
+    /// # use std::os::unix::net::UnixStream;
+    /// # use lenore::{Handle, Kernel, Session};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (ours, _theirs) = UnixStream::pair()?;
+    /// # let mut kernel = Kernel::new()?;
+    /// Session::new(Handle::new(ours))
+    ///     .state("_start", |cx| {
+    ///         let handle = cx.heap().clone();
+    ///         cx.select(&handle, "readable", "writable", None, ())?;
+    ///         Ok(())
+    ///     })
+    ///     .state("writable", |cx| {
+    ///         let handle = cx.heap().clone();
+    ///         cx.select(&handle, None, None, None, ())?;
+    ///         Ok(())
+    ///     })
+    ///     .spawn(&mut kernel)?;
+    /// kernel.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -244,14 +267,14 @@ calls! {
     pub fn select(
         &mut self,
         handle: &Handle,
-        read: Option<Name>,
-        write: Option<Name>,
-        expedite: Option<Name>,
+        read: impl Into<EventOrNone>,
+        write: impl Into<EventOrNone>,
+        expedite: impl Into<EventOrNone>,
         extra: impl IntoArgs + Clone + 'static,
     ) -> Result<(), Error> {
         let extra = Template::new(extra);
-        for (readiness, event) in Readiness::ALL.into_iter().zip([read, write, expedite]) {
-            match event {
+        for (readiness, event) in Readiness::ALL.into_iter().zip([read.into(), write.into(), expedite.into()]) {
+            match event.name() {
                 Some(event) => self.watch(handle, readiness, event, extra.clone(), Strength::Strong)?,
                 None => self.unselect(handle, readiness),
             }

@@ -5,11 +5,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{EnterEvent, MachineContext, MachineHandler, NfaError, Transitions};
+use super::{MachineContext, MachineHandler, NfaError, Transitions};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Exception, Result};
 use crate::kernel::{Context, Event, Kind, SessionId, kernel_of};
-use crate::name::Name;
+use crate::name::{EventOrNone, Name};
 use crate::reply::{Reply, Return};
 use crate::session::Session;
 
@@ -169,8 +169,8 @@ impl<R: 'static> Automaton<R> {
 }
 
 impl Entry {
-    pub(super) fn new(state: impl Into<Name>, enter_event: impl Into<EnterEvent>, args: impl IntoArgs) -> Entry {
-        Entry { state: state.into(), event: enter_event.into().0, args: args.into_args() }
+    pub(super) fn new(state: impl Into<Name>, enter_event: impl Into<EventOrNone>, args: impl IntoArgs) -> Entry {
+        Entry { state: state.into(), event: enter_event.into().name(), args: args.into_args() }
     }
 }
 

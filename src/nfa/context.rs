@@ -4,13 +4,13 @@ use std::fmt;
 use std::panic::Location;
 
 use super::automaton::{Automaton, Entry, Request, STOP, is_reserved, route};
-use super::machine::{EnterEvent, Machine};
+use super::machine::Machine;
 use super::{Transitions, erase};
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Result};
 use crate::kernel::private;
 use crate::kernel::{AsKernel, Calls, Context, Core, Dest, Event, InState, Kernel, SessionId, kernel_of};
-use crate::name::Name;
+use crate::name::{EventOrNone, Name};
 use crate::reply::{IntoReturn, Reply};
 
 /// What a handler of a machine receives: the kernel, the machine with its runstate, and the event that it handles.
@@ -19,7 +19,7 @@ use crate::reply::{IntoReturn, Reply};
 ///
 /// ```
 /// use lenore::Kernel;
-/// use lenore::nfa::{Machine, MachineContext, Nfa};
+/// use lenore::nfa::{MachineContext, Nfa};
 ///
 /// fn count(cx: &mut MachineContext<'_, Vec<u32>>) -> lenore::Result {
 ///     let number = cx.take(0)?;
@@ -29,12 +29,12 @@ use crate::reply::{IntoReturn, Reply};
 ///
 /// # fn main() -> Result<(), lenore::Error> {
 /// let mut kernel = Kernel::new()?;
-/// let id = Nfa::new(Vec::new())
+/// let machine = Nfa::new(Vec::new())
 ///     .state("idle", "begin", |cx| cx.call_state("counted", "counting", "count", (1_u32,)))
 ///     .state("idle", "counted", |cx| assert_eq!(*cx.runstate(), [1, 2, 3]))
 ///     .state("counting", "count", count)
 ///     .spawn(&mut kernel)?;
-/// Machine::of(id).goto_state(&mut kernel, "idle", "begin", ())?;
+/// machine.goto_state(&mut kernel, "idle", "begin", ())?;
 /// kernel.run()
 /// # }
 /// ```
@@ -116,7 +116,7 @@ impl<'a, R: 'static> MachineContext<'a, R> {
     pub fn goto_state(
         &mut self,
         state: impl Into<Name>,
-        enter_event: impl Into<EnterEvent>,
+        enter_event: impl Into<EventOrNone>,
         args: impl IntoArgs,
     ) -> Result {
         self.ask(Request::Goto(Entry::new(state, enter_event, args)))
@@ -135,12 +135,12 @@ impl<'a, R: 'static> MachineContext<'a, R> {
     #[track_caller]
     pub fn call_state(
         &mut self,
-        return_event: impl Into<EnterEvent>,
+        return_event: impl Into<EventOrNone>,
         state: impl Into<Name>,
-        enter_event: impl Into<EnterEvent>,
+        enter_event: impl Into<EventOrNone>,
         args: impl IntoArgs,
     ) -> Result {
-        let return_event = return_event.into().0;
+        let return_event = return_event.into().name();
         self.ask(Request::Call { return_event, entry: Entry::new(state, enter_event, args) })
     }
 

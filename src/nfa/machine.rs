@@ -6,9 +6,9 @@ use super::error::NfaError;
 use crate::args::IntoArgs;
 use crate::error::Error;
 use crate::kernel::{AsKernel, Dest, Kernel, SessionId, kernel_of};
-use crate::name::Name;
+use crate::name::{EventOrNone, Name};
 
-/// A machine seen from outside: by whoever spawned it, as a rule.
+/// A machine seen from outside: what [`Nfa::spawn`](super::Nfa::spawn) returns.
 ///
 /// Its own handlers have the same operations in [`MachineContext`](super::MachineContext). Here an exception in a
 /// transition that is made at once is the machine's `DIE` signal, as in any [`call`](Kernel::call), and the operation
@@ -16,12 +16,11 @@ use crate::name::Name;
 ///
 /// ```
 /// use lenore::Kernel;
-/// use lenore::nfa::{Machine, Nfa};
+/// use lenore::nfa::Nfa;
 ///
 /// # fn main() -> Result<(), lenore::Error> {
 /// let mut kernel = Kernel::new()?;
-/// let id = Nfa::new(()).state("on", "toggle", |_| ()).state("off", "toggle", |_| ()).spawn(&mut kernel)?;
-/// let machine = Machine::of(id);
+/// let machine = Nfa::new(()).state("on", "toggle", |_| ()).state("off", "toggle", |_| ()).spawn(&mut kernel)?;
 /// assert_eq!(machine.state(&mut kernel)?, "(undef)");
 /// machine.goto_state(&mut kernel, "on", "toggle", ())?;
 /// assert_eq!(machine.state(&mut kernel)?, "on");
@@ -34,8 +33,8 @@ use crate::name::Name;
 pub struct Machine(SessionId);
 
 impl Machine {
-    /// Makes a handle of what [`Nfa::spawn`](super::Nfa::spawn) returned. Whether it is a machine shows with the first
-    /// operation.
+    /// Makes a handle of a session's id, such as the sender of an event. Whether the session is a machine shows with the
+    /// first operation.
     pub fn of(id: SessionId) -> Machine {
         Machine(id)
     }
@@ -76,7 +75,7 @@ impl Machine {
         self,
         kernel: &mut K,
         state: impl Into<Name>,
-        enter_event: impl Into<EnterEvent>,
+        enter_event: impl Into<EventOrNone>,
         args: impl IntoArgs,
     ) -> Result<(), Error> {
         self.ask(kernel_of(kernel), Request::Goto(Entry::new(state, enter_event, args)))
@@ -94,12 +93,12 @@ impl Machine {
     pub fn call_state<K: AsKernel>(
         self,
         kernel: &mut K,
-        return_event: impl Into<EnterEvent>,
+        return_event: impl Into<EventOrNone>,
         state: impl Into<Name>,
-        enter_event: impl Into<EnterEvent>,
+        enter_event: impl Into<EventOrNone>,
         args: impl IntoArgs,
     ) -> Result<(), Error> {
-        let return_event = return_event.into().0;
+        let return_event = return_event.into().name();
         self.ask(kernel_of(kernel), Request::Call { return_event, entry: Entry::new(state, enter_event, args) })
     }
 
@@ -160,33 +159,5 @@ impl From<Machine> for SessionId {
 impl From<Machine> for Dest<'_> {
     fn from(machine: Machine) -> Self {
         Dest::Id(machine.0)
-    }
-}
-
-/// The event with which a state is entered: a name, or `None` for none at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EnterEvent(pub(super) Option<Name>);
-
-impl From<Option<Name>> for EnterEvent {
-    fn from(event: Option<Name>) -> EnterEvent {
-        EnterEvent(event)
-    }
-}
-
-impl From<Name> for EnterEvent {
-    fn from(event: Name) -> EnterEvent {
-        EnterEvent(Some(event))
-    }
-}
-
-impl From<&str> for EnterEvent {
-    fn from(event: &str) -> EnterEvent {
-        EnterEvent(Some(event.into()))
-    }
-}
-
-impl From<String> for EnterEvent {
-    fn from(event: String) -> EnterEvent {
-        EnterEvent(Some(event.into()))
     }
 }

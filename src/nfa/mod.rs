@@ -37,10 +37,10 @@ use std::rc::Rc;
 use automaton::{Automaton, is_reserved};
 pub use context::MachineContext;
 pub use error::NfaError;
-pub use machine::{EnterEvent, Machine};
+pub use machine::Machine;
 
 use crate::error::Error;
-use crate::kernel::{AsKernel, SessionId};
+use crate::kernel::AsKernel;
 use crate::name::Name;
 use crate::reply::IntoReturn;
 
@@ -50,7 +50,7 @@ use crate::reply::IntoReturn;
 ///
 /// ```
 /// use lenore::Kernel;
-/// use lenore::nfa::{Machine, Nfa, Transitions};
+/// use lenore::nfa::{Nfa, Transitions};
 ///
 /// # fn main() -> Result<(), lenore::Error> {
 /// let mut kernel = Kernel::new()?;
@@ -62,7 +62,7 @@ use crate::reply::IntoReturn;
 ///     .state("unlocked", "push", |cx| cx.goto_state("locked", None, ()))
 ///     .state("locked", "closing time", |cx| assert_eq!(*cx.runstate(), 2, "times it has opened"))
 ///     .spawn(&mut kernel)?;
-/// Machine::of(turnstile).goto_state(&mut kernel, "locked", None, ())?;
+/// turnstile.goto_state(&mut kernel, "locked", None, ())?;
 /// for event in ["push", "coin", "push", "coin", "push", "closing time"] {
 ///     kernel.post(turnstile, event, ())?;
 /// }
@@ -112,7 +112,7 @@ impl<R: 'static> Nfa<R> {
         self
     }
 
-    /// Creates the machine as a child of the running session; it is in no state yet.
+    /// Creates the machine as a child of the running session; it is in no state yet. Returns it as it is seen from outside.
     ///
     /// Takes the kernel, or the context of a state. The machine lives as long as any session: it needs some reason to.
     ///
@@ -123,14 +123,14 @@ impl<R: 'static> Nfa<R> {
     /// [`Error::TooManySessions`]. Nothing was created then.
     ///
     /// POE: `spawn`.
-    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<SessionId, Error> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Machine, Error> {
         if self.automaton.is_empty() {
             return Err(Error::Exception(NfaError::NoStates.into()));
         }
         if let Some(name) = self.automaton.events().find(|name| is_reserved(*name)) {
             return Err(Error::ReservedState(name));
         }
-        self.automaton.into_session().spawn(kernel)
+        self.automaton.into_session().spawn(kernel).map(Machine::of)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which handler an event finds.
 
-use lenore::nfa::{Machine, Nfa};
+use lenore::nfa::Nfa;
 use lenore::{Args, ChildChange, Error, Exception, Name, Session};
 
 use crate::{Cx, begin, died, machine, note, send};
@@ -42,7 +42,7 @@ fn an_event_is_looked_up_in_the_state_then_everywhere_then_in_default() -> Resul
         }
         kernel.call(id, step, (Name::new("by hand"), Args::new()))?;
     }
-    Machine::of(id).goto_state(&mut kernel, "b", None, ())?;
+    id.goto_state(&mut kernel, "b", None, ())?;
     kernel.run_one_timeslice()?;
     for event in events {
         kernel.call(id, event, (1,))?;
@@ -109,7 +109,7 @@ fn default_sees_the_original_sender_and_its_value_is_the_calls() -> Result<(), E
         .state("a", "_default", |cx| format!("{} {:?}", who(cx.sender()), cx.caller_state()))
         .state("b", "known", |_| ())
         .spawn(&mut kernel)?;
-    Machine::of(id).goto_state(&mut kernel, "a", None, ())?;
+    id.goto_state(&mut kernel, "a", None, ())?;
     Session::new(())
         .state("_start", move |cx| {
             for event in ["known", "unknown"] {
@@ -165,7 +165,7 @@ fn news_of_children_needs_a_handler() -> Result<(), Error> {
     let id = begin(nfa, &mut kernel, "with")?;
     kernel.call(id, "go", ())?;
     kernel.run_one_timeslice()?;
-    Machine::of(id).goto_state(&mut kernel, "without", None, ())?;
+    id.goto_state(&mut kernel, "without", None, ())?;
     kernel.run_one_timeslice()?;
     send(&mut kernel, id, &["go"])?;
     let unhandled = "m died in _child: session 1, in state without: no handler for _child, nor for _default";
@@ -192,7 +192,7 @@ fn news_of_a_parent_needs_a_handler() -> Result<(), Error> {
                         Ok(())
                     });
                 let id = nfa.spawn(cx)?;
-                Machine::of(id).goto_state(cx, state, "go", ())?;
+                id.goto_state(cx, state, "go", ())?;
             }
             Ok(())
         })
@@ -246,7 +246,7 @@ fn arguments_that_a_machine_leaves_alone_reach_the_next_session() -> Result<(), 
                         cx.arg::<Args>(1)?.get::<NoCopy>(1).map(drop).map_err(Exception::from)
                     })
                     .spawn(cx)?;
-                Machine::of(id).goto_state(cx, state, "watch", ())?;
+                id.goto_state(cx, state, "watch", ())?;
             }
             Ok(())
         })

@@ -48,7 +48,7 @@ fn a_handler_gets_the_machine_its_runstate_the_event_the_sender_the_state_and_th
         })
         .state("here", "end", |cx| assert_eq!(*cx.runstate(), [1, 2]))
         .spawn(&mut kernel)?;
-    Machine::of(id).goto_state(&mut kernel, "here", None, ())?;
+    id.goto_state(&mut kernel, "here", None, ())?;
     Session::new(())
         .state("_start", move |cx| cx.post(id, "add", (2, "two")).map_err(Exception::from))
         .spawn(&mut kernel)?;
@@ -64,7 +64,7 @@ fn a_machine_without_states_is_refused() -> Result<(), Error> {
         assert!(matches!(refused, Err(Error::ReservedState(refused)) if refused == name));
     }
     let first = Nfa::new(()).state("s", "e", |_| ()).spawn(&mut kernel)?;
-    assert_eq!(first.number(), 1, "the refused ones took no number");
+    assert_eq!(first.id().number(), 1, "the refused ones took no number");
     kernel.run()
 }
 
@@ -87,7 +87,7 @@ fn a_handler_may_be_a_method_a_function_or_a_closure_and_the_last_one_counts() -
         .state("s", "function", function)
         .state("s", "closure", |cx| cx.runstate().0.push("closure"))
         .spawn(&mut kernel)?;
-    Machine::of(id).goto_state(&mut kernel, "s", "method", ())?;
+    id.goto_state(&mut kernel, "s", "method", ())?;
     kernel.call(id, "closure", ())?; // the first of that name would have cleared it
     assert_eq!(kernel.call(id, "function", ())?.take::<usize>()?, 3);
     kernel.run()
@@ -99,8 +99,8 @@ fn a_new_machine_is_in_no_state_and_never_sees_start_and_stop() -> Result<(), Er
     let nfa = machine(&log).state("s", "_start", note).state("s", "_stop", note).state("s", "_default", note);
     let id = begin(nfa.state("s", "e", note), &mut kernel, "s")?;
     let stateless = machine(&log).state("s", "_start", note).state("s", "e", note).spawn(&mut kernel)?;
-    assert_eq!(Machine::of(stateless).state(&mut kernel)?, "(undef)");
-    assert_eq!(Machine::of(id).state(&mut kernel)?, "s");
+    assert_eq!(stateless.state(&mut kernel)?, "(undef)");
+    assert_eq!(id.state(&mut kernel)?, "s");
     send(&mut kernel, id, &["e", "_start", "_stop"])?;
     assert_eq!(lines(&log), ["m s.e"]);
     Ok(())
@@ -111,7 +111,7 @@ fn an_event_before_the_first_transition_is_an_exception() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     let id = machine(&log).state("s", "e", note).state("s", "_default", note).spawn(&mut kernel)?;
     kernel.post(id, "e", ())?;
-    let expected = NfaError::Unhandled { machine: id, state: "(undef)".into(), event: "e".into() };
+    let expected = NfaError::Unhandled { machine: id.id(), state: "(undef)".into(), event: "e".into() };
     assert_eq!(died(kernel.run()).exception.downcast_ref(), Some(&expected));
     assert_eq!(expected.to_string(), "session 1, in state (undef): no handler for e, nor for _default");
     Ok(())
@@ -144,9 +144,9 @@ fn an_exception_of_a_machine_is_one_of_its_session() -> Result<(), Error> {
 fn an_exception_that_nobody_handles_ends_the_kernel() -> Result<(), Error> {
     let mut kernel = new_kernel();
     let id = Nfa::new(()).state("a", "in", |cx| cx.goto_state("b", None, ())).spawn(&mut kernel)?;
-    Machine::of(id).goto_state(&mut kernel, "a", "in", ())?;
+    id.goto_state(&mut kernel, "a", "in", ())?;
     let died = died(kernel.run());
-    assert_eq!((died.dest_session, died.source_session), (id, id));
+    assert_eq!((died.dest_session, died.source_session), (id.id(), id.id()));
     assert_eq!((died.event, died.from_state), (Name::new("_nfa_goto_state"), Some(Name::new("_nfa_goto_state"))));
     assert!(died.location.file().ends_with("machines.rs"));
     assert!(matches!(died.exception.downcast_ref(), Some(NfaError::NoSuchState { wanted, .. }) if *wanted == "b"));
@@ -172,7 +172,7 @@ fn stop_ends_a_machine_in_its_turn_whatever_it_holds() -> Result<(), Error> {
         .state("_start", move |cx| {
             let nfa = machine(&for_child).state("s", "hold", hold).state("s", "_default", note);
             let id = nfa.spawn(cx)?;
-            Machine::of(id).goto_state(cx, "s", None, ())?;
+            id.goto_state(cx, "s", None, ())?;
             cx.post(id, "hold", ())?;
             cx.post(id, "before", ())?;
             Ok(())
@@ -193,11 +193,11 @@ fn stop_waits_behind_what_is_queued() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     let id = begin(machine(&log).state("s", "e", note), &mut kernel, "s")?;
     kernel.post(id, "e", ())?;
-    Machine::of(id).stop(&mut kernel)?;
+    id.stop(&mut kernel)?;
     kernel.post(id, "e", ())?;
     kernel.run()?;
     assert_eq!(lines(&log), ["m s.e"]);
-    assert!(matches!(Machine::of(id).stop(&mut kernel), Err(Error::NoSuchSession(_))));
+    assert!(matches!(id.stop(&mut kernel), Err(Error::NoSuchSession(_))));
     Ok(())
 }
 
@@ -211,7 +211,7 @@ fn a_machine_that_its_leave_handler_stops_enters_nothing() -> Result<(), Error> 
         })
         .state("b", "in", note);
     let id = begin(nfa, &mut kernel, "a")?;
-    Machine::of(id).goto_state(&mut kernel, "b", "in", ())?;
+    id.goto_state(&mut kernel, "b", "in", ())?;
     kernel.run()?;
     assert_eq!(lines(&log), ["m a.leave"]);
     Ok(())
@@ -246,7 +246,7 @@ fn a_machine_without_a_reason_to_live_stops() -> Result<(), Error> {
     let id = Nfa::new(Flag(dropped.clone())).state("s", "e", |_| ()).spawn(&mut kernel)?;
     assert!(!dropped.get());
     kernel.post(id, "e", ())?; // before any transition: but it is in a state by then
-    Machine::of(id).goto_state(&mut kernel, "s", None, ())?;
+    id.goto_state(&mut kernel, "s", None, ())?;
     kernel.run_one_timeslice()?;
     assert!(dropped.get(), "the runstate goes with the machine");
     kernel.run()

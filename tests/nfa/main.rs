@@ -5,7 +5,7 @@ mod machines;
 mod transitions;
 
 use lenore::nfa::{Machine, MachineContext, Nfa, NfaError};
-use lenore::{Died, Error, Kernel, SessionId};
+use lenore::{Died, Error, Kernel};
 use util::diary::{Diary, Log};
 
 type Cx<'a> = MachineContext<'a, Diary>;
@@ -21,8 +21,8 @@ fn note(cx: &mut Cx<'_>) {
 }
 
 /// Spawns a machine that an alias keeps alive once it is in the state `state`, which must handle `begin`.
-fn begin(nfa: Nfa<Diary>, kernel: &mut Kernel, state: &str) -> Result<SessionId, Error> {
-    let id = nfa
+fn begin(nfa: Nfa<Diary>, kernel: &mut Kernel, state: &str) -> Result<Machine, Error> {
+    let machine = nfa
         .state(state, "begin", |cx| {
             cx.alias_set("m")?;
             cx.sig("DIE", "on_die");
@@ -30,8 +30,8 @@ fn begin(nfa: Nfa<Diary>, kernel: &mut Kernel, state: &str) -> Result<SessionId,
             Ok(())
         })
         .spawn(kernel)?;
-    Machine::of(id).goto_state(kernel, state, "begin", ())?;
-    Ok(id)
+    machine.goto_state(kernel, state, "begin", ())?;
+    Ok(machine)
 }
 
 fn on_die(cx: &mut Cx<'_>) -> lenore::Result {
@@ -42,9 +42,9 @@ fn on_die(cx: &mut Cx<'_>) -> lenore::Result {
 }
 
 /// Posts events to a machine and runs the kernel to its end.
-fn send(kernel: &mut Kernel, id: SessionId, events: &[&str]) -> Result<(), Error> {
+fn send(kernel: &mut Kernel, machine: Machine, events: &[&str]) -> Result<(), Error> {
     for event in events {
-        kernel.post(id, *event, ())?;
+        kernel.post(machine, *event, ())?;
     }
     kernel.run()
 }

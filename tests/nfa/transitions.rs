@@ -11,13 +11,12 @@ use util::diary::{Diary, Log, lines, new_kernel, plain, who};
 #[test] // K-NF-04
 fn the_first_transition_is_made_at_once_and_later_ones_are_posted() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
-    let id = machine(&log).state("a", "in", note).state("b", "in", note).state("a", "e", note).spawn(&mut kernel)?;
-    let machine = Machine::of(id);
+    let machine = machine(&log).state("a", "in", note).state("b", "in", note).state("a", "e", note).spawn(&mut kernel)?;
     machine.goto_state(&mut kernel, "a", "in", ())?;
     assert_eq!(lines(&log), ["m a.in"]);
-    kernel.post(id, "e", ())?;
+    kernel.post(machine, "e", ())?;
     machine.goto_state(&mut kernel, "b", "in", ())?;
-    kernel.post(id, "in", ())?;
+    kernel.post(machine, "in", ())?;
     assert_eq!(machine.state(&mut kernel)?, "a");
     assert_eq!(lines(&log), [""; 0]);
     kernel.run()?;
@@ -28,13 +27,12 @@ fn the_first_transition_is_made_at_once_and_later_ones_are_posted() -> Result<()
 #[test] // K-NF-04, K-NF-15
 fn an_immediate_machine_makes_every_transition_at_once() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
-    let id = machine(&log)
+    let machine = machine(&log)
         .transitions(Transitions::Immediate)
         .state("a", "in", note)
         .state("b", "in", note)
         .state("b", "back", note)
         .spawn(&mut kernel)?;
-    let machine = Machine::of(id);
     machine.goto_state(&mut kernel, "a", "in", ())?;
     machine.goto_state(&mut kernel, "b", "in", ())?;
     machine.call_state(&mut kernel, "back", "a", "in", ())?;
@@ -79,7 +77,7 @@ fn events_queued_after_a_posted_transition_meet_the_new_state() -> Result<(), Er
     let id = begin(machine(&log).state("a", "e", note).state("b", "e", note), &mut kernel, "a")?;
     for (event, state) in [("e", "b"), ("e", "a"), ("e", "b")] {
         kernel.post(id, event, ())?;
-        Machine::of(id).goto_state(&mut kernel, state, None, ())?;
+        id.goto_state(&mut kernel, state, None, ())?;
         kernel.post(id, event, ())?;
     }
     kernel.run()?;
@@ -112,7 +110,7 @@ fn the_enter_event_gets_the_arguments_moved() -> Result<(), Error> {
             Ok(())
         })
         .spawn(&mut kernel)?;
-    Machine::of(id).goto_state(&mut kernel, "a", "in", (NoCopy(7),))?;
+    id.goto_state(&mut kernel, "a", "in", (NoCopy(7),))?;
     kernel.run()?;
     assert_eq!(lines(&log), ["m NoCopy(7)"]);
     Ok(())
@@ -328,12 +326,12 @@ fn without_a_return_event_the_caller_gets_none() -> Result<(), Error> {
 fn a_call_out_of_no_state_can_not_return() -> Result<(), Error> {
     let mut kernel = new_kernel();
     let id = Nfa::new(()).state("sub", "in", |cx| cx.return_state(())).spawn(&mut kernel)?;
-    Machine::of(id).call_state(&mut kernel, None, "sub", "in", ())?;
-    assert_eq!(Machine::of(id).state(&mut kernel)?, "(undef)");
+    id.call_state(&mut kernel, None, "sub", "in", ())?;
+    assert_eq!(id.state(&mut kernel)?, "(undef)");
     let (state, wanted) = (Name::new("sub"), Name::new("(undef)"));
     // The caller state of an enter event's posts is the event that is dispatched: the transition.
     let event = Some(Name::new("_nfa_call_state"));
-    let expected = NfaError::NoSuchState { machine: id, state, event, wanted };
+    let expected = NfaError::NoSuchState { machine: id.id(), state, event, wanted };
     assert_eq!(died(kernel.run()).exception.downcast_ref(), Some(&expected));
     Ok(())
 }
@@ -344,13 +342,13 @@ fn a_transition_made_for_another_session_is_no_exception_of_that_one() -> Result
     let id = machine(&log).state("a", "e", note).spawn(&mut kernel)?;
     plain("other", &log)
         .state("_start", move |cx: &mut Context<'_, Diary>| {
-            Machine::of(id).goto_state(cx, "nowhere", None, ())?;
+            id.goto_state(cx, "nowhere", None, ())?;
             cx.heap().say("goes on");
             Ok(())
         })
         .spawn(&mut kernel)?;
     let died = died(kernel.run());
-    assert_eq!((died.dest_session, who(died.source_session)), (id, "2".into()));
+    assert_eq!((died.dest_session, who(died.source_session)), (id.id(), "2".into()));
     assert_eq!(lines(&log), ["other goes on"]);
     Ok(())
 }

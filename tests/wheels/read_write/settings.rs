@@ -420,7 +420,7 @@ fn a_machine_may_have_wheels() {
     let (ours, mut theirs) = tcp_pair();
     theirs.write_all(b"one\ntwo\n").unwrap();
     theirs.shutdown(Shutdown::Write).unwrap();
-    let id: SessionId = Nfa::new((log.clone(), None::<ReadWrite<Line>>))
+    let machine = Nfa::new((log.clone(), None::<ReadWrite<Line>>))
         .state("first", "begin", |cx| {
             let stream = cx.take::<std::net::TcpStream>(0)?;
             let wheel = ReadWrite::stream(stream, Line::new()).on_input("input").on_error("gone").start(cx)?;
@@ -445,7 +445,7 @@ fn a_machine_may_have_wheels() {
         .transitions(lenore::nfa::Transitions::Immediate)
         .spawn(&mut kernel)
         .unwrap();
-    Machine::of(id).goto_state(&mut kernel, "first", "begin", (ours,)).unwrap();
+    machine.goto_state(&mut kernel, "first", "begin", (ours,)).unwrap();
     run(&mut kernel);
     assert_eq!(log.text(), "first:one second:two");
     assert_eq!(read_all(theirs), "bye\r\n");
