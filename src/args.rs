@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use crate::destroy::{destroy, destroy_payload};
 use crate::error::Exception;
+use crate::shown::shown;
 
 /// The positional arguments of one event, of any types.
 ///
@@ -22,6 +23,26 @@ use crate::error::Exception;
 /// assert_eq!(args.get::<u32>(0), Ok(&7));
 /// assert_eq!(args.take::<String>(1), Ok(String::from("seven")));
 /// assert!(args.take::<String>(1).is_err(), "it was moved out");
+/// ```
+///
+/// A program that does not know the types can show the arguments all the same. `Debug` shows the values of numbers, texts and the
+/// other common types of the standard library, and of the types that this crate sends. Of any other type it shows the name.
+///
+/// ```
+/// use lenore::{Kernel, Session};
+///
+/// # fn main() -> Result<(), lenore::Error> {
+/// struct Job;
+///
+/// let mut kernel = Kernel::new()?;
+/// let id = Session::new(())
+///     .state("_start", |_| ())
+///     .state("_default", |cx| format!("no state for {:?}", cx.args()))
+///     .spawn(&mut kernel)?;
+/// let told = kernel.call(id, "work", (7, "seven", Job))?.take::<String>()?;
+/// assert!(told.starts_with("no state for [\"work\", [7, \"seven\", ") && told.ends_with("::Job]]"));
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// [`Context::arg`]: crate::Context::arg
@@ -105,7 +126,22 @@ impl Args {
 
 impl fmt::Debug for Args {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries((0..self.len()).filter_map(|position| self.type_name(position))).finish()
+        let list = self.0.as_ref();
+        let slots = (0..self.len()).filter_map(|position| list.and_then(|list| list.slot(position)));
+        f.debug_list().entries(slots.map(Shown)).finish()
+    }
+}
+
+/// One position as text.
+struct Shown<'a>(&'a dyn Slot);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.value().map(shown) {
+            Some(Some(value)) => value.fmt(f),
+            Some(None) => f.write_str(self.0.type_name()),
+            None => write!(f, "{} (taken)", self.0.type_name()),
+        }
     }
 }
 
@@ -394,7 +430,10 @@ tuple_args!(8: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::name::Name;
 
     #[test]
     fn a_chain_reads_as_one_list() {
@@ -420,6 +459,15 @@ mod tests {
         let error = args.take::<String>(0).expect_err("an i32 is no String");
         assert_eq!(error.to_string(), "argument 0 should be alloc::string::String, but is i32");
         assert_eq!(args.take::<i32>(0), Ok(1));
+    }
+
+    #[test]
+    fn debug_shows_what_it_knows_and_names_the_rest() {
+        struct Secret;
+        let mut args = ("text", 7_u8, Secret, Name::new("event"), (Duration::from_millis(5),).into_args()).into_args();
+        assert_eq!(args.take(1), Ok(7_u8));
+        let secret = type_name::<Secret>();
+        assert_eq!(format!("{args:?}"), format!("[\"text\", u8 (taken), {secret}, \"event\", [5ms]]"));
     }
 
     #[test]

@@ -91,6 +91,7 @@ mod reply;
 #[cfg(any(feature = "control", feature = "logging"))]
 mod rfc3339;
 mod session;
+mod shown;
 mod states;
 mod sys;
 #[cfg(test)]
