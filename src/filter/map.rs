@@ -21,7 +21,7 @@ use super::{FilterError, RecordFilter};
 /// let numbers = Map::try_new(
 ///     |line: String| {
 ///         let number = line.parse::<u32>();
-///         number.map(Some).map_err(|error| FilterError::Malformed { reason: format!("{line:?}: {error}") })
+///         number.map(Some).map_err(|error| FilterError::malformed(format!("{line:?}: {error}")))
 ///     },
 ///     |number: &u32| Ok(Some(number.to_string())),
 /// );

@@ -36,6 +36,7 @@
 //! lost, and is reported once; the filter then goes on with the next record. After [`FilterError::OutOfStep`] it can only
 //! guess where that begins, and the session had better end the connection.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -294,12 +295,12 @@ pub enum FilterError {
     /// A record broke the rules of the filter's format; it was removed from the input, or not put.
     Malformed {
         /// What is wrong with it, in lower case and without a full stop.
-        reason: String,
+        reason: Cow<'static, str>,
     },
     /// Input has no record where one should begin. The filter goes on, but where the next record begins is a guess.
     OutOfStep {
         /// What is wrong with it, in lower case and without a full stop.
-        reason: String,
+        reason: Cow<'static, str>,
     },
     /// Input is inside the filter in a form that no other filter can be given; nothing was changed.
     CannotSwitch {
@@ -311,11 +312,33 @@ pub enum FilterError {
         /// The name of the setting.
         setting: &'static str,
         /// What is wrong with its value.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
 }
 
 impl FilterError {
+    /// Makes a [`Malformed`](Self::Malformed) error. `reason` is a text or a `String`, in lower case and without a full stop.
+    ///
+    /// ```
+    /// use lenore::filter::FilterError;
+    ///
+    /// assert_eq!(FilterError::malformed("no verb").to_string(), "malformed record: no verb");
+    /// assert_eq!(FilterError::malformed(format!("{} verbs", 2)).to_string(), "malformed record: 2 verbs");
+    /// ```
+    pub fn malformed(reason: impl Into<Cow<'static, str>>) -> FilterError {
+        Self::Malformed { reason: reason.into() }
+    }
+
+    /// Makes an [`OutOfStep`](Self::OutOfStep) error. `reason` is a text or a `String`, in lower case and without a full stop.
+    pub fn out_of_step(reason: impl Into<Cow<'static, str>>) -> FilterError {
+        Self::OutOfStep { reason: reason.into() }
+    }
+
+    /// Makes an [`InvalidSetting`](Self::InvalidSetting) error. `setting` is the name of the method that was given the value.
+    pub fn invalid_setting(setting: &'static str, reason: impl Into<Cow<'static, str>>) -> FilterError {
+        Self::InvalidSetting { setting, reason: reason.into() }
+    }
+
     /// Tells whether the input was lost from sight, so that records after it may be none: for
     /// [`OutOfStep`](Self::OutOfStep) and [`CannotSwitch`](Self::CannotSwitch). After any other error the records that follow
     /// are sound. A wheel sends an error event for the former, and a refused event for the latter.
@@ -374,7 +397,7 @@ impl Drop for Half<'_> {
 }
 
 fn invalid(setting: &'static str, reason: &'static str) -> FilterError {
-    FilterError::InvalidSetting { setting, reason }
+    FilterError::invalid_setting(setting, reason)
 }
 
 #[cfg(test)]

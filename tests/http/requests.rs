@@ -32,7 +32,7 @@ fn limits_have_defaults_and_sense() {
 
     for (octets, reason) in [(0, "must not be zero"), (1 << 31, "must be less than 2 GiB")] {
         let error = Httpd::new().max_head(octets).expect_err("no sense");
-        assert_eq!(error, FilterError::InvalidSetting { setting: "max_head", reason });
+        assert_eq!(error, FilterError::invalid_setting("max_head", reason));
     }
 }
 

@@ -29,7 +29,7 @@ fn model(limit: usize, input: &[u8]) -> (Items, &[u8]) {
         } else if digits < rest.len() {
             if !in_garbage {
                 let reason = format!("no block begins with \"{}\"", rest[..=digits].escape_ascii());
-                items.push(Err(FilterError::OutOfStep { reason }));
+                items.push(Err(FilterError::out_of_step(reason)));
             }
             in_garbage = true;
             rest = &rest[digits + 1..];

@@ -96,7 +96,7 @@ impl Tricky {
 }
 
 fn refusal(text: String) -> FilterError {
-    FilterError::Malformed { reason: text }
+    FilterError::malformed(text)
 }
 
 impl Filter for Tricky {
@@ -125,7 +125,7 @@ impl Filter for Tricky {
             Line::PanicsAndKeeps if is_kept => panic!("filter, {text}"),
             Line::Refused => Err(refusal(text)),
             Line::RefusedAndKept if is_kept => Err(refusal(text)),
-            Line::OutOfStep => Err(FilterError::OutOfStep { reason: text }),
+            Line::OutOfStep => Err(FilterError::out_of_step(text)),
             _ => Ok(Some(format!("{digit} {text}"))),
         }
     }

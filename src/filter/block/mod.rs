@@ -152,7 +152,7 @@ impl<C: LengthCodec> Block<C> {
             Next::Garbage { octets } => {
                 self.in_garbage = true;
                 let found = self.input.consume(octets).escape_ascii();
-                Err(FilterError::OutOfStep { reason: format!("no block begins with \"{found}\"") })
+                Err(FilterError::out_of_step(format!("no block begins with \"{found}\"")))
             }
         }
     }

@@ -60,7 +60,7 @@ pub struct Frame<I, O: ?Sized = I, C = Json> {
 ///     fn thaw(&self, payload: &[u8]) -> Result<u32, FilterError> {
 ///         let four = payload.try_into();
 ///         let reason = || format!("{} octets where 4 make a number", payload.len());
-///         four.map(u32::from_be_bytes).map_err(|_| FilterError::Malformed { reason: reason() })
+///         four.map(u32::from_be_bytes).map_err(|_| FilterError::malformed(reason()))
 ///     }
 /// }
 ///
@@ -185,12 +185,12 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
 
 impl<I: DeserializeOwned, O: Serialize + ?Sized> FrameCodec<I, O> for Json {
     fn freeze(&self, value: &O, out: &mut Vec<u8>) -> Result<(), FilterError> {
-        serde_json::to_writer(out, value).map_err(|error| FilterError::Malformed { reason: error.to_string() })
+        serde_json::to_writer(out, value).map_err(|error| FilterError::malformed(error.to_string()))
     }
 
     fn thaw(&self, payload: &[u8]) -> Result<I, FilterError> {
         let told = |error| format!("payload of {} octets: {error}", payload.len());
-        serde_json::from_slice(payload).map_err(|error| FilterError::Malformed { reason: told(error) })
+        serde_json::from_slice(payload).map_err(|error| FilterError::malformed(told(error)))
     }
 }
 

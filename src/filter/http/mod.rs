@@ -170,7 +170,7 @@ impl Httpd {
     /// POE: part of `MaxBuffer`, which has no other use here: `max_head` and `max_content` bound what a filter holds.
     #[doc(alias = "MaxBuffer")]
     pub fn max_head(mut self, octets: usize) -> Result<Self, FilterError> {
-        let invalid = |reason| Err(FilterError::InvalidSetting { setting: "max_head", reason });
+        let invalid = |reason: &'static str| Err(FilterError::invalid_setting("max_head", reason));
         match octets {
             0 => return invalid("must not be zero"),
             0x8000_0000.. => return invalid("must be less than 2 GiB"),

@@ -305,7 +305,7 @@ impl Response {
         date: impl FnOnce(&mut Vec<u8>),
         out: &mut Vec<u8>,
     ) -> Result<Option<Ending>, FilterError> {
-        self.check().map_err(|reason| FilterError::Malformed { reason })?;
+        self.check().map_err(FilterError::malformed)?;
         let ending = self.ending();
         let sends_body = self.has_body() && self.client.asks != Asks::Head;
         if self.is_unknown_to_client() {

@@ -80,8 +80,8 @@ impl Writer {
     }
 }
 
-fn malformed(reason: &str) -> FilterError {
-    FilterError::Malformed { reason: reason.to_owned() }
+fn malformed(reason: &'static str) -> FilterError {
+    FilterError::malformed(reason)
 }
 
 fn push_hex(number: usize, out: &mut Vec<u8>) {

@@ -117,7 +117,7 @@ impl Progress {
     pub(crate) fn end(&self, left: usize) -> FilterError {
         self.made();
         let reason = format!("the filter refuses without taking input: {left} octets are dropped");
-        FilterError::OutOfStep { reason }
+        FilterError::out_of_step(reason)
     }
 }
 

@@ -398,7 +398,7 @@ fn life(seed: u64, limit: u64) -> Session<Life> {
             let (error, id) = (cx.take::<FilterError>(0)?, cx.take::<WheelId>(1)?);
             cx.heap().event_of(id);
             let FilterError::Malformed { reason } = error else { return Err(error.into()) };
-            cx.heap().hear(Told::Refused(reason));
+            cx.heap().hear(Told::Refused(reason.into_owned()));
             act_now_and_then(cx)
         })
         .state("flushed", |cx| {

@@ -402,7 +402,7 @@ fn refused(cx: &mut Context<'_, Shared>) -> Result {
         let mut world = cx.heap().borrow_mut();
         world.event_of(id);
         let FilterError::Malformed { reason } = error else { return Err(error.into()) };
-        world.hear(Told::Refused(reason));
+        world.hear(Told::Refused(reason.into_owned()));
     }
     event(cx)
 }

@@ -99,7 +99,7 @@ impl Filter for Nasty {
         assert!(!self.does(self.habits.panics_and_keeps), "asked for a record");
         let reason = || String::from("on purpose");
         if self.does(self.habits.refuses_and_keeps) {
-            return Err(FilterError::Malformed { reason: reason() });
+            return Err(FilterError::malformed(reason()));
         }
         if self.does(self.habits.yields_and_keeps) {
             return Ok(Some(self.record()));
@@ -107,10 +107,10 @@ impl Filter for Nasty {
         self.input.drain(..=end);
         assert!(!self.does(self.habits.panics_and_takes), "in the middle of a record");
         if self.does(self.habits.refuses_and_takes) {
-            return Err(FilterError::Malformed { reason: reason() });
+            return Err(FilterError::malformed(reason()));
         }
         if self.does(self.habits.loses_step) {
-            return Err(FilterError::OutOfStep { reason: reason() });
+            return Err(FilterError::out_of_step(reason()));
         }
         Ok(Some(self.record()))
     }
