@@ -155,7 +155,7 @@ impl ListenAcceptBuilder {
     pub fn start(self, cx: &mut impl InState) -> Result<ListenAccept, Error> {
         let core = core_of(cx);
         let owner = core.running()?;
-        let Some(on_accept) = self.on_accept else { return Err(invalid("accept event", "there is none")) };
+        let Some(on_accept) = self.on_accept else { return Err(invalid("on_accept", "is required")) };
         let listener = check(self.listener)?;
         let report = Rc::new(Report {
             id: WheelId::next(),

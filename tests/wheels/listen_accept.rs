@@ -101,7 +101,7 @@ fn a_wrong_call_is_an_error_that_says_what_is_wrong() {
             let lost = listener();
             let address = lost.local_addr()?;
             let error = ListenAccept::listener(lost).start(cx).unwrap_err();
-            assert_eq!(error.to_string(), "invalid accept event: there is none");
+            assert_eq!(error.to_string(), "invalid on_accept: is required");
             let connected = TcpStream::connect(address);
             assert_eq!(connected.unwrap_err().kind(), ErrorKind::ConnectionRefused, "the listener was closed");
             let error = start(cx, UdpSocket::bind("127.0.0.1:0")?);

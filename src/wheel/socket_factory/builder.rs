@@ -89,7 +89,7 @@ impl Bound {
     ///
     /// [`Error::Os`] when the socket can't be watched.
     pub(crate) fn start(self, core: &mut Core) -> Result<SocketFactory, Error> {
-        let report = self.builder.report(core)?;
+        let report = self.builder.report(core, "on_accept")?;
         let acceptor = self.builder.accept(core, &report, self.socket)?;
         Ok(SocketFactory { report, job: Job::Listening(acceptor) })
     }
@@ -349,7 +349,7 @@ impl SocketFactoryBuilder {
     /// POE: `new` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
     pub fn listen(mut self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
         let core = core_of(cx);
-        let report = self.report(core)?;
+        let report = self.report(core, "on_accept")?;
         let outcome = self.begin_listening(core, &report);
         self.finish(core, report, outcome, self.posts_failures)
     }
@@ -374,7 +374,7 @@ impl SocketFactoryBuilder {
     /// POE: `new` with a RemoteAddress.
     pub fn connect(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
         let core = core_of(cx);
-        let report = self.report(core)?;
+        let report = self.report(core, "on_connect")?;
         let outcome = self.begin_connecting(core, &report);
         self.finish(core, report, outcome, true)
     }
@@ -391,16 +391,17 @@ impl SocketFactoryBuilder {
     /// POE: `new` for `udp` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
     pub fn bind(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
         let core = core_of(cx);
-        let report = self.report(core)?;
+        let report = self.report(core, "on_bind")?;
         let outcome = self.make_bound(core, &report);
         self.finish(core, report, outcome, self.posts_failures)
     }
 
-    fn report(&self, core: &Core) -> Result<Rc<Report>, Error> {
+    /// `setter` is the method that names the success event of such a wheel.
+    fn report(&self, core: &Core, setter: &'static str) -> Result<Rc<Report>, Error> {
         let owner = core.running()?;
-        let Some(on_success) = self.on_success else { return Err(invalid("success event", "there is none")) };
+        let Some(on_success) = self.on_success else { return Err(invalid(setter, "is required")) };
         if self.posts_failures && self.on_error.is_none() {
-            return Err(invalid("error event", "there is none to post failures with"));
+            return Err(invalid("post_failures", "needs on_error"));
         }
         Ok(Rc::new(Report {
             id: WheelId::next(),

@@ -46,9 +46,11 @@ fn a_wrong_call_is_an_error_that_says_what_is_wrong() {
     }
     let log = logged(|cx| {
         let tcp = |address: &str| SocketFactory::tcp(address).on_connect("made").on_error("failed");
-        check(SocketFactory::tcp("127.0.0.1:0").on_error("failed").listen(cx), "success event: there is none");
+        check(SocketFactory::tcp("127.0.0.1:0").on_error("failed").listen(cx), "on_accept: is required");
+        check(SocketFactory::tcp("127.0.0.1:1").on_error("failed").connect(cx), "on_connect: is required");
+        check(SocketFactory::udp("127.0.0.1:0").on_error("failed").bind(cx), "on_bind: is required");
         let posting = SocketFactory::tcp("127.0.0.1:0").on_accept("made").post_failures();
-        check(posting.listen(cx), "error event: there is none to post failures with");
+        check(posting.listen(cx), "post_failures: needs on_error");
         check(tcp("127.0.0.1").connect(cx), "address \"127.0.0.1\": there is no port to connect to");
         check(tcp(":80").connect(cx), "address \":80\": there is no host to connect to");
         check(tcp("127.0.0.1:65536").connect(cx), "address \"127.0.0.1:65536\": there is no such port");
