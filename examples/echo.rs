@@ -54,7 +54,9 @@ fn serve(address: String) -> Result<(), Box<dyn std::error::Error>> {
         .state("gone", |cx| {
             let failure: Failure = cx.take(0)?;
             let client = failure.wheel.and_then(|id| cx.heap().clients.remove(&id));
-            client.into_iter().for_each(ReadWrite::close_after_flush);
+            if let Some(client) = client {
+                client.close_after_flush();
+            }
             Ok(())
         })
         .state("ended", |cx| {

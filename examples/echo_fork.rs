@@ -53,12 +53,22 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .args((flags,))
         .state("_start", start)
         .state("accept", accepted) // 1. in the parent: a connection; the Daemon forks for it
-        .state("daemon_pause", |cx| cx.heap().listener.iter().for_each(SocketFactory::pause_accept))
-        .state("daemon_accept", |cx| cx.heap().listener.iter().for_each(SocketFactory::resume_accept))
+        .state("daemon_pause", |cx| {
+            if let Some(listener) = &cx.heap().listener {
+                listener.pause_accept();
+            }
+        })
+        .state("daemon_accept", |cx| {
+            if let Some(listener) = &cx.heap().listener {
+                listener.resume_accept();
+            }
+        })
         .state("daemon_child", child) // 2. in the child: the same connection
         .state("input", |cx| {
             let line: String = cx.take(0)?;
-            cx.heap().client.iter().for_each(|client| _ = client.put(line.as_str()));
+            if let Some(client) = &cx.heap().client {
+                client.put(line.as_str());
+            }
             Ok(())
         })
         .state("gone", gone) // 3. the request is done, and with it the child
@@ -103,7 +113,9 @@ fn child(cx: &mut Context<'_, Echo>) -> Result {
 
 /// The client has closed its side, or is lost. What was put for it is still written.
 fn gone(cx: &mut Context<'_, Echo>) -> Result {
-    cx.heap().client.take().into_iter().for_each(ReadWrite::close_after_flush);
+    if let Some(client) = cx.heap().client.take() {
+        client.close_after_flush();
+    }
     Ok(daemon(cx)?.update_status(cx, Report::Done)?)
 }
 

@@ -60,7 +60,9 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .state("accept", accepted) // 4. it has come
         .state("input", |cx| {
             let line: String = cx.take(0)?;
-            cx.heap().client.iter().for_each(|client| _ = client.put(line.as_str()));
+            if let Some(client) = &cx.heap().client {
+                client.put(line.as_str());
+            }
             Ok(())
         })
         .state("gone", gone) // 5. the request is done; from here back to 3, or to the end of this child
@@ -92,12 +94,16 @@ fn start(cx: &mut Context<'_, Echo>) -> Result {
 }
 
 fn accept_one(cx: &mut Context<'_, Echo>) {
-    cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
+    if let Some(listener) = &cx.heap().listener {
+        listener.resume_accept();
+    }
 }
 
 fn accepted(cx: &mut Context<'_, Echo>) -> Result {
     // At once, or the next connection would be ours as well, and wait here while other children are idle.
-    cx.heap().listener.iter().for_each(SocketFactory::pause_accept);
+    if let Some(listener) = &cx.heap().listener {
+        listener.pause_accept();
+    }
     report(cx, Report::Req)?;
     let socket: TcpStream = cx.take(0)?;
     let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
@@ -107,7 +113,9 @@ fn accepted(cx: &mut Context<'_, Echo>) -> Result {
 
 /// The client has closed its side, or is lost. What was put for it is still written.
 fn gone(cx: &mut Context<'_, Echo>) -> Result {
-    cx.heap().client.take().into_iter().for_each(ReadWrite::close_after_flush);
+    if let Some(client) = cx.heap().client.take() {
+        client.close_after_flush();
+    }
     report(cx, Report::Done)
 }
 

@@ -52,7 +52,11 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .state("_start", start)
         .state("error", error)
         // No text, so no command.
-        .state("refused", |cx| cx.heap().wheel_client.iter().for_each(|client| _ = client.put("???")))
+        .state("refused", |cx| {
+            if let Some(client) = &cx.heap().wheel_client {
+                client.put("???");
+            }
+        })
         .state("daemon_shutdown", daemon_shutdown)
         .state("accept", accept)
         .state("daemon_pause", daemon_pause)
@@ -117,12 +121,16 @@ fn accept(cx: &mut Context<'_, Heap>) -> Result {
 
 /// There are as many child processes as there may be.
 fn daemon_pause(cx: &mut Context<'_, Heap>) {
-    cx.heap().wheel.iter().for_each(SocketFactory::pause_accept);
+    if let Some(listener) = &cx.heap().wheel {
+        listener.pause_accept();
+    }
 }
 
 /// There are fewer again.
 fn daemon_accept(cx: &mut Context<'_, Heap>) {
-    cx.heap().wheel.iter().for_each(SocketFactory::resume_accept);
+    if let Some(listener) = &cx.heap().wheel {
+        listener.resume_accept();
+    }
 }
 
 /// We are the child process, and ARG1 is what `accept` handed over.
@@ -150,14 +158,18 @@ fn input(cx: &mut Context<'_, Heap>) -> Result {
         _ => "???".into(),
     };
     for text in answer.lines() {
-        cx.heap().wheel_client.iter().for_each(|client| _ = client.put(text));
+        if let Some(client) = &cx.heap().wheel_client {
+            client.put(text);
+        }
     }
     if line == "DONE" { done(cx) } else { Ok(()) }
 }
 
 /// The request is finished. The Perl program closes in its FlushedEvent, by a flag; `close_after_flush` is both.
 fn done(cx: &mut Context<'_, Heap>) -> Result {
-    cx.heap().wheel_client.take().into_iter().for_each(ReadWrite::close_after_flush);
+    if let Some(client) = cx.heap().wheel_client.take() {
+        client.close_after_flush();
+    }
     update_status(cx, Report::Done)
 }
 

@@ -52,7 +52,11 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .state("_start", start)
         .state("error", error)
         // No text, so no command.
-        .state("refused", |cx| cx.heap().wheel_client.iter().for_each(|client| _ = client.put("???")))
+        .state("refused", |cx| {
+            if let Some(client) = &cx.heap().wheel_client {
+                client.put("???");
+            }
+        })
         .state("daemon_child", daemon_child)
         .state("daemon_accept", daemon_accept)
         // Perl's `daemon_parent` notes the pid that PARENT answers, too late for the first child; the system knows it.
@@ -117,14 +121,18 @@ fn daemon_child(cx: &mut Context<'_, Heap>) -> Result {
 
 /// A child process has said `wait`.
 fn daemon_accept(cx: &mut Context<'_, Heap>) {
-    cx.heap().wheel.iter().for_each(SocketFactory::resume_accept);
+    if let Some(listener) = &cx.heap().wheel {
+        listener.resume_accept();
+    }
 }
 
 /// The SocketFactory has a connection.
 fn accept(cx: &mut Context<'_, Heap>) -> Result {
     let (handle, peer, port): (TcpStream, IpAddr, u16) = (cx.take(0)?, cx.take(1)?, cx.take(2)?);
     log::info!("{}: connection from {peer}:{port}", cx.pid());
-    cx.heap().wheel.iter().for_each(SocketFactory::pause_accept);
+    if let Some(listener) = &cx.heap().wheel {
+        listener.pause_accept();
+    }
     update_status(cx, Report::Req)?;
 
     let client =
@@ -149,14 +157,18 @@ fn input(cx: &mut Context<'_, Heap>) -> Result {
         _ => "???".into(),
     };
     for text in answer.lines() {
-        cx.heap().wheel_client.iter().for_each(|client| _ = client.put(text));
+        if let Some(client) = &cx.heap().wheel_client {
+            client.put(text);
+        }
     }
     if line == "DONE" { done(cx) } else { Ok(()) }
 }
 
 /// The request is finished. The Perl program closes in its FlushedEvent, by a flag; `close_after_flush` is both.
 fn done(cx: &mut Context<'_, Heap>) -> Result {
-    cx.heap().wheel_client.take().into_iter().for_each(ReadWrite::close_after_flush);
+    if let Some(client) = cx.heap().wheel_client.take() {
+        client.close_after_flush();
+    }
     update_status(cx, Report::Done)
 }
 
