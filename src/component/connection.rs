@@ -1,6 +1,5 @@
 //! The heap of a connection's session, and what both ends of a connection do alike.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +12,7 @@ use super::protocol::{Callbacks, Protocol};
 use super::proxy::Announcement;
 use super::socket::Socket;
 use crate::error::Result;
-use crate::filter::{Filter, FilterError};
+use crate::filter::{AsRecord, Filter, FilterError};
 use crate::kernel::{Context, SessionId};
 use crate::wheel::{Failure, Put, ReadWrite, SocketFactory, StreamEvent, WheelId};
 
@@ -82,7 +81,7 @@ impl<F: Filter, H> Connection<F, H> {
     /// [mark](Protocol::marks). Without a connection, before it is made or after its end, it is closed, and nothing is put.
     ///
     /// POE: `$_[HEAP]{client}->put`.
-    pub fn put<R: Borrow<F::Output>>(&self, record: R) -> Put {
+    pub fn put(&self, record: impl AsRecord<F::Output>) -> Put {
         self.wheel().map_or(Put::Closed, |wheel| wheel.put(record))
     }
 

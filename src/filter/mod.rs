@@ -40,6 +40,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
+mod as_record;
 mod block;
 mod buffer;
 #[cfg(feature = "serde")]
@@ -54,6 +55,7 @@ mod record_block;
 mod stackable;
 mod stream;
 
+pub use as_record::AsRecord;
 pub use block::{Block, Decimal, Decoded, FixedBlock, LengthCodec};
 #[cfg(feature = "serde")]
 pub use frame::{Frame, FrameCodec, Json};

@@ -1,6 +1,5 @@
 //! `ReadWrite`: records in, records out, over one descriptor or two.
 
-use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -13,7 +12,7 @@ use super::stream::marks::Marks;
 use super::stream::{Stream, Transport};
 use super::{Put, WheelId};
 use crate::error::Error;
-use crate::filter::Filter;
+use crate::filter::{AsRecord, Filter};
 use crate::name::Name;
 
 mod base;
@@ -220,8 +219,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// after an error of writing or [`shutdown_output`](ReadWrite::shutdown_output), what is put adds up and is never sent.
     ///
     /// POE: `put`, which takes a list of records.
-    pub fn put<R: Borrow<O::Output>>(&self, record: R) -> Put {
-        self.state.0.put(|bytes| self.output.borrow_mut().put(record.borrow(), bytes))
+    pub fn put(&self, record: impl AsRecord<O::Output>) -> Put {
+        self.state.0.put(|bytes| self.output.borrow_mut().put(record.as_record(), bytes))
     }
 
     /// Tells whether the output has reached the high mark and not drained to the low one since.

@@ -1,6 +1,5 @@
 //! `Run`: a child process, and records to and from it.
 
-use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
@@ -15,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::{Failure, Put, WheelId};
 use crate::args::{Args, IntoArgs};
 use crate::error::Error;
-use crate::filter::{Filter, FilterError, Line};
+use crate::filter::{AsRecord, Filter, FilterError, Line};
 use crate::kernel::{Delivery, Kernel, Mailbox, Process, SessionId, Turn};
 use crate::name::Name;
 use crate::wheel::refusals::Refusals;
@@ -226,7 +225,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// closed it. A record that the filter refuses is an error event, `"filter"`.
     ///
     /// POE: `put`, which raises an exception when standard input is closed.
-    pub fn put<R: Borrow<I::Output>>(&self, record: R) -> Put {
+    pub fn put(&self, record: impl AsRecord<I::Output>) -> Put {
         self.stdin.as_ref().map_or(Put::Closed, |stdin| stdin.put(record))
     }
 

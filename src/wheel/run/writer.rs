@@ -1,6 +1,5 @@
 //! What the child reads: records on their way from the session to its standard input.
 
-use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -10,7 +9,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::{Conduit, STDIN, Shared};
 use crate::args::IntoArgs;
-use crate::filter::{Filter, FilterError};
+use crate::filter::{AsRecord, Filter, FilterError};
 use crate::kernel::{AfterFork, Next, Readiness, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::Put;
@@ -32,12 +31,12 @@ impl<F: Filter> Writer<F> {
     }
 
     /// Appends a record to the output, unless that is shut down or about to be.
-    pub(super) fn put<R: Borrow<F::Output>>(&self, record: R) -> Put {
+    pub(super) fn put(&self, record: impl AsRecord<F::Output>) -> Put {
         if self.outbox.is_ending() {
             return Put::Closed;
         }
         self.ask_for_flush();
-        self.outbox.put(|bytes| self.filter.borrow_mut().put(record.borrow(), bytes))
+        self.outbox.put(|bytes| self.filter.borrow_mut().put(record.as_record(), bytes))
     }
 
     /// Closes the pipe; what was not written is lost.
