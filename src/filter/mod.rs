@@ -1,8 +1,8 @@
 //! Filters turn bytes into records and records into bytes.
 //!
 //! A wheel feeds a [`Filter`] whatever chunks the peer's bytes arrive in, and sends its session one event for each record
-//! the filter finds; what the session `put`s goes through the same filter the other way. A filter does no I/O and knows
-//! nothing of the kernel, so it can be used, and tested, on its own:
+//! that the filter finds. What the session `put`s goes through a second filter of the same type, the [output
+//! half](self#two-halves). A filter does no I/O and knows nothing of the kernel, so it can be used, and tested, on its own:
 //!
 //! ```
 //! use lenore::filter::{Filter, Line};
@@ -30,6 +30,113 @@
 //!
 //! Everything else is a custom filter: see the examples at [`Filter`] and [`RecordFilter`].
 //!
+//! A filter that is chosen while the program runs is an [`Either`], or a `Box<dyn Filter<Input = .., Output = ..>>`.
+//!
+//! # Two halves
+//!
+//! A wheel that is given one filter works with two values of its type. The filter that it is given is the **input half**: only its
+//! input is used. The **output half** is what [`Filter::output_half`] returns, and only [`put`](Filter::put) of it is called. So
+//! the question for a filter with state is who needs that state.
+//!
+//! - **Each direction has state of its own**, as in compression, where each direction has its own dictionary. Nothing is to be
+//!   done: each half keeps the state of its own direction.
+//! - **The input decides how the output is written**, as with a key that the peer sends. Both halves share the state: the filter
+//!   has its own `output_half`, with an `Rc`.
+//! - **The input itself causes output**, as in the handshake of TLS. That is not a filter's work, as a filter writes only in
+//!   `put`. It is a [`Transport`](crate::wheel::Transport), below the filter.
+//!
+//! The first kind, each octet as the difference from the one before:
+//!
+//! ```
+//! use lenore::filter::{Filter, FilterError};
+//!
+//! #[derive(Default)]
+//! struct Delta { input: Vec<u8>, last_read: u8, last_put: u8 }
+//!
+//! impl Filter for Delta {
+//!     type Input = Vec<u8>;
+//!     type Output = [u8];
+//!
+//!     fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+//!         self.input.extend_from_slice(chunk);
+//!         Ok(())
+//!     }
+//!     fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+//!         let last = &mut self.last_read;
+//!         let plain: Vec<u8> = self.input.drain(..).map(|octet| { *last = last.wrapping_add(octet); *last }).collect();
+//!         Ok((!plain.is_empty()).then_some(plain))
+//!     }
+//!     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+//!         for &octet in record {
+//!             out.push(octet.wrapping_sub(std::mem::replace(&mut self.last_put, octet)));
+//!         }
+//!         Ok(())
+//!     }
+//!     fn get_pending(&self) -> &[u8] { &self.input }
+//!     fn clone_config(&self) -> Self { Self::default() }
+//! }
+//!
+//! let mut input = Delta::default();
+//! let mut output = input.output_half();
+//! let mut sent = Vec::new();
+//! output.put(b"aab", &mut sent)?;
+//! output.put(b"c", &mut sent)?;
+//! assert_eq!(sent, [97, 0, 1, 1]);
+//! assert_eq!(input.get(&sent)?, [b"aabc"]);
+//! # Ok::<(), FilterError>(())
+//! ```
+//!
+//! The second kind, where the first octet that comes is the key for both directions:
+//!
+//! ```
+//! use std::cell::Cell;
+//! use std::rc::Rc;
+//! use lenore::filter::{Filter, FilterError};
+//!
+//! #[derive(Default)]
+//! struct Keyed { input: Vec<u8>, key: Rc<Cell<Option<u8>>> }
+//!
+//! impl Filter for Keyed {
+//!     type Input = Vec<u8>;
+//!     type Output = [u8];
+//!
+//!     fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+//!         self.input.extend_from_slice(chunk);
+//!         Ok(())
+//!     }
+//!     fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+//!         if self.key.get().is_none() && !self.input.is_empty() {
+//!             self.key.set(Some(self.input.remove(0)));
+//!         }
+//!         let key = self.key.get().unwrap_or_default();
+//!         let plain: Vec<u8> = self.input.drain(..).map(|octet| octet ^ key).collect();
+//!         Ok((!plain.is_empty()).then_some(plain))
+//!     }
+//!     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+//!         let key = self.key.get().ok_or_else(|| FilterError::malformed("the key has not come"))?;
+//!         out.extend(record.iter().map(|octet| octet ^ key));
+//!         Ok(())
+//!     }
+//!     fn get_pending(&self) -> &[u8] { &self.input }
+//!     // For another connection: it has a key of its own.
+//!     fn clone_config(&self) -> Self { Self::default() }
+//!     // For the same connection.
+//!     fn output_half(&self) -> Self { Self { input: Vec::new(), key: Rc::clone(&self.key) } }
+//! }
+//!
+//! let mut input = Keyed::default();
+//! let mut output = input.output_half();
+//! let mut sent = Vec::new();
+//! assert!(output.put(b"too early", &mut sent).is_err());
+//! assert_eq!(input.get(b"\x20ABC")?, [b"abc"]);
+//! output.put(b"xyz", &mut sent)?;
+//! assert_eq!(sent, b"XYZ");
+//! # Ok::<(), FilterError>(())
+//! ```
+//!
+//! A wheel may be given the halves one by one, also of different types:
+//! [`ReadWriteBuilder::output_filter`](crate::wheel::ReadWriteBuilder::output_filter).
+//!
 //! # Bad input
 //!
 //! Every filter that waits for more input limits what it holds. An error names what was wrong, stands for the record that is
@@ -42,7 +149,9 @@ use std::fmt;
 
 mod as_record;
 mod block;
+mod boxed;
 mod buffer;
+mod either;
 #[cfg(feature = "serde")]
 mod frame;
 mod grep;
@@ -57,6 +166,7 @@ mod stream;
 
 pub use as_record::AsRecord;
 pub use block::{Block, Decimal, Decoded, FixedBlock, LengthCodec};
+pub use either::Either;
 #[cfg(feature = "serde")]
 pub use frame::{Frame, FrameCodec, Json};
 pub use grep::Grep;
@@ -118,7 +228,7 @@ pub use stream::Stream;
 /// ```
 ///
 /// POE: `POE::Filter`. Chunks and records are passed one at a time where POE passes lists of them.
-pub trait Filter: 'static {
+pub trait Filter: boxed::Boxable + 'static {
     /// A record as the session gets it: what a wheel's input event delivers.
     type Input: 'static;
 
@@ -246,6 +356,19 @@ pub trait Filter: 'static {
     fn clone_config(&self) -> Self
     where
         Self: Sized;
+
+    /// Makes the filter for the output beside this one for the input: what a wheel does that is given a single filter.
+    ///
+    /// Without this method it is [`clone_config`](Self::clone_config), and the two have no state in common. A filter whose input
+    /// decides how the output is written returns one that shares this state: see [the halves of a filter](self#two-halves).
+    ///
+    /// POE: nothing like it; there one filter works both ways.
+    fn output_half(&self) -> Self
+    where
+        Self: Sized,
+    {
+        self.clone_config()
+    }
 
     /// Appends `chunk` and takes every complete record; an empty chunk takes those still there.
     ///

@@ -101,6 +101,18 @@ pub trait RecordFilter: 'static {
     where
         Self: Sized;
 
+    /// Makes the filter for the output beside this one for the input; see [`Filter::output_half`].
+    ///
+    /// Without this method it is [`clone_config`](Self::clone_config).
+    ///
+    /// POE: nothing like it.
+    fn output_half(&self) -> Self
+    where
+        Self: Sized,
+    {
+        self.clone_config()
+    }
+
     /// Appends `records`, and takes every record that is then complete.
     ///
     /// # Errors
@@ -182,6 +194,10 @@ impl<F: Filter> RecordFilter for Chunks<F> {
 
     fn clone_config(&self) -> Self {
         Self(self.0.clone_config())
+    }
+
+    fn output_half(&self) -> Self {
+        Self(self.0.output_half())
     }
 }
 

@@ -142,6 +142,10 @@ where
     fn clone_config(&self) -> Self {
         Self { first: self.first.clone_config(), last: self.last.clone_config() }
     }
+
+    fn output_half(&self) -> Self {
+        Self { first: self.first.output_half(), last: self.last.output_half() }
+    }
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl<F: Filter> ReadWriteBuilder<F> {
         ReadWriteBuilder {
             input,
             output,
-            output_filter: filter.clone_config(),
+            output_filter: filter.output_half(),
             input_filter: filter,
             on_input: None,
             on_error: None,

@@ -167,7 +167,8 @@ pub enum StreamEvent {
 }
 
 impl<F: Filter> ReadWrite<F> {
-    /// Begins a wheel on a socket, pipe or terminal, which it takes over. Output gets a filter with the same settings.
+    /// Begins a wheel on a socket, pipe or terminal, which it takes over. The output gets
+    /// [the other half](crate::filter#two-halves) of `filter`.
     ///
     /// POE: `new` with `Handle` and `Filter`.
     #[doc(alias = "Handle")]
@@ -192,11 +193,11 @@ impl<F: Filter> ReadWrite<F> {
     }
 
     /// Replaces both filters: as [`set_input_filter`](Self::set_input_filter) and
-    /// [`set_output_filter`](Self::set_output_filter), the latter with the same settings.
+    /// [`set_output_filter`](Self::set_output_filter), the latter with [the other half](crate::filter#two-halves) of `filter`.
     ///
     /// POE: `set_filter`.
     pub fn set_filter(&self, filter: F) {
-        self.set_output_filter(filter.clone_config());
+        self.set_output_filter(filter.output_half());
         self.set_input_filter(filter);
     }
 }
@@ -405,7 +406,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// POE: `set_filter`.
     #[doc(alias = "set_filter")]
     pub fn switch_filter<F: Filter>(self, filter: F) -> ReadWrite<F> {
-        let output = filter.clone_config();
+        let output = filter.output_half();
         self.switch_output_filter(output).switch_input_filter(filter)
     }
 

@@ -291,7 +291,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     /// POE: `StdioFilter`.
     #[doc(alias = "StdioFilter")]
     pub fn stdio_filter<F: Filter>(self, filter: F) -> RunBuilder<F, F, E> {
-        self.stdin_filter(filter.clone_config()).stdout_filter(filter)
+        self.stdin_filter(filter.output_half()).stdout_filter(filter)
     }
 
     /// Sets the filter for standard input.
