@@ -11,7 +11,8 @@ use util::diary::{Diary, Log, lines, new_kernel, plain, who};
 #[test] // K-NF-04
 fn the_first_transition_is_made_at_once_and_later_ones_are_posted() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
-    let machine = machine(&log).state("a", "in", note).state("b", "in", note).state("a", "e", note).spawn(&mut kernel)?;
+    let machine =
+        machine(&log).state("a", "in", note).state("b", "in", note).state("a", "e", note).spawn(&mut kernel)?;
     machine.goto_state(&mut kernel, "a", "in", ())?;
     assert_eq!(lines(&log), ["m a.in"]);
     kernel.post(machine, "e", ())?;

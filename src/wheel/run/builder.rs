@@ -17,7 +17,7 @@ use super::redirect::Redirect;
 use super::streams::{Ends, Open, Output, Streams};
 #[cfg(feature = "pty")]
 use super::terminal::{self, Winsize};
-use super::{OnDrop, Reader, Run, STDERR, STDOUT, Shared, Writer, account};
+use super::{OnDrop, Owned, Reader, Run, STDERR, STDOUT, Shared, Writer, account};
 use crate::args::IntoArgs;
 use crate::error::Error;
 use crate::filter::{Filter, Line};
@@ -423,7 +423,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             outputs: Cell::new(0),
             process: RefCell::default(),
         });
-        let mut run = Run {
+        let mut owned = Owned {
             shared: shared.clone(),
             stdin: None,
             stdout: None,
@@ -432,22 +432,23 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             on_drop: OnDrop::Leave,
             leads_group: setup.place != Place::ParentsGroup,
         };
-        // From here on, dropping `run` closes what was opened for it.
+        // From here on, dropping `owned` closes what was opened for it.
         let last = plan.delivers_last;
+        let (stdout_filter, stderr_filter) =
+            (Rc::new(RefCell::new(stdout_filter)), Rc::new(RefCell::new(stderr_filter)));
         if let Some(fd) = stdin {
             let events = OutputEvents { flushed: plan.on_stdin, marks: plan.mark_events };
             let outbox = Outbox::new(events, plan.marks);
-            run.stdin =
-                Some(add(core, owner, |key| Rc::new(Writer::new(shared.clone(), key, stdin_filter, fd, outbox)))?);
+            owned.stdin = Some(add(core, owner, |key| Rc::new(Writer::new(shared.clone(), key, fd, outbox)))?);
         }
         if let Some(fd) = stdout {
-            run.stdout = Some(add(core, owner, |key| {
-                Reader::new(shared.clone(), key, STDOUT, on_stdout, stdout_filter, fd, last).into()
+            owned.stdout = Some(add(core, owner, |key| {
+                Reader::new(shared.clone(), key, STDOUT, on_stdout, stdout_filter.clone(), fd, last).into()
             })?);
         }
         if let Some(fd) = stderr {
-            run.stderr = Some(add(core, owner, |key| {
-                Reader::new(shared.clone(), key, STDERR, on_stderr, stderr_filter, fd, last).into()
+            owned.stderr = Some(add(core, owner, |key| {
+                Reader::new(shared.clone(), key, STDERR, on_stderr, stderr_filter.clone(), fd, last).into()
             })?);
         }
         match plan.program {
@@ -470,8 +471,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             }
             Program::Missing => {}
         }
-        run.on_drop = plan.on_drop;
-        Ok(run)
+        owned.on_drop = plan.on_drop;
+        Ok(Run { owned, stdin_filter: RefCell::new(stdin_filter), stdout_filter, stderr_filter })
     }
 }
 

@@ -100,11 +100,20 @@ use writer::Writer;
 /// POE: `POE::Wheel::Run`.
 #[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct Run<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
+    owned: Owned,
+    stdin_filter: RefCell<I>,
+    /// What the reader knows without its type; of no use to a stream that is no pipe.
+    stdout_filter: Rc<RefCell<O>>,
+    stderr_filter: Rc<RefCell<E>>,
+}
+
+/// All but the filters; dropped, it closes the streams.
+struct Owned {
     shared: Rc<Shared>,
     /// `None` for a stream that is no pipe.
-    stdin: Option<Rc<Writer<I>>>,
-    stdout: Option<Rc<Reader<O>>>,
-    stderr: Option<Rc<Reader<E>>>,
+    stdin: Option<Rc<Writer>>,
+    stdout: Option<Rc<Reader>>,
+    stderr: Option<Rc<Reader>>,
     on_drop: OnDrop,
     /// The child leads a process group.
     leads_group: bool,
@@ -197,7 +206,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `ID`.
     pub fn id(&self) -> WheelId {
-        self.shared.id
+        self.owned.shared.id
     }
 
     /// Returns the pid; `None` for a function whose fork has not come yet.
@@ -207,14 +216,14 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `PID`.
     #[doc(alias = "PID")]
     pub fn pid(&self) -> Option<i32> {
-        self.shared.process.borrow().as_ref().map(Process::pid)
+        self.owned.shared.process.borrow().as_ref().map(Process::pid)
     }
 
     /// Returns how the process ended, once it was reaped.
     ///
     /// POE: nothing like it.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.shared.process.borrow().as_ref().and_then(Process::status)
+        self.owned.shared.process.borrow().as_ref().and_then(Process::status)
     }
 
     /// Appends a record to the child's input. The [answer](Put) says whether that takes more, has reached the high mark, so that
@@ -226,7 +235,9 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `put`, which raises an exception when standard input is closed.
     pub fn put(&self, record: impl AsRecord<I::Output>) -> Put {
-        self.stdin.as_ref().map_or(Put::Closed, |stdin| stdin.put(record))
+        self.owned.stdin.as_ref().map_or(Put::Closed, |stdin| {
+            stdin.put(|bytes| self.stdin_filter.borrow_mut().put(record.as_record(), bytes))
+        })
     }
 
     /// Closes the child's standard input; what was not written yet is lost. A terminal stays open, and the child finds no
@@ -234,7 +245,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `shutdown_stdin`.
     pub fn shutdown_stdin(&self) {
-        self.stdin.iter().for_each(|stdin| stdin.shut_down());
+        self.owned.stdin.iter().for_each(|stdin| stdin.shut_down());
     }
 
     /// Closes the child's standard input as soon as everything put so far is written; nothing more can be put. A terminal
@@ -242,7 +253,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: nothing like it; `shutdown_stdin` in the StdinEvent.
     pub fn shutdown_stdin_after_flush(&self) {
-        self.stdin.iter().for_each(|stdin| stdin.shut_down_after_flush());
+        self.owned.stdin.iter().for_each(|stdin| stdin.shut_down_after_flush());
     }
 
     /// Changes the size of the child's terminal, of which its foreground processes get `WINCH`.
@@ -254,13 +265,13 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: nothing like it; `Winsize` in `new` alone.
     #[cfg(feature = "pty")]
     pub fn set_winsize(&self, size: Winsize) -> Result<(), Error> {
-        let (stdin, stdout) = (self.stdin.as_ref(), self.stdout.as_ref());
+        let (stdin, stdout) = (self.owned.stdin.as_ref(), self.owned.stdout.as_ref());
         let (input, output) = (stdin.map(|stdin| stdin.fd.borrow()), stdout.map(|stdout| stdout.fd.borrow()));
         let mut fds = [input, output].into_iter().flatten();
         let done = fds
             .find_map(|fd| fd.as_ref().map(|fd| fd.with_fd(|fd| crate::sys::terminal::set_size(fd, size.to_system()))));
         done.unwrap_or(Err(Errno::EBADF)).map_err(|errno| {
-            Error::os("TIOCSWINSZ", format_args!("terminal of {}", self.shared.describe_process()), errno)
+            Error::os("TIOCSWINSZ", format_args!("terminal of {}", self.owned.shared.describe_process()), errno)
         })
     }
 
@@ -269,7 +280,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
     pub fn driver_out_octets(&self) -> usize {
-        self.stdin.as_ref().map_or(0, |stdin| stdin.outbox.len())
+        self.owned.stdin.as_ref().map_or(0, |stdin| stdin.outbox.len())
     }
 
     /// Returns how many records are not completely written.
@@ -277,35 +288,35 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_driver_out_messages`.
     #[doc(alias = "get_driver_out_messages")]
     pub fn driver_out_messages(&self) -> usize {
-        self.stdin.as_ref().map_or(0, |stdin| stdin.outbox.messages())
+        self.owned.stdin.as_ref().map_or(0, |stdin| stdin.outbox.messages())
     }
 
     /// Stops reading and delivering the child's standard output, at once; its end waits as well.
     ///
     /// POE: `pause_stdout`.
     pub fn pause_stdout(&self) {
-        self.stdout.iter().for_each(|stdout| stdout.paused.set(true));
+        self.owned.stdout.iter().for_each(|stdout| stdout.paused.set(true));
     }
 
     /// Goes on reading and delivering standard output.
     ///
     /// POE: `resume_stdout`.
     pub fn resume_stdout(&self) {
-        self.stdout.iter().for_each(|stdout| stdout.resume());
+        self.owned.stdout.iter().for_each(|stdout| stdout.resume());
     }
 
     /// Stops reading and delivering the child's standard error, at once; its end waits as well.
     ///
     /// POE: `pause_stderr`.
     pub fn pause_stderr(&self) {
-        self.stderr.iter().for_each(|stderr| stderr.paused.set(true));
+        self.owned.stderr.iter().for_each(|stderr| stderr.paused.set(true));
     }
 
     /// Goes on reading and delivering standard error.
     ///
     /// POE: `resume_stderr`.
     pub fn resume_stderr(&self) {
-        self.stderr.iter().for_each(|stderr| stderr.resume());
+        self.owned.stderr.iter().for_each(|stderr| stderr.resume());
     }
 
     /// Sends the process a signal, named as [`Context::sig`](crate::Context::sig) names it, `"TERM"`, or with its prefix; not its group.
@@ -331,27 +342,17 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `kill` with a negative signal, as in `kill(-9)`.
     pub fn kill_group(&self, signal: impl Into<Name>) -> Result<(), Error> {
-        self.signal(signal.into(), |process, signal| self.signal_group(process, signal))
+        self.signal(signal.into(), |process, signal| self.owned.signal_group(process, signal))
     }
 
     fn signal(&self, name: Name, send: impl Fn(&Process, Signal) -> nix::Result<()>) -> Result<(), Error> {
         let bare = name.as_str().strip_prefix("SIG").unwrap_or(name.as_str());
         let signal = Signal::from_str(&format!("SIG{bare}"));
-        let subject = || self.shared.describe_process();
+        let subject = || self.owned.shared.describe_process();
         let signal = signal.map_err(|errno| Error::os("kill", format_args!("{}: signal {name}", subject()), errno))?;
-        let sent = self.shared.process.borrow().as_ref().map_or(Err(Errno::ESRCH), |process| send(process, signal));
+        let sent =
+            self.owned.shared.process.borrow().as_ref().map_or(Err(Errno::ESRCH), |process| send(process, signal));
         sent.map_err(|errno| Error::os("kill", subject(), errno))
-    }
-
-    fn signal_group(&self, process: &Process, signal: Signal) -> nix::Result<()> {
-        if !self.leads_group {
-            return Err(Errno::EPERM);
-        }
-        match process.kill_group(signal) {
-            // A function's child may not have come to making the group, and has started nothing then.
-            Err(Errno::ESRCH) => process.kill(signal),
-            sent => sent,
-        }
     }
 
     /// Gives one of the events another name from now on, also for records that were read already.
@@ -373,18 +374,18 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     fn set_event(&self, event: RunEvent, name: Option<Name>) {
         match event {
             RunEvent::Stdin => self.set_stdin_events(|events| events.flushed = name),
-            RunEvent::Error => self.shared.on_error.set(name),
-            RunEvent::Refused => self.shared.refusals.set_event(name),
-            RunEvent::Close => self.shared.on_close.set(name),
-            RunEvent::Stdout => self.stdout.iter().for_each(|stdout| stdout.set_event(name)),
+            RunEvent::Error => self.owned.shared.on_error.set(name),
+            RunEvent::Refused => self.owned.shared.refusals.set_event(name),
+            RunEvent::Close => self.owned.shared.on_close.set(name),
+            RunEvent::Stdout => self.owned.stdout.iter().for_each(|stdout| stdout.set_event(name)),
             RunEvent::High => self.set_stdin_events(|events| events.marks.high = name),
             RunEvent::Low => self.set_stdin_events(|events| events.marks.low = name),
-            RunEvent::Stderr => self.stderr.iter().for_each(|stderr| stderr.set_event(name)),
+            RunEvent::Stderr => self.owned.stderr.iter().for_each(|stderr| stderr.set_event(name)),
         }
     }
 
     fn set_stdin_events(&self, change: impl FnOnce(&mut OutputEvents)) {
-        if let Some(stdin) = &self.stdin {
+        if let Some(stdin) = &self.owned.stdin {
             stdin.outbox.set_events(change);
         }
     }
@@ -393,9 +394,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `set_stdin_filter`.
     pub fn set_stdin_filter(&self, filter: I) {
-        if let Some(stdin) = &self.stdin {
-            stdin.filter.replace(filter);
-        }
+        self.stdin_filter.replace(filter);
     }
 
     /// Goes on with another filter for the child's standard output, which gets what the one before has not parsed.
@@ -405,8 +404,9 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `set_stdout_filter`, which delivers the same data twice.
     pub fn set_stdout_filter(&self, filter: O) {
-        if let Some(stdout) = &self.stdout {
-            stdout.set_filter(filter);
+        let old = self.stdout_filter.replace(filter);
+        if let Some(stdout) = &self.owned.stdout {
+            stdout.take_over(Rc::new(RefCell::new(old)));
         }
     }
 
@@ -415,9 +415,76 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `set_stderr_filter`.
     pub fn set_stderr_filter(&self, filter: E) {
-        if let Some(stderr) = &self.stderr {
-            stderr.set_filter(filter);
+        let old = self.stderr_filter.replace(filter);
+        if let Some(stderr) = &self.owned.stderr {
+            stderr.take_over(Rc::new(RefCell::new(old)));
         }
+    }
+
+    /// Replaces the filter for the child's input by one of another type, as [`set_stdin_filter`](Run::set_stdin_filter) does. The
+    /// wheel that it returns has the same process, id, streams and events.
+    ///
+    /// POE: `set_stdin_filter`.
+    #[doc(alias = "set_stdin_filter")]
+    pub fn switch_stdin_filter<F: Filter>(self, filter: F) -> Run<F, O, E> {
+        let Run { owned, stdout_filter, stderr_filter, .. } = self;
+        Run { owned, stdin_filter: RefCell::new(filter), stdout_filter, stderr_filter }
+    }
+
+    /// Replaces the filter for the child's standard output by one of another type, as
+    /// [`set_stdout_filter`](Run::set_stdout_filter) does. The wheel that it returns has the same process, id, streams and
+    /// events. The stdout event gets other records from then on: [`event`](Run::event) gives it another name.
+    ///
+    /// ```
+    /// # use lenore::{Kernel, Session};
+    /// use lenore::filter::{Line, Stream};
+    /// use lenore::wheel::{Run, RunEvent};
+    ///
+    /// enum Child { Head(Run), Body(Run<Line, Stream>), None }
+    ///
+    /// # fn main() -> Result<(), lenore::Error> {
+    /// # let mut kernel = Kernel::new()?;
+    /// Session::new(Child::None)
+    ///     .state("_start", |cx| {
+    ///         let child = Run::program(["printf", "head\nthe\nbody"]).on_stdout("head").on_close("closed").start(cx)?;
+    ///         *cx.heap() = Child::Head(child);
+    ///         Ok(())
+    ///     })
+    ///     .state("head", |cx| {
+    ///         assert_eq!(cx.take::<String>(0)?, "head");
+    ///         if let Child::Head(child) = std::mem::replace(cx.heap(), Child::None) {
+    ///             child.event(RunEvent::Stdout, "body");
+    ///             *cx.heap() = Child::Body(child.switch_stdout_filter(Stream::new()));
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .state("body", |cx| {
+    ///         assert_eq!(cx.take::<Vec<u8>>(0)?, b"the\nbody");
+    ///         Ok(())
+    ///     })
+    ///     .state("closed", |cx| *cx.heap() = Child::None)
+    ///     .spawn(&mut kernel)?;
+    /// kernel.run()
+    /// # }
+    /// ```
+    ///
+    /// POE: `set_stdout_filter`.
+    #[doc(alias = "set_stdout_filter")]
+    pub fn switch_stdout_filter<F: Filter>(self, filter: F) -> Run<I, F, E> {
+        let Run { owned, stdin_filter, stdout_filter: old, stderr_filter } = self;
+        let filter = switch(owned.stdout.as_deref(), filter, old);
+        Run { owned, stdin_filter, stdout_filter: filter, stderr_filter }
+    }
+
+    /// Replaces the filter for the child's standard error by one of another type; as
+    /// [`switch_stdout_filter`](Run::switch_stdout_filter).
+    ///
+    /// POE: `set_stderr_filter`.
+    #[doc(alias = "set_stderr_filter")]
+    pub fn switch_stderr_filter<F: Filter>(self, filter: F) -> Run<I, O, F> {
+        let Run { owned, stdin_filter, stdout_filter, stderr_filter: old } = self;
+        let filter = switch(owned.stderr.as_deref(), filter, old);
+        Run { owned, stdin_filter, stdout_filter, stderr_filter: filter }
     }
 
     /// Looks at the filter for the child's input; `None` if that is no pipe.
@@ -425,7 +492,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_stdin_filter`.
     #[doc(alias = "get_stdin_filter")]
     pub fn stdin_filter<T>(&self, look: impl FnOnce(&mut I) -> T) -> Option<T> {
-        self.stdin.as_ref().map(|stdin| look(&mut stdin.filter.borrow_mut()))
+        self.owned.stdin.as_ref().map(|_| look(&mut self.stdin_filter.borrow_mut()))
     }
 
     /// Looks at the filter for the child's standard output; `None` if that is no pipe.
@@ -433,7 +500,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_stdout_filter`.
     #[doc(alias = "get_stdout_filter")]
     pub fn stdout_filter<T>(&self, look: impl FnOnce(&mut O) -> T) -> Option<T> {
-        self.stdout.as_ref().map(|stdout| stdout.look(look))
+        self.owned.stdout.as_ref().map(|_| look(&mut self.stdout_filter.borrow_mut()))
     }
 
     /// Looks at the filter for the child's standard error; `None` if that is no pipe.
@@ -441,7 +508,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     /// POE: `get_stderr_filter`.
     #[doc(alias = "get_stderr_filter")]
     pub fn stderr_filter<T>(&self, look: impl FnOnce(&mut E) -> T) -> Option<T> {
-        self.stderr.as_ref().map(|stderr| stderr.look(look))
+        self.owned.stderr.as_ref().map(|_| look(&mut self.stderr_filter.borrow_mut()))
     }
 }
 
@@ -451,7 +518,29 @@ impl<I: Filter, O: Filter, E: Filter> fmt::Debug for Run<I, O, E> {
     }
 }
 
-impl<I: Filter, O: Filter, E: Filter> Drop for Run<I, O, E> {
+/// Has a stream go on with a filter of another type, and returns that.
+fn switch<F: Filter>(reader: Option<&Reader>, filter: F, old: Rc<RefCell<impl Filter>>) -> Rc<RefCell<F>> {
+    let filter = Rc::new(RefCell::new(filter));
+    if let Some(reader) = reader {
+        reader.switch_filter(filter.clone(), old);
+    }
+    filter
+}
+
+impl Owned {
+    fn signal_group(&self, process: &Process, signal: Signal) -> nix::Result<()> {
+        if !self.leads_group {
+            return Err(Errno::EPERM);
+        }
+        match process.kill_group(signal) {
+            // A function's child may not have come to making the group, and has started nothing then.
+            Err(Errno::ESRCH) => process.kill(signal),
+            sent => sent,
+        }
+    }
+}
+
+impl Drop for Owned {
     fn drop(&mut self) {
         self.shared.open.set(false);
         self.stdin.iter().for_each(|stdin| stdin.shut_down());

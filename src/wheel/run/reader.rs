@@ -8,22 +8,21 @@ use std::rc::Rc;
 use super::{Conduit, Shared};
 use crate::args::Args;
 use crate::error::Exception;
-use crate::filter::{Filter, FilterError};
+use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Delivery, Next, Readiness, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::read_write::reader::SHORT_READS_PER_TURN;
 use crate::wheel::stream::Stream;
 use crate::wheel::stream::inbox::{Inbox, Recipient};
+use crate::wheel::stream::records::SharedRecords;
 
 /// The parent's end of the child's standard output or standard error.
-pub(super) struct Reader<F: Filter> {
+pub(super) struct Reader {
     shared: Rc<Shared>,
     key: SourceKey,
     /// The subject of its failures: `"STDOUT"` or `"STDERR"`.
     stream: &'static str,
     event: Cell<Option<Name>>,
-    /// What the inbox knows without its type.
-    filter: Rc<RefCell<F>>,
     inbox: Inbox,
     pub(super) fd: RefCell<Option<Stream>>,
     pub(super) paused: Cell<bool>,
@@ -44,26 +43,24 @@ enum Chunk {
     Failed(io::Error),
 }
 
-impl<F: Filter> Reader<F> {
+impl Reader {
     pub(super) fn new(
         shared: Rc<Shared>,
         key: SourceKey,
         stream: &'static str,
         event: Option<Name>,
-        filter: F,
+        filter: SharedRecords,
         fd: OwnedFd,
         delivers_last: bool,
-    ) -> Reader<F> {
+    ) -> Reader {
         shared.outputs.set(shared.outputs.get() + 1);
-        let filter = Rc::new(RefCell::new(filter));
         Reader {
-            inbox: Inbox::new(shared.id, filter.clone()),
+            inbox: Inbox::new(shared.id, filter),
             reads_short: Cell::new(shared.conduit == Conduit::SocketPair),
             shared,
             key,
             stream,
             event: Cell::new(event),
-            filter,
             fd: RefCell::new(Some(Stream::new(fd))),
             paused: Cell::new(false),
             delivers_last,
@@ -71,15 +68,16 @@ impl<F: Filter> Reader<F> {
         }
     }
 
-    /// Goes on with another filter, which gets what the one before has not parsed.
-    pub(super) fn set_filter(&self, filter: F) {
-        let old = self.filter.replace(filter);
-        self.inbox.take_over(Rc::new(RefCell::new(old)));
+    /// Goes on with the filter that has taken the place of the `old` one, and gets what that has not parsed.
+    pub(super) fn take_over(&self, old: SharedRecords) {
+        self.inbox.take_over(old);
         self.wake();
     }
 
-    pub(super) fn look<T>(&self, look: impl FnOnce(&mut F) -> T) -> T {
-        look(&mut self.filter.borrow_mut())
+    /// Goes on with a filter of another type.
+    pub(super) fn switch_filter(&self, filter: SharedRecords, old: SharedRecords) {
+        self.inbox.set_filter(filter);
+        self.take_over(old);
     }
 
     pub(super) fn resume(&self) {
@@ -166,7 +164,7 @@ impl<F: Filter> Reader<F> {
     }
 }
 
-impl<F: Filter> Recipient for Reader<F> {
+impl Recipient for Reader {
     fn takes_more(&self) -> bool {
         self.fd.borrow().is_some() && self.shared.open.get() && !self.paused.get() && self.event.get().is_some()
     }
@@ -184,7 +182,7 @@ impl<F: Filter> Recipient for Reader<F> {
     }
 }
 
-impl<F: Filter> Source for Reader<F> {
+impl Source for Reader {
     fn fd(&self) -> RawFd {
         self.fd.borrow().as_ref().map_or(-1, |fd| fd.as_raw_fd())
     }

@@ -9,7 +9,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::{Conduit, STDIN, Shared};
 use crate::args::IntoArgs;
-use crate::filter::{AsRecord, Filter, FilterError};
+use crate::filter::FilterError;
 use crate::kernel::{AfterFork, Next, Readiness, Source, SourceKey, Turn, Wanted};
 use crate::name::Name;
 use crate::wheel::Put;
@@ -17,26 +17,25 @@ use crate::wheel::stream::Stream;
 use crate::wheel::stream::outbox::{Outbox, Sender};
 
 /// The parent's end of the child's standard input.
-pub(super) struct Writer<F: Filter> {
+pub(super) struct Writer {
     shared: Rc<Shared>,
     key: SourceKey,
-    pub(super) filter: RefCell<F>,
     pub(super) fd: RefCell<Option<Stream>>,
     pub(super) outbox: Outbox,
 }
 
-impl<F: Filter> Writer<F> {
-    pub(super) fn new(shared: Rc<Shared>, key: SourceKey, filter: F, fd: OwnedFd, outbox: Outbox) -> Writer<F> {
-        Writer { shared, key, filter: RefCell::new(filter), fd: RefCell::new(Some(Stream::new(fd))), outbox }
+impl Writer {
+    pub(super) fn new(shared: Rc<Shared>, key: SourceKey, fd: OwnedFd, outbox: Outbox) -> Writer {
+        Writer { shared, key, fd: RefCell::new(Some(Stream::new(fd))), outbox }
     }
 
-    /// Appends a record to the output, unless that is shut down or about to be.
-    pub(super) fn put(&self, record: impl AsRecord<F::Output>) -> Put {
+    /// Appends what `encode` makes of a record to the output, unless that is shut down or about to be.
+    pub(super) fn put(&self, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> Put {
         if self.outbox.is_ending() {
             return Put::Closed;
         }
         self.ask_for_flush();
-        self.outbox.put(|bytes| self.filter.borrow_mut().put(record.as_record(), bytes))
+        self.outbox.put(encode)
     }
 
     /// Closes the pipe; what was not written is lost.
@@ -56,7 +55,7 @@ impl<F: Filter> Writer<F> {
     }
 }
 
-impl<F: Filter> Sender for Writer<F> {
+impl Sender for Writer {
     fn stream(&self) -> &RefCell<Option<Stream>> {
         &self.fd
     }
@@ -95,7 +94,7 @@ impl<F: Filter> Sender for Writer<F> {
     fn blocked(&self) {}
 }
 
-impl<F: Filter> Source for Writer<F> {
+impl Source for Writer {
     fn fd(&self) -> RawFd {
         self.fd.borrow().as_ref().map_or(-1, |fd| fd.as_raw_fd())
     }
