@@ -1,14 +1,20 @@
 //! Filters inside a wheel: section 20 of the behaviour specification, as a session sees it.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use lenore::Session;
-use lenore::filter::{Filter, FilterError, Frame, Grep, Line, Map, RecordBlock, Stackable};
+use lenore::component::{Protocol, TcpServer};
+use lenore::filter::{
+    Block, ByteLine, Either, Filter, FilterError, Frame, Grep, Line, Map, RecordBlock, Stackable, Stream,
+};
 use lenore::wheel::{Failure, Put, ReadWrite};
 use serde::{Deserialize, Serialize};
 
+use util::component::{Peer, serve};
 use util::in_process::{Log, kernel, run};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,4 +99,124 @@ fn a_wheel_takes_a_stack() {
     let sent = answers(stack, b"a\n#no\n\xff\nb\nc", &log, |pair, wheel| wheel.put(pair));
     assert_eq!(sent, b"<A>\r\n<a>\r\n<B>\r\n<b>\r\n");
     assert_eq!(log.take(), ["record of 1 octets is not UTF-8 at octet 0"]);
+}
+
+/// The first octet that comes is the key for both directions.
+#[derive(Default)]
+struct Keyed {
+    input: Vec<u8>,
+    key: Rc<Cell<Option<u8>>>,
+}
+
+impl Filter for Keyed {
+    type Input = Vec<u8>;
+    type Output = [u8];
+
+    fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError> {
+        self.input.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn get_one(&mut self) -> Result<Option<Vec<u8>>, FilterError> {
+        if self.key.get().is_none() && !self.input.is_empty() {
+            self.key.set(Some(self.input.remove(0)));
+        }
+        let key = self.key.get().unwrap_or_default();
+        let plain: Vec<u8> = self.input.drain(..).map(|octet| octet ^ key).collect();
+        Ok((!plain.is_empty()).then_some(plain))
+    }
+
+    fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
+        let key = self.key.get().ok_or_else(|| FilterError::malformed("the key has not come"))?;
+        out.extend(record.iter().map(|octet| octet ^ key));
+        Ok(())
+    }
+
+    fn get_pending(&self) -> &[u8] {
+        &self.input
+    }
+
+    fn clone_config(&self) -> Keyed {
+        Keyed::default()
+    }
+
+    fn output_half(&self) -> Keyed {
+        Keyed { key: Rc::clone(&self.key), ..Keyed::default() }
+    }
+}
+
+type Bytes = Box<dyn Filter<Input = Vec<u8>, Output = [u8]>>;
+
+/// A filter on top that changes nothing.
+fn same() -> Map<Vec<u8>, Vec<u8>, [u8], [u8]> {
+    Map::new(Some, |record: &[u8]| Some(record.to_vec()))
+}
+
+#[test]
+fn output_half_knows_what_the_input_has_told() {
+    let log = Log::default();
+    let input = b"\x20ABC";
+    assert_eq!(answers(Keyed::default(), input, &log, |record, wheel| wheel.put(record)), b"ABC");
+    let boxed: Bytes = Box::new(Keyed::default());
+    assert_eq!(answers(boxed, input, &log, |record, wheel| wheel.put(record)), b"ABC");
+    let either = Either::<Stream, Keyed>::Right(Keyed::default());
+    assert_eq!(answers(either, input, &log, |record, wheel| wheel.put(record)), b"ABC");
+    let stack = Stackable::new(Keyed::default(), same());
+    assert_eq!(answers(stack, input, &log, |record, wheel| wheel.put(record)), b"ABC");
+    assert!(log.is_empty(), "{:?}", log.take());
+}
+
+#[test]
+fn output_half_belongs_to_a_new_filter_as_well() {
+    let log = Log::default();
+    let sent = answers(Keyed::default(), b"\x20ABC", &log, |record, wheel| {
+        // The next one has not got a key of its own yet.
+        wheel.set_filter(Keyed::default());
+        wheel.put(record)
+    });
+    assert_eq!(sent, b"");
+    assert_eq!(log.take(), ["malformed record: the key has not come"]);
+}
+
+#[test]
+fn boxed_filter_is_replaced_by_one_of_another_kind() {
+    let log = Log::default();
+    let lines: Bytes = Box::new(ByteLine::new());
+    let sent = answers(lines, b"one\n3\0two", &log, |record, wheel| {
+        if record == b"one" {
+            let blocks: Bytes = Box::new(Block::new());
+            wheel.set_filter(blocks);
+        }
+        wheel.put(record)
+    });
+    assert_eq!(sent, b"3\0one3\0two");
+    assert!(log.is_empty(), "{:?}", log.take());
+}
+
+#[test]
+fn either_filter_is_replaced_by_the_other() {
+    let log = Log::default();
+    let lines = Either::Left(ByteLine::new());
+    let sent = answers(lines, b"one\n3\0two", &log, |record, wheel| {
+        if record == b"one" {
+            wheel.set_filter(Either::Right(Block::new()));
+        }
+        wheel.put(record)
+    });
+    assert_eq!(sent, b"3\0one3\0two");
+    assert!(log.is_empty(), "{:?}", log.take());
+}
+
+#[test]
+fn each_connection_has_halves_of_its_own() {
+    let mut kernel = kernel();
+    let protocol = Protocol::new(Keyed::default()).on_input(|cx, record: Vec<u8>| cx.heap().put(record));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let (mut one, mut other) = (Peer::connect(address), Peer::connect(address));
+    one.send("\x20ABC");
+    one.run_to(&mut kernel, "ABC");
+    other.send("\x01ABC");
+    other.run_to(&mut kernel, "ABC");
+    one.send("DEF");
+    one.run_to(&mut kernel, "ABCDEF");
 }

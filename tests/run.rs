@@ -259,6 +259,18 @@ fn a_new_filter_goes_on_where_the_old_one_was() {
     assert_closed(&lines);
 }
 
+#[test] // K-RU-45, K-RU-46: with filters of other types
+fn a_filter_of_another_type_goes_on_where_the_old_one_was() {
+    let lines = lines("filter_types");
+    let ids = only(&lines, &["id", "closed"]).concat().replace("closed", "id");
+    assert_eq!(ids, ids[..ids.len() / 3].repeat(3), "one wheel");
+    assert_eq!(only(&lines, &["out"])[..2], ["out 1", "out 2"]);
+    // How the rest is cut is the pipe's affair. What was put before is a line, and what was put after is a block.
+    let rest: String = only(&lines, &["out"])[2..].iter().map(|line| line[4..].trim_matches('"')).collect();
+    assert_eq!(rest, r"restput\r\n3\0abc");
+    assert_eq!(only(&lines, &["err"]), ["err e1", "err e2"]);
+}
+
 #[test] // K-RW-62, for this wheel
 fn a_newline_that_is_cut_in_two_gives_no_octet_to_the_next_filter() {
     let lines = lines("filter_cut");

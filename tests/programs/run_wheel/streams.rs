@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use lenore::filter::{Filter, FilterError, Line};
+use lenore::filter::{Block, ByteLine, Filter, FilterError, Line, Stream};
 use lenore::wheel::{Failure, Redirect, Run, RunEvent};
 use lenore::{Error, Kernel, Reason, Session};
 
@@ -32,6 +32,7 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("deliver_last", deliver_last),
     ("filters", filters),
     ("filter_switch", filter_switch),
+    ("filter_types", filter_types),
     ("filter_cut", filter_cut),
     ("filter_refuses", filter_refuses),
     ("put_fails", put_fails),
@@ -324,6 +325,62 @@ fn filter_switch(kernel: &mut Kernel) -> Result<(), Error> {
     })
     .spawn(kernel)
     .map(drop)
+}
+
+/// A wheel whose filters become others of other types.
+enum Changing {
+    Lines(Run),
+    Others(Run<Block, Stream, ByteLine>),
+    Gone,
+}
+
+/// Filters of other types for all three streams, in the middle of a chunk.
+fn filter_types(kernel: &mut Kernel) -> Result<(), Error> {
+    let text = "printf 'e1\\n' >&2; printf '1\\n2\\nrest'; cat; printf 'e2\\n' >&2";
+    Session::new(Changing::Gone)
+        .state("_start", move |cx| {
+            let wheel = Run::shell(text).on_stdout("line").on_stderr("error line").on_close("closed").start(cx)?;
+            println!("id {}", wheel.id());
+            *cx.heap() = Changing::Lines(wheel);
+            Ok(())
+        })
+        .state("line", |cx| {
+            let line = cx.take::<String>(0)?;
+            println!("out {line}");
+            if line == "2"
+                && let Changing::Lines(wheel) = std::mem::replace(cx.heap(), Changing::Gone)
+            {
+                wheel.put("put");
+                wheel.event(RunEvent::Stdout, "chunk");
+                wheel.event(RunEvent::Stderr, "error bytes");
+                let wheel = wheel.switch_stdout_filter(Stream::new()).switch_stderr_filter(ByteLine::new());
+                let wheel = wheel.switch_stdin_filter(Block::new());
+                wheel.put(b"abc");
+                wheel.shutdown_stdin_after_flush();
+                println!("id {}", wheel.id());
+                *cx.heap() = Changing::Others(wheel);
+            }
+            Ok(())
+        })
+        .state("chunk", |cx| {
+            println!("out {:?}", String::from_utf8(cx.take(0)?)?);
+            Ok(())
+        })
+        .state("error line", |cx| {
+            println!("err {}", cx.take::<String>(0)?);
+            Ok(())
+        })
+        .state("error bytes", |cx| {
+            println!("err {}", String::from_utf8(cx.take(0)?)?);
+            Ok(())
+        })
+        .state("closed", |cx| {
+            if let Changing::Others(wheel) = std::mem::replace(cx.heap(), Changing::Gone) {
+                println!("closed {}", wheel.id());
+            }
+        })
+        .spawn(kernel)
+        .map(drop)
 }
 
 /// Another filter between the two octets of a newline, of which the child writes the second when it is told to.
