@@ -267,7 +267,7 @@ fn a_filter_of_another_type_goes_on_where_the_old_one_was() {
     assert_eq!(only(&lines, &["out"])[..2], ["out 1", "out 2"]);
     // How the rest is cut is the pipe's affair. What was put before is a line, and what was put after is a block.
     let rest: String = only(&lines, &["out"])[2..].iter().map(|line| line[4..].trim_matches('"')).collect();
-    assert_eq!(rest, r"restput\r\n3\0abc");
+    assert_eq!(rest, r"restput\n3\0abc");
     assert_eq!(only(&lines, &["err"]), ["err e1", "err e2"]);
 }
 
