@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, REFUSED};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, REFUSED, SWITCH};
 use super::listener;
+use super::next_protocol::switch;
 use super::protocol::Protocol;
 use super::proxy;
 use super::socket::Accepted;
@@ -29,6 +30,20 @@ type State<F, H> = fn(&Protocol<F, H>, &mut Cx<'_, F, H>) -> Result;
 ///
 /// [`Error::ReservedState`] for a state that would replace one of the component's; [`Error::InvalidSetting`] for marks.
 pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<Opener, Error> {
+    let (protocol, states) = prepare(protocol)?;
+    Ok(Rc::new(move |cx, accepted| {
+        let heap = Connection::<F, H>::new((protocol.make_heap)(), String::new());
+        let listener = cx.session();
+        Session::with_states(heap, states.clone()).args((accepted, listener)).spawn(cx)
+    }))
+}
+
+/// Builds the states of a protocol's connections.
+///
+/// # Errors
+///
+/// As [`opener`].
+pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<(Rc<Protocol<F, H>>, States), Error> {
     protocol.check()?;
     let protocol = Rc::new(protocol);
     let state = |run: State<F, H>| {
@@ -45,18 +60,14 @@ pub(super) fn opener<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result<
         (REFUSED.into(), state(Protocol::got_refused)),
         (IMPATIENT.into(), state(impatient)),
         (LEFT.into(), handler(leave::<F, H>)),
+        (SWITCH.into(), handler(switch::<F, H>)),
         (proxy::READABLE.into(), state(proxy::look)),
         (proxy::LATE.into(), state(proxy::late)),
         ("shutdown".into(), state(shutdown)),
         ("_stop".into(), handler(stop::<F, H>)),
     ];
     states.extend(protocol.states.iter().cloned());
-    let states = States::new(states);
-    Ok(Rc::new(move |cx, accepted| {
-        let heap = Connection::<F, H>::new((protocol.make_heap)(), String::new());
-        let listener = cx.session();
-        Session::with_states(heap, states.clone()).args((accepted, listener)).spawn(cx)
-    }))
+    Ok((protocol, States::new(states)))
 }
 
 fn start<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {

@@ -42,7 +42,11 @@ pub struct Connection<F: Filter, H = ()> {
     pub(super) listener: SessionId,
     /// A client's: whom to connect to, as `host:port`.
     pub(super) target: String,
+    /// A server's: begins another protocol, once the event [`SWITCH`] has come.
+    pub(super) next: Option<Next<F, H>>,
 }
+
+type Next<F, H> = Box<dyn FnOnce(&mut Context<'_, Connection<F, H>>) -> Result>;
 
 impl<F: Filter, H> fmt::Debug for Connection<F, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,6 +78,7 @@ impl<F: Filter, H> Connection<F, H> {
             is_over: false,
             listener: SessionId::KERNEL,
             target,
+            next: None,
         }
     }
 
@@ -182,6 +187,19 @@ impl<F: Filter, H> Connection<F, H> {
         self.is_refusal_logged = false;
     }
 
+    /// Returns the heap of the same connection for another protocol.
+    pub(super) fn succeed<G: Filter, K>(&mut self, own: K, link: Link<G>) -> Connection<G, K> {
+        Connection {
+            link,
+            peer: self.peer,
+            remote_ip: std::mem::take(&mut self.remote_ip),
+            proxy: self.proxy,
+            door: self.door.take(),
+            listener: self.listener,
+            ..Connection::new(own, std::mem::take(&mut self.target))
+        }
+    }
+
     pub(super) fn set_peer(&mut self, peer: Option<SocketAddr>) {
         self.peer = peer;
         // An IPv4 peer is one, whatever kind of socket it came through.
@@ -243,6 +261,9 @@ pub(super) const ERROR: &str = "tcp_got_error";
 pub(super) const REFUSED: &str = "tcp_got_refused";
 pub(super) const HIGH: &str = "tcp_got_high";
 pub(super) const LOW: &str = "tcp_got_low";
+
+/// The name of the event that changes the protocol.
+pub(super) const SWITCH: &str = "tcp_next_protocol";
 
 /// The name of the event in a process that was forked with the connection, and goes on without it.
 pub(super) const LEFT: &str = "tcp_left_to_parent";

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::name::Name;
 use crate::reply::{IntoReturn, Reply};
 use crate::session::handler;
+use crate::states::States;
 
 /// What a state receives: the kernel, its session's heap, and the event that it handles.
 ///
@@ -119,6 +120,25 @@ impl<'a, H: 'static> Context<'a, H> {
         let body = bodies[self.event.dest.slot()].as_mut();
         let heap = body.and_then(|body| body.heap.downcast_mut());
         (heap.expect("a session's heap stays, with the type of its states, while one of them runs"), core)
+    }
+
+    /// Tells whether no other state of the session is on the stack.
+    pub(crate) fn is_outermost(&self) -> bool {
+        let me = self.event.dest;
+        self.kernel.bodies[me.slot()].as_ref().is_some_and(|body| body.id == me && body.on_stack == 1)
+    }
+
+    /// Gives the session another heap and other states, and goes on with them. The state that runs must be the
+    /// [only one](Self::is_outermost), and is not to use this context any more: its heap is gone.
+    pub(crate) fn replace_session<G: 'static>(&mut self, heap: G, states: States) -> Context<'_, G> {
+        let me = self.event.dest;
+        let body = self.kernel.bodies[me.slot()].as_mut().filter(|body| body.id == me);
+        // Dropped when the new ones are in place: the heap is the program's own.
+        let old = body.map(|body| {
+            (std::mem::replace(&mut body.heap, Box::new(heap)), std::mem::replace(&mut body.states, states))
+        });
+        drop(old);
+        Context { kernel: self.kernel, event: self.event, heap: PhantomData }
     }
 
     /// Borrows the argument at `position`, counted from 0.

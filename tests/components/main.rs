@@ -1,6 +1,7 @@
 //! The TCP components: section 21 of the behaviour specification.
 
 mod listening;
+mod next_protocol;
 mod patience;
 mod server;
 mod tcp_client;
