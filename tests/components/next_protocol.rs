@@ -8,7 +8,7 @@ use lenore::component::{NextProtocol, Protocol, TcpClient, TcpServer};
 use lenore::filter::{Block, Line, Stream};
 use lenore::{Error, Kernel};
 
-use util::component::{Peer, serve, spin};
+use util::component::{MUCH, Peer, serve, spin};
 use util::in_process::{Log, kernel, run};
 
 /// What the second protocol keeps.
@@ -126,15 +126,16 @@ fn next_protocol_does_not_begin_on_a_connection_that_ends() {
     let (mut kernel, log) = (kernel(), Log::default());
     let next = NextProtocol::new(blocks(&log)).unwrap();
     let protocol = Protocol::new(Line::new()).on_input(move |cx, _: String| {
-        cx.call(cx.session(), "shutdown", ())?;
+        cx.heap().put("x".repeat(MUCH)); // so that the end has to wait
         next.take_over(cx, Guest { name: "nobody".into(), blocks: 0 })?;
-        cx.heap().put("bye");
+        cx.call(cx.session(), "shutdown", ())?;
+        assert!(cx.heap().is_connected());
         Ok(())
     });
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
     let mut peer = Peer::connect(address);
     peer.send("go\n1\0x");
-    peer.run_to_end(&mut kernel);
+    assert_eq!(peer.run_to_end(&mut kernel).len(), MUCH + 2);
     end(&mut kernel);
     assert!(log.is_empty(), "{:?}", log.take());
 }
