@@ -1,0 +1,5 @@
+//! What tests use.
+
+mod unit;
+
+pub(crate) use unit::{Dice, TempDir, check};
