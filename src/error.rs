@@ -95,6 +95,9 @@ pub enum Error {
         /// The others, by name and thread id, as far as the system tells; may be empty.
         others: String,
     },
+    /// A [`TestKernel`](crate::testing::TestKernel) can't be forked, nor moved into another process: its clock would stand still there.
+    #[cfg(feature = "testing")]
+    ForkInTest,
     /// A wheel can't work with this setting.
     InvalidSetting {
         /// The name of the setting.
@@ -192,6 +195,11 @@ impl fmt::Display for Error {
             Error::Threads { count, others } => {
                 write!(f, "can't fork: the process has {count} threads, besides this one {others}")
             }
+            #[cfg(feature = "testing")]
+            Error::ForkInTest => f.write_str(
+                "can't fork: a test moves the clock of this kernel, and could not in the child. \
+                 Test forks with a `Kernel` inside of `lenore::testing::in_process`",
+            ),
             Error::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
             Error::InvalidEnvironment { variable, value, reason } => write!(f, "{variable}={value}: {reason}"),
             Error::NotInherited { name, found } => {

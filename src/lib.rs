@@ -59,6 +59,11 @@
 //! A program begins by installing one. The module `logging`, with the feature of that name, has one for programs with several
 //! processes, which the examples use; any other logger for the `log` crate will do. When something does not happen that should,
 //! [look here](guide::nothing_happens).
+//!
+//! # Testing
+//!
+//! The module `testing`, with the feature of that name, has a kernel whose clock a test moves, streams that it writes and reads, and a
+//! runner for tests that fork. A session of timeouts and retries is tested in 30 lines, and without waiting.
 #![deny(unsafe_code)]
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
@@ -94,8 +99,8 @@ mod session;
 mod shown;
 mod states;
 mod sys;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod wheel;
 
 pub use args::{ArgError, Args, Found, IntoArgs};

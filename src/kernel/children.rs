@@ -366,6 +366,12 @@ impl Core {
         };
         log::debug!(target: "lenore::children", "reaped {pid}: {status}");
         self.release_adopted(pid, Life::Reaped(status));
+        self.tell_of_end(pid, status);
+        true
+    }
+
+    /// Tells those who wait for a child that it has ended, and those who watch CHLD.
+    pub(super) fn tell_of_end(&mut self, pid: i32, status: ExitStatus) {
         let watchers: Vec<SessionId> = self.children.watches.get(&pid).into_iter().flat_map(Few::keys).collect();
         for watch in watchers.into_iter().filter_map(|session| self.children.remove(pid, session)).collect::<Vec<_>>() {
             let ChildWatch { session, event, extra, _hold, .. } = watch;
@@ -378,6 +384,11 @@ impl Core {
         if self.signals.is_watched(chld) {
             self.signal_from_kernel(chld, (pid, status));
         }
-        true
+    }
+
+    /// Tells whether a session would be told that this child has ended.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_awaited(&self, pid: i32) -> bool {
+        self.children.watches.contains_key(&pid) || self.reaps_everybody()
     }
 }

@@ -18,17 +18,45 @@ pub(crate) struct Clock {
     system: System,
     /// The latest reading. No event is stamped with a later time.
     now: Due,
+    /// Takes the place of the system's clock in a test.
+    #[cfg(feature = "testing")]
+    manual: Option<super::manual::ManualTime>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
         let base = Instant::now();
-        Clock { base, wall_base: SystemTime::now(), system: System::new(base), now: 0 }
+        Clock {
+            base,
+            wall_base: SystemTime::now(),
+            system: System::new(base),
+            now: 0,
+            #[cfg(feature = "testing")]
+            manual: None,
+        }
+    }
+
+    /// Makes a clock that only a test moves, and that shows `wall` until then.
+    #[cfg(feature = "testing")]
+    pub(super) fn manual(wall: SystemTime) -> Clock {
+        Clock { wall_base: wall, manual: Some(Default::default()), ..Clock::new() }
+    }
+
+    /// Returns the time that a test moves.
+    #[cfg(feature = "testing")]
+    #[inline]
+    pub(super) fn manual_time(&self) -> Option<&super::manual::ManualTime> {
+        self.manual.as_ref()
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn manual_time_mut(&mut self) -> Option<&mut super::manual::ManualTime> {
+        self.manual.as_mut()
     }
 
     /// Reads the clock.
     pub(crate) fn advance(&mut self) -> Due {
-        self.now = self.now.max(self.system.elapsed());
+        self.now = self.now.max(self.elapsed());
         self.now
     }
 
@@ -41,16 +69,38 @@ impl Clock {
     #[inline]
     pub(crate) fn stamp(&mut self, first_alarm: Option<Due>) -> Due {
         let Some(first_alarm) = first_alarm else { return self.now };
-        let coarse = self.system.coarse();
+        let coarse = self.coarse();
         self.now = self.now.max(coarse);
         if first_alarm.saturating_sub(coarse) < COARSE_LAG { self.advance() } else { self.now }
     }
 
     /// Returns the time of a moment that a postback has noted by [`moment`].
     pub(crate) fn noted(&mut self, moment: Instant) -> Due {
+        #[cfg(feature = "testing")]
+        if self.manual.is_some() {
+            return self.advance();
+        }
         let noted = nanos(moment.saturating_duration_since(self.base));
         self.now = self.now.max(noted);
         noted
+    }
+
+    #[inline]
+    fn elapsed(&self) -> Due {
+        #[cfg(feature = "testing")]
+        if let Some(time) = &self.manual {
+            return time.now;
+        }
+        self.system.elapsed()
+    }
+
+    #[inline]
+    fn coarse(&self) -> Due {
+        #[cfg(feature = "testing")]
+        if let Some(time) = &self.manual {
+            return time.now;
+        }
+        self.system.coarse()
     }
 
     /// Returns the latest reading.

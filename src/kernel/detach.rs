@@ -33,6 +33,8 @@ impl Kernel {
     ///
     /// [`Error::Threads`] or [`Error::Os`] when it was not possible to fork; this process then goes on as it was.
     pub(crate) fn detach_process(&mut self) -> Result<Detached, Error> {
+        #[cfg(feature = "testing")]
+        self.core.refuse_to_fork_in_test()?;
         self.flush_everything();
         #[cfg(feature = "fork-hooks")]
         self.core.at(super::ForkStage::BeforeFork).map_err(|error| Error::os("fork", "", error))?;

@@ -260,6 +260,8 @@ impl Kernel {
 
     /// Forks, and makes the child's kernel its own before any signal can reach it.
     fn fork_process(&mut self) -> Result<Side, Error> {
+        #[cfg(feature = "testing")]
+        self.core.refuse_to_fork_in_test()?;
         self.flush_everything();
         ask_processor_once();
         #[cfg(feature = "fork-hooks")]

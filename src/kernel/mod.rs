@@ -26,6 +26,8 @@ mod holds;
 mod lifecycle;
 mod listeners;
 mod mailbox;
+#[cfg(feature = "testing")]
+mod manual;
 #[cfg(feature = "control")]
 mod measures;
 mod options;
@@ -71,6 +73,8 @@ pub(crate) use handle::has_input;
 pub(crate) use listeners::Findable;
 pub(crate) use mailbox::Mailbox;
 pub(crate) use options::Options;
+#[cfg(feature = "testing")]
+pub(crate) use os_signals::catchable;
 pub(crate) use os_signals::{ignore_unwatched, unblock_all, was_ignored};
 pub(crate) use queue::{Event, Kind};
 pub(crate) use source::{KnownAs, Source, SourceKey};
@@ -151,6 +155,10 @@ impl Kernel {
     /// socket, or can't be used: of streams only sockets that listen can, of datagrams any. Sockets for another process, and those
     /// without `LISTEN_PID`, are not looked at.
     pub fn new() -> Result<Kernel, Error> {
+        Kernel::with_clock(Clock::new)
+    }
+
+    fn with_clock(clock: impl FnOnce() -> Clock) -> Result<Kernel, Error> {
         handover::start();
         inherited::read()?;
         ignore_sigpipe().map_err(|errno| Error::os("sigaction", "SIGPIPE", errno))?;
@@ -161,7 +169,7 @@ impl Kernel {
             id: OnceCell::new(),
             pid: std::process::id(),
             forked: 0,
-            clock: Clock::new(),
+            clock: clock(),
             queue: EventQueue::new(),
             sessions: Sessions::new(),
             aliases: Aliases::default(),
@@ -268,6 +276,8 @@ impl Kernel {
         self.core.collect_postings();
         self.signal_idle_if_stuck();
         let wait = self.time_until_next();
+        #[cfg(feature = "testing")]
+        let wait = self.core.limit_wait(wait);
         #[cfg(feature = "control")]
         self.core.end_turn(wait);
         self.poll_sources(wait).inspect_err(log_end)?;
@@ -312,7 +322,7 @@ impl Kernel {
 
     /// Sends `IDLE` when nothing can ever happen again.
     fn signal_idle_if_stuck(&mut self) {
-        if self.core.is_idle() {
+        if self.core.is_idle() && !self.core.is_held_by_test() {
             self.core.signal_from_kernel("IDLE".into(), ());
         }
     }
@@ -356,6 +366,11 @@ impl Core {
             && self.has_only_passing_alarms()
             && self.forks.is_empty()
             && !self.awaits_children()
+    }
+
+    #[cfg(not(feature = "testing"))]
+    fn is_held_by_test(&self) -> bool {
+        false
     }
 }
 

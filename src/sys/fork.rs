@@ -43,3 +43,17 @@ pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: `_exit` ends the process and returns to nobody; it may be called at any time.
     unsafe { nix::libc::_exit(status) }
 }
+
+/// Forks a process whose other threads wait for this one.
+///
+/// It is for the process of one test: the test harness has given the test a thread, and waits for that thread. The child has
+/// this thread alone.
+#[cfg(feature = "testing")]
+pub(crate) fn fork_beside_a_waiting_harness() -> Result<Side, Errno> {
+    // SAFETY: the child may do anything if no other thread holds a lock at this moment. The process was started for one test, with
+    // `--test-threads=1`: its other thread is the harness's, which has started this one and waits for it in a channel.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Side::Parent(child)),
+        ForkResult::Child => Ok(Side::Child),
+    }
+}

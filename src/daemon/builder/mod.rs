@@ -322,6 +322,8 @@ impl DaemonBuilder {
         #[cfg(feature = "fork-hooks")]
         crate::inject::prepare().map_err(fail("preparing a test"))?;
         if settings.forking != Forking::None || plan.forks() {
+            #[cfg(feature = "testing")]
+            kernel_of(kernel).core.refuse_to_fork_in_test().map_err(fail("preparing to fork"))?;
             make_sure_alone().map_err(|why| match why {
                 NotAlone::Threads { count, others } => DaemonError::Threads { count, others },
                 NotAlone::Unknown(_) => fail("looking for other threads")(why.into()),

@@ -124,7 +124,7 @@ impl Sources {
     }
 
     /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
-    pub(super) fn sync_stale(&mut self) {
+    pub(in crate::kernel) fn sync_stale(&mut self) {
         if self.stale.is_empty() {
             return;
         }
@@ -194,7 +194,7 @@ impl Core {
     }
 
     /// Waits for readiness at most `wait` (`None`: for ever), and notes it. Tells whether a signal has arrived.
-    pub(super) fn poll(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
+    pub(in crate::kernel) fn poll(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
         // Taken out: what is noted is noted in the table beside it.
         let mut events = self.sources.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
         let polled = self.sources.poll.poll(&mut events, wait);

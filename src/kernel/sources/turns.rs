@@ -193,7 +193,7 @@ impl Kernel {
 
 impl Core {
     /// Turns the operating system's signals into events.
-    fn take_os_signals(&mut self) {
+    pub(in crate::kernel) fn take_os_signals(&mut self) {
         for signal in self.signals.delivery.pending() {
             if signal == "CHLD" {
                 self.reap();

@@ -1,0 +1,198 @@
+//! The process that watches over the process of one test, and over all that come from that.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{ExitStatus, exit};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getppid};
+
+use crate::destroy::destroy;
+use crate::sys::environment;
+use crate::sys::fork::{Side, fork_beside_a_waiting_harness};
+use crate::sys::wait::{Which, peek_ended, reap};
+
+/// The exit status of a process in which a test has passed. A test harness that finds nothing to do exits with 0.
+pub(super) const PASSED: i32 = 86;
+
+/// The exit status of one in which it has failed.
+pub(super) const FAILED: i32 = 87;
+
+/// Runs `body` in a child, watches over that, and leaves the process. `starter` is the process that waits for this one.
+pub(super) fn supervise(starter: i32, limit: Duration, variable: &'static str, body: impl FnOnce()) -> ! {
+    let verdict = Watch::begin(starter, limit, variable, body).and_then(Watch::wait);
+    match verdict {
+        Ok(()) => exit(PASSED),
+        Err(why) => {
+            eprintln!("{why}");
+            exit(FAILED);
+        }
+    }
+}
+
+struct Watch {
+    starter: Pid,
+    /// In which `body` runs.
+    test: i32,
+    /// How that has ended.
+    status: Option<ExitStatus>,
+    /// What processes say in which `body` has panicked.
+    failures: io::PipeReader,
+    limit: Duration,
+    begin: Instant,
+}
+
+impl Watch {
+    fn begin(starter: i32, limit: Duration, variable: &'static str, body: impl FnOnce()) -> Result<Watch, String> {
+        adopt_orphans();
+        let refused = |error: io::Error| format!("can't make a process for the test: {error}");
+        let (failures, failed) = io::pipe().map_err(refused)?;
+        fcntl(&failures, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| refused(errno.into()))?;
+        match fork_beside_a_waiting_harness().map_err(|errno| refused(errno.into()))? {
+            Side::Parent(test) => {
+                let (starter, test) = (Pid::from_raw(starter), test.as_raw());
+                Ok(Watch { starter, test, status: None, failures, limit, begin: Instant::now() })
+            }
+            Side::Child => {
+                drop(failures);
+                run(body, failed, variable);
+            }
+        }
+    }
+
+    /// Waits until every process has ended, and says whether the test has passed.
+    fn wait(mut self) -> Result<(), String> {
+        let mut give_up = self.begin + self.limit;
+        let mut pause = SHORTEST_PAUSE;
+        let mut is_over = false;
+        while self.reap_ended() {
+            if self.status.is_some() && !is_over {
+                is_over = true;
+                give_up = give_up.min(Instant::now() + PATIENCE);
+                pause = SHORTEST_PAUSE;
+            }
+            if getppid() != self.starter {
+                self.kill_all();
+                return Err("the process that has started the test is gone".into());
+            }
+            if Instant::now() >= give_up {
+                let left = self.kill_all().join(", ");
+                return Err(if is_over {
+                    format!("the test has left processes behind: {left}")
+                } else {
+                    format!("the test was not over after {:?}; killed: {left}", self.limit)
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.verdict()
+    }
+
+    fn verdict(mut self) -> Result<(), String> {
+        let mut failures = String::new();
+        // Every write end is closed, unless a process has got away: it does not wait for that.
+        let _ = self.failures.read_to_string(&mut failures);
+        if !failures.is_empty() {
+            return Err(failures.trim_end().to_owned());
+        }
+        match self.status {
+            Some(status) if status.code() == Some(PASSED) => Ok(()),
+            Some(status) => Err(format!("process {} has ended before the test was over: {status}", self.test)),
+            None => Err(format!("process {} of the test is gone", self.test)),
+        }
+    }
+
+    /// Reaps all children that have ended, which are the orphans of other processes as well. Returns whether any are left.
+    fn reap_ended(&mut self) -> bool {
+        loop {
+            match peek_ended(Which::Any) {
+                Ok(Some(pid)) => {
+                    let status = reap(pid).ok().flatten();
+                    if pid == self.test {
+                        self.status = status;
+                    }
+                }
+                Ok(None) | Err(Errno::EINTR) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Kills all that came from the test. Each orphan comes to this process, and is found in the next round. Returns what was killed.
+    fn kill_all(&mut self) -> Vec<String> {
+        let mut killed = Vec::new();
+        let give_up = Instant::now() + PATIENCE;
+        while self.reap_ended() && Instant::now() < give_up {
+            for (pid, name) in children() {
+                if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
+                    let text = format!("{pid} ({name})");
+                    if !killed.contains(&text) {
+                        killed.push(text);
+                    }
+                }
+            }
+            std::thread::sleep(SHORTEST_PAUSE);
+        }
+        killed
+    }
+}
+
+/// Tells whether this is the process of a test, or was forked from it.
+pub(super) fn is_in_process() -> bool {
+    IS_IN_PROCESS.load(Relaxed)
+}
+
+static IS_IN_PROCESS: AtomicBool = AtomicBool::new(false);
+
+/// Does what the process of a test is for. Processes that it forks come to the end of `body` as well.
+fn run(body: impl FnOnce(), mut failed: io::PipeWriter, variable: &'static str) -> ! {
+    // A test that it starts is none of these. At worst that one says so.
+    let _ = environment::remove(&[variable]);
+    IS_IN_PROCESS.store(true, Relaxed);
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    let _ = io::stdout().flush();
+    match outcome {
+        Ok(()) => exit(PASSED),
+        Err(payload) => {
+            destroy(payload);
+            let _ = writeln!(failed, "the test has panicked in process {}", std::process::id());
+            exit(FAILED);
+        }
+    }
+}
+
+/// Has the system make this process the parent of orphans, so that none gets away.
+fn adopt_orphans() {
+    // Without it only the process of the test is watched, and what is left when that ends stays.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_child_subreaper(true);
+}
+
+/// Lists the living children of this process, with their names. Where there is no `/proc` it finds none.
+fn children() -> Vec<(i32, String)> {
+    let me = std::process::id().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let child = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // `PID (NAME) STATE PPID ...`, and a name may have parentheses.
+        let (head, tail) = stat.rsplit_once(')')?;
+        let mut fields = tail.split_whitespace();
+        let (state, parent) = (fields.next()?, fields.next()?);
+        let (_, name) = head.split_once('(')?;
+        (parent == me && state != "Z").then(|| (pid, name.to_owned()))
+    };
+    processes.filter_map(child).collect()
+}
+
+/// How long processes have to end when the test's has, and when they were killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const SHORTEST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
