@@ -59,6 +59,8 @@ pub enum Error {
     ReservedState(Name),
     /// The call acts on the running session, and no session is running.
     NoActiveSession,
+    /// A background session has no part in a forked child, and so can neither fork nor spawn a Daemon.
+    InBackground(SessionId),
     /// The kernel has 16,777,215 sessions, or the process has no numbers left for new ones.
     TooManySessions,
     /// A text, or whatever else a wheel was given for an address, is none that it can use.
@@ -179,6 +181,7 @@ impl fmt::Display for Error {
             Error::NoStartState => f.write_str("a session needs a _start state"),
             Error::ReservedState(name) => write!(f, "{name} can't be the name of a state"),
             Error::NoActiveSession => f.write_str("no session is running"),
+            Error::InBackground(id) => write!(f, "{id} is a background session, which can't fork"),
             Error::TooManySessions => f.write_str("too many sessions"),
             Error::InvalidAddress { address, reason } => write!(f, "invalid address {address:?}: {reason}"),
             Error::Argument { session, state, source } => write!(f, "{session}, state {state}: {source}"),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::args::{Args, IntoArgs};
 use crate::error::{Error, Exception};
-use crate::kernel::{AsKernel, Context, Event, Kernel, Options, SessionId, SessionOption, Switch, kernel_of};
+use crate::kernel::{AsKernel, Context, Event, Kernel, Options, Place, SessionId, SessionOption, Switch, kernel_of};
 use crate::name::Name;
 use crate::reply::{IntoReturn, Reply};
 use crate::states::States;
@@ -89,6 +89,7 @@ pub struct Session<H> {
     shared: Option<States>,
     args: Args,
     options: Options,
+    place: Place,
 }
 
 impl<H> fmt::Debug for Session<H> {
@@ -100,7 +101,8 @@ impl<H> fmt::Debug for Session<H> {
 impl<H: 'static> Session<H> {
     /// Begins a session with this heap and no states.
     pub fn new(heap: H) -> Session<H> {
-        Session { heap, states: Vec::new(), shared: None, args: Args::new(), options: Options::default() }
+        let (states, args, options) = (Vec::new(), Args::new(), Options::default());
+        Session { heap, states, shared: None, args, options, place: Place::Foreground }
     }
 
     /// Begins a session with a table that was made once for many sessions alike; `_start` is in it.
@@ -138,6 +140,48 @@ impl<H: 'static> Session<H> {
         self
     }
 
+    /// Makes it a background session: it stays in the process that made it, and keeps nothing running. It is for a job beside a
+    /// server; [`background`](crate::background) shows some.
+    ///
+    /// *In a forked child* there is no such session, whoever forked: a Daemon, [`fork`](Context::fork), the function of a
+    /// [`Run`](crate::wheel::Run), or the program itself. Its wheels, listeners and handles are closed there, and its alarms, signal watchers and
+    /// aliases are gone. None of its states runs, not even `_stop`, and its parent gets no `_child`. To post to it or to
+    /// call it is [`Error::NoSuchSession`], and a postback of it does nothing. Its heap, what its states have captured and the
+    /// arguments of its alarms are forgotten, not dropped: a destructor that removes a file or takes leave of a database must not run
+    /// twice. So a descriptor that is only in the heap, such as a [`File`](std::fs::File), stays open in the child.
+    ///
+    /// *It keeps nothing running*: when only background sessions have something to wait for, the kernel sends `IDLE`, and all
+    /// sessions stop. Until then a background session lives as any other does. TERM and other signals reach it.
+    ///
+    /// *Sessions that it creates* are background sessions as well, and stay so when it has stopped. A background session can have
+    /// child processes by [`Run`](crate::wheel::Run). It can't [`fork`](Context::fork) or spawn a [`Daemon`](crate::Daemon):
+    /// that is [`Error::InBackground`].
+    ///
+    /// A program that becomes a daemon by [`detach`](crate::daemon::DaemonBuilder::detach) takes its background sessions along. One that
+    /// forks for that by itself has to create them afterwards.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use lenore::{Kernel, Session};
+    ///
+    /// # fn main() -> Result<(), lenore::Error> {
+    /// let mut kernel = Kernel::new()?;
+    /// Session::new(())
+    ///     .state("_start", |cx| cx.delay("refresh", Duration::from_secs(3600), ()))
+    ///     .state("refresh", |cx| cx.delay("refresh", Duration::from_secs(3600), ()))
+    ///     .background()
+    ///     .spawn(&mut kernel)?;
+    /// Session::new(()).state("_start", |_| println!("all that there is to do")).spawn(&mut kernel)?;
+    /// kernel.run() // does not wait for the hour to pass
+    /// # }
+    /// ```
+    ///
+    /// POE: nothing like it. A program there has to do this by hand in each child.
+    pub fn background(mut self) -> Session<H> {
+        self.place = Place::Background;
+        self
+    }
+
     /// Creates the session as a child of the running one, runs its `_start` and then its parent's `_child`.
     ///
     /// Takes the kernel, or the context of a state. If `_start` fails, the session exists all the same, and a `DIE`
@@ -156,7 +200,7 @@ impl<H: 'static> Session<H> {
             None => check(self.states)?,
         };
         let heap_type = std::any::type_name::<H>();
-        kernel_of(kernel).create_session(states, Box::new(self.heap), heap_type, self.args, self.options)
+        kernel_of(kernel).create_session(states, Box::new(self.heap), heap_type, self.args, self.options, self.place)
     }
 }
 

@@ -117,20 +117,20 @@ pub(in crate::daemon) fn what_is_left(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Says what keeps this process, the Daemon's own session apart; `None` if nothing does, or if it waits for children: another
+/// Says what keeps this process, the Daemon's own session and background sessions apart; `None` if nothing does, or if it waits for children: another
 /// Daemon's, for one.
 fn kept_by(cx: &Cx<'_>) -> Option<String> {
     let me = cx.session();
     let others = cx.peek().sessions.into_iter().filter(|session| session.id != me);
     let mut kept = Vec::new();
-    for session in others {
+    for session in others.filter(|session| !session.is_background) {
         if session.reasons.iter().any(|reason| is_daemon(reason) || matches!(reason, Reason::ChildProcess(_))) {
             return None;
         }
         let mut reasons = session.reasons.iter().filter(|reason| !passes(reason)).peekable();
         if reasons.peek().is_some() {
             let reasons: Vec<String> = reasons.map(ToString::to_string).collect();
-            kept.push(format!("{}: {}", session.id, reasons.join(", ")));
+            kept.push(format!("{}: {}", session.label(), reasons.join(", ")));
         }
     }
     (!kept.is_empty()).then(|| kept.join("; "))

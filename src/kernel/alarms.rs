@@ -218,11 +218,13 @@ impl Core {
         self.passing.push((session, event));
     }
 
-    /// Tells whether nothing waits but alarms that keep nobody.
+    /// Tells whether nothing waits but alarms that keep nobody, and events for background sessions.
     pub(super) fn has_only_passing_alarms(&self) -> bool {
-        let waiting = self.queue.len();
-        let passes =
-            |event: &Event| matches!(event.kind, Kind::Alarm) && self.passing.contains(&(event.dest, event.name));
+        let waiting = self.queue.len() - self.sessions.ledger.background_events();
+        let passes = |event: &Event| {
+            matches!(event.kind, Kind::Alarm) && self.passing.contains(&(event.dest, event.name))
+                || self.sessions.is_background(event.dest)
+        };
         // Few are known, and so few are looked at.
         waiting == 0
             || waiting <= self.passing.len() && self.queue.entries().into_iter().all(|(.., event)| passes(event))

@@ -282,10 +282,10 @@ impl Core {
         sessions.into_iter().flat_map(|session| self.drop_child_watches_of(session)).collect()
     }
 
-    /// Tells whether somebody waits for a child process and there is one.
+    /// Tells whether a session that is not in the background waits for a child process and there is one.
     pub(crate) fn awaits_children(&self) -> bool {
         // Any other child is not reaped, and so would be awaited for ever.
-        let everybody = self.reaps_everybody();
+        let everybody = self.reaps_everybody() && self.is_watched_in_foreground(Name::new("CHLD"));
         (everybody || !self.children.watches.is_empty())
             && peek_ended(Which::Any).is_ok()
             && (everybody || self.has_awaited_child())
@@ -300,9 +300,13 @@ impl Core {
     fn has_awaited_child(&self) -> bool {
         let Children { watches, seen, .. } = &self.children;
         let is_there = |pid: &i32| peek_ended(Which::Pid(*pid)).is_ok();
+        let counts = |pid: &i32| {
+            let mut watchers = watches.get(pid).into_iter().flat_map(Few::keys);
+            watchers.any(|session| !self.sessions.is_background(session))
+        };
         // The one that was there is looked for first: the kernel asks in every slice with an empty queue.
-        let last = seen.get().filter(|pid| watches.contains_key(pid) && is_there(pid));
-        seen.set(last.or_else(|| watches.keys().copied().find(is_there)));
+        let last = seen.get().filter(|pid| counts(pid) && is_there(pid));
+        seen.set(last.or_else(|| watches.keys().copied().find(|pid| counts(pid) && is_there(pid))));
         seen.get().is_some()
     }
 

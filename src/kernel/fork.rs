@@ -103,11 +103,13 @@ calls! {
     /// ARG0 = `Err(error)` and the payload after it. ARG0 is a `Result<i32, Error>`: [`Error::Threads`] when the
     /// process has more than one thread, [`Error::Os`] when the system refused, or when it doesn't say how many threads there
     /// are: on Linux, in a chroot without `/proc` that was entered before [`Kernel::new`], in a sandbox. Where it never does,
-    /// except on Linux, the caller sees to it that there is one thread.
+    /// except on Linux, the caller sees to it that there is one thread. [`Error::InBackground`] when the running session is a
+    /// [background session](crate::Session::background): the child would not have it.
     ///
     /// A second thread is waited for, for some milliseconds: the system lists a thread for a moment after it was joined.
     ///
-    /// The child keeps sessions, alarms, posted events, signal watchers, listeners and watched handles. Its copies of
+    /// The child keeps sessions, alarms, posted events, signal watchers, listeners and watched handles, but those of
+    /// [background sessions](crate::Session::background). Its copies of
     /// stream wheels are closed: a stream belongs to the process that opened it. Before anything else runs in the child,
     /// sessions that watch the signal `FORKED` get it. Outside of [`Kernel::run`] the fork waits for the first slice.
     ///
@@ -225,7 +227,8 @@ impl Kernel {
             }
             Then::Errand(errand) => return self.run_errand(errand),
         };
-        let (name, args) = match self.fork_process() {
+        let side = self.core.make_sure_it_may_fork(session).and_then(|()| self.fork_process());
+        let (name, args) = match side {
             Ok(Side::Parent(pid)) => {
                 // The child has it now; a socket must not stay open on this side.
                 destroy(payload);
@@ -322,6 +325,7 @@ impl Kernel {
         self.core.disown();
         // The payloads of forks that have not happened yet are for other children.
         destroy_all(self.core.forks.requests.drain(..));
+        self.leave_background_sessions();
         self.core.clock.advance();
         log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
         // Before anything else runs in this process: whoever did something that only the parent may go on doing ends it.

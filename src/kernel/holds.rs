@@ -25,6 +25,8 @@ pub(crate) struct Life {
     id: Cell<SessionId>,
     forks: Cell<u32>,
     postbacks: Cell<u32>,
+    /// Nothing that holds the session keeps the program going.
+    is_background: Cell<bool>,
     ledger: Rc<Ledger>,
 }
 
@@ -35,8 +37,10 @@ pub(crate) struct Ledger {
     marks: RefCell<Vec<SessionId>>,
     /// There are marks that no sweep has seen.
     has_new_marks: Cell<bool>,
-    /// How many holds there are of the kinds that are [`AWAITED`](Kind::AWAITED).
+    /// How many holds there are of the kinds that are [`AWAITED`](Kind::AWAITED), those on background sessions not counted.
     awaited: Cell<usize>,
+    /// How many events wait for background sessions.
+    background_events: Cell<usize>,
 }
 
 /// What a hold is for.
@@ -46,6 +50,9 @@ pub(crate) trait Kind {
 
     /// A program that has one is not idle: something may come that the kernel can't foresee.
     const AWAITED: bool = false;
+
+    /// It stands in an event that waits in the queue for the session.
+    const IS_QUEUED: bool = false;
 
     /// Where the holds of this kind on one session are counted, if more is asked than whether there are any holds. Holds that
     /// outlive the session are not: [`Lifeline::end`] has emptied the counter.
@@ -75,6 +82,7 @@ pub(crate) enum Fork {}
 
 impl Kind for EventTo {
     const NAME: &'static str = "EventTo";
+    const IS_QUEUED: bool = true;
 }
 
 impl Kind for EventFrom {
@@ -127,14 +135,26 @@ impl Kind for Fork {
 
 impl Lifeline {
     pub(crate) fn new(id: SessionId, ledger: &Rc<Ledger>) -> Lifeline {
-        let ledger = Rc::clone(ledger);
-        Lifeline(Rc::new(Life { id: Cell::new(id), forks: Cell::new(0), postbacks: Cell::new(0), ledger }))
+        let (forks, postbacks, is_background) = (Cell::new(0), Cell::new(0), Cell::new(false));
+        Lifeline(Rc::new(Life { id: Cell::new(id), forks, postbacks, is_background, ledger: Rc::clone(ledger) }))
     }
 
     /// Serves for another session, so that a new one need not allocate. Not while a hold on the former one is left.
     pub(crate) fn renew(mut self, id: SessionId) -> Option<Lifeline> {
-        Rc::get_mut(&mut self.0)?.id = Cell::new(id);
+        let life = Rc::get_mut(&mut self.0)?;
+        life.id = Cell::new(id);
+        life.is_background = Cell::new(false);
         Some(self)
+    }
+
+    /// Has what holds the session keep nothing but the session. Before the first hold is made.
+    pub(crate) fn make_background(&self) {
+        debug_assert_eq!(self.holds(), 0, "what is held already is counted");
+        self.0.is_background.set(true);
+    }
+
+    pub(crate) fn is_background(&self) -> bool {
+        self.0.is_background.get()
     }
 
     /// Makes one more reason to stay alive.
@@ -144,8 +164,11 @@ impl Lifeline {
         if let Some(count) = K::counter(&life) {
             count.set(count.get() + 1);
         }
-        if K::AWAITED {
+        if K::AWAITED && !life.is_background.get() {
             life.ledger.awaited.set(life.ledger.awaited.get() + 1);
+        }
+        if K::IS_QUEUED && life.is_background.get() {
+            life.ledger.background_events.set(life.ledger.background_events.get() + 1);
         }
         life.trace("held", K::NAME, "in all", Rc::strong_count(&life) - 1);
         Hold { life, kind: PhantomData }
@@ -166,7 +189,10 @@ impl Lifeline {
     pub(crate) fn end(&self) {
         let Life { id, postbacks, ledger, .. } = &*self.0;
         id.set(SessionId::KERNEL);
-        ledger.awaited.set(ledger.awaited.get() - postbacks.take() as usize);
+        let postbacks = postbacks.take() as usize;
+        if !self.is_background() {
+            ledger.awaited.set(ledger.awaited.get() - postbacks);
+        }
     }
 }
 
@@ -187,8 +213,11 @@ impl<K: Kind> Drop for Hold<K> {
             count.set(before.saturating_sub(1));
             before > 0
         });
-        if K::AWAITED && is_counted {
+        if K::AWAITED && is_counted && !life.is_background.get() {
             life.ledger.awaited.set(life.ledger.awaited.get() - 1);
+        }
+        if K::IS_QUEUED && life.is_background.get() {
+            life.ledger.background_events.set(life.ledger.background_events.get() - 1);
         }
         // This one still counts, and the lifeline, unless the session was removed.
         let count = Rc::strong_count(&self.life);
@@ -257,6 +286,11 @@ impl Ledger {
     /// Tells whether anything holds a session that may come to something by itself.
     pub(crate) fn is_awaited(&self) -> bool {
         self.awaited.get() > 0
+    }
+
+    /// Returns how many of the events in the queue are for background sessions.
+    pub(crate) fn background_events(&self) -> usize {
+        self.background_events.get()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::Kernel;
 use super::alarm_heap::Alarm;
+use super::background::Place;
 use super::children::ChildWatch;
 use super::core::{Active, Dest};
 use super::dispatch::Keep;
@@ -29,6 +30,8 @@ pub(crate) struct Body {
     pub(crate) options: Options,
     /// How many of its states are on the stack. While there are any, neither the body nor its slot goes away.
     pub(crate) on_stack: u32,
+    /// It is another process's to drop.
+    pub(super) is_left: bool,
 }
 
 /// What happened to a child: ARG0 of `_child`. ARG1 is the child's [`SessionId`].
@@ -63,13 +66,17 @@ impl Kernel {
         heap_type: &'static str,
         args: Args,
         options: Options,
+        place: Place,
     ) -> Result<SessionId, Error> {
         // A state may have stopped all the others.
         self.core.signals.stay();
         let creator = self.core.active.session;
         let id = self.core.sessions.create(creator, heap_type)?;
+        if place == Place::Background || self.core.sessions.is_background(creator) {
+            self.core.sessions.make_background(id);
+        }
         self.core.is_alive = true;
-        let body = Some(Body { id, states, heap, options, on_stack: 0 });
+        let body = Some(Body { id, states, heap, options, on_stack: 0, is_left: false });
         match self.bodies.get_mut(id.slot()) {
             Some(vacant) => *vacant = body,
             None => self.bodies.push(body),
@@ -128,7 +135,7 @@ impl Kernel {
     }
 
     /// Releases everything that a session owns, and takes it out of the tables.
-    fn remove_session(&mut self, id: SessionId) {
+    pub(super) fn remove_session(&mut self, id: SessionId) {
         // Dropped at the end, when the tables are in order again: user code may hang on any of it.
         let waiting = self.core.sessions.is_held(id).then(|| self.core.take_waiting(id));
         self.core.remove_watchers_of(id);
@@ -160,7 +167,11 @@ impl Kernel {
     pub(crate) fn free_body(&mut self, slot: usize) {
         let body = self.bodies[slot].take();
         self.core.sessions.free_slot(slot);
-        if let Some(Body { heap, states, .. }) = body {
+        if let Some(Body { heap, states, is_left, .. }) = body {
+            if is_left {
+                std::mem::forget((heap, states));
+                return;
+            }
             destroy(heap);
             if self.core.signals.is_leaving() { states.abandon() } else { states.destroy() }
         }

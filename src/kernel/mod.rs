@@ -8,6 +8,7 @@ mod access;
 mod alarm_heap;
 mod alarms;
 mod aliases;
+mod background;
 mod backlog;
 mod children;
 mod clock;
@@ -63,6 +64,7 @@ pub use turn::Delivery;
 
 pub(crate) use crate::sys::descriptors::set_nonblocking;
 pub(crate) use access::{Refusal, core_of, kernel_of, private};
+pub(crate) use background::Place;
 pub(crate) use children::Process;
 pub(crate) use clock::{Due, nanos};
 pub(crate) use core::Core;
@@ -183,6 +185,7 @@ impl Kernel {
             depth: 0,
             passing: Vec::new(),
             has_run: false,
+            has_sent_idle: false,
             exceptions: Exceptions::BecomeSignals,
             after_run: AfterRun::Return,
             #[cfg(feature = "control")]
@@ -323,6 +326,7 @@ impl Kernel {
     /// Sends `IDLE` when nothing can ever happen again.
     fn signal_idle_if_stuck(&mut self) {
         if self.core.is_idle() && !self.core.is_held_by_test() {
+            self.core.has_sent_idle = true;
             self.core.signal_from_kernel("IDLE".into(), ());
         }
     }
@@ -360,7 +364,8 @@ impl Kernel {
 }
 
 impl Core {
-    /// Nothing waits, nothing is watched, nobody is held from outside: the program can't go on by itself.
+    /// Nothing waits, nothing is watched, nobody is held from outside: the program can't go on by itself. Background sessions
+    /// don't count.
     pub(crate) fn is_idle(&self) -> bool {
         !self.sessions.ledger.is_awaited()
             && self.has_only_passing_alarms()

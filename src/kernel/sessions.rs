@@ -113,6 +113,8 @@ pub(crate) struct Sessions {
     free: Vec<u32>,
     serials: Serials,
     living: usize,
+    /// How many of them stay in this process when it forks.
+    background: usize,
     pub(crate) ledger: Rc<Ledger>,
     /// Those of sessions that were removed.
     spare: Vec<Lifeline>,
@@ -127,6 +129,7 @@ impl Sessions {
             free: Vec::new(),
             serials: Serials::default(),
             living: 0,
+            background: 0,
             ledger,
             spare: Vec::new(),
         }
@@ -135,6 +138,23 @@ impl Sessions {
     /// Returns how many sessions live, the kernel not counted.
     pub(crate) fn living(&self) -> usize {
         self.living
+    }
+
+    /// Tells whether any background session lives.
+    pub(crate) fn has_background(&self) -> bool {
+        self.background > 0
+    }
+
+    pub(crate) fn is_background(&self, id: SessionId) -> bool {
+        self.has_background() && self.get(id).is_some_and(|record| record.life.is_background())
+    }
+
+    /// Makes a session that was just created a background session.
+    pub(crate) fn make_background(&mut self, id: SessionId) {
+        if let Some(record) = self.get(id) {
+            record.life.make_background();
+            self.background += 1;
+        }
     }
 
     #[inline]
@@ -193,7 +213,10 @@ impl Sessions {
         self.unlink(id);
         self.living -= 1;
         let record = self.slots[id.slot()].take();
-        record.inspect(|record| record.life.end())
+        record.inspect(|record| {
+            self.background -= usize::from(record.life.is_background());
+            record.life.end();
+        })
     }
 
     /// Keeps what a record that was removed has left.

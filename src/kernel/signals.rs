@@ -295,6 +295,11 @@ impl Kernel {
     /// Dispatches a queued signal.
     pub(crate) fn dispatch_signal(&mut self, dest: SessionId, name: Name, signal: &Signal) {
         log::trace!(target: "lenore::signals", "{name} to {dest}");
+        // A background session may have answered another one since: the answer is to arrive.
+        let is_own_idle = name == "IDLE" && std::mem::take(&mut self.core.has_sent_idle);
+        if is_own_idle && !self.core.is_idle() {
+            return;
+        }
         self.visit(dest, name, Some(signal), Args::new());
     }
 
@@ -392,6 +397,12 @@ impl Core {
     /// Tells whether a session watches a signal. Whoever waits for child processes has `CHLD` watched, too.
     fn is_watched_by_session(&self, signal: Name) -> bool {
         if signal == "CHLD" { self.reaps_everybody() } else { self.signals.is_watched(signal) }
+    }
+
+    /// Tells whether a session that is not in the background watches a signal.
+    pub(super) fn is_watched_in_foreground(&self, signal: Name) -> bool {
+        !self.sessions.has_background()
+            || self.sessions.records().iter().any(|record| !record.life.is_background() && record.signals.has(signal))
     }
 
     fn watch_of(&self, id: SessionId, signal: Name) -> Option<SignalWatch> {

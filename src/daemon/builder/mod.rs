@@ -302,6 +302,9 @@ impl DaemonBuilder {
         mut predecessor: Option<Predecessor>,
         kernel: &mut K,
     ) -> Result<Daemon, DaemonError> {
+        let core = &kernel_of(kernel).core;
+        core.make_sure_it_may_fork(core.active.session)
+            .map_err(|source| DaemonError::Kernel { doing: "creating the Daemon", source })?;
         let config = self.3.open(&mut self.0)?;
         let settings = resolve(self.0).map_err(DaemonError::Settings)?;
         let keeps_listeners = self.1.keeps_listeners;

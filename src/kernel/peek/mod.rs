@@ -100,6 +100,8 @@ pub struct PeekedSession {
     pub aliases: Vec<Name>,
     /// The type of its heap, as [`std::any::type_name`] gives it.
     pub heap: &'static str,
+    /// Whether it is a [background session](crate::Session::background): its reasons keep it, and nothing running.
+    pub is_background: bool,
     /// POE's reference count: the number of distinct reasons, counted as POE counts them.
     pub refcount: usize,
     /// Why it stays alive; empty if the next sweep will stop it.
@@ -250,6 +252,7 @@ impl<'a> Census<'a> {
             id: record.id,
             aliases: record.aliases.keys().collect(),
             heap: record.heap,
+            is_background: record.life.is_background(),
             refcount: units(&reasons),
             reasons,
             parent: record.parent(),

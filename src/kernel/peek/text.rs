@@ -42,6 +42,13 @@ impl fmt::Display for Label<'_> {
     }
 }
 
+impl PeekedSession {
+    /// Shows it by its aliases, or by the type of its heap if it has none.
+    pub(crate) fn label(&self) -> impl fmt::Display {
+        Label(self.id, Some(self))
+    }
+}
+
 /// The name of a type without the paths in it: `Option<Run>` for `core::option::Option<lenore::wheel::Run>`.
 struct ShortType(&'static str);
 
@@ -125,7 +132,8 @@ impl Snapshot {
     fn write_sessions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "sessions: {}", self.sessions.len())?;
         for session in &self.sessions {
-            writeln!(f, "  {}, refcount {}", Label(session.id, Some(session)), session.refcount)?;
+            let background = if session.is_background { ", in the background" } else { "" };
+            writeln!(f, "  {}, refcount {}{background}", Label(session.id, Some(session)), session.refcount)?;
             for reason in &session.reasons {
                 match reason {
                     Reason::Child(id) => writeln!(f, "    stays alive: child {}", self.label(*id))?,

@@ -1,0 +1,63 @@
+//! Background sessions: they stay in the process that made them, and keep nothing running.
+//!
+//! The second half is counted where holds are made (`holds`): those on a background session are not awaited, and the events that
+//! wait for it are known by their number. This is the first half: what becomes of such a session in a forked child.
+
+use std::mem::forget;
+
+use super::Kernel;
+use super::alarm_heap::Alarm;
+use super::core::{Active, Core};
+use super::sessions::SessionId;
+use crate::error::Error;
+
+/// Whether a session takes part in the life of the program. A child of a background session is one as well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    #[default]
+    Foreground,
+    Background,
+}
+
+impl Kernel {
+    /// Takes the background sessions out of a child that was just forked. None of their states runs, and nobody is told: they have
+    /// not stopped, they go on in the parent.
+    pub(super) fn leave_background_sessions(&mut self) {
+        if !self.core.sessions.has_background() {
+            return;
+        }
+        // Children before their parents. A session of the foreground is no child of these.
+        for id in self.core.sessions.visiting_order(SessionId::KERNEL) {
+            if self.core.sessions.is_background(id) {
+                self.leave_session(id);
+            }
+        }
+        // The program may have forked by itself in a state of one of them.
+        if !self.core.sessions.is_alive(self.core.active.session) {
+            self.core.active = Active::KERNEL;
+        }
+    }
+
+    /// Takes out a session that goes on in the parent.
+    ///
+    /// What it owns is forgotten. A destructor may do more than give memory back: remove a file, or take leave of a database
+    /// through a socket that is the parent's as well. What other sessions have sent to it is dropped, as those may want to know.
+    fn leave_session(&mut self, id: SessionId) {
+        log::debug!(target: "lenore::fork", "{} stays in the parent", self.core.describe_session(id));
+        if let Some(body) = self.bodies[id.slot()].as_mut() {
+            body.is_left = true;
+        }
+        for alarm in self.core.drop_alarms_of(id) {
+            let Alarm { event, .. } = alarm;
+            forget(event.args);
+        }
+        self.remove_session(id);
+    }
+}
+
+impl Core {
+    /// Refuses to fork for a session that would have no part in the child.
+    pub(crate) fn make_sure_it_may_fork(&self, session: SessionId) -> Result<(), Error> {
+        if self.sessions.is_background(session) { Err(Error::InBackground(session)) } else { Ok(()) }
+    }
+}
