@@ -127,6 +127,21 @@ impl fmt::Debug for ReplyValue {
 /// What a state may return: nothing, a value for the caller, or a [`Result`](crate::Result) of either.
 ///
 /// Common types can be returned as they are; any other one inside a [`Return`].
+///
+/// A call of the kernel returns `Result<_, Error>`, which a state can't return as it is. The state ends with `Ok(call?)`:
+///
+/// ```
+/// # use lenore::Session;
+/// let session = Session::new(()).state("_start", |cx| Ok(cx.alias_set("name")?));
+/// ```
+///
+/// ```compile_fail,E0277
+/// # use lenore::Session;
+/// let session = Session::new(()).state("_start", |cx| cx.alias_set("name"));
+/// ```
+///
+/// With two error types the compiler could not tell which one `Ok(())` at the end of a closure stands for, and every such closure
+/// would have to name it.
 #[diagnostic::on_unimplemented(
     message = "a state can't return `{Self}`",
     note = "a state returns `()`, a number, a text, an `Option` or a `Vec` as it is, other values inside `lenore::Return`",

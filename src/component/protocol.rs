@@ -243,6 +243,16 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Is called with each record, until the connection is shut down. Without it, input is read and discarded.
     ///
+    /// The record has the filter's [`Filter::Input`] as its type, which the callback need not write: `|cx, line| ..`. If it writes
+    /// another type, the compiler says only that the type of `cx` is not known:
+    ///
+    /// ```compile_fail,E0282
+    /// # use lenore::component::Protocol;
+    /// # use lenore::filter::Line;
+    /// // Line has `String`.
+    /// let protocol = Protocol::new(Line::new()).on_input(|cx, line: Vec<u8>| cx.heap().put("got it"));
+    /// ```
+    ///
     /// POE: `ClientInput`, `ServerInput`, which must be given there.
     #[doc(alias = "ClientInput")]
     #[doc(alias = "ServerInput")]

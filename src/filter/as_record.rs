@@ -49,6 +49,16 @@ use std::sync::Arc;
 /// }
 /// ```
 ///
+/// What is no record does not compile, and the error names the type that the filter takes:
+///
+/// ```compile_fail,E0277
+/// # use lenore::filter::Line;
+/// # use lenore::wheel::ReadWrite;
+/// fn answer(wheel: &ReadWrite<Line>) {
+///     wheel.put(42);
+/// }
+/// ```
+///
 /// POE: `put` takes a list of whatever the filter takes.
 #[diagnostic::on_unimplemented(
     message = "the output's filter takes `{O}`, and `{Self}` is not a record of it",
