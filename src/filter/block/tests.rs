@@ -5,7 +5,7 @@ fn too_long(limit: usize, length: usize) -> FilterError {
 }
 
 fn out_of_step(reason: &str) -> FilterError {
-    FilterError::OutOfStep { reason: reason.into() }
+    FilterError::out_of_step(reason.to_owned())
 }
 
 fn refused<F>(made: Result<F, FilterError>, wanted: &str) {

@@ -14,7 +14,7 @@ enum Value {
 }
 
 fn malformed(reason: &str) -> FilterError {
-    FilterError::Malformed { reason: reason.into() }
+    FilterError::malformed(reason.to_owned())
 }
 
 /// Takes what there is, errors included, until the filter has no more.
