@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn header_is_found_however_it_is_cut_and_whatever_follows() {
         check(|dice| {
-            let mut rest = vec![0; dice.number(0..40)];
+            let mut rest = vec![0; dice.number(0..40) as usize];
             rest.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
             let header = if dice.below(2) == 0 {
                 b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n".to_vec()
