@@ -37,6 +37,23 @@ fn status_and_children_are_text_or_json() {
     }
 }
 
+#[test] // O-ST-12: on request, as that takes its time
+fn children_show_their_share_of_memory_on_request() {
+    let steered = Steered::pool(2, "");
+    let out = ask(&steered.path, "children").expect(0);
+    assert!(!out.contains("PSS"), "{out}");
+    let out = ask(&steered.path, "children --pss").expect(0);
+    assert!(out.lines().next().is_some_and(|titles| titles.contains("MEMORY  ") && titles.contains("PSS")), "{out}");
+    let json: serde_json::Value = serde_json::from_str(&ask(&steered.path, "children --pss --json").expect(0)).unwrap();
+    let children = json["children"].as_array().unwrap();
+    assert_eq!(children.len(), 2);
+    for child in children {
+        let [share, resident] = ["proportional", "resident"].map(|what| child["usage"][what].as_u64().unwrap());
+        // What a child shares with its parent counts in part.
+        assert!(share > 0 && share < resident, "{child}");
+    }
+}
+
 #[test] // O-CT-10, O-CT-11
 fn peek_shows_sessions_of_parent_and_child() {
     let steered = Steered::pool(1, "");

@@ -44,7 +44,16 @@ pub enum Command {
     /// 5 not permitted. A daemon that hangs is shown from its board file.
     Status(Shown),
     /// Show every child: what it does, for how long, for whom, and what its process uses
-    Children(Shown),
+    Children {
+        #[command(flatten)]
+        shown: Shown,
+        /// Show the proportional share of memory (PSS) too: what several processes share counts in part
+        ///
+        /// This command reads it by itself from /proc, for 0.1 ms and more a child, and the daemon has nothing to do with it. Takes
+        /// the rights of the daemon's user, and a Linux.
+        #[arg(long)]
+        pss: bool,
+    },
     /// Dump sessions, alarms, watchers and pending events, and why each session stays alive
     Peek {
         /// Child, as SLOT:GENERATION, slot, or pid; without it, the parent

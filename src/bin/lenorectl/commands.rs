@@ -23,7 +23,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let (at_hand, until_done) = (cli.timeout.or(Some(AT_HAND)), cli.timeout);
     match cli.command {
         Command::Status(shown) => status(&target, shown.json, at_hand),
-        Command::Children(shown) => children(&target, shown, at_hand),
+        Command::Children { shown, pss } => children(&target, shown, pss, at_hand),
         Command::Peek { child } => peek(&target, child, at_hand),
         Command::Watch { json } => watch(&target, json, cli.timeout),
         Command::Top { once, json } => top::top(&target, once, json),
@@ -129,8 +129,8 @@ pub fn socket(target: &Target) -> Result<PathBuf, Failure> {
     })
 }
 
-fn children(target: &Target, shown: Shown, limit: Option<Duration>) -> Result<(), Failure> {
-    let (children, failure): (Vec<ChildView>, _) = match Client::connect(&socket(target)?) {
+fn children(target: &Target, shown: Shown, pss: bool, limit: Option<Duration>) -> Result<(), Failure> {
+    let (mut children, failure): (Vec<ChildView>, _) = match Client::connect(&socket(target)?) {
         Ok(mut client) => {
             let data = client.ask(&json!({"command": "children"}), limit, |_| ())?;
             (read(data["children"].clone())?, None)
@@ -144,12 +144,27 @@ fn children(target: &Target, shown: Shown, limit: Option<Duration>) -> Result<()
         }
         Err(_) => return connect(target).map(drop),
     };
+    if pss {
+        children.iter_mut().for_each(add_share);
+    }
     if shown.json {
         say_json(&json!({"children": children}))
     } else {
         say(text::children(&children))
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// Adds a child's share of memory, if this process may read it.
+fn add_share(child: &mut ChildView) {
+    let read = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok();
+    let share = child.pid.and_then(read).and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    });
+    if let Some(share) = share {
+        child.usage.get_or_insert_default().proportional = Some(share);
+    }
 }
 
 fn peek(target: &Target, child: Option<String>, limit: Option<Duration>) -> Result<(), Failure> {

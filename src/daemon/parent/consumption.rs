@@ -1,4 +1,7 @@
 //! What processes use, as the system says when a reader asks: processor time, memory, descriptors.
+//!
+//! The proportional share of memory is not among that. The system counts pages for it, for 100 µs and more a child, and the loop would
+//! stand still meanwhile. `lenorectl children --pss` reads it by itself.
 
 use std::time::Duration;
 
@@ -10,14 +13,11 @@ use crate::daemon::view::ProcessView;
 
 /// How much is asked of the system.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[allow(dead_code, reason = "the cost is for those to ask for who can wait")]
 pub(in crate::daemon) enum Detail {
     /// Processor time and memory: some microseconds a process.
     Brief,
     /// And descriptors, and the score by which the system kills: some ten microseconds.
     Full,
-    /// And the share of memory that others have mapped as well: a hundred microseconds and more, as the system counts pages.
-    Costly,
 }
 
 /// Returns the processor time that a process has used.
@@ -35,9 +35,6 @@ pub(super) fn of(pid: i32, detail: Detail) -> ProcessView {
         view.descriptors = proc::descriptors(pid);
         view.descriptors_limit = proc::descriptors_limit(pid);
         view.oom_score = proc::oom_score(pid);
-    }
-    if detail == Detail::Costly {
-        view.proportional = proc::proportional(pid);
     }
     view
 }
@@ -102,13 +99,6 @@ mod proc {
         read(pid, "oom_score")?.trim().parse().ok()
     }
 
-    /// Its share of the resident memory, in bytes.
-    pub(super) fn proportional(pid: i32) -> Option<u64> {
-        let text = read(pid, "smaps_rollup")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
-    }
-
     /// When a process was started, in seconds since 1970.
     pub(super) fn started_at(pid: i32) -> Option<f64> {
         let stat = read(pid, "stat")?;
@@ -147,10 +137,6 @@ mod proc {
         None
     }
 
-    pub(super) fn proportional(_: i32) -> Option<u64> {
-        None
-    }
-
     pub(super) fn started_at(_: i32) -> Option<f64> {
         None
     }
@@ -169,10 +155,9 @@ mod tests {
     #[test] // O-ST-12, O-ST-04
     fn everything_of_this_process_is_read() {
         let before = of_this_process();
-        let after = of(std::process::id().cast_signed(), Detail::Costly);
+        let after = of(std::process::id().cast_signed(), Detail::Full);
         assert!(after.cpu > Some(0.0) && after.cpu >= before.cpu, "{after:?}");
         assert!(after.resident > Some(100_000) && after.virtual_memory >= after.resident, "{after:?}");
-        assert!(after.proportional > Some(50_000) && after.proportional <= after.virtual_memory, "{after:?}");
         assert!((3..10_000).contains(&after.descriptors.unwrap()), "{after:?}");
         assert!(after.descriptors_limit > Some(10) && after.oom_score.is_some(), "{after:?}");
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
@@ -182,8 +167,8 @@ mod tests {
 
     #[test] // O-ST-12
     fn what_a_dead_process_uses_is_left_out() {
-        assert_eq!(of(4_194_305, Detail::Costly), ProcessView::default());
+        assert_eq!(of(4_194_305, Detail::Full), ProcessView::default());
         let brief = of(std::process::id().cast_signed(), Detail::Brief);
-        assert!(brief.resident.is_some() && brief.descriptors.is_none() && brief.proportional.is_none());
+        assert!(brief.resident.is_some() && brief.descriptors.is_none());
     }
 }

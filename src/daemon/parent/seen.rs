@@ -81,7 +81,9 @@ mod tests {
         let full = seen.keep(Some(Detail::Full), snapshot());
         assert!(Rc::ptr_eq(&full, &seen.snapshot(Some(Detail::Full)).unwrap()));
         assert!(Rc::ptr_eq(&full, &seen.snapshot(Some(Detail::Brief)).unwrap()), "more is told than was asked for");
-        assert!(seen.snapshot(Some(Detail::Costly)).is_none());
+        let mut other = Seen::default();
+        other.keep(Some(Detail::Brief), snapshot());
+        assert!(other.snapshot(Some(Detail::Full)).is_none(), "it does not tell enough");
         let bare = seen.snapshot(None).unwrap();
         assert!(bare.children.iter().all(|child| child.usage.is_none()) && bare.counters.cpu_by_slot.is_empty());
         assert!(full.children.iter().any(|child| child.usage.is_some()), "and the other still tells it");
@@ -103,11 +105,11 @@ mod tests {
     fn usage_is_good_for_a_second() {
         let (mut seen, begin) = (Seen::default(), SystemTime::UNIX_EPOCH + Duration::from_secs(100));
         let key = Key { slot: 1, generation: 1 };
-        seen.usage(Detail::Full, begin).insert(key, ProcessView::default());
+        seen.usage(Detail::Brief, begin).insert(key, ProcessView::default());
         let later = |millis| begin + Duration::from_millis(millis);
         assert!(seen.usage(Detail::Brief, later(999)).contains_key(&key));
-        assert!(!seen.usage(Detail::Costly, later(999)).contains_key(&key), "it does not tell enough");
-        seen.usage(Detail::Costly, later(999)).insert(key, ProcessView::default());
+        assert!(!seen.usage(Detail::Full, later(999)).contains_key(&key), "it does not tell enough");
+        seen.usage(Detail::Full, later(999)).insert(key, ProcessView::default());
         assert!(!seen.usage(Detail::Full, later(2000)).contains_key(&key), "it is old");
         seen.usage(Detail::Full, later(2000)).insert(key, ProcessView::default());
         assert!(!seen.usage(Detail::Full, begin).contains_key(&key), "the clock was set back");

@@ -348,7 +348,8 @@ pub struct ProcessView {
     pub cpu: Option<f64>,
     /// Resident memory, in bytes.
     pub resident: Option<u64>,
-    /// Its share of the resident memory, in bytes: what several processes share counts in part. Costly, so only on request.
+    /// Its share of the resident memory, in bytes: what several processes share counts in part. The system
+    /// takes its time to count that, so the Daemon leaves it out, and `lenorectl children --pss` reads it.
     pub proportional: Option<u64>,
     /// Virtual memory, in bytes.
     pub virtual_memory: Option<u64>,

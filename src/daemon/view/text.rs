@@ -31,14 +31,22 @@ pub fn status(snapshot: &Snapshot) -> String {
 pub fn children(children: &[ChildView]) -> String {
     let mut rows = vec![TITLES.map(str::to_owned)];
     rows.extend(children.iter().map(row));
-    let widths: [usize; COLUMNS] =
+    let mut widths: [usize; COLUMNS] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    // There only if somebody has asked for it.
+    let has_share = children.iter().any(|child| child.usage.as_ref().is_some_and(|usage| usage.proportional.is_some()));
+    if !has_share {
+        widths[SHARE] = 0;
+    }
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let separator = if column == 0 { "" } else { "  " };
             let width = widths[column];
+            if width == 0 {
+                continue;
+            }
             // What is text stands at the left; numbers end below each other.
             let _ = match TITLES[column] {
                 "STATE" | "TOLD" | "PEER" => write!(line, "{separator}{cell:<width$}"),
@@ -51,9 +59,13 @@ pub fn children(children: &[ChildView]) -> String {
     text
 }
 
-const COLUMNS: usize = 10;
+const COLUMNS: usize = 11;
 
-const TITLES: [&str; COLUMNS] = ["CHILD", "PID", "STATE", "FOR", "AGE", "REQUESTS", "CPU", "MEMORY", "TOLD", "PEER"];
+/// The column of the share of memory.
+const SHARE: usize = 8;
+
+const TITLES: [&str; COLUMNS] =
+    ["CHILD", "PID", "STATE", "FOR", "AGE", "REQUESTS", "CPU", "MEMORY", "PSS", "TOLD", "PEER"];
 
 fn row(child: &ChildView) -> [String; COLUMNS] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -71,6 +83,7 @@ fn row(child: &ChildView) -> [String; COLUMNS] {
         child.requests.to_string(),
         or_dash(usage.and_then(|usage| usage.cpu).map(span)),
         or_dash(usage.and_then(|usage| usage.resident).map(bytes)),
+        or_dash(usage.and_then(|usage| usage.proportional).map(bytes)),
         or_dash(child.told.clone()),
         harmless(&child.peer),
     ]
