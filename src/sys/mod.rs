@@ -24,6 +24,8 @@ pub(crate) mod parent_death;
 pub(crate) mod passing;
 #[cfg(feature = "control")]
 pub(crate) mod peer;
+#[cfg(target_os = "linux")]
+pub(crate) mod pidfd;
 pub(crate) mod priority;
 #[cfg(target_os = "linux")]
 pub(crate) mod procfs;

@@ -224,7 +224,9 @@ impl Manager {
         }
         self.forget_main_process();
         let (ours, theirs) = io::pipe()?;
-        self.say_surely(About::MainProcess, format!("MAINPID={pid}"));
+        // The manager then knows that it has the process that is meant, and not one that has got its pid meanwhile.
+        let number = number_of(pid).map_or_else(String::new, |number| format!("\nMAINPIDFDID={number}"));
+        self.say_surely(About::MainProcess, format!("MAINPID={pid}{number}"));
         // By itself in its datagram, with nothing but the descriptor: that is closed when all before it was read.
         let fd = Some(theirs.into());
         self.outbox.say_surely(Letter { about: About::MainProcess, text: "BARRIER=1".to_owned(), fd });
@@ -413,6 +415,17 @@ const EXTEND_BY: Duration = Duration::from_secs(4);
 
 /// How soon it is tried again to send what the manager has to know.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// Returns the number that process `pid` alone has, if the system tells.
+#[cfg(target_os = "linux")]
+fn number_of(pid: i32) -> Option<u64> {
+    crate::sys::pidfd::inode(pid)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn number_of(_: i32) -> Option<u64> {
+    None
+}
 
 #[cfg(test)]
 mod tests;
