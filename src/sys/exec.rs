@@ -34,9 +34,10 @@ pub(crate) fn become_program(
         high.push(copy.map_err(|error| ("fcntl", Errno::from_raw(error.raw_os_error().unwrap_or_default())))?);
     }
     for (fd, place) in high.into_iter().zip(FIRST..) {
-        // SAFETY: takes numbers only. It may close a descriptor that a value of this process owns: this process executes a program or
-        // ends, as its caller has said, and drops none of those values after this. The owner of `descriptors` is the one
-        // value that is dropped, by an early return, and then closes numbers below `end` that nobody uses.
+        // SAFETY: takes numbers only. It may close a descriptor below `end` that a value of this process owns: this process executes a
+        // program or ends, as its caller has said. Two kinds of values are dropped after this. Each copy in `high` is, at the end of its
+        // round or by an early return. Its number is `end` or larger, so no `dup2` here has replaced it, and it closes what it owns. The
+        // owner of `descriptors` is, by an early return. It then closes numbers below `end` that no other value uses any more.
         Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), place) }).map_err(|errno| ("dup2", errno))?;
     }
     std::mem::forget(descriptors);

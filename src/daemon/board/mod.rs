@@ -16,9 +16,9 @@
 //!
 //! The parent sleeps until the number of idle children leaves the band between two [`Thresholds`] that it publishes.
 //! Each child has a bit, set while it waits ([`Status::Wait`]); a bit that is set or cleared twice is the same bit, so
-//! the count cannot drift as a counter would whose owner is killed between a change and its undoing. Whoever moves the
-//! count out of the band rings ([`Ring::Yes`]), unless somebody already has: one wake-up for a burst. What the parent
-//! does with it, in this order: [`answer_bell`](Scoreboard::answer_bell), read the slots, decide and act,
+//! the count cannot drift as a counter would whose owner is killed between a change and its undoing. The child that
+//! moves the count out of the band rings ([`Ring::Yes`]), unless another child already has: one wake-up for a burst. The parent
+//! then does this, in this order: [`answer_bell`](Scoreboard::answer_bell), read the slots, decide and act,
 //! [`publish`](Scoreboard::publish).
 //!
 //! Both bits and bell err on one side only: a child killed or stopped half way is missing from the idle count, so that
@@ -156,7 +156,7 @@ impl Scoreboard {
     /// The answer is [`Ring::Yes`] when the child stopped waiting and fewer than `low` are idle, when it began to wait
     /// and more than `high` are, and when it leaves the starting statuses: the thresholds count a starting child as a
     /// spare, so they are out of date as soon as it is none. And when it begins to keep a connection while there can't be
-    /// more children: a client may wait for it. In any case only if nobody has rung since
+    /// more children: a client may wait for it. In any case only if no child has rung since
     /// [`answer_bell`](Self::answer_bell).
     ///
     /// POE: `write` in `POE::Component::Daemon::Scoreboard`; the parent looks at the board once a second there.
@@ -243,7 +243,7 @@ impl Scoreboard {
         self.table[slot.0].taken = false;
         self.retired_requests = self.retired_requests.saturating_add(last.requests);
         self.retire(slot);
-        // The dead child may have raised `rung` and not lived to ring. Nobody else would ever ring again.
+        // The dead child may have raised `rung` and not lived to ring. No other child would ever ring again.
         self.shared.header().rung.0.store(0, SeqCst);
         Some(SlotSnapshot { generation, ..last })
     }

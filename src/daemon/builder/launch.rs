@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::DaemonBuilder;
 
 impl DaemonBuilder {
-    /// Detaches the program from its terminal and from whoever started it; not unless set.
+    /// Detaches the program from its terminal and from the process that started it. Default: no.
     ///
     /// [`spawn`](DaemonBuilder::spawn) then goes on in another process, two forks away, which leads no session of
     /// processes and has no controlling terminal. Its standard input is `/dev/null`, and so are the other two without
@@ -44,8 +44,8 @@ impl DaemonBuilder {
     ///   longer than [`health_limit`](DaemonBuilder::health_limit) no child of the pool was ready, or no child could be
     ///   forked. Children that are all busy are ready.
     /// - `STATUS=` with what `systemctl status` shows, once a second at most.
-    /// - `RELOADING=1` with `MONOTONIC_USEC=` when a reload begins, and `READY=1` when it is over, with the verdict in the status. Whoever
-    ///   has asked by the control socket gets the verdict after that. A `check` is not told. HUP is also answered in this way
+    /// - `RELOADING=1` with `MONOTONIC_USEC=` when a reload begins, and `READY=1` when it is over, with the verdict in the status. An
+    ///   operator who has asked by the control socket gets the verdict after that. A `check` is not told. HUP is also answered in this way
     ///   by a program without a configuration, as units with `Type=notify-reload` need it.
     /// - `STOPPING=1` when the Daemon ends, and that it takes longer as long as children, or clients of a server without children,
     ///   have time left.
@@ -74,7 +74,7 @@ impl DaemonBuilder {
     /// After a crash a listener finds its socket as described at
     /// [`SocketFactory`](crate::wheel::SocketFactory#sockets-that-were-inherited): by its name, or by its address. So one without a name
     /// whose port is 0 is not kept. Nor is a UNIX socket with a path, which goes with the process, nor a socket that was passed to the
-    /// program: whoever has passed it keeps it.
+    /// program: the launcher that has passed it keeps it.
     ///
     /// POE: nothing like it.
     #[doc(alias = "FDSTORE")]

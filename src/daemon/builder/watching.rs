@@ -151,7 +151,7 @@ impl Watching {
 
 #[cfg(feature = "control")]
 impl Watching {
-    /// Tells whether somebody is to look from outside, so that there has to be something to see.
+    /// Tells whether operators may look from outside, so that there has to be something to see.
     fn is_watched(&self) -> bool {
         #[cfg(feature = "status")]
         if self.status.is_some() {
@@ -160,7 +160,7 @@ impl Watching {
         self.control.is_some()
     }
 
-    /// Binds the status listener, if there is to be one. Nobody is served yet.
+    /// Binds the status listener, if there is to be one. It serves no client yet.
     #[cfg(feature = "status")]
     pub(super) fn make_status(&self) -> Result<Option<TcpListener>, DaemonError> {
         let fail = |source| DaemonError::Process { doing: "opening the status listener", source };

@@ -18,7 +18,8 @@ pub(in crate::daemon) fn read(cx: &mut Cx<'_>) -> Result {
     let edition = *cx.arg::<Edition>(0)?;
     let Some(source) = cx.heap().config.as_ref().map(|config| config.source()) else { return Ok(()) };
     drive(cx, Input::ScoutBegins(edition))?;
-    // Whoever has asked by now is content with this run, and nobody else: a manager that has asked sees that this is the answer.
+    // Operators that have asked by now get this run's verdict. Those that ask later get the next one's. A service manager that has
+    // asked sees by this that its reload has begun.
     if cx.heap().role.parent().is_some_and(|parent| parent.machine.runs_for_more_than_checks(edition)) {
         manager::begin_change(cx, "reloading");
     }

@@ -90,7 +90,7 @@ pub(super) fn confirmed(cx: &mut Cx<'_>, confirmed: &Confirmed) {
 /// Tells a client, if it still waits, what has become of its order.
 pub(super) fn end(cx: &mut Cx<'_>, number: u64, outcome: &Outcome) {
     let waiting = control(cx).and_then(|control| control.orders.end(number, outcome));
-    // Whoever asks later asks there.
+    // A client that asks for this verdict later asks the successor.
     upgrade::tell_successor(cx, &format!("verdict {}", outcome_line(number, outcome)));
     let Some((waiting, dialect)) = waiting else { return };
     tell(cx, waiting, dialect, outcome);
@@ -206,7 +206,8 @@ fn rolled_back(cx: &mut Cx<'_>, why: Setback) -> Refusal {
     Refusal::of_reload(Code::RolledBack, cause, told.last_words)
 }
 
-/// The Daemon has ended. What may start it again is said: whoever has stopped it should not be surprised.
+/// The Daemon has ended. The answer names the supervisor that may start it again, so that the
+/// operator who has stopped it expects that.
 fn stopped(cx: &mut Cx<'_>) -> Reply {
     let supervisor = control(cx).and_then(|control| control.supervisor.clone());
     let text = supervisor.as_ref().map_or_else(String::new, |name| format!("{name} may start the service again\n"));
