@@ -79,7 +79,7 @@ mod error;
 pub mod filter;
 pub mod guide;
 mod handover;
-#[cfg(any(feature = "control", feature = "logging"))]
+#[cfg(any(feature = "control", feature = "logging", feature = "service"))]
 mod harmful;
 mod inherited;
 mod inject;

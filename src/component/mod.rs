@@ -9,6 +9,8 @@
 mod accepted;
 mod connection;
 mod credentials;
+#[cfg(feature = "service")]
+pub mod http;
 mod listen;
 mod listener;
 mod next_protocol;

@@ -132,7 +132,12 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     pub(super) auto_pause: bool,
     pub(super) linger: Option<Duration>,
     pub(super) patience: Option<Duration>,
+    /// What is done in each process that serves, before its first connection.
+    pub(super) prepare: Option<Prepare>,
 }
+
+/// See [`Protocol`].
+pub(super) type Prepare = std::rc::Rc<dyn Fn() -> Result>;
 
 impl<F: Filter, H> fmt::Debug for Protocol<F, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,6 +206,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             auto_pause: false,
             linger: None,
             patience: None,
+            prepare: None,
         }
     }
 
@@ -401,6 +407,13 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let name = name.into();
         self.states.retain(|(other, _)| *other != name);
         self.states.push((name, handler(state)));
+        self
+    }
+
+    /// Sets what is done in each process that serves, before its first connection. If it fails, so does the process.
+    #[cfg(feature = "service")]
+    pub(super) fn prepare(mut self, prepare: impl Fn() -> Result + 'static) -> Self {
+        self.prepare = Some(std::rc::Rc::new(prepare));
         self
     }
 

@@ -75,7 +75,7 @@ impl TcpServer {
     ///
     /// POE: `new` with `ClientInput`; `Address` or `Hostname`, and `Port`.
     #[doc(alias("Hostname", "Port"))]
-    pub fn new<F: Filter, H: 'static>(address: impl Into<String>, protocol: Protocol<F, H>) -> TcpServer {
+    pub fn new<F: Filter, H: 'static>(address: impl Into<String>, protocol: impl Into<Protocol<F, H>>) -> TcpServer {
         TcpServer::on(Listen::tcp(address.into()), protocol)
     }
 
@@ -105,8 +105,8 @@ impl TcpServer {
     /// ```
     ///
     /// POE: `new` with `Domain` `AF_UNIX`.
-    pub fn on<F: Filter, H: 'static>(listen: Listen, protocol: Protocol<F, H>) -> TcpServer {
-        TcpServer::with(listen, opener(protocol).map(Accept::Open))
+    pub fn on<F: Filter, H: 'static>(listen: Listen, protocol: impl Into<Protocol<F, H>>) -> TcpServer {
+        TcpServer::with(listen, opener(protocol.into()).map(Accept::Open))
     }
 
     /// Begins a server that hands each accepted socket, with its peer's address, to `acceptor`, in the session that

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::accepted::{Opener, opener};
 use super::listen::{Listen, ListenAddr, Opening};
 use super::listener::{self, Accept, Listener};
-use super::protocol::Protocol;
+use super::protocol::{Prepare, Protocol};
 use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Haste};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -98,6 +98,7 @@ pub struct Server {
     open: Result<Opener, Error>,
     processes: Option<Processes>,
     connections_per_child: Option<u32>,
+    prepare: Option<Prepare>,
     on_child: Option<SetUp>,
     peek_on: Option<Name>,
     daemon: DaemonBuilder,
@@ -118,7 +119,7 @@ type SetUp = Box<dyn Fn(&mut Context<'_, Listener>) -> Result>;
 impl Server {
     /// Begins a server that listens on `address`, `host:port` with port 0 for any free one, and treats each connection
     /// as `protocol` says.
-    pub fn tcp<F: Filter, H: 'static>(address: impl Into<String>, protocol: Protocol<F, H>) -> Server {
+    pub fn tcp<F: Filter, H: 'static>(address: impl Into<String>, protocol: impl Into<Protocol<F, H>>) -> Server {
         Server::on(Listen::tcp(address.into()), protocol)
     }
 
@@ -126,14 +127,19 @@ impl Server {
     /// [`UnixListener`](std::os::unix::net::UnixListener), or the descriptor of one.
     ///
     /// A server that [`tcp`](Server::tcp) begins takes over by itself what systemd has passed.
-    pub fn listener<F: Filter, H: 'static>(listener: impl Into<OwnedFd>, protocol: Protocol<F, H>) -> Server {
+    pub fn listener<F: Filter, H: 'static>(
+        listener: impl Into<OwnedFd>,
+        protocol: impl Into<Protocol<F, H>>,
+    ) -> Server {
         Server::on(Listen::descriptor(listener), protocol)
     }
 
     /// Begins a server that listens as `listen` says, and treats each connection as `protocol` says.
-    pub fn on<F: Filter, H: 'static>(listen: Listen, protocol: Protocol<F, H>) -> Server {
+    pub fn on<F: Filter, H: 'static>(listen: Listen, protocol: impl Into<Protocol<F, H>>) -> Server {
+        let protocol = protocol.into();
         Server {
             listens: vec![listen],
+            prepare: protocol.prepare.clone(),
             open: opener(protocol),
             processes: None,
             connections_per_child: None,
@@ -205,7 +211,7 @@ impl Server {
     /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Serving, ServerError> {
-        let Server { listens, open, processes, connections_per_child, on_child, peek_on, daemon } = self;
+        let Server { listens, open, processes, connections_per_child, prepare, on_child, peek_on, daemon } = self;
         let open = open.map_err(ServerError::Session)?;
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
@@ -227,7 +233,7 @@ impl Server {
         let sockets: Vec<Opening> =
             listens.into_iter().map(bind).collect::<Result<_, Error>>().map_err(ServerError::Listen)?;
         let local_addrs: Vec<ListenAddr> = sockets.iter().map(|opening| opening.door.address.clone()).collect();
-        let pool = Rc::new(Pool::new(on_child));
+        let pool = Rc::new(Pool::new(prepare, on_child));
         let session = pool::spawn(kernel, sockets, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
         let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.forking)));
         match outcome {

@@ -8,6 +8,7 @@ use super::SetUp;
 use crate::component::connection::LEFT;
 use crate::component::listen::Opening;
 use crate::component::listener::{self, Accept, Admission, Cx, Listener};
+use crate::component::protocol::Prepare;
 use crate::component::proxy::LABEL;
 use crate::component::socket::Accepted;
 use crate::daemon::machine::Grace;
@@ -19,6 +20,7 @@ use crate::session::Session;
 
 /// What the Daemon lets this process do, in whichever process it finds itself.
 pub(super) struct Pool {
+    prepare: Option<Prepare>,
     on_child: Option<SetUp>,
     /// From `adopt` on, before which it has sent nothing.
     daemon: Cell<Option<Daemon>>,
@@ -36,8 +38,9 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(on_child: Option<SetUp>) -> Pool {
+    pub(super) fn new(prepare: Option<Prepare>, on_child: Option<SetUp>) -> Pool {
         Pool {
+            prepare,
             on_child,
             daemon: Cell::new(None),
             forking: Cell::new(Forking::None),
@@ -83,6 +86,7 @@ impl Pool {
     }
 
     fn set_up(&self, cx: &mut Cx<'_>) -> Result {
+        self.prepare.as_ref().map_or(Ok(()), |prepare| prepare())?;
         self.on_child.as_ref().map_or(Ok(()), |on_child| on_child(cx))
     }
 

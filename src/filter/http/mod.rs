@@ -72,6 +72,9 @@ pub use refusal::Refusal;
 pub use request::{Request, Version};
 pub use response::Response;
 
+#[cfg(feature = "service")]
+pub(crate) use response::Client;
+
 use reader::Reader;
 use writer::Writer;
 

@@ -68,10 +68,33 @@ pub(super) enum Content {
 
 /// What a response has to know of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Client {
+pub(crate) struct Client {
     version: Version,
     asks: Asks,
     keep_alive: bool,
+}
+
+impl Client {
+    pub(crate) fn of(request: &Request) -> Client {
+        let asks = match request.head.method() {
+            b"HEAD" => Asks::Head,
+            b"CONNECT" => Asks::Tunnel,
+            _ => Asks::Content,
+        };
+        Client { version: request.version(), asks, keep_alive: request.keeps_alive() }
+    }
+
+    /// Returns what goes for a client whose request makes no sense.
+    #[cfg(feature = "service")]
+    pub(crate) fn unknown() -> Client {
+        Client { version: Version::Http11, asks: Asks::Content, keep_alive: false }
+    }
+
+    /// Tells whether the client has sent HEAD, so that no body follows a head.
+    #[cfg(feature = "service")]
+    pub(crate) fn wants_head_only(self) -> bool {
+        self.asks == Asks::Head
+    }
 }
 
 /// What a request is for, as far as it decides how a response is framed.
@@ -115,12 +138,7 @@ impl Response {
     }
 
     pub(super) fn to(request: &Request, status: u16) -> Response {
-        let asks = match request.head.method() {
-            b"HEAD" => Asks::Head,
-            b"CONNECT" => Asks::Tunnel,
-            _ => Asks::Content,
-        };
-        let client = Client { version: request.version(), asks, keep_alive: request.keeps_alive() };
+        let client = Client::of(request);
         let mut response = Response::for_client(client, status);
         if status == 101 && client.version == Version::Http10 {
             // To say nothing, as with other interim responses, would leave the client without any response.
@@ -143,7 +161,7 @@ impl Response {
             has_date: false,
             is_for_one_range: false,
             client,
-            wrong: (!(100..1000).contains(&status)).then(|| format!("status {status}")),
+            wrong: wrong_status(status),
         }
     }
 
@@ -345,8 +363,34 @@ impl Response {
         !matches!(self.status, 205 | 304) && self.ending() != Ending::NoBody
     }
 
+    /// Makes it the response to a request, whichever it was made for.
+    #[cfg(feature = "service")]
+    pub(crate) fn suit(mut self, client: Client) -> Response {
+        self.client = client;
+        self
+    }
+
+    /// Makes it a response with another status.
+    #[cfg(feature = "service")]
+    pub(crate) fn with_status(self, status: u16) -> Response {
+        let wrong = self.wrong.or_else(|| wrong_status(status));
+        Response { status, wrong, ..self }
+    }
+
+    /// Tells whether its body comes in records of its own.
+    #[cfg(feature = "service")]
+    pub(crate) fn is_streamed(&self) -> bool {
+        matches!(self.body, Content::Streamed)
+    }
+
+    /// Returns how many octets of the whole body are sent.
+    #[cfg(feature = "service")]
+    pub(crate) fn sent_octets(&self) -> u64 {
+        if self.client.asks != Asks::Head && self.has_body() { self.content().len() as u64 } else { 0 }
+    }
+
     /// Finds what can't be sent.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let cannot_have = |what: &str| Err(format!("a response can't have {what}"));
         if let Some(wrong) = &self.wrong {
             return cannot_have(wrong);
@@ -414,6 +458,10 @@ fn push_number(mut number: u64, out: &mut Vec<u8>) {
             return out.extend_from_slice(&digits[start..]);
         }
     }
+}
+
+fn wrong_status(status: u16) -> Option<String> {
+    (!(100..1000).contains(&status)).then(|| format!("status {status}"))
 }
 
 /// Tells whether `octet` may be in the name of a field.

@@ -1,0 +1,138 @@
+//! The access log: a line for each request.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::filter::http::{Request, format_date};
+use crate::harmful::{is_harmful, push_json_escape};
+
+/// The form of the lines that [`Service::access_log`](super::Service::access_log) asks for.
+///
+/// A line is written when the response has been given to the system as a whole, or when the connection has ended before. Its time
+/// is that of the request, and its octets are those of the response's body, without the framing. What a client has sent is escaped:
+/// a line stays one line, and the client can't add a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessLog {
+    /// The combined format of Apache, with the duration in seconds behind it; a `!` behind that says that the connection has ended
+    /// before the response:
+    ///
+    /// `127.0.0.1 - - [29/Nov/2026:15:04:05 +0000] "GET /hello HTTP/1.1" 200 6 "-" "curl/8.5.0" 0.000071`
+    Combined,
+    /// An object of JSON with the fields `time` (as in HTTP), `peer`, `method`, `target`, `version`, `status`, `octets`,
+    /// `duration_us`, `referer`, `user_agent` and `complete`. What is unknown is `null`.
+    Json,
+}
+
+/// What is known of a request for the log.
+#[derive(Debug)]
+pub(super) struct Entry {
+    form: AccessLog,
+    peer: String,
+    time: SystemTime,
+    /// Method, target and version; `None` if the request makes no sense.
+    line: Option<(String, String, String)>,
+    referer: Option<String>,
+    user_agent: Option<String>,
+    pub(super) status: u16,
+    pub(super) octets: u64,
+}
+
+impl Entry {
+    /// Begins the line of a request, if anybody reads it.
+    pub(super) fn begin(
+        form: AccessLog,
+        peer: &str,
+        time: SystemTime,
+        request: Option<&Request>,
+    ) -> Option<Box<Entry>> {
+        if !log::log_enabled!(target: TARGET, log::Level::Info) {
+            return None;
+        }
+        let text = |name| {
+            let value = request?.headers().get_all(name).next()?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        };
+        Some(Box::new(Entry {
+            form,
+            peer: peer.to_owned(),
+            time,
+            line: request.map(|request| {
+                (request.method().to_owned(), request.target().to_owned(), request.version().to_string())
+            }),
+            referer: text("Referer"),
+            user_agent: text("User-Agent"),
+            status: 0,
+            octets: 0,
+        }))
+    }
+
+    /// Writes the line. `is_complete` says whether the system has taken the whole response.
+    pub(super) fn write(&self, now: SystemTime, is_complete: bool) {
+        let duration = now.duration_since(self.time).unwrap_or_default();
+        match self.form {
+            AccessLog::Combined => log::info!(target: TARGET, "{}", self.combined(duration, is_complete)),
+            AccessLog::Json => log::info!(target: TARGET, "{}", self.json(duration, is_complete)),
+        }
+    }
+
+    fn combined(&self, duration: Duration, is_complete: bool) -> String {
+        let mut line = format!("{} - - [{}] ", self.peer, log_date(self.time));
+        match &self.line {
+            Some((method, target, version)) => push_quoted(&mut line, &format!("{method} {target} {version}")),
+            None => line.push_str("\"-\""),
+        }
+        line.push_str(&format!(" {} {} ", self.status, self.octets));
+        push_quoted(&mut line, self.referer.as_deref().unwrap_or("-"));
+        line.push(' ');
+        push_quoted(&mut line, self.user_agent.as_deref().unwrap_or("-"));
+        line.push_str(&format!(" {:.6}", duration.as_secs_f64()));
+        line.push_str(if is_complete { "" } else { " !" });
+        line
+    }
+
+    fn json(&self, duration: Duration, is_complete: bool) -> String {
+        let line = json!({
+            "time": format_date(self.time),
+            "peer": self.peer,
+            "method": self.line.as_ref().map(|(method, ..)| method),
+            "target": self.line.as_ref().map(|(_, target, _)| target),
+            "version": self.line.as_ref().map(|(.., version)| version),
+            "status": self.status,
+            "octets": self.octets,
+            "duration_us": u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            "referer": self.referer,
+            "user_agent": self.user_agent,
+            "complete": is_complete,
+        });
+        // JSON lets some characters stand that steer a terminal.
+        let mut escaped = String::new();
+        for char in line.to_string().chars() {
+            if is_harmful(char) { push_json_escape(&mut escaped, char) } else { escaped.push(char) }
+        }
+        escaped
+    }
+}
+
+/// Writes a time as Apache does.
+fn log_date(time: SystemTime) -> String {
+    let date = format_date(time);
+    // Sun, 06 Nov 1994 08:49:37 GMT
+    let part = |range: std::ops::Range<usize>| date.get(range).unwrap_or_default();
+    format!("{}/{}/{}:{} +0000", part(5..7), part(8..11), part(12..16), part(17..25))
+}
+
+/// Appends text in quotes, with whatever is not printable ASCII, a quote or a backslash as `\xHH`.
+fn push_quoted(line: &mut String, text: &str) {
+    line.push('"');
+    for octet in text.bytes() {
+        match octet {
+            b'"' | b'\\' | ..0x20 | 0x7f.. => line.push_str(&format!("\\x{octet:02x}")),
+            _ => line.push(char::from(octet)),
+        }
+    }
+    line.push('"');
+}
+
+const TARGET: &str = "lenore::access";

@@ -1,0 +1,156 @@
+//! What a handler returns, and what becomes of it.
+
+use std::fs::File;
+use std::io;
+use std::rc::Rc;
+
+use serde::Serialize;
+
+use super::error::HttpError;
+use super::slot::Slot;
+use crate::error::Exception;
+use crate::filter::http::Response;
+
+/// How a request is answered: what [`IntoAnswer`] makes of the value that a handler returns.
+#[must_use = "answers nothing until a handler returns it"]
+#[derive(Debug)]
+pub struct Answer(pub(super) Kind);
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Now(Response),
+    /// It failed. The exception is for the log.
+    Failed(Response, Exception),
+    Pending(Rc<Slot>),
+    /// The head of a streamed response, whose body comes from the slot.
+    Stream(Rc<Slot>, Response),
+    /// The head of a streamed response, and the file that is its body.
+    File(Response, io::Take<File>),
+}
+
+/// What a handler may return.
+///
+/// | value | response |
+/// | --- | --- |
+/// | `&str`, `String` | 200, `text/plain` in UTF-8 |
+/// | `Vec<u8>` | 200, `application/octet-stream` |
+/// | [`Json`] | 200, `application/json` |
+/// | `()` | 204 |
+/// | `(u16, value)` | what the value becomes, with this status |
+/// | [`Response`] | as it is; it need not be made by [`Request::reply`](crate::filter::http::Request::reply) |
+/// | `Option` | what the value becomes, or 404 |
+/// | `Result<value, E>` | what the value becomes, or what the [`HttpError`] that is made of `E` says |
+/// | [`Pending`](super::Pending) | comes later, or in pieces |
+/// | [`Answer`] | what was made of another value: where a handler has several ways to answer |
+///
+/// POE: the `HTTP::Response` that SimpleHTTP gives to a handler to fill in.
+#[diagnostic::on_unimplemented(
+    message = "a handler can't return `{Self}`",
+    note = "a handler returns a text, a `Json`, a `Response`, a status beside one of these, or a `http::Result` of any of them"
+)]
+pub trait IntoAnswer {
+    /// Makes an answer of it.
+    fn into_answer(self) -> Answer;
+}
+
+/// A value that is sent as JSON.
+///
+/// ```
+/// use lenore::component::http::{Json, Service};
+///
+/// let service = Service::new().get("/numbers", |_, _| Json([1, 2, 3]));
+/// # let _ = service;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Json<T>(pub T);
+
+impl Answer {
+    pub(super) fn page(status: u16, detail: &str) -> Answer {
+        Answer(Kind::Now(Response::new(status).page(detail)))
+    }
+}
+
+impl IntoAnswer for Answer {
+    fn into_answer(self) -> Answer {
+        self
+    }
+}
+
+impl IntoAnswer for Response {
+    fn into_answer(self) -> Answer {
+        Answer(Kind::Now(self))
+    }
+}
+
+impl IntoAnswer for String {
+    fn into_answer(self) -> Answer {
+        Response::new(200).header("Content-Type", TEXT).body(self).into_answer()
+    }
+}
+
+impl IntoAnswer for &str {
+    fn into_answer(self) -> Answer {
+        Response::new(200).header("Content-Type", TEXT).body(self).into_answer()
+    }
+}
+
+impl IntoAnswer for Vec<u8> {
+    fn into_answer(self) -> Answer {
+        Response::new(200).header("Content-Type", "application/octet-stream").body(self).into_answer()
+    }
+}
+
+impl IntoAnswer for () {
+    fn into_answer(self) -> Answer {
+        Response::new(204).into_answer()
+    }
+}
+
+impl<T: Serialize> IntoAnswer for Json<T> {
+    fn into_answer(self) -> Answer {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => Response::new(200).header("Content-Type", "application/json").body(body).into_answer(),
+            Err(error) => HttpError::from(error).into_answer(),
+        }
+    }
+}
+
+impl<T: IntoAnswer> IntoAnswer for (u16, T) {
+    fn into_answer(self) -> Answer {
+        let (status, value) = self;
+        match value.into_answer().0 {
+            Kind::Now(response) => Answer(Kind::Now(response.with_status(status))),
+            // A status of the handler's own says nothing of a failure, nor of what comes later.
+            kind => Answer(kind),
+        }
+    }
+}
+
+impl<T: IntoAnswer> IntoAnswer for Option<T> {
+    fn into_answer(self) -> Answer {
+        self.map_or_else(|| Answer::page(404, NOTHING), IntoAnswer::into_answer)
+    }
+}
+
+impl IntoAnswer for HttpError {
+    fn into_answer(self) -> Answer {
+        match self.into_parts() {
+            (response, None) => Answer(Kind::Now(response)),
+            (response, Some(cause)) => Answer(Kind::Failed(response, cause)),
+        }
+    }
+}
+
+impl<T: IntoAnswer, E: Into<HttpError>> IntoAnswer for Result<T, E> {
+    fn into_answer(self) -> Answer {
+        match self {
+            Ok(value) => value.into_answer(),
+            Err(error) => error.into().into_answer(),
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What the page of a 404 says.
+pub(super) const NOTHING: &str = "nothing has this name";

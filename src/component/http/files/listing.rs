@@ -1,0 +1,39 @@
+//! The page with the names in a directory.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::super::answer::{Answer, IntoAnswer};
+use super::super::path;
+use super::super::request::Request;
+use crate::filter::http::Response;
+
+/// Makes the page of a directory, with the names that are served.
+pub(super) fn page(request: &Request, directory: &Path) -> io::Result<Answer> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        // A link can't be asked for in any other form than UTF-8.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with('.') {
+            continue;
+        }
+        let is_directory = fs::metadata(entry.path()).is_ok_and(|about| about.is_dir());
+        names.push(format!("{name}{}", if is_directory { "/" } else { "" }));
+    }
+    names.sort();
+    let title = escape(request.path());
+    let mut page = format!("<html><head><title>{title}</title></head>\n<body><h1>{title}</h1>\n<ul>\n");
+    for name in names {
+        let (plain, slash) = name.strip_suffix('/').map_or((name.as_str(), ""), |plain| (plain, "/"));
+        // With the dot, as a name may have a colon.
+        page.push_str(&format!("<li><a href=\"./{}{slash}\">{}</a></li>\n", path::encode(plain), escape(&name)));
+    }
+    page.push_str("</ul></body></html>\n");
+    Ok(Response::new(200).header("Content-Type", "text/html; charset=utf-8").body(page).into_answer())
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

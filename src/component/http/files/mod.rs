@@ -1,0 +1,305 @@
+//! Files of a directory, and nothing else.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use self::conditions::{Range, Verdict};
+use self::version::Version;
+use super::answer::{Answer, IntoAnswer, Kind, NOTHING};
+use super::error::HttpError;
+use super::path;
+use super::request::Request;
+use super::service::REST;
+use crate::filter::http::{self, Response, format_date};
+
+mod conditions;
+mod encodings;
+mod listing;
+mod media;
+mod version;
+
+/// The files below a directory, to be served by [`Service::files`](super::Service::files) or by a handler.
+///
+/// ```
+/// use lenore::component::http::{Files, Service};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let files = Files::new("examples")?.cache_control("max-age=3600").precompressed();
+/// let service = Service::new().files("/static", files);
+/// # let _ = service;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// - A file has a `Last-Modified`, an `ETag`, and a `Content-Type` by the end of its name. `If-None-Match`, `If-Modified-Since`,
+///   `If-Match`, `If-Unmodified-Since` and `If-Range` are heeded. The tag is made of the length and the time of the last change; it
+///   is a weak one while that time is so near that another change need not show.
+/// - A single `Range` is answered with 206, or 416. A request for several ranges gets the whole file, as it may.
+/// - A file is sent in pieces of 64 KiB, as the client takes them, however large it is. To read it blocks the process, as reading
+///   files does.
+/// - A directory is its `index.html`; a path without the slash at its end is redirected. Without that file the directory does not
+///   exist for a client, unless [`list_directories`](Files::list_directories) was called.
+/// - What is not below the directory does not exist. Nor do files and directories whose names begin with a dot, an encoded
+///   slash, and what is no file, such as a pipe. A symbolic link leads to what it points at, if that is below the
+///   directory and its own path is one that is served. A program that can put symbolic links below the directory while the service
+///   runs can get around that.
+///
+/// POE: nothing like it in SimpleHTTP.
+#[derive(Debug)]
+#[must_use]
+pub struct Files {
+    /// Without symbolic links.
+    root: PathBuf,
+    types: Vec<(String, String)>,
+    cache_control: Option<String>,
+    is_precompressed: bool,
+    lists: bool,
+}
+
+/// A file that was opened.
+struct Opened {
+    file: File,
+    length: u64,
+    changed: Option<SystemTime>,
+}
+
+impl Files {
+    /// Begins to serve the files below the directory `root`.
+    ///
+    /// # Errors
+    ///
+    /// The system's, with the path, if `root` is no directory that can be read.
+    pub fn new(root: impl AsRef<Path>) -> io::Result<Files> {
+        let root = root.as_ref();
+        let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", root.display()));
+        let root = fs::read_dir(root).and_then(|_| root.canonicalize()).map_err(explain)?;
+        Ok(Files { root, types: Vec::new(), cache_control: None, is_precompressed: false, lists: false })
+    }
+
+    /// Sets the `Content-Type` of files whose names end with a dot and `extension`, in any case.
+    pub fn content_type(mut self, extension: &str, media_type: &str) -> Files {
+        self.types.push((extension.to_ascii_lowercase(), media_type.to_owned()));
+        self
+    }
+
+    /// Sets the `Cache-Control` of all files. Default: none.
+    pub fn cache_control(mut self, value: &str) -> Files {
+        self.cache_control = Some(value.to_owned());
+        self
+    }
+
+    /// Sends `app.js.br` or `app.js.gz` in place of `app.js` to a client that takes it, if there is such a file.
+    pub fn precompressed(mut self) -> Files {
+        self.is_precompressed = true;
+        self
+    }
+
+    /// Shows the names in directories that have no `index.html`. Default: it does not.
+    pub fn list_directories(mut self) -> Files {
+        self.lists = true;
+        self
+    }
+
+    /// Answers a request for the file that `path`, relative to the directory, stands for: for handlers that decide themselves.
+    pub fn answer(&self, request: &Request, path: &str) -> Answer {
+        if !["GET", "HEAD"].contains(&request.method()) {
+            let response = Response::new(405).header("Allow", "GET, HEAD");
+            return response.page("the method is not for this path").into_answer();
+        }
+        self.find(request, path).unwrap_or_else(IntoAnswer::into_answer)
+    }
+
+    /// Answers a request whose path has a [`prefix`](super::Service::prefix).
+    pub(super) fn answer_rest(&self, request: &Request) -> Answer {
+        let rest = request.raw_param(REST).unwrap_or_default();
+        // A program in front of this one that guards a directory does not take it for a slash.
+        if rest.contains(path::SLASH) {
+            return Answer::page(404, NOTHING);
+        }
+        self.answer(request, &path::decode_rest(rest))
+    }
+
+    fn find(&self, request: &Request, asked: &str) -> Result<Answer, HttpError> {
+        let mut path = self.below(asked)?;
+        let mut about = fs::metadata(&path).map_err(|error| refused(&error))?;
+        if about.is_dir() {
+            if !request.path().ends_with('/') {
+                return Ok(redirect(request));
+            }
+            let index = self.below(&format!("{asked}/index.html"));
+            path = match index {
+                Err(_) if self.lists => return listing::page(request, &path).map_err(|error| refused(&error)),
+                index => index?,
+            };
+            about = fs::metadata(&path).map_err(|error| refused(&error))?;
+        } else if request.path().ends_with('/') {
+            return Err(nothing());
+        }
+        // A pipe would block, and a device never end.
+        if !about.is_file() {
+            return Err(nothing());
+        }
+        self.send(request, &path)
+    }
+
+    fn send(&self, request: &http::Request, path: &Path) -> Result<Answer, HttpError> {
+        let mut coding = None;
+        let mut opened = None;
+        if self.is_precompressed {
+            for wanted in encodings::accepted(request) {
+                let mut compressed = path.as_os_str().to_owned();
+                compressed.push(wanted.extension());
+                // What is not a file of its own there is not taken: it might lead elsewhere.
+                let compressed = Path::new(&compressed);
+                if fs::symlink_metadata(compressed).is_ok_and(|about| about.is_file()) {
+                    opened = Opened::open(compressed).ok();
+                    coding = opened.is_some().then_some(wanted);
+                }
+                if opened.is_some() {
+                    break;
+                }
+            }
+        }
+        let opened = match opened {
+            Some(opened) => opened,
+            None => Opened::open(path).map_err(|error| refused(&error))?,
+        };
+        let version = Version::new(&opened, coding);
+        let verdict = conditions::judge(request, &version, opened.length);
+        let status = match verdict {
+            Verdict::Send => 200,
+            Verdict::Part(_) => 206,
+            Verdict::NotModified => 304,
+            Verdict::Failed => 412,
+            Verdict::Unsatisfiable => 416,
+        };
+        let mut response = Response::new(status).header("Accept-Ranges", "bytes");
+        if self.is_precompressed {
+            response = response.header("Vary", "Accept-Encoding");
+        }
+        match verdict {
+            Verdict::Failed => return Ok(response.page("the file is another one").into_answer()),
+            Verdict::Unsatisfiable => {
+                let response = response.header("Content-Range", format!("bytes */{}", opened.length));
+                return Ok(response.page("the file is not that long").into_answer());
+            }
+            Verdict::Send | Verdict::Part(_) | Verdict::NotModified => {}
+        }
+        if let Some(tag) = version.tag() {
+            response = response.header("ETag", tag);
+        }
+        if let Some(changed) = version.changed() {
+            response = response.header("Last-Modified", format_date(changed));
+        }
+        if let Some(value) = &self.cache_control {
+            response = response.header("Cache-Control", value);
+        }
+        if verdict == Verdict::NotModified {
+            return Ok(response.into_answer());
+        }
+        if let Some(coding) = coding {
+            response = response.header("Content-Encoding", coding.name());
+        }
+        response = response.header("Content-Type", self.type_of(path));
+        let (start, length) = match verdict {
+            Verdict::Part(Range { start, end }) => {
+                let range = format!("bytes {start}-{}/{}", end - 1, opened.length);
+                response = response.header("Content-Range", range);
+                (start, end - start)
+            }
+            _ => (0, opened.length),
+        };
+        let response = response.header("Content-Length", length.to_string());
+        let file = opened.from(start, length)?;
+        Ok(Answer(Kind::File(response, file)))
+    }
+
+    /// Finds what `asked` stands for.
+    fn below(&self, asked: &str) -> Result<PathBuf, HttpError> {
+        let mut path = self.root.clone();
+        for part in asked.split('/').filter(|part| !part.is_empty() && *part != ".") {
+            if part.starts_with('.') || part.contains('\0') {
+                return Err(nothing());
+            }
+            path.push(part);
+        }
+        // What is in a directory that may not be searched does not exist either.
+        let path = path.canonicalize().map_err(|_| nothing())?;
+        let inside = path.strip_prefix(&self.root).map_err(|_| nothing())?;
+        if inside.iter().any(|part| part.as_encoded_bytes().starts_with(b".")) { Err(nothing()) } else { Ok(path) }
+    }
+
+    fn type_of(&self, path: &Path) -> &str {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let extension = extension.to_ascii_lowercase();
+        let own = self.types.iter().rev().find(|(other, _)| *other == extension);
+        own.map_or_else(|| media::type_of(&extension), |(_, media_type)| media_type)
+    }
+}
+
+impl Opened {
+    fn open(path: &Path) -> io::Result<Opened> {
+        // A pipe that has come in its place since does not block.
+        let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(Errno::ENOENT.into());
+        }
+        Ok(Opened { file, length: about.len(), changed: about.modified().ok() })
+    }
+
+    fn from(mut self, start: u64, length: u64) -> io::Result<io::Take<File>> {
+        if start > 0 {
+            io::Seek::seek(&mut self.file, io::SeekFrom::Start(start))?;
+        }
+        Ok(self.file.take(length))
+    }
+}
+
+/// Reads with one call as a rule. `read_to_end` begins with a few octets, as it does not know how many there are.
+pub(super) fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
+    let mut piece = vec![0; file.limit().min(PIECE) as usize];
+    let mut filled = 0;
+    while filled < piece.len() {
+        match file.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    piece.truncate(filled);
+    Ok(piece)
+}
+
+/// Relative links in the directory's page lead below it only with the slash.
+fn redirect(request: &Request) -> Answer {
+    let query = request.query().map_or(String::new(), |query| format!("?{query}"));
+    let target = format!("{}/{query}", request.path());
+    Response::new(301).header("Location", target).page("it is a directory").into_answer()
+}
+
+fn nothing() -> HttpError {
+    HttpError::new(404, NOTHING)
+}
+
+/// Why a file that is there can't be opened. That this server is out of something says nothing of the file.
+fn refused(error: &io::Error) -> HttpError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
+            HttpError::new(503, "too busy").caused_by(io::Error::new(error.kind(), error.to_string()))
+        }
+        Some(Errno::EACCES | Errno::EPERM) => HttpError::new(403, "not for everybody"),
+        Some(Errno::ENOENT | Errno::ENOTDIR) => nothing(),
+        _ => HttpError::new(500, "the file can't be read").caused_by(io::Error::new(error.kind(), error.to_string())),
+    }
+}
+
+/// How much of a file is read at a time.
+const PIECE: u64 = 64 * 1024;

@@ -1,0 +1,301 @@
+//! `Service`: routes and settings, of which a protocol is made.
+
+use std::cell::{RefCell, RefMut};
+use std::fmt;
+use std::rc::Rc;
+
+use super::access_log::AccessLog;
+use super::answer::{Answer, IntoAnswer};
+use super::conversation::{self, Conversation, Cx};
+use super::files::Files;
+use super::request::Request;
+use super::routes::{Handler, Methods, Routes};
+use crate::component::Protocol;
+use crate::error::{Exception, Result};
+use crate::filter::http::{self, Httpd};
+
+/// A service over HTTP/1.1: routes, and a handler for each. A [`Server`](crate::component::Server) or a
+/// [`TcpServer`](crate::component::TcpServer) is made of it as of any [`Protocol`].
+///
+/// ```no_run
+/// use lenore::Kernel;
+/// use lenore::component::Server;
+/// use lenore::component::http::{Json, Service};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let service = Service::new()
+///     .get("/hello", |_, _| "hello\n")
+///     .get("/hello/{name}", |_, request| request.param("name").map(|name: String| format!("hello, {name}\n")))
+///     .get("/numbers", |_, _| Json([1, 2, 3]));
+/// let mut kernel = Kernel::new()?;
+/// Server::tcp("127.0.0.1:8080", service).spawn(&mut kernel)?;
+/// kernel.run()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A handler gets the context of the connection, which is a session with a [`Connection`](crate::component::Connection) for its
+/// heap, and the [`Request`]. It returns anything that is [`IntoAnswer`]. It must not put anything into the connection itself. While
+/// it runs, the process does nothing else: what blocks belongs into a pool of children, or into a session that answers by a
+/// [`Later`](super::Later).
+///
+/// # Resources
+///
+/// What a process needs for its handlers, such as a connection to a database, is made by the closure given to
+/// [`with`](Service::with), once in each process that serves, before its first request. Each handler has it as
+/// [`cx.heap().resource()`](Conversation::resource):
+///
+/// ```
+/// use std::collections::HashMap;
+/// use lenore::component::http::{Cx, HttpError, Request, Result, Service};
+///
+/// struct Database { names: HashMap<u32, String> }
+///
+/// impl Database {
+///     fn open() -> std::io::Result<Database> {
+///         Ok(Database { names: HashMap::new() })
+///     }
+/// }
+///
+/// fn name(cx: &mut Cx<'_, Database>, request: Request) -> Result<String> {
+///     let id: u32 = request.param("id")?;
+///     cx.heap().resource().names.get(&id).cloned().ok_or(HttpError::new(404, "nobody has this number"))
+/// }
+///
+/// let service = Service::with(Database::open).get("/names/{id}", name);
+/// # let _ = service;
+/// ```
+///
+/// # Routes
+///
+/// A pattern is a path whose parts may be parameters, `/users/{id}/posts/{post}`, and whose end may be all the rest,
+/// `/files/{*path}`. A literal part goes before a parameter, and that before the rest. Paths are compared decoded; a slash that
+/// the client has encoded is part of a parameter. Nothing is done about `.` and `..`: they are names like others, which a handler
+/// must not use as a path. A handler for `GET` answers `HEAD`, too, unless there is one for that; the body is left away. A path
+/// with handlers for other methods than the request's is answered with 405 and `Allow`, one without any with 404.
+///
+/// # Failures
+///
+/// A handler that panics or returns an error is answered with 500, and logged with the target `lenore::http`. This and all other
+/// connections of the process go on.
+///
+/// # Bodies
+///
+/// A request is handled when its body has come whole. One that is larger than [`max_body`](Service::max_body) is refused with 413
+/// before it is read.
+///
+/// # The end
+///
+/// While its process comes to its end, a connection without a request in hand is closed, and the last response of the others has
+/// `Connection: close`. A client that has connected and sent nothing yet has a second for its first request.
+///
+/// POE: POE::Component::Server::SimpleHTTP, whose `HANDLERS` are patterns of paths and events.
+#[must_use = "does nothing until a server is made of it"]
+#[doc(alias = "HANDLERS")]
+pub struct Service<R: 'static = ()> {
+    routes: Routes<R>,
+    make: Make<R>,
+    max_body: usize,
+    access_log: Option<AccessLog>,
+}
+
+type Make<R> = Box<dyn Fn() -> Result<R>>;
+
+/// What all connections of a service share.
+pub(super) struct Shared<R: 'static> {
+    pub(super) routes: Routes<R>,
+    pub(super) access_log: Option<AccessLog>,
+    make: Make<R>,
+    /// `None` until it is made.
+    resource: RefCell<Option<R>>,
+}
+
+impl<R> fmt::Debug for Service<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("max_body", &self.max_body).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Begins a service without resources.
+    ///
+    /// POE: `new`.
+    pub fn new() -> Service {
+        Service::with(|| Ok::<(), Exception>(()))
+    }
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R: 'static> Service<R> {
+    /// Begins a service whose handlers have what `make` makes, once in each process that serves. If that fails, so does the
+    /// process: a child ends, and the log has the error.
+    pub fn with<E: Into<Exception>>(make: impl Fn() -> Result<R, E> + 'static) -> Service<R> {
+        Service {
+            routes: Routes::new(),
+            make: Box::new(move || make().map_err(Into::into)),
+            max_body: 1024 * 1024,
+            access_log: None,
+        }
+    }
+
+    /// Adds a handler for `GET`, and for `HEAD` unless there is one.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Service::route), as do those for the other methods.
+    #[track_caller]
+    pub fn get<A: IntoAnswer>(self, pattern: &str, handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Self {
+        self.route("GET", pattern, handler)
+    }
+
+    /// Adds a handler for `POST`.
+    #[track_caller]
+    pub fn post<A: IntoAnswer>(self, pattern: &str, handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Self {
+        self.route("POST", pattern, handler)
+    }
+
+    /// Adds a handler for `PUT`.
+    #[track_caller]
+    pub fn put<A: IntoAnswer>(self, pattern: &str, handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Self {
+        self.route("PUT", pattern, handler)
+    }
+
+    /// Adds a handler for `PATCH`.
+    #[track_caller]
+    pub fn patch<A: IntoAnswer>(self, pattern: &str, handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Self {
+        self.route("PATCH", pattern, handler)
+    }
+
+    /// Adds a handler for `DELETE`.
+    #[track_caller]
+    pub fn delete<A: IntoAnswer>(
+        self,
+        pattern: &str,
+        handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static,
+    ) -> Self {
+        self.route("DELETE", pattern, handler)
+    }
+
+    /// Adds a handler for requests with `method`, which is case-sensitive, and a path as `pattern` says. A later handler for both
+    /// takes the place of an earlier one.
+    ///
+    /// # Panics
+    ///
+    /// When `pattern` is none, or could not be told from another one: `/{id}` and `/{name}`.
+    #[track_caller]
+    pub fn route<A: IntoAnswer>(
+        mut self,
+        method: &str,
+        pattern: &str,
+        handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static,
+    ) -> Self {
+        self.routes.add(Methods::One(method.to_owned()), pattern, boxed(handler));
+        self
+    }
+
+    /// Adds a handler for requests with any method for `path` and whatever is below. The
+    /// [parameter](Request::param) `rest` is what follows the slash behind `path`.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Service::route).
+    #[track_caller]
+    pub fn prefix<A: IntoAnswer>(
+        mut self,
+        path: &str,
+        handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static,
+    ) -> Self {
+        let path = path.trim_end_matches('/');
+        let handler = Rc::new(handler);
+        // The rest is not empty.
+        for pattern in [path.to_owned(), format!("{path}/"), format!("{path}/{{*{REST}}}")] {
+            let handler = Rc::clone(&handler);
+            let handler: Handler<R> = Box::new(move |cx, request| handler(cx, request).into_answer());
+            if !pattern.is_empty() {
+                self.routes.add(Methods::Any, &pattern, handler);
+            }
+        }
+        self
+    }
+
+    /// Serves the files of a directory below `path`, to `GET` and `HEAD`.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Service::route).
+    #[track_caller]
+    pub fn files(self, path: &str, files: Files) -> Self {
+        self.prefix(path, move |_, request| files.answer_rest(&request))
+    }
+
+    /// Sets the handler for requests whose path has none.
+    ///
+    /// POE: the handler with `DIR` `.*`.
+    pub fn fallback<A: IntoAnswer>(mut self, handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Self {
+        self.routes.set_fallback(boxed(handler));
+        self
+    }
+
+    /// Sets the largest body of a request, in octets after decoding; with 0 no request may have one. Default: 1 MiB.
+    pub fn max_body(mut self, octets: usize) -> Self {
+        self.max_body = octets;
+        self
+    }
+
+    /// Has a line logged for each request, at level info with the target `lenore::access`. Default: none.
+    ///
+    /// POE: `LOG2HANDLER`.
+    #[doc(alias = "LOG2HANDLER")]
+    pub fn access_log(mut self, form: AccessLog) -> Self {
+        self.access_log = Some(form);
+        self
+    }
+
+    /// Makes a protocol of it, for what the service itself has no setting for. Callbacks that are set on it take the place of the
+    /// service's own, which are all but `pre_connect`, `on_high` and `on_refused`.
+    pub fn protocol(self) -> Protocol<Httpd, Conversation<R>> {
+        let Service { routes, make, max_body, access_log } = self;
+        let shared = Rc::new(Shared { routes, access_log, make, resource: RefCell::new(None) });
+        conversation::protocol(Httpd::new().max_content(max_body), shared)
+    }
+}
+
+impl<R: 'static> From<Service<R>> for Protocol<Httpd, Conversation<R>> {
+    fn from(service: Service<R>) -> Self {
+        service.protocol()
+    }
+}
+
+impl<R: 'static> Shared<R> {
+    /// Makes what the handlers need, unless this process has it.
+    pub(super) fn prepare(&self) -> Result {
+        if self.resource.borrow().is_none() {
+            // Nothing is borrowed while the program's code runs.
+            let made = (self.make)()?;
+            self.resource.replace(Some(made));
+        }
+        Ok(())
+    }
+
+    pub(super) fn resource(&self) -> RefMut<'_, R> {
+        RefMut::map(self.resource.borrow_mut(), |resource| {
+            resource.as_mut().expect("it is made before a connection has a handler run")
+        })
+    }
+
+    pub(super) fn answer(&self, cx: &mut Cx<'_, R>, request: http::Request) -> Answer {
+        self.routes.answer(cx, request)
+    }
+}
+
+fn boxed<R, A: IntoAnswer>(handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Handler<R> {
+    Box::new(move |cx, request| handler(cx, request).into_answer())
+}
+
+/// The parameter that a prefix has.
+pub(super) const REST: &str = "rest";
