@@ -4,6 +4,7 @@ mod listening;
 mod next_protocol;
 mod patience;
 mod server;
+mod service;
 mod tcp_client;
 mod tcp_server;
 mod together;

@@ -17,6 +17,9 @@ thread_local! {
     static INFOS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Of whom notes are taken.
+const TARGETS: [&str; 3] = ["lenore::component", "lenore::http", "lenore::access"];
+
 struct Collector;
 
 impl log::Log for Collector {
@@ -25,7 +28,7 @@ impl log::Log for Collector {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) && record.target() == "lenore::component" {
+        if self.enabled(record.metadata()) && TARGETS.contains(&record.target()) {
             let list = if record.level() == log::Level::Info { &INFOS } else { &WARNINGS };
             list.with_borrow_mut(|list| list.push(record.args().to_string()));
         }

@@ -46,7 +46,7 @@ pub struct Conversation<R: 'static = ()> {
     /// The response that was put last is the connection's last.
     closes: bool,
     /// Nothing more is answered.
-    is_over: bool,
+    is_done: bool,
 }
 
 /// A request that is being answered.
@@ -96,7 +96,7 @@ impl<R: 'static> Conversation<R> {
             is_last: false,
             is_ending: false,
             closes: false,
-            is_over: false,
+            is_done: false,
         }
     }
 
@@ -170,7 +170,7 @@ fn connected<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 /// A request, or what is none. It waits if another one is being answered.
 fn received<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     let connection = cx.heap();
-    if connection.is_over {
+    if connection.is_done {
         return Ok(());
     }
     if connection.current.is_some() {
@@ -187,7 +187,7 @@ fn received<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
 fn go_on<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     loop {
         let connection = cx.heap();
-        if connection.current.is_some() || connection.is_over {
+        if connection.current.is_some() || connection.is_done {
             return Ok(());
         }
         let Some(incoming) = connection.next.take() else { break };
@@ -244,10 +244,8 @@ fn start<R: 'static>(cx: &mut Cx<'_, R>, client: Client, request: Option<&Reques
 fn answer<R: 'static>(cx: &mut Cx<'_, R>, request: Request) -> Result {
     start(cx, Client::of(&request), Some(&request));
     let service = Rc::clone(&cx.heap().service);
-    let answer = catch_unwind(AssertUnwindSafe(|| service.answer(cx, request))).unwrap_or_else(|payload| {
-        let cause = Exception::new(format!("the handler panicked: {}", Exception::from_panic(payload)));
-        HttpError::from(cause).into_answer()
-    });
+    let answer = catch_unwind(AssertUnwindSafe(|| service.answer(cx, request)))
+        .unwrap_or_else(|payload| HttpError::from(Exception::from_panic(payload)).into_answer());
     take_up(cx, answer)
 }
 
@@ -380,7 +378,7 @@ fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     conversation.unwritten.extend(conversation.current.take().and_then(|mut current| current.entry.take()));
     conversation.has_answered = true;
     if conversation.closes {
-        conversation.is_over = true;
+        conversation.is_done = true;
         cx.yield_("shutdown", ());
     }
     Ok(())
@@ -392,7 +390,7 @@ fn cut<R: 'static>(cx: &mut Cx<'_, R>, cause: &Exception) -> Result {
     conversation.current.iter().for_each(|current| current.complain(cause));
     // It stays, with its line for the log, until the connection is closed.
     conversation.current.iter_mut().for_each(|current| current.work = Work::Answer);
-    conversation.is_over = true;
+    conversation.is_done = true;
     cx.yield_("shutdown", ());
     Ok(())
 }
@@ -403,7 +401,7 @@ fn heard<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let (slot, word) = (args.take::<Rc<Slot>>(0)?, args.take::<Word>(1)?);
     let connection = cx.heap();
     // In a forked process the request is the parent's.
-    if !connection.is_connected() || connection.is_over {
+    if !connection.is_connected() || connection.is_done {
         return Ok(());
     }
     let Some(current) = connection.current.as_ref().filter(|current| current.has(&slot)) else { return Ok(()) };
@@ -459,7 +457,7 @@ fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
     if !failure.is_end_of_input() {
         log::debug!(target: TARGET, "a connection has failed: {failure} peer={}", cx.heap().remote_ip());
     }
-    cx.heap().is_over = true;
+    cx.heap().is_done = true;
     cx.yield_("shutdown", ());
     Ok(())
 }
@@ -497,8 +495,8 @@ fn close_if_idle<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
     let is_between = |wheel: &ReadWrite<Httpd>| wheel.input_filter(|filter| filter.is_between_requests());
     let has_begun = !connection.is_last && connection.wheel().is_some_and(|wheel| !is_between(wheel));
-    if connection.is_idle() && !connection.is_over && !has_begun {
-        connection.is_over = true;
+    if connection.is_idle() && !connection.is_done && !has_begun {
+        connection.is_done = true;
         cx.yield_("shutdown", ());
     }
     Ok(())
