@@ -27,7 +27,7 @@ impl IntoAnswer for Pending {
 /// answer has the request answered with status 500, and a line in the log.
 ///
 /// ```
-/// use lenore::component::http::{Later, Service};
+/// use lenore::component::http::{Later, Result, Service};
 /// use lenore::{Kernel, Session};
 ///
 /// # fn main() -> Result<(), lenore::Error> {
@@ -39,10 +39,10 @@ impl IntoAnswer for Pending {
 ///         Ok(())
 ///     })
 ///     .spawn(&mut kernel)?;
-/// let service = Service::new().get("/work", |cx, _| {
+/// let service = Service::new().get("/work", |cx, _| -> Result<_> {
 ///     let (later, pending) = Later::new(cx)?;
 ///     cx.post("worker", "work", (later,))?;
-///     lenore::component::http::Result::Ok(pending)
+///     Ok(pending)
 /// });
 /// # let _ = service;
 /// # Ok(())
@@ -122,13 +122,13 @@ impl Drop for Later {
 /// use lenore::component::http::{Result, Service, Stream};
 /// use lenore::filter::http::Response;
 ///
-/// let service = Service::new().get("/count", |cx, _| {
+/// let service = Service::new().get("/count", |cx, _| -> Result<_> {
 ///     let (stream, pending) = Stream::new(cx, Response::new(200).header("Content-Type", "text/plain"))?;
 ///     for number in 1..=3 {
 ///         stream.put(format!("{number}\n"));
 ///     }
 ///     stream.end();
-///     Result::Ok(pending)
+///     Ok(pending)
 /// });
 /// # let _ = service;
 /// ```

@@ -12,6 +12,7 @@ use util::in_process::kernel;
 mod answers;
 mod files;
 mod log;
+mod processes;
 mod routes;
 mod tokens;
 
