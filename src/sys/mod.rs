@@ -22,7 +22,6 @@ pub(crate) mod modelled_memory;
 #[cfg_attr(not(target_os = "linux"), path = "no_parent_death.rs")]
 pub(crate) mod parent_death;
 pub(crate) mod passing;
-#[cfg(feature = "control")]
 pub(crate) mod peer;
 #[cfg(target_os = "linux")]
 pub(crate) mod pidfd;
