@@ -43,7 +43,7 @@ pub struct Connection<F: Filter, H = ()> {
     /// A client's: whom to connect to, as `host:port`.
     pub(super) target: String,
     /// A server's: begins another protocol, once the event [`SWITCH`] has come.
-    pub(super) next: Option<Next<F, H>>,
+    pub(super) next_protocol: Option<Next<F, H>>,
 }
 
 type Next<F, H> = Box<dyn FnOnce(&mut Context<'_, Connection<F, H>>) -> Result>;
@@ -78,7 +78,7 @@ impl<F: Filter, H> Connection<F, H> {
             is_over: false,
             listener: SessionId::KERNEL,
             target,
-            next: None,
+            next_protocol: None,
         }
     }
 

@@ -88,7 +88,7 @@ impl<F: Filter, H: 'static> NextProtocol<F, H> {
         let Some(wheel) = cx.heap().wheel() else { return Ok(()) };
         wheel.pause_input();
         let next = self.clone();
-        cx.heap().next = Some(Box::new(move |cx| next.begin(cx, heap)));
+        cx.heap().next_protocol = Some(Box::new(move |cx| next.begin(cx, heap)));
         // As an event of its own: states that run now go on with the heap that they have.
         cx.yield_(SWITCH, ());
         Ok(())
@@ -136,7 +136,7 @@ pub(super) fn switch<F: Filter, H: 'static>(cx: &mut Context<'_, Connection<F, H
         cx.yield_(SWITCH, ());
         return Ok(());
     }
-    match cx.heap().next.take() {
+    match cx.heap().next_protocol.take() {
         Some(next) => next(cx),
         None => Ok(()),
     }
