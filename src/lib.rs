@@ -101,6 +101,8 @@ mod states;
 mod sys;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod wheel;
 
 pub use args::{ArgError, Args, Found, IntoArgs};

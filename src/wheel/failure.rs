@@ -52,7 +52,7 @@ use crate::filter::FilterError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What failed: `"read"`, `"write"`, `"connect"`, `"accept"`, `"bind"`, ..., or `"filter"` for a record that can't be put,
+    /// What failed: `"read"`, `"write"`, `"handshake"`, `"connect"`, `"accept"`, `"bind"`, ..., or `"filter"` for a record that can't be put,
     /// and for input in which the filter finds no record. POE: ARG0.
     pub operation: &'static str,
     /// The system's number for the reason; 0 at the end of the input. POE: ARG1.
@@ -70,9 +70,9 @@ pub struct Failure {
 impl Failure {
     /// Makes one of an error of the system, for a wheel of your own.
     ///
-    /// An error without an errno gets `EIO`: 0 would look like the end of the input.
+    /// An error without an errno gets the one that its kind stands for, or `EIO`: 0 would look like the end of the input.
     pub fn new(operation: &'static str, error: &io::Error, wheel: WheelId) -> Failure {
-        let errno = error.raw_os_error().unwrap_or(Errno::EIO as i32);
+        let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()) as i32);
         Failure { operation, errno, text: error.to_string(), wheel: Some(wheel), subject: String::new() }
     }
 
@@ -150,6 +150,16 @@ impl StdError for Failure {}
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> io::Error {
         io::Error::new(failure.kind(), failure)
+    }
+}
+
+/// Returns the system's number for a reason that a transport has found by itself.
+fn errno_of(kind: io::ErrorKind) -> Errno {
+    match kind {
+        io::ErrorKind::ConnectionAborted => Errno::ECONNABORTED,
+        io::ErrorKind::InvalidData => Errno::EPROTO,
+        io::ErrorKind::TimedOut => Errno::ETIMEDOUT,
+        _ => Errno::EIO,
     }
 }
 

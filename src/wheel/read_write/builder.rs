@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::base::{Base, Port};
 use super::duplex::Closing;
 use super::ends::{InputEnd, OutputEnd};
+use super::opening::{HANDSHAKE_LIMIT, Opening};
 use super::reader::{InputSettings, Reader};
 use super::state::State;
 use super::{Owned, ReadWrite};
@@ -34,6 +35,8 @@ pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
     on_input: Option<Name>,
     on_error: Option<Name>,
     on_refused: Option<Name>,
+    on_ready: Option<Name>,
+    handshake_timeout: Duration,
     output_events: OutputEvents,
     marks: Option<Marks>,
     auto_flush: bool,
@@ -59,6 +62,8 @@ impl<F: Filter> ReadWriteBuilder<F> {
             on_input: None,
             on_error: None,
             on_refused: None,
+            on_ready: None,
+            handshake_timeout: HANDSHAKE_LIMIT,
             output_events: OutputEvents::default(),
             marks: None,
             auto_flush: false,
@@ -77,7 +82,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     #[doc(alias = "OutputFilter")]
     pub fn output_filter<P: Filter>(self, filter: P) -> ReadWriteBuilder<I, P> {
         let ReadWriteBuilder { input, output, input_filter, on_input, on_error, on_refused, output_events, .. } = self;
-        let ReadWriteBuilder { marks, auto_flush, settings, linger, patience, after_fork, .. } = self;
+        let ReadWriteBuilder { on_ready, handshake_timeout, marks, auto_flush, settings, linger, .. } = self;
+        let ReadWriteBuilder { patience, after_fork, .. } = self;
         ReadWriteBuilder {
             input,
             output,
@@ -86,6 +92,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             on_input,
             on_error,
             on_refused,
+            on_ready,
+            handshake_timeout,
             output_events,
             marks,
             auto_flush,
@@ -129,6 +137,25 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// POE: nothing like it; the filter's exception is the program's.
     pub fn on_refused(mut self, event: impl Into<Name>) -> Self {
         self.on_refused = Some(event.into());
+        self
+    }
+
+    /// Names the event for a [`Transport`](crate::wheel::Transport) that has become [ready](crate::wheel::Transport::is_ready): the
+    /// handshake is done. ARG0 is the [`WheelId`]. The event comes once, before the first record. Without it the wheel tells nothing
+    /// of the handshake.
+    ///
+    /// POE: nothing like it.
+    pub fn on_ready(mut self, event: impl Into<Name>) -> Self {
+        self.on_ready = Some(event.into());
+        self
+    }
+
+    /// Sets how long a [`Transport`](crate::wheel::Transport) may take until it is ready. After that the wheel sends an error event
+    /// with the operation `"handshake"` and `ETIMEDOUT`, and neither reads nor writes any more. Default: 10 s.
+    ///
+    /// POE: nothing like it.
+    pub fn handshake_timeout(mut self, span: Duration) -> Self {
+        self.handshake_timeout = span;
         self
     }
 
@@ -266,6 +293,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         let mailbox = core.mailbox();
         let reader = Reader::new(Inbox::new(base.id, filter.clone()), self.on_input, self.settings);
         let outbox = Outbox::new(self.output_events, self.marks);
+        let opening = Opening::new(self.on_ready, self.handshake_timeout);
         let closing = Closing::new(self.linger, self.patience);
         let make = |key, output_port| {
             let is_over_transport = self.input.is_own();
@@ -278,6 +306,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
                 reader,
                 outbox,
                 auto_flush: self.auto_flush,
+                opening,
                 closing,
             })
         };

@@ -53,7 +53,7 @@ impl State {
     #[inline]
     fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         let is_ending = self.base.closing.get() || self.outbox.is_over() || self.closing.impatient.get().is_some();
-        if is_ending { self.end(cx, next) } else { next }
+        if is_ending { self.end(cx, next) } else { self.or_until_ready(next) }
     }
 
     /// Sends `event` if the peer takes nothing of the output for as long as the wheel's patience.
@@ -212,6 +212,7 @@ impl Source for State {
                     // What was read may be what writing waits for.
                     self.outbox.unblock();
                     self.mark_dirty();
+                    self.open(cx);
                 }
                 self.read_some(cx)
             }
@@ -231,6 +232,7 @@ impl Source for State {
 
     fn flush(&self, cx: &mut Turn<'_>) -> Next {
         self.advance_transport();
+        self.wake_if_ready();
         let next = self.outbox.write_some(cx, self);
         self.after_turn(cx, next)
     }

@@ -19,6 +19,7 @@ mod base;
 mod builder;
 mod duplex;
 mod ends;
+mod opening;
 pub(super) mod reader;
 mod state;
 mod writer;

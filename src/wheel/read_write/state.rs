@@ -2,6 +2,7 @@
 
 use super::base::{Base, Port};
 use super::duplex::Closing;
+use super::opening::Opening;
 use super::reader::Reader;
 use crate::wheel::stream::outbox::Outbox;
 
@@ -17,5 +18,6 @@ pub(crate) struct State {
     pub(super) outbox: Outbox,
     /// A put into an empty buffer is written at once.
     pub(super) auto_flush: bool,
+    pub(super) opening: Opening,
     pub(super) closing: Closing,
 }

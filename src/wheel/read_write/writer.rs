@@ -139,7 +139,7 @@ impl Sender for State {
     }
 
     fn failed(&self, cx: &mut Turn<'_>, error: &io::Error) {
-        self.base.report(cx, Failure::new("write", error, self.base.id));
+        self.base.report(cx, Failure::new(self.output_operation(), error, self.base.id));
     }
 
     /// What is no socket can't be told. The end of a pipe's output is its being closed, when it is for output alone.

@@ -11,7 +11,7 @@ use super::descriptor::Descriptor;
 use crate::error::Exception;
 
 /// Octets on their way to and from a descriptor that does not block, for a [`ReadWrite`](crate::wheel::ReadWrite) that is made
-/// by [`over`](crate::wheel::ReadWrite::transport).
+/// by [`transport`](crate::wheel::ReadWrite::transport).
 ///
 /// In every turn that readiness gives the wheel, whether for reading or for writing, the transport is asked to
 /// [`advance`](Transport::advance), and then to read and to write as far as the wheel wants that. So it may write in order to
@@ -92,6 +92,12 @@ pub trait Transport: AsFd + 'static {
     /// sends no flushed event, and does not close by itself, before that is done.
     fn wants_write(&self) -> bool {
         false
+    }
+
+    /// Tells whether records can pass: a handshake is done. The wheel asks after each [`advance`](Transport::advance), until the
+    /// answer is yes. Then it sends the event of [`on_ready`](crate::wheel::ReadWriteBuilder::on_ready). Default: yes.
+    fn is_ready(&self) -> bool {
+        true
     }
 
     /// Shows the peer the end of the output. What has to be written for that may stay inside. The wheel calls this when its
@@ -176,6 +182,14 @@ impl Stream {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
                 advanced => advanced,
             },
+        }
+    }
+
+    #[cold]
+    pub(crate) fn is_ready(&self) -> bool {
+        match self {
+            Stream::Plain(_) => true,
+            Stream::Own(_, transport, _) => guarded(|| Ok(transport.borrow().is_ready())).unwrap_or(true),
         }
     }
 

@@ -1,0 +1,105 @@
+//! The time before a transport can carry records, such as a handshake.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use super::state::State;
+use crate::args::IntoArgs;
+use crate::kernel::{Due, Next, Turn, nanos};
+use crate::name::Name;
+use crate::wheel::stream::Stream;
+
+/// Whether the transport is ready, and how long it may take.
+pub(super) struct Opening {
+    /// The event for a transport that is ready.
+    on_ready: Option<Name>,
+    limit: Duration,
+    /// When its time is up; `None` before the first turn.
+    due: Cell<Option<Due>>,
+    phase: Cell<Phase>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    /// The session was told, or does not want to know.
+    Ready,
+    /// The transport will never be ready.
+    Failed,
+}
+
+impl Opening {
+    pub(super) fn new(on_ready: Option<Name>, limit: Duration) -> Opening {
+        Opening { on_ready, limit, due: Cell::new(None), phase: Cell::new(Phase::Waiting) }
+    }
+}
+
+impl State {
+    /// Tells the session, once, that the transport is ready, or gives up one whose time is up.
+    #[inline]
+    pub(super) fn open(&self, cx: &mut Turn<'_>) {
+        if self.opening.phase.get() == Phase::Waiting {
+            self.look_whether_ready(cx);
+        }
+    }
+
+    fn look_whether_ready(&self, cx: &mut Turn<'_>) {
+        let has_failed = self.outbox.has_failed();
+        if self.transport_is_ready() {
+            self.opening.phase.set(Phase::Ready);
+            if let (Some(event), false) = (self.opening.on_ready, self.base.closing.get() || has_failed) {
+                self.base.dispatch(cx, event, (self.base.id,).into_args());
+            }
+            return;
+        }
+        if has_failed {
+            return self.fail_to_open();
+        }
+        let (now, limit) = (cx.read_clock(), self.opening.limit);
+        let due = self.opening.due.get().unwrap_or_else(|| now.saturating_add(nanos(limit)));
+        self.opening.due.set(Some(due));
+        if now >= due {
+            let text = format!("it was not done within {limit:?}");
+            self.outbox.fail(self, io::Error::new(ErrorKind::TimedOut, text));
+            self.fail_to_open();
+        }
+    }
+
+    /// Gives up a transport that is not ready. The output has failed, and tells of it. The input has no error of its own.
+    fn fail_to_open(&self) {
+        self.opening.phase.set(Phase::Failed);
+        self.reader.ended.set(true);
+        self.mark_dirty();
+    }
+
+    /// Returns what fails when the output does.
+    pub(super) fn output_operation(&self) -> &'static str {
+        let is_open = self.opening.phase.get() == Phase::Ready || !self.is_over_transport || self.transport_is_ready();
+        if is_open { "write" } else { "handshake" }
+    }
+
+    fn transport_is_ready(&self) -> bool {
+        self.port.stream.borrow().as_ref().is_none_or(Stream::is_ready)
+    }
+
+    /// Asks for a turn of reading if the transport has become ready in a turn of writing.
+    #[inline]
+    pub(super) fn wake_if_ready(&self) {
+        if self.is_over_transport && self.opening.phase.get() == Phase::Waiting && self.transport_is_ready() {
+            self.port.wake();
+        }
+    }
+
+    /// Returns when the wheel looks again, if it waits for the transport and for nothing else.
+    #[inline]
+    pub(super) fn or_until_ready(&self, next: Next) -> Next {
+        match self.opening.due.get() {
+            Some(due) if next == Next::Wait && self.opening.phase.get() == Phase::Waiting => Next::At(due),
+            _ => next,
+        }
+    }
+}
+
+/// How long a handshake may take, unless the program says something else.
+pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
