@@ -156,6 +156,7 @@ impl From<Failure> for io::Error {
 /// Returns the system's number for a reason that a transport has found by itself.
 fn errno_of(kind: io::ErrorKind) -> Errno {
     match kind {
+        io::ErrorKind::BrokenPipe => Errno::EPIPE,
         io::ErrorKind::ConnectionAborted => Errno::ECONNABORTED,
         io::ErrorKind::InvalidData => Errno::EPROTO,
         io::ErrorKind::TimedOut => Errno::ETIMEDOUT,

@@ -33,9 +33,11 @@ pub struct Stream {
     plain: usize,
     /// Why nothing can be read any more, but for what is inside.
     failure: Option<Broken>,
+    /// Some of what is encrypted is the wheel's.
+    holds_output: bool,
     /// `close_notify` was sent, or waits to be.
     is_shut: bool,
-    /// This side of the socket is closed.
+    /// This side of the socket is closed, or the peer has gone.
     is_closed: bool,
 }
 
@@ -64,6 +66,7 @@ impl Stream {
             server_name,
             plain: 0,
             failure: None,
+            holds_output: false,
             is_shut: false,
             is_closed: false,
         }
@@ -115,6 +118,7 @@ impl Stream {
                 return Err(ErrorKind::WriteZero.into());
             }
         }
+        self.holds_output = false;
         if self.is_shut && !self.is_closed {
             self.is_closed = true;
             self.socket.shut_down(Shutdown::Write)?;
@@ -149,11 +153,15 @@ impl Transport for Stream {
     }
 
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        if self.is_closed {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
         self.write_out()?;
         if self.tls.is_handshaking() {
             return Err(ErrorKind::WouldBlock.into());
         }
         let taken = self.tls.writer().write(octets)?;
+        self.holds_output |= taken > 0;
         match self.write_out() {
             Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Err(error),
             _ if taken == 0 => Err(ErrorKind::WouldBlock.into()),
@@ -162,12 +170,18 @@ impl Transport for Stream {
     }
 
     fn advance(&mut self) -> io::Result<()> {
-        self.write_out()?;
         while self.tls.is_handshaking() {
-            self.read_in()?;
             self.write_out()?;
+            self.read_in()?;
         }
-        Ok(())
+        match self.write_out() {
+            // Tickets for a client that has gone. What it has sent is still to be read, and whoever writes finds it gone.
+            Err(error) if error.kind() != ErrorKind::WouldBlock && !self.holds_output => {
+                self.is_closed = true;
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     fn has_input(&self) -> bool {

@@ -222,6 +222,7 @@ impl Source for State {
                     self.port.wake();
                 }
                 self.advance_transport();
+                self.open_to_write(cx);
                 self.outbox.unblock();
                 self.outbox.write_some(cx, self)
             }
@@ -232,7 +233,7 @@ impl Source for State {
 
     fn flush(&self, cx: &mut Turn<'_>) -> Next {
         self.advance_transport();
-        self.wake_if_ready();
+        self.open_to_write(cx);
         let next = self.outbox.write_some(cx, self);
         self.after_turn(cx, next)
     }

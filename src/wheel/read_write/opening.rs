@@ -45,15 +45,14 @@ impl State {
     }
 
     fn look_whether_ready(&self, cx: &mut Turn<'_>) {
-        let has_failed = self.outbox.has_failed();
         if self.transport_is_ready() {
             self.opening.phase.set(Phase::Ready);
-            if let (Some(event), false) = (self.opening.on_ready, self.base.closing.get() || has_failed) {
+            if let (Some(event), false) = (self.opening.on_ready, self.base.closing.get()) {
                 self.base.dispatch(cx, event, (self.base.id,).into_args());
             }
             return;
         }
-        if has_failed {
+        if self.outbox.has_failed() {
             return self.fail_to_open();
         }
         let (now, limit) = (cx.read_clock(), self.opening.limit);
@@ -83,11 +82,15 @@ impl State {
         self.port.stream.borrow().as_ref().is_none_or(Stream::is_ready)
     }
 
-    /// Asks for a turn of reading if the transport has become ready in a turn of writing.
+    /// The same in a turn of writing, so that nothing is flushed before. The transport may have got input together with the last
+    /// of the handshake, of which the poller does not tell.
     #[inline]
-    pub(super) fn wake_if_ready(&self) {
-        if self.is_over_transport && self.opening.phase.get() == Phase::Waiting && self.transport_is_ready() {
-            self.port.wake();
+    pub(super) fn open_to_write(&self, cx: &mut Turn<'_>) {
+        if self.is_over_transport && self.opening.phase.get() == Phase::Waiting {
+            self.look_whether_ready(cx);
+            if self.opening.phase.get() == Phase::Ready && self.port.is_open.get() {
+                self.port.wake();
+            }
         }
     }
 
