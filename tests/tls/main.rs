@@ -2,4 +2,5 @@
 
 mod certificates;
 mod peer;
+mod settings;
 mod stream;

@@ -31,6 +31,8 @@ pub struct Stream {
     server_name: Option<String>,
     /// How many octets for the wheel are inside.
     plain: usize,
+    /// What is inside is the last of the input.
+    has_ended: bool,
     /// Why nothing can be read any more, but for what is inside.
     failure: Option<Broken>,
     /// Some of what is encrypted is the wheel's.
@@ -65,6 +67,7 @@ impl Stream {
             handshake: Handshake::default(),
             server_name,
             plain: 0,
+            has_ended: false,
             failure: None,
             holds_output: false,
             is_shut: false,
@@ -84,7 +87,10 @@ impl Stream {
         }
         let is_over = self.tls.read_tls(&mut self.socket)? == 0;
         match self.tls.process_new_packets() {
-            Ok(state) => self.plain = state.plaintext_bytes_to_read(),
+            Ok(state) => {
+                self.plain = state.plaintext_bytes_to_read();
+                self.has_ended = is_over || state.peer_has_closed();
+            }
             Err(error) => {
                 // The alert, as far as the socket takes it.
                 let _ = self.write_out();
@@ -186,6 +192,10 @@ impl Transport for Stream {
 
     fn has_input(&self) -> bool {
         self.plain > 0
+    }
+
+    fn reads_short(&self) -> bool {
+        self.plain > 0 || self.failure.is_some() || self.has_ended || !self.socket.is_drained()
     }
 
     fn wants_read(&self) -> bool {

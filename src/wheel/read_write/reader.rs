@@ -241,11 +241,14 @@ impl State {
     }
 
     fn reads_short(&self) -> bool {
-        if self.reader.reads_short.get().is_none() {
-            let stream = self.port.stream.borrow();
-            self.reader.reads_short.set(Some(stream.as_ref().is_some_and(Stream::reads_short)));
+        if let Some(reads_short) = self.reader.reads_short.get() {
+            return reads_short;
         }
-        self.reader.reads_short.get() == Some(true)
+        let reads_short = self.port.stream.borrow().as_ref().is_some_and(Stream::reads_short);
+        if !self.is_over_transport {
+            self.reader.reads_short.set(Some(reads_short));
+        }
+        reads_short
     }
 
     pub(super) fn describe_input(&self) -> String {

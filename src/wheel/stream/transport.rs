@@ -82,6 +82,13 @@ pub trait Transport: AsFd + 'static {
         false
     }
 
+    /// Tells whether more may be left, in the transport or in the descriptor, after a [`read`](Transport::read) that has not filled
+    /// its buffer. If not, the wheel waits for the poller, and saves a read that would find nothing. The end of the input is read
+    /// whatever the answer. Default: yes.
+    fn reads_short(&self) -> bool {
+        true
+    }
+
     /// Tells whether [`advance`](Transport::advance) waits for input, so that the wheel is to look for it though it is paused,
     /// closing or has no input event.
     fn wants_read(&self) -> bool {
@@ -161,11 +168,11 @@ impl Stream {
         }
     }
 
-    /// See [`Descriptor::reads_short`]. A transport may read short for reasons of its own.
+    /// See [`Descriptor::reads_short`]. A transport may read short for reasons of its own, once and not another time.
     pub(crate) fn reads_short(&self) -> bool {
         match self {
             Stream::Plain(descriptor) => descriptor.reads_short(),
-            Stream::Own(..) => true,
+            Stream::Own(_, transport, _) => guarded(|| Ok(transport.borrow().reads_short())).unwrap_or(true),
         }
     }
 
