@@ -34,7 +34,12 @@ struct Client {
 
 impl TlsLoad {
     /// Connects, and makes one round trip with each: all handshakes are done. A line has `octets` with its end.
-    pub fn connect(addr: SocketAddr, config: &Arc<ClientConfig>, connections: usize, octets: usize) -> io::Result<TlsLoad> {
+    pub fn connect(
+        addr: SocketAddr,
+        config: &Arc<ClientConfig>,
+        connections: usize,
+        octets: usize,
+    ) -> io::Result<TlsLoad> {
         let poll = Poll::new()?;
         let name = "localhost".try_into().map_err(io::Error::other)?;
         let mut clients = Vec::new();

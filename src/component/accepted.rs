@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, REFUSED, SWITCH};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, Link, READY, REFUSED, SWITCH};
 use super::listener;
 use super::next_protocol::switch;
 use super::protocol::Protocol;
 use super::proxy;
+use super::secure;
 use super::socket::Accepted;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -52,6 +53,7 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
     };
     let mut states = vec![
         ("_start".into(), state(start)),
+        (READY.into(), state(secure::ready)),
         (INPUT.into(), state(Protocol::got_input)),
         (FLUSHED.into(), state(flushed)),
         (HIGH.into(), state(Protocol::got_high)),
@@ -79,7 +81,7 @@ fn start<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>
     heap.listener = listener;
     match proxy {
         Some(timeout) => proxy::begin(protocol, cx, socket, timeout),
-        None => protocol.open(cx, socket).map(drop),
+        None => protocol.open(cx, socket, None).map(drop),
     }
 }
 
@@ -94,8 +96,10 @@ fn flushed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, 
 
 fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
     let failure = cx.take::<Failure>(0)?;
+    let Some(failure) = secure::take_failure(cx, failure) else { return Ok(()) };
     // Clients go when they like, and not all of them say goodbye.
-    let is_usual = failure.is_end_of_input() || failure.errno == Errno::ECONNRESET as i32;
+    let is_reset = [Errno::ECONNRESET, Errno::ECONNABORTED].contains(&Errno::from_raw(failure.errno));
+    let is_usual = failure.is_end_of_input() || is_reset;
     let told = protocol.tell_error(cx, &failure, (!is_usual).then_some(log::Level::Warn));
     if protocol.shutdown_on_error {
         cx.heap().is_shutting_down = true;
@@ -127,6 +131,9 @@ fn end<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) 
 
 /// Tells the program, and closes. Once for each connection, whatever the program does when it is told.
 fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    if matches!(cx.heap().link, Link::Securing(_)) {
+        cx.heap().close();
+    }
     if !cx.heap().is_connected() || std::mem::replace(&mut cx.heap().is_over, true) {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use super::credentials::PeerCredentials;
 use super::listen::Door;
 use super::protocol::{Callbacks, Protocol};
 use super::proxy::Announcement;
+use super::secure::{Handshake, Secure};
 use super::socket::Socket;
 use crate::error::Result;
 use crate::filter::{AsRecord, Filter, FilterError};
@@ -28,6 +29,8 @@ pub struct Connection<F: Filter, H = ()> {
     remote_ip: String,
     /// The proxy that has passed the peer on.
     pub(super) proxy: Option<SocketAddr>,
+    /// What tells of the handshake of TLS.
+    pub(super) handshake: Option<Handshake>,
     /// A server's: the listener that it came through.
     pub(super) door: Option<Rc<Door>>,
     /// No more input is delivered, and the connection ends when its output is written.
@@ -60,6 +63,9 @@ pub(super) enum Link<F: Filter> {
     Connecting(SocketFactory),
     /// The header of its proxy is still to come.
     Announced(Announcement),
+    /// The handshake is not done.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are no handshakes"))]
+    Securing(ReadWrite<F>),
     Open(ReadWrite<F>),
 }
 
@@ -71,6 +77,7 @@ impl<F: Filter, H> Connection<F, H> {
             peer: None,
             remote_ip: String::new(),
             proxy: None,
+            handshake: None,
             door: None,
             is_shutting_down: false,
             is_broken: false,
@@ -182,6 +189,7 @@ impl<F: Filter, H> Connection<F, H> {
     /// Begins anew: nothing of an earlier connection is left.
     pub(super) fn reset(&mut self) {
         self.link = Link::Closed;
+        self.handshake = None;
         self.is_shutting_down = false;
         self.is_broken = false;
         self.is_refusal_logged = false;
@@ -234,7 +242,7 @@ impl<F: Filter, H> Connection<F, H> {
     pub(super) fn close(&mut self) {
         match std::mem::replace(&mut self.link, Link::Closed) {
             // What was put is written all the same, by nobody's leave: the peer may have closed only its own half.
-            Link::Open(wheel) if !self.is_broken => wheel.close_after_flush(),
+            Link::Open(wheel) | Link::Securing(wheel) if !self.is_broken => wheel.close_after_flush(),
             link => drop(link),
         }
     }
@@ -255,6 +263,7 @@ impl<F: Filter, H> DerefMut for Connection<F, H> {
 }
 
 /// The names of the events of a connection's wheel.
+pub(super) const READY: &str = "tcp_ready";
 pub(super) const INPUT: &str = "tcp_got_input";
 pub(super) const FLUSHED: &str = "tcp_got_flush";
 pub(super) const ERROR: &str = "tcp_got_error";
@@ -273,7 +282,13 @@ pub(super) const IMPATIENT: &str = "tcp_impatient";
 
 impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Makes a connection of a socket, unless `pre_connect` gives it up.
-    pub(super) fn open(&self, cx: &mut Context<'_, Connection<F, H>>, socket: Socket) -> Result<bool> {
+    /// `secure` is a client's: a server's says its listener.
+    pub(super) fn open(
+        &self,
+        cx: &mut Context<'_, Connection<F, H>>,
+        socket: Socket,
+        secure: Option<&Secure>,
+    ) -> Result<bool> {
         let socket = match (socket, &self.callbacks) {
             (Socket::Tcp(socket, peer), Callbacks { pre_connect: Some(pre_connect), .. }) => {
                 pre_connect(cx, socket)?.map(|socket| Socket::Tcp(socket, peer))
@@ -284,7 +299,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             (socket, _) => Some(socket),
         };
         let Some(socket) = socket else { return Ok(false) };
-        let stream = socket.into_stream(self.filter.clone_config(), cx.heap().door.as_deref());
+        let heap = cx.heap();
+        let secure = secure.or(heap.door.as_ref().and_then(|door| door.secure.as_ref()));
+        let (stream, handshake) = socket.into_stream(self.filter.clone_config(), secure, &heap.target)?;
         let mut wheel = stream.on_input(INPUT).on_error(ERROR).on_refused(REFUSED);
         // An event that nobody has asked for would be dispatched after each answer.
         if self.callbacks.on_flushed.is_some() {
@@ -302,9 +319,22 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         if let Some(span) = self.patience {
             wheel = wheel.patience(span);
         }
+        if let Some(handshake) = handshake {
+            if let Some(span) = self.handshake_timeout {
+                wheel = wheel.handshake_timeout(span);
+            }
+            cx.heap().link = Link::Securing(wheel.on_ready(READY).start(cx)?);
+            cx.heap().handshake = Some(handshake);
+            return Ok(true);
+        }
         cx.heap().link = Link::Open(wheel.start(cx)?);
-        self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))?;
+        self.connected(cx)?;
         Ok(true)
+    }
+
+    /// Tells the program that the connection is there to be used.
+    pub(super) fn connected(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result {
+        self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))
     }
 
     /// A record has come.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::proxy::Complaints;
+use super::secure::Secure;
 use crate::error::Error;
 use crate::wheel::{Address, Bound, Rota, SocketFactory, SocketFactoryBuilder};
 
@@ -45,6 +46,7 @@ pub struct Listen {
     place: Place,
     name: Option<String>,
     proxy: Option<Duration>,
+    secure: Option<Secure>,
 }
 
 enum Place {
@@ -77,7 +79,7 @@ impl Listen {
     }
 
     fn at(place: Place) -> Listen {
-        Listen { place, name: None, proxy: None }
+        Listen { place, name: None, proxy: None, secure: None }
     }
 
     /// Names the listener: a socket of this name that systemd has passed is taken over, wherever it is bound. Default: none, and a
@@ -111,6 +113,36 @@ impl Listen {
         self
     }
 
+    /// Speaks TLS with each client, with these settings. The handshake is done in the process that has the connection.
+    ///
+    /// Behind a proxy that uses the [PROXY protocol](Listen::proxy_protocol) TLS begins after the header. No callback of the protocol
+    /// but `pre_connect` runs before the handshake is done: [`Protocol::on_connect`](super::Protocol::on_connect) comes then, and
+    /// [`Connection::tls`](super::Connection::tls) tells what was agreed on. A client whose handshake fails never was a connection:
+    /// it gets an alert, and the log has a line.
+    ///
+    /// ```no_run
+    /// use lenore::component::{Listen, Protocol, Server};
+    /// use lenore::filter::Line;
+    /// use lenore::{Kernel, tls};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = tls::Server::pem("cert.pem", "key.pem").build()?;
+    /// let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
+    /// let mut kernel = Kernel::new()?;
+    /// Server::on(Listen::tcp("[::]:7777").tls(tls), echo).processes("prefork".parse()?).spawn(&mut kernel)?;
+    /// kernel.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// POE: `Server_SSLify` of `POE::Component::SSLify`.
+    #[cfg(feature = "tls")]
+    #[doc(alias("SSLify", "HTTPS"))]
+    pub fn tls(mut self, settings: crate::tls::Server) -> Self {
+        self.secure = Some(Secure::Server(settings));
+        self
+    }
+
     pub(super) fn set_name(&mut self, name: String) {
         self.name = Some(name);
     }
@@ -125,7 +157,7 @@ impl Listen {
         settings: impl FnOnce(SocketFactoryBuilder) -> SocketFactoryBuilder,
         rota: Option<&Rc<Rota>>,
     ) -> Result<Opening, Error> {
-        let Listen { place, name, proxy } = self;
+        let Listen { place, name, proxy, secure } = self;
         let mut wheel = match place {
             Place::Tcp(address) => SocketFactory::tcp(address),
             Place::Unix(path) => SocketFactory::unix(path).unlink_path(),
@@ -142,7 +174,17 @@ impl Listen {
             Some(path) => ListenAddr::Unix(path),
             None => ListenAddr::Tcp(socket.local_addr()?),
         };
-        Ok(Opening { socket, door: Rc::new(Door { name, address, proxy, complaints: Complaints::default() }) })
+        Ok(Opening {
+            socket,
+            door: Rc::new(Door {
+                name,
+                address,
+                proxy,
+                secure,
+                complaints: Complaints::default(),
+                complaints_of_tls: Complaints::default(),
+            }),
+        })
     }
 }
 
@@ -204,7 +246,11 @@ pub(super) struct Door {
     pub(super) address: ListenAddr,
     /// It expects the header of the PROXY protocol, within this time.
     pub(super) proxy: Option<Duration>,
+    /// It speaks TLS.
+    pub(super) secure: Option<Secure>,
     pub(super) complaints: Complaints,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are no handshakes"))]
+    pub(super) complaints_of_tls: Complaints,
 }
 
 /// How long the header of the PROXY protocol may take, unless set.

@@ -16,6 +16,8 @@ mod listener;
 mod next_protocol;
 mod protocol;
 mod proxy;
+#[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
+mod secure;
 mod server;
 mod socket;
 mod tcp_client;

@@ -134,6 +134,7 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     pub(super) patience: Option<Duration>,
     /// What is done in each process that serves, before its first connection.
     pub(super) prepare: Option<Prepare>,
+    pub(super) handshake_timeout: Option<Duration>,
 }
 
 /// See [`Protocol`].
@@ -207,6 +208,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             linger: None,
             patience: None,
             prepare: None,
+            handshake_timeout: None,
         }
     }
 
@@ -237,7 +239,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called once a connection is there to be used.
+    /// Is called once a connection is there to be used: after the handshake, if there is TLS.
     ///
     /// POE: `ClientConnected`, `Connected`.
     #[doc(alias = "ClientConnected")]
@@ -389,6 +391,15 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// POE: nothing like it; such a client is waited for without end.
     pub fn patience(mut self, span: Duration) -> Self {
         self.patience = Some(span);
+        self
+    }
+
+    /// Sets how long the handshake of a connection over TLS may take. Default: 10 s. After that the connection is closed, and the log
+    /// has a line; a client's attempt to connect has failed.
+    ///
+    /// POE: nothing like it.
+    pub fn handshake_timeout(mut self, span: Duration) -> Self {
+        self.handshake_timeout = Some(span);
         self
     }
 

@@ -1,11 +1,13 @@
 //! A connection's socket, of either kind, and what becomes of it.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use super::listen::Door;
+use super::secure::{Handshake, Secure};
+use crate::error::Result;
 use crate::filter::Filter;
 use crate::wheel::{ReadWrite, ReadWriteBuilder};
 
@@ -24,13 +26,25 @@ impl Socket {
         }
     }
 
-    /// Makes it the stream of a connection, with what the listener wants between the two: the only place where that is done. A
-    /// client's connection has no listener.
-    pub(super) fn into_stream<F: Filter>(self, filter: F, _door: Option<&Door>) -> ReadWriteBuilder<F> {
-        match self {
-            Socket::Tcp(socket, _) => ReadWrite::stream(socket, filter),
-            Socket::Unix(socket) => ReadWrite::stream(socket, filter),
-        }
+    /// Makes it the stream of a connection with `target`, with TLS between the two if `secure` says so: the only place where that
+    /// is done.
+    ///
+    /// # Errors
+    ///
+    /// What `secure` can't do.
+    pub(super) fn into_stream<F: Filter>(
+        self,
+        filter: F,
+        secure: Option<&Secure>,
+        target: &str,
+    ) -> Result<(ReadWriteBuilder<F>, Option<Handshake>)> {
+        let fd = match self {
+            Socket::Tcp(socket, _) => OwnedFd::from(socket),
+            Socket::Unix(socket) => OwnedFd::from(socket),
+        };
+        let Some(secure) = secure else { return Ok((ReadWrite::stream(fd, filter), None)) };
+        let (stream, handshake) = secure.stream(fd, filter, target)?;
+        Ok((stream, Some(handshake)))
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link, REFUSED};
+use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link, READY, REFUSED};
 use super::protocol::Protocol;
+use super::secure::{self, Secure};
 use super::socket::Socket;
 use super::tcp_server::check_alias;
 use crate::error::{Error, Result};
@@ -93,6 +94,7 @@ impl<F: Filter, H> fmt::Debug for TcpClient<F, H> {
 struct Settings<F: Filter, H: 'static> {
     /// The targets are paths.
     is_unix: bool,
+    secure: Option<Secure>,
     alias: Option<Name>,
     bind_address: Option<String>,
     timeout: Option<Duration>,
@@ -120,6 +122,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
     fn with(address: String, protocol: Protocol<F, H>, is_unix: bool) -> TcpClient<F, H> {
         let settings = Settings {
             is_unix,
+            secure: None,
             alias: None,
             bind_address: None,
             timeout: None,
@@ -127,6 +130,32 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             on_connect_error: None,
         };
         TcpClient { protocol, address, settings }
+    }
+
+    /// Speaks TLS with the server, with these settings, and wants a certificate for the host of the [target](Connection::target).
+    ///
+    /// [`Protocol::on_connect`] is called when the handshake is done. A handshake that fails is an attempt to connect that has
+    /// failed: [`on_connect_error`](TcpClient::on_connect_error) hears of it, with the operation `"handshake"`.
+    ///
+    /// POE: `Client_SSLify` of `POE::Component::SSLify`.
+    #[cfg(feature = "tls")]
+    #[doc(alias = "SSLify")]
+    pub fn tls(mut self, settings: crate::tls::Client) -> Self {
+        self.settings.secure = Some(Secure::Client(settings, None));
+        self
+    }
+
+    /// The same with a server whose certificate is for `name`, whatever the target: the name of a host, or an IP address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidAddress`] for what is no such name.
+    #[cfg(feature = "tls")]
+    pub fn tls_with_name(mut self, settings: crate::tls::Client, name: impl Into<String>) -> Result<Self, Error> {
+        let name = name.into();
+        super::secure::check_name(&name)?;
+        self.settings.secure = Some(Secure::Client(settings, Some(name)));
+        Ok(self)
     }
 
     /// Sets the alias of the session.
@@ -203,6 +232,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             ("reconnect".into(), state(Client::reconnect)),
             ("tcp_connected".into(), state(Client::connected)),
             ("tcp_not_connected".into(), state(Client::not_connected)),
+            (READY.into(), state(|client, cx| secure::ready(&client.protocol, cx))),
             (INPUT.into(), state(|client, cx| client.protocol.got_input(cx))),
             (FLUSHED.into(), state(Client::flushed)),
             (HIGH.into(), state(|client, cx| client.protocol.got_high(cx))),
@@ -254,6 +284,9 @@ impl<F: Filter, H: 'static> Client<F, H> {
         cx.heap().reset();
         self.set_alias(cx)?;
         let target = cx.heap().target.clone();
+        if let Some(Err(error)) = self.settings.secure.as_ref().map(|secure| secure.check(&target)) {
+            return self.give_up(cx, &Failure::of_error("connect", &error));
+        }
         let factory = if self.settings.is_unix { SocketFactory::unix(target) } else { SocketFactory::tcp(target) };
         let mut factory = factory.on_connect("tcp_connected").on_error("tcp_not_connected");
         if let Some(address) = &self.settings.bind_address {
@@ -282,7 +315,7 @@ impl<F: Filter, H: 'static> Client<F, H> {
             let session = cx.session();
             log::info!(target: "lenore::component", "{session} is connected to {}: {ended}", cx.heap().target);
         }
-        self.protocol.open(cx, socket).map(drop)
+        self.protocol.open(cx, socket, self.settings.secure.as_ref()).map(drop)
     }
 
     fn not_connected(&self, cx: &mut Cx<'_, F, H>) -> Result {
@@ -319,6 +352,10 @@ impl<F: Filter, H: 'static> Client<F, H> {
 
     fn failed(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let failure = cx.take::<Failure>(0)?;
+        if matches!(cx.heap().link, Link::Securing(_)) {
+            cx.heap().close();
+            return self.give_up(cx, &failure);
+        }
         let id = cx.heap().id();
         let told = self.protocol.tell_error(cx, &failure, Some(log::Level::Warn));
         // Unless the program has begun anew already.

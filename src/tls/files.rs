@@ -23,8 +23,11 @@ impl Pair {
     pub(super) fn load(&self, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, Error> {
         let chain = certificates(&self.cert)?;
         let wanted = "private key";
-        let key = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|source| Error::File { path: self.key.clone(), wanted, source })?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|source| Error::File {
+            path: self.key.clone(),
+            wanted,
+            source,
+        })?;
         let pair = CertifiedKey::from_der(chain, key, provider).map_err(|source| Error::Certificate {
             path: self.cert.clone(),
             key: self.key.clone(),

@@ -102,9 +102,13 @@ fn client_gets_the_certificate_of_the_name_that_it_asks_for() {
         .build()
         .unwrap();
     let client = Arc::new(authority.client());
-    for (name, file) in
-        [("localhost", &first), ("other.test", &first), ("named.test", &named.0), ("NAMED.test", &named.0), ("a.wild.test", &wild.0)]
-    {
+    for (name, file) in [
+        ("localhost", &first),
+        ("other.test", &first),
+        ("named.test", &named.0),
+        ("NAMED.test", &named.0),
+        ("a.wild.test", &wild.0),
+    ] {
         let (agreed, seen) = meet(&server, &client, name);
         assert_eq!(seen.unwrap().certificate, der(file), "{name}");
         assert_eq!(agreed.unwrap().server_name.unwrap().to_ascii_lowercase(), name.to_ascii_lowercase());

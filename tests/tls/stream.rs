@@ -154,10 +154,8 @@ fn exchange(narrow: bool, versions: &[&'static tls::rustls::SupportedProtocolVer
             tls::Client::from_config(Arc::new(builder.with_no_client_auth()))
         }
     };
-    let streams = [
-        authority.server().build().unwrap().accept(ours).unwrap(),
-        client.connect(theirs, "localhost").unwrap(),
-    ];
+    let streams =
+        [authority.server().build().unwrap().accept(ours).unwrap(), client.connect(theirs, "localhost").unwrap()];
     let logs = [Log::default(), Log::default()];
     for (stream, log) in streams.into_iter().zip(&logs) {
         let session = owner(log, lines(stream)).state("started", move |cx| {
@@ -181,11 +179,7 @@ fn exchange(narrow: bool, versions: &[&'static tls::rustls::SupportedProtocolVer
 
 #[test]
 fn megabytes_pass_both_ways_at_once() {
-    for (narrow, versions) in [
-        (false, &[][..]),
-        (true, &[][..]),
-        (true, &[&tls::rustls::version::TLS12][..]),
-    ] {
+    for (narrow, versions) in [(false, &[][..]), (true, &[][..]), (true, &[&tls::rustls::version::TLS12][..])] {
         let (server, client) = exchange(narrow, versions, 50_000);
         for log in [server, client] {
             let lines = log.take();

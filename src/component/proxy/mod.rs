@@ -134,7 +134,7 @@ pub(super) fn look<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx
     let (listener, label) = (cx.heap().listener, cx.heap().remote_ip().to_owned());
     // One that was stopped has no use for it, and a plain server no state.
     let _ = cx.call(listener, LABEL, (label,));
-    protocol.open(cx, socket).map(drop)
+    protocol.open(cx, socket, None).map(drop)
 }
 
 /// The header takes too long.
@@ -159,26 +159,34 @@ pub(super) fn give_up<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) -> Option<So
     Some(announcement.socket)
 }
 
-/// When the log was told of a wrong header, and of how many it was not told since.
+/// When the log was told of a client that did not begin as it should, and of how many it was not told since.
 #[derive(Default)]
 pub(super) struct Complaints {
     last: Cell<Option<Due>>,
     untold: Cell<u64>,
 }
 
+impl Complaints {
+    /// Returns how many were not told since the last one that was, if it is time for another.
+    pub(super) fn tell(&self, now: Due) -> Option<u64> {
+        if self.last.get().is_some_and(|last| now < last.saturating_add(nanos(PAUSE))) {
+            self.untold.set(self.untold.get() + 1);
+            return None;
+        }
+        self.last.set(Some(now));
+        Some(self.untold.take())
+    }
+}
+
 fn complain<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, why: &str) {
     let now = cx.core().clock.now();
     let (session, heap) = (cx.session(), cx.heap());
     let (peer, Some(door)) = (heap.peer_text(), &heap.door) else { return };
-    let Complaints { last, untold } = &door.complaints;
-    if last.get().is_some_and(|last| now < last.saturating_add(nanos(PAUSE))) {
-        return untold.set(untold.get() + 1);
-    }
-    last.set(Some(now));
+    let Some(untold) = door.complaints.tell(now) else { return };
     log::warn!(
         target: "lenore::component",
-        "{session} closes a connection without a valid PROXY header: {why}: peer={peer} listener={} untold={}",
-        door.address, untold.take()
+        "{session} closes a connection without a valid PROXY header: {why}: peer={peer} listener={} untold={untold}",
+        door.address
     );
 }
 
