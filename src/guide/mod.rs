@@ -7,6 +7,7 @@
 //! | use a library that starts threads | [`threads`] |
 //! | serve datagrams with a pool of children | [`udp`] |
 //! | run a server under systemd, in a container or behind a load balancer | [`deploying`] |
+//! | test a program with timeouts, retries, streams or forks | the module `testing`, with the feature of that name |
 //!
 //! POE: `POE::Component::Daemon` and `POE::Kernel` tell of these subjects in their sections on caveats.
 

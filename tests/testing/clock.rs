@@ -98,11 +98,12 @@ fn postback_that_is_called_between_two_steps_runs_at_the_time_of_the_test() {
     })
     .spawn(&mut kernel)
     .unwrap();
-    kernel.advance(secs(2));
+    kernel.settle();
     postback.take().unwrap().call(());
     kernel.settle();
-    log.expect(["a at 2"]);
-    kernel.advance(secs(3));
+    log.expect(["a at 0"]);
+    assert_eq!(kernel.now(), SystemTime::UNIX_EPOCH, "the moment of the call does not count");
+    kernel.advance(secs(5));
     log.expect(["b at 5"]);
 }
 
@@ -143,15 +144,39 @@ fn idle_signal_comes_only_when_the_test_runs_the_program_to_its_end() {
         cx.sig("IDLE", "a");
     })
     .state("_stop", note)
+    // It waits for a child that there is not: a kernel that runs by itself looks for it, and finds that nothing can happen.
+    .state("watch", |cx| {
+        let pid = cx.take(0)?;
+        cx.sig_child(pid, "c", ());
+        Ok(())
+    })
     .spawn(&mut kernel)
     .unwrap();
     kernel.advance(HOUR);
     log.expect_nothing();
     kernel.post("keeper", "b", ()).unwrap();
+    kernel.post("keeper", "watch", (kernel.fake_pid(),)).unwrap();
     kernel.settle();
     log.expect(["b at 3600"]);
     kernel.run_to_end();
     log.expect(["a at 3600", "_stop at 3600"]);
+}
+
+#[test]
+fn run_to_end_does_not_wait_for_background_sessions() {
+    let (log, mut kernel) = (Sequence::new(), kernel());
+    session(&log, |cx| cx.delay("tick", secs(1), ()))
+        .state("tick", |cx| {
+            note(cx);
+            cx.delay("tick", secs(1), ());
+        })
+        .background()
+        .spawn(&mut kernel)
+        .unwrap();
+    session(&log, |cx| cx.delay("a", Duration::from_millis(2500), ())).spawn(&mut kernel).unwrap();
+    kernel.run_to_end();
+    log.expect(["tick at 1", "tick at 2", "a at 2"]);
+    assert!(!kernel.has_sessions());
 }
 
 #[test]
