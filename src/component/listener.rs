@@ -146,6 +146,15 @@ impl Listener {
         self.sockets.clear();
     }
 
+    /// Returns the settings of those that speak TLS.
+    #[cfg(feature = "tls")]
+    pub(super) fn secured(&self) -> impl Iterator<Item = &crate::tls::Server> {
+        self.sockets.iter().filter_map(|(_, door)| match &door.secure {
+            Some(super::secure::Secure::Server(tls)) => Some(tls),
+            _ => None,
+        })
+    }
+
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
         self.sessions.iter().copied()
     }

@@ -48,6 +48,8 @@ struct Shared {
     /// How the settings are read again. `None` for those that were given as a value.
     source: Option<ServerBuilder>,
     config: Mutex<Arc<ServerConfig>>,
+    /// What the tickets of the configuration are for.
+    purpose: Mutex<Vec<u8>>,
 }
 
 impl fmt::Debug for Server {
@@ -75,7 +77,7 @@ impl Server {
     /// For tickets that all children know, its `ticketer` must be made before the fork, and must not change its keys by chance: the
     /// one of rustls does. Its `session_storage` is each process's own.
     pub fn from_config(config: Arc<ServerConfig>) -> Server {
-        Server(Arc::new(Shared { source: None, config: Mutex::new(config) }))
+        Server(Arc::new(Shared { source: None, config: Mutex::new(config), purpose: Mutex::default() }))
     }
 
     /// Returns the present configuration.
@@ -97,8 +99,30 @@ impl Server {
     /// [`Error::NotFromFiles`] for settings that were given as a value.
     pub fn reload(&self) -> Result<(), Error> {
         let source = self.0.source.as_ref().ok_or(Error::NotFromFiles)?;
-        self.set_config(source.load()?);
+        let Loaded { config, purpose } = source.load()?;
+        *self.0.purpose.lock().unwrap_or_else(PoisonError::into_inner) = purpose;
+        self.set_config(config);
         Ok(())
+    }
+
+    /// Takes over the configuration of another server, as [`set_config`](Server::set_config) does. Tickets that were made before stay
+    /// good if both were made of files, with the same authorities for clients: this server keeps the secret that their keys are
+    /// derived from.
+    ///
+    /// For settings that a [configuration](crate::daemon::DaemonBuilder::config) has, which is loaded anew by each reload.
+    pub fn follow(&self, other: &Server) {
+        let (own, theirs) = (self.0.source.as_ref(), other.0.source.as_ref());
+        let config = match (own.and_then(|own| own.secret.as_ref()), theirs) {
+            (Some(secret), Some(source)) => {
+                let mut config = ServerConfig::clone(&other.config());
+                let purpose = other.0.purpose.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                config.ticketer = Arc::new(Tickets::new(secret, purpose.clone(), source.rotation));
+                *self.0.purpose.lock().unwrap_or_else(PoisonError::into_inner) = purpose;
+                Arc::new(config)
+            }
+            _ => other.config(),
+        };
+        self.set_config(config);
     }
 
     /// Begins TLS on a connected socket that a client has opened. The handshake is done when the stream is read and written.
@@ -217,11 +241,12 @@ impl ServerBuilder {
         if self.secret.is_none() {
             self.secret = Some(Secret::random()?);
         }
-        let config = Mutex::new(self.load()?);
-        Ok(Server(Arc::new(Shared { source: Some(self), config })))
+        let Loaded { config, purpose } = self.load()?;
+        let (config, purpose) = (Mutex::new(config), Mutex::new(purpose));
+        Ok(Server(Arc::new(Shared { source: Some(self), config, purpose })))
     }
 
-    fn load(&self) -> Result<Arc<ServerConfig>, Error> {
+    fn load(&self) -> Result<Loaded, Error> {
         let provider = Arc::new(default_provider());
         let certificates = Certificates::load(&self.pair, &self.names, &provider)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -243,10 +268,16 @@ impl ServerBuilder {
         config.alpn_protocols.clone_from(&self.alpn);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(secret) = &self.secret {
-            config.ticketer = Arc::new(Tickets::new(secret, purpose, self.rotation));
+            config.ticketer = Arc::new(Tickets::new(secret, purpose.clone(), self.rotation));
         }
-        Ok(Arc::new(config))
+        Ok(Loaded { config: Arc::new(config), purpose })
     }
+}
+
+/// What the files say.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    purpose: Vec<u8>,
 }
 
 fn verifier(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lenore::tls;
 use lenore::tls::rustls::pki_types::pem::PemObject;
 use lenore::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use lenore::tls::rustls::{ClientConfig, RootCertStore};
+use lenore::tls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tempfile::TempDir;
 
@@ -70,6 +70,12 @@ impl Authority {
     /// A client that trusts this authority.
     pub fn client(&self) -> ClientConfig {
         let builder = ClientConfig::builder().with_root_certificates(self.roots());
+        builder.with_no_client_auth()
+    }
+
+    /// The same with one version of the protocol.
+    pub fn client_of(&self, version: &'static SupportedProtocolVersion) -> ClientConfig {
+        let builder = ClientConfig::builder_with_protocol_versions(&[version]).with_root_certificates(self.roots());
         builder.with_no_client_auth()
     }
 

@@ -101,6 +101,7 @@ pub struct Server {
     prepare: Option<Prepare>,
     on_child: Option<SetUp>,
     peek_on: Option<Name>,
+    follow: Option<Follow>,
     daemon: DaemonBuilder,
 }
 
@@ -112,6 +113,9 @@ impl fmt::Debug for Server {
             .finish_non_exhaustive()
     }
 }
+
+/// Has the listeners of a process follow the configuration of the Daemon.
+type Follow = Box<dyn Fn(&mut Context<'_, Listener>, Daemon) -> Result>;
 
 /// What is done in each process that serves.
 type SetUp = Box<dyn Fn(&mut Context<'_, Listener>) -> Result>;
@@ -145,6 +149,7 @@ impl Server {
             connections_per_child: None,
             on_child: None,
             peek_on: None,
+            follow: None,
             daemon: Daemon::builder(),
         }
     }
@@ -188,6 +193,48 @@ impl Server {
         self
     }
 
+    /// Has the listeners that speak TLS follow the Daemon's configuration: `pick` says which settings of TLS a configuration has,
+    /// whose type is the one that [`DaemonBuilder::config`] loads.
+    ///
+    /// Children that are forked after a reload have the new certificates. A server of one process has them for each connection that
+    /// begins after the reload. If the files of the new certificates can't be used, loading the configuration should fail: then
+    /// everything stays as it was, and the log says why.
+    ///
+    /// ```no_run
+    /// use lenore::component::{Listen, Protocol, Server};
+    /// use lenore::filter::Line;
+    /// use lenore::{Daemon, Kernel, tls};
+    ///
+    /// /// The file has two lines: the paths of the certificate and of its key.
+    /// fn load(bytes: &[u8]) -> Result<tls::Server, String> {
+    ///     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    ///     let (cert, key) = text.trim().split_once('\n').ok_or("there are no two lines")?;
+    ///     tls::Server::pem(cert, key).build().map_err(|error| error.to_string())
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tls = load(&std::fs::read("tls.conf")?)?;
+    /// let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
+    /// let mut kernel = Kernel::new()?;
+    /// Server::on(Listen::tcp("[::]:7777").tls(tls), echo)
+    ///     .processes("prefork".parse()?)
+    ///     .daemon(Daemon::builder().config("tls.conf", load))
+    ///     .tls_of(|config: &tls::Server| config.clone())
+    ///     .spawn(&mut kernel)?;
+    /// kernel.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls_of<T: 'static>(mut self, pick: fn(&T) -> crate::tls::Server) -> Self {
+        self.follow = Some(Box::new(move |cx, daemon| {
+            let new = pick(&*daemon.config::<T, _>(cx)?);
+            cx.heap().secured().for_each(|tls| tls.follow(&new));
+            Ok(())
+        }));
+        self
+    }
+
     /// Has a process that gets `signal`, `"USR2"` for one, log at info level what the kernel and the Daemon are doing: every
     /// session and why it stays alive, and the scoreboard.
     pub fn peek_on(mut self, signal: impl Into<Name>) -> Self {
@@ -211,7 +258,7 @@ impl Server {
     /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Serving, ServerError> {
-        let Server { listens, open, processes, connections_per_child, prepare, on_child, peek_on, daemon } = self;
+        let Server { listens, open, processes, connections_per_child, prepare, on_child, peek_on, follow, daemon } = self;
         let open = open.map_err(ServerError::Session)?;
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
@@ -233,7 +280,7 @@ impl Server {
         let sockets: Vec<Opening> =
             listens.into_iter().map(bind).collect::<Result<_, Error>>().map_err(ServerError::Listen)?;
         let local_addrs: Vec<ListenAddr> = sockets.iter().map(|opening| opening.door.address.clone()).collect();
-        let pool = Rc::new(Pool::new(prepare, on_child));
+        let pool = Rc::new(Pool::new(prepare, on_child, follow));
         let session = pool::spawn(kernel, sockets, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
         let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.forking)));
         match outcome {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::SetUp;
+use super::{Follow, SetUp};
 use crate::component::connection::LEFT;
 use crate::component::listen::Opening;
 use crate::component::listener::{self, Accept, Admission, Cx, Listener};
@@ -22,6 +22,7 @@ use crate::session::Session;
 pub(super) struct Pool {
     prepare: Option<Prepare>,
     on_child: Option<SetUp>,
+    follow: Option<Follow>,
     /// From `adopt` on, before which it has sent nothing.
     daemon: Cell<Option<Daemon>>,
     forking: Cell<Forking>,
@@ -38,10 +39,11 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(prepare: Option<Prepare>, on_child: Option<SetUp>) -> Pool {
+    pub(super) fn new(prepare: Option<Prepare>, on_child: Option<SetUp>, follow: Option<Follow>) -> Pool {
         Pool {
             prepare,
             on_child,
+            follow,
             daemon: Cell::new(None),
             forking: Cell::new(Forking::None),
             is_child: Cell::new(false),
@@ -86,8 +88,17 @@ impl Pool {
     }
 
     fn set_up(&self, cx: &mut Cx<'_>) -> Result {
+        self.follow(cx)?;
         self.prepare.as_ref().map_or(Ok(()), |prepare| prepare())?;
         self.on_child.as_ref().map_or(Ok(()), |on_child| on_child(cx))
+    }
+
+    /// Takes over what the listeners need of the configuration.
+    fn follow(&self, cx: &mut Cx<'_>) -> Result {
+        match (&self.follow, self.daemon.get()) {
+            (Some(follow), Some(daemon)) => follow(cx, daemon),
+            _ => Ok(()),
+        }
     }
 
     /// Has a connection of this process be one that the scoreboard tells of.
@@ -173,6 +184,7 @@ pub(super) fn spawn(
             for signal in ["daemon_start", "daemon_child", "daemon_accept", "daemon_pause", "daemon_shutdown"] {
                 cx.sig(signal, signal);
             }
+            cx.sig("daemon_reload", "daemon_reload");
             cx.sig("FORKED", "forked");
             peek_on.map_or(Ok(()), |signal| watch_for_peek(cx, signal))
         })
@@ -181,6 +193,7 @@ pub(super) fn spawn(
         .state("daemon_accept", own(resume))
         .state("daemon_pause", own(pause))
         .state("daemon_shutdown", own(end))
+        .state("daemon_reload", own(Pool::follow))
         .state("forked", state(forked))
         .state("whose_child", state(leave_unless_own))
         .state("requeue", state(requeue))

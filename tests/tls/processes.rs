@@ -1,0 +1,195 @@
+//! Servers of several processes, and clients that are programs.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use lenore::tls::rustls::{ClientConfig, ClientConnection, StreamOwned, version};
+use nix::sys::signal::Signal;
+use util::{DEADLINE, Program, Running, wait_until};
+
+use crate::certificates::Authority;
+use crate::peer::connect;
+
+const CHILDREN: usize = 8;
+
+fn start(authority: &Authority, processes: &str, flags: &[&str]) -> Running {
+    let (cert, key) = authority.issue("server", &["localhost", "127.0.0.1"]);
+    write_config(authority, &cert, &key);
+    let program = Program::new(env!("CARGO_BIN_EXE_tls_server")).args(["--processes", processes]).args(flags);
+    program.arg("--config").arg(config(authority)).start()
+}
+
+fn config(authority: &Authority) -> PathBuf {
+    authority.path("tls.conf")
+}
+
+fn write_config(authority: &Authority, cert: &std::path::Path, key: &std::path::Path) {
+    fs::write(config(authority), format!("{}\n{}\n", cert.display(), key.display())).unwrap();
+}
+
+type Client = BufReader<StreamOwned<ClientConnection, TcpStream>>;
+
+fn client(config: &Arc<ClientConfig>, server: SocketAddr) -> Client {
+    let socket = TcpStream::connect(server).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    BufReader::new(connect(config, socket))
+}
+
+/// Sends a line. Returns which process has answered, and whether it has resumed a session.
+fn ask(client: &mut Client) -> (i32, bool) {
+    client.get_mut().write_all(b"hello\n").unwrap();
+    let mut answer = String::new();
+    client.read_line(&mut answer).unwrap();
+    let words: Vec<&str> = answer.split_whitespace().collect();
+    assert_eq!(words[2], "hello");
+    (words[0].parse().unwrap(), words[1] == "resumed")
+}
+
+#[test]
+fn client_resumes_with_every_child() {
+    for tls in [&version::TLS13, &version::TLS12] {
+        let authority = Authority::new();
+        let server = start(&authority, &format!("prefork:{CHILDREN}"), &[]);
+        let config = Arc::new(authority.client_of(tls));
+        // Each child has one connection at a time, and keeps it.
+        let mut clients = Vec::new();
+        let mut first = client(&config, server.listening_addr());
+        let (pid, is_resumed) = ask(&mut first);
+        assert!(!is_resumed);
+        let mut pids = HashSet::from([pid]);
+        clients.push(first);
+        let mut resumed = 0;
+        while pids.len() < CHILDREN {
+            let mut next = client(&config, server.listening_addr());
+            let (pid, is_resumed) = ask(&mut next);
+            assert!(pids.insert(pid), "{pid} has one connection");
+            resumed += usize::from(is_resumed);
+            clients.push(next);
+        }
+        // And with the one that has begun.
+        clients.clear();
+        let (_, is_resumed) = ask(&mut client(&config, server.listening_addr()));
+        resumed += usize::from(is_resumed);
+        println!("resumption over {CHILDREN} children: {resumed} of {CHILDREN}");
+        assert_eq!(resumed, CHILDREN);
+    }
+}
+
+#[test] // ring draws from the system: a fork copies no state of a generator
+fn children_draw_different_random_numbers() {
+    let authority = Authority::new();
+    let server = start(&authority, &format!("prefork:{CHILDREN}"), &[]);
+    let config = Arc::new(authority.client());
+    let mut held = Vec::new();
+    let randoms: HashSet<Vec<u8>> = (0..CHILDREN)
+        .map(|_| {
+            let mut peer = client(&config, server.listening_addr());
+            peer.get_mut().conn.write_tls(&mut peer.get_ref().sock.try_clone().unwrap()).unwrap();
+            // The record's head has 5 octets, the message's 4, and the version 2.
+            let mut hello = [0; 43];
+            peer.get_mut().sock.read_exact(&mut hello).unwrap();
+            assert_eq!((hello[0], hello[5]), (22, 2), "ServerHello");
+            held.push(peer);
+            hello[11..].to_vec()
+        })
+        .collect();
+    assert_eq!(randoms.len(), CHILDREN);
+}
+
+fn serves(config: &ClientConfig, server: &Running) -> Vec<u8> {
+    let mut peer = client(&Arc::new(config.clone()), server.listening_addr());
+    ask(&mut peer);
+    let certificate = peer.get_ref().conn.peer_certificates().unwrap()[0].to_vec();
+    peer.get_mut().conn.send_close_notify();
+    peer.get_mut().flush().unwrap();
+    certificate
+}
+
+#[test]
+fn reload_gives_children_the_new_certificate_and_refuses_a_bad_one() {
+    for processes in ["prefork:2", "single", "fork:5"] {
+        let authority = Authority::new();
+        let server = start(&authority, processes, &[]);
+        // Without resumption: a resumed session shows no certificate.
+        let config = authority.client();
+        let old = serves(&config, &server);
+        let (cert, key) = authority.issue("new", &["localhost"]);
+        let bad = authority.path("bad.pem");
+        fs::write(&bad, "no PEM").unwrap();
+        write_config(&authority, &bad, &key);
+        server.signal(Signal::SIGHUP);
+        server.wait_for_stderr(&format!("no certificate in {}", bad.display()), DEADLINE);
+        assert_eq!(serves(&authority.client(), &server), old, "{processes}");
+        write_config(&authority, &cert, &key);
+        server.signal(Signal::SIGHUP);
+        wait_until("the new certificate", DEADLINE, || (serves(&authority.client(), &server) != old).then_some(()));
+    }
+}
+
+#[test]
+fn curl_gets_a_page() {
+    let authority = Authority::new();
+    let server = start(&authority, "prefork:2", &["--http"]);
+    let url = format!("https://localhost:{}/", server.listening_addr().port());
+    for (version, text) in [("--tls-max", "1.2"), ("--tlsv1.3", "1.3")] {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail", "--http1.1", "--cacert"]).arg(authority.ca()).arg(version);
+        if version == "--tls-max" {
+            curl.arg(text);
+        }
+        let output =
+            curl.arg("--resolve").arg(format!("localhost:{}:127.0.0.1", server.listening_addr().port())).arg(&url);
+        let output = output.output().expect("curl is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("over TLS {text}\n"));
+    }
+}
+
+#[test]
+fn openssl_resumes_and_chooses_a_protocol() {
+    let authority = Authority::new();
+    let server = start(&authority, "prefork:4", &[]);
+    let session = authority.path("session");
+    for (flag, expected) in [("-sess_out", "New, TLSv1.3"), ("-sess_in", "Reused, TLSv1.3")] {
+        let mut openssl = Command::new("openssl")
+            .args(["s_client", "-alpn", "imap,lines", "-servername", "localhost", "-verify_return_error", "-CAfile"])
+            .arg(authority.ca())
+            .arg("-connect")
+            .arg(server.listening_addr().to_string())
+            .arg(flag)
+            .arg(&session)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl is installed");
+        openssl.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
+        let mut seen = String::new();
+        let mut lines = BufReader::new(openssl.stdout.take().unwrap());
+        while !seen.ends_with(" hello\r\n") {
+            assert_ne!(lines.read_line(&mut seen).unwrap(), 0, "{seen}");
+        }
+        drop(openssl.stdin.take());
+        openssl.wait().unwrap();
+        assert!(seen.contains(expected) && seen.contains("ALPN protocol: lines"), "{seen}");
+    }
+}
+
+#[test]
+fn plain_client_is_logged() {
+    let authority = Authority::new();
+    let server = start(&authority, "prefork:1", &[]);
+    let mut plain = TcpStream::connect(server.listening_addr()).unwrap();
+    plain.set_read_timeout(Some(DEADLINE)).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut alert = Vec::new();
+    plain.read_to_end(&mut alert).unwrap();
+    assert_eq!(alert[0], 21);
+    let line = server.wait_for_stderr("the peer does not speak TLS", DEADLINE);
+    assert!(line.contains(&format!("peer={}", plain.local_addr().unwrap())), "{line}");
+}
