@@ -160,7 +160,7 @@ pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Pro
 }
 
 fn connected<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    let service = Rc::clone(&cx.heap().service);
+    let service = Rc::clone(&cx.heap().own.service);
     service.prepare()?;
     cx.sig("daemon_shutdown", ENDING);
     cx.sig("daemon_pause", ENDING);
@@ -170,34 +170,34 @@ fn connected<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 /// A request, or what is none. It waits if another one is being answered.
 fn received<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     let connection = cx.heap();
-    if connection.is_done {
+    if connection.own.is_done {
         return Ok(());
     }
-    if connection.current.is_some() {
-        connection.next = Some(incoming);
-        connection.is_paused = true;
+    if connection.own.current.is_some() {
+        connection.own.next = Some(incoming);
+        connection.own.is_paused = true;
         connection.wheel().into_iter().for_each(|wheel| wheel.pause_input());
         return Ok(());
     }
     begin(cx, incoming)?;
-    if cx.heap().is_paused { go_on(cx) } else { Ok(()) }
+    if cx.heap().own.is_paused { go_on(cx) } else { Ok(()) }
 }
 
 /// Looks at what has come behind a request that is answered now.
 fn go_on<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     loop {
         let connection = cx.heap();
-        if connection.current.is_some() || connection.is_done {
+        if connection.own.current.is_some() || connection.own.is_done {
             return Ok(());
         }
-        let Some(incoming) = connection.next.take() else { break };
+        let Some(incoming) = connection.own.next.take() else { break };
         begin(cx, incoming)?;
     }
     let connection = cx.heap();
-    if std::mem::take(&mut connection.is_paused) {
+    if std::mem::take(&mut connection.own.is_paused) {
         connection.wheel().into_iter().for_each(|wheel| wheel.resume_input());
     }
-    if connection.is_last || connection.is_ending {
+    if connection.own.is_last || connection.own.is_ending {
         return close_if_idle(cx);
     }
     Ok(())
@@ -206,13 +206,13 @@ fn go_on<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 fn begin<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     match incoming {
         Incoming::Request(request) => answer(cx, request),
-        Incoming::Expects(request) if cx.heap().service.routes.has_handler(&request) => {
+        Incoming::Expects(request) if cx.heap().own.service.routes.has_handler(&request) => {
             cx.heap().put(Outgoing::Response(Response::proceed()));
             Ok(())
         }
         // The body won't be wanted. Some clients send it all the same.
         Incoming::Expects(request) => {
-            cx.heap().is_last = true;
+            cx.heap().own.is_last = true;
             answer(cx, request)
         }
         Incoming::Refused(refusal) => {
@@ -226,7 +226,7 @@ fn begin<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
 
 /// Notes that a request is being answered.
 fn start<R: 'static>(cx: &mut Cx<'_, R>, client: Client, request: Option<&Request>) {
-    let form = cx.heap().service.access_log;
+    let form = cx.heap().own.service.access_log;
     let entry = form.and_then(|form| {
         let now = cx.now();
         Entry::begin(form, cx.heap().remote_ip(), now, request)
@@ -238,12 +238,12 @@ fn start<R: 'static>(cx: &mut Cx<'_, R>, client: Client, request: Option<&Reques
         what.push(' ');
         what.push_str(request.path());
     }
-    cx.heap().current = Some(Current { client, work: Work::Answer, slot: None, entry, what });
+    cx.heap().own.current = Some(Current { client, work: Work::Answer, slot: None, entry, what });
 }
 
 fn answer<R: 'static>(cx: &mut Cx<'_, R>, request: Request) -> Result {
     start(cx, Client::of(&request), Some(&request));
-    let service = Rc::clone(&cx.heap().service);
+    let service = Rc::clone(&cx.heap().own.service);
     let answer = catch_unwind(AssertUnwindSafe(|| service.answer(cx, request)))
         .unwrap_or_else(|payload| HttpError::from(Exception::from_panic(payload)).into_answer());
     take_up(cx, answer)
@@ -252,7 +252,7 @@ fn answer<R: 'static>(cx: &mut Cx<'_, R>, request: Request) -> Result {
 /// Does the first step of an answer.
 fn take_up<R: 'static>(cx: &mut Cx<'_, R>, answer: Answer) -> Result {
     // The connection may have ended while the handler ran.
-    let Some(current) = &mut cx.heap().current else { return Ok(()) };
+    let Some(current) = &mut cx.heap().own.current else { return Ok(()) };
     match answer.0 {
         Kind::Now(response) => finish_with(cx, response),
         Kind::Failed(response, cause) => {
@@ -292,7 +292,7 @@ enum Body {
 /// alone, nor if the response can't be sent, and one with status 500 was in its place.
 fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> bool {
     let connection = cx.heap();
-    let closes = connection.is_last || connection.is_ending;
+    let closes = connection.own.is_last || connection.own.is_ending;
     let Some(current) = &mut connection.own.current else { return false };
     let mut response = response.suit(current.client);
     let wrong = match response.check() {
@@ -321,7 +321,7 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
 /// Puts what has come of a streamed body.
 fn stream<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
-    let Some(current) = &connection.current else { return Ok(()) };
+    let Some(current) = &connection.own.current else { return Ok(()) };
     let Some(slot) = current.slot.clone().filter(|_| matches!(current.work, Work::Stream)) else { return Ok(()) };
     let (mut put, mut octets) = (Put::Accepted, 0);
     for piece in slot.take_pieces() {
@@ -331,17 +331,17 @@ fn stream<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
                 put = connection.put(Outgoing::Piece(piece));
             }
             Piece::End => {
-                connection.count(octets);
+                connection.own.count(octets);
                 connection.put(Outgoing::End);
                 return end(cx);
             }
             Piece::Cut => {
-                connection.count(octets);
+                connection.own.count(octets);
                 return cut(cx, &Exception::new("the stream was dropped before its end"));
             }
         }
     }
-    connection.count(octets);
+    connection.own.count(octets);
     match put {
         Put::High => slot.set_high(),
         Put::Accepted if !connection.wheel().is_some_and(|wheel| wheel.is_high()) => slot.low(),
@@ -364,7 +364,7 @@ fn send_file<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
             Ok(piece) => piece,
             Err(error) => return cut(cx, &error.into()),
         };
-        connection.count(piece.len() as u64);
+        connection.own.count(piece.len() as u64);
         if !connection.put(Outgoing::Piece(piece)).takes_more() {
             return Ok(());
         }
@@ -401,10 +401,10 @@ fn heard<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let (slot, word) = (args.take::<Rc<Slot>>(0)?, args.take::<Word>(1)?);
     let connection = cx.heap();
     // In a forked process the request is the parent's.
-    if !connection.is_connected() || connection.is_done {
+    if !connection.is_connected() || connection.own.is_done {
         return Ok(());
     }
-    let Some(current) = connection.current.as_ref().filter(|current| current.has(&slot)) else { return Ok(()) };
+    let Some(current) = connection.own.current.as_ref().filter(|current| current.has(&slot)) else { return Ok(()) };
     match word {
         Word::Answer(answer) => take_up(cx, answer)?,
         Word::Pieces => stream(cx)?,
@@ -423,7 +423,7 @@ fn drained<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     if connection.is_shutting_down() {
         return Ok(());
     }
-    match &connection.current {
+    match &connection.own.current {
         Some(Current { work: Work::File(_), .. }) => {
             send_file(cx)?;
             go_on(cx)
@@ -439,15 +439,15 @@ fn drained<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 /// All that was put is with the system.
 fn flushed<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let now = cx.now();
-    cx.heap().unwritten.drain(..).for_each(|entry| entry.write(now, true));
+    cx.heap().own.unwritten.drain(..).for_each(|entry| entry.write(now, true));
     Ok(())
 }
 
 /// The client sends no more, or the connection is broken.
 fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
-    let is_idle = cx.heap().is_idle();
+    let is_idle = cx.heap().own.is_idle();
     if failure.is_end_of_input() && !is_idle {
-        cx.heap().is_last = true;
+        cx.heap().own.is_last = true;
         return Ok(());
     }
     if failure.operation == "filter" {
@@ -457,7 +457,7 @@ fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
     if !failure.is_end_of_input() {
         log::debug!(target: TARGET, "a connection has failed: {failure} peer={}", cx.heap().remote_ip());
     }
-    cx.heap().is_done = true;
+    cx.heap().own.is_done = true;
     cx.yield_("shutdown", ());
     Ok(())
 }
@@ -481,8 +481,8 @@ fn gone<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 
 /// The process comes to its end. What is in hand is still answered.
 fn ending<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    cx.heap().is_ending = true;
-    if cx.heap().has_answered {
+    cx.heap().own.is_ending = true;
+    if cx.heap().own.has_answered {
         return close_if_idle(cx);
     }
     // Its first request may be on its way.
@@ -494,9 +494,9 @@ fn ending<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 fn close_if_idle<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
     let is_between = |wheel: &ReadWrite<Httpd>| wheel.input_filter(|filter| filter.is_between_requests());
-    let has_begun = !connection.is_last && connection.wheel().is_some_and(|wheel| !is_between(wheel));
-    if connection.is_idle() && !connection.is_done && !has_begun {
-        connection.is_done = true;
+    let has_begun = !connection.own.is_last && connection.wheel().is_some_and(|wheel| !is_between(wheel));
+    if connection.own.is_idle() && !connection.own.is_done && !has_begun {
+        connection.own.is_done = true;
         cx.yield_("shutdown", ());
     }
     Ok(())

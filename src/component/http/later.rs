@@ -68,7 +68,7 @@ impl Later {
         let wake = cx.postback(WORD, ())?;
         // It must not keep the session of a client that is gone.
         wake.weaken();
-        let slot = cx.heap().new_slot();
+        let slot = cx.heap().own.new_slot();
         let pending = Pending(Kind::Pending(Rc::clone(&slot)));
         Ok((Later { slot, wake: Some(wake) }, pending))
     }
