@@ -1,5 +1,8 @@
 //! A pre-forking web server for the files below a directory: each child serves one connection at a time.
 //!
+//! It shows by hand what `component::http::Service` does by itself, as in the example `http_service`: what a session says to the
+//! Daemon, how long it waits for a client, and how it sends a file.
+//!
 //! ```text
 //! cargo run --release --features http --example http_prefork -- --root target/doc
 //! curl -i http://127.0.0.1:7780/hello           # or any browser

@@ -53,7 +53,8 @@
 //!
 //! The library never prints (a state that panics prints through Rust's panic hook). It logs through the [`log`] crate with a target for each subsystem, which play the part of
 //! POE's `TRACE_*` switches: `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`,
-//! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`, `lenore::component`.
+//! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`, `lenore::component`,
+//! `lenore::http`, `lenore::access`.
 //!
 //! **Without a logger nothing of it is seen**: neither that a server of POE's kind could not listen, nor why a child has died.
 //! A program begins by installing one. The module `logging`, with the feature of that name, has one for programs with several

@@ -4,6 +4,8 @@
 //! connection, or in a pool of children, as it is configured: this is what to reach for. [`TcpServer`] and [`TcpClient`]
 //! are the components of POE, to be used among other sessions.
 //!
+//! With the feature `service` the module `http` makes a protocol of routes and handlers.
+//!
 //! POE: `POE::Component::Server::TCP`, `POE::Component::Client::TCP`.
 
 mod accepted;
