@@ -117,6 +117,11 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The process from which this one is to take over says what this one can't understand.
+    Handover {
+        /// What is wrong.
+        reason: String,
+    },
     /// No such socket was inherited, or one that is of another type; there may be others.
     NotInherited {
         /// What was asked for: a name.
@@ -205,6 +210,7 @@ impl fmt::Display for Error {
             ),
             Error::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
             Error::InvalidEnvironment { variable, value, reason } => write!(f, "{variable}={value}: {reason}"),
+            Error::Handover { reason } => write!(f, "taking over from the predecessor: {reason}"),
             Error::NotInherited { name, found } => {
                 write!(f, "no such socket was inherited by the name {name:?}: {found}")
             }

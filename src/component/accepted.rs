@@ -1,11 +1,12 @@
 //! A server's end of a connection: the session that is made of an accepted socket.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, Link, READY, REFUSED, SWITCH};
-use super::listener;
+use super::listener::{self, FAILED};
 use super::next_protocol::switch;
 use super::protocol::Protocol;
 use super::proxy;
@@ -49,7 +50,7 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
     let protocol = Rc::new(protocol);
     let state = |run: State<F, H>| {
         let protocol = Rc::clone(&protocol);
-        handler(move |cx| run(&protocol, cx))
+        handler(move |cx| watched(run, &protocol, cx))
     };
     let mut states = vec![
         ("_start".into(), state(start)),
@@ -70,6 +71,16 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
     ];
     states.extend(protocol.states.iter().cloned());
     Ok((protocol, States::new(states)))
+}
+
+/// Runs a state that calls callbacks. If that fails, or panics, the session that listens hears of it before anybody else.
+fn watched<F: Filter, H: 'static>(run: State<F, H>, protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(protocol, cx)));
+    if !matches!(outcome, Ok(Ok(()))) {
+        let listener = cx.heap().listener;
+        let _ = cx.call(listener, FAILED, ());
+    }
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn start<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {

@@ -11,12 +11,12 @@ use std::rc::Rc;
 use rustc_hash::FxBuildHasher;
 
 use super::accepted::Opener;
-use super::listen::{Door, ListenAddr, Opening};
+use super::listen::{Door, Listen, ListenAddr, Opening};
 use super::socket::{Accepted, Socket};
 use crate::error::{Error, Result};
 use crate::kernel::{Context, SessionId};
 use crate::session::Session;
-use crate::wheel::{Failure, SocketFactory, SocketFactoryBuilder, WheelId};
+use crate::wheel::{Failure, Rota, SocketFactory, SocketFactoryBuilder, WheelId};
 
 /// The heap of the session that listens, of a [`TcpServer`](super::TcpServer) or a [`Server`](super::Server).
 ///
@@ -24,6 +24,10 @@ use crate::wheel::{Failure, SocketFactory, SocketFactoryBuilder, WheelId};
 pub struct Listener {
     /// None once this process listens no more.
     sockets: Vec<(SocketFactory, Rc<Door>)>,
+    /// Which of their addresses a configuration says.
+    configured: Vec<SocketAddr>,
+    /// This process listens no more.
+    is_closed: bool,
     accept: Accept,
     admission: Rc<dyn Admission>,
     /// The sessions of connections.
@@ -71,6 +75,9 @@ pub(super) trait Admission {
         Ok(Some(accepted))
     }
 
+    /// Hears that a callback of a connection has failed.
+    fn failed(&self, _cx: &mut Cx<'_>) {}
+
     /// Hears that a connection of this process has ended.
     fn ended(&self, _cx: &mut Cx<'_>) -> Result {
         Ok(())
@@ -87,6 +94,8 @@ pub(super) fn wheel(socket: SocketFactoryBuilder) -> SocketFactoryBuilder {
 pub(super) fn session(sockets: Vec<Opening>, accept: Accept, admission: Rc<dyn Admission>) -> Session<Listener> {
     let heap = Listener {
         sockets: Vec::new(),
+        configured: Vec::new(),
+        is_closed: false,
         accept,
         admission,
         sessions: HashSet::default(),
@@ -94,7 +103,17 @@ pub(super) fn session(sockets: Vec<Opening>, accept: Accept, admission: Rc<dyn A
         handed_over: 0,
         is_miscount_logged: false,
     };
-    Session::new(heap).args((sockets,)).state(ACCEPTED, accepted).state("disconnected", disconnected)
+    Session::new(heap)
+        .args((sockets,))
+        .state(ACCEPTED, accepted)
+        .state("disconnected", disconnected)
+        .state(FAILED, failed)
+}
+
+/// A callback of a connection has failed.
+fn failed(cx: &mut Cx<'_>) {
+    let admission = Rc::clone(&cx.heap().admission);
+    admission.failed(cx);
 }
 
 /// Begins to accept, as far as the admission says so.
@@ -105,6 +124,39 @@ pub(super) fn listen(cx: &mut Cx<'_>) -> Result<(), Error> {
     }
     cx.heap().adjust();
     Ok(())
+}
+
+/// Has this process listen on these addresses besides those that it began with, and on no others, if it listens. An address that it
+/// listens on keeps its socket. The wheels take turns by `rota`.
+///
+/// # Errors
+///
+/// [`Error::Os`] for an address that can't be had. The others are listened on all the same.
+pub(super) fn listen_on(cx: &mut Cx<'_>, addresses: &[SocketAddr], rota: &Rc<Rota>) -> Result<(), Error> {
+    let heap = cx.heap();
+    if heap.is_closed {
+        return Ok(());
+    }
+    let former = std::mem::take(&mut heap.configured);
+    let goes = |address: SocketAddr| former.contains(&address) && !addresses.contains(&address);
+    heap.sockets.retain(|(_, door)| !door.address.tcp().is_some_and(goes));
+    let mut outcome = Ok(());
+    for address in addresses {
+        if !former.contains(address) {
+            let opening = Listen::tcp(address.to_string()).bind(wheel, Some(rota));
+            let started = opening.and_then(|Opening { socket, door }| Ok((socket.start(cx.core_mut())?, door)));
+            match started {
+                Ok(started) => cx.heap().sockets.push(started),
+                Err(error) => {
+                    outcome = Err(error);
+                    continue;
+                }
+            }
+        }
+        cx.heap().configured.push(*address);
+    }
+    cx.heap().adjust();
+    outcome
 }
 
 impl Listener {
@@ -144,6 +196,8 @@ impl Listener {
     /// Listens no more in this process.
     pub(super) fn close(&mut self) {
         self.sockets.clear();
+        self.configured.clear();
+        self.is_closed = true;
     }
 
     /// Returns the settings of those that speak TLS.
@@ -243,6 +297,9 @@ pub(super) fn give_up(cx: &mut Cx<'_>, failure: &Failure) {
     cx.heap().close();
 }
 
+/// What a connection's session tells of a callback that has failed.
+pub(super) const FAILED: &str = "callback_failed";
+
 /// The event for a connection that was accepted.
 const ACCEPTED: &str = "tcp_got_connection";
 
@@ -252,7 +309,6 @@ mod tests {
 
     use super::*;
     use crate::Kernel;
-    use crate::component::listen::Listen;
 
     /// Writes down how many connections there are at each end.
     #[derive(Default)]

@@ -1,10 +1,9 @@
 //! What a parent gives a child on its way.
 
-use std::any::Any;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
-use crate::daemon::machine::{Edition, Key};
+use crate::daemon::config::Held;
+use crate::daemon::machine::Key;
 
 /// What a new child is told.
 pub(super) struct Birth {
@@ -16,7 +15,7 @@ pub(super) struct Birth {
     /// It has no request, and shows that it can start.
     pub(super) is_probe: bool,
     /// The configuration that it has, if the program has one.
-    pub(super) config: Option<(Edition, Rc<dyn Any>)>,
+    pub(super) config: Option<Held>,
     /// Its standard error for as long as its parent wants to know what it says, and what ends when the parent does not any more.
     pub(super) stderr: Option<(OwnedFd, OwnedFd)>,
 }

@@ -6,6 +6,7 @@ use std::any::{Any, TypeId, type_name};
 use std::fmt::{self, Display};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::launch::absolute;
 use crate::daemon::machine::{Edition, Tunable};
 use crate::daemon::settings::{RawSettings, Settings, SettingsError, resolve};
+use crate::inherited::prepared::{self, Owner};
 
 /// What of a Daemon's settings a configuration says. What is not set stays what the program has set.
 ///
@@ -42,6 +44,7 @@ pub struct PoolSettings {
     max_spare: Option<u32>,
     requests: Option<u64>,
     requests_jitter: Option<u64>,
+    addresses: Vec<String>,
     fixed: Vec<(String, String)>,
 }
 
@@ -81,6 +84,49 @@ impl PoolSettings {
         self
     }
 
+    /// Adds an address of TCP on which the program listens, `IP:PORT` with another port than 0.
+    ///
+    /// [`DaemonBuilder::spawn`](crate::daemon::DaemonBuilder::spawn) binds the addresses of the first configuration before it gives up
+    /// privileges. A reload binds those that a new configuration adds, and is rejected if one can't be bound. Nothing of the old
+    /// configuration is closed before that. Each process then listens on what
+    /// [`Daemon::addresses`](crate::Daemon::addresses) returns: a [`SocketFactory`](crate::wheel::SocketFactory) for one of these
+    /// addresses takes the socket over that is bound. A [`Server`](crate::component::Server) that
+    /// [`configured`](crate::component::Server::configured) begins does all of that by itself.
+    ///
+    /// An address that both configurations have keeps its socket, and the clients in its queue. An address that the new one does not
+    /// have is closed in the parent when the reload is applied. During the
+    /// [`probation`](crate::daemon::DaemonBuilder::probation) a Daemon with children keeps it bound, so that the former configuration can
+    /// have it again. Clients are refused meanwhile.
+    ///
+    /// A new address needs a port that the program's user may bind at that time: a program that has given up its privileges can't add
+    /// port 80.
+    ///
+    /// ```
+    /// use lenore::daemon::PoolSettings;
+    ///
+    /// fn pool(listen: &Vec<String>) -> PoolSettings {
+    ///     listen.iter().fold(PoolSettings::new(), PoolSettings::listen)
+    /// }
+    /// # assert!(format!("{:?}", pool(&vec!["[::1]:80".into()])).contains("[::1]:80"));
+    /// ```
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.addresses.push(address.into());
+        self
+    }
+
+    /// Returns the addresses, each once.
+    fn addresses(&self) -> Result<Rc<[SocketAddr]>, SettingsError> {
+        let mut addresses = Vec::new();
+        for text in &self.addresses {
+            let address = text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+            let address = address.ok_or_else(|| SettingsError::NoAddress { address: text.clone() })?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        Ok(addresses.into())
+    }
+
     /// Names a setting that can't change while the program runs, with its value: an address to listen on, a user.
     ///
     /// If the value is another one than at the start, the verdict of a reload says that `name` needs a restart. The rest is applied,
@@ -92,7 +138,7 @@ impl PoolSettings {
 
     /// Returns the program's settings with these in their place.
     fn over(&self, program: &RawSettings) -> RawSettings {
-        let PoolSettings { max_children, min_spare, max_spare, requests, requests_jitter, fixed: _ } = *self;
+        let PoolSettings { max_children, min_spare, max_spare, requests, requests_jitter, .. } = *self;
         RawSettings {
             max_children: max_children.or(program.max_children),
             min_spare: min_spare.or(program.min_spare),
@@ -156,8 +202,10 @@ impl RawConfig {
         let value = (source.load)(&bytes).map_err(fail)?;
         let pool = source.pool(&*value);
         *program = pool.over(program);
+        let addresses = pool.addresses().map_err(DaemonError::Settings)?;
         let source = Source { fixed: pool.fixed, ..source };
-        Ok(Some(Config { source: Rc::new(source), edition: FIRST, value, others: Vec::new() }))
+        let current = Held { edition: FIRST, value, addresses };
+        Ok(Some(Config { source: Rc::new(source), owner: prepared::owner(), current, others: Vec::new() }))
     }
 }
 
@@ -177,6 +225,8 @@ pub(super) struct Source {
 #[derive(Clone)]
 pub(super) struct Loaded {
     value: Rc<dyn Any>,
+    /// What the program listens on with it.
+    pub(super) addresses: Rc<[SocketAddr]>,
     pub(super) tunable: Tunable,
     /// What would have to change and can't.
     pub(super) needs_restart: Vec<String>,
@@ -215,11 +265,12 @@ impl Source {
         let value = (self.load)(bytes).map_err(NotLoaded::Load)?;
         let pool = self.pool(&*value);
         let settings: Settings = resolve(pool.over(&self.program)).map_err(NotLoaded::Settings)?;
+        let addresses = pool.addresses().map_err(NotLoaded::Settings)?;
         let needs_restart = self.changed(&pool.fixed);
         if self.is_strict && !needs_restart.is_empty() {
             return Err(NotLoaded::NeedsRestart(needs_restart));
         }
-        Ok(Loaded { value, tunable: Tunable::of(&settings), needs_restart })
+        Ok(Loaded { value, addresses, tunable: Tunable::of(&settings), needs_restart })
     }
 
     /// Returns the names of what is not as at the start.
@@ -240,14 +291,23 @@ impl Source {
     }
 }
 
+/// One edition of the configuration.
+#[derive(Clone)]
+pub(super) struct Held {
+    edition: Edition,
+    value: Rc<dyn Any>,
+    addresses: Rc<[SocketAddr]>,
+}
+
 /// The configuration in one process.
 pub(super) struct Config {
     source: Rc<Source>,
+    /// Whose the sockets are that were prepared for it.
+    pub(super) owner: Owner,
     /// What is in force here.
-    pub(super) edition: Edition,
-    value: Rc<dyn Any>,
+    current: Held,
     /// In the parent: the edition that is being tried, and the one before the current one.
-    others: Vec<(Edition, Rc<dyn Any>)>,
+    others: Vec<Held>,
 }
 
 impl Config {
@@ -257,39 +317,62 @@ impl Config {
 
     /// Returns what is in force in this process.
     pub(super) fn value(&self) -> Rc<dyn Any> {
-        Rc::clone(&self.value)
+        Rc::clone(&self.current.value)
+    }
+
+    /// Returns what this process listens on.
+    pub(super) fn addresses(&self) -> Rc<[SocketAddr]> {
+        Rc::clone(&self.current.addresses)
+    }
+
+    /// Returns what all editions together listen on.
+    pub(super) fn all_addresses(&self) -> Vec<SocketAddr> {
+        let editions = self.others.iter().chain([&self.current]);
+        editions.flat_map(|held| held.addresses.iter().copied()).collect()
     }
 
     /// An edition was loaded, and is to be tried.
     pub(super) fn enter(&mut self, edition: Edition, loaded: &Loaded) {
-        self.others.push((edition, Rc::clone(&loaded.value)));
+        let Loaded { value, addresses, .. } = loaded.clone();
+        self.others.push(Held { edition, value, addresses });
     }
 
-    /// Has this edition from now on. The one that was in force is kept until it is [forgotten](Config::forget).
-    pub(super) fn adopt(&mut self, edition: Edition) {
-        let Some(place) = self.others.iter().position(|(other, _)| *other == edition) else { return };
-        let (edition, value) = self.others.swap_remove(place);
-        let former = (std::mem::replace(&mut self.edition, edition), std::mem::replace(&mut self.value, value));
+    /// Has this edition from now on. The one that was in force is kept until it is [forgotten](Config::forget). Returns whether
+    /// this one is newer, and the addresses that it does not have.
+    pub(super) fn adopt(&mut self, edition: Edition) -> (bool, Vec<SocketAddr>) {
+        let place = self.others.iter().position(|held| held.edition == edition);
+        let Some(place) = place else { return (false, Vec::new()) };
+        let held = self.others.swap_remove(place);
+        let former = std::mem::replace(&mut self.current, held);
+        let gone = former.addresses.iter().filter(|address| !self.current.addresses.contains(address));
+        let (is_newer, gone) = (edition.0 > former.edition.0, gone.copied().collect());
         self.others.push(former);
+        (is_newer, gone)
     }
 
     /// Forgets an edition that is not in force.
     pub(super) fn forget(&mut self, edition: Edition) {
-        self.others.retain(|(other, _)| *other != edition);
+        self.others.retain(|held| held.edition != edition);
     }
 
     /// Returns an edition, for a child that is to have it.
-    pub(super) fn of(&self, edition: Edition) -> (Edition, Rc<dyn Any>) {
-        let other = self.others.iter().find(|(other, _)| *other == edition).cloned();
-        other.unwrap_or_else(|| (self.edition, Rc::clone(&self.value)))
+    pub(super) fn of(&self, edition: Edition) -> Held {
+        let other = self.others.iter().find(|held| held.edition == edition);
+        other.unwrap_or(&self.current).clone()
     }
 
     /// In a child: has this edition, and no other any more.
-    pub(super) fn settle(&mut self, (edition, value): (Edition, Rc<dyn Any>)) {
-        if edition != self.edition {
-            (self.edition, self.value) = (edition, value);
+    pub(super) fn settle(&mut self, held: Held) {
+        if held.edition != self.current.edition {
+            self.current = held;
         }
         self.others = Vec::new();
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        prepared::retain(self.owner, &[]);
     }
 }
 
@@ -348,19 +431,29 @@ mod tests {
         assert!(matches!(source(&[]).load(b"\xff").err(), Some(NotLoaded::Load(text)) if text.contains("utf-8")));
     }
 
+    #[test] // O-RL-13
+    fn address_without_a_port_is_refused() {
+        let of = |address: &str| PoolSettings::new().listen("[::1]:80").listen("[::1]:80").listen(address).addresses();
+        assert_eq!(of("127.0.0.1:1").map(|addresses| addresses.len()), Ok(2));
+        for address in ["127.0.0.1", "127.0.0.1:0", "localhost:80", ""] {
+            assert_eq!(of(address), Err(SettingsError::NoAddress { address: address.to_owned() }));
+        }
+    }
+
     #[test]
     fn adopted_edition_is_in_force_and_the_former_one_is_kept() {
         let text = |config: &Config| config.value().downcast_ref::<String>().unwrap().clone();
         let source = Rc::new(source(&[]));
         let load = |bytes: &[u8]| source.load(bytes).ok().unwrap();
-        let mut config =
-            Config { source: Rc::clone(&source), edition: FIRST, value: load(b"6").value, others: Vec::new() };
+        let Loaded { value, addresses, .. } = load(b"6");
+        let current = Held { edition: FIRST, value, addresses };
+        let mut config = Config { source: Rc::clone(&source), owner: 0, current, others: Vec::new() };
         config.enter(Edition(2), &load(b"7"));
         assert_eq!(text(&config), "6");
         config.adopt(Edition(2));
-        assert_eq!((text(&config), config.edition), ("7".into(), Edition(2)));
+        assert_eq!((text(&config), config.current.edition), ("7".into(), Edition(2)));
         config.adopt(FIRST);
-        assert_eq!((text(&config), config.edition), ("6".into(), FIRST));
+        assert_eq!((text(&config), config.current.edition), ("6".into(), FIRST));
         config.forget(Edition(2));
         config.adopt(Edition(2));
         assert_eq!((text(&config), config.others.len()), ("6".into(), 0));

@@ -114,6 +114,28 @@ impl Daemon {
         self.call::<_, Result<bool, DaemonError>>(kernel, "begin_request", ())?
     }
 
+    /// Says that a request of this process has failed: the counter `requests_failed` of snapshot, status page and metrics. It says
+    /// nothing of the child, which goes on.
+    ///
+    /// The parent of a server that does not fork counts its own. A child's is counted where other programs may look at the Daemon:
+    /// with a control socket, a status listener or a board. Without the feature `control` it does nothing. A
+    /// [`Server`](crate::component::Server) reports each callback of a connection that fails by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::Ended`] once the Daemon session is gone.
+    ///
+    /// POE: nothing like it.
+    #[track_caller]
+    pub fn request_failed<K: AsKernel>(self, kernel: &mut K) -> Result<(), DaemonError> {
+        kernel_of(kernel).call(self.0, "request_failed", ()).map(drop).map_err(DaemonError::Ended)
+    }
+
+    /// Says that [`request_failed`](Daemon::request_failed) is called for each request that fails, so that 0 is a number.
+    pub(crate) fn tells_of_failures<K: AsKernel>(self, kernel: &mut K) -> Result<(), DaemonError> {
+        kernel_of(kernel).call(self.0, "failures_are_told", ()).map(drop).map_err(DaemonError::Ended)
+    }
+
     #[track_caller]
     fn report<K: AsKernel>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), DaemonError> {
         self.call(kernel, "update_status", args)?
@@ -205,6 +227,43 @@ impl Daemon {
         let value = self.call::<_, Option<Rc<dyn Any>>>(kernel, "config", ())?;
         let value = value.and_then(|value| value.downcast().ok());
         value.ok_or(DaemonError::NoConfiguration { wanted: type_name::<T>() })
+    }
+
+    /// Returns the addresses on which this process is to listen by its configuration: see
+    /// [`PoolSettings::listen`](crate::daemon::PoolSettings::listen).
+    ///
+    /// A program asks for them when it has spawned the Daemon, in each new child (`daemon_child`), and in the parent after a reload
+    /// (`daemon_reload`). It drops the listeners that are not among them, and begins those that are missing. Empty without a
+    /// configuration.
+    ///
+    /// ```no_run
+    /// # use std::net::SocketAddr;
+    /// # use lenore::{Context, Daemon, Result, wheel::SocketFactory};
+    /// # struct Site { daemon: Daemon, listeners: Vec<(SocketAddr, SocketFactory)> }
+    /// fn listen(cx: &mut Context<'_, Site>) -> Result {
+    ///     let daemon = cx.heap().daemon;
+    ///     let addresses = daemon.addresses(cx)?;
+    ///     cx.heap().listeners.retain(|(address, _)| addresses.contains(address));
+    ///     for address in addresses {
+    ///         if cx.heap().listeners.iter().all(|(other, _)| *other != address) {
+    ///             let listener = SocketFactory::tcp(address.to_string()).on_accept("accept").listen(cx)?;
+    ///             // Of a pre-forking Daemon. `daemon_accept` resumes.
+    ///             listener.pause_accept();
+    ///             cx.heap().listeners.push((address, listener));
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::Ended`] once the Daemon session is gone.
+    ///
+    /// POE: nothing like it.
+    #[track_caller]
+    pub fn addresses<K: AsKernel>(self, kernel: &mut K) -> Result<Vec<std::net::SocketAddr>, DaemonError> {
+        self.call(kernel, "addresses", ())
     }
 
     /// Returns a picture of the kernel and of the Daemon; with `verbose`, of every session and why it stays alive.

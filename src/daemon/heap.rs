@@ -49,9 +49,22 @@ pub(super) struct Heap {
     /// Which mistakes of the application are in the log, by what they are and where they were made.
     pub(super) mistakes: Vec<(&'static str, &'static Location<'static>)>,
     pub(super) role: Role,
+    /// What the application says of requests that have failed.
+    #[cfg(feature = "control")]
+    pub(super) failures: Failures,
     /// What the application counts.
     #[cfg(feature = "control")]
     pub(super) metrics: std::rc::Rc<crate::daemon::metrics::Register>,
+}
+
+/// Requests that have failed.
+#[cfg(feature = "control")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Failures {
+    /// In a process without a slot on the board: how many.
+    pub(super) count: u64,
+    /// The application tells of each, so that none are known when there were none.
+    pub(super) are_told: bool,
 }
 
 /// What this process is to the Daemon, and what it has as such.
@@ -112,6 +125,8 @@ impl Heap {
             grace: None,
             born: now,
             mistakes: Vec::new(),
+            #[cfg(feature = "control")]
+            failures: Failures::default(),
             #[cfg(feature = "control")]
             metrics: crate::daemon::metrics::Register::new(),
         })

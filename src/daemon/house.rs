@@ -42,7 +42,7 @@ fn assert_names_only(room: &str, allowed: &[&str]) {
 }
 
 /// What the parent and a child both stand on.
-const LOW: [&str; 11] = [
+const LOW: [&str; 12] = [
     "announce",
     "birth",
     "board",
@@ -51,6 +51,7 @@ const LOW: [&str; 11] = [
     "config",
     "error",
     "launch",
+    "listening",
     "machine",
     "processes",
     "settings",

@@ -40,6 +40,7 @@ mod heap;
 #[cfg(test)]
 mod house;
 mod launch;
+mod listening;
 pub(crate) mod machine;
 #[cfg(feature = "control")]
 pub mod metrics;

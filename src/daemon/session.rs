@@ -17,6 +17,7 @@ use crate::daemon::ending::{self, KEPT_ALIVE};
 use crate::daemon::error::DaemonError;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::listening;
 use crate::daemon::machine::{Grace, Haste, Input, Order, Timer, Watch};
 #[cfg(feature = "control")]
 use crate::daemon::metrics;
@@ -77,6 +78,8 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("fork_first_children", fork_first_children)
         .state("update_status", update_status)
         .state("begin_request", begin_request)
+        .state("request_failed", request_failed)
+        .state("failures_are_told", failures_are_told)
         .state("status", |cx| Return(status(cx)))
         .state("peek", peek_and_log)
         .state("look", |cx| Return(status_and_peek(cx)))
@@ -99,6 +102,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("keep_listeners", store::tell)
         .state("main_process_named", manager::main_process_named)
         .state("reload", reload)
+        .state("edition_adopted", parent_reload::adopted)
         .state("scout", scouting::read)
         .state("scout_says", parent_reload::scout_says)
         .state("scout_ended", scouting::scout_ended)
@@ -149,6 +153,11 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("probed", child::requests::probed)
         .state("words_over", child::words::end)
         .state("config", config)
+        .state("addresses", |cx| {
+            let addresses = cx.heap().config.as_ref().map(|config| config.addresses().to_vec());
+            Return(addresses.unwrap_or_default())
+        })
+        .state("whose_process", let_go_unless_child)
         .state("set_peer_label", child::requests::set_peer_label)
         .state("parent_gone", orphan::parent_gone)
         .spawn(kernel)
@@ -290,7 +299,18 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     // TTIN and TTOU mean nothing here, but go on being watched where there is no terminal: by default they stop a process,
     // and `pkill -TTIN` reaches children as well as the parent.
     core.sig_clear("CHLD");
+    if cx.heap().config.as_ref().is_some_and(|config| !config.all_addresses().is_empty()) {
+        // It is not known yet whether this is a child.
+        cx.yield_("whose_process", ());
+    }
     Ok(())
+}
+
+/// Behind `begin_child`, if this is a child of the Daemon. Another process listens on nothing that its configuration names.
+fn let_go_unless_child(cx: &mut Cx<'_>) {
+    if matches!(cx.heap().role, Role::Bystander(_)) {
+        listening::let_go();
+    }
 }
 
 /// The application says what this process is doing.
@@ -332,6 +352,29 @@ fn begin_request(cx: &mut Cx<'_>) -> Result<Return<Result<bool, DaemonError>>> {
         Role::Bystander(_) => BYSTANDER,
     };
     refuse(cx, DaemonError::WrongProcess { report: Report::Req.to_string(), role })
+}
+
+/// The application says that a request of this process has failed.
+#[cfg_attr(not(feature = "control"), expect(unused_variables, reason = "nobody reads how many there are"))]
+fn request_failed(cx: &mut Cx<'_>) {
+    #[cfg(feature = "control")]
+    {
+        let heap = cx.heap();
+        match (&heap.role, &heap.board) {
+            (Role::Child(child), Some(board)) => board.count_failed(child.slot()),
+            (Role::Parent(_), _) => heap.failures.count += 1,
+            _ => {}
+        }
+    }
+}
+
+/// The application tells of each request that fails.
+#[cfg_attr(not(feature = "control"), expect(unused_variables, reason = "nobody reads how many there are"))]
+fn failures_are_told(cx: &mut Cx<'_>) {
+    #[cfg(feature = "control")]
+    {
+        cx.heap().failures.are_told = true;
+    }
 }
 
 /// Shuts the Daemon down in this process, and from the parent in all of its children. A second time does nothing.

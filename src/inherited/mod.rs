@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::handover;
 use crate::sys::descriptors::adopt;
 
+pub(crate) mod prepared;
 mod socket;
 mod variables;
 
@@ -50,6 +51,8 @@ pub(crate) struct Claimed {
     pub(crate) name: String,
     /// The path goes with the listener: the process that has made it has passed it on for good.
     pub(crate) owns_path: bool,
+    /// This process has bound it itself, before anything listened on it.
+    pub(crate) is_own: bool,
 }
 
 /// A socket that nobody had claimed, and that was closed.
@@ -64,7 +67,7 @@ pub(crate) struct Leftover {
 ///
 /// # Errors
 ///
-/// [`Error::InvalidEnvironment`], in each call.
+/// [`Error::InvalidEnvironment`] or [`Error::Handover`], in each call.
 pub(crate) fn read() -> Result<(), Error> {
     with(|_| ())
 }
@@ -85,18 +88,20 @@ pub(crate) fn claim_by_name(name: &str, kind: Kind) -> Result<Claimed, Error> {
     claim(&wanted)?.ok_or_else(missing)
 }
 
-/// Describes the sockets that nobody has claimed so far.
+/// Describes the sockets that were passed and that nobody has claimed so far.
 pub(crate) fn unclaimed() -> String {
-    with(|sockets| describe(sockets.iter())).unwrap_or_default()
+    with(|sockets| describe(sockets.iter().filter(|socket| !socket.is_own))).unwrap_or_default()
 }
 
 /// Closes the sockets that nobody has claimed, and describes each.
 pub(crate) fn close_unclaimed() -> Vec<Leftover> {
     let describe = |socket: Socket| Leftover { text: socket.to_string(), name: socket.name };
-    with(|sockets| sockets.drain(..).map(describe).collect()).unwrap_or_default()
+    // What a configuration has had prepared may be for a listener of a child.
+    let left_over = |socket: &mut Socket| socket.prepared_for.is_none();
+    with(|sockets| sockets.extract_if(.., left_over).map(describe).collect()).unwrap_or_default()
 }
 
-type Store = Option<Result<Vec<Socket>, Invalid>>;
+type Store = Option<Result<Vec<Socket>, Unusable>>;
 
 /// The process's, as the environment is. `None` before it was read.
 static SOCKETS: Mutex<Store> = Mutex::new(None);
@@ -105,11 +110,34 @@ fn with<T>(act: impl FnOnce(&mut Vec<Socket>) -> T) -> Result<T, Error> {
     let mut store: MutexGuard<'_, Store> = SOCKETS.lock().unwrap_or_else(PoisonError::into_inner);
     match store.get_or_insert_with(adopt_all) {
         Ok(sockets) => Ok(act(sockets)),
-        Err(invalid) => Err(invalid.clone().into()),
+        Err(unusable) => Err(unusable.clone().into()),
     }
 }
 
-fn adopt_all() -> Result<Vec<Socket>, Invalid> {
+/// Why nothing of what was passed can be used.
+#[derive(Clone)]
+enum Unusable {
+    Variable(Invalid),
+    /// What the predecessor says.
+    Hello(String),
+}
+
+impl From<Invalid> for Unusable {
+    fn from(invalid: Invalid) -> Unusable {
+        Unusable::Variable(invalid)
+    }
+}
+
+impl From<Unusable> for Error {
+    fn from(unusable: Unusable) -> Error {
+        match unusable {
+            Unusable::Variable(invalid) => invalid.into(),
+            Unusable::Hello(reason) => Error::Handover { reason },
+        }
+    }
+}
+
+fn adopt_all() -> Result<Vec<Socket>, Unusable> {
     let taken = environment::taken();
     let count = taken.get(FDS).unwrap_or_default();
     let fail = |name: &str, fd: RawFd, reason: &str| {
@@ -125,22 +153,24 @@ fn adopt_all() -> Result<Vec<Socket>, Invalid> {
     let adopted = passed.and_then(|passed| passed.each().map(adopt).collect::<Result<Vec<_>, _>>());
     environment::remove_taken();
     let (reserved, sockets): (Vec<_>, Vec<_>) = adopted?.into_iter().partition(|(name, _)| handover::is_reserved(name));
-    let hello = handover::meet(reserved).map_err(|reason| Invalid::new(FDS, count, reason))?;
-    let examine = |(name, owned): (String, OwnedFd)| {
+    let hello = handover::meet(reserved).map_err(Unusable::Hello)?;
+    let examine = |(name, owned): (String, OwnedFd)| -> Result<Socket, Invalid> {
         let fd = owned.as_raw_fd();
         let mut socket = Socket::examine(&name, owned).map_err(|reason| fail(&name, fd, &reason))?;
         socket.passed = hello.sockets.get(&fd).cloned().unwrap_or_default();
         Ok(socket)
     };
-    sockets.into_iter().map(examine).collect()
+    Ok(sockets.into_iter().map(examine).collect::<Result<_, _>>()?)
 }
 
 fn take(sockets: &mut Vec<Socket>, wanted: &Wanted<'_>) -> Result<Option<Claimed>, Error> {
     let Some(at) = find(sockets, wanted)? else { return Ok(None) };
     let socket = sockets.remove(at);
-    log::info!(target: "lenore::wheels", "inherited socket taken over: {socket}");
-    let Socket { fd, place, name, passed, .. } = socket;
-    Ok(Some(Claimed { fd, place, name, owns_path: passed.owns_path }))
+    if !socket.is_own {
+        log::info!(target: "lenore::wheels", "inherited socket taken over: {socket}");
+    }
+    let Socket { fd, place, name, passed, is_own, .. } = socket;
+    Ok(Some(Claimed { fd, place, name, owns_path: passed.owns_path, is_own }))
 }
 
 fn find(sockets: &[Socket], wanted: &Wanted<'_>) -> Result<Option<usize>, Error> {

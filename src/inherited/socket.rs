@@ -86,7 +86,16 @@ pub(crate) struct Socket {
     pub(crate) place: Place,
     /// What the predecessor of this process says of it.
     pub(crate) passed: Passed,
+    /// Which configuration has had it prepared, for a listener that is to come.
+    pub(super) prepared_for: Option<Owner>,
+    /// This process, or one before it that it was forked from, has bound it: it was not passed.
+    pub(super) is_own: bool,
+    /// It does not listen for now, and whether other sockets may have had its address when it did.
+    pub(super) is_quiet: Option<bool>,
 }
+
+/// A configuration of this process.
+pub(crate) type Owner = u64;
 
 impl Socket {
     /// Tells whether a listener that asks for this place is meant. One that asks for any port is, if the predecessor's did.
@@ -121,7 +130,16 @@ impl Socket {
         };
         set_nonblocking(&fd).map_err(|error| what("fcntl", error))?;
         let place = place_of(&fd, family).map_err(|error| what("getsockname", error))?;
-        Ok(Socket { name: name.to_owned(), fd, kind, place, passed: Passed::default() })
+        Ok(Socket {
+            name: name.to_owned(),
+            fd,
+            kind,
+            place,
+            passed: Passed::default(),
+            prepared_for: None,
+            is_own: false,
+            is_quiet: None,
+        })
     }
 }
 

@@ -135,6 +135,9 @@ fn sockets_are_given_as_the_model_gives_them() {
             kind: *kind,
             place: Place::Ip(([127, 0, 0, 1], *port).into()),
             passed: Passed::default(),
+            prepared_for: None,
+            is_own: false,
+            is_quiet: None,
         };
         let mut sockets: Vec<Socket> = model.iter().map(socket).collect();
         for _ in 0..6 {

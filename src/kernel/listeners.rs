@@ -53,7 +53,7 @@ impl Core {
     pub(crate) fn findable_listeners(&mut self) -> Vec<(SourceKey, Findable)> {
         self.sources.listener_watch.is_told = false;
         let keys = self.sources.listeners();
-        keys.into_iter().filter_map(|key| Some((key, self.sources.source(key)?.findable()?))).collect()
+        keys.into_iter().filter_map(|key| Some((key, self.sources.source(key)?.known_as()?.findable?))).collect()
     }
 
     /// Returns another descriptor of a listener.

@@ -84,7 +84,7 @@ pub(crate) trait Source {
         false
     }
 
-    /// Returns what a successor of this process finds the listener by; `None` for one that is not passed on.
+    /// Returns what another process finds the listener by; `None` for one that is not passed on.
     fn known_as(&self) -> Option<KnownAs> {
         None
     }
@@ -102,12 +102,7 @@ pub(crate) trait Source {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// Tells how another process would find this listener, if it were passed to that; `None` if it would not, or for what is no listener.
-    fn findable(&self) -> Option<Findable> {
-        None
-    }
-
-    /// Returns another descriptor of a listener that can be found.
+    /// Returns another descriptor of a listener that is passed on.
     fn duplicate(&self) -> io::Result<OwnedFd> {
         Err(Errno::EOPNOTSUPP.into())
     }
@@ -122,7 +117,8 @@ pub(crate) trait Source {
     fn describe(&self) -> String;
 }
 
-/// What a listener is to a process that takes over from this one.
+/// What a listener is to another process that it is passed to: a successor, which this process tells of it, or a program that a service
+/// manager starts in this one's place.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownAs {
     pub(crate) name: Option<String>,
@@ -130,6 +126,8 @@ pub(crate) struct KnownAs {
     pub(crate) asked: Vec<String>,
     /// Its path is removed when it is closed.
     pub(crate) owns_path: bool,
+    /// What a program finds it by that knows nothing of this process; `None` if it would not.
+    pub(crate) findable: Option<Findable>,
 }
 
 /// What becomes of a source in a forked child.

@@ -146,6 +146,8 @@ pub(crate) struct Stats {
     pub(crate) busy_since: AtomicU64,
     /// Requests that were begun, of those that have ended. Of a child, its slot has the number.
     pub(crate) requests: AtomicU64,
+    /// Requests that the application says have failed.
+    pub(crate) failed: AtomicU64,
 }
 
 /// A histogram.
@@ -169,7 +171,7 @@ pub(crate) const BUCKETS: usize = 1;
 pub(crate) const MAGIC: u64 = u64::from_be_bytes(*b"LENOREBD");
 
 /// The number of this layout. Each change of a type in this file or of a slot gets a new one.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// How long the name may be, in words.
 pub(crate) const NAME_WORDS: usize = 8;

@@ -171,7 +171,7 @@ impl ListenAcceptBuilder {
             logs_shortages: false,
             rota: None,
         };
-        let acceptor = Acceptor::start(core, Rc::clone(&report), manner, listener.into())?;
+        let acceptor = Acceptor::start(core, Rc::clone(&report), manner, listener.into(), None)?;
         Ok(ListenAccept { report, acceptor })
     }
 }

@@ -13,7 +13,7 @@ use super::protocol::{Prepare, Protocol};
 use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Haste};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
+use crate::kernel::{AsKernel, Context, Kernel, SessionId, kernel_of};
 use crate::name::Name;
 use crate::reply::IntoReturn;
 use crate::wheel::Rota;
@@ -95,6 +95,8 @@ mod pool;
 #[must_use = "does nothing until it is spawned"]
 pub struct Server {
     listens: Vec<Listen>,
+    /// It listens on what the Daemon's configuration says, too.
+    is_configured: bool,
     open: Result<Opener, Error>,
     processes: Option<Processes>,
     connections_per_child: Option<u32>,
@@ -144,6 +146,7 @@ impl Server {
         Server {
             listens: vec![listen],
             prepare: protocol.prepare.clone(),
+            is_configured: false,
             open: opener(protocol),
             processes: None,
             connections_per_child: None,
@@ -152,6 +155,40 @@ impl Server {
             follow: None,
             daemon: Daemon::builder(),
         }
+    }
+
+    /// Begins a server that listens on the addresses of the Daemon's configuration, as far as
+    /// [`PoolSettings::listen`](crate::daemon::PoolSettings::listen) says. A reload may add some and drop others.
+    ///
+    /// [`daemon`](Server::daemon) has to set a configuration ([`DaemonBuilder::config`], [`DaemonBuilder::config_pool`]) that names
+    /// at least one address. Places that [`listen`](Server::listen) adds stay whatever the configuration says.
+    ///
+    /// ```no_run
+    /// use lenore::component::{Protocol, Server};
+    /// use lenore::daemon::PoolSettings;
+    /// use lenore::filter::Line;
+    /// use lenore::{Daemon, Kernel};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// fn load(bytes: &[u8]) -> Result<Vec<String>, std::str::Utf8Error> {
+    ///     Ok(std::str::from_utf8(bytes)?.lines().map(str::to_owned).collect())
+    /// }
+    ///
+    /// fn pool(addresses: &Vec<String>) -> PoolSettings {
+    ///     addresses.iter().fold(PoolSettings::new(), PoolSettings::listen)
+    /// }
+    ///
+    /// let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
+    /// let daemon = Daemon::builder().start_children(4).config("addresses.conf", load).config_pool(pool);
+    /// let mut kernel = Kernel::new()?;
+    /// Server::configured(echo).daemon(daemon).spawn(&mut kernel)?;
+    /// kernel.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn configured<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Server {
+        let server = Server::tcp("", protocol);
+        Server { listens: Vec::new(), is_configured: true, ..server }
     }
 
     /// Listens at one more place, with the same protocol and the same processes.
@@ -255,10 +292,21 @@ impl Server {
     /// # Errors
     ///
     /// [`ServerError::Listen`] when the address can't be bound or the listener can't be used, [`ServerError::Daemon`] when the Daemon's settings are
-    /// wrong or it can't be spawned, [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
+    /// wrong or it can't be spawned, [`ServerError::NoAddresses`], [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Serving, ServerError> {
-        let Server { listens, open, processes, connections_per_child, prepare, on_child, peek_on, follow, daemon } = self;
+        let Server {
+            listens,
+            is_configured,
+            open,
+            processes,
+            connections_per_child,
+            prepare,
+            on_child,
+            peek_on,
+            follow,
+            daemon,
+        } = self;
         let open = open.map_err(ServerError::Session)?;
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
@@ -275,18 +323,26 @@ impl Server {
         };
         let kernel = kernel_of(kernel);
         // Before the Daemon gives up the privileges that an address may need. A failure to accept goes to the log.
-        let rota = (listens.len() > 1).then(|| Rc::new(Rota::default()));
+        let rota = (listens.len() > 1 || is_configured).then(|| Rc::new(Rota::default()));
         let bind = |listen: Listen| listen.bind(listener::wheel, rota.as_ref());
         let sockets: Vec<Opening> =
             listens.into_iter().map(bind).collect::<Result<_, Error>>().map_err(ServerError::Listen)?;
-        let local_addrs: Vec<ListenAddr> = sockets.iter().map(|opening| opening.door.address.clone()).collect();
-        let pool = Rc::new(Pool::new(prepare, on_child, follow));
+        let mut local_addrs: Vec<ListenAddr> = sockets.iter().map(|opening| opening.door.address.clone()).collect();
+        let pool = Rc::new(Pool::new(prepare, on_child, follow, rota.filter(|_| is_configured)));
         let session = pool::spawn(kernel, sockets, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
         let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.forking)));
         match outcome {
             Ok((daemon, forking)) => {
                 pool.adopt(daemon, forking, connections_per_child);
+                daemon.tells_of_failures(kernel).map_err(ServerError::Daemon)?;
                 daemon.accepts_on_listeners_of(kernel, session).map_err(ServerError::Daemon)?;
+                if is_configured {
+                    let configured = listen_as_configured(daemon, session, kernel).inspect_err(|_| {
+                        let _ = daemon.shutdown(kernel);
+                        kernel.stop_session(session, SessionId::KERNEL);
+                    })?;
+                    local_addrs.extend(configured.into_iter().map(ListenAddr::Tcp));
+                }
                 Ok(Serving { daemon, session, local_addrs: local_addrs.leak() })
             }
             Err(error) => {
@@ -295,6 +351,21 @@ impl Server {
             }
         }
     }
+}
+
+/// Has the session listen on what the configuration says. Returns these addresses.
+fn listen_as_configured(
+    daemon: Daemon,
+    session: SessionId,
+    kernel: &mut Kernel,
+) -> Result<Vec<SocketAddr>, ServerError> {
+    let addresses = daemon.addresses(kernel).map_err(ServerError::Daemon)?;
+    if addresses.is_empty() {
+        return Err(ServerError::NoAddresses);
+    }
+    let listens = kernel.call(session, "listen", ()).and_then(|reply| reply.take::<Result<(), Error>>());
+    listens.and_then(|listens| listens).map_err(ServerError::Listen)?;
+    Ok(addresses)
 }
 
 /// In how many processes a [`Server`] runs. Made of text by `parse`: `single`, `fork` or `prefork`, the last two with a
@@ -396,7 +467,7 @@ impl Serving {
         first.expect("the server has no address of TCP; Serving::local_addrs returns those that it has")
     }
 
-    /// Returns where it listens, in the order in which that was asked for.
+    /// Returns where it listens, in the order in which that was asked for, and then where the configuration of the start says.
     pub fn local_addrs(self) -> &'static [ListenAddr] {
         self.local_addrs
     }
@@ -414,6 +485,8 @@ pub enum ServerError {
     /// A session can't be created; for marks that make no sense, or a state of the protocol that would replace one of the
     /// component's, among others.
     Session(Error),
+    /// The Daemon's configuration names no address, or there is none.
+    NoAddresses,
     /// `connections_per_child` is 0.
     NoConnections,
     /// The mode forks, but there may be no children.
@@ -426,6 +499,9 @@ impl fmt::Display for ServerError {
             ServerError::Listen(error) => write!(f, "the server can't listen: {error}"),
             ServerError::Daemon(error) => error.fmt(f),
             ServerError::Session(error) => write!(f, "creating the server's session: {error}"),
+            ServerError::NoAddresses => {
+                f.write_str("the server is to listen on what a configuration says, which names no address")
+            }
             ServerError::NoConnections => f.write_str("connections_per_child is 0"),
             ServerError::NoChildren => f.write_str("the mode is to fork, but with 0 children"),
         }
@@ -443,7 +519,7 @@ impl std::error::Error for ServerError {
         match self {
             ServerError::Listen(error) | ServerError::Session(error) => Some(error),
             ServerError::Daemon(error) => Some(error),
-            ServerError::NoConnections | ServerError::NoChildren => None,
+            ServerError::NoAddresses | ServerError::NoConnections | ServerError::NoChildren => None,
         }
     }
 }

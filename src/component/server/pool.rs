@@ -16,13 +16,17 @@ use crate::daemon::{Daemon, Forking, Haste, Report};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, SessionId};
 use crate::name::Name;
+use crate::reply::Return;
 use crate::session::Session;
+use crate::wheel::Rota;
 
 /// What the Daemon lets this process do, in whichever process it finds itself.
 pub(super) struct Pool {
     prepare: Option<Prepare>,
     on_child: Option<SetUp>,
     follow: Option<Follow>,
+    /// It listens on what the Daemon's configuration says, and this is how its wheels take turns.
+    configured: Option<Rc<Rota>>,
     /// From `adopt` on, before which it has sent nothing.
     daemon: Cell<Option<Daemon>>,
     forking: Cell<Forking>,
@@ -39,11 +43,17 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(prepare: Option<Prepare>, on_child: Option<SetUp>, follow: Option<Follow>) -> Pool {
+    pub(super) fn new(
+        prepare: Option<Prepare>,
+        on_child: Option<SetUp>,
+        follow: Option<Follow>,
+        configured: Option<Rc<Rota>>,
+    ) -> Pool {
         Pool {
             prepare,
             on_child,
             follow,
+            configured,
             daemon: Cell::new(None),
             forking: Cell::new(Forking::None),
             is_child: Cell::new(false),
@@ -145,6 +155,11 @@ impl Admission for Pool {
         Ok(Some(accepted))
     }
 
+    fn failed(&self, cx: &mut Cx<'_>) {
+        // Once it has ended nothing counts any more.
+        self.daemon.get().map(|daemon| daemon.request_failed(cx));
+    }
+
     /// The Daemon answers with `daemon_accept`, or ends this process.
     fn ended(&self, cx: &mut Cx<'_>) -> Result {
         if cx.heap().connections() > 0 {
@@ -181,19 +196,22 @@ pub(super) fn spawn(
     session
         .state("_start", move |cx| {
             listener::listen(cx)?;
-            for signal in ["daemon_start", "daemon_child", "daemon_accept", "daemon_pause", "daemon_shutdown"] {
+            for signal in SIGNALS {
                 cx.sig(signal, signal);
             }
-            cx.sig("daemon_reload", "daemon_reload");
             cx.sig("FORKED", "forked");
             peek_on.map_or(Ok(()), |signal| watch_for_peek(cx, signal))
         })
+        .state("listen", {
+            let pool = Rc::clone(pool);
+            move |cx: &mut Cx<'_>| Return(listen_as_configured(&pool, cx))
+        })
+        .state("daemon_reload", own(reloaded))
         .state("daemon_start", own(begin))
         .state("daemon_child", own(begin_child))
         .state("daemon_accept", own(resume))
         .state("daemon_pause", own(pause))
         .state("daemon_shutdown", own(end))
-        .state("daemon_reload", own(Pool::follow))
         .state("forked", state(forked))
         .state("whose_child", state(leave_unless_own))
         .state("requeue", state(requeue))
@@ -202,6 +220,26 @@ pub(super) fn spawn(
         .state("hurry", state(hurry))
         .state("grace", state(look_at_grace))
         .spawn(kernel)
+}
+
+/// The signals of a Daemon that a server acts on.
+const SIGNALS: [&str; 6] =
+    ["daemon_start", "daemon_child", "daemon_accept", "daemon_pause", "daemon_reload", "daemon_shutdown"];
+
+/// Listens on what the configuration of this process says, and on nothing else of the kind.
+fn listen_as_configured(pool: &Pool, cx: &mut Cx<'_>) -> Result<(), Error> {
+    let (Some(daemon), Some(rota)) = (pool.daemon.get(), &pool.configured) else { return Ok(()) };
+    // A Daemon that has ended has closed the listeners.
+    let addresses = daemon.addresses(cx).unwrap_or_default();
+    listener::listen_on(cx, &addresses, rota)
+}
+
+/// The parent has another configuration. What it adds is bound by now, so that nothing can be wrong with it but a lack of descriptors.
+fn reloaded(pool: &Pool, cx: &mut Cx<'_>) -> Result {
+    if let Err(error) = listen_as_configured(pool, cx) {
+        log::error!(target: "lenore::component", "{} does not listen on all addresses: {error}", cx.session());
+    }
+    pool.follow(cx)
 }
 
 /// Watches for the signal, also while the server ends. The alias keeps this session alive as long as another session lives. Without
@@ -261,6 +299,9 @@ fn leave_unless_own(pool: &Pool, cx: &mut Cx<'_>) -> Result {
 /// A new child.
 fn begin_child(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     pool.is_child.set(true);
+    if pool.forking.get() == Forking::Pre {
+        listen_as_configured(pool, cx)?;
+    }
     if pool.forking.get() == Forking::Pre {
         pool.set_up(cx)?;
         return pool.report(cx, Report::Wait);

@@ -217,6 +217,8 @@ impl BoardFile {
             listeners: Vec::new(),
             counters: Counters {
                 requests: totals.requests,
+                // Whether the application tells of failures is not on the board.
+                requests_failed: (totals.failed > 0).then_some(totals.failed),
                 forks: facts.forks,
                 exits: zip(Deaths::default().by_name(), &facts.exits)
                     .map(|((name, _), count)| (name.to_owned(), *count))

@@ -133,6 +133,13 @@ impl Scoreboard {
         }
     }
 
+    /// Counts a request of which the application says that it has failed. Child only.
+    pub(in crate::daemon) fn count_failed(&self, slot: SlotIndex) {
+        if let Some(stats) = self.stats(slot) {
+            stats::count_failed(stats);
+        }
+    }
+
     /// Tells whether [`record_accept_wait`](Scoreboard::record_accept_wait) counts anything.
     pub(in crate::daemon) fn counts(&self) -> bool {
         self.is_shown()

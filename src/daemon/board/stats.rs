@@ -26,6 +26,8 @@ use crate::sys::shown_memory::{BUCKETS, Cells, Ledger, Stats};
 pub(in crate::daemon) struct Totals {
     /// Requests that were begun.
     pub(in crate::daemon) requests: u64,
+    /// Requests of which the application says that they have failed.
+    pub(in crate::daemon) failed: u64,
     /// For how long children had a request in hand, all together.
     pub(in crate::daemon) busy: Duration,
     /// Durations of requests. Without buckets if they are not counted.
@@ -71,6 +73,11 @@ pub(super) fn record(cells: &Cells, span: Duration) {
     add(&cells.sum, micros);
 }
 
+/// Counts a request that has failed.
+pub(super) fn count_failed(stats: &Stats) {
+    add(&stats.failed, 1);
+}
+
 /// The child has a request in hand from now on.
 pub(super) fn begin_busy(stats: &Stats, now: u64) {
     let word = stats.busy.load(Relaxed);
@@ -114,6 +121,7 @@ pub(super) fn fold(ledger: &Ledger, at: usize, slot: &Slot, stats: &Stats, now: 
     // Never busy by the lowest bit.
     sum(&new.busy, &old.busy, busy_at(stats.busy.load(Relaxed), now) << 1);
     sum(&new.requests, &old.requests, slot.requests.load(Relaxed));
+    sum(&new.failed, &old.failed, stats.failed.load(Relaxed));
     let next = (word & !SLOT_MASK).wrapping_add(FOLD) ^ CURRENT;
     ledger.folding.store(next | (at as u64 + 1) << SLOT_SHIFT, Release);
     fence(Release); // no store of what follows becomes visible before that one does
@@ -123,6 +131,7 @@ pub(super) fn fold(ledger: &Ledger, at: usize, slot: &Slot, stats: &Stats, now: 
         cells.sum.store(0, Relaxed);
     }
     stats.busy.store(0, Relaxed);
+    stats.failed.store(0, Relaxed);
     clear();
     ledger.folding.store(next, Release);
 }
@@ -155,6 +164,7 @@ pub(super) fn try_to_sum_up(ledger: &Ledger, slots: &[Slot], stats: &[Stats], no
 
 struct Sums {
     requests: u64,
+    failed: u64,
     busy: u64,
     request: ([u64; BUCKETS], u64),
     accept_wait: ([u64; BUCKETS], u64),
@@ -162,7 +172,7 @@ struct Sums {
 
 impl Default for Sums {
     fn default() -> Sums {
-        Sums { requests: 0, busy: 0, request: ([0; BUCKETS], 0), accept_wait: ([0; BUCKETS], 0) }
+        Sums { requests: 0, failed: 0, busy: 0, request: ([0; BUCKETS], 0), accept_wait: ([0; BUCKETS], 0) }
     }
 }
 
@@ -170,6 +180,7 @@ impl Sums {
     fn add(&mut self, stats: &Stats, now: Option<u64>) {
         // Without the time, what goes on does not count.
         let now = now.unwrap_or_else(|| stats.busy_since.load(Relaxed));
+        self.failed = self.failed.wrapping_add(stats.failed.load(Relaxed));
         self.busy = self.busy.wrapping_add(busy_at(stats.busy.load(Relaxed), now));
         for ((buckets, sum), cells) in
             [(&mut self.request, &stats.request), (&mut self.accept_wait, &stats.accept_wait)]
@@ -186,6 +197,7 @@ impl Sums {
             |(buckets, sum): ([u64; BUCKETS], u64)| Histogram::new(buckets.to_vec(), Duration::from_micros(sum));
         Totals {
             requests: self.requests,
+            failed: self.failed,
             busy: Duration::from_micros(self.busy),
             request: histogram(self.request),
             accept_wait: histogram(self.accept_wait),

@@ -18,6 +18,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::handle::Daemon;
 use crate::daemon::heap::Heap;
 use crate::daemon::launch::RawProcess;
+use crate::daemon::listening;
 use crate::daemon::machine::Haste;
 use crate::daemon::notify::Manager;
 use crate::daemon::parent::oom::OomKills;
@@ -65,7 +66,7 @@ impl DaemonBuilder {
     /// Without this setting a child exits as soon as its last session has ended. Rust's standard output and standard error, the
     /// logger and what the program has registered with [`flush_before_fork`](crate::Kernel::flush_before_fork) are flushed
     /// before. No other code of the program runs: no destructor of `main`'s values, no function that a C library has
-    /// registered with `atexit`. The exit code is 0, or 1 if a failure that nobody has handled has ended the child.
+    /// registered with `atexit`. The exit code is 0, or 1 if a failure that no session has handled has ended the child.
     ///
     /// Set it for a program that has something to do in each child after its sessions, or whose tools write their results
     /// when a program exits, as coverage and profilers do.
@@ -350,7 +351,10 @@ impl DaemonBuilder {
         let (mut control, has_jail, pid_file) = (None, plan.has_jail(), plan.pid_file());
         #[cfg(feature = "status")]
         let mut status = None;
+        let addresses = config.as_ref();
         let make_what_is_seen = |owner| {
+            let fail = |source| DaemonError::Process { doing: "listening on what the configuration says", source };
+            addresses.map_or(Ok(()), listening::open).map_err(fail)?;
             #[cfg(feature = "status")]
             {
                 status = watching.make_status()?;

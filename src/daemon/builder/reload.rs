@@ -79,7 +79,8 @@ impl DaemonBuilder {
     }
 
     /// Sets for how long after a reload the former configuration is kept. If new children die as soon as they are forked within that
-    /// time, the former one goes on. After an upgrade the former program is kept for as long. Default: 10 s. Zero keeps none.
+    /// time, the former one goes on. Of a post-forking Daemon, three children have to fail in a row, each within a second. A Daemon
+    /// without children has no probation: nothing would tell that the configuration is bad. After an upgrade the former program is kept for as long. Default: 10 s. Zero keeps none.
     ///
     /// POE: nothing like it.
     pub fn probation(mut self, span: Duration) -> Self {

@@ -8,6 +8,7 @@ use crate::daemon::child::time;
 use crate::daemon::ending;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Role};
+use crate::daemon::listening;
 use crate::daemon::machine::Haste;
 use crate::error::Result;
 use crate::inject::{self, Point};
@@ -105,6 +106,7 @@ pub(super) fn note_listeners(cx: &mut Cx<'_>) {
 /// Closes the service's listeners, which the application may have forgotten or merely paused: as long as one process has
 /// such a socket, clients are let into its queue, and no other program can have its address.
 fn stop_listening(cx: &mut Cx<'_>) {
+    listening::let_go();
     let listeners = match &mut cx.heap().role {
         Role::Child(child) => &mut child.listeners,
         Role::Bystander(bystander) => &mut bystander.listeners,

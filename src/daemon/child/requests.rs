@@ -12,6 +12,7 @@ use crate::daemon::child::slot::{own_status, set_limit, set_status};
 use crate::daemon::child::time;
 use crate::daemon::child::words;
 use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::listening;
 use crate::daemon::reports::log_mistake;
 use crate::daemon::settings::Forking;
 use crate::error::Result;
@@ -52,6 +53,9 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
         // The fork was asked for before the parent's shutdown, which this process has inherited but must do itself.
         cx.heap().is_over = false;
         return shutdown(cx);
+    }
+    if cx.heap().settings.forking != Forking::Pre {
+        listening::let_go();
     }
     match cx.heap().settings.forking {
         Forking::Pre => {
@@ -163,6 +167,8 @@ fn end_request(cx: &mut Cx<'_>) -> Result {
     let before = own_status(cx.heap());
     if before.is_some_and(Status::is_starting) {
         inject::reach(Point::ChildReady)?;
+        // What it does not listen on by now is another edition's.
+        listening::let_go();
         note_listeners(cx);
     }
     if is_retiring(cx.heap()) || has_had_enough(cx.heap()) {

@@ -61,6 +61,8 @@ pub enum Rejection {
     NoScout,
     /// It was loaded by the scout, and not by the parent.
     NotInParent,
+    /// The parent can't listen on an address that the file adds.
+    NotBound,
     /// The successor has failed before it had greeted.
     Successor(UpgradeFault),
 }
@@ -82,6 +84,7 @@ impl fmt::Display for Rejection {
             Rejection::NotInParent => {
                 f.write_str("the file was loaded by a child and could not be loaded by the parent")
             }
+            Rejection::NotBound => f.write_str("an address that the file adds can't be listened on"),
             Rejection::Successor(fault) => fault.fmt(f),
         }
     }

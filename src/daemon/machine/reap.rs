@@ -2,8 +2,8 @@
 
 use super::deaths::{KILL, cause};
 use super::{
-    Cause, Child, Death, Effect, End, Fault, Growth, Key, Killer, Machine, Message, Moment, Note, Process, STAYED_UP,
-    Says, Verdict,
+    Cause, Child, CrashLoop, Death, Effect, End, Fault, Growth, Key, Killer, Machine, Message, Moment, Note, Process,
+    STAYED_UP, Says, Verdict,
 };
 use crate::daemon::settings::Forking;
 
@@ -39,6 +39,9 @@ impl Machine {
         // What becomes of children on trial, or of a former edition, says nothing about those that serve.
         let counts = child.edition == self.reload.current || self.has(Fault::CandidatesCount);
         self.roll_learns_from_death(at, &child, cause, &last);
+        if self.settings.forking == Forking::Post && counts {
+            self.probation_learns_from_death(at, &child, cause);
+        }
         if self.settings.forking == Forking::Pre {
             if counts {
                 self.learn_from_death(at, &child, cause, &last);
@@ -88,6 +91,22 @@ impl Machine {
         }
     }
 
+    /// Post-forking: children on probation that fail as soon as they are forked bring the former edition back, although each has had a
+    /// request. One request may be to blame for one of them, and hardly for some in a row.
+    fn probation_learns_from_death(&mut self, at: &Moment<'_>, child: &Child, cause: Cause) {
+        if !self.reload.has_probation() || child.is_retiring() {
+            return;
+        }
+        if cause.is_in_order() {
+            return self.crashes.stayed_up(child.forked_at);
+        }
+        self.crashes.died(child.forked_at, at.now);
+        if self.crashes.deaths() >= FAILURES_ON_PROBATION {
+            self.crashes = CrashLoop::default();
+            self.take_back(at);
+        }
+    }
+
     /// Tells the budget whether a child that has ended was ever ready, if it was not told before.
     fn note_end(&mut self, child: &Child, last: &Says) {
         if child.is_ready {
@@ -122,6 +141,9 @@ impl Machine {
         }
     }
 }
+
+/// How many children of a post-forking server fail in a row before the former edition goes on.
+const FAILURES_ON_PROBATION: u32 = 3;
 
 /// Finds which process a KILL is from that the Daemon has not sent, and what else there is to be said of it.
 fn explain(at: &mut Moment<'_>, cause: Cause) -> (Cause, Note) {

@@ -76,7 +76,6 @@ struct Probation {
 }
 
 impl Reload {
-    #[cfg(test)]
     pub(super) fn has_probation(&self) -> bool {
         self.probation.is_some()
     }
@@ -252,7 +251,7 @@ impl Machine {
         self.effects.push(Effect::Adopt(to));
         self.become_edition(to, tunable, tunable.size);
         self.effects.push(Effect::Say(Message::Reload(to, ReloadNews::Applied { took })));
-        if self.settings.forking == Forking::Pre && !self.settings.reload.probation.is_zero() {
+        if self.settings.has_way_back() {
             self.reload.probation = Some(former);
             self.effects.push(Effect::Arm(Timer::Probation, self.settings.reload.probation));
         } else {

@@ -288,7 +288,8 @@ impl Machine {
                     self.rolled_back(at, why);
                 }
             }
-            Goal::Again(_) => self.reload.roll = None,
+            // The former edition has the next requests, and that is all.
+            Goal::Again(_) => self.end_roll(at, roll),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::daemon::board::{Ring, SlotIndex, epoch_ms};
 use crate::daemon::ending;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::listening;
 use crate::daemon::machine::{
     Announcement, Death, Effect, Fork, Input, Message, Order, OrderId, Published, Timer, Verdict, Watch,
 };
@@ -207,6 +208,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         }
         Effect::DelayLauncher => launcher::delay(cx),
         Effect::End(haste) => {
+            listening::let_go();
             let told = parent_ending::end(cx, haste);
             rearm_watching(cx);
             look_at_foreign(cx)?;

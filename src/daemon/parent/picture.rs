@@ -37,6 +37,13 @@ pub(super) fn remember(cx: &mut Cx<'_>, death: &Death, pid: i32) {
     }
 }
 
+/// Returns the processor time of the children that each slot has had, as far as it is known.
+pub(super) fn processor_time_by_slot(cx: &mut Cx<'_>) -> Vec<f64> {
+    let Some(parent) = cx.heap().role.parent() else { return Vec::new() };
+    let slots = parent.machine.table().slots();
+    parent.ledger.as_ref().map(|ledger| ledger.cpu_by_slot(slots)).unwrap_or_default()
+}
+
 /// Takes a snapshot in one pass; `None` in a process that is not the parent.
 pub(in crate::daemon) fn take(cx: &mut Cx<'_>) -> Option<Snapshot> {
     take_with_usage(cx, None)
@@ -47,7 +54,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
     begin(cx);
     let (pid, now, me) = (cx.pid(), cx.now(), cx.session());
     let (heap, core) = cx.parts();
-    let Heap { role: Role::Parent(parent), settings, board, born, metrics, .. } = heap else { return None };
+    let Heap { role: Role::Parent(parent), settings, board, born, metrics, failures, .. } = heap else { return None };
     let listeners = core.describe_listeners(parent.owner, me, settings.forking == Forking::Pre);
     let mut children = board.as_ref().map(|board| children(parent, board, now)).unwrap_or_default();
     let totals = board.as_mut().map(Scoreboard::totals).unwrap_or_default();
@@ -55,7 +62,9 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
     let torn = u64::from(pool.states.torn) + u64::from(totals.torn);
     let torn_reads = board.as_mut().map_or(torn, |board| board.count_torn(torn));
     let cpu_by_slot = detail.map(|detail| add_usage(parent, &mut children, detail, now)).unwrap_or_default();
-    let counters = Counters { cpu_by_slot, ..counters(parent, &totals, torn_reads) };
+    let failed = totals.failed + failures.count;
+    let requests_failed = (failures.are_told || failed > 0).then_some(failed);
+    let counters = Counters { cpu_by_slot, requests_failed, ..counters(parent, &totals, torn_reads) };
     let (ledger, timings) = (parent.ledger.as_deref(), parent.timings.as_deref());
     let mut snapshot = Snapshot {
         schema: SCHEMA,

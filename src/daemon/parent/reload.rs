@@ -7,7 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use nix::sys::signal::Signal;
 
 use crate::daemon::announce::broadcast;
+use crate::daemon::config::Loaded;
 use crate::daemon::heap::Cx;
+use crate::daemon::listening;
 use crate::daemon::machine::{Edition, Fork, Input, Key, Rejection, ReloadNews, Setback};
 use crate::daemon::parent::candidate::Reloading;
 use crate::daemon::parent::manager;
@@ -20,8 +22,8 @@ pub(super) fn reloading<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Reloading> {
     cx.heap().role.parent_mut().map(|parent| &mut parent.reload)
 }
 
-/// The machine wants the file loaded by a scout. Not before all that has happened by now was told: whoever has asked for a reload
-/// by then is content with this one.
+/// The machine wants the file loaded by a scout. All events that wait are told first: an
+/// operator that has asked for a reload by then gets this run's verdict.
 pub(super) fn begin(cx: &mut Cx<'_>, edition: Edition) {
     cx.yield_("scout", (edition,));
 }
@@ -85,7 +87,13 @@ pub(super) fn load(cx: &mut Cx<'_>, edition: Edition) -> Option<Input> {
         Ok(loaded) => loaded.map_err(|why| explain(why).1),
         Err(panic) => Err(text_of_panic(&*panic)),
     };
-    let outcome = match loaded {
+    // Before anything of the old edition is closed.
+    let bound =
+        |loaded: Loaded| match cx.heap().config.as_ref().map_or(Ok(()), |config| listening::add(config, &loaded)) {
+            Ok(()) => Ok(loaded),
+            Err(error) => Err((Rejection::NotBound, error.to_string())),
+        };
+    let outcome = match loaded.map_err(|cause| (Rejection::NotInParent, cause)).and_then(bound) {
         Ok(loaded) => {
             if let Some(config) = &mut cx.heap().config {
                 config.enter(edition, &loaded);
@@ -95,11 +103,11 @@ pub(super) fn load(cx: &mut Cx<'_>, edition: Edition) -> Option<Input> {
             }
             Ok(loaded.tunable)
         }
-        Err(cause) => {
+        Err((why, cause)) => {
             if let Some(reload) = reloading(cx) {
                 reload.told.cause = cause;
             }
-            Err(Rejection::NotInParent)
+            Err(why)
         }
     };
     Some(Input::Loaded(edition, outcome))
@@ -107,10 +115,25 @@ pub(super) fn load(cx: &mut Cx<'_>, edition: Edition) -> Option<Input> {
 
 /// Has this edition from now on. The application hears of it.
 pub(super) fn adopt(cx: &mut Cx<'_>, edition: Edition) {
-    if let Some(config) = &mut cx.heap().config {
-        config.adopt(edition);
+    let (heap, core) = cx.parts();
+    if let Some(config) = &mut heap.config {
+        let (is_new, gone) = config.adopt(edition);
+        // After a way back children accept on the others for a while.
+        if is_new && heap.settings.has_way_back() {
+            listening::keep(config, core, &gone);
+        } else {
+            listening::take_back(config);
+        }
     }
     broadcast(cx, "daemon_reload");
+    cx.yield_("edition_adopted", ());
+}
+
+/// Behind `daemon_reload` in the queue: the application listens on what the edition says.
+pub(in crate::daemon) fn adopted(cx: &mut Cx<'_>) {
+    if let Some(config) = cx.heap().config.as_ref() {
+        listening::silence(config);
+    }
 }
 
 /// An edition is not needed any more, or never was.
@@ -122,6 +145,7 @@ pub(super) fn forget(cx: &mut Cx<'_>, edition: Edition) {
     }
     if let Some(config) = &mut cx.heap().config {
         config.forget(edition);
+        listening::retain(config);
     }
 }
 
@@ -173,7 +197,7 @@ pub(super) fn child_ended(cx: &mut Cx<'_>, key: Key) {
     }
 }
 
-/// A child could not be forked: nobody will say anything.
+/// A child could not be forked, and so will write nothing to its standard error.
 pub(super) fn fork_failed(cx: &mut Cx<'_>, key: Key) {
     forget_words(cx, key);
 }

@@ -71,7 +71,7 @@ pub(super) fn successor(
     let mut hello = Hello { pid: std::process::id(), ..Hello::default() };
     let mut passed: Vec<(String, OwnedFd)> = Vec::new();
     for (number, (fd, known_as)) in estate.listeners.into_iter().enumerate() {
-        let KnownAs { name, asked, owns_path } = known_as;
+        let KnownAs { name, asked, owns_path, .. } = known_as;
         hello.sockets.insert(FIRST + number as RawFd, Passed { asked, owns_path });
         passed.push((name.filter(|name| is_name(name)).unwrap_or_else(|| UNNAMED.to_owned()), fd));
     }

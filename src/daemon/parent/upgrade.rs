@@ -148,7 +148,9 @@ pub(super) fn tell_counts(cx: &mut Cx<'_>) {
         if !upgrading(cx).is_some_and(|upgrading| upgrading.is_handed_over && upgrading.successor.is_some()) {
             return;
         }
-        let Some(snapshot) = picture::take(cx) else { return };
+        let Some(mut snapshot) = picture::take(cx) else { return };
+        // Of those that have ended all of it. Of the others what was last seen, without asking the system again for each.
+        snapshot.counters.cpu_by_slot = picture::processor_time_by_slot(cx);
         if let Ok(text) = serde_json::to_string(&Carried::of(snapshot))
             && let Some(successor) = present(cx)
         {

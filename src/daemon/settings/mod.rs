@@ -150,6 +150,11 @@ pub struct Reloading {
 }
 
 impl Settings {
+    /// Tells whether the configuration from before a reload is kept, and may be in force again.
+    pub fn has_way_back(&self) -> bool {
+        self.forking != Forking::None && !self.reload.probation.is_zero()
+    }
+
     /// Returns how many slots the scoreboard needs: some more than `max_children`, so that children on their way out
     /// never stand in the way of their successors. 0 when non-forking.
     pub fn slots(&self) -> usize {
@@ -402,6 +407,11 @@ pub enum SettingsError {
     },
     /// `surge` and `max_unavailable` are both zero: no child could be replaced during a reload.
     NoRoomToReload,
+    /// What a configuration says it listens on is not an address of TCP with a port.
+    NoAddress {
+        /// What it says.
+        address: String,
+    },
     /// The settings of the pool are taken from another type than the configuration has.
     OtherConfiguration {
         /// What the file is loaded as.
@@ -491,6 +501,9 @@ impl fmt::Display for SettingsError {
             Self::ZeroDuration { setting } | Self::Zero { setting } => write!(f, "{setting} is zero"),
             Self::NoRoomToReload => {
                 f.write_str("surge and max_unavailable are both 0, so that no child could be replaced during a reload")
+            }
+            Self::NoAddress { address } => {
+                write!(f, "{address:?} is not an address to listen on: IP:PORT, with another port than 0")
             }
             Self::OtherConfiguration { type_of_file, type_of_pool } => {
                 write!(f, "the configuration is of the type {type_of_file}, and config_pool takes a {type_of_pool}")

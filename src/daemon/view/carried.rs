@@ -17,9 +17,7 @@ pub(in crate::daemon) struct Carried {
 impl Carried {
     /// Takes it out of a snapshot.
     pub(in crate::daemon) fn of(snapshot: Snapshot) -> Carried {
-        let Snapshot { mut counters, durations, metrics, reloads, upgrades, .. } = snapshot;
-        // By slots that no other process has.
-        counters.cpu_by_slot.clear();
+        let Snapshot { counters, durations, metrics, reloads, upgrades, .. } = snapshot;
         let grows = |family: &Family| !matches!(family.sample, Sample::Gauge(_));
         let metrics = metrics.into_iter().filter(grows).collect();
         Carried { counters, durations, metrics, reloads: reloads.verdicts, upgrades: upgrades.verdicts }
@@ -37,6 +35,12 @@ impl Carried {
         own.listen_overflows = sum(own.listen_overflows, before.listen_overflows);
         add(&mut own.fork_failures, &before.fork_failures);
         add(&mut own.exits, &before.exits);
+        // Empty if nobody has asked for it. A slot that there is not any more goes on to be shown.
+        if !own.cpu_by_slot.is_empty() {
+            let slots = own.cpu_by_slot.len().max(before.cpu_by_slot.len());
+            own.cpu_by_slot.resize(slots, 0.0);
+            std::iter::zip(&mut own.cpu_by_slot, &before.cpu_by_slot).for_each(|(own, before)| *own += before);
+        }
         let (own, before) = (&mut snapshot.durations, &self.durations);
         let pairs = [
             (&mut own.request, &before.request),
@@ -102,6 +106,22 @@ mod tests {
                 (Sample::Histogram(after), Sample::Histogram(before)) => assert_eq!(after.count(), 2 * before.count()),
                 (after, before) => assert_eq!(after, before),
             }
+        }
+    }
+
+    #[test] // O-UP-16: whatever the number of slots
+    fn processor_time_of_a_slot_goes_on() {
+        let with = |cpu: &[f64]| {
+            let mut snapshot = snapshot();
+            snapshot.counters.cpu_by_slot = cpu.to_vec();
+            snapshot
+        };
+        for (before, own, after) in
+            [(&[1.0, 2.0][..], &[0.5][..], &[1.5, 2.0][..]), (&[1.0], &[0.5, 0.25], &[1.5, 0.25]), (&[1.0], &[], &[])]
+        {
+            let mut snapshot = with(own);
+            Carried::of(with(before)).add_to(&mut snapshot);
+            assert_eq!(snapshot.counters.cpu_by_slot, after);
         }
     }
 

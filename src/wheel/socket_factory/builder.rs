@@ -1,6 +1,7 @@
 //! What a `SocketFactory` is told before it begins.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use super::address::{Address, Domain, Target};
 use super::attempts::Attempts;
 use super::connecting::Connector;
 use super::datagram::{Datagram, Local};
-use super::inheriting::{Origin, set_queue};
+use super::inheriting::{Origin, set_queue, warn_of_v6_only};
 use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner, Opened};
 use super::report::Report;
 use super::rota::Rota;
@@ -81,6 +82,15 @@ impl Bound {
         let local = self.socket.listener.local();
         let local = local.map_err(|error| Error::os("getsockname", &self.builder.address, error))?;
         Ok(if let Local::Path(path) = local { Some(path) } else { None })
+    }
+
+    /// Returns the socket, without a wheel.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`: there is no descriptor left.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        self.socket.listener.as_fd().try_clone_to_owned()
     }
 
     /// Begins to accept, for the running session.
@@ -446,6 +456,7 @@ impl SocketFactoryBuilder {
         self.asked = targets.iter().map(|target| target.place().to_string()).collect();
         if let Some(socket) = self.origin.listener(family, &targets)? {
             set_queue(&socket.listener, self.listen_queue)?;
+            warn_of_v6_only(&socket.listener, self.v6_only);
             return Ok(socket);
         }
         let default = if self.transport == Transport::Tcp { Switch::On } else { Switch::Off };
@@ -459,7 +470,7 @@ impl SocketFactoryBuilder {
             Target::Ip(_) => Listener::tcp(fd.into()),
             Target::Unix(..) => Listener::unix(fd.into()),
         };
-        Ok(Opened { listener, path, findable, known_as: None })
+        Ok(Opened { listener, path, findable })
     }
 
     fn accept(&self, core: &mut Core, report: &Rc<Report>, socket: Opened) -> Result<Rc<Acceptor>, Error> {
@@ -471,7 +482,7 @@ impl SocketFactoryBuilder {
             rota: self.rota.clone(),
         };
         let known_as = self.origin.known_as(&self.asked);
-        Acceptor::start(core, Rc::clone(report), manner, Opened { known_as, ..socket })
+        Acceptor::start(core, Rc::clone(report), manner, socket, known_as)
     }
 
     fn begin_connecting(&self, core: &mut Core, report: &Rc<Report>) -> Result<Job, Problem> {

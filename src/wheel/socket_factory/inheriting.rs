@@ -3,13 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use nix::sys::socket::{getsockopt, sockopt};
+
 use super::address::Target;
 use super::datagram::Datagram;
 use super::listening::{Listener, Opened};
 use super::socket::{self, BoundPath, CallError};
 use crate::error::Error;
 use crate::inherited::{self, Claimed, Family, Kind, Place, Wanted};
-use crate::kernel::{Findable, KnownAs};
+use crate::kernel::{Findable, KnownAs, Switch};
 use crate::sys::accept_queue;
 use crate::wheel::listen_accept::check;
 
@@ -30,14 +32,14 @@ impl Origin {
         !matches!(self, Origin::Found { .. })
     }
 
-    /// Returns what a successor of this process finds the socket by: not one that the program has, which it looks after itself.
+    /// Returns what another process finds the socket by, as far as the wheel says so: not one that the program has, which it looks after itself.
     pub(super) fn known_as(&self, asked: &[String]) -> Option<KnownAs> {
         let name = match self {
             Origin::Found { name } => name.clone(),
             Origin::Inherited { name } => Some(name.clone()),
             Origin::Given(_) => return None,
         };
-        Some(KnownAs { name, asked: asked.to_vec(), owns_path: false })
+        Some(KnownAs { name, asked: asked.to_vec(), ..KnownAs::default() })
     }
 
     /// Takes a socket over that listens, if there is one. The path of one that systemd has passed stays: it may pass the socket on to
@@ -48,13 +50,16 @@ impl Origin {
             return Ok(Some(check(fd)?.into()));
         }
         let claimed = self.claim(Kind::Stream, family, targets)?;
-        Ok(claimed.map(|Claimed { fd, place, name, owns_path }| {
+        Ok(claimed.map(|Claimed { fd, place, name, owns_path, is_own }| {
+            let findable = match is_own {
+                true => self.findable(&place),
+                false => Some(Findable { name: Some(name.into()), is_inherited: true }),
+            };
             let (listener, path) = match place {
                 Place::Ip(_) => (Listener::tcp(fd.into()), None),
                 Place::Path(path) => (Listener::unix(fd.into()), owns_path.then(|| BoundPath::new(&path)).flatten()),
             };
-            let findable = Some(Findable { name: Some(name.into()), is_inherited: true });
-            Opened { listener, path, findable, known_as: None }
+            Opened { listener, path, findable }
         }))
     }
 
@@ -99,6 +104,22 @@ pub(super) fn set_queue(listener: &Listener, asked: Option<u32>) -> Result<(), C
         target: "lenore::wheels", "queue of an inherited listener set anew: address={listener} before={before} asked={asked}"
     );
     Ok(())
+}
+
+/// Says that a socket of IPv6 that is bound already does not become what the wheel was told. The system does not let it.
+pub(super) fn warn_of_v6_only(listener: &Listener, asked: Option<Switch>) {
+    let Some(asked) = asked.map(|asked| asked == Switch::On) else { return };
+    // A socket of another family has no such option.
+    if let Ok(found) = getsockopt(&listener.as_fd(), sockopt::Ipv6V6Only)
+        && found != asked
+    {
+        let takes = |only: bool| if only { "IPv6 only" } else { "IPv4 as well" };
+        log::warn!(
+            target: "lenore::wheels",
+            "inherited listener stays as its launcher has bound it: address={listener} takes={:?} asked={:?}",
+            takes(found), takes(asked)
+        );
+    }
 }
 
 fn invalid(reason: &'static str) -> Error {

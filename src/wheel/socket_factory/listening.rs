@@ -118,14 +118,12 @@ pub(in crate::wheel) struct Opened {
     pub(in crate::wheel) path: Option<BoundPath>,
     /// How a process would find the listener that is started in this one's place.
     pub(in crate::wheel) findable: Option<Findable>,
-    /// How this process's successor would.
-    pub(in crate::wheel) known_as: Option<KnownAs>,
 }
 
 impl From<Listener> for Opened {
     /// Of a listener that nothing would find.
     fn from(listener: Listener) -> Opened {
-        Opened { listener, path: None, findable: None, known_as: None }
+        Opened { listener, path: None, findable: None }
     }
 }
 
@@ -150,8 +148,6 @@ pub(in crate::wheel) struct Acceptor {
     listener: RefCell<Option<Listener>>,
     /// What goes when the listener does.
     path: RefCell<Option<BoundPath>>,
-    /// How a process would find the listener that is started in this one's place.
-    findable: Option<Findable>,
     key: Cell<Option<SourceKey>>,
     mailbox: Rc<Mailbox>,
     /// Neither dropped nor closed.
@@ -178,22 +174,22 @@ impl Acceptor {
         report: Rc<Report>,
         manner: Manner,
         socket: Opened,
+        known_as: Option<KnownAs>,
     ) -> Result<Rc<Acceptor>, Error> {
         let owner = report.owner;
-        let Opened { listener, path, findable, known_as } = socket;
+        let Opened { listener, path, findable } = socket;
         let owns_path = path.is_some();
         let acceptor = Rc::new(Acceptor {
             report,
             manner,
             listener: RefCell::new(Some(listener)),
             path: RefCell::new(path),
-            findable,
             key: Cell::new(None),
             mailbox: core.mailbox(),
             open: Cell::new(true),
             paused: Cell::new(false),
             held: Cell::new(false),
-            known_as: known_as.map(|known_as| KnownAs { owns_path, ..known_as }),
+            known_as: known_as.map(|known_as| KnownAs { owns_path, findable, ..known_as }),
             resting: Cell::new(false),
             outage: RefCell::default(),
             calm_at: Cell::new(None),
@@ -358,10 +354,6 @@ impl Source for Acceptor {
 
     fn is_listener(&self) -> bool {
         self.listener.borrow().is_some()
-    }
-
-    fn findable(&self) -> Option<Findable> {
-        self.findable.clone()
     }
 
     fn duplicate(&self) -> io::Result<OwnedFd> {

@@ -225,7 +225,13 @@ impl Rules {
         }
         let is_ordered = |key: &Key| matches!(input, Input::Asked(_, Order::Retire(retired)) if retired == key);
         match effect {
-            Effect::Say(Message::Reload(edition, news)) => self.hear(now, *edition, news, world),
+            Effect::Say(Message::Reload(edition, news)) => {
+                // Before it is forgotten which edition was tried.
+                if let ReloadNews::RolledBack { .. } = news {
+                    self.is_refilled(now, machine, world)?;
+                }
+                self.hear(now, *edition, news, world)
+            }
             Effect::Signal(key, Signal::Quit) if !is_ordered(key) => self.sent_away(now, *key, effects, machine, world),
             // Children of the edition before may crash in the step in which the new one is applied.
             Effect::Say(Message::CrashLoop { .. })
@@ -237,7 +243,6 @@ impl Rules {
                 self.reload.ready_before = None;
                 Ok(())
             }
-            Effect::Answer(_, Verdict::RolledBack(_)) => self.is_refilled(now, machine, world),
             _ => Ok(()),
         }
     }
