@@ -1,6 +1,7 @@
 //! How a program begins with what others have opened for it, what its service manager hears, and how it changes while it runs. The
-//! programs are `tests/programs/inherited.rs`, `listen_launch.rs`, `daemon_control.rs` and `daemon_change.rs`, and the examples.
+//! programs are `tests/programs/inherited.rs`, `listen_launch.rs`, `daemon_control.rs`, `daemon_change.rs` and `configured.rs`, and the examples.
 
+mod addresses;
 mod changing;
 mod deploy;
 mod examples;
@@ -13,3 +14,7 @@ mod pid1;
 mod reload;
 mod store;
 mod upgrade;
+mod upgrade_failing;
+mod upgrade_manager;
+mod upgrade_names;
+mod upgrading;

@@ -228,7 +228,7 @@ fn ms(number: u32) -> Duration {
     Duration::from_millis(number.into())
 }
 
-const SETTINGS: [(&str, Setter); 12] = [
+const SETTINGS: [(&str, Setter); 13] = [
     ("--start", |daemon, number| daemon.start_children(number)),
     ("--max", |daemon, number| daemon.max_children(number)),
     ("--min-spare", |daemon, number| daemon.min_spare(number)),
@@ -241,6 +241,7 @@ const SETTINGS: [(&str, Setter); 12] = [
     ("--drain-ms", |daemon, number| daemon.drain_limit(ms(number))),
     ("--upgrade-ms", |daemon, number| daemon.upgrade_timeout(ms(number))),
     ("--surge", |daemon, number| daemon.surge(number)),
+    ("--max-unavailable", |daemon, number| daemon.max_unavailable(number)),
 ];
 
 fn begin(cx: &mut Context<'_, Server>) -> Result {

@@ -1,0 +1,136 @@
+//! New programs that fail: nothing is lost, the old one serves, and the verdict has the true cause.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use util::{DEADLINE, proc, wait_until};
+
+use super::changing::{Changing, Outcome, lenorectl};
+use super::load::Load;
+use super::upgrading::{pool, serves, status};
+
+fn script(changing: &Changing, name: &str, text: &str, mode: u32) -> PathBuf {
+    let path = changing.dir.path().join(name);
+    fs::write(&path, text).expect("a file");
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its permissions");
+    path
+}
+
+/// Upgrades under load to something that fails: the old one serves, and nothing is lost.
+#[track_caller]
+fn fails(changing: &Changing, args: &str, code: &str, cause: &str, last_words: &str) -> Outcome {
+    let parent = changing.running.pid();
+    let load = Load::begin(changing.addr);
+    let out = lenorectl(&changing.socket, &format!("upgrade {args}"));
+    assert_eq!(out.code, 1, "{out:?}\n{}", changing.running.stderr_text());
+    assert!(out.err.contains(&format!("{}: ", code.replace('_', " "))), "{out:?}");
+    assert!(out.err.contains(cause) && out.err.contains(last_words), "{out:?}");
+    serves(changing, parent);
+    load.end().assert_nothing_lost();
+    let status = status(changing);
+    changing.wait_idle(status.pool.min_spare);
+    assert_eq!((status.upgrades.verdicts[code], status.upgrades.verdicts["applied"]), (1, 0));
+    let last = status.upgrades.last.expect("one that has ended");
+    assert!(last.verdict == code && last.cause.contains(cause), "{last:?}");
+    out
+}
+
+/// A program that can't be started, or is none of ours.
+#[track_caller]
+fn is_rejected(name: &str, text: &str, mode: u32, cause: &str, last_words: &str) {
+    let changing = pool(2, 1000, "");
+    let before = changing.children();
+    let path = if text.is_empty() { changing.dir.path().join(name) } else { script(&changing, name, text, mode) };
+    fails(&changing, &format!("--program {}", path.display()), "rejected", cause, last_words);
+    assert_eq!(changing.children(), before, "no child was asked to go");
+}
+
+#[test] // O-UP-01
+fn program_that_is_missing_is_rejected() {
+    is_rejected("none", "", 0, "none: execve: No such file or directory", "");
+}
+
+#[test] // O-UP-01
+fn program_that_is_not_executable_is_rejected() {
+    is_rejected("text", "#!/bin/sh\n", 0o644, "text: execve: Permission denied", "");
+}
+
+#[test] // O-UP-01
+fn program_of_another_architecture_is_rejected() {
+    is_rejected("binary", "\x7fELF, but not really", 0o755, "binary: execve: Exec format error", "");
+}
+
+#[test] // O-UP-01, O-UP-04
+fn program_that_exits_at_once_is_rejected_with_its_last_words() {
+    is_rejected(
+        "exits",
+        "#!/bin/sh\necho no licence >&2\nexit 1\n",
+        0o755,
+        "the new program ended with exit code 1",
+        "no licence",
+    );
+}
+
+#[test] // O-UP-01, O-UP-14: what it has forked ends as well
+fn program_that_does_not_greet_is_rejected() {
+    is_rejected("silent", "#!/bin/sh\nsleep 97 & sleep 98\n", 0o755, "has not greeted in time", "");
+    let left = proc::pids_with_argument("97");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test] // O-UP-14
+fn program_that_speaks_another_version_is_rejected_by_name() {
+    let text = "#!/bin/bash\nIFS=: read -ra names <<< \"$LISTEN_FDNAMES\"\n\
+        for at in \"${!names[@]}\"; do [ ${names[at]} = lenore-handover ] && eval \"echo greeting 2 $$ >&$((at + 3))\"; done\n\
+        sleep 30\n";
+    is_rejected("other", text, 0o755, "says \"greeting 2", "");
+}
+
+#[test] // O-UP-01, O-UP-03
+fn program_whose_first_child_panics_is_rolled_back() {
+    let changing = pool(2, 1000, "");
+    changing.write("value=b\nchild=die\n");
+    fails(&changing, "", "rolled_back", "children die as soon as they are forked", "cause=exited:3");
+}
+
+#[test] // O-UP-01
+fn program_that_can_not_load_its_configuration_is_rolled_back() {
+    let changing = pool(2, 1000, "");
+    changing.write("nonsense\n");
+    fails(&changing, "", "rolled_back", "the new program ended with exit code 1", "\"nonsense\" is not known");
+}
+
+#[test] // O-UP-03: it is ended, with the children that it has forked
+fn program_that_is_not_ready_in_time_is_rolled_back() {
+    let changing = pool(2, 1000, "--upgrade-ms 1200 --grace-ms 300");
+    changing.write("value=b\nchild=hang\n");
+    fails(&changing, "", "rolled_back", "was not ready within upgrade_timeout", "");
+    let parent = changing.running.pid();
+    wait_until("nothing of it", DEADLINE, || {
+        let left = changing.running.descendants_alive();
+        (left == changing.children() && proc::state(parent).is_some()).then_some(())
+    });
+}
+
+#[test] // O-UP-01: the new process has no descriptor left when it is to pass its sockets on
+fn program_that_can_not_be_given_its_sockets_is_rejected_with_the_call() {
+    let changing = pool(1, 1000, "");
+    let parent = changing.running.pid();
+    let open = *proc::fds(parent).keys().max().expect("descriptors");
+    let mut causes = Vec::new();
+    // With few there is not enough for the old process to begin, and with many the new one has what it needs.
+    for more in 1..40 {
+        let limit = open + more;
+        let mut prlimit = std::process::Command::new("prlimit");
+        prlimit.args(["--pid", &parent.to_string(), &format!("--nofile={limit}:")]);
+        assert!(prlimit.status().expect("prlimit can be run").success());
+        let out = lenorectl(&changing.socket, "upgrade");
+        if out.code == 0 {
+            break;
+        }
+        causes.push(out.err.lines().next().unwrap_or_default().to_owned());
+        serves(&changing, parent);
+    }
+    assert!(causes.iter().any(|cause| cause.contains("fcntl: Too many open files")), "{causes:#?}");
+}

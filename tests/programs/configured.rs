@@ -1,0 +1,98 @@
+//! A `component::Server` that listens on what its configuration says, for `tests/change/addresses.rs`.
+//!
+//! `--config PATH`, `--control PATH`, `--mode MODE`, `--max N` and `--probation-ms N`. A line is answered with `PID VALUE LINE`, but `fail` is
+//! an error of the callback.
+//!
+//! The configuration has lines: `listen=ADDRESS`, any number of them; `value=VALUE`; and `die=PATH`, which has a child exit with 3 when
+//! it begins and there is such a file.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use lenore::component::{Connection, Processes, Protocol, Server};
+use lenore::daemon::PoolSettings;
+use lenore::filter::Line;
+use lenore::{Context, Daemon, Kernel, Result, Session};
+
+use util::daemon_program::{Flags, say};
+
+/// What the file says.
+#[derive(Clone, Debug, Default)]
+struct Config {
+    listen: Vec<String>,
+    value: String,
+    die: Option<String>,
+}
+
+fn load(bytes: &[u8]) -> std::result::Result<Config, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let mut config = Config::default();
+    for line in text.lines() {
+        match line.split_once('=') {
+            Some(("listen", address)) => config.listen.push(address.to_owned()),
+            Some(("value", value)) => value.clone_into(&mut config.value),
+            Some(("die", path)) => config.die = Some(path.to_owned()),
+            _ => return Err(format!("{line:?} is not known")),
+        }
+    }
+    Ok(config)
+}
+
+fn pool(config: &Config) -> PoolSettings {
+    config.listen.iter().fold(PoolSettings::new(), PoolSettings::listen)
+}
+
+fn main() -> std::result::Result<(), Box<dyn Error>> {
+    util::daemon_program::log_to_stderr();
+    let flags = Flags::read();
+    let text = |name: &str| flags.text(name).ok_or(format!("{name} is missing"));
+    let ms = flags.number("--probation-ms").unwrap_or(0_u32);
+    let daemon = Daemon::builder().requests(0).config(text("--config")?, load).config_pool(pool);
+    let mut daemon = daemon.control(text("--control")?).probation(Duration::from_millis(ms.into()));
+    if let Some(max) = flags.number("--max") {
+        daemon = daemon.max_children(max).min_spare(max).max_spare(max);
+    }
+    let mut kernel = Kernel::new()?;
+    let protocol =
+        Protocol::new(Line::new()).on_connect(|cx| cx.sig("DIE", "failed")).on_input(answer).state("failed", |cx| {
+            cx.sig_handled();
+            cx.yield_("shutdown", ());
+        });
+    let processes: Processes = text("--mode")?.parse()?;
+    let server = Server::configured(protocol).processes(processes).daemon(daemon).on_child(|cx| {
+        match cx.call("config", "config", ())?.take::<Config>()?.die {
+            Some(path) if Path::new(&path).exists() => std::process::exit(3),
+            _ => Ok(()),
+        }
+    });
+    let serving = server.spawn(&mut kernel)?;
+    // Whoever needs the configuration asks this one.
+    Session::new(serving.daemon())
+        .state("_start", |cx| {
+            cx.alias_set("config")?;
+            cx.sig("daemon_shutdown", "end");
+            Ok(())
+        })
+        .state("end", |cx| Ok(cx.alias_remove("config")?))
+        .state("config", |cx| {
+            let daemon = *cx.heap();
+            let config = daemon.config::<Config, _>(cx)?;
+            Ok(lenore::Return((*config).clone()))
+        })
+        .spawn(&mut kernel)?;
+    println!("listening on {}", serving.local_addr());
+    kernel.run()?;
+    say("end");
+    Ok(())
+}
+
+fn answer(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
+    if line == "fail" {
+        return Err(lenore::Exception::new("this one fails"));
+    }
+    let value = cx.call("config", "config", ())?.take::<Config>()?.value;
+    let pid = cx.pid();
+    cx.heap().put(format!("{pid} {value} {line}"));
+    Ok(())
+}
