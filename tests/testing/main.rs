@@ -10,6 +10,7 @@ mod daemon;
 mod order;
 mod peers;
 mod processes;
+mod rounds;
 mod sequences;
 mod wheels;
 
