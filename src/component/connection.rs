@@ -202,6 +202,7 @@ impl<F: Filter, H> Connection<F, H> {
             peer: self.peer,
             remote_ip: std::mem::take(&mut self.remote_ip),
             proxy: self.proxy,
+            handshake: self.handshake.take(),
             door: self.door.take(),
             listener: self.listener,
             ..Connection::new(own, std::mem::take(&mut self.target))
