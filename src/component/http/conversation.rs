@@ -9,18 +9,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::access_log::Entry;
-use super::answer::{Answer, IntoAnswer, Kind};
+use super::answer::IntoAnswer;
 use super::error::HttpError;
-use super::files::read_piece;
+use super::respond::{cut, failure, finish_with, send_file, stream, take_up};
 use super::service::Shared;
-use super::slot::{Piece, Slot, Word};
+use super::slot::{Slot, Word};
 use super::{HIGH, LOW};
 use crate::args::Args;
 use crate::component::{Connection, Failure, Protocol};
 use crate::error::{Exception, Result};
 use crate::filter::http::{Client, Httpd, Incoming, Outgoing, Request, Response};
 use crate::kernel::Context;
-use crate::wheel::{Put, ReadWrite};
+use crate::wheel::ReadWrite;
 
 /// The context in which a handler of a [`Service`](super::Service) runs: that of the session of the connection.
 pub type Cx<'a, R = ()> = Context<'a, Connection<Httpd, Conversation<R>>>;
@@ -31,37 +31,37 @@ pub type Cx<'a, R = ()> = Context<'a, Connection<Httpd, Conversation<R>>>;
 pub struct Conversation<R: 'static = ()> {
     service: Rc<Shared<R>>,
     /// The request that is being answered.
-    current: Option<Current>,
+    pub(super) current: Option<Current>,
     /// What has come behind it. There is never more, as no input is read meanwhile.
     next: Option<Incoming>,
     /// The wheel was told to read nothing.
     is_paused: bool,
     /// Lines for the log of responses that the system has not taken yet.
-    unwritten: Vec<Box<Entry>>,
-    has_answered: bool,
+    pub(super) unwritten: Vec<Box<Entry>>,
+    pub(super) has_answered: bool,
     /// The client sends no more, or what it sends behind this request is not wanted.
-    is_last: bool,
+    pub(super) is_last: bool,
     /// The process comes to its end.
-    is_ending: bool,
+    pub(super) is_ending: bool,
     /// The response that was put last is the connection's last.
-    closes: bool,
+    pub(super) closes: bool,
     /// Nothing more is answered.
-    is_done: bool,
+    pub(super) is_done: bool,
 }
 
 /// A request that is being answered.
-struct Current {
-    client: Client,
-    work: Work,
+pub(super) struct Current {
+    pub(super) client: Client,
+    pub(super) work: Work,
     /// Where the answer comes from, if a token was made.
-    slot: Option<Rc<Slot>>,
-    entry: Option<Box<Entry>>,
+    pub(super) slot: Option<Rc<Slot>>,
+    pub(super) entry: Option<Box<Entry>>,
     /// Method and path, for the log.
     what: String,
 }
 
 /// What the next step of an answer is.
-enum Work {
+pub(super) enum Work {
     /// A handler runs, or a [`Later`](super::Later) is out.
     Answer,
     Stream,
@@ -249,152 +249,6 @@ fn answer<R: 'static>(cx: &mut Cx<'_, R>, request: Request) -> Result {
     take_up(cx, answer)
 }
 
-/// Does the first step of an answer.
-fn take_up<R: 'static>(cx: &mut Cx<'_, R>, answer: Answer) -> Result {
-    // The connection may have ended while the handler ran.
-    let Some(current) = &mut cx.heap().own.current else { return Ok(()) };
-    match answer.0 {
-        Kind::Now(response) => finish_with(cx, response),
-        Kind::Failed(response, cause) => {
-            current.complain(&cause);
-            finish_with(cx, response)
-        }
-        Kind::Pending(slot) if current.has(&slot) => Ok(()),
-        Kind::Stream(slot, response) if current.has(&slot) => {
-            current.work = Work::Stream;
-            if send_head(cx, response.streamed(), Body::Streamed) { stream(cx) } else { end(cx) }
-        }
-        Kind::Pending(_) | Kind::Stream(..) => {
-            current.complain(&Exception::new("the handler returned what is pending for another request"));
-            finish_with(cx, failure())
-        }
-        Kind::File(response, file) => {
-            current.work = Work::File(file);
-            if send_head(cx, response.streamed(), Body::Streamed) { send_file(cx) } else { end(cx) }
-        }
-    }
-}
-
-/// Sends a whole response.
-fn finish_with<R: 'static>(cx: &mut Cx<'_, R>, response: Response) -> Result {
-    send_head(cx, response, Body::Whole);
-    end(cx)
-}
-
-/// How the body of a response comes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Body {
-    Whole,
-    Streamed,
-}
-
-/// Puts a response, or the head of a streamed one. Tells whether a body is to follow: not if the client has asked for the head
-/// alone, nor if the response can't be sent, and one with status 500 was in its place.
-fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> bool {
-    let connection = cx.heap();
-    let closes = connection.own.is_last || connection.own.is_ending;
-    let Some(current) = &mut connection.own.current else { return false };
-    let mut response = response.suit(current.client);
-    let wrong = match response.check() {
-        Err(reason) => Some(reason),
-        Ok(()) if response.status() < 200 => Some(format!("status {} is no end of a request", response.status())),
-        Ok(()) if body == Body::Whole && response.is_streamed() => Some("a streamed response without a stream".into()),
-        Ok(()) => None,
-    };
-    let follows = wrong.is_none() && body == Body::Streamed && !current.client.wants_head_only();
-    if let Some(reason) = wrong {
-        current.complain(&Exception::new(reason));
-        response = failure().suit(current.client);
-    }
-    if closes {
-        response = response.close();
-    }
-    if let Some(entry) = &mut current.entry {
-        entry.status = response.status();
-        entry.octets = response.sent_octets();
-    }
-    connection.own.closes = response.closes();
-    connection.put(Outgoing::Response(response));
-    follows
-}
-
-/// Puts what has come of a streamed body.
-fn stream<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    let connection = cx.heap();
-    let Some(current) = &connection.own.current else { return Ok(()) };
-    let Some(slot) = current.slot.clone().filter(|_| matches!(current.work, Work::Stream)) else { return Ok(()) };
-    let (mut put, mut octets) = (Put::Accepted, 0);
-    for piece in slot.take_pieces() {
-        match piece {
-            Piece::Octets(piece) => {
-                octets += piece.len() as u64;
-                put = connection.put(Outgoing::Piece(piece));
-            }
-            Piece::End => {
-                connection.own.count(octets);
-                connection.put(Outgoing::End);
-                return end(cx);
-            }
-            Piece::Cut => {
-                connection.own.count(octets);
-                return cut(cx, &Exception::new("the stream was dropped before its end"));
-            }
-        }
-    }
-    connection.own.count(octets);
-    match put {
-        Put::High => slot.set_high(),
-        Put::Accepted if !connection.wheel().is_some_and(|wheel| wheel.is_high()) => slot.low(),
-        Put::Accepted | Put::Closed => {}
-    }
-    Ok(())
-}
-
-/// Puts some more of a file, as much as the client takes for now.
-fn send_file<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    loop {
-        let connection = cx.heap();
-        let Some(Current { work: Work::File(file), .. }) = &mut connection.own.current else { return Ok(()) };
-        if file.limit() == 0 {
-            connection.put(Outgoing::End);
-            return end(cx);
-        }
-        let piece = match read_piece(file) {
-            Ok(piece) if piece.is_empty() => return cut(cx, &Exception::new("the file has become shorter")),
-            Ok(piece) => piece,
-            Err(error) => return cut(cx, &error.into()),
-        };
-        connection.own.count(piece.len() as u64);
-        if !connection.put(Outgoing::Piece(piece)).takes_more() {
-            return Ok(());
-        }
-    }
-}
-
-/// The response is complete, as far as this side is concerned.
-fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    let connection = cx.heap();
-    let conversation = &mut connection.own;
-    conversation.unwritten.extend(conversation.current.take().and_then(|mut current| current.entry.take()));
-    conversation.has_answered = true;
-    if conversation.closes {
-        conversation.is_done = true;
-        cx.yield_("shutdown", ());
-    }
-    Ok(())
-}
-
-/// Closes the connection in the middle of a response: only that tells the client that it is not whole.
-fn cut<R: 'static>(cx: &mut Cx<'_, R>, cause: &Exception) -> Result {
-    let conversation = &mut cx.heap().own;
-    conversation.current.iter().for_each(|current| current.complain(cause));
-    // It stays, with its line for the log, until the connection is closed.
-    conversation.current.iter_mut().for_each(|current| current.work = Work::Answer);
-    conversation.is_done = true;
-    cx.yield_("shutdown", ());
-    Ok(())
-}
-
 /// A token has something to say.
 fn heard<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let mut args = cx.take::<Args>(1)?;
@@ -504,24 +358,20 @@ fn close_if_idle<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 
 impl<R: 'static> Conversation<R> {
     /// Adds to what the log says of the body.
-    fn count(&mut self, octets: u64) {
+    pub(super) fn count(&mut self, octets: u64) {
         let entry = self.current.as_mut().and_then(|current| current.entry.as_mut());
         entry.into_iter().for_each(|entry| entry.octets += octets);
     }
 }
 
 impl Current {
-    fn has(&self, slot: &Rc<Slot>) -> bool {
+    pub(super) fn has(&self, slot: &Rc<Slot>) -> bool {
         self.slot.as_ref().is_some_and(|own| Rc::ptr_eq(own, slot))
     }
 
-    fn complain(&self, cause: &Exception) {
+    pub(super) fn complain(&self, cause: &Exception) {
         log::error!(target: TARGET, "request failed: {cause} request={:?}", self.what);
     }
-}
-
-fn failure() -> Response {
-    HttpError::internal("").into_parts().0
 }
 
 /// The names of the events.

@@ -24,6 +24,7 @@ mod files;
 mod later;
 mod path;
 mod request;
+mod respond;
 mod routes;
 mod service;
 mod slot;
