@@ -182,6 +182,12 @@ impl<H: 'static> Session<H> {
         self
     }
 
+    /// Has it keep nothing running, and be in each forked child.
+    pub(crate) fn service(mut self) -> Session<H> {
+        self.place = Place::Service;
+        self
+    }
+
     /// Creates the session as a child of the running one, runs its `_start` and then its parent's `_child`.
     ///
     /// Takes the kernel, or the context of a state. If `_start` fails, the session exists all the same, and a `DIE`

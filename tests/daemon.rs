@@ -3,6 +3,8 @@
 
 #[path = "daemon/babysit.rs"]
 mod babysit;
+#[path = "daemon/background.rs"]
+mod background;
 #[path = "daemon/cgroup.rs"]
 mod cgroup;
 #[path = "daemon/children.rs"]

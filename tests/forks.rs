@@ -517,3 +517,47 @@ fn a_panic_in_what_is_left_of_the_parents_turn_closes_the_childs_wheel() {
     assert_eq!(parent, ["parent: Done", ENDED]);
     assert_eq!(child, ["child: Over", "child: None"]);
 }
+
+/// The lines that tell what is dropped of a background session at its end.
+fn drops_of_job() -> Vec<String> {
+    ["job stops", "dropped alarm", "dropped heap", "dropped what a state has captured"].map(str::to_owned).into()
+}
+
+#[test] // its listener is closed, and nothing of it is dropped: a destructor may do what is the parent's alone to do
+fn background_session_is_left_to_the_parent_by_a_fork() {
+    let mut program = start("background");
+    let (mut parent, child) = lines(&program, 4 + 1 + 5 + 5);
+    take_pid(&mut parent);
+    assert_eq!(child[0], "no such session: session 1");
+    assert_eq!(
+        child[1..],
+        ["no such session: alias job", "background sessions: 0, listener is open: false", "run returned"]
+    );
+    let answers = ["job answers", "job answers", "background sessions: 1, listener is open: true"];
+    let last = ["job answers", "job answers"];
+    let expected: Vec<String> = answers.into_iter().chain(last).map(str::to_owned).chain(drops_of_job()).collect();
+    assert_eq!(parent[..expected.len()], expected);
+    assert_eq!(parent[expected.len()..], ["run returned"]);
+    assert!(program.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn background_session_is_not_in_the_child_of_a_function() {
+    let mut program = start("background_functions");
+    let (parent, child) = lines(&program, 7);
+    assert_eq!(parent[..2], ["job's helper: exit status: 0", "other helper: exit status: 0"]);
+    assert_eq!(parent[2..6], drops_of_job());
+    assert_eq!((parent[6].as_str(), child), ("run returned", vec![]));
+    assert!(program.wait_exit(DEADLINE).success());
+}
+
+#[test] // its state goes on to its end there, with its heap, as the state of one that was stopped does
+fn background_session_whose_state_forks_by_itself_is_not_in_the_child() {
+    let mut program = start("background_by_itself");
+    let (mut parent, child) = lines(&program, 8);
+    take_pid(&mut parent);
+    assert_eq!(child, ["goes on as the kernel, has its heap: true", "run returned"]);
+    assert_eq!(parent[..4], drops_of_job());
+    assert_eq!(parent[4..], ["run returned"]);
+    assert!(program.wait_exit(DEADLINE).success());
+}

@@ -18,6 +18,7 @@ mod listener;
 mod next_protocol;
 mod protocol;
 mod proxy;
+pub(crate) mod resolver;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
 mod server;
@@ -31,6 +32,7 @@ pub use listen::{Listen, ListenAddr};
 pub use listener::Listener;
 pub use next_protocol::NextProtocol;
 pub use protocol::Protocol;
+pub use resolver::{ResolveError, Resolved, Resolver, ResolverBuilder};
 pub use server::{Processes, Server, ServerError, Serving, UnknownProcesses};
 pub use tcp_client::TcpClient;
 pub use tcp_server::{Listening, TcpServer};

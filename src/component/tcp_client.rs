@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link, READY, REFUSED};
 use super::protocol::Protocol;
+use super::resolver::Resolver;
 use super::secure::{self, Secure};
 use super::socket::Socket;
 use super::tcp_server::check_alias;
@@ -98,12 +99,14 @@ struct Settings<F: Filter, H: 'static> {
     alias: Option<Name>,
     bind_address: Option<String>,
     timeout: Option<Duration>,
+    resolver: Option<Resolver>,
     on_started: Option<Callback<F, H>>,
     on_connect_error: Option<Trouble<F, H>>,
 }
 
 impl<F: Filter, H: 'static> TcpClient<F, H> {
-    /// Begins a client of the server at `address`, `host:port`. A host name is looked up, which blocks.
+    /// Begins a client of the server at `address`, `host:port`. A host name is looked up, which blocks unless a
+    /// [`resolver`](TcpClient::resolver) does it.
     ///
     /// POE: `new`, with `RemoteAddress` and `RemotePort`.
     #[doc(alias("RemoteAddress", "RemotePort"))]
@@ -126,6 +129,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             alias: None,
             bind_address: None,
             timeout: None,
+            resolver: None,
             on_started: None,
             on_connect_error: None,
         };
@@ -182,6 +186,15 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
     #[doc(alias = "ConnectTimeout")]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// Has a [`Resolver`] look the host name up, anew with each attempt; the program itself does unless set, and waits for it. See
+    /// [`SocketFactoryBuilder::resolver`](crate::wheel::SocketFactoryBuilder::resolver).
+    ///
+    /// POE: nothing like it.
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.settings.resolver = Some(resolver);
         self
     }
 
@@ -294,6 +307,9 @@ impl<F: Filter, H: 'static> Client<F, H> {
         }
         if let Some(timeout) = self.settings.timeout {
             factory = factory.connect_timeout(timeout);
+        }
+        if let Some(resolver) = self.settings.resolver {
+            factory = factory.resolver(resolver);
         }
         match factory.connect(cx) {
             Ok(factory) => cx.heap().link = Link::Connecting(factory),

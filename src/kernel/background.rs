@@ -11,11 +11,15 @@ use super::core::{Active, Core};
 use super::sessions::SessionId;
 use crate::error::Error;
 
-/// Whether a session takes part in the life of the program. A child of a background session is one as well.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What part a session takes in the life of the program. A session that another one creates has the greater of their two places.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
+    /// The program goes on while it waits for something.
     #[default]
     Foreground,
+    /// It keeps nothing running, and is in each forked child: others use it there.
+    Service,
+    /// It keeps nothing running, and stays in the process that made it.
     Background,
 }
 
@@ -26,9 +30,9 @@ impl Kernel {
         if !self.core.sessions.has_background() {
             return;
         }
-        // Children before their parents. A session of the foreground is no child of these.
+        // Children before their parents. All children of these are background sessions.
         for id in self.core.sessions.visiting_order(SessionId::KERNEL) {
-            if self.core.sessions.is_background(id) {
+            if self.core.sessions.place(id) == Place::Background {
                 self.leave_session(id);
             }
         }
@@ -58,6 +62,6 @@ impl Kernel {
 impl Core {
     /// Refuses to fork for a session that would have no part in the child.
     pub(crate) fn make_sure_it_may_fork(&self, session: SessionId) -> Result<(), Error> {
-        if self.sessions.is_background(session) { Err(Error::InBackground(session)) } else { Ok(()) }
+        if self.sessions.place(session) == Place::Background { Err(Error::InBackground(session)) } else { Ok(()) }
     }
 }

@@ -153,7 +153,7 @@ impl Lifeline {
         self.0.is_background.set(true);
     }
 
-    pub(crate) fn is_background(&self) -> bool {
+    fn is_background(&self) -> bool {
         self.0.is_background.get()
     }
 

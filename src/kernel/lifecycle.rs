@@ -72,9 +72,7 @@ impl Kernel {
         self.core.signals.stay();
         let creator = self.core.active.session;
         let id = self.core.sessions.create(creator, heap_type)?;
-        if place == Place::Background || self.core.sessions.is_background(creator) {
-            self.core.sessions.make_background(id);
-        }
+        self.core.sessions.put(id, place.max(self.core.sessions.place(creator)));
         self.core.is_alive = true;
         let body = Some(Body { id, states, heap, options, on_stack: 0, is_left: false });
         match self.bodies.get_mut(id.slot()) {

@@ -98,6 +98,14 @@ impl Postback {
         self.0.mailbox.posted(Posting { dest, event, args, location, at: moment() });
     }
 
+    /// Does what [`call`](Postback::call) does, but the event gets `args` and what is bound behind them, as a posted one does.
+    #[track_caller]
+    pub(crate) fn post(&self, args: impl IntoArgs) {
+        let args = args.into_args().chain(self.0.args.args());
+        let (dest, event, location) = (self.0.session, self.0.event, Location::caller());
+        self.0.mailbox.posted(Posting { dest, event, args, location, at: moment() });
+    }
+
     /// Lets the session end although the postback is still there; while the session lives it goes on working.
     ///
     /// POE: `weaken`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::alarm_heap::AlarmKey;
+use super::background::Place;
 use super::few::Few;
 use super::holds::{Alias, Child, EventFrom, EventTo, Hold, Kind, Ledger, Lifeline, Postback, Signal, Tag};
 use super::postback::ANON_EVENT;
@@ -65,6 +66,7 @@ pub(crate) struct Record {
     pub(crate) id: SessionId,
     /// The name of the type of its heap.
     pub(crate) heap: &'static str,
+    pub(crate) place: Place,
     /// `None` for the kernel, and on the way from one parent to another.
     parent: Option<Hold<Child>>,
     first_child: Link,
@@ -113,7 +115,7 @@ pub(crate) struct Sessions {
     free: Vec<u32>,
     serials: Serials,
     living: usize,
-    /// How many of them stay in this process when it forks.
+    /// How many of them keep nothing running.
     background: usize,
     pub(crate) ledger: Rc<Ledger>,
     /// Those of sessions that were removed.
@@ -140,21 +142,26 @@ impl Sessions {
         self.living
     }
 
-    /// Tells whether any background session lives.
+    /// Tells whether any session lives that keeps nothing running.
     pub(crate) fn has_background(&self) -> bool {
         self.background > 0
     }
 
+    /// Tells whether a session lives and keeps nothing running.
     pub(crate) fn is_background(&self, id: SessionId) -> bool {
-        self.has_background() && self.get(id).is_some_and(|record| record.life.is_background())
+        self.has_background() && self.place(id) != Place::Foreground
     }
 
-    /// Makes a session that was just created a background session.
-    pub(crate) fn make_background(&mut self, id: SessionId) {
-        if let Some(record) = self.get(id) {
-            record.life.make_background();
-            self.background += 1;
-        }
+    pub(crate) fn place(&self, id: SessionId) -> Place {
+        self.get(id).map_or(Place::Foreground, |record| record.place)
+    }
+
+    /// Gives a session that was just created its place.
+    pub(crate) fn put(&mut self, id: SessionId, place: Place) {
+        let Some(record) = self.get_mut(id).filter(|_| place != Place::Foreground) else { return };
+        record.place = place;
+        record.life.make_background();
+        self.background += 1;
     }
 
     #[inline]
@@ -214,7 +221,7 @@ impl Sessions {
         self.living -= 1;
         let record = self.slots[id.slot()].take();
         record.inspect(|record| {
-            self.background -= usize::from(record.life.is_background());
+            self.background -= usize::from(record.place != Place::Foreground);
             record.life.end();
         })
     }
@@ -347,6 +354,7 @@ impl Record {
         Record {
             id,
             heap,
+            place: Place::Foreground,
             parent: None,
             first_child: None,
             last_child: None,

@@ -5,6 +5,7 @@ use std::panic::Location;
 use rustc_hash::FxHashMap;
 
 use super::Kernel;
+use super::background::Place;
 use super::core::{Core, Dest};
 use super::os_signals::{Delivery, catchable};
 use super::queue::{Event, Kind};
@@ -402,7 +403,11 @@ impl Core {
     /// Tells whether a session that is not in the background watches a signal.
     pub(super) fn is_watched_in_foreground(&self, signal: Name) -> bool {
         !self.sessions.has_background()
-            || self.sessions.records().iter().any(|record| !record.life.is_background() && record.signals.has(signal))
+            || self
+                .sessions
+                .records()
+                .iter()
+                .any(|record| record.place == Place::Foreground && record.signals.has(signal))
     }
 
     fn watch_of(&self, id: SessionId, signal: Name) -> Option<SignalWatch> {

@@ -103,7 +103,8 @@ impl Source for Watched {
     }
 
     fn keeps_owner(&self) -> bool {
-        !self.weak
+        // Those who watch are held, each for itself.
+        false
     }
 
     fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {

@@ -5,6 +5,8 @@
 //!
 //! `--unix PATH` and `--proxy`: it listens there as well, and on one more port, behind a proxy; `also at` tells where.
 //!
+//! `--job`, `--late-job`: a background session ticks beside the server, spawned before `run` or by a state.
+//!
 //! `--plain`: a `TcpServer` with the same protocol, and no Daemon. `--on-error`: it writes what its callback for errors is told.
 
 use std::cell::Cell;
@@ -24,12 +26,23 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     if flags.has("--plain") {
         return plain(&flags, &mut kernel);
     }
+    if flags.has("--job") {
+        job().spawn(&mut kernel)?;
+    }
     let serving = server(&flags)?.spawn(&mut kernel)?;
+    let has_late_job = flags.has("--late-job");
     Session::new(serving)
-        .state("_start", |cx| {
+        .state("_start", move |cx| {
+            if has_late_job {
+                cx.delay("spawn_job", Duration::from_millis(1), ());
+            }
             cx.sig_keep_alive("USR1", "board");
             cx.sig("daemon_shutdown", "end");
             cx.sig("daemon_pause", "pause");
+        })
+        .state("spawn_job", |cx| {
+            job().spawn(cx)?;
+            Ok(())
         })
         .state("pause", util::daemon_program::say_signal)
         .state("end", |cx| cx.sig_clear("USR1"))
@@ -42,6 +55,19 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     kernel.run()?;
     say("end");
     Ok(())
+}
+
+/// Work beside the server, which never ends by itself.
+fn job() -> Session<()> {
+    let wait = |cx: &mut Context<'_, ()>| cx.delay("tick", Duration::from_millis(5), ());
+    Session::new(())
+        .state("_start", wait)
+        .state("tick", move |cx| {
+            say("tick");
+            wait(cx);
+        })
+        .state("_stop", |_| say("job stops"))
+        .background()
 }
 
 fn plain(flags: &Flags, kernel: &mut Kernel) -> std::result::Result<(), Box<dyn Error>> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::background::Place;
 use super::core::Core;
 use super::holds::Fork;
 use super::queue::{Event, Kind};
@@ -100,7 +101,8 @@ pub struct PeekedSession {
     pub aliases: Vec<Name>,
     /// The type of its heap, as [`std::any::type_name`] gives it.
     pub heap: &'static str,
-    /// Whether it is a [background session](crate::Session::background): its reasons keep it, and nothing running.
+    /// Whether its reasons keep nothing but itself: it is a [background session](crate::Session::background), or a service such as a
+    /// [`Resolver`](crate::component::Resolver).
     pub is_background: bool,
     /// POE's reference count: the number of distinct reasons, counted as POE counts them.
     pub refcount: usize,
@@ -185,7 +187,8 @@ calls! {
         let mut census = Census::new(self, entries.iter().map(|(.., event)| *event));
         for Description { owner, fd, is_watched, keeps_owner, text } in self.sources.describe() {
             let description: Arc<str> = text.into();
-            if keeps_owner {
+            // What the kernel watches keeps those for whom it does.
+            if keeps_owner || owner == SessionId::KERNEL {
                 census.add(owner, fd, &description);
             }
             sources.push(PeekedSource { owner, fd, is_watched, description });
@@ -252,7 +255,7 @@ impl<'a> Census<'a> {
             id: record.id,
             aliases: record.aliases.keys().collect(),
             heap: record.heap,
-            is_background: record.life.is_background(),
+            is_background: record.place != Place::Foreground,
             refcount: units(&reasons),
             reasons,
             parent: record.parent(),

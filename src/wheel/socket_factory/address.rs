@@ -22,8 +22,9 @@ pub(super) use crate::inherited::path_of;
 /// text is its path.
 ///
 /// **Names are looked up at once**, as POE does, and the whole program waits for the answer: none of its other sessions
-/// runs meanwhile, for seconds if a name server is slow. A program that can't have that gives addresses: it looks names
-/// up before the kernel runs, or has a child process do it and write the answer into a pipe.
+/// runs meanwhile, for seconds if a name server is slow. For connecting, a
+/// [`Resolver`](crate::component::Resolver) looks names up in other processes:
+/// [`SocketFactoryBuilder::resolver`](super::SocketFactoryBuilder::resolver).
 ///
 /// ```
 /// use lenore::wheel::Address;
@@ -241,17 +242,22 @@ impl Endpoint {
         matches!(self, Endpoint::Named { host: None, .. })
     }
 
+    /// Returns the host and the port, if the host is a name. The name of the port is looked up.
+    pub(super) fn name(&self, protocol: &'static str) -> Result<Option<(String, u16)>, CallError> {
+        let Endpoint::Named { host: Some(host), port } = self else { return Ok(None) };
+        if host.parse::<IpAddr>().is_ok() {
+            return Ok(None);
+        }
+        Ok(Some((host.clone(), number(port.as_ref(), protocol)?)))
+    }
+
     /// Looks up what has to be looked up. There is at least one address in the answer.
     pub(super) fn resolve(&self, domain: Option<Domain>, protocol: &'static str) -> Result<Vec<SocketAddr>, CallError> {
         let (host, port) = match self {
             Endpoint::Known(addresses) => return only(domain, addresses.clone()),
             Endpoint::Named { host, port } => (host, port),
         };
-        let port = match port {
-            None => 0,
-            Some(Port::Number(number)) => *number,
-            Some(Port::Service(name)) => service_port(name, protocol)?,
-        };
+        let port = number(port.as_ref(), protocol)?;
         match host {
             None => Ok(vec![(domain.unwrap_or(Domain::Ipv4).any(), port).into()]),
             Some(host) => match (host.as_str(), port).to_socket_addrs() {
@@ -262,7 +268,16 @@ impl Endpoint {
     }
 }
 
-fn only(domain: Option<Domain>, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, CallError> {
+fn number(port: Option<&Port>, protocol: &'static str) -> Result<u16, CallError> {
+    match port {
+        None => Ok(0),
+        Some(Port::Number(number)) => Ok(*number),
+        Some(Port::Service(name)) => service_port(name, protocol),
+    }
+}
+
+/// Leaves the addresses of a family; one at least.
+pub(super) fn only(domain: Option<Domain>, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, CallError> {
     addresses.retain(|address| domain.is_none_or(|domain| domain.has(address)));
     if addresses.is_empty() {
         let family = if domain == Some(Domain::Ipv6) { "IPv6" } else { "IPv4" };

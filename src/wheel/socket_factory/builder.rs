@@ -17,10 +17,12 @@ use super::datagram::{Datagram, Local};
 use super::inheriting::{Origin, set_queue, warn_of_v6_only};
 use super::listening::{ACCEPTS_PER_TURN, Accepted, Acceptor, Listener, Manner, Opened};
 use super::report::Report;
+use super::resolving::{Plan, Resolving};
 use super::rota::Rota;
 use super::socket::{self, CallError, Options};
 use super::{Job, SocketFactory};
 use crate::args::{Args, IntoArgs};
+use crate::component::Resolver;
 use crate::error::Error;
 use crate::inherited::Family;
 use crate::kernel::{Core, InState, Switch, core_of};
@@ -46,6 +48,7 @@ pub struct SocketFactoryBuilder {
     listen_queue: Option<u32>,
     accepts_per_turn: usize,
     connect_timeout: Option<Duration>,
+    resolver: Option<Resolver>,
     logs_shortages: bool,
     rota: Option<Rc<Rota>>,
     /// The addresses that a listener has asked for.
@@ -159,6 +162,7 @@ impl SocketFactoryBuilder {
             listen_queue: None,
             accepts_per_turn: ACCEPTS_PER_TURN,
             connect_timeout: None,
+            resolver: None,
             logs_shortages: false,
             rota: None,
             asked: Vec::new(),
@@ -345,6 +349,18 @@ impl SocketFactoryBuilder {
         self
     }
 
+    /// Has a [`Resolver`] look up the name to connect to, so that the program does not wait for it. Default: none, and
+    /// [`connect`](SocketFactoryBuilder::connect) looks it up at once.
+    ///
+    /// A failure to look it up is an error event of `"getaddrinfo"`, with `ETIMEDOUT` if a helper of the resolver took too long.
+    /// [`connect_timeout`](SocketFactoryBuilder::connect_timeout) begins when the name is looked up.
+    ///
+    /// POE: nothing like it.
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = Some(resolver);
+        self
+    }
+
     /// Binds a stream socket to the address and listens, for the running session. Of several addresses that a name
     /// stands for, it is the first that can be had. A socket that was
     /// [inherited](SocketFactory#sockets-that-were-inherited) is taken over instead.
@@ -490,6 +506,13 @@ impl SocketFactoryBuilder {
             return Err(invalid("connect", "an inherited socket is for listening").into());
         }
         let locals = self.bind_address.as_ref().map_or(Ok(Vec::new()), |address| self.locals(address))?;
+        if let (Some(resolver), Some(protocol)) = (self.resolver, self.protocol())
+            && let Some(name) = self.address.remote_endpoint()?.name(protocol)?
+        {
+            let (options, domain, timeout) = (self.options(Switch::Off), self.domain, self.connect_timeout);
+            let plan = Plan { options, locals, domain, timeout };
+            return Ok(Job::Resolving(Resolving::start(core, Rc::clone(report), resolver, name, plan)?));
+        }
         let mut attempts = Attempts::new(self.options(Switch::Off), locals, self.remotes()?);
         if self.kind() == SockType::Stream {
             let connector = Connector::start(core, Rc::clone(report), attempts, self.connect_timeout)?;

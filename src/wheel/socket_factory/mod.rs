@@ -20,6 +20,7 @@ mod datagram;
 mod inheriting;
 pub(super) mod listening;
 pub(super) mod report;
+mod resolving;
 mod rota;
 mod socket;
 
@@ -34,6 +35,7 @@ use connecting::Connector;
 use datagram::Local;
 use listening::{Acceptor, Listener};
 use report::Report;
+use resolving::Resolving;
 use socket::BoundPath;
 
 /// A wheel that makes sockets: it listens and accepts connections, connects, or binds a datagram socket.
@@ -143,6 +145,8 @@ pub struct SocketFactory {
 enum Job {
     Listening(Rc<Acceptor>),
     Connecting(Rc<Connector>),
+    /// Waits for a name, and then connects.
+    Resolving(Rc<Resolving>),
     /// Nothing any more: the socket was handed over. Its path goes with the wheel.
     HandedOver {
         local: Local,
@@ -322,6 +326,7 @@ impl SocketFactory {
         match &self.job {
             Job::Listening(acceptor) => acceptor.with_listener(Listener::local),
             Job::Connecting(connector) => connector.local(),
+            Job::Resolving(resolving) => resolving.local(),
             Job::HandedOver { local, .. } => Ok(local.clone()),
             Job::Failed => Err(Errno::ENOTCONN.into()),
         }
@@ -359,6 +364,7 @@ impl Drop for SocketFactory {
         match &self.job {
             Job::Listening(acceptor) => acceptor.let_go(),
             Job::Connecting(connector) => connector.let_go(),
+            Job::Resolving(resolving) => resolving.let_go(),
             Job::HandedOver { .. } | Job::Failed => {}
         }
     }

@@ -11,7 +11,7 @@ use nix::unistd::{ForkResult, fork};
 
 use super::{forker, linger, say, tear_down};
 
-fn fork_by_hand() -> ForkResult {
+pub fn fork_by_hand() -> ForkResult {
     // SAFETY: this process has one thread, so no lock is held by a thread that the child lacks.
     unsafe { fork() }.expect("the system has a process left")
 }

@@ -24,11 +24,12 @@ use lenore::{AsKernel, Context, Error, ForkStage, Handle, InState, Kernel, Reaso
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, raise};
 
+mod background;
 mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 27] = [
+const SCENARIOS: [(&str, Scenario); 30] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
@@ -51,6 +52,9 @@ const SCENARIOS: [(&str, Scenario); 27] = [
     ("several", several),
     ("inherited", inherited),
     ("no_descriptor_left", no_descriptor_left),
+    ("background", background::forks),
+    ("background_functions", background::functions),
+    ("background_by_itself", background::by_itself),
     ("by_itself", by_itself::by_itself),
     ("stops_by_itself", by_itself::stops),
     ("runs_by_itself", by_itself::runs),

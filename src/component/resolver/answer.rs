@@ -1,0 +1,112 @@
+//! Questions, who asks them, and what they get.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What has become of a question: ARG0 of the event that [`Resolver::resolve`](super::Resolver::resolve) names.
+///
+/// POE: the error and the addresses that the event of `resolve` gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// The name that was asked for.
+    pub host: String,
+    /// The port that was asked for.
+    pub port: u16,
+    /// Its addresses, one at least, in the order in which the system gives them; or why there are none.
+    pub outcome: Result<Vec<SocketAddr>, ResolveError>,
+}
+
+/// Why a [`Resolver`](super::Resolver) has no addresses for a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The look-up has failed.
+    Failed {
+        /// The name.
+        host: String,
+        /// The number of the system's error; 0 if it has none, as when there is no such name.
+        errno: i32,
+        /// The reason.
+        reason: String,
+    },
+    /// A helper took too long, and was killed.
+    TimedOut {
+        /// The name.
+        host: String,
+        /// The setting [`time_limit`](super::ResolverBuilder::time_limit).
+        limit: Duration,
+    },
+    /// No helper could be forked, or the one that was asked has died.
+    NoHelper {
+        /// The name.
+        host: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The resolver has stopped before there was an answer.
+    Stopped {
+        /// The name.
+        host: String,
+    },
+}
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, why): (_, &dyn fmt::Display) = match self {
+            ResolveError::Failed { host, reason, .. } => (host, reason),
+            ResolveError::TimedOut { host, limit } => {
+                return write!(f, "can't look up {host:?}: no answer within the time limit of {limit:?}");
+            }
+            ResolveError::NoHelper { host, reason } => (host, reason),
+            ResolveError::Stopped { host } => (host, &"the resolver has stopped"),
+        };
+        write!(f, "can't look up {host:?}: {why}")
+    }
+}
+
+impl StdError for ResolveError {}
+
+/// What the resolver's session is asked.
+pub(crate) struct Question {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) asker: Asker,
+}
+
+/// Who waits for an answer. One that is dropped without is told that the resolver has stopped, whatever has become of it.
+pub(crate) struct Asker {
+    host: String,
+    port: u16,
+    then: Option<Box<dyn FnOnce(Resolved)>>,
+}
+
+impl Asker {
+    pub(super) fn new(host: String, port: u16, then: impl FnOnce(Resolved) + 'static) -> Asker {
+        Asker { host, port, then: Some(Box::new(then)) }
+    }
+
+    pub(super) fn answer(mut self, outcome: Result<Vec<SocketAddr>, ResolveError>) {
+        self.tell(outcome);
+    }
+
+    /// Lets go of whoever has asked, in a process in which no answer will come.
+    pub(super) fn forget(mut self) {
+        self.then = None;
+    }
+
+    fn tell(&mut self, outcome: Result<Vec<SocketAddr>, ResolveError>) {
+        if let Some(then) = self.then.take() {
+            then(Resolved { host: std::mem::take(&mut self.host), port: self.port, outcome });
+        }
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let host = self.host.clone();
+        self.tell(Err(ResolveError::Stopped { host }));
+    }
+}

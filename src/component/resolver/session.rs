@@ -1,0 +1,246 @@
+//! The resolver's session: what waits, and which helper does what.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::errno::Errno;
+use rustc_hash::FxHashMap;
+
+use super::cache::{Cache, Key, Outcome};
+use super::helper;
+use super::{Asker, Question, ResolveError, Settings};
+use crate::error::{Error, Result};
+use crate::kernel::{AlarmId, Context, Kernel, SessionId};
+use crate::session::Session;
+use crate::wheel::{Failure, OnDrop, Run, WheelId};
+
+pub(super) const RESOLVE: &str = "resolver_resolve";
+pub(super) const CLEAR: &str = "resolver_clear";
+pub(super) const SHUTDOWN: &str = "resolver_shutdown";
+
+struct Heap {
+    settings: Settings,
+    cache: Cache,
+    /// Who waits for which answer.
+    asked: FxHashMap<Key, Vec<Asker>>,
+    /// What no helper has been asked yet, the oldest first.
+    waiting: VecDeque<Key>,
+    helpers: Vec<Helper>,
+}
+
+struct Helper {
+    run: Run,
+    does: Does,
+    /// For the limit of its question, or its end without one.
+    alarm: Option<AlarmId>,
+}
+
+enum Does {
+    Wait,
+    LookUp(Key),
+    /// It has been told to end, or was killed. The end of its output is still to come.
+    Leave,
+}
+
+type Cx<'a> = Context<'a, Heap>;
+
+pub(super) fn spawn(kernel: &mut Kernel, settings: Settings) -> Result<SessionId, Error> {
+    let cache = Cache::new(settings.cache_size, (settings.cache_for, settings.cache_failures_for));
+    let (asked, waiting, helpers) = (FxHashMap::default(), VecDeque::new(), Vec::new());
+    Session::new(Heap { settings, cache, asked, waiting, helpers })
+        .state("_start", start)
+        .state(RESOLVE, resolve)
+        .state(CLEAR, |cx: &mut Cx<'_>| cx.heap().cache.clear())
+        .state(SHUTDOWN, shut_down)
+        .state("answered", answered)
+        .state("failed", failed)
+        .state("late", late)
+        .state("idle", idle)
+        .state("forked", forked)
+        .state("_stop", stop)
+        .service()
+        .spawn(kernel)
+}
+
+fn start(cx: &mut Cx<'_>) -> Result {
+    // Whoever happens to create it is not to be kept by it.
+    let _ = cx.detach_myself();
+    cx.sig("FORKED", "forked");
+    let number = cx.session().number();
+    let alias = cx.heap().settings.alias.unwrap_or_else(|| format!("resolver {number}").into());
+    Ok(cx.alias_set(alias)?)
+}
+
+fn resolve(cx: &mut Cx<'_>) -> Result {
+    let Question { host, port, asker } = cx.take(0)?;
+    if let Ok(address) = host.parse::<IpAddr>() {
+        asker.answer(Ok(vec![SocketAddr::new(address, port)]));
+        return Ok(());
+    }
+    if host.is_empty() || host.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        let reason = "no name has such characters, or none at all".to_owned();
+        asker.answer(Err(ResolveError::Failed { host, errno: Errno::EINVAL as i32, reason }));
+        return Ok(());
+    }
+    let (key, now) = ((host.to_ascii_lowercase(), port), cx.core().clock.now());
+    let heap = cx.heap();
+    if let Some(outcome) = heap.cache.get(&key, now) {
+        asker.answer(outcome);
+        return Ok(());
+    }
+    let askers = heap.asked.entry(key.clone()).or_default();
+    askers.push(asker);
+    if askers.len() == 1 {
+        heap.waiting.push_back(key);
+        hand_out(cx);
+    }
+    Ok(())
+}
+
+/// Gives helpers what waits, as far as there may be helpers.
+fn hand_out(cx: &mut Cx<'_>) {
+    while let Some(key) = cx.heap().waiting.pop_front() {
+        match free_helper(cx) {
+            Ok(Some(place)) => ask(cx, place, key),
+            Ok(None) => return cx.heap().waiting.push_front(key),
+            Err(error) => {
+                let host = key.0.clone();
+                settle(cx, &key, Err(ResolveError::NoHelper { host, reason: error.to_string() }));
+            }
+        }
+    }
+}
+
+/// Finds a helper that waits, or begins one; `None` if all there may be are busy.
+fn free_helper(cx: &mut Cx<'_>) -> Result<Option<usize>, Error> {
+    let Heap { helpers, settings, .. } = cx.heap();
+    // The one that has waited least: with little to do the others end.
+    if let Some(place) = helpers.iter().rposition(|helper| matches!(helper.does, Does::Wait)) {
+        return Ok(Some(place));
+    }
+    if helpers.iter().filter(|helper| !matches!(helper.does, Does::Leave)).count() >= settings.helpers {
+        return Ok(None);
+    }
+    let (lookup, parent) = (settings.lookup.clone(), cx.pid());
+    // The drop waits, so that the end of the process finds none that is about to die.
+    let run = Run::function(move |_| -> Result { Ok(helper::serve(&lookup, parent)?) })
+        .on_stdout("answered")
+        .on_error("failed")
+        .on_drop(OnDrop::KillAndWait)
+        .start(cx)?;
+    let helpers = &mut cx.heap().helpers;
+    helpers.push(Helper { run, does: Does::Wait, alarm: None });
+    Ok(Some(helpers.len() - 1))
+}
+
+fn ask(cx: &mut Cx<'_>, place: usize, key: Key) {
+    let (heap, mut calls) = cx.split();
+    let helper = &mut heap.helpers[place];
+    helper.run.put(helper::question(&key.0, key.1));
+    helper.does = Does::LookUp(key);
+    helper.alarm.take().map(|alarm| calls.alarm_remove(alarm));
+    helper.alarm = Some(calls.delay_set("late", heap.settings.time_limit, (helper.run.id(),)));
+}
+
+/// Tells everybody who has asked.
+fn settle(cx: &mut Cx<'_>, key: &Key, outcome: Outcome) {
+    let now = cx.core().clock.now();
+    let heap = cx.heap();
+    heap.cache.put(key, &outcome, now);
+    for asker in heap.asked.remove(key).unwrap_or_default() {
+        asker.answer(outcome.clone());
+    }
+}
+
+/// ARG0 = a line, ARG1 = whose.
+fn answered(cx: &mut Cx<'_>) -> Result {
+    let (line, id) = (cx.take::<String>(0)?, cx.take::<WheelId>(1)?);
+    let (heap, mut calls) = cx.split();
+    // One that was killed may have answered before.
+    let Some(helper) = heap.helpers.iter_mut().find(|helper| helper.run.id() == id) else { return Ok(()) };
+    let Does::LookUp(key) = std::mem::replace(&mut helper.does, Does::Wait) else {
+        helper.does = Does::Leave;
+        return Ok(());
+    };
+    helper.alarm.take().map(|alarm| calls.alarm_remove(alarm));
+    helper.alarm = Some(calls.delay_set("idle", heap.settings.idle_timeout, (id,)));
+    settle(cx, &key, helper::outcome(&key.0, &line));
+    hand_out(cx);
+    Ok(())
+}
+
+/// The end of a helper, or what it was to be: ARG0 is the failure.
+fn failed(cx: &mut Cx<'_>) -> Result {
+    let failure = cx.take::<Failure>(0)?;
+    let Some(helper) = take(cx, failure.wheel) else { return Ok(()) };
+    if let Does::LookUp(key) = &helper.does {
+        let reason = if failure.is_end_of_input() { "the helper has died".to_owned() } else { failure.to_string() };
+        settle(cx, key, Err(ResolveError::NoHelper { host: key.0.clone(), reason }));
+    }
+    hand_out(cx);
+    Ok(())
+}
+
+/// The helper ARG0 takes too long.
+fn late(cx: &mut Cx<'_>) -> Result {
+    let id = cx.take::<WheelId>(0)?;
+    let limit = cx.heap().settings.time_limit;
+    let Some(helper) = cx.heap().helpers.iter_mut().find(|helper| helper.run.id() == id) else { return Ok(()) };
+    let Does::LookUp(key) = std::mem::replace(&mut helper.does, Does::Leave) else { return Ok(()) };
+    helper.alarm = None;
+    let killed = helper.run.kill("KILL");
+    log::warn!(target: "lenore::component", "a helper was killed, as it has not looked up {:?} within {limit:?}", key.0);
+    if killed.is_err() {
+        // It has not been forked yet, or has died: its end is not told.
+        drop(take(cx, Some(id)));
+    }
+    settle(cx, &key, Err(ResolveError::TimedOut { host: key.0.clone(), limit }));
+    hand_out(cx);
+    Ok(())
+}
+
+/// The helper ARG0 has had nothing to do for a while.
+fn idle(cx: &mut Cx<'_>) -> Result {
+    let id = cx.take::<WheelId>(0)?;
+    let waits = |helper: &&mut Helper| helper.run.id() == id && matches!(helper.does, Does::Wait);
+    if let Some(helper) = cx.heap().helpers.iter_mut().find(waits) {
+        helper.does = Does::Leave;
+        helper.alarm = None;
+        helper.run.shutdown_stdin();
+    }
+    Ok(())
+}
+
+fn take(cx: &mut Cx<'_>, id: Option<WheelId>) -> Option<Helper> {
+    let (heap, mut calls) = cx.split();
+    let place = heap.helpers.iter().position(|helper| Some(helper.run.id()) == id)?;
+    let mut helper = heap.helpers.swap_remove(place);
+    helper.alarm.take().map(|alarm| calls.alarm_remove(alarm));
+    Some(helper)
+}
+
+/// In a new process: the helpers are the parent's, and so are the answers for those who have asked there.
+fn forked(cx: &mut Cx<'_>) {
+    cx.alarm_remove_all();
+    let heap = cx.heap();
+    heap.helpers.clear();
+    heap.waiting.clear();
+    heap.asked.drain().flat_map(|(_, askers)| askers).for_each(Asker::forget);
+}
+
+fn shut_down(cx: &mut Cx<'_>) -> Result {
+    stop(cx);
+    cx.alarm_remove_all();
+    for alias in cx.alias_list(cx.session())? {
+        cx.alias_remove(alias)?;
+    }
+    Ok(())
+}
+
+/// Whoever still waits is told by the drop.
+fn stop(cx: &mut Cx<'_>) {
+    let heap = cx.heap();
+    heap.helpers.clear();
+    heap.waiting.clear();
+    heap.asked.clear();
+}
