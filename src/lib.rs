@@ -43,11 +43,12 @@
 //! | `POE::Wheel::*` | [`wheel`] |
 //! | `POE::NFA` | [`nfa`] |
 //! | `POE::Filter::*` | [`filter`] |
-//! | `POE::Component::Server::TCP`, `POE::Component::Client::TCP` | [`component`] |
+//! | `POE::Component::Server::TCP`, `POE::Component::Client::TCP`, `POE::Component::Resolver` | [`component`] |
 //! | `POE::Component::Daemon` | [`daemon`] |
 //! | `die` in a handler | an `Err` or a panic; [`Exception`] |
 //!
-//! [`porting`] is the guide for those who come from POE.
+//! [`porting`] is the guide for those who come from POE. [`background`] is about jobs beside a server, [`component::how_to`] about components
+//! of your own.
 //!
 //! # Logging
 //!
@@ -71,6 +72,7 @@
 compile_error!("lenore runs on Linux; it compiles for FreeBSD. Other systems lack what the Daemon needs of them.");
 
 mod args;
+pub mod background;
 mod calls;
 pub mod component;
 pub mod daemon;

@@ -200,7 +200,7 @@ fn peek_tells_a_background_session() -> Result<(), Error> {
     busy("job", &log).background().spawn(&mut kernel)?;
     plain("work", &log).spawn(&mut kernel)?;
     let text = format!("{:#}", kernel.peek());
-    assert!(text.contains("session 1 (busy), refcount 9, in the background\n"), "{text}");
+    assert!(text.contains("session 1 (busy), refcount 7, in the background\n"), "{text}");
     assert!(text.contains("session 2 (Diary), refcount 1\n"), "{text}");
     kernel.stop();
     Ok(())

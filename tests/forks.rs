@@ -520,7 +520,7 @@ fn a_panic_in_what_is_left_of_the_parents_turn_closes_the_childs_wheel() {
 
 /// The lines that tell what is dropped of a background session at its end.
 fn drops_of_job() -> Vec<String> {
-    ["job stops", "dropped alarm", "dropped heap", "dropped what a state has captured"].map(str::to_owned).into()
+    ["job stops", "dropped heap", "dropped what a state has captured", "dropped alarm"].map(str::to_owned).into()
 }
 
 #[test] // its listener is closed, and nothing of it is dropped: a destructor may do what is the parent's alone to do

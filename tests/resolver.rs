@@ -1,6 +1,7 @@
 //! `component::Resolver`, watched from outside. The program is `tests/programs/resolver.rs`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -101,11 +102,11 @@ fn failure_names_the_host_and_is_kept_as_well() {
         assert_eq!(client.line("ask empty"), "empty: can't look up \"empty\": the name has no address");
     }
     assert_eq!(names.asked().len(), 2);
-    let (_uncached, addr) = Names::serve("--cache-ms 0");
+    let (uncached, addr) = Names::serve("--cache-ms 0");
     let mut client = Client::connect(addr);
     for count in 1..=2 {
         client.line("ask none");
-        assert_eq!(_uncached.asked().len(), count);
+        assert_eq!(uncached.asked().len(), count);
     }
 }
 
@@ -203,14 +204,14 @@ fn resolver_does_not_keep_the_program() {
     names.lab.expect_end();
     let pid = names.lab.pid();
     assert_eq!(names.lab.all(), [format!("{pid} other: [127.0.0.1:80] extra"), format!("{pid} end")]);
-    assert_eq!(names.lab.running.stderr_to_end(DEADLINE), "");
+    // Such as that child processes are left.
+    let log = names.lab.running.stderr_to_end(DEADLINE);
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
 #[test]
 fn question_of_the_parent_is_not_answered_in_a_forked_child() {
-    let dir_with_gate = |names: &Names| names.shut_gate();
     let mut names = Names::start("--once hang --fork --limit-ms 1500");
-    dir_with_gate(&names);
     let (child, _) = names.lab.nth(1, "child begins");
     names.lab.expect(child, "end");
     let pid = names.lab.pid();
@@ -241,8 +242,10 @@ fn wheel_and_client_connect_to_what_the_resolver_finds() {
     assert_eq!(client.read_line(), format!("connected to 127.0.0.1:{port}"));
     listener.accept().expect("the wheel's connection");
     client.send(&format!("client other {port}\r\n"));
-    let mut peer = Client::new(listener.accept().expect("the client's connection").0);
-    assert_eq!(peer.read_line(), "hello");
+    let mut peer = BufReader::new(listener.accept().expect("the client's connection").0);
+    let mut line = String::new();
+    peer.read_line(&mut line).expect("a line");
+    assert_eq!(line, "hello\r\n");
     let not_found = format!("getaddrinfo {}: can't look up \"none\": no such name", Errno::EADDRNOTAVAIL as i32);
     assert_eq!(client.line("connect none"), not_found);
     assert_eq!(client.line("client none"), not_found);

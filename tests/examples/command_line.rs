@@ -18,8 +18,9 @@ const POOL: &str = "--start-children --min-spare --max-spare --max-children --fo
 
 /// Every example, and its flags.
 fn examples() -> Vec<(&'static str, Vec<&'static str>)> {
-    let all: [(&str, &[&str]); 13] = [
+    let all: [(&str, &[&str]); 14] = [
         ("chat", &[]),
+        ("component", &[]),
         ("echo", &["--listen"]),
         ("echo_fork", &["--listen --max-children", DAEMON]),
         ("echo_prefork", &["--listen --config", POOL, DAEMON]),

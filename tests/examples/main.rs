@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 mod chat;
 mod command_line;
+mod component;
 mod detached;
 mod echo;
 mod flags;

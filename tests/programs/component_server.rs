@@ -41,7 +41,10 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             cx.sig("daemon_pause", "pause");
         })
         .state("spawn_job", |cx| {
-            job().spawn(cx)?;
+            // A child that was forked before has this alarm as well.
+            if !cx.is_child() {
+                job().spawn(cx)?;
+            }
             Ok(())
         })
         .state("pause", util::daemon_program::say_signal)

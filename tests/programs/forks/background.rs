@@ -43,7 +43,7 @@ fn job() -> Session<Job> {
             cx.sig("USR2", "ask");
             cx.delay("never", Duration::from_secs(3600), (Loud("alarm"),));
             cx.yield_("late", ());
-            cx.heap().listener = Some(SocketFactory::tcp("127.0.0.1:0").listen(cx)?);
+            cx.heap().listener = Some(SocketFactory::tcp("127.0.0.1:0").on_accept("never").listen(cx)?);
             Ok(())
         })
         .state("late", |_| ())
@@ -83,8 +83,7 @@ struct Parent {
 
 fn parent(kernel: &mut Kernel) -> Result<Session<Parent>, Error> {
     let job = job().spawn(kernel)?;
-    let fd =
-        kernel.peek().sources.iter().find(|source| source.owner == job && source.is_watched).map(|source| source.fd);
+    let fd = kernel.peek().sources.iter().find(|source| source.owner == job).map(|source| source.fd);
     let fd = fd.expect("it listens");
     let socket = std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("it is open");
     Ok(Session::new(Parent { job, fd, socket }))
