@@ -139,6 +139,7 @@ pub fn functions(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
         .state("exited", |cx| {
             let (me, status) = (cx.session(), cx.take::<ExitStatus>(2)?);
             say(cx, format!("other helper: {status}"));
+            *cx.heap() = None;
             cx.refcount_decrement(me, "go")?;
             Ok(())
         })
