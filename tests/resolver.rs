@@ -74,7 +74,7 @@ fn equal_questions_are_asked_once_and_the_answer_is_kept() {
     let (names, addr) = Names::serve("");
     let mut clients = [(); 3].map(|()| Client::connect(addr));
     for (client, host) in clients.iter_mut().zip(["gate", "GATE", "Gate"]) {
-        client.send(&format!("ask {host}\r\n"));
+        client.send(format!("ask {host}\r\n"));
         // It was asked when the next command is answered.
         client.send("pid\r\n");
         client.read_line();
@@ -133,7 +133,7 @@ fn questions_wait_when_all_helpers_are_busy() {
     let (names, addr) = Names::serve("--helpers 2");
     let mut client = Client::connect(addr);
     for host in ["gate-1", "gate-2", "gate-3", "gate-4"] {
-        client.send(&format!("ask {host}\r\n"));
+        client.send(format!("ask {host}\r\n"));
     }
     names.wait_asked(2);
     stays("two helpers", Duration::from_millis(50), || {
@@ -236,12 +236,12 @@ fn wheel_and_client_connect_to_what_the_resolver_finds() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("it listens").port();
     let mut client = Client::connect(addr);
-    client.send(&format!("connect gate {port}\r\npid\r\n"));
+    client.send(format!("connect gate {port}\r\npid\r\n"));
     assert_eq!(client.read_line(), names.lab.pid().to_string(), "the loop goes on meanwhile");
     names.open_gate();
     assert_eq!(client.read_line(), format!("connected to 127.0.0.1:{port}"));
     listener.accept().expect("the wheel's connection");
-    client.send(&format!("client other {port}\r\n"));
+    client.send(format!("client other {port}\r\n"));
     let mut peer = BufReader::new(listener.accept().expect("the client's connection").0);
     let mut line = String::new();
     peer.read_line(&mut line).expect("a line");
@@ -271,10 +271,10 @@ fn wheel_that_is_dropped_hears_of_no_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("it listens").port();
     let mut client = Client::connect(addr);
-    client.send(&format!("connect gate {port}\r\n"));
+    client.send(format!("connect gate {port}\r\n"));
     names.wait_asked(1);
     assert_eq!(client.line("drop"), "dropped");
-    client.send(&format!("ask gate {port}\r\n"));
+    client.send(format!("ask gate {port}\r\n"));
     names.open_gate();
     assert_eq!(client.read_line(), format!("gate: [127.0.0.1:{port}]"));
     assert_eq!(client.line("pid"), names.lab.pid().to_string());
