@@ -13,7 +13,7 @@
 //! ```
 //!
 //! `WorkList` is the object. It is `Copy`, and its methods take a kernel or the context of a state. `add` answers by a postback, and
-//! returns a `Ticket`: a job is withdrawn when its ticket is dropped. `component::how_to` says more.
+//! returns a `Ticket`: a job is withdrawn when its ticket is dropped. The page `guide::components` says more.
 
 use std::collections::VecDeque;
 use std::process::ExitCode;

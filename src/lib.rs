@@ -47,8 +47,8 @@
 //! | `POE::Component::Daemon` | [`daemon`] |
 //! | `die` in a handler | an `Err` or a panic; [`Exception`] |
 //!
-//! [`porting`] is the guide for those who come from POE. [`background`] is about jobs beside a server, [`component::how_to`] about components
-//! of your own.
+//! [`porting`] is the guide for those who come from POE. [`guide`] has pages on what programs often need, such as [a job beside the
+//! server](guide::background).
 //!
 //! # Logging
 //!
@@ -72,7 +72,6 @@
 compile_error!("lenore runs on Linux; it compiles for FreeBSD. Other systems lack what the Daemon needs of them.");
 
 mod args;
-pub mod background;
 mod calls;
 pub mod component;
 pub mod daemon;

@@ -141,7 +141,7 @@ impl<H: 'static> Session<H> {
     }
 
     /// Makes it a background session: it stays in the process that made it, and keeps nothing running. It is for a job beside a
-    /// server; [`background`](crate::background) shows some.
+    /// server; the [guide](crate::guide::background) shows some.
     ///
     /// *In a forked child* there is no such session, whoever forked: a Daemon, [`fork`](Context::fork), the function of a
     /// [`Run`](crate::wheel::Run), or the program itself. Its wheels, listeners and handles are closed there, and its alarms, signal watchers and

@@ -2,8 +2,8 @@
 //!
 //! A [`Protocol`] says what is done with each connection. A [`Server`] runs it in one process, in a child for each
 //! connection, or in a pool of children, as it is configured: this is what to reach for. [`TcpServer`] and [`TcpClient`]
-//! are the components of POE, to be used among other sessions. A [`Resolver`] looks names up for all of them. [`how_to`] is about
-//! components of your own.
+//! are the components of POE, to be used among other sessions. A [`Resolver`] looks names up for all of them. [How to write a
+//! component](crate::guide::components) of your own is a page of the guide.
 //!
 //! With the feature `service` the module `http` makes a protocol of routes and handlers.
 //!
@@ -14,7 +14,6 @@ mod connection;
 mod credentials;
 #[cfg(feature = "service")]
 pub mod http;
-pub mod how_to;
 mod listen;
 mod listener;
 mod next_protocol;

@@ -2,6 +2,8 @@
 //!
 //! | you want to | page |
 //! | --- | --- |
+//! | do something beside the server: each hour, a cache, metrics | [`background`] |
+//! | write a component that others use | [`components`] |
 //! | find out why nothing happens, or why the program does not end | [`nothing_happens`] |
 //! | know what a child has of the memory of its parent | [`memory`] |
 //! | use a library that starts threads | [`threads`] |
@@ -11,6 +13,12 @@
 //!
 //! POE: `POE::Component::Daemon` and `POE::Kernel` tell of these subjects in their sections on caveats.
 
+pub mod background {
+    #![doc = include_str!("background.md")]
+}
+pub mod components {
+    #![doc = include_str!("components.md")]
+}
 pub mod deploying {
     #![doc = include_str!("deploying.md")]
 }
