@@ -17,11 +17,18 @@ use crate::peer::connect;
 
 const CHILDREN: usize = 8;
 
-fn start(authority: &Authority, processes: &str, flags: &[&str]) -> Running {
+/// A server that runs, and where it listens.
+struct Server {
+    running: Running,
+    addr: SocketAddr,
+}
+
+fn start(authority: &Authority, processes: &str, flags: &[&str]) -> Server {
     let (cert, key) = authority.issue("server", &["localhost", "127.0.0.1"]);
     write_config(authority, &cert, &key);
     let program = Program::new(env!("CARGO_BIN_EXE_tls_server")).args(["--processes", processes]).args(flags);
-    program.arg("--config").arg(config(authority)).start()
+    let running = program.arg("--config").arg(config(authority)).start();
+    Server { addr: running.listening_addr(), running }
 }
 
 fn config(authority: &Authority) -> PathBuf {
@@ -58,14 +65,14 @@ fn client_resumes_with_every_child() {
         let config = Arc::new(authority.client_of(tls));
         // Each child has one connection at a time, and keeps it.
         let mut clients = Vec::new();
-        let mut first = client(&config, server.listening_addr());
+        let mut first = client(&config, server.addr);
         let (pid, is_resumed) = ask(&mut first);
         assert!(!is_resumed);
         let mut pids = HashSet::from([pid]);
         clients.push(first);
         let mut resumed = 0;
         while pids.len() < CHILDREN {
-            let mut next = client(&config, server.listening_addr());
+            let mut next = client(&config, server.addr);
             let (pid, is_resumed) = ask(&mut next);
             assert!(pids.insert(pid), "{pid} has one connection");
             resumed += usize::from(is_resumed);
@@ -73,7 +80,7 @@ fn client_resumes_with_every_child() {
         }
         // And with the one that has begun.
         clients.clear();
-        let (_, is_resumed) = ask(&mut client(&config, server.listening_addr()));
+        let (_, is_resumed) = ask(&mut client(&config, server.addr));
         resumed += usize::from(is_resumed);
         println!("resumption over {CHILDREN} children: {resumed} of {CHILDREN}");
         assert_eq!(resumed, CHILDREN);
@@ -88,11 +95,12 @@ fn children_draw_different_random_numbers() {
     let mut held = Vec::new();
     let randoms: HashSet<Vec<u8>> = (0..CHILDREN)
         .map(|_| {
-            let mut peer = client(&config, server.listening_addr());
-            peer.get_mut().conn.write_tls(&mut peer.get_ref().sock.try_clone().unwrap()).unwrap();
+            let mut peer = client(&config, server.addr);
+            let mut socket = peer.get_ref().sock.try_clone().unwrap();
+            peer.get_mut().conn.write_tls(&mut socket).unwrap();
             // The record's head has 5 octets, the message's 4, and the version 2.
             let mut hello = [0; 43];
-            peer.get_mut().sock.read_exact(&mut hello).unwrap();
+            socket.read_exact(&mut hello).unwrap();
             assert_eq!((hello[0], hello[5]), (22, 2), "ServerHello");
             held.push(peer);
             hello[11..].to_vec()
@@ -101,8 +109,8 @@ fn children_draw_different_random_numbers() {
     assert_eq!(randoms.len(), CHILDREN);
 }
 
-fn serves(config: &ClientConfig, server: &Running) -> Vec<u8> {
-    let mut peer = client(&Arc::new(config.clone()), server.listening_addr());
+fn serves(config: &ClientConfig, server: &Server) -> Vec<u8> {
+    let mut peer = client(&Arc::new(config.clone()), server.addr);
     ask(&mut peer);
     let certificate = peer.get_ref().conn.peer_certificates().unwrap()[0].to_vec();
     peer.get_mut().conn.send_close_notify();
@@ -122,11 +130,11 @@ fn reload_gives_children_the_new_certificate_and_refuses_a_bad_one() {
         let bad = authority.path("bad.pem");
         fs::write(&bad, "no PEM").unwrap();
         write_config(&authority, &bad, &key);
-        server.signal(Signal::SIGHUP);
-        server.wait_for_stderr(&format!("no certificate in {}", bad.display()), DEADLINE);
+        server.running.signal(Signal::SIGHUP);
+        server.running.wait_for_stderr(&format!("no certificate in {}", bad.display()), DEADLINE);
         assert_eq!(serves(&authority.client(), &server), old, "{processes}");
         write_config(&authority, &cert, &key);
-        server.signal(Signal::SIGHUP);
+        server.running.signal(Signal::SIGHUP);
         wait_until("the new certificate", DEADLINE, || (serves(&authority.client(), &server) != old).then_some(()));
     }
 }
@@ -135,15 +143,14 @@ fn reload_gives_children_the_new_certificate_and_refuses_a_bad_one() {
 fn curl_gets_a_page() {
     let authority = Authority::new();
     let server = start(&authority, "prefork:2", &["--http"]);
-    let url = format!("https://localhost:{}/", server.listening_addr().port());
+    let url = format!("https://localhost:{}/", server.addr.port());
     for (version, text) in [("--tls-max", "1.2"), ("--tlsv1.3", "1.3")] {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--fail", "--http1.1", "--cacert"]).arg(authority.ca()).arg(version);
         if version == "--tls-max" {
             curl.arg(text);
         }
-        let output =
-            curl.arg("--resolve").arg(format!("localhost:{}:127.0.0.1", server.listening_addr().port())).arg(&url);
+        let output = curl.arg("--resolve").arg(format!("localhost:{}:127.0.0.1", server.addr.port())).arg(&url);
         let output = output.output().expect("curl is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(String::from_utf8_lossy(&output.stdout), format!("over TLS {text}\n"));
@@ -160,7 +167,7 @@ fn openssl_resumes_and_chooses_a_protocol() {
             .args(["s_client", "-alpn", "imap,lines", "-servername", "localhost", "-verify_return_error", "-CAfile"])
             .arg(authority.ca())
             .arg("-connect")
-            .arg(server.listening_addr().to_string())
+            .arg(server.addr.to_string())
             .arg(flag)
             .arg(&session)
             .stdin(Stdio::piped())
@@ -184,12 +191,12 @@ fn openssl_resumes_and_chooses_a_protocol() {
 fn plain_client_is_logged() {
     let authority = Authority::new();
     let server = start(&authority, "prefork:1", &[]);
-    let mut plain = TcpStream::connect(server.listening_addr()).unwrap();
+    let mut plain = TcpStream::connect(server.addr).unwrap();
     plain.set_read_timeout(Some(DEADLINE)).unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut alert = Vec::new();
     plain.read_to_end(&mut alert).unwrap();
     assert_eq!(alert[0], 21);
-    let line = server.wait_for_stderr("the peer does not speak TLS", DEADLINE);
+    let line = server.running.wait_for_stderr("the peer does not speak TLS", DEADLINE);
     assert!(line.contains(&format!("peer={}", plain.local_addr().unwrap())), "{line}");
 }
