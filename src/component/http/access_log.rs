@@ -29,7 +29,8 @@ pub enum AccessLog {
 #[derive(Debug)]
 pub(super) struct Entry {
     form: AccessLog,
-    peer: String,
+    /// `None` on a UNIX socket.
+    peer: Option<String>,
     time: SystemTime,
     /// Method, target and version; `None` if the request makes no sense.
     line: Option<(String, String, String)>,
@@ -56,7 +57,7 @@ impl Entry {
         };
         Some(Box::new(Entry {
             form,
-            peer: peer.to_owned(),
+            peer: (!peer.is_empty()).then(|| peer.to_owned()),
             time,
             line: request.map(|request| {
                 (request.method().to_owned(), request.target().to_owned(), request.version().to_string())
@@ -78,7 +79,7 @@ impl Entry {
     }
 
     fn combined(&self, duration: Duration, is_complete: bool) -> String {
-        let mut line = format!("{} - - [{}] ", self.peer, log_date(self.time));
+        let mut line = format!("{} - - [{}] ", self.peer.as_deref().unwrap_or("-"), log_date(self.time));
         match &self.line {
             Some((method, target, version)) => push_quoted(&mut line, &format!("{method} {target} {version}")),
             None => line.push_str("\"-\""),
