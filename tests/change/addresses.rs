@@ -249,6 +249,7 @@ fn post_forking_server_stays_when_few_children_fail_on_probation() {
     let die = changing.dir.path().join("die");
     let new = config(&[stays], &format!("value=b\ndie={}\n", die.display()));
     assert_eq!(changing.reload(&new).last, "OK applied");
+    // In all more than would be too many in a row.
     for _ in 0..3 {
         for _ in 0..2 {
             fs::write(&die, "").expect("a file");

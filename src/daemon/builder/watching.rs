@@ -224,7 +224,9 @@ impl DaemonBuilder {
     /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, also while the parent is stopped and
     /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. It should be in memory, below `/run` for
     /// one. It is a sparse file of 18 MB, of which 1,200 bytes for each child are used. A file system that is full when the
-    /// pool has grown by 64 children more than at first ends the process that needs a page of it.
+    /// pool has grown by 64 children more than at first ends the process that needs a page of it. A process that shortens the file
+    /// ends the Daemon and its children by SIGBUS. The file's owner and root can do that: keep tools that truncate files, as some that
+    /// rotate logs do, away from its directory. A board in memory can't be shortened.
     ///
     /// The file is made when the Daemon is spawned, before it changes its root directory and its user. It replaces a board that
     /// is there, but nothing else. If that is the board of a Daemon that runs, the start fails and names the process. It is removed when the Daemon ends. A Daemon that can't see or remove the file by then leaves

@@ -98,7 +98,9 @@ impl Machine {
             return;
         }
         if cause.is_in_order() {
-            return self.crashes.stayed_up(child.forked_at);
+            // Several run at a time. One that was forked before the last that failed is as good a sign as one after it.
+            self.crashes = CrashLoop::default();
+            return;
         }
         self.crashes.died(child.forked_at, at.now);
         if self.crashes.deaths() >= FAILURES_ON_PROBATION {
