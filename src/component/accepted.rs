@@ -10,6 +10,7 @@ use super::listener::{self, FAILED};
 use super::next_protocol::switch;
 use super::protocol::Protocol;
 use super::proxy;
+use super::requests::{CLOCK, DRAIN, IS_IDLE, RELEASE, SETTLE};
 use super::secure;
 use super::socket::Accepted;
 use crate::error::{Error, Result};
@@ -64,6 +65,11 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
         (IMPATIENT.into(), state(impatient)),
         (LEFT.into(), handler(leave::<F, H>)),
         (SWITCH.into(), handler(switch::<F, H>)),
+        (SETTLE.into(), state(Protocol::settle)),
+        (CLOCK.into(), state(Protocol::look_at_clock)),
+        (DRAIN.into(), state(Protocol::drain)),
+        (RELEASE.into(), state(Protocol::release)),
+        (IS_IDLE.into(), state(Protocol::tell_if_idle)),
         (proxy::READABLE.into(), state(proxy::look)),
         (proxy::LATE.into(), state(proxy::late)),
         ("shutdown".into(), state(shutdown)),
@@ -149,6 +155,9 @@ fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, 
         return Ok(());
     }
     let told = protocol.callbacks.on_disconnect.as_ref().map_or(Ok(()), |on_disconnect| on_disconnect(cx));
+    if cx.heap().requests.is_timed() {
+        cx.delay_clear(CLOCK);
+    }
     cx.heap().close();
     told
 }

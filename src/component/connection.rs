@@ -10,6 +10,7 @@ use super::credentials::PeerCredentials;
 use super::listen::Door;
 use super::protocol::{Callbacks, Protocol};
 use super::proxy::Announcement;
+use super::requests::Requests;
 use super::secure::{Handshake, Secure};
 use super::socket::Socket;
 use crate::error::Result;
@@ -33,6 +34,7 @@ pub struct Connection<F: Filter, H = ()> {
     pub(super) handshake: Option<Handshake>,
     /// A server's: the listener that it came through.
     pub(super) door: Option<Rc<Door>>,
+    pub(super) requests: Requests,
     /// No more input is delivered, and the connection ends when its output is written.
     pub(super) is_shutting_down: bool,
     /// What waits to be written never will be.
@@ -79,6 +81,7 @@ impl<F: Filter, H> Connection<F, H> {
             proxy: None,
             handshake: None,
             door: None,
+            requests: Requests::default(),
             is_shutting_down: false,
             is_broken: false,
             is_refusal_logged: false,
@@ -94,7 +97,47 @@ impl<F: Filter, H> Connection<F, H> {
     ///
     /// POE: `$_[HEAP]{client}->put`.
     pub fn put(&self, record: impl AsRecord<F::Output>) -> Put {
-        self.wheel().map_or(Put::Closed, |wheel| wheel.put(record))
+        let put = self.wheel().map_or(Put::Closed, |wheel| wheel.put(record));
+        self.requests.put();
+        put
+    }
+
+    /// Says that a request begins, in a server whose answers are more than one [`put`](Connection::put), or whose requests are
+    /// more than one record.
+    ///
+    /// Without such a word a request begins with a record while none is in hand, and ends with the next `put`. From the first call
+    /// on the program says both for this connection. Of several requests in hand each has its beginning and its
+    /// [end](Connection::request_ends).
+    ///
+    /// What is in hand is what [`Protocol::request_timeout`] and [`Protocol::idle_timeout`] go by, what a [`Server`](super::Server)
+    /// reports to its Daemon, and what the end of a connection waits for when the process ends.
+    ///
+    /// POE: nothing like it.
+    pub fn request_begins(&self) {
+        self.requests.begin();
+    }
+
+    /// Says that a request is over, all of its answer put: see [`request_begins`](Connection::request_begins). A protocol that does
+    /// not answer at all calls this alone.
+    ///
+    /// POE: nothing like it.
+    pub fn request_ends(&self) {
+        self.requests.end();
+    }
+
+    /// Returns how many requests are in hand.
+    ///
+    /// POE: nothing like it.
+    pub fn requests_in_hand(&self) -> u32 {
+        self.requests.in_hand()
+    }
+
+    /// Tells whether the connection is shut down after the request in hand, as the process is to end. A protocol that can say so
+    /// says it in its answer, as `Connection: close` in HTTP.
+    ///
+    /// POE: nothing like it.
+    pub fn is_ending(&self) -> bool {
+        self.requests.is_ending
     }
 
     /// Returns the wheel, while there is a connection.
@@ -193,6 +236,7 @@ impl<F: Filter, H> Connection<F, H> {
         self.is_shutting_down = false;
         self.is_broken = false;
         self.is_refusal_logged = false;
+        self.requests.reset();
     }
 
     /// Returns the heap of the same connection for another protocol.
@@ -204,6 +248,7 @@ impl<F: Filter, H> Connection<F, H> {
             proxy: self.proxy,
             handshake: self.handshake.take(),
             door: self.door.take(),
+            requests: std::mem::take(&mut self.requests),
             listener: self.listener,
             ..Connection::new(own, std::mem::take(&mut self.target))
         }
@@ -237,10 +282,12 @@ impl<F: Filter, H> Connection<F, H> {
     /// Forgets the connection in a process that has none of it.
     pub(super) fn leave(&mut self) {
         self.link = Link::Closed;
+        self.requests.reset();
     }
 
     /// Ends the connection, if there is one.
     pub(super) fn close(&mut self) {
+        self.requests.reset();
         match std::mem::replace(&mut self.link, Link::Closed) {
             // What was put is written all the same, by nobody's leave: the peer may have closed only its own half.
             Link::Open(wheel) | Link::Securing(wheel) if !self.is_broken => wheel.close_after_flush(),
@@ -335,7 +382,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Tells the program that the connection is there to be used.
     pub(super) fn connected(&self, cx: &mut Context<'_, Connection<F, H>>) -> Result {
-        self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))
+        self.begin_requests(cx);
+        self.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(cx))?;
+        self.settle(cx)
     }
 
     /// A record has come.
@@ -345,7 +394,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         }
         let Some(on_input) = &self.callbacks.on_input else { return Ok(()) };
         let record = cx.take::<F::Input>(0)?;
-        on_input(cx, record)
+        self.begin_request(cx);
+        let told = on_input(cx, record);
+        self.settle(cx)?;
+        told
     }
 
     /// The filter has refused a record.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::load::Load;
 use super::proxy::Complaints;
 use super::secure::Secure;
 use crate::error::Error;
@@ -156,6 +157,7 @@ impl Listen {
         self,
         settings: impl FnOnce(SocketFactoryBuilder) -> SocketFactoryBuilder,
         rota: Option<&Rc<Rota>>,
+        load: &Rc<Load>,
     ) -> Result<Opening, Error> {
         let Listen { place, name, proxy, secure } = self;
         let mut wheel = match place {
@@ -182,6 +184,7 @@ impl Listen {
                 proxy,
                 secure,
                 complaints: Complaints::default(),
+                load: Rc::clone(load),
                 complaints_of_tls: Complaints::default(),
             }),
         })
@@ -251,6 +254,8 @@ pub(super) struct Door {
     pub(super) complaints: Complaints,
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are no handshakes"))]
     pub(super) complaints_of_tls: Complaints,
+    /// What its connections have in hand, and those of the other listeners of its session.
+    pub(super) load: Rc<Load>,
 }
 
 /// How long the header of the PROXY protocol may take, unless set.

@@ -12,6 +12,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::accepted::Opener;
 use super::listen::{Door, Listen, ListenAddr, Opening};
+use super::load::Load;
 use super::socket::{Accepted, Socket};
 use crate::error::{Error, Result};
 use crate::kernel::{Context, SessionId};
@@ -132,7 +133,12 @@ pub(super) fn listen(cx: &mut Cx<'_>) -> Result<(), Error> {
 /// # Errors
 ///
 /// [`Error::Os`] for an address that can't be had. The others are listened on all the same.
-pub(super) fn listen_on(cx: &mut Cx<'_>, addresses: &[SocketAddr], rota: &Rc<Rota>) -> Result<(), Error> {
+pub(super) fn listen_on(
+    cx: &mut Cx<'_>,
+    addresses: &[SocketAddr],
+    rota: &Rc<Rota>,
+    load: &Rc<Load>,
+) -> Result<(), Error> {
     let heap = cx.heap();
     if heap.is_closed {
         return Ok(());
@@ -143,7 +149,7 @@ pub(super) fn listen_on(cx: &mut Cx<'_>, addresses: &[SocketAddr], rota: &Rc<Rot
     let mut outcome = Ok(());
     for address in addresses {
         if !former.contains(address) {
-            let opening = Listen::tcp(address.to_string()).bind(wheel, Some(rota));
+            let opening = Listen::tcp(address.to_string()).bind(wheel, Some(rota), load);
             let started = opening.and_then(|Opening { socket, door }| Ok((socket.start(cx.core_mut())?, door)));
             match started {
                 Ok(started) => cx.heap().sockets.push(started),
@@ -207,6 +213,11 @@ impl Listener {
             Some(super::secure::Secure::Server(tls)) => Some(tls),
             _ => None,
         })
+    }
+
+    /// Tells whether a client waits that this process may not take.
+    pub(super) fn has_client(&self) -> bool {
+        self.sockets.iter().any(|(socket, _)| socket.has_client())
     }
 
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
@@ -343,7 +354,7 @@ mod tests {
                 .spawn(cx)
         };
         let ends = Rc::new(Ends::default());
-        let opening = Listen::tcp("127.0.0.1:0").bind(wheel, None)?;
+        let opening = Listen::tcp("127.0.0.1:0").bind(wheel, None, &Rc::default())?;
         let address = opening.door.address.tcp().expect("of TCP");
         let mut kernel = Kernel::new()?;
         session(vec![opening], Accept::Open(Rc::new(opener)), ends.clone())

@@ -16,9 +16,11 @@ mod credentials;
 pub mod http;
 mod listen;
 mod listener;
+mod load;
 mod next_protocol;
 mod protocol;
 mod proxy;
+mod requests;
 pub(crate) mod resolver;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;

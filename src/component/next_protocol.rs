@@ -110,7 +110,7 @@ impl<F: Filter, H: 'static> NextProtocol<F, H> {
         }
         let heap = old.succeed(heap, Link::Open(wheel));
         let mut cx = cx.replace_session(heap, self.states);
-        let told = self.protocol.callbacks.on_connect.as_ref().map_or(Ok(()), |on_connect| on_connect(&mut cx));
+        let told = self.protocol.connected(&mut cx);
         if let Some(wheel) = cx.heap().wheel() {
             wheel.resume_input();
         }

@@ -135,6 +135,8 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     /// What is done in each process that serves, before its first connection.
     pub(super) prepare: Option<Prepare>,
     pub(super) handshake_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) request_timeout: Option<Duration>,
 }
 
 /// See [`Protocol`].
@@ -167,6 +169,8 @@ pub(super) struct Callbacks<F: Filter, H: 'static> {
     pub(super) on_disconnect: Option<Callback<F, H>>,
     pub(super) on_high: Option<Callback<F, H>>,
     pub(super) on_low: Option<Callback<F, H>>,
+    pub(super) on_idle: Option<Callback<F, H>>,
+    pub(super) on_request_timeout: Option<Callback<F, H>>,
 }
 
 impl<F: Filter> Protocol<F> {
@@ -200,6 +204,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
                 on_disconnect: None,
                 on_high: None,
                 on_low: None,
+                on_idle: None,
+                on_request_timeout: None,
             },
             states: Vec::new(),
             shutdown_on_error: true,
@@ -209,6 +215,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             patience: None,
             prepare: None,
             handshake_timeout: None,
+            idle_timeout: None,
+            request_timeout: None,
         }
     }
 
@@ -400,6 +408,59 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// POE: nothing like it.
     pub fn handshake_timeout(mut self, span: Duration) -> Self {
         self.handshake_timeout = Some(span);
+        self
+    }
+
+    /// Shuts a connection down that has had no request in hand and no input for so long. Default: none.
+    ///
+    /// A part of a record is input, too. Of what a request is see [`Connection::request_begins`]; in a client there are none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use lenore::component::Protocol;
+    /// use lenore::filter::Line;
+    ///
+    /// let echo = Protocol::new(Line::new())
+    ///     .on_input(|cx, line: String| cx.heap().put(line))
+    ///     .idle_timeout(Duration::from_secs(60))
+    ///     .on_idle(|cx| cx.heap().put("bye"));
+    /// # let mut kernel = lenore::Kernel::new().unwrap();
+    /// # let server = lenore::component::TcpServer::new("127.0.0.1:0", echo).spawn(&mut kernel).unwrap();
+    /// # kernel.post(server, "shutdown", ()).unwrap();
+    /// # kernel.run().unwrap();
+    /// ```
+    ///
+    /// POE: nothing like it.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Is called when the [`idle_timeout`](Protocol::idle_timeout) is over. What it puts is still written.
+    ///
+    /// POE: nothing like it.
+    pub fn on_idle<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.callbacks.on_idle = Some(without_record(callback));
+        self
+    }
+
+    /// Shuts a connection of a server down that has had a request in hand for so long. Default: none.
+    ///
+    /// A callback that blocks is interrupted by nothing here: that is for the Daemon's
+    /// [`request_timeout`](crate::daemon::DaemonBuilder::request_timeout).
+    ///
+    /// POE: nothing like it.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = Some(timeout);
+        self
+    }
+
+    /// Is called when the [`request_timeout`](Protocol::request_timeout) of a request is over, and when the
+    /// [`idle_timeout`](Protocol::idle_timeout) is, with a part of a record. What it puts is still written: a 504 or a 408 in HTTP.
+    ///
+    /// POE: nothing like it.
+    pub fn on_request_timeout<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
+        self.callbacks.on_request_timeout = Some(without_record(callback));
         self
     }
 

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LOW, Link, READY, REFUSED};
 use super::protocol::Protocol;
+use super::requests::{CLOCK, SETTLE};
 use super::resolver::Resolver;
 use super::secure::{self, Secure};
 use super::socket::Socket;
@@ -253,6 +254,8 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             (ERROR.into(), state(Client::failed)),
             (REFUSED.into(), state(|client, cx| client.protocol.got_refused(cx))),
             (IMPATIENT.into(), state(Client::impatient)),
+            (SETTLE.into(), state(|client, cx| client.protocol.settle(cx))),
+            (CLOCK.into(), state(|client, cx| client.protocol.look_at_clock(cx))),
             ("shutdown".into(), state(Client::shutdown)),
         ];
         states.extend(client.protocol.states.iter().cloned());
@@ -294,6 +297,9 @@ impl<F: Filter, H: 'static> Client<F, H> {
     }
 
     fn reconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        if cx.heap().requests.is_timed() {
+            cx.delay_clear(CLOCK);
+        }
         cx.heap().reset();
         self.set_alias(cx)?;
         let target = cx.heap().target.clone();
@@ -418,6 +424,9 @@ impl<F: Filter, H: 'static> Client<F, H> {
     /// Closes, and tells the program if there was a connection.
     fn disconnect(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let was_connected = cx.heap().is_connected();
+        if cx.heap().requests.is_timed() {
+            cx.delay_clear(CLOCK);
+        }
         cx.heap().close();
         match &self.protocol.callbacks.on_disconnect {
             Some(on_disconnect) if was_connected => on_disconnect(cx),

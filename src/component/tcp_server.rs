@@ -228,7 +228,7 @@ impl TcpServer {
             let wheel = listener::wheel(wheel).on_error("tcp_failed");
             if has_callback { wheel } else { wheel.log_shortages() }
         };
-        let opening = listen.bind(settings, None)?;
+        let opening = listen.bind(settings, None, &Rc::default())?;
         let local_addr = opening.door.address.tcp();
         let limit = Rc::new(Limit(Cell::new(concurrency)));
         let session = listener::session(vec![opening], accept, Rc::clone(&limit) as Rc<dyn Admission>)

@@ -136,6 +136,12 @@ impl Daemon {
         kernel_of(kernel).call(self.0, "failures_are_told", ()).map(drop).map_err(DaemonError::Ended)
     }
 
+    /// Reports that requests of a child begin or end, of which [`begin_request`](Daemon::begin_request) has counted none: it does not
+    /// hang.
+    pub(crate) fn makes_progress<K: AsKernel>(self, kernel: &mut K) -> Result<(), DaemonError> {
+        kernel_of(kernel).call(self.0, "progress", ()).map(drop).map_err(DaemonError::Ended)
+    }
+
     #[track_caller]
     fn report<K: AsKernel>(self, kernel: &mut K, args: impl IntoArgs) -> Result<(), DaemonError> {
         self.call(kernel, "update_status", args)?

@@ -80,6 +80,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("begin_request", begin_request)
         .state("request_failed", request_failed)
         .state("failures_are_told", failures_are_told)
+        .state("progress", child::requests::progress)
         .state("status", |cx| Return(status(cx)))
         .state("peek", peek_and_log)
         .state("look", |cx| Return(status_and_peek(cx)))

@@ -7,4 +7,5 @@ mod server;
 mod service;
 mod tcp_client;
 mod tcp_server;
+mod time;
 mod together;

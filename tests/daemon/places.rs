@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::component::{ALL, answers, pool, serve};
-use util::Client;
-use util::lab::{Lab, pid_of};
+use util::lab::{Lab, held, pid_of};
+use util::{Client, DEADLINE, wait_until};
 
 fn also_at(lab: &Lab, number: usize) -> String {
     lab.nth(number, "also at").1
@@ -69,4 +70,49 @@ fn busy_place_does_not_starve_another_one() {
         crowd.into_iter().for_each(|client| client.join().expect("it was served"));
         lab.end(Signal::SIGTERM);
     }
+}
+
+#[test]
+fn idle_connection_is_let_go_for_a_client_that_waits() {
+    for args in [
+        "--mode single --connections 2",
+        "--start 1 --max 1 --min-spare 1 --max-spare 1 --connections 2",
+        "--start 2 --max 2 --min-spare 1 --max-spare 2",
+        "--mode fork:2",
+    ] {
+        let (mut lab, addr) = serve(args);
+        let mut kept = [held(addr).0, held(addr).0];
+        let mut third = Client::connect(addr);
+        answers(&mut third);
+        // One of them had to go, and the other one is still served.
+        let is_closed = |client: &Client| {
+            client.stream().set_nonblocking(true).expect("a socket can be non-blocking");
+            let got = client.stream().peek(&mut [0]);
+            client.stream().set_nonblocking(false).expect("and blocking");
+            got.is_ok_and(|count| count == 0)
+        };
+        let gone = wait_until("the end of one", DEADLINE, || kept.iter().position(is_closed));
+        answers(&mut kept[1 - gone]);
+        drop((kept, third));
+        lab.end(Signal::SIGTERM);
+    }
+}
+
+#[test]
+fn busy_connections_are_not_let_go_for_a_client_that_waits() {
+    let (mut lab, addr) = serve("--mode single --connections 2 --holds");
+    let (mut first, _) = held(addr);
+    let (mut second, _) = held(addr);
+    let mut third = Client::connect(addr);
+    third.send("hello\r\n");
+    // Twice as long as idle ones are given.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(400) {
+        answers(&mut first);
+        answers(&mut second);
+    }
+    drop(first);
+    third.read_line();
+    drop((second, third));
+    lab.end(Signal::SIGTERM);
 }

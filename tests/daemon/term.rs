@@ -30,7 +30,7 @@ fn expect_prompt_end(lab: &mut Lab) {
 #[test] // D-SH-17
 fn term_lets_requests_of_a_server_finish() {
     at_once(ALL, |args| {
-        let (mut lab, addr) = serve(&format!("{args} {FOR_EVER}"));
+        let (mut lab, addr) = serve(&format!("{args} --holds {FOR_EVER}"));
         let mut clients: Vec<Client> = (0..3).map(|_| held(addr).0).collect();
         clients[0].send("late 300\r\n");
         lab.running.signal(Signal::SIGTERM);
@@ -41,6 +41,20 @@ fn term_lets_requests_of_a_server_finish() {
             assert_eq!(tell(client, "bye"), "bye");
             expect_end(client);
         }
+        expect_prompt_end(&mut lab);
+    });
+}
+
+#[test] // D-SH-17: keep-alive connections do not hold up the end
+fn term_closes_idle_connections_at_once_and_busy_ones_after_their_answer() {
+    at_once(ALL, |args| {
+        let (mut lab, addr) = serve(&format!("{args} {FOR_EVER}"));
+        let mut clients: Vec<Client> = (0..3).map(|_| held(addr).0).collect();
+        clients[0].send("late 1000\r\n");
+        lab.running.signal(Signal::SIGTERM);
+        clients[1..].iter_mut().for_each(expect_end_and_stay);
+        assert!(clients[0].read_line().ends_with(" late"), "{args}");
+        expect_end(&mut clients[0]);
         expect_prompt_end(&mut lab);
     });
 }
@@ -59,7 +73,7 @@ fn term_ends_an_idle_server_promptly() {
 fn second_term_and_int_after_term_cut_connections_off() {
     let both = |args| [(args, Signal::SIGTERM), (args, Signal::SIGINT)];
     at_once(ALL.into_iter().flat_map(both).collect::<Vec<_>>(), |(args, signal)| {
-        let (mut lab, addr) = serve(&format!("{args} {FOR_EVER}"));
+        let (mut lab, addr) = serve(&format!("{args} --holds {FOR_EVER}"));
         let mut clients: Vec<Client> = (0..2).map(|_| held(addr).0).collect();
         lab.running.signal(Signal::SIGTERM);
         wait_closed(addr);
@@ -75,7 +89,7 @@ fn second_term_and_int_after_term_cut_connections_off() {
 #[test] // D-SH-17: as at QUIT
 fn children_with_requests_are_killed_after_shutdown_timeout() {
     at_once(["--mode prefork:1 --connections 2", "--mode fork:1"], |args| {
-        let (mut lab, addr) = serve(&format!("{args} --grace-ms 400"));
+        let (mut lab, addr) = serve(&format!("{args} --holds --grace-ms 400"));
         let (mut client, pid) = held(addr);
         let begin = Instant::now();
         lab.running.signal(Signal::SIGTERM);
@@ -89,7 +103,7 @@ fn children_with_requests_are_killed_after_shutdown_timeout() {
 
 #[test] // D-SH-18: systemd with `KillMode=control-group`, or an operator
 fn child_that_gets_term_by_itself_finishes_what_it_has() {
-    let (mut lab, addr) = pool(2, "--connections 5");
+    let (mut lab, addr) = pool(2, "--connections 5 --holds");
     let (mut one, pid) = held(addr);
     send(pid, Signal::SIGTERM);
     lab.expect(pid, "daemon_pause");
@@ -119,7 +133,7 @@ fn idle_child_that_gets_term_by_itself_ends_and_is_replaced() {
 #[test] // D-SH-18
 fn second_term_to_a_child_cuts_its_connections_off() {
     at_once(["--mode prefork:1 --max 1 --min-spare 1 --max-spare 1 --connections 2", "--mode fork:1"], |args| {
-        let (mut lab, addr) = serve(&format!("{args} {FOR_EVER}"));
+        let (mut lab, addr) = serve(&format!("{args} --holds {FOR_EVER}"));
         let (mut client, pid) = held(addr);
         send(pid, Signal::SIGTERM);
         lab.expect(pid, "daemon_pause");
@@ -134,7 +148,7 @@ fn second_term_to_a_child_cuts_its_connections_off() {
 #[test] // D-SH-18: a supervisor's TERM may come behind the parent's QUIT, and the other way round
 fn term_to_every_process_lets_requests_finish() {
     at_once([true, false], |is_parent_first| {
-        let (mut lab, addr) = pool(2, &format!("--connections 5 {FOR_EVER}"));
+        let (mut lab, addr) = pool(2, &format!("--connections 5 --holds {FOR_EVER}"));
         let (mut client, pid) = held(addr);
         let idle = lab.running.children().into_iter().find(|child| *child != pid).expect("there are two");
         if is_parent_first {
@@ -160,7 +174,7 @@ fn term_to_every_process_lets_requests_finish() {
 #[test] // D-SH-18, D-SH-08: the timer of a child without a parent sends TERM, which lets nothing finish
 fn time_of_a_child_without_a_parent_ends_with_term() {
     at_once([false, true], |has_got_term| {
-        let (lab, addr) = pool(1, "--connections 5 --request-ms 1000 --babysit-ms 60000");
+        let (lab, addr) = pool(1, "--connections 5 --holds --request-ms 1000 --babysit-ms 60000");
         let (mut client, pid) = held(addr);
         if has_got_term {
             send(pid, Signal::SIGTERM);
@@ -191,7 +205,7 @@ fn rogue_child_of_a_server_gets_int_twice() {
 #[test] // D-SH-19
 fn single_process_shuts_connections_down_after_shutdown_timeout() {
     at_once([Signal::SIGTERM, Signal::SIGQUIT], |signal| {
-        let (mut lab, addr) = serve("--mode single --grace-ms 600");
+        let (mut lab, addr) = serve("--mode single --holds --grace-ms 600");
         let (mut client, _) = held(addr);
         let begin = Instant::now();
         lab.running.signal(signal);
@@ -223,7 +237,7 @@ fn single_process_ends_with_its_last_connection() {
 
 #[test] // D-SH-19, D-SH-07
 fn stop_of_a_single_process_is_not_held_against_its_clients() {
-    let (mut lab, addr) = serve("--mode single --grace-ms 2500");
+    let (mut lab, addr) = serve("--mode single --holds --grace-ms 2500");
     let (mut client, pid) = held(addr);
     lab.running.signal(Signal::SIGTERM);
     wait_closed(addr);

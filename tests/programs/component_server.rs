@@ -7,6 +7,8 @@
 //!
 //! `--job`, `--late-job`: a background session ticks beside the server, spawned before `run` or by a state.
 //!
+//! `--holds`: each connection has a request in hand from its beginning to its end.
+//!
 //! `--plain`: a `TcpServer` with the same protocol, and no Daemon. `--on-error`: it writes what its callback for errors is told.
 
 use std::cell::Cell;
@@ -86,9 +88,15 @@ fn plain(flags: &Flags, kernel: &mut Kernel) -> std::result::Result<(), Box<dyn 
 }
 
 fn protocol(flags: &Flags) -> Protocol<Line> {
+    let holds = flags.has("--holds");
     let refused = Cell::new(flags.number("--refuse").unwrap_or(0_u32));
     let mut protocol = Protocol::new(Line::new())
-        .on_connect(move |cx| connected(cx, &refused))
+        .on_connect(move |cx| {
+            if holds {
+                cx.heap().request_begins();
+            }
+            connected(cx, &refused)
+        })
         .on_input(command)
         .on_disconnect(|_| say("disconnected"))
         .state("late", |cx| {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use super::accepted::{Opener, opener};
 use super::listen::{Listen, ListenAddr, Opening};
 use super::listener::{self, Accept, Listener};
+use super::load::Load;
 use super::protocol::{Prepare, Protocol};
 use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Haste};
 use crate::error::{Error, Result};
@@ -19,6 +20,8 @@ use crate::reply::IntoReturn;
 use crate::wheel::Rota;
 use pool::Pool;
 
+mod crowd;
+mod load;
 mod pool;
 
 /// A server that is told what to do with a connection, and by configuration alone in how many processes to do it.
@@ -45,10 +48,17 @@ mod pool;
 ///
 /// # Ending
 ///
-/// TERM lets connections come to their own end, for [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most, as QUIT does in
-/// any Daemon. Nothing is accepted meanwhile, and a process without connections ends promptly. A second TERM shuts all connections
-/// down once their output is written, and so does INT. [`DaemonBuilder::term`] with [`Haste::AtOnce`] makes the first TERM do that as
-/// well. A client that keeps its connection without a request in hand holds up the end for `shutdown_timeout`, 10 s unless set.
+/// TERM lets requests come to their end, for [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most, 10 s unless set, as QUIT
+/// does in any Daemon. Nothing is accepted meanwhile. An idle connection is closed at once, and a busy one after its answer;
+/// [`Connection::is_ending`](super::Connection::is_ending) tells the protocol to say so. A client that has just connected has a second
+/// for its first request. A second TERM shuts all connections down once their output is written, and so does INT.
+/// [`DaemonBuilder::term`] with [`Haste::AtOnce`] makes the first TERM do that as well.
+///
+/// # Requests
+///
+/// What a request is, the protocol says, or else a record and the `put` after it: see
+/// [`Connection::request_begins`](super::Connection::request_begins). A client whose connection has no request in hand is idle. With a
+/// client waiting to be accepted, and no room for it in any process, the connection that is idle for longest is closed.
 ///
 /// # One process
 ///
@@ -66,7 +76,8 @@ mod pool;
 /// [`connections_per_child`](Server::connections_per_child) says otherwise. With one, all is as the Daemon describes
 /// it. With more:
 ///
-/// - *Status*: a child is busy (`r`) while it has any connection, and waits (`w`) without. Spares are children that wait;
+/// - *Status*: a child is busy (`r`) while it has any request in hand, keeps (`k`) clients that have none, and waits (`w`) without a
+///   connection. Spares are children that wait;
 ///   room in a busy child does not count. Under steady load all children are busy and the pool grows to `max_children`:
 ///   that is what sets the size of such a pool, and `max_children` times `connections_per_child` what it can serve.
 /// - *Spreading*: a child that has accepted goes to the end of the queue of those that the system may wake next. Without
@@ -74,10 +85,11 @@ mod pool;
 /// - *Requests*: each connection counts as one. A child that has had its share accepts no more, and ends with the last of
 ///   its connections; until then it is one of the `max_children`, so connections that stay for long should not be
 ///   counted (0) or the limit should be high.
-/// - *Retiring*: only children that wait are too many. One that is asked to go while it is busy accepts no more, and
-///   ends with the last of its connections.
-/// - *Babysitting*: `request_timeout` counts from the latest connection that a child has accepted, whichever it is still
-///   busy with: it must be longer than a connection may stay.
+/// - *Retiring*: only children that wait are too many. One that is asked to go while it has connections accepts no more, closes
+///   idle ones, and ends after the last request in hand.
+/// - *Babysitting*: `request_timeout` counts from the latest request that a child has begun or ended, to within 50 ms, and not at all
+///   while it has none in hand. So a child is killed that makes no progress, and not one with a slow request among others:
+///   [`Protocol::request_timeout`] is for that one.
 /// - *Graceful shutdown* (TERM, QUIT): the same for all children; those still there after `shutdown_timeout` are killed.
 ///
 /// In all modes a client that the system has queued, and nobody has accepted, is another process's to serve when a child
@@ -324,11 +336,12 @@ impl Server {
         let kernel = kernel_of(kernel);
         // Before the Daemon gives up the privileges that an address may need. A failure to accept goes to the log.
         let rota = (listens.len() > 1 || is_configured).then(|| Rc::new(Rota::default()));
-        let bind = |listen: Listen| listen.bind(listener::wheel, rota.as_ref());
+        let load = Rc::new(Load::default());
+        let bind = |listen: Listen| listen.bind(listener::wheel, rota.as_ref(), &load);
         let sockets: Vec<Opening> =
             listens.into_iter().map(bind).collect::<Result<_, Error>>().map_err(ServerError::Listen)?;
         let mut local_addrs: Vec<ListenAddr> = sockets.iter().map(|opening| opening.door.address.clone()).collect();
-        let pool = Rc::new(Pool::new(prepare, on_child, follow, rota.filter(|_| is_configured)));
+        let pool = Rc::new(Pool::new(prepare, on_child, follow, rota.filter(|_| is_configured), load));
         let session = pool::spawn(kernel, sockets, Accept::Open(open), &pool, peek_on).map_err(ServerError::Session)?;
         let outcome = daemon.spawn(kernel).and_then(|daemon| Ok((daemon, daemon.status(kernel)?.forking)));
         match outcome {

@@ -4,12 +4,16 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::crowd::{self, Crowd};
+use super::load;
 use super::{Follow, SetUp};
 use crate::component::connection::LEFT;
 use crate::component::listen::Opening;
 use crate::component::listener::{self, Accept, Admission, Cx, Listener};
+use crate::component::load::Load;
 use crate::component::protocol::Prepare;
 use crate::component::proxy::LABEL;
+use crate::component::requests::{DRAIN, LOOK, PROGRESS};
 use crate::component::socket::Accepted;
 use crate::daemon::machine::Grace;
 use crate::daemon::{Daemon, Forking, Haste, Report};
@@ -28,18 +32,21 @@ pub(super) struct Pool {
     /// It listens on what the Daemon's configuration says, and this is how its wheels take turns.
     configured: Option<Rc<Rota>>,
     /// From `adopt` on, before which it has sent nothing.
-    daemon: Cell<Option<Daemon>>,
-    forking: Cell<Forking>,
+    pub(super) daemon: Cell<Option<Daemon>>,
+    pub(super) forking: Cell<Forking>,
     /// This process is a child of the Daemon.
-    is_child: Cell<bool>,
+    pub(super) is_child: Cell<bool>,
     /// How many connections this process may have at a time; `None` for any number.
-    limit: Cell<Option<u32>>,
+    pub(super) limit: Cell<Option<u32>>,
     /// The Daemon lets this process accept.
     is_allowed: Cell<bool>,
     /// The listener is on its way to the end of the queue.
     is_requeueing: Cell<bool>,
     /// For how long connections of this process may still hold up its end.
     grace: Cell<Option<Grace>>,
+    /// What the connections of this process have in hand.
+    pub(super) load: Rc<Load>,
+    pub(super) crowd: Crowd,
 }
 
 impl Pool {
@@ -48,12 +55,15 @@ impl Pool {
         on_child: Option<SetUp>,
         follow: Option<Follow>,
         configured: Option<Rc<Rota>>,
+        load: Rc<Load>,
     ) -> Pool {
         Pool {
             prepare,
             on_child,
             follow,
             configured,
+            load,
+            crowd: Crowd::default(),
             daemon: Cell::new(None),
             forking: Cell::new(Forking::None),
             is_child: Cell::new(false),
@@ -76,7 +86,7 @@ impl Pool {
         });
     }
 
-    fn report(&self, cx: &mut Cx<'_>, report: Report) -> Result {
+    pub(super) fn report(&self, cx: &mut Cx<'_>, report: Report) -> Result {
         Ok(self.daemon.get().map_or(Ok(()), |daemon| daemon.update_status(cx, report))?)
     }
 
@@ -152,6 +162,8 @@ impl Admission for Pool {
             }
         }
         self.label(cx, &accepted)?;
+        load::accepted(self, cx);
+        crowd::look_later(self, cx);
         Ok(Some(accepted))
     }
 
@@ -163,10 +175,13 @@ impl Admission for Pool {
     /// The Daemon answers with `daemon_accept`, or ends this process.
     fn ended(&self, cx: &mut Cx<'_>) -> Result {
         if cx.heap().connections() > 0 {
-            return Ok(());
+            // It may have had the only request in hand.
+            return load::look_later(self, cx);
         }
         // Nothing is left to wait for, and the timer would keep the process alive.
         self.end_grace(cx);
+        load::stop_looking(self, cx);
+        crowd::stop_looking(self, cx);
         if self.is_child.get() { self.report(cx, Report::Done) } else { Ok(()) }
     }
 }
@@ -211,7 +226,12 @@ pub(super) fn spawn(
         .state("daemon_child", own(begin_child))
         .state("daemon_accept", own(resume))
         .state("daemon_pause", own(pause))
+        .state("daemon_release", own(load::release))
         .state("daemon_shutdown", own(end))
+        .state(PROGRESS, state(load::progress))
+        .state(LOOK, state(load::look_later))
+        .state(load::REST, state(load::look))
+        .state(crowd::CROWDED, state(crowd::look))
         .state("forked", state(forked))
         .state("whose_child", state(leave_unless_own))
         .state("requeue", state(requeue))
@@ -223,15 +243,22 @@ pub(super) fn spawn(
 }
 
 /// The signals of a Daemon that a server acts on.
-const SIGNALS: [&str; 6] =
-    ["daemon_start", "daemon_child", "daemon_accept", "daemon_pause", "daemon_reload", "daemon_shutdown"];
+const SIGNALS: [&str; 7] = [
+    "daemon_start",
+    "daemon_child",
+    "daemon_accept",
+    "daemon_pause",
+    "daemon_release",
+    "daemon_reload",
+    "daemon_shutdown",
+];
 
 /// Listens on what the configuration of this process says, and on nothing else of the kind.
 fn listen_as_configured(pool: &Pool, cx: &mut Cx<'_>) -> Result<(), Error> {
     let (Some(daemon), Some(rota)) = (pool.daemon.get(), &pool.configured) else { return Ok(()) };
     // A Daemon that has ended has closed the listeners.
     let addresses = daemon.addresses(cx).unwrap_or_default();
-    listener::listen_on(cx, &addresses, rota)
+    listener::listen_on(cx, &addresses, rota, &pool.load)
 }
 
 /// The parent has another configuration. What it adds is bound by now, so that nothing can be wrong with it but a lack of descriptors.
@@ -274,6 +301,8 @@ fn forked(pool: &Pool, cx: &mut Cx<'_>) -> Result {
         let _ = cx.call(session, LEFT, ());
     }
     pool.end_grace(cx);
+    load::leave(pool, cx);
+    crowd::stop_looking(pool, cx);
     pool.is_child.set(false);
     pool.is_allowed.set(false);
     if pool.forking.get() == Forking::Pre {
@@ -299,6 +328,7 @@ fn leave_unless_own(pool: &Pool, cx: &mut Cx<'_>) -> Result {
 /// A new child.
 fn begin_child(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     pool.is_child.set(true);
+    pool.load.is_reported.set(true);
     if pool.forking.get() == Forking::Pre {
         listen_as_configured(pool, cx)?;
     }
@@ -309,6 +339,7 @@ fn begin_child(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     let accepted = cx.take::<Accepted>(1)?;
     pool.set_up(cx)?;
     pool.label(cx, &accepted)?;
+    load::accepted(pool, cx);
     listener::open(cx, accepted)
 }
 
@@ -350,6 +381,7 @@ fn pause(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     pool.is_allowed.set(false);
     if pool.is_child.get() {
         cx.heap().close();
+        drain(cx);
     }
     cx.heap().adjust();
     Ok(())
@@ -365,6 +397,7 @@ fn end(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     // The Daemon ends already. A person who sends one of these now does not want to wait for the clients.
     cx.sig("TERM", "hurry");
     cx.sig("INT", "hurry");
+    drain(cx);
     pool.begin_grace(cx)
 }
 
@@ -399,9 +432,18 @@ fn since_epoch(cx: &Cx<'_>) -> Duration {
 }
 
 fn shut_down_connections(cx: &mut Cx<'_>) {
+    post_to_connections(cx, "shutdown");
+}
+
+/// Idle clients are let go at once, and the others after the request in hand.
+fn drain(cx: &mut Cx<'_>) {
+    post_to_connections(cx, DRAIN);
+}
+
+fn post_to_connections(cx: &mut Cx<'_>, event: &str) {
     let (heap, core) = cx.parts();
     for session in heap.sessions() {
-        // One that has stopped is no longer among them; and if it were, it would need no shutdown.
-        let _ = core.post(session, "shutdown", ());
+        // One that has stopped is no longer among them; and if it were, it would need no event.
+        let _ = core.post(session, event, ());
     }
 }

@@ -218,6 +218,11 @@ impl Scoreboard {
         });
     }
 
+    /// Has the time of the running child's status begin anew at `now_ms` milliseconds since 1970. Child only.
+    pub(in crate::daemon) fn begin_anew(&self, slot: SlotIndex, now_ms: u64) {
+        snapshot::write(self.slot(slot), |slot| slot.since_ms.store(now_ms, Relaxed));
+    }
+
     /// Names whom the running child serves; what does not fit a [`PeerLabel`] is cut off. Child only.
     pub fn set_peer_label(&self, slot: SlotIndex, label: &str) {
         let words = PeerLabel::new(label).to_words();

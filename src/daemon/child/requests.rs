@@ -128,6 +128,21 @@ pub(in crate::daemon) fn begin_one_of_several(cx: &mut Cx<'_>) -> bool {
     !is_retiring(cx.heap()) && !has_had_enough(cx.heap())
 }
 
+/// Requests begin and end. What `request_timeout` goes by begins anew, and a client that was kept has something in hand.
+pub(in crate::daemon) fn progress(cx: &mut Cx<'_>) {
+    let now = epoch_ms(cx.now());
+    let heap = cx.heap();
+    match (heap.role.child(), &heap.board, own_status(heap)) {
+        (Some(_), _, Some(Status::Keep)) => set_status(cx, Status::Req),
+        (Some(child), Some(board), Some(status)) if status.is_taken() => {
+            board.begin_anew(child.slot, now);
+            set_limit(&heap.settings, status);
+        }
+        _ => return,
+    }
+    time::keep_time(cx);
+}
+
 fn begin_request(cx: &mut Cx<'_>, status: Status) {
     inject::pass(Point::ChildRequest);
     let heap = cx.heap();

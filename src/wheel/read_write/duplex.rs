@@ -15,7 +15,7 @@ use crate::name::Name;
 /// How a wheel ends, whether its handle is gone or not.
 pub(super) struct Closing {
     /// How long the wheel waits for the peer to close after it has closed its own side.
-    linger: Duration,
+    linger: Cell<Duration>,
     /// How long the end waits for a peer that takes nothing.
     patience: Duration,
     /// The event for a peer that takes nothing, once the program waits for the output to be written.
@@ -31,13 +31,19 @@ pub(super) struct Closing {
 impl Closing {
     pub(super) fn new(linger: Duration, patience: Duration) -> Closing {
         Closing {
-            linger,
+            linger: Cell::new(linger),
             patience,
             impatient: Cell::new(None),
             next_look: Cell::new(None),
             last_call: Cell::new(None),
             is_released: Cell::new(false),
         }
+    }
+}
+
+impl Closing {
+    pub(super) fn set_linger(&self, linger: Duration) {
+        self.linger.set(linger);
     }
 }
 
@@ -135,12 +141,12 @@ impl State {
                 return self.wait_for_peer(cx, next);
             }
         }
-        let is_needless = self.reader.ended.get() || self.outbox.has_failed() || self.closing.linger.is_zero();
+        let is_needless = self.reader.ended.get() || self.outbox.has_failed() || self.closing.linger.get().is_zero();
         if is_needless || !self.show_the_end() {
             self.discard();
             return Next::Close;
         }
-        let last_call = cx.read_clock().saturating_add(nanos(self.closing.linger));
+        let last_call = cx.read_clock().saturating_add(nanos(self.closing.linger.get()));
         self.closing.last_call.set(Some(last_call));
         self.wait_for_the_end(cx, last_call)
     }

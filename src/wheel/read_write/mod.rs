@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -431,6 +432,11 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     pub fn switch_output_filter<P: Filter>(self, filter: P) -> ReadWrite<I, P> {
         let ReadWrite { state, input, .. } = self;
         ReadWrite { state, input, output: RefCell::new(filter) }
+    }
+
+    /// Has the end of the wheel not wait for the peer to close its side.
+    pub(crate) fn close_without_waiting(&self) {
+        self.state.0.closing.set_linger(Duration::ZERO);
     }
 
     /// Does something with the descriptor that it reads from.

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::WheelId;
 use crate::error::Error;
+use crate::kernel::Source;
 use crate::name::Name;
 
 mod address;
@@ -349,6 +350,11 @@ impl SocketFactory {
         if let Job::Listening(acceptor) = &self.job {
             acceptor.set_paused(false);
         }
+    }
+
+    /// Tells whether a client waits to be accepted. Asks the system.
+    pub(crate) fn has_client(&self) -> bool {
+        matches!(&self.job, Job::Listening(acceptor) if acceptor.has_client())
     }
 
     /// Changes the name of one of the wheel's events, from the next one on; neither can be taken away.

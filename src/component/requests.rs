@@ -1,0 +1,314 @@
+//! What a connection has in hand: requests that begin and end, and the time limits that depend on it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::load::{InHand, NEW, PAUSE};
+use super::protocol::Protocol;
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::kernel::{Context, Due, Postback, SessionId, has_input, nanos};
+
+/// What a connection knows of its requests. The program changes it while the component's own states do not run, so part of it
+/// are cells.
+#[derive(Default)]
+pub(super) struct Requests {
+    in_hand: Cell<u32>,
+    /// The program says itself when requests begin and end.
+    is_explicit: Cell<bool>,
+    /// The component looks when the running callback has returned.
+    is_looked_at: Cell<bool>,
+    /// Has the component look when something has ended at another time.
+    look: Option<Postback>,
+    /// Something is in hand, as of the last look.
+    counted: Option<InHand>,
+    /// Since when something is in hand, or nothing is and nothing has come.
+    since: Due,
+    /// How much of a record had come when the connection was last found idle.
+    partial: usize,
+    /// It has sent a record.
+    has_spoken: bool,
+    /// When the connection is looked at.
+    due: Option<Due>,
+    /// The process ends, or wants to have the connection back: the request in hand is the last.
+    pub(super) is_ending: bool,
+}
+
+impl Requests {
+    /// The program has put something: an answer, unless it says itself what one is.
+    #[inline]
+    pub(super) fn put(&self) {
+        if self.in_hand.get() > 0 && !self.is_explicit.get() {
+            self.in_hand.set(0);
+            self.ask_for_look();
+        }
+    }
+
+    pub(super) fn begin(&self) {
+        let before = if self.is_explicit.replace(true) { self.in_hand.get() } else { 0 };
+        self.in_hand.set(before + 1);
+    }
+
+    pub(super) fn end(&self) {
+        self.is_explicit.set(true);
+        self.in_hand.set(self.in_hand.get().saturating_sub(1));
+        self.ask_for_look();
+    }
+
+    pub(super) fn in_hand(&self) -> u32 {
+        self.in_hand.get()
+    }
+
+    /// Returns for how long the next request may be on its way.
+    fn way(&self) -> Duration {
+        if self.has_spoken { PAUSE } else { NEW }
+    }
+
+    /// Tells whether there is an alarm for the connection.
+    pub(super) fn is_timed(&self) -> bool {
+        self.due.is_some()
+    }
+
+    #[inline]
+    fn ask_for_look(&self) {
+        if let (Some(look), 0, false) = (&self.look, self.in_hand.get(), self.is_looked_at.replace(true)) {
+            look.call(());
+        }
+    }
+
+    /// Begins anew, without a connection.
+    pub(super) fn reset(&mut self) {
+        *self = Requests { is_ending: self.is_ending, ..Requests::default() };
+    }
+}
+
+type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
+
+impl<F: Filter, H> Connection<F, H> {
+    /// Tells whether a server's client waits for nothing: all is answered and written, and nothing has come since.
+    fn is_idle(&self, now: Due) -> bool {
+        let Some(wheel) = self.wheel() else { return false };
+        let is_known = now >= self.requests.since.saturating_add(nanos(self.requests.way()));
+        let is_done = !self.is_shutting_down && self.requests.in_hand() == 0 && self.has_no_output();
+        is_known && is_done && wheel.get_pending().is_empty() && !self.has_input()
+    }
+
+    fn has_input(&self) -> bool {
+        self.wheel().is_some_and(|wheel| wheel.with_fd(|fd| Ok(has_input(fd))).unwrap_or(false))
+    }
+}
+
+impl<F: Filter, H: 'static> Protocol<F, H> {
+    /// A connection is there.
+    pub(super) fn begin_requests(&self, cx: &mut Cx<'_, F, H>) {
+        cx.heap().requests.since = cx_now(cx);
+        self.set_clock(cx);
+    }
+
+    /// A record has come. Its callback runs before [`settle`](Protocol::settle).
+    #[inline]
+    pub(super) fn begin_request(&self, cx: &mut Cx<'_, F, H>) {
+        let now = cx_now(cx);
+        let heap = cx.heap();
+        let requests = &mut heap.requests;
+        requests.is_looked_at.set(true);
+        requests.has_spoken = true;
+        if requests.counted.is_none() {
+            requests.since = now;
+        }
+        // A client's input is no request but an answer.
+        if heap.door.is_some() && !requests.is_explicit.get() && requests.in_hand.get() == 0 {
+            requests.in_hand.set(1);
+            self.count(cx, now);
+        }
+    }
+
+    fn count(&self, cx: &mut Cx<'_, F, H>, now: Due) {
+        let heap = cx.heap();
+        let Some(door) = &heap.door else { return };
+        if heap.requests.counted.is_none() {
+            heap.requests.counted = Some(door.load.begin());
+            heap.requests.since = now;
+        }
+        if door.load.is_news(now) {
+            let listener = heap.listener;
+            let _ = cx.call(listener, PROGRESS, ());
+        }
+    }
+
+    /// Looks what is in hand now.
+    #[inline]
+    pub(super) fn settle(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let now = cx_now(cx);
+        let requests = &mut cx.heap().requests;
+        requests.is_looked_at.set(false);
+        match (requests.counted.is_some(), requests.in_hand.get() > 0) {
+            (true, false) => self.end_request(cx, now),
+            (is_counted, true) => {
+                if !is_counted {
+                    self.count(cx, now);
+                }
+                // A session that has stopped has nothing to look at.
+                if cx.heap().requests.look.is_none()
+                    && let Ok(look) = cx.postback(SETTLE, ())
+                {
+                    look.weaken();
+                    cx.heap().requests.look = Some(look);
+                }
+            }
+            (false, false) => {}
+        }
+        self.set_clock(cx);
+        Ok(())
+    }
+
+    fn end_request(&self, cx: &mut Cx<'_, F, H>, now: Due) {
+        let heap = cx.heap();
+        heap.requests.counted = None;
+        heap.requests.since = now;
+        heap.requests.partial = 0;
+        let listener = heap.listener;
+        if let Some(door) = &heap.door {
+            door.load.ended(now);
+            let (is_news, wants_a_look) = (door.load.is_news(now), door.load.wants_a_look());
+            if is_news {
+                let _ = cx.call(listener, PROGRESS, ());
+            }
+            if wants_a_look {
+                let _ = cx.call(listener, LOOK, ());
+            }
+        }
+        if cx.heap().requests.is_ending {
+            cx.yield_("shutdown", ());
+        }
+    }
+
+    /// Returns when there is something to be done if nothing happens until then.
+    fn next_due(&self, heap: &Connection<F, H>) -> Option<Due> {
+        let span = match (heap.requests.in_hand() > 0, heap.requests.is_ending) {
+            (true, _) => self.request_timeout,
+            (false, true) => Some(heap.requests.way()),
+            (false, false) => self.idle_timeout,
+        };
+        Some(heap.requests.since.saturating_add(nanos(span?)))
+    }
+
+    /// Has the connection looked at in time. The alarm is moved only if it would be too late: where one request follows the other,
+    /// it is set once in the time that one may take.
+    #[inline]
+    fn set_clock(&self, cx: &mut Cx<'_, F, H>) {
+        if self.idle_timeout.is_none() && self.request_timeout.is_none() && !cx.heap().requests.is_ending {
+            return;
+        }
+        let now = cx_now(cx);
+        let heap = cx.heap();
+        let Some(due) = self.next_due(heap).filter(|_| heap.is_connected() && !heap.is_shutting_down) else { return };
+        // One that is overdue was taken back by the program.
+        if heap.requests.due.is_none_or(|set| due < set || set < now) {
+            heap.requests.due = Some(due);
+            let after = Duration::from_nanos(u64::try_from(due.saturating_sub(now)).unwrap_or(0));
+            cx.delay(CLOCK, after, ());
+        }
+    }
+
+    /// The alarm: a connection is idle for too long, or a request takes too long, or it was set for something else.
+    pub(super) fn look_at_clock(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let now = cx_now(cx);
+        let heap = cx.heap();
+        heap.requests.due = None;
+        let is_due = self.next_due(heap).is_some_and(|due| due <= now);
+        if !is_due || heap.is_shutting_down || !heap.is_connected() {
+            self.set_clock(cx);
+            return Ok(());
+        }
+        let is_busy = heap.requests.in_hand() > 0;
+        // What of a record has come meanwhile is more than nothing, and so is what is still to be read.
+        let partial = heap.wheel().map_or(0, |wheel| wheel.get_pending().len());
+        if !is_busy && (partial > heap.requests.partial || heap.has_input()) {
+            heap.requests.partial = partial;
+            heap.requests.since = now;
+            self.set_clock(cx);
+            return Ok(());
+        }
+        let is_late = is_busy || partial > 0;
+        let callback = match (is_late, heap.requests.is_ending) {
+            (true, _) => &self.callbacks.on_request_timeout,
+            (false, false) => &self.callbacks.on_idle,
+            (false, true) => &None,
+        };
+        let told = callback.as_ref().map_or(Ok(()), |callback| callback(cx));
+        let heap = cx.heap();
+        heap.is_shutting_down = true;
+        heap.requests.counted = None;
+        cx.yield_("shutdown", ());
+        told
+    }
+
+    /// Lets go of a client that waits for nothing, at once; of any other after the request in hand.
+    pub(super) fn drain(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let now = cx_now(cx);
+        cx.heap().requests.is_ending = true;
+        if !cx.heap().is_connected() {
+            // A handshake, or the header of a proxy, has a time limit of its own.
+            return Ok(());
+        }
+        if cx.heap().is_idle(now) {
+            return self.let_go(cx);
+        }
+        let requests = &mut cx.heap().requests;
+        if requests.in_hand.get() == 0 {
+            // What is on its way has a moment to come.
+            requests.since = now;
+        }
+        requests.due = None;
+        self.set_clock(cx);
+        Ok(())
+    }
+
+    /// Another client waits. This one can come again, if it waits for nothing.
+    pub(super) fn release(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let now = cx_now(cx);
+        if cx.heap().is_idle(now) { self.let_go(cx) } else { Ok(()) }
+    }
+
+    fn let_go(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        if let Some(wheel) = cx.heap().wheel() {
+            // All is written, and nothing unread would cost the peer the end of it.
+            wheel.close_without_waiting();
+        }
+        cx.yield_("shutdown", ());
+        Ok(())
+    }
+
+    /// Says since when this client waits for nothing, if it does, and if that is longer than the one that was found before.
+    pub(super) fn tell_if_idle(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let found: LongestIdle = cx.take(0)?;
+        let (now, me) = (cx_now(cx), cx.session());
+        let heap = cx.heap();
+        if heap.is_idle(now) && found.get().is_none_or(|(since, _)| heap.requests.since < since) {
+            found.set(Some((heap.requests.since, me)));
+        }
+        Ok(())
+    }
+}
+
+/// Since when a client waits for nothing, and whose it is.
+pub(super) type LongestIdle = Rc<Cell<Option<(Due, SessionId)>>>;
+
+#[inline]
+fn cx_now<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) -> Due {
+    cx.core().clock.now()
+}
+
+/// The names of the events of a connection.
+pub(super) const SETTLE: &str = "tcp_settle";
+pub(super) const CLOCK: &str = "tcp_clock";
+pub(super) const DRAIN: &str = "tcp_drain";
+pub(super) const RELEASE: &str = "tcp_release";
+pub(super) const IS_IDLE: &str = "tcp_is_idle";
+
+/// The names of the events that it sends to the session that has accepted it.
+pub(super) const PROGRESS: &str = "tcp_progress";
+pub(super) const LOOK: &str = "tcp_look";

@@ -1,0 +1,140 @@
+//! Requests in hand, and the time limits of a connection.
+
+use std::time::{Duration, Instant};
+
+use lenore::component::{Protocol, TcpServer};
+use lenore::filter::Line;
+use lenore::{Context, Kernel};
+
+use util::component::{Peer, serve};
+use util::in_process::{kernel, run};
+
+type Cx<'a> = Context<'a, lenore::component::Connection<Line>>;
+
+const SHORT: Duration = Duration::from_millis(60);
+const LONG: Duration = Duration::from_secs(60);
+
+fn late(cx: &mut Cx<'_>) {
+    cx.heap().put("answer");
+}
+
+/// `echo` is answered at once, `late` after three times as long as is short, anything else never.
+fn protocol() -> Protocol<Line> {
+    Protocol::new(Line::new())
+        .on_input(|cx, line: String| match line.as_str() {
+            "echo" => drop(cx.heap().put(line)),
+            "late" => cx.delay("late", 3 * SHORT, ()),
+            _ => {}
+        })
+        .on_idle(|cx| cx.heap().put("idle"))
+        .on_request_timeout(|cx| cx.heap().put("too late"))
+        .on_disconnect(|cx| drop(cx.alarm_remove_all()))
+        .state("late", late)
+}
+
+fn end(kernel: &mut Kernel) {
+    kernel.post("server", "shutdown", ()).unwrap();
+    run(kernel);
+}
+
+/// Has a server with this protocol talk with a client that sends `text`, and returns all that the client gets, and after how
+/// long it was closed.
+fn talk(protocol: Protocol<Line>, text: &str) -> (String, Duration) {
+    let mut kernel = kernel();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    let begun = Instant::now();
+    peer.send(text);
+    let got = peer.run_to_end(&mut kernel);
+    let lasted = begun.elapsed();
+    end(&mut kernel);
+    (got, lasted)
+}
+
+#[test]
+fn idle_connection_is_closed_after_its_timeout() {
+    let (got, lasted) = talk(protocol().idle_timeout(SHORT), "echo\r\n");
+    assert_eq!(got, "echo\r\nidle\r\n");
+    assert!(lasted >= SHORT, "{lasted:?}");
+}
+
+#[test]
+fn connection_that_says_nothing_is_closed_after_the_idle_timeout() {
+    let (got, lasted) = talk(protocol().idle_timeout(SHORT), "");
+    assert_eq!(got, "idle\r\n");
+    assert!(lasted >= SHORT, "{lasted:?}");
+}
+
+#[test]
+fn idle_timeout_counts_from_the_answer() {
+    let (got, lasted) = talk(protocol().idle_timeout(2 * SHORT), "late\r\n");
+    assert_eq!(got, "answer\r\nidle\r\n");
+    assert!(lasted >= 5 * SHORT, "{lasted:?}");
+}
+
+#[test]
+fn request_timeout_is_told_and_ends_the_connection() {
+    let (got, lasted) = talk(protocol().request_timeout(SHORT).idle_timeout(LONG), "echo\r\nnever\r\n");
+    assert_eq!(got, "echo\r\ntoo late\r\n");
+    assert!(lasted >= SHORT, "{lasted:?}");
+}
+
+#[test]
+fn request_timeout_does_not_count_what_was_answered() {
+    // Twelve requests of which each is answered in time; all of them together are not.
+    let mut kernel = kernel();
+    let quick = protocol().request_timeout(5 * SHORT);
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", quick));
+    let mut peer = Peer::connect(address);
+    for number in 1..=4 {
+        peer.send("late\r\n");
+        peer.run_to(&mut kernel, &"answer\r\n".repeat(number));
+    }
+    drop(peer);
+    end(&mut kernel);
+}
+
+#[test]
+fn part_of_a_record_that_stays_one_is_a_request_that_is_too_late() {
+    let (got, _) = talk(protocol().idle_timeout(SHORT), "ech");
+    assert_eq!(got, "too late\r\n");
+}
+
+#[test]
+fn program_says_itself_when_requests_begin_and_end() {
+    let told = Protocol::new(Line::new())
+        .on_input(|cx, line: String| {
+            cx.heap().request_begins();
+            cx.heap().put(line);
+            assert_eq!(cx.heap().requests_in_hand(), 1);
+            cx.delay("more", 3 * SHORT, ());
+        })
+        .state("more", |cx| {
+            cx.heap().put("more");
+            cx.heap().request_ends();
+        })
+        .idle_timeout(SHORT)
+        .on_idle(|cx| cx.heap().put("idle"));
+    let (got, lasted) = talk(told, "begin\r\n");
+    assert_eq!(got, "begin\r\nmore\r\nidle\r\n");
+    assert!(lasted >= 4 * SHORT, "{lasted:?}");
+}
+
+#[test]
+fn busy_connection_outlives_its_timeouts() {
+    let mut kernel = kernel();
+    let address = serve(
+        &mut kernel,
+        TcpServer::new("127.0.0.1:0", protocol().idle_timeout(10 * SHORT).request_timeout(10 * SHORT)),
+    );
+    let mut peer = Peer::connect(address);
+    let begun = Instant::now();
+    let mut rounds = 0;
+    while begun.elapsed() < 15 * SHORT {
+        peer.send("echo\r\n");
+        rounds += 1;
+        peer.run_to(&mut kernel, &"echo\r\n".repeat(rounds));
+    }
+    drop(peer);
+    end(&mut kernel);
+}
