@@ -238,6 +238,7 @@ fn start<R: 'static>(cx: &mut Cx<'_, R>, client: Client, request: Option<&Reques
         what.push(' ');
         what.push_str(request.path());
     }
+    cx.heap().request_begins();
     cx.heap().own.current = Some(Current { client, work: Work::Answer, slot: None, entry, what });
 }
 

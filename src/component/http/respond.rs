@@ -52,7 +52,7 @@ enum Body {
 /// alone, nor if the response can't be sent, and one with status 500 was in its place.
 fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> bool {
     let connection = cx.heap();
-    let closes = connection.own.is_last || connection.own.is_ending;
+    let closes = connection.own.is_last || connection.own.is_ending || connection.is_ending();
     let Some(current) = &mut connection.own.current else { return false };
     let mut response = response.suit(current.client);
     let wrong = match response.check() {
@@ -134,6 +134,7 @@ pub(super) fn send_file<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 /// The response is complete, as far as this side is concerned.
 fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
+    connection.request_ends();
     let conversation = &mut connection.own;
     conversation.unwritten.extend(conversation.current.take().and_then(|mut current| current.entry.take()));
     conversation.has_answered = true;
