@@ -37,6 +37,7 @@ pub struct Conversation<R: 'static = ()> {
     /// The wheel was told to read nothing.
     is_paused: bool,
     /// Lines for the log of responses that the system has not taken yet.
+    #[allow(clippy::vec_box, reason = "an entry keeps its box when it comes here")]
     pub(super) unwritten: Vec<Box<Entry>>,
     pub(super) has_answered: bool,
     /// The client sends no more, or what it sends behind this request is not wanted.
