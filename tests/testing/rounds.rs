@@ -89,21 +89,22 @@ fn round() -> (Vec<String>, Vec<u8>) {
 #[test]
 fn thousand_rounds_with_streams_signals_and_children_give_one_outcome() {
     let first = round();
+    // What the stream has comes before the signal: in a slice, wheels have their turns first.
     let expected = [
-        "reload at 0",
         "one",
         "two",
+        "reload at 0",
         "tick at 10",
-        "posted at 10",
         "called at 10",
+        "posted at 10",
         "tick at 20",
-        "posted at 20",
         "called at 20",
+        "posted at 20",
         "three",
         "exit status: 1",
         "tick at 30",
-        "posted at 30",
         "called at 30",
+        "posted at 30",
         "end at 30",
     ];
     assert_eq!(first.0, expected);
