@@ -235,7 +235,7 @@ fn pour(log: &Log) -> (Service, impl Fn(&mut Kernel)) {
                     }
                 }
             }
-            stream.take().into_iter().for_each(|stream| drop(stream.end()));
+            stream.take().into_iter().for_each(|stream| _ = stream.end());
         });
     let source = RefCell::new(Some(source));
     let service = Service::new().get("/later", |cx, _| -> Result<_> {
