@@ -81,7 +81,11 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             cx.heap().push(later);
             Ok(())
         })
-        .state("go", |cx| cx.heap().drain(..).for_each(|later| _ = later.answer("answered")))
+        .state("go", |cx| {
+            for later in cx.heap().drain(..) {
+                later.answer("answered");
+            }
+        })
         .state("end", |_| say("ending"))
         .spawn(&mut kernel)?;
     println!("listening on {}", serving.local_addr());
