@@ -85,7 +85,7 @@ fn resource_that_cannot_be_made_ends_the_process_with_its_reason() {
     let (mut lab, _) = serve("--mode single --no-database");
     let status = lab.running.wait_exit(LONG);
     assert!(!status.success(), "{status}");
-    assert!(lab.running.stderr_text().contains("no database"), "{}", lab.running.stderr_text());
+    lab.running.wait_for_stderr("no database", LONG);
 }
 
 #[test]
