@@ -42,7 +42,7 @@ fn beside<T: Send + 'static>(kernel: &mut Kernel, server: Listening, peer: impl 
     let peer = Rc::new(thread::spawn(peer));
     let looked = Rc::clone(&peer);
     Session::new(())
-        .state("_start", |cx| _ = cx.yield_("look", ()))
+        .state("_start", |cx| cx.yield_("look", ()))
         .state("look", move |cx| {
             if looked.is_finished() {
                 return Ok(cx.post(server, "shutdown", ())?);

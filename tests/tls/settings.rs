@@ -155,7 +155,7 @@ fn client_without_a_certificate_is_refused_if_one_is_required() {
     let certificate = der(&authority.path("client.pem"));
     for server in [&required, &accepted] {
         let (agreed, _) = meet(server, &Arc::new(known.clone()), "localhost");
-        assert_eq!(agreed.unwrap().peer_certificates, [certificate.clone()]);
+        assert_eq!(agreed.unwrap().peer_certificates, std::slice::from_ref(&certificate));
         let (agreed, seen) = meet(server, &Arc::new(strange.clone()), "localhost");
         assert!(agreed.unwrap_err().starts_with("handshake: invalid peer certificate"));
         assert!(seen.is_err());
@@ -220,7 +220,7 @@ fn reload_of_a_bad_certificate_names_the_file_and_changes_nothing() {
         ("no certificate in", &|| fs::write(&cert, &good.1[..good.1.len() / 2]).unwrap()),
         ("no certificate in", &|| fs::remove_file(&cert).unwrap()),
         ("no private key in", &|| fs::write(&key, "").unwrap()),
-        ("certificate", &|| drop(fs::copy(&other.1, &key).unwrap())),
+        ("certificate", &|| _ = fs::copy(&other.1, &key).unwrap()),
     ];
     for (text, spoil) in cases {
         fs::write(&cert, &good.1).unwrap();
