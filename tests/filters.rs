@@ -157,7 +157,7 @@ fn output_half_knows_what_the_input_has_told() {
     let log = Log::default();
     let input = b"\x20ABC";
     assert_eq!(answers(Keyed::default(), input, &log, |record, wheel| wheel.put(record)), b"ABC");
-    let boxed: Bytes = Box::new(Keyed::default());
+    let boxed: Bytes = Box::<Keyed>::default();
     assert_eq!(answers(boxed, input, &log, |record, wheel| wheel.put(record)), b"ABC");
     let either = Either::<Stream, Keyed>::Right(Keyed::default());
     assert_eq!(answers(either, input, &log, |record, wheel| wheel.put(record)), b"ABC");

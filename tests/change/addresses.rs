@@ -235,7 +235,10 @@ fn post_forking_server_goes_back_when_children_fail_on_probation() {
     fs::write(&die, "").expect("a file");
     let mut lost = 0;
     wait_until("the former configuration", DEADLINE, || match try_value(stays) {
-        Some(value) => Some(assert_eq!(value, "a")),
+        Some(value) => {
+            assert_eq!(value, "a");
+            Some(())
+        }
         None => {
             lost += 1;
             None
