@@ -30,7 +30,7 @@ fn streamed(response: Response) -> String {
 
 #[track_caller]
 fn refused(records: impl IntoIterator<Item = Outgoing>, reason: &str) {
-    assert_eq!(put(records), Err(FilterError::Malformed { reason: reason.into() }));
+    assert_eq!(put(records), Err(FilterError::Malformed { reason: reason.to_owned().into() }));
 }
 
 #[test] // K-FH-16: the version is HTTP/1.1, as chunks and persistent connections are

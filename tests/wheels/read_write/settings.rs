@@ -6,7 +6,7 @@ use std::net::{Shutdown, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use lenore::filter::{Line, Stream};
-use lenore::nfa::{Machine, Nfa};
+use lenore::nfa::Nfa;
 use lenore::wheel::{Put, ReadWrite, SocketFactory, StreamEvent};
 use lenore::{Session, SessionId};
 
