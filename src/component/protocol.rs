@@ -413,7 +413,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Shuts a connection down that has had no request in hand and no input for so long. Default: none.
     ///
-    /// A part of a record is input, too. Of what a request is see [`Connection::request_begins`]; in a client there are none.
+    /// Every byte is input, also one of an unfinished record: an upload that goes on is not cut. A client that does not read its
+    /// answers, and is not read from because of [`auto_pause`](Protocol::auto_pause), is shut down as well. Of what a request is see [`Connection::request_begins`]; in a client there are none.
     ///
     /// ```
     /// use std::time::Duration;
@@ -444,7 +445,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Shuts a connection of a server down that has had a request in hand for so long. Default: none.
+    /// Shuts a connection of a server down whose request is not answered within this time. Default: none.
+    ///
+    /// A request that comes in pieces has this time to come as a whole, and then this time again to be answered. The component looks for
+    /// such pieces once in this time, so a slow client may have twice as long.
     ///
     /// A callback that blocks is interrupted by nothing here: that is for the Daemon's
     /// [`request_timeout`](crate::daemon::DaemonBuilder::request_timeout).
@@ -456,7 +460,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     }
 
     /// Is called when the [`request_timeout`](Protocol::request_timeout) of a request is over, and when the
-    /// [`idle_timeout`](Protocol::idle_timeout) is, with a part of a record. What it puts is still written: a 504 or a 408 in HTTP.
+    /// [`idle_timeout`](Protocol::idle_timeout) is and a part of a request has come. What it puts is still written: a 504 or a 408 in HTTP.
     ///
     /// POE: nothing like it.
     pub fn on_request_timeout<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {

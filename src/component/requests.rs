@@ -10,6 +10,7 @@ use super::protocol::Protocol;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::kernel::{Context, Due, Postback, SessionId, has_input, nanos};
+use crate::wheel::ReadWrite;
 
 /// What a connection knows of its requests. The program changes it while the component's own states do not run, so part of it
 /// are cells.
@@ -24,10 +25,14 @@ pub(super) struct Requests {
     look: Option<Postback>,
     /// Something is in hand, as of the last look.
     counted: Option<InHand>,
-    /// Since when something is in hand, or nothing is and nothing has come.
+    /// Since when something is in hand, or a part of a request is there, or neither and nothing has come.
     since: Due,
-    /// How much of a record had come when the connection was last found idle.
-    partial: usize,
+    /// A part of a request is there, as of the last look.
+    is_arriving: bool,
+    /// How many octets had come by the last record, or the last look.
+    octets: u64,
+    /// When it was looked at without finding anything.
+    looked: Due,
     /// It has sent a record.
     has_spoken: bool,
     /// When the connection is looked at.
@@ -78,6 +83,11 @@ impl Requests {
         }
     }
 
+    /// Nothing is in hand, and nothing is known to be on its way.
+    fn rest(&mut self, now: Due, octets: u64) {
+        (self.since, self.looked, self.octets, self.is_arriving) = (now, now, octets, false);
+    }
+
     /// Begins anew, without a connection.
     pub(super) fn reset(&mut self) {
         *self = Requests { is_ending: self.is_ending, ..Requests::default() };
@@ -92,7 +102,12 @@ impl<F: Filter, H> Connection<F, H> {
         let Some(wheel) = self.wheel() else { return false };
         let is_known = now >= self.requests.since.saturating_add(nanos(self.requests.way()));
         let is_done = !self.is_shutting_down && self.requests.in_hand() == 0 && self.has_no_output();
-        is_known && is_done && wheel.get_pending().is_empty() && !self.has_input()
+        let has_begun = self.octets() > self.requests.octets || self.requests.is_arriving;
+        is_known && is_done && !has_begun && wheel.get_pending().is_empty() && !self.has_input()
+    }
+
+    fn octets(&self) -> u64 {
+        self.wheel().map_or(0, ReadWrite::input_octets)
     }
 
     fn has_input(&self) -> bool {
@@ -103,7 +118,8 @@ impl<F: Filter, H> Connection<F, H> {
 impl<F: Filter, H: 'static> Protocol<F, H> {
     /// A connection is there.
     pub(super) fn begin_requests(&self, cx: &mut Cx<'_, F, H>) {
-        cx.heap().requests.since = cx_now(cx);
+        let now = cx_now(cx);
+        cx.heap().requests.rest(now, 0);
         self.set_clock(cx);
     }
 
@@ -112,11 +128,12 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     pub(super) fn begin_request(&self, cx: &mut Cx<'_, F, H>) {
         let now = cx_now(cx);
         let heap = cx.heap();
+        let octets = heap.octets();
         let requests = &mut heap.requests;
         requests.is_looked_at.set(true);
         requests.has_spoken = true;
         if requests.counted.is_none() {
-            requests.since = now;
+            requests.rest(now, octets);
         }
         // A client's input is no request but an answer.
         if heap.door.is_some() && !requests.is_explicit.get() && requests.in_hand.get() == 0 {
@@ -166,9 +183,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     fn end_request(&self, cx: &mut Cx<'_, F, H>, now: Due) {
         let heap = cx.heap();
+        let octets = heap.octets();
         heap.requests.counted = None;
-        heap.requests.since = now;
-        heap.requests.partial = 0;
+        heap.requests.rest(now, octets);
         let listener = heap.listener;
         if let Some(door) = &heap.door {
             door.load.ended(now);
@@ -187,12 +204,19 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Returns when there is something to be done if nothing happens until then.
     fn next_due(&self, heap: &Connection<F, H>) -> Option<Due> {
-        let span = match (heap.requests.in_hand() > 0, heap.requests.is_ending) {
-            (true, _) => self.request_timeout,
-            (false, true) => Some(heap.requests.way()),
-            (false, false) => self.idle_timeout,
-        };
-        Some(heap.requests.since.saturating_add(nanos(span?)))
+        let requests = &heap.requests;
+        let after = |from: Due, span: Option<Duration>| Some(from.saturating_add(nanos(span?)));
+        match (requests.in_hand() > 0, requests.is_ending, requests.is_arriving) {
+            (true, _, _) => after(requests.since, self.request_timeout),
+            (false, true, _) => after(requests.since, Some(requests.way())),
+            (false, false, true) => after(requests.since, self.request_timeout.or(self.idle_timeout)),
+            // That a request has begun to come is seen by looking.
+            (false, false, false) => {
+                let (idle, look) =
+                    (after(requests.since, self.idle_timeout), after(requests.looked, self.request_timeout));
+                idle.into_iter().chain(look).min()
+            }
+        }
     }
 
     /// Has the connection looked at in time. The alarm is moved only if it would be too late: where one request follows the other,
@@ -224,15 +248,11 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             return Ok(());
         }
         let is_busy = heap.requests.in_hand() > 0;
-        // What of a record has come meanwhile is more than nothing, and so is what is still to be read.
-        let partial = heap.wheel().map_or(0, |wheel| wheel.get_pending().len());
-        if !is_busy && (partial > heap.requests.partial || heap.has_input()) {
-            heap.requests.partial = partial;
-            heap.requests.since = now;
+        if !is_busy && self.is_in_time(heap, now) {
             self.set_clock(cx);
             return Ok(());
         }
-        let is_late = is_busy || partial > 0;
+        let is_late = is_busy || heap.requests.is_arriving;
         let callback = match (is_late, heap.requests.is_ending) {
             (true, _) => &self.callbacks.on_request_timeout,
             (false, false) => &self.callbacks.on_idle,
@@ -244,6 +264,29 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         heap.requests.counted = None;
         cx.yield_("shutdown", ());
         told
+    }
+
+    /// Looks what has come without being a whole request, and tells whether the client has still time.
+    fn is_in_time(&self, heap: &mut Connection<F, H>, now: Due) -> bool {
+        let octets = heap.octets();
+        // A client that does not read its answers is not read from.
+        let has_come = octets > heap.requests.octets || (heap.has_no_output() && heap.has_input());
+        let was_arriving = heap.requests.is_arriving;
+        let is_arriving = was_arriving || has_come || heap.wheel().is_some_and(|wheel| !wheel.get_pending().is_empty());
+        // The time for a request as a whole does not begin anew with each part of it.
+        let is_limited = was_arriving && self.request_timeout.is_some() && !heap.requests.is_ending;
+        let is_in_time = match (is_arriving, was_arriving) {
+            (true, true) => has_come && !is_limited,
+            (true, false) => has_come || self.request_timeout.is_some(),
+            (false, _) if heap.requests.is_ending => false,
+            (false, _) => self.idle_timeout.is_none_or(|idle| now < heap.requests.since.saturating_add(nanos(idle))),
+        };
+        let requests = &mut heap.requests;
+        (requests.octets, requests.looked, requests.is_arriving) = (octets, now, is_arriving);
+        if is_in_time && is_arriving {
+            requests.since = now;
+        }
+        is_in_time
     }
 
     /// Lets go of a client that waits for nothing, at once; of any other after the request in hand.

@@ -1,5 +1,8 @@
 //! Requests in hand, and the time limits of a connection.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lenore::component::{Protocol, TcpServer};
@@ -7,7 +10,7 @@ use lenore::filter::Line;
 use lenore::{Context, Kernel};
 
 use util::component::{Peer, serve};
-use util::in_process::{kernel, run};
+use util::in_process::{kernel, run, run_until};
 
 type Cx<'a> = Context<'a, lenore::component::Connection<Line>>;
 
@@ -98,6 +101,66 @@ fn request_timeout_does_not_count_what_was_answered() {
 fn part_of_a_record_that_stays_one_is_a_request_that_is_too_late() {
     let (got, _) = talk(protocol().idle_timeout(SHORT), "ech");
     assert_eq!(got, "too late\r\n");
+}
+
+/// Sends a byte every now and then, until the server has closed the connection.
+fn trickle(protocol: Protocol<Line>, pause: Duration, count: usize) -> (usize, String) {
+    let mut kernel = kernel();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut stream = TcpStream::connect(address).unwrap();
+    let writer = thread::spawn(move || {
+        let mut sent = 0;
+        while sent < count && stream.write_all(b"x").is_ok() {
+            sent += 1;
+            thread::sleep(pause);
+        }
+        let _ = stream.write_all(b"\r\n");
+        let mut got = String::new();
+        let _ = stream.read_to_string(&mut got);
+        (sent, got)
+    });
+    run_until(&mut kernel, || writer.is_finished());
+    end(&mut kernel);
+    writer.join().unwrap()
+}
+
+#[test]
+fn record_that_comes_slowly_is_not_cut_by_the_idle_timeout() {
+    let echo = Protocol::new(Line::new())
+        .on_input(|cx, line: String| {
+            cx.heap().put(line);
+            cx.yield_("shutdown", ());
+        })
+        .idle_timeout(5 * SHORT);
+    let (sent, got) = trickle(echo, SHORT, 15);
+    assert_eq!((sent, got), (15, format!("{}\r\n", "x".repeat(15))));
+}
+
+#[test]
+fn record_that_comes_too_slowly_meets_the_request_timeout() {
+    let (sent, got) = trickle(protocol().idle_timeout(LONG).request_timeout(5 * SHORT), SHORT / 2, 10_000);
+    assert_eq!(got, "too late\r\n");
+    assert!(sent < 10_000, "{sent}");
+}
+
+#[test]
+fn client_that_does_not_read_is_ended_by_the_idle_timeout() {
+    let echo = Protocol::new(Line::new())
+        .on_input(|cx, line: String| cx.heap().put(line))
+        .marks(1024, 4096)
+        .auto_pause()
+        .idle_timeout(SHORT)
+        .patience(SHORT);
+    let mut kernel = kernel();
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
+    let mut stream = TcpStream::connect(address).unwrap();
+    let writer = thread::spawn(move || {
+        let lines = "0123456789\r\n".repeat(10_000);
+        while stream.write_all(lines.as_bytes()).is_ok() {}
+    });
+    run_until(&mut kernel, || writer.is_finished());
+    writer.join().unwrap();
+    end(&mut kernel);
 }
 
 #[test]

@@ -21,7 +21,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
     let protocol =
-        Protocol::new(Line::new()).on_input(command).on_disconnect(|cx| cx.alarm_remove_all()).state("late", |cx| {
+        // Each connection has a request in hand from its beginning to its end.
+        Protocol::new(Line::new()).on_connect(|cx| cx.heap().request_begins()).on_input(command).on_disconnect(|cx| cx.alarm_remove_all()).state("late", |cx| {
             let pid = cx.pid();
             cx.heap().put(format!("{pid} late"));
         });

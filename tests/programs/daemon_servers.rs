@@ -25,7 +25,9 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         if let Processes::PreFork { .. } = mode {
             daemon = daemon.max_children(max).min_spare(max).max_spare(max);
         }
+        // Each connection has a request in hand from its beginning to its end.
         let protocol = Protocol::new(Line::new())
+            .on_connect(|cx| cx.heap().request_begins())
             .on_input(move |cx, line: String| {
                 let answer = answer(cx, &line)?;
                 cx.heap().put(format!("{} {name} {answer}", std::process::id()));

@@ -36,6 +36,8 @@ pub struct Conversation<R: 'static = ()> {
     next: Option<Incoming>,
     /// The wheel was told to read nothing.
     is_paused: bool,
+    /// The body of a request was asked for, and has not come yet.
+    is_asked_for: bool,
     /// Lines for the log of responses that the system has not taken yet.
     #[allow(clippy::vec_box, reason = "an entry keeps its box when it comes here")]
     pub(super) unwritten: Vec<Box<Entry>>,
@@ -92,6 +94,7 @@ impl<R: 'static> Conversation<R> {
             current: None,
             next: None,
             is_paused: false,
+            is_asked_for: false,
             unwritten: Vec::new(),
             has_answered: false,
             is_last: false,
@@ -152,12 +155,25 @@ pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Pro
         .auto_pause()
         // One that has sent its request and closed its side is still answered.
         .keep_on_error()
+        // Half a request must not hold a child for ever.
+        .idle_timeout(IDLE_TIMEOUT)
+        .on_request_timeout(too_late)
         .state(WORD, heard)
         .state(ENDING, ending)
         .state(FRESH, close_if_idle);
     // An event after each response.
     let protocol = if has_log { protocol.on_flushed(flushed) } else { protocol };
     protocol.prepare(move || service.prepare())
+}
+
+/// The time limit of a client is over, which has sent a part of a request, or has a request in hand.
+fn too_late<R: 'static>(cx: &mut Cx<'_, R>) {
+    let connection = cx.heap();
+    // The answer may have begun.
+    if connection.own.current.is_none() && !connection.own.is_done {
+        connection.own.is_done = true;
+        connection.put(Outgoing::Response(Response::timed_out()));
+    }
 }
 
 fn connected<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
@@ -208,7 +224,10 @@ fn begin<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     match incoming {
         Incoming::Request(request) => answer(cx, request),
         Incoming::Expects(request) if cx.heap().own.service.routes.has_handler(&request) => {
+            // It is in hand from here on: its client was asked for the body.
+            cx.heap().request_begins();
             cx.heap().put(Outgoing::Response(Response::proceed()));
+            cx.heap().own.is_asked_for = true;
             Ok(())
         }
         // The body won't be wanted. Some clients send it all the same.
@@ -239,7 +258,9 @@ fn start<R: 'static>(cx: &mut Cx<'_, R>, client: Client, request: Option<&Reques
         what.push(' ');
         what.push_str(request.path());
     }
-    cx.heap().request_begins();
+    if !std::mem::take(&mut cx.heap().own.is_asked_for) {
+        cx.heap().request_begins();
+    }
     cx.heap().own.current = Some(Current { client, work: Work::Answer, slot: None, entry, what });
 }
 
@@ -383,5 +404,8 @@ const FRESH: &str = "http_fresh";
 
 /// How long a new client has for its first request while the process comes to its end.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long a client may be silent without a request in hand, unless the program says otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const TARGET: &str = "lenore::http";

@@ -81,6 +81,10 @@ use crate::filter::http::{self, Httpd};
 ///
 /// # Bodies
 ///
+/// A client that sends nothing for 60 s without a request in hand is let go. If it has sent a part of a request, it gets 408 first. For other
+/// limits take the [`protocol`](Service::protocol), and set its [`idle_timeout`](Protocol::idle_timeout) and
+/// [`request_timeout`](Protocol::request_timeout). The latter also ends a download of [`Files`](super::Files) that takes longer.
+///
 /// A request is handled when its body has come whole. One that is larger than [`max_body`](Service::max_body) is refused with 413
 /// before it is read.
 ///

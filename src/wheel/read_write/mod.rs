@@ -402,6 +402,12 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.reader.inbox.pending()
     }
 
+    /// Returns how many octets were read.
+    #[inline]
+    pub(crate) fn input_octets(&self) -> u64 {
+        self.state.0.reader.octets()
+    }
+
     /// Replaces both filters by others of another type: as [`switch_input_filter`](Self::switch_input_filter) and
     /// [`switch_output_filter`](Self::switch_output_filter).
     ///

@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     reads_short: Cell<Option<bool>>,
     /// How the input ended, until the session has been told.
     ending: RefCell<Option<Ending>>,
+    /// How many octets were read.
+    octets: Cell<u64>,
 }
 
 /// What a reader is told once and for all.
@@ -68,7 +70,14 @@ impl Reader {
             ended: Cell::new(false),
             reads_short: Cell::new(None),
             ending: RefCell::default(),
+            octets: Cell::new(0),
         }
+    }
+
+    /// Returns how many octets were read.
+    #[inline]
+    pub(super) fn octets(&self) -> u64 {
+        self.octets.get()
     }
 
     /// Tells whether readiness is wanted.
@@ -227,6 +236,7 @@ impl State {
             }
         };
         let may_be_more = count == buffer.len() || stream.has_input();
+        self.reader.octets.set(self.reader.octets.get() + count as u64);
         self.reader.inbox.feed(&buffer[..count]);
         Input::Some { may_be_more }
     }
