@@ -1,7 +1,7 @@
 //! An HTTP service: JSON, a POST, a handler that blocks, and a database for each child of a pool.
 //!
 //! ```text
-//! cargo run --release --features service --example http_service -- 127.0.0.1:8080 prefork:4 log
+//! cargo run --release --features service,logging --example http_service -- 127.0.0.1:8080 prefork:4 log
 //! curl http://127.0.0.1:8080/notes/7                                                  # 404
 //! curl -X POST -H 'Content-Type: application/json' -d '{"text":"hi"}' http://127.0.0.1:8080/notes/7   # {"text":"hi"}
 //! curl http://127.0.0.1:8080/slow                                                     # a second later; others don't wait
