@@ -53,16 +53,16 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// A response with status 400 if the text can't be parsed; with status 500 if the route has no such parameter.
+    /// A response with status 400 if the text can't be parsed, which says why; with status 500 if the route has no such parameter.
     ///
     /// POE: nothing like it.
-    pub fn param<T: FromStr>(&self, name: &str) -> Result<T, HttpError> {
+    pub fn param<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<T, HttpError> {
         let value = self.raw_param(name).ok_or_else(|| {
             HttpError::internal(format!("no parameter {name:?} in the route of {} {}", self.method(), self.path()))
         })?;
         path::decode_rest(value)
             .parse()
-            .map_err(|_| HttpError::new(400, format!("the part {name:?} of the path is not as it should be")))
+            .map_err(|error| HttpError::new(400, format!("the part {name:?} of the path is wrong: {error}")))
     }
 
     /// Returns a parameter in which a slash and a percent sign are still encoded.

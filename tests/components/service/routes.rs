@@ -70,6 +70,12 @@ fn what_has_no_handler_is_refused_with_the_right_status() {
 }
 
 #[test]
+fn parameter_that_does_not_parse_is_refused_with_the_reason() {
+    let page = Host::new(service()).get("/users/seven");
+    assert!(page.body.contains("the part \"id\" of the path is wrong: invalid digit found in string"), "{page:?}");
+}
+
+#[test]
 fn fallback_gets_what_has_no_route() {
     let mut host = Host::new(service().fallback(|_, request| (404, show(&request))));
     let page = host.get("/nothing/here");
