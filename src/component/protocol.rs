@@ -51,8 +51,11 @@ use crate::wheel::Failure;
 ///
 /// # Ending a connection
 ///
-/// The event `shutdown` ends it once everything put is written; no more input is delivered from then on. An
-/// error or the end of the input ends it at once, unless [`keep_on_error`](Protocol::keep_on_error) was asked for: then
+/// The event `shutdown` ends it once everything put is written. No more input is delivered from that event on. An event that
+/// [`yield_`](Context::yield_) posts waits behind the records that have already been read, and these are still delivered. A
+/// callback that must get no further record, as after a `QUIT`, calls the event: `cx.call(cx.session(), "shutdown", ())?`.
+///
+/// An error or the end of the input ends it at once, unless [`keep_on_error`](Protocol::keep_on_error) was asked for: then
 /// the program must post `shutdown` itself. What was put before the end of the input is still written. The session, which
 /// counts as a connection until then, waits two seconds at most, or what [`linger`](Protocol::linger) says, for the peer to
 /// close its side as well: closed with input unread, a socket may cost the peer the end of the output. A peer that takes
@@ -294,6 +297,11 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     #[doc(alias = "ClientError")]
     #[doc(alias = "ServerError")]
     pub fn on_error<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static) -> Self {
+    /// A filter that has lost its place in the input ([`FilterError::is_out_of_step`]) is an error as well, with the
+    /// [operation](Failure::operation) `"filter"`. Any other record that the filter refuses goes to
+    /// [`on_refused`](Protocol::on_refused). What this callback puts after such an error is still written, so a server can tell
+    /// its client what was wrong.
+    ///
         self.callbacks.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).without_value()));
         self
     }
@@ -305,6 +313,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// ```
     /// use lenore::component::Protocol;
     /// use lenore::filter::Line;
+    ///
+    /// A filter that is [out of step](FilterError::is_out_of_step) finds no next record. That ends the connection and goes to
+    /// [`on_error`](Protocol::on_error), not here.
     ///
     /// let echo = Protocol::new(Line::new())
     ///     .on_input(|cx, line: String| cx.heap().put(line))

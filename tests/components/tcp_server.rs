@@ -517,6 +517,27 @@ fn a_shutdown_without_output_is_immediate() {
         lenore::Result::Ok(())
     });
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+#[test] // K-CS-15: a post waits behind the records that have been read, a call does not
+fn records_behind_a_called_shutdown_are_not_delivered() {
+    for (is_called, answer) in [(true, "OK\r\n"), (false, "OK\r\nPONG\r\n")] {
+        let mut kernel = kernel();
+        let protocol = Protocol::new(Line::new()).on_input(move |cx, line: String| {
+            cx.heap().put(if line == "QUIT" { "OK" } else { "PONG" });
+            match line == "QUIT" {
+                true if is_called => drop(cx.call(cx.session(), "shutdown", ())?),
+                true => cx.yield_("shutdown", ()),
+                false => {}
+            }
+            lenore::Result::Ok(())
+        });
+        let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+        let mut peer = Peer::connect(address);
+        peer.send("QUIT\r\nPING\r\n");
+        assert_eq!(peer.run_to_end(&mut kernel), answer);
+        end(&mut kernel);
+    }
+}
+
     Peer::connect(address).run_to_end(&mut kernel);
     assert_eq!(log.text(), "looked disconnected connected:false");
     end(&mut kernel);
