@@ -105,7 +105,8 @@ impl<F: Filter, H> Connection<F, H> {
     /// Says that a request begins, in a server whose answers are more than one [`put`](Connection::put), or whose requests are
     /// more than one record.
     ///
-    /// Without such a word a request begins with a record while none is in hand, and ends with the next `put`. From the first call
+    /// Without such a word a request begins with a record while none is in hand, and ends with the next `put`. A record that is not
+    /// answered leaves its request in hand, unless the program says that it is [not a request](Connection::not_a_request). From the first call
     /// on the program says both for this connection. Of several requests in hand each has its beginning and its
     /// [end](Connection::request_ends).
     ///
@@ -123,6 +124,31 @@ impl<F: Filter, H> Connection<F, H> {
     /// POE: nothing like it.
     pub fn request_ends(&self) {
         self.requests.end();
+    }
+
+    /// Says that the record that [`on_input`](Protocol::on_input) handles is not a request and gets no answer: an empty line, a
+    /// comment, a command with `noreply`. Requests are still counted by themselves. Requests that were in hand before stay in hand.
+    ///
+    /// Does nothing outside of `on_input`, after a `put`, and once the program says itself when requests
+    /// [begin](Connection::request_begins) and end.
+    ///
+    /// ```
+    /// use lenore::component::Protocol;
+    /// use lenore::filter::Line;
+    ///
+    /// let echo = Protocol::new(Line::new()).on_input(|cx, line: String| match line.starts_with('#') {
+    ///     true => cx.heap().not_a_request(),
+    ///     false => _ = cx.heap().put(line),
+    /// });
+    /// # let mut kernel = lenore::Kernel::new().unwrap();
+    /// # let server = lenore::component::TcpServer::new("127.0.0.1:0", echo).spawn(&mut kernel).unwrap();
+    /// # kernel.post(server, "shutdown", ()).unwrap();
+    /// # kernel.run().unwrap();
+    /// ```
+    ///
+    /// POE: nothing like it.
+    pub fn not_a_request(&self) {
+        self.requests.take_back();
     }
 
     /// Returns how many requests are in hand.

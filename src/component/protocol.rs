@@ -262,6 +262,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Is called with each record, until the connection is shut down. Without it, input is read and discarded.
     ///
+    /// In a server a record begins a request, which ends when the callback or a later one puts something. For a record without an
+    /// answer, such as an empty line or a comment, the callback must call [`not_a_request`](Connection::not_a_request). Otherwise
+    /// the request stays in hand: it delays a shutdown, and [`request_timeout`](Protocol::request_timeout) counts.
+    ///
     /// The record has the filter's [`Filter::Input`] as its type, which the callback need not write: `|cx, line| ..`. If it writes
     /// another type, the compiler says only that the type of `cx` is not known:
     ///

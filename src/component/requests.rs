@@ -19,6 +19,8 @@ pub(super) struct Requests {
     in_hand: Cell<u32>,
     /// The program says itself when requests begin and end.
     is_explicit: Cell<bool>,
+    /// The record that is being handled has begun the request in hand.
+    is_of_record: Cell<bool>,
     /// The component looks when the running callback has returned.
     is_looked_at: Cell<bool>,
     /// Has the component look when something has ended at another time.
@@ -60,6 +62,13 @@ impl Requests {
         self.is_explicit.set(true);
         self.in_hand.set(self.in_hand.get().saturating_sub(1));
         self.ask_for_look();
+    }
+
+    /// The record that is being handled is none. Other requests stay in hand.
+    pub(super) fn take_back(&self) {
+        if self.is_of_record.replace(false) && !self.is_explicit.get() {
+            self.in_hand.set(0);
+        }
     }
 
     pub(super) fn in_hand(&self) -> u32 {
@@ -138,6 +147,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         // A client's input is no request but an answer.
         if heap.door.is_some() && !requests.is_explicit.get() && requests.in_hand.get() == 0 {
             requests.in_hand.set(1);
+            requests.is_of_record.set(true);
             self.count(cx, now);
         }
     }
@@ -161,6 +171,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let now = cx_now(cx);
         let requests = &mut cx.heap().requests;
         requests.is_looked_at.set(false);
+        requests.is_of_record.set(false);
         match (requests.counted.is_some(), requests.in_hand.get() > 0) {
             (true, false) => self.end_request(cx, now),
             (is_counted, true) => {

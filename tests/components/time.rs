@@ -21,11 +21,12 @@ fn late(cx: &mut Cx<'_>) {
     cx.heap().put("answer");
 }
 
-/// `echo` is answered at once, `late` after three times as long as is short, anything else never.
+/// `echo` is answered at once, `late` after three times as long as is short, anything else never. `#` is not a request.
 fn protocol() -> Protocol<Line> {
     Protocol::new(Line::new())
         .on_input(|cx, line: String| match line.as_str() {
             "echo" => drop(cx.heap().put(line)),
+            "#" => cx.heap().not_a_request(),
             "late" => cx.delay("late", 3 * SHORT, ()),
             _ => {}
         })
@@ -181,6 +182,26 @@ fn program_says_itself_when_requests_begin_and_end() {
     let (got, lasted) = talk(told, "begin\r\n");
     assert_eq!(got, "begin\r\nmore\r\nidle\r\n");
     assert!(lasted >= 4 * SHORT, "{lasted:?}");
+}
+
+#[test]
+fn record_that_is_not_a_request_leaves_its_connection_idle() {
+    let (got, lasted) = talk(protocol().idle_timeout(SHORT).request_timeout(LONG), "#\r\n");
+    assert_eq!(got, "idle\r\n");
+    assert!(lasted >= SHORT, "{lasted:?}");
+}
+
+#[test]
+fn request_in_hand_stays_when_a_record_is_not_a_request() {
+    let (got, lasted) = talk(protocol().idle_timeout(SHORT), "late\r\n#\r\n");
+    assert_eq!(got, "answer\r\nidle\r\n");
+    assert!(lasted >= 4 * SHORT, "{lasted:?}");
+}
+
+#[test]
+fn requests_are_counted_after_a_record_that_is_not_a_request() {
+    let (got, _) = talk(protocol().request_timeout(SHORT).idle_timeout(LONG), "#\r\necho\r\nnever\r\n");
+    assert_eq!(got, "echo\r\ntoo late\r\n");
 }
 
 #[test]
