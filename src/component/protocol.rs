@@ -297,15 +297,15 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Is called for errors, and at the end of the input. Without it, errors are logged; a server's end of input and
     /// connection resets are not, as clients go when they like.
     ///
-    /// POE: `ClientError`, `ServerError`.
-    #[doc(alias = "ClientError")]
-    #[doc(alias = "ServerError")]
-    pub fn on_error<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static) -> Self {
     /// A filter that has lost its place in the input ([`FilterError::is_out_of_step`]) is an error as well, with the
     /// [operation](Failure::operation) `"filter"`. Any other record that the filter refuses goes to
     /// [`on_refused`](Protocol::on_refused). What this callback puts after such an error is still written, so a server can tell
     /// its client what was wrong.
     ///
+    /// POE: `ClientError`, `ServerError`.
+    #[doc(alias = "ClientError")]
+    #[doc(alias = "ServerError")]
+    pub fn on_error<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>, &Failure) -> R + 'static) -> Self {
         self.callbacks.on_error = Some(Box::new(move |cx, failure| callback(cx, failure).without_value()));
         self
     }
@@ -314,12 +314,12 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// connection goes on with the next record; a callback that wants it to end posts `shutdown`. Without it, the first refused
     /// record of each connection is logged.
     ///
+    /// A filter that is [out of step](FilterError::is_out_of_step) finds no next record. That ends the connection and goes to
+    /// [`on_error`](Protocol::on_error), not here.
+    ///
     /// ```
     /// use lenore::component::Protocol;
     /// use lenore::filter::Line;
-    ///
-    /// A filter that is [out of step](FilterError::is_out_of_step) finds no next record. That ends the connection and goes to
-    /// [`on_error`](Protocol::on_error), not here.
     ///
     /// let echo = Protocol::new(Line::new())
     ///     .on_input(|cx, line: String| cx.heap().put(line))
@@ -361,7 +361,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     }
 
     /// Sets the marks, in octets of output that waits, 0 < `low` < `high`: at `high` or more the program should put no more,
-    /// at `low` or less it may go on. [`Connection::put`] tells as well.
+    /// at `low` or less it may go on. [`Connection::put`] tells as well. Default: none, and with
+    /// [`auto_pause`](Protocol::auto_pause) 16 KiB and 64 KiB.
     ///
     /// POE: `LowMark` and `HighMark`.
     #[doc(alias("LowMark", "HighMark"))]
@@ -370,7 +371,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called when the output has reached the high mark.
+    /// Is called when the output has reached the high [mark](Protocol::marks), which must be set.
     ///
     /// POE: `ClientHigh`, `ServerHigh`.
     #[doc(alias("ClientHigh", "ServerHigh"))]
@@ -379,7 +380,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called when the output has drained to the low mark after it had reached the high one.
+    /// Is called when the output has drained to the low [mark](Protocol::marks) after it had reached the high one. The marks must
+    /// be set.
     ///
     /// POE: `ClientLow`, `ServerLow`.
     #[doc(alias("ClientLow", "ServerLow"))]
@@ -389,11 +391,13 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     }
 
     /// Reads nothing from a connection between its high mark and its low one: all the care that is needed where each record
-    /// is answered, for a peer that sends and does not read can't make the output grow for ever.
+    /// is answered, for a peer that sends and does not read can't make the output grow for ever. Unless
+    /// [`marks`](Protocol::marks) are set, they are 16 KiB and 64 KiB.
     ///
     /// POE: nothing like it.
     pub fn auto_pause(mut self) -> Self {
         self.auto_pause = true;
+        self.marks = self.marks.or(Some(PAUSE_MARKS));
         self
     }
 
@@ -510,14 +514,14 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Refuses what would fail with each connection, or take the place of the component's own states.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let invalid = |reason| Err(Error::InvalidSetting { setting: "marks", reason });
+        let invalid = |setting, reason| Err(Error::InvalidSetting { setting, reason });
+        let (has_high, has_low) = (self.callbacks.on_high.is_some(), self.callbacks.on_low.is_some());
         match self.marks {
             Some((low, high)) if low == 0 || low >= high => {
-                return invalid("the low mark is not between 0 and the high one");
+                return invalid("marks", "the low mark is not between 0 and the high one");
             }
-            None if self.auto_pause || self.callbacks.on_high.is_some() || self.callbacks.on_low.is_some() => {
-                return invalid("there are none, but something that needs them");
-            }
+            None if has_high => return invalid("on_high", "needs marks(low, high)"),
+            None if has_low => return invalid("on_low", "needs marks(low, high)"),
             _ => {}
         }
         let taken = |name: Name| TAKEN.contains(&name.as_str()) || name.as_str().starts_with("tcp_");
@@ -534,6 +538,9 @@ fn without_record<F: Filter, H: 'static, R: IntoReturn>(
 ) -> Callback<F, H> {
     Box::new(move |cx| callback(cx).without_value())
 }
+
+/// The low and the high mark of a protocol that pauses by itself and has said none, in octets.
+const PAUSE_MARKS: (usize, usize) = (16 * 1024, 64 * 1024);
 
 /// The states that servers and clients have of their own.
 const TAKEN: [&str; 5] = ["_start", "_stop", "shutdown", "reconnect", "connect"];

@@ -353,12 +353,23 @@ fn output_that_piles_up_reaches_the_high_mark_and_drains_to_the_low_one() {
 
 #[test] // K-CS-03
 fn one_that_sends_and_does_not_read_is_not_read_from() {
+    send_without_reading(Protocol::new(Stream::new()).marks(1000, 2000).auto_pause(), 2000);
+    send_without_reading(Protocol::new(Stream::new()).auto_pause().marks(1000, 2000), 2000);
+}
+
+#[test] // K-CS-03
+fn auto_pause_without_marks_has_marks_of_its_own() {
+    send_without_reading(Protocol::new(Stream::new()).auto_pause(), 64 * 1024);
+}
+
+/// Echoes to a client that sends until nothing goes any more, and reads all of it then. No input comes while `high` octets wait.
+fn send_without_reading(protocol: Protocol<Stream>, high: usize) {
     let mut kernel = kernel();
     let echoed = Rc::new(Cell::new(0));
     let count = Rc::clone(&echoed);
-    let protocol = Protocol::new(Stream::new()).marks(1000, 2000).auto_pause().on_input(move |cx, chunk: Vec<u8>| {
+    let protocol = protocol.on_input(move |cx, chunk: Vec<u8>| {
         count.set(count.get() + chunk.len());
-        assert!(cx.heap().wheel().unwrap().driver_out_octets() < 2000);
+        assert!(cx.heap().wheel().unwrap().driver_out_octets() < high);
         cx.heap().put(chunk);
     });
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
@@ -506,17 +517,6 @@ fn a_shutdown_waits_for_the_output_and_takes_no_more_input() {
     end(&mut kernel);
 }
 
-#[test] // K-CS-15: without output it is immediate
-fn a_shutdown_without_output_is_immediate() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let connected = log.clone();
-    let protocol = witness(&log).on_connect(move |cx| {
-        cx.call(cx.session(), "shutdown", ())?;
-        connected.push(format_args!("connected:{}", cx.heap().is_connected()));
-        lenore::Result::Ok(())
-    });
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
 #[test] // K-CS-15: a post waits behind the records that have been read, a call does not
 fn records_behind_a_called_shutdown_are_not_delivered() {
     for (is_called, answer) in [(true, "OK\r\n"), (false, "OK\r\nPONG\r\n")] {
@@ -538,6 +538,17 @@ fn records_behind_a_called_shutdown_are_not_delivered() {
     }
 }
 
+#[test] // K-CS-15: without output it is immediate
+fn a_shutdown_without_output_is_immediate() {
+    let mut kernel = kernel();
+    let log = Log::default();
+    let connected = log.clone();
+    let protocol = witness(&log).on_connect(move |cx| {
+        cx.call(cx.session(), "shutdown", ())?;
+        connected.push(format_args!("connected:{}", cx.heap().is_connected()));
+        lenore::Result::Ok(())
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
     Peer::connect(address).run_to_end(&mut kernel);
     assert_eq!(log.text(), "looked disconnected connected:false");
     end(&mut kernel);
@@ -670,9 +681,14 @@ fn names_that_the_component_uses_and_aliases_that_are_taken_are_errors() {
         }
     }
     let plain = || Protocol::new(Line::new());
-    for protocol in [plain().marks(0, 1), plain().marks(5, 5), plain().on_high(|_| ()), plain().auto_pause()] {
+    for (protocol, told) in [
+        (plain().marks(0, 1), "invalid marks: the low mark is not between 0 and the high one"),
+        (plain().marks(5, 5), "invalid marks: the low mark is not between 0 and the high one"),
+        (plain().on_high(|_| ()), "invalid on_high: needs marks(low, high)"),
+        (plain().on_low(|_| ()), "invalid on_low: needs marks(low, high)"),
+    ] {
         let error = TcpServer::new("127.0.0.1:0", protocol).spawn(&mut kernel).unwrap_err();
-        assert!(matches!(error, Error::InvalidSetting { setting: "marks", .. }), "{error}");
+        assert!(error.to_string().ends_with(told), "{error}");
     }
     let first = TcpServer::new("127.0.0.1:0", Protocol::new(Line::new())).alias("a").spawn(&mut kernel).unwrap();
     match TcpServer::new("127.0.0.1:0", Protocol::new(Line::new())).alias("a").spawn(&mut kernel) {
