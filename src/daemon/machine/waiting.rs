@@ -18,6 +18,8 @@ struct Present {
     since: Duration,
     /// When clients were last seen waiting.
     last: Duration,
+    /// When a look first found no client waiting, after `last`.
+    gone: Option<Duration>,
     deepest: u32,
 }
 
@@ -28,7 +30,7 @@ pub enum OverloadNews {
     Begun,
     /// It is over.
     Ended {
-        /// From when clients were first seen waiting to when they were last.
+        /// From when clients were first seen waiting to the first look that found none, after which none came for [`CALM`].
         lasted: Duration,
         /// How many were seen waiting at a time.
         deepest: u32,
@@ -40,22 +42,26 @@ impl Overload {
     pub fn look(&mut self, now: Duration, waiting: u32) -> Option<OverloadNews> {
         match &mut self.present {
             None if waiting > 0 => {
-                self.present = Some(Present { since: now, last: now, deepest: waiting });
+                self.present = Some(Present { since: now, last: now, gone: None, deepest: waiting });
                 Some(OverloadNews::Begun)
             }
             Some(present) if waiting > 0 => {
-                present.last = now;
+                (present.last, present.gone) = (now, None);
                 present.deepest = present.deepest.max(waiting);
                 None
             }
-            Some(Present { since, last, deepest }) if now.saturating_sub(*last) >= CALM => {
-                let lasted = last.saturating_sub(*since);
-                let news = OverloadNews::Ended { lasted, deepest: *deepest };
+            Some(present) => {
+                present.gone.get_or_insert(now);
+                if now.saturating_sub(present.last) < CALM {
+                    return None;
+                }
+                let lasted = present.lasted();
+                let news = OverloadNews::Ended { lasted, deepest: present.deepest };
                 self.present = None;
                 self.past += lasted;
                 Some(news)
             }
-            _ => None,
+            None => None,
         }
     }
 
@@ -70,10 +76,17 @@ impl Overload {
         self.present.map(|present| present.since)
     }
 
-    /// Returns how long all of them have lasted together, as far as clients were seen waiting.
+    /// Returns how long all of them have lasted together, as far as the looks tell.
     #[cfg(any(test, feature = "control"))]
     pub fn total(&self) -> Duration {
-        self.past + self.present.map_or(Duration::ZERO, |present| present.last.saturating_sub(present.since))
+        self.past + self.present.map_or(Duration::ZERO, Present::lasted)
+    }
+}
+
+impl Present {
+    /// Clients that have gone between two looks count as waiting until the second.
+    fn lasted(self) -> Duration {
+        self.gone.unwrap_or(self.last).saturating_sub(self.since)
     }
 }
 
@@ -137,14 +150,23 @@ mod tests {
             assert_eq!(overload.look(ms(1000 * second), if second % 3 == 0 { 0 } else { second as u32 }), None);
         }
         assert!(overload.is_present());
-        assert_eq!((overload.since(), overload.total()), (Some(ms(1000)), ms(97_000)), "O-ST-09");
+        assert_eq!((overload.since(), overload.total()), (Some(ms(1000)), ms(98_000)), "O-ST-09");
         assert_eq!(overload.look(ms(100_000), 0), None);
-        assert_eq!(overload.look(ms(101_000), 0), Some(OverloadNews::Ended { lasted: ms(97_000), deepest: 98 }));
+        assert_eq!(overload.look(ms(101_000), 0), Some(OverloadNews::Ended { lasted: ms(98_000), deepest: 98 }));
         assert_eq!(overload.look(ms(102_000), 0), None);
         assert!(!overload.is_present());
         overload.look(ms(200_000), 1);
         overload.look(ms(200_500), 1);
-        assert_eq!((overload.since(), overload.total()), (Some(ms(200_000)), ms(97_500)), "O-ST-09");
+        assert_eq!((overload.since(), overload.total()), (Some(ms(200_000)), ms(98_500)), "O-ST-09");
+    }
+
+    #[test] // O-DM-06: they have waited until some look between the two
+    fn overload_that_one_look_has_seen_lasts_until_the_next_look() {
+        let mut overload = Overload::default();
+        assert_eq!(overload.look(ms(0), 2), Some(OverloadNews::Begun));
+        assert_eq!(overload.look(ms(1010), 0), None);
+        assert_eq!(overload.look(ms(2020), 0), None);
+        assert_eq!(overload.look(ms(3030), 0), Some(OverloadNews::Ended { lasted: ms(1010), deepest: 2 }));
     }
 
     #[test] // O-DM-06: beginnings and ends take turns, and no more of them than the calm allows
