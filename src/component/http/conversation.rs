@@ -29,7 +29,7 @@ pub type Cx<'a, R = ()> = Context<'a, Connection<Httpd, Conversation<R>>>;
 ///
 /// POE: the connection object of SimpleHTTP.
 pub struct Conversation<R: 'static = ()> {
-    service: Rc<Shared<R>>,
+    pub(super) service: Rc<Shared<R>>,
     /// The request that is being answered.
     pub(super) current: Option<Current>,
     /// What has come behind it. There is never more, as no input is read meanwhile.

@@ -1,9 +1,12 @@
 //! How an answer goes out: whole, in pieces of a stream, or in pieces of a file.
 
+use std::rc::Rc;
+
 use super::answer::{Answer, Kind};
 use super::conversation::{Current, Cx, Work};
 use super::error::HttpError;
 use super::files::read_piece;
+use super::service::Shared;
 use super::slot::Piece;
 use crate::error::{Exception, Result};
 use crate::filter::http::{Outgoing, Response};
@@ -53,8 +56,9 @@ enum Body {
 fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> bool {
     let connection = cx.heap();
     let closes = connection.own.is_last || connection.own.is_ending || connection.is_ending();
+    let service = Rc::clone(&connection.own.service);
     let Some(current) = &mut connection.own.current else { return false };
-    let mut response = response.suit(current.client);
+    let mut response = shaped(&service, current, response).suit(current.client);
     let wrong = match response.check() {
         Err(reason) => Some(reason),
         Ok(()) if response.status() < 200 => Some(format!("status {} is no end of a request", response.status())),
@@ -64,7 +68,7 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     let follows = wrong.is_none() && body == Body::Streamed && !current.client.wants_head_only();
     if let Some(reason) = wrong {
         current.complain(&Exception::new(reason));
-        response = failure().suit(current.client);
+        response = shaped(&service, current, failure()).suit(current.client);
     }
     if closes {
         response = response.close();
@@ -76,6 +80,18 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     connection.own.closes = response.closes();
     connection.put(Outgoing::Response(response));
     follows
+}
+
+/// Makes what the program wants to be sent in the place of the page of an error.
+fn shaped<R: 'static>(service: &Shared<R>, current: &Current, response: Response) -> Response {
+    match service.shape(&response) {
+        Some(Ok(own)) => own,
+        Some(Err(cause)) => {
+            current.complain(&Exception::new(format!("the response for an error could not be made: {cause}")));
+            response
+        }
+        None => response,
+    }
 }
 
 /// Puts what has come of a streamed body.

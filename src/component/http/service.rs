@@ -2,6 +2,7 @@
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::access_log::AccessLog;
@@ -12,7 +13,7 @@ use super::request::Request;
 use super::routes::{Handler, Methods, Routes};
 use crate::component::Protocol;
 use crate::error::{Exception, Result};
-use crate::filter::http::{self, Httpd};
+use crate::filter::http::{self, Httpd, Response};
 
 /// A service over HTTP/1.1: routes, and a handler for each. A [`Server`](crate::component::Server) or a
 /// [`TcpServer`](crate::component::TcpServer) is made of it as of any [`Protocol`].
@@ -101,15 +102,20 @@ pub struct Service<R: 'static = ()> {
     make: Make<R>,
     max_body: usize,
     access_log: Option<AccessLog>,
+    errors: Option<Errors>,
 }
 
 type Make<R> = Box<dyn Fn() -> Result<R>>;
+
+/// Makes the response of an error from its status and what was wrong.
+type Errors = Box<dyn Fn(u16, &str) -> Response>;
 
 /// What all connections of a service share.
 pub(super) struct Shared<R: 'static> {
     pub(super) routes: Routes<R>,
     pub(super) access_log: Option<AccessLog>,
     make: Make<R>,
+    errors: Option<Errors>,
     /// `None` until it is made.
     resource: RefCell<Option<R>>,
 }
@@ -144,6 +150,7 @@ impl<R: 'static> Service<R> {
             make: Box::new(move || make().map_err(Into::into)),
             max_body: 1024 * 1024,
             access_log: None,
+            errors: None,
         }
     }
 
@@ -245,6 +252,32 @@ impl<R: 'static> Service<R> {
         self
     }
 
+    /// Sets how an error looks that is a small HTML page otherwise: those of the service itself, such as 400, 404, 405, 413, 415 and
+    /// 500, those that [`HttpError::new`](super::HttpError::new) makes, and each [`Response::page`] with a status from 400 to 599.
+    ///
+    /// `make` gets the status and the words for the client. A field that it does not set is taken over from the page, such as `Allow`
+    /// of a 405. When `make` panics, or makes what can't be sent, the client gets the page and the log has the error. Default: the
+    /// page.
+    ///
+    /// ```
+    /// use lenore::component::http::Service;
+    /// use lenore::filter::http::Response;
+    ///
+    /// let service = Service::new().get("/users/{id}", |_, request| request.param::<u32>("id").map(|id| format!("user {id}"))).errors(
+    ///     |status, detail| {
+    ///         let body = serde_json::json!({ "status": status, "error": detail });
+    ///         Response::new(status).header("Content-Type", "application/json").body(body.to_string())
+    ///     },
+    /// );
+    /// # let _ = service;
+    /// ```
+    ///
+    /// POE: nothing like it.
+    pub fn errors(mut self, make: impl Fn(u16, &str) -> Response + 'static) -> Self {
+        self.errors = Some(Box::new(make));
+        self
+    }
+
     /// Sets the largest body of a request, in octets after decoding; with 0 no request may have one. Default: 1 MiB.
     pub fn max_body(mut self, octets: usize) -> Self {
         self.max_body = octets;
@@ -263,8 +296,8 @@ impl<R: 'static> Service<R> {
     /// Makes a protocol of it, for what the service itself has no setting for. Callbacks that are set on it take the place of the
     /// service's own, which are all but `pre_connect`, `on_high` and `on_refused`.
     pub fn protocol(self) -> Protocol<Httpd, Conversation<R>> {
-        let Service { routes, make, max_body, access_log } = self;
-        let shared = Rc::new(Shared { routes, access_log, make, resource: RefCell::new(None) });
+        let Service { routes, make, max_body, access_log, errors } = self;
+        let shared = Rc::new(Shared { routes, access_log, make, errors, resource: RefCell::new(None) });
         conversation::protocol(Httpd::new().max_content(max_body), shared)
     }
 }
@@ -290,6 +323,17 @@ impl<R: 'static> Shared<R> {
         RefMut::map(self.resource.borrow_mut(), |resource| {
             resource.as_mut().expect("it is made before a connection has a handler run")
         })
+    }
+
+    /// Makes the program's own response of the page of an error. `None` if there is nothing to make.
+    pub(super) fn shape(&self, page: &Response) -> Option<Result<Response>> {
+        let (errors, detail) = (self.errors.as_ref()?, page.error_detail()?);
+        let made = catch_unwind(AssertUnwindSafe(|| errors(page.status(), detail)));
+        Some(made.map_err(Exception::from_panic).and_then(|response| match response.check() {
+            Ok(()) if response.status() < 200 || response.is_streamed() => Err(Exception::new("not a whole response")),
+            Ok(()) => Ok(response.in_place_of(page)),
+            Err(reason) => Err(Exception::new(reason)),
+        }))
     }
 
     pub(super) fn answer(&self, cx: &mut Cx<'_, R>, request: http::Request) -> Answer {

@@ -47,6 +47,8 @@ pub struct Response {
     reason: Option<String>,
     headers: Headers,
     body: Content,
+    /// What the [page](Response::page) says that is the body.
+    detail: Option<Box<str>>,
     /// The value of Content-Length that was set; it is not among the headers.
     length: Option<u64>,
     closes: bool,
@@ -158,6 +160,7 @@ impl Response {
             body: Content::Whole(Vec::new()),
             length: None,
             closes: false,
+            detail: None,
             has_date: false,
             is_for_one_range: false,
             client,
@@ -212,6 +215,7 @@ impl Response {
     #[doc(alias = "content")]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Response {
         self.body = Content::Whole(body.into());
+        self.detail = None;
         self
     }
 
@@ -222,6 +226,7 @@ impl Response {
     /// end of the connection.
     pub fn streamed(mut self) -> Response {
         self.body = Content::Streamed;
+        self.detail = None;
         self
     }
 
@@ -230,12 +235,13 @@ impl Response {
     /// POE: what `POE::Filter::HTTPD` answers bad requests with.
     pub fn page(self, detail: &str) -> Response {
         let (status, reason) = (self.status, self.standard_reason());
+        let told = Some(detail.into());
         let detail = detail.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let page = format!(
             "<html><head><title>Error {status}: {reason}</title></head>\n\
              <body><h1>Error {status}: {reason}</h1>\n<p>{detail}</p></body></html>\n"
         );
-        self.header("Content-Type", "text/html; charset=utf-8").body(page)
+        Response { detail: told, ..self.header("Content-Type", "text/html; charset=utf-8").body(page) }
     }
 
     /// Makes it the last response of the connection, and tells the client so. To close is left to the session:
@@ -375,6 +381,26 @@ impl Response {
     pub(crate) fn with_status(self, status: u16) -> Response {
         let wrong = self.wrong.or_else(|| wrong_status(status));
         Response { status, wrong, ..self }
+    }
+
+    /// Returns what the page says that is the body of an error, with a status from 400 on.
+    #[cfg(feature = "service")]
+    pub(crate) fn error_detail(&self) -> Option<&str> {
+        self.detail.as_deref().filter(|_| self.status >= 400)
+    }
+
+    /// Makes it a response in the place of `other`, with the fields of that one's head that it has not set itself.
+    #[cfg(feature = "service")]
+    pub(crate) fn in_place_of(mut self, other: &Response) -> Response {
+        let is_missing = |name: &str| self.headers.get_all(name).next().is_none();
+        let is_of_page = |name: &str| name.eq_ignore_ascii_case("Content-Type");
+        let fields = other.headers.iter().filter(|(name, _)| is_missing(name) && !is_of_page(name));
+        let fields: Vec<_> = fields.collect();
+        for (name, value) in fields {
+            self = self.header(name, value);
+        }
+        self.closes |= other.closes;
+        self
     }
 
     /// Tells whether its body comes in records of its own.

@@ -1,6 +1,7 @@
 //! From methods and paths to handlers.
 
-use lenore::component::http::{Request, Service};
+use lenore::component::http::{HttpError, Request, Service};
+use lenore::filter::http::Response;
 
 use super::Host;
 
@@ -73,6 +74,54 @@ fn what_has_no_handler_is_refused_with_the_right_status() {
 fn parameter_that_does_not_parse_is_refused_with_the_reason() {
     let page = Host::new(service()).get("/users/seven");
     assert!(page.body.contains("the part \"id\" of the path is wrong: invalid digit found in string"), "{page:?}");
+}
+
+fn shaped() -> Service {
+    service()
+        .post("/notes", |_, request| request.json::<Vec<u32>>().map(|_| ()))
+        .get("/panics", |_, _| -> &'static str { panic!("oh") })
+        .get("/own", |_, _| Response::new(404).body("own"))
+        .max_body(10)
+        .errors(|status, detail| match status {
+            410 => panic!("oh"),
+            _ => Response::new(status).header("Content-Type", "text/x").body(format!("{status}: {detail}")),
+        })
+        .get("/gone", |_, _| lenore::component::http::Result::<()>::Err(HttpError::new(410, "it was here")))
+}
+
+#[test]
+fn errors_shapes_what_the_service_itself_refuses() {
+    let mut host = Host::new(shaped());
+    let json = "Content-Type: application/json\r\n";
+    for (method, path, fields, body, answer) in [
+        ("GET", "/nothing", "", "", "404: "),
+        ("GET", "/%zz", "", "", "400: malformed path"),
+        ("GET", "/users/seven", "", "", "400: the part \"id\" of the path is wrong: "),
+        ("POST", "/notes", json, "{", "400: the JSON is wrong: "),
+        ("POST", "/notes", "", "[]", "415: the body should be JSON"),
+        ("POST", "/notes", json, "[1, 2, 3, 4, 5]", "413: "),
+        ("GET", "/panics", "", "", "500: the server has failed"),
+        ("PUT", "/users/7", "", "", "405: the method is not for this path"),
+    ] {
+        let page = host.ask_with(method, path, fields, body);
+        assert_eq!(page.header("Content-Type"), Some("text/x"), "{page:?}");
+        assert!(page.body.starts_with(answer) && answer.starts_with(&page.status.to_string()), "{page:?}");
+        assert_eq!(page.header("Connection"), Some("close"), "{page:?}");
+    }
+    assert_eq!(host.ask_with("PUT", "/users/7", "", "").header("Allow"), Some("GET, HEAD, DELETE"));
+    assert!(host.send("nonsense\r\n\r\n").ends_with("\r\n\r\n400: malformed request line"));
+}
+
+#[test]
+fn errors_leaves_responses_of_handlers_alone() {
+    assert_eq!(Host::new(shaped()).get("/own").body, "own");
+}
+
+#[test]
+fn error_whose_shape_panics_is_a_page() {
+    let page = Host::new(shaped()).get("/gone");
+    assert_eq!((page.status, page.header("Content-Type")), (410, Some("text/html; charset=utf-8")));
+    assert!(page.body.contains("it was here"), "{page:?}");
 }
 
 #[test]
