@@ -34,6 +34,11 @@ impl Load {
         self.new_until.set(0);
     }
 
+    /// Returns how many connections have a request in hand.
+    pub(super) fn in_hand(&self) -> u32 {
+        self.in_hand.get()
+    }
+
     /// A connection has been accepted, which was told.
     pub(super) fn accepted(&self, now: Due) {
         self.told.set(now);

@@ -216,7 +216,7 @@ fn single_process_shuts_connections_down_after_shutdown_timeout() {
         drop(client);
         lab.expect_end();
         let warning = lab.running.wait_for_stderr("shutdown_timeout is over", DEADLINE);
-        assert!(warning.contains("[WARN]") && warning.ends_with("connections=1"), "{warning}");
+        assert!(warning.contains("[WARN]") && warning.ends_with("in_hand=1 connections=1"), "{warning}");
     });
 }
 

@@ -418,10 +418,10 @@ fn look_at_grace(pool: &Pool, cx: &mut Cx<'_>) -> Result {
         return Ok(());
     }
     pool.grace.set(None);
-    let (session, connections) = (cx.session(), cx.heap().connections());
+    let (session, connections, in_hand) = (cx.session(), cx.heap().connections(), pool.load.in_hand());
     log::warn!(
         target: "lenore::component",
-        "{session} shuts its connections down, as shutdown_timeout is over: connections={connections}"
+        "{session} shuts its connections down, as shutdown_timeout is over: in_hand={in_hand} connections={connections}"
     );
     shut_down_connections(cx);
     Ok(())
