@@ -17,7 +17,7 @@
 //! ```text
 //! 2026-11-28T23:31:39.000123Z [INFO] 4711 the server begins
 //! 2026-11-28T23:31:39.000171Z [INFO] 4711 served user=anna took_ms=7
-//! 2026-11-28T23:31:40.120000Z [WARN] 4711 lenore::daemon: child has ended: pid=4713 slot=1 cause=signal:9 ...
+//! 2026-11-28T23:31:40.120000Z [WARN] 4711 lenore::daemon: child has ended: pid=4713 slot=1 cause=signal:SIGKILL ...
 //! ```
 //!
 //! # Whole lines
@@ -50,7 +50,7 @@
 //! standard error goes, each line begins with the priority and has neither time nor level nor pid, which the journal knows by itself:
 //!
 //! ```text
-//! <4>lenore::daemon: child has ended: pid=4713 slot=1 cause=signal:9 ...
+//! <4>lenore::daemon: child has ended: pid=4713 slot=1 cause=signal:SIGKILL ...
 //! ```
 //!
 //! # JSON
