@@ -75,7 +75,7 @@ use state::State;
 /// What is put and can't be written waits in memory, without a limit of its own: the wheel never drops output, and never
 /// makes a state wait. A session whose peer may be slow sets [`marks`](ReadWriteBuilder::marks), and then minds one of
 ///
-/// - what [`put`](ReadWrite::put) returns: `true` means that it should put no more before the low event;
+/// - what [`put`](ReadWrite::put) returns: [`Put::High`](super::Put::High) means that it should put no more before the low event;
 /// - the high event, which says the same to whoever is not looking at `put`;
 /// - [`is_high`](ReadWrite::is_high), which stays true from the one to the other.
 ///
