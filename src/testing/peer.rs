@@ -57,6 +57,10 @@ pub fn pair() -> (UnixStream, Peer) {
 
 /// The test's end of a stream, whose other end the program has. Dropping it closes the stream.
 ///
+/// If the program has written something that the test has not read, a drop is an error at the program's end: the read fails with
+/// `ECONNRESET`, as it does with any UNIX socket. Read first, or use [`close_write`](Peer::close_write), to have the program
+/// find the end of its input.
+///
 /// No method waits. What does not succeed at once makes the test fail, with a text that says what the program has written or not read.
 /// [`pair`] makes one, and [`new`](Peer::new) makes one of any UNIX socket. So a test that has no program yet can write and read at
 /// both ends.
