@@ -66,7 +66,6 @@ pub(super) enum Link<F: Filter> {
     /// The header of its proxy is still to come.
     Announced(Announcement),
     /// The handshake is not done.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are no handshakes"))]
     Securing(ReadWrite<F>),
     Open(ReadWrite<F>),
 }

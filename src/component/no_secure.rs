@@ -1,6 +1,5 @@
 //! Without the feature `tls` no connection is encrypted.
 
-use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 
 use super::connection::Connection;
@@ -22,12 +21,7 @@ impl Secure {
         match *self {}
     }
 
-    pub(super) fn stream<F: Filter>(
-        &self,
-        _: OwnedFd,
-        _: F,
-        _: &str,
-    ) -> Result<(ReadWriteBuilder<F>, Handshake), Infallible> {
+    pub(super) fn stream<F: Filter>(&self, _: OwnedFd, _: F, _: &str) -> Result<(ReadWriteBuilder<F>, Handshake)> {
         match *self {}
     }
 }

@@ -1,10 +1,11 @@
 //! Clients of a UNIX listener: taking one, and who it is.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
+#[cfg(feature = "control")]
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{SockFlag, accept4};
 
 /// The process that has connected, as it was then.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,7 +24,9 @@ pub(crate) struct Peer {
 /// # Errors
 ///
 /// `EAGAIN` if none waits and the listener does not block, and what else the system says.
+#[cfg(feature = "control")]
 pub(crate) fn accept(listener: impl AsFd) -> nix::Result<OwnedFd> {
+    use nix::sys::socket::{SockFlag, accept4};
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = accept4(listener.as_fd().as_raw_fd(), flags)?;
     // SAFETY: the system has just made it, and nothing else knows of it.
@@ -82,6 +85,7 @@ const SO_PEERGROUPS: libc::c_int = 59;
 
 /// Returns the number by which the system shows users and groups that have none in this process's user namespace; `None` if all
 /// have one.
+#[cfg(feature = "control")]
 pub(crate) fn unmapped_id() -> Option<u32> {
     let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
     let numbers: Vec<u64> = map.split_whitespace().filter_map(|word| word.parse().ok()).collect();

@@ -2,6 +2,7 @@
 //! one moment. What this process has made keeps another name, by which it can be had back.
 
 use std::fs;
+#[cfg(feature = "control")]
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -41,6 +41,7 @@ pub(super) fn ill(cx: &mut Cx<'_>, deaths: u32) {
 }
 
 /// An operator wants the predecessor to end now. Returns whether there is one.
+#[cfg(feature = "control")]
 pub(in crate::daemon) fn finish(cx: &mut Cx<'_>) -> bool {
     predecessor(cx).is_some_and(|predecessor| predecessor.has_handed_over) && say(cx, format_args!("finish"))
 }

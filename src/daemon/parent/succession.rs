@@ -177,13 +177,11 @@ pub(in crate::daemon) fn manager_knows(cx: &mut Cx<'_>) {
 /// Tells the successor of the orders that were given here: it is asked about them from now on.
 fn tell_orders(cx: &mut Cx<'_>) {
     let Some(parent) = cx.heap().role.parent_mut() else { return };
-    let mut lines = vec![format!("orders {}", parent.orders)];
+    let Some(successor) = &mut parent.upgrade.successor else { return };
+    successor.channel.say(&format!("orders {}", parent.orders));
     #[cfg(feature = "control")]
     if let Some(control) = &parent.control {
-        lines.extend(control.orders.lines().into_iter().map(|line| format!("verdict {line}")));
-    }
-    if let Some(successor) = &mut parent.upgrade.successor {
-        lines.iter().for_each(|line| successor.channel.say(line));
+        control.orders.lines().into_iter().for_each(|line| successor.channel.say(&format!("verdict {line}")));
     }
 }
 
