@@ -102,7 +102,8 @@ pub(super) fn take_failure<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, failure
     let (session, peer, now) = (cx.session(), cx.heap().peer_text(), cx.core().clock.now());
     // One that only looks whether anybody listens, or gives up.
     let is_usual = [Errno::ECONNABORTED, Errno::ECONNRESET, Errno::EPIPE].contains(&Errno::from_raw(failure.errno));
-    let text = format!("{session} closes a connection without TLS: {failure}: peer={peer}");
+    let reason = if failure.operation == "handshake" { failure.text } else { failure.to_string() };
+    let text = format!("TLS handshake failed: {reason}: session={} peer={peer}", session.number());
     if is_usual {
         log::debug!(target: "lenore::component", "{text}");
     } else if let Some((listener, untold)) = cx.heap().complain_of_tls(now) {

@@ -198,5 +198,6 @@ fn plain_client_is_logged() {
     plain.read_to_end(&mut alert).unwrap();
     assert_eq!(alert[0], 21);
     let line = server.running.wait_for_stderr("the peer does not speak TLS", DEADLINE);
-    assert!(line.contains(&format!("peer={}", plain.local_addr().unwrap())), "{line}");
+    assert!(line.contains("lenore::component: TLS handshake failed: the peer does not speak TLS"), "{line}");
+    assert!(line.contains(&format!(" peer={} ", plain.local_addr().unwrap())), "{line}");
 }
