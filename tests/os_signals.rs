@@ -141,6 +141,17 @@ fn leftover_children_are_warned_of_and_left_alone() {
     }
 }
 
+#[test] // K-SG-55
+fn leftover_children_are_named_with_program_and_session() {
+    let program = start("sig_child", "leftover_of_a_run");
+    let line = program.wait_for_stderr("still running", DEADLINE);
+    let pids = program.next_line(DEADLINE);
+    let (own, sleep) = pids.split_once(' ').unwrap();
+    for named in [format!("{own} (sig_child)"), format!("{sleep} (sleep, of session 1)")] {
+        assert!(line.contains(&named), "{line}");
+    }
+}
+
 #[test] // K-SG-09
 fn pipe_is_ignored_whether_it_was_watched_or_not() {
     let program = start("os_signals", "pipe");

@@ -19,6 +19,8 @@ use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
 use crate::calls::calls;
 use crate::name::Name;
+#[cfg(target_os = "linux")]
+use crate::sys::procfs::{children_of_this_process, name_of};
 #[cfg(feature = "control")]
 use crate::sys::wait::reap_with_usage;
 use crate::sys::wait::{Which, peek_ended, reap, wait_for_end_at_most};
@@ -35,7 +37,7 @@ pub(crate) struct Children {
     /// How many watch CHLD for children that may be registered later.
     expecting: usize,
     /// By pid.
-    adopted: FxHashMap<i32, Process>,
+    adopted: FxHashMap<i32, Adopted>,
     /// A child that was there when it was last looked for.
     seen: Cell<Option<i32>>,
     /// A child may have exited before anybody listened to SIGCHLD: look once without being told (K-SG-52).
@@ -47,6 +49,12 @@ pub(crate) struct Children {
     /// The session that wants to know what processor time its children have used, and what is known of it by pid.
     #[cfg(feature = "control")]
     spent: Option<(SessionId, FxHashMap<i32, Duration>)>,
+}
+
+/// A child that is reaped in any case, and the session that has started it.
+struct Adopted {
+    child: Process,
+    owner: SessionId,
 }
 
 pub(crate) struct ChildWatch {
@@ -241,14 +249,14 @@ impl Core {
         reap(pid)
     }
 
-    /// Makes sure that a child of this process is reaped when it ends.
-    pub(crate) fn adopt_child(&mut self, pid: i32) -> Process {
+    /// Makes sure that a child of this process is reaped when it ends. `owner` has started it.
+    pub(crate) fn adopt_child(&mut self, pid: i32, owner: SessionId) -> Process {
         let child = Process { pid, life: Rc::new(Cell::new(Life::Unreaped)) };
         // It may have ended already.
         self.children.look = true;
-        match self.children.adopted.insert(pid, child.clone()) {
+        match self.children.adopted.insert(pid, Adopted { child: child.clone(), owner }) {
             // Somebody else has reaped that one: the system has given its pid to another.
-            Some(former) => former.life.set(Life::Lost),
+            Some(former) => former.child.life.set(Life::Lost),
             None => self.signals.watch(Name::new("CHLD")),
         }
         child
@@ -256,7 +264,7 @@ impl Core {
 
     /// Forgets an adopted child.
     fn release_adopted(&mut self, pid: i32, life: Life) {
-        if let Some(child) = self.children.adopted.remove(&pid) {
+        if let Some(Adopted { child, .. }) = self.children.adopted.remove(&pid) {
             child.life.set(life);
             self.signals.unwatch(Name::new("CHLD"));
         }
@@ -325,9 +333,34 @@ impl Core {
             Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
             // Perhaps that one.
             Ok(None) if self.children.outliving.is_some() => {}
-            Ok(None) => log::warn!(target: "lenore::children", "the run ends, but child processes are still running"),
+            Ok(None) => {
+                let text = "the run ends, but child processes are still running";
+                log::warn!(target: "lenore::children", "{text}: {}", self.describe_leftover_children());
+            }
             Err(_) => {}
         }
+    }
+
+    /// Names the children that are there, as far as the system or the kernel knows them: `4711 (sleep, of session 3), 4712 (sh)`.
+    fn describe_leftover_children(&self) -> String {
+        let adopted = &self.children.adopted;
+        let mut pids = all_children().unwrap_or_else(|| adopted.keys().copied().collect());
+        pids.retain(|pid| peek_ended(Which::Pid(*pid)).is_ok());
+        pids.sort_unstable();
+        if pids.is_empty() {
+            return String::from("the system does not tell which");
+        }
+        let describe = |pid: &i32| {
+            // A function's child goes by the name of this program.
+            let owner = adopted.get(pid).map(|adopted| format!("of {}", adopted.owner));
+            let known: Vec<String> = program_of(*pid).into_iter().chain(owner).collect();
+            if known.is_empty() { pid.to_string() } else { format!("{pid} ({})", known.join(", ")) }
+        };
+        let mut text = pids.iter().take(MOST_NAMED).map(describe).collect::<Vec<_>>().join(", ");
+        if pids.len() > MOST_NAMED {
+            text += &format!(" and {} more", pids.len() - MOST_NAMED);
+        }
+        text
     }
 
     /// Reaps every child that has exited and that somebody wants to be reaped: one SIGCHLD may stand for many.
@@ -396,3 +429,25 @@ impl Core {
         self.children.watches.contains_key(&pid) || self.reaps_everybody()
     }
 }
+
+/// Returns the child processes of this process, if the system tells.
+fn all_children() -> Option<Vec<i32>> {
+    #[cfg(target_os = "linux")]
+    return children_of_this_process().ok();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Returns the name of the program that a process executes, if the system tells.
+fn program_of(pid: i32) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    return name_of(pid).ok();
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = pid;
+        None
+    }
+}
+
+/// How many children a warning names.
+const MOST_NAMED: usize = 8;

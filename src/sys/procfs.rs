@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use nix::dir::Dir;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
@@ -47,6 +48,41 @@ pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     let mut text = String::new();
     File::from(file).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Returns the child processes of this process, whichever of its threads has started them.
+///
+/// # Errors
+///
+/// Those of reading `/proc`: `ENOENT` also on a Linux that was built without these lists.
+pub(crate) fn children_of_this_process() -> io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    // The list of the first thread tells whether there are lists. A thread that ends meanwhile leaves its children to another.
+    children.extend(pids(&read_to_string(format!("self/task/{}/children", std::process::id()))?));
+    let mut threads = Dir::openat(directory()?, "self/task", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    for thread in threads.iter().flatten() {
+        let thread = thread.file_name().to_string_lossy().into_owned();
+        let list = read_to_string(format!("self/task/{thread}/children"));
+        children.extend(list.iter().flat_map(|list| pids(list)));
+    }
+    children.sort_unstable();
+    children.dedup();
+    Ok(children)
+}
+
+/// Returns the name of the program that a process executes, of which the system keeps 15 octets.
+///
+/// # Errors
+///
+/// As [`read_to_string`].
+pub(crate) fn name_of(pid: i32) -> io::Result<String> {
+    let name = read_to_string(format!("{pid}/comm"))?;
+    // A program may call itself anything.
+    Ok(name.trim_end_matches('\n').escape_debug().to_string())
+}
+
+fn pids(list: &str) -> impl Iterator<Item = i32> {
+    list.split_whitespace().filter_map(|pid| pid.parse().ok())
 }
 
 /// Never closed: forks and the rounds of the babysitter need it to the end.

@@ -6,11 +6,14 @@
 //! CHLD 4711 exit status: 3
 //! ```
 
+use std::cell::Cell;
 use std::env;
 use std::io;
 use std::process::{self, Command, ExitStatus};
+use std::rc::Rc;
 
 use lenore::logging::Logger;
+use lenore::wheel::Run;
 use lenore::{Context, Error, Kernel, Reason, Result, Session};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -18,7 +21,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 type Scenario = fn(&mut Kernel) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 18] = [
+const SCENARIOS: [(&str, Scenario); 19] = [
     ("many", many),
     ("early", early),
     ("forked", |kernel| forked(kernel, false)),
@@ -36,6 +39,7 @@ const SCENARIOS: [(&str, Scenario); 18] = [
     ("foreign_zombie", foreign_zombie),
     ("other_kernels", other_kernels),
     ("leftover", leftover),
+    ("leftover_of_a_run", leftover_of_a_run),
     ("leftover_zombie", leftover_zombie),
 ];
 
@@ -401,6 +405,26 @@ fn other_kernels(kernel: &mut Kernel) -> Result<(), Error> {
 fn leftover(kernel: &mut Kernel) -> Result<(), Error> {
     let (pid, gate) = make_child(6);
     end_beside(kernel, pid, Some(gate))
+}
+
+/// A run that ends while a program and a child of its own go on.
+fn leftover_of_a_run(kernel: &mut Kernel) -> Result<(), Error> {
+    let _ = Logger::new().filter("warn").and_then(Logger::install);
+    let (own, gate) = make_child(6);
+    let sleep = Rc::new(Cell::new(0));
+    let pid = sleep.clone();
+    Session::new(())
+        .state("_start", move |cx| {
+            let run = Run::program(["sleep", "600"]).start(cx)?;
+            pid.set(run.pid().unwrap_or_default());
+            Ok(())
+        })
+        .spawn(kernel)?;
+    kernel.run()?;
+    println!("{own} {}", sleep.get());
+    drop(gate);
+    let _ = kill(Pid::from_raw(sleep.get()), Signal::SIGKILL);
+    Ok(())
 }
 
 /// A run that ends while a child of the program's own has ended unreaped.

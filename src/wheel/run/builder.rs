@@ -490,7 +490,7 @@ impl Plan {
 impl Shared {
     /// The process is there.
     pub(super) fn begin(&self, core: &mut Core, pid: i32, on_exit: Option<Name>) {
-        self.process.replace(Some(core.adopt_child(pid)));
+        self.process.replace(Some(core.adopt_child(pid, self.owner)));
         if let Some(event) = on_exit {
             core.sig_child_for(self.owner, pid, event, (self.id,).into_args());
         }
