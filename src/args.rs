@@ -74,7 +74,7 @@ impl Args {
     ///
     /// [`ArgError`] when there is none, when it was taken before, or when its type is not `T`.
     pub fn get<T: 'static>(&self, position: usize) -> Result<&T, ArgError> {
-        let fail = |found| ArgError { position, wanted: type_name::<T>(), found };
+        let fail = |found| ArgError { position, wanted: type_name::<T>(), found, part: self.part() };
         let slot = self.0.as_ref().and_then(|list| list.slot(position)).ok_or_else(|| fail(Found::Missing))?;
         let value = slot.value().ok_or_else(|| fail(Found::Taken))?;
         value.downcast_ref().ok_or_else(|| fail(Found::Type(slot.type_name())))
@@ -86,7 +86,8 @@ impl Args {
     ///
     /// As [`get`](Args::get); an argument of another type stays where it is.
     pub fn take<T: 'static>(&mut self, position: usize) -> Result<T, ArgError> {
-        let fail = |found| ArgError { position, wanted: type_name::<T>(), found };
+        let part = self.part();
+        let fail = |found| ArgError { position, wanted: type_name::<T>(), found, part };
         let list = self.0.as_mut().ok_or_else(|| fail(Found::Missing))?;
         match list.option_mut(position).and_then(|option| option.downcast_mut::<Option<T>>()) {
             Some(option) => option.take().ok_or_else(|| fail(Found::Taken)),
@@ -110,6 +111,18 @@ impl Args {
 }
 
 impl Args {
+    /// Says which of the two lists of a postback or callback it is, so that errors can tell. An empty one keeps no such word.
+    pub(crate) fn marked(mut self, part: Part) -> Args {
+        if let Some(list) = &mut self.0 {
+            list.set_part(part);
+        }
+        self
+    }
+
+    fn part(&self) -> Part {
+        self.0.as_ref().map_or(Part::Unnamed, |list| list.part())
+    }
+
     /// Hides the first `count` positions.
     pub(crate) fn skip(self, count: usize) -> Args {
         match self.0 {
@@ -170,6 +183,8 @@ impl IntoArgs for Args {
 }
 
 /// An argument that could not be read.
+///
+/// It becomes an [`Error`](crate::Error) by `?`. Its text says whether the list is one of the two of a postback or a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArgError {
@@ -179,6 +194,30 @@ pub struct ArgError {
     pub wanted: &'static str,
     /// What is there.
     pub found: Found,
+    /// In which list.
+    part: Part,
+}
+
+/// Which list of an event some arguments are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The event's own, or one that the program has made.
+    #[default]
+    Unnamed,
+    /// What is bound to a postback or a callback.
+    Bound,
+    /// What a postback or a callback was called with.
+    Called,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::Unnamed => "",
+            Part::Bound => " of the bound arguments",
+            Part::Called => " of the call's arguments",
+        })
+    }
 }
 
 /// What stands at a position of the arguments where something else was expected.
@@ -195,7 +234,7 @@ pub enum Found {
 
 impl fmt::Display for ArgError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "argument {} should be {}, but ", self.position, self.wanted)?;
+        write!(f, "argument {}{} should be {}, but ", self.position, self.part, self.wanted)?;
         match self.found {
             Found::Missing => f.write_str("there is none"),
             Found::Taken => f.write_str("it was taken before"),
@@ -261,6 +300,13 @@ trait List {
     /// Borrows what a slot is made of: the `Option<T>` itself.
     fn option_mut(&mut self, position: usize) -> Option<&mut dyn Any>;
     fn without_tail(self: Box<Self>) -> Option<Box<dyn List>>;
+
+    fn part(&self) -> Part {
+        Part::Unnamed
+    }
+
+    /// Only what a program packs up as a tuple keeps it.
+    fn set_part(&mut self, _: Part) {}
 }
 
 /// One position: an `Option<T>`, empty once its value was taken.
@@ -353,7 +399,7 @@ impl List for Tail {
 }
 
 /// A newtype keeps `List` for tuples of options off the public tuples.
-struct Tuple<T: Values>(T);
+struct Tuple<T: Values>(T, Part);
 
 /// The values of a tuple of options.
 trait Values {
@@ -377,7 +423,7 @@ macro_rules! tuple_args {
     ($count:literal: $($type:ident $index:tt),+) => {
         impl<$($type: 'static),+> IntoArgs for ($($type,)+) {
             fn into_args(self) -> Args {
-                Args(Some(Box::new(Tuple(($(Some(self.$index),)+)))))
+                Args(Some(Box::new(Tuple(($(Some(self.$index),)+), Part::Unnamed))))
             }
         }
 
@@ -414,6 +460,14 @@ macro_rules! tuple_args {
 
             fn without_tail(self: Box<Self>) -> Option<Box<dyn List>> {
                 Some(self)
+            }
+
+            fn part(&self) -> Part {
+                self.1
+            }
+
+            fn set_part(&mut self, part: Part) {
+                self.1 = part;
             }
         }
     };

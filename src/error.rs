@@ -79,6 +79,9 @@ pub enum Error {
         /// What was asked for and what was found.
         source: ArgError,
     },
+    /// An argument of a list could not be read: of [`Args`](crate::Args) that the program has at hand, such as ARG1 of a postback's
+    /// event.
+    ListedArgument(ArgError),
     /// A value returned by a call is not of the type asked for.
     Value {
         /// The type asked for.
@@ -150,6 +153,12 @@ impl Error {
     }
 }
 
+impl From<ArgError> for Error {
+    fn from(source: ArgError) -> Error {
+        Error::ListedArgument(source)
+    }
+}
+
 impl From<NotAlone> for Error {
     fn from(why: NotAlone) -> Error {
         match why {
@@ -190,6 +199,7 @@ impl fmt::Display for Error {
             Error::TooManySessions => f.write_str("too many sessions"),
             Error::InvalidAddress { address, reason } => write!(f, "invalid address {address:?}: {reason}"),
             Error::Argument { session, state, source } => write!(f, "{session}, state {state}: {source}"),
+            Error::ListedArgument(source) => source.fmt(f),
             Error::Value { wanted, found, caller } => {
                 write!(f, "the call should return {wanted}, but returned {found}")?;
                 if is_unwritten(wanted) && !found.starts_with("nothing") {
@@ -232,6 +242,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Argument { source, .. } => Some(source),
+            Error::ListedArgument(source) => Some(source),
             Error::Exception(exception) => Some(exception.error()),
             Error::Died(died) => Some(died.exception.error()),
             Error::Os { source, .. } => Some(source),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lenore::wheel::ReadWrite;
-use lenore::{Args, Callback, Kernel, Postback, Reason, Session, SessionId};
+use lenore::{Args, Callback, Context, Error, IntoArgs, Kernel, Postback, Reason, Session, SessionId};
 
 use util::DEADLINE;
 use util::in_process::{Log, run, run_slices};
@@ -306,6 +306,42 @@ fn a_postback_that_goes_with_the_argument_of_another_keeps_its_session_for_its_e
         .expect("a session");
     run(&mut kernel);
     assert_eq!(log.text(), "bound 0 from the kernel stopped");
+}
+
+/// Reads what a postback was called with, in a function that knows nothing of states.
+fn answer<T: Copy + 'static>(cx: &Context<'_, ()>) -> Result<T, Error> {
+    Ok(*cx.arg::<Args>(1)?.get::<T>(0)?)
+}
+
+#[test]
+fn error_of_an_argument_names_the_list_that_it_is_of() {
+    let (log, mut kernel) = (Log::default(), Kernel::new().expect("a kernel"));
+    let told = log.clone();
+    Session::new(())
+        .state("_start", |cx| {
+            let callback = cx.callback("answer", ("bound",))?;
+            callback.call(cx, (7_u32,))?;
+            cx.postback("answer", (1_u8,))?.call((7_u32, 8_u8));
+            Ok(())
+        })
+        .state("answer", move |cx| {
+            assert_eq!(answer::<u32>(cx).expect("it is one"), 7);
+            told.push(answer::<i32>(cx).expect_err("it is another type"));
+            told.push(cx.arg::<Args>(0)?.get::<u16>(0).expect_err("it is another type"));
+            told.push((5_u8,).into_args().get::<u16>(0).expect_err("it is another type"));
+            Ok(())
+        })
+        .spawn(&mut kernel)
+        .expect("a session");
+    run(&mut kernel);
+    let once = |bound| {
+        [
+            String::from("argument 0 of the call's arguments should be i32, but is u32"),
+            format!("argument 0 of the bound arguments should be u16, but is {bound}"),
+            String::from("argument 0 should be u16, but is u8"),
+        ]
+    };
+    assert_eq!(log.take(), [once("&str"), once("u8")].concat());
 }
 
 #[test] // in vain or not yet in the queue: nothing of the kernel is left with them

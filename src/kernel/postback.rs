@@ -12,7 +12,7 @@ use super::holds::{self, Hold};
 use super::mailbox::{Mailbox, Posting};
 use super::queue::{Event, Kind};
 use super::sessions::SessionId;
-use crate::args::{IntoArgs, Template};
+use crate::args::{Args, IntoArgs, Part, Template};
 use crate::calls::calls;
 use crate::destroy::destroy;
 use crate::error::Error;
@@ -30,6 +30,11 @@ struct Bound {
 }
 
 impl Bound {
+    /// Returns ARG0 and ARG1 of a call.
+    fn both(&self, called: Args) -> (Args, Args) {
+        (self.args.args().marked(Part::Bound), called.marked(Part::Called))
+    }
+
     fn weaken(&self) {
         if let Some(hold) = self.hold.take() {
             self.mailbox.released(hold);
@@ -93,7 +98,7 @@ impl Postback {
     /// POE: calling the code reference, which returns false.
     #[track_caller]
     pub fn call(&self, args: impl IntoArgs) {
-        let args = (self.0.args.args(), args.into_args()).into_args();
+        let args = self.0.both(args.into_args()).into_args();
         let (dest, event, location) = (self.0.session, self.0.event, Location::caller());
         self.0.mailbox.posted(Posting { dest, event, args, location, at: moment() });
     }
@@ -131,7 +136,7 @@ impl Callback {
     /// POE: calling the code reference.
     #[track_caller]
     pub fn call<K: AsKernel>(&self, kernel: &mut K, args: impl IntoArgs) -> Result<Reply, Error> {
-        let args = (self.0.args.args(), args.into_args());
+        let args = self.0.both(args.into_args());
         kernel_of(kernel).call(self.0.session, self.0.event, args)
     }
 
