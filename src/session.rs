@@ -150,6 +150,10 @@ impl<H: 'static> Session<H> {
     /// arguments of its alarms are forgotten, not dropped: a destructor that removes a file or takes leave of a database must not run
     /// twice. So a descriptor that is only in the heap, such as a [`File`](std::fs::File), stays open in the child.
     ///
+    /// Three things differ. A postback of another session in its heap is forgotten as well, and so keeps that other session alive in
+    /// the child. The filters of its wheels and the arguments that [`sig_with`](Context::sig_with) has bound are dropped in the
+    /// child. A signal that only background sessions watch has its former disposition in the child.
+    ///
     /// *It keeps nothing running*: when only background sessions have something to wait for, the kernel sends `IDLE`, and all
     /// sessions stop. Until then a background session lives as any other does. TERM and other signals reach it.
     ///
