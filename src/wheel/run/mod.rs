@@ -191,6 +191,39 @@ impl Run {
     /// standard error, when it panics or returns an `Err`. No destructors of the parent's run. Standard output is
     /// flushed; files that the program has open otherwise are still open in the child.
     ///
+    /// The child ends by `_exit`. What a library has registered with `atexit` before the fork does not run there, unless the
+    /// function calls [`std::process::exit`] itself.
+    ///
+    /// When the session stops, its heap is dropped, and the wheel with it. By default the child is left running. Choose with
+    /// [`on_drop`](RunBuilder::on_drop) what is to become of it.
+    ///
+    /// ```
+    /// use lenore::wheel::{OnDrop, Run};
+    /// use lenore::{Kernel, Session};
+    ///
+    /// /// Takes its time.
+    /// fn count() -> u32 {
+    ///     (1..=100).sum()
+    /// }
+    ///
+    /// # fn main() -> Result<(), lenore::Error> {
+    /// let mut kernel = Kernel::new()?;
+    /// Session::new(None::<Run>)
+    ///     .state("_start", |cx| {
+    ///         let job = Run::function(|_| println!("{}", count())).on_stdout("counted").on_drop(OnDrop::KillAndWait);
+    ///         *cx.heap() = Some(job.start(cx)?);
+    ///         Ok(())
+    ///     })
+    ///     .state("counted", |cx| {
+    ///         assert_eq!(cx.take::<String>(0)?, "5050");
+    ///         *cx.heap() = None;
+    ///         Ok(())
+    ///     })
+    ///     .spawn(&mut kernel)?;
+    /// kernel.run()
+    /// # }
+    /// ```
+    ///
     /// A function that wants an event loop calls [`stop`](Kernel::stop) on its kernel first, which stops the copies of the
     /// parent's sessions and has `SIGPIPE` ignored again, and then creates its own and calls [`run`](Kernel::run).
     ///
