@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lenore::component::{Protocol, TcpServer};
 use lenore::filter::Line;
-use lenore::{Context, Kernel};
+use lenore::{Context, Kernel, Session};
 
 use util::component::{Peer, serve};
 use util::in_process::{kernel, run, run_until};
@@ -104,6 +104,28 @@ fn part_of_a_record_that_stays_one_is_a_request_that_is_too_late() {
     assert_eq!(got, "too late\r\n");
 }
 
+/// Has slices end although nothing happens, until [`end`].
+fn tick(kernel: &mut Kernel) {
+    Session::new(())
+        .state("_start", |cx| {
+            cx.alias_set("ticker")?;
+            cx.yield_("tick", ());
+            Ok(())
+        })
+        .state("tick", |cx| cx.delay("tick", Duration::from_millis(5), ()))
+        .state("stop", |cx| {
+            cx.alarm_remove_all();
+            Ok(cx.alias_remove("ticker")?)
+        })
+        .spawn(kernel)
+        .unwrap();
+}
+
+fn end_with_ticker(kernel: &mut Kernel) {
+    kernel.post("ticker", "stop", ()).unwrap();
+    end(kernel);
+}
+
 /// Sends a byte every now and then, until the server has closed the connection.
 fn trickle(protocol: Protocol<Line>, pause: Duration, count: usize) -> (usize, String) {
     let mut kernel = kernel();
@@ -120,8 +142,9 @@ fn trickle(protocol: Protocol<Line>, pause: Duration, count: usize) -> (usize, S
         let _ = stream.read_to_string(&mut got);
         (sent, got)
     });
+    tick(&mut kernel);
     run_until(&mut kernel, || writer.is_finished());
-    end(&mut kernel);
+    end_with_ticker(&mut kernel);
     writer.join().unwrap()
 }
 
@@ -159,9 +182,10 @@ fn client_that_does_not_read_is_ended_by_the_idle_timeout() {
         let lines = "0123456789\r\n".repeat(10_000);
         while stream.write_all(lines.as_bytes()).is_ok() {}
     });
+    tick(&mut kernel);
     run_until(&mut kernel, || writer.is_finished());
     writer.join().unwrap();
-    end(&mut kernel);
+    end_with_ticker(&mut kernel);
 }
 
 #[test]
