@@ -432,7 +432,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Shuts a connection down that has had no request in hand and no input for so long. Default: none.
     ///
-    /// Every byte is input, also one of an unfinished record: an upload that goes on is not cut. A client that does not read its
+    /// Every byte is input, also one of an unfinished record: an upload that goes on is not cut. The component looks for such bytes once in
+    /// this time, so a client that has sent a part of a record may have twice as long. A client that does not read its
     /// answers, and is not read from because of [`auto_pause`](Protocol::auto_pause), is shut down as well. Of what a request is see [`Connection::request_begins`]; in a client there are none.
     ///
     /// ```

@@ -406,6 +406,6 @@ const FRESH: &str = "http_fresh";
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How long a client may be silent without a request in hand, unless the program says otherwise.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const TARGET: &str = "lenore::http";

@@ -82,7 +82,8 @@ use crate::filter::http::{self, Httpd, Response};
 ///
 /// # Bodies
 ///
-/// A client that sends nothing for 60 s without a request in hand is let go. If it has sent a part of a request, it gets 408 first. For other
+/// A client that sends nothing for 30 s without a request in hand is let go. One that has sent a part of a request gets 408 after 60 s at
+/// most. For other
 /// limits take the [`protocol`](Service::protocol), and set its [`idle_timeout`](Protocol::idle_timeout) and
 /// [`request_timeout`](Protocol::request_timeout). The latter also ends a download of [`Files`](super::Files) that takes longer.
 ///
