@@ -66,7 +66,7 @@ impl SharedBoard {
 pub(crate) fn stats() -> Stats {
     let word = || AtomicU64::new(0);
     let cells = || Cells { buckets: std::array::from_fn(|_| word()), sum: word() };
-    Stats { request: cells(), accept_wait: cells(), busy: word(), busy_since: word(), requests: word() }
+    Stats { request: cells(), accept_wait: cells(), busy: word(), busy_since: word(), requests: word(), failed: word() }
 }
 
 /// What is counted of all children that have ended.
