@@ -47,9 +47,15 @@ pub struct Server(Arc<Shared>);
 struct Shared {
     /// How the settings are read again. `None` for those that were given as a value.
     source: Option<ServerBuilder>,
-    config: Mutex<Arc<ServerConfig>>,
-    /// What the tickets of the configuration are for.
-    purpose: Mutex<Vec<u8>>,
+    present: Mutex<Present>,
+}
+
+/// What connections begin with.
+#[derive(Clone)]
+struct Present {
+    config: Arc<ServerConfig>,
+    /// What its tickets are for. `None` for a configuration that was given, and has tickets of its own.
+    purpose: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Server {
@@ -77,17 +83,25 @@ impl Server {
     /// For tickets that all children know, its `ticketer` must be made before the fork, and must not change its keys by chance: the
     /// one of rustls does. Its `session_storage` is each process's own.
     pub fn from_config(config: Arc<ServerConfig>) -> Server {
-        Server(Arc::new(Shared { source: None, config: Mutex::new(config), purpose: Mutex::default() }))
+        Server(Arc::new(Shared { source: None, present: Mutex::new(Present { config, purpose: None }) }))
     }
 
     /// Returns the present configuration.
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.config.lock().unwrap_or_else(PoisonError::into_inner))
+        self.present().config
     }
 
     /// Replaces the configuration, in this process and in those that it forks from now on. Connections that have begun keep theirs.
     pub fn set_config(&self, config: Arc<ServerConfig>) {
-        *self.0.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        self.replace(Present { config, purpose: None });
+    }
+
+    fn present(&self) -> Present {
+        self.0.present.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, present: Present) {
+        *self.0.present.lock().unwrap_or_else(PoisonError::into_inner) = present;
     }
 
     /// Reads the files again, and replaces the configuration, as [`set_config`](Server::set_config) does. Tickets stay good, unless
@@ -99,30 +113,26 @@ impl Server {
     /// [`Error::NotFromFiles`] for settings that were given as a value.
     pub fn reload(&self) -> Result<(), Error> {
         let source = self.0.source.as_ref().ok_or(Error::NotFromFiles)?;
-        let Loaded { config, purpose } = source.load()?;
-        *self.0.purpose.lock().unwrap_or_else(PoisonError::into_inner) = purpose;
-        self.set_config(config);
+        self.replace(source.load()?);
         Ok(())
     }
 
     /// Takes over the configuration of another server, as [`set_config`](Server::set_config) does. Tickets that were made before stay
     /// good if both were made of files, with the same authorities for clients: this server keeps the secret that their keys are
-    /// derived from.
+    /// derived from. A configuration that was given by [`set_config`](Server::set_config) is taken over as it is, with its own tickets.
     ///
     /// For settings that a [configuration](crate::daemon::DaemonBuilder::config) has, which is loaded anew by each reload.
     pub fn follow(&self, other: &Server) {
         let (own, theirs) = (self.0.source.as_ref(), other.0.source.as_ref());
-        let config = match (own.and_then(|own| own.secret.as_ref()), theirs) {
-            (Some(secret), Some(source)) => {
-                let mut config = ServerConfig::clone(&other.config());
-                let purpose = other.0.purpose.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                config.ticketer = Arc::new(Tickets::new(secret, purpose.clone(), source.rotation));
-                *self.0.purpose.lock().unwrap_or_else(PoisonError::into_inner) = purpose;
-                Arc::new(config)
-            }
-            _ => other.config(),
-        };
-        self.set_config(config);
+        let mut present = other.present();
+        if let (Some(secret), Some(source), Some(purpose)) =
+            (own.and_then(|own| own.secret.as_ref()), theirs, &present.purpose)
+        {
+            let mut config = ServerConfig::clone(&present.config);
+            config.ticketer = Arc::new(Tickets::new(secret, purpose.clone(), source.rotation));
+            present.config = Arc::new(config);
+        }
+        self.replace(present);
     }
 
     /// Begins TLS on a connected socket that a client has opened. The handshake is done when the stream is read and written.
@@ -151,7 +161,7 @@ pub struct ServerBuilder {
 /// Which clients are welcome.
 #[derive(Debug, Clone)]
 enum Clients {
-    /// Nobody asks them for a certificate.
+    /// Clients are not asked for a certificate.
     Anonymous,
     /// One that shows a certificate needs one of these authorities.
     Asked(PathBuf),
@@ -241,12 +251,11 @@ impl ServerBuilder {
         if self.secret.is_none() {
             self.secret = Some(Secret::random()?);
         }
-        let Loaded { config, purpose } = self.load()?;
-        let (config, purpose) = (Mutex::new(config), Mutex::new(purpose));
-        Ok(Server(Arc::new(Shared { source: Some(self), config, purpose })))
+        let present = Mutex::new(self.load()?);
+        Ok(Server(Arc::new(Shared { source: Some(self), present })))
     }
 
-    fn load(&self) -> Result<Loaded, Error> {
+    fn load(&self) -> Result<Present, Error> {
         let provider = Arc::new(default_provider());
         let certificates = Certificates::load(&self.pair, &self.names, &provider)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
@@ -270,14 +279,8 @@ impl ServerBuilder {
         if let Some(secret) = &self.secret {
             config.ticketer = Arc::new(Tickets::new(secret, purpose.clone(), self.rotation));
         }
-        Ok(Loaded { config: Arc::new(config), purpose })
+        Ok(Present { config: Arc::new(config), purpose: Some(purpose) })
     }
-}
-
-/// What the files say.
-struct Loaded {
-    config: Arc<ServerConfig>,
-    purpose: Vec<u8>,
 }
 
 fn verifier(
