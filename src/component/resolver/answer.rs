@@ -73,10 +73,12 @@ impl StdError for ResolveError {}
 pub(crate) struct Question {
     pub(super) host: String,
     pub(super) port: u16,
+    /// The process that asks.
+    pub(super) pid: u32,
     pub(super) asker: Asker,
 }
 
-/// Who waits for an answer. One that is dropped without is told that the resolver has stopped, whatever has become of it.
+/// Who waits for an answer. An asker that is dropped without one is told that the resolver has stopped.
 pub(crate) struct Asker {
     host: String,
     port: u16,
@@ -92,7 +94,7 @@ impl Asker {
         self.tell(outcome);
     }
 
-    /// Lets go of whoever has asked, in a process in which no answer will come.
+    /// Drops the callback, as no answer will come in this process.
     pub(super) fn forget(mut self) {
         self.then = None;
     }

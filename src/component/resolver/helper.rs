@@ -1,14 +1,15 @@
 //! A helper: a forked process that reads questions from its standard input and writes answers to its standard output, one line each.
 
-use std::io::{self, stdin, stdout};
+use std::io::{self, stderr, stdin, stdout};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use nix::unistd::{read, write};
+use nix::unistd::{dup2_stdout, read, write};
 
 use super::cache::Outcome;
 use super::{Lookup, ResolveError};
+use crate::sys::descriptors::copy_above;
 use crate::sys::parent_death;
 
 /// Answers questions until there are no more. `parent` is the process that asks.
@@ -19,13 +20,16 @@ use crate::sys::parent_death;
 pub(super) fn serve(lookup: &Lookup, parent: u32) -> io::Result<()> {
     // A lookup may take long, and its process is not to outlive the one that has asked.
     parent_death::end_with(parent as i32)?;
+    // A lookup may print, and what it prints is not an answer.
+    let answers = copy_above(stdout(), LEAST)?;
+    dup2_stdout(stderr())?;
     // Not by the standard library's buffer: in it there may be what the parent has read of its own input.
     let (mut input, mut chunk) = (Vec::new(), [0; 1024]);
     loop {
         while let Some(end) = input.iter().position(|octet| *octet == b'\n') {
             let line: Vec<u8> = input.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line[..end]);
-            write_all(&answer(lookup, &line))?;
+            write_all(&answers, &answer(lookup, &line))?;
         }
         match read(stdin().as_fd(), &mut chunk) {
             Ok(0) => return Ok(()),
@@ -36,10 +40,10 @@ pub(super) fn serve(lookup: &Lookup, parent: u32) -> io::Result<()> {
     }
 }
 
-fn write_all(text: &str) -> nix::Result<()> {
+fn write_all(answers: impl AsFd, text: &str) -> nix::Result<()> {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
-        match write(stdout().as_fd(), rest) {
+        match write(answers.as_fd(), rest) {
             Ok(count) => rest = &rest[count..],
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
@@ -47,6 +51,9 @@ fn write_all(text: &str) -> nix::Result<()> {
     }
     Ok(())
 }
+
+/// The first descriptor after those of standard input, output and error.
+const LEAST: i32 = 3;
 
 /// Makes the line that a helper is sent.
 pub(super) fn question(host: &str, port: u16) -> String {

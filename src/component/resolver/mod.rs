@@ -116,7 +116,7 @@ impl Resolver {
         then: impl FnOnce(Resolved) + 'static,
     ) -> Result<(), Error> {
         core.resolve(self.session)?;
-        let question = Question { host: host.clone(), port, asker: Asker::new(host, port, then) };
+        let question = Question { host: host.clone(), port, pid: core.pid, asker: Asker::new(host, port, then) };
         core.post(self.session, session::RESOLVE, (question,))
     }
 

@@ -26,6 +26,8 @@ struct Heap {
     /// What no helper has been asked yet, the oldest first.
     waiting: VecDeque<Key>,
     helpers: Vec<Helper>,
+    /// It answers no more questions.
+    is_shut: bool,
 }
 
 struct Helper {
@@ -47,7 +49,7 @@ type Cx<'a> = Context<'a, Heap>;
 pub(super) fn spawn(kernel: &mut Kernel, settings: Settings) -> Result<SessionId, Error> {
     let cache = Cache::new(settings.cache_size, (settings.cache_for, settings.cache_failures_for));
     let (asked, waiting, helpers) = (FxHashMap::default(), VecDeque::new(), Vec::new());
-    Session::new(Heap { settings, cache, asked, waiting, helpers })
+    Session::new(Heap { settings, cache, asked, waiting, helpers, is_shut: false })
         .state("_start", start)
         .state(RESOLVE, resolve)
         .state(CLEAR, |cx: &mut Cx<'_>| cx.heap().cache.clear())
@@ -63,7 +65,7 @@ pub(super) fn spawn(kernel: &mut Kernel, settings: Settings) -> Result<SessionId
 }
 
 fn start(cx: &mut Cx<'_>) -> Result {
-    // Whoever happens to create it is not to be kept by it.
+    // The session that creates the resolver must not stay alive for it.
     let _ = cx.detach_myself();
     cx.sig("FORKED", "forked");
     let number = cx.session().number();
@@ -72,13 +74,22 @@ fn start(cx: &mut Cx<'_>) -> Result {
 }
 
 fn resolve(cx: &mut Cx<'_>) -> Result {
-    let Question { host, port, asker } = cx.take(0)?;
+    let Question { host, port, pid, asker } = cx.take(0)?;
+    if pid != cx.pid() {
+        // It was asked before a fork, and the parent gets the answer.
+        asker.forget();
+        return Ok(());
+    }
+    if cx.heap().is_shut {
+        // The drop tells the asker.
+        return Ok(());
+    }
     if let Ok(address) = host.parse::<IpAddr>() {
         asker.answer(Ok(vec![SocketAddr::new(address, port)]));
         return Ok(());
     }
-    if host.is_empty() || host.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        let reason = "no name has such characters, or none at all".to_owned();
+    if host.is_empty() || host.len() > LONGEST || host.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        let reason = format!("a name has 1 to {LONGEST} bytes, and no spaces or control characters");
         asker.answer(Err(ResolveError::Failed { host, errno: Errno::EINVAL as i32, reason }));
         return Ok(());
     }
@@ -142,7 +153,7 @@ fn ask(cx: &mut Cx<'_>, place: usize, key: Key) {
     helper.alarm = Some(calls.delay_set("late", heap.settings.time_limit, (helper.run.id(),)));
 }
 
-/// Tells everybody who has asked.
+/// Answers all askers.
 fn settle(cx: &mut Cx<'_>, key: &Key, outcome: Outcome) {
     let now = cx.core().clock.now();
     let heap = cx.heap();
@@ -156,12 +167,15 @@ fn settle(cx: &mut Cx<'_>, key: &Key, outcome: Outcome) {
 fn answered(cx: &mut Cx<'_>) -> Result {
     let (line, id) = (cx.take::<String>(0)?, cx.take::<WheelId>(1)?);
     let (heap, mut calls) = cx.split();
-    // One that was killed may have answered before.
     let Some(helper) = heap.helpers.iter_mut().find(|helper| helper.run.id() == id) else { return Ok(()) };
-    let Does::LookUp(key) = std::mem::replace(&mut helper.does, Does::Wait) else {
-        helper.does = Does::Leave;
+    if !matches!(helper.does, Does::LookUp(_)) {
+        // One that was killed may have answered before. Of any other that answers without a question, the answers can't be told apart.
+        if matches!(helper.does, Does::Wait) {
+            drop(take(cx, Some(id)));
+        }
         return Ok(());
-    };
+    }
+    let Does::LookUp(key) = std::mem::replace(&mut helper.does, Does::Wait) else { return Ok(()) };
     helper.alarm.take().map(|alarm| calls.alarm_remove(alarm));
     helper.alarm = Some(calls.delay_set("idle", heap.settings.idle_timeout, (id,)));
     settle(cx, &key, helper::outcome(&key.0, &line));
@@ -189,7 +203,8 @@ fn late(cx: &mut Cx<'_>) -> Result {
     let Does::LookUp(key) = std::mem::replace(&mut helper.does, Does::Leave) else { return Ok(()) };
     helper.alarm = None;
     let killed = helper.run.kill("KILL");
-    log::warn!(target: "lenore::component", "a helper was killed, as it has not looked up {:?} within {limit:?}", key.0);
+    let session = cx.session();
+    log::warn!(target: "lenore::component", "{session} has killed a helper that timed out looking up a name: host={:?} limit={limit:?}", key.0);
     if killed.is_err() {
         // It has not been forked yet, or has died: its end is not told.
         drop(take(cx, Some(id)));
@@ -229,6 +244,7 @@ fn forked(cx: &mut Cx<'_>) {
 }
 
 fn shut_down(cx: &mut Cx<'_>) -> Result {
+    cx.heap().is_shut = true;
     stop(cx);
     cx.alarm_remove_all();
     for alias in cx.alias_list(cx.session())? {
@@ -237,10 +253,13 @@ fn shut_down(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Whoever still waits is told by the drop.
+/// Dropping the askers tells them.
 fn stop(cx: &mut Cx<'_>) {
     let heap = cx.heap();
     heap.helpers.clear();
     heap.waiting.clear();
     heap.asked.clear();
 }
+
+/// How long a name may be: longer than any that DNS has.
+const LONGEST: usize = 255;
