@@ -138,6 +138,7 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     /// What is done in each process that serves, before its first connection.
     pub(super) prepare: Option<Prepare>,
     pub(super) handshake_timeout: Option<Duration>,
+    pub(super) arrival_timeout: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) request_timeout: Option<Duration>,
 }
@@ -218,6 +219,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             patience: None,
             prepare: None,
             handshake_timeout: None,
+            arrival_timeout: None,
             idle_timeout: None,
             request_timeout: None,
         }
@@ -465,10 +467,18 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Shuts a connection of a server down whose request is not answered within this time. Default: none.
+    /// Shuts a connection down whose request has begun to come, and does not come as a whole within this time. Default: the
+    /// [`request_timeout`](Protocol::request_timeout), or else none.
     ///
-    /// A request that comes in pieces has this time to come as a whole, and then this time again to be answered. The component looks for
-    /// such pieces once in this time, so a slow client may have twice as long.
+    /// The component looks for the beginning of a request once in this time, so a slow client may have twice as long.
+    ///
+    /// POE: nothing like it.
+    pub fn arrival_timeout(mut self, timeout: Duration) -> Self {
+        self.arrival_timeout = Some(timeout);
+        self
+    }
+
+    /// Shuts a connection of a server down whose request is not answered within this time. Default: none.
     ///
     /// A callback that blocks is interrupted by nothing here: that is for the Daemon's
     /// [`request_timeout`](crate::daemon::DaemonBuilder::request_timeout).
@@ -479,8 +489,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called when the [`request_timeout`](Protocol::request_timeout) of a request is over, and when the
-    /// [`idle_timeout`](Protocol::idle_timeout) is and a part of a request has come. What it puts is still written: a 504 or a 408 in HTTP.
+    /// Is called when the [`request_timeout`](Protocol::request_timeout) or the [`arrival_timeout`](Protocol::arrival_timeout) of a
+    /// request is over, and when the [`idle_timeout`](Protocol::idle_timeout) is and a part of a request has come. What it puts is still written: a 504 or a 408 in HTTP.
     ///
     /// POE: nothing like it.
     pub fn on_request_timeout<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {

@@ -108,11 +108,18 @@ type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
 impl<F: Filter, H> Connection<F, H> {
     /// Tells whether a server's client waits for nothing: all is answered and written, and nothing has come since.
     fn is_idle(&self, now: Due) -> bool {
-        let Some(wheel) = self.wheel() else { return false };
+        if !self.is_connected() {
+            return false;
+        }
         let is_known = now >= self.requests.since.saturating_add(nanos(self.requests.way()));
         let is_done = !self.is_shutting_down && self.requests.in_hand() == 0 && self.has_no_output();
-        let has_begun = self.octets() > self.requests.octets || self.requests.is_arriving;
-        is_known && is_done && !has_begun && wheel.get_pending().is_empty() && !self.has_input()
+        is_known && is_done && !self.has_begun() && !self.has_input()
+    }
+
+    /// Tells whether a part of the next request is there.
+    fn has_begun(&self) -> bool {
+        let has_begun = |wheel: &ReadWrite<F>| wheel.input_filter(|filter| !filter.is_between_records());
+        self.wheel().is_some_and(|wheel| has_begun(wheel) || !wheel.get_pending().is_empty())
     }
 
     fn octets(&self) -> u64 {
@@ -219,22 +226,28 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let after = |from: Due, span: Option<Duration>| Some(from.saturating_add(nanos(span?)));
         match (requests.in_hand() > 0, requests.is_ending, requests.is_arriving) {
             (true, _, _) => after(requests.since, self.request_timeout),
-            (false, true, _) => after(requests.since, Some(requests.way())),
-            (false, false, true) => after(requests.since, self.request_timeout.or(self.idle_timeout)),
+            (false, true, true) => after(requests.since, Some(REST)),
+            (false, true, false) => after(requests.since, Some(requests.way())),
+            (false, false, true) => after(requests.since, self.arrival().or(self.idle_timeout)),
             // That a request has begun to come is seen by looking.
             (false, false, false) => {
-                let (idle, look) =
-                    (after(requests.since, self.idle_timeout), after(requests.looked, self.request_timeout));
+                let (idle, look) = (after(requests.since, self.idle_timeout), after(requests.looked, self.arrival()));
                 idle.into_iter().chain(look).min()
             }
         }
+    }
+
+    /// Returns how long a request may take to come as a whole.
+    fn arrival(&self) -> Option<Duration> {
+        self.arrival_timeout.or(self.request_timeout)
     }
 
     /// Has the connection looked at in time. The alarm is moved only if it would be too late: where one request follows the other,
     /// it is set once in the time that one may take.
     #[inline]
     fn set_clock(&self, cx: &mut Cx<'_, F, H>) {
-        if self.idle_timeout.is_none() && self.request_timeout.is_none() && !cx.heap().requests.is_ending {
+        let is_limited = self.idle_timeout.or(self.arrival()).or(self.request_timeout).is_some();
+        if !is_limited && !cx.heap().requests.is_ending {
             return;
         }
         let now = cx_now(cx);
@@ -277,27 +290,24 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         told
     }
 
-    /// Looks what has come without being a whole request, and tells whether the client has still time.
+    /// Looks what has come without being a whole request, and tells whether the client still has time.
     fn is_in_time(&self, heap: &mut Connection<F, H>, now: Due) -> bool {
         let octets = heap.octets();
         // A client that does not read its answers is not read from.
         let has_come = octets > heap.requests.octets || (heap.has_no_output() && heap.has_input());
-        let was_arriving = heap.requests.is_arriving;
-        let is_arriving = was_arriving || has_come || heap.wheel().is_some_and(|wheel| !wheel.get_pending().is_empty());
-        // The time for a request as a whole does not begin anew with each part of it.
-        let is_limited = was_arriving && self.request_timeout.is_some() && !heap.requests.is_ending;
-        let is_in_time = match (is_arriving, was_arriving) {
-            (true, true) => has_come && !is_limited,
-            (true, false) => has_come || self.request_timeout.is_some(),
-            (false, _) if heap.requests.is_ending => false,
-            (false, _) => self.idle_timeout.is_none_or(|idle| now < heap.requests.since.saturating_add(nanos(idle))),
-        };
+        let (was_arriving, is_arriving) = (heap.requests.is_arriving, heap.has_begun());
+        // The time for a whole request does not begin anew with each part of it.
+        let is_limited = was_arriving && is_arriving && self.arrival().is_some() && !heap.requests.is_ending;
+        let begins = is_arriving && !was_arriving && self.arrival().is_some();
+        let starts_anew = begins || (has_come && !is_limited);
+        let idle = self.idle_timeout.map(|idle| heap.requests.since.saturating_add(nanos(idle)));
+        let is_quiet_in_time = !is_arriving && !heap.requests.is_ending && idle.is_none_or(|idle| now < idle);
         let requests = &mut heap.requests;
         (requests.octets, requests.looked, requests.is_arriving) = (octets, now, is_arriving);
-        if is_in_time && is_arriving {
+        if starts_anew {
             requests.since = now;
         }
-        is_in_time
+        starts_anew || is_quiet_in_time
     }
 
     /// Lets go of a client that waits for nothing, at once; of any other after the request in hand.
@@ -311,10 +321,12 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         if cx.heap().is_idle(now) {
             return self.let_go(cx);
         }
+        let (octets, has_begun) = (cx.heap().octets(), cx.heap().has_begun());
         let requests = &mut cx.heap().requests;
         if requests.in_hand.get() == 0 {
             // What is on its way has a moment to come.
-            requests.since = now;
+            requests.rest(now, octets);
+            requests.is_arriving = has_begun;
         }
         requests.due = None;
         self.set_clock(cx);
@@ -355,6 +367,9 @@ pub(super) type LongestIdle = Rc<Cell<Option<(Due, SessionId)>>>;
 fn cx_now<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) -> Due {
     cx.core().clock.now()
 }
+
+/// How long the rest of a request may keep the end of a process waiting without going on.
+const REST: Duration = Duration::from_secs(5);
 
 /// The names of the events of a connection.
 pub(super) const SETTLE: &str = "tcp_settle";

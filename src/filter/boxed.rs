@@ -68,6 +68,10 @@ impl<I: 'static, O: ?Sized + 'static> Filter for Box<dyn Filter<Input = I, Outpu
         (**self).get_pending()
     }
 
+    fn is_between_records(&self) -> bool {
+        (**self).is_between_records()
+    }
+
     fn room(&self) -> usize {
         (**self).room()
     }

@@ -64,6 +64,10 @@ where
         each!(self, filter => filter.get_pending())
     }
 
+    fn is_between_records(&self) -> bool {
+        each!(self, filter => filter.is_between_records())
+    }
+
     fn room(&self) -> usize {
         each!(self, filter => filter.room())
     }

@@ -279,6 +279,16 @@ pub trait Filter: boxed::Boxable + 'static {
     /// POE: `get_pending`.
     fn get_pending(&self) -> &[u8];
 
+    /// Tells whether the next byte of input begins a record.
+    ///
+    /// A component asks this before it closes an idle connection. Default: [`get_pending`](Self::get_pending) is empty. A filter that
+    /// takes parts of a record out of its input before the record is whole says `false` here until the record is.
+    ///
+    /// POE: nothing like it.
+    fn is_between_records(&self) -> bool {
+        self.get_pending().is_empty()
+    }
+
     /// Returns how many octets of input the filter will take at present; a wheel offers it no more at a time.
     ///
     /// A filter that limits its buffer should say so here. Otherwise it is offered chunks that it must refuse, and may have

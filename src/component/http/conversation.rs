@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::access_log::Entry;
 use super::answer::IntoAnswer;
@@ -19,8 +19,7 @@ use crate::args::Args;
 use crate::component::{Connection, Failure, Protocol};
 use crate::error::{Exception, Result};
 use crate::filter::http::{Client, Httpd, Incoming, Outgoing, Request, Response};
-use crate::kernel::Context;
-use crate::wheel::ReadWrite;
+use crate::kernel::{Context, core_of};
 
 /// The context in which a handler of a [`Service`](super::Service) runs: that of the session of the connection.
 pub type Cx<'a, R = ()> = Context<'a, Connection<Httpd, Conversation<R>>>;
@@ -41,11 +40,8 @@ pub struct Conversation<R: 'static = ()> {
     /// Lines for the log of responses that the system has not taken yet.
     #[allow(clippy::vec_box, reason = "an entry keeps its box when it comes here")]
     pub(super) unwritten: Vec<Box<Entry>>,
-    pub(super) has_answered: bool,
     /// The client sends no more, or what it sends behind this request is not wanted.
     pub(super) is_last: bool,
-    /// The process comes to its end.
-    pub(super) is_ending: bool,
     /// The response that was put last is the connection's last.
     pub(super) closes: bool,
     /// Nothing more is answered.
@@ -72,7 +68,7 @@ pub(super) enum Work {
 }
 
 impl Drop for Current {
-    /// Whatever comes of a token from here on, it comes too late.
+    /// A token that answers from here on is too late.
     fn drop(&mut self) {
         self.slot.iter().for_each(|slot| slot.close());
     }
@@ -80,10 +76,7 @@ impl Drop for Current {
 
 impl<R> fmt::Debug for Conversation<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conversation")
-            .field("is_answering", &self.current.is_some())
-            .field("is_ending", &self.is_ending)
-            .finish_non_exhaustive()
+        f.debug_struct("Conversation").field("is_answering", &self.current.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -96,9 +89,7 @@ impl<R: 'static> Conversation<R> {
             is_paused: false,
             is_asked_for: false,
             unwritten: Vec::new(),
-            has_answered: false,
             is_last: false,
-            is_ending: false,
             closes: false,
             is_done: false,
         }
@@ -115,11 +106,6 @@ impl<R: 'static> Conversation<R> {
     #[track_caller]
     pub fn resource(&self) -> RefMut<'_, R> {
         self.service.resource()
-    }
-
-    /// Tells whether the process comes to its end, so that the response to the current request is the connection's last.
-    pub fn is_ending(&self) -> bool {
-        self.is_ending
     }
 
     /// Makes the place for an answer to the current request that does not come at once.
@@ -157,34 +143,41 @@ pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Pro
         .keep_on_error()
         // Half a request must not hold a child for ever.
         .idle_timeout(IDLE_TIMEOUT)
+        .arrival_timeout(ARRIVAL_TIMEOUT)
         .on_request_timeout(too_late)
-        .state(WORD, heard)
-        .state(ENDING, ending)
-        .state(FRESH, close_if_idle);
+        .state(WORD, heard);
     // An event after each response.
     let protocol = if has_log { protocol.on_flushed(flushed) } else { protocol };
     protocol.prepare(move || service.prepare())
 }
 
 /// The time limit of a client is over, which has sent a part of a request, or has a request in hand.
-fn too_late<R: 'static>(cx: &mut Cx<'_, R>) {
-    let connection = cx.heap();
-    // The answer may have begun.
-    if connection.own.current.is_none() && !connection.own.is_done {
-        connection.own.is_done = true;
-        connection.put(Outgoing::Response(Response::timed_out()));
+fn too_late<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
+    let conversation = &mut cx.heap().own;
+    match &conversation.current {
+        _ if conversation.is_done => Ok(()),
+        None => {
+            conversation.is_done = true;
+            cx.heap().put(Outgoing::Response(Response::timed_out()));
+            Ok(())
+        }
+        Some(Current { work: Work::Answer, .. }) => {
+            let response = Response::new(504).page("the answer has taken too long").close();
+            finish_with(cx, response)?;
+            cx.heap().own.is_done = true;
+            Ok(())
+        }
+        // A response that has begun can only be cut.
+        Some(_) => Ok(()),
     }
 }
 
 fn connected<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let service = Rc::clone(&cx.heap().own.service);
-    service.prepare()?;
-    cx.sig("daemon_shutdown", ENDING);
-    cx.sig("daemon_pause", ENDING);
-    Ok(())
+    service.prepare()
 }
 
-/// A request, or what is none. It waits if another one is being answered.
+/// Handles a request, or input that the filter has refused. It waits while another one is being answered.
 fn received<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     let connection = cx.heap();
     if connection.own.is_done {
@@ -214,8 +207,9 @@ fn go_on<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     if std::mem::take(&mut connection.own.is_paused) {
         connection.wheel().into_iter().for_each(|wheel| wheel.resume_input());
     }
-    if connection.own.is_last || connection.own.is_ending {
-        return close_if_idle(cx);
+    if connection.own.is_last && !connection.own.is_done {
+        connection.own.is_done = true;
+        cx.yield_("shutdown", ());
     }
     Ok(())
 }
@@ -244,11 +238,17 @@ fn begin<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     }
 }
 
+/// Reads the clock. A handler before this one may have blocked since the kernel has read it.
+fn precise_now<R: 'static>(cx: &mut Cx<'_, R>) -> SystemTime {
+    core_of(cx).clock.advance();
+    cx.now()
+}
+
 /// Notes that a request is being answered.
 fn start<R: 'static>(cx: &mut Cx<'_, R>, client: Client, request: Option<&Request>) {
     let form = cx.heap().own.service.access_log;
     let entry = form.and_then(|form| {
-        let now = cx.now();
+        let now = precise_now(cx);
         Entry::begin(form, cx.heap().remote_ip(), now, request)
     });
     let mut what = String::new();
@@ -315,7 +315,7 @@ fn drained<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 
 /// All that was put is with the system.
 fn flushed<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    let now = cx.now();
+    let now = precise_now(cx);
     cx.heap().own.unwritten.drain(..).for_each(|entry| entry.write(now, true));
     Ok(())
 }
@@ -341,8 +341,7 @@ fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
 
 /// The connection ends.
 fn gone<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    let now = cx.now();
-    cx.delay_clear(FRESH);
+    let now = precise_now(cx);
     let left = cx.heap().wheel().map_or(0, |wheel| wheel.driver_out_octets()) as u64;
     let conversation = &mut cx.heap().own;
     let mut entries = std::mem::take(&mut conversation.unwritten);
@@ -352,29 +351,6 @@ fn gone<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     if let Some(mut entry) = conversation.current.take().and_then(|mut current| current.entry.take()) {
         entry.octets = entry.octets.saturating_sub(left);
         entry.write(now, false);
-    }
-    Ok(())
-}
-
-/// The process comes to its end. What is in hand is still answered.
-fn ending<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    cx.heap().own.is_ending = true;
-    if cx.heap().own.has_answered {
-        return close_if_idle(cx);
-    }
-    // Its first request may be on its way.
-    cx.delay(FRESH, FIRST_REQUEST, ());
-    Ok(())
-}
-
-/// Closes a connection that has nothing in hand.
-fn close_if_idle<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    let connection = cx.heap();
-    let is_between = |wheel: &ReadWrite<Httpd>| wheel.input_filter(|filter| filter.is_between_requests());
-    let has_begun = !connection.own.is_last && connection.wheel().is_some_and(|wheel| !is_between(wheel));
-    if connection.own.is_idle() && !connection.own.is_done && !has_begun {
-        connection.own.is_done = true;
-        cx.yield_("shutdown", ());
     }
     Ok(())
 }
@@ -399,13 +375,11 @@ impl Current {
 
 /// The names of the events.
 pub(super) const WORD: &str = "http_word";
-const ENDING: &str = "http_ending";
-const FRESH: &str = "http_fresh";
-
-/// How long a new client has for its first request while the process comes to its end.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How long a client may be silent without a request in hand, unless the program says otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a request may take to come as a whole, unless the program says otherwise.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 const TARGET: &str = "lenore::http";

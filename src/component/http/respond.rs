@@ -9,8 +9,8 @@ use super::files::read_piece;
 use super::service::Shared;
 use super::slot::Piece;
 use crate::error::{Exception, Result};
-use crate::filter::http::{Outgoing, Response};
-use crate::wheel::Put;
+use crate::filter::http::{Httpd, Outgoing, Response};
+use crate::wheel::{Put, ReadWrite};
 
 /// Does the first step of an answer.
 pub(super) fn take_up<R: 'static>(cx: &mut Cx<'_, R>, answer: Answer) -> Result {
@@ -55,7 +55,7 @@ enum Body {
 /// alone, nor if the response can't be sent, and one with status 500 was in its place.
 fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> bool {
     let connection = cx.heap();
-    let closes = connection.own.is_last || connection.own.is_ending || connection.is_ending();
+    let closes = connection.own.is_last || connection.is_ending();
     let service = Rc::clone(&connection.own.service);
     let Some(current) = &mut connection.own.current else { return false };
     let mut response = shaped(&service, current, response).suit(current.client);
@@ -65,7 +65,8 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
         Ok(()) if body == Body::Whole && response.is_streamed() => Some("a streamed response without a stream".into()),
         Ok(()) => None,
     };
-    let follows = wrong.is_none() && body == Body::Streamed && !current.client.wants_head_only();
+    let is_streamed = wrong.is_none() && body == Body::Streamed;
+    let follows = is_streamed && !current.client.wants_head_only();
     if let Some(reason) = wrong {
         current.complain(&Exception::new(reason));
         response = shaped(&service, current, failure()).suit(current.client);
@@ -79,6 +80,10 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     }
     connection.own.closes = response.closes();
     connection.put(Outgoing::Response(response));
+    if is_streamed && !follows {
+        // What was announced as a stream wants its end, also without a body.
+        connection.put(Outgoing::End);
+    }
     follows
 }
 
@@ -109,6 +114,10 @@ pub(super) fn stream<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
             Piece::End => {
                 connection.own.count(octets);
                 connection.put(Outgoing::End);
+                let is_whole = |wheel: &ReadWrite<Httpd>| wheel.output_filter(|filter| filter.is_between_responses());
+                if connection.wheel().is_some_and(|wheel| !is_whole(wheel)) {
+                    return cut(cx, &Exception::new("the stream is not as long as its Content-Length"));
+                }
                 return end(cx);
             }
             Piece::Cut => {
@@ -153,7 +162,6 @@ fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     connection.request_ends();
     let conversation = &mut connection.own;
     conversation.unwritten.extend(conversation.current.take().and_then(|mut current| current.entry.take()));
-    conversation.has_answered = true;
     if conversation.closes {
         conversation.is_done = true;
         cx.yield_("shutdown", ());

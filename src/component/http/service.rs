@@ -82,10 +82,11 @@ use crate::filter::http::{self, Httpd, Response};
 ///
 /// # Bodies
 ///
-/// A client that sends nothing for 30 s without a request in hand is let go. One that has sent a part of a request gets 408 after 60 s at
-/// most. For other
-/// limits take the [`protocol`](Service::protocol), and set its [`idle_timeout`](Protocol::idle_timeout) and
-/// [`request_timeout`](Protocol::request_timeout). The latter also ends a download of [`Files`](super::Files) that takes longer.
+/// A client that sends nothing for 30 s without a request in hand is let go. A client whose request has not come whole within 60 s gets 408;
+/// as the service looks for half requests once in a while, this can take 120 s. For other limits take the
+/// [`protocol`](Service::protocol), and set its [`idle_timeout`](Protocol::idle_timeout) and
+/// [`arrival_timeout`](Protocol::arrival_timeout). Its [`request_timeout`](Protocol::request_timeout) limits handlers whose answer comes
+/// later, which is a 504 then, and also downloads of [`Files`](super::Files).
 ///
 /// A request is handled when its body has come whole. One that is larger than [`max_body`](Service::max_body) is refused with 413
 /// before it is read.

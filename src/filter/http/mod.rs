@@ -226,6 +226,12 @@ impl Httpd {
         self.input.is_between_requests()
     }
 
+    /// Tells whether the output is between two responses: no streamed one waits for its end.
+    #[cfg(feature = "service")]
+    pub(crate) fn is_between_responses(&self) -> bool {
+        self.output.is_ready()
+    }
+
     /// Sets what is asked for the `Date`; the system's clock unless set.
     #[must_use]
     pub fn clock(mut self, clock: fn() -> SystemTime) -> Self {
@@ -263,6 +269,11 @@ impl Filter for Httpd {
 
     fn get_pending(&self) -> &[u8] {
         self.input.pending()
+    }
+
+    /// As [`is_between_requests`](Httpd::is_between_requests).
+    fn is_between_records(&self) -> bool {
+        self.is_between_requests()
     }
 
     /// # Errors

@@ -17,6 +17,11 @@ pub(super) enum Writer {
 }
 
 impl Writer {
+    #[cfg(feature = "service")]
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self, Writer::Ready)
+    }
+
     /// Appends what `record` comes to; nothing on an error.
     pub(super) fn put(
         &mut self,

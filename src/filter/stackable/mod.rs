@@ -128,6 +128,10 @@ where
         self.first.get_pending()
     }
 
+    fn is_between_records(&self) -> bool {
+        self.first.is_between_records() && self.last.held() == 0
+    }
+
     fn hand_over(&self) -> Result<&[u8], FilterError> {
         match self.last.held() {
             0 => self.first.hand_over(),
