@@ -9,17 +9,17 @@ use super::super::path;
 use super::super::request::Request;
 use crate::filter::http::Response;
 
-/// Makes the page of a directory, with the names that are served.
-pub(super) fn page(request: &Request, directory: &Path) -> io::Result<Answer> {
+/// Makes the page of a directory. `is_directory` tells what a name in the directory stands for, or `None` if it is not served.
+pub(super) fn page(
+    request: &Request,
+    directory: &Path,
+    is_directory: impl Fn(&str) -> Option<bool>,
+) -> io::Result<Answer> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let entry = entry?;
         // A link can't be asked for in any other form than UTF-8.
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') {
-            continue;
-        }
-        let is_directory = fs::metadata(entry.path()).is_ok_and(|about| about.is_dir());
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let Some(is_directory) = is_directory(&name) else { continue };
         names.push(format!("{name}{}", if is_directory { "/" } else { "" }));
     }
     names.sort();

@@ -108,11 +108,15 @@ impl Files {
 
     /// Answers a request for the file that `path`, relative to the directory, stands for: for handlers that decide themselves.
     pub fn answer(&self, request: &Request, path: &str) -> Answer {
+        self.answer_for(request, path, Slash::Free)
+    }
+
+    fn answer_for(&self, request: &Request, path: &str, slash: Slash) -> Answer {
         if !["GET", "HEAD"].contains(&request.method()) {
             let response = Response::new(405).header("Allow", "GET, HEAD");
             return response.page("the method is not for this path").into_answer();
         }
-        self.find(request, path).unwrap_or_else(IntoAnswer::into_answer)
+        self.find(request, path, slash).unwrap_or_else(IntoAnswer::into_answer)
     }
 
     /// Answers a request whose path has a [`prefix`](super::Service::prefix).
@@ -122,23 +126,26 @@ impl Files {
         if rest.contains(path::SLASH) {
             return Answer::page(404, NOTHING);
         }
-        self.answer(request, &path::decode_rest(rest))
+        self.answer_for(request, &path::decode_rest(rest), Slash::OfRequest)
     }
 
-    fn find(&self, request: &Request, asked: &str) -> Result<Answer, HttpError> {
+    fn find(&self, request: &Request, asked: &str, slash: Slash) -> Result<Answer, HttpError> {
         let mut path = self.below(asked)?;
         let mut about = fs::metadata(&path).map_err(|error| refused(&error))?;
         if about.is_dir() {
-            if !request.path().ends_with('/') {
+            if slash == Slash::OfRequest && !request.path().ends_with('/') {
                 return Ok(redirect(request));
             }
             let index = self.below(&format!("{asked}/index.html"));
             path = match index {
-                Err(_) if self.lists => return listing::page(request, &path).map_err(|error| refused(&error)),
+                Err(_) if self.lists => {
+                    let is_directory = |name: &str| self.is_directory(&format!("{asked}/{name}"));
+                    return listing::page(request, &path, is_directory).map_err(|error| refused(&error));
+                }
                 index => index?,
             };
             about = fs::metadata(&path).map_err(|error| refused(&error))?;
-        } else if request.path().ends_with('/') {
+        } else if slash == Slash::OfRequest && request.path().ends_with('/') {
             return Err(nothing());
         }
         // A pipe would block, and a device never end.
@@ -235,6 +242,12 @@ impl Files {
         if inside.iter().any(|part| part.as_encoded_bytes().starts_with(b".")) { Err(nothing()) } else { Ok(path) }
     }
 
+    /// Tells whether `asked` stands for a directory; `None` if it stands for nothing that is served.
+    fn is_directory(&self, asked: &str) -> Option<bool> {
+        let about = fs::metadata(self.below(asked).ok()?).ok()?;
+        (about.is_dir() || about.is_file()).then_some(about.is_dir())
+    }
+
     fn type_of(&self, path: &Path) -> &str {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let extension = extension.to_ascii_lowercase();
@@ -262,6 +275,15 @@ impl Opened {
     }
 }
 
+/// Whether a directory, and nothing else, is asked for with a slash at the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slash {
+    /// The path of the request is that of the file, and links of a directory's page are relative to it.
+    OfRequest,
+    /// The handler has chosen the file.
+    Free,
+}
+
 /// Reads with one call as a rule. `read_to_end` begins with a few octets, as it does not know how many there are.
 pub(super) fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; file.limit().min(PIECE) as usize];
@@ -281,7 +303,8 @@ pub(super) fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
 /// Relative links in the directory's page lead below it only with the slash.
 fn redirect(request: &Request) -> Answer {
     let query = request.query().map_or(String::new(), |query| format!("?{query}"));
-    let target = format!("{}/{query}", request.path());
+    // Two slashes in front would be the name of another host.
+    let target = format!("/{}/{query}", request.path().trim_start_matches('/'));
     Response::new(301).header("Location", target).page("it is a directory").into_answer()
 }
 
