@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use lenore::component::{Connection, Processes, Protocol, Server};
-use lenore::daemon::Haste;
+use lenore::daemon::Shutdown;
 use lenore::filter::{FilterError, Line};
 use lenore::wheel::ReadWrite;
 use lenore::{Context, Daemon, Kernel, Result, Session, SessionId};
@@ -85,8 +85,8 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
             }
         })
         .on_disconnect(left)
-        .marks(ENOUGH / 4, ENOUGH)
-        .patience(Duration::from_secs(2)) // at the end, for those who don't read
+        .watermarks(ENOUGH / 4, ENOUGH)
+        .write_timeout(Duration::from_secs(2)) // at the end, for those who don't read
         .on_low(|cx| {
             let missed = std::mem::take(&mut cx.heap().missed);
             if missed > 0 {
@@ -104,7 +104,7 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
             Ok(())
         });
     // Guests stay for as long as they like: TERM would wait for them.
-    let daemon = Daemon::builder().term(Haste::AtOnce);
+    let daemon = Daemon::builder().term(Shutdown::Immediate);
     let server =
         Server::tcp(address, chat).processes(Processes::Single).daemon(daemon).peek_on("USR2").spawn(&mut kernel)?;
     common::say_listening(server.local_addr());

@@ -46,7 +46,7 @@ fn serve(flags: Flags) -> Result<(), Box<dyn Error>> {
     let lines = Line::new().max_length(64 * 1024)?.max_buffer(2 * 64 * 1024)?;
     let echo = Protocol::new(lines)
         .on_input(|cx, line: String| cx.heap().put(line))
-        .marks(16 * 1024, 64 * 1024) // a client that sends and does not read
+        .watermarks(16 * 1024, 64 * 1024) // a client that sends and does not read
         .auto_pause(); //               is not read from
     let daemon = flags.watch.apply(Daemon::builder());
     let mut server = Server::tcp(flags.listen, echo).processes(flags.mode).daemon(daemon);

@@ -95,7 +95,7 @@ enum Stage {
 impl Client {
     /// It waits for nothing, and has sent nothing of a request.
     fn is_idle(&self) -> bool {
-        let has_all = self.file.is_none() && self.wheel.driver_out_octets() == 0;
+        let has_all = self.file.is_none() && self.wheel.pending_output() == 0;
         has_all && self.wheel.input_filter(|httpd| httpd.is_between_requests())
     }
 }
@@ -178,7 +178,7 @@ fn accepted(cx: &mut Context<'_, Server>) -> Result {
     let wheel = ReadWrite::stream(socket, Httpd::new().max_content(64 * 1024));
     let wheel = wheel.on_input("input").on_flushed("flushed").on_error("gone");
     // Who sends requests without reading what comes of them has to wait.
-    let wheel = wheel.marks(64 * 1024, 256 * 1024).auto_pause().patience(cx.heap().patience).start(cx)?;
+    let wheel = wheel.watermarks(64 * 1024, 256 * 1024).auto_pause().write_timeout(cx.heap().patience).start(cx)?;
     cx.heap().client = Some(Client { wheel, file: None, answered: false, last: false, kept: false });
     wait(cx, FRESH);
     Ok(())
@@ -277,7 +277,7 @@ fn late(cx: &mut Context<'_, Server>) -> Result {
     }
     match &cx.heap().client {
         // Dropped, and not flushed: that would take for ever.
-        Some(client) if client.file.is_some() || client.wheel.driver_out_octets() > 0 => cx.heap().client = None,
+        Some(client) if client.file.is_some() || client.wheel.pending_output() > 0 => cx.heap().client = None,
         Some(client) if !client.answered => {
             client.wheel.put(Outgoing::Response(Response::timed_out()));
         }

@@ -55,7 +55,7 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
     let reason = failure.clone();
     let mut kernel = Kernel::new()?;
     let lines = Protocol::with_heap(Line::new().bytes(), || None)
-        .marks(16 * 1024, 64 * 1024)
+        .watermarks(16 * 1024, 64 * 1024)
         .on_connect(resume)
         .on_high(pause)
         .on_low(resume)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use lenore::daemon::{DaemonBuilder, Haste};
+use lenore::daemon::{DaemonBuilder, Shutdown};
 
 use super::some_seconds;
 
@@ -88,7 +88,7 @@ impl DaemonFlags {
         let daemon = set(daemon, self.group.clone(), DaemonBuilder::group);
         let daemon = self.watch.apply(daemon);
         let daemon = set(daemon, self.lame_duck_ms.map(Duration::from_millis), |daemon, span| {
-            daemon.term(Haste::AfterRequests).lame_duck(span)
+            daemon.term(Shutdown::Graceful).lame_duck(span)
         });
         let daemon = set(daemon, self.request_timeout, DaemonBuilder::request_timeout);
         set(daemon, self.babysit, DaemonBuilder::babysit)

@@ -92,7 +92,7 @@ impl<F: Filter, H> Connection<F, H> {
     }
 
     /// Puts a record into the output. The [answer](Put) says whether that takes more or has reached the high
-    /// [mark](Protocol::marks). Without a connection, before it is made or after its end, it is closed, and nothing is put.
+    /// [mark](Protocol::watermarks). Without a connection, before it is made or after its end, it is closed, and nothing is put.
     ///
     /// POE: `$_[HEAP]{client}->put`.
     pub fn put(&self, record: impl AsRecord<F::Output>) -> Put {
@@ -293,7 +293,7 @@ impl<F: Filter, H> Connection<F, H> {
 
     /// Tells whether nothing waits to be written, or never will be.
     pub(super) fn has_no_output(&self) -> bool {
-        self.is_broken || self.wheel().is_none_or(|wheel| wheel.driver_out_octets() == 0)
+        self.is_broken || self.wheel().is_none_or(|wheel| wheel.pending_output() == 0)
     }
 
     /// Waits for the peer to take what is still to be written, as long as it takes any.
@@ -381,16 +381,16 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             wheel = wheel.on_flushed(FLUSHED);
         }
         if let Some((low, high)) = self.marks {
-            wheel = wheel.marks(low, high).on_high(HIGH).on_low(LOW);
+            wheel = wheel.watermarks(low, high).on_high(HIGH).on_low(LOW);
         }
         if self.auto_pause {
             wheel = wheel.auto_pause();
         }
-        if let Some(span) = self.linger {
-            wheel = wheel.linger(span);
+        if let Some(span) = self.close_timeout {
+            wheel = wheel.close_timeout(span);
         }
-        if let Some(span) = self.patience {
-            wheel = wheel.patience(span);
+        if let Some(span) = self.write_timeout {
+            wheel = wheel.write_timeout(span);
         }
         if let Some(handshake) = handshake {
             if let Some(span) = self.handshake_timeout {

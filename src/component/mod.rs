@@ -36,7 +36,7 @@ pub use listener::Listener;
 pub use next_protocol::NextProtocol;
 pub use protocol::Protocol;
 pub use resolver::{ResolveError, Resolved, Resolver, ResolverBuilder};
-pub use server::{Processes, Server, ServerError, Serving, UnknownProcesses};
+pub use server::{Processes, Server, ServerError, ServerHandle, UnknownProcesses};
 pub use tcp_client::TcpClient;
 pub use tcp_server::{Listening, TcpServer};
 

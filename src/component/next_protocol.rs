@@ -53,7 +53,7 @@ pub struct NextProtocol<F: Filter, H: 'static = ()> {
 }
 
 impl<F: Filter, H: 'static> NextProtocol<F, H> {
-    /// Prepares a protocol. `pre_connect`, `marks`, `auto_pause`, `linger` and `patience` of it are not used: those of the
+    /// Prepares a protocol. `pre_connect`, `marks`, `auto_pause`, `close_timeout` and `write_timeout` of it are not used: those of the
     /// connection's first protocol stay.
     ///
     /// # Errors

@@ -57,9 +57,9 @@ use crate::wheel::Failure;
 ///
 /// An error or the end of the input ends it at once, unless [`keep_on_error`](Protocol::keep_on_error) was asked for: then
 /// the program must post `shutdown` itself. What was put before the end of the input is still written. The session, which
-/// counts as a connection until then, waits two seconds at most, or what [`linger`](Protocol::linger) says, for the peer to
+/// counts as a connection until then, waits two seconds at most, or what [`close_timeout`](Protocol::close_timeout) says, for the peer to
 /// close its side as well: closed with input unread, a socket may cost the peer the end of the output. A peer that takes
-/// nothing of the output is given up after a minute, or what [`patience`](Protocol::patience) says.
+/// nothing of the output is given up after a minute, or what [`write_timeout`](Protocol::write_timeout) says.
 ///
 /// # Deadlines
 ///
@@ -133,8 +133,8 @@ pub struct Protocol<F: Filter, H: 'static = ()> {
     /// Low and high.
     pub(super) marks: Option<(usize, usize)>,
     pub(super) auto_pause: bool,
-    pub(super) linger: Option<Duration>,
-    pub(super) patience: Option<Duration>,
+    pub(super) close_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
     /// What is done in each process that serves, before its first connection.
     pub(super) prepare: Option<Prepare>,
     pub(super) handshake_timeout: Option<Duration>,
@@ -215,8 +215,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             shutdown_on_error: true,
             marks: None,
             auto_pause: false,
-            linger: None,
-            patience: None,
+            close_timeout: None,
+            write_timeout: None,
             prepare: None,
             handshake_timeout: None,
             arrival_timeout: None,
@@ -368,12 +368,13 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     ///
     /// POE: `LowMark` and `HighMark`.
     #[doc(alias("LowMark", "HighMark"))]
-    pub fn marks(mut self, low: usize, high: usize) -> Self {
+    #[doc(alias = "marks")]
+    pub fn watermarks(mut self, low: usize, high: usize) -> Self {
         self.marks = Some((low, high));
         self
     }
 
-    /// Is called when the output has reached the high [mark](Protocol::marks), which must be set.
+    /// Is called when the output has reached the high [mark](Protocol::watermarks), which must be set.
     ///
     /// POE: `ClientHigh`, `ServerHigh`.
     #[doc(alias("ClientHigh", "ServerHigh"))]
@@ -382,7 +383,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called when the output has drained to the low [mark](Protocol::marks) after it had reached the high one. The marks must
+    /// Is called when the output has drained to the low [mark](Protocol::watermarks) after it had reached the high one. The marks must
     /// be set.
     ///
     /// POE: `ClientLow`, `ServerLow`.
@@ -394,7 +395,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Reads nothing from a connection between its high mark and its low one: all the care that is needed where each record
     /// is answered, for a peer that sends and does not read can't make the output grow for ever. Unless
-    /// [`marks`](Protocol::marks) are set, they are 16 KiB and 64 KiB.
+    /// [`watermarks`](Protocol::watermarks) are set, they are 16 KiB and 64 KiB.
     ///
     /// POE: nothing like it.
     pub fn auto_pause(mut self) -> Self {
@@ -407,8 +408,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// unless this is called, zero for not at all. So long may clients that don't close hold up the end of a server.
     ///
     /// POE: nothing like it.
-    pub fn linger(mut self, span: Duration) -> Self {
-        self.linger = Some(span);
+    #[doc(alias = "linger")]
+    pub fn close_timeout(mut self, span: Duration) -> Self {
+        self.close_timeout = Some(span);
         self
     }
 
@@ -418,8 +420,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// don't read hold up the end of a server.
     ///
     /// POE: nothing like it; such a client is waited for without end.
-    pub fn patience(mut self, span: Duration) -> Self {
-        self.patience = Some(span);
+    #[doc(alias = "patience")]
+    pub fn write_timeout(mut self, span: Duration) -> Self {
+        self.write_timeout = Some(span);
         self
     }
 
@@ -531,8 +534,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             Some((low, high)) if low == 0 || low >= high => {
                 return invalid("marks", "the low mark is not between 0 and the high one");
             }
-            None if has_high => return invalid("on_high", "needs marks(low, high)"),
-            None if has_low => return invalid("on_low", "needs marks(low, high)"),
+            None if has_high => return invalid("on_high", "needs watermarks(low, high)"),
+            None if has_low => return invalid("on_low", "needs watermarks(low, high)"),
             _ => {}
         }
         let taken = |name: Name| TAKEN.contains(&name.as_str()) || name.as_str().starts_with("tcp_");

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::error::DaemonError;
 use crate::daemon::heap::Cx;
-use crate::daemon::processes::{Look, look, send};
+use crate::daemon::processes::{ProcessState, look, send};
 use crate::error::Result;
 use crate::reply::Return;
 
@@ -12,7 +12,7 @@ use crate::reply::Return;
 pub(in crate::daemon) fn report(cx: &mut Cx<'_>) -> Result<Return<Result<(), DaemonError>>> {
     let pid = *cx.arg::<i32>(0)?;
     // Nobody would ever hear of its end; and what is not positive means whole groups of processes.
-    if pid <= 1 || look(pid) == Look::Gone {
+    if pid <= 1 || look(pid) == ProcessState::Gone {
         let error = DaemonError::NotAChild(pid);
         log::error!(target: "lenore::daemon", "{error} (reported at {})", cx.caller());
         return Ok(Return(Err(error)));
@@ -45,7 +45,7 @@ pub(in crate::daemon) fn forget_vanished(cx: &mut Cx<'_>) {
     let (heap, core) = cx.parts();
     // What the kernel has reaped in this very slice is as gone, but the event that says how is in the queue.
     heap.foreign.retain(|&pid| {
-        let has_vanished = core.awaits_child(pid) && look(pid) == Look::Gone;
+        let has_vanished = core.awaits_child(pid) && look(pid) == ProcessState::Gone;
         if has_vanished {
             // Its number may mean another process by now: nothing is sent to it, nothing waited for.
             core.sig_child_clear(pid);

@@ -30,7 +30,7 @@ impl Daemon {
     ///
     /// A kernel with several Daemons hears the signals of all of them; this tells whose each is. It is ARG2 of every such
     /// signal, behind what POE has: ARG1 is the payload in `daemon_child` of a post-forking daemon, a
-    /// [`Haste`](super::Haste) in `daemon_shutdown`, and otherwise `()`. Also `None` if a state that got a `daemon_child`,
+    /// [`Shutdown`](super::Shutdown) in `daemon_shutdown`, and otherwise `()`. Also `None` if a state that got a `daemon_child`,
     /// `daemon_pause`, `daemon_accept` or `daemon_shutdown` before this one has moved the argument out.
     ///
     /// ```no_run

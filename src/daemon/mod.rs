@@ -64,6 +64,6 @@ pub use control::{Rights, Who};
 pub use error::DaemonError;
 pub use handle::Daemon;
 pub use launch::Privileges;
-pub use machine::{Backlog, Cause, Deaths, Haste, Reckoning, Rogue};
+pub use machine::{Backlog, Cause, Deaths, Reckoning, Rogue, Shutdown};
 pub use settings::{Forking, SettingsError};
 pub use status::{ChildStatus, DaemonStatus, Peek};

@@ -8,7 +8,7 @@ use crate::sys::wait::{Halt, peek_halted};
 
 /// What the system says about a child.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::daemon) enum Look {
+pub(in crate::daemon) enum ProcessState {
     Runs,
     Stopped,
     Exited,
@@ -17,12 +17,12 @@ pub(in crate::daemon) enum Look {
 }
 
 /// Asks without waiting and without reaping.
-pub(in crate::daemon) fn look(pid: i32) -> Look {
+pub(in crate::daemon) fn look(pid: i32) -> ProcessState {
     match peek_halted(pid) {
-        Ok(Some(Halt::Stopped)) => Look::Stopped,
-        Ok(Some(Halt::Ended)) => Look::Exited,
-        Err(Errno::ECHILD) => Look::Gone,
-        Ok(None) | Err(_) => Look::Runs,
+        Ok(Some(Halt::Stopped)) => ProcessState::Stopped,
+        Ok(Some(Halt::Ended)) => ProcessState::Exited,
+        Err(Errno::ECHILD) => ProcessState::Gone,
+        Ok(None) | Err(_) => ProcessState::Runs,
     }
 }
 
@@ -33,7 +33,7 @@ pub(in crate::daemon) fn send(pid: i32, signal: Signal) {
         return;
     }
     // Other code may have waited for it, and its number be anybody's.
-    if look(pid) == Look::Gone {
+    if look(pid) == ProcessState::Gone {
         return;
     }
     if let Err(errno) = kill(Pid::from_raw(pid), signal) {

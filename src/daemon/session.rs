@@ -18,7 +18,7 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::listening;
-use crate::daemon::machine::{Grace, Haste, Input, Order, Timer, Watch};
+use crate::daemon::machine::{Grace, Input, Order, Shutdown, Timer, Watch};
 #[cfg(feature = "control")]
 use crate::daemon::metrics;
 #[cfg(feature = "control")]
@@ -93,7 +93,7 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("grace", look_at_grace)
         .state("lame_duck", |cx| drive(cx, Input::Due(Timer::LameDuck)))
         .state("what_is_left", ending::what_is_left)
-        .state("hang_up", hang_up)
+        .state("hup", hup)
         .state("reopen", reopen)
         .state("ready", |cx| drive(cx, Input::Started))
         .state("ready_soon", events::ready_soon)
@@ -181,7 +181,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
     cx.sig("INT", "signalled");
     cx.sig("shutdown", "shutdown");
     cx.sig("QUIT", "graceful_shutdown");
-    cx.sig("HUP", "hang_up");
+    cx.sig("HUP", "hup");
     // Under nohup it is to live on without its terminal.
     let is_on_terminal = cx.core().has_terminal() && cx.heap().process.log_file.is_none();
     cx.heap().ends_on_hup = is_on_terminal && !was_ignored(Signal::SIGHUP);
@@ -384,7 +384,7 @@ fn shut_down(cx: &mut Cx<'_>) -> Result {
         return Ok(());
     }
     match cx.heap().role {
-        Role::Parent(_) => order(cx, Order::Stop(Haste::AtOnce)),
+        Role::Parent(_) => order(cx, Order::Stop(Shutdown::Immediate)),
         Role::Child(_) | Role::Bystander(_) => child::ending::shutdown(cx),
     }
 }
@@ -404,7 +404,7 @@ fn signalled(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     let heap = cx.heap();
     if heap.role.parent().is_some() {
-        return order(cx, Order::Stop(Haste::AtOnce));
+        return order(cx, Order::Stop(Shutdown::Immediate));
     }
     child::ending::signalled(cx)
 }
@@ -413,7 +413,7 @@ fn signalled(cx: &mut Cx<'_>) -> Result {
 fn shut_down_gracefully(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     match cx.heap().role {
-        Role::Parent(_) => order(cx, Order::Stop(Haste::AfterRequests)),
+        Role::Parent(_) => order(cx, Order::Stop(Shutdown::Graceful)),
         Role::Child(_) => child::ending::go_when_done(cx),
         Role::Bystander(_) => Ok(()),
     }
@@ -455,7 +455,7 @@ fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
 ///
 /// What is done about the file comes behind the application's signal in the queue, so that what its states still write goes
 /// where it has gone so far.
-fn hang_up(cx: &mut Cx<'_>) -> Result {
+fn hup(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     if cx.heap().ends_on_hup {
         if cx.heap().supervises() {

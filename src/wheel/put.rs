@@ -38,7 +38,7 @@ use crate::reply::{IntoReturn, Reply, Return};
 ///     .args((ours,))
 ///     .state("_start", |cx| {
 ///         let ours: UnixStream = cx.take(0)?;
-///         let wheel = ReadWrite::stream(ours, Line::new()).marks(1_000, 10_000).on_low("send").start(cx)?;
+///         let wheel = ReadWrite::stream(ours, Line::new()).watermarks(1_000, 10_000).on_low("send").start(cx)?;
 ///         assert_eq!(wheel.put("the first"), Put::Accepted);
 ///         cx.heap().1 = Some(wheel);
 ///         cx.yield_("send", ());

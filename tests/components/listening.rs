@@ -156,7 +156,7 @@ fn place_that_cannot_be_had_leaves_nothing_of_the_others() {
 }
 
 #[test]
-#[should_panic(expected = "Serving::local_addrs")]
+#[should_panic(expected = "ServerHandle::local_addrs")]
 fn local_addr_panics_without_an_address_of_tcp() {
     let dir = tempfile::tempdir().unwrap();
     let mut kernel = kernel();

@@ -28,7 +28,7 @@ fn a_peer_that_never_reads_does_not_hold_up_the_end() {
     let (mut kernel, log) = (kernel(), Log::default());
     let ended = log.clone();
     let protocol = Protocol::new(Line::new())
-        .patience(Duration::from_millis(50))
+        .write_timeout(Duration::from_millis(50))
         .on_connect(|cx| {
             put_much(cx.heap());
             cx.yield_("shutdown", ());
@@ -63,7 +63,7 @@ fn output_that_is_put_at_the_last_moment_is_waited_for() {
 /// Has a connection put much and shut down, and returns how many octets a peer gets that takes longer than the patience.
 fn read_slowly(protocol: Protocol<Line>) -> usize {
     let mut kernel = kernel();
-    let protocol = protocol.patience(Duration::from_millis(300)).on_connect(|cx| {
+    let protocol = protocol.write_timeout(Duration::from_millis(300)).on_connect(|cx| {
         put_much(cx.heap());
         cx.yield_("shutdown", ());
     });
@@ -95,7 +95,7 @@ fn a_server_that_never_reads_does_not_hold_up_the_end() {
     let ended = log.clone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let protocol = Protocol::new(Line::new())
-        .patience(Duration::from_millis(50))
+        .write_timeout(Duration::from_millis(50))
         .on_connect(|cx| {
             put_much(cx.heap());
             cx.yield_("shutdown", ());
@@ -111,9 +111,9 @@ fn a_reconnect_begins_with_fresh_patience() {
     let mut kernel = kernel();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let protocol = Protocol::with_heap(Line::new(), || 0)
-        .patience(Duration::from_millis(100))
+        .write_timeout(Duration::from_millis(100))
         // The peer closes when the kernel has come to its end.
-        .linger(Duration::from_millis(50))
+        .close_timeout(Duration::from_millis(50))
         .on_connect(|cx| {
             **cx.heap() += 1;
             if **cx.heap() == 1 {

@@ -115,7 +115,7 @@ fn output_that_piles_up_reaches_the_high_mark_and_drains_to_the_low_one() {
     let (log, host) = (Log::default(), Host::new());
     let [connected, high, low] = std::array::from_fn(|_| log.clone());
     let protocol = Protocol::new(Stream::new())
-        .marks(1000, 2000)
+        .watermarks(1000, 2000)
         .on_connect(move |cx| connected.push(cx.heap().put(vec![b'x'; MUCH]).is_high()))
         .on_high(move |_| high.push("high"))
         .on_low(move |cx| {

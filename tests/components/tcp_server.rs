@@ -331,14 +331,14 @@ fn output_that_piles_up_reaches_the_high_mark_and_drains_to_the_low_one() {
     let log = Log::default();
     let [connected, high, low] = std::array::from_fn(|_| log.clone());
     let protocol = Protocol::new(Stream::new())
-        .marks(1000, 2000)
+        .watermarks(1000, 2000)
         .on_connect(move |cx| {
             let mut put = |octets| cx.heap().put(vec![b'x'; octets]).is_high();
             connected.push(format_args!("{} {}", put(1999), put(MUCH)));
         })
         .on_high(move |_| high.push("high"))
         .on_low(move |cx| {
-            assert!(cx.heap().wheel().unwrap().driver_out_octets() <= 1000);
+            assert!(cx.heap().wheel().unwrap().pending_output() <= 1000);
             low.push("low");
             cx.yield_("shutdown", ());
         });
@@ -353,8 +353,8 @@ fn output_that_piles_up_reaches_the_high_mark_and_drains_to_the_low_one() {
 
 #[test] // K-CS-03
 fn one_that_sends_and_does_not_read_is_not_read_from() {
-    send_without_reading(Protocol::new(Stream::new()).marks(1000, 2000).auto_pause(), 2000);
-    send_without_reading(Protocol::new(Stream::new()).auto_pause().marks(1000, 2000), 2000);
+    send_without_reading(Protocol::new(Stream::new()).watermarks(1000, 2000).auto_pause(), 2000);
+    send_without_reading(Protocol::new(Stream::new()).auto_pause().watermarks(1000, 2000), 2000);
 }
 
 #[test] // K-CS-03
@@ -369,7 +369,7 @@ fn send_without_reading(protocol: Protocol<Stream>, high: usize) {
     let count = Rc::clone(&echoed);
     let protocol = protocol.on_input(move |cx, chunk: Vec<u8>| {
         count.set(count.get() + chunk.len());
-        assert!(cx.heap().wheel().unwrap().driver_out_octets() < high);
+        assert!(cx.heap().wheel().unwrap().pending_output() < high);
         cx.heap().put(chunk);
     });
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
@@ -402,7 +402,7 @@ fn output_does_not_keep_a_connection_that_has_ended() {
     let (error, disconnected) = (log.clone(), log.clone());
     let lots = lots
         .on_error(move |cx, _| {
-            assert!(cx.heap().wheel().unwrap().driver_out_octets() > 0);
+            assert!(cx.heap().wheel().unwrap().pending_output() > 0);
             error.push("error");
         })
         .on_disconnect(move |_| disconnected.push("disconnected"));
@@ -682,10 +682,10 @@ fn names_that_the_component_uses_and_aliases_that_are_taken_are_errors() {
     }
     let plain = || Protocol::new(Line::new());
     for (protocol, told) in [
-        (plain().marks(0, 1), "invalid marks: the low mark is not between 0 and the high one"),
-        (plain().marks(5, 5), "invalid marks: the low mark is not between 0 and the high one"),
-        (plain().on_high(|_| ()), "invalid on_high: needs marks(low, high)"),
-        (plain().on_low(|_| ()), "invalid on_low: needs marks(low, high)"),
+        (plain().watermarks(0, 1), "invalid marks: the low mark is not between 0 and the high one"),
+        (plain().watermarks(5, 5), "invalid marks: the low mark is not between 0 and the high one"),
+        (plain().on_high(|_| ()), "invalid on_high: needs watermarks(low, high)"),
+        (plain().on_low(|_| ()), "invalid on_low: needs watermarks(low, high)"),
     ] {
         let error = TcpServer::new("127.0.0.1:0", protocol).spawn(&mut kernel).unwrap_err();
         assert!(error.to_string().ends_with(told), "{error}");

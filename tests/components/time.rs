@@ -171,10 +171,10 @@ fn record_that_comes_too_slowly_meets_the_request_timeout() {
 fn client_that_does_not_read_is_ended_by_the_idle_timeout() {
     let echo = Protocol::new(Line::new())
         .on_input(|cx, line: String| cx.heap().put(line))
-        .marks(1024, 4096)
+        .watermarks(1024, 4096)
         .auto_pause()
         .idle_timeout(SHORT)
-        .patience(SHORT);
+        .write_timeout(SHORT);
     let mut kernel = kernel();
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
     let mut stream = TcpStream::connect(address).unwrap();

@@ -249,11 +249,11 @@ fn stop_of_a_single_process_is_not_held_against_its_clients() {
 
 #[test] // D-SH-17: POE's way
 fn term_ends_a_daemon_by_itself_at_once() {
-    let (mut lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --say-haste", 1);
+    let (mut lab, addr) = Lab::pool("--start 1 --max 1 --max-spare 1 --say-how", 1);
     let (mut client, pid) = held(addr);
     lab.running.signal(Signal::SIGTERM);
     for process in [lab.pid(), pid] {
-        lab.expect(process, "daemon_shutdown AtOnce");
+        lab.expect(process, "daemon_shutdown Immediate");
     }
     client.finish_sending();
     client.expect_eof();
@@ -263,25 +263,25 @@ fn term_ends_a_daemon_by_itself_at_once() {
 #[test] // D-SH-17
 fn daemon_by_itself_can_be_told_to_finish_requests_at_term() {
     let (mut lab, addr) =
-        Lab::pool(&format!("--start 1 --max 1 --max-spare 1 --say-haste --term after-requests {FOR_EVER}"), 1);
+        Lab::pool(&format!("--start 1 --max 1 --max-spare 1 --say-how --term after-requests {FOR_EVER}"), 1);
     let (mut client, pid) = held(addr);
     lab.running.signal(Signal::SIGTERM);
-    lab.expect(lab.pid(), "daemon_shutdown AfterRequests");
+    lab.expect(lab.pid(), "daemon_shutdown Graceful");
     wait_closed(addr);
     client.line("still here");
     assert!(!lab.story(pid).contains("daemon_shutdown"));
     client.finish_sending();
     client.expect_eof();
-    lab.expect(pid, "daemon_shutdown AtOnce");
+    lab.expect(pid, "daemon_shutdown Immediate");
     expect_prompt_end(&mut lab);
 }
 
 #[test] // D-SH-17: without children there is nothing that the Daemon could wait for
 fn daemon_without_children_tells_how_term_ends_it() {
-    for (args, haste) in [("", "AtOnce"), ("--term after-requests", "AfterRequests")] {
-        let (mut lab, _) = Lab::serve("daemon_prefork", &format!("--start 0 --say-haste {FOR_EVER} {args}"));
+    for (args, shutdown) in [("", "Immediate"), ("--term after-requests", "Graceful")] {
+        let (mut lab, _) = Lab::serve("daemon_prefork", &format!("--start 0 --say-how {FOR_EVER} {args}"));
         lab.running.signal(Signal::SIGTERM);
-        lab.expect(lab.pid(), &format!("daemon_shutdown {haste}"));
+        lab.expect(lab.pid(), &format!("daemon_shutdown {shutdown}"));
         expect_prompt_end(&mut lab);
     }
 }

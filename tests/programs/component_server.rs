@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::time::Duration;
 
-use lenore::component::{Connection, Listen, Processes, Protocol, Server, Serving, TcpServer};
+use lenore::component::{Connection, Listen, Processes, Protocol, Server, ServerHandle, TcpServer};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
@@ -103,7 +103,7 @@ fn protocol(flags: &Flags) -> Protocol<Line> {
             answer(cx, "late");
         });
     if let Some(ms) = flags.number("--linger-ms") {
-        protocol = protocol.linger(Duration::from_millis(ms));
+        protocol = protocol.close_timeout(Duration::from_millis(ms));
     }
     protocol
 }
@@ -113,8 +113,8 @@ fn server(flags: &Flags) -> std::result::Result<Server, Box<dyn Error>> {
     if !flags.has("--requests-unset") {
         daemon = daemon.requests(flags.number("--requests").unwrap_or(0));
     }
-    if let Some(haste) = flags.haste("--term") {
-        daemon = daemon.term(haste);
+    if let Some(shutdown) = flags.shutdown("--term") {
+        daemon = daemon.term(shutdown);
     }
     for (name, set) in SETTINGS {
         if let Some(number) = flags.number(name) {
@@ -199,7 +199,7 @@ fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     Ok(())
 }
 
-fn board(cx: &mut Context<'_, Serving>) -> Result {
+fn board(cx: &mut Context<'_, ServerHandle>) -> Result {
     cx.sig_handled();
     let daemon = cx.heap().daemon();
     let status = daemon.status(cx)?;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Mutex, OnceLock};
 
-use lenore::component::{Connection, Protocol, Server, Serving};
+use lenore::component::{Connection, Protocol, Server, ServerHandle};
 use lenore::filter::Line;
 use lenore::wheel::Run;
 use lenore::{Context, Daemon, Kernel, Result, Session};
@@ -21,7 +21,7 @@ use nix::libc;
 use util::daemon_program::Flags;
 
 struct App {
-    serving: Serving,
+    serving: ServerHandle,
     buffered: Rc<RefCell<BufWriter<File>>>,
     _canary: Canary,
 }

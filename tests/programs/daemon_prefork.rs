@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Haste, Peek, Report};
+use lenore::daemon::{DaemonBuilder, DaemonError, DaemonStatus, Peek, Report, Shutdown};
 use lenore::filter::Line;
 use lenore::wheel::{ListenAccept, ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, ForkStage, Handle, Kernel, Reason, Result, Session, SessionId};
@@ -123,8 +123,8 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(path) = flags.text("--board") {
         daemon = daemon.board(path);
     }
-    if let Some(haste) = flags.haste("--term") {
-        daemon = daemon.term(haste);
+    if let Some(shutdown) = flags.shutdown("--term") {
+        daemon = daemon.term(shutdown);
     }
     type Setting = fn(DaemonBuilder, Duration) -> DaemonBuilder;
     let durations: [(&str, Setting); 7] = [
@@ -258,10 +258,10 @@ fn daemon_accept(cx: &mut Context<'_, App>) {
     cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
 }
 
-/// With `--say-haste` it says ARG1 as well. With `--linger` a child has something to wait for.
+/// With `--say-how` it says ARG1 as well. With `--linger` a child has something to wait for.
 fn daemon_shutdown(cx: &mut Context<'_, App>) -> Result {
-    if cx.heap().flags.has("--say-haste") {
-        say(&format!("daemon_shutdown {:?}", cx.arg::<Haste>(1)?));
+    if cx.heap().flags.has("--say-how") {
+        say(&format!("daemon_shutdown {:?}", cx.arg::<Shutdown>(1)?));
     } else {
         say("daemon_shutdown");
     }

@@ -6,19 +6,19 @@
 
 use std::error::Error;
 
-use lenore::component::{Processes, Protocol, Server, Serving};
+use lenore::component::{Processes, Protocol, Server, ServerHandle};
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
 
 use util::daemon_program::{Flags, say};
 
-type Both = [(&'static str, Serving); 2];
+type Both = [(&'static str, ServerHandle); 2];
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
     util::daemon_program::log_to_stderr();
     let flags = Flags::read();
     let mut kernel = Kernel::new()?;
-    let serve = |name, alias: &str, kernel: &mut Kernel| -> std::result::Result<Serving, Box<dyn Error>> {
+    let serve = |name, alias: &str, kernel: &mut Kernel| -> std::result::Result<ServerHandle, Box<dyn Error>> {
         let mode: Processes = flags.text(&format!("--{name}")).unwrap_or("prefork:2").parse()?;
         let max = flags.number("--max").unwrap_or(2);
         let mut daemon = Daemon::builder().alias(alias).requests(0).babysit(std::time::Duration::from_millis(100));

@@ -28,7 +28,7 @@ fn stream_that_closes_gives_its_peer_up_when_the_clock_says_so() {
         .args((stream,))
         .state("_start", |cx| {
             let stream: UnixStream = cx.take(0)?;
-            let wheel = ReadWrite::stream(stream, Line::new()).linger(secs(2)).start(cx)?;
+            let wheel = ReadWrite::stream(stream, Line::new()).close_timeout(secs(2)).start(cx)?;
             wheel.put("bye");
             wheel.close_after_flush();
             Ok(())

@@ -352,7 +352,7 @@ fn output_for_a_peer_that_does_not_read_waits_in_the_wheel() {
         cx.yield_("look", ());
     });
     let session = session.state("look", |cx| {
-        let left = cx.heap().wheel().driver_out_octets();
+        let left = cx.heap().wheel().pending_output();
         cx.heap().log.push(if left > 1_800_000 { "waits" } else { "gone" });
     });
     session.spawn(&mut kernel).unwrap();
@@ -381,12 +381,12 @@ fn peer_that_does_not_read_is_not_read_with_auto_pause() {
     let (authority, log, mut kernel) = (Authority::new(), Log::default(), kernel());
     let (ours, theirs) = narrow_pair();
     let stream = authority.server().build().unwrap().accept(ours).unwrap();
-    let wheel = lines(stream).marks(1000, 100_000).auto_pause();
+    let wheel = lines(stream).watermarks(1000, 100_000).auto_pause();
     let session = owner(&log, wheel).state("flushed", |_| ()).state("input", |cx| {
         let line = cx.take::<String>(0)?;
         cx.heap().log.push("line");
         cx.heap().wheel().put(line.repeat(10));
-        assert!(cx.heap().wheel().driver_out_octets() < 200_000);
+        assert!(cx.heap().wheel().pending_output() < 200_000);
         Ok(())
     });
     session.spawn(&mut kernel).unwrap();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::mpsc;
 use std::{mem, thread};
 
-use lenore::daemon::Haste;
+use lenore::daemon::Shutdown;
 use lenore::logging::{Format, Logger};
 use lenore::{Context, Reply, Result};
 use nix::sched::{CloneFlags, unshare};
@@ -42,10 +42,10 @@ impl Flags {
     }
 
     /// `at-once` or `after-requests`.
-    pub fn haste(&self, name: &str) -> Option<Haste> {
+    pub fn shutdown(&self, name: &str) -> Option<Shutdown> {
         match self.text(name)? {
-            "at-once" => Some(Haste::AtOnce),
-            "after-requests" => Some(Haste::AfterRequests),
+            "at-once" => Some(Shutdown::Immediate),
+            "after-requests" => Some(Shutdown::Graceful),
             other => panic!("{name}: {other}"),
         }
     }

@@ -137,7 +137,7 @@ pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Pro
         .on_low(drained)
         .on_disconnect(gone)
         // A client that sends and does not read has its next requests wait.
-        .marks(LOW, HIGH)
+        .watermarks(LOW, HIGH)
         .auto_pause()
         // One that has sent its request and closed its side is still answered.
         .keep_on_error()
@@ -342,7 +342,7 @@ fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
 /// The connection ends.
 fn gone<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let now = precise_now(cx);
-    let left = cx.heap().wheel().map_or(0, |wheel| wheel.driver_out_octets()) as u64;
+    let left = cx.heap().wheel().map_or(0, |wheel| wheel.pending_output()) as u64;
     let conversation = &mut cx.heap().own;
     let mut entries = std::mem::take(&mut conversation.unwritten);
     let is_whole = left == 0;

@@ -11,7 +11,7 @@ use super::listen::{Listen, ListenAddr, Opening};
 use super::listener::{self, Accept, Listener};
 use super::load::Load;
 use super::protocol::{Prepare, Protocol};
-use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Haste};
+use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Shutdown};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{AsKernel, Context, Kernel, SessionId, kernel_of};
@@ -52,7 +52,7 @@ mod pool;
 /// does in any Daemon. Nothing is accepted meanwhile. An idle connection is closed at once, and a busy one after its answer;
 /// [`Connection::is_ending`](super::Connection::is_ending) tells the protocol to say so. A client that has just connected has a second
 /// for its first request. A second TERM shuts all connections down once their output is written, and so does INT.
-/// [`DaemonBuilder::term`] with [`Haste::AtOnce`] makes the first TERM do that as well.
+/// [`DaemonBuilder::term`] with [`Shutdown::Immediate`] makes the first TERM do that as well.
 ///
 /// # Requests
 ///
@@ -99,7 +99,7 @@ mod pool;
 ///
 /// A kernel can have several, in any modes; each needs a Daemon with an alias of its own
 /// (`daemon(Daemon::builder().alias("Other"))`). They know nothing of each other: a child serves the port of the server
-/// that has forked it and no other, [`Serving::daemon`] shuts one of them down, and what a signal from outside means it means
+/// that has forked it and no other, [`ServerHandle::daemon`] shuts one of them down, and what a signal from outside means it means
 /// to each of them. A process that the program forks by itself serves no port. The connections that the parent has at a fork
 /// are the parent's: in the child their sessions have lost them and their alarms, and no callback is told.
 ///
@@ -306,7 +306,7 @@ impl Server {
     /// [`ServerError::Listen`] when the address can't be bound or the listener can't be used, [`ServerError::Daemon`] when the Daemon's settings are
     /// wrong or it can't be spawned, [`ServerError::NoAddresses`], [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
     /// serve nobody. Nothing is left half done.
-    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Serving, ServerError> {
+    pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<ServerHandle, ServerError> {
         let Server {
             listens,
             is_configured,
@@ -323,7 +323,7 @@ impl Server {
         if connections_per_child == Some(0) {
             return Err(ServerError::NoConnections);
         }
-        let daemon = daemon.requests_unless_set(REQUESTS).term_unless_set(Haste::AfterRequests);
+        let daemon = daemon.requests_unless_set(REQUESTS).term_unless_set(Shutdown::Graceful);
         let daemon = match processes {
             None => daemon,
             Some(Processes::Fork { max_children: 0 } | Processes::PreFork { start_children: 0 }) => {
@@ -356,7 +356,7 @@ impl Server {
                     })?;
                     local_addrs.extend(configured.into_iter().map(ListenAddr::Tcp));
                 }
-                Ok(Serving { daemon, session, local_addrs: local_addrs.leak() })
+                Ok(ServerHandle { daemon, session, local_addrs: local_addrs.leak() })
             }
             Err(error) => {
                 kernel.stop_session(session, SessionId::KERNEL);
@@ -451,14 +451,15 @@ impl std::error::Error for UnknownProcesses {}
 
 /// A [`Server`] that was spawned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Serving {
+#[doc(alias = "Serving")]
+pub struct ServerHandle {
     daemon: Daemon,
     session: SessionId,
     /// In the order in which they were asked for. Never freed, so that this is `Copy`: a program has few servers.
     local_addrs: &'static [ListenAddr],
 }
 
-impl Serving {
+impl ServerHandle {
     /// Returns its Daemon: for `status`, `peek` and `shutdown`.
     pub fn daemon(self) -> Daemon {
         self.daemon
@@ -473,11 +474,11 @@ impl Serving {
     ///
     /// # Panics
     ///
-    /// If there is none, as the server listens on UNIX sockets only: ask for [`local_addrs`](Serving::local_addrs).
+    /// If there is none, as the server listens on UNIX sockets only: ask for [`local_addrs`](ServerHandle::local_addrs).
     #[track_caller]
     pub fn local_addr(self) -> SocketAddr {
         let first = self.local_addrs.iter().find_map(ListenAddr::tcp);
-        first.expect("the server has no address of TCP; Serving::local_addrs returns those that it has")
+        first.expect("the server has no address of TCP; ServerHandle::local_addrs returns those that it has")
     }
 
     /// Returns where it listens, in the order in which that was asked for, and then where the configuration of the start says.

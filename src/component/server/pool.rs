@@ -16,7 +16,7 @@ use crate::component::proxy::LABEL;
 use crate::component::requests::{DRAIN, LOOK, PROGRESS};
 use crate::component::socket::Accepted;
 use crate::daemon::machine::Grace;
-use crate::daemon::{Daemon, Forking, Haste, Report};
+use crate::daemon::{Daemon, Forking, Report, Shutdown};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel, SessionId};
 use crate::name::Name;
@@ -390,7 +390,7 @@ fn pause(pool: &Pool, cx: &mut Cx<'_>) -> Result {
 fn end(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     pool.is_allowed.set(false);
     cx.heap().close();
-    if cx.arg::<Haste>(1).map_or(Haste::AtOnce, |haste| *haste) == Haste::AtOnce {
+    if cx.arg::<Shutdown>(1).map_or(Shutdown::Immediate, |how| *how) == Shutdown::Immediate {
         shut_down_connections(cx);
         return Ok(());
     }

@@ -19,7 +19,7 @@ use crate::daemon::handle::Daemon;
 use crate::daemon::heap::Heap;
 use crate::daemon::launch::RawProcess;
 use crate::daemon::listening;
-use crate::daemon::machine::Haste;
+use crate::daemon::machine::Shutdown;
 use crate::daemon::notify::Manager;
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::session;
@@ -192,10 +192,10 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets what TERM means. Default: [`Haste::AtOnce`]; in a [`component::Server`](crate::component::Server)
-    /// [`Haste::AfterRequests`].
+    /// Sets what TERM means. Default: [`Shutdown::Immediate`]; in a [`component::Server`](crate::component::Server)
+    /// [`Shutdown::Graceful`].
     ///
-    /// With `AfterRequests` the first TERM does what QUIT does: requests in hand are finished, as long as
+    /// With `Graceful` the first TERM does what QUIT does: requests in hand are finished, as long as
     /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) allows. A second TERM, or one after QUIT, ends the Daemon at once. systemd,
     /// Docker and Kubernetes send TERM when they stop a service, and KILL some time later: `shutdown_timeout` should be less than
     /// that time.
@@ -205,14 +205,14 @@ impl DaemonBuilder {
     ///
     /// POE: nothing like it. TERM ends parent and children at once.
     #[doc(alias = "graceful_shutdown")]
-    pub fn term(mut self, haste: Haste) -> Self {
-        self.0.term = Some(haste);
+    pub fn term(mut self, how: Shutdown) -> Self {
+        self.0.term = Some(how);
         self
     }
 
     /// Does the same, but leaves the caller's choice alone.
-    pub(crate) fn term_unless_set(mut self, haste: Haste) -> Self {
-        self.0.term.get_or_insert(haste);
+    pub(crate) fn term_unless_set(mut self, how: Shutdown) -> Self {
+        self.0.term.get_or_insert(how);
         self
     }
 
@@ -230,7 +230,7 @@ impl DaemonBuilder {
     /// Sets how often the parent examines its children; 10 seconds unless set, not zero.
     ///
     /// A child that breaks a rule gets INT, in the next round TERM if it goes on, and in the one after that KILL. In place of TERM it
-    /// gets INT again if [`term`](DaemonBuilder::term) is [`Haste::AfterRequests`].
+    /// gets INT again if [`term`](DaemonBuilder::term) is [`Shutdown::Graceful`].
     ///
     /// POE: `babysit`, in seconds, without which there is no babysitting.
     pub fn babysit(mut self, interval: Duration) -> Self {

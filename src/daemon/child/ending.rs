@@ -9,7 +9,7 @@ use crate::daemon::ending;
 use crate::daemon::foreign;
 use crate::daemon::heap::{Cx, Role};
 use crate::daemon::listening;
-use crate::daemon::machine::Haste;
+use crate::daemon::machine::Shutdown;
 use crate::error::Result;
 use crate::inject::{self, Point};
 use crate::sys::parent_death;
@@ -41,7 +41,7 @@ pub(in crate::daemon) fn shutdown(cx: &mut Cx<'_>) -> Result {
     inject::reach(Point::ChildExit)?;
     ending::withdraw(cx)?;
     // A child goes on watching its end of the doorbell: the parent may be killed before this child has ended.
-    let told = announce(cx, "daemon_shutdown", (Haste::AtOnce,));
+    let told = announce(cx, "daemon_shutdown", (Shutdown::Immediate,));
     stop_listening(cx);
     time::ended(cx.heap());
     told?;
@@ -58,7 +58,7 @@ pub(in crate::daemon) fn shutdown(cx: &mut Cx<'_>) -> Result {
 /// service may come to this one only after that.
 pub(in crate::daemon) fn terminated(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
-    let waits = heap.settings.term == Haste::AfterRequests && !heap.is_over;
+    let waits = heap.settings.term == Shutdown::Graceful && !heap.is_over;
     match heap.role.child_mut() {
         // Without a parent TERM comes from a timer: the time for the request is over.
         Some(child) if waits && child.last_timers.is_none() && !child.is_terminated => {

@@ -65,7 +65,7 @@ impl Machine {
                 process => has_stopped |= self.examine(at, key, process == Process::Stopped),
             }
         }
-        self.bury_vanished(at);
+        self.reap_vanished(at);
         if has_stopped {
             self.wake_idle(at);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Attempt, Cause, Edition, Haste, Key, OrderId, Reckoning, ReloadNews, Rogue, Status, Step, Thresholds, Timer,
+    Attempt, Cause, Edition, Key, OrderId, Reckoning, ReloadNews, Rogue, Shutdown, Status, Step, Thresholds, Timer,
     UpgradeNews, Verdict, Watch, Why,
 };
 
@@ -56,7 +56,7 @@ pub enum Effect {
     /// Tell the launcher that forks fail for the time being.
     DelayLauncher,
     /// Shut the Daemon's session in this process down, and tell the application.
-    End(Haste),
+    End(Shutdown),
     /// What `run` returns in the end.
     Fail(Failure),
     /// The Daemon has been shut down and nothing is left to wait for.

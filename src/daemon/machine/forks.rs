@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Edition, Effect, Failure, Fault, Fork, Growth, Haste, Key, Machine, Message, Moment, Refusal, Request, Signal,
+    Edition, Effect, Failure, Fault, Fork, Growth, Key, Machine, Message, Moment, Refusal, Request, Shutdown, Signal,
     Timer, share,
 };
 use crate::daemon::settings::Forking;
@@ -95,7 +95,7 @@ impl Machine {
         }
         let Refusal::ForNow(kind) = refusal else {
             self.effects.push(Effect::Fail(Failure::Fork));
-            return self.end(at, Haste::AtOnce);
+            return self.end(at, Shutdown::Immediate);
         };
         let pause = (self.shortage.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         self.shortage.pause = pause;

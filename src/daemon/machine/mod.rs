@@ -54,7 +54,7 @@ pub use faults::Fault;
 pub use growth::Growth;
 pub use input::{Answer, End, Input, Killer, Outside, Process, Queues, Refusal, Says, Timer, Watch};
 pub use intake::{Demand, Intake, Notice, postfork};
-pub use orders::{Haste, NewSize, Order, OrderId, Verdict, Why};
+pub use orders::{NewSize, Order, OrderId, Shutdown, Verdict, Why};
 pub use rogue::{Escalation, Meter, Rogue, Rules, Sight, Step, judge};
 pub use run_time::{Grace, RunClock, Stint};
 pub use spares::{Counts, Limits, Phase, Thresholds, prefork, share};
@@ -199,7 +199,7 @@ impl Machine {
             // The pool is looked at in any case.
             Input::Bell | Input::Due(Timer::Maintain | Timer::WeighQueue | Timer::EndHold) => {}
             Input::Forked(key, outcome) => self.forked(at, key, outcome),
-            Input::Reaped(key, end) => self.bury(at, key, end),
+            Input::Reaped(key, end) => self.reap(at, key, end),
             Input::Request { number, is_long } => self.take_request(Request { number, is_long }),
             Input::Client(Watch::Queue) => self.client_in_queue(at),
             Input::Client(Watch::Relief) => self.client_waits(at),

@@ -16,7 +16,7 @@ pub struct OrderId(pub u64);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Order {
     /// Shut down.
-    Stop(Haste),
+    Stop(Shutdown),
     /// Shut down as the setting `term` says; at once if the Daemon ends already.
     Terminate,
     /// Open the log file again.
@@ -55,17 +55,18 @@ pub struct NewSize {
 /// How a Daemon ends: ARG1 of `daemon_shutdown`.
 ///
 /// A child that was asked to go after its requests reports that it is done before it gets the signal, and is told
-/// `AtOnce`. It is a server without children that has to know.
+/// `Immediate`. It is a server without children that has to know.
 ///
 /// POE: nothing like it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Haste {
+#[doc(alias = "Haste")]
+pub enum Shutdown {
     /// By INT, by [`Daemon::shutdown`](crate::Daemon::shutdown), and by TERM unless
     /// [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) says otherwise.
-    AtOnce,
+    Immediate,
     /// By QUIT, and by TERM if [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) says so: requests in hand are to be
     /// finished first.
-    AfterRequests,
+    Graceful,
 }
 
 /// What has become of an order.
@@ -152,8 +153,8 @@ impl fmt::Display for Verdict {
 /// The orders that have no verdict yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
-    /// Shutdowns, with the haste that was asked for.
-    stops: Vec<(OrderId, Haste)>,
+    /// Shutdowns, with how they were asked for.
+    stops: Vec<(OrderId, Shutdown)>,
     /// Waiting for the log file.
     reopens: Vec<OrderId>,
     /// Waiting for a child's death.
@@ -161,8 +162,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn stop(&mut self, id: OrderId, haste: Haste) {
-        self.stops.push((id, haste));
+    pub(super) fn stop(&mut self, id: OrderId, how: Shutdown) {
+        self.stops.push((id, how));
     }
 
     pub(super) fn reopen(&mut self, id: OrderId) {
@@ -175,7 +176,7 @@ impl Pending {
 
     /// Takes the shutdowns that a faster one replaces.
     pub(super) fn take_slower_stops(&mut self) -> Vec<OrderId> {
-        take(&mut self.stops, |(_, haste)| *haste == Haste::AfterRequests)
+        take(&mut self.stops, |(_, how)| *how == Shutdown::Graceful)
     }
 
     pub(super) fn take_stops(&mut self) -> Vec<OrderId> {
@@ -206,8 +207,8 @@ impl Machine {
             return;
         }
         match order {
-            Order::Stop(haste) => self.stop(at, id, haste),
-            Order::Terminate => self.stop(at, id, self.haste_of_term()),
+            Order::Stop(how) => self.stop(at, id, how),
+            Order::Terminate => self.stop(at, id, self.shutdown_on_term()),
             Order::Finish => self.finish_by_order(at, id),
             _ if self.is_shutting_down() && order != Order::Reopen => {
                 self.answer(id, Verdict::Refused(Why::ShuttingDown));

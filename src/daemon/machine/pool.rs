@@ -45,7 +45,7 @@ impl Machine {
         }
         let is_full = counts.total() >= limits.max_children || self.no_fork_before.is_some();
         let low = decision.thresholds.low.max(self.review_relief(at, counts, is_full)).max(held.low);
-        let thresholds = Thresholds { low, ..decision.thresholds }.with_ghosts(self.ghosts(at));
+        let thresholds = Thresholds { low, ..decision.thresholds }.with_stale_idle(self.stale_idle(at));
         self.publish(Published { thresholds, is_full });
         self.watch_queue();
     }
@@ -90,12 +90,12 @@ impl Machine {
 
     /// Counts those that the board takes for idle and [`count`](Machine::count) does not, and that will not go away by
     /// themselves.
-    fn ghosts(&self, at: &Moment<'_>) -> u32 {
-        let is_ghost = |child: &&Child| {
+    fn stale_idle(&self, at: &Moment<'_>) -> u32 {
+        let is_stale = |child: &&Child| {
             (self.is_no_spare(child) || child.overdue_for.is_some())
                 && at.outside.status(child.key) == Some(Status::Wait)
         };
-        self.table.children().iter().filter(is_ghost).count() as u32
+        self.table.children().iter().filter(is_stale).count() as u32
     }
 
     /// Tells the budget which children have become ready since it was last told. Each rings when it does.

@@ -9,7 +9,7 @@ use crate::daemon::settings::Forking;
 
 impl Machine {
     /// Takes a child off the table, once, whoever brings the news and however often.
-    pub(super) fn bury(&mut self, at: &mut Moment<'_>, key: Key, end: End) {
+    pub(super) fn reap(&mut self, at: &mut Moment<'_>, key: Key, end: End) {
         let owner = self.table.owner(key.slot).filter(|_| self.has(Fault::DeathOfFormerOwner));
         let key = owner.unwrap_or(key);
         let Some(child) = self.table.remove(key) else { return };
@@ -56,14 +56,14 @@ impl Machine {
     }
 
     /// Takes those off the table that other code has waited for.
-    pub(super) fn bury_vanished(&mut self, at: &mut Moment<'_>) {
+    pub(super) fn reap_vanished(&mut self, at: &mut Moment<'_>) {
         if self.has(Fault::VanishedStays) {
             return;
         }
         let keys: Vec<Key> = self.table.children().iter().map(|child| child.key).collect();
         for key in keys {
             if at.outside.process(key) == Process::Gone {
-                self.bury(at, key, End::Vanished);
+                self.reap(at, key, End::Vanished);
             }
         }
     }

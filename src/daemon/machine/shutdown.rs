@@ -4,20 +4,24 @@ use std::time::Duration;
 
 use super::orders::Pending;
 use super::{
-    Effect, Fault, Grace, Haste, Intake, Key, Machine, Message, Moment, OrderId, Phase, Signal, Timer, Told, Verdict,
-    Why,
+    Effect, Fault, Grace, Intake, Key, Machine, Message, Moment, OrderId, Phase, Shutdown, Signal, Timer, Told,
+    Verdict, Why,
 };
 
 impl Machine {
     /// Returns what TERM means now. A second TERM, or one after QUIT, comes from somebody who does not want to wait any longer.
-    pub(super) fn haste_of_term(&self) -> Haste {
-        if self.is_lame || self.is_draining() || self.is_shutting_down() { Haste::AtOnce } else { self.settings.term }
+    pub(super) fn shutdown_on_term(&self) -> Shutdown {
+        if self.is_lame || self.is_draining() || self.is_shutting_down() {
+            Shutdown::Immediate
+        } else {
+            self.settings.term
+        }
     }
 
     /// A signal or a call: at once, or after the requests in hand.
-    pub(super) fn stop(&mut self, at: &mut Moment<'_>, id: OrderId, haste: Haste) {
-        if haste == Haste::AfterRequests {
-            self.pending.stop(id, haste);
+    pub(super) fn stop(&mut self, at: &mut Moment<'_>, id: OrderId, how: Shutdown) {
+        if how == Shutdown::Graceful {
+            self.pending.stop(id, how);
             return self.begin_to_drain(at);
         }
         if self.has(Fault::TwoVerdicts) {
@@ -27,9 +31,9 @@ impl Machine {
             );
         }
         self.answer_all(Pending::take_slower_stops, Verdict::Superseded);
-        self.pending.stop(id, haste);
+        self.pending.stop(id, how);
         if !self.is_shutting_down() {
-            return self.end(at, haste);
+            return self.end(at, how);
         }
         if self.has(Fault::SecondStopIgnored) {
             return;
@@ -39,7 +43,7 @@ impl Machine {
         self.signal_children(Signal::Term);
         if self.has_left() && !self.is_alone() {
             // They had the time of a replaced child.
-            let left = self.grace_for(at, haste);
+            let left = self.grace_for(at, how);
             self.give_grace(at, left);
         }
         if self.has(Fault::GraceBeginsAnew) {
@@ -85,9 +89,9 @@ impl Machine {
     }
 
     /// The same. After an upgrade it may be more than `shutdown_timeout`, for as long as nobody is in a hurry.
-    fn grace_for(&mut self, at: &Moment<'_>, haste: Haste) -> Duration {
+    fn grace_for(&mut self, at: &Moment<'_>, how: Shutdown) -> Duration {
         let left = self.rest_of_grace(at);
-        let is_cut = self.has_left() && haste == Haste::AtOnce;
+        let is_cut = self.has_left() && how == Shutdown::Immediate;
         if is_cut { left.min(self.settings.shutdown_timeout) } else { left }
     }
 
@@ -121,18 +125,18 @@ impl Machine {
             let next = grace.next_look();
             return self.effects.push(Effect::Arm(Timer::Grace, next));
         }
-        if self.is_shutting_down() { self.kill_children(at) } else { self.end(at, Haste::AfterRequests) }
+        if self.is_shutting_down() { self.kill_children(at) } else { self.end(at, Shutdown::Graceful) }
     }
 
     /// Ends a Daemon that is to end when there is a child for every request.
     pub(super) fn end_if_drained(&mut self, at: &mut Moment<'_>) {
         if !self.has_requests() {
-            self.end(at, Haste::AfterRequests);
+            self.end(at, Shutdown::Graceful);
         }
     }
 
     /// Shuts the Daemon down: its children, and the session in this process. A second time it does nothing.
-    pub(super) fn end(&mut self, at: &mut Moment<'_>, haste: Haste) {
+    pub(super) fn end(&mut self, at: &mut Moment<'_>, how: Shutdown) {
         if self.is_shutting_down() {
             return;
         }
@@ -140,16 +144,16 @@ impl Machine {
         self.is_lame = false;
         self.supersede_reload();
         self.settle_upgrade(at);
-        self.cuts_requests = haste == Haste::AtOnce;
+        self.cuts_requests = how == Shutdown::Immediate;
         self.effects.push(Effect::Say(Message::ShuttingDown { children: self.table.children().len() }));
-        self.signal_children(if haste == Haste::AfterRequests { Signal::Quit } else { Signal::Term });
+        self.signal_children(if how == Shutdown::Graceful { Signal::Quit } else { Signal::Term });
         // For those that are stopped. It does nothing else to the others.
         self.signal_children(Signal::Cont);
         self.requests.clear();
-        self.effects.extend([Effect::DropRequests, Effect::DisarmAll, Effect::End(haste)]);
-        self.bury_vanished(at);
+        self.effects.extend([Effect::DropRequests, Effect::DisarmAll, Effect::End(how)]);
+        self.reap_vanished(at);
         if !self.is_alone() {
-            let left = self.grace_for(at, haste);
+            let left = self.grace_for(at, how);
             self.give_grace(at, left);
         }
     }
@@ -163,7 +167,7 @@ impl Machine {
     /// The grace is over.
     fn kill_children(&mut self, at: &mut Moment<'_>) {
         // The babysitter does not come any more.
-        self.bury_vanished(at);
+        self.reap_vanished(at);
         if !self.has(Fault::NotKilled) {
             for child in self.table.children_mut() {
                 child.told = Told::Die;

@@ -69,9 +69,9 @@ impl Thresholds {
     pub const SILENT: Thresholds = Thresholds { low: 0, high: u32::MAX };
 
     /// Returns what the thresholds are on a board that counts so many as idle that are not.
-    pub fn with_ghosts(self, ghosts: u32) -> Thresholds {
-        let low = if self.low == 0 { 0 } else { self.low.saturating_add(ghosts) };
-        Thresholds { low, high: self.high.saturating_add(ghosts) }
+    pub fn with_stale_idle(self, stale_idle: u32) -> Thresholds {
+        let low = if self.low == 0 { 0 } else { self.low.saturating_add(stale_idle) };
+        Thresholds { low, high: self.high.saturating_add(stale_idle) }
     }
 }
 

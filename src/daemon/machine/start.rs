@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::pool::is_up;
-use super::{Cause, Child, Effect, Failure, Haste, Machine, Moment, Says, Timer};
+use super::{Cause, Child, Effect, Failure, Machine, Moment, Says, Shutdown, Timer};
 use crate::daemon::settings::Forking;
 
 /// How far the start has come.
@@ -115,7 +115,7 @@ impl Machine {
             return;
         }
         self.effects.push(Effect::Fail(failure));
-        self.end(at, Haste::AtOnce);
+        self.end(at, Shutdown::Immediate);
     }
 }
 

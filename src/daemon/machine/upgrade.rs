@@ -19,8 +19,8 @@ use std::time::Duration;
 #[cfg(any(test, feature = "control"))]
 use super::successor::UpgradeStage;
 use super::{
-    Attempt, Effect, Fault, Haste, Machine, Message, Moment, OrderId, Phase, Rejection, Setback, Timer, UpgradeFault,
-    UpgradeNews, Verdict, Why,
+    Attempt, Effect, Fault, Machine, Message, Moment, OrderId, Phase, Rejection, Setback, Shutdown, Timer,
+    UpgradeFault, UpgradeNews, Verdict, Why,
 };
 use crate::daemon::settings::Forking;
 
@@ -224,7 +224,7 @@ impl Machine {
         }
         let ends = self.upgrade.has_left || self.ends_gently();
         if ends && !self.has(Fault::FinishIgnored) {
-            return self.stop(at, id, Haste::AtOnce);
+            return self.stop(at, id, Shutdown::Immediate);
         }
         let verdict = if !self.is_shutting_down() && self.cut_outdated_now() {
             Verdict::Applied

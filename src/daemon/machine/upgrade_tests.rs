@@ -182,7 +182,7 @@ fn upgrade_goes_from_stage_to_stage() {
     let applied = played.tell(Input::Due(Timer::Upgrade));
     assert_eq!(verdicts(&applied), [(1, Verdict::Applied)]);
     let leaves = place(&applied, |effect| *effect == Effect::LeaveAll);
-    assert!(leaves < place(&applied, |effect| *effect == Effect::End(Haste::AfterRequests)));
+    assert!(leaves < place(&applied, |effect| *effect == Effect::End(Shutdown::Graceful)));
     assert_eq!(played.machine.upgrade_stage(), Some(UpgradeStage::Draining));
 }
 
@@ -274,7 +274,7 @@ fn second_upgrade_and_reload_are_refused_while_one_is_under_way() {
     let mut played = Played::pool();
     played.ask(Order::Reload);
     assert_eq!(refused(&played.ask(Order::Upgrade)), Why::Reloading);
-    played.ask(Order::Stop(Haste::AtOnce));
+    played.ask(Order::Stop(Shutdown::Immediate));
     assert_eq!(refused(&played.ask(Order::Upgrade)), Why::ShuttingDown);
 
     let mut played = Played::pool();
@@ -300,15 +300,15 @@ fn what_a_former_successor_does_has_no_effect() {
 #[test] // O-UP-03
 fn stop_before_the_successor_has_taken_over_ends_it() {
     for (stage, names) in [(UpgradeStage::Spawned, 0), (UpgradeStage::Loading, 0), (UpgradeStage::Ready, 1)] {
-        for haste in [Haste::AtOnce, Haste::AfterRequests] {
+        for how in [Shutdown::Immediate, Shutdown::Graceful] {
             let mut played = Played::pool();
             played.upgrade_to(stage);
-            let stopped = played.ask(Order::Stop(haste));
+            let stopped = played.ask(Order::Stop(how));
             assert_eq!(verdicts(&stopped), [(1, Verdict::Superseded)]);
             let is_taken_back = |effect: &&Effect| **effect == Effect::TakeBack;
             assert_eq!(stopped.iter().filter(is_taken_back).count(), names, "{stage:?}");
             let ends = place(&stopped, |effect| *effect == Effect::EndSuccessor(FIRST));
-            assert!(ends < place(&stopped, |effect| *effect == Effect::End(haste)));
+            assert!(ends < place(&stopped, |effect| *effect == Effect::End(how)));
             assert!(!stopped.contains(&Effect::LeaveAll));
         }
     }
@@ -316,13 +316,13 @@ fn stop_before_the_successor_has_taken_over_ends_it() {
 
 #[test]
 fn stop_on_probation_leaves_everything_to_the_successor() {
-    for haste in [Haste::AtOnce, Haste::AfterRequests] {
+    for how in [Shutdown::Immediate, Shutdown::Graceful] {
         let mut played = Played::pool();
         played.upgrade_to(UpgradeStage::Probation);
-        let stopped = played.ask(Order::Stop(haste));
+        let stopped = played.ask(Order::Stop(how));
         assert_eq!(verdicts(&stopped), [(1, Verdict::Applied)]);
         let leaves = place(&stopped, |effect| *effect == Effect::LeaveAll);
-        assert!(leaves < place(&stopped, |effect| *effect == Effect::End(haste)));
+        assert!(leaves < place(&stopped, |effect| *effect == Effect::End(how)));
         assert!(!stopped.contains(&Effect::EndSuccessor(FIRST)));
     }
 }
@@ -333,7 +333,7 @@ fn nothing_is_taken_back_when_an_operator_stops_the_successor_on_probation() {
     played.upgrade_to(UpgradeStage::Probation);
     let stopped = played.tell(Input::SuccessorStops(FIRST));
     assert_eq!(verdicts(&stopped), [(1, Verdict::Superseded)]);
-    assert!(stopped.contains(&Effect::LeaveAll) && stopped.contains(&Effect::End(Haste::AfterRequests)));
+    assert!(stopped.contains(&Effect::LeaveAll) && stopped.contains(&Effect::End(Shutdown::Graceful)));
     assert!(!stopped.contains(&Effect::TakeBack) && !stopped.contains(&Effect::Rest(false)));
 }
 
@@ -389,7 +389,7 @@ fn probation_of_zero_applies_the_upgrade_at_once() {
     played.upgrade_to(UpgradeStage::Ready);
     let applied = played.tell(Input::SuccessorTookOver(FIRST));
     assert_eq!(verdicts(&applied), [(1, Verdict::Applied)]);
-    assert!(applied.contains(&Effect::LeaveAll) && applied.contains(&Effect::End(Haste::AfterRequests)));
+    assert!(applied.contains(&Effect::LeaveAll) && applied.contains(&Effect::End(Shutdown::Graceful)));
 }
 
 #[test] // O-UP-01: a request that was accepted is not lost

@@ -17,7 +17,7 @@ use crate::daemon::parent::asking::{Heard, Show, What};
 use crate::daemon::parent::outside;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::verdicts;
-use crate::daemon::processes::{Look, look, send};
+use crate::daemon::processes::{ProcessState, look, send};
 use crate::log_level;
 use crate::name::Name;
 
@@ -209,7 +209,7 @@ fn give_up(cx: &mut Cx<'_>, show: Show) {
 
 /// Has a child look at what it is asked. One that is stopped is left so, and looks when it is continued.
 fn wake(parent: &Parent, key: Key) {
-    if let Some(pid) = parent.pids.of(key).filter(|pid| look(*pid) != Look::Stopped) {
+    if let Some(pid) = parent.pids.of(key).filter(|pid| look(*pid) != ProcessState::Stopped) {
         send(pid, Signal::SIGCONT);
     }
 }

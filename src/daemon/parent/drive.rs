@@ -207,9 +207,9 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
             }
         }
         Effect::DelayLauncher => launcher::delay(cx),
-        Effect::End(haste) => {
+        Effect::End(how) => {
             listening::let_go();
-            let told = parent_ending::end(cx, haste);
+            let told = parent_ending::end(cx, how);
             rearm_watching(cx);
             look_at_foreign(cx)?;
             told?;

@@ -11,7 +11,7 @@ use crate::daemon::board::doorbell::Doorbell;
 use crate::daemon::ending::{self, KEPT_ALIVE};
 use crate::daemon::error::DaemonError;
 use crate::daemon::heap::{Cx, Heap, Role};
-use crate::daemon::machine::{Cause, Child, Death, Failure, Grace, Haste, Note};
+use crate::daemon::machine::{Cause, Child, Death, Failure, Grace, Note, Shutdown};
 use crate::daemon::parent::say;
 use crate::daemon::processes::send;
 use crate::daemon::settings::Forking;
@@ -19,14 +19,14 @@ use crate::error::{Exception, Result};
 use crate::sys::wait::{reap, wait_for_end};
 
 /// Takes every trace of the Daemon out of the kernel, and tells the application.
-pub(super) fn end(cx: &mut Cx<'_>, haste: Haste) -> Result {
+pub(super) fn end(cx: &mut Cx<'_>, how: Shutdown) -> Result {
     cx.heap().is_over = true;
     let withdrawn = ending::withdraw(cx);
     let (heap, core) = cx.parts();
     if let Some(end) = heap.doorbell.as_ref().and_then(Doorbell::parents_end) {
         core.select_read_clear(end);
     }
-    let told = announce(cx, "daemon_shutdown", (haste,));
+    let told = announce(cx, "daemon_shutdown", (how,));
     let me = cx.session();
     let _ = cx.refcount_decrement(me, KEPT_ALIVE);
     withdrawn.and(told)

@@ -7,7 +7,7 @@ use crate::daemon::machine::{Answer, Key, Killer, Meter, Outside, Process, Queue
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::usage::Told;
-use crate::daemon::processes::{Look, look};
+use crate::daemon::processes::{ProcessState, look};
 use crate::kernel::{Core, SessionId};
 
 /// The real [`Outside`].
@@ -54,13 +54,13 @@ impl Outside for Eyes<'_> {
     }
 
     fn process(&mut self, key: Key) -> Process {
-        match self.pids.of(key).map_or(Look::Gone, look) {
-            Look::Runs => Process::Runs,
-            Look::Stopped => Process::Stopped,
-            Look::Exited => Process::Ended,
+        match self.pids.of(key).map_or(ProcessState::Gone, look) {
+            ProcessState::Runs => Process::Runs,
+            ProcessState::Stopped => Process::Stopped,
+            ProcessState::Exited => Process::Ended,
             // What the kernel has reaped in this very slice is as gone, but the event that says how is in the queue.
-            Look::Gone if self.pids.of(key).is_some_and(|pid| !self.core.awaits_child(pid)) => Process::Ended,
-            Look::Gone => Process::Gone,
+            ProcessState::Gone if self.pids.of(key).is_some_and(|pid| !self.core.awaits_child(pid)) => Process::Ended,
+            ProcessState::Gone => Process::Gone,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::daemon::machine::{Death, Key, Told};
 use crate::daemon::parent::consumption::{self, Detail};
 use crate::daemon::parent::ledger::Ledger;
 use crate::daemon::parent::role::Parent;
-use crate::daemon::processes::{Look, look};
+use crate::daemon::processes::{ProcessState, look};
 use crate::daemon::settings::{Forking, Settings};
 use crate::daemon::view::{
     ChildView, Counters, Durations, Kind, ListenerView, Phase, Pool, Queue, Reload, Reloads, SCHEMA, Service, Snapshot,
@@ -132,7 +132,7 @@ fn add_usage(parent: &mut Parent, children: &mut [ChildView], detail: Detail, no
             continue;
         }
         let mut usage = consumption::of(pid, detail);
-        if usage.resident.is_none() && matches!(look(pid), Look::Gone | Look::Exited) {
+        if usage.resident.is_none() && matches!(look(pid), ProcessState::Gone | ProcessState::Exited) {
             // It has ended, and its end is under way to the machine.
             usage.resident = Some(0);
         }

@@ -12,7 +12,7 @@ use crate::daemon::control::{
     Asker, ChildName, Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request, Subject, Watching,
 };
 use crate::daemon::heap::Cx;
-use crate::daemon::machine::{Haste, Input, Key, NewSize, Order, OrderId};
+use crate::daemon::machine::{Input, Key, NewSize, Order, OrderId, Shutdown};
 use crate::daemon::parent::clients::{self, client, settle};
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::drive::{drive, number_order};
@@ -200,8 +200,8 @@ fn order_of(cx: &mut Cx<'_>, command: &Command) -> std::result::Result<(Order, S
         Command::Reload => (Order::Reload, Subject::Configuration(false)),
         Command::Check => (Order::Check, Subject::Configuration(true)),
         Command::Finish => (Order::Finish, Subject::Drain),
-        Command::Stop(true) => (Order::Stop(Haste::AtOnce), Subject::End),
-        Command::Stop(false) => (Order::Stop(Haste::AfterRequests), Subject::End),
+        Command::Stop(true) => (Order::Stop(Shutdown::Immediate), Subject::End),
+        Command::Stop(false) => (Order::Stop(Shutdown::Graceful), Subject::End),
         _ => return Err(Refusal::new(Code::Failed, "not available")),
     })
 }

@@ -12,7 +12,7 @@ use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::manager;
 use crate::daemon::parent::names;
 use crate::daemon::parent::upgrade::{forget_successor, kill, note_last_words, present, tell_counts, upgrading};
-use crate::daemon::processes::{Look, look};
+use crate::daemon::processes::{ProcessState, look};
 use crate::error::Result;
 use crate::handover;
 
@@ -192,7 +192,8 @@ pub(in crate::daemon) fn due(cx: &mut Cx<'_>) -> Result {
     let greeting_limit = cx.heap().settings.greeting_limit;
     if let Some(successor) = present(cx).filter(|successor| !successor.is_ending) {
         let had = successor.forked_at.get().map_or(Duration::ZERO, |forked_at| forked_at.elapsed());
-        let has_ended = successor.pid.get().is_some_and(|pid| matches!(look(pid), Look::Exited | Look::Gone));
+        let has_ended =
+            successor.pid.get().is_some_and(|pid| matches!(look(pid), ProcessState::Exited | ProcessState::Gone));
         let left = if has_ended { SOON } else { greeting_limit.saturating_sub(had) };
         if has_ended || !successor.has_greeted && !left.is_zero() {
             cx.delay("upgrade", left.max(SOON), ());

@@ -5,7 +5,7 @@ use nix::unistd::dup2_stderr;
 #[cfg(feature = "control")]
 use crate::daemon::control::read_outcome;
 use crate::daemon::heap::Cx;
-use crate::daemon::machine::{Haste, Input, Order};
+use crate::daemon::machine::{Input, Order, Shutdown};
 use crate::daemon::parent::channel::word_of;
 use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::manager;
@@ -111,7 +111,7 @@ fn withdraw(cx: &mut Cx<'_>) -> Result {
     predecessor.is_withdrawn = true;
     log::info!(target: "lenore::daemon", "process {} goes on in place of this one", predecessor.pid);
     names::give_back(cx);
-    order(cx, Order::Stop(Haste::AfterRequests))
+    order(cx, Order::Stop(Shutdown::Graceful))
 }
 
 /// The predecessor has ended. If it has not handed over before, nobody else serves, and nobody waits for this process to be ready.

@@ -10,7 +10,7 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::daemon::machine::Meter;
-use crate::daemon::processes::{Look, look};
+use crate::daemon::processes::{ProcessState, look};
 
 /// Which limits the log says are not enforced, or not always.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,7 +95,7 @@ impl Told {
 
 /// Tells whether what can't be read is there to be read: a child may end at any moment.
 fn is_there(pid: i32) -> bool {
-    matches!(look(pid), Look::Runs | Look::Stopped)
+    matches!(look(pid), ProcessState::Runs | ProcessState::Stopped)
 }
 
 /// Returns how many processors the machine has, as many threads of a process as can run at a time.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::daemon::board::Scoreboard;
-use crate::daemon::machine::{Haste, Limits, Rules};
+use crate::daemon::machine::{Limits, Rules, Shutdown};
 
 /// The settings as the caller gave them. `None` means not given; so does 0 for `max_children` and `start_children`.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub struct RawSettings {
     /// How long clients are served before a graceful end begins.
     pub(crate) lame_duck: Duration,
     /// What TERM means.
-    pub(crate) term: Option<Haste>,
+    pub(crate) term: Option<Shutdown>,
     /// How long the Daemon may be unable to serve before it counts as dead.
     pub(crate) health_limit: Option<Duration>,
     /// Whether a service manager is told at once that the Daemon counts as dead.
@@ -115,7 +115,7 @@ pub struct Settings {
     /// How long clients are served before a graceful end begins; less than `shutdown_timeout`.
     pub(crate) lame_duck: Duration,
     /// What the first TERM means.
-    pub(crate) term: Haste,
+    pub(crate) term: Shutdown,
     /// How long the Daemon may be unable to serve before it counts as dead; not zero.
     pub(crate) health_limit: Duration,
     /// Whether a service manager is told at once that the Daemon counts as dead.
@@ -253,7 +253,7 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         start_timeout: raw.start_timeout.unwrap_or(DEFAULT_START_TIMEOUT),
         shutdown_timeout: raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         lame_duck: raw.lame_duck,
-        term: raw.term.unwrap_or(Haste::AtOnce),
+        term: raw.term.unwrap_or(Shutdown::Immediate),
         health_limit: raw.health_limit.unwrap_or(DEFAULT_HEALTH_LIMIT),
         gives_up: raw.gives_up,
         babysit: raw.babysit.unwrap_or(DEFAULT_BABYSIT),

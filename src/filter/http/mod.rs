@@ -20,7 +20,7 @@
 //!         let stream = cx.take::<UnixStream>(0)?;
 //!         let wheel = ReadWrite::stream(stream, Httpd::new()).on_input("input");
 //!         // A client that asks and does not read has its next requests wait.
-//!         let wheel = wheel.marks(16 * 1024, 64 * 1024).auto_pause().start(cx)?;
+//!         let wheel = wheel.watermarks(16 * 1024, 64 * 1024).auto_pause().start(cx)?;
 //!         *cx.heap() = Some(wheel);
 //!         Ok(())
 //!     })

@@ -41,8 +41,8 @@ pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
     marks: Option<Marks>,
     auto_flush: bool,
     settings: InputSettings,
-    linger: Duration,
-    patience: Duration,
+    close_timeout: Duration,
+    write_timeout: Duration,
     after_fork: AfterFork,
 }
 
@@ -68,8 +68,8 @@ impl<F: Filter> ReadWriteBuilder<F> {
             marks: None,
             auto_flush: false,
             settings: InputSettings { block_size: BLOCK_SIZE, delivers_last: false, auto_pause: false },
-            linger: LINGER,
-            patience: PATIENCE,
+            close_timeout: CLOSE_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
             after_fork: AfterFork::Close,
         }
     }
@@ -82,8 +82,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     #[doc(alias = "OutputFilter")]
     pub fn output_filter<P: Filter>(self, filter: P) -> ReadWriteBuilder<I, P> {
         let ReadWriteBuilder { input, output, input_filter, on_input, on_error, on_refused, output_events, .. } = self;
-        let ReadWriteBuilder { on_ready, handshake_timeout, marks, auto_flush, settings, linger, .. } = self;
-        let ReadWriteBuilder { patience, after_fork, .. } = self;
+        let ReadWriteBuilder { on_ready, handshake_timeout, marks, auto_flush, settings, close_timeout, .. } = self;
+        let ReadWriteBuilder { write_timeout, after_fork, .. } = self;
         ReadWriteBuilder {
             input,
             output,
@@ -98,8 +98,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
             marks,
             auto_flush,
             settings,
-            linger,
-            patience,
+            close_timeout,
+            write_timeout,
             after_fork,
         }
     }
@@ -165,7 +165,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// POE: `LowMark` and `HighMark`.
     #[doc(alias = "LowMark")]
     #[doc(alias = "HighMark")]
-    pub fn marks(mut self, low: usize, high: usize) -> Self {
+    #[doc(alias = "marks")]
+    pub fn watermarks(mut self, low: usize, high: usize) -> Self {
         self.marks = Some(Marks { low, high });
         self
     }
@@ -235,8 +236,9 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// everything is written: two seconds unless this is called; zero for not at all.
     ///
     /// POE: nothing like it.
-    pub fn linger(mut self, span: Duration) -> Self {
-        self.linger = span;
+    #[doc(alias = "linger")]
+    pub fn close_timeout(mut self, span: Duration) -> Self {
+        self.close_timeout = span;
         self
     }
 
@@ -247,8 +249,9 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// that was stopped for a while.
     ///
     /// POE: nothing like it.
-    pub fn patience(mut self, span: Duration) -> Self {
-        self.patience = span;
+    #[doc(alias = "patience")]
+    pub fn write_timeout(mut self, span: Duration) -> Self {
+        self.write_timeout = span;
         self
     }
 
@@ -294,7 +297,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         let reader = Reader::new(Inbox::new(base.id, filter.clone()), self.on_input, self.settings);
         let outbox = Outbox::new(self.output_events, self.marks);
         let opening = Opening::new(self.on_ready, self.handshake_timeout);
-        let closing = Closing::new(self.linger, self.patience);
+        let closing = Closing::new(self.close_timeout, self.write_timeout);
         let make = |key, output_port| {
             let is_over_transport = self.input.is_own();
             let port = Port::new(self.input, key, mailbox.clone());
@@ -370,7 +373,7 @@ const BLOCK_SIZE: usize = 64 * 1024;
 
 /// How long a peer has to close its side, unless the program says something else: what it takes to send what is on its
 /// way again, once or twice.
-const LINGER: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a peer may take nothing of what a wheel that closes has for it, unless the program says something else.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -15,9 +15,9 @@ use crate::name::Name;
 /// How a wheel ends, whether its handle is gone or not.
 pub(super) struct Closing {
     /// How long the wheel waits for the peer to close after it has closed its own side.
-    linger: Cell<Duration>,
+    close_timeout: Cell<Duration>,
     /// How long the end waits for a peer that takes nothing.
-    patience: Duration,
+    write_timeout: Duration,
     /// The event for a peer that takes nothing, once the program waits for the output to be written.
     impatient: Cell<Option<Name>>,
     /// The end waits for output: when to look again, and how much was written the last time.
@@ -29,10 +29,10 @@ pub(super) struct Closing {
 }
 
 impl Closing {
-    pub(super) fn new(linger: Duration, patience: Duration) -> Closing {
+    pub(super) fn new(close_timeout: Duration, write_timeout: Duration) -> Closing {
         Closing {
-            linger: Cell::new(linger),
-            patience,
+            close_timeout: Cell::new(close_timeout),
+            write_timeout,
             impatient: Cell::new(None),
             next_look: Cell::new(None),
             last_call: Cell::new(None),
@@ -42,8 +42,8 @@ impl Closing {
 }
 
 impl Closing {
-    pub(super) fn set_linger(&self, linger: Duration) {
-        self.linger.set(linger);
+    pub(super) fn set_close_timeout(&self, close_timeout: Duration) {
+        self.close_timeout.set(close_timeout);
     }
 }
 
@@ -62,7 +62,7 @@ impl State {
         if is_ending { self.end(cx, next) } else { self.or_until_ready(next) }
     }
 
-    /// Sends `event` if the peer takes nothing of the output for as long as the wheel's patience.
+    /// Sends `event` if the peer takes nothing of the output for as long as the wheel's write_timeout.
     pub(super) fn limit_patience(&self, event: Name) {
         self.closing.impatient.set(Some(event));
         self.closing.next_look.take();
@@ -114,7 +114,7 @@ impl State {
             }
         }
         let written = self.outbox.written();
-        let due = now.saturating_add(nanos(self.closing.patience));
+        let due = now.saturating_add(nanos(self.closing.write_timeout));
         self.closing.next_look.set(Some((due, written)));
         if next != Next::Wait {
             self.mark_dirty();
@@ -141,12 +141,13 @@ impl State {
                 return self.wait_for_peer(cx, next);
             }
         }
-        let is_needless = self.reader.ended.get() || self.outbox.has_failed() || self.closing.linger.get().is_zero();
+        let is_needless =
+            self.reader.ended.get() || self.outbox.has_failed() || self.closing.close_timeout.get().is_zero();
         if is_needless || !self.show_the_end() {
             self.discard();
             return Next::Close;
         }
-        let last_call = cx.read_clock().saturating_add(nanos(self.closing.linger.get()));
+        let last_call = cx.read_clock().saturating_add(nanos(self.closing.close_timeout.get()));
         self.closing.last_call.set(Some(last_call));
         self.wait_for_the_end(cx, last_call)
     }

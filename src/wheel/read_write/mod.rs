@@ -73,7 +73,7 @@ use state::State;
 /// # Slow readers
 ///
 /// What is put and can't be written waits in memory, without a limit of its own: the wheel never drops output, and never
-/// makes a state wait. A session whose peer may be slow sets [`marks`](ReadWriteBuilder::marks), and then minds one of
+/// makes a state wait. A session whose peer may be slow sets [`watermarks`](ReadWriteBuilder::watermarks), and then minds one of
 ///
 /// - what [`put`](ReadWrite::put) returns: [`Put::High`](super::Put::High) means that it should put no more before the low event;
 /// - the high event, which says the same to whoever is not looking at `put`;
@@ -245,7 +245,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     ///
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
-    pub fn driver_out_octets(&self) -> usize {
+    #[doc(alias = "driver_out_octets")]
+    pub fn pending_output(&self) -> usize {
         self.state.0.outbox.len()
     }
 
@@ -442,7 +443,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
 
     /// Has the end of the wheel not wait for the peer to close its side.
     pub(crate) fn close_without_waiting(&self) {
-        self.state.0.closing.set_linger(Duration::ZERO);
+        self.state.0.closing.set_close_timeout(Duration::ZERO);
     }
 
     /// Does something with the descriptor that it reads from.
@@ -456,7 +457,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     }
 
     /// Sends `event`, with ARG0 = the [`WheelId`], if the peer takes nothing of the output that waits for as long as
-    /// [`patience`](ReadWriteBuilder::patience) says: once, and for a program that is about to close when all is written.
+    /// [`write_timeout`](ReadWriteBuilder::write_timeout) says: once, and for a program that is about to close when all is written.
     pub(crate) fn limit_patience(&self, event: impl Into<Name>) {
         self.state.0.limit_patience(event.into());
     }
@@ -464,9 +465,9 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// Lets go of the wheel: it closes by itself as soon as everything put so far is written, or can't be.
     ///
     /// No more input is delivered. When all is written the wheel closes its side, and waits for the peer to close its own, or
-    /// for [`linger`](ReadWriteBuilder::linger) to pass; what a socket receives meanwhile is discarded, as the system would
+    /// for [`close_timeout`](ReadWriteBuilder::close_timeout) to pass; what a socket receives meanwhile is discarded, as the system would
     /// answer unread input with a reset, which costs the peer the end of the output. The session stays alive until then. A
-    /// peer that takes nothing of the output is given up after some time ([`patience`](ReadWriteBuilder::patience)).
+    /// peer that takes nothing of the output is given up after some time ([`write_timeout`](ReadWriteBuilder::write_timeout)).
     ///
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {

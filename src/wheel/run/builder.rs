@@ -142,7 +142,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
     /// `low` or less it may go on. They need an [`on_low`](Self::on_low) event.
     ///
     /// POE: nothing like it; what a child does not read is kept, however much it is.
-    pub fn marks(mut self, low: usize, high: usize) -> Self {
+    #[doc(alias = "marks")]
+    pub fn watermarks(mut self, low: usize, high: usize) -> Self {
         self.plan.marks = Some(Marks { low, high });
         self
     }

@@ -50,7 +50,7 @@ use writer::Writer;
 /// | --- | --- |
 /// | stdout, stderr | ARG0 = the record, ARG1 = the [`WheelId`] |
 /// | stdin | ARG0 = the [`WheelId`]: everything put was written |
-/// | high, low | ARG0 = the [`WheelId`]: what waits for the child has reached one of the [`marks`](RunBuilder::marks) |
+/// | high, low | ARG0 = the [`WheelId`]: what waits for the child has reached one of the [`watermarks`](RunBuilder::watermarks) |
 /// | close | ARG0 = the [`WheelId`]: the last of the watched output streams has ended |
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
 /// | error | ARG0 = a [`Failure`] whose subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
@@ -312,7 +312,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
     ///
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
-    pub fn driver_out_octets(&self) -> usize {
+    #[doc(alias = "driver_out_octets")]
+    pub fn pending_output(&self) -> usize {
         self.owned.stdin.as_ref().map_or(0, |stdin| stdin.outbox.len())
     }
 

@@ -509,7 +509,7 @@ fn kept_at_the_high_mark(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
         .args((ours,))
         .state("_start", |cx| {
             let wheel = ReadWrite::stream(cx.take::<UnixStream>(0)?, Line::new()).keep_after_fork();
-            let wheel = wheel.marks(1, 2).on_low("low").on_high("high").on_error("error").start(cx)?;
+            let wheel = wheel.watermarks(1, 2).on_low("low").on_high("high").on_error("error").start(cx)?;
             wheel.put("for the peer");
             wheel.shutdown_output_after_flush();
             *cx.heap() = Some(wheel);

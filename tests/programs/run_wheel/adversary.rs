@@ -364,7 +364,7 @@ fn life(seed: u64, limit: u64) -> Session<Life> {
                 .on_close("close")
                 .on_drop(OnDrop::Kill);
             if life.has_marks {
-                wheel = wheel.marks(100, 5000).on_high("high").on_low("low");
+                wheel = wheel.watermarks(100, 5000).on_high("high").on_low("low");
             }
             if life.delivers_last {
                 wheel = wheel.deliver_last();
@@ -405,7 +405,7 @@ fn life(seed: u64, limit: u64) -> Session<Life> {
             let id = cx.take::<WheelId>(0)?;
             let life = cx.heap();
             life.event_of(id);
-            let is_empty = life.wheel.as_ref().is_some_and(|wheel| wheel.driver_out_octets() == 0);
+            let is_empty = life.wheel.as_ref().is_some_and(|wheel| wheel.pending_output() == 0);
             life.expect(
                 is_empty && life.put > life.flushed_at && !life.has_failed,
                 "flushed once, when all is written",

@@ -219,7 +219,7 @@ fn closed_when_flushed(kernel: &mut Kernel) -> Result<(), Error> {
     }
     for (low, stdin) in [("last", "stdin"), ("other", "last")] {
         session(move || {
-            let run = Run::shell("cat > /dev/null").marks(1, 2).on_low(low).on_stdin(stdin);
+            let run = Run::shell("cat > /dev/null").watermarks(1, 2).on_low(low).on_stdin(stdin);
             run.on_stdout("stdout").on_close("close").on_exit("exit")
         })
         .state("started", |cx| {

@@ -11,13 +11,13 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[("marks", marks), ("wrong_marks", w
 fn marks(kernel: &mut Kernel) -> Result<(), Error> {
     fn low(cx: &mut Context<'_, Heap>) -> lenore::Result {
         is_ours(cx, 0)?;
-        println!("low: {}", wheel(cx).driver_out_octets() <= 10_000);
+        println!("low: {}", wheel(cx).pending_output() <= 10_000);
         println!("put: {:?}", wheel(cx).put("x".repeat(999)));
         wheel(cx).shutdown_stdin_after_flush();
         Ok(())
     }
     let waits = "trap 'exec wc -c' USR1; echo ready; while :; do :; done";
-    watching(move || Run::shell(waits).marks(10_000, 100_000).on_low("other").on_high("high"))
+    watching(move || Run::shell(waits).watermarks(10_000, 100_000).on_low("other").on_high("high"))
         .state("stdout", |cx| {
             let line = cx.take::<String>(0)?;
             println!("out {line}");
@@ -45,9 +45,9 @@ fn wrong_marks(kernel: &mut Kernel) -> Result<(), Error> {
     session(|| Run::program(["true"]))
         .state("_start", |cx| {
             let cat = || Run::program(["cat"]);
-            say("no low event", cat().marks(1, 2).start(cx));
+            say("no low event", cat().watermarks(1, 2).start(cx));
             say("no marks", cat().on_low("low").start(cx));
-            say("low is high", cat().marks(2, 2).on_low("low").start(cx));
+            say("low is high", cat().watermarks(2, 2).on_low("low").start(cx));
         })
         .spawn(kernel)
         .map(drop)

@@ -240,7 +240,7 @@ fn counts(kernel: &mut Kernel) -> Result<(), Error> {
     watching(|| Run::shell("read line; echo $line; exec wc -c"))
         .state("started", |cx| {
             let count =
-                |wheel: &Run| println!("{} octets, {} records", wheel.driver_out_octets(), wheel.driver_out_messages());
+                |wheel: &Run| println!("{} octets, {} records", wheel.pending_output(), wheel.driver_out_messages());
             count(wheel(cx));
             wheel(cx).put("a");
             wheel(cx).put("bc");
@@ -249,7 +249,7 @@ fn counts(kernel: &mut Kernel) -> Result<(), Error> {
             Ok(())
         })
         .state("later", |cx| {
-            println!("{} octets, {} records", wheel(cx).driver_out_octets(), wheel(cx).driver_out_messages());
+            println!("{} octets, {} records", wheel(cx).pending_output(), wheel(cx).driver_out_messages());
             wheel(cx).shutdown_stdin();
         })
         .spawn(kernel)

@@ -123,10 +123,10 @@ impl Script {
         wheel = wheel.on_input("input").on_flushed("flushed").on_error("error").on_refused("refused");
         wheel = wheel.block_size(self.block_size);
         if !self.lingers {
-            wheel = wheel.linger(Duration::ZERO);
+            wheel = wheel.close_timeout(Duration::ZERO);
         }
         if let Some(Marks { low, high, auto_pause }) = self.marks {
-            wheel = wheel.marks(low, high).on_high("high").on_low("low");
+            wheel = wheel.watermarks(low, high).on_high("high").on_low("low");
             wheel = if auto_pause { wheel.auto_pause() } else { wheel };
         }
         wheel = if self.auto_flush { wheel.auto_flush() } else { wheel };

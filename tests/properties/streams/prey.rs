@@ -146,7 +146,7 @@ impl World {
         match record {
             Put::Bytes(bytes) => {
                 let told = wheel.put(Put::Bytes(bytes.clone()));
-                let waiting = wheel.driver_out_octets();
+                let waiting = wheel.pending_output();
                 self.put.extend_from_slice(&bytes);
                 let has_reached = self.script.marks.is_some_and(|marks| waiting >= marks.high);
                 self.expect(!told.takes_more() || !has_reached, "put tells of the high mark");
@@ -168,7 +168,7 @@ impl World {
 
     /// Tells whether all that was put has been written, or told of.
     fn is_written(&self) -> bool {
-        let waiting = self.wheel.as_ref().map_or(0, ReadWrite::driver_out_octets);
+        let waiting = self.wheel.as_ref().map_or(0, ReadWrite::pending_output);
         let (is_left, sees_end) = (self.peer.is_deaf, self.peer.from.is_none());
         match self.ends_at {
             _ if self.has_failed => true,
@@ -266,7 +266,7 @@ fn act(cx: &mut Context<'_, Shared>, op: &Op) -> Result {
     let Some(wheel) = &world.wheel else { return Ok(()) };
     match op {
         Op::Flush => {
-            let (left, waiting) = (wheel.flush(), wheel.driver_out_octets());
+            let (left, waiting) = (wheel.flush(), wheel.pending_output());
             world.expect(left == waiting, "a flush that tells what is left");
         }
         Op::Pause => {
@@ -413,7 +413,7 @@ fn flushed(cx: &mut Context<'_, Shared>) -> Result {
         let mut guard = cx.heap().borrow_mut();
         let world = &mut *guard;
         world.event_of(id);
-        let is_empty = world.wheel.as_ref().is_some_and(|wheel| wheel.driver_out_octets() == 0);
+        let is_empty = world.wheel.as_ref().is_some_and(|wheel| wheel.pending_output() == 0);
         let has_put = world.put.len() > world.flushed_at;
         world.expect(is_empty && has_put && !world.has_failed, "flushed once, when all is written");
         world.flushed_at = world.put.len();

@@ -20,7 +20,7 @@ fn close_after_flush_delivers_to_a_peer_that_goes_on_sending() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = tcp_pair();
     theirs.write_all(b"go\n").unwrap();
-    owner_of(&log, lines(ours).linger(FOR_EVER))
+    owner_of(&log, lines(ours).close_timeout(FOR_EVER))
         .state("input", |cx| {
             log_input(cx)?;
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
@@ -53,7 +53,7 @@ fn a_peer_that_never_closes_is_left_when_its_time_is_up() {
         let (mut kernel, log) = (kernel(), Log::default());
         let (ours, mut theirs) = tcp_pair();
         let span = Duration::from_millis(60);
-        owner_of(&log, lines(ours).linger(span))
+        owner_of(&log, lines(ours).close_timeout(span))
             .state("started", |cx| {
                 let wheel = cx.heap().wheel.take().expect("it has a wheel");
                 wheel.put("the end");
@@ -94,7 +94,7 @@ fn a_peer_that_never_closes_is_left_after_two_seconds_by_default() {
 fn a_peer_that_takes_nothing_is_given_up() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = narrow_pair();
-    owner_of(&log, lines(ours).linger(FOR_EVER).patience(Duration::from_millis(60)))
+    owner_of(&log, lines(ours).close_timeout(FOR_EVER).write_timeout(Duration::from_millis(60)))
         .state("started", |cx| {
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
             wheel.put("x".repeat(100_000));
@@ -117,7 +117,7 @@ fn a_slow_peer_gets_everything() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = narrow_pair();
     let patience = Duration::from_secs(1);
-    owner_of(&log, lines(ours).linger(FOR_EVER).patience(patience))
+    owner_of(&log, lines(ours).close_timeout(FOR_EVER).write_timeout(patience))
         .state("started", |cx| {
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
             wheel.put("x".repeat(100_000));
@@ -145,7 +145,7 @@ fn a_slow_peer_gets_everything() {
 fn a_session_that_is_killed_leaves_nothing_to_wait_for() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = tcp_pair();
-    let session = owner_of(&log, lines(ours).linger(FOR_EVER))
+    let session = owner_of(&log, lines(ours).close_timeout(FOR_EVER))
         .state("started", |cx| cx.heap().wheel.take().expect("it has a wheel").close_after_flush())
         .spawn(&mut kernel)
         .unwrap();
@@ -159,7 +159,7 @@ fn a_session_that_is_killed_leaves_nothing_to_wait_for() {
 fn the_peer_sees_the_end_before_the_wheel_is_closed() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = pair();
-    owner_of(&log, lines(ours).linger(FOR_EVER))
+    owner_of(&log, lines(ours).close_timeout(FOR_EVER))
         .state("started", |cx| cx.heap().wheel.take().expect("it has a wheel").close_after_flush())
         .spawn(&mut kernel)
         .unwrap();
@@ -178,7 +178,7 @@ fn close_after_flush_waits_for_nobody_who_has_gone() {
     theirs.shutdown(Shutdown::Write).unwrap();
     let (reader, pipe) = std::io::pipe().unwrap();
     let (at_once, peer) = pair();
-    owner_of(&log, lines(ended).linger(FOR_EVER))
+    owner_of(&log, lines(ended).close_timeout(FOR_EVER))
         .state("error", |cx| {
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
             wheel.put("bye");
@@ -191,11 +191,11 @@ fn close_after_flush_waits_for_nobody_who_has_gone() {
         wheel.put("bye");
         wheel.close_after_flush();
     };
-    owner_of(&log, ReadWrite::stream(pipe, Line::new()).linger(FOR_EVER))
+    owner_of(&log, ReadWrite::stream(pipe, Line::new()).close_timeout(FOR_EVER))
         .state("started", closing)
         .spawn(&mut kernel)
         .unwrap();
-    owner_of(&log, lines(at_once).linger(Duration::ZERO)).state("started", closing).spawn(&mut kernel).unwrap();
+    owner_of(&log, lines(at_once).close_timeout(Duration::ZERO)).state("started", closing).spawn(&mut kernel).unwrap();
     run(&mut kernel);
     assert_eq!(read_all(theirs), "bye\r\n");
     assert_eq!(read_all(reader), "bye\r\n");
@@ -206,7 +206,7 @@ fn close_after_flush_waits_for_nobody_who_has_gone() {
 fn close_after_flush_of_two_pipes_writes_first() {
     let (mut kernel, log) = (kernel(), Log::default());
     let ((input, mut to_it), (mut from_it, output)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
-    owner_of(&log, ReadWrite::streams(input, output, Line::new()).on_input("input").linger(FOR_EVER))
+    owner_of(&log, ReadWrite::streams(input, output, Line::new()).on_input("input").close_timeout(FOR_EVER))
         .state("started", |cx| {
             let wheel = cx.heap().wheel.take().expect("it has a wheel");
             wheel.put("x".repeat(MEGABYTES));
@@ -262,9 +262,9 @@ fn shutdown_output_waits_for_nothing_and_later_puts_only_add_up() {
             let wheel = cx.heap().wheel();
             wheel.put("same state");
             wheel.shutdown_output();
-            let left = wheel.driver_out_octets();
+            let left = wheel.pending_output();
             assert_eq!(wheel.put("later"), Put::Closed);
-            assert_eq!(wheel.driver_out_octets(), left + 7);
+            assert_eq!(wheel.pending_output(), left + 7);
             assert_eq!(wheel.flush(), left + 7);
         })
         .spawn(&mut kernel)

@@ -475,7 +475,7 @@ fn a_put_that_fails_or_panics_leaves_nothing_in_the_output() {
         let (errors, dead) = (log.clone(), log.clone());
         let wheel =
             if has_two { ReadWrite::streams(idle, ours, HalfHearted) } else { ReadWrite::stream(ours, HalfHearted) };
-        let wheel = wheel.on_input("input").on_error("error").linger(Duration::ZERO);
+        let wheel = wheel.on_input("input").on_error("error").close_timeout(Duration::ZERO);
         Session::new(None::<ReadWrite<HalfHearted>>)
             .args((wheel,))
             .state("_start", |cx| {
@@ -493,7 +493,7 @@ fn a_put_that_fails_or_panics_leaves_nothing_in_the_output() {
             })
             .state("put more", |cx| {
                 let wheel = cx.heap().take().expect("it is kept");
-                assert_eq!((wheel.driver_out_octets(), wheel.driver_out_messages()), (0, 0));
+                assert_eq!((wheel.pending_output(), wheel.driver_out_messages()), (0, 0));
                 wheel.put("two");
                 wheel.close_after_flush();
             })

@@ -372,7 +372,7 @@ fn a_stopping_session_closes_its_wheels() {
     assert_eq!(read_all(theirs), "");
     let wheel = kept.take().expect("it was kept");
     wheel.put("nobody sends this");
-    assert_eq!(wheel.driver_out_octets(), 0);
+    assert_eq!(wheel.pending_output(), 0);
     run(&mut kernel);
 }
 

@@ -20,17 +20,17 @@ fn octets(kernel: &mut Kernel, session: SessionId) -> usize {
 /// A session with marks and a narrow socket, and the peer's end of that.
 fn marked(kernel: &mut Kernel, log: &Log) -> (SessionId, UnixStream) {
     let (ours, theirs) = narrow_pair();
-    let session = owner_of(log, lines(ours).marks(LOW, HIGH).on_high("high").on_low("low"))
+    let session = owner_of(log, lines(ours).watermarks(LOW, HIGH).on_high("high").on_low("low"))
         .state("put", |cx| {
             let length = cx.take::<usize>(0)?;
             let wheel = cx.heap().wheel();
             let told = wheel.put("x".repeat(length - 2));
-            assert_eq!(told.is_high(), wheel.driver_out_octets() >= HIGH);
+            assert_eq!(told.is_high(), wheel.pending_output() >= HIGH);
             assert_eq!(told.is_high(), !told.takes_more());
             Ok(told.is_high())
         })
         .state("is_high", |cx| cx.heap().wheel().is_high())
-        .state("octets", |cx| cx.heap().wheel().driver_out_octets())
+        .state("octets", |cx| cx.heap().wheel().pending_output())
         .state("set_high", |cx| {
             let octets = cx.take::<usize>(0)?;
             Ok(cx.heap().wheel().set_high_mark(octets)?)
@@ -92,7 +92,7 @@ fn put_tells_of_the_high_mark_and_the_events_follow_once_for_each_cycle() {
 fn a_flush_that_reaches_everything_tells_high_low_and_flushed_in_this_order() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = pair();
-    owner_of(&log, lines(ours).marks(1, 10).on_high("high").on_low("low"))
+    owner_of(&log, lines(ours).watermarks(1, 10).on_high("high").on_low("low"))
         .state("started", |cx| {
             assert_eq!(cx.heap().wheel().put("1234567"), Put::Accepted);
             assert_eq!(cx.heap().wheel().put("8"), Put::High);
@@ -147,7 +147,7 @@ fn marks_that_make_no_sense_are_refused_and_change_nothing() {
     let (ours, theirs) = pair();
     let (unmarked, _theirs) = pair();
     let refused = |result: Result<(), Error>| result.unwrap_err().to_string();
-    owner_of(&log, lines(ours).marks(LOW, HIGH).on_low("low"))
+    owner_of(&log, lines(ours).watermarks(LOW, HIGH).on_low("low"))
         .state("started", move |cx| {
             let wheel = cx.heap().wheel();
             let below = "invalid marks: the low mark must be below the high mark";
@@ -184,10 +184,10 @@ fn a_wheel_with_marks_that_make_no_sense_is_not_made() {
     let (mut kernel, log) = (kernel(), Log::default());
     let wheel = || lines(pair().0);
     let cases = [
-        (wheel().marks(0, 10).on_low("low"), "invalid marks: the low mark must be above 0"),
-        (wheel().marks(10, 10).on_low("low"), "invalid marks: the low mark must be below the high mark"),
+        (wheel().watermarks(0, 10).on_low("low"), "invalid marks: the low mark must be above 0"),
+        (wheel().watermarks(10, 10).on_low("low"), "invalid marks: the low mark must be below the high mark"),
         (
-            wheel().marks(1, 10).on_high("high"),
+            wheel().watermarks(1, 10).on_high("high"),
             "invalid marks: need on_low: nobody would learn that the output has drained",
         ),
         (wheel().on_high("high"), "invalid on_high: needs marks"),
@@ -220,13 +220,13 @@ fn an_auto_paused_echo_takes_no_more_than_it_can_give_back() {
     let (ours, mut theirs) = narrow_pair();
     let most = Log::default();
     let seen = most.clone();
-    let session = owner_of(&log, lines(ours).marks(LOW, HIGH).auto_pause())
+    let session = owner_of(&log, lines(ours).watermarks(LOW, HIGH).auto_pause())
         .state("input", move |cx| {
             let line = cx.take::<String>(0)?;
             let wheel = cx.heap().wheel();
             assert!(!wheel.is_high(), "paused at once, in the middle of a chunk");
             wheel.put(line);
-            assert!(wheel.driver_out_octets() < HIGH + 1000);
+            assert!(wheel.pending_output() < HIGH + 1000);
             if wheel.is_high() {
                 seen.push("high");
             }
@@ -275,7 +275,7 @@ fn an_auto_paused_wheel_whose_output_has_ended_goes_on_reading() {
         if fails {
             theirs.shutdown(std::net::Shutdown::Read).unwrap();
         }
-        let session = owner_of(&log, lines(ours).marks(LOW, HIGH).auto_pause())
+        let session = owner_of(&log, lines(ours).watermarks(LOW, HIGH).auto_pause())
             .state("started", |cx| cx.heap().wheel().put("x".repeat(100_000)))
             .state("end", |cx| {
                 assert!(cx.heap().wheel().is_high());
@@ -332,7 +332,7 @@ fn a_wheel_dropped_at_the_high_mark_reports_no_failure() {
     let mut kernel = kernel();
     let log = Log::default();
     let (ours, theirs) = pair();
-    let session = owner_of(&log, lines(ours).marks(1, 2).on_high("high").on_low("low").auto_flush())
+    let session = owner_of(&log, lines(ours).watermarks(1, 2).on_high("high").on_low("low").auto_flush())
         .state("high", |cx| {
             cx.heap().log.push("high");
             cx.heap().wheel = None;

@@ -36,7 +36,7 @@ fn many_puts_make_one_write_and_one_flushed_event() {
             for line in ["one", "two", "three"] {
                 cx.heap().wheel().put(line);
             }
-            assert_eq!(cx.heap().wheel().driver_out_octets(), "one\r\ntwo\r\nthree\r\n".len());
+            assert_eq!(cx.heap().wheel().pending_output(), "one\r\ntwo\r\nthree\r\n".len());
             assert_eq!(packet(&seen_by_peer), Err(Errno::EAGAIN), "nothing is written inside put");
         })
         .spawn(&mut kernel)
@@ -268,7 +268,7 @@ fn blocked_output_waits_for_a_slow_reader_while_input_goes_on() {
     let (ours, mut theirs) = pair();
     let session = owner(&log, ours)
         .state("started", |cx| cx.heap().wheel().put("x".repeat(MEGABYTES)))
-        .state("octets", |cx| cx.heap().wheel().driver_out_octets())
+        .state("octets", |cx| cx.heap().wheel().pending_output())
         .spawn(&mut kernel)
         .unwrap();
     run_slices(&mut kernel, 1);
@@ -304,7 +304,7 @@ fn a_write_error_comes_once_and_later_puts_only_add_up() {
         })
         .state("put", |cx| {
             assert!(cx.heap().wheel().put("2").is_closed());
-            cx.heap().wheel().driver_out_octets()
+            cx.heap().wheel().pending_output()
         })
         .state("error", log_error)
         .state("end", |cx| cx.alias_remove("kept").map_err(lenore::Exception::from))
@@ -514,7 +514,7 @@ fn what_fails_in_one_of_the_wheels_own_events_is_told() {
                     ReadWrite::stream(ours, Line::new())
                 };
                 let wheel = wheel.on_input("input").on_error("error").on_flushed("flushed");
-                let wheel = wheel.marks(1, 5).on_high("high").on_low("low");
+                let wheel = wheel.watermarks(1, 5).on_high("high").on_low("low");
                 let wheel = if how == "auto_flush" { wheel.auto_flush() } else { wheel };
                 let mut session = owner_of(&log, wheel)
                     .state("started", |cx| cx.heap().wheel().put("a record"))

@@ -193,7 +193,7 @@ fn without_an_input_event_records_wait_until_there_is_one_again() {
 fn every_event_can_be_given_changed_and_taken_away() {
     let (mut kernel, log) = (kernel(), Log::default());
     let (ours, mut theirs) = pair();
-    let session = owner_of(&log, lines(ours).marks(1, 10).on_low("low"))
+    let session = owner_of(&log, lines(ours).watermarks(1, 10).on_low("low"))
         .state("given", |cx| {
             let wheel = cx.heap().wheel();
             wheel.event(StreamEvent::High, "high");
@@ -257,7 +257,7 @@ fn octets_and_messages_that_wait_are_counted() {
     let (ours, mut theirs) = narrow_pair();
     let counts = |cx: &mut lenore::Context<'_, Owner>| {
         let wheel = cx.heap().wheel();
-        vec![wheel.driver_out_octets(), wheel.driver_out_messages()]
+        vec![wheel.pending_output(), wheel.driver_out_messages()]
     };
     let session = owner(&log, ours)
         .state("started", move |cx| {
@@ -304,7 +304,7 @@ fn flush_writes_at_once_and_its_events_follow() {
             let left = cx.heap().wheel().flush();
             assert!(left > 0 && left < 100_002, "{left} octets left");
             assert_eq!(cx.heap().wheel().flush(), left, "it takes no more");
-            assert_eq!(cx.heap().wheel().driver_out_octets(), left);
+            assert_eq!(cx.heap().wheel().pending_output(), left);
         })
         .spawn(&mut kernel)
         .unwrap();
@@ -344,7 +344,7 @@ fn auto_flush_writes_inside_a_put_into_an_empty_buffer() {
         .state("started", move |cx| {
             for line in ["one", "two"] {
                 cx.heap().wheel().put(line);
-                assert_eq!(cx.heap().wheel().driver_out_octets(), 0);
+                assert_eq!(cx.heap().wheel().pending_output(), 0);
                 (&peer).read_exact(&mut [0; 5]).unwrap();
             }
             assert_eq!(cx.heap().log.text(), "", "no event inside put");

@@ -329,7 +329,7 @@ fn a_switch_of_types_keeps_output_that_waits_and_each_direction_can_be_switched_
         })
         .state("input filter", |cx| {
             let wheel = cx.heap().1.take().expect("it is kept").switch_input_filter(Stream::new());
-            assert!(wheel.driver_out_octets() > 0);
+            assert!(wheel.pending_output() > 0);
             wheel.put("line");
             cx.heap().2 = Some(wheel);
             cx.yield_("output filter", ());

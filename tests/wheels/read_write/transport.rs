@@ -211,7 +211,7 @@ fn put_and_end(end: Step, flushed: Step, linger: Duration, has_ended: bool) -> (
         cx.heap().wheel().put("x".repeat(MEGABYTES));
         end(cx);
     };
-    let session = owner_of(&log, over(Flipping::new(ours)).linger(linger)).state("flushed", flushed);
+    let session = owner_of(&log, over(Flipping::new(ours)).close_timeout(linger)).state("flushed", flushed);
     let session = session
         .state("started", move |cx| {
             if !has_ended {

@@ -6,7 +6,7 @@ use super::driver::Driver;
 use super::plan::{Act, Kind};
 use super::successor::Script;
 use super::world::{Event, Failing, Letter, World};
-use crate::daemon::machine::{End, Haste, Input, Key, NewSize, Order, Refusal, Timer, Watch};
+use crate::daemon::machine::{End, Input, Key, NewSize, Order, Refusal, Shutdown, Timer, Watch};
 
 impl Driver {
     /// A disturbance.
@@ -89,8 +89,8 @@ impl Driver {
         let nobody = Key { slot: which as usize, generation: 1_000_000 };
         let key = if keys.is_empty() { nobody } else { keys[which as usize % keys.len()] };
         match number {
-            0 => Order::Stop(Haste::AtOnce),
-            1 => Order::Stop(Haste::AfterRequests),
+            0 => Order::Stop(Shutdown::Immediate),
+            1 => Order::Stop(Shutdown::Graceful),
             2 => Order::Reopen,
             3 => Order::Resize(1),
             4 => Order::Resize(-1),

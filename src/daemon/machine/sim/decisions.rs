@@ -6,8 +6,8 @@ use super::reload::is_rolling;
 use super::rules::{Owner, Rules, State, Violation, broken, micros};
 use super::world::World;
 use crate::daemon::machine::{
-    Answer, Cause, Death, Effect, Fork, Haste, Input, Key, Machine, Message, NewSize, Order, OrderId, Phase, Rogue,
-    STAYED_UP, Signal, Status, Step, Told, Verdict, Why,
+    Answer, Cause, Death, Effect, Fork, Input, Key, Machine, Message, NewSize, Order, OrderId, Phase, Rogue, STAYED_UP,
+    Shutdown, Signal, Status, Step, Told, Verdict, Why,
 };
 
 /// Children that have died one after the other as soon as they were forked.
@@ -199,7 +199,7 @@ impl Rules {
             (Order::ResetSize, Verdict::Applied) => {
                 (self.base, self.shift) = (self.reload.first, 0);
             }
-            (Order::Stop(Haste::AfterRequests) | Order::Terminate, Verdict::Superseded) => {}
+            (Order::Stop(Shutdown::Graceful) | Order::Terminate, Verdict::Superseded) => {}
             (Order::Reload | Order::Check, verdict) => return self.reload_is_answered(id, verdict, machine, world),
             (Order::Upgrade, verdict) => return self.upgrade_is_answered(id, verdict),
             (Order::Finish, Verdict::Refused(_)) if self.upgrade.can_finish => {

@@ -6,7 +6,7 @@ use super::driver::Driver;
 use super::plan::{Knobs, Plan};
 use super::schedule::{self, Schedule, Step};
 use super::world::{Event, Failing};
-use crate::daemon::machine::{Failure, Haste, Order, OrderId, Status};
+use crate::daemon::machine::{Failure, Order, OrderId, Shutdown, Status};
 
 /// A machine that plays a schedule.
 struct Player {
@@ -84,8 +84,8 @@ impl Player {
                     "TTIN" => Order::Resize(1),
                     "TTOU" => Order::Resize(-1),
                     "HUP" => Order::Reopen,
-                    "QUIT" => Order::Stop(Haste::AfterRequests),
-                    _ => Order::Stop(Haste::AtOnce),
+                    "QUIT" => Order::Stop(Shutdown::Graceful),
+                    _ => Order::Stop(Shutdown::Immediate),
                 });
                 self.orders += 1;
                 let id = OrderId(self.orders);

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::daemon::machine::{Haste, Rules};
+use crate::daemon::machine::{Rules, Shutdown};
 use crate::daemon::settings::{Forking, Reloading, Settings};
 
 /// A run of the simulation is a function of this.
@@ -211,7 +211,7 @@ impl Knobs {
             shrink_hold: self.hold.checked_sub(1).map(ms),
             start_timeout: ms(self.start_limit.max(1)),
             shutdown_timeout: ms(self.stop_limit.max(100)),
-            term: if self.term > 0 { Haste::AfterRequests } else { Haste::AtOnce },
+            term: if self.term > 0 { Shutdown::Graceful } else { Shutdown::Immediate },
             lame_duck: ms(self.duck.min(self.stop_limit.max(100) / 2)),
             health_limit: Duration::from_secs(30),
             gives_up: false,

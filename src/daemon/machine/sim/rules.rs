@@ -10,7 +10,7 @@ use super::reload::Model;
 use super::upgrade;
 use super::world::World;
 use crate::daemon::machine::{
-    Deaths, Edition, Effect, Haste, Input, Key, Machine, Order, OrderId, Phase, Signal, TokenBucket,
+    Deaths, Edition, Effect, Input, Key, Machine, Order, OrderId, Phase, Shutdown, Signal, TokenBucket,
 };
 use crate::daemon::settings::Settings;
 
@@ -239,7 +239,7 @@ impl Rules {
                 broken("a child forked after the end began is told of it", key)
             }
             Input::Asked(_, order)
-                if matches!(order, Order::Stop(Haste::AtOnce) | Order::Terminate)
+                if matches!(order, Order::Stop(Shutdown::Immediate) | Order::Terminate)
                     || order == Order::Finish && self.upgrade.can_finish =>
             {
                 let live = self.owners.iter().enumerate().filter(|(_, owner)| owner.state == State::Live);

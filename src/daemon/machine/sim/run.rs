@@ -7,7 +7,7 @@ use super::plan::{Kind, Plan};
 use super::rules::{Violation, broken, micros};
 use super::trace::Trace;
 use super::world::{Event, Failing};
-use crate::daemon::machine::{Fault, Haste, Order, Phase, Status, Timer};
+use crate::daemon::machine::{Fault, Order, Phase, Shutdown, Status, Timer};
 
 /// What a run has come to.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Driver {
             self.run(self.time_to_shrink())?;
             self.has_recovered()?;
             self.is_at_rest()?;
-            self.ask(if plan.knobs.gentle > 0 { Order::Stop(Haste::AfterRequests) } else { Order::Terminate });
+            self.ask(if plan.knobs.gentle > 0 { Order::Stop(Shutdown::Graceful) } else { Order::Terminate });
         }
         let settings = &self.world.settings;
         let full = micros(settings.shutdown_timeout.max(settings.reload.drain_limit));

@@ -4,7 +4,7 @@ use super::decisions::Chain;
 use super::rules::{Rules, Violation, broken, micros};
 use super::world::World;
 use crate::daemon::machine::{
-    Attempt, Effect, Haste, Input, Machine, Message, Order, Phase, Rejection, Setback, Signal, Timer, TokenBucket,
+    Attempt, Effect, Input, Machine, Message, Order, Phase, Rejection, Setback, Shutdown, Signal, Timer, TokenBucket,
     UpgradeFault, UpgradeNews, Verdict,
 };
 
@@ -89,7 +89,7 @@ impl Rules {
                     self.hurry(world);
                 }
             }
-            Input::Asked(_, Order::Stop(Haste::AtOnce) | Order::Terminate) => self.hurry(world),
+            Input::Asked(_, Order::Stop(Shutdown::Immediate) | Order::Terminate) => self.hurry(world),
             _ => {}
         }
     }

@@ -116,7 +116,7 @@ fn act(cx: &mut Context<'_, Prey>) -> Result {
             let length = [1, 10, 1000, 300_000][tally.below(4) as usize];
             wheel.put(vec![tally.below(256) as u8; length]);
         }
-        16 | 17 => tally.expect(wheel.flush() == wheel.driver_out_octets(), "a flush that tells what is left"),
+        16 | 17 => tally.expect(wheel.flush() == wheel.pending_output(), "a flush that tells what is left"),
         18 => {
             wheel.pause_input();
             prey.paused = true;
@@ -243,7 +243,7 @@ fn finale(cx: &mut Context<'_, Prey>) -> Result {
     }
     wheel.event(StreamEvent::Input, "input");
     (prey.paused, prey.deaf) = (false, false);
-    let is_done = if prey.output_shut { prey.peer.from.is_none() } else { wheel.driver_out_octets() == 0 };
+    let is_done = if prey.output_shut { prey.peer.from.is_none() } else { wheel.pending_output() == 0 };
     if !is_done && !prey.failed {
         cx.yield_("finale", ());
         return Ok(());
@@ -308,7 +308,7 @@ fn prey(tally: &Rc<Tally>, peer: Peer, habits: Habits, wheel: ReadWriteBuilder<N
         .state("flushed", |cx| {
             check(cx, 0)?;
             let prey = cx.heap();
-            let is_empty = prey.wheel.as_ref().is_none_or(|wheel| wheel.driver_out_octets() == 0);
+            let is_empty = prey.wheel.as_ref().is_none_or(|wheel| wheel.pending_output() == 0);
             prey.tally.expect(is_empty && !prey.failed, "flushed when all is written");
             act_now_and_then(cx)
         })
@@ -342,9 +342,10 @@ fn builder(tally: &Rc<Tally>, habits: Habits, input: OwnedFd, output: Option<Own
         None => ReadWrite::stream(input, filter),
     };
     wheel = wheel.on_input("input").on_flushed("flushed").on_error("error").on_refused("refused");
-    wheel = wheel.block_size([1, 7, 65536][tally.below(3) as usize]).linger(Duration::from_millis(tally.below(3)));
+    wheel =
+        wheel.block_size([1, 7, 65536][tally.below(3) as usize]).close_timeout(Duration::from_millis(tally.below(3)));
     if tally.roll(50) {
-        wheel = wheel.marks(100, 5000).on_high("high").on_low("low");
+        wheel = wheel.watermarks(100, 5000).on_high("high").on_low("low");
         wheel = if tally.roll(50) { wheel.auto_pause() } else { wheel };
     }
     wheel = if tally.roll(30) { wheel.auto_flush() } else { wheel };
