@@ -20,9 +20,9 @@ use ratios::{Budget, Rounds};
 fn main() -> io::Result<()> {
     let lenore = start("http_service", &["127.0.0.1:0"]);
     let axum = start("axum_service", &[]);
+    let addrs = [lenore.listening_addr(), axum.listening_addr()];
     for connections in [4, 64] {
-        let connect = |server: &util::Running| HttpLoad::connect(server.listening_addr(), connections);
-        let mut loads = [connect(&lenore)?, connect(&axum)?];
+        let mut loads = [HttpLoad::connect(addrs[0], connections)?, HttpLoad::connect(addrs[1], connections)?];
         Rounds::measure(
             &format!("http_service_{connections}"),
             connections as u64,
