@@ -1,16 +1,22 @@
-//! A chat server: one process, many clients; what one of them says, all others hear.
+//! A chat server in one process: all clients hear what one of them says.
 //!
 //! ```text
 //! cargo run --release --example chat
 //! nc 127.0.0.1 7777        # in several terminals; the first line is your name
 //! ```
 //!
-//! A client that does not read, or not as fast as others talk, hurts nobody: once so much waits for it, it misses
-//! lines instead of memory growing for ever, and is told how many when it goes on reading. Ctrl-C ends the server.
+//! The server prints `listening on 127.0.0.1:7777, pid 4711`. Each `nc` shows `* what is your name?`, then what the others say:
+//!
+//! ```text
+//! * lenore is here
+//! lenore: hello
+//! * lenore has left
+//! ```
+//!
+//! A client that reads more slowly than others talk hurts nobody. Once 256 KiB wait for the client, it misses lines, and is told how
+//! many when it has read the rest. Ctrl-C ends the server.
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,16 +47,12 @@ struct Guest {
 
 type Cx<'a> = Context<'a, Connection<Line, Guest>>;
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(flags.listen))
-}
-
-fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
     let mut kernel = Kernel::new()?;
 
-    // A session that knows who is here. Whoever says something posts it here, and does not know who hears it.
+    // This session knows which guests are here. A guest's session posts lines to it, and need not know the others.
     Session::new(BTreeSet::<SessionId>::new())
         .state("_start", |cx| Ok(cx.alias_set("room")?))
         .state("enter", |cx| {
@@ -65,19 +67,19 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
             let (line, speaker) = (cx.take::<Rc<str>>(0)?, cx.sender());
             let (guests, mut calls) = cx.split();
             for guest in guests.iter().filter(|guest| **guest != speaker) {
-                // One that has just gone is about to say so.
+                // Fails for a guest that has just gone. Its `leave` is on the way.
                 let _ = calls.post(*guest, "hear", (Rc::clone(&line),));
             }
             Ok(())
         })
         .spawn(&mut kernel)?;
 
-    // Without limits, a stranger who never ends a line has 512 MiB of it kept.
-    let lines = Line::new().max_length(LONGEST)?.max_buffer(2 * 64 * 1024)?;
+    // Limits what a stranger who never ends a line can make the server keep.
+    let lines = Line::new().max_length(LONGEST)?.max_buffer(128 * 1024)?;
     let chat = Protocol::with_heap(lines, Guest::default)
         .on_connect(|cx| cx.heap().put("* what is your name?"))
         .on_input(input)
-        // The author of a line that is not text is told, and stays. The author of a line that is too long has to leave.
+        // A guest who sends what is not text is told so. A guest who sends a line that is too long has to leave.
         .on_refused(|cx, error| {
             cx.heap().put(format!("* {error}"));
             if !matches!(error, FilterError::NotUtf8 { .. }) {
@@ -86,7 +88,7 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
         })
         .on_disconnect(left)
         .watermarks(ENOUGH / 4, ENOUGH)
-        .write_timeout(Duration::from_secs(2)) // at the end, for those who don't read
+        .write_timeout(Duration::from_secs(2)) // at the end, for guests that don't read
         .on_low(|cx| {
             let missed = std::mem::take(&mut cx.heap().missed);
             if missed > 0 {
@@ -103,10 +105,10 @@ fn serve(address: String) -> std::result::Result<(), Box<dyn Error>> {
             }
             Ok(())
         });
-    // Guests stay for as long as they like: TERM would wait for them.
+    // Guests stay for as long as they like. A graceful end would wait for them.
     let daemon = Daemon::builder().term(Shutdown::Immediate);
     let server =
-        Server::tcp(address, chat).processes(Processes::Single).daemon(daemon).peek_on("USR2").spawn(&mut kernel)?;
+        Server::tcp(flags.listen, chat).processes(Processes::Single).daemon(daemon).peek_on("USR2").spawn(&mut kernel)?;
     common::say_listening(server.local_addr());
     Ok(kernel.run()?)
 }
@@ -127,7 +129,7 @@ fn input(cx: &mut Cx<'_>, line: String) -> Result {
 }
 
 fn left(cx: &mut Cx<'_>) -> Result {
-    // One that never said its name was never in the room.
+    // A guest without a name was never in the room.
     let Some(name) = cx.heap().name.take() else { return Ok(()) };
     cx.post("room", "leave", ())?;
     say(cx, format!("* {name} has left"))
@@ -137,8 +139,8 @@ fn say(cx: &mut Cx<'_>, line: String) -> Result {
     Ok(cx.post("room", "say", (Rc::<str>::from(line),))?)
 }
 
-/// How many octets a line may have; nobody hears a longer one.
+/// How many bytes a line may have.
 const LONGEST: usize = 16 * 1024;
 
-/// How many octets may wait for a client before it misses lines.
+/// How many bytes may wait for a client before it misses lines.
 const ENOUGH: usize = 256 * 1024;

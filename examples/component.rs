@@ -16,7 +16,6 @@
 //! returns a `Ticket`: a job is withdrawn when its ticket is dropped. The page `guide::components` says more.
 
 use std::collections::VecDeque;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -103,7 +102,9 @@ fn withdraw(cx: &mut Context<'_, Jobs>) -> Result {
     Ok(())
 }
 
-fn run() -> Result<(), Error> {
+fn main() -> Result {
+    let Flags {} = Flags::parse();
+    common::log_to_stderr();
     let mut kernel = Kernel::new()?;
     let list = WorkList::spawn(&mut kernel, 2)?;
     // Postbacks keep this session until all its jobs are done or withdrawn.
@@ -126,11 +127,5 @@ fn run() -> Result<(), Error> {
             Ok(())
         })
         .spawn(&mut kernel)?;
-    kernel.run()
-}
-
-fn main() -> ExitCode {
-    let Flags {} = Flags::parse();
-    common::log_to_stderr();
-    common::exit(run().map_err(Into::into))
+    Ok(kernel.run()?)
 }

@@ -1,16 +1,20 @@
-//! An echo server in one process, without a Daemon: one session serves many clients.
+//! An echo server by hand, in one process and without a Daemon: one session serves all clients.
 //!
 //! ```text
 //! cargo run --release --example echo
-//! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
-//! Ctrl-C ends it.
+//! It prints `listening on 127.0.0.1:7777, pid 4711`. Then, in another terminal and with the printed pid:
+//!
+//! ```text
+//! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
+//! kill -USR2 4711                               # the log shows every session and why it stays alive
+//! ```
+//!
+//! Ctrl-C ends it. `echo_server` is the short way: a `component::Server` does all this by itself.
 
 use std::collections::HashMap;
 use std::net::TcpStream;
-use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::filter::Line;
@@ -34,16 +38,12 @@ struct Echo {
     clients: HashMap<WheelId, ReadWrite<Line>>,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(flags.listen))
-}
-
-fn serve(address: String) -> Result<(), Box<dyn std::error::Error>> {
     let mut kernel = Kernel::new()?;
     Session::new(Echo::default())
-        .args((address,))
+        .args((flags.listen,))
         .state("_start", start)
         .state("accept", accepted)
         .state("input", |cx| {
@@ -84,7 +84,10 @@ fn start(cx: &mut Context<'_, Echo>) -> Result {
 
 fn accepted(cx: &mut Context<'_, Echo>) -> Result {
     let socket: TcpStream = cx.take(0)?;
-    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    // Limits: a line over 64 KiB is dropped, and a client that sends without reading has to wait.
+    let lines = Line::new().max_length(64 * 1024)?.max_buffer(128 * 1024)?;
+    let client = ReadWrite::stream(socket, lines).watermarks(16 * 1024, 64 * 1024).auto_pause();
+    let client = client.on_input("input").on_error("gone").start(cx)?;
     cx.heap().clients.insert(client.id(), client);
     Ok(())
 }

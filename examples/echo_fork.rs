@@ -1,15 +1,19 @@
-//! A post-forking echo server: the parent accepts, and forks a child for each connection.
+//! A post-forking echo server by hand: the parent accepts, and the Daemon forks a child for each connection.
 //!
 //! ```text
-//! cargo run --release --example echo_fork
-//! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
+//! cargo run --release --example echo_fork -- --verbose
 //! ```
 //!
-//! Ctrl-C ends it and all its children. More connections than there may be children wait their turn.
+//! It prints `listening on 127.0.0.1:7777, pid 4711`. Then, in another terminal and with the printed pid:
+//!
+//! ```text
+//! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello; the log shows a child that begins and ends
+//! kill -USR2 4711                               # the log shows every session and why it stays alive
+//! ```
+//!
+//! Ctrl-C ends the parent and all children. A connection waits while there are `--max-children` others.
 
 use std::net::TcpStream;
-use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::daemon::Report;
@@ -41,13 +45,9 @@ struct Echo {
     client: Option<ReadWrite<Line>>,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(flags))
-}
-
-fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let mut kernel = Kernel::new()?;
     Session::new(Echo::default())
         .args((flags,))
@@ -106,7 +106,10 @@ fn child(cx: &mut Context<'_, Echo>) -> Result {
     // The parent goes on listening; this process has its connection.
     cx.heap().listener = None;
     let socket: TcpStream = cx.take(1)?;
-    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    // Limits: a line over 64 KiB is dropped, and a client that sends without reading has to wait.
+    let lines = Line::new().max_length(64 * 1024)?.max_buffer(128 * 1024)?;
+    let client = ReadWrite::stream(socket, lines).watermarks(16 * 1024, 64 * 1024).auto_pause();
+    let client = client.on_input("input").on_error("gone").start(cx)?;
     cx.heap().client = Some(client);
     Ok(())
 }

@@ -1,17 +1,18 @@
-//! A pre-forking echo server: a pool of children waits for connections; each child serves one at a time.
+//! A pre-forking echo server by hand: a pool of children waits for connections. Each child serves one at a time.
 //!
 //! ```text
-//! cargo run --release --example echo_prefork
+//! cargo run --release --example echo_prefork    # listening on 127.0.0.1:7777, pid 4711
+//!
+//! # in another terminal, with the printed pid:
 //! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! kill -HUP PID                                 # with --config FILE and --logfile FILE: both are opened again
-//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
+//! kill -9 $(pgrep -n -P 4711)                   # the log says so, and another child takes the place
+//! kill -HUP 4711                                # with --config FILE and --logfile FILE: opens both again
+//! kill -USR2 4711                               # the log shows every session and why it stays alive
 //! ```
 //!
-//! Ctrl-C ends it and all its children. A client that stays connected delays this by at most 10 s. A child may be killed at any
-//! time: the server forks another one when fewer than `--min-spare` children wait.
+//! Ctrl-C ends the parent and all children. A client that stays connected delays the end by at most 10 s.
 
 use std::net::TcpStream;
-use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::daemon::Report;
@@ -44,13 +45,9 @@ struct Echo {
     client: Option<ReadWrite<Line>>,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(flags))
-}
-
-fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let mut kernel = Kernel::new()?;
     Session::new(Echo::default())
         .args((flags,))
@@ -86,8 +83,8 @@ fn start(cx: &mut Context<'_, Echo>) -> Result {
     cx.sig("USR2", "peek");
     flags.daemon.say_listening(listener.local_addr()?);
     cx.heap().listener = Some(listener);
-    // Last of all: from here on this may be another process, without terminal and privileges.
     let daemon = flags.daemon.apply(flags.pool.apply(Daemon::builder()));
+    // Last of all: from here on this may be another process, without terminal and privileges.
     let daemon = flags.config.apply(daemon, common::Config::read_without_root).spawn(cx)?;
     cx.heap().daemon = Some(daemon);
     Ok(())
@@ -106,7 +103,10 @@ fn accepted(cx: &mut Context<'_, Echo>) -> Result {
     }
     report(cx, Report::Req)?;
     let socket: TcpStream = cx.take(0)?;
-    let client = ReadWrite::stream(socket, Line::new()).on_input("input").on_error("gone").start(cx)?;
+    // Limits: a line over 64 KiB is dropped, and a client that sends without reading has to wait.
+    let lines = Line::new().max_length(64 * 1024)?.max_buffer(128 * 1024)?;
+    let client = ReadWrite::stream(socket, lines).watermarks(16 * 1024, 64 * 1024).auto_pause();
+    let client = client.on_input("input").on_error("gone").start(cx)?;
     cx.heap().client = Some(client);
     Ok(())
 }

@@ -1,20 +1,24 @@
-//! An echo server in whichever mode it is told to: one process, a child for each connection, or a pool of children.
+//! An echo server in the mode that a flag names: one process, a child for each connection, or a pool of children.
 //!
 //! ```text
 //! cargo run --release --example echo_server -- --mode prefork --connections 10
-//! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
-//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
-//! Ctrl-C ends it and all its children. The mode may have a number: `fork:50`, `prefork:8`.
+//! It prints `listening on 127.0.0.1:7777, pid 4711`. Then, in another terminal and with the printed pid:
+//!
+//! ```text
+//! printf 'hello\n' | nc -q1 127.0.0.1 7777      # hello
+//! kill -9 $(pgrep -n -P 4711)                   # the log says so, and another child takes the place
+//! kill -USR2 4711                               # the log shows every session and why it stays alive
+//! ```
+//!
+//! Ctrl-C ends the parent and all children. The mode may have a number: `fork:50`, `prefork:8`.
 
-use std::error::Error;
-use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::component::{Processes, Protocol, Server};
 use lenore::filter::Line;
-use lenore::{Daemon, Kernel};
+use lenore::{Daemon, Kernel, Result};
 
 mod common;
 
@@ -35,19 +39,14 @@ struct Flags {
     watch: common::WatchFlags,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(flags))
-}
-
-fn serve(flags: Flags) -> Result<(), Box<dyn Error>> {
-    // A longer line is dropped as it comes, and the next one is answered; without limits 512 MiB of it would be kept.
-    let lines = Line::new().max_length(64 * 1024)?.max_buffer(2 * 64 * 1024)?;
+    // Limits what a stranger may send: a line over 64 KiB is dropped, and the next one is answered.
+    let lines = Line::new().max_length(64 * 1024)?.max_buffer(128 * 1024)?;
     let echo = Protocol::new(lines)
         .on_input(|cx, line: String| cx.heap().put(line))
-        .watermarks(16 * 1024, 64 * 1024) // a client that sends and does not read
-        .auto_pause(); //               is not read from
+        .auto_pause(); // a client that sends and does not read has to wait
     let daemon = flags.watch.apply(Daemon::builder());
     let mut server = Server::tcp(flags.listen, echo).processes(flags.mode).daemon(daemon);
     if let Some(connections) = flags.connections {

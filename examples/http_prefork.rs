@@ -1,26 +1,30 @@
-//! A pre-forking web server for the files below a directory: each child serves one connection at a time.
+//! A pre-forking web server for the files below a directory. Each child serves one connection at a time.
 //!
-//! It shows by hand what `component::http::Service` does by itself, as in the example `http_service`: what a session says to the
-//! Daemon, how long it waits for a client, and how it sends a file.
+//! Read `http_service` first. That program has a `component::http::Service`, which does by itself what this one does by hand: talk to
+//! the Daemon, wait for a client no longer than so many seconds, and send a file piece by piece.
 //!
 //! ```text
 //! cargo run --release --features http --example http_prefork -- --root target/doc
-//! curl -i http://127.0.0.1:7780/hello           # or any browser
-//! ab -k -n 10000 -c 8 http://127.0.0.1:7780/hello
-//! kill -HUP PID                                 # with --config FILE and --logfile FILE: both are opened again
-//! kill -USR2 PID                                # PID as printed: the log shows every session and why it stays alive
 //! ```
 //!
-//! Without `--root` there is only `/hello`. Ctrl-C ends it and all its children, after the response in hand.
+//! It prints `listening on 127.0.0.1:7780, pid 4711`. Then, with the printed pid:
 //!
-//! A connection stays with its child for `--keep-alive` seconds after a response; with 0 there is one request on each. When
-//! all children have a connection and another client waits, the one that has been idle for longest is closed.
+//! ```text
+//! curl -i http://127.0.0.1:7780/hello           # HTTP/1.1 200 OK ... hello
+//! ab -k -n 10000 -c 8 http://127.0.0.1:7780/hello
+//! kill -HUP 4711                                # with --config FILE and --logfile FILE: opens both again
+//! kill -USR2 4711                               # the log shows every session and why it stays alive
+//! ```
+//!
+//! Without `--root` there is only `/hello`. Ctrl-C ends the server after the responses in hand.
+//!
+//! A connection stays with its child for `--keep-alive` seconds after a response. With 0 each connection has one request. When all
+//! children have a connection and another client waits, the server closes the connection that has been idle for longest.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -100,13 +104,9 @@ impl Client {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(flags))
-}
-
-fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let (site, keep_alive) = (Site::new(flags.root.clone())?, flags.keep_alive);
     let keeps = !keep_alive.is_zero();
     let patience = if keeps { keep_alive } else { PATIENCE };
@@ -115,7 +115,11 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         .args((flags,))
         .state("_start", start)
         .state("daemon_child", begin)
-        .state("daemon_accept", |cx| cx.heap().listener.iter().for_each(SocketFactory::resume_accept))
+        .state("daemon_accept", |cx| {
+            if let Some(listener) = &cx.heap().listener {
+                listener.resume_accept();
+            }
+        })
         .state("accept", accepted)
         .state("input", input)
         .state("flushed", go_on)
@@ -171,7 +175,9 @@ fn load(bytes: &[u8]) -> std::result::Result<Config, String> {
 }
 
 fn accepted(cx: &mut Context<'_, Server>) -> Result {
-    cx.heap().listener.iter().for_each(SocketFactory::pause_accept);
+    if let Some(listener) = &cx.heap().listener {
+        listener.pause_accept();
+    }
     report(cx, Report::Req)?;
     let socket: TcpStream = cx.take(0)?;
     socket.set_nodelay(true)?;
@@ -294,7 +300,9 @@ fn release(cx: &mut Context<'_, Server>) -> Result {
 /// The connection is over. What was put for it is still written.
 fn close(cx: &mut Context<'_, Server>) -> Result {
     cx.delay_clear("late");
-    cx.heap().client.take().into_iter().for_each(|client| client.wheel.close_after_flush());
+    if let Some(client) = cx.heap().client.take() {
+        client.wheel.close_after_flush();
+    }
     report(cx, Report::Done)
 }
 

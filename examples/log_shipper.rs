@@ -1,20 +1,19 @@
-//! Sends what is appended to a file to a server, line by line: waits for one that is slow, and connects again to one that
-//! has gone.
+//! Sends each line that is appended to a file to a server. It waits for a slow server, and connects again to one that has gone.
 //!
 //! ```text
 //! nc -lk 127.0.0.1 7777 &
 //! cargo run --release --example log_shipper -- --file /tmp/one.log --to 127.0.0.1:7777
-//! echo hello >> /tmp/one.log          # hello, from nc
 //! ```
 //!
-//! What the server does not take stays in the file, but for 64 KiB: the wheel that follows the file has an input event only
-//! while there is a connection with room. Lines on their way to a server that goes are lost, as nothing tells which of them
-//! have arrived. `--retry SECONDS` is the time between two attempts. Ctrl-C ends it. A file that can't be read for now is
-//! tried again; one that can't be followed at all ends it with exit code 1.
+//! It says `following /tmp/one.log`. Type `echo hello >> /tmp/one.log` in another terminal, and `nc` prints `hello`. End `nc`, and the
+//! log says every second that the connection was refused. Start `nc` again, and the lines that were written meanwhile arrive.
+//!
+//! The program holds at most 64 KiB that the server has not taken. The rest stays in the file, because the wheel that follows the file
+//! has an input event only while there is a connection with room. Lines on their way to a server that goes are lost, as TCP does not
+//! tell which of them have arrived. `--retry SECONDS` is the time between two attempts. Ctrl-C ends the program. A file that can't be
+//! read now is tried again. If the file can't be followed at all, the program ends with exit code 1.
 
 use std::cell::Cell;
-use std::error::Error;
-use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use clap::Parser;
 use lenore::component::{Connection, Protocol, TcpClient};
 use lenore::filter::{ByteLine, Line};
 use lenore::wheel::{Failure, FollowTail, TailEvent};
-use lenore::{Context, Kernel, Result};
+use lenore::{Context, Exception, Kernel, Result};
 
 mod common;
 
@@ -44,13 +43,10 @@ struct Flags {
 /// The session of the client, which follows the file as well, whether or not there is a connection.
 type Cx<'a> = Context<'a, Connection<ByteLine, Option<FollowTail<ByteLine>>>>;
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(ship(flags.file, flags.to, Duration::from_secs(flags.retry)))
-}
-
-fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Error>> {
+    let retry = Duration::from_secs(flags.retry);
     let failure = Rc::new(Cell::new(None));
     let reason = failure.clone();
     let mut kernel = Kernel::new()?;
@@ -81,14 +77,14 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
             cx.delay_clear("reconnect");
             cx.yield_("shutdown", ()); // after what was put is written
         });
-    TcpClient::new(server, lines)
+    TcpClient::new(flags.to, lines)
         .on_started(move |cx| {
-            let tail = FollowTail::path(&file, Line::new().bytes()).on_input("line").on_error("failed").start(cx)?;
+            let tail = FollowTail::path(&flags.file, Line::new().bytes()).on_input("line").on_error("failed").start(cx)?;
             **cx.heap() = Some(tail);
             pause(cx);
             cx.sig("INT", "ended");
             cx.sig("TERM", "ended");
-            common::say(std::io::stderr(), format_args!("following {file}"))?;
+            common::say(std::io::stderr(), format_args!("following {}", flags.file))?;
             Ok(())
         })
         .on_connect_error(move |cx, failure| {
@@ -97,14 +93,18 @@ fn ship(file: String, server: String, retry: Duration) -> Result<(), Box<dyn Err
         })
         .spawn(&mut kernel)?;
     kernel.run()?;
-    failure.take().map_or(Ok(()), |reason: String| Err(reason.into()))
+    failure.take().map_or(Ok(()), |reason: String| Err(Exception::new(reason)))
 }
 
 fn resume(cx: &mut Cx<'_>) {
-    cx.heap().iter().for_each(|tail| tail.event(TailEvent::Input, "line"));
+    if let Some(tail) = &**cx.heap() {
+        tail.event(TailEvent::Input, "line");
+    }
 }
 
 /// The lines wait in the file.
 fn pause(cx: &mut Cx<'_>) {
-    cx.heap().iter().for_each(|tail| tail.event_clear(TailEvent::Input));
+    if let Some(tail) = &**cx.heap() {
+        tail.event_clear(TailEvent::Input);
+    }
 }

@@ -1,10 +1,10 @@
-//! A state machine: a login dialogue in which the same event, a line of text, means something else in each state.
+//! A state machine: a login dialogue in which one event, a line of text, means something else in each state.
 //!
 //! ```text
 //! cargo run --example nfa
 //! ```
 //!
-//! What the user types comes from a script and stands behind the prompts, so you will see this:
+//! The user's lines come from a script and are shown behind the prompts. You will see this:
 //!
 //! ```text
 //! login: edgar
@@ -49,8 +49,9 @@ struct Terminal {
 
 type Cx<'a> = MachineContext<'a, Terminal>;
 
-fn main() -> std::result::Result<(), lenore::Error> {
+fn main() -> Result {
     Flags::parse();
+    common::log_to_stderr();
     let mut kernel = Kernel::new()?;
     let keyboard = Box::new(SCRIPT.into_iter().chain(std::iter::repeat("yes")));
     let machine = Nfa::new(Terminal { keyboard, user: String::new(), failures: 0 })
@@ -70,7 +71,7 @@ fn main() -> std::result::Result<(), lenore::Error> {
         .spawn(&mut kernel)?;
     machine.goto_state(&mut kernel, "login", "ask", ())?;
     // When the machine has stopped, no session is left, and the kernel returns.
-    kernel.run()
+    Ok(kernel.run()?)
 }
 
 /// Prompts, and posts what the user types then: whichever state the machine is in gets it.

@@ -1,22 +1,26 @@
-//! Counts over UDP: a wheel that the crate does not have, and a session that uses it.
+//! Counters over UDP: a session with a wheel that the crate does not have.
 //!
 //! ```text
 //! cargo run --release --example own_wheel
-//! printf 'apples 2' | nc -u -w1 127.0.0.1 7779      # apples 2
-//! printf 'apples 3' | nc -u -w1 127.0.0.1 7779      # apples 5
-//! kill -USR2 PID                                    # PID as printed: the log shows the wheel by the name of its type
 //! ```
 //!
-//! The wheel is `own_wheel/datagrams.rs`; the documentation of `lenore::wheel::own` explains it. Ctrl-C ends the program.
+//! It prints `listening on 127.0.0.1:7779, pid 4711`. Then, in another terminal and with the printed pid:
+//!
+//! ```text
+//! printf 'apples 2' | nc -u -w1 127.0.0.1 7779      # apples 2
+//! printf 'apples 3' | nc -u -w1 127.0.0.1 7779      # apples 5
+//! kill -USR2 4711                                   # the log shows the wheel by the name of its type
+//! ```
+//!
+//! The wheel is in `own_wheel/datagrams.rs`. The documentation of `lenore::wheel::own` explains it. Ctrl-C ends the program.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::wheel::Failure;
 use lenore::wheel::own::Wheel;
-use lenore::{Context, Kernel, Result, Session};
+use lenore::{Context, Exception, Kernel, Result, Session};
 
 mod common;
 #[path = "own_wheel/datagrams.rs"]
@@ -39,14 +43,11 @@ struct Counter {
     counts: BTreeMap<String, u64>,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(&flags.listen))
-}
-
-fn serve(address: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let socket = UdpSocket::bind(address).map_err(|error| format!("can't receive on {address}: {error}"))?;
+    let socket = UdpSocket::bind(&flags.listen)
+        .map_err(|error| Exception::new(format!("can't receive on {}: {error}", flags.listen)))?;
     let mut kernel = Kernel::new()?;
     Session::new(Counter::default())
         .args((socket,))

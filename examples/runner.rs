@@ -1,16 +1,22 @@
 //! Runs several commands at once, labels what they write, and reports how each of them ends.
 //!
 //! ```text
-//! cargo run --release --example runner -- --run 'ls -l' --run 'sleep 1; echo done' --run 'exit 3'
-//! 3: exit 3: exit status: 3
-//! 1: total 24
-//! ...
+//! cargo run --release --example runner -- --run 'echo one; exit 3' --run 'sleep 1; echo done'
 //! ```
 //!
-//! What a command writes to its standard error goes to standard error. With `--timeout SECONDS`, commands that take longer
-//! get TERM, with whatever they have started. Exit code 0 if all commands succeeded, 1 if not. Ctrl-C and Ctrl-\ send
-//! TERM to all of them. So does a terminal that closes, but not under `nohup`, and the next line after the reader of the output
-//! has gone away, as `head` does. A command that ignores TERM is waited for.
+//! You will see this. The last line goes to standard error, and the exit code is 1 because a command has failed:
+//!
+//! ```text
+//! 1: one
+//! 1: echo one; exit 3: exit status: 3
+//! 2: done
+//! 2: sleep 1; echo done: exit status: 0
+//! 1 failed
+//! ```
+//!
+//! What a command writes to its standard error goes to standard error. With `--timeout SECONDS`, a command that takes longer gets
+//! TERM, and so does everything that the command has started. Ctrl-C and Ctrl-\ send TERM to all commands. So do HUP (but not under
+//! `nohup`) and the first line that nobody reads, as after `| head`. The program waits for a command that ignores TERM.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -56,17 +62,13 @@ struct Jobs {
     unread: bool,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<ExitCode> {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(run_all(flags.run, flags.timeout.map(Duration::from_secs)))
-}
-
-fn run_all(commands: Vec<String>, timeout: Option<Duration>) -> Result<(), Box<dyn std::error::Error>> {
     let failures = Rc::new(Cell::new(0));
     let mut kernel = Kernel::new()?;
     Session::new(Jobs { failures: failures.clone(), ..Jobs::default() })
-        .args((commands, timeout))
+        .args((flags.run, flags.timeout.map(Duration::from_secs)))
         .state("_start", start)
         .state("line", |cx| {
             let line = format!("{}: {}", label(cx, 1)?, cx.arg::<String>(0)?);
@@ -98,10 +100,11 @@ fn run_all(commands: Vec<String>, timeout: Option<Duration>) -> Result<(), Box<d
         })
         .spawn(&mut kernel)?;
     kernel.run()?;
-    match failures.get() {
-        0 => Ok(()),
-        count => Err(format!("{count} failed").into()),
+    if failures.get() == 0 {
+        return Ok(ExitCode::SUCCESS);
     }
+    common::say(io::stderr(), format_args!("{} failed", failures.get()))?;
+    Ok(ExitCode::FAILURE)
 }
 
 fn start(cx: &mut Context<'_, Jobs>) -> Result {
@@ -153,5 +156,7 @@ fn say_or_end(cx: &mut Context<'_, Jobs>, to: impl Write, line: &str) -> Result 
 
 /// Ends what is left; each end is reported in turn.
 fn end_all(cx: &mut Context<'_, Jobs>) {
-    cx.heap().by_wheel.values_mut().for_each(|job| job.wheel = None);
+    for job in cx.heap().by_wheel.values_mut() {
+        job.wheel = None;
+    }
 }

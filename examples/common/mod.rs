@@ -1,9 +1,7 @@
-//! What the examples share: flags that several of them have, logging to standard error, and ending with one clear line.
+//! What the examples share: flags that several of them have, and logging to standard error.
 #![allow(dead_code, unused_imports, reason = "each example compiles its own copy and uses a part of it")]
 
-use std::error::Error;
 use std::fmt::Display;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use lenore::logging::Logger;
@@ -22,18 +20,7 @@ pub fn log_to_stderr() {
     let _ = Logger::new().install();
 }
 
-/// Exit code 0, or one line on standard error and 1. A wrong command line has ended the program with 2 before.
-pub fn exit(outcome: Result<(), Box<dyn Error>>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = say(std::io::stderr(), error);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Tells where this process listens, and which one it is.
+/// Prints where this process listens, and its pid.
 pub fn say_listening(address: impl Display) {
     say_if_read(format_args!("listening on {address}, pid {}", std::process::id()));
 }
@@ -47,7 +34,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| "not a span of time".into())
 }
 
-/// The same, but more than nothing.
+/// Reads a span of time that is more than 0, written in seconds.
 pub fn some_seconds(text: &str) -> Result<Duration, String> {
     seconds(text).and_then(|span| if span.is_zero() { Err("must be more than 0".into()) } else { Ok(span) })
 }

@@ -1,18 +1,17 @@
-//! A port of POE::Component::Daemon's own demonstration of a post-forking server, `eg/forking`, state by state.
+//! A port of POE::Component::Daemon's demonstration of a pre-forking server, `eg/preforking`, state by state. Read it beside the Perl.
 //!
 //! ```text
-//! cargo run --release --example forking -- 7777         # PORT=7777, and the shell is back: it has detached
-//! nc -C 127.0.0.1 7777                                  # then type PID, PARENT, PING, KERNEL, STATUS, ..., DONE
+//! cargo run --release --example preforking -- 7777      # prints PORT=7777, detaches, and the shell is back
+//! nc -C 127.0.0.1 7777                                  # type PID, PARENT, PING (PONG), STATUS, PEEK, DONE (OK)
 //! kill $(printf 'parent\ndone\n' | nc 127.0.0.1 7777 | sed -n '1s/\r//p')      # all processes end
 //! ```
 //!
-//! At most three connections at a time are served; a fourth waits. What goes to standard error stands in `log_forking`
-//! in the temporary directory, unless `--logfile PATH` says otherwise.
+//! Each child serves one connection and is replaced. The log is the file `log_preforking` in the temporary directory, or the file that
+//! `--logfile PATH` names.
 
 use std::net::{IpAddr, TcpStream};
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Parser;
 use lenore::daemon::Report;
@@ -20,11 +19,12 @@ use lenore::filter::Line;
 use lenore::wheel::{Failure, ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
 
+#[path = "../common/mod.rs"]
 mod common;
 
-/// The post-forking server of POE::Component::Daemon's demonstration, which detaches and answers a few commands
+/// The pre-forking server of POE::Component::Daemon's demonstration, which detaches and answers a few commands
 #[derive(Parser)]
-#[command(name = "forking", version)]
+#[command(name = "preforking", version)]
 struct Flags {
     #[command(flatten)]
     port: common::PortFlags,
@@ -38,14 +38,10 @@ struct Heap {
     wheel_client: Option<ReadWrite<Line>>,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result {
     let flags = Flags::parse();
     common::log_to_stderr();
-    common::exit(serve(flags))
-}
-
-fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
-    let logfile = flags.port.logfile("log_forking")?;
+    let logfile = flags.port.logfile("log_preforking")?;
     let mut kernel = Kernel::new()?;
     Session::new(Heap { logfile, ..Heap::default() })
         .args((flags.port.port,))
@@ -57,13 +53,13 @@ fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
                 client.put("???");
             }
         })
-        .state("daemon_shutdown", daemon_shutdown)
-        .state("accept", accept)
-        .state("daemon_pause", daemon_pause)
-        .state("daemon_accept", daemon_accept) // Perl's watches `daemon_resume`, which is never sent
         .state("daemon_child", daemon_child)
+        .state("daemon_accept", daemon_accept)
+        // Perl's `daemon_parent` notes the pid that PARENT answers, too late for the first child; the system knows it.
+        .state("accept", accept)
         .state("input", input)
         // Perl's `flushed` closes the connection after DONE: see `done`.
+        .state("daemon_shutdown", daemon_shutdown)
         .state("peek", peek)
         .spawn(&mut kernel)?;
     kernel.run()?;
@@ -75,13 +71,12 @@ fn start(cx: &mut Context<'_, Heap>) -> Result {
     let port: u16 = cx.take(0)?;
     let wheel = SocketFactory::tcp(format!("127.0.0.1:{port}")).on_accept("accept").on_error("error").listen(cx)?;
     common::say_if_read(format_args!("PORT={}", wheel.local_addr()?.port()));
+    wheel.pause_accept(); // is resumed in daemon_accept
     cx.heap().wheel = Some(wheel);
 
     cx.sig("daemon_child", "daemon_child");
-    cx.sig("daemon_shutdown", "daemon_shutdown");
-    cx.sig("daemon_pause", "daemon_pause");
     cx.sig("daemon_accept", "daemon_accept");
-    cx.sig("USR1", "peek");
+    cx.sig("daemon_shutdown", "daemon_shutdown");
     cx.sig("USR2", "peek");
 
     // In the Perl program the last thing of all. Here it must come after `listen` and before `run`: it detaches.
@@ -91,7 +86,10 @@ fn start(cx: &mut Context<'_, Heap>) -> Result {
         .logfile(&cx.heap().logfile)
         .detach(true)
         .verbose(true)
-        .max_children(3)
+        .start_children(1)
+        .requests(1)
+        .min_spare(2)
+        .max_children(10)
         .spawn(cx)?;
     cx.heap().daemon = Some(daemon);
     Ok(())
@@ -112,35 +110,31 @@ fn error(cx: &mut Context<'_, Heap>) -> Result {
     Ok(())
 }
 
-/// The SocketFactory has a connection: the Daemon forks for it, and this process's copy of the socket is closed.
-fn accept(cx: &mut Context<'_, Heap>) -> Result {
-    let (handle, peer, port): (TcpStream, IpAddr, u16) = (cx.take(0)?, cx.take(1)?, cx.take(2)?);
-    log::info!("{}: connection from {peer}:{port}", cx.pid());
-    Ok(daemon(cx)?.update_status_with(cx, Report::Req, handle)?)
+/// We are a child process.
+fn daemon_child(cx: &mut Context<'_, Heap>) -> Result {
+    update_status(cx, Report::Wait)
 }
 
-/// There are as many child processes as there may be.
-fn daemon_pause(cx: &mut Context<'_, Heap>) {
-    if let Some(listener) = &cx.heap().wheel {
-        listener.pause_accept();
-    }
-}
-
-/// There are fewer again.
+/// A child process has said `wait`.
 fn daemon_accept(cx: &mut Context<'_, Heap>) {
     if let Some(listener) = &cx.heap().wheel {
         listener.resume_accept();
     }
 }
 
-/// We are the child process, and ARG1 is what `accept` handed over.
-fn daemon_child(cx: &mut Context<'_, Heap>) -> Result {
-    cx.heap().wheel = None;
-    let handle: TcpStream = cx.take(1)?;
+/// The SocketFactory has a connection.
+fn accept(cx: &mut Context<'_, Heap>) -> Result {
+    let (handle, peer, port): (TcpStream, IpAddr, u16) = (cx.take(0)?, cx.take(1)?, cx.take(2)?);
+    log::info!("{}: connection from {peer}:{port}", cx.pid());
+    if let Some(listener) = &cx.heap().wheel {
+        listener.pause_accept();
+    }
+    update_status(cx, Report::Req)?;
+
     let client =
         ReadWrite::stream(handle, Line::new()).on_input("input").on_error("error").on_refused("refused").start(cx)?;
     cx.heap().wheel_client = Some(client);
-    update_status(cx, Report::Long)
+    Ok(())
 }
 
 /// The ReadWrite has a line.
@@ -149,12 +143,13 @@ fn input(cx: &mut Context<'_, Heap>) -> Result {
     log::info!("{}: received {line:?}", cx.pid());
     let answer = match line.as_str() {
         "PID" => cx.pid().to_string(),
-        "PARENT" => parent_id().to_string(),
         "PING" => "PONG".into(),
+        "PARENT" => parent_id().to_string(),
+        "PEEK" => format!("{}DONE", daemon(cx)?.peek(cx, true)?),
+        "STATUS" => format!("{}DONE", daemon(cx)?.status(cx)?),
+        "DONE" => "OK".into(),
         "LOGFILE" => cx.heap().logfile.display().to_string(),
         "KERNEL" => cx.kernel_id().into(),
-        "DONE" => "OK".into(),
-        "STATUS" => format!("{}DONE", daemon(cx)?.status(cx)?),
         _ => "???".into(),
     };
     for text in answer.lines() {
@@ -173,13 +168,13 @@ fn done(cx: &mut Context<'_, Heap>) -> Result {
     update_status(cx, Report::Done)
 }
 
-/// TERM or INT has come, or the request is finished.
+/// TERM or INT has come, or this child has had its share of requests.
 fn daemon_shutdown(cx: &mut Context<'_, Heap>) {
     cx.heap().wheel = None;
     cx.heap().wheel_client = None;
 }
 
-/// USR1, as in Perl, or USR2: why this kernel does not exit.
+/// USR2: why this kernel does not exit.
 fn peek(cx: &mut Context<'_, Heap>) -> Result {
     log::info!("{}", daemon(cx)?.peek(cx, true)?);
     Ok(())
