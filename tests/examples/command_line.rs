@@ -18,7 +18,7 @@ const POOL: &str = "--start-children --min-spare --max-spare --max-children --fo
 
 /// Every example, and its flags.
 fn examples() -> Vec<(&'static str, Vec<&'static str>)> {
-    let all: [(&str, &[&str]); 14] = [
+    let all: [(&str, &[&str]); 15] = [
         ("chat", &[]),
         ("component", &[]),
         ("echo", &["--listen"]),
@@ -27,6 +27,7 @@ fn examples() -> Vec<(&'static str, Vec<&'static str>)> {
         ("echo_server", &["--listen --mode --connections --control --status"]),
         ("forking", &["--logfile"]),
         ("http_prefork", &["--listen --root --keep-alive --config", POOL, DAEMON]),
+        ("isolate", &["--listen"]),
         ("log_shipper", &["--file --to --retry"]),
         ("nfa", &[]),
         ("own_wheel", &["--listen"]),
@@ -190,6 +191,7 @@ fn server_prints_the_pid_that_signals_are_for() {
         ("echo_prefork", Some("--listen")),
         ("echo_server", Some("--listen")),
         ("http_prefork", Some("--listen")),
+        ("isolate", Some("--listen")),
     ] {
         let args = flag.into_iter().chain(["127.0.0.1:0"]);
         let mut running = Program::new(example(name)).args(args).start();

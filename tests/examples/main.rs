@@ -11,6 +11,7 @@ mod component;
 mod detached;
 mod echo;
 mod flags;
+mod isolate;
 mod own_wheel;
 mod ports;
 mod storm;
