@@ -1,11 +1,17 @@
-//! POE's kernel and pre-forking Daemon, in Rust.
+//! Unix servers that handle requests in child processes, on one thread each and without `async`.
 //!
-//! A **session** is a heap of any type and a table of named **states**. The **kernel** runs a state when its session gets
-//! an **event** of that name: posted by a session, set as an alarm, sent by a wheel that has read a record, or a signal. One
-//! process, one thread, no `async`.
+//! | you want to | begin with |
+//! | --- | --- |
+//! | serve clients over TCP or UNIX sockets | [`component::Server`], which runs one handler in one process, in many, or in a pool |
+//! | serve HTTP | `component::http`, with the feature `service` |
+//! | manage child processes by hand, or become a daemon | [`daemon`] |
+//! | run programs, follow files, connect, listen | [`wheel`], with records cut by a [`filter`] |
+//! | do a job beside the server, deploy it, find out why nothing happens | [`guide`] |
+//! | port a POE program | [`porting`] |
 //!
-//! A **[`Daemon`]** is a session that makes a server of the program: it forks a pool of children before the
-//! requests come, or one for each request, watches over them, and shuts them down.
+//! All of it is built of two things. A **session** has a heap of any type and a table of named **states**. The **kernel** runs a state
+//! when its session gets an **event** of that name. A session posts an event, an alarm sends one when it is due, a wheel sends one for
+//! each record, and the system sends signals.
 //!
 //! ```
 //! use std::time::Duration;
@@ -14,24 +20,57 @@
 //! # fn main() -> Result<(), lenore::Error> {
 //! let mut kernel = Kernel::new()?;
 //! Session::new(0)
-//!     .state("_start", |cx| {
-//!         cx.alias_set("ticker")?;
-//!         cx.yield_("tick", ());
-//!         Ok(())
-//!     })
+//!     .state("_start", |cx| cx.yield_("tick", ()))
 //!     .state("tick", |cx| {
 //!         *cx.heap() += 1;
 //!         if *cx.heap() < 3 {
 //!             cx.delay("tick", Duration::from_millis(1), ());
 //!         }
 //!     })
-//!     .state("_stop", |cx| assert_eq!(*cx.heap(), 3))
+//!     .state("_stop", |cx| assert_eq!(*cx.heap(), 3)) // nothing keeps the session any more
 //!     .spawn(&mut kernel)?;
 //! kernel.run()
 //! # }
 //! ```
 //!
-//! # Where to find what
+//! A **[`Daemon`]** is a session that makes a server of the program. It forks a pool of children before clients come, or a child for
+//! each request. It watches the children, replaces those that die, and shuts them down.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `control` | a control socket for operators, the scoreboard as a file, the status as JSON, metrics of the application |
+//! | `ctl` | the command `lenorectl`: `cargo install lenore --features ctl` |
+//! | `fork-hooks` | for tests of programs: step in at each stage of a fork |
+//! | `http` | `filter::Httpd`: requests and responses of HTTP/1.1 |
+//! | `inotify` | on Linux the system tells [`wheel::FollowTail`] of changes |
+//! | `logging` | `lenore::logging`: a logger whose lines stay whole among several processes, as text, JSON or for the journal |
+//! | `pty` | pseudo-terminals for [`wheel::Run`] |
+//! | `serde` | `filter::Frame`: values of any type that serde knows |
+//! | `service` | `component::http`: routes, JSON, forms, answers that come later, streams and files |
+//! | `status` | a page, metrics for Prometheus, and probes over HTTP |
+//! | `testing` | `lenore::testing`, for tests of programs: a clock that the test moves, streams, signals, tests that fork |
+//! | `tls` | `lenore::tls`: TLS by rustls, for streams, servers and clients |
+//!
+//! # Logging
+//!
+//! **Install a logger first.** Without one you do not see why a child has died, nor that a server could not listen. The module `logging`,
+//! with the feature of that name, has one for programs with several processes. Any other logger for the [`log`] crate will do.
+//!
+//! The crate never prints. It logs under one target for each subsystem: `lenore::daemon`, `lenore::component`, `lenore::http`,
+//! `lenore::access`, `lenore::audit`, `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`, `lenore::sources`,
+//! `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::refcounts`. [`guide::log_lines`] lists the lines that an operator may
+//! want to search for. When something does not happen that should, [look here](guide::nothing_happens).
+//!
+//! # Testing
+//!
+//! The module `testing`, with the feature of that name, has a kernel whose clock a test moves, streams that the test writes and reads,
+//! and a runner for tests that fork. A session of timeouts and retries is tested in 30 lines, and without waiting.
+//!
+//! # Coming from POE
 //!
 //! | POE | here |
 //! | --- | --- |
@@ -40,32 +79,11 @@
 //! | `$poe_kernel->yield`, `delay`, `sig`, `alias_set`, ... | [`Context`], and [`Calls`] beside a borrowed heap |
 //! | `$poe_kernel->post`, `call`, `signal`, ... | [`Context`] and [`Kernel`]; [`AsKernel`] for either |
 //! | `run`, `stop`, `has_forked` | [`Kernel`] |
-//! | `POE::Wheel::*` | [`wheel`] |
-//! | `POE::NFA` | [`nfa`] |
-//! | `POE::Filter::*` | [`filter`] |
+//! | `POE::Wheel::*`, `POE::Filter::*`, `POE::NFA` | [`wheel`], [`filter`], [`nfa`] |
 //! | `POE::Component::Server::TCP`, `POE::Component::Client::TCP`, `POE::Component::Resolver` | [`component`] |
 //! | `POE::Component::Daemon` | [`daemon`] |
 //! | `die` in a handler | an `Err` or a panic; [`Exception`] |
-//!
-//! [`porting`] is the guide for those who come from POE. [`guide`] has pages on what programs often need, such as [a job beside the
-//! server](guide::background).
-//!
-//! # Logging
-//!
-//! The library never prints (a state that panics prints through Rust's panic hook). It logs through the [`log`] crate with a target for each subsystem, which play the part of
-//! POE's `TRACE_*` switches: `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`,
-//! `lenore::sources`, `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::daemon`, `lenore::component`,
-//! `lenore::http`, `lenore::access`.
-//!
-//! **Without a logger nothing of it is seen**: neither that a server of POE's kind could not listen, nor why a child has died.
-//! A program begins by installing one. The module `logging`, with the feature of that name, has one for programs with several
-//! processes, which the examples use; any other logger for the `log` crate will do. When something does not happen that should,
-//! [look here](guide::nothing_happens).
-//!
-//! # Testing
-//!
-//! The module `testing`, with the feature of that name, has a kernel whose clock a test moves, streams that it writes and reads, and a
-//! runner for tests that fork. A session of timeouts and retries is tested in 30 lines, and without waiting.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
