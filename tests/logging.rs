@@ -297,3 +297,49 @@ fn record_after_half_a_line_begins_on_a_line_of_its_own() {
     assert!(lines[2].ends_with(" lenore::logging: log records are lost: count=2"), "{text}");
     assert!(lines[3].ends_with(" there is room"), "{text}");
 }
+
+/// The text of all sources, with `…` in place of what a format string fills in, and strings of several lines in one.
+fn texts_of_the_source(directory: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(directory).expect("the sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            text += &texts_of_the_source(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = fs::read_to_string(&path).expect("a source");
+            let mut pieces = source.split("\\\n");
+            text += pieces.next().expect("a first piece");
+            pieces.for_each(|piece| text += piece.trim_start());
+        }
+    }
+    text
+}
+
+fn with_dots(text: &str) -> String {
+    let mut dotted = String::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find('{') {
+        dotted += &rest[..begin];
+        rest = &rest[begin + 1..];
+        match rest.find(['{', '}', '"', '\n']) {
+            Some(end) if rest[end..].starts_with('}') => {
+                dotted.push('…');
+                rest = &rest[end + 1..];
+            }
+            _ => dotted.push('{'),
+        }
+    }
+    dotted + rest
+}
+
+#[test]
+fn guide_lists_no_log_line_that_the_source_does_not_have() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
+    let texts = with_dots(&texts_of_the_source(&source));
+    let page = fs::read_to_string(source.join("guide/log_lines.md")).expect("the page");
+    let lines: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(line, _)| line)).collect();
+    assert!(lines.len() > 50, "{} lines are listed", lines.len());
+    let missing: Vec<&&str> = lines.iter().filter(|line| !texts.contains(**line)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}

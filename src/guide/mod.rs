@@ -9,6 +9,7 @@
 //! | use a library that starts threads | [`threads`] |
 //! | serve datagrams with a pool of children | [`udp`] |
 //! | run a server under systemd, in a container or behind a load balancer | [`deploying`] |
+//! | search the log for a line, and know what it means | [`log_lines`] |
 //! | test a program with timeouts, retries, streams or forks | the module `testing`, with the feature of that name |
 //!
 //! POE: `POE::Component::Daemon` and `POE::Kernel` tell of these subjects in their sections on caveats.
@@ -21,6 +22,9 @@ pub mod components {
 }
 pub mod deploying {
     #![doc = include_str!("deploying.md")]
+}
+pub mod log_lines {
+    #![doc = include_str!("log_lines.md")]
 }
 pub mod memory {
     #![doc = include_str!("memory.md")]
