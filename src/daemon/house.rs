@@ -112,7 +112,7 @@ fn only_the_builder_names_the_session() {
 fn node(path: &str) -> Option<String> {
     let mut parts = path.trim_end_matches(".rs").split('/');
     match (parts.next()?, parts.next()) {
-        ("mod" | "house" | "guide.md", _) | ("parent" | "child", None | Some("mod")) => None,
+        ("mod" | "house", _) | ("parent" | "child", None | Some("mod")) => None,
         (room @ ("parent" | "child"), Some(file)) => Some(format!("{room}/{file}")),
         (room, _) => Some(room.to_owned()),
     }

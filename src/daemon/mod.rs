@@ -1,24 +1,44 @@
-//! The Daemon session: everything a forking or pre-forking server needs but its service.
+//! The Daemon session: it forks, counts, replaces, reaps and shuts down the processes of a server.
 //!
-//! The application listens, accepts and serves; the Daemon forks, counts, retires, reaps and shuts down. The two talk by
-//! signals of the kernel (watched with [`Context::sig`](crate::Context::sig)) and by [`Daemon::update_status`].
+//! A server of connections needs none of this by hand. [`component::Server`](crate::component::Server) talks to the Daemon by itself.
+//! This page is for other servers, and for what a `Server` is made of.
 //!
-//! There are three kinds of servers, each below with what happens in which order and a complete program:
+//! Your program listens, accepts and serves. The Daemon tells it what to do by signals of the kernel, which a session watches with
+//! [`Context::sig`](crate::Context::sig). Your program tells the Daemon what it does by [`Daemon::update_status`].
 //!
-//! - [Pre-forking](#pre-forking): a pool of children waits for requests. For many short requests.
-//! - [Post-forking](#post-forking): a child is forked for each request. For few or long ones, and for the strictest
-//!   separation between them.
-//! - [Non-forking](#non-forking): one process that is a well-behaved daemon.
+//! | kind of server | what it does | use it for |
+//! | --- | --- | --- |
+//! | [pre-forking](#pre-forking) | a pool of children waits for requests | many short requests |
+//! | [post-forking](#post-forking) | a child is forked for each request | few or long requests, and the strictest separation |
+//! | [non-forking](#non-forking) | one process, which is a well-behaved daemon | state that all clients share |
 //!
-//! Then: [how a program becomes a daemon](#becoming-a-daemon), what each [signal](#signals) means, all
-//! [settings](#settings), [how to look inside](#dump-of-a-running-server), how an operator sees and steers a server while
-//! [it runs](#running-it), how its [configuration is changed](#changing-it-while-it-runs) meanwhile, and why [a child's memory is its own](crate::guide::memory).
-//!
-//! A server of connections need not do any of it by hand: [`component::Server`](crate::component::Server) says all this to
-//! the Daemon by itself.
+//! | you want to | read |
+//! | --- | --- |
+//! | leave the terminal, or run under systemd or in a container | [becoming a daemon](#becoming-a-daemon) |
+//! | know what a signal does | [signals](#signals) |
+//! | know why and when a child ends | [the end of a child](#the-end-of-a-child) |
+//! | choose a setting | [settings](#settings) |
+//! | see and steer a server while it runs | [running it](#running-it), with the feature `control` |
+//! | change its configuration or its program | [changing it while it runs](#changing-it-while-it-runs) |
+//! | know what a child shares with its parent | [memory](crate::guide::memory) |
 //!
 //! POE: `POE::Component::Daemon`.
-#![doc = include_str!("guide.md")]
+#![doc = include_str!("../guide/daemon/pre_forking.md")]
+#![doc = include_str!("../guide/daemon/pre_forking.svg")]
+#![doc = ""]
+#![doc = include_str!("../guide/daemon/pre_forking_program.md")]
+#![doc = include_str!("../guide/daemon/post_forking.md")]
+#![doc = include_str!("../guide/daemon/post_forking.svg")]
+#![doc = ""]
+#![doc = include_str!("../guide/daemon/post_forking_program.md")]
+#![doc = include_str!("../guide/daemon/non_forking.md")]
+#![doc = include_str!("../guide/daemon/non_forking.svg")]
+#![doc = ""]
+#![doc = include_str!("../guide/daemon/non_forking_program.md")]
+#![doc = include_str!("../guide/daemon/becoming_a_daemon.md")]
+#![doc = include_str!("../guide/daemon/signals.md")]
+#![doc = include_str!("../guide/daemon/the_end_of_a_child.md")]
+#![doc = include_str!("../guide/daemon/settings.md")]
 #![cfg_attr(feature = "control", doc = include_str!("running.md"))]
 #![doc = include_str!("changing.md")]
 
