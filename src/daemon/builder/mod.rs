@@ -42,34 +42,30 @@ impl Daemon {
 
 /// The settings of a [`Daemon`].
 ///
-/// `start_children` makes it pre-forking, else `max_children` makes it post-forking, else it does not fork.
+/// With `start_children` the Daemon is pre-forking. With `max_children` alone it is post-forking. With neither it does not fork. The
+/// [table of settings](crate::daemon#settings) has all of them at a glance.
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until it is spawned"]
 pub struct DaemonBuilder(RawSettings, RawProcess, Watching, RawConfig);
 
 impl DaemonBuilder {
-    /// Sets the alias of the Daemon session; `Daemon` unless set.
+    /// Sets the alias of the Daemon session. A second Daemon in the same kernel needs another one. Default: `Daemon`.
     pub fn alias(mut self, alias: impl Into<String>) -> Self {
         self.0.alias = Some(alias.into());
         self
     }
 
-    /// Makes the log tell of each child that comes and goes, at info level instead of debug.
+    /// Logs each child that begins or ends at level info, and not debug. Default: no.
     pub fn verbose(mut self, verbose: bool) -> Self {
         self.0.verbose = verbose;
         self
     }
 
-    /// Makes [`Kernel::run`](crate::Kernel::run) return in children as well, so that each child goes on with what the program does after `run`,
-    /// and drops what `main` holds. Default: no.
+    /// Has [`Kernel::run`](crate::Kernel::run) return in children as well. Default: no.
     ///
-    /// Without this setting a child exits as soon as its last session has ended. Rust's standard output and standard error, the
-    /// logger and what the program has registered with [`flush_before_fork`](crate::Kernel::flush_before_fork) are flushed
-    /// before. No other code of the program runs: no destructor of `main`'s values, no function that a C library has
-    /// registered with `atexit`. The exit code is 0, or 1 if a failure that no session has handled has ended the child.
-    ///
-    /// Set it for a program that has something to do in each child after its sessions, or whose tools write their results
-    /// when a program exits, as coverage and profilers do.
+    /// Set it for a program that does something in each child after its sessions have ended, or whose tools write their results
+    /// when a program exits, as coverage and profilers do. Without it a child exits as soon as its last session has ended: see [the
+    /// end of a child](crate::daemon#the-end-of-a-child).
     ///
     /// POE: what `run` does in every child.
     pub fn children_return(mut self, children_return: bool) -> Self {
@@ -77,34 +73,39 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children there may be at a time. Pre-forking, it is `start_children` + `max_spare` unless set.
+    /// Sets how many children there may be at a time. Without [`start_children`](DaemonBuilder::start_children) this makes the
+    /// Daemon post-forking.
+    ///
+    /// Default for a pre-forking Daemon: `start_children` + `max_spare`.
     pub fn max_children(mut self, children: u32) -> Self {
         self.0.max_children = Some(children);
         self
     }
 
-    /// Sets how many children to begin with, and makes the daemon pre-forking unless it is 0.
+    /// Sets how many children to fork at the start. More than 0 makes the Daemon pre-forking. Default: 0.
     pub fn start_children(mut self, children: u32) -> Self {
         self.0.start_children = Some(children);
         self
     }
 
-    /// Sets how many children may wait for a request; more are retired. 80 % of `max_children` unless set.
+    /// Sets how many children may wait for a request. The Daemon retires more. Default: 80 % of `max_children`, or twice
+    /// `min_spare` if that is not set.
     pub fn max_spare(mut self, children: u32) -> Self {
         self.0.max_spare = Some(children);
         self
     }
 
-    /// Sets how many children are to wait for a request, at least 1; fewer are filled up. 20 % of `max_children`
-    /// unless set.
+    /// Sets how many children should wait for a request. The Daemon forks when there are fewer.
     ///
     /// Clients that wait may ask for more: see [`wait_target`](DaemonBuilder::wait_target).
+    ///
+    /// Default: 20 % of `max_children`, or `start_children` if that is not set. Range: 1 and more.
     pub fn min_spare(mut self, children: u32) -> Self {
         self.0.min_spare = Some(children);
         self
     }
 
-    /// Sets how many requests a pre-forked child handles before it is replaced; 0 for no limit, 1 unless set.
+    /// Sets how many requests a pre-forked child handles before another child takes its place. Default: 1. 0: no limit.
     pub fn requests(mut self, requests: u64) -> Self {
         self.0.requests = Some(requests);
         self
@@ -116,10 +117,12 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how much earlier than `requests` a pre-forked child may be replaced, less than `requests`; 0 unless set.
+    /// Sets how many requests earlier than [`requests`](DaemonBuilder::requests) a pre-forked child may be replaced.
     ///
-    /// Each child's number of requests is somewhere between `requests - jitter` and `requests`, evenly spread, so that a
-    /// pool that was started together is not replaced together.
+    /// Each child's number of requests is drawn evenly from `requests - jitter` to `requests`. So a pool that was started together
+    /// is not replaced together.
+    ///
+    /// Default: 0. Range: less than `requests`.
     pub fn requests_jitter(mut self, jitter: u64) -> Self {
         self.0.requests_jitter = Some(jitter);
         self
@@ -137,7 +140,7 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children a second that died before they were ready a pre-forking pool may replace when it has used up its
+    /// Sets how many children that died before they were ready a pre-forking pool may replace each second, after it has used up its
     /// [`fork_burst`](DaemonBuilder::fork_burst). Default: 64. Range: 1 and more.
     ///
     /// POE: nothing like it.
@@ -146,12 +149,14 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long a client may wait to be accepted before more children are forked for those that wait. A pool whose children
-    /// take longer than that to start goes by how long they take. Default: 20 ms. Range: more than zero.
+    /// Sets how long a client may wait to be accepted before the pool forks more children for the clients that wait.
     ///
-    /// A pre-forking pool in which no child is idle looks how many clients wait in the queues of its listeners, where the system
-    /// tells. If they would wait for longer than this, it forks as many children as would have finished all of the work in this
-    /// time, up to `max_children`. [`DaemonStatus::backlog`](crate::daemon::DaemonStatus::backlog) has the numbers.
+    /// When no child of a pre-forking pool is idle, the pool looks how many clients wait in the queues of its listeners, where the
+    /// system tells. If they would wait for longer than this, the pool forks as many children as can finish the work in this time,
+    /// up to `max_children`. If children take longer than this to start, that time counts instead.
+    /// [`DaemonStatus::backlog`](crate::daemon::DaemonStatus::backlog) has the numbers.
+    ///
+    /// Default: 20 ms. Range: more than zero.
     ///
     /// POE: nothing like it.
     pub fn wait_target(mut self, limit: Duration) -> Self {
@@ -159,8 +164,9 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long children that were forked because clients waited are kept although there are more than `max_spare`. Default:
-    /// ten times as long as a child takes to start, at least 10 s. Zero keeps none.
+    /// Sets how long children stay that were forked for waiting clients, although there are more than `max_spare`.
+    ///
+    /// Default: ten times as long as a child takes to start, at least 10 s. Zero: children do not stay.
     ///
     /// POE: nothing like it.
     pub fn shrink_hold(mut self, hold: Duration) -> Self {
@@ -168,23 +174,27 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long children may take to end at shutdown before they are killed; 10 seconds unless set, not zero. A
-    /// [`component::Server`](crate::component::Server) without children shuts its connections down after this time when TERM or QUIT
-    /// lets them finish.
+    /// Sets how long a child may take to end before it is killed.
     ///
-    /// The same is true of a child that ends by itself, as after its last request: if it is still there, because a session
-    /// of its does not end, it is rogue after this time, or after `request_timeout` or `long_timeout` if they are longer.
+    /// The limit also holds for a child that ends by itself, as after its last request. If a session of the program keeps such a
+    /// child for longer than this, and longer than `request_timeout` and `long_timeout`, the child is rogue.
+    ///
+    /// A [`component::Server`](crate::component::Server) without children shuts its connections down after this time when TERM or
+    /// QUIT lets them finish.
+    ///
+    /// Default: 10 s. Range: more than zero.
     pub fn shutdown_timeout(mut self, grace: Duration) -> Self {
         self.0.shutdown_timeout = Some(grace);
         self
     }
 
-    /// Sets how long clients are served as before when a graceful end begins, by TERM, QUIT or `stop`. Default: zero. Range: less than
-    /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout), of which it is a part.
+    /// Sets how long the Daemon serves clients as before when a graceful end begins, by TERM, QUIT or `stop`.
     ///
-    /// Meanwhile `/ready` of the [status listener](DaemonBuilder#method.status) answers 503, so that load balancers send new clients
-    /// elsewhere before the listeners are closed. 5 to 10 seconds suit Kubernetes, where TERM comes while clients are still sent here. A
-    /// second TERM ends the Daemon at once.
+    /// During this time `/ready` of the [status listener](DaemonBuilder#method.status) answers 503. So load balancers send new
+    /// clients elsewhere before the listeners are closed. 5 to 10 s suit Kubernetes, which sends TERM while it still sends clients.
+    /// A second TERM ends the Daemon at once.
+    ///
+    /// Default: zero. Range: less than [`shutdown_timeout`](DaemonBuilder::shutdown_timeout), of which it is a part.
     ///
     /// POE: nothing like it.
     pub fn lame_duck(mut self, span: Duration) -> Self {
@@ -192,16 +202,17 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets what TERM means. Default: [`Shutdown::Immediate`]; in a [`component::Server`](crate::component::Server)
-    /// [`Shutdown::Graceful`].
+    /// Sets what TERM means.
     ///
-    /// With `Graceful` the first TERM does what QUIT does: requests in hand are finished, as long as
-    /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) allows. A second TERM, or one after QUIT, ends the Daemon at once. systemd,
-    /// Docker and Kubernetes send TERM when they stop a service, and KILL some time later: `shutdown_timeout` should be less than
-    /// that time.
+    /// With [`Shutdown::Graceful`] the first TERM is as QUIT: requests in hand are finished, for
+    /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most. A second TERM, or one after QUIT, ends the Daemon at once.
+    /// systemd, Docker and Kubernetes send TERM when they stop a service, and KILL some time later. Set `shutdown_timeout` to less
+    /// than that time.
     ///
-    /// A child that gets TERM by itself, as from systemd with `KillMode=control-group`, takes the first TERM for QUIT as well. A
-    /// second TERM ends that child at once. INT and [`Daemon::shutdown`](crate::Daemon::shutdown) end the Daemon at once in any case.
+    /// A child that gets TERM by itself, as from systemd with `KillMode=control-group`, also takes the first TERM for QUIT. A
+    /// second TERM ends that child at once. INT and [`Daemon::shutdown`](crate::Daemon::shutdown) always end the Daemon at once.
+    ///
+    /// Default: [`Shutdown::Immediate`]; in a [`component::Server`](crate::component::Server) [`Shutdown::Graceful`].
     ///
     /// POE: nothing like it. TERM ends parent and children at once.
     #[doc(alias = "graceful_shutdown")]
@@ -217,9 +228,11 @@ impl DaemonBuilder {
     }
 
     /// Sets how long a start with [`detach`](DaemonBuilder::detach) may take, from the creation of the Daemon session until the
-    /// launcher can be told that the daemon is ready. A start that takes longer fails. Default: 60 s, not zero.
+    /// daemon is ready. A start that takes longer fails.
     ///
-    /// A new child has as long to be ready when a configuration is reloaded. A reload whose children take longer is rolled back.
+    /// The limit also holds for a new child during a reload. A reload whose children take longer is rolled back.
+    ///
+    /// Default: 60 s. Range: more than zero.
     ///
     /// POE: nothing like it.
     pub fn start_timeout(mut self, limit: Duration) -> Self {
@@ -227,10 +240,12 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how often the parent examines its children; 10 seconds unless set, not zero.
+    /// Sets how often the parent examines its children.
     ///
-    /// A child that breaks a rule gets INT, in the next round TERM if it goes on, and in the one after that KILL. In place of TERM it
-    /// gets INT again if [`term`](DaemonBuilder::term) is [`Shutdown::Graceful`].
+    /// A child that breaks a rule gets INT, a round later TERM, and a round later KILL. In place of TERM it gets INT again if
+    /// [`term`](DaemonBuilder::term) is [`Shutdown::Graceful`].
+    ///
+    /// Default: 10 s. Range: more than zero.
     ///
     /// POE: `babysit`, in seconds, without which there is no babysitting.
     pub fn babysit(mut self, interval: Duration) -> Self {
@@ -238,19 +253,22 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long a child may be in the status `r`, not zero; for ever unless set.
+    /// Sets how long a child may be in the status `r`. A child that takes longer is rogue. Default: no limit. Range: more than
+    /// zero.
     pub fn request_timeout(mut self, limit: Duration) -> Self {
         self.0.request_timeout = Some(limit);
         self
     }
 
-    /// Sets how long a child may be in the status `l`, not zero; for ever unless set.
+    /// Sets how long a child may be in the status `l`. A child that takes longer is rogue. Default: no limit. Range: more than
+    /// zero.
     pub fn long_timeout(mut self, limit: Duration) -> Self {
         self.0.long_timeout = Some(limit);
         self
     }
 
-    /// Sets how much processor time a child may use for one request; 600 seconds unless set, not zero.
+    /// Sets how much processor time a child may use for one request. A child that uses more is rogue. Default: 600 s. Range: more
+    /// than zero.
     ///
     /// POE: the 10 minutes after which a process is rogue.
     pub fn cpu_limit(mut self, limit: Duration) -> Self {
@@ -258,32 +276,40 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many octets of a child may be resident, not zero; without limit unless set. A child above it is replaced
-    /// after its request. Linux only. Where memory can't be read, one warning says that the limit is not enforced.
+    /// Sets how many bytes of a child may be resident. A child with more is replaced after its request. Linux only.
     ///
-    /// What a child shares with its parent is resident in both.
+    /// What a child shares with its parent is resident in both. If memory can't be read, one warning says that the limit is not
+    /// enforced.
+    ///
+    /// Default: no limit. Range: more than zero.
     pub fn memory_limit(mut self, octets: u64) -> Self {
         self.0.memory_limit = Some(octets);
         self
     }
 
-    /// Makes the process a daemon as far as is set, and creates the Daemon session. Children are forked when the kernel
+    /// Makes the process a daemon, as far as that is set, and creates the Daemon session. The Daemon forks children when the kernel
     /// runs.
     ///
-    /// In this order: the configuration is loaded; the settings are checked; signals that the launcher had blocked are unblocked, and SIGCHLD gets
-    /// its default action if it was ignored; SIGXFSZ is ignored unless it has a handler, as a log that may not become any
-    /// larger is no reason to die; the log file is opened, and standard output and error go there; the pid
-    /// file is taken; the program detaches, and so goes on in another process; it drops its privileges; the session
-    /// is created. A state may call it: one process alone returns from the call.
+    /// A state may call it, because one process alone returns from the call. The steps, in this order:
+    ///
+    /// - The configuration is loaded, and the settings are checked.
+    /// - Signals that the launcher had blocked are unblocked. SIGCHLD gets its default action if it was ignored. SIGXFSZ is ignored
+    ///   unless it has a handler, so that a log file at its size limit ends no process.
+    /// - The log file is opened, and standard output and error go there. The pid file is taken.
+    /// - The program detaches, and goes on in another process. It drops its privileges.
+    /// - The session is created.
     ///
     /// # Errors
     ///
-    /// [`DaemonError::Config`], [`DaemonError::Settings`], [`DaemonError::Threads`] when the process could not be forked,
-    /// [`DaemonError::PidFileHeld`], [`DaemonError::Process`] for any other step before the session is created,
-    /// [`DaemonError::Scoreboard`], or [`DaemonError::Kernel`], for an alias that is taken among others. Nothing is left
-    /// half done: standard output and error are what they were, and so are umask and working directory, and there is no
-    /// pid file. What can't be taken back is to have detached (the launcher prints the error then, and exits with 1) and to have
-    /// dropped privileges: after an error of these steps the process should end.
+    /// - [`DaemonError::Config`], [`DaemonError::Settings`]
+    /// - [`DaemonError::Threads`] if the process could not fork
+    /// - [`DaemonError::PidFileHeld`], and [`DaemonError::Process`] for any other step before the session is created
+    /// - [`DaemonError::Scoreboard`]
+    /// - [`DaemonError::Kernel`], for example for an alias that is taken
+    ///
+    /// After an error standard output and error, umask and working directory are what they were, and there is no pid file. Two
+    /// steps can't be undone: to detach (the launcher prints the error, and exits with 1), and to drop privileges. After an error
+    /// that follows these steps the process should end.
     ///
     /// POE: `spawn`.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {

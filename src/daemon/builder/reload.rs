@@ -8,20 +8,18 @@ use super::DaemonBuilder;
 use crate::daemon::config::PoolSettings;
 
 impl DaemonBuilder {
-    /// Sets the file of the program's configuration, and what makes a value of its bytes. Default: none.
+    /// Sets the file of the program's configuration, and the function that makes a value of its bytes. Default: none.
     ///
-    /// [`spawn`](DaemonBuilder::spawn) loads it for the first time; a relative path counts from the working directory then.
-    /// [`Daemon::config`](crate::Daemon::config) returns the value in each process. On HUP, once the log file was opened again, and by
-    /// the order `reload` of the control socket, the file is read again, and children that have the new value take the place of the
-    /// others without a request being lost. If the new file can't be loaded, or children with it do not start, everything stays as
-    /// it was: the guide has a chapter on it, [Changing it while it runs](crate::daemon#changing-it-while-it-runs).
+    /// [`spawn`](DaemonBuilder::spawn) loads the file for the first time. A relative path counts from the working directory then.
+    /// [`Daemon::config`](crate::Daemon::config) returns the value in each process. HUP and the order `reload` of the control socket
+    /// load the file again: see [Changing it while it runs](crate::daemon#changing-it-while-it-runs).
     ///
-    /// The file is read once. `load` is called first in a process of its own, which may do what it likes: panic, abort, run out of
-    /// memory, or never end. Then it is called in the parent, with the same bytes. It should depend on nothing else: what it reads
-    /// besides, such as files that are included, may be another one the second time.
+    /// The file is read once. `load` is called first in a process of its own, which may panic, abort, run out of memory, or never end.
+    /// Then it is called in the parent with the same bytes. It should depend on nothing else, because an included file may have changed
+    /// by the second call.
     ///
-    /// With [`user`](DaemonBuilder::user) that user has to be able to read the file, and with [`chroot`](DaemonBuilder::chroot) the
-    /// path is one inside of the new root directory from then on.
+    /// With [`user`](DaemonBuilder::user) that user must be able to read the file. With [`chroot`](DaemonBuilder::chroot) the path is
+    /// inside the new root directory from then on.
     ///
     /// ```no_run
     /// # use lenore::{Daemon, Kernel};
@@ -48,11 +46,12 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets what of the Daemon's settings a configuration says. Default: nothing. They go before what the program has set.
+    /// Sets the function that takes settings of the pool from a configuration. They override what the program has set.
     ///
-    /// `pool` takes the same type that [`config`](DaemonBuilder::config) loads. It is called where that is.
+    /// `pool` takes the type that [`config`](DaemonBuilder::config) loads, and is called in the same processes. A number that an
+    /// operator has changed by TTIN, TTOU or `resize` survives a reload, unless the new file changes this number.
     ///
-    /// What operators have changed by TTIN, TTOU or `resize` survives a reload, unless the new file changes that very number.
+    /// Default: none.
     ///
     /// POE: nothing like it.
     pub fn config_pool<T: 'static>(mut self, pool: fn(&T) -> PoolSettings) -> Self {
@@ -60,8 +59,8 @@ impl DaemonBuilder {
         self
     }
 
-    /// Makes a reload fail that changes what [needs a restart](PoolSettings::needs_restart). Default: the rest is applied, and the
-    /// verdict names what is not.
+    /// Rejects a reload that changes what [needs a restart](PoolSettings::needs_restart). Default: no. The rest is applied then,
+    /// and the verdict names what is not.
     ///
     /// POE: nothing like it.
     pub fn strict_reload(mut self, strict: bool) -> Self {
@@ -70,7 +69,8 @@ impl DaemonBuilder {
     }
 
     /// Sets how long loading a configuration may take. After that the process that loads it is killed, and the reload is rejected.
-    /// Default: 10 s, not zero.
+    ///
+    /// Default: 10 s. Range: more than zero.
     ///
     /// POE: nothing like it.
     pub fn load_timeout(mut self, limit: Duration) -> Self {
@@ -78,9 +78,13 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets for how long after a reload the former configuration is kept. If new children die as soon as they are forked within that
-    /// time, the former one goes on. Of a post-forking Daemon, three children have to fail in a row, each within a second. A Daemon
-    /// without children has no probation: nothing would tell that the configuration is bad. After an upgrade the former program is kept for as long. Default: 10 s. Zero keeps none.
+    /// Sets how long the former configuration is kept after a reload, and the former program after an upgrade.
+    ///
+    /// If new children die as soon as they are forked within that time, the former configuration goes on. In a post-forking Daemon
+    /// three children have to fail in a row, each within a second. A Daemon without children has no probation, because nothing
+    /// shows that the configuration is bad.
+    ///
+    /// Default: 10 s. Zero: nothing is kept.
     ///
     /// POE: nothing like it.
     pub fn probation(mut self, span: Duration) -> Self {
@@ -88,10 +92,13 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children there may be beside [`max_children`](DaemonBuilder::max_children) while a reload replaces them, and how
-    /// many are started at a time. Default: 1. It may be 0 if `max_unavailable` is not; in a pool that has `max_children` already
-    /// the first new child then waits until another child ends by itself, and the reload fails if that takes longer than
-    /// [`start_timeout`](DaemonBuilder::start_timeout).
+    /// Sets how many children above [`max_children`](DaemonBuilder::max_children) a reload may have, and how many it starts at a
+    /// time.
+    ///
+    /// It may be 0 if `max_unavailable` is not. In a pool that already has `max_children` the first new child then waits until
+    /// another child ends by itself. The reload fails if that takes longer than [`start_timeout`](DaemonBuilder::start_timeout).
+    ///
+    /// Default: 1.
     ///
     /// POE: nothing like it.
     pub fn surge(mut self, children: u32) -> Self {
@@ -99,7 +106,7 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children less than before may be ready for clients while a reload replaces them. Default: 0.
+    /// Sets how many children fewer than before may be ready for clients during a reload. Default: 0.
     ///
     /// POE: nothing like it.
     pub fn max_unavailable(mut self, children: u32) -> Self {
@@ -107,15 +114,17 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long a child that was replaced by a reload may go on with its work. After that it is ended, and its death counts as
-    /// `cut`. All children of a program that an upgrade has replaced have as long. Default: 60 s, not zero.
+    /// Sets how long a child that a reload has replaced may go on with its work. After that the child is ended, and its death
+    /// counts as `cut`. The limit also holds for all children of a program that an upgrade has replaced.
     ///
-    /// While a reload replaces children, this also limits those that were asked to go for another reason: their places are needed.
+    /// During a reload the limit also holds for children that were asked to go for another reason, because the reload needs their
+    /// places.
     ///
-    /// No more than two editions of a configuration have children at a time. So the next reload waits as long for such a child.
+    /// At most two editions of a configuration have children at a time. So the next reload waits for such a child. In a pool that
+    /// already has `max_children`, a reload replaces `surge` plus `max_unavailable` children at a time, and each of them may take
+    /// this long. By default a reload of 12 children that all serve long requests takes up to 12 minutes.
     ///
-    /// In a pool that has `max_children` already, a reload replaces `surge` plus `max_unavailable` children at a time, and each of them
-    /// may take this long. By default a reload of 12 children that all serve long requests takes up to 12 minutes.
+    /// Default: 60 s. Range: more than zero.
     ///
     /// POE: nothing like it.
     #[doc(alias = "graceful_timeout")]

@@ -175,8 +175,8 @@ impl Watching {
 
 #[cfg(feature = "status")]
 impl DaemonBuilder {
-    /// Sets the address at which browsers and monitoring see the Daemon by HTTP, `127.0.0.1:9180` for one. Default: none. Needs
-    /// the feature `status`.
+    /// Sets the address, such as `127.0.0.1:9180`, at which browsers and monitoring see the Daemon by HTTP. Needs the feature `status`.
+    /// Default: none.
     ///
     /// | request | answer |
     /// | --- | --- |
@@ -186,17 +186,17 @@ impl DaemonBuilder {
     /// | `GET /live` | 200 while the parent's loop turns |
     /// | `GET /ready` | 200, or 503 and a line that says why not: it starts, no child is ready, it drains, it stops |
     ///
-    /// A query behind the path is ignored. A path with a `/` at its end, or written in any other way, is answered with 404.
+    /// A query behind the path is ignored. Any other path is answered with 404, also one with a `/` at its end.
     ///
-    /// The parent answers, so it answers also when all children are busy or hang. Nothing can be changed by it, but everybody who
-    /// reaches the address can see it, with what the children say of their clients: choose an address that strangers don't reach.
-    /// There may be 64 clients at a time, but no more than an eighth of the descriptors that the process may have. Children
-    /// do not have the listener, and it keeps no Daemon alive. It is there until the last child has ended. A Daemon without children has
-    /// it until nothing else keeps the program, or until the Daemon has ended if there is another one in the program.
+    /// The parent answers, even when all children are busy or hang. Clients can change nothing. But everybody who reaches the address
+    /// sees what the children say of their own clients, so choose an address that strangers do not reach. There may be 64 clients at a
+    /// time, but no more than an eighth of the file descriptors that the process may have.
     ///
-    /// It is bound when the Daemon is spawned, before the user is changed. An address that is taken is an error of
-    /// [`spawn`](DaemonBuilder::spawn). A socket that systemd has passed by the name `status`, or that is bound to this address, is
-    /// taken over instead.
+    /// Children do not have the listener, and it keeps no Daemon alive. It stays until the last child has ended. In a Daemon without
+    /// children it stays until nothing else keeps the program, or until the Daemon has ended if the program has another one.
+    ///
+    /// [`spawn`](DaemonBuilder::spawn) binds the address before it changes the user. An address that is taken is an error. A socket that
+    /// systemd has passed by the name `status`, or that is bound to this address, is taken over instead.
     ///
     /// POE: nothing like it.
     pub fn status(mut self, address: impl Into<String>) -> Self {
@@ -207,8 +207,8 @@ impl DaemonBuilder {
 
 #[cfg(feature = "control")]
 impl DaemonBuilder {
-    /// Sets what the names of the Daemon's metrics begin with: letters, digits and `_`, and no digit first. The application can't
-    /// declare a metric under one of the names that come of it. Default: `lenore_`.
+    /// Sets what the names of the Daemon's metrics begin with. The application can't declare a metric under one of the names that result.
+    /// Default: `lenore_`. Range: letters, digits and `_`, and no digit first.
     ///
     /// POE: nothing like it.
     pub fn metrics_prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -217,13 +217,15 @@ impl DaemonBuilder {
     }
 
     /// Sets the path of a file in which other programs find what each child does, and has children count how long requests take.
-    /// Needs the feature `control`. Default: `board` in the directory that the environment variable `RUNTIME_DIRECTORY` names first,
-    /// as systemd sets it. Without that, a Daemon with a control socket or a status listener has its board in memory, where
-    /// [`BoardFile::of_process`](crate::daemon::BoardFile::of_process) finds it, and others have none.
+    /// Needs the feature `control`.
+    ///
+    /// Default: `board` in the first directory of the environment variable `RUNTIME_DIRECTORY`, which systemd sets. Without the variable,
+    /// a Daemon with a control socket or a status listener has its board in memory, where
+    /// [`BoardFile::of_process`](crate::daemon::BoardFile::of_process) finds it. Other Daemons have none.
     ///
     /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, also while the parent is stopped and
-    /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. It should be in memory, below `/run` for
-    /// one. It is a sparse file of 18 MB, of which 1,200 bytes for each child are used. A file system that is full when the
+    /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. Put it on a file system in memory, such as `/run`.
+    /// It is a sparse file of 18 MB, of which 1,200 bytes for each child are used. A file system that is full when the
     /// pool has grown by 64 children more than at first ends the process that needs a page of it. A process that shortens the file
     /// ends the Daemon and its children by SIGBUS. The file's owner and root can do that: keep tools that truncate files, as some that
     /// rotate logs do, away from its directory. A board in memory can't be shortened.
@@ -239,17 +241,19 @@ impl DaemonBuilder {
     }
 
     /// Sets the path of the control socket, at which operators ask what the Daemon does and tell it what to do. Needs the feature
-    /// `control`. Default: `control.sock` in the directory that the environment variable `RUNTIME_DIRECTORY` names first, as systemd
-    /// sets it; no socket if that is not set, or if a process listens there already.
+    /// `control`.
+    ///
+    /// Default: `control.sock` in the first directory of the environment variable `RUNTIME_DIRECTORY`, which systemd sets. There is no
+    /// socket if the variable is not set, or if a process already listens there.
     ///
     /// A socket that systemd has passed by the name `control`, or that is bound to this path, is taken over instead. Its path and
     /// permissions stay as they are.
     ///
-    /// The path is the Daemon's user's alone, with the mode 0600, unless [`control_allow`](DaemonBuilder::control_allow) lets others
-    /// in. What a dead process has left behind at the path is replaced. If a process listens there, the start fails and names the
-    /// process. The path is removed when the Daemon ends.
+    /// The path belongs to the Daemon's user, with the mode 0600, unless [`control_allow`](DaemonBuilder::control_allow) lets others in. A
+    /// socket that a dead process has left at the path is replaced. If a process listens there, the start fails and names the process.
+    /// The path is removed when the Daemon ends.
     ///
-    /// Beside a [`pid_file`](DaemonBuilder::pid_file) there is a file with `.state` behind its name then. Its first line is
+    /// With a [`pid_file`](DaemonBuilder::pid_file) there is also a file with `.state` behind its name. Its first line is
     /// `state=starting`, `ready`, `reloading`, `draining` or `stopping`, for scripts that wait.
     ///
     /// There may be 32 clients at a time, but no more than an eighth of the descriptors that the process may have, and at least 2.
@@ -265,8 +269,8 @@ impl DaemonBuilder {
     /// Lets a user or the members of a group use the control socket. May be called several times. Needs the feature `control`.
     /// Default: the Daemon's user and root may do everything, others nothing.
     ///
-    /// The system says which user a client is, at the time when it connects. With one group and no user the socket's path is that
-    /// group's, with the mode 0660. Otherwise it has the mode 0666, and a client without rights is told so.
+    /// The system tells which user a client is when the client connects. With one group and no user the socket's path belongs to that
+    /// group, with the mode 0660. Otherwise it has the mode 0666, and the Daemon refuses clients without rights.
     ///
     /// POE: nothing like it.
     pub fn control_allow(mut self, who: Who, rights: Rights) -> Self {
