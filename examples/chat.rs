@@ -107,8 +107,11 @@ fn main() -> Result {
         });
     // Guests stay for as long as they like. A graceful end would wait for them.
     let daemon = Daemon::builder().term(Shutdown::Immediate);
-    let server =
-        Server::tcp(flags.listen, chat).processes(Processes::Single).daemon(daemon).peek_on("USR2").spawn(&mut kernel)?;
+    let server = Server::tcp(flags.listen, chat)
+        .processes(Processes::Single)
+        .daemon(daemon)
+        .peek_on("USR2")
+        .spawn(&mut kernel)?;
     common::say_listening(server.local_addr());
     Ok(kernel.run()?)
 }

@@ -1,10 +1,10 @@
-//! A component with an object in front: a work list that takes jobs in turn, a few at a time, and lets them be withdrawn.
+//! A component with an object in front: a work list that does two jobs at a time, and lets a job be withdrawn before its turn.
 //!
 //! ```text
 //! cargo run --example component
 //! ```
 //!
-//! You will see this: two jobs at a time, and one that was withdrawn before its turn.
+//! You will see this. The job `iron` was withdrawn:
 //!
 //! ```text
 //! wash: done after 20 ms
@@ -28,7 +28,7 @@ mod common;
 #[command(name = "component", version)]
 struct Flags {}
 
-/// A session that has so many jobs under way at a time, and the others wait.
+/// The object. Its session does a few jobs at a time, and has the others wait.
 #[derive(Clone, Copy)]
 struct WorkList(SessionId);
 
@@ -43,7 +43,7 @@ impl Drop for Ticket {
 
 struct Jobs {
     free: u32,
-    /// Each with its number, how long it takes, and whom to tell.
+    /// Each job's number, how long it takes, and whom to tell.
     waiting: VecDeque<(u32, Duration, Postback)>,
     added: u32,
 }
@@ -74,7 +74,7 @@ fn add(cx: &mut Context<'_, Jobs>) -> Result<Return<Ticket>> {
     jobs.waiting.push_back((number, takes, done));
     cx.yield_("begin", ());
     let ticket = cx.postback("withdraw", (number,))?;
-    // A ticket is to keep nothing alive, this session least of all.
+    // A ticket must not keep this session alive.
     ticket.weaken();
     Ok(Return(Ticket(ticket)))
 }
@@ -113,7 +113,7 @@ fn main() -> Result {
             for job in ["wash", "dry", "iron", "fold"] {
                 let done = cx.postback("done", (job,))?;
                 let ticket = list.add(cx, Duration::from_millis(20), done)?;
-                // Nobody irons. What is kept is done.
+                // Dropping the ticket withdraws the job.
                 if job != "iron" {
                     cx.heap().push(ticket);
                 }

@@ -77,7 +77,7 @@ fn start(cx: &mut Context<'_, Echo>) -> Result {
     cx.sig("INT", "ended");
     cx.sig("TERM", "ended");
     cx.sig("USR2", "peek");
-    // At the end, because a person who reads this line may send a signal at once.
+    // At the end: a user who reads this line may send a signal at once.
     common::say_listening(address);
     Ok(())
 }

@@ -64,7 +64,7 @@ struct Flags {
 /// The heap: each process has a copy of its own from the fork on.
 struct Server {
     daemon: Option<Daemon>,
-    /// There is a configuration.
+    /// The command line names a configuration.
     has_config: bool,
     site: Site,
     /// How long a client may take for a request, and for some of a response.
@@ -97,7 +97,7 @@ enum Stage {
 }
 
 impl Client {
-    /// It waits for nothing, and has sent nothing of a request.
+    /// The client waits for no answer, and has sent no part of a request.
     fn is_idle(&self) -> bool {
         let has_all = self.file.is_none() && self.wheel.pending_output() == 0;
         has_all && self.wheel.input_filter(|httpd| httpd.is_between_requests())
@@ -156,7 +156,7 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     Ok(())
 }
 
-/// In a new child: what the configuration says goes before the command line.
+/// In a new child: the configuration overrides the command line.
 fn begin(cx: &mut Context<'_, Server>) -> Result {
     if cx.heap().has_config {
         let config = daemon(cx)?.config::<Config, _>(cx)?;
@@ -167,7 +167,7 @@ fn begin(cx: &mut Context<'_, Server>) -> Result {
     report(cx, Report::Wait)
 }
 
-/// Reads the configuration. A root that is not there is found out here, and not by each child.
+/// Reads the configuration. A missing root is an error here, before any child has it.
 fn load(bytes: &[u8]) -> std::result::Result<Config, String> {
     let config = Config::read(bytes)?;
     Site::new(config.root.clone()).map_err(|error| format!("root: {error}"))?;
@@ -183,14 +183,14 @@ fn accepted(cx: &mut Context<'_, Server>) -> Result {
     socket.set_nodelay(true)?;
     let wheel = ReadWrite::stream(socket, Httpd::new().max_content(64 * 1024));
     let wheel = wheel.on_input("input").on_flushed("flushed").on_error("gone");
-    // Who sends requests without reading what comes of them has to wait.
+    // A client that sends requests without reading the responses has to wait.
     let wheel = wheel.watermarks(64 * 1024, 256 * 1024).auto_pause().write_timeout(cx.heap().patience).start(cx)?;
     cx.heap().client = Some(Client { wheel, file: None, answered: false, last: false, kept: false });
     wait(cx, FRESH);
     Ok(())
 }
 
-/// A request, or what is none.
+/// A request, or a record that is not one.
 fn input(cx: &mut Context<'_, Server>) -> Result {
     let record = cx.take::<Incoming>(0)?;
     if cx.heap().client.as_mut().is_some_and(|client| std::mem::take(&mut client.kept)) {
@@ -200,7 +200,7 @@ fn input(cx: &mut Context<'_, Server>) -> Result {
     let Some(client) = &mut server.client else { return Ok(()) };
     let Answer { response, file } = match record {
         Incoming::Request(request) => server.site.answer(&request),
-        // Whatever the body is, it won't be wanted. Some clients send it all the same.
+        // The server does not want the body. Some clients send it all the same.
         Incoming::Expects(request) => server.site.answer(&request).last(),
         Incoming::Refused(refusal) => refusal.response().into(),
         Incoming::Piece(_) | Incoming::End(_) => return Ok(()),
@@ -215,14 +215,14 @@ fn input(cx: &mut Context<'_, Server>) -> Result {
     }
 }
 
-/// Sends some more of the file, if there is one. More comes when that is flushed; other requests have to wait.
+/// Sends the next piece of the file, if there is one. The next piece follows when this one is flushed. Other requests wait.
 fn go_on(cx: &mut Context<'_, Server>) -> Result {
     let Some(client) = &mut cx.heap().client else { return Ok(()) };
     let Some(file) = &mut client.file else { return Ok(()) };
     let piece = read_piece(file)?;
     let is_over = file.limit() == 0;
     if !is_over && piece.is_empty() {
-        // It has become shorter than promised. Only the end of the connection can tell that.
+        // The file is shorter than promised. Only the end of the connection can tell the client.
         return close(cx);
     }
     client.wheel.put(Outgoing::Piece(piece));
@@ -264,7 +264,7 @@ fn finish(cx: &mut Context<'_, Server>) -> Result {
     Ok(())
 }
 
-/// Begins to wait for the client, anew. After `idle` without anything it has nothing in hand.
+/// Starts to wait for the client again. After `idle` without input the client counts as idle.
 fn wait(cx: &mut Context<'_, Server>, idle: Duration) {
     let patience = cx.heap().patience;
     // One alarm for both: a client with one request after the other costs no more.
@@ -272,7 +272,7 @@ fn wait(cx: &mut Context<'_, Server>, idle: Duration) {
     cx.delay("late", after, (stage, patience.saturating_sub(after)));
 }
 
-/// The client has nothing in hand, or has sent no whole request in time, or has not read.
+/// The client is idle, or its time is up.
 fn late(cx: &mut Context<'_, Server>) -> Result {
     let (stage, rest) = (cx.take::<Stage>(0)?, cx.take::<Duration>(1)?);
     if stage == Stage::Idle {
@@ -282,7 +282,7 @@ fn late(cx: &mut Context<'_, Server>) -> Result {
         return report(cx, Report::Keep);
     }
     match &cx.heap().client {
-        // Dropped, and not flushed: that would take for ever.
+        // Dropped, not flushed: this client does not read.
         Some(client) if client.file.is_some() || client.wheel.pending_output() > 0 => cx.heap().client = None,
         Some(client) if !client.answered => {
             client.wheel.put(Outgoing::Response(Response::timed_out()));
@@ -292,7 +292,7 @@ fn late(cx: &mut Context<'_, Server>) -> Result {
     close(cx)
 }
 
-/// Another client waits, and there is no child for it. This one can come again.
+/// Another client waits, and no child is free. Closes the connection if it is idle.
 fn release(cx: &mut Context<'_, Server>) -> Result {
     if cx.heap().client.as_ref().is_some_and(Client::is_idle) { close(cx) } else { Ok(()) }
 }
@@ -306,7 +306,7 @@ fn close(cx: &mut Context<'_, Server>) -> Result {
     report(cx, Report::Done)
 }
 
-/// A response in hand is still finished; nobody else is waited for.
+/// Finishes the response in hand, and waits for no other request.
 fn shutdown(cx: &mut Context<'_, Server>) -> Result {
     cx.heap().listener = None;
     match &mut cx.heap().client {
@@ -328,10 +328,10 @@ fn daemon(cx: &mut Context<'_, Server>) -> Result<Daemon> {
 /// How long a client may take for a request where no connection is kept.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How long after a response a client has nothing in hand: one that reads a page and asks for what is in it needs less.
+/// How long after a response a client counts as idle. A browser asks for the parts of a page sooner.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// The same for a new client, which has the way of its first request before it.
+/// The same for a new client, whose first request is still on its way.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How much of a file is read at a time.

@@ -79,7 +79,8 @@ fn main() -> Result {
         });
     TcpClient::new(flags.to, lines)
         .on_started(move |cx| {
-            let tail = FollowTail::path(&flags.file, Line::new().bytes()).on_input("line").on_error("failed").start(cx)?;
+            let tail =
+                FollowTail::path(&flags.file, Line::new().bytes()).on_input("line").on_error("failed").start(cx)?;
             **cx.heap() = Some(tail);
             pause(cx);
             cx.sig("INT", "ended");

@@ -60,7 +60,7 @@ fn main() -> Result {
         })
         .state("ended", |cx| {
             cx.sig_handled();
-            // Without its wheel nothing keeps this session alive.
+            // Nothing else keeps this session alive.
             cx.heap().datagrams = None;
         })
         .state("peek", |cx| log::info!("{:#}", cx.peek()))
@@ -77,7 +77,7 @@ fn start(cx: &mut Context<'_, Counter>) -> Result {
     cx.sig("INT", "ended");
     cx.sig("TERM", "ended");
     cx.sig("USR2", "peek");
-    // At the end, because a person who reads this line may send a signal at once.
+    // At the end: a user who reads this line may send a signal at once.
     common::say_listening(address);
     Ok(())
 }

@@ -58,7 +58,7 @@ struct Jobs {
     by_wheel: HashMap<WheelId, Job>,
     /// How many have failed by themselves.
     failures: Rc<Cell<usize>>,
-    /// Nobody reads the output any more.
+    /// The reader of the output has gone.
     unread: bool,
 }
 
@@ -88,7 +88,7 @@ fn main() -> Result<ExitCode> {
             job.ended = true;
             let line = format!("{}: {}: {status}", job.label, job.command);
             if jobs.by_wheel.values().all(|job| job.ended) {
-                // Nothing is left that could take too long, and an alarm would keep the program waiting.
+                // Every command has ended. The alarm would only keep the program waiting.
                 cx.delay_clear("timed_out");
             }
             say_or_end(cx, io::stdout(), &line)
@@ -120,7 +120,7 @@ fn start(cx: &mut Context<'_, Jobs>) -> Result {
         let (id, label) = (wheel.id(), (number + 1).to_string());
         cx.heap().by_wheel.insert(id, Job { label, command, wheel: Some(wheel), ended: false });
     }
-    // The commands have process groups of their own: no signal of the terminal's reaches them.
+    // The commands have process groups of their own, so signals of the terminal do not reach them.
     for signal in ["INT", "TERM", "QUIT", "HUP"] {
         if signal != "HUP" || !is_under_nohup() {
             cx.sig(signal, "interrupted");
@@ -145,7 +145,7 @@ fn label(cx: &mut Context<'_, Jobs>, position: usize) -> Result<String> {
     Ok(cx.heap().by_wheel[&id].label.clone())
 }
 
-/// Writes a line. Without a reader there is nothing left to run for.
+/// Writes a line. Ends all commands if the reader of the output has gone.
 fn say_or_end(cx: &mut Context<'_, Jobs>, to: impl Write, line: &str) -> Result {
     if !common::say(to, line)? {
         cx.heap().unread = true;
@@ -154,7 +154,7 @@ fn say_or_end(cx: &mut Context<'_, Jobs>, to: impl Write, line: &str) -> Result 
     Ok(())
 }
 
-/// Ends what is left; each end is reported in turn.
+/// Ends the commands that still run. Each end is reported in turn.
 fn end_all(cx: &mut Context<'_, Jobs>) {
     for job in cx.heap().by_wheel.values_mut() {
         job.wheel = None;

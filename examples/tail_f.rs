@@ -62,7 +62,7 @@ fn main() -> Result<ExitCode> {
         .state("_start", start)
         .state("line", |cx| {
             let (line, id) = (cx.take::<Vec<u8>>(0)?, cx.take::<WheelId>(1)?);
-            // A log may be in any encoding, or in none.
+            // A log file may have any encoding.
             let line = format!("{}: {}", cx.heap().wheels[&id].0, String::from_utf8_lossy(&line));
             if !common::say(io::stdout(), line)? {
                 cx.heap().wheels.clear();
@@ -111,7 +111,7 @@ fn start(cx: &mut Context<'_, Files>) -> Result {
     }
     cx.sig("INT", "ended");
     cx.sig("TERM", "ended");
-    // At the end, because a person who reads this line may write to the files at once, or send a signal.
+    // At the end: a user who reads this line may write to the files or send a signal at once.
     common::say(io::stderr(), format_args!("following {} files", cx.heap().wheels.len()))?;
     Ok(())
 }

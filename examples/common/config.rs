@@ -6,7 +6,7 @@ use clap::Args;
 use lenore::daemon::{DaemonBuilder, PoolSettings};
 use serde::Deserialize;
 
-/// What the file says, in TOML: `max_children = 6`. Each key is the name of a setting of the Daemon.
+/// The file in TOML: `max_children = 6`. Each key is the name of a setting of the Daemon.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -19,19 +19,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file. What it does not say stays as the command line has it.
+    /// Reads a file. A setting that the file lacks stays as the command line has it.
     pub fn read(bytes: &[u8]) -> Result<Config, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         basic_toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// The same for a server that has no files.
+    /// Reads a file for a server that has no `root`.
     pub fn read_without_root(bytes: &[u8]) -> Result<Config, String> {
         let config = Config::read(bytes)?;
         if config.root.is_some() { Err("this server has no root".to_owned()) } else { Ok(config) }
     }
 
-    /// What of it the Daemon has to know.
+    /// Returns the settings of the pool.
     pub fn pool(&self) -> PoolSettings {
         let pool = PoolSettings::new();
         let pool = self.max_children.map_or(pool.clone(), |children| pool.max_children(children));
@@ -41,7 +41,7 @@ impl Config {
     }
 }
 
-/// Where the configuration is.
+/// The flag that names the configuration.
 #[derive(Args)]
 pub struct ConfigFlags {
     /// Read settings from this TOML file, and again on HUP: max_children = 6 [default: none]
@@ -50,7 +50,7 @@ pub struct ConfigFlags {
 }
 
 impl ConfigFlags {
-    /// Gives `daemon` the file, if there is one, to be read by `load`.
+    /// Gives `daemon` the file, if there is one, and the function that loads it.
     pub fn apply(&self, daemon: DaemonBuilder, load: fn(&[u8]) -> Result<Config, String>) -> DaemonBuilder {
         match &self.config {
             Some(path) => daemon.config(path, load).config_pool(Config::pool),
@@ -58,7 +58,7 @@ impl ConfigFlags {
         }
     }
 
-    /// Tells whether there is one.
+    /// Tells whether there is a file.
     pub fn is_given(&self) -> bool {
         self.config.is_some()
     }

@@ -1,9 +1,9 @@
-//! Lines for standard output and standard error, whose reader may go away: `println!` and `eprintln!` panic then.
+//! Writes lines to standard output and standard error. `println!` and `eprintln!` panic when the reader has gone.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-/// Writes a line to standard output, if it can be written: what the program does goes on without a reader.
+/// Writes a line to standard output, if it can be written. The program goes on without a reader.
 pub fn say_if_read(line: impl Display) {
     let _ = say(io::stdout(), line);
 }

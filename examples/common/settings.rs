@@ -43,7 +43,7 @@ impl PoolFlags {
     }
 }
 
-/// Those settings of a Daemon that have nothing to do with the size of its pool.
+/// The settings of a Daemon other than the size of its pool.
 #[derive(Args)]
 pub struct DaemonFlags {
     /// Run in the background; the command returns when the server is ready
@@ -94,8 +94,8 @@ impl DaemonFlags {
         set(daemon, self.babysit, DaemonBuilder::babysit)
     }
 
-    /// Tells where the server listens, before the Daemon is spawned. If that detaches, this is not the process that will
-    /// serve: its pid is in the pid file.
+    /// Prints where the server listens. Call it before the Daemon is spawned. With `--detach` another process will serve, whose pid is in
+    /// the pid file.
     pub fn say_listening(&self, address: impl std::fmt::Display) {
         if self.detach {
             super::say_if_read(format_args!("listening on {address}"));
@@ -124,7 +124,7 @@ impl WatchFlags {
     }
 }
 
-/// Gives a value that was given to one of the methods of a builder.
+/// Calls a method of a builder if the command line has the value.
 fn set<B, T>(builder: B, value: Option<T>, method: fn(B, T) -> B) -> B {
     match value {
         Some(value) => method(builder, value),
@@ -144,7 +144,7 @@ pub struct PortFlags {
 }
 
 impl PortFlags {
-    /// The absolute path of the log file, which is `name` in the temporary directory unless a flag says otherwise.
+    /// Returns the absolute path of the log file. Default: `name` in the temporary directory.
     pub fn logfile(&self, name: &str) -> io::Result<PathBuf> {
         match &self.logfile {
             Some(path) => std::path::absolute(path),
