@@ -43,7 +43,8 @@ fn main() -> Result {
     common::log_to_stderr();
     // Limits what a stranger may send: a line over 64 KiB is dropped, and the next one is answered.
     let lines = Line::new().max_length(64 * 1024)?.max_buffer(128 * 1024)?;
-    let echo = Protocol::new(lines).on_input(|cx, line: String| cx.heap().put(line)).auto_pause(); // a client that sends and does not read has to wait
+    // With `auto_pause` a client that sends and does not read has to wait.
+    let echo = Protocol::new(lines).on_input(|cx, line: String| cx.heap().put(line)).auto_pause();
     let daemon = flags.watch.apply(Daemon::builder());
     let mut server = Server::tcp(flags.listen, echo).processes(flags.mode).daemon(daemon);
     if let Some(connections) = flags.connections {
