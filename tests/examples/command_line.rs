@@ -44,7 +44,8 @@ fn list_of_this_file_has_every_example_with_flags() {
     // These take their few arguments by position.
     const PLAIN: [&str; 2] = ["http_service", "https_prefork"];
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let entries = [directory.join("poe"), directory].into_iter().flat_map(|path| fs::read_dir(path).expect("the examples"));
+    let entries =
+        [directory.join("poe"), directory].into_iter().flat_map(|path| fs::read_dir(path).expect("the examples"));
     let files = entries
         .filter_map(|entry| Some(entry.expect("an entry").file_name().to_str()?.strip_suffix(".rs")?.to_owned()));
     let names: BTreeSet<String> =
