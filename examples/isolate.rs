@@ -9,7 +9,7 @@
 //! ```text
 //! echo one two three | nc -q1 127.0.0.1 7777     # 3 words
 //! echo crash | nc -q1 127.0.0.1 7777             # no answer: the call has killed the process that made it
-//! echo hang | nc -q9 127.0.0.1 7777              # no answer: the Daemon has killed the process after 1 s
+//! echo hang | nc -q9 127.0.0.1 7777              # no answer: the Daemon kills a process that takes longer than 1 s
 //! echo four five | nc -q1 127.0.0.1 7777         # 2 words, from another process
 //! ```
 //!
