@@ -57,7 +57,7 @@ fn main() -> Result {
         .memory_limit(64 << 20) // against leaks: a child this large leaves after its connection
         .requests(100) // and every child leaves after so many
         .requests_jitter(10) // but not all at once
-        .babysit(Duration::from_millis(500)); // how often the parent looks; a child that hangs gets INT, TERM and KILL in turn
+        .babysit(Duration::from_millis(500)); // how often the parent looks; a child that hangs gets INT twice, then KILL
 
     let mut kernel = Kernel::new()?;
     let pool = Processes::PreFork { start_children: 4 };
