@@ -13,7 +13,7 @@
 //! * lenore has left
 //! ```
 //!
-//! A client that reads more slowly than others talk hurts nobody. Once 256 KiB wait for the client, it misses lines, and is told how
+//! A client that reads more slowly than others talk does not delay them. Once 256 KiB wait for the client, it misses lines, and is told how
 //! many when it has read the rest. Ctrl-C ends the server.
 
 use std::collections::BTreeSet;

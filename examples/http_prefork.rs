@@ -236,7 +236,7 @@ fn go_on(cx: &mut Context<'_, Server>) -> Result {
     Ok(())
 }
 
-/// Reads with one call as a rule. `read_to_end` begins with a few octets, as it does not know how many there are.
+/// Reads with one call as a rule. `read_to_end` would begin with a few bytes, as it does not know how many there are.
 fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; file.limit().min(PIECE) as usize];
     let mut filled = 0;

@@ -16,7 +16,7 @@
 //!
 //! What a command writes to its standard error goes to standard error. With `--timeout SECONDS`, a command that takes longer gets
 //! TERM, and so does everything that the command has started. Ctrl-C and Ctrl-\ send TERM to all commands. So do HUP (but not under
-//! `nohup`) and the first line that nobody reads, as after `| head`. The program waits for a command that ignores TERM.
+//! `nohup`) and the first line without a reader, as after `| head`. The program waits for a command that ignores TERM.
 
 use std::cell::Cell;
 use std::collections::HashMap;

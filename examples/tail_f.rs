@@ -13,7 +13,7 @@
 //! ```
 //!
 //! With `--all` it reads each file from the start. `--interval MILLISECONDS` is the time between two looks. A file that can't be read
-//! now is tried again. Ctrl-C ends the program, and so does the first line that nobody reads, as after `| head`. When no file is left
+//! now is tried again. Ctrl-C ends the program, and so does the first line without a reader, as after `| head`. When no file is left
 //! it ends by itself. The exit code is 1 if a file could not be followed to the end, and 0 otherwise.
 
 use std::cell::Cell;

@@ -101,7 +101,7 @@ impl Site {
 /// Finds what `asked` stands for. What is not below the root does not exist: not with `..`, not by symbolic links. Nor do
 /// files and directories whose names begin with a dot: they are their owner's, `.git` and `.htpasswd` among them.
 ///
-/// Whoever can put symbolic links below the root while this runs can get around it.
+/// A user who can put symbolic links below the root while this runs can get around it.
 fn below(root: &Path, asked: &str) -> Result<PathBuf, Refused> {
     let mut path = root.to_owned();
     for part in asked.split('/').filter(|part| !part.is_empty() && *part != ".") {

@@ -282,8 +282,8 @@ impl DaemonBuilder {
     /// enforced.
     ///
     /// Default: no limit. Range: more than zero.
-    pub fn memory_limit(mut self, octets: u64) -> Self {
-        self.0.memory_limit = Some(octets);
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.0.memory_limit = Some(bytes);
         self
     }
 

@@ -188,7 +188,7 @@ impl DaemonBuilder {
     ///
     /// A query behind the path is ignored. Any other path is answered with 404, also one with a `/` at its end.
     ///
-    /// The parent answers, even when all children are busy or hang. Clients can change nothing. But everybody who reaches the address
+    /// The parent answers, even when all children are busy or hang. Clients can change nothing. But each client that reaches the address
     /// sees what the children say of their own clients, so choose an address that strangers do not reach. There may be 64 clients at a
     /// time, but no more than an eighth of the file descriptors that the process may have.
     ///
