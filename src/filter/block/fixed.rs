@@ -106,6 +106,11 @@ impl Filter for FixedBlock {
         self.input.live()
     }
 
+    /// Says `false` also in a block that was given up.
+    fn is_between_records(&self) -> bool {
+        self.input.live().is_empty() && self.skip == 0
+    }
+
     fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
         let skipped = self.skip.min(chunk.len());
         self.skip -= skipped;

@@ -172,7 +172,9 @@ fn an_oversized_block_is_reported_once_and_dropped() -> Result<(), FilterError> 
     assert_eq!(drain(&mut filter), [Ok(b"abc".to_vec()), Err(too_long(3, 4))], "as soon as it is announced");
     assert_eq!(filter.get_pending(), b"", "what is given up is not pending");
     assert_eq!(filter.get(b"f")?, [b""; 0]);
+    assert!(!filter.is_between_records(), "the rest of it is still to come");
     assert_eq!(filter.get(b"g1\0h")?, [b"h"]);
+    assert!(filter.is_between_records());
     filter.get_one_start(b"18446744073709551615\0")?;
     assert_eq!(drain(&mut filter), [Err(too_long(3, usize::MAX))]);
     assert!(filter.get(b"1\0h")?.is_empty());
@@ -202,8 +204,9 @@ fn a_block_too_long_for_the_buffer_is_given_up() -> Result<(), FilterError> {
     let mut filter = FixedBlock::new(4)?.max_buffer(6)?;
     assert!(filter.get(b"abc")?.is_empty());
     assert_eq!(filter.get_one_start(b"defgh"), Err(FilterError::BufferFull { limit: 6, needed: 8 }));
-    assert_eq!(filter.get_pending(), b"");
+    assert_eq!((filter.get_pending(), filter.is_between_records()), (&b""[..], false));
     assert_eq!(filter.get(b"defgh")?, [b"efgh"]);
+    assert!(filter.is_between_records());
     Ok(())
 }
 

@@ -174,6 +174,10 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
         self.block.get_pending()
     }
 
+    fn is_between_records(&self) -> bool {
+        self.block.is_between_records()
+    }
+
     fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
         self.block.finish_record(chunk)
     }

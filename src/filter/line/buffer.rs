@@ -116,6 +116,10 @@ impl LineBuffer {
         if self.skipping { &[] } else { self.octets.live() }
     }
 
+    pub(super) fn is_between_records(&self) -> bool {
+        self.octets.live().is_empty() && !self.skipping
+    }
+
     /// Returns how many octets of `chunk` belong to the last record; `None` if all do, and perhaps more. For a buffer whose
     /// pending octets are another filter's by now.
     pub(super) fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {

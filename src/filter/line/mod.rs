@@ -210,6 +210,10 @@ impl Filter for Line {
         self.bytes.get_pending()
     }
 
+    fn is_between_records(&self) -> bool {
+        self.bytes.is_between_records()
+    }
+
     fn clone_config(&self) -> Self {
         Self { bytes: self.bytes.clone_config() }
     }
@@ -248,6 +252,11 @@ impl Filter for ByteLine {
 
     fn get_pending(&self) -> &[u8] {
         self.input.pending()
+    }
+
+    /// Says `false` also in a line that was given up.
+    fn is_between_records(&self) -> bool {
+        self.input.is_between_records()
     }
 
     /// A filter that detects its terminator starts anew: what one peer sends says nothing about the next.

@@ -225,8 +225,10 @@ fn a_line_too_long_for_the_buffer_is_given_up() -> Result<(), FilterError> {
     for chunk in ["fghi", "jklmnopq", "rs\r"] {
         assert!(text(&mut filter, chunk).is_empty());
         assert_eq!(filter.get_pending(), b"", "what is given up is not pending");
+        assert_eq!(filter.is_between_records(), chunk.ends_with('\r'), "its end is still to come");
     }
     assert_eq!(text(&mut filter, "\nt\n"), ["t"]);
+    assert!(filter.is_between_records());
     Ok(())
 }
 
