@@ -33,7 +33,7 @@ pub(super) struct Requests {
     is_arriving: bool,
     /// How many octets had come by the last record, or the last look.
     octets: u64,
-    /// When it was looked at without finding anything.
+    /// When the last record came, or the last look was.
     looked: Due,
     /// It has sent a record.
     has_spoken: bool,
@@ -224,15 +224,17 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     fn next_due(&self, heap: &Connection<F, H>) -> Option<Due> {
         let requests = &heap.requests;
         let after = |from: Due, span: Option<Duration>| Some(from.saturating_add(nanos(span?)));
-        match (requests.in_hand() > 0, requests.is_ending, requests.is_arriving) {
+        let first = |one: Option<Due>, other: Option<Due>| one.into_iter().chain(other).min();
+        match (requests.in_hand() > 0, requests.is_arriving, requests.is_ending) {
             (true, _, _) => after(requests.since, self.request_timeout),
-            (false, true, true) => after(requests.since, Some(REST)),
-            (false, true, false) => after(requests.since, Some(requests.way())),
-            (false, false, true) => after(requests.since, self.arrival().or(self.idle_timeout)),
-            // That a request has begun to come is seen by looking.
+            (false, true, is_ending) => {
+                let pause = if is_ending { Some(REST) } else { self.idle_timeout };
+                first(after(requests.since, self.arrival()), after(requests.looked, pause))
+            }
+            (false, false, true) => after(requests.since, Some(requests.way())),
+            // Looking is the only way to see that a request has begun to come.
             (false, false, false) => {
-                let (idle, look) = (after(requests.since, self.idle_timeout), after(requests.looked, self.arrival()));
-                idle.into_iter().chain(look).min()
+                first(after(requests.since, self.idle_timeout), after(requests.looked, self.arrival()))
             }
         }
     }
@@ -246,7 +248,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// it is set once in the time that one may take.
     #[inline]
     fn set_clock(&self, cx: &mut Cx<'_, F, H>) {
-        let is_limited = self.idle_timeout.or(self.arrival()).or(self.request_timeout).is_some();
+        let is_limited = self.idle_timeout.or(self.arrival()).is_some();
         if !is_limited && !cx.heap().requests.is_ending {
             return;
         }
@@ -290,24 +292,30 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         told
     }
 
-    /// Looks what has come without being a whole request, and tells whether the client still has time.
+    /// Looks what has come without being a whole request, and tells whether the client still has time. For a time at which
+    /// something is due.
     fn is_in_time(&self, heap: &mut Connection<F, H>, now: Due) -> bool {
         let octets = heap.octets();
         // A client that does not read its answers is not read from.
-        let has_come = octets > heap.requests.octets || (heap.has_no_output() && heap.has_input());
-        let (was_arriving, is_arriving) = (heap.requests.is_arriving, heap.has_begun());
-        // The time for a whole request does not begin anew with each part of it.
-        let is_limited = was_arriving && is_arriving && self.arrival().is_some() && !heap.requests.is_ending;
-        let begins = is_arriving && !was_arriving && self.arrival().is_some();
-        let starts_anew = begins || (has_come && !is_limited);
-        let idle = self.idle_timeout.map(|idle| heap.requests.since.saturating_add(nanos(idle)));
-        let is_quiet_in_time = !is_arriving && !heap.requests.is_ending && idle.is_none_or(|idle| now < idle);
+        let is_unread = heap.has_no_output() && heap.has_input();
+        let has_come = is_unread || octets > heap.requests.octets;
+        let is_arriving = is_unread || heap.has_begun();
+        let is_within =
+            |from: Due, span: Option<Duration>| span.is_none_or(|span| now < from.saturating_add(nanos(span)));
         let requests = &mut heap.requests;
+        let (was_arriving, is_ending) = (requests.is_arriving, requests.is_ending);
         (requests.octets, requests.looked, requests.is_arriving) = (octets, now, is_arriving);
-        if starts_anew {
+        let begins_anew = match (was_arriving, is_arriving) {
+            // The time for a whole request does not begin anew with each part of it.
+            (true, true) => return has_come && is_within(requests.since, self.arrival()),
+            (false, true) => has_come || is_ending || self.arrival().is_some(),
+            // What has come is no part of a request, such as an empty line.
+            (_, false) => has_come && !is_ending,
+        };
+        if begins_anew {
             requests.since = now;
         }
-        starts_anew || is_quiet_in_time
+        begins_anew || (!is_arriving && !is_ending && is_within(requests.since, self.idle_timeout))
     }
 
     /// Lets go of a client that waits for nothing, at once; of any other after the request in hand.
@@ -324,9 +332,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let (octets, has_begun) = (cx.heap().octets(), cx.heap().has_begun());
         let requests = &mut cx.heap().requests;
         if requests.in_hand.get() == 0 {
-            // What is on its way has a moment to come.
+            // What is on its way has a moment to come. A request that was seen to come already gets no time anew.
+            let since = if has_begun && requests.is_arriving { requests.since } else { now };
             requests.rest(now, octets);
-            requests.is_arriving = has_begun;
+            (requests.since, requests.is_arriving) = (since, has_begun);
         }
         requests.due = None;
         self.set_clock(cx);
@@ -368,7 +377,7 @@ fn cx_now<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) -> Due {
     cx.core().clock.now()
 }
 
-/// How long the rest of a request may keep the end of a process waiting without going on.
+/// How long the end of a process waits for a request that has begun to come and does not go on.
 const REST: Duration = Duration::from_secs(5);
 
 /// The names of the events of a connection.

@@ -23,7 +23,11 @@ fn late(cx: &mut Cx<'_>) {
 
 /// `echo` is answered at once, `late` after three times as long as is short, anything else never. `#` is not a request.
 fn protocol() -> Protocol<Line> {
-    Protocol::new(Line::new())
+    protocol_of(Line::new())
+}
+
+fn protocol_of(line: Line) -> Protocol<Line> {
+    Protocol::new(line)
         .on_input(|cx, line: String| match line.as_str() {
             "echo" => drop(cx.heap().put(line)),
             "#" => cx.heap().not_a_request(),
@@ -165,6 +169,15 @@ fn record_that_comes_too_slowly_meets_the_request_timeout() {
     let (sent, got) = trickle(protocol().idle_timeout(LONG).request_timeout(5 * SHORT), SHORT / 2, 10_000);
     assert_eq!(got, "too late\r\n");
     assert!(sent < 10_000, "{sent}");
+}
+
+#[test] // what is given up leaves nothing pending
+fn record_that_is_given_up_and_goes_on_meets_the_arrival_timeout() {
+    let line = Line::new().max_length(4).and_then(|line| line.max_buffer(8)).unwrap();
+    let protocol = protocol_of(line).on_refused(|_, _| ()).idle_timeout(LONG).arrival_timeout(5 * SHORT);
+    let (sent, got) = trickle(protocol, SHORT / 2, 10_000);
+    assert_eq!(got, "too late\r\n");
+    assert!((9..10_000).contains(&sent), "{sent}");
 }
 
 #[test]
