@@ -9,6 +9,7 @@ use super::Histogram;
 use super::human::{harmless, span};
 use super::letters::{LETTERS, known};
 use super::snapshot::{ChildView, Counters, Kind, ListenerView, Pool, Snapshot, States};
+use crate::filter::http::markup::push_text as push;
 
 const TEMPLATE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
@@ -285,20 +286,6 @@ fn pair(page: &mut String, name: &str, value: &str) {
     page.push_str("</dt><dd>");
     push(page, &harmless(value));
     page.push_str("</dd>");
-}
-
-/// Appends text that is no markup.
-fn push(page: &mut String, text: &str) {
-    for char in text.chars() {
-        match char {
-            '&' => page.push_str("&amp;"),
-            '<' => page.push_str("&lt;"),
-            '>' => page.push_str("&gt;"),
-            '"' => page.push_str("&quot;"),
-            '\'' => page.push_str("&#39;"),
-            char => page.push(char),
-        }
-    }
 }
 
 #[cfg(test)]

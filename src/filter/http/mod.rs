@@ -59,6 +59,7 @@ use super::{Filter, FilterError, put_whole};
 mod body;
 mod head;
 mod headers;
+pub(crate) mod markup;
 mod reader;
 mod refusal;
 mod request;

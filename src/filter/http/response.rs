@@ -2,7 +2,7 @@
 
 use super::headers::Headers;
 use super::request::{Request, Version};
-use super::{FilterError, status};
+use super::{FilterError, markup, status};
 
 /// A response, to be `put` as [`Outgoing::Response`](super::Outgoing::Response).
 ///
@@ -236,7 +236,7 @@ impl Response {
     pub fn page(self, detail: &str) -> Response {
         let (status, reason) = (self.status, self.standard_reason());
         let told = Some(detail.into());
-        let detail = detail.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let detail = markup::text(detail);
         let page = format!(
             "<html><head><title>Error {status}: {reason}</title></head>\n\
              <body><h1>Error {status}: {reason}</h1>\n<p>{detail}</p></body></html>\n"

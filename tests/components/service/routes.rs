@@ -73,7 +73,10 @@ fn what_has_no_handler_is_refused_with_the_right_status() {
 #[test]
 fn parameter_that_does_not_parse_is_refused_with_the_reason() {
     let page = Host::new(service()).get("/users/seven");
-    assert!(page.body.contains("the part \"id\" of the path is wrong: invalid digit found in string"), "{page:?}");
+    assert!(
+        page.body.contains("the part &quot;id&quot; of the path is wrong: invalid digit found in string"),
+        "{page:?}"
+    );
 }
 
 fn shaped() -> Service {

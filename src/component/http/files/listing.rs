@@ -7,7 +7,7 @@ use std::path::Path;
 use super::super::answer::{Answer, IntoAnswer};
 use super::super::path;
 use super::super::request::Request;
-use crate::filter::http::Response;
+use crate::filter::http::{Response, markup};
 
 /// Makes the page of a directory. `is_directory` tells what a name in the directory stands for, or `None` if it is not served.
 pub(super) fn page(
@@ -23,17 +23,13 @@ pub(super) fn page(
         names.push(format!("{name}{}", if is_directory { "/" } else { "" }));
     }
     names.sort();
-    let title = escape(request.path());
+    let title = markup::text(request.path());
     let mut page = format!("<html><head><title>{title}</title></head>\n<body><h1>{title}</h1>\n<ul>\n");
     for name in names {
         let (plain, slash) = name.strip_suffix('/').map_or((name.as_str(), ""), |plain| (plain, "/"));
         // With the dot, as a name may have a colon.
-        page.push_str(&format!("<li><a href=\"./{}{slash}\">{}</a></li>\n", path::encode(plain), escape(&name)));
+        page.push_str(&format!("<li><a href=\"./{}{slash}\">{}</a></li>\n", path::encode(plain), markup::text(&name)));
     }
     page.push_str("</ul></body></html>\n");
     Ok(Response::new(200).header("Content-Type", "text/html; charset=utf-8").body(page).into_answer())
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
