@@ -22,6 +22,7 @@ mod conversation;
 mod error;
 mod files;
 mod later;
+mod params;
 mod path;
 mod request;
 mod respond;

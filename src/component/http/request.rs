@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 
 use super::error::HttpError;
+use super::params::Params;
 use super::path;
 use crate::filter::http;
 
@@ -40,11 +41,11 @@ use crate::filter::http;
 pub struct Request {
     inner: http::Request,
     /// The values may have `%2F` and `%25`, and nothing else that is encoded.
-    params: Vec<(Box<str>, Box<str>)>,
+    params: Params,
 }
 
 impl Request {
-    pub(super) fn new(inner: http::Request, params: Vec<(Box<str>, Box<str>)>) -> Request {
+    pub(super) fn new(inner: http::Request, params: Params) -> Request {
         Request { inner, params }
     }
 
@@ -67,7 +68,7 @@ impl Request {
 
     /// Returns a parameter in which a slash and a percent sign are still encoded.
     pub(super) fn raw_param(&self, name: &str) -> Option<&str> {
-        self.params.iter().find(|(other, _)| &**other == name).map(|(_, value)| &**value)
+        self.params.get(name)
     }
 
     /// Reads the body as JSON.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::answer::{Answer, IntoAnswer, Kind, NOTHING};
 use super::conversation::Cx;
+use super::params::Params;
 use super::path;
 use super::request::Request;
 use crate::filter::http;
@@ -41,8 +42,6 @@ pub(super) enum Found<'a, R: 'static> {
     /// The path can't be decoded.
     BadPath,
 }
-
-type Params = Vec<(Box<str>, Box<str>)>;
 
 impl<R: 'static> Routes<R> {
     pub(super) fn new() -> Routes<R> {
@@ -96,7 +95,7 @@ impl<R: 'static> Routes<R> {
             Found::Handler(handler, params) => handler(cx, Request::new(request, params)),
             Found::Nothing if request.target() == "*" => ().into_answer(),
             Found::Nothing => match &self.fallback {
-                Some(handler) => handler(cx, Request::new(request, Vec::new())),
+                Some(handler) => handler(cx, Request::new(request, Params::default())),
                 None => Answer::page(404, NOTHING),
             },
             Found::WrongMethod(place) => {
@@ -113,10 +112,7 @@ impl<R: 'static> Routes<R> {
         let Ok(found) = self.paths.at(&path) else { return Found::Nothing };
         let place = &self.places[*found.value];
         match place.handler(request.method()) {
-            Some(handler) => {
-                let params = found.params.iter().map(|(name, value)| (name.into(), value.into())).collect();
-                Found::Handler(handler, params)
-            }
+            Some(handler) => Found::Handler(handler, found.params.iter().collect()),
             None => Found::WrongMethod(place),
         }
     }
