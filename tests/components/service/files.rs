@@ -154,6 +154,46 @@ fn directory_is_listed_only_when_asked_for() {
 }
 
 #[test]
+fn page_of_a_directory_names_only_what_is_served() {
+    let site = Site::new();
+    let mut host = Host::new(Service::new().files("/f", site.files().list_directories()));
+    let page = host.get("/f/");
+    let links: Vec<&str> =
+        page.body.split("href=\"./").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0)).collect();
+    assert_eq!(links, ["a%20b.txt", "inside/", "style.css", "sub/"]);
+    for link in links {
+        assert_eq!(host.get(&format!("/f/{link}")).status, 200, "{link}");
+    }
+}
+
+#[test]
+fn file_that_a_handler_chooses_is_answered_whatever_the_path_of_the_request() {
+    let site = Site::new();
+    let (start, page, directory) = (site.files(), site.files(), site.files());
+    let service = Service::new()
+        .get("/", move |_, request| start.answer(&request, "style.css"))
+        .get("/page/{name}/", move |_, request| page.answer(&request, "/sub/deep/x"))
+        .get("/directory", move |_, request| directory.answer(&request, "/sub"));
+    let mut host = Host::new(service);
+    for (path, body) in [("/", "css"), ("/page/one/", "deep"), ("/directory", "index")] {
+        let page = host.get(path);
+        assert_eq!((page.status, &*page.body), (200, body), "{path}");
+    }
+}
+
+#[test]
+fn directory_is_never_redirected_to_another_host() {
+    let site = Site::new();
+    let mut host = Host::new(Service::new().files("/", site.files()));
+    for target in ["//sub", "///sub", "http://a.test//sub", "/.//sub", "/%2e//sub"] {
+        let page = host.get(target);
+        assert_eq!(page.status, 301, "{target}: {page:?}");
+        let location = page.header("Location").unwrap();
+        assert!(location.starts_with('/') && !location.starts_with("//"), "{target}: {location}");
+    }
+}
+
+#[test]
 fn conditions_spare_what_the_client_has() {
     let site = Site::new();
     let mut host = site.host();
@@ -254,6 +294,15 @@ fn compressed_form_is_sent_to_clients_that_take_it() {
     assert_eq!(site.host().ask_with("GET", "/f/style.css", "Accept-Encoding: gzip\r\n", "").body, "css");
 }
 
+/// How many octets wait to be written to the client.
+fn waiting(host: &Host) -> usize {
+    let waiting = |source: &lenore::PeekedSource| {
+        let (before, _) = source.description.split_once(" octets to write")?;
+        before.rsplit(' ').next()?.parse::<usize>().ok()
+    };
+    host.kernel.peek().sources.iter().filter_map(waiting).sum()
+}
+
 #[test]
 fn large_file_is_read_as_the_client_takes_it() {
     let site = Site::new();
@@ -266,9 +315,12 @@ fn large_file_is_read_as_the_client_takes_it() {
         spin(&mut host.kernel);
         (!peer.look().is_empty()).then_some(())
     });
-    // The client takes nothing for a while. What the service holds does not grow.
-    (0..50).for_each(|_| spin(&mut host.kernel));
-
+    // The client takes nothing for a while. The service holds some pieces of the file, and no more.
+    for _ in 0..50 {
+        spin(&mut host.kernel);
+        let held = waiting(&host);
+        assert!((1..1 << 20).contains(&held), "{held} octets");
+    }
     wait_until("all of it", DEADLINE, || {
         spin(&mut host.kernel);
         peer.look();

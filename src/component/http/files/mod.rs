@@ -45,10 +45,9 @@ mod version;
 ///   files does.
 /// - A directory is its `index.html`; a path without the slash at its end is redirected. Without that file the directory does not
 ///   exist for a client, unless [`list_directories`](Files::list_directories) was called.
-/// - What is not below the directory does not exist. Nor do files and directories whose names begin with a dot, an encoded
-///   slash, and what is no file, such as a pipe. A symbolic link leads to what it points at, if that is below the
-///   directory and its own path is one that is served. A program that can put symbolic links below the directory while the service
-///   runs can get around that.
+/// - A path that leads out of the directory is answered with 404. So are names that begin with a dot, paths with an encoded slash,
+///   and pipes, sockets and devices. A symbolic link is followed if it leads to a file below the directory that is served itself. A
+///   program that can put symbolic links below the directory while the service runs can get around that.
 ///
 /// POE: nothing like it in SimpleHTTP.
 #[derive(Debug)]
@@ -106,9 +105,12 @@ impl Files {
         self
     }
 
-    /// Answers a request for the file that `path`, relative to the directory, stands for: for handlers that decide themselves.
+    /// Answers a request with the file at `path`, relative to the directory, for a handler that chooses the file itself.
+    ///
+    /// The path of the request does not matter, nor does a slash at its end. An empty `path` or `/` is the directory itself, which is its
+    /// `index.html`. The links of a page that [lists](Files::list_directories) a directory are relative to the path of the request.
     pub fn answer(&self, request: &Request, path: &str) -> Answer {
-        self.answer_for(request, path, Slash::Free)
+        self.answer_for(request, path, Slash::Nothing)
     }
 
     fn answer_for(&self, request: &Request, path: &str, slash: Slash) -> Answer {
@@ -126,14 +128,14 @@ impl Files {
         if rest.contains(path::SLASH) {
             return Answer::page(404, NOTHING);
         }
-        self.answer_for(request, &path::decode_rest(rest), Slash::OfRequest)
+        self.answer_for(request, &path::decode_rest(rest), Slash::Directory)
     }
 
     fn find(&self, request: &Request, asked: &str, slash: Slash) -> Result<Answer, HttpError> {
         let mut path = self.below(asked)?;
         let mut about = fs::metadata(&path).map_err(|error| refused(&error))?;
         if about.is_dir() {
-            if slash == Slash::OfRequest && !request.path().ends_with('/') {
+            if slash == Slash::Directory && !request.path().ends_with('/') {
                 return Ok(redirect(request));
             }
             let index = self.below(&format!("{asked}/index.html"));
@@ -145,7 +147,7 @@ impl Files {
                 index => index?,
             };
             about = fs::metadata(&path).map_err(|error| refused(&error))?;
-        } else if slash == Slash::OfRequest && request.path().ends_with('/') {
+        } else if slash == Slash::Directory && request.path().ends_with('/') {
             return Err(nothing());
         }
         // A pipe would block, and a device never end.
@@ -162,7 +164,7 @@ impl Files {
             for wanted in encodings::accepted(request) {
                 let mut compressed = path.as_os_str().to_owned();
                 compressed.push(wanted.extension());
-                // What is not a file of its own there is not taken: it might lead elsewhere.
+                // A symbolic link might lead out of the directory.
                 let compressed = Path::new(&compressed);
                 if fs::symlink_metadata(compressed).is_ok_and(|about| about.is_file()) {
                     opened = Opened::open(compressed).ok();
@@ -275,13 +277,13 @@ impl Opened {
     }
 }
 
-/// Whether a directory, and nothing else, is asked for with a slash at the end.
+/// What a slash at the end of the request's path means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slash {
-    /// The path of the request is that of the file, and links of a directory's page are relative to it.
-    OfRequest,
-    /// The handler has chosen the file.
-    Free,
+    /// A directory: the path of the request is that of the file.
+    Directory,
+    /// Nothing: a handler has chosen the file.
+    Nothing,
 }
 
 /// Reads with one call as a rule. `read_to_end` begins with a few octets, as it does not know how many there are.
@@ -300,11 +302,10 @@ pub(super) fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
     Ok(piece)
 }
 
-/// Relative links in the directory's page lead below it only with the slash.
+/// Adds the slash that relative links in the directory's page need.
 fn redirect(request: &Request) -> Answer {
     let query = request.query().map_or(String::new(), |query| format!("?{query}"));
-    // Two slashes in front would be the name of another host.
-    let target = format!("/{}/{query}", request.path().trim_start_matches('/'));
+    let target = format!("{}/{query}", request.path());
     Response::new(301).header("Location", target).page("it is a directory").into_answer()
 }
 
