@@ -38,10 +38,12 @@ pub(super) struct Entry {
     user_agent: Option<String>,
     pub(super) status: u16,
     pub(super) octets: u64,
+    /// How many octets were put into the connection by the end of the response, in all.
+    pub(super) end: usize,
 }
 
 impl Entry {
-    /// Begins the line of a request, if anybody reads it.
+    /// Begins the line of a request. `None` if the logger does not take such lines.
     pub(super) fn begin(
         form: AccessLog,
         peer: &str,
@@ -66,6 +68,7 @@ impl Entry {
             user_agent: text("User-Agent"),
             status: 0,
             octets: 0,
+            end: 0,
         }))
     }
 

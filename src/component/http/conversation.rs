@@ -341,15 +341,23 @@ fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
 
 /// The connection ends.
 fn gone<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
+    // Its token learns that the client is gone.
+    let current = cx.heap().own.current.take();
+    if cx.heap().own.service.access_log.is_none() {
+        return Ok(());
+    }
     let now = precise_now(cx);
-    let left = cx.heap().wheel().map_or(0, |wheel| wheel.pending_output()) as u64;
-    let conversation = &mut cx.heap().own;
-    let mut entries = std::mem::take(&mut conversation.unwritten);
-    let is_whole = left == 0;
-    entries.iter().for_each(|entry| entry.write(now, is_whole));
-    entries.clear();
-    if let Some(mut entry) = conversation.current.take().and_then(|mut current| current.entry.take()) {
-        entry.octets = entry.octets.saturating_sub(left);
+    let connection = cx.heap();
+    let (left, put) = connection.wheel().map_or((0, 0), |wheel| (wheel.pending_output(), wheel.output_octets()));
+    let conversation = &mut connection.own;
+    for mut entry in conversation.unwritten.drain(..) {
+        let behind = put.wrapping_sub(entry.end);
+        let lost = left.saturating_sub(behind);
+        entry.octets = entry.octets.saturating_sub(lost as u64);
+        entry.write(now, lost == 0);
+    }
+    if let Some(mut entry) = current.and_then(|mut current| current.entry.take()) {
+        entry.octets = entry.octets.saturating_sub(left as u64);
         entry.write(now, false);
     }
     Ok(())

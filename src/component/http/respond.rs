@@ -160,8 +160,12 @@ pub(super) fn send_file<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
     connection.request_ends();
+    let put = connection.wheel().map_or(0, |wheel| wheel.output_octets());
     let conversation = &mut connection.own;
-    conversation.unwritten.extend(conversation.current.take().and_then(|mut current| current.entry.take()));
+    if let Some(mut entry) = conversation.current.take().and_then(|mut current| current.entry.take()) {
+        entry.end = put;
+        conversation.unwritten.push(entry);
+    }
     if conversation.closes {
         conversation.is_done = true;
         cx.yield_("shutdown", ());

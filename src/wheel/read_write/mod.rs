@@ -409,6 +409,12 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.reader.octets()
     }
 
+    /// Returns how many octets were put in all, written or not. The number may wrap.
+    #[cfg(feature = "service")]
+    pub(crate) fn output_octets(&self) -> usize {
+        self.state.0.outbox.written().wrapping_add(self.state.0.outbox.len())
+    }
+
     /// Replaces both filters by others of another type: as [`switch_input_filter`](Self::switch_input_filter) and
     /// [`switch_output_filter`](Self::switch_output_filter).
     ///

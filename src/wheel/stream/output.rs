@@ -38,7 +38,7 @@ impl Output {
     #[cold]
     pub(crate) fn give_up(&mut self) {
         let lost = (self.len(), self.messages());
-        *self = Output { lost: Some(lost), ..Output::default() };
+        *self = Output { lost: Some(lost), written: self.written, ..Output::default() };
     }
 
     /// Notes what was appended to `bytes` as one message. Nothing is no message.

@@ -1,9 +1,11 @@
 //! The access log.
 
+use std::time::Duration;
+
 use lenore::component::http::{AccessLog, Response, Service, Stream};
 use serde_json::Value;
 
-use util::component::{Peer, collect_warnings, infos, spin, warnings};
+use util::component::{MUCH, Peer, collect_warnings, infos, spin, warnings};
 use util::{DEADLINE, wait_until};
 
 use super::Host;
@@ -12,6 +14,10 @@ fn service(form: AccessLog) -> Service {
     Service::new()
         .access_log(form)
         .get("/six", |_, _| "hello\n")
+        .get("/slow", |_, _| {
+            std::thread::sleep(SLOW);
+            "slow"
+        })
         .get("/stream", |cx, _| -> lenore::component::http::Result<_> {
             let (stream, pending) = Stream::new(cx, Response::new(200))?;
             stream.put("12345");
@@ -19,8 +25,11 @@ fn service(form: AccessLog) -> Service {
             stream.end();
             Ok(pending)
         })
-        .get("/much", |_, _| vec![b'x'; util::component::MUCH])
+        .get("/much", |_, _| vec![b'x'; MUCH])
 }
+
+/// For how long a handler blocks.
+const SLOW: Duration = Duration::from_millis(250);
 
 /// The lines of the log, once there are as many as that.
 #[track_caller]
@@ -92,6 +101,41 @@ fn request_whose_client_goes_away_is_logged_as_incomplete() {
     let lines = lines(&mut host, 1);
     let line: Value = serde_json::from_str(&lines[0]).expect("JSON");
     assert_eq!((&line["complete"], &line["status"]), (&false.into(), &200.into()));
+}
+
+#[test]
+fn pipelined_request_behind_a_handler_that_blocks_is_logged_with_its_own_time() {
+    collect_warnings();
+    let mut host = Host::new(service(AccessLog::Json));
+    let request = |path| format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    host.send(&[request("/slow"), "GET /six HTTP/1.0\r\n\r\n".to_owned()].concat());
+    let lines = lines(&mut host, 2);
+    let took = lines.iter().map(|line| {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        Duration::from_micros(line["duration_us"].as_u64().expect("a number"))
+    });
+    let took: Vec<Duration> = took.collect();
+    assert!(matches!(took[..], [first, second] if first >= SLOW && second < SLOW), "{took:?}");
+}
+
+#[test]
+fn response_that_was_written_whole_is_logged_as_complete_when_another_was_not() {
+    collect_warnings();
+    let mut host = Host::new(service(AccessLog::Json));
+    let mut peer = Peer::connect(host.address);
+    // Both are put before anything is written.
+    peer.send("GET /six HTTP/1.1\r\nHost: a.test\r\n\r\nGET /much HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    wait_until("the beginning of the second answer", DEADLINE, || {
+        spin(&mut host.kernel);
+        (peer.look().len() > 1000).then_some(())
+    });
+    assert_eq!(infos(), [""; 0], "the system has not taken all of it");
+    peer.reset();
+    let lines = lines(&mut host, 2);
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["complete"], &lines[0]["octets"]), (&true.into(), &6.into()), "{lines:?}");
+    assert_eq!(lines[1]["complete"], false, "{lines:?}");
+    assert!(lines[1]["octets"].as_u64().is_some_and(|octets| octets < MUCH as u64), "{lines:?}");
 }
 
 #[test]
