@@ -92,6 +92,12 @@ impl Requests {
         }
     }
 
+    /// Has the program say when requests begin and end, from the first record on.
+    #[cfg(feature = "service")]
+    pub(super) fn count_explicitly(&self) {
+        self.is_explicit.set(true);
+    }
+
     /// Nothing is in hand, and nothing is known to be on its way.
     fn rest(&mut self, now: Due, octets: u64) {
         (self.since, self.looked, self.octets, self.is_arriving) = (now, now, octets, false);

@@ -52,6 +52,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .get("/count", count)
         .get("/panic", |_, _| -> String { panic!("on purpose") })
         .get("/wait", wait)
+        .post("/echo", |_, request| request.into_body())
         .get("/go", |cx, _| -> Result<_> {
             cx.call("waiting", "go", ())?;
             Ok("went")

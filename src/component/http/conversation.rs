@@ -35,8 +35,8 @@ pub struct Conversation<R: 'static = ()> {
     next: Option<Incoming>,
     /// The wheel was told to read nothing.
     is_paused: bool,
-    /// The body of a request was asked for, and has not come yet.
-    is_asked_for: bool,
+    /// Method and path of the request that is being answered, for the log.
+    pub(super) what: String,
     /// Lines for the log of responses that the system has not taken yet.
     #[allow(clippy::vec_box, reason = "an entry keeps its box when it comes here")]
     pub(super) unwritten: Vec<Box<Entry>>,
@@ -55,8 +55,6 @@ pub(super) struct Current {
     /// Where the answer comes from, if a token was made.
     pub(super) slot: Option<Rc<Slot>>,
     pub(super) entry: Option<Box<Entry>>,
-    /// Method and path, for the log.
-    what: String,
 }
 
 /// What the next step of an answer is.
@@ -87,7 +85,7 @@ impl<R: 'static> Conversation<R> {
             current: None,
             next: None,
             is_paused: false,
-            is_asked_for: false,
+            what: String::new(),
             unwritten: Vec::new(),
             is_last: false,
             closes: false,
@@ -154,26 +152,32 @@ pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Pro
 /// The time limit of a client is over, which has sent a part of a request, or has a request in hand.
 fn too_late<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let conversation = &mut cx.heap().own;
+    if conversation.is_done {
+        return Ok(());
+    }
     match &conversation.current {
-        _ if conversation.is_done => Ok(()),
         None => {
             conversation.is_done = true;
             cx.heap().put(Outgoing::Response(Response::timed_out()));
             Ok(())
         }
         Some(Current { work: Work::Answer, .. }) => {
-            let response = Response::new(504).page("the answer has taken too long").close();
-            finish_with(cx, response)?;
-            cx.heap().own.is_done = true;
-            Ok(())
+            conversation.complain(&Exception::new("timed out waiting for the answer"));
+            finish_with(cx, Response::new(504).page("the answer has taken too long").close())
         }
         // A response that has begun can only be cut.
-        Some(_) => Ok(()),
+        Some(_) => {
+            conversation.is_done = true;
+            Ok(())
+        }
     }
 }
 
 fn connected<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
-    let service = Rc::clone(&cx.heap().own.service);
+    let connection = cx.heap();
+    // An interim response is not the end of a request.
+    connection.requests.count_explicitly();
+    let service = Rc::clone(&connection.own.service);
     service.prepare()
 }
 
@@ -218,10 +222,8 @@ fn begin<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     match incoming {
         Incoming::Request(request) => answer(cx, request),
         Incoming::Expects(request) if cx.heap().own.service.routes.has_handler(&request) => {
-            // It is in hand from here on: its client was asked for the body.
-            cx.heap().request_begins();
+            // It is in hand when its body has come. Until then the limits for half requests hold.
             cx.heap().put(Outgoing::Response(Response::proceed()));
-            cx.heap().own.is_asked_for = true;
             Ok(())
         }
         // The body won't be wanted. Some clients send it all the same.
@@ -251,17 +253,14 @@ fn start<R: 'static>(cx: &mut Cx<'_, R>, client: Client, request: Option<&Reques
         let now = precise_now(cx);
         Entry::begin(form, cx.heap().remote_ip(), now, request)
     });
-    let mut what = String::new();
-    if let Some(request) = request {
-        what.reserve(request.method().len() + 1 + request.path().len());
-        what.push_str(request.method());
-        what.push(' ');
-        what.push_str(request.path());
+    let connection = cx.heap();
+    connection.request_begins();
+    connection.own.current = Some(Current { client, work: Work::Answer, slot: None, entry });
+    let what = &mut connection.own.what;
+    what.clear();
+    for part in request.map(|request| [request.method(), " ", request.path()]).into_iter().flatten() {
+        what.push_str(part);
     }
-    if !std::mem::take(&mut cx.heap().own.is_asked_for) {
-        cx.heap().request_begins();
-    }
-    cx.heap().own.current = Some(Current { client, work: Work::Answer, slot: None, entry, what });
 }
 
 fn answer<R: 'static>(cx: &mut Cx<'_, R>, request: Request) -> Result {
@@ -281,12 +280,14 @@ fn heard<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     if !connection.is_connected() || connection.own.is_done {
         return Ok(());
     }
-    let Some(current) = connection.own.current.as_ref().filter(|current| current.has(&slot)) else { return Ok(()) };
+    if !connection.own.current.as_ref().is_some_and(|current| current.has(&slot)) {
+        return Ok(());
+    }
     match word {
         Word::Answer(answer) => take_up(cx, answer)?,
         Word::Pieces => stream(cx)?,
         Word::Dropped => {
-            current.complain(&Exception::new("the token for a later answer was dropped"));
+            connection.own.complain(&Exception::new("the token for a later answer was dropped"));
             finish_with(cx, failure())?;
         }
     }
@@ -328,8 +329,9 @@ fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
         return Ok(());
     }
     if failure.operation == "filter" {
-        // More of a streamed body, or less, than was promised.
-        return cut(cx, &Exception::new(failure.text.clone()));
+        // More of a streamed body than was promised, for each piece of it.
+        let is_news = !cx.heap().own.is_done;
+        return if is_news { cut(cx, &Exception::new(failure.text.clone())) } else { Ok(()) };
     }
     if !failure.is_end_of_input() {
         log::debug!(target: TARGET, "a connection has failed: {failure} peer={}", cx.heap().remote_ip());
@@ -369,15 +371,20 @@ impl<R: 'static> Conversation<R> {
         let entry = self.current.as_mut().and_then(|current| current.entry.as_mut());
         entry.into_iter().for_each(|entry| entry.octets += octets);
     }
+
+    pub(super) fn complain(&self, cause: &Exception) {
+        complain(&self.what, cause);
+    }
+}
+
+/// Tells the log why a request has failed. `what` is its method and its path.
+pub(super) fn complain(what: &str, cause: &Exception) {
+    log::error!(target: TARGET, "request failed: {cause} request={what:?}");
 }
 
 impl Current {
     pub(super) fn has(&self, slot: &Rc<Slot>) -> bool {
         self.slot.as_ref().is_some_and(|own| Rc::ptr_eq(own, slot))
-    }
-
-    pub(super) fn complain(&self, cause: &Exception) {
-        log::error!(target: TARGET, "request failed: {cause} request={:?}", self.what);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::answer::{Answer, Kind};
-use super::conversation::{Current, Cx, Work};
+use super::conversation::{Current, Cx, Work, complain};
 use super::error::HttpError;
 use super::files::read_piece;
 use super::service::Shared;
@@ -19,7 +19,7 @@ pub(super) fn take_up<R: 'static>(cx: &mut Cx<'_, R>, answer: Answer) -> Result 
     match answer.0 {
         Kind::Now(response) => finish_with(cx, response),
         Kind::Failed(response, cause) => {
-            current.complain(&cause);
+            cx.heap().own.complain(&cause);
             finish_with(cx, response)
         }
         Kind::Pending(slot) if current.has(&slot) => Ok(()),
@@ -28,7 +28,7 @@ pub(super) fn take_up<R: 'static>(cx: &mut Cx<'_, R>, answer: Answer) -> Result 
             if send_head(cx, response.streamed(), Body::Streamed) { stream(cx) } else { end(cx) }
         }
         Kind::Pending(_) | Kind::Stream(..) => {
-            current.complain(&Exception::new("the handler returned what is pending for another request"));
+            cx.heap().own.complain(&Exception::new("the handler returned what is pending for another request"));
             finish_with(cx, failure())
         }
         Kind::File(response, file) => {
@@ -58,7 +58,8 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     let closes = connection.own.is_last || connection.is_ending();
     let service = Rc::clone(&connection.own.service);
     let Some(current) = &mut connection.own.current else { return false };
-    let mut response = shaped(&service, current, response).suit(current.client);
+    let what = &connection.own.what;
+    let mut response = shaped(&service, what, response).suit(current.client);
     let wrong = match response.check() {
         Err(reason) => Some(reason),
         Ok(()) if response.status() < 200 => Some(format!("status {} is no end of a request", response.status())),
@@ -68,8 +69,8 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     let is_streamed = wrong.is_none() && body == Body::Streamed;
     let follows = is_streamed && !current.client.wants_head_only();
     if let Some(reason) = wrong {
-        current.complain(&Exception::new(reason));
-        response = shaped(&service, current, failure()).suit(current.client);
+        complain(what, &Exception::new(reason));
+        response = shaped(&service, what, failure()).suit(current.client);
     }
     if closes {
         response = response.close();
@@ -81,18 +82,18 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     connection.own.closes = response.closes();
     connection.put(Outgoing::Response(response));
     if is_streamed && !follows {
-        // What was announced as a stream wants its end, also without a body.
+        // For the filter a streamed response without a body has an end as well.
         connection.put(Outgoing::End);
     }
     follows
 }
 
 /// Makes what the program wants to be sent in the place of the page of an error.
-fn shaped<R: 'static>(service: &Shared<R>, current: &Current, response: Response) -> Response {
+fn shaped<R: 'static>(service: &Shared<R>, what: &str, response: Response) -> Response {
     match service.shape(&response) {
         Some(Ok(own)) => own,
         Some(Err(cause)) => {
-            current.complain(&Exception::new(format!("the response for an error could not be made: {cause}")));
+            complain(what, &Exception::new(format!("the response for an error could not be made: {cause}")));
             response
         }
         None => response,
@@ -176,7 +177,9 @@ fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 /// Closes the connection in the middle of a response: only that tells the client that it is not whole.
 pub(super) fn cut<R: 'static>(cx: &mut Cx<'_, R>, cause: &Exception) -> Result {
     let conversation = &mut cx.heap().own;
-    conversation.current.iter().for_each(|current| current.complain(cause));
+    if conversation.current.is_some() {
+        conversation.complain(cause);
+    }
     // It stays, with its line for the log, until the connection is closed.
     conversation.current.iter_mut().for_each(|current| current.work = Work::Answer);
     conversation.is_done = true;

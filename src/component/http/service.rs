@@ -82,19 +82,22 @@ use crate::filter::http::{self, Httpd, Response};
 ///
 /// # Bodies
 ///
-/// A client that sends nothing for 30 s without a request in hand is let go. A client whose request has not come whole within 60 s gets 408;
-/// as the service looks for half requests once in a while, this can take 120 s. For other limits take the
-/// [`protocol`](Service::protocol), and set its [`idle_timeout`](Protocol::idle_timeout) and
-/// [`arrival_timeout`](Protocol::arrival_timeout). Its [`request_timeout`](Protocol::request_timeout) limits handlers whose answer comes
-/// later, which is a 504 then, and also downloads of [`Files`](super::Files).
+/// The service closes a connection that has no request in hand when the client sends nothing for 30 s. A client whose request does not come
+/// whole within 60 s gets 408. The service looks for half requests every 30 s, so the 408 can take up to 90 s. A client that falls silent
+/// in the middle of a request gets 408 after 30 s to 60 s. For other limits take the [`protocol`](Service::protocol), and set its
+/// [`idle_timeout`](Protocol::idle_timeout) and [`arrival_timeout`](Protocol::arrival_timeout).
+///
+/// There is no limit for answers unless the program sets the protocol's [`request_timeout`](Protocol::request_timeout). An answer that
+/// comes later than that is a 504. A streamed response or a download of [`Files`](super::Files) that takes longer is cut.
 ///
 /// A request is handled when its body has come whole. One that is larger than [`max_body`](Service::max_body) is refused with 413
 /// before it is read.
 ///
 /// # The end
 ///
-/// While its process comes to its end, a connection without a request in hand is closed, and the last response of the others has
-/// `Connection: close`. A client that has connected and sent nothing yet has a second for its first request.
+/// While the process of a [`Server`](crate::component::Server) ends, the server closes connections that have no request in hand. The last
+/// response of each other connection has `Connection: close`. A client that has connected and sent nothing yet has a second for its
+/// first request. A request that has begun to come is waited for, unless the client is silent for 5 s.
 ///
 /// POE: POE::Component::Server::SimpleHTTP, whose `HANDLERS` are patterns of paths and events.
 #[must_use = "does nothing until a server is made of it"]

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 
 use lenore::Kernel;
-use lenore::component::TcpServer;
-use lenore::component::http::Service;
+use lenore::component::http::{Conversation, Service};
+use lenore::component::{Protocol, TcpServer};
+use lenore::filter::http::Httpd;
 
 use util::component::{Peer, serve};
 use util::in_process::kernel;
 
 mod answers;
 mod files;
+mod limits;
 mod log;
 mod processes;
 mod routes;
@@ -24,8 +26,12 @@ pub struct Host {
 
 impl Host {
     pub fn new<R: 'static>(service: Service<R>) -> Host {
+        Host::of(service.protocol())
+    }
+
+    pub fn of<R: 'static>(protocol: Protocol<Httpd, Conversation<R>>) -> Host {
         let mut kernel = kernel();
-        let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", service));
+        let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
         Host { kernel, address }
     }
 

@@ -1,14 +1,15 @@
 //! Services in one process and in many, watched from outside. The program is `tests/programs/http_service.rs`.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use util::http::{connect, get};
 use util::lab::{LONG, Lab};
-use util::wait_until;
+use util::{stays, wait_until};
 
 fn serve(args: &str) -> (Lab, SocketAddr) {
     Lab::serve("http_service", args)
@@ -145,6 +146,63 @@ fn graceful_end_closes_idle_connections_and_answers_what_is_in_hand() {
         let status = lab.running.wait_exit(LONG);
         assert!(status.success(), "{args}: {status}");
     }
+}
+
+/// The beginning of a request with a body of four octets.
+const POST: &str = "POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n";
+
+#[test]
+fn graceful_end_waits_for_a_request_that_is_on_its_way() {
+    for args in ["--mode single", "--mode prefork:1 --children 1 --connections 4"] {
+        let (mut lab, addr) = serve(args);
+        let (mut fresh, mut first, mut kept, mut idle) = (connect(addr), connect(addr), connect(addr), connect(addr));
+        ask(&mut kept, "/pid");
+        // All are accepted: this is the last one.
+        ask(&mut idle, "/pid");
+        write!(kept, "{POST}\r\na").unwrap();
+        write!(first, "{POST}\r\na").unwrap();
+        // It has come before the signal does.
+        ask(&mut idle, "/pid");
+        lab.running.signal(Signal::SIGTERM);
+        expect_end(&mut idle);
+        drop(idle);
+        // A client that waits for leave to send its body gets it, and may send the body.
+        write!(fresh, "{POST}Expect: 100-continue\r\n\r\n").unwrap();
+        let mut leave = [0; 25];
+        fresh.read_exact(&mut leave).unwrap();
+        assert_eq!(leave, *b"HTTP/1.1 100 Continue\r\n\r\n");
+        write!(fresh, "a").unwrap();
+        // Longer than a client has for its first request.
+        for stream in [&kept, &first, &fresh] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        let is_open =
+            |stream: &TcpStream| stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        stays("the connections", Duration::from_millis(1300), || [&kept, &first, &fresh].into_iter().all(is_open));
+        for mut stream in [kept, first, fresh] {
+            stream.set_nonblocking(false).unwrap();
+            write!(stream, "bcd").unwrap();
+            let (head, body) = read(&mut stream);
+            assert!(head.contains("Connection: close\r\n") && body == "abcd", "{args}: {head}");
+            expect_end(&mut stream);
+        }
+        let status = lab.running.wait_exit(LONG);
+        assert!(status.success(), "{args}: {status}");
+    }
+}
+
+#[test] // 5 s
+fn request_that_stops_coming_does_not_hold_up_the_end() {
+    let (mut lab, addr) = serve("--mode prefork:1 --children 1 --connections 2");
+    let (mut partial, mut idle) = (connect(addr), connect(addr));
+    ask(&mut idle, "/pid");
+    write!(partial, "{POST}\r\na").unwrap();
+    ask(&mut idle, "/pid");
+    lab.running.signal(Signal::SIGTERM);
+    assert!(read(&mut partial).0.starts_with("HTTP/1.1 408 "));
+    expect_end(&mut partial);
+    drop((idle, partial));
+    assert!(lab.running.wait_exit(LONG).success());
 }
 
 #[test]

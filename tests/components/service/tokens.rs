@@ -198,6 +198,36 @@ fn stream_for_head_has_no_body_and_is_closed() {
 }
 
 #[test]
+fn stream_for_head_leaves_the_connection_to_the_next_request() {
+    let mut host = Host::new(streams(&Rc::default()));
+    let mut peer = Peer::connect(host.address);
+    peer.send(&["HEAD /later HTTP/1.1\r\nHost: a.test\r\n\r\n", NOW].concat());
+    wait_for(&mut host, "the next answer", || peer.text().ends_with("\r\n\r\nnow"));
+    let statuses: Vec<String> = peer.text().split("HTTP/1.1 ").skip(1).map(|part| part[..3].to_owned()).collect();
+    assert_eq!(statuses, ["200", "200"], "{}", peer.text());
+}
+
+#[test]
+fn stream_of_another_length_than_it_said_cuts_the_connection() {
+    for (pieces, sent) in [(&["ab", "c"][..], "abc"), (&["abc", "def"], "abc"), (&[], "")] {
+        collect_warnings();
+        let service = Service::new().get("/now", |_, _| "now").get("/later", move |cx, _| -> Result<_> {
+            let (stream, pending) = Stream::new(cx, Response::new(200).header("Content-Length", "5"))?;
+            pieces.iter().for_each(|piece| _ = stream.put(*piece));
+            stream.end();
+            Ok(pending)
+        });
+        let mut host = Host::new(service);
+        let mut peer = Peer::connect(host.address);
+        peer.send(&[LATER, NOW].concat());
+        let text = peer.run_to_end(&mut host.kernel);
+        assert!(text.ends_with(&format!("Content-Length: 5\r\n\r\n{sent}")), "and no other response: {text:?}");
+        let told = "request failed: the stream is not as long as its Content-Length request=\"GET /later\"";
+        assert_eq!(warnings(), [told], "{pieces:?}");
+    }
+}
+
+#[test]
 fn stream_that_is_dropped_cuts_the_connection() {
     collect_warnings();
     let kept: Rc<RefCell<Vec<Stream>>> = Rc::default();
