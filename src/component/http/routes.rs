@@ -52,7 +52,7 @@ impl<R: 'static> Routes<R> {
     ///
     /// # Panics
     ///
-    /// When the pattern is none, or can't stand beside the others.
+    /// When the pattern is not valid, or conflicts with another one.
     #[track_caller]
     pub(super) fn add(&mut self, methods: Methods, pattern: &str, handler: Handler<R>) {
         let place = match self.by_pattern.get(pattern) {

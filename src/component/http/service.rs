@@ -202,7 +202,7 @@ impl<R: 'static> Service<R> {
     ///
     /// # Panics
     ///
-    /// When `pattern` is none, or could not be told from another one: `/{id}` and `/{name}`.
+    /// When `pattern` is not valid, or could not be told from another one: `/{id}` and `/{name}`.
     #[track_caller]
     pub fn route<A: IntoAnswer>(
         mut self,

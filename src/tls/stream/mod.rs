@@ -181,7 +181,7 @@ impl Transport for Stream {
             self.read_in()?;
         }
         match self.write_out() {
-            // Tickets for a client that has gone. What it has sent is still to be read, and whoever writes finds it gone.
+            // Session tickets for a client that has gone. What the client has sent is still to be read. The next write will fail.
             Err(error) if error.kind() != ErrorKind::WouldBlock && !self.holds_output => {
                 self.is_closed = true;
                 Ok(())
