@@ -125,7 +125,7 @@ fn helper_past_its_limit_is_killed_and_replaced() {
     names.lab.wait_gone(&[hung]);
     assert_eq!(second.line("ask another"), "another: [127.0.0.1:80]");
     assert_eq!(names.asked().remove(2).0, other, "a helper that waits is used again");
-    names.lab.running.wait_for_stderr("it has not looked up \"hang\" within 200ms", DEADLINE);
+    names.lab.running.wait_for_stderr("a helper that timed out looking up a name: host=\"hang\" limit=200ms", DEADLINE);
 }
 
 #[test]
@@ -217,6 +217,59 @@ fn question_of_the_parent_is_not_answered_in_a_forked_child() {
     let pid = names.lab.pid();
     names.lab.expect(pid, "hang: can't look up \"hang\": no answer within the time limit of 1.5s extra");
     names.lab.running.wait_exit(DEADLINE);
+}
+
+#[test]
+fn question_that_was_asked_just_before_a_fork_is_the_parents() {
+    let mut names = Names::start("--once other --fork-at-once");
+    let (child, _) = names.lab.nth(1, "child begins");
+    let (parent, answer) = names.lab.nth(1, "other:");
+    assert_eq!((parent, answer.as_str()), (names.lab.pid(), "[127.0.0.1:80] extra"));
+    names.lab.expect_end();
+    names.lab.all();
+    assert_eq!(names.lab.story(child), "child begins, end");
+    assert_eq!(names.asked().len(), 1);
+}
+
+#[test]
+fn look_up_that_prints_to_standard_output_is_answered() {
+    let (names, addr) = Names::serve("--helpers 1");
+    let mut client = Client::connect(addr);
+    assert_eq!(client.line("ask print"), "print: [127.0.0.1:80]");
+    assert_eq!(client.line("ask other"), "other: [127.0.0.1:80]");
+    names.lab.running.wait_for_stderr("ok 192.0.2.1:80", DEADLINE);
+}
+
+#[test]
+fn helper_that_answers_without_a_question_is_replaced() {
+    let (names, addr) = Names::serve("--helpers 1");
+    let mut client = Client::connect(addr);
+    // It has written two answers before its own.
+    assert_eq!(client.line("ask stray"), "stray: [192.0.2.1:80]");
+    let (stray, _) = names.asked().remove(0);
+    names.lab.wait_gone(&[stray]);
+    assert_eq!(client.line("ask other"), "other: [127.0.0.1:80]");
+    assert_ne!(names.asked().remove(1).0, stray);
+}
+
+#[test]
+fn name_that_is_too_long_is_refused_without_a_look_up() {
+    let (names, addr) = Names::serve("");
+    let mut client = Client::connect(addr);
+    let (longest, longer) = ("x".repeat(255), "x".repeat(256));
+    assert_eq!(client.line(&format!("ask {longest}")), format!("{longest}: [127.0.0.1:80]"));
+    let reason = "a name has 1 to 255 bytes, and no spaces or control characters";
+    assert_eq!(client.line(&format!("ask {longer}")), format!("{longer}: can't look up \"{longer}\": {reason}"));
+    assert_eq!(names.asked().len(), 1);
+}
+
+#[test]
+fn question_behind_a_shutdown_is_answered() {
+    let (names, addr) = Names::serve("");
+    let mut client = Client::connect(addr);
+    assert_eq!(client.line("shutdown-ask other"), "other: can't look up \"other\": the resolver has stopped");
+    assert_eq!(names.asked().len(), 0);
+    assert!(names.lab.running.children().is_empty());
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //!
 //! A client's line is a command, see `command`, and its answer is a line. `--dir DIR`: where the file `gate` may be, and the file
 //! `asked`, to which helpers write `PID HOST`. `--once HOST`: there is no server; one session asks, and the program ends. `--fork`: it
-//! forks as well.
+//! forks as well, once the resolver has asked. `--fork-at-once`: it forks before that.
 
 use std::error::Error;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let mut kernel = Kernel::new()?;
     let resolver = resolver(&flags).spawn(&mut kernel)?;
     if let Some(host) = flags.text("--once") {
-        once(&mut kernel, resolver, host, flags.has("--fork"))?;
+        once(&mut kernel, resolver, host, (flags.has("--fork"), flags.has("--fork-at-once")))?;
     } else {
         let protocol = Protocol::with_heap(Line::new(), || None)
             .on_input(move |cx, line: String| command(cx, resolver, &line))
@@ -77,6 +77,17 @@ fn look_up(dir: &std::path::Path, host: &str, port: u16) -> io::Result<Vec<Socke
         "hang" => loop {
             thread::sleep(Duration::from_secs(1));
         },
+        "print" => {
+            println!("ok 192.0.2.1:{port}");
+            Ok(vec![([127, 0, 0, 1], port).into()])
+        }
+        "stray" => {
+            let answers = format!("ok 192.0.2.1:{port}\n").repeat(2);
+            for mut pipe in pipes()? {
+                pipe.write_all(answers.as_bytes())?;
+            }
+            Ok(vec![([127, 0, 0, 1], port).into()])
+        }
         _ => {
             while host.starts_with("gate") && File::open(dir.join("gate")).is_ok() {
                 thread::sleep(Duration::from_millis(1));
@@ -84,6 +95,22 @@ fn look_up(dir: &std::path::Path, host: &str, port: u16) -> io::Result<Vec<Socke
             Ok(vec![([127, 0, 0, 1], port).into()])
         }
     }
+}
+
+/// Opens each pipe that this helper can write to, but for standard output and error: that for its answers is among them.
+fn pipes() -> io::Result<Vec<File>> {
+    let mut pipes = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let entry = entry?;
+        let (path, number) = (entry.path(), entry.file_name());
+        let is_pipe = fs::read_link(&path).is_ok_and(|what| what.as_os_str().as_encoded_bytes().starts_with(b"pipe:"));
+        let about = fs::read_to_string(Path::new("/proc/self/fdinfo").join(&number))?;
+        let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default();
+        if is_pipe && flags.trim().ends_with('1') && number != "1" && number != "2" {
+            pipes.push(OpenOptions::new().write(true).open(path)?);
+        }
+    }
+    Ok(pipes)
 }
 
 fn text(resolved: &Resolved) -> String {
@@ -95,7 +122,8 @@ fn text(resolved: &Resolved) -> String {
 
 type Client<'a> = Context<'a, Connection<Line, Option<SocketFactory>>>;
 
-/// `ask HOST`, `connect HOST PORT` by a wheel and `drop` of that, `client HOST PORT` by a component, `clear`, `shutdown`, `pid`.
+/// `ask HOST`, `connect HOST PORT` by a wheel and `drop` of that, `client HOST PORT` by a component, `clear`, `shutdown`,
+/// `shutdown-ask HOST`, `pid`.
 fn command(cx: &mut Client<'_>, resolver: Resolver, line: &str) -> Result {
     let mut words = line.split(' ');
     let (word, host) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -125,6 +153,10 @@ fn command(cx: &mut Client<'_>, resolver: Resolver, line: &str) -> Result {
             cx.heap().put("cleared");
         }
         "shutdown" => resolver.shutdown(cx)?,
+        "shutdown-ask" => {
+            resolver.shutdown(cx)?;
+            resolver.resolve(cx, host, port, "resolved", ())?;
+        }
         _ => {
             let pid = cx.pid();
             cx.heap().put(pid.to_string());
@@ -133,7 +165,12 @@ fn command(cx: &mut Client<'_>, resolver: Resolver, line: &str) -> Result {
     Ok(())
 }
 
-fn once(kernel: &mut Kernel, resolver: Resolver, host: &str, forks: bool) -> std::result::Result<(), lenore::Error> {
+fn once(
+    kernel: &mut Kernel,
+    resolver: Resolver,
+    host: &str,
+    (forks, forks_at_once): (bool, bool),
+) -> std::result::Result<(), lenore::Error> {
     let host = host.to_owned();
     Session::new(())
         .state("_start", move |cx| {
@@ -141,6 +178,9 @@ fn once(kernel: &mut Kernel, resolver: Resolver, host: &str, forks: bool) -> std
             if forks {
                 // Not before the resolver has asked.
                 cx.delay("fork", Duration::from_millis(100), ());
+            }
+            if forks_at_once {
+                cx.fork("forked", "forked", ());
             }
             Ok(())
         })
