@@ -1,20 +1,23 @@
 //! Servers and clients over TLS, in the process of the test.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use lenore::component::{Listen, Listening, Protocol, TcpClient, TcpServer};
+use lenore::component::http::Service;
+use lenore::component::{Listen, Listening, Processes, Protocol, Server, TcpClient, TcpServer};
 use lenore::filter::Line;
-use lenore::{Kernel, Session, tls};
+use lenore::tls::rustls::ClientConfig;
+use lenore::{Context, Kernel, Result, Session, tls};
 use util::DEADLINE;
 use util::in_process::{Log, kernel, run};
 
 use crate::certificates::Authority;
-use crate::peer::connect;
+use crate::peer::{Dripping, connect};
 
 /// Echoes lines, and logs what happens. The line `stop` ends the server as well.
 fn echo(log: &Log) -> Protocol<Line> {
@@ -39,13 +42,22 @@ fn serve(authority: &Authority, kernel: &mut Kernel, protocol: Protocol<Line>) -
 
 /// Ends the server when the thread has ended.
 fn beside<T: Send + 'static>(kernel: &mut Kernel, server: Listening, peer: impl FnOnce() -> T + Send + 'static) -> T {
+    beside_until(kernel, peer, move |cx| Ok(cx.post(server, "shutdown", ())?))
+}
+
+/// Calls `end` when the thread has ended.
+fn beside_until<T: Send + 'static>(
+    kernel: &mut Kernel,
+    peer: impl FnOnce() -> T + Send + 'static,
+    end: impl Fn(&mut Context<'_, ()>) -> Result + 'static,
+) -> T {
     let peer = Rc::new(thread::spawn(peer));
     let looked = Rc::clone(&peer);
     Session::new(())
         .state("_start", |cx| cx.yield_("look", ()))
         .state("look", move |cx| {
             if looked.is_finished() {
-                return Ok(cx.post(server, "shutdown", ())?);
+                return end(cx);
             }
             cx.delay("look", Duration::from_millis(5), ());
             Ok(())
@@ -54,6 +66,129 @@ fn beside<T: Send + 'static>(kernel: &mut Kernel, server: Listening, peer: impl 
         .unwrap();
     run(kernel);
     Rc::into_inner(peer).expect("the session has stopped").join().unwrap()
+}
+
+/// Answers each line with the client's address and the proxy's, and what the handshake has agreed on.
+fn telling() -> Protocol<Line> {
+    Protocol::new(Line::new()).on_input(|cx, line: String| {
+        let connection = cx.heap();
+        let [client, proxy] = [connection.remote_addr(), connection.proxy_addr()].map(|address| match address {
+            Some(address) => address.to_string(),
+            None => String::from("none"),
+        });
+        let name = connection.tls().and_then(|tls| tls.server_name.as_deref()).unwrap_or("nobody");
+        connection.put(format!("{line} {client} {proxy} {name}"));
+    })
+}
+
+/// Sends `line` over TLS, says goodbye, and returns all that comes.
+fn say<S: Read + Write>(config: &Arc<ClientConfig>, socket: S, line: &str) -> String {
+    let mut peer = connect(config, socket);
+    peer.write_all(line.as_bytes()).unwrap();
+    peer.conn.send_close_notify();
+    peer.flush().unwrap();
+    let mut seen = String::new();
+    peer.read_to_string(&mut seen).unwrap();
+    seen
+}
+
+const HEADER: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n";
+
+#[test]
+fn tls_begins_behind_the_header_of_the_proxy_protocol() {
+    let (authority, mut kernel) = (Authority::new(), kernel());
+    let listen = Listen::tcp("127.0.0.1:0").tls(authority.server().build().unwrap()).proxy_protocol();
+    let server = TcpServer::on(listen, telling()).spawn(&mut kernel).unwrap();
+    let (config, sockets) = (Arc::new(authority.client()), [dial(server), dial(server), dial(server)]);
+    let proxies = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+    let seen = beside(&mut kernel, server, move || {
+        let [mut apart, together, mut bytes] = sockets;
+        apart.write_all(HEADER).unwrap();
+        let apart = say(&config, apart, "x\n");
+        let together = say(&config, Headed(together, HEADER.to_vec()), "x\n");
+        HEADER.iter().for_each(|byte| bytes.write_all(&[*byte]).unwrap());
+        let bytes = say(&config, Dripping(bytes), "x\n");
+        [apart, together, bytes]
+    });
+    assert_eq!(seen, proxies.map(|proxy| format!("x 192.0.2.1:56324 {proxy} localhost\r\n")));
+}
+
+/// Sends what is in front of the first write together with that.
+struct Headed(TcpStream, Vec<u8>);
+
+impl Read for Headed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Headed {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let header = std::mem::take(&mut self.1);
+        self.0.write_all(&[&header, octets].concat())?;
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn tls_in_front_of_the_header_of_the_proxy_protocol_is_refused() {
+    let (authority, mut kernel) = (Authority::new(), kernel());
+    let listen = Listen::tcp("127.0.0.1:0").tls(authority.server().build().unwrap()).proxy_protocol();
+    let refusing = telling().on_connect(|_| -> () { panic!("it has no header") });
+    let server = TcpServer::on(listen, refusing).spawn(&mut kernel).unwrap();
+    let (config, socket) = (Arc::new(authority.client()), dial(server));
+    let refused = beside(&mut kernel, server, move || connect(&config, socket).write_all(b"x\n").unwrap_err());
+    let is_closed =
+        [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&refused.kind());
+    assert!(is_closed, "{refused}");
+}
+
+#[test]
+fn tls_is_spoken_on_a_unix_socket() {
+    let (authority, mut kernel, dir) = (Authority::new(), kernel(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("socket");
+    let listen = Listen::unix(&path).tls(authority.server().build().unwrap());
+    let server = TcpServer::on(listen, telling()).spawn(&mut kernel).unwrap();
+    let (config, socket) = (Arc::new(authority.client()), UnixStream::connect(&path).unwrap());
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let seen = beside(&mut kernel, server, move || say(&config, socket, "x\n"));
+    assert_eq!(seen, "x none none localhost\r\n");
+}
+
+#[test]
+fn service_is_served_over_tls_behind_a_proxy_and_on_a_unix_socket() {
+    let (authority, mut kernel, dir) = (Authority::new(), kernel(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("socket");
+    let service = Service::new().get("/", |cx, _| {
+        let connection = cx.heap();
+        let version = connection.tls().map(|tls| tls.version);
+        format!("{:?} {:?} {version:?}", connection.remote_addr(), connection.listener_name())
+    });
+    let tls = authority.server().alpn(["http/1.1"]).build().unwrap();
+    let server = Server::on(Listen::tcp("127.0.0.1:0").name("public").proxy_protocol().tls(tls.clone()), service)
+        .listen(Listen::unix(&path).name("local").tls(tls))
+        .processes(Processes::Single)
+        .spawn(&mut kernel)
+        .unwrap();
+    let (config, daemon) = (Arc::new(authority.client()), server.daemon());
+    let tcp = TcpStream::connect(server.local_addr()).unwrap();
+    let unix = UnixStream::connect(&path).unwrap();
+    tcp.set_read_timeout(Some(DEADLINE)).unwrap();
+    unix.set_read_timeout(Some(DEADLINE)).unwrap();
+    let peer = move || {
+        let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        [say(&config, Headed(tcp, HEADER.to_vec()), request), say(&config, unix, request)]
+    };
+    let answers = beside_until(&mut kernel, peer, move |cx| Ok(daemon.shutdown(cx)?));
+    let bodies = answers.map(|text| text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()));
+    let version = "Some(Tls13)";
+    let expected =
+        [format!("Some(192.0.2.1:56324) Some(\"public\") {version}"), format!("None Some(\"local\") {version}")];
+    assert_eq!(bodies, expected.map(Some));
 }
 
 fn dial(server: Listening) -> TcpStream {

@@ -233,6 +233,26 @@ fn reload_of_a_bad_certificate_names_the_file_and_changes_nothing() {
     }
 }
 
+#[test]
+fn follow_takes_over_a_configuration_that_was_given_as_it_is() {
+    let (authority, others) = (Authority::new(), Authority::new());
+    let (server, other) = (authority.server().build().unwrap(), authority.server().build().unwrap());
+    let given = others.server().build().unwrap().config();
+    other.set_config(Arc::clone(&given));
+    server.follow(&other);
+    assert!(Arc::ptr_eq(&server.config(), &given), "its tickets are its own");
+    let client = Arc::new(others.client());
+    let resumed = [(); 2].map(|()| meet(&server, &client, "localhost").0.unwrap().is_resumed);
+    assert_eq!(resumed, [false, true]);
+    // What comes of files has tickets of this server's secret again.
+    server.reload().unwrap();
+    let client = Arc::new(authority.client());
+    meet(&server, &client, "localhost").0.unwrap();
+    let next = authority.server().build().unwrap();
+    server.follow(&next);
+    assert!(meet(&server, &client, "localhost").0.unwrap().is_resumed);
+}
+
 #[test] // a resumed client is not verified again
 fn reload_with_other_authorities_makes_tickets_worthless() {
     let (authority, others) = (Authority::new(), Authority::new());

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use lenore::filter::Line;
+use lenore::testing::TestKernel;
 use lenore::tls::{self, Handshake, Version};
 use lenore::wheel::{Failure, ReadWrite, ReadWriteBuilder};
 use lenore::{Context, Kernel, Result, Session};
@@ -271,23 +272,27 @@ fn handshake_that_takes_too_long_is_one_error() {
 
 #[test]
 fn handshake_timeout_is_over_with_the_handshake() {
-    let (authority, log, mut kernel) = (Authority::new(), Log::default(), kernel());
+    let (authority, log, mut kernel) = (Authority::new(), Log::default(), TestKernel::new());
     let (ours, theirs) = pair();
+    theirs.set_nonblocking(true).unwrap();
     let stream = authority.server().build().unwrap().accept(ours).unwrap();
     let limit = Duration::from_secs(2);
     owner(&log, lines(stream).handshake_timeout(limit)).spawn(&mut kernel).unwrap();
-    let config = Arc::new(authority.client());
-    beside(&mut kernel, move || {
-        let mut peer = connect(&config, theirs);
-        peer.conn.complete_io(&mut peer.sock).unwrap();
-        // The peer's own limit is the wait: nothing comes.
-        peer.sock.set_read_timeout(Some(limit + Duration::from_millis(200))).unwrap();
-        let nothing = peer.read(&mut [0]).unwrap_err();
-        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
-        peer.write_all(b"late\n").unwrap();
-        peer.conn.send_close_notify();
-        peer.flush().unwrap();
+    let mut peer = connect(&Arc::new(authority.client()), theirs);
+    kernel.settle();
+    kernel.advance(limit / 2);
+    kernel.wait_for("the handshake", || {
+        if let Err(error) = peer.conn.complete_io(&mut peer.sock) {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        }
+        log.count("ready") == 1
     });
+    kernel.advance(2 * limit);
+    assert_eq!(log.text(), "ready");
+    peer.write_all(b"late\n").unwrap();
+    peer.conn.send_close_notify();
+    peer.flush().unwrap();
+    kernel.wait_for("the line and the end", || log.len() == 3);
     assert_eq!(log.text(), "ready late end");
 }
 
