@@ -1,4 +1,4 @@
-//! What the fuzz targets assert, one function for each filter.
+//! What the fuzz targets assert, one function for each filter, and one for the header of the PROXY protocol.
 //!
 //! The same items (records and errors) come of an input however it is cut; a full buffer costs whole records, never makes false ones,
 //! and never refuses a chunk twice; what was put comes out again; and nothing panics, of course.
@@ -11,6 +11,12 @@ use lenore::filter::{
     Stream,
 };
 use serde::{Deserialize, Serialize};
+
+use header::{Found, LONGEST, find};
+
+// It is no part of what the crate offers.
+#[path = "../../src/component/proxy/header.rs"]
+mod header;
 
 type Items<F> = Vec<Result<<F as Filter>::Input, FilterError>>;
 
@@ -123,6 +129,27 @@ pub fn stackable(data: &[u8]) {
     let lines = input.split(|octet| b"\r\n".contains(octet)).filter(|line| line.first() != Some(&b'#'));
     check_put(&mut stack, lines.map(|line| (line.to_vec(), line)));
     check_take_over(|| Stackable::new(ByteLine::new(), grep()).push(letters()), usize::from(settings.next()), input);
+}
+
+/// Each cut of the input is judged as the whole is, as soon as it has all that the judgement needs.
+pub fn proxy(data: &[u8]) {
+    let whole = find(data);
+    let mut is_part = true;
+    for cut in 0..=data.len() {
+        let found = find(&data[..cut]);
+        is_part &= found == Found::Part;
+        assert!(
+            found == if is_part { Found::Part } else { whole },
+            "after {cut} octets: {found:?}, and {whole:?} in the end"
+        );
+        match found {
+            Found::Part => assert!(cut < LONGEST, "it waits for more than it takes"),
+            Found::Header { length, .. } => {
+                assert!((1..=cut.min(LONGEST)).contains(&length), "{length} of {cut} octets")
+            }
+            Found::Wrong(_) => {}
+        }
+    }
 }
 
 /// The octets that choose settings; zeros when there are no more.
