@@ -248,6 +248,7 @@ fn helper_that_answers_without_a_question_is_replaced() {
     assert_eq!(client.line("ask stray"), "stray: [192.0.2.1:80]");
     let (stray, _) = names.asked().remove(0);
     names.lab.wait_gone(&[stray]);
+    names.lab.running.wait_for_stderr("has killed a helper that answered without a question", DEADLINE);
     assert_eq!(client.line("ask other"), "other: [127.0.0.1:80]");
     assert_ne!(names.asked().remove(1).0, stray);
 }

@@ -168,14 +168,21 @@ fn answered(cx: &mut Cx<'_>) -> Result {
     let (line, id) = (cx.take::<String>(0)?, cx.take::<WheelId>(1)?);
     let (heap, mut calls) = cx.split();
     let Some(helper) = heap.helpers.iter_mut().find(|helper| helper.run.id() == id) else { return Ok(()) };
-    if !matches!(helper.does, Does::LookUp(_)) {
-        // One that was killed may have answered before. Of any other that answers without a question, the answers can't be told apart.
-        if matches!(helper.does, Does::Wait) {
-            drop(take(cx, Some(id)));
+    let key = match std::mem::replace(&mut helper.does, Does::Wait) {
+        Does::LookUp(key) => key,
+        // It was killed, and may have answered before.
+        Does::Leave => {
+            helper.does = Does::Leave;
+            return Ok(());
         }
-        return Ok(());
-    }
-    let Does::LookUp(key) = std::mem::replace(&mut helper.does, Does::Wait) else { return Ok(()) };
+        // Its next answer could not be told from another one like this.
+        Does::Wait => {
+            drop(take(cx, Some(id)));
+            let session = cx.session();
+            log::warn!(target: "lenore::component", "{session} has killed a helper that answered without a question");
+            return Ok(());
+        }
+    };
     helper.alarm.take().map(|alarm| calls.alarm_remove(alarm));
     helper.alarm = Some(calls.delay_set("idle", heap.settings.idle_timeout, (id,)));
     settle(cx, &key, helper::outcome(&key.0, &line));
