@@ -212,15 +212,15 @@ impl ServerBuilder {
     /// seconds, from a minute to 7 days. Default: 6 h.
     ///
     /// All keys are derived from a secret that is made by [`build`](ServerBuilder::build), and from the clock, so that all children
-    /// change keys together. The secret stays in memory as long as the program runs: whoever can read the memory of one of its
-    /// processes can read all tickets that it has sent. With TLS 1.3 that does not uncover what a resumed connection has carried, as
+    /// change keys together. The secret stays in memory as long as the program runs: an attacker who can read the memory of one of
+    /// its processes can read all tickets that it has sent. With TLS 1.3 that does not uncover what a resumed connection has carried, as
     /// it agrees on a key anew. With TLS 1.2 it does.
     pub fn ticket_rotation(mut self, span: Duration) -> ServerBuilder {
         self.rotation = span;
         self
     }
 
-    /// Sets the secret that the keys of tickets are derived from: at least 32 bytes that nobody can guess. For several hosts behind
+    /// Sets the secret that the keys of tickets are derived from: at least 32 bytes that can't be guessed. For several hosts behind
     /// one address, or for clients that are to resume after the program was started again. Default: made by chance, and known to
     /// this program alone.
     ///

@@ -10,7 +10,7 @@ use rustls::server::ProducesTickets;
 
 use super::Error;
 
-/// What all keys of tickets are derived from. Whoever has it can read every ticket that was made with it.
+/// What all keys of tickets are derived from. An attacker who has the secret can read every ticket that was made with it.
 #[derive(Clone)]
 pub(super) struct Secret(Prk);
 

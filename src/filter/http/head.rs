@@ -190,8 +190,8 @@ impl<'a> Told<'a> {
         !self.close && (self.keep_alive || version == Version::Http11)
     }
 
-    /// Finds out where the body ends. What two programs on the way could read differently is refused: whoever is in
-    /// front of this one would take a part of the body for the next request, or the other way round.
+    /// Finds out where the body ends. What two programs on the way could read differently is refused: a proxy in
+    /// front of this program would take a part of the body for the next request, or the other way round.
     fn framing(&self, version: Version) -> Result<Framing, Wrong> {
         if let Some(wrong) = self.wrong {
             return Err(wrong);
@@ -257,7 +257,7 @@ fn parse_other_version(octets: &[u8]) -> Parsed {
     }
 }
 
-/// Returns the two digits of the version in a request line, and the place of the second; `None` for what is no version.
+/// Returns the two digits of the version in a request line, and the place of the second; `None` for anything else.
 fn version(octets: &[u8]) -> Option<(u8, u8, usize)> {
     let line = octets.split(|&octet| octet == b'\n').next()?.trim_ascii_end();
     let mut words = line.split(|&octet| octet == b' ');

@@ -5,10 +5,10 @@ use std::fmt;
 use super::request::Request;
 use super::response::Response;
 
-/// Why input is no request, with the response to send: put that, and close the connection after it.
+/// Why input is not a request, with the response to send: put the response, and close the connection after it.
 ///
-/// The filter takes nothing behind it. Where one request is not understood, nobody can tell where the next begins, and
-/// to guess is what request smuggling lives on. What the client still sends is discarded.
+/// The filter takes nothing behind it. Where one request is not understood, the beginning of the next is not known, and
+/// a guess would make request smuggling possible. What the client still sends is discarded.
 ///
 /// | status | for |
 /// | --- | --- |

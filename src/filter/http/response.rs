@@ -168,7 +168,7 @@ impl Response {
         }
     }
 
-    /// Sets words of one's own, which follow the standard ones in the status line unless they are the same; nobody reads
+    /// Sets words of the program's own. They follow the standard words in the status line, unless they are the same. Clients do not use
     /// them.
     ///
     /// POE: `message`.

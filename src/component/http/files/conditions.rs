@@ -62,7 +62,7 @@ fn may_be_part(request: &Request, version: &Version) -> bool {
     }
 }
 
-/// Reads a range. What is no single range of octets is ignored, as the server may.
+/// Reads a range. Anything but a single range of octets is ignored, as the server may.
 fn part(range: &str, length: u64) -> Verdict {
     let Some((unit, spec)) = range.split_once('=') else { return Verdict::Send };
     let Some((first, last)) = spec.trim().split_once('-') else { return Verdict::Send };
