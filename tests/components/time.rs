@@ -192,7 +192,8 @@ fn client_that_does_not_read_is_ended_by_the_idle_timeout() {
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
     let mut stream = TcpStream::connect(address).unwrap();
     let writer = thread::spawn(move || {
-        let lines = "0123456789\r\n".repeat(10_000);
+        // Long ones: there are megabytes to echo until all buffers are full.
+        let lines = format!("{}\r\n", "x".repeat(1000)).repeat(100);
         while stream.write_all(lines.as_bytes()).is_ok() {}
     });
     tick(&mut kernel);
