@@ -73,6 +73,38 @@ fn busy_place_does_not_starve_another_one() {
 }
 
 #[test]
+fn two_busy_places_do_not_starve_a_third_one() {
+    for args in ["", "--connections 2"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("socket");
+        let (mut lab, addr) = pool(1, &format!("{args} --requests 0 --unix {} --proxy", path.display()));
+        let proxied: SocketAddr = also_at(&lab, 2).parse().expect("an address");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let crowd: Vec<_> = (0..8)
+            .map(|number| {
+                let (is_over, path) = (Arc::clone(&is_over), path.clone());
+                thread::spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        match number % 2 {
+                            0 => answers(&mut Client::connect(addr)),
+                            _ => ask_unix(&path),
+                        };
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..50 {
+            let mut client = Client::connect(proxied);
+            client.send("PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n");
+            answers(&mut client);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        crowd.into_iter().for_each(|client| client.join().expect("it was served"));
+        lab.end(Signal::SIGTERM);
+    }
+}
+
+#[test]
 fn idle_connection_is_let_go_for_a_client_that_waits() {
     for args in [
         "--mode single --connections 2",

@@ -134,9 +134,9 @@ pub(in crate::wheel) struct Manner {
     pub(in crate::wheel) accepts_per_turn: usize,
     /// A connection that was broken off before it was accepted is an error event too.
     pub(in crate::wheel) reports_aborted: bool,
-    /// What the system is short of is no error event, but goes to the log.
+    /// A shortage of the system, such as of descriptors, goes to the log and is not an error event.
     pub(in crate::wheel) logs_shortages: bool,
-    /// Whom it takes turns with.
+    /// The listeners that it takes turns with.
     pub(in crate::wheel) rota: Option<Rc<Rota>>,
 }
 
@@ -163,8 +163,8 @@ pub(in crate::wheel) struct Acceptor {
     outage: RefCell<Outage<Errno>>,
     /// When the outage is over.
     calm_at: Cell<Option<Due>>,
-    /// Its place among those whom it takes turns with.
-    place: Cell<usize>,
+    /// Its place among the listeners that it takes turns with.
+    place: Cell<u64>,
 }
 
 impl Acceptor {
