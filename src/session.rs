@@ -140,19 +140,22 @@ impl<H: 'static> Session<H> {
         self
     }
 
-    /// Makes it a background session: it stays in the process that made it, and keeps nothing running. It is for a job beside a
-    /// server; the [guide](crate::guide::background) shows some.
+    /// Makes the session a background session. A background session stays in the process that made it, and keeps nothing running. It
+    /// is for a job beside a server. The [guide](crate::guide::background) shows some.
     ///
     /// *In a forked child* there is no such session, whoever forked: a Daemon, [`fork`](Context::fork), the function of a
-    /// [`Run`](crate::wheel::Run), or the program itself. Its wheels, listeners and handles are closed there, and its alarms, signal watchers and
-    /// aliases are gone. None of its states runs, not even `_stop`, and its parent gets no `_child`. To post to it or to
-    /// call it is [`Error::NoSuchSession`], and a postback of it does nothing. Its heap, what its states have captured and the
-    /// arguments of its alarms are forgotten, not dropped: a destructor that removes a file or takes leave of a database must not run
-    /// twice. So a descriptor that is only in the heap, such as a [`File`](std::fs::File), stays open in the child.
+    /// [`Run`](crate::wheel::Run), or the program itself. Its wheels, listeners and handles are closed there, and its alarms,
+    /// posted events, signal watchers and aliases are gone. None of its states runs, not even `_stop`, and its parent gets no
+    /// `_child`. To post to it or to call it is [`Error::NoSuchSession`], and a postback of it does nothing.
+    ///
+    /// The child forgets what the session owns and does not drop it: the heap, what its states have captured, the arguments of its
+    /// alarms and of the events that it has posted, and the arguments that it has bound to signals, child processes and handles.
+    /// A destructor that removes a file or takes leave of a database must not run twice. So a descriptor that is only in the
+    /// heap, such as a [`File`](std::fs::File), stays open in the child.
     ///
     /// Three things differ. A postback of another session in its heap is forgotten as well, and so keeps that other session alive in
-    /// the child. The filters of its wheels and the arguments that [`sig_with`](Context::sig_with) has bound are dropped in the
-    /// child. A signal that only background sessions watch has its former disposition in the child.
+    /// the child. The filters of its wheels are dropped in the child. A signal that only background sessions watch has its former
+    /// disposition in the child.
     ///
     /// *It keeps nothing running*: when only background sessions have something to wait for, the kernel sends `IDLE`, and all
     /// sessions stop. Until then a background session lives as any other does. TERM and other signals reach it.

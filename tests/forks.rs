@@ -561,3 +561,16 @@ fn background_session_whose_state_forks_by_itself_is_not_in_the_child() {
     assert_eq!(parent[4..], ["run returned"]);
     assert!(program.wait_exit(DEADLINE).success());
 }
+
+#[test]
+fn arguments_that_the_kernel_keeps_for_a_background_session_are_not_dropped_in_a_child() {
+    let program = start("background_possessions");
+    let (mut parent, child) = lines(&program, 2 + 2 + 7);
+    take_pid(&mut parent);
+    assert_eq!(child, ["begins", "run returned"]);
+    assert_eq!(parent.pop().as_deref(), Some("run returned"));
+    parent.sort_unstable();
+    let kept = ["alarm", "event to another", "extra of a child", "extra of a handle", "extra of a signal"];
+    let kept = kept.into_iter().chain(["own event", "own signal"]);
+    assert_eq!(parent, kept.map(|what| format!("dropped {what}")).collect::<Vec<_>>());
+}

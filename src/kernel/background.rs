@@ -8,6 +8,7 @@ use std::mem::forget;
 use super::Kernel;
 use super::alarm_heap::Alarm;
 use super::core::{Active, Core};
+use super::queue::Event;
 use super::sessions::SessionId;
 use crate::error::Error;
 
@@ -24,8 +25,8 @@ pub(crate) enum Place {
 }
 
 impl Kernel {
-    /// Takes the background sessions out of a child that was just forked. None of their states runs, and nobody is told: they have
-    /// not stopped, they go on in the parent.
+    /// Takes the background sessions out of a child that was just forked. They have not stopped: they go on in the parent. So none
+    /// of their states runs in the child, and no session is told.
     pub(super) fn leave_background_sessions(&mut self) {
         if !self.core.sessions.has_background() {
             return;
@@ -44,22 +45,51 @@ impl Kernel {
 
     /// Takes out a session that goes on in the parent.
     ///
-    /// What it owns is forgotten. A destructor may do more than give memory back: remove a file, or take leave of a database
-    /// through a socket that is the parent's as well. What other sessions have sent to it is dropped, as those may want to know.
+    /// What it owns is forgotten, see [`forget_what_stays`](Core::forget_what_stays). What other sessions have sent to it is dropped:
+    /// they may want to know.
     fn leave_session(&mut self, id: SessionId) {
         log::debug!(target: "lenore::fork", "{} stays in the parent", self.core.describe_session(id));
         if let Some(body) = self.bodies[id.slot()].as_mut() {
             body.is_left = true;
-        }
-        for alarm in self.core.drop_alarms_of(id) {
-            let Alarm { event, .. } = alarm;
-            forget(event.args);
         }
         self.remove_session(id);
     }
 }
 
 impl Core {
+    /// Forgets, in a child that was just forked, what background sessions own and the kernel keeps for them: the arguments of their
+    /// alarms and of the events that they have posted, and the arguments bound to what they watch.
+    ///
+    /// A destructor may do more than give memory back: remove a file, or take leave of a database through a socket that is the
+    /// parent's as well. To be called before anything else in the child drops what it does not need.
+    pub(super) fn forget_what_stays(&mut self) {
+        if !self.sessions.has_background() {
+            return;
+        }
+        for id in self.sessions.visiting_order(SessionId::KERNEL) {
+            if self.sessions.place(id) == Place::Background {
+                self.forget_what_is_of(id);
+            }
+        }
+    }
+
+    fn forget_what_is_of(&mut self, id: SessionId) {
+        for Alarm { event, .. } in self.drop_alarms_of(id) {
+            forget(event.args);
+        }
+        for event in self.queue.remove_posted(|event| event.sender == id) {
+            let Event { args, kind, .. } = event;
+            forget((args, kind));
+        }
+        for watch in self.drop_child_watches_of(id) {
+            watch.forget_extra();
+        }
+        self.forget_extras_of_watchers(id);
+        // A clone that is never dropped keeps what the clones share.
+        let signals = self.sessions.get(id).into_iter().flat_map(|record| record.signals.iter());
+        signals.for_each(|(_, interest)| forget(interest.watch.clone()));
+    }
+
     /// Refuses to fork for a session that would have no part in the child.
     pub(crate) fn make_sure_it_may_fork(&self, session: SessionId) -> Result<(), Error> {
         if self.sessions.place(session) == Place::Background { Err(Error::InBackground(session)) } else { Ok(()) }

@@ -1,6 +1,7 @@
 //! Child processes: who waits for which pid, and reaping them.
 
 use std::cell::Cell;
+use std::mem::forget;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
@@ -63,6 +64,13 @@ pub(crate) struct ChildWatch {
     pub(crate) event: Name,
     extra: Args,
     _hold: Option<Hold<ChildProcess>>,
+}
+
+impl ChildWatch {
+    /// Drops it, but for the extra arguments.
+    pub(super) fn forget_extra(self) {
+        forget(self.extra);
+    }
 }
 
 /// A child process that the kernel reaps whether or not a session waits for it; clones know the same.

@@ -322,6 +322,7 @@ impl Kernel {
         self.core.forked += 1;
         self.core.after_run = AfterRun::Return;
         self.core.id.take();
+        self.core.forget_what_stays();
         self.core.disown();
         // The payloads of forks that have not happened yet are for other children.
         destroy_all(self.core.forks.requests.drain(..));

@@ -1,6 +1,7 @@
 //! `select_read`, `select_write` and `select_expedite`: watching a descriptor of the program's own, as long as it is ready.
 
 use std::cell::{Cell, RefCell};
+use std::mem::forget;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 
@@ -190,7 +191,12 @@ calls! {
     /// session has stopped.
     ///
     /// POE: `select_read` with an event.
-    pub fn select_read(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
+    pub fn select_read(
+        &mut self,
+        handle: &Handle,
+        event: impl Into<Name>,
+        extra: impl IntoArgs + Clone + 'static,
+    ) -> Result<(), Error> {
         self.watch(handle, Readiness::Read, event.into(), Template::new(extra), Strength::Strong)
     }
 
@@ -204,7 +210,12 @@ calls! {
     /// As [`select_read`](crate::Context::select_read).
     ///
     /// POE: nothing like it.
-    pub fn select_read_weak(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
+    pub fn select_read_weak(
+        &mut self,
+        handle: &Handle,
+        event: impl Into<Name>,
+        extra: impl IntoArgs + Clone + 'static,
+    ) -> Result<(), Error> {
         self.watch(handle, Readiness::Read, event.into(), Template::new(extra), Strength::Weak)
     }
 
@@ -217,7 +228,12 @@ calls! {
     /// As [`select_read`](crate::Context::select_read).
     ///
     /// POE: `select_write` with an event.
-    pub fn select_write(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
+    pub fn select_write(
+        &mut self,
+        handle: &Handle,
+        event: impl Into<Name>,
+        extra: impl IntoArgs + Clone + 'static,
+    ) -> Result<(), Error> {
         self.watch(handle, Readiness::Write, event.into(), Template::new(extra), Strength::Strong)
     }
 
@@ -231,7 +247,12 @@ calls! {
     /// As [`select_read`](crate::Context::select_read); `EOPNOTSUPP` except on Linux.
     ///
     /// POE: `select_expedite` with an event.
-    pub fn select_expedite(&mut self, handle: &Handle, event: impl Into<Name>, extra: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
+    pub fn select_expedite(
+        &mut self,
+        handle: &Handle,
+        event: impl Into<Name>,
+        extra: impl IntoArgs + Clone + 'static,
+    ) -> Result<(), Error> {
         self.watch(handle, Readiness::Expedite, event.into(), Template::new(extra), Strength::Strong)
     }
 
@@ -410,6 +431,19 @@ impl Core {
         let Some(fds) = self.sources.watched_by.get(&session) else { return };
         let fds: Vec<RawFd> = fds.keys().collect();
         fds.into_iter().for_each(|fd| self.end_watching(fd, session, &Readiness::ALL));
+    }
+
+    /// Has the extra arguments of a session's watchers never be dropped.
+    pub(super) fn forget_extras_of_watchers(&self, session: SessionId) {
+        let fds = self.sources.watched_by.get(&session).into_iter().flat_map(|fds| fds.keys());
+        for (_, watched) in fds.filter_map(|fd| self.sources.watched_fds.get(&fd)) {
+            let watchers = watched.watchers.borrow();
+            // A clone that is never dropped keeps what the clones share.
+            watchers
+                .iter()
+                .filter(|((owner, _), _)| *owner == session)
+                .for_each(|(_, watcher)| forget(watcher.clone()));
+        }
     }
 
     /// Returns the descriptors that a session watches and that keep it alive, sorted.

@@ -1,13 +1,15 @@
 //! Background sessions, and what a forked child has of them.
 
 use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{self, ExitStatus};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use lenore::wheel::{Run, SocketFactory};
-use lenore::{Context, Error, Kernel, Result, Session, SessionId};
+use lenore::{Context, Error, Handle, Kernel, Result, Session, SessionId};
 use nix::unistd::ForkResult;
 
 use super::by_itself::fork_by_hand;
@@ -165,6 +167,48 @@ pub fn by_itself(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
             }
             Ok(())
         })
+        .spawn(kernel)?;
+    Ok(())
+}
+
+/// Process 1 is no child of the program's, so nothing comes of waiting for it.
+const NEVER_REAPED: i32 = 1;
+
+/// The kernel forks while it keeps something of each kind for a background session.
+pub fn possessions(kernel: &mut Kernel, _: &str) -> Result<(), Error> {
+    PARENT.get_or_init(process::id);
+    Session::new(())
+        .state("_start", |cx| {
+            cx.alias_set("other")?;
+            cx.fork("forked", "begins", ());
+            Result::Ok(())
+        })
+        .state("forked", |cx| {
+            let pid = cx.take::<Result<i32, Error>>(0)??;
+            say(cx, format!("forked {pid}"));
+            cx.sig_child(pid, "exited", ());
+            Ok(())
+        })
+        .state("exited", |_| ())
+        .state("begins", |cx| say(cx, "begins"))
+        .state("take", |_| ())
+        .spawn(kernel)?;
+    Session::new(None::<(Handle, UnixStream)>)
+        .state("_start", |cx| {
+            let (ours, theirs) = UnixStream::pair()?;
+            let handle = Handle::new(ours);
+            cx.sig_with("USR2", "never", (Rc::new(Loud("extra of a signal")),));
+            cx.sig_child(NEVER_REAPED, "never", (Loud("extra of a child"),));
+            cx.select_read(&handle, "never", (Rc::new(Loud("extra of a handle")),))?;
+            *cx.heap() = Some((handle, theirs));
+            cx.delay("never", Duration::from_secs(3600), (Loud("alarm"),));
+            cx.yield_("later", (Loud("own event"),));
+            let me = cx.session();
+            cx.signal(me, "a signal", (Rc::new(Loud("own signal")),))?;
+            Ok(cx.post("other", "take", (Loud("event to another"),))?)
+        })
+        .state("later", |_| ())
+        .background()
         .spawn(kernel)?;
     Ok(())
 }

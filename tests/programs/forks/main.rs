@@ -29,7 +29,7 @@ mod by_itself;
 
 type Scenario = fn(&mut Kernel, &str) -> Result<(), Error>;
 
-const SCENARIOS: [(&str, Scenario); 30] = [
+const SCENARIOS: [(&str, Scenario); 31] = [
     ("tear_down", tear_down),
     ("signals", signals),
     ("stopped_child", stopped_child),
@@ -55,6 +55,7 @@ const SCENARIOS: [(&str, Scenario); 30] = [
     ("background", background::forks),
     ("background_functions", background::functions),
     ("background_by_itself", background::by_itself),
+    ("background_possessions", background::possessions),
     ("by_itself", by_itself::by_itself),
     ("stops_by_itself", by_itself::stops),
     ("runs_by_itself", by_itself::runs),
