@@ -236,3 +236,46 @@ fn each_kernel_has_a_clock_of_its_own() {
     // 2000-01-01T00:00:00Z.
     assert_eq!(one.now().duration_since(SystemTime::UNIX_EPOCH).unwrap(), secs(946_684_800) + HOUR);
 }
+
+/// A session that reads lines from a stream.
+fn reader() -> (Session<Option<ReadWrite<Line>>>, lenore::testing::Peer) {
+    let (stream, peer) = pair();
+    let session = Session::new(None)
+        .args((stream,))
+        .state("_start", |cx| {
+            let stream: UnixStream = cx.take(0)?;
+            *cx.heap() = Some(ReadWrite::stream(stream, Line::new()).on_input("line").start(cx)?);
+            cx.sig("TERM", "term");
+            lenore::Result::Ok(())
+        })
+        .state("line", |_| ())
+        .state("term", |_| ());
+    (session, peer)
+}
+
+#[test]
+fn settle_comes_to_an_end_when_term_ends_the_last_session_beside_unread_input() {
+    let (mut kernel, (session, mut peer)) = (kernel(), reader());
+    session.spawn(&mut kernel).unwrap();
+    kernel.settle();
+    peer.write("a\n".repeat(75_000));
+    kernel.deliver_signal("TERM");
+    kernel.settle();
+    assert!(!kernel.has_sessions());
+    kernel.advance(HOUR);
+}
+
+#[test]
+fn wait_for_goes_on_looking_without_a_session() {
+    let (mut kernel, (session, _peer)) = (kernel(), reader());
+    session.spawn(&mut kernel).unwrap();
+    kernel.deliver_signal("TERM");
+    kernel.settle();
+    let (mut looks, begin) = (0, Instant::now());
+    kernel.wait_for("the third look", || {
+        looks += 1;
+        looks == 3
+    });
+    // It waits between two looks, instead of using up the processor.
+    assert!(looks == 3 && begin.elapsed() >= Duration::from_millis(4));
+}
