@@ -10,6 +10,7 @@ use super::options::{Exceptions, SessionOption};
 use super::queue::Event;
 use super::sessions::SessionId;
 use crate::args::{Args, IntoArgs};
+use crate::destroy::destroy;
 use crate::error::Error;
 use crate::name::Name;
 use crate::reply::{IntoReturn, Reply};
@@ -133,11 +134,17 @@ impl<'a, H: 'static> Context<'a, H> {
     pub(crate) fn replace_session<G: 'static>(&mut self, heap: G, states: States) -> Context<'_, G> {
         let me = self.event.dest;
         let body = self.kernel.bodies[me.slot()].as_mut().filter(|body| body.id == me);
-        // Dropped when the new ones are in place: the heap is the program's own.
         let old = body.map(|body| {
             (std::mem::replace(&mut body.heap, Box::new(heap)), std::mem::replace(&mut body.states, states))
         });
-        drop(old);
+        if let Some(record) = self.kernel.core.sessions.get_mut(me) {
+            record.heap = std::any::type_name::<G>();
+        }
+        // When the new ones are in place: both are the program's own, and their destructors may panic.
+        if let Some((heap, states)) = old {
+            destroy(heap);
+            states.destroy();
+        }
         Context { kernel: self.kernel, event: self.event, heap: PhantomData }
     }
 

@@ -158,3 +158,28 @@ fn next_protocol_is_refused_to_a_client() {
     }
     end(&mut kernel);
 }
+
+/// Panics when it is dropped.
+struct Fragile;
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+#[test]
+fn old_heap_that_panics_when_it_is_dropped_does_not_end_the_connection() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let next = NextProtocol::new(blocks(&log)).unwrap();
+    let protocol = Protocol::with_heap(Line::new(), || Fragile)
+        .on_input(move |cx, name: String| Ok(next.take_over(cx, Guest { name, blocks: 0 })?));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    peer.send("you\n1\0a");
+    peer.run_to(&mut kernel, "1\0a");
+    let heaps: Vec<&str> = kernel.peek().sessions.iter().map(|session| session.heap).collect();
+    assert!(heaps.iter().any(|heap| heap.contains("Guest")) && !heaps.iter().any(|heap| heap.contains("Fragile")));
+    drop(peer);
+    end(&mut kernel);
+}
