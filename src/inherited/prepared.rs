@@ -96,9 +96,11 @@ pub(crate) fn wake(owner: Owner, addresses: &[SocketAddr]) -> Result<(), (Socket
         for address in addresses {
             let is_meant = |socket: &&mut Socket| socket.prepared_for == Some(owner) && is_at(socket, *address);
             let Some(socket) = sockets.iter_mut().find(is_meant) else { continue };
-            if let Some(reuse) = socket.is_quiet.take() {
+            if let Some(reuse) = socket.is_quiet {
                 let _ = setsockopt(&socket.fd, sockopt::ReuseAddr, &reuse);
                 listen(&socket.fd, Backlog::MAXCONN).map_err(|errno| (*address, errno))?;
+                // Not before: a later call is to try again.
+                socket.is_quiet = None;
             }
         }
         Ok(())
@@ -130,17 +132,23 @@ fn examine(owner: Owner, fd: OwnedFd, kept: Kept) -> Result<Socket, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::atomic::AtomicU16;
 
     use super::*;
     use crate::inherited::{Claimed, Family, Wanted, claim, close_unclaimed};
 
     fn listener() -> (TcpListener, SocketAddr) {
-        // Of this test alone. A port that the system has chosen is not kept when a socket listens no more.
-        let chosen = TcpListener::bind("127.7.13.1:0").unwrap();
-        let address = chosen.local_addr().unwrap();
-        drop(chosen);
-        (TcpListener::bind(address).unwrap(), address)
+        // A port that the system has chosen is not kept when a socket listens no more. So this one is chosen here.
+        // An address of this process alone.
+        static NEXT: AtomicU16 = AtomicU16::new(20_000);
+        let host = Ipv4Addr::from_bits(0x7f07_0000 + (std::process::id() & 0xffff));
+        loop {
+            let address = SocketAddr::from((host, NEXT.fetch_add(1, Ordering::Relaxed)));
+            if let Ok(listener) = TcpListener::bind(address) {
+                return (listener, address);
+            }
+        }
     }
 
     fn take(address: SocketAddr) -> Option<Claimed> {
@@ -185,6 +193,28 @@ mod tests {
         silence_others(owner, &[elsewhere]);
         assert!(TcpStream::connect(address).is_err());
         assert!(TcpListener::bind(address).is_err());
+        wake(owner, &[address]).unwrap();
+        assert!(TcpStream::connect(address).is_ok());
+        assert!(take(address).is_some());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn kept_socket_that_could_not_listen_again_does_so_at_the_next_try() {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
+
+        let (owner, (listens, address)) = (owner(), listener());
+        let ours = listens.try_clone().unwrap();
+        keep(owner, listens.into(), Kept { name: None, is_inherited: false }, &[address]);
+        silence_others(owner, &[]);
+        // Another socket listens there, by a setting that the kept one does not have meanwhile.
+        setsockopt(&ours, sockopt::ReuseAddr, &true).unwrap();
+        let other = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&other, sockopt::ReuseAddr, &true).unwrap();
+        bind(other.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+        listen(&other, Backlog::MAXCONN).unwrap();
+        assert_eq!(wake(owner, &[address]), Err((address, Errno::EADDRINUSE)));
+        drop(other);
         wake(owner, &[address]).unwrap();
         assert!(TcpStream::connect(address).is_ok());
         assert!(take(address).is_some());
