@@ -9,7 +9,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::state::State;
 use crate::args::IntoArgs;
-use crate::kernel::{AfterFork, Due, Next, Readiness, Source, Turn, Wanted, nanos};
+use crate::kernel::{AfterFork, Delivery, Due, Next, Readiness, Source, Turn, Wanted, nanos};
 use crate::name::Name;
 
 /// How a wheel ends, whether its handle is gone or not.
@@ -39,9 +39,7 @@ impl Closing {
             is_released: Cell::new(false),
         }
     }
-}
 
-impl Closing {
     pub(super) fn set_close_timeout(&self, close_timeout: Duration) {
         self.close_timeout.set(close_timeout);
     }
@@ -59,7 +57,9 @@ impl State {
     #[inline]
     fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         let is_ending = self.base.closing.get() || self.outbox.is_over() || self.closing.impatient.get().is_some();
-        if is_ending { self.end(cx, next) } else { self.or_until_ready(next) }
+        let next = if is_ending { self.end(cx, next) } else { next };
+        // The peer's time to close is bounded in its own way.
+        if self.closing.last_call.get().is_some() { next } else { self.or_until_ready(next) }
     }
 
     /// Sends `event` if the peer takes nothing of the output for as long as the wheel's write_timeout.
@@ -98,7 +98,8 @@ impl State {
         let now = cx.read_clock();
         if let Some((due, before)) = self.closing.next_look.get() {
             if now < due {
-                return next;
+                // A handshake may have a time of its own, which has taken the place of this one.
+                return if next == Next::Wait { Next::At(due) } else { next };
             }
             // The poller keeps quiet until there is much room, and a slow peer may have made a little.
             self.outbox.unblock();
@@ -219,7 +220,12 @@ impl Source for State {
                     // What was read may be what writing waits for.
                     self.outbox.unblock();
                     self.mark_dirty();
-                    self.open(cx);
+                    match self.open(cx) {
+                        Delivery::Done => {}
+                        // The rest comes behind the `DIE` signal.
+                        Delivery::Failed => return Next::Again(Readiness::Read),
+                        Delivery::Over => return Next::Wait,
+                    }
                 }
                 self.read_some(cx)
             }
@@ -229,7 +235,9 @@ impl Source for State {
                     self.port.wake();
                 }
                 self.advance_transport();
-                self.open_to_write(cx);
+                if self.open_to_write(cx) == Delivery::Over {
+                    return Next::Wait;
+                }
                 self.outbox.unblock();
                 self.outbox.write_some(cx, self)
             }
@@ -240,7 +248,9 @@ impl Source for State {
 
     fn flush(&self, cx: &mut Turn<'_>) -> Next {
         self.advance_transport();
-        self.open_to_write(cx);
+        if self.open_to_write(cx) == Delivery::Over {
+            return Next::Wait;
+        }
         let next = self.outbox.write_some(cx, self);
         self.after_turn(cx, next)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::state::State;
 use crate::args::IntoArgs;
-use crate::kernel::{Due, Next, Turn, nanos};
+use crate::kernel::{Delivery, Due, Next, Turn, nanos};
 use crate::name::Name;
 use crate::wheel::stream::Stream;
 
@@ -36,24 +36,24 @@ impl Opening {
 }
 
 impl State {
-    /// Tells the session, once, that the transport is ready, or gives up one whose time is up.
+    /// Tells the session, once, that the transport is ready, or gives up one whose time is up. Returns what has become of the
+    /// event.
     #[inline]
-    pub(super) fn open(&self, cx: &mut Turn<'_>) {
-        if self.opening.phase.get() == Phase::Waiting {
-            self.look_whether_ready(cx);
-        }
+    pub(super) fn open(&self, cx: &mut Turn<'_>) -> Delivery {
+        if self.opening.phase.get() == Phase::Waiting { self.look_whether_ready(cx) } else { Delivery::Done }
     }
 
-    fn look_whether_ready(&self, cx: &mut Turn<'_>) {
+    fn look_whether_ready(&self, cx: &mut Turn<'_>) -> Delivery {
         if self.transport_is_ready() {
             self.opening.phase.set(Phase::Ready);
-            if let (Some(event), false) = (self.opening.on_ready, self.base.closing.get()) {
-                self.base.dispatch(cx, event, (self.base.id,).into_args());
-            }
-            return;
+            return match self.opening.on_ready {
+                Some(event) if !self.base.closing.get() => self.base.dispatch(cx, event, (self.base.id,).into_args()),
+                _ => Delivery::Done,
+            };
         }
         if self.outbox.has_failed() {
-            return self.fail_to_open();
+            self.fail_to_open();
+            return Delivery::Done;
         }
         let (now, limit) = (cx.read_clock(), self.opening.limit);
         let due = self.opening.due.get().unwrap_or_else(|| now.saturating_add(nanos(limit)));
@@ -63,6 +63,7 @@ impl State {
             self.outbox.fail(self, io::Error::new(ErrorKind::TimedOut, text));
             self.fail_to_open();
         }
+        Delivery::Done
     }
 
     /// Gives up a transport that is not ready. The output has failed, and tells of it. The input has no error of its own.
@@ -85,20 +86,23 @@ impl State {
     /// The same in a turn of writing, so that nothing is flushed before. The transport may have got input together with the last
     /// of the handshake, of which the poller does not tell.
     #[inline]
-    pub(super) fn open_to_write(&self, cx: &mut Turn<'_>) {
-        if self.is_over_transport && self.opening.phase.get() == Phase::Waiting {
-            self.look_whether_ready(cx);
-            if self.opening.phase.get() == Phase::Ready && self.port.is_open.get() {
-                self.port.wake();
-            }
+    pub(super) fn open_to_write(&self, cx: &mut Turn<'_>) -> Delivery {
+        if !self.is_over_transport || self.opening.phase.get() != Phase::Waiting {
+            return Delivery::Done;
         }
+        let told = self.look_whether_ready(cx);
+        if self.opening.phase.get() == Phase::Ready && self.port.is_open.get() {
+            self.port.wake();
+        }
+        told
     }
 
-    /// Returns when the wheel looks again, if it waits for the transport and for nothing else.
+    /// Returns when the wheel looks again, if it waits for the transport and for nothing that comes sooner.
     #[inline]
     pub(super) fn or_until_ready(&self, next: Next) -> Next {
-        match self.opening.due.get() {
-            Some(due) if next == Next::Wait && self.opening.phase.get() == Phase::Waiting => Next::At(due),
+        match (self.opening.due.get(), next) {
+            (Some(due), Next::Wait) if self.opening.phase.get() == Phase::Waiting => Next::At(due),
+            (Some(due), Next::At(other)) if self.opening.phase.get() == Phase::Waiting => Next::At(due.min(other)),
             _ => next,
         }
     }

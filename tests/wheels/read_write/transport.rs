@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lenore::Context;
 use lenore::filter::Line;
+use lenore::testing::TestKernel;
 use lenore::wheel::{ReadWrite, ReadWriteBuilder, Transport};
 use nix::errno::Errno;
 
@@ -347,4 +348,114 @@ fn what_goes_wrong_in_a_transport_is_an_error_event() {
         run(&mut kernel);
         assert_eq!(log.take().last(), Some(&expected));
     }
+}
+
+/// A transport that is ready once the first octet was read.
+struct Slow {
+    socket: UnixStream,
+    is_ready: bool,
+}
+
+impl AsFd for Slow {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Transport for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.advance()?;
+        self.socket.read(buffer)
+    }
+
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.advance()?;
+        self.socket.write(octets)
+    }
+
+    fn advance(&mut self) -> io::Result<()> {
+        if !self.is_ready {
+            self.socket.read_exact(&mut [0])?;
+            self.is_ready = true;
+        }
+        Ok(())
+    }
+
+    fn wants_read(&self) -> bool {
+        !self.is_ready
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    fn shut_down(&mut self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+}
+
+fn slow(socket: UnixStream) -> ReadWriteBuilder<Line> {
+    over(Slow { socket, is_ready: false }).on_ready("ready")
+}
+
+#[test] // the time to write is longer, and bounds something else
+fn handshake_timeout_ends_a_wheel_that_closes_after_flush() {
+    let (mut kernel, log) = (TestKernel::new(), Log::default());
+    let (ours, mut theirs) = pair();
+    theirs.set_nonblocking(true).unwrap();
+    let [short, long] = [5, 60].map(Duration::from_secs);
+    owner_of(&log, slow(ours).handshake_timeout(short).write_timeout(long))
+        .state("started", |cx| {
+            let wheel = take(cx);
+            wheel.put("text");
+            wheel.close_after_flush();
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    kernel.advance(short - Duration::from_millis(1));
+    assert_eq!(theirs.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+    kernel.advance(Duration::from_millis(1));
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    assert!(!kernel.has_sessions());
+}
+
+#[test]
+fn write_timeout_bounds_a_wheel_that_closes_after_flush_behind_its_handshake() {
+    let (mut kernel, log) = (TestKernel::new(), Log::default());
+    let (ours, mut theirs) = narrow_pair();
+    theirs.set_nonblocking(true).unwrap();
+    let [short, long] = [5, 60].map(Duration::from_secs);
+    owner_of(&log, slow(ours).handshake_timeout(short).write_timeout(long))
+        .state("started", |cx| {
+            let wheel = take(cx);
+            wheel.put("x".repeat(MEGABYTES));
+            wheel.close_after_flush();
+        })
+        .spawn(&mut kernel)
+        .unwrap();
+    kernel.advance(Duration::from_secs(1));
+    theirs.write_all(b"!").unwrap();
+    // The first look, after a minute, finds that something was written. The second one finds that nothing was.
+    kernel.advance(Duration::from_secs(118));
+    assert!(kernel.has_sessions());
+    kernel.advance(Duration::from_secs(1));
+    assert!(!kernel.has_sessions(), "the peer takes nothing");
+}
+
+#[test]
+fn records_come_behind_the_die_signal_of_a_ready_event_that_fails() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let (ours, mut theirs) = pair();
+    let session =
+        owner_of(&log, slow(ours)).state("ready", |_| -> lenore::Result { Err(io::Error::other("no").into()) });
+    let session = session.state("die", |cx| {
+        cx.sig_handled();
+        cx.heap().log.push("died");
+    });
+    session.state("started", |cx| cx.heap().log.push("started")).spawn(&mut kernel).unwrap();
+    run_until(&mut kernel, || log.count("started") == 1);
+    log.take();
+    theirs.write_all(b"!line\n").unwrap();
+    run_until(&mut kernel, || log.count("line") == 1);
+    assert_eq!(log.text(), "died line");
 }
