@@ -48,7 +48,6 @@ fn background_session_does_not_keep_the_program() -> Result<(), Error> {
 fn background_session_runs_as_long_as_another_session_waits() -> Result<(), Error> {
     let (log, mut kernel) = (Log::default(), new_kernel());
     witness("job", &log)
-        .state("_start", |cx| cx.yield_("tick", ()))
         .state("tick", |cx| cx.delay("tick", millis(1), ()))
         .state("get", |cx| {
             cx.heap().say("get");
@@ -203,5 +202,30 @@ fn peek_tells_a_background_session() -> Result<(), Error> {
     assert!(text.contains("session 1 (busy), refcount 7, in the background\n"), "{text}");
     assert!(text.contains("session 2 (Diary), refcount 1\n"), "{text}");
     kernel.stop();
+    Ok(())
+}
+
+#[test] // it is not taken for the kernel's own, which comes as well as nothing else is left to do
+fn idle_that_a_background_session_sends_to_itself_is_delivered() -> Result<(), Error> {
+    let (log, mut kernel) = (Log::default(), new_kernel());
+    witness("job", &log)
+        .state("_start", |cx| {
+            cx.sig("IDLE", "idle");
+            cx.yield_("later", ());
+        })
+        .state("later", |cx| {
+            let me = cx.session();
+            cx.signal(me, "IDLE", ("by itself",)).map_err(Exception::from)
+        })
+        .state("idle", |cx| {
+            let who = cx.take::<&str>(1).unwrap_or("by the kernel");
+            cx.sig_handled();
+            cx.heap().say(who);
+        })
+        .background()
+        .spawn(&mut kernel)?;
+    witness("work", &log).state("_start", |cx| cx.alias_set("work").map_err(Exception::from)).spawn(&mut kernel)?;
+    run(&mut kernel)?;
+    assert_eq!(lines(&log), ["job by itself", "job by the kernel", "job _stop", "work _stop"]);
     Ok(())
 }

@@ -50,8 +50,6 @@ pub(crate) struct Core {
     pub(super) passing: Vec<(SessionId, Name)>,
     /// A slice was run at least once.
     pub(crate) has_run: bool,
-    /// An `IDLE` of the kernel's own stands in the queue.
-    pub(super) has_sent_idle: bool,
     #[cfg(feature = "control")]
     pub(super) measures: super::measures::Measures,
 }

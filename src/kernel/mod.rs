@@ -185,7 +185,6 @@ impl Kernel {
             depth: 0,
             passing: Vec::new(),
             has_run: false,
-            has_sent_idle: false,
             exceptions: Exceptions::BecomeSignals,
             after_run: AfterRun::Return,
             #[cfg(feature = "control")]
@@ -326,8 +325,7 @@ impl Kernel {
     /// Sends `IDLE` when nothing can ever happen again.
     fn signal_idle_if_stuck(&mut self) {
         if self.core.is_idle() && !self.core.is_held_by_test() {
-            self.core.has_sent_idle = true;
-            self.core.signal_from_kernel("IDLE".into(), ());
+            self.core.signal_idle();
         }
     }
 
@@ -364,8 +362,8 @@ impl Kernel {
 }
 
 impl Core {
-    /// Nothing waits, nothing is watched, nobody is held from outside: the program can't go on by itself. Background sessions
-    /// don't count.
+    /// Tells whether the program can't go on by itself: no event waits, nothing is watched, and no session is held from outside.
+    /// Background sessions do not count.
     pub(crate) fn is_idle(&self) -> bool {
         !self.sessions.ledger.is_awaited()
             && self.has_only_passing_alarms()

@@ -28,6 +28,14 @@ pub(crate) struct Signal {
     args: Template,
     /// For `DIE`: what `run` returns if nobody handles it.
     died: Option<Died>,
+    /// The kernel's own `IDLE`, which says that the program can't go on by itself.
+    says_idle: bool,
+}
+
+impl Signal {
+    fn new(args: Template) -> Signal {
+        Signal { args, died: None, says_idle: false }
+    }
 }
 
 /// What the kernel knows about signals.
@@ -221,9 +229,14 @@ calls! {
     ///
     /// POE: `signal`.
     #[track_caller]
-    pub fn signal<'a>(&mut self, dest: impl Into<Dest<'a>>, signal: impl Into<Name>, args: impl IntoArgs + Clone + 'static) -> Result<(), Error> {
+    pub fn signal<'a>(
+        &mut self,
+        dest: impl Into<Dest<'a>>,
+        signal: impl Into<Name>,
+        args: impl IntoArgs + Clone + 'static,
+    ) -> Result<(), Error> {
         let dest = self.resolve(dest)?;
-        let kind = Kind::Signal(Box::new(Signal { args: Template::new(args), died: None }));
+        let kind = Kind::Signal(Box::new(Signal::new(Template::new(args))));
         self.enqueue(dest, signal.into(), Args::new(), kind, Location::caller());
         Ok(())
     }
@@ -237,8 +250,14 @@ impl Core {
 
     /// Queues a signal that the kernel itself sends.
     pub(crate) fn signal_from_kernel<A: IntoArgs + Clone + 'static>(&mut self, signal: Name, args: A) {
-        let kind = Kind::Signal(Box::new(Signal { args: Template::new(args), died: None }));
+        let kind = Kind::Signal(Box::new(Signal::new(Template::new(args))));
         self.enqueue_from_kernel(SessionId::KERNEL, signal, Args::new(), kind);
+    }
+
+    /// Queues the `IDLE` that tells all sessions that nothing can happen any more.
+    pub(super) fn signal_idle(&mut self) {
+        let kind = Kind::Signal(Box::new(Signal { says_idle: true, ..Signal::new(Template::new(())) }));
+        self.enqueue_from_kernel(SessionId::KERNEL, Name::new("IDLE"), Args::new(), kind);
     }
 
     /// Queues the `DIE` of a session whose state failed.
@@ -247,7 +266,7 @@ impl Core {
         log::debug!(target: "lenore::exceptions", "{died} (sent at {})", died.location);
         let args = Template::new((died.clone(),));
         let dest = died.dest_session;
-        let kind = Kind::Signal(Box::new(Signal { args, died: Some(died) }));
+        let kind = Kind::Signal(Box::new(Signal { died: Some(died), ..Signal::new(args) }));
         self.enqueue_from_kernel(dest, Name::new("DIE"), Args::new(), kind);
     }
 
@@ -297,8 +316,7 @@ impl Kernel {
     pub(crate) fn dispatch_signal(&mut self, dest: SessionId, name: Name, signal: &Signal) {
         log::trace!(target: "lenore::signals", "{name} to {dest}");
         // A background session may have answered another one since: the answer is to arrive.
-        let is_own_idle = name == "IDLE" && std::mem::take(&mut self.core.has_sent_idle);
-        if is_own_idle && !self.core.is_idle() {
+        if signal.says_idle && !self.core.is_idle() {
             return;
         }
         self.visit(dest, name, Some(signal), Args::new());
