@@ -177,8 +177,9 @@ impl IntoArgs for () {
 }
 
 impl IntoArgs for Args {
+    /// A list of a postback that is sent on is the new event's own.
     fn into_args(self) -> Args {
-        self
+        self.marked(Part::Unnamed)
     }
 }
 
@@ -513,6 +514,14 @@ mod tests {
         let error = args.take::<String>(0).expect_err("an i32 is no String");
         assert_eq!(error.to_string(), "argument 0 should be alloc::string::String, but is i32");
         assert_eq!(args.take::<i32>(0), Ok(1));
+    }
+
+    #[test]
+    fn list_of_a_postback_that_is_sent_on_is_no_longer_called_one() {
+        let args = (1_i32,).into_args().marked(Part::Called);
+        let text = |args: &Args| args.get::<u8>(0).expect_err("an i32 is no u8").to_string();
+        assert_eq!(text(&args), "argument 0 of the call's arguments should be u8, but is i32");
+        assert_eq!(text(&args.into_args()), "argument 0 should be u8, but is i32");
     }
 
     #[test]
