@@ -276,7 +276,7 @@ fn datagram_socket_is_found_by_address_and_by_name() {
 #[test] // O-SD-13: the queue is not changed silently
 fn queue_of_an_inherited_listener_is_set_anew_only_if_asked_for() {
     let running = start("--tcp 127.0.0.1:0", "--tcp @3 --queue 7");
-    running.wait_for_stderr("queue of an inherited listener set anew: address=127.0.0.1:", DEADLINE);
+    running.wait_for_stderr("listen queue set anew: address=127.0.0.1:", DEADLINE);
     assert!(running.stderr_text().contains("asked=7"), "{}", running.stderr_text());
     end(running);
     let running = start("--tcp 127.0.0.1:0", "--tcp @3");

@@ -221,7 +221,7 @@ impl Connector {
             false => match self.begin_next(cx.core()) {
                 Ok(true) => return,
                 Ok(false) => None,
-                Err(error) => Some(CallError { operation: "connect", error: io::Error::other(error.to_string()) }),
+                Err(error) => Some(CallError::of_error("connect", &error)),
             },
         };
         self.open.set(false);

@@ -32,7 +32,8 @@ impl Origin {
         !matches!(self, Origin::Found { .. })
     }
 
-    /// Returns what another process finds the socket by, as far as the wheel says so: not one that the program has, which it looks after itself.
+    /// Returns what another process finds the socket by, as far as the wheel says so: not one that the program has, which it
+    /// looks after itself.
     pub(super) fn known_as(&self, asked: &[String]) -> Option<KnownAs> {
         let name = match self {
             Origin::Found { name } => name.clone(),
@@ -101,12 +102,13 @@ pub(super) fn set_queue(listener: &Listener, asked: Option<u32>) -> Result<(), C
     socket::listen(listener.as_fd(), Some(asked))?;
     let before = before.map_or_else(|_| "unknown".to_owned(), |limit| limit.to_string());
     log::info!(
-        target: "lenore::wheels", "queue of an inherited listener set anew: address={listener} before={before} asked={asked}"
+        target: "lenore::wheels", "listen queue set anew: address={listener} before={before} asked={asked}"
     );
     Ok(())
 }
 
-/// Says that a socket of IPv6 that is bound already does not become what the wheel was told. The system does not let it.
+/// Warns that a socket of IPv6 does not become what the wheel was told, because it is bound already. A launcher may have bound it,
+/// the program, or this process for a configuration.
 pub(super) fn warn_of_v6_only(listener: &Listener, asked: Option<Switch>) {
     let Some(asked) = asked.map(|asked| asked == Switch::On) else { return };
     // A socket of another family has no such option.
@@ -116,7 +118,7 @@ pub(super) fn warn_of_v6_only(listener: &Listener, asked: Option<Switch>) {
         let takes = |only: bool| if only { "IPv6 only" } else { "IPv4 as well" };
         log::warn!(
             target: "lenore::wheels",
-            "inherited listener stays as its launcher has bound it: address={listener} takes={:?} asked={:?}",
+            "listener stays as it was bound: address={listener} takes={:?} asked={:?}",
             takes(found), takes(asked)
         );
     }

@@ -18,7 +18,6 @@ use super::datagram::{Datagram, Local};
 use super::report::Report;
 use super::socket::{CallError, Options, Several};
 use crate::component::{ResolveError, Resolved, Resolver};
-use crate::error::Error;
 use crate::kernel::{AfterFork, Core, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted};
 
 /// What is to be done with the addresses.
@@ -77,7 +76,7 @@ impl Resolving {
         });
         if let Err(error) = asked {
             core.remove_source(key);
-            return Err(not_found(io::Error::other(error.to_string())).into());
+            return Err(CallError::of_error("getaddrinfo", &error).into());
         }
         Ok(resolving)
     }
@@ -105,7 +104,7 @@ impl Resolving {
             let connector = Connector::start(cx.core(), Rc::clone(&self.report), attempts, timeout);
             let connector = connector.map_err(|problem| match problem {
                 Problem::Call(failure) => failure,
-                Problem::Error(error) => refused(&error),
+                Problem::Error(error) => CallError::of_error("connect", &error),
             })?;
             self.connector.replace(Some(connector));
             return Ok(());
@@ -169,8 +168,4 @@ fn failure_of(error: ResolveError) -> CallError {
 
 fn not_found(error: io::Error) -> CallError {
     CallError { operation: "getaddrinfo", error }
-}
-
-fn refused(error: &Error) -> CallError {
-    CallError { operation: "connect", error: io::Error::other(error.to_string()) }
 }

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
 
 use super::address::{NOT_FOUND, Target};
+use crate::error::Error;
 use crate::handover;
 use crate::kernel::{Maker, Switch};
 use crate::sys::accept_queue;
@@ -27,6 +28,17 @@ impl CallError {
     pub(super) fn errno(&self) -> i32 {
         let several = || self.error.get_ref()?.downcast_ref().map(|several: &Several| several.errno);
         self.error.raw_os_error().or_else(several).unwrap_or(NOT_FOUND as i32)
+    }
+
+    /// Puts what has become of a call of the kernel in a wheel's words, with the errno if it has one.
+    pub(super) fn of_error(operation: &'static str, error: &Error) -> CallError {
+        let text = error.to_string();
+        let errno = if let Error::Os { source, .. } = error { source.raw_os_error() } else { None };
+        let error = match errno {
+            Some(errno) => io::Error::other(Several { errno, text }),
+            None => io::Error::other(text),
+        };
+        CallError { operation, error }
     }
 
     fn of(operation: &'static str) -> impl FnOnce(Errno) -> CallError {
@@ -192,4 +204,18 @@ fn remove_stale(path: &Path, address: &Target, kind: SockType) -> bool {
     let is_refused = |failure: CallError| failure.errno() == Errno::ECONNREFUSED as i32;
     let is_stale = connect(&probe, address).is_err_and(is_refused);
     is_stale && file_id(path) == before && fs::remove_file(path).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_of_the_kernel_that_failed_keeps_its_errno() {
+        let error = Error::os("epoll_ctl", "poller", Errno::ENOSPC);
+        let failure = CallError::of_error("connect", &error);
+        assert_eq!((failure.errno(), failure.error.to_string()), (Errno::ENOSPC as i32, error.to_string()));
+        let error = Error::InvalidSetting { setting: "timeout", reason: "it is 0" };
+        assert_eq!(CallError::of_error("connect", &error).errno(), NOT_FOUND as i32);
+    }
 }
