@@ -70,6 +70,18 @@ pub(crate) fn children_of_this_process() -> io::Result<Vec<i32>> {
     Ok(children)
 }
 
+/// Returns the children of this process that have not ended, with their names; none where `/proc` does not tell.
+#[cfg(feature = "testing")]
+pub(crate) fn living_children_of_this_process() -> Vec<(i32, String)> {
+    let living = |pid: i32| {
+        let stat = read_to_string(format!("{pid}/stat")).ok()?;
+        // `PID (NAME) STATE ...`, and a name may have parentheses.
+        let state = stat.rsplit_once(')')?.1.split_whitespace().next()?;
+        (state != "Z").then(|| Some((pid, name_of(pid).ok()?)))?
+    };
+    children_of_this_process().unwrap_or_default().into_iter().filter_map(living).collect()
+}
+
 /// Returns the name of the program that a process executes, of which the system keeps 15 octets.
 ///
 /// # Errors

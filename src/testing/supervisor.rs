@@ -1,6 +1,5 @@
 //! The process that watches over the process of one test, and over all that come from that.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitStatus, exit};
@@ -174,21 +173,12 @@ fn adopt_orphans() {
     let _ = nix::sys::prctl::set_child_subreaper(true);
 }
 
-/// Lists the living children of this process, with their names. Where there is no `/proc` it finds none.
+/// Lists the living children of this process, with their names. Without `/proc` it finds no child.
 fn children() -> Vec<(i32, String)> {
-    let me = std::process::id().to_string();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let child = |entry: fs::DirEntry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        // `PID (NAME) STATE PPID ...`, and a name may have parentheses.
-        let (head, tail) = stat.rsplit_once(')')?;
-        let mut fields = tail.split_whitespace();
-        let (state, parent) = (fields.next()?, fields.next()?);
-        let (_, name) = head.split_once('(')?;
-        (parent == me && state != "Z").then(|| (pid, name.to_owned()))
-    };
-    processes.filter_map(child).collect()
+    #[cfg(target_os = "linux")]
+    return crate::sys::procfs::living_children_of_this_process();
+    #[cfg(not(target_os = "linux"))]
+    Vec::new()
 }
 
 /// How long processes have to end when the test's has, and when they were killed.
