@@ -8,26 +8,28 @@ use super::{Filter, FilterError};
 ///
 /// Every filter has it, and no other type.
 pub trait Boxable {
-    /// Puts `copy` of this filter into `to`, which is an `Option<Box<dyn Filter<..>>>` with the records of this filter.
+    /// Puts the copy `kind` of this filter into `to`, which is an `Option<Box<dyn Filter<..>>>` with the records of this filter.
     ///
     /// A supertrait can't name the records, which are associated types of the trait below it.
     #[doc(hidden)]
-    fn copy_into(&self, to: &mut dyn Any, copy: Copy);
+    fn copy_into(&self, to: &mut dyn Any, kind: CopyKind);
 }
 
-/// Which of a filter's copies is wanted.
+/// Which copy of a filter is wanted.
 #[derive(Debug, Clone, Copy)]
-pub enum Copy {
+pub enum CopyKind {
+    /// That of [`Filter::clone_config`].
     Config,
+    /// That of [`Filter::output_half`].
     OutputHalf,
 }
 
 impl<F: Filter> Boxable for F {
-    fn copy_into(&self, to: &mut dyn Any, copy: Copy) {
+    fn copy_into(&self, to: &mut dyn Any, kind: CopyKind) {
         if let Some(to) = to.downcast_mut::<Option<Box<dyn Filter<Input = F::Input, Output = F::Output>>>>() {
-            *to = Some(match copy {
-                Copy::Config => Box::new(self.clone_config()),
-                Copy::OutputHalf => Box::new(self.output_half()),
+            *to = Some(match kind {
+                CopyKind::Config => Box::new(self.clone_config()),
+                CopyKind::OutputHalf => Box::new(self.output_half()),
             });
         }
     }
@@ -89,11 +91,11 @@ impl<I: 'static, O: ?Sized + 'static> Filter for Box<dyn Filter<Input = I, Outpu
     }
 
     fn clone_config(&self) -> Self {
-        copy(&**self, Copy::Config)
+        copy(&**self, CopyKind::Config)
     }
 
     fn output_half(&self) -> Self {
-        copy(&**self, Copy::OutputHalf)
+        copy(&**self, CopyKind::OutputHalf)
     }
 
     fn get(&mut self, chunk: &[u8]) -> Result<Vec<I>, FilterError> {
@@ -103,8 +105,8 @@ impl<I: 'static, O: ?Sized + 'static> Filter for Box<dyn Filter<Input = I, Outpu
 
 type Boxed<I, O> = Box<dyn Filter<Input = I, Output = O>>;
 
-fn copy<I: 'static, O: ?Sized + 'static>(filter: &dyn Filter<Input = I, Output = O>, copy: Copy) -> Boxed<I, O> {
+fn copy<I: 'static, O: ?Sized + 'static>(filter: &dyn Filter<Input = I, Output = O>, kind: CopyKind) -> Boxed<I, O> {
     let mut made: Option<Boxed<I, O>> = None;
-    filter.copy_into(&mut made, copy);
+    filter.copy_into(&mut made, kind);
     made.expect("the filter has the records that its box names")
 }
