@@ -14,6 +14,8 @@ pub(crate) use plan::{prepare, reach};
 pub(crate) enum Point {
     /// In the process that forks, before the system is asked. A failure is taken for the system's `EAGAIN`.
     KernelFork,
+    /// In a process that copies a descriptor, before the system is asked. A failure is taken for the system's `EMFILE`.
+    Copy,
     /// In the parent, before it opens the slot of a child and asks for the fork.
     ForkBefore,
     /// In the parent, after a fork that succeeded or failed, before the machine is told.

@@ -160,8 +160,9 @@ impl fmt::Display for Point {
 }
 
 /// What each point is called, in the order of their declaration.
-const POINTS: [(Point, &str); 17] = [
+const POINTS: [(Point, &str); 18] = [
     (Point::KernelFork, "kernel.fork"),
+    (Point::Copy, "kernel.copy"),
     (Point::ForkBefore, "daemon.fork.before"),
     (Point::Forked, "daemon.forked"),
     (Point::Reaped, "daemon.reaped"),

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::inject::{self, Point};
+
 /// Makes each descriptor above 2 that a program executed from here would inherit, except those that `is_kept` names, another
 /// name of `null`. What it referred to is closed by that, unless other descriptors refer to it.
 ///
@@ -75,8 +77,9 @@ pub(crate) fn adopt(fd: RawFd) -> nix::Result<OwnedFd> {
 ///
 /// # Errors
 ///
-/// `EMFILE`.
+/// `EMFILE`, and `EINVAL` for a `least` that is not below the limit of the process.
 pub(crate) fn copy_above(fd: impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
+    inject::reach(Point::Copy).map_err(|_| Errno::EMFILE)?;
     // SAFETY: takes numbers and returns a new one, or fails.
     let copy = Errno::result(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?;
     // SAFETY: the system has just opened it for this process, and nothing else has heard of it.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use util::{DEADLINE, proc, wait_until};
+use util::{DEADLINE, Program, proc, wait_until};
 
 use super::changing::{Changing, Outcome, lenorectl};
 use super::load::Load;
@@ -59,6 +59,25 @@ fn program_that_is_not_executable_is_rejected() {
 #[test] // O-UP-01
 fn program_of_another_architecture_is_rejected() {
     is_rejected("binary", "\x7fELF, but not really", 0o755, "binary: execve: Exec format error", "");
+}
+
+#[test] // O-UP-01: wherever between the fork and the program
+fn program_that_can_not_get_its_descriptors_is_rejected_and_no_descriptor_is_left() {
+    let args = format!("--pid-file DIR/pid --probation-ms 1000 {}", Changing::size(2));
+    let twin = Changing::start("value=a\n", &args);
+    twin.wait_idle(2);
+    for copy in 1..=3 {
+        let prepare = |program: Program| program.env("LENORE_INJECT", format!("kernel.copy=fail@{copy}"));
+        let changing = Changing::start_by(prepare, "value=a\n", &args);
+        changing.wait_idle(2);
+        let before = changing.children();
+        fails(&changing, "", "rejected", "fcntl: Too many open files", "");
+        assert_eq!(changing.children(), before, "no child was asked to go");
+        wait_until("as many descriptors as of a process that was not to be upgraded", DEADLINE, || {
+            let [some, same] = [&changing, &twin].map(|changing| proc::fds(changing.running.pid()).len());
+            (some == same).then_some(())
+        });
+    }
 }
 
 #[test] // O-UP-01, O-UP-04

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::{chdir, dup2_stderr};
 
@@ -156,18 +157,25 @@ impl Errand for SuccessorChild {
     }
 
     fn in_child(self: Box<Self>, kernel: &mut Kernel) -> ! {
-        // Its parent is told by the channel, which the program has otherwise. Not by a number that the program's descriptors will have.
-        let end = FIRST + self.passed.len() as RawFd;
-        let told = self.passed.last().and_then(|(_, channel)| copy_above(channel, end).ok());
         let _ = SigSet::all().thread_set_mask();
         kernel.core.signals.delivery.end();
         let program = self.program.clone();
-        let failure = match self.become_successor() {
-            Ok(never) => match never {},
-            Err(failure) => failure,
+        // Its parent is told by the channel, which the program has otherwise. Not by a number that the program's descriptors will have.
+        let end = FIRST + self.passed.len() as RawFd;
+        let (channel, failure) = match self.passed.last().map(|(_, channel)| copy_above(channel, end)) {
+            Some(Err(error)) => {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+                // The channel still has its own number, as nothing was copied.
+                (self.passed.into_iter().next_back().map(|(_, channel)| channel), format!("fcntl: {}", errno.desc()))
+            }
+            copied => match self.become_successor() {
+                Ok(never) => match never {},
+                Err(failure) => (copied.and_then(Result::ok), failure),
+            },
         };
-        if let Some(told) = told {
-            let _ = UnixStream::from(told).write_all(format!("cannot {}: {failure}\n", program.display()).as_bytes());
+        if let Some(channel) = channel {
+            let told = format!("cannot {}: {failure}\n", program.display());
+            let _ = UnixStream::from(channel).write_all(told.as_bytes());
         }
         exit_now(EXIT_NOT_EXECUTED)
     }
