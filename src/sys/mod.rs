@@ -5,6 +5,9 @@ pub(crate) mod accept_queue;
 pub(crate) mod atomics;
 pub(crate) mod child;
 pub(crate) mod controlling_terminal;
+#[cfg_attr(any(lenore_loom, lenore_shuttle), allow(dead_code, reason = "a model has memory of its own"))]
+#[cfg_attr(not(feature = "control"), allow(dead_code, reason = "only a board that is shown has a file"))]
+mod cut_short;
 pub(crate) mod descriptors;
 pub(crate) mod disconnect;
 pub(crate) mod disposition;

@@ -18,6 +18,9 @@ use super::shared_memory::{MAX_SLOTS, Slot};
 pub(crate) struct ShownBoard {
     /// Page-aligned, hence aligned for all that is in it. At least [`LENGTH`] bytes long.
     mapping: Mapping,
+    /// The same in a file, for other programs. The processes of the daemon write there what they write here, and never read it:
+    /// whoever can shorten the file can put zeroes in its place.
+    copy: Option<Box<ShownBoard>>,
 }
 
 impl ShownBoard {
@@ -37,12 +40,28 @@ impl ShownBoard {
     /// What `mmap` and `fstat` say. `UnexpectedEof` for a file that is too short.
     pub(crate) fn map(file: Option<(&File, bool)>) -> io::Result<ShownBoard> {
         let Some((file, is_writable)) = file else {
-            return Ok(ShownBoard { mapping: Mapping::unnamed(Self::LENGTH)? });
+            return Ok(ShownBoard { mapping: Mapping::sparse(Self::LENGTH)?, copy: None });
         };
         if file.metadata()?.len() < Self::LENGTH as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(ShownBoard { mapping: Mapping::of_file(file, Self::LENGTH, is_writable)? })
+        Ok(ShownBoard { mapping: Mapping::of_file(file, Self::LENGTH, is_writable)?, copy: None })
+    }
+
+    /// Adds a copy in a file. Both are as new.
+    pub(crate) fn with_copy(self, copy: ShownBoard) -> ShownBoard {
+        ShownBoard { copy: Some(Box::new(copy)), ..self }
+    }
+
+    /// Returns the copy in a file, if there is one.
+    #[inline]
+    pub(crate) fn copy(&self) -> Option<&ShownBoard> {
+        self.copy.as_deref()
+    }
+
+    /// Tells whether its file was cut short, so that it is this process's own by now.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.mapping.is_lost()
     }
 
     /// Returns what is told of the daemon.

@@ -1,7 +1,7 @@
 //! The board as a file, read by this process while another one writes it.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::iter::zip;
 use std::net::{SocketAddr, TcpStream};
@@ -168,6 +168,50 @@ fn board_is_right_while_the_parent_is_stopped_in_the_middle_of_a_fold_and_after_
         assert_eq!(board.pid(), lab.pid() as u32);
     }
     drop(others);
+}
+
+#[test] // O-ST-14: under load, as a whole or in part; the operator is told
+fn daemon_and_readers_survive_the_truncation_of_the_board() {
+    for length in [0, 4096] {
+        let dir = TempDir::new().expect("a directory");
+        let flags = "--start 4 --min-spare 4 --max-spare 4 --max 4 --requests 0 --grace-ms 60000 --babysit-ms 50";
+        let (mut lab, addr, path) = pool(&dir, flags, "", 4);
+        let reader = BoardFile::open(&path).expect("a board");
+        let children: Vec<i32> = proc::children(lab.pid()).into_keys().collect();
+        let (is_over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+        let more = |count: u64| {
+            let goal = answered.load(Ordering::Relaxed) + count;
+            wait_until("answers", DEADLINE, || (answered.load(Ordering::Relaxed) >= goal).then_some(()));
+        };
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| be_a_client(addr, &is_over, &answered));
+            }
+            more(50);
+            File::options().write(true).open(&path).and_then(|file| file.set_len(length)).expect("it is ours");
+            more(500);
+            lab.running.wait_for_stderr("board file lost: another process has cut it short", DEADLINE);
+            more(50);
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(proc::children(lab.pid()).into_keys().collect::<Vec<_>>(), children, "no child has ended");
+        let told = lab.running.stderr_text();
+        assert_eq!(told.matches("board file lost").count(), 1, "{told}");
+        for refused in [reader.snapshot().map(drop), BoardFile::open(&path).map(drop)] {
+            let error = refused.expect_err("it is gone").to_string();
+            assert!(error.contains("is gone") && error.contains(path.to_str().expect("UTF-8")), "{error}");
+        }
+        // What it reads now means nothing, but it reads.
+        let _ = (reader.heartbeat_age(), reader.parent());
+        // The parent still sees what its children do: it replaces one.
+        kill(children[0], Signal::SIGKILL).expect("a child");
+        wait_until("another child", DEADLINE, || {
+            let now: Vec<i32> = proc::children(lab.pid()).into_keys().collect();
+            (now.len() == 4 && !now.contains(&children[0])).then_some(())
+        });
+        lab.end(Signal::SIGTERM);
+        assert!(!path.exists());
+    }
 }
 
 #[test] // O-ST-14: a file that is left behind is replaced, and its readers keep what they have

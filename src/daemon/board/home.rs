@@ -1,7 +1,7 @@
 //! Where a board is that other programs may look at: a file with a path, or one in memory only.
 //!
-//! A file is made under another name and then renamed, so that no program ever finds half of one. It never becomes shorter, as
-//! that would end programs that have mapped it. A new board is a new file.
+//! A file is made under another name and then renamed, so that no program ever finds half of one. A Daemon makes it shorter only
+//! when somebody else has done so already. A new board is a new file.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::posix_fallocate;
-use nix::libc::{O_NOCTTY, O_NOFOLLOW};
+use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::{Gid, Uid};
 
 use super::{BoardError, BoardFile, ParentState};
@@ -57,10 +57,12 @@ pub(super) enum Home {
 impl Home {
     /// Maps a new board with room for all slots, has `fill` write what it begins with, and puts it in its place. The memory of
     /// the first `slots` slots is there when this returns.
+    ///
+    /// A file is but a copy of the board, as it may be cut short.
     pub(super) fn make(
         place: Place,
         slots: usize,
-        fill: impl FnOnce(&ShownBoard),
+        fill: impl Fn(&ShownBoard),
     ) -> Result<(Home, ShownBoard), BoardError> {
         match place {
             Place::Memory => {
@@ -92,8 +94,11 @@ impl Home {
                     file.set_permissions(Permissions::from_mode(MODE)).map_err(fail("chmod"))?;
                     file.set_len(ShownBoard::LENGTH as u64).map_err(fail("truncate"))?;
                     reserve(&file, slots).map_err(fail("fallocate"))?;
-                    let shown = ShownBoard::map(Some((&file, true))).map_err(fail("mmap"))?;
+                    let copy = ShownBoard::map(Some((&file, true))).map_err(fail("mmap"))?;
+                    fill(&copy);
+                    let shown = ShownBoard::map(None).map_err(fail("mmap"))?;
                     fill(&shown);
+                    let shown = shown.with_copy(copy);
                     let metadata = file.metadata().map_err(fail("stat"))?;
                     if !is_successors {
                         fs::rename(&new, &path).map_err(fail("rename"))?;
@@ -120,6 +125,35 @@ impl Home {
     /// Returns the path of its file.
     pub(super) fn file_path(&self) -> Option<&Path> {
         if let Home::File { path, .. } = self { Some(path) } else { None }
+    }
+
+    /// Tells whether its file is shorter than it was made, as far as this process can see it.
+    pub(super) fn is_cut_short(&self) -> bool {
+        let Home::File { device, inode, .. } = self else { return false };
+        let found = self.present_path().and_then(|path| fs::symlink_metadata(path).ok());
+        let found = found.filter(|found| (found.dev(), found.ino()) == (*device, *inode));
+        found.is_some_and(|found| found.len() < ShownBoard::LENGTH as u64)
+    }
+
+    /// Makes its file empty, so that no program takes for the board what is there by chance. Each process that has it mapped goes on
+    /// with memory of its own.
+    pub(super) fn empty(&self) {
+        let (Home::File { device, inode, .. }, Some(path)) = (self, self.present_path()) else { return };
+        // Opened for this only: a board takes no descriptor.
+        let emptied = OpenOptions::new().write(true).custom_flags(O_NOFOLLOW | O_NOCTTY | O_NONBLOCK).open(path);
+        let emptied = emptied.and_then(|file| {
+            let found = file.metadata()?;
+            if (found.dev(), found.ino()) == (*device, *inode) { file.set_len(0) } else { Ok(()) }
+        });
+        if let Err(error) = emptied {
+            log::debug!(target: "lenore::daemon", "board {} can't be emptied: {error}", path.display());
+        }
+    }
+
+    /// Returns the path that its file has now.
+    fn present_path(&self) -> Option<&Path> {
+        let Home::File { path, temporary, .. } = self else { return None };
+        Some(temporary.as_ref().unwrap_or(path))
     }
 
     /// Returns the path by which other programs find it.
@@ -201,7 +235,7 @@ fn create(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Has the file system set space aside. Where there is none later, a write to the mapping ends the process with SIGBUS.
+/// Has the file system set space aside. Where there is none later, the file is lost, as one that is cut short.
 fn reserve(file: &File, slots: usize) -> io::Result<()> {
     let (slots_end, (stats, stats_end)) = ShownBoard::used(slots.saturating_add(GROWTH));
     posix_fallocate(file, 0, slots_end as _)?;

@@ -139,7 +139,7 @@ impl Scoreboard {
     ///
     /// POE: the write of `fork` in the new child, in `POE::Component::Daemon`.
     pub fn claim(&self, slot: SlotIndex, pid: Pid, now_ms: u64) {
-        snapshot::write(self.slot(slot), |slot| {
+        self.change(slot, |slot| {
             slot.pid.store(pid.as_raw().cast_unsigned(), Relaxed);
             slot.status.store(Status::Forked.to_bits(), Relaxed);
             slot.started_ms.store(now_ms, Relaxed);
@@ -167,7 +167,7 @@ impl Scoreboard {
         self.count_time(slot, Status::from_bits(before), status);
         let write_slot = || {
             if before != status.to_bits() {
-                snapshot::write(record, |slot| {
+                self.change(slot, |slot| {
                     slot.status.store(status.to_bits(), Relaxed);
                     slot.since_ms.store(now_ms, Relaxed);
                 });
@@ -204,7 +204,7 @@ impl Scoreboard {
     /// POE: `requestN` in `POE::Component::Daemon`, which the parent can't see.
     pub fn count_request(&self, slot: SlotIndex) -> u64 {
         let requests = self.slot(slot).requests.load(Relaxed).saturating_add(1);
-        snapshot::write(self.slot(slot), |slot| slot.requests.store(requests, Relaxed));
+        self.change(slot, |slot| slot.requests.store(requests, Relaxed));
         requests
     }
 
@@ -212,7 +212,7 @@ impl Scoreboard {
     /// its status begins anew, as it is plain that the child does not hang. Child only.
     pub fn count_another(&self, slot: SlotIndex, now_ms: u64) {
         let requests = self.slot(slot).requests.load(Relaxed).saturating_add(1);
-        snapshot::write(self.slot(slot), |slot| {
+        self.change(slot, |slot| {
             slot.requests.store(requests, Relaxed);
             slot.since_ms.store(now_ms, Relaxed);
         });
@@ -220,13 +220,13 @@ impl Scoreboard {
 
     /// Has the time of the running child's status begin anew at `now_ms` milliseconds since 1970. Child only.
     pub(in crate::daemon) fn begin_anew(&self, slot: SlotIndex, now_ms: u64) {
-        snapshot::write(self.slot(slot), |slot| slot.since_ms.store(now_ms, Relaxed));
+        self.change(slot, |slot| slot.since_ms.store(now_ms, Relaxed));
     }
 
     /// Names whom the running child serves; what does not fit a [`PeerLabel`] is cut off. Child only.
     pub fn set_peer_label(&self, slot: SlotIndex, label: &str) {
         let words = PeerLabel::new(label).to_words();
-        snapshot::write(self.slot(slot), |slot| {
+        self.change(slot, |slot| {
             for (cell, word) in iter::zip(&slot.peer, words) {
                 cell.store(word, Relaxed);
             }
@@ -415,15 +415,25 @@ impl Scoreboard {
             let (word, bit) = place(&bits.0, slot);
             word.fetch_and(!bit, SeqCst);
         }
-        snapshot::write(self.slot(slot), |record| {
-            record.status.store(status.to_bits(), Relaxed);
-            record.pid.store(0, Relaxed);
-            record.generation.store(self.table[slot.0].generation, Relaxed);
-            record.requests.store(0, Relaxed);
-            record.started_ms.store(now_ms, Relaxed);
-            record.since_ms.store(now_ms, Relaxed);
-            record.peer.iter().for_each(|word| word.store(0, Relaxed));
-        });
+        self.change(slot, |record| self.begin_record(record, slot, status, now_ms));
+    }
+
+    /// Writes what the record of `slot` says of an owner that has done nothing yet.
+    fn begin_record(&self, record: &shared_memory::Slot, slot: SlotIndex, status: Status, now_ms: u64) {
+        record.status.store(status.to_bits(), Relaxed);
+        record.pid.store(0, Relaxed);
+        record.generation.store(self.table[slot.0].generation, Relaxed);
+        record.requests.store(0, Relaxed);
+        record.started_ms.store(now_ms, Relaxed);
+        record.since_ms.store(now_ms, Relaxed);
+        record.peer.iter().for_each(|word| word.store(0, Relaxed));
+    }
+
+    /// Changes the record of `slot`, whose only writer this process is, and then the copy of it that other programs may look at.
+    fn change(&self, slot: SlotIndex, change: impl FnOnce(&shared_memory::Slot)) {
+        snapshot::write(self.slot(slot), change);
+        #[cfg(feature = "control")]
+        self.copy_slot(slot);
     }
 
     /// Frees a slot whose child has ended. What the child has counted goes on to count.

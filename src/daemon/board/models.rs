@@ -71,7 +71,7 @@ mod fold {
                 let shared = Arc::clone(&shared);
                 move || sums(&shared)
             });
-            stats::fold(ledger, 0, board.slot(slot), stats, 0, || ());
+            stats::fold(ledger, 0, board.slot(slot), stats, 0, stats::Which::Shown, || ());
             // The next child.
             stats.request.buckets[0].store(1, Relaxed);
             let seen = reader.join().unwrap();

@@ -96,7 +96,7 @@ impl BoardFile {
     /// # Errors
     ///
     /// [`BoardFileError::Open`] if the file can't be opened or mapped, [`BoardFileError::NotABoard`], [`BoardFileError::Layout`]
-    /// for a board of a program with another version of this crate, [`BoardFileError::Damaged`] for one that is too short.
+    /// for a board of a program with another version of this crate, [`BoardFileError::Damaged`] for one that was cut short.
     pub fn open(path: impl AsRef<Path>) -> Result<BoardFile, BoardFileError> {
         let path = path.as_ref().to_owned();
         let cannot = |source| BoardFileError::Open { path: path.clone(), source };
@@ -175,10 +175,16 @@ impl BoardFile {
     ///
     /// # Errors
     ///
-    /// [`BoardFileError::Damaged`] if somebody has shortened the file. A Daemon never does. A process that shortens it while this
-    /// reads ends this process with SIGBUS, as with any file that is mapped: only the file's owner can.
+    /// [`BoardFileError::Damaged`] if another process has cut the file short, also in the middle of this call. Its Daemon goes on
+    /// without a board then, until it is started or upgraded again.
     pub fn snapshot(&self) -> Result<Snapshot, BoardFileError> {
         check_length(&self.path, &self.file)?;
+        let snapshot = self.read();
+        check_length(&self.path, &self.file)?;
+        if self.shown.is_lost() { Err(lost(&self.path)) } else { Ok(snapshot) }
+    }
+
+    fn read(&self) -> Snapshot {
         let (header, now) = (self.shown.header(), SystemTime::now());
         let slots = (header.slots.load(Relaxed) as usize).min(MAX_SLOTS);
         let slots = &self.shown.slots()[..slots];
@@ -202,7 +208,7 @@ impl BoardFile {
         let totals = self.totals(slots, self.parent());
         let torn = u64::from(states.torn) + u64::from(totals.torn) + u64::from(!is_whole);
         self.torn.set(self.torn.get() + torn);
-        Ok(Snapshot {
+        Snapshot {
             schema: SCHEMA,
             time: time_text(now),
             service: self.service(&facts, now),
@@ -234,7 +240,7 @@ impl BoardFile {
             metrics: Vec::new(),
             reloads: Reloads::default(),
             upgrades: Upgrades::default(),
-        })
+        }
     }
 
     fn totals(&self, slots: &[Slot], parent: ParentState) -> Totals {
@@ -317,6 +323,9 @@ fn check(path: &Path, file: &File) -> Result<(), BoardFileError> {
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err(not_one());
     }
+    if file.metadata().is_ok_and(|found| found.len() == 0) {
+        return Err(lost(path));
+    }
     let mut start = [0; PREFIX];
     match file.read_exact_at(&mut start, 0) {
         Ok(()) => {}
@@ -342,10 +351,11 @@ fn check(path: &Path, file: &File) -> Result<(), BoardFileError> {
 
 fn check_length(path: &Path, file: &File) -> Result<(), BoardFileError> {
     let length = file.metadata().map_err(|source| BoardFileError::Open { path: path.to_owned(), source })?.len();
-    if length < ShownBoard::LENGTH as u64 {
-        return Err(BoardFileError::Damaged { path: path.to_owned(), what: "it is too short" });
-    }
-    Ok(())
+    if length < ShownBoard::LENGTH as u64 { Err(lost(path)) } else { Ok(()) }
+}
+
+fn lost(path: &Path) -> BoardFileError {
+    BoardFileError::Damaged { path: path.to_owned(), what: "it is gone, as the file was cut short" }
 }
 
 /// Why a [`BoardFile`] can't be read.

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::SystemTime;
-use std::{array, fmt, str};
+use std::{array, fmt, iter, str};
 
 use nix::unistd::Pid;
 
@@ -76,6 +76,22 @@ pub(super) fn write(slot: &Slot, change: impl FnOnce(&Slot)) {
     fence(Release); // no store of `change` becomes visible before the odd sequence does
     change(slot);
     slot.sequence.store(busy.wrapping_add(1), Release);
+}
+
+/// Makes what `to` says what `from` says. The caller is the only writer of both.
+#[cfg(feature = "control")]
+pub(super) fn copy(to: &Slot, from: &Slot) {
+    write(to, |to| {
+        to.status.store(from.status.load(Relaxed), Relaxed);
+        to.pid.store(from.pid.load(Relaxed), Relaxed);
+        to.generation.store(from.generation.load(Relaxed), Relaxed);
+        to.requests.store(from.requests.load(Relaxed), Relaxed);
+        to.started_ms.store(from.started_ms.load(Relaxed), Relaxed);
+        to.since_ms.store(from.since_ms.load(Relaxed), Relaxed);
+        for (to, from) in iter::zip(&to.peer, &from.peer) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+    });
 }
 
 /// The slot's writer was at work all the time, or is dead and left its work half done.

@@ -64,13 +64,38 @@ impl Recorder {
     }
 }
 
+/// Which of the two places of a number changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// The processes of the Daemon decide by them and tell of them, and other programs look at a copy.
+    Inner,
+    /// Other programs look at them.
+    Shown,
+}
+
+/// A duration, and in which bucket it counts: looked up once for both places.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    micros: u64,
+    bucket: usize,
+}
+
+impl From<Duration> for Sample {
+    #[inline]
+    fn from(span: Duration) -> Sample {
+        let micros = micros(span);
+        Sample { micros, bucket: Histogram::bucket_of(micros).min(BUCKETS - 1) }
+    }
+}
+
 /// Counts one duration. The number of durations is the sum of the buckets, so it is right although `sum` is stored later.
-pub(super) fn record(cells: &Cells, span: Duration) {
-    let micros = micros(span);
-    let bucket = &cells.buckets[Histogram::bucket_of(micros).min(BUCKETS - 1)];
-    add(bucket, 1);
-    inject::pass(Point::ChildRecord);
-    add(&cells.sum, micros);
+#[inline]
+pub(super) fn record(cells: &Cells, sample: Sample, which: Which) {
+    add(&cells.buckets[sample.bucket], 1);
+    if which == Which::Shown {
+        inject::pass(Point::ChildRecord);
+    }
+    add(&cells.sum, sample.micros);
 }
 
 /// Counts a request that has failed.
@@ -86,11 +111,12 @@ pub(super) fn begin_busy(stats: &Stats, now: u64) {
 }
 
 /// The child has no request in hand any more.
-pub(super) fn end_busy(stats: &Stats, now: u64) {
+pub(super) fn end_busy(stats: &Stats, now: u64, which: Which) {
     let word = stats.busy.load(Relaxed);
     if word & 1 == 1 {
         stats.busy.store(busy_at(word, now) << 1, Relaxed);
-        record(&stats.request, Duration::from_micros(now.saturating_sub(stats.busy_since.load(Relaxed))));
+        let span = Duration::from_micros(now.saturating_sub(stats.busy_since.load(Relaxed)));
+        record(&stats.request, span.into(), which);
     }
 }
 
@@ -104,7 +130,15 @@ fn busy_at(word: u64, now: u64) -> u64 {
 
 /// Adds the numbers of a child that has ended to those of all that have, and has `clear` make the slot new before any reader looks
 /// at it again. Parent only.
-pub(super) fn fold(ledger: &Ledger, at: usize, slot: &Slot, stats: &Stats, now: u64, clear: impl FnOnce()) {
+pub(super) fn fold(
+    ledger: &Ledger,
+    at: usize,
+    slot: &Slot,
+    stats: &Stats,
+    now: u64,
+    which: Which,
+    clear: impl FnOnce(),
+) {
     let word = ledger.folding.load(Relaxed);
     let (old, new) = (&ledger.retired[current(word)], &ledger.retired[1 - current(word)]);
     // A reader that sees a store below sees the word that came before, and so does not look there in vain.
@@ -125,7 +159,9 @@ pub(super) fn fold(ledger: &Ledger, at: usize, slot: &Slot, stats: &Stats, now: 
     let next = (word & !SLOT_MASK).wrapping_add(FOLD) ^ CURRENT;
     ledger.folding.store(next | (at as u64 + 1) << SLOT_SHIFT, Release);
     fence(Release); // no store of what follows becomes visible before that one does
-    inject::pass(Point::Fold);
+    if which == Which::Shown {
+        inject::pass(Point::Fold);
+    }
     for cells in [&stats.request, &stats.accept_wait] {
         cells.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed));
         cells.sum.store(0, Relaxed);
@@ -134,6 +170,19 @@ pub(super) fn fold(ledger: &Ledger, at: usize, slot: &Slot, stats: &Stats, now: 
     stats.failed.store(0, Relaxed);
     clear();
     ledger.folding.store(next, Release);
+}
+
+/// Makes the numbers of a child that has ended in `to` those in `from`. The child may have been killed before it had written both.
+/// No number gets less, as a child writes to `from` first.
+pub(super) fn level(to: &Stats, from: &Stats) {
+    let store = |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Relaxed), Relaxed);
+    for (to, from) in [(&to.request, &from.request), (&to.accept_wait, &from.accept_wait)] {
+        zip(&to.buckets, &from.buckets).for_each(|(to, from)| store(to, from));
+        store(&to.sum, &from.sum);
+    }
+    store(&to.busy_since, &from.busy_since);
+    store(&to.busy, &from.busy);
+    store(&to.failed, &from.failed);
 }
 
 /// Sums up what the children have done that had these slots and those that have them. `None` if children ended at each of a

@@ -224,15 +224,23 @@ impl DaemonBuilder {
     /// [`BoardFile::of_process`](crate::daemon::BoardFile::of_process) finds it. Other Daemons have none.
     ///
     /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, also while the parent is stopped and
-    /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. Put it on a file system in memory, such as `/run`.
-    /// It is a sparse file of 18 MB, of which 1,200 bytes for each child are used. A file system that is full when the
-    /// pool has grown by 64 children more than at first ends the process that needs a page of it. A process that shortens the file
-    /// ends the Daemon and its children by SIGBUS. The file's owner and root can do that: keep tools that truncate files, as some that
-    /// rotate logs do, away from its directory. A board in memory can't be shortened.
+    /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. Put it on a file system in memory, such
+    /// as `/run`. It is a sparse file of 18 MB, of which 1,200 bytes for each child are used. The Daemon uses as much memory besides, from
+    /// which it writes the file.
+    ///
+    /// *If the file is cut short*, which its owner and root can do, no process ends. The Daemon goes on, and so do its status and its
+    /// metrics. Within a second of its next look at its children the log says `board file lost`, and readers get
+    /// [`BoardFileError::Damaged`](crate::daemon::BoardFileError::Damaged). The file comes back with the next start or
+    /// upgrade. The same happens when the file system is full and the pool has grown by 64 children more
+    /// than at first. Keep tools that truncate files, as some that rotate logs do, away from the directory. For all this
+    /// a Daemon with a board file, and a program that reads one, has a handler of SIGBUS. It calls the handler that was there before
+    /// for every other cause. A handler that the program installs later should call this one in turn, as those of signals that a
+    /// session watches do.
     ///
     /// The file is made when the Daemon is spawned, before it changes its root directory and its user. It replaces a board that
-    /// is there, but nothing else. If that is the board of a Daemon that runs, the start fails and names the process. It is removed when the Daemon ends. A Daemon that can't see or remove the file by then leaves
-    /// it behind, and the file says that it is over.
+    /// is there, but nothing else. If that is the board of a Daemon that runs, the start fails and names the process. The file is
+    /// removed when the Daemon ends. A Daemon that can't see or remove the file by then leaves it behind, and the file says that it is
+    /// over.
     ///
     /// POE: nothing like it.
     pub fn board(mut self, path: impl Into<PathBuf>) -> Self {

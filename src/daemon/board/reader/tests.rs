@@ -123,8 +123,8 @@ fn what_is_not_a_whole_board_is_refused() {
         OpenOptions::new().write(true).open(&copy).unwrap().set_len(length as u64).unwrap();
         let error = BoardFile::open(&copy).unwrap_err();
         let is_right = match error {
-            BoardFileError::NotABoard { .. } => length < PREFIX,
-            BoardFileError::Damaged { .. } => length >= PREFIX,
+            BoardFileError::NotABoard { .. } => (1..PREFIX).contains(&length),
+            BoardFileError::Damaged { .. } => length == 0 || length >= PREFIX,
             _ => false,
         };
         assert!(is_right, "{length}: {error}");
@@ -152,6 +152,46 @@ fn board_that_is_shortened_later_is_damaged() {
     let file = BoardFile::open(&copy).unwrap();
     OpenOptions::new().write(true).open(&copy).unwrap().set_len(4096).unwrap();
     assert!(matches!(file.snapshot(), Err(BoardFileError::Damaged { .. })));
+}
+
+#[test] // O-ST-14: neither the processes of the Daemon nor a reader ends by SIGBUS
+fn board_that_is_cut_short_is_lost_for_readers_only() {
+    let dir = TempDir::new();
+    let (mut board, path) = shown(&dir, 2);
+    board.tell(some_facts());
+    let slot = fork(&mut board, 0, 1);
+    serve(&board, slot, Status::Req);
+    serve(&board, slot, Status::Wait);
+    let file = BoardFile::open(&path).unwrap();
+    for length in [4096, 0] {
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+        serve(&board, slot, Status::Req);
+        serve(&board, slot, Status::Wait);
+        board.tell(Facts { queued: length as u32, ..some_facts() });
+        // The page that has it is still there, and then it is not.
+        let _ = file.heartbeat_age();
+        assert_eq!(file.shown.is_lost(), length == 0);
+        assert!(matches!(file.snapshot(), Err(BoardFileError::Damaged { .. })));
+        assert!(matches!(BoardFile::open(&path), Err(BoardFileError::Damaged { .. })));
+    }
+    assert!(board.shared.shown().unwrap().copy().unwrap().is_lost());
+    let totals = board.totals();
+    assert_eq!((totals.requests, totals.request.count(), board.letters().as_str()), (3, 3, "w "));
+    let last = board.reclaim(slot).unwrap();
+    assert_eq!((last.requests, board.totals()), (3, Totals { busy: board.totals().busy, ..totals }));
+}
+
+#[test] // O-ST-14: no program takes for the board what is there by chance
+fn parent_empties_a_board_that_is_cut_short() {
+    let dir = TempDir::new();
+    let (mut board, path) = shown(&dir, 2);
+    let length = || fs::metadata(&path).unwrap().len();
+    board.beat(10_000);
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
+    board.beat(10_999);
+    assert_eq!(length(), 8192, "it does not look at each beat");
+    board.beat(11_000);
+    assert_eq!(length(), 0);
 }
 
 #[test] // O-ST-14, O-ST-03: a hostile writer misleads, and no more
@@ -213,11 +253,11 @@ fn sums_are_right_while_a_child_is_folded() {
     };
     assert_eq!(sums(), (4, 4, 2));
     let mut seen = None;
-    let shown = board.shared.shown().unwrap();
-    let (ledger, stats) = (&shown.header().ledger, &shown.stats()[0]);
-    stats::fold(ledger, 0, board.slot(slots[0]), stats, now_us(), || {
+    let copy = board.shared.shown().unwrap().copy().unwrap();
+    let (ledger, record, stats) = (&copy.header().ledger, &copy.slots()[0], &copy.stats()[0]);
+    stats::fold(ledger, 0, record, stats, now_us(), stats::Which::Shown, || {
         seen = Some(sums());
-        board.wipe(slots[0], Status::Empty, 0);
+        snapshot::write(record, |record| board.begin_record(record, slots[0], Status::Empty, 0));
     });
     assert_eq!(seen, Some((4, 4, 2)));
     assert_eq!(sums(), (4, 4, 2));
@@ -269,14 +309,14 @@ fn busy_time_is_that_of_the_requests() {
     };
     stats::begin_busy(stats, 1_000);
     assert_eq!((busy(Some(1_500)), busy(None)), ((500, 0), (0, 0)));
-    stats::end_busy(stats, 3_000);
+    stats::end_busy(stats, 3_000, stats::Which::Shown);
     assert_eq!((busy(Some(9_000)), busy(None)), ((2_000, 1), (2_000, 1)));
     stats::begin_busy(stats, 10_000);
     assert_eq!((busy(Some(10_100)), busy(None)), ((2_100, 1), (2_000, 1)));
     // A clock that shows less in another process.
     assert_eq!(busy(Some(0)), (0, 1));
-    stats::end_busy(stats, 10_200);
-    stats::end_busy(stats, 50_000);
+    stats::end_busy(stats, 10_200, stats::Which::Shown);
+    stats::end_busy(stats, 50_000, stats::Which::Shown);
     assert_eq!(busy(Some(60_000)), (2_200, 2));
     assert!(board.reclaim(slot).is_some());
 }
