@@ -49,7 +49,7 @@ use std::sync::Arc;
 /// }
 /// ```
 ///
-/// What is no record does not compile, and the error names the type that the filter takes:
+/// A value that is not a record of the filter does not compile. The error names the type that the filter takes:
 ///
 /// ```compile_fail,E0277
 /// # use lenore::filter::Line;

@@ -88,7 +88,7 @@ pub(crate) fn claim_by_name(name: &str, kind: Kind) -> Result<Claimed, Error> {
     claim(&wanted)?.ok_or_else(missing)
 }
 
-/// Describes the sockets that were passed and that nobody has claimed so far.
+/// Describes the sockets that were passed and that no listener has claimed so far.
 pub(crate) fn unclaimed() -> String {
     with(|sockets| describe(sockets.iter().filter(|socket| !socket.is_own))).unwrap_or_default()
 }

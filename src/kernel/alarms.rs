@@ -213,7 +213,7 @@ impl Core {
         }
     }
 
-    /// Has alarms for `event` of a session not keep the program from being idle. Each name is to have one alarm at a time.
+    /// Lets the program count as idle although alarms for `event` of this session are set. There must be one such alarm at a time.
     pub(crate) fn let_alarms_pass(&mut self, session: SessionId, event: Name) {
         self.passing.push((session, event));
     }

@@ -143,11 +143,11 @@ impl Peer {
     ///
     /// # Panics
     ///
-    /// When the stream can't be read. A program that has closed its end is no reason.
+    /// When the stream can't be read. If the program has closed its end, this returns what it wrote before that.
     #[track_caller]
     pub fn read(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
-        // It ends by itself: what was read makes room, but the program does not run meanwhile.
+        // This comes to an end: the program does not run meanwhile, so it writes no more.
         match self.stream.read_to_end(&mut all) {
             Ok(_) => self.has_ended = true,
             // The program has not read all that was sent to it. Its end is an end all the same.

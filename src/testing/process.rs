@@ -60,9 +60,9 @@ use crate::sys::wait::{reap, wait_for_end};
 /// # How it works
 ///
 /// The program of the tests is started once more, for this one test, which has to call `in_process` itself, in its own thread. In the
-/// new process the same call forks a child, and runs `body` in that. Earlier calls in the same test do nothing there. In a program without a test harness, such as an example in a
-/// documentation, the process is forked directly. So `body` alone may have effects: what stands before it in the test runs in
-/// each process.
+/// new process the same call forks a child, and runs `body` in that. Earlier calls in the same test do nothing there. In a
+/// program without a test harness, such as an example in a documentation, the process is forked directly. So `body` alone may
+/// have effects: what stands before it in the test runs in each process.
 ///
 /// A process that was forked from the test's, and comes to the end of `body`, has a part in the test. If it panics there, the test has
 /// failed.

@@ -52,8 +52,8 @@ use crate::filter::FilterError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What failed: `"read"`, `"write"`, `"handshake"`, `"connect"`, `"accept"`, `"bind"`, ..., or `"filter"` for a record that can't be put,
-    /// and for input in which the filter finds no record. POE: ARG0.
+    /// What failed: `"read"`, `"write"`, `"handshake"`, `"connect"`, `"accept"`, `"bind"`, ..., or `"filter"` for a record that
+    /// can't be put, and for input in which the filter finds no record. POE: ARG0.
     pub operation: &'static str,
     /// The system's number for the reason; 0 at the end of the input. POE: ARG1.
     pub errno: i32,

@@ -132,9 +132,9 @@ impl ListenAcceptBuilder {
         self
     }
 
-    /// Names the event that is sent when accepting fails, `"accept"`. A listener that can't accept because the process has run out of descriptors tries
-    /// again ten times a second, with an event each time. Without an event the log has one line when that begins and one
-    /// when the listener accepts again.
+    /// Names the event that is sent when accepting fails, `"accept"`. A listener that can't accept because the process has run
+    /// out of descriptors tries again ten times a second, with an event each time. Without an event the log has one line when
+    /// that begins and one when the listener accepts again.
     ///
     /// POE: `ErrorEvent`.
     #[doc(alias = "ErrorEvent")]

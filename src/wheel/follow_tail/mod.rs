@@ -380,7 +380,8 @@ impl<F: Filter> FollowTailBuilder<F> {
     /// # Errors
     ///
     /// [`Error::Os`] with `EISDIR` for a directory; [`Error::InvalidSetting`] without an input event, with an interval of
-    /// zero, or for a datagram socket; [`Error::NoActiveSession`] once the session has stopped. Whatever else is wrong with the file is a retry or an error event.
+    /// zero, or for a datagram socket; [`Error::NoActiveSession`] once the session has stopped. Whatever else is wrong with the
+    /// file is a retry or an error event.
     ///
     /// POE: `new`.
     pub fn start(self, cx: &mut impl InState) -> Result<FollowTail<F>, Error> {

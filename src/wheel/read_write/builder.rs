@@ -272,8 +272,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     /// # Errors
     ///
     /// [`Error::InvalidSetting`] for marks that are not `0 < low < high`, marks without a use, events without marks, and a
-    /// block size of 0, or for a datagram socket, such as a `UdpSocket`; [`Error::Os`] when a descriptor can't be made non-blocking; [`Error::NoActiveSession`] once
-    /// the session has stopped. The descriptors are closed then.
+    /// block size of 0, or for a datagram socket, such as a `UdpSocket`; [`Error::Os`] when a descriptor can't be made
+    /// non-blocking; [`Error::NoActiveSession`] once the session has stopped. The descriptors are closed then.
     ///
     /// POE: `new`.
     pub fn start(self, cx: &mut impl InState) -> Result<ReadWrite<I, O>, Error> {

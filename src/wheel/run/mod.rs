@@ -55,8 +55,9 @@ use writer::Writer;
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
 /// | error | ARG0 = a [`Failure`] whose subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
 ///
-/// The end of an output stream is an error event, `"read"` with errno 0; that of a terminal has the errno `EIO`. The process may have ended before its output is
-/// read, or go on after it has closed it: whoever needs both waits for close and exit, which come in either order.
+/// The end of an output stream is an error event, `"read"` with errno 0; that of a terminal has the errno `EIO`. The process may
+/// have ended before its output is read, or go on after it has closed it: whoever needs both waits for close and exit, which come
+/// in either order.
 ///
 /// Streams that lead to the wheel are pipes, or what [`conduit`](RunBuilder::conduit) says: a socket, or with the feature
 /// `pty` a pseudo-terminal.

@@ -226,8 +226,8 @@ impl SocketFactoryBuilder {
 
     /// Names the event that is sent when accepting or connecting fails. Without one, failures are logged.
     ///
-    /// A listener that can't accept because the process has run out of descriptors tries again ten times a second, with an event each time. Without an
-    /// event the log has one line when that begins and one when the listener accepts again.
+    /// A listener that can't accept because the process has run out of descriptors tries again ten times a second, with an event
+    /// each time. Without an event the log has one line when that begins and one when the listener accepts again.
     ///
     /// POE: `FailureEvent`.
     #[doc(alias = "FailureEvent")]

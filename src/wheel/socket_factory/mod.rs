@@ -69,7 +69,8 @@ use socket::BoundPath;
 /// - What goes wrong later is the error event: when there is no descriptor left for a connection, it waits in the
 ///   backlog, and the listener tries again every tenth of a second. Without an error event it is logged.
 ///
-/// The error event has ARG0 = a [`Failure`](super::Failure). Its operation is `"getaddrinfo"` for a host that is not found, `"getservbyname"` for a service (both with
+/// The error event has ARG0 = a [`Failure`](super::Failure). Its operation is `"getaddrinfo"` for a host that is not found,
+/// `"getservbyname"` for a service (both with
 /// `EADDRNOTAVAIL`), `"pack_sockaddr_un"` for a path that is too long, or the system call: `"socket"`, `"setsockopt"`,
 /// `"bind"`, `"listen"`, `"accept"`, `"connect"`, `"getpeername"`.
 ///
