@@ -17,7 +17,8 @@ use super::redirect::Redirect;
 use super::streams::{Ends, Open, Output, Streams};
 #[cfg(feature = "pty")]
 use super::terminal::{self, Winsize};
-use super::{OnDrop, Owned, Reader, Run, STDERR, STDOUT, Shared, Writer, account};
+use super::writer::Writer;
+use super::{OnDrop, Owned, Reader, Run, STDERR, STDOUT, Shared, account};
 use crate::args::IntoArgs;
 use crate::error::Error;
 use crate::filter::{Filter, Line};

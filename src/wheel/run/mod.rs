@@ -1,31 +1,29 @@
 //! `Run`: a child process, and records to and from it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
-use std::io;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::str::FromStr;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::{Failure, Put, WheelId};
-use crate::args::{Args, IntoArgs};
+use super::{Put, WheelId};
 use crate::error::Error;
-use crate::filter::{AsRecord, Filter, FilterError, Line};
-use crate::kernel::{Delivery, Kernel, Mailbox, Process, SessionId, Turn};
+use crate::filter::{AsRecord, Filter, Line};
+use crate::kernel::{Kernel, Process};
 use crate::name::Name;
-use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::outbox::OutputEvents;
 
 mod account;
 mod builder;
 mod conduit;
 mod function;
+mod owned;
 mod reader;
 mod redirect;
+mod shared;
 mod streams;
 #[cfg(feature = "pty")]
 mod terminal;
@@ -37,8 +35,9 @@ pub use redirect::Redirect;
 #[cfg(feature = "pty")]
 pub use terminal::Winsize;
 
+use owned::Owned;
 use reader::Reader;
-use writer::Writer;
+use shared::Shared;
 
 /// A wheel that runs a program, or a function, in a child process, and exchanges records with it.
 ///
@@ -53,7 +52,7 @@ use writer::Writer;
 /// | high, low | ARG0 = the [`WheelId`]: what waits for the child has reached one of the [`watermarks`](RunBuilder::watermarks) |
 /// | close | ARG0 = the [`WheelId`]: the last of the watched output streams has ended |
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
-/// | error | ARG0 = a [`Failure`] whose subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
+/// | error | ARG0 = a [`Failure`](super::Failure) whose subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
 ///
 /// The end of an output stream is an error event, `"read"` with errno 0; that of a terminal has the errno `EIO`. The process may
 /// have ended before its output is read, or go on after it has closed it: whoever needs both waits for close and exit, which come
@@ -106,18 +105,6 @@ pub struct Run<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
     /// What the reader knows without its type; of no use to a stream that is no pipe.
     stdout_filter: Rc<RefCell<O>>,
     stderr_filter: Rc<RefCell<E>>,
-}
-
-/// All but the filters; dropped, it closes the streams.
-struct Owned {
-    shared: Rc<Shared>,
-    /// `None` for a stream that is no pipe.
-    stdin: Option<Rc<Writer>>,
-    stdout: Option<Rc<Reader>>,
-    stderr: Option<Rc<Reader>>,
-    on_drop: OnDrop,
-    /// The child leads a process group.
-    leads_group: bool,
 }
 
 /// One of the events of a [`Run`], to be changed while it runs.
@@ -562,122 +549,8 @@ fn switch<F: Filter>(reader: Option<&Reader>, filter: F, old: Rc<RefCell<impl Fi
     filter
 }
 
-impl Owned {
-    fn signal_group(&self, process: &Process, signal: Signal) -> nix::Result<()> {
-        if !self.leads_group {
-            return Err(Errno::EPERM);
-        }
-        match process.kill_group(signal) {
-            // A function's child may not have come to making the group, and has started nothing then.
-            Err(Errno::ESRCH) => process.kill(signal),
-            sent => sent,
-        }
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.shared.open.set(false);
-        self.stdin.iter().for_each(|stdin| stdin.shut_down());
-        self.stdout.iter().for_each(|stdout| stdout.shut_down());
-        self.stderr.iter().for_each(|stderr| stderr.shut_down());
-        let (signal, waits) = match self.on_drop {
-            OnDrop::Leave => return,
-            OnDrop::Terminate => (Signal::SIGTERM, false),
-            OnDrop::Kill => (Signal::SIGKILL, false),
-            OnDrop::KillAndWait => (Signal::SIGKILL, true),
-        };
-        let process = self.shared.process.borrow();
-        let Some(process) = &*process else { return };
-        let sent = self.signal_group(process, signal).or_else(|_| process.kill(signal));
-        match sent {
-            Ok(()) if waits => {
-                if process.wait(KILL_LIMIT) == Ok(false) {
-                    let (process, limit) = (self.shared.describe_process(), KILL_LIMIT.as_secs());
-                    log::warn!(target: "lenore::wheels", "{process} has not ended after KILL, and is reaped when it does: limit_s={limit}");
-                }
-            }
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => {
-                log::warn!(target: "lenore::wheels", "can't send {signal} to {}: {errno}", self.shared.describe_process());
-            }
-        }
-    }
-}
-
-/// What the streams of a wheel share. No borrow lasts while a state runs.
-struct Shared {
-    id: WheelId,
-    owner: SessionId,
-    /// What its events say they were sent from.
-    name: Name,
-    mailbox: Rc<Mailbox>,
-    on_error: Cell<Option<Name>>,
-    refusals: Refusals,
-    on_close: Cell<Option<Name>>,
-    conduit: Conduit,
-    /// The handle is there.
-    open: Cell<bool>,
-    /// How many of the watched output streams have not ended.
-    outputs: Cell<u8>,
-    /// `None` until a function's fork has come.
-    process: RefCell<Option<Process>>,
-}
-
-impl Shared {
-    /// Runs a state of the owner, if the event has a name and the handle is there.
-    fn send(&self, cx: &mut Turn<'_>, event: Option<Name>, args: Args) -> Delivery {
-        match event {
-            Some(event) if self.open.get() => cx.deliver(self.name, event, args),
-            _ => Delivery::Done,
-        }
-    }
-
-    fn report(&self, cx: &mut Turn<'_>, operation: &'static str, error: &io::Error, stream: &'static str) -> Delivery {
-        self.fail(cx, Failure::new(operation, error, self.id).about(stream))
-    }
-
-    fn report_end(&self, cx: &mut Turn<'_>, stream: &'static str) -> Delivery {
-        self.fail(cx, Failure::end_of_input(self.id).about(stream))
-    }
-
-    fn fail(&self, cx: &mut Turn<'_>, failure: Failure) -> Delivery {
-        self.send(cx, self.on_error.get(), (failure,).into_args())
-    }
-
-    fn report_refused(&self, cx: &mut Turn<'_>, error: FilterError, stream: &'static str) -> Delivery {
-        if error.is_out_of_step() {
-            return self.report_filter(cx, &error, stream);
-        }
-        let event = self.refusals.event(self.id, self.owner, &error);
-        self.send(cx, event, (error, self.id, stream).into_args())
-    }
-
-    /// Sends an error event for a failure of the filter after which the child does not get, or has not said, what the program
-    /// believes.
-    fn report_filter(&self, cx: &mut Turn<'_>, error: &FilterError, stream: &'static str) -> Delivery {
-        self.fail(cx, Failure::of_filter(error, self.id).about(stream))
-    }
-
-    /// Counts one watched output stream less; after the last one there will be no more output.
-    fn output_ended(&self, cx: &mut Turn<'_>) {
-        self.outputs.set(self.outputs.get() - 1);
-        if self.outputs.get() == 0 {
-            self.send(cx, self.on_close.get(), (self.id,).into_args());
-        }
-    }
-
-    fn describe_process(&self) -> String {
-        match &*self.process.borrow() {
-            Some(process) => format!("process {}", process.pid()),
-            None => String::from("a process to come"),
-        }
-    }
-}
-
-/// How long a drop waits for a process that was killed.
-const KILL_LIMIT: Duration = Duration::from_secs(5);
-
 const STDIN: &str = "STDIN";
+
 const STDOUT: &str = "STDOUT";
+
 const STDERR: &str = "STDERR";
