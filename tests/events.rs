@@ -4,10 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use lenore::{
-    AlarmId, Args, Context, Error, EventKind, Exception, Exceptions, Name, Reply, Return, Session, SessionId,
-};
+use lenore::{AlarmId, Context, Error, EventKind, Exception, Name, Session, SessionId};
 use util::diary::{Diary, Log, lines, millis, new_kernel, note, note_origin, past, plain, who, witness};
+
+#[path = "events/default.rs"]
+mod default;
+#[path = "events/replies.rs"]
+mod replies;
 
 #[test] // K-EV-01, K-EV-08
 fn posted_events_are_first_in_first_out_across_sessions() -> Result<(), Error> {
@@ -437,177 +440,6 @@ fn what_stop_posts_vanishes_but_what_it_calls_runs() -> Result<(), Error> {
     Ok(())
 }
 
-#[test] // K-EV-30, K-EV-31, K-EV-32
-fn an_event_without_a_state_goes_to_default() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    let kept: Rc<Cell<Option<Args>>> = Rc::default();
-    let keep = Rc::clone(&kept);
-    plain("s", &log)
-        .state("_start", |cx| cx.yield_("unknown", (7_u32, "seven")))
-        .state("_stop", |_| ())
-        .state("_default", move |cx| {
-            assert_eq!(cx.state_name(), "_default");
-            assert_eq!(cx.args().len(), 2);
-            assert_eq!(*cx.arg::<Name>(0)?, "unknown");
-            assert!(cx.caller_state().is_some_and(|state| state == "_start"));
-            assert_eq!(cx.sender(), cx.session());
-            keep.set(Some(cx.take(1)?));
-            note(cx);
-            Ok(())
-        })
-        .spawn(&mut kernel)?;
-    kernel.run()?;
-    assert_eq!(lines(&log), ["s _default"]);
-    let mut args = kept.take().expect("_default has run");
-    assert_eq!((args.len(), args.take::<u32>(0), args.take::<&str>(1)), (2, Ok(7), Ok("seven")));
-    Ok(())
-}
-
-#[test] // K-EV-41, K-EV-14: the event is the one that was sent, whoever handles it
-fn in_default_the_active_event_is_the_one_that_was_sent() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    plain("s", &log)
-        .state("_start", |cx| cx.yield_("unknown", ()))
-        .state("_stop", |_| ())
-        .state("_default", |cx| {
-            let active = cx.active_event().map_or("none", Name::as_str);
-            cx.heap().say(active);
-            cx.yield_("known", ());
-        })
-        .state("known", note_origin)
-        .spawn(&mut kernel)?;
-    kernel.run()?;
-    assert_eq!(lines(&log), ["s unknown", "s known from 1, unknown"]);
-    Ok(())
-}
-
-#[test] // K-EV-33, K-SG-22
-fn default_also_gets_what_the_kernel_sends() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    fn note_default(cx: &mut Context<'_, Diary>) -> lenore::Result {
-        let name = *cx.arg::<Name>(0)?;
-        let count = cx.arg::<Args>(1)?.len();
-        cx.heap().say(format_args!("{name} {count}"));
-        Ok(())
-    }
-    let for_child = log.clone();
-    plain("parent", &log)
-        .state("_default", note_default)
-        .state("_start", move |cx| {
-            plain("child", &for_child)
-                .state("_default", note_default)
-                .state("_start", |cx| {
-                    cx.sig_with("foo", "on_foo", (1, 2));
-                    cx.yield_("leave", ());
-                })
-                .state("leave", |cx| cx.detach_myself().map_err(Exception::from))
-                .spawn(cx)?;
-            Ok(())
-        })
-        .spawn(&mut kernel)?;
-    kernel.signal(SessionId::KERNEL, "foo", ("x",))?;
-    kernel.run()?;
-    let expected =
-        ["parent _child 3", "parent _child 2", "child _parent 2", "child on_foo 4", "parent _stop 0", "child _stop 0"];
-    assert_eq!(lines(&log), expected);
-    Ok(())
-}
-
-#[test] // K-EV-34
-fn a_signal_that_is_not_watched_is_no_event_for_default() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    plain("s", &log)
-        .state("_stop", note)
-        .state("_default", |cx| {
-            let name = *cx.arg::<Name>(0)?;
-            cx.heap().say(name);
-            Ok(())
-        })
-        .spawn(&mut kernel)?;
-    kernel.signal(SessionId::KERNEL, "foo", ())?;
-    kernel.run()?;
-    assert_eq!(lines(&log), ["s _stop"]);
-    Ok(())
-}
-
-#[test] // K-EV-35, K-EV-36, K-EV-38 as K-RE-12 wants it; K-CL-02
-fn a_call_tells_a_value_from_none_and_from_no_state() -> Result<(), Error> {
-    let (log, mut kernel) = (Log::default(), new_kernel());
-    let with_default = plain("d", &log).state("_default", |_| "by default").spawn(&mut kernel)?;
-    let without = plain("s", &log).state("unit", |_| ()).state("value", |_| 7_u64).spawn(&mut kernel)?;
-    assert_eq!(kernel.call(with_default, "anything", ())?.take::<&str>()?, "by default");
-    assert!(matches!(kernel.call(without, "anything", ())?, Reply::NoHandler));
-    assert!(matches!(kernel.call(without, "unit", ())?, Reply::NoValue));
-    assert_eq!(kernel.call(without, "value", ())?.take::<u64>()?, 7);
-    let error = kernel.call(without, "value", ())?.take::<String>().expect_err("a u64 is no String");
-    assert!(matches!(error, Error::Value { .. }));
-    kernel.post(without, "anything", ())?;
-    kernel.run()?;
-    assert!(lines(&log).is_empty(), "dropped in silence");
-    Ok(())
-}
-
-#[test] // K-CL-01: both types and the place are named, in whichever session the call was made
-fn a_reply_of_another_type_is_an_error_that_names_both_types_and_the_caller() -> Result<(), Error> {
-    let mut kernel = new_kernel();
-    let other = Session::new(())
-        .state("_start", |cx| Ok(cx.alias_set("other")?))
-        .state("text", |_| String::from("text"))
-        .state("list", |_| vec![1_u8])
-        .state("own", |_| Return(Wrapped))
-        .state("nothing", |_| ())
-        .spawn(&mut kernel)?;
-    let here = |line: u32| format!(" ({}:{line}:", file!());
-    for (state, found) in [("text", "alloc::string::String"), ("list", "alloc::vec::Vec<u8>"), ("nothing", "nothing")] {
-        let reply = kernel.call(other, state, ())?;
-        let (error, line) = (reply.take::<i32>().expect_err("it is no i32").to_string(), line!());
-        let expected = format!("the call should return i32, but returned {found}{}", here(line));
-        assert!(error.starts_with(&expected), "{error}");
-    }
-    let Reply::Value(value) = kernel.call(other, "own", ())? else { panic!("the state returns a value") };
-    assert!(value.type_name().ends_with("::Wrapped"), "{value:?}");
-    let value = value.downcast::<i32>().expect_err("it is no i32");
-    assert!(value.downcast::<Wrapped>().is_ok(), "a value of another type stays");
-    kernel.stop();
-    kernel.run()
-}
-
-struct Wrapped;
-
-#[test] // in edition 2024 the compiler takes the never type, and before that the unit type
-fn a_type_that_was_not_written_is_asked_for() -> Result<(), Error> {
-    let mut kernel = new_kernel();
-    let id = Session::new(())
-        .state("_start", |cx| Ok(cx.alias_set("s")?))
-        .state("seven", |_| 7_u32)
-        .state("never", |cx| {
-            #[allow(unreachable_code, unused_variables, reason = "this is what the compiler makes of it")]
-            let number = cx.take(0)?;
-            Ok(())
-        })
-        .state("unit", |cx| Ok(cx.take::<()>(0)?))
-        .state("reply", |cx| {
-            let me = cx.session();
-            #[allow(unreachable_code, unused_variables, reason = "this is what the compiler makes of it")]
-            let number = cx.call(me, "seven", ())?.take()?;
-            Ok(())
-        })
-        .spawn(&mut kernel)?;
-    kernel.catch_exceptions(Exceptions::EndTheRun);
-    let mut failure = |state: &str| kernel.call(id, state, (7_u32,)).expect_err("the state fails").to_string();
-    assert_eq!(
-        failure("never"),
-        "session 1, state never: argument 0 should be !, but is u32: write the type, `::<u32>`"
-    );
-    assert_eq!(
-        failure("unit"),
-        "session 1, state unit: argument 0 should be (), but is u32: write the type, `::<u32>`"
-    );
-    let text = failure("reply");
-    assert!(text.starts_with("the call should return !, but returned u32: write the type, `::<u32>` ("), "{text}");
-    Ok(())
-}
-
 #[test] // K-EV-42
 fn the_event_count_is_of_all_that_waits() -> Result<(), Error> {
     let mut kernel = new_kernel();
@@ -641,25 +473,6 @@ fn the_next_event_time_is_that_of_the_first_in_the_queue() -> Result<(), Error> 
             assert_eq!(cx.next_event_time(), Some(sooner));
             cx.alarm_remove_all();
             assert_eq!(cx.next_event_time(), None);
-        })
-        .spawn(&mut kernel)?;
-    kernel.run()
-}
-
-#[test] // design 2: arguments are typed, and a wrong one is named
-fn an_argument_of_another_type_is_an_error_that_names_everything() -> Result<(), Error> {
-    let mut kernel = new_kernel();
-    Session::new(())
-        .state("_start", |cx| cx.yield_("e", (1_i32,)))
-        .state("e", |cx| {
-            let error = cx.arg::<String>(0).expect_err("an i32 is no String").to_string();
-            assert_eq!(error, "session 1, state e: argument 0 should be alloc::string::String, but is i32");
-            assert_eq!(cx.take::<i32>(0)?, 1);
-            let error = cx.take::<i32>(0).expect_err("it was taken").to_string();
-            assert!(error.ends_with("but it was taken before"), "{error}");
-            let error = cx.arg::<i32>(1).expect_err("there is one only").to_string();
-            assert!(error.ends_with("but there is none"), "{error}");
-            Ok(())
         })
         .spawn(&mut kernel)?;
     kernel.run()

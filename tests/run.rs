@@ -6,16 +6,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
-
 #[path = "run/adversary.rs"]
 mod adversary;
 #[path = "run/conduits.rs"]
 mod conduits;
+#[path = "run/ends.rs"]
+mod ends;
+#[path = "run/functions.rs"]
+mod functions;
 #[path = "run/marks.rs"]
 mod marks;
-use util::{DEADLINE, Program, Running, kill, proc, test_program, wait_until};
+use util::{DEADLINE, Program, Running, test_program};
 
 /// Ends every scenario that ends well.
 const END: &str = "run returned";
@@ -423,106 +424,6 @@ fn a_program_begins_with_no_signal_blocked_or_ignored() {
 /// Signals 32 and 33, which no program may use.
 const LIBRARYS_OWN: u64 = 0b11 << 31;
 
-#[test] // K-RU-43
-fn kill_reaches_the_process_alone_and_never_a_stranger() {
-    let lines = lines("kill");
-    let pid = lines[1].strip_prefix("no signal: kill process ").and_then(|rest| rest.split(':').next()).unwrap();
-    assert_eq!(lines[1], format!("no signal: kill process {pid}: signal NOSUCH: errno 22"));
-    assert_eq!(lines[2], "kill: done");
-    assert_eq!(lines[3], "exit signal: 10 (SIGUSR1)");
-    assert_eq!(lines[4], "again: Err(\"kill process PID: No such process (os error 3)\")");
-    assert_eq!(only(&lines, &["out"]), ["out ready", "out the other one lives"]);
-}
-
-#[test] // K-RU-49
-fn kill_group_reaches_what_the_process_has_started() {
-    let mut running = start("kill_group");
-    let child =
-        || running.next_line(DEADLINE).strip_prefix("out ").and_then(|pid| pid.parse::<i32>().ok()).expect("a pid");
-    let children = [child(), child()];
-    let lines = rest(&mut running);
-    let said = only(&lines, &["out", "no", "kill_group:", "exit", "again:"]);
-    let expected = [
-        "out ready",
-        "no signal: kill process PID signal -9: errno 22",
-        "kill_group: done",
-        "exit signal: 9 (SIGKILL)",
-        "again: kill process PID: errno 3",
-    ];
-    assert_eq!(said, expected);
-    children.into_iter().for_each(assert_ends);
-}
-
-#[test] // K-RU-49, K-RU-11
-fn kill_group_does_not_reach_the_programs_own_group() {
-    let lines = lines("kill_group_of_others");
-    assert_eq!(
-        only(&lines, &["out", "kill_group:"]),
-        ["out ready", "kill_group: kill process PID: errno 1", "out alive"]
-    );
-}
-
-/// Runs one of the scenarios in which the wheel is dropped; returns it with the pids of the child and of the child's child.
-fn dropped(scenario: &str) -> (Running, i32, i32) {
-    let running = start(scenario);
-    let grandchild = running.wait_for_stderr("", DEADLINE).parse().expect("the shell says it");
-    let line = running.next_line(DEADLINE);
-    let child = line.strip_prefix("pid ").and_then(|pid| pid.parse().ok()).expect("the program says it");
-    (running, child, grandchild)
-}
-
-fn assert_ends(pid: i32) {
-    wait_until("the end of a process", DEADLINE, || (!proc::is_alive(pid)).then_some(()));
-}
-
-#[test] // K-RU-47, K-RE-40
-fn dropping_the_wheel_leaves_the_process_alone() {
-    let (mut running, child, grandchild) = dropped("drop_leave");
-    running.signal(Signal::SIGUSR1);
-    assert_eq!(running.next_line(DEADLINE), "goes on");
-    assert!(proc::is_alive(child) && proc::is_alive(grandchild));
-    kill(child, Signal::SIGTERM).unwrap();
-    assert_eq!(rest(&mut running), ["exit signal: 15 (SIGTERM)", "_stop"]);
-    assert!(proc::is_alive(grandchild));
-}
-
-#[test] // K-RE-40
-fn dropping_the_wheel_may_end_the_whole_group() {
-    for (scenario, end) in [("drop_terminate", "exit signal: 15 (SIGTERM)"), ("drop_kill", "exit signal: 9 (SIGKILL)")]
-    {
-        let (mut running, _, grandchild) = dropped(scenario);
-        assert_eq!(rest(&mut running), [end, "_stop"]);
-        assert_ends(grandchild);
-    }
-}
-
-#[test] // K-RE-40: gone when the drop returns, reaped and reported in turn
-fn dropping_the_wheel_may_wait_for_the_end() {
-    assert_eq!(lines("drop_wait"), ["state Z", "exit signal: 9 (SIGKILL)", "_stop"]);
-}
-
-#[cfg(target_os = "linux")]
-#[test] // K-RE-40: not for longer than 5 s, when KILL does not end the process
-fn dropping_the_wheel_waits_for_a_limited_time() {
-    use nix::sys::{ptrace, wait};
-    let mut running = start("drop_wait_limit");
-    let line = running.next_line(DEADLINE);
-    let child = Pid::from_raw(line.strip_prefix("pid ").and_then(|pid| pid.parse().ok()).expect("a pid"));
-    // The end of a process is its tracer's to see first. To its parent it is still there.
-    if let Err(errno) = ptrace::seize(child, ptrace::Options::empty()) {
-        eprintln!("skipped: no process can be traced here: {errno}");
-        return;
-    }
-    running.signal(Signal::SIGUSR1);
-    let line = running.next_line(2 * DEADLINE);
-    let took: u64 = line.strip_prefix("dropped ").and_then(|ms| ms.parse().ok()).expect("a number of milliseconds");
-    assert!((5000..10_000).contains(&took), "{took}");
-    running.wait_for_stderr(&format!("process {child} has not ended after KILL"), DEADLINE);
-    let end = wait::waitpid(child, None).expect("the tracer may wait");
-    assert_eq!(end, wait::WaitStatus::Signaled(child, Signal::SIGKILL, false));
-    assert_eq!(rest(&mut running), ["exit signal: 9 (SIGKILL)", "_stop"]);
-}
-
 #[test] // T5, K-RU-43, K-RU-47: a process signals and feeds no children but its own
 fn a_forked_child_has_no_part_in_its_parents_wheels() {
     let running = start("drop_in_fork");
@@ -532,122 +433,6 @@ fn a_forked_child_has_no_part_in_its_parents_wheels() {
     }
     assert_eq!(only(&seen, &["kill:", "put:"]), ["kill: no session is running", "put: Closed"]);
     assert_eq!(only(&seen, &["out", "exit"]), ["out alive", "exit signal: 9 (SIGKILL)"]);
-}
-
-#[test] // K-RU-47 with K-RE-18: children that nobody waits for are no zombies
-fn children_of_dropped_wheels_are_reaped() {
-    for scenario in ["reaps", "function_silent"] {
-        let mut running = start(scenario);
-        assert_eq!(running.next_line(DEADLINE), "ready");
-        wait_until("no children", DEADLINE, || {
-            (running.children().is_empty() && running.zombies().is_empty()).then_some(())
-        });
-        running.signal(Signal::SIGUSR1);
-        rest(&mut running);
-    }
-    assert_eq!(lines("reaps_at_end"), ["children: false"]);
-}
-
-#[test] // K-RU-28, K-RU-47: with sig_child; and when the session is stopped
-fn a_session_may_wait_for_the_pid_itself() {
-    let lines_by_hand = lines("by_hand");
-    assert_each(&lines_by_hand, &[("out", &["out x"]), ("child", &["child exit status: 0 extra"])]);
-    assert_eq!(lines("stopped")[1..], ["_stop", "ended: true"]);
-}
-
-#[test] // K-RU-01, K-RU-02, K-RU-20, K-RU-21
-fn a_function_has_the_streams_and_what_it_was_given() {
-    let lines = lines("function");
-    assert_eq!(only(&lines, &["out"]), ["out given 7", "out got one", "out got two"]);
-    assert_eq!(only(&lines, &["err", "flushed"]).len(), 2);
-    assert_eq!(only(&lines, &["exit"]), ["exit exit status: 0"]);
-    assert_closed(&lines);
-}
-
-#[test] // K-RU-16
-fn how_a_function_ends_is_how_its_process_ends() {
-    for (scenario, status, stderr) in [
-        ("function_returns", "exit status: 0", None),
-        ("function_exits", "exit status: 7", None),
-        ("function_fails", "exit status: 255", Some("err it went wrong")),
-        ("function_panics", "exit status: 255", Some("err all went wrong")),
-    ] {
-        let lines = lines(scenario);
-        assert_eq!(only(&lines, &["exit"]), [format!("exit {status}")], "{scenario}");
-        let whole = lines.concat();
-        assert_eq!(whole.matches("out written by the child").count(), 1, "{scenario}: {lines:?}");
-        assert_eq!(whole.matches("not flushed, ").count(), 1, "{scenario}: {lines:?}");
-        assert!(stderr.is_none_or(|line| lines.iter().any(|other| other.contains(line))), "{scenario}: {lines:?}");
-        assert_eq!(only(&lines, &["dropped"]), ["dropped in the parent"], "{scenario}");
-    }
-}
-
-#[test] // K-RU-17
-fn a_function_may_have_an_event_loop_of_its_own() {
-    let lines = lines("function_loop");
-    let expected =
-        ["out _stop", "out child's own loop, is child: true", "out line x", "out TERM", "out child's run returned"];
-    assert_eq!(only(&lines, &["out", "must"]), expected);
-    assert_eq!(only(&lines, &["exit"]), ["exit exit status: 0"]);
-}
-
-#[test] // K-RU-17, K-RU-12: what this process watches keeps no session in the child, weakly watched or not
-fn a_function_that_runs_the_kernel_as_it_is_comes_to_its_end() {
-    let lines = lines("function_runs_on");
-    assert_eq!(only(&lines, &["out", "err"]), ["out awaits 0", "out _stop", "out child's run returned"]);
-    assert_eq!(only(&lines, &["exit", "parent"]), ["exit exit status: 0", "parent watches true true"]);
-}
-
-#[test] // K-RU-13, K-RU-17 with K-SG-09
-fn a_function_with_an_event_loop_ignores_pipe() {
-    assert_each(&lines("function_pipe_alone"), &[("out", &["out writes"]), ("exit", &["exit signal: 13 (SIGPIPE)"])]);
-    let out = ["out _stop", "out writes", "out errno Some(32)"];
-    assert_each(&lines("function_pipe"), &[("out", &out), ("exit", &["exit exit status: 0"])]);
-}
-
-#[test] // K-RU-12: nothing that the parent's kernel watches is open in the child, which has a poller and a signal pipe; /proc is
-// the process's, and for the forks of the child as well
-fn a_function_inherits_none_of_the_kernels_descriptors() {
-    let lines = lines("function_descriptors");
-    let mut kinds = only(&lines, &["fd"]);
-    kinds.sort_unstable();
-    assert_eq!(kinds, ["fd /proc", "fd anon_inode", "fd pipe", "fd pipe"]);
-}
-
-#[test] // K-RU-43, K-RU-44
-fn a_function_has_a_pid_from_its_fork_on() {
-    let lines = lines("function_pid");
-    assert_eq!(lines[..2], ["pid None", "kill: kill a process to come: errno 3"]);
-    assert_eq!(lines[2..], ["pid known: true", "exit signal: 15 (SIGTERM)", "_stop"]);
-    assert_eq!(self::lines("function_cancelled"), ["dropped", "_stop"]);
-}
-
-#[test] // K-RU-10, K-RU-16
-fn what_a_functions_child_can_not_be_is_said_by_the_child() {
-    let lines = lines("function_setup");
-    let step = if nix::unistd::geteuid().is_root() { "setgroups" } else { "setgid" };
-    let said = only(&lines, &["err"]);
-    assert_eq!(said.len(), 1, "{lines:?}");
-    assert!(said[0].starts_with(&format!("err {step}: ")), "{lines:?}");
-    assert!(!lines.iter().any(|line| line.contains("must not run") || line == "exit exit status: 0"), "{lines:?}");
-}
-
-#[test] // T7, K-RU-22: what is no stream's is nobody's
-fn a_fork_that_is_refused_is_an_error() {
-    let refused = lines("function_refused");
-    assert_eq!(refused[0], "error fork 11");
-    assert_closed(&refused);
-    let threads = lines("function_threads");
-    assert!(threads[0].starts_with("second: can't fork: the process has 2 threads, besides this one "), "{threads:?}");
-    assert_eq!(threads[1], "error fork 16");
-    assert_closed(&threads);
-}
-
-#[test] // K-RU-09, K-RU-16
-fn a_functions_output_is_redirected_and_flushed() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(in_directory("function_redirected", dir.path()), ["exit exit status: 0", "_stop"]);
-    assert_eq!(content(dir.path(), "out"), "on stdout\non stderr\n");
 }
 
 #[test] // K-FT-19: permission, with operation, errno and path
@@ -664,20 +449,6 @@ fn a_file_without_permission_is_told_with_its_path() {
 fn a_scenario_that_does_not_exist_fails() {
     let mut running = start("no-such-scenario");
     assert!(!running.wait_exit(Duration::from_secs(10)).success());
-}
-
-#[test] // K-RU-28: whatever ends a process, it is reaped and told of, and stands in nobody's way
-fn a_real_time_signal_is_an_end_like_any_other() {
-    let lines = lines("real_time");
-    let exits = only(&lines, &["exit"]);
-    assert_eq!(exits.len(), 2, "{lines:?}");
-    assert!(exits[0].starts_with("exit signal: 40"), "{lines:?}");
-    assert_eq!(exits[1], "exit exit status: 3");
-}
-
-#[test] // K-RU-13, T3: between the fork and the program
-fn a_signal_that_comes_early_is_not_swallowed() {
-    assert_eq!(only(&lines("early_signal"), &["it", "exit"]), ["exit signal: 15 (SIGTERM)"]);
 }
 
 #[test] // K-RU-24: a forked child has no part in the wheel
