@@ -38,7 +38,6 @@ impl Mapping {
     /// # Errors
     ///
     /// As [`unnamed`](Mapping::unnamed).
-    #[cfg(feature = "control")]
     pub(crate) fn sparse(length: usize) -> io::Result<Mapping> {
         #[cfg(target_os = "linux")]
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;

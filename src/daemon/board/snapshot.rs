@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::SystemTime;
-use std::{array, fmt, iter, str};
+use std::{array, fmt, str};
 
 use nix::unistd::Pid;
 
@@ -88,7 +88,7 @@ pub(super) fn copy(to: &Slot, from: &Slot) {
         to.requests.store(from.requests.load(Relaxed), Relaxed);
         to.started_ms.store(from.started_ms.load(Relaxed), Relaxed);
         to.since_ms.store(from.since_ms.load(Relaxed), Relaxed);
-        for (to, from) in iter::zip(&to.peer, &from.peer) {
+        for (to, from) in std::iter::zip(&to.peer, &from.peer) {
             to.store(from.load(Relaxed), Relaxed);
         }
     });
