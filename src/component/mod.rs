@@ -28,6 +28,7 @@ mod server;
 mod socket;
 mod tcp_client;
 mod tcp_server;
+mod timeouts;
 
 pub use connection::Connection;
 pub use credentials::PeerCredentials;

@@ -4,14 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::str::FromStr;
 
 use super::accepted::{Opener, opener};
 use super::listen::{Listen, ListenAddr, Opening};
 use super::listener::{self, Accept, Listener};
 use super::load::Load;
 use super::protocol::{Prepare, Protocol};
-use crate::daemon::{Daemon, DaemonBuilder, DaemonError, Shutdown};
+use crate::daemon::{Daemon, DaemonBuilder, Shutdown};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{AsKernel, Context, Kernel, SessionId, kernel_of};
@@ -21,8 +20,15 @@ use crate::wheel::Rota;
 use pool::Pool;
 
 mod crowd;
+mod error;
+mod handle;
 mod load;
 mod pool;
+mod processes;
+
+pub use error::ServerError;
+pub use handle::ServerHandle;
+pub use processes::{Processes, UnknownProcesses};
 
 /// A server that is told what to do with a connection, and by configuration alone in how many processes to do it.
 ///
@@ -379,163 +385,6 @@ fn listen_as_configured(
     let listens = kernel.call(session, "listen", ()).and_then(|reply| reply.take::<Result<(), Error>>());
     listens.and_then(|listens| listens).map_err(ServerError::Listen)?;
     Ok(addresses)
-}
-
-/// In how many processes a [`Server`] runs. Made of text by `parse`: `single`, `fork` or `prefork`, the last two with a
-/// number if they should not be at their defaults, `prefork:8`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Processes {
-    /// In one.
-    Single,
-    /// In a child for each connection.
-    Fork {
-        /// The most children at a time; 20 in text that does not say. More clients wait.
-        max_children: u32,
-    },
-    /// In a pool of children.
-    PreFork {
-        /// How many children to begin with; 4 in text that does not say. How far the pool may grow is for the Daemon's
-        /// settings to say.
-        start_children: u32,
-    },
-}
-
-impl FromStr for Processes {
-    type Err = UnknownProcesses;
-
-    fn from_str(text: &str) -> Result<Processes, UnknownProcesses> {
-        let unknown = || UnknownProcesses(text.to_owned());
-        let (word, number) = match text.split_once(':') {
-            Some((word, number)) => (word, Some(number.parse::<u32>().map_err(|_| unknown())?)),
-            None => (text, None),
-        };
-        match (word, number) {
-            ("single", None) => Ok(Processes::Single),
-            ("fork", children) => Ok(Processes::Fork { max_children: children.unwrap_or(20) }),
-            ("prefork", children) => Ok(Processes::PreFork { start_children: children.unwrap_or(4) }),
-            _ => Err(unknown()),
-        }
-    }
-}
-
-impl fmt::Display for Processes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Processes::Single => f.write_str("single"),
-            Processes::Fork { max_children } => write!(f, "fork:{max_children}"),
-            Processes::PreFork { start_children } => write!(f, "prefork:{start_children}"),
-        }
-    }
-}
-
-/// A text that names no [`Processes`].
-///
-/// Its `Debug` form is its text, as that of [`Error`].
-#[derive(Clone, PartialEq, Eq)]
-pub struct UnknownProcesses(pub String);
-
-impl fmt::Display for UnknownProcesses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no such mode: {:?}; there are single, fork and prefork, and fork:N and prefork:N", self.0)
-    }
-}
-
-impl fmt::Debug for UnknownProcesses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::error::Error for UnknownProcesses {}
-
-/// A [`Server`] that was spawned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[doc(alias = "Serving")]
-pub struct ServerHandle {
-    daemon: Daemon,
-    session: SessionId,
-    /// In the order in which they were asked for. Never freed, so that this is `Copy`: a program has few servers.
-    local_addrs: &'static [ListenAddr],
-}
-
-impl ServerHandle {
-    /// Returns its Daemon: for `status`, `peek` and `shutdown`.
-    pub fn daemon(self) -> Daemon {
-        self.daemon
-    }
-
-    /// Returns the session that listens, the parent of the connections' sessions.
-    pub fn session(self) -> SessionId {
-        self.session
-    }
-
-    /// Returns the first address of TCP that it listens on.
-    ///
-    /// # Panics
-    ///
-    /// If there is none, as the server listens on UNIX sockets only: ask for [`local_addrs`](ServerHandle::local_addrs).
-    #[track_caller]
-    pub fn local_addr(self) -> SocketAddr {
-        let first = self.local_addrs.iter().find_map(ListenAddr::tcp);
-        first.expect("the server has no address of TCP; ServerHandle::local_addrs returns those that it has")
-    }
-
-    /// Returns where it listens, in the order in which that was asked for, and then where the configuration of the start says.
-    pub fn local_addrs(self) -> &'static [ListenAddr] {
-        self.local_addrs
-    }
-}
-
-/// Why a [`Server`] was not spawned.
-///
-/// Its `Debug` form is its text as well, as that of [`Error`].
-#[non_exhaustive]
-pub enum ServerError {
-    /// An address can't be looked up or bound.
-    Listen(Error),
-    /// The Daemon can't be spawned.
-    Daemon(DaemonError),
-    /// A session can't be created; for marks that make no sense, or a state of the protocol that would replace one of the
-    /// component's, among others.
-    Session(Error),
-    /// The Daemon's configuration names no address, or there is none.
-    NoAddresses,
-    /// `connections_per_child` is 0.
-    NoConnections,
-    /// The mode forks, but there may be no children.
-    NoChildren,
-}
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServerError::Listen(error) => write!(f, "the server can't listen: {error}"),
-            ServerError::Daemon(error) => error.fmt(f),
-            ServerError::Session(error) => write!(f, "creating the server's session: {error}"),
-            ServerError::NoAddresses => {
-                f.write_str("the server is to listen on what a configuration says, which names no address")
-            }
-            ServerError::NoConnections => f.write_str("connections_per_child is 0"),
-            ServerError::NoChildren => f.write_str("the mode is to fork, but with 0 children"),
-        }
-    }
-}
-
-impl fmt::Debug for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::error::Error for ServerError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ServerError::Listen(error) | ServerError::Session(error) => Some(error),
-            ServerError::Daemon(error) => Some(error),
-            ServerError::NoAddresses | ServerError::NoConnections | ServerError::NoChildren => None,
-        }
-    }
 }
 
 /// How many connections a child of a pool serves before it is replaced, unless set: enough for the fork not to matter, few

@@ -1,0 +1,57 @@
+//! Why a server was not spawned.
+
+use std::fmt;
+
+use crate::daemon::DaemonError;
+use crate::error::Error;
+
+/// Why a [`Server`](super::Server) was not spawned.
+///
+/// Its `Debug` form is its text as well, as that of [`Error`].
+#[non_exhaustive]
+pub enum ServerError {
+    /// An address can't be looked up or bound.
+    Listen(Error),
+    /// The Daemon can't be spawned.
+    Daemon(DaemonError),
+    /// A session can't be created; for marks that make no sense, or a state of the protocol that would replace one of the
+    /// component's, among others.
+    Session(Error),
+    /// The Daemon's configuration names no address, or there is none.
+    NoAddresses,
+    /// `connections_per_child` is 0.
+    NoConnections,
+    /// The mode forks, but there may be no children.
+    NoChildren,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServerError::Listen(error) => write!(f, "the server can't listen: {error}"),
+            ServerError::Daemon(error) => error.fmt(f),
+            ServerError::Session(error) => write!(f, "creating the server's session: {error}"),
+            ServerError::NoAddresses => {
+                f.write_str("the server is to listen on what a configuration says, which names no address")
+            }
+            ServerError::NoConnections => f.write_str("connections_per_child is 0"),
+            ServerError::NoChildren => f.write_str("the mode is to fork, but with 0 children"),
+        }
+    }
+}
+
+impl fmt::Debug for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for ServerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ServerError::Listen(error) | ServerError::Session(error) => Some(error),
+            ServerError::Daemon(error) => Some(error),
+            ServerError::NoAddresses | ServerError::NoConnections | ServerError::NoChildren => None,
+        }
+    }
+}
