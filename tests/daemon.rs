@@ -49,12 +49,16 @@ mod relief;
 mod schedule;
 #[path = "daemon/servers.rs"]
 mod servers;
+#[path = "daemon/shortage.rs"]
+mod shortage;
 #[path = "daemon/shutdown.rs"]
 mod shutdown;
 #[path = "daemon/site.rs"]
 mod site;
 #[path = "daemon/spawn.rs"]
 mod spawn;
+#[path = "daemon/spreading.rs"]
+mod spreading;
 #[path = "daemon/stops.rs"]
 mod stops;
 #[path = "daemon/term.rs"]

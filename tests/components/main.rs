@@ -1,5 +1,7 @@
 //! The TCP components: section 21 of the behaviour specification.
 
+mod concurrency;
+mod endings;
 mod listening;
 mod next_protocol;
 mod patience;

@@ -2,9 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use lenore::component::{Failure, Protocol, TcpServer};
 use lenore::filter::{Filter, Line, Stream};
@@ -16,7 +15,7 @@ use util::in_process::{Log, kernel, run, run_slices, run_until, wait_refused};
 use util::{DEADLINE, wait_until};
 
 /// A protocol that writes down each of its callbacks, and echoes.
-fn witness(log: &Log) -> Protocol<Line> {
+pub fn witness(log: &Log) -> Protocol<Line> {
     let [looked, connected, input, flushed, failed, disconnected] = std::array::from_fn(|_| log.clone());
     Protocol::new(Line::new())
         .pre_connect(move |_, socket| {
@@ -36,7 +35,7 @@ fn witness(log: &Log) -> Protocol<Line> {
         })
 }
 
-fn end(kernel: &mut Kernel) {
+pub fn end(kernel: &mut Kernel) {
     kernel.post("server", "shutdown", ()).unwrap();
     run(kernel);
 }
@@ -88,7 +87,7 @@ fn a_server_takes_the_address_of_one_that_has_just_ended() {
 }
 
 /// The one session that is a child of the server.
-fn only_connection(kernel: &Kernel) -> SessionId {
+pub fn only_connection(kernel: &Kernel) -> SessionId {
     let server = kernel.alias_resolve("server").unwrap();
     let sessions = kernel.peek().sessions;
     let mut children = sessions.iter().filter(|session| session.parent == server);
@@ -307,24 +306,6 @@ fn more_ends_than_beginnings_are_warned_of() {
     end(&mut kernel);
 }
 
-#[test] // K-CS-13, K-CS-16, K-CS-17
-fn the_end_of_the_input_is_an_error_and_ends_the_connection() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)).concurrency(1));
-    let mut peer = Peer::connect(address);
-    peer.send("x\r\n");
-    peer.stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(peer.run_to_end(&mut kernel), "x\r\n");
-    assert_eq!(log.take().join(" "), "looked connected input:x flushed read:0 disconnected");
-    // It is counted off, and the next one may come.
-    let mut next = Peer::connect(address);
-    next.send("y\r\n");
-    next.run_to(&mut kernel, "y\r\n");
-    drop(next);
-    end(&mut kernel);
-}
-
 #[test] // K-CS-03: marks, and what needs them
 fn output_that_piles_up_reaches_the_high_mark_and_drains_to_the_low_one() {
     let mut kernel = kernel();
@@ -394,46 +375,6 @@ fn send_without_reading(protocol: Protocol<Stream>, high: usize) {
     end(&mut kernel);
 }
 
-#[test] // K-CS-13: at once, whatever waits to be written; which reaches a peer that goes on reading all the same
-fn output_does_not_keep_a_connection_that_has_ended() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let lots = Protocol::new(Stream::new()).on_connect(|cx| cx.heap().put(vec![b'x'; MUCH]));
-    let (error, disconnected) = (log.clone(), log.clone());
-    let lots = lots
-        .on_error(move |cx, _| {
-            assert!(cx.heap().wheel().unwrap().pending_output() > 0);
-            error.push("error");
-        })
-        .on_disconnect(move |_| disconnected.push("disconnected"));
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", lots));
-    let mut peer = Peer::connect(address);
-    peer.stream.shutdown(Shutdown::Write).unwrap();
-    run_until(&mut kernel, || log.text() == "error disconnected");
-    assert_eq!(peer.run_to_end(&mut kernel).len(), MUCH);
-    end(&mut kernel);
-}
-
-#[test] // K-CS-13
-fn nothing_is_logged_of_clients_that_go() {
-    collect_warnings();
-    let mut kernel = kernel();
-    let log = Log::default();
-    let disconnected = log.clone();
-    let echo = Protocol::new(Line::new())
-        .on_input(|cx, line: String| cx.heap().put(line))
-        .on_disconnect(move |_| disconnected.push("disconnected"));
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
-    let mut reset = Peer::connect(address);
-    reset.send("x\r\n");
-    reset.run_to(&mut kernel, "x\r\n");
-    reset.reset();
-    drop(Peer::connect(address));
-    run_until(&mut kernel, || log.count("disconnected") == 2);
-    assert_eq!(warnings(), [""; 0]);
-    end(&mut kernel);
-}
-
 #[test] // K-CS-24
 fn a_record_that_the_filter_refuses_is_logged_once_and_the_connection_goes_on() {
     collect_warnings();
@@ -474,104 +415,6 @@ fn a_protocol_may_answer_a_record_that_the_filter_refuses_or_end_the_connection(
     end(&mut kernel);
 }
 
-#[test] // K-CS-14
-fn a_connection_kept_on_error_ends_when_it_is_told_to() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log).keep_on_error()));
-    let mut peer = Peer::connect(address);
-    peer.stream.shutdown(Shutdown::Write).unwrap();
-    run_until(&mut kernel, || log.text() == "looked connected read:0");
-    spin(&mut kernel);
-    peer.look();
-    assert!(!peer.is_at_end && log.count("disconnected") == 0);
-    let session = only_connection(&kernel);
-    kernel.post(session, "shutdown", ()).unwrap();
-    peer.run_to_end(&mut kernel);
-    assert_eq!(log.text(), "looked connected read:0 disconnected");
-    end(&mut kernel);
-}
-
-#[test] // K-CS-12, K-CS-15, K-CS-16
-fn a_shutdown_waits_for_the_output_and_takes_no_more_input() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let connected = log.clone();
-    let protocol = witness(&log).on_connect(move |cx| {
-        connected.push("connected");
-        cx.heap().put("x".repeat(MUCH));
-        for _ in 0..2 {
-            cx.call(cx.session(), "shutdown", ())?;
-        }
-        assert!(cx.heap().is_shutting_down() && cx.heap().is_connected());
-        lenore::Result::Ok(())
-    });
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
-    let mut peer = Peer::connect(address);
-    peer.send("too late\r\n");
-    run_until(&mut kernel, || log.count("connected") == 1);
-    spin(&mut kernel);
-    assert_eq!(log.text(), "looked connected", "there is output left");
-    assert_eq!(peer.run_to_end(&mut kernel).len(), MUCH + 2);
-    assert_eq!(log.text(), "looked connected flushed disconnected");
-    end(&mut kernel);
-}
-
-#[test] // K-CS-15: a post waits behind the records that have been read, a call does not
-fn records_behind_a_called_shutdown_are_not_delivered() {
-    for (is_called, answer) in [(true, "OK\r\n"), (false, "OK\r\nPONG\r\n")] {
-        let mut kernel = kernel();
-        let protocol = Protocol::new(Line::new()).on_input(move |cx, line: String| {
-            cx.heap().put(if line == "QUIT" { "OK" } else { "PONG" });
-            match line == "QUIT" {
-                true if is_called => drop(cx.call(cx.session(), "shutdown", ())?),
-                true => cx.yield_("shutdown", ()),
-                false => {}
-            }
-            lenore::Result::Ok(())
-        });
-        let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
-        let mut peer = Peer::connect(address);
-        peer.send("QUIT\r\nPING\r\n");
-        assert_eq!(peer.run_to_end(&mut kernel), answer);
-        end(&mut kernel);
-    }
-}
-
-#[test] // K-CS-15: without output it is immediate
-fn a_shutdown_without_output_is_immediate() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let connected = log.clone();
-    let protocol = witness(&log).on_connect(move |cx| {
-        cx.call(cx.session(), "shutdown", ())?;
-        connected.push(format_args!("connected:{}", cx.heap().is_connected()));
-        lenore::Result::Ok(())
-    });
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
-    Peer::connect(address).run_to_end(&mut kernel);
-    assert_eq!(log.text(), "looked disconnected connected:false");
-    end(&mut kernel);
-}
-
-#[test] // K-CS-16: once, even if the callback asks for more
-fn a_disconnect_callback_that_shuts_down_is_not_called_again() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let disconnected = log.clone();
-    let protocol = witness(&log).on_disconnect(move |cx| {
-        disconnected.push("disconnected");
-        cx.yield_("shutdown", ());
-        cx.call(cx.session(), "shutdown", ()).map(drop).map_err(lenore::Exception::from)
-    });
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
-    let mut peer = Peer::connect(address);
-    peer.stream.shutdown(Shutdown::Write).unwrap();
-    peer.run_to_end(&mut kernel);
-    end(&mut kernel);
-    assert_eq!(log.count("disconnected"), 1);
-}
-
 #[test] // K-CS-19
 fn a_listener_that_is_shut_down_leaves_its_connections() {
     let mut kernel = kernel();
@@ -594,80 +437,6 @@ fn a_listener_that_is_shut_down_leaves_its_connections() {
     drop(peer);
     run(&mut kernel);
     assert!(log.text().ends_with("disconnected stopped"), "{}", log.text());
-}
-
-#[test] // K-CS-20
-fn no_more_connections_than_the_concurrency_and_all_are_served() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)).concurrency(2));
-    let mut waiting: Vec<Peer> = (0..4).map(|_| Peer::connect(address)).collect();
-    waiting.iter_mut().for_each(|peer| peer.send("x\r\n"));
-    let mut served = 0;
-    while !waiting.is_empty() {
-        run_until(&mut kernel, || waiting.iter_mut().any(|peer| peer.look() == b"x\r\n"));
-        let (connected, ended) = (log.count("connected"), log.count("disconnected"));
-        assert!(connected - ended <= 2, "{}", log.text());
-        waiting.retain_mut(|peer| peer.look() != b"x\r\n");
-        served += 1;
-        assert!(served <= 4);
-    }
-    end(&mut kernel);
-    assert_eq!(log.count("disconnected"), 4);
-}
-
-/// Runs the kernel a while, and returns how many were let in by then.
-fn let_in(kernel: &mut Kernel, log: &Log) -> usize {
-    spin(kernel);
-    log.count("connected")
-}
-
-#[test] // K-CS-21, K-CS-22, K-RE-34
-fn accepts_exactly_while_there_are_fewer_than_the_limit() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)).concurrency(0));
-    let peers: Vec<Peer> = (0..8).map(|_| Peer::connect(address)).collect();
-    assert_eq!(let_in(&mut kernel, &log), 0, "none with 0");
-    kernel.post("server", "set_concurrency", (1_u32,)).unwrap();
-    assert_eq!(let_in(&mut kernel, &log), 1);
-    kernel.post("server", "set_concurrency", (Some(3_u32),)).unwrap();
-    assert_eq!(let_in(&mut kernel, &log), 3);
-    kernel.post("server", "set_concurrency", (2,)).unwrap();
-    assert_eq!(let_in(&mut kernel, &log), 3, "those that are there stay");
-    kernel.post("server", "set_concurrency", (-1,)).unwrap();
-    assert_eq!(let_in(&mut kernel, &log), 8, "any number, also after a pause");
-    kernel.post("server", "set_concurrency", (0,)).unwrap();
-    spin(&mut kernel);
-    let late = Peer::connect(address);
-    assert_eq!(let_in(&mut kernel, &log), 8);
-    kernel.post("server", "set_concurrency", (None::<u32>,)).unwrap();
-    assert_eq!(let_in(&mut kernel, &log), 9);
-    drop((peers, late));
-    end(&mut kernel);
-}
-
-#[test] // K-CS-20: a connection counts from the moment at which it was accepted
-fn a_connection_whose_callback_runs_slices_counts_meanwhile() {
-    let mut kernel = kernel();
-    let log = Log::default();
-    let connected = log.clone();
-    let protocol = Protocol::new(Line::new()).on_connect(move |cx| {
-        connected.push("connected");
-        let deadline = Instant::now() + Duration::from_millis(200);
-        cx.delay("wait_no_longer", Duration::from_millis(200), ());
-        cx.run_while(|| Instant::now() < deadline)?;
-        connected.push("ready");
-        lenore::Result::Ok(())
-    });
-    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol).concurrency(1));
-    let peers = [Peer::connect(address), Peer::connect(address)];
-    run_until(&mut kernel, || log.count("ready") > 0);
-    assert_eq!(log.text(), "connected ready", "the other one waits");
-    drop(peers);
-    run_until(&mut kernel, || log.count("ready") == 2);
-    end(&mut kernel);
-    assert_eq!(log.text(), "connected ready connected ready");
 }
 
 #[test]

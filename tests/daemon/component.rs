@@ -1,7 +1,7 @@
 //! `component::Server`, watched from outside: one protocol in one process, in a child for each connection, and in a pool of
 //! children with one connection at a time or several. The program is `tests/programs/component_server.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::babysit::record;
 use util::lab::{LONG, Lab, held, pid_of, send, tell};
-use util::{Client, DEADLINE, Program, at_once, example, proc, stays, test_program, wait_until};
+use util::{Client, DEADLINE, Program, at_once, example, proc, stays, wait_until};
 
 pub const ALL: [&str; 4] = ["--mode single", "--mode fork:6", "--mode prefork:3", "--mode prefork:2 --connections 3"];
 
@@ -289,90 +289,6 @@ fn request_timeout_counts_from_the_latest_request_of_several_connections() {
     lab.end(Signal::SIGTERM);
 }
 
-/// Starts a server that may have so many descriptors.
-fn serve_with_descriptors(number: u32, args: &str) -> (Lab, SocketAddr) {
-    let limited = format!("ulimit -n {number}; exec \"$0\" \"$@\"");
-    let program = Program::new("/bin/sh").args(["-c", limited.as_str()]).arg(test_program("component_server"));
-    let lab = Lab::launch(program.args(args.split_whitespace()));
-    let addr = lab.running.listening_addr();
-    (lab, addr)
-}
-
-/// Has 40 clients come to a server that can't serve all of them at a time. Each goes when the next one is to be served. The log
-/// has one line that the server at `addr` can't accept and one that it accepts again.
-fn expect_one_outage(lab: &Lab, addr: SocketAddr) {
-    let mut waiting: Vec<Client> = (0..40).map(|_| Client::connect(addr)).collect();
-    waiting.iter_mut().for_each(|client| client.send("hello\r\n"));
-    let begin = lab.running.wait_for_stderr("can't accept for now", DEADLINE);
-    assert!(begin.contains("[WARN]") && begin.contains("Too many open files"), "{begin}");
-    assert!(begin.contains(&format!(": address={addr} errno=EMFILE ")), "{begin}");
-    let mut served = Vec::new();
-    while !waiting.is_empty() {
-        // Whichever it is: a busy system may have queued one that came later in front of another.
-        let next = wait_until("an answer to one that waits", LONG, || waiting.iter().position(has_answer));
-        served.push(waiting.swap_remove(next));
-        if !waiting.iter().any(has_answer) {
-            // The server has accepted the last one that it could, and has failed with the next.
-            served.pop().expect("one was pushed").read_line();
-        }
-    }
-    served.iter_mut().for_each(|client| drop(client.read_line()));
-    drop(served);
-    let end = lab.running.wait_for_stderr("listener accepts again", DEADLINE);
-    assert!(end.contains("[INFO]") && end.contains(&format!("address={addr} failed=")), "{end}");
-    let log = lab.running.stderr_text();
-    for text in ["can't accept", "accepts again"] {
-        assert_eq!(log.matches(text).count(), 1, "{log}");
-    }
-}
-
-/// Tells whether an answer is there, without waiting for it.
-fn has_answer(client: &Client) -> bool {
-    client.stream().set_nonblocking(true).expect("a socket can be non-blocking");
-    let got = client.stream().peek(&mut [0]);
-    client.stream().set_nonblocking(false).expect("and blocking");
-    got.is_ok_and(|count| count > 0)
-}
-
-#[test] // K-SF-12, K-SF-29
-fn server_without_descriptors_says_so_once() {
-    let (mut lab, addr) = serve_with_descriptors(32, "--mode single");
-    expect_one_outage(&lab, addr);
-    // Another shortage is news again.
-    let clients: Vec<Client> = (0..40).map(|_| Client::connect(addr)).collect();
-    wait_until("another warning", DEADLINE, || {
-        (lab.running.stderr_text().matches("can't accept for now").count() == 2).then_some(())
-    });
-    drop(clients);
-    lab.end(Signal::SIGTERM);
-}
-
-#[test] // K-CS-25
-fn tcp_server_without_descriptors_says_so_once() {
-    let (lab, addr) = serve_with_descriptors(32, "--plain");
-    expect_one_outage(&lab, addr);
-    assert_eq!(held(addr).1, lab.pid());
-}
-
-#[test] // K-CS-06, K-CS-25
-fn tcp_server_with_a_callback_tells_it_of_each_accept_that_fails() {
-    let (lab, addr) = serve_with_descriptors(32, "--plain --on-error");
-    let clients: Vec<Client> = (0..40).map(|_| Client::connect(addr)).collect();
-    let failed = format!("failed: accept {}", nix::errno::Errno::EMFILE as i32);
-    lab.nth(3, &failed);
-    drop(clients);
-    assert_eq!(held(addr).1, lab.pid());
-    assert!(!lab.running.stderr_text().contains("accept"), "the program has been told");
-}
-
-#[test] // K-SF-12, K-SF-29
-fn child_of_a_server_without_descriptors_says_so_once() {
-    let (mut lab, addr) =
-        serve_with_descriptors(32, "--start 1 --max 1 --min-spare 1 --max-spare 1 --connections 100 --grace-ms 5000");
-    expect_one_outage(&lab, addr);
-    lab.end(Signal::SIGTERM);
-}
-
 #[test] // D-SH-02: clients that don't close hold nobody up for longer than they may
 fn linger_bounds_the_wait_for_clients_that_do_not_close() {
     for args in ["--mode single", "--mode prefork:1"] {
@@ -514,69 +430,6 @@ fn detached_start_fails_when_children_can_not_be_set_up() {
     assert!(!dir.path().join("pid").exists());
     let log = std::fs::read_to_string(dir.path().join("log")).expect("a log");
     assert!(log.contains("no database"), "{log}");
-}
-
-/// How many connections each child got.
-fn shares(pids: impl IntoIterator<Item = i32>) -> BTreeMap<i32, u32> {
-    let mut shares = BTreeMap::new();
-    pids.into_iter().for_each(|pid| *shares.entry(pid).or_default() += 1);
-    shares
-}
-
-#[track_caller]
-fn expect_even(shares: &BTreeMap<i32, u32>, children: usize) {
-    assert_eq!(shares.len(), children, "{shares:?}");
-    let (most, least) = (shares.values().max(), shares.values().min());
-    assert!(most.zip(least).is_some_and(|(most, least)| *most <= 3 * least), "{shares:?}");
-}
-
-/// Waits until all children sleep: one that is awake for something else takes what it sees, whoever's turn it is.
-fn wait_asleep(children: &[i32]) {
-    wait_until("all children to sleep", DEADLINE, || {
-        children.iter().all(|&pid| proc::state(pid) == Some('S')).then_some(())
-    });
-}
-
-/// How often each process has gone to sleep so far.
-fn naps(children: &[i32]) -> Vec<u64> {
-    let nap = |pid: &i32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        line.and_then(|number| number.trim().parse().ok()).expect("a number")
-    };
-    children.iter().map(nap).collect()
-}
-
-#[test] // T9: the system would wake the first of them every time, and without care all of them
-fn connections_that_come_one_by_one_spread_over_the_children() {
-    let (mut lab, addr) = pool(4, "--connections 50");
-    let children = lab.running.children();
-    let (mut come_and_go, mut woken) = (Vec::new(), 0);
-    for _ in 0..400 {
-        wait_asleep(&children);
-        let before = naps(&children);
-        let (client, pid) = held(addr);
-        wait_asleep(&children);
-        woken += std::iter::zip(before, naps(&children)).filter(|(before, after)| before != after).count();
-        come_and_go.push(pid);
-        drop(client);
-    }
-    let come_and_go = shares(come_and_go);
-    println!("400 connections that go: {come_and_go:?}, {woken} children woken");
-    expect_even(&come_and_go, 4);
-    assert!(woken <= 480, "{woken} children were woken for 400 connections");
-
-    lab.wait_board("wwww");
-    let spaced = |_| {
-        wait_asleep(&children);
-        held(addr)
-    };
-    let clients: Vec<(Client, i32)> = (0..100).map(spaced).collect();
-    let stay = shares(clients.iter().map(|(_, pid)| *pid));
-    println!("100 that stay: {stay:?}");
-    expect_even(&stay, 4);
-    drop(clients);
-    lab.end(Signal::SIGTERM);
 }
 
 /// Connects again and again, and has a line answered, sometimes one more; a connection that is refused, reset or closed before the
