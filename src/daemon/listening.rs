@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::daemon::config::{Config, Loaded};
+use crate::daemon::heap::Heap;
 use crate::error::Error;
 use crate::inherited::prepared::{self, Kept, Owner};
 use crate::kernel::Core;
@@ -71,7 +72,10 @@ pub(super) fn retain(config: &Config) {
     prepared::retain(config.owner, &config.all_addresses());
 }
 
-/// Closes what nothing listens on, in a process that will not listen on anything more.
-pub(super) fn let_go() {
-    prepared::close_all();
+/// Closes what nothing listens on, in a process that will not listen on anything more for this Daemon. Sockets that wait for another
+/// Daemon stay.
+pub(super) fn let_go(heap: &Heap) {
+    if let Some(config) = &heap.config {
+        prepared::retain(config.owner, &[]);
+    }
 }

@@ -310,7 +310,7 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
 /// Behind `begin_child`, if this is a child of the Daemon. Another process listens on nothing that its configuration names.
 fn let_go_unless_child(cx: &mut Cx<'_>) {
     if matches!(cx.heap().role, Role::Bystander(_)) {
-        listening::let_go();
+        listening::let_go(cx.heap());
     }
 }
 

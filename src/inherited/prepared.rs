@@ -115,11 +115,6 @@ pub(crate) fn retain(owner: Owner, addresses: &[SocketAddr]) {
     let _ = with(|sockets| sockets.retain(stays));
 }
 
-/// Closes all that was prepared, in a process that listens on nothing more.
-pub(crate) fn close_all() {
-    let _ = with(|sockets| sockets.retain(|socket| socket.prepared_for.is_none()));
-}
-
 fn is_at(socket: &Socket, address: SocketAddr) -> bool {
     socket.kind == Kind::Stream && socket.is_at(&Place::Ip(address))
 }

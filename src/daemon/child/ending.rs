@@ -106,7 +106,7 @@ pub(super) fn note_listeners(cx: &mut Cx<'_>) {
 /// Closes the service's listeners, which the application may have forgotten or merely paused: as long as one process has
 /// such a socket, clients are let into its queue, and no other program can have its address.
 fn stop_listening(cx: &mut Cx<'_>) {
-    listening::let_go();
+    listening::let_go(cx.heap());
     let listeners = match &mut cx.heap().role {
         Role::Child(child) => &mut child.listeners,
         Role::Bystander(bystander) => &mut bystander.listeners,

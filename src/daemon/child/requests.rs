@@ -55,7 +55,7 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
         return shutdown(cx);
     }
     if cx.heap().settings.forking != Forking::Pre {
-        listening::let_go();
+        listening::let_go(cx.heap());
     }
     match cx.heap().settings.forking {
         Forking::Pre => {
@@ -183,7 +183,7 @@ fn end_request(cx: &mut Cx<'_>) -> Result {
     if before.is_some_and(Status::is_starting) {
         inject::reach(Point::ChildReady)?;
         // What it does not listen on by now is another edition's.
-        listening::let_go();
+        listening::let_go(cx.heap());
         note_listeners(cx);
     }
     if is_retiring(cx.heap()) || has_had_enough(cx.heap()) {

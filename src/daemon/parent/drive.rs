@@ -208,7 +208,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         }
         Effect::DelayLauncher => launcher::delay(cx),
         Effect::End(how) => {
-            listening::let_go();
+            listening::let_go(cx.heap());
             let told = parent_ending::end(cx, how);
             rearm_watching(cx);
             look_at_foreign(cx)?;
