@@ -165,6 +165,9 @@ fn adopt_all() -> Result<Vec<Socket>, Unusable> {
 
 fn take(sockets: &mut Vec<Socket>, wanted: &Wanted<'_>) -> Result<Option<Claimed>, Error> {
     let Some(at) = find(sockets, wanted)? else { return Ok(None) };
+    // A reload may have waited for this socket while another configuration came into force, which silenced it.
+    let quiet = &mut sockets[at];
+    prepared::listen_again(quiet).map_err(|errno| Error::os("listen", &quiet.place, errno))?;
     let socket = sockets.remove(at);
     if !socket.is_own {
         log::info!(target: "lenore::wheels", "inherited socket taken over: {socket}");

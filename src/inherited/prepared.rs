@@ -96,16 +96,20 @@ pub(crate) fn wake(owner: Owner, addresses: &[SocketAddr]) -> Result<(), (Socket
         for address in addresses {
             let is_meant = |socket: &&mut Socket| socket.prepared_for == Some(owner) && is_at(socket, *address);
             let Some(socket) = sockets.iter_mut().find(is_meant) else { continue };
-            if let Some(reuse) = socket.is_quiet {
-                let _ = setsockopt(&socket.fd, sockopt::ReuseAddr, &reuse);
-                listen(&socket.fd, Backlog::MAXCONN).map_err(|errno| (*address, errno))?;
-                // Not before: a later call is to try again.
-                socket.is_quiet = None;
-            }
+            listen_again(socket).map_err(|errno| (*address, errno))?;
         }
         Ok(())
     };
     with(wake).unwrap_or(Ok(()))
+}
+
+/// Has a socket listen that was silenced, and lets others be bound to its address again as before.
+pub(super) fn listen_again(socket: &mut Socket) -> Result<(), Errno> {
+    let Some(reuse) = socket.is_quiet else { return Ok(()) };
+    let _ = setsockopt(&socket.fd, sockopt::ReuseAddr, &reuse);
+    listen(&socket.fd, Backlog::MAXCONN)?;
+    socket.is_quiet = None;
+    Ok(())
 }
 
 /// Closes what waits for this configuration at other addresses than these.
@@ -213,5 +217,17 @@ mod tests {
         wake(owner, &[address]).unwrap();
         assert!(TcpStream::connect(address).is_ok());
         assert!(take(address).is_some());
+    }
+
+    #[test] // O-RL-13: a reload may wait for it while the edition before is taken back
+    #[cfg(target_os = "linux")]
+    fn claimed_socket_listens_though_it_was_silenced() {
+        let (owner, (listens, address)) = (owner(), listener());
+        put(owner, listens.into()).unwrap();
+        silence_others(owner, &[]);
+        assert!(TcpStream::connect(address).is_err());
+        let claimed = take(address).expect("it waits");
+        assert!(TcpStream::connect(address).is_ok());
+        drop(claimed);
     }
 }
