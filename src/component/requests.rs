@@ -132,8 +132,10 @@ impl<F: Filter, H> Connection<F, H> {
         self.wheel().map_or(0, ReadWrite::input_octets)
     }
 
+    /// Tells whether something has come that was not read yet. A socket whose input has ended is readable for ever.
     fn has_input(&self) -> bool {
-        self.wheel().is_some_and(|wheel| wheel.with_fd(|fd| Ok(has_input(fd))).unwrap_or(false))
+        let has_input = |wheel: &ReadWrite<F>| wheel.with_fd(|fd| Ok(has_input(fd))).unwrap_or(false);
+        self.wheel().is_some_and(|wheel| !wheel.reads_no_more() && has_input(wheel))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Requests in hand, and the time limits of a connection.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ fn request_timeout_is_told_and_ends_the_connection() {
 
 #[test]
 fn request_timeout_does_not_count_what_was_answered() {
-    // Twelve requests of which each is answered in time; all of them together are not.
+    // Four requests of which each is answered in time; all of them together are not.
     let mut kernel = kernel();
     let quick = protocol().request_timeout(5 * SHORT);
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", quick));
@@ -106,6 +106,18 @@ fn request_timeout_does_not_count_what_was_answered() {
 fn part_of_a_record_that_stays_one_is_a_request_that_is_too_late() {
     let (got, _) = talk(protocol().idle_timeout(SHORT), "ech");
     assert_eq!(got, "too late\r\n");
+}
+
+#[test]
+fn peer_that_has_closed_its_side_is_ended_by_the_idle_timeout() {
+    let mut kernel = kernel();
+    let kept = protocol().keep_on_error().on_error(|_, _| ()).idle_timeout(SHORT);
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", kept));
+    let mut peer = Peer::connect(address);
+    peer.send("echo\r\n");
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(peer.run_to_end(&mut kernel), "echo\r\nidle\r\n");
+    end(&mut kernel);
 }
 
 /// Has slices end although nothing happens, until [`end`].

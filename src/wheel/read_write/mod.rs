@@ -415,6 +415,11 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.outbox.written().wrapping_add(self.state.0.outbox.len())
     }
 
+    /// Tells whether nothing more is read: the input has ended, or was shut down.
+    pub(crate) fn reads_no_more(&self) -> bool {
+        self.state.0.reader.reads_no_more()
+    }
+
     /// Replaces both filters by others of another type: as [`switch_input_filter`](Self::switch_input_filter) and
     /// [`switch_output_filter`](Self::switch_output_filter).
     ///

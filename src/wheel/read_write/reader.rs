@@ -91,6 +91,11 @@ impl Reader {
         self.shut.get() || nothing_waits && self.ended.get()
     }
 
+    /// Tells whether nothing more is read. What was read before may still be delivered.
+    pub(super) fn reads_no_more(&self) -> bool {
+        self.shut.get() || self.ended.get()
+    }
+
     /// Tells whether nothing is read or delivered unless the program sets an input event.
     pub(super) fn is_idle(&self) -> bool {
         self.on_input.get().is_none()
