@@ -10,7 +10,7 @@ use super::listener::{self, FAILED};
 use super::next_protocol::switch;
 use super::protocol::Protocol;
 use super::proxy;
-use super::requests::{CLOCK, DRAIN, IS_IDLE, RELEASE, SETTLE};
+use super::requests::{CLOCK, DRAIN, IS_IDLE, LAST, RELEASE, SETTLE};
 use super::secure;
 use super::socket::Accepted;
 use crate::error::{Error, Result};
@@ -70,6 +70,7 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
         (DRAIN.into(), state(Protocol::drain)),
         (RELEASE.into(), state(Protocol::release)),
         (IS_IDLE.into(), state(Protocol::tell_if_idle)),
+        (LAST.into(), state(Protocol::end_if_done)),
         (proxy::READABLE.into(), state(proxy::look)),
         (proxy::LATE.into(), state(proxy::late)),
         ("shutdown".into(), state(shutdown)),
@@ -125,7 +126,8 @@ fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H
     told
 }
 
-fn shutdown<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+/// Ends the connection once everything put is written. No more input is delivered.
+pub(super) fn shutdown<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
     cx.heap().is_shutting_down = true;
     proxy::give_up(cx);
     end(protocol, cx)

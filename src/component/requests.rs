@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::accepted::shutdown;
 use super::connection::Connection;
 use super::load::{InHand, NEW, PAUSE};
 use super::protocol::Protocol;
@@ -224,8 +225,15 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             }
         }
         if cx.heap().requests.is_ending {
-            cx.yield_("shutdown", ());
+            cx.yield_(LAST, ());
         }
+    }
+
+    /// The request that was to be the last has ended. If a record behind it has begun another one meanwhile, the connection ends after
+    /// that.
+    pub(super) fn end_if_done(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let heap = cx.heap();
+        if heap.requests.in_hand() > 0 || heap.is_shutting_down { Ok(()) } else { shutdown(self, cx) }
     }
 
     /// Returns when there is something to be done if nothing happens until then.
@@ -361,8 +369,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             // All is written, and nothing unread would cost the peer the end of it.
             wheel.close_without_waiting();
         }
-        cx.yield_("shutdown", ());
-        Ok(())
+        // At once: a record that came before an event could begin a request that nothing answers.
+        shutdown(self, cx)
     }
 
     /// Says since when this client waits for nothing, if it does, and if that is longer than the one that was found before.
@@ -394,6 +402,7 @@ pub(super) const CLOCK: &str = "tcp_clock";
 pub(super) const DRAIN: &str = "tcp_drain";
 pub(super) const RELEASE: &str = "tcp_release";
 pub(super) const IS_IDLE: &str = "tcp_is_idle";
+pub(super) const LAST: &str = "tcp_last";
 
 /// The names of the events that it sends to the session that has accepted it.
 pub(super) const PROGRESS: &str = "tcp_progress";
