@@ -160,6 +160,8 @@ fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, 
     if cx.heap().requests.is_timed() {
         cx.delay_clear(CLOCK);
     }
+    // The session lives on until the peer has closed its side.
+    protocol.count_off(cx);
     cx.heap().close();
     told
 }

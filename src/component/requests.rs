@@ -191,7 +191,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         match (requests.counted.is_some(), requests.in_hand.get() > 0) {
             (true, false) => self.end_request(cx, now),
             (is_counted, true) => {
-                if !is_counted {
+                // Of one that ends nothing is waited for any more.
+                if !is_counted && !cx.heap().is_shutting_down {
                     self.count(cx, now);
                 }
                 // A session that has stopped has nothing to look at.
@@ -211,21 +212,26 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     fn end_request(&self, cx: &mut Cx<'_, F, H>, now: Due) {
         let heap = cx.heap();
         let octets = heap.octets();
-        heap.requests.counted = None;
         heap.requests.rest(now, octets);
-        let listener = heap.listener;
-        if let Some(door) = &heap.door {
-            door.load.ended(now);
-            let (is_news, wants_a_look) = (door.load.is_news(now), door.load.wants_a_look());
-            if is_news {
-                let _ = cx.call(listener, PROGRESS, ());
-            }
-            if wants_a_look {
-                let _ = cx.call(listener, LOOK, ());
-            }
-        }
+        self.count_off(cx);
         if cx.heap().requests.is_ending {
             cx.yield_(LAST, ());
+        }
+    }
+
+    /// Nothing of this connection is in hand any more, answered or not.
+    pub(super) fn count_off(&self, cx: &mut Cx<'_, F, H>) {
+        let now = cx_now(cx);
+        let heap = cx.heap();
+        let was_counted = heap.requests.counted.take().is_some();
+        let (listener, Some(door)) = (heap.listener, heap.door.as_ref().filter(|_| was_counted)) else { return };
+        door.load.ended(now);
+        let (is_news, wants_a_look) = (door.load.is_news(now), door.load.wants_a_look());
+        if is_news {
+            let _ = cx.call(listener, PROGRESS, ());
+        }
+        if wants_a_look {
+            let _ = cx.call(listener, LOOK, ());
         }
     }
 
@@ -303,8 +309,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let told = callback.as_ref().map_or(Ok(()), |callback| callback(cx));
         let heap = cx.heap();
         heap.is_shutting_down = true;
-        heap.requests.counted = None;
         cx.yield_("shutdown", ());
+        self.count_off(cx);
         told
     }
 
