@@ -213,6 +213,12 @@ impl Core {
         }
     }
 
+    /// Tells whether an alarm has neither fired nor been removed.
+    #[inline]
+    pub(crate) fn is_pending(&self, id: AlarmId) -> bool {
+        self.queue.alarm(id.key).is_some_and(|alarm| alarm.serial == id.serial && alarm.event.dest == id.session)
+    }
+
     /// Lets the program count as idle although alarms for `event` of this session are set. There must be one such alarm at a time.
     pub(crate) fn let_alarms_pass(&mut self, session: SessionId, event: Name) {
         self.passing.push((session, event));
@@ -275,9 +281,7 @@ impl Core {
     }
 
     fn own_alarm(&self, id: AlarmId) -> Result<&Alarm, Error> {
-        let is_it = |alarm: &&Alarm| alarm.serial == id.serial && alarm.event.dest == id.session;
-        let alarm = self.queue.alarm(id.key).filter(is_it);
-        let alarm = alarm.ok_or(Error::NoSuchAlarm(id))?;
+        let alarm = self.queue.alarm(id.key).filter(|_| self.is_pending(id)).ok_or(Error::NoSuchAlarm(id))?;
         if alarm.event.dest != self.active.session {
             return Err(Error::NotYourAlarm(id));
         }
