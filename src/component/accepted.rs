@@ -16,7 +16,7 @@ use super::socket::Accepted;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{Context, SessionId};
-use crate::session::{Session, handler};
+use crate::session::{Handler, Session, handler};
 use crate::states::States;
 use crate::wheel::Failure;
 
@@ -53,15 +53,28 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
         let protocol = Rc::clone(&protocol);
         handler(move |cx| watched(run, &protocol, cx))
     };
+    let looked_after = |run: State<F, H>| {
+        let protocol = Rc::clone(&protocol);
+        handler(move |cx| {
+            watched(
+                |protocol, cx| {
+                    let told = run(protocol, cx);
+                    protocol.look_after(cx).and(told)
+                },
+                &protocol,
+                cx,
+            )
+        })
+    };
     let mut states = vec![
         ("_start".into(), state(start)),
         (READY.into(), state(secure::ready)),
         (INPUT.into(), state(Protocol::got_input)),
-        (FLUSHED.into(), state(flushed)),
-        (HIGH.into(), state(Protocol::got_high)),
-        (LOW.into(), state(Protocol::got_low)),
-        (ERROR.into(), state(failed)),
-        (REFUSED.into(), state(Protocol::got_refused)),
+        (FLUSHED.into(), looked_after(flushed)),
+        (HIGH.into(), looked_after(Protocol::got_high)),
+        (LOW.into(), looked_after(Protocol::got_low)),
+        (ERROR.into(), looked_after(failed)),
+        (REFUSED.into(), looked_after(Protocol::got_refused)),
         (IMPATIENT.into(), state(impatient)),
         (LEFT.into(), handler(leave::<F, H>)),
         (SWITCH.into(), handler(switch::<F, H>)),
@@ -76,12 +89,27 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
         ("shutdown".into(), state(shutdown)),
         ("_stop".into(), handler(stop::<F, H>)),
     ];
-    states.extend(protocol.states.iter().cloned());
+    states.extend(protocol.states.iter().map(|(name, state)| (*name, programs_own(state.clone(), &protocol))));
     Ok((protocol, States::new(states)))
 }
 
+/// Makes a state of a connection's session of one that the program has added.
+fn programs_own<F: Filter, H: 'static>(own: Handler, protocol: &Rc<Protocol<F, H>>) -> Handler {
+    let protocol = Rc::clone(protocol);
+    Handler::new(move |kernel, event| {
+        let reply = own.run(kernel, event);
+        let mut cx = Cx::<F, H>::new(kernel, event);
+        protocol.look_after(&mut cx)?;
+        reply
+    })
+}
+
 /// Runs a state that calls callbacks. If that fails, or panics, the session that listens hears of it before anybody else.
-fn watched<F: Filter, H: 'static>(run: State<F, H>, protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
+fn watched<F: Filter, H: 'static>(
+    run: impl Fn(&Protocol<F, H>, &mut Cx<'_, F, H>) -> Result,
+    protocol: &Protocol<F, H>,
+    cx: &mut Cx<'_, F, H>,
+) -> Result {
     let outcome = catch_unwind(AssertUnwindSafe(|| run(protocol, cx)));
     if !matches!(outcome, Ok(Ok(()))) {
         let listener = cx.heap().listener;

@@ -10,7 +10,7 @@ use super::load::{InHand, NEW, PAUSE};
 use super::protocol::Protocol;
 use crate::error::Result;
 use crate::filter::Filter;
-use crate::kernel::{Context, Due, Postback, SessionId, has_input, nanos};
+use crate::kernel::{AlarmId, Context, Due, Postback, SessionId, has_input, nanos};
 use crate::wheel::ReadWrite;
 
 /// What a connection knows of its requests. The program changes it while the component's own states do not run, so part of it
@@ -40,6 +40,8 @@ pub(super) struct Requests {
     has_spoken: bool,
     /// When the connection is looked at.
     due: Option<Due>,
+    /// The alarm for that, unless the program has taken it back with all of its own.
+    alarm: Option<AlarmId>,
     /// The process ends, or wants to have the connection back: the request in hand is the last.
     pub(super) is_ending: bool,
 }
@@ -83,7 +85,7 @@ impl Requests {
 
     /// Tells whether there is an alarm for the connection.
     pub(super) fn is_timed(&self) -> bool {
-        self.due.is_some()
+        self.alarm.is_some()
     }
 
     #[inline]
@@ -209,6 +211,14 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         Ok(())
     }
 
+    /// A state of the program has run on the session, or a callback that is not for a record. It may have begun or ended requests,
+    /// and it may have taken all alarms of the session back.
+    pub(super) fn look_after(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        let heap = cx.heap();
+        let is_looked_at = heap.requests.is_looked_at.get();
+        if is_looked_at || !heap.is_connected() { Ok(()) } else { self.settle(cx) }
+    }
+
     fn end_request(&self, cx: &mut Cx<'_, F, H>, now: Due) {
         let heap = cx.heap();
         let octets = heap.octets();
@@ -277,19 +287,23 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let now = cx_now(cx);
         let heap = cx.heap();
         let Some(due) = self.next_due(heap).filter(|_| heap.is_connected() && !heap.is_shutting_down) else { return };
-        // One that is overdue was taken back by the program.
-        if heap.requests.due.is_none_or(|set| due < set || set < now) {
-            heap.requests.due = Some(due);
-            let after = Duration::from_nanos(u64::try_from(due.saturating_sub(now)).unwrap_or(0));
-            cx.delay(CLOCK, after, ());
+        let (set, alarm) = (heap.requests.due, heap.requests.alarm);
+        let alarm = alarm.filter(|alarm| cx.core().is_pending(*alarm));
+        if alarm.is_some() && set.is_some_and(|set| set <= due) {
+            return;
         }
+        let after = Duration::from_nanos(u64::try_from(due.saturating_sub(now)).unwrap_or(0));
+        let is_moved = alarm.is_some_and(|alarm| cx.delay_adjust(alarm, after).is_ok());
+        let alarm = if is_moved { alarm } else { Some(cx.delay_set(CLOCK, after, ())) };
+        let requests = &mut cx.heap().requests;
+        (requests.due, requests.alarm) = (Some(due), alarm);
     }
 
     /// The alarm: a connection is idle for too long, or a request takes too long, or it was set for something else.
     pub(super) fn look_at_clock(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let now = cx_now(cx);
         let heap = cx.heap();
-        heap.requests.due = None;
+        (heap.requests.due, heap.requests.alarm) = (None, None);
         let is_due = self.next_due(heap).is_some_and(|due| due <= now);
         if !is_due || heap.is_shutting_down || !heap.is_connected() {
             self.set_clock(cx);

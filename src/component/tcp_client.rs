@@ -22,7 +22,7 @@ use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 use crate::name::Name;
 use crate::outage::Outage;
 use crate::reply::IntoReturn;
-use crate::session::{Session, handler};
+use crate::session::{Handler, Session, handler};
 use crate::states::States;
 use crate::wheel::{Failure, SocketFactory};
 
@@ -240,6 +240,21 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             let client = Rc::clone(&client);
             handler(move |cx| run(&client, cx))
         };
+        let looked_after = |run: fn(&Client<F, H>, &mut Cx<'_, F, H>) -> Result| {
+            let client = Rc::clone(&client);
+            handler(move |cx| {
+                let told = run(&client, cx);
+                client.protocol.look_after(cx).and(told)
+            })
+        };
+        let own = |state: &Handler| {
+            let (client, state) = (Rc::clone(&client), state.clone());
+            Handler::new(move |kernel, event| {
+                let reply = state.run(kernel, event);
+                client.protocol.look_after(&mut Cx::<F, H>::new(kernel, event))?;
+                reply
+            })
+        };
         let mut states = vec![
             ("_start".into(), state(Client::start)),
             ("connect".into(), state(Client::connect)),
@@ -248,17 +263,17 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             ("tcp_not_connected".into(), state(Client::not_connected)),
             (READY.into(), state(|client, cx| secure::ready(&client.protocol, cx))),
             (INPUT.into(), state(|client, cx| client.protocol.got_input(cx))),
-            (FLUSHED.into(), state(Client::flushed)),
-            (HIGH.into(), state(|client, cx| client.protocol.got_high(cx))),
-            (LOW.into(), state(|client, cx| client.protocol.got_low(cx))),
-            (ERROR.into(), state(Client::failed)),
-            (REFUSED.into(), state(|client, cx| client.protocol.got_refused(cx))),
+            (FLUSHED.into(), looked_after(Client::flushed)),
+            (HIGH.into(), looked_after(|client, cx| client.protocol.got_high(cx))),
+            (LOW.into(), looked_after(|client, cx| client.protocol.got_low(cx))),
+            (ERROR.into(), looked_after(Client::failed)),
+            (REFUSED.into(), looked_after(|client, cx| client.protocol.got_refused(cx))),
             (IMPATIENT.into(), state(Client::impatient)),
             (SETTLE.into(), state(|client, cx| client.protocol.settle(cx))),
             (CLOCK.into(), state(|client, cx| client.protocol.look_at_clock(cx))),
             ("shutdown".into(), state(Client::shutdown)),
         ];
-        states.extend(client.protocol.states.iter().cloned());
+        states.extend(client.protocol.states.iter().map(|(name, state)| (*name, own(state))));
         Session::with_states(heap, States::new(states)).spawn(kernel)
     }
 }

@@ -235,6 +235,39 @@ fn program_says_itself_when_requests_begin_and_end() {
 }
 
 #[test]
+fn request_that_begins_in_a_state_of_the_program_is_timed_from_there() {
+    let pushed = Protocol::new(Line::new())
+        .on_connect(|cx| cx.delay("push", SHORT / 2, ()))
+        .state("push", |cx| cx.heap().request_begins())
+        .request_timeout(SHORT)
+        .on_request_timeout(|cx| cx.heap().put("too late"));
+    let (got, lasted) = talk(pushed, "");
+    assert_eq!(got, "too late\r\n");
+    assert!(lasted >= SHORT / 2 + SHORT, "{lasted:?}");
+}
+
+#[test]
+fn timeouts_survive_when_the_program_removes_all_its_alarms() {
+    let idle = |protocol: Protocol<Line>| protocol.idle_timeout(SHORT).on_idle(|cx| cx.heap().put("idle"));
+    let in_callback = Protocol::new(Line::new()).on_input(|cx, line: String| {
+        cx.alarm_remove_all();
+        cx.heap().put(line);
+    });
+    let in_state = Protocol::new(Line::new())
+        .on_input(|cx, line: String| {
+            cx.heap().put(line);
+            cx.yield_("forget", ());
+        })
+        .state("forget", |cx| drop(cx.alarm_remove_all()));
+    let when_flushed = Protocol::new(Line::new())
+        .on_input(|cx, line: String| cx.heap().put(line))
+        .on_flushed(|cx| drop(cx.alarm_remove_all()));
+    for protocol in [in_callback, in_state, when_flushed] {
+        assert_eq!(talk(idle(protocol), "echo\r\n").0, "echo\r\nidle\r\n");
+    }
+}
+
+#[test]
 fn record_that_is_not_a_request_leaves_its_connection_idle() {
     let (got, lasted) = talk(protocol().idle_timeout(SHORT).request_timeout(LONG), "#\r\n");
     assert_eq!(got, "idle\r\n");
