@@ -2,12 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::thread;
 
 use nix::errno::Errno;
 
 use super::connection::{Connection, ERROR, FLUSHED, HIGH, IMPATIENT, INPUT, LEFT, LOW, Link, READY, REFUSED, SWITCH};
 use super::listener::{self, FAILED};
-use super::next_protocol::switch;
+use super::next_protocol::{switch, switch_again};
 use super::protocol::Protocol;
 use super::proxy;
 use super::requests::{CLOCK, DRAIN, IS_IDLE, LAST, RELEASE, SETTLE};
@@ -77,7 +78,7 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
         (REFUSED.into(), looked_after(Protocol::got_refused)),
         (IMPATIENT.into(), state(impatient)),
         (LEFT.into(), handler(leave::<F, H>)),
-        (SWITCH.into(), handler(switch::<F, H>)),
+        (SWITCH.into(), handler(switched::<F, H>)),
         (SETTLE.into(), state(Protocol::settle)),
         (CLOCK.into(), state(Protocol::look_at_clock)),
         (DRAIN.into(), state(Protocol::drain)),
@@ -99,6 +100,9 @@ fn programs_own<F: Filter, H: 'static>(own: Handler, protocol: &Rc<Protocol<F, H
     Handler::new(move |kernel, event| {
         let reply = own.run(kernel, event);
         let mut cx = Cx::<F, H>::new(kernel, event);
+        if cx.heap().is_switch_late {
+            switch_again(&mut cx);
+        }
         protocol.look_after(&mut cx)?;
         reply
     })
@@ -111,11 +115,27 @@ fn watched<F: Filter, H: 'static>(
     cx: &mut Cx<'_, F, H>,
 ) -> Result {
     let outcome = catch_unwind(AssertUnwindSafe(|| run(protocol, cx)));
+    let heap = cx.heap();
+    let (listener, is_late) = (heap.listener, heap.is_switch_late);
+    if is_late {
+        switch_again(cx);
+    }
+    tell_failure(cx, listener, outcome)
+}
+
+/// Tells the session that listens if a state has failed.
+fn tell_failure<H: 'static>(cx: &mut Context<'_, H>, listener: SessionId, outcome: thread::Result<Result>) -> Result {
     if !matches!(outcome, Ok(Ok(()))) {
-        let listener = cx.heap().listener;
         let _ = cx.call(listener, FAILED, ());
     }
     outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Changes the protocol, whose `on_connect` may fail. The heap is another one afterwards.
+fn switched<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) -> Result {
+    let listener = cx.heap().listener;
+    let outcome = catch_unwind(AssertUnwindSafe(|| switch(cx)));
+    tell_failure(cx, listener, outcome)
 }
 
 fn start<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {

@@ -49,6 +49,8 @@ pub struct Connection<F: Filter, H = ()> {
     pub(super) target: String,
     /// A server's: begins another protocol, once the event [`SWITCH`] has come.
     pub(super) next_protocol: Option<Next<F, H>>,
+    /// That event has come while another state of the session was on the stack.
+    pub(super) is_switch_late: bool,
 }
 
 type Next<F, H> = Box<dyn FnOnce(&mut Context<'_, Connection<F, H>>) -> Result>;
@@ -88,6 +90,7 @@ impl<F: Filter, H> Connection<F, H> {
             listener: SessionId::KERNEL,
             target,
             next_protocol: None,
+            is_switch_late: false,
         }
     }
 

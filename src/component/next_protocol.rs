@@ -114,6 +114,9 @@ impl<F: Filter, H: 'static> NextProtocol<F, H> {
         if let Some(wheel) = cx.heap().wheel() {
             wheel.resume_input();
         }
+        if cx.heap().is_switch_late {
+            switch_again(&mut cx);
+        }
         told
     }
 }
@@ -130,14 +133,23 @@ impl<F: Filter, H: 'static> fmt::Debug for NextProtocol<F, H> {
     }
 }
 
-/// The state that changes the protocol. As long as another state of the session is on the stack, below a nested slice, it waits.
+/// The state that changes the protocol. While another state of the session is on the stack, below a nested slice, it waits for the
+/// end of that state.
 pub(super) fn switch<F: Filter, H: 'static>(cx: &mut Context<'_, Connection<F, H>>) -> Result {
     if !cx.is_outermost() {
-        cx.yield_(SWITCH, ());
+        cx.heap().is_switch_late = true;
         return Ok(());
     }
     match cx.heap().next_protocol.take() {
         Some(next) => next(cx),
         None => Ok(()),
+    }
+}
+
+/// Asks for a late change of the protocol again, at the end of the state that it has waited for.
+pub(super) fn switch_again<F: Filter, H: 'static>(cx: &mut Context<'_, Connection<F, H>>) {
+    if cx.is_outermost() {
+        cx.heap().is_switch_late = false;
+        cx.yield_(SWITCH, ());
     }
 }

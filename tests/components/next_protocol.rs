@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::time::Duration;
 
 use lenore::component::{NextProtocol, Protocol, TcpClient, TcpServer};
 use lenore::filter::{Block, Line, Stream};
-use lenore::{Error, Kernel};
+use lenore::{Error, Kernel, SessionId};
 
 use util::component::{MUCH, Peer, serve, spin};
-use util::in_process::{Log, kernel, run};
+use util::in_process::{Log, kernel, run, run_until};
 
 /// What the second protocol keeps.
 struct Guest {
@@ -104,6 +105,8 @@ fn next_protocol_waits_for_states_below_a_nested_slice() {
     let protocol = Protocol::with_heap(Line::new(), || 1_u32).on_input(move |cx, _: String| {
         next.take_over(cx, 2)?;
         for _ in 0..3 {
+            // With something to do, or the slice would wait.
+            cx.post(SessionId::KERNEL, "nothing", ())?;
             cx.run_one_timeslice()?;
         }
         let heap = **cx.heap();
@@ -117,6 +120,34 @@ fn next_protocol_waits_for_states_below_a_nested_slice() {
         spin(&mut kernel);
     }
     assert_eq!(log.take(), ["first 1", "next 2"]);
+    drop(peer);
+    end(&mut kernel);
+}
+
+#[test]
+fn next_protocol_costs_nothing_while_it_waits_for_a_nested_slice() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let told = log.clone();
+    let next = NextProtocol::new(Protocol::new(Stream::new()).on_connect(move |_| told.push("next"))).unwrap();
+    let (told, count) = (log.clone(), log.clone());
+    let protocol = Protocol::new(Line::new())
+        .on_input(move |cx, _: String| {
+            next.take_over(cx, ())?;
+            cx.delay("enough", Duration::from_millis(100), ());
+            let mut slices = 0;
+            while log.is_empty() {
+                slices += 1;
+                cx.run_one_timeslice()?;
+            }
+            assert!(slices < 50, "{slices} slices in which nothing happened");
+            Ok(())
+        })
+        .state("enough", move |_| told.push("enough"));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    peer.send("go\n");
+    run_until(&mut kernel, || count.len() == 2);
+    assert_eq!(count.take(), ["enough", "next"]);
     drop(peer);
     end(&mut kernel);
 }
