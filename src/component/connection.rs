@@ -109,8 +109,8 @@ impl<F: Filter, H> Connection<F, H> {
     ///
     /// Without such a word a request begins with a record while none is in hand, and ends with the next `put`. A record that is not
     /// answered leaves its request in hand, unless the program says that it is [not a request](Connection::not_a_request). From the first call
-    /// on the program says both for this connection. Of several requests in hand each has its beginning and its
-    /// [end](Connection::request_ends).
+    /// on the program says both for this connection, until [another protocol](super::NextProtocol) takes over. Of several requests in hand
+    /// each has its beginning and its [end](Connection::request_ends).
     ///
     /// What is in hand is what [`Protocol::request_timeout`] and [`Protocol::idle_timeout`] go by, what a [`Server`](super::Server)
     /// reports to its Daemon, and what the end of a connection waits for when the process ends.
@@ -276,7 +276,7 @@ impl<F: Filter, H> Connection<F, H> {
             proxy: self.proxy,
             handshake: self.handshake.take(),
             door: self.door.take(),
-            requests: std::mem::take(&mut self.requests),
+            requests: self.requests.pass_on(),
             listener: self.listener,
             ..Connection::new(own, std::mem::take(&mut self.target))
         }

@@ -53,12 +53,14 @@ pub struct NextProtocol<F: Filter, H: 'static = ()> {
 }
 
 impl<F: Filter, H: 'static> NextProtocol<F, H> {
-    /// Prepares a protocol. `pre_connect`, `marks`, `auto_pause`, `close_timeout` and `write_timeout` of it are not used: those of the
-    /// connection's first protocol stay.
+    /// Prepares a protocol. Some of its settings have no effect, as they are for the beginning of a connection: `pre_connect`,
+    /// `pre_connect_unix`, `handshake_timeout`, `watermarks`, `auto_pause`, `close_timeout` and `write_timeout`. Those of the
+    /// connection's first protocol stay in force. So `on_high` and `on_low` are called only if the first protocol has `watermarks`.
     ///
     /// # Errors
     ///
-    /// [`Error::ReservedState`] for a state that would replace one of the component's; [`Error::InvalidSetting`] for marks.
+    /// [`Error::ReservedState`] for a state that would replace one of the component's. [`Error::InvalidSetting`] for watermarks that make
+    /// no sense, and for `on_high` or `on_low` without `watermarks`.
     pub fn new(protocol: Protocol<F, H>) -> Result<NextProtocol<F, H>, Error> {
         let (protocol, states) = prepare(protocol)?;
         Ok(NextProtocol { protocol, states })
@@ -70,6 +72,9 @@ impl<F: Filter, H: 'static> NextProtocol<F, H> {
     /// No record is delivered in between. The new filter gets what the old one has not parsed, and the output keeps what was put.
     /// Then `on_connect` of this protocol is called, and the input goes on, also if it was paused. The session, its id, its
     /// alarms, aliases and signals stay; states that only the old protocol has are gone, and the old heap is dropped.
+    ///
+    /// A request that is in hand stays in hand until the new protocol puts something. Whether the program says itself when requests
+    /// [begin](Connection::request_begins) and end is for the new protocol to say again.
     ///
     /// Does nothing if the connection has ended, or ends before it comes to that. A second call in the meantime replaces the first.
     ///

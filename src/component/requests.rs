@@ -106,6 +106,11 @@ impl Requests {
         (self.since, self.looked, self.octets, self.is_arriving) = (now, now, octets, false);
     }
 
+    /// Returns the same for the next protocol of the connection, which has not said yet that it counts requests itself.
+    pub(super) fn pass_on(&mut self) -> Requests {
+        Requests { is_explicit: Cell::default(), is_of_record: Cell::default(), ..std::mem::take(self) }
+    }
+
     /// Begins anew, without a connection.
     pub(super) fn reset(&mut self) {
         *self = Requests { is_ending: self.is_ending, ..Requests::default() };
@@ -146,7 +151,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// A connection is there.
     pub(super) fn begin_requests(&self, cx: &mut Cx<'_, F, H>) {
         let now = cx_now(cx);
-        cx.heap().requests.rest(now, 0);
+        let heap = cx.heap();
+        // Another protocol may have read some before.
+        let octets = heap.octets();
+        heap.requests.rest(now, octets);
         self.set_clock(cx);
     }
 

@@ -171,6 +171,31 @@ fn next_protocol_does_not_begin_on_a_connection_that_ends() {
     assert!(log.is_empty(), "{:?}", log.take());
 }
 
+#[test]
+fn next_protocol_counts_requests_by_itself_after_one_that_says_so() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let counts = log.clone();
+    let echo = Protocol::new(Line::new()).on_input(move |cx, line: String| {
+        let before = cx.heap().requests_in_hand();
+        cx.heap().put(line);
+        counts.push(format_args!("{before} {}", cx.heap().requests_in_hand()));
+    });
+    let next = NextProtocol::new(echo).unwrap();
+    let explicit = Protocol::new(Line::new()).on_input(move |cx, line: String| {
+        cx.heap().request_begins();
+        cx.heap().put(line);
+        cx.heap().request_ends();
+        Ok(next.take_over(cx, ())?)
+    });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", explicit));
+    let mut peer = Peer::connect(address);
+    peer.send("one\ntwo\n");
+    peer.run_to(&mut kernel, "one\r\ntwo\r\n");
+    assert_eq!(log.take(), ["1 0"]);
+    drop(peer);
+    end(&mut kernel);
+}
+
 #[test] // a client connects again, and that with its own protocol
 fn next_protocol_is_refused_to_a_client() {
     let (mut kernel, log) = (kernel(), Log::default());
