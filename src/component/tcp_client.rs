@@ -261,7 +261,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
             ("reconnect".into(), state(Client::reconnect)),
             ("tcp_connected".into(), state(Client::connected)),
             ("tcp_not_connected".into(), state(Client::not_connected)),
-            (READY.into(), state(|client, cx| secure::ready(&client.protocol, cx))),
+            (READY.into(), state(Client::ready)),
             (INPUT.into(), state(|client, cx| client.protocol.got_input(cx))),
             (FLUSHED.into(), looked_after(Client::flushed)),
             (HIGH.into(), looked_after(|client, cx| client.protocol.got_high(cx))),
@@ -348,11 +348,26 @@ impl<F: Filter, H: 'static> Client<F, H> {
         };
         cx.heap().link = Link::Closed;
         cx.heap().set_peer(socket.peer());
+        if self.settings.secure.is_none() {
+            self.end_outage(cx);
+        }
+        self.protocol.open(cx, socket, self.settings.secure.as_ref()).map(drop)
+    }
+
+    /// The handshake is done.
+    fn ready(&self, cx: &mut Cx<'_, F, H>) -> Result {
+        if matches!(cx.heap().link, Link::Securing(_)) {
+            self.end_outage(cx);
+        }
+        secure::ready(&self.protocol, cx)
+    }
+
+    /// The attempt to connect has succeeded, with its handshake if there is one.
+    fn end_outage(&self, cx: &mut Cx<'_, F, H>) {
         if let Some(ended) = self.outage.borrow_mut().end(cx.now()) {
             let session = cx.session();
             log::info!(target: "lenore::component", "{session} is connected to {}: {ended}", cx.heap().target);
         }
-        self.protocol.open(cx, socket, self.settings.secure.as_ref()).map(drop)
     }
 
     fn not_connected(&self, cx: &mut Cx<'_, F, H>) -> Result {

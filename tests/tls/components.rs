@@ -1,7 +1,7 @@
 //! Servers and clients over TLS, in the process of the test.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use lenore::component::{Listen, Listening, Processes, Protocol, Server, TcpClien
 use lenore::filter::Line;
 use lenore::tls::rustls::ClientConfig;
 use lenore::{Context, Kernel, Result, Session, tls};
-use util::DEADLINE;
+use util::component::{Peer, collect_warnings, infos, spin, warnings};
 use util::in_process::{Log, kernel, run};
+use util::{DEADLINE, wait_until};
 
 use crate::certificates::Authority;
 use crate::peer::{Dripping, connect};
@@ -319,6 +320,40 @@ fn handshake_that_fails_is_an_attempt_to_connect_that_has_failed() {
     let seen = client_log(&authority, &authority, Some("other.test"));
     assert_eq!(seen.len(), 1);
     assert!(seen[0].starts_with("handshake: invalid peer certificate: "), "{seen:?}");
+}
+
+#[test]
+fn client_whose_handshakes_fail_warns_once_and_is_not_connected_in_between() {
+    collect_warnings();
+    let (authority, mut kernel) = (Authority::new(), kernel());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let target = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let tls = tls::Client::trusting(authority.ca()).build().unwrap();
+    TcpClient::new(target.as_str(), Protocol::new(Line::new())).tls(tls).alias("client").spawn(&mut kernel).unwrap();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        // The host reads the first message of the handshake, and hangs up.
+        let mut peer = wait_until("a connection", DEADLINE, || {
+            spin(&mut kernel);
+            listener.accept().ok().map(|(socket, _)| Peer::new(socket))
+        });
+        wait_until("a handshake", DEADLINE, || {
+            spin(&mut kernel);
+            (!peer.look().is_empty()).then_some(())
+        });
+        drop(peer);
+        wait_until("the end of the try", DEADLINE, || {
+            spin(&mut kernel);
+            (!kernel.peek().to_string().contains("ReadWrite")).then_some(())
+        });
+        told.extend(warnings());
+        kernel.post("client", "reconnect", ()).unwrap();
+    }
+    assert!(told.len() == 1 && told[0].contains(&format!("can't connect to {target}: ")), "{told:?}");
+    assert_eq!(infos(), [""; 0]);
+    kernel.post("client", "shutdown", ()).unwrap();
+    run(&mut kernel);
 }
 
 #[test]
