@@ -58,6 +58,12 @@ impl Load {
         self.ended.set(now);
     }
 
+    /// That there is nothing in hand is told once more, but not before a pause.
+    pub(super) fn rest_anew(&self, now: Due) {
+        self.is_resting.set(false);
+        self.ended.set(now);
+    }
+
     /// Tells whether it is time to say that requests begin and end.
     pub(super) fn is_news(&self, now: Due) -> bool {
         let is_due = self.is_resting.get() || now >= self.told.get().saturating_add(nanos(PAUSE));

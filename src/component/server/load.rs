@@ -59,8 +59,10 @@ pub(super) fn release(pool: &Pool, cx: &mut Cx<'_>) -> Result {
     if let Some(session) = longest_idle(cx) {
         let _ = cx.post(session, RELEASE, ());
     }
-    // The Daemon has this child as busy from now on.
-    pool.load.is_resting.set(false);
+    // The Daemon has this child as busy from now on. Without a pause a child that is asked to go, and has a client that can't be
+    // released, would report and be asked in turn without end.
+    let now = cx.core().clock.now();
+    pool.load.rest_anew(now);
     look_later(pool, cx)
 }
 
