@@ -406,8 +406,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let found: LongestIdle = cx.take(0)?;
         let (now, me) = (cx_now(cx), cx.session());
         let heap = cx.heap();
-        if heap.is_idle(now) && found.get().is_none_or(|(since, _)| heap.requests.since < since) {
-            found.set(Some((heap.requests.since, me)));
+        let since = heap.requests.since;
+        // The comparison is free. Whether the client is idle the system has to say.
+        if found.get().is_none_or(|(longest, _)| since < longest) && heap.is_idle(now) {
+            found.set(Some((since, me)));
         }
         Ok(())
     }
