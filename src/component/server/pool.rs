@@ -123,7 +123,9 @@ impl Pool {
 
     /// Has a connection of this process be one that the scoreboard tells of.
     fn label(&self, cx: &mut Cx<'_>, accepted: &Accepted) -> Result {
-        accepted.label().map_or(Ok(()), |label| self.set_label(cx, label))
+        // Without a slot on the board no text is made.
+        let label = if self.is_child.get() { accepted.label() } else { None };
+        label.map_or(Ok(()), |label| self.set_label(cx, label))
     }
 
     fn set_label(&self, cx: &mut Cx<'_>, label: String) -> Result {
