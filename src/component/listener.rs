@@ -215,6 +215,11 @@ impl Listener {
         })
     }
 
+    /// Tells whether this process listens, though it may have paused that.
+    pub(super) fn listens(&self) -> bool {
+        !self.sockets.is_empty()
+    }
+
     /// Tells whether a client waits that this process may not take.
     pub(super) fn has_client(&self) -> bool {
         self.sockets.iter().any(|(socket, _)| socket.has_client())

@@ -233,6 +233,7 @@ pub(super) fn spawn(
         .state(PROGRESS, state(load::progress))
         .state(LOOK, state(load::look_later))
         .state(load::REST, state(load::look))
+        .state(crowd::WAITED_FOR, state(crowd::found))
         .state(crowd::CROWDED, state(crowd::look))
         .state("forked", state(forked))
         .state("whose_child", state(leave_unless_own))
