@@ -88,9 +88,9 @@ pub use processes::{Processes, UnknownProcesses};
 ///   that is what sets the size of such a pool, and `max_children` times `connections_per_child` what it can serve.
 /// - *Spreading*: a child that has accepted goes to the end of the queue of those that the system may wake next. Without
 ///   that the system would wake one and the same until it is full.
-/// - *Requests*: each connection counts as one. A child that has had its share accepts no more, and ends with the last of
-///   its connections; until then it is one of the `max_children`, so connections that stay for long should not be
-///   counted (0) or the limit should be high.
+/// - *Requests*: each connection counts as one. A child that has had its share accepts no more, closes idle connections, and ends
+///   after the last request in hand. Until then it is one of the `max_children`. So set [`requests`](DaemonBuilder::requests) to 0,
+///   or high, if requests take long.
 /// - *Retiring*: only children that wait are too many. One that is asked to go while it has connections accepts no more, closes
 ///   idle ones, and ends after the last request in hand.
 /// - *Babysitting*: `request_timeout` counts from the latest request that a child has begun or ended, to within 50 ms, and not at all

@@ -155,8 +155,11 @@ impl Admission for Pool {
             }
             Forking::Pre => {
                 if !daemon.begin_request(cx)? {
-                    // This one is the last.
+                    // This one is the last. It and all others end as soon as they have nothing in hand.
                     cx.heap().close();
+                    if self.limit.get() != Some(1) {
+                        cx.yield_("drain", ());
+                    }
                 } else if self.limit.get() != Some(1) {
                     self.is_requeueing.set(true);
                     cx.yield_("requeue", (Hop::First,));
@@ -238,6 +241,7 @@ pub(super) fn spawn(
         .state("forked", state(forked))
         .state("whose_child", state(leave_unless_own))
         .state("requeue", state(requeue))
+        .state("drain", |cx: &mut Cx<'_>| drain(cx))
         .state(LABEL, state(label))
         .state("peek", state(peek))
         .state("hurry", state(hurry))
