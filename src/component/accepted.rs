@@ -108,7 +108,7 @@ fn programs_own<F: Filter, H: 'static>(own: Handler, protocol: &Rc<Protocol<F, H
     })
 }
 
-/// Runs a state that calls callbacks. If that fails, or panics, the session that listens hears of it before anybody else.
+/// Runs a state that calls callbacks. If the state fails or panics, the session that listens hears of it before the `DIE` signal is sent.
 fn watched<F: Filter, H: 'static>(
     run: impl Fn(&Protocol<F, H>, &mut Cx<'_, F, H>) -> Result,
     protocol: &Protocol<F, H>,

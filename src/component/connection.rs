@@ -290,7 +290,7 @@ impl<F: Filter, H> Connection<F, H> {
 
     /// Returns the peer's address for the log.
     pub(super) fn peer_text(&self) -> String {
-        let unnamed = || String::from(if self.door.is_some() { "a local client" } else { "nobody" });
+        let unnamed = || String::from(if self.door.is_some() { "a local client" } else { "a local server" });
         self.peer.map_or_else(unnamed, |peer| peer.to_string())
     }
 
@@ -317,7 +317,7 @@ impl<F: Filter, H> Connection<F, H> {
     pub(super) fn close(&mut self) {
         self.requests.reset();
         match std::mem::replace(&mut self.link, Link::Closed) {
-            // What was put is written all the same, by nobody's leave: the peer may have closed only its own half.
+            // What was put is still written: the peer may have closed only its own half.
             Link::Open(wheel) | Link::Securing(wheel) if !self.is_broken => wheel.close_after_flush(),
             link => drop(link),
         }

@@ -100,9 +100,10 @@ impl Listen {
     /// [`Connection::remote_addr`](super::Connection::remote_addr) is then the client's address, and
     /// [`Connection::proxy_addr`](super::Connection::proxy_addr) the proxy's. No callback of the protocol runs before the header is
     /// there. A connection without a valid header, or whose header takes longer than
-    /// [`proxy_timeout`](Listen::proxy_timeout), is closed, and the log has a line, one a minute for each process.
+    /// [`proxy_timeout`](Listen::proxy_timeout), is closed. The log has a line for it, at most one a minute for each listener in each
+    /// process.
     ///
-    /// Whoever can connect to such a listener can claim any address. Have it reachable for the proxy only.
+    /// A client that can connect to such a listener can claim any address. Make the listener reachable for the proxy only.
     #[doc(alias("HAProxy", "send-proxy"))]
     pub fn proxy_protocol(self) -> Self {
         self.proxy_timeout(PROXY_TIMEOUT)

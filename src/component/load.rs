@@ -1,4 +1,4 @@
-//! What the connections of one process have in hand, for those who are told of it.
+//! What the connections of one process have in hand, for the Daemon.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,17 +10,17 @@ use crate::kernel::{Due, nanos};
 #[derive(Default)]
 pub(super) struct Load {
     in_hand: Cell<u32>,
-    /// Somebody wants to know of requests.
+    /// A Daemon is told of requests.
     pub(super) is_reported: Cell<bool>,
-    /// It was said that there is nothing in hand.
+    /// The Daemon was told that nothing is in hand.
     pub(super) is_resting: Cell<bool>,
-    /// When it was last said that something is.
+    /// When the Daemon was last told that a request is in hand.
     told: Cell<Due>,
     /// When the latest request has ended.
     ended: Cell<Due>,
     /// Until then a connection is new, which has asked for nothing yet.
     new_until: Cell<Due>,
-    /// When somebody will look whether there is anything in hand.
+    /// When the session that listens will look whether a request is in hand.
     pub(super) look_at: Cell<Option<Due>>,
 }
 
@@ -58,7 +58,7 @@ impl Load {
         self.ended.set(now);
     }
 
-    /// That there is nothing in hand is told once more, but not before a pause.
+    /// Has the Daemon told once more that nothing is in hand, but not before a pause.
     pub(super) fn rest_anew(&self, now: Due) {
         self.is_resting.set(false);
         self.ended.set(now);
@@ -74,14 +74,14 @@ impl Load {
         is_news
     }
 
-    /// Tells whether somebody has to be asked to look, as there is nothing in hand any more: once in a while where one request
-    /// follows the other.
+    /// Tells whether the session that listens has to look, as no request is in hand any more. Where one request follows the other it
+    /// has to look once in a while.
     pub(super) fn wants_a_look(&self) -> bool {
         let is_of_use = self.is_reported.get() && self.in_hand.get() == 0 && !self.is_resting.get();
         is_of_use && self.look_at.get().is_none_or(|at| at > self.rest_begins())
     }
 
-    /// Returns from when on it is worth a word that there is nothing in hand.
+    /// Returns from when on the Daemon may be told that nothing is in hand.
     pub(super) fn rest_begins(&self) -> Due {
         self.ended.get().saturating_add(nanos(PAUSE)).max(self.new_until.get())
     }

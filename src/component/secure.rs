@@ -100,7 +100,7 @@ pub(super) fn take_failure<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, failure
     }
     cx.heap().close();
     let (session, peer, now) = (cx.session(), cx.heap().peer_text(), cx.core().clock.now());
-    // A client that only checks whether the port is open, or that gives up.
+    // A port scan, a health check, or a client that gives up.
     let is_usual = [Errno::ECONNABORTED, Errno::ECONNRESET, Errno::EPIPE].contains(&Errno::from_raw(failure.errno));
     let reason = if failure.operation == "handshake" { failure.text } else { failure.to_string() };
     let text = format!("TLS handshake failed: {reason}: session={} peer={peer}", session.number());

@@ -154,7 +154,7 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidAddress`] for what is no such name.
+    /// [`Error::InvalidAddress`] for a text that is neither the name of a host nor an IP address.
     #[cfg(feature = "tls")]
     pub fn tls_with_name(mut self, settings: crate::tls::Client, name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();

@@ -356,7 +356,10 @@ fn begin_request(cx: &mut Cx<'_>) -> Result<Return<Result<bool, DaemonError>>> {
 }
 
 /// The application says that a request of this process has failed.
-#[cfg_attr(not(feature = "control"), expect(unused_variables, reason = "nobody reads how many there are"))]
+#[cfg_attr(
+    not(feature = "control"),
+    expect(unused_variables, reason = "the count is shown with the feature `control` only")
+)]
 fn request_failed(cx: &mut Cx<'_>) {
     #[cfg(feature = "control")]
     {
@@ -370,7 +373,10 @@ fn request_failed(cx: &mut Cx<'_>) {
 }
 
 /// The application tells of each request that fails.
-#[cfg_attr(not(feature = "control"), expect(unused_variables, reason = "nobody reads how many there are"))]
+#[cfg_attr(
+    not(feature = "control"),
+    expect(unused_variables, reason = "the count is shown with the feature `control` only")
+)]
 fn failures_are_told(cx: &mut Cx<'_>) {
     #[cfg(feature = "control")]
     {

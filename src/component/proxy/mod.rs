@@ -36,7 +36,7 @@ pub(super) struct Announcement {
 enum Look {
     Nothing,
     Header(Option<SocketAddr>),
-    /// The proxy has closed without a word, as one does that only checks the port.
+    /// The proxy has closed without sending anything, as a health check does.
     Closed,
     Wrong(String),
 }

@@ -54,8 +54,8 @@ pub use processes::{Processes, UnknownProcesses};
 ///
 /// # Ending
 ///
-/// TERM lets requests come to their end, for [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most, 10 s unless set, as QUIT
-/// does in any Daemon. Nothing is accepted meanwhile. An idle connection is closed at once, and a busy one after its answer;
+/// TERM and QUIT let requests in hand come to their end, for [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most, 10 s unless
+/// set. Nothing is accepted meanwhile. An idle connection is closed at once, and a busy one after its answer;
 /// [`Connection::is_ending`](super::Connection::is_ending) tells the protocol to say so. A client that has just connected has a second
 /// for its first request. A second TERM shuts all connections down once their output is written, and so does INT.
 /// [`DaemonBuilder::term`] with [`Shutdown::Immediate`] makes the first TERM do that as well.
@@ -98,8 +98,8 @@ pub use processes::{Processes, UnknownProcesses};
 ///   [`Protocol::request_timeout`] is for that one.
 /// - *Graceful shutdown* (TERM, QUIT): the same for all children; those still there after `shutdown_timeout` are killed.
 ///
-/// In all modes a client that the system has queued, and nobody has accepted, is another process's to serve when a child
-/// goes, and is refused when the whole server goes.
+/// In all modes a client may wait in the queue of the system until a process accepts it. When a child goes, another process serves
+/// that client. When the whole server goes, the client is refused.
 ///
 /// # Several servers
 ///
@@ -297,9 +297,10 @@ impl Server {
         self
     }
 
-    /// Sets the Daemon's settings. What they don't say is at its default, but for two: unless `requests` is set, a child of a pool
-    /// is replaced after 1000 connections, not after one; unless [`term`](DaemonBuilder::term) is set, TERM lets connections come to
-    /// their own end.
+    /// Sets the Daemon's settings. What is not set has the Daemon's default, with two exceptions. Unless
+    /// [`requests`](DaemonBuilder::requests) is set, a child of a pool is replaced after 1000 connections, not after one. Unless
+    /// [`term`](DaemonBuilder::term) is set, the first TERM waits for requests in hand as [QUIT does](Server#ending), where the Daemon's
+    /// default shuts connections down at once.
     pub fn daemon(mut self, daemon: DaemonBuilder) -> Self {
         self.daemon = daemon;
         self
@@ -310,8 +311,8 @@ impl Server {
     /// # Errors
     ///
     /// [`ServerError::Listen`] when the address can't be bound or the listener can't be used, [`ServerError::Daemon`] when the Daemon's settings are
-    /// wrong or it can't be spawned, [`ServerError::NoAddresses`], [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for settings that would
-    /// serve nobody. Nothing is left half done.
+    /// wrong or it can't be spawned, [`ServerError::NoAddresses`], [`ServerError::NoConnections`] and [`ServerError::NoChildren`] for
+    /// settings with which no client could be served. Nothing is left half done.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<ServerHandle, ServerError> {
         let Server {
             listens,

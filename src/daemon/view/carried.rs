@@ -35,7 +35,7 @@ impl Carried {
         own.listen_overflows = sum(own.listen_overflows, before.listen_overflows);
         add(&mut own.fork_failures, &before.fork_failures);
         add(&mut own.exits, &before.exits);
-        // Empty if nobody has asked for it. A slot that there is not any more goes on to be shown.
+        // Empty in a snapshot without it. A slot that is gone stays in the list.
         if !own.cpu_by_slot.is_empty() {
             let slots = own.cpu_by_slot.len().max(before.cpu_by_slot.len());
             own.cpu_by_slot.resize(slots, 0.0);

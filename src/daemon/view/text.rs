@@ -33,7 +33,7 @@ pub fn children(children: &[ChildView]) -> String {
     rows.extend(children.iter().map(row));
     let mut widths: [usize; COLUMNS] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    // There only if somebody has asked for it.
+    // The column is shown only if a child has the value.
     let has_share = children.iter().any(|child| child.usage.as_ref().is_some_and(|usage| usage.proportional.is_some()));
     if !has_share {
         widths[SHARE] = 0;
