@@ -29,6 +29,8 @@ mod exit;
 mod failures;
 #[path = "daemon/inject.rs"]
 mod inject;
+#[path = "daemon/leaving.rs"]
+mod leaving;
 #[path = "daemon/log_file.rs"]
 mod log_file;
 #[path = "daemon/orphans.rs"]

@@ -433,25 +433,35 @@ fn detached_start_fails_when_children_can_not_be_set_up() {
 }
 
 /// Connects again and again, and has a line answered, sometimes one more; a connection that is refused, reset or closed before the
-/// first answer panics.
-fn customers(addr: SocketAddr, count: usize, rounds: usize, served: &Arc<AtomicUsize>) -> Vec<thread::JoinHandle<()>> {
-    let customer = move |served: Arc<AtomicUsize>| {
+/// first answer panics. Returns the second lines that were not answered.
+fn customers(
+    addr: SocketAddr,
+    count: usize,
+    rounds: usize,
+    served: &Arc<AtomicUsize>,
+) -> Vec<thread::JoinHandle<Vec<String>>> {
+    let customer = move |number: usize, served: Arc<AtomicUsize>| {
+        let mut unanswered = Vec::new();
         for round in 0..rounds {
             let mut client = Client::connect(addr);
             let text = format!("line {round}");
             assert!(client.line(&text).ends_with(&text));
             served.fetch_add(1, Ordering::Relaxed);
-            if round % 2 == 0 && client.try_send("more\r\n").is_ok() {
-                // A child that is asked to go closes the connection after the request in hand.
-                let more = client.try_read_line();
-                assert!(!matches!(&more, Ok(Some(line)) if !line.ends_with(" more")), "{more:?}");
+            let more = format!("take {number}.{round}");
+            if round % 2 == 0 && client.try_send(format!("{more}\r\n")).is_ok() {
+                // A child that is asked to go closes an idle connection, perhaps before this line comes.
+                match client.try_read_line() {
+                    Ok(Some(line)) => assert!(line.ends_with(&more), "{line:?}"),
+                    Ok(None) | Err(_) => unanswered.push(more),
+                }
             }
         }
+        unanswered
     };
     (0..count)
-        .map(|_| {
+        .map(|number| {
             let served = Arc::clone(served);
-            thread::spawn(move || customer(served))
+            thread::spawn(move || customer(number, served))
         })
         .collect()
 }
@@ -475,10 +485,14 @@ fn no_request_is_lost_while_children_come_and_go() {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        for customer in customers {
-            customer.join().expect("every line is answered");
-        }
+        let unanswered: Vec<String> =
+            customers.into_iter().flat_map(|customer| customer.join().expect("every first line is answered")).collect();
         lab.end(Signal::SIGTERM);
+        let taken: BTreeSet<String> =
+            lab.all().iter().filter_map(|line| Some(line.split_once(' ')?.1.to_owned())).collect();
+        let lost: Vec<&String> = unanswered.iter().filter(|line| taken.contains(*line)).collect();
+        assert!(lost.is_empty(), "{args}: a child took these and did not answer: {lost:?}");
+        assert!(taken.iter().any(|line| line.starts_with("take ")), "{args}: no child took any second line");
     }
 }
 

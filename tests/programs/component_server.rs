@@ -7,6 +7,8 @@
 //!
 //! `--job`, `--late-job`: a background session ticks beside the server, spawned before `run` or by a state.
 //!
+//! `--limit-ms N`: the `request_timeout` of a connection.
+//!
 //! `--holds`: each connection has a request in hand from its beginning to its end.
 //!
 //! `--plain`: a `TcpServer` with the same protocol, and no Daemon. `--on-error`: it writes what its callback for errors is told.
@@ -105,6 +107,9 @@ fn protocol(flags: &Flags) -> Protocol<Line> {
     if let Some(ms) = flags.number("--linger-ms") {
         protocol = protocol.close_timeout(Duration::from_millis(ms));
     }
+    if let Some(ms) = flags.number("--limit-ms") {
+        protocol = protocol.request_timeout(Duration::from_millis(ms));
+    }
     protocol
 }
 
@@ -176,7 +181,8 @@ fn answer(cx: &mut Context<'_, Connection<Line>>, line: &str) {
 }
 
 /// `late MS`: answers after so long. `big N`: N octets in one line. `bye`: a last answer. `fail`: the callback fails.
-/// `gate PATH`: blocks as long as there is such a file.
+/// `gate PATH`: blocks as long as there is such a file. `take WHAT`: the process writes this line as well.
+/// `never`: no answer.
 fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     let (word, number) = line.split_once(' ').unwrap_or((&line, "0"));
     match word {
@@ -193,6 +199,11 @@ fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
                 std::thread::sleep(Duration::from_millis(1));
             }
             answer(cx, "passed");
+        }
+        "never" => {}
+        "take" => {
+            say(&line);
+            answer(cx, &line);
         }
         _ => answer(cx, &line),
     }
