@@ -167,6 +167,26 @@ fn address_that_was_dropped_is_served_again_when_the_reload_is_taken_back() {
     assert_eq!((value_at(stays), value_at(goes)), ("a".into(), "a".into()));
 }
 
+#[test] // O-RL-13, D-SP-07
+fn address_that_was_dropped_is_kept_when_another_daemon_ends() {
+    let [stays, goes, elsewhere] = free();
+    let dir = tempfile::tempdir().expect("a directory");
+    let other = dir.path().join("other");
+    fs::write(&other, config(&[elsewhere], "")).expect("a file");
+    let args = format!("{SIZE} --probation-ms 600000 --other {}", other.display());
+    let changing = start(POOL, &[stays, goes], &args);
+    assert_eq!(value_at(elsewhere), "a");
+    assert_eq!(changing.reload(&config(&[stays], "value=b\n")).last, "OK applied");
+    wait_refused(goes);
+    changing.signal(Signal::SIGUSR1);
+    wait_refused(elsewhere);
+    // It is still bound, for a way back.
+    assert!(TcpListener::bind(goes).is_err());
+    assert!(TcpListener::bind(elsewhere).is_ok());
+    assert_eq!(changing.reload(&config(&[stays, goes], "value=c\n")).last, "OK applied");
+    assert_eq!((value_at(stays), value_at(goes)), ("c".into(), "c".into()));
+}
+
 #[test] // O-RL-13: by another reload, and not by a way back
 fn address_that_was_dropped_on_probation_can_be_had_again() {
     let [stays, other] = free();

@@ -3,6 +3,8 @@
 //! `--config PATH`, `--control PATH`, `--mode MODE`, `--max N` and `--probation-ms N`. A line is answered with `PID VALUE LINE`, but `fail` is
 //! an error of the callback.
 //!
+//! `--other PATH`: a second server, of one process, with the configuration at PATH. USR1 ends it.
+//!
 //! The configuration has lines: `listen=ADDRESS`, any number of them; `value=VALUE`; and `die=PATH`, which has a child exit with 3 when
 //! it begins and there is such a file.
 
@@ -54,27 +56,40 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         daemon = daemon.max_children(max).min_spare(max).max_spare(max);
     }
     let mut kernel = Kernel::new()?;
-    let protocol =
-        Protocol::new(Line::new()).on_connect(|cx| cx.sig("DIE", "failed")).on_input(answer).state("failed", |cx| {
-            cx.sig_handled();
-            cx.yield_("shutdown", ());
-        });
     let processes: Processes = text("--mode")?.parse()?;
-    let server = Server::configured(protocol).processes(processes).daemon(daemon).on_child(|cx| {
+    let server = Server::configured(protocol()).processes(processes).daemon(daemon).on_child(|cx| {
         match cx.call("config", "config", ())?.take::<Config>()?.die {
             Some(path) if Path::new(&path).exists() => std::process::exit(3),
             _ => Ok(()),
         }
     });
     let serving = server.spawn(&mut kernel)?;
+    let other = match flags.text("--other") {
+        Some(path) => {
+            let daemon = Daemon::builder().alias("Other").config(path, load).config_pool(pool);
+            Some(Server::configured(protocol()).processes(Processes::Single).daemon(daemon).spawn(&mut kernel)?)
+        }
+        None => None,
+    };
     // Whoever needs the configuration asks this one.
     Session::new(serving.daemon())
-        .state("_start", |cx| {
+        .state("_start", move |cx| {
             cx.alias_set("config")?;
             cx.sig("daemon_shutdown", "end");
+            if other.is_some() {
+                cx.sig("USR1", "end_other");
+            }
             Ok(())
         })
-        .state("end", |cx| Ok(cx.alias_remove("config")?))
+        .state("end_other", move |cx| {
+            cx.sig_handled();
+            Ok(other.map_or(Ok(()), |other| other.daemon().shutdown(cx))?)
+        })
+        .state("end", |cx| {
+            // Each of the Daemons tells of its end.
+            let is_own = Daemon::of_signal(cx) == Some(*cx.heap());
+            if is_own { Ok(cx.alias_remove("config")?) } else { Ok(()) }
+        })
         .state("config", |cx| {
             let daemon = *cx.heap();
             let config = daemon.config::<Config, _>(cx)?;
@@ -85,6 +100,13 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     kernel.run()?;
     say("end");
     Ok(())
+}
+
+fn protocol() -> Protocol<Line> {
+    Protocol::new(Line::new()).on_connect(|cx| cx.sig("DIE", "failed")).on_input(answer).state("failed", |cx| {
+        cx.sig_handled();
+        cx.yield_("shutdown", ());
+    })
 }
 
 fn answer(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
