@@ -148,7 +148,8 @@ impl TcpServer {
     }
 
     /// Sets how many connections there may be at a time; any number unless set, none with 0 until `set_concurrency` says
-    /// otherwise. More clients wait in the listener's backlog.
+    /// otherwise. More clients wait in the listener's backlog. Idle clients stay connected all the same. A [`Server`](super::Server)
+    /// closes the connection that is idle for longest.
     ///
     /// POE: `Concurrency`.
     #[doc(alias = "Concurrency")]
