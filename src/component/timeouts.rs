@@ -7,8 +7,10 @@ use crate::filter::Filter;
 use crate::reply::IntoReturn;
 
 impl<F: Filter, H: 'static> Protocol<F, H> {
-    /// Sets how long the end of a connection waits for the peer to close its side, too, once everything is written: two seconds
-    /// unless this is called, zero for not at all. So long may clients that don't close hold up the end of a server.
+    /// Sets how long the end of a connection waits for the peer to close its side as well, once everything is written. Zero means
+    /// not at all. Default: 2 s.
+    ///
+    /// This bounds how long clients that don't close can delay a shutdown.
     ///
     /// POE: nothing like it.
     #[doc(alias = "linger")]
@@ -17,10 +19,11 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Sets how long the end of a connection waits for a peer that takes nothing of what is still to be written: a minute
-    /// unless this is called. It is looked at once in that time, so a peer that has just taken some has up to twice as long; one
-    /// that is slow, but goes on reading, has as long as it needs. What is left is discarded then. So long may clients that
-    /// don't read hold up the end of a server.
+    /// Sets how long the end of a connection waits for a peer that takes nothing of what is still to be written. After that the rest of
+    /// the output is discarded. Default: 1 min.
+    ///
+    /// This bounds how long clients that don't read can delay a shutdown. A peer that is slow, but goes on reading, has as long as it
+    /// needs. The component looks once in this time, so a peer that has just taken some has up to twice as long.
     ///
     /// POE: nothing like it; such a client is waited for without end.
     #[doc(alias = "patience")]
@@ -29,8 +32,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Sets how long the handshake of a connection over TLS may take. Default: 10 s. After that the connection is closed, and the log
-    /// has a line; a client's attempt to connect has failed.
+    /// Sets how long the handshake of a connection over TLS may take. After that the connection is closed, and the log has a line. A
+    /// client's attempt to connect has failed then. Default: 10 s.
     ///
     /// POE: nothing like it.
     pub fn handshake_timeout(mut self, span: Duration) -> Self {
@@ -42,7 +45,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     ///
     /// Every byte is input, also one of an unfinished record: an upload that goes on is not cut. The component looks for such bytes once in
     /// this time, so a client that has sent a part of a record may have twice as long. A client that does not read its
-    /// answers, and is not read from because of [`auto_pause`](Protocol::auto_pause), is shut down as well. Of what a request is see [`Connection::request_begins`]; in a client there are none.
+    /// answers, and is not read from because of [`auto_pause`](Protocol::auto_pause), is shut down as well. So is a peer that has closed
+    /// its side and was [kept](Protocol::keep_on_error). [`Connection::request_begins`](super::Connection::request_begins) says what a
+    /// request is. In a client there are none unless the program says so.
     ///
     /// ```
     /// use std::time::Duration;
@@ -86,8 +91,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
 
     /// Shuts a connection of a server down whose request is not answered within this time. Default: none.
     ///
-    /// A callback that blocks is interrupted by nothing here: that is for the Daemon's
-    /// [`request_timeout`](crate::daemon::DaemonBuilder::request_timeout).
+    /// This does not interrupt a callback that blocks. The Daemon's
+    /// [`request_timeout`](crate::daemon::DaemonBuilder::request_timeout) does, by killing the child.
     ///
     /// POE: nothing like it.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
@@ -96,7 +101,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     }
 
     /// Is called when the [`request_timeout`](Protocol::request_timeout) or the [`arrival_timeout`](Protocol::arrival_timeout) of a
-    /// request is over, and when the [`idle_timeout`](Protocol::idle_timeout) is and a part of a request has come. What it puts is still written: a 504 or a 408 in HTTP.
+    /// request is over, and when the [`idle_timeout`](Protocol::idle_timeout) is and a part of a request has come. What it puts is still
+    /// written: a 504 or a 408 in HTTP.
     ///
     /// POE: nothing like it.
     pub fn on_request_timeout<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
