@@ -297,10 +297,10 @@ fn callback_that_fails_is_counted_as_a_failed_request() {
         let changing = start(mode, &[address], args);
         let failed = || changing.control().status().counters.requests_failed;
         assert_eq!(failed(), Some(0), "{mode}");
-        for _ in 0..2 {
+        for line in ["fail\r\n", "next\r\n"] {
             let mut client = Client::connect(address);
             assert!(client.line("x").ends_with("a x"));
-            client.send("fail\r\n");
+            client.send(line);
             client.expect_eof();
         }
         wait_until("two failures", DEADLINE, || (failed() == Some(2)).then_some(()));

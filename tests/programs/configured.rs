@@ -1,7 +1,7 @@
 //! A `component::Server` that listens on what its configuration says, for `tests/change/addresses.rs`.
 //!
 //! `--config PATH`, `--control PATH`, `--mode MODE`, `--max N` and `--probation-ms N`. A line is answered with `PID VALUE LINE`, but `fail` is
-//! an error of the callback.
+//! an error of the callback, and `next` changes to a protocol whose `on_connect` fails.
 //!
 //! `--other PATH`: a second server, of one process, with the configuration at PATH. USR1 ends it.
 //!
@@ -12,7 +12,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use lenore::component::{Connection, Processes, Protocol, Server};
+use lenore::component::{Connection, NextProtocol, Processes, Protocol, Server};
 use lenore::daemon::PoolSettings;
 use lenore::filter::Line;
 use lenore::{Context, Daemon, Kernel, Result, Session};
@@ -103,15 +103,28 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 }
 
 fn protocol() -> Protocol<Line> {
-    Protocol::new(Line::new()).on_connect(|cx| cx.sig("DIE", "failed")).on_input(answer).state("failed", |cx| {
-        cx.sig_handled();
-        cx.yield_("shutdown", ());
-    })
+    let next = NextProtocol::new(Protocol::new(Line::new()).on_connect(|_| fail()).state("failed", failed));
+    Protocol::new(Line::new())
+        .on_connect(|cx| cx.sig("DIE", "failed"))
+        .on_input(move |cx, line: String| match (line.as_str(), &next) {
+            ("next", Ok(next)) => Ok(next.take_over(cx, ())?),
+            _ => answer(cx, line),
+        })
+        .state("failed", failed)
+}
+
+fn failed(cx: &mut Context<'_, Connection<Line>>) {
+    cx.sig_handled();
+    cx.yield_("shutdown", ());
+}
+
+fn fail() -> Result {
+    Err(lenore::Exception::new("this one fails"))
 }
 
 fn answer(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     if line == "fail" {
-        return Err(lenore::Exception::new("this one fails"));
+        return fail();
     }
     let value = cx.call("config", "config", ())?.take::<Config>()?.value;
     let pid = cx.pid();
