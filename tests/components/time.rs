@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lenore::component::{Protocol, TcpServer};
 use lenore::filter::Line;
 use lenore::{Context, Kernel, Session};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use util::component::{Peer, serve};
 use util::in_process::{kernel, run, run_until};
@@ -195,6 +196,11 @@ fn record_that_is_given_up_and_goes_on_meets_the_arrival_timeout() {
 #[test]
 fn client_that_does_not_read_is_ended_by_the_idle_timeout() {
     let echo = Protocol::new(Line::new())
+        .pre_connect(|_, socket| {
+            // As little as the system lets: the server has to fill it.
+            setsockopt(&socket, sockopt::SndBuf, &1)?;
+            Ok(Some(socket))
+        })
         .on_input(|cx, line: String| cx.heap().put(line))
         .watermarks(1024, 4096)
         .auto_pause()
