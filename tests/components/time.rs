@@ -92,7 +92,7 @@ fn request_timeout_is_told_and_ends_the_connection() {
 fn request_timeout_does_not_count_what_was_answered() {
     // Four requests of which each is answered in time; all of them together are not.
     let mut kernel = kernel();
-    let quick = protocol().request_timeout(5 * SHORT);
+    let quick = protocol().request_timeout(10 * SHORT);
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", quick));
     let mut peer = Peer::connect(address);
     for number in 1..=4 {
