@@ -81,7 +81,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Shuts a connection down whose request has begun to come, and does not come as a whole within this time. Default: the
     /// [`request_timeout`](Protocol::request_timeout), or else none.
     ///
-    /// The component looks for the beginning of a request once in this time, so a slow client may have twice as long.
+    /// The component looks for the beginning of a request once in this time, or once in the [`idle_timeout`](Protocol::idle_timeout) if
+    /// that is shorter. So a slow client may have twice as long. A client that falls silent in the middle of a request meets the
+    /// `idle_timeout` as well.
     ///
     /// POE: nothing like it.
     pub fn arrival_timeout(mut self, timeout: Duration) -> Self {
@@ -101,8 +103,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     }
 
     /// Is called when the [`request_timeout`](Protocol::request_timeout) or the [`arrival_timeout`](Protocol::arrival_timeout) of a
-    /// request is over, and when the [`idle_timeout`](Protocol::idle_timeout) is and a part of a request has come. What it puts is still
-    /// written: a 504 or a 408 in HTTP.
+    /// request is over, and when the [`idle_timeout`](Protocol::idle_timeout) is over and a part of a request has come. What it puts is
+    /// still written: a 504 or a 408 in HTTP.
     ///
     /// POE: nothing like it.
     pub fn on_request_timeout<R: IntoReturn>(mut self, callback: impl Fn(&mut Cx<'_, F, H>) -> R + 'static) -> Self {
