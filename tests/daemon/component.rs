@@ -185,7 +185,7 @@ fn a_connection_that_is_stopped_as_it_begins_makes_room_for_the_next() {
 
 #[test]
 fn a_single_process_has_as_many_connections_as_it_may_have() {
-    let (mut lab, addr) = serve("--mode single --connections 2");
+    let (mut lab, addr) = serve("--mode single --connections 2 --holds");
     let (first, second) = (held(addr), held(addr));
     let mut third = Client::connect(addr);
     third.send("hello\r\n");
@@ -198,7 +198,7 @@ fn a_single_process_has_as_many_connections_as_it_may_have() {
 
 #[test] // D-FO-03
 fn no_more_children_than_there_may_be_and_all_are_served() {
-    let (mut lab, addr) = serve("--mode fork:2");
+    let (mut lab, addr) = serve("--mode fork:2 --holds");
     let (first, second) = (held(addr), held(addr));
     let mut waiting: Vec<Client> = (0..3).map(|_| Client::connect(addr)).collect();
     waiting.iter_mut().for_each(|client| client.send("hello\r\n"));
