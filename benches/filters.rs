@@ -235,7 +235,7 @@ fn bare(bencher: &mut Bencher<'_>, input: &[u8], work: impl Fn(&[u8]) -> usize) 
 
 fn bare_lines<R>(mut input: &[u8], own: impl Fn(&[u8]) -> R) -> usize {
     while let Some(end) = memchr2(b'\r', b'\n', input) {
-        // Both octets of the pair have to be there, or the rest of it would be an empty line.
+        // Both bytes of the pair have to be there, or the rest of it would be an empty line.
         let Some(rest) = input.get(end + 2..) else { break };
         black_box(own(&input[..end]));
         input = rest;

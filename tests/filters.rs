@@ -83,8 +83,8 @@ fn a_wheel_carries_values() {
     });
     assert_eq!(sent, b"4\0\"23\"11\0\"hello you\"");
     let told = [
-        "malformed record: payload of 12 octets: invalid length 1, expected tuple variant Request::Add with 2 elements at line 1 column 11",
-        "malformed record: payload of 1 octets: expected value at line 1 column 1",
+        "malformed record: payload of 12 bytes: invalid length 1, expected tuple variant Request::Add with 2 elements at line 1 column 11",
+        "malformed record: payload of 1 bytes: expected value at line 1 column 1",
     ];
     assert_eq!(log.take(), told);
 }
@@ -98,10 +98,10 @@ fn a_wheel_takes_a_stack() {
         .push(RecordBlock::<String, str>::new(2).unwrap());
     let sent = answers(stack, b"a\n#no\n\xff\nb\nc", &log, |pair, wheel| wheel.put(pair));
     assert_eq!(sent, b"<A>\r\n<a>\r\n<B>\r\n<b>\r\n");
-    assert_eq!(log.take(), ["record of 1 octets is not UTF-8 at octet 0"]);
+    assert_eq!(log.take(), ["record of 1 bytes is not UTF-8 at byte 0"]);
 }
 
-/// The first octet that comes is the key for both directions.
+/// The first byte that comes is the key for both directions.
 #[derive(Default)]
 struct Keyed {
     input: Vec<u8>,

@@ -282,7 +282,7 @@ fn a_newline_that_is_cut_in_two_gives_no_octet_to_the_next_filter() {
 fn a_record_that_the_filter_refuses_is_a_refused_event() {
     let lines = lines("filter_refuses");
     let lines = only(&lines, &["out", "refused"]);
-    assert_eq!(lines, ["out a", "refused record of 1 octets is not UTF-8 at octet 0 STDOUT", "out b"]);
+    assert_eq!(lines, ["out a", "refused record of 1 bytes is not UTF-8 at byte 0 STDOUT", "out b"]);
 }
 
 #[test] // K-RW-42, for this wheel

@@ -28,7 +28,7 @@ fn urgent_data_is_the_third_mode() {
             let (near, far) = (cx.heap().0.clone(), &mut cx.heap().1);
             far.write_all(b"n")?;
             send(far.as_raw_fd(), b"u", MsgFlags::MSG_OOB)?;
-            // Both octets have arrived when the urgent one has.
+            // Both bytes have arrived when the urgent one has.
             let mut urgent = nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&near), nix::poll::PollFlags::POLLPRI);
             assert_eq!(nix::poll::poll(std::slice::from_mut(&mut urgent), 5000_u16)?, 1);
             cx.select(&near, "ready", "ready", "ready", ("extra",))?;

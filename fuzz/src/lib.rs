@@ -152,7 +152,7 @@ pub fn proxy(data: &[u8]) {
     }
 }
 
-/// The octets that choose settings; zeros when there are no more.
+/// The bytes that choose settings; zeros when there are no more.
 struct Settings<'a>(std::slice::Iter<'a, u8>);
 
 impl Settings<'_> {
@@ -161,7 +161,7 @@ impl Settings<'_> {
     }
 }
 
-/// Three octets of settings, one that says how many sizes of chunks follow, these, and the input.
+/// Three bytes of settings, one that says how many sizes of chunks follow, these, and the input.
 fn split(data: &[u8]) -> (Settings<'_>, Vec<usize>, &[u8]) {
     let (settings, rest) = data.split_at(data.len().min(3));
     let (count, rest) = rest.split_first().unwrap_or((&0, rest));
@@ -182,7 +182,7 @@ fn pieces<'a>(sizes: &'a [usize], mut input: &'a [u8]) -> impl Iterator<Item = &
     })
 }
 
-/// A maker of line filters that take lines up to a few octets, and buffers of the given size.
+/// A maker of line filters that take lines up to a few bytes, and buffers of the given size.
 fn line_settings(settings: &mut Settings<'_>) -> impl Fn(usize) -> Line {
     let (kind, longest) = (settings.next(), 1 + usize::from(settings.next()) % 16);
     move |limit| {
@@ -246,7 +246,7 @@ fn check_limit<F: Filter<Input: PartialEq + Debug>>(
         assert!(filter.get_pending().len() <= limit + header);
         drain(&mut filter, &mut items);
     }
-    // The same with all limits but that of the buffer: an octet at a time always fits.
+    // The same with all limits but that of the buffer: a byte at a time always fits.
     let mut patient = make();
     let mut wanted = VecDeque::new();
     for octet in input {

@@ -28,7 +28,7 @@ use crate::wheel::StreamEvent;
 ///
 /// # fn main() -> Result<(), lenore::Error> {
 /// let blocks = Protocol::with_heap(Block::new(), || Guest { name: String::new() }).on_input(|cx, block: Vec<u8>| {
-///     let answer = format!("{} octets from {}", block.len(), cx.heap().name);
+///     let answer = format!("{} bytes from {}", block.len(), cx.heap().name);
 ///     cx.heap().put(answer);
 /// });
 /// let blocks = NextProtocol::new(blocks)?;

@@ -14,7 +14,7 @@ use crate::reply::IntoReturn;
 use crate::session::{Handler, handler};
 use crate::wheel::Failure;
 
-/// What is done with each connection: a filter between octets and records, callbacks, and a heap of one's own.
+/// What is done with each connection: a filter between bytes and records, callbacks, and a heap of one's own.
 ///
 /// A [`Server`](super::Server), a [`TcpServer`](super::TcpServer) or a [`TcpClient`](super::TcpClient) is made of it; it
 /// does not know which, nor how many processes there are. Each connection is a session with a
@@ -362,7 +362,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Sets the marks, in octets of output that waits, 0 < `low` < `high`: at `high` or more the program should put no more,
+    /// Sets the marks, in bytes of output that waits, 0 < `low` < `high`: at `high` or more the program should put no more,
     /// at `low` or less it may go on. [`Connection::put`] tells as well. Default: none, and with
     /// [`auto_pause`](Protocol::auto_pause) 16 KiB and 64 KiB.
     ///
@@ -456,7 +456,7 @@ pub(super) fn without_record<F: Filter, H: 'static, R: IntoReturn>(
     Box::new(move |cx| callback(cx).without_value())
 }
 
-/// The low and the high mark of a protocol that pauses by itself and has said none, in octets.
+/// The low and the high mark of a protocol that pauses by itself and has said none, in bytes.
 const PAUSE_MARKS: (usize, usize) = (16 * 1024, 64 * 1024);
 
 /// The states that servers and clients have of their own.

@@ -32,7 +32,7 @@ pub(super) struct Requests {
     since: Due,
     /// A part of a request is there, as of the last look.
     is_arriving: bool,
-    /// How many octets had come by the last record, or the last look.
+    /// How many bytes had come by the last record, or the last look.
     octets: u64,
     /// When the last record came, or the last look was.
     looked: Due,

@@ -147,7 +147,7 @@ impl Daemon {
         self.call(kernel, "update_status", args)?
     }
 
-    /// Notes on the scoreboard whom this child serves; the first 24 octets of `label` are kept. Outside of a child it
+    /// Notes on the scoreboard whom this child serves; the first 24 bytes of `label` are kept. Outside of a child it
     /// does nothing.
     ///
     /// # Errors

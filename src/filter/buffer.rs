@@ -2,10 +2,10 @@
 
 use super::{FilterError, invalid};
 
-/// Octets on their way to becoming records.
+/// Bytes on their way to becoming records.
 ///
 /// They are consumed by moving `start`; what is in front of it is dropped when room is needed and it is at least half of
-/// the buffer, so each octet is moved once or twice in all, however many records a chunk holds.
+/// the buffer, so each byte is moved once or twice in all, however many records a chunk holds.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     octets: Vec<u8>,
@@ -30,7 +30,7 @@ impl Buffer {
         self.octets.extend_from_slice(chunk);
     }
 
-    /// Consumes the first `count` octets, which must be there, and lends them.
+    /// Consumes the first `count` bytes, which must be there, and lends them.
     #[inline]
     pub(super) fn consume(&mut self, count: usize) -> &[u8] {
         let begin = self.start;
@@ -52,7 +52,7 @@ impl Buffer {
     fn make_room(&mut self, more: usize) {
         let live = self.len();
         let short_of_room = self.octets.capacity() - self.octets.len() < more;
-        // Moving no more than what was consumed since the last time keeps the cost per octet constant.
+        // Moving no more than what was consumed since the last time keeps the cost per byte constant.
         if live == 0 || (short_of_room && live <= self.start) {
             self.octets.drain(..self.start);
             self.start = 0;
@@ -73,7 +73,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Limits records to `length`; a record comes with a header of up to `header` octets.
+    /// Limits records to `length`; a record comes with a header of up to `header` bytes.
     pub(super) fn set_length(&mut self, length: usize, header: usize) -> Result<(), FilterError> {
         if length == 0 {
             return Err(invalid("max_length", "must not be zero"));
@@ -96,7 +96,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Returns how many octets fit beside those that are `held`.
+    /// Returns how many bytes fit beside those that are `held`.
     pub(super) fn room(&self, held: usize) -> usize {
         self.buffer.saturating_sub(held)
     }
@@ -106,7 +106,7 @@ impl Limits {
         if length > self.length { Err(FilterError::RecordTooLong { limit: self.length, length }) } else { Ok(()) }
     }
 
-    /// Fails if `more` octets do not fit beside those that are `held`.
+    /// Fails if `more` bytes do not fit beside those that are `held`.
     pub(super) fn check_buffer(&self, held: usize, more: usize) -> Result<(), FilterError> {
         let needed = held.saturating_add(more);
         if needed > self.buffer { Err(FilterError::BufferFull { limit: self.buffer, needed }) } else { Ok(()) }

@@ -45,7 +45,7 @@
 //! - **The input itself causes output**, as in the handshake of TLS. That is not a filter's work, as a filter writes only in
 //!   `put`. It is a [`Transport`](crate::wheel::Transport), below the filter.
 //!
-//! The first kind, each octet as the difference from the one before:
+//! The first kind, each byte as the difference from the one before:
 //!
 //! ```
 //! use lenore::filter::{Filter, FilterError};
@@ -67,8 +67,8 @@
 //!         Ok((!plain.is_empty()).then_some(plain))
 //!     }
 //!     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
-//!         for &octet in record {
-//!             out.push(octet.wrapping_sub(std::mem::replace(&mut self.last_put, octet)));
+//!         for &byte in record {
+//!             out.push(byte.wrapping_sub(std::mem::replace(&mut self.last_put, byte)));
 //!         }
 //!         Ok(())
 //!     }
@@ -86,7 +86,7 @@
 //! # Ok::<(), FilterError>(())
 //! ```
 //!
-//! The second kind, where the first octet that comes is the key for both directions:
+//! The second kind, where the first byte that comes is the key for both directions:
 //!
 //! ```
 //! use std::cell::Cell;
@@ -114,7 +114,7 @@
 //!     }
 //!     fn put(&mut self, record: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
 //!         let key = self.key.get().ok_or_else(|| FilterError::malformed("the key has not come"))?;
-//!         out.extend(record.iter().map(|octet| octet ^ key));
+//!         out.extend(record.iter().map(|byte| byte ^ key));
 //!         Ok(())
 //!     }
 //!     fn get_pending(&self) -> &[u8] { &self.input }
@@ -189,7 +189,7 @@ pub use stream::Stream;
 ///
 /// # Examples
 ///
-/// A filter of one's own, for records that follow their length in one octet:
+/// A filter of one's own, for records that follow their length in one byte:
 ///
 /// ```
 /// use lenore::filter::{Filter, FilterError};
@@ -289,7 +289,7 @@ pub trait Filter: boxed::Boxable + 'static {
         self.get_pending().is_empty()
     }
 
-    /// Returns how many octets of input the filter will take at present; a wheel offers it no more at a time.
+    /// Returns how many bytes of input the filter will take at present; a wheel offers it no more at a time.
     ///
     /// A filter that limits its buffer should say so here. Otherwise it is offered chunks that it must refuse, and may have
     /// to give up a record that would have fitted.
@@ -316,12 +316,12 @@ pub trait Filter: boxed::Boxable + 'static {
 
     /// Returns the pending input for a filter that takes over.
     ///
-    /// Input that follows may begin with octets that are still this filter's: see [`finish_record`](Self::finish_record).
+    /// Input that follows may begin with bytes that are still this filter's: see [`finish_record`](Self::finish_record).
     ///
     /// # Errors
     ///
     /// [`FilterError::CannotSwitch`] if the filter has taken in more than it has given out records of, and can't say it as
-    /// octets: then part of the input would be lost. Of the filters of this crate a [`Stackable`] may have to, and
+    /// bytes: then part of the input would be lost. Of the filters of this crate a [`Stackable`] may have to, and
     /// `http::Httpd` in the middle of a request.
     ///
     /// POE: `get_pending`, which passes over the loss.
@@ -329,9 +329,9 @@ pub trait Filter: boxed::Boxable + 'static {
         Ok(self.get_pending())
     }
 
-    /// Tells a filter that takes over how many octets at the beginning of `chunk` are not input for it.
+    /// Tells a filter that takes over how many bytes at the beginning of `chunk` are not input for it.
     ///
-    /// `chunk` is what follows the octets that [`hand_over`](Self::hand_over) has returned. Its first octets may belong to a
+    /// `chunk` is what follows the bytes that [`hand_over`](Self::hand_over) has returned. Its first bytes may belong to a
     /// record that this filter has delivered or given up already: the LF of a CR LF whose CR has ended a line, or the rest of
     /// a block that was too long. `Some` is their number, mostly 0, and this filter need not be asked again. `None` says that
     /// all of `chunk` belongs to that record, and that the next chunk has to be asked about as well.
@@ -354,7 +354,7 @@ pub trait Filter: boxed::Boxable + 'static {
     /// A filter needs this method if its records end in a place that it does not know yet when it delivers them, or if it
     /// drops input that has not come yet. Without it the answer is `Some(0)`.
     ///
-    /// POE: nothing like it. There the new filter gets those octets.
+    /// POE: nothing like it. There the new filter gets those bytes.
     fn finish_record(&mut self, _chunk: &[u8]) -> Option<usize> {
         Some(0)
     }
@@ -408,21 +408,21 @@ pub trait Filter: boxed::Boxable + 'static {
 pub enum FilterError {
     /// A record was longer than the filter's limit; it was removed whole.
     RecordTooLong {
-        /// The longest record allowed, in octets.
+        /// The longest record allowed, in bytes.
         limit: usize,
-        /// The length of the record, in octets.
+        /// The length of the record, in bytes.
         length: usize,
     },
     /// A chunk did not fit into the input buffer; nothing of the chunk was taken.
     BufferFull {
-        /// The most input the filter will hold, in octets.
+        /// The most input the filter will hold, in bytes.
         limit: usize,
-        /// What it would have held with the chunk, in octets.
+        /// What it would have held with the chunk, in bytes.
         needed: usize,
     },
     /// A record of a text filter was not UTF-8; it was removed from the input.
     NotUtf8 {
-        /// The offset in the record of the first octet that is not UTF-8.
+        /// The offset in the record of the first byte that is not UTF-8.
         octet: usize,
         /// The record, for a caller that can make sense of it.
         record: Vec<u8>,
@@ -439,7 +439,7 @@ pub enum FilterError {
     },
     /// Input is inside the filter in a form that no other filter can be given; nothing was changed.
     CannotSwitch {
-        /// How many records, or octets, were taken out of the input and have not come out.
+        /// How many records, or bytes, were taken out of the input and have not come out.
         held: usize,
     },
     /// A filter cannot be made with this setting.
@@ -486,18 +486,18 @@ impl fmt::Display for FilterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RecordTooLong { limit, length } => {
-                write!(f, "record of {length} octets is over the limit of {limit}")
+                write!(f, "record of {length} bytes is over the limit of {limit}")
             }
             Self::BufferFull { limit, needed } => {
-                write!(f, "unparsed input of {needed} octets is over the limit of {limit}")
+                write!(f, "unparsed input of {needed} bytes is over the limit of {limit}")
             }
             Self::NotUtf8 { octet, record } => {
-                write!(f, "record of {} octets is not UTF-8 at octet {octet}", record.len())
+                write!(f, "record of {} bytes is not UTF-8 at byte {octet}", record.len())
             }
             Self::Malformed { reason } => write!(f, "malformed record: {reason}"),
             Self::OutOfStep { reason } => write!(f, "malformed input: {reason}"),
             Self::CannotSwitch { held } => {
-                write!(f, "another filter can't take over: {held} records or octets would be lost")
+                write!(f, "another filter can't take over: {held} records or bytes would be lost")
             }
             Self::InvalidSetting { setting, reason } => write!(f, "invalid {setting}: {reason}"),
         }
@@ -568,14 +568,14 @@ mod tests {
     fn errors_read_as_part_of_a_sentence() {
         let told = |error: FilterError| error.to_string();
         let not_utf8 = FilterError::NotUtf8 { octet: 1, record: b"a\xff".to_vec() };
-        assert_eq!(told(not_utf8), "record of 2 octets is not UTF-8 at octet 1");
+        assert_eq!(told(not_utf8), "record of 2 bytes is not UTF-8 at byte 1");
         assert_eq!(
             told(FilterError::RecordTooLong { limit: 3, length: 4 }),
-            "record of 4 octets is over the limit of 3"
+            "record of 4 bytes is over the limit of 3"
         );
         assert_eq!(
             told(FilterError::BufferFull { limit: 3, needed: 9 }),
-            "unparsed input of 9 octets is over the limit of 3"
+            "unparsed input of 9 bytes is over the limit of 3"
         );
     }
 }

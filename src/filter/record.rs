@@ -4,7 +4,7 @@ use super::{Filter, FilterError};
 
 /// Turns the records of a filter into other records: a part of a [`Stackable`](super::Stackable).
 ///
-/// The methods are those of [`Filter`], with the records of the filter below in place of octets.
+/// The methods are those of [`Filter`], with the records of the filter below in place of bytes.
 ///
 /// # Examples
 ///
@@ -48,7 +48,7 @@ use super::{Filter, FilterError};
 /// # Ok::<(), FilterError>(())
 /// ```
 ///
-/// POE: `POE::Filter`; there a filter is not told whether it gets octets or records.
+/// POE: `POE::Filter`; there a filter is not told whether it gets bytes or records.
 pub trait RecordFilter: 'static {
     /// A record as the filter below yields it: its [`Filter::Input`].
     type RawInput: 'static;
@@ -88,7 +88,7 @@ pub trait RecordFilter: 'static {
         send: &mut dyn FnMut(&Self::RawOutput) -> Result<(), FilterError>,
     ) -> Result<(), FilterError>;
 
-    /// Returns how much input has been taken and not given out, in records or in octets; 0 if nothing.
+    /// Returns how much input has been taken and not given out, in records or in bytes; 0 if nothing.
     ///
     /// While there is any, no other filter can take over: see [`Filter::hand_over`].
     fn held(&self) -> usize;
@@ -134,7 +134,7 @@ pub trait RecordFilter: 'static {
     }
 }
 
-/// A [`Filter`] whose octets are the records of the filter below, in a [`Stackable`](super::Stackable).
+/// A [`Filter`] whose bytes are the records of the filter below, in a [`Stackable`](super::Stackable).
 ///
 /// Where one record of the filter below ends means nothing to it. Each record sent is one record for the filter below.
 ///

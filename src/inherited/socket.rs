@@ -18,7 +18,7 @@ use crate::sys::descriptors::set_nonblocking;
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
     Ip(SocketAddr),
-    /// Empty for a socket without a name, with a leading zero octet for a name in Linux's abstract namespace.
+    /// Empty for a socket without a name, with a leading zero byte for a name in Linux's abstract namespace.
     Path(PathBuf),
 }
 
@@ -170,7 +170,7 @@ fn place_of(fd: &OwnedFd, family: Family) -> io::Result<Place> {
     }
 }
 
-/// Returns the path of a UNIX address: empty for a socket that is not bound, with a leading zero octet for an abstract
+/// Returns the path of a UNIX address: empty for a socket that is not bound, with a leading zero byte for an abstract
 /// name.
 pub(crate) fn path_of(address: &std::os::unix::net::SocketAddr) -> PathBuf {
     #[cfg(target_os = "linux")]

@@ -167,7 +167,7 @@ impl Readiness {
 ///
 /// POE: whether `select_read` or `select_write` has an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-// In one octet, as it is compared after each turn.
+// In one byte, as it is compared after each turn.
 pub struct Wanted(NonZeroU8);
 
 /// A listener that other processes may watch as well. The bits below it are the kinds of readiness.

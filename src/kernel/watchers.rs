@@ -239,7 +239,7 @@ calls! {
 
     /// Sends the running session `event` in every slice in which `handle` has urgent data.
     ///
-    /// Urgent data is a TCP connection's out-of-band octet. Otherwise it is as
+    /// Urgent data is a TCP connection's out-of-band byte. Otherwise it is as
     /// [`select_read`](crate::Context::select_read).
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl Levels {
 
 /// A level that holds for all targets in place of the filter while it is set.
 ///
-/// This is one atomic octet without a lock, so that the same word may lie in memory that processes share.
+/// This is one atomic byte without a lock, so that the same word may lie in memory that processes share.
 #[derive(Debug)]
 pub(super) struct Override(AtomicU8);
 

@@ -113,7 +113,7 @@ impl Output {
     }
 }
 
-/// How many octets were not written.
+/// How many bytes were not written.
 struct Unwritten(usize);
 
 /// How long a reader may keep a program waiting that has set its standard error to not wait.

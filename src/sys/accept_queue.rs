@@ -70,7 +70,7 @@ mod linux {
     #[cfg(feature = "control")]
     pub(crate) fn waited(fd: BorrowedFd<'_>) -> Option<std::time::Duration> {
         let (info, length) = tcp_info(fd).ok()?;
-        // The system counts from the last octets that were sent. As long as there are none, from when the connection was made,
+        // The system counts from the last bytes that were sent. As long as there are none, from when the connection was made,
         // whatever the client has sent.
         let is_told = length >= offset_of!(libc::tcp_info, tcpi_last_ack_sent);
         (is_told && info.tcpi_state != TCP_LISTEN)
@@ -85,7 +85,7 @@ mod linux {
         is_listener.then_some(AcceptQueue { waiting: info.tcpi_unacked, limit: info.tcpi_sacked }).ok_or(Errno::EINVAL)
     }
 
-    /// Returns what the system tells of a socket, and how many octets of it.
+    /// Returns what the system tells of a socket, and how many bytes of it.
     fn tcp_info(fd: BorrowedFd<'_>) -> nix::Result<(libc::tcp_info, usize)> {
         let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
         let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;

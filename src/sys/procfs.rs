@@ -82,7 +82,7 @@ pub(crate) fn living_children_of_this_process() -> Vec<(i32, String)> {
     children_of_this_process().unwrap_or_default().into_iter().filter_map(living).collect()
 }
 
-/// Returns the name of the program that a process executes, of which the system keeps 15 octets.
+/// Returns the name of the program that a process executes, of which the system keeps 15 bytes.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Signals of the system as news in a pipe: the handler notes which signal has come, and writes an octet for the poller.
+//! Signals of the system as news in a pipe: the handler notes which signal has come, and writes a byte for the poller.
 //!
 //! signal-hook's registry installs the one handler that a process has for a signal, and calls the action of each pipe. The
 //! actions last as long as the pipe, and find its present write end by themselves: a forked child takes a new pipe without
@@ -39,7 +39,7 @@ impl Shared {
         let fd = self.write_end.load(SeqCst);
         if fd >= 0 {
             // A pipe that is full says so already. The registry keeps errno.
-            // SAFETY: one octet of a constant is read. `fd` is the write end: it is closed only when this number is not here
+            // SAFETY: one byte of a constant is read. `fd` is the write end: it is closed only when this number is not here
             // any more, by the only thread of a new child with its signals blocked, or when no action is left.
             unsafe { libc::write(fd, c"X".as_ptr().cast(), 1) };
         }

@@ -60,7 +60,7 @@ fn output_that_is_put_at_the_last_moment_is_waited_for() {
     assert_eq!(read_slowly(protocol), 3 * LINES * (LINE + 2));
 }
 
-/// Has a connection put much and shut down, and returns how many octets a peer gets that takes longer than the patience.
+/// Has a connection put much and shut down, and returns how many bytes a peer gets that takes longer than the patience.
 fn read_slowly(protocol: Protocol<Line>) -> usize {
     let mut kernel = kernel();
     let protocol = protocol.write_timeout(Duration::from_millis(300)).on_connect(|cx| {

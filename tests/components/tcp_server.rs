@@ -343,7 +343,7 @@ fn auto_pause_without_marks_has_marks_of_its_own() {
     send_without_reading(Protocol::new(Stream::new()).auto_pause(), 64 * 1024);
 }
 
-/// Echoes to a client that sends until nothing goes any more, and reads all of it then. No input comes while `high` octets wait.
+/// Echoes to a client that sends until nothing goes any more, and reads all of it then. No input comes while `high` bytes wait.
 fn send_without_reading(protocol: Protocol<Stream>, high: usize) {
     let mut kernel = kernel();
     let echoed = Rc::new(Cell::new(0));
@@ -386,7 +386,7 @@ fn a_record_that_the_filter_refuses_is_logged_once_and_the_connection_goes_on() 
         std::io::Write::write_all(&mut peer.stream, b"caf\xe9\nok\n\xff\nfine\n").unwrap();
         peer.run_to(&mut kernel, "ok\r\nfine\r\n");
         let [warning] = &warnings()[..] else { panic!("one warning for each connection") };
-        assert!(warning.contains("not UTF-8 at octet 3"), "{warning}");
+        assert!(warning.contains("not UTF-8 at byte 3"), "{warning}");
         assert!(warning.contains(&peer.stream.local_addr().unwrap().to_string()), "{warning}");
     }
     end(&mut kernel);

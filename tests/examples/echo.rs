@@ -88,7 +88,7 @@ fn a_line_that_is_not_text_is_logged_once_and_the_next_one_is_answered() {
         assert_eq!([client.read_line(), client.read_line()], ["ok", "fine"], "{name}");
         client.finish_sending();
         client.expect_eof();
-        running.wait_for_stderr("record of 4 octets is not UTF-8 at octet 3", DEADLINE);
+        running.wait_for_stderr("record of 4 bytes is not UTF-8 at byte 3", DEADLINE);
         assert_eq!(running.stderr_text().matches("not UTF-8").count(), 1, "{name}: {}", running.stderr_text());
         end(&mut running, Signal::SIGTERM);
     }

@@ -160,7 +160,7 @@ fn a_filter_that_refuses_without_end_keeps_nobody_waiting() {
         .state("nothing", |_| ())
         .spawn(&mut kernel)
         .expect("it starts");
-    let end = "malformed input: the filter refuses without taking input: 5 octets are dropped";
+    let end = "malformed input: the filter refuses without taking input: 5 bytes are dropped";
     for times in 1..=2 {
         append(&path, "stuck");
         let mut most = 0;

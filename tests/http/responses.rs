@@ -97,7 +97,7 @@ fn what_cannot_be_sent_is_an_error_and_leaves_nothing() {
     let chunked = Response::new(200).header("Transfer-Encoding", "chunked");
     refused(one(chunked), "a response can't have Transfer-Encoding, which is the filter's to set");
     let short = Response::new(200).header("content-length", "2").body("x");
-    refused(one(short), "Content-Length is 2, and the body has 1 octets");
+    refused(one(short), "Content-Length is 2, and the body has 1 bytes");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_response_that_contradicts_itself_is_refused() {
     let switch = get("GET", "1.0").reply(101).header("Upgrade", "x");
     refused(one(switch), "a response can't have status 101 for a client of HTTP/1.0");
     let head = get("HEAD", "1.1").reply(200).header("Content-Length", "4").body("hello");
-    refused(one(head), "Content-Length is 4, and the body has 5 octets");
+    refused(one(head), "Content-Length is 4, and the body has 5 bytes");
     let ask = |ranges: &str| request(format!("GET / HTTP/1.1\r\nHost: a\r\nRange: bytes={ranges}\r\n\r\n"));
     let parts = |request: Request| request.reply(206).header("Content-Type", "Multipart/Byteranges; boundary=x");
     let beside = "a response can't have Content-Range beside multipart/byteranges";

@@ -150,7 +150,7 @@ fn many_requests_share_a_connection() {
         assert_eq!((page.status, &page.body[..], page.header("Connection")), (200, &b"hello\n"[..], None));
         assert_eq!((page.header("Content-Type"), page.header("Date").map(str::len)), (Some("text/plain"), Some(29)));
     }
-    // In one go, and in pieces of one octet.
+    // In one go, and in pieces of one byte.
     let three = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3);
     browser.send(&three);
     assert_eq!([(); 3].map(|()| browser.page().status), [200; 3]);

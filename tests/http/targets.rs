@@ -31,7 +31,7 @@ const GOOD_HOSTS: &[&str] = &[
     "[VF0.~!$&'()*+,;=]:1",
 ];
 
-/// What is no host, though each octet may be somewhere in a URI.
+/// What is no host, though each byte may be somewhere in a URI.
 const BAD_HOSTS: &[&str] = &[
     "[::1",
     "::1",

@@ -180,7 +180,7 @@ fn answer(cx: &mut Context<'_, Connection<Line>>, line: &str) {
     cx.heap().put(format!("{pid} {line}"));
 }
 
-/// `late MS`: answers after so long. `big N`: N octets in one line. `bye`: a last answer. `fail`: the callback fails.
+/// `late MS`: answers after so long. `big N`: N bytes in one line. `bye`: a last answer. `fail`: the callback fails.
 /// `gate PATH`: blocks as long as there is such a file. `take WHAT`: the process writes this line as well.
 /// `never`: no answer.
 fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {

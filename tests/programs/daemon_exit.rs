@@ -83,7 +83,7 @@ fn last_words(cx: &mut Context<'_, App>) -> Result {
     Ok(())
 }
 
-/// `big N`: N octets in one line, and then the end. `fail`, `panic`: the child fails. `fork`: the child forks one of its own.
+/// `big N`: N bytes in one line, and then the end. `fail`, `panic`: the child fails. `fork`: the child forks one of its own.
 /// `function`: a wheel runs a function, which runs the kernel. `exit`: the program exits. Anything else is answered with the pid.
 fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     match line.split_once(' ').unwrap_or((&line, "")) {

@@ -39,7 +39,7 @@ fn model(limit: usize, input: &[u8]) -> (Items, &[u8]) {
     }
 }
 
-/// Octets of which headers are made, and few others, so that all kinds of accidents happen.
+/// Bytes of which headers are made, and few others, so that all kinds of accidents happen.
 fn input() -> impl Strategy<Value = Vec<u8>> {
     let whole = select(vec![&b"0\0"[..], b"1\0a", b"3\0abc", b"5\0a\x001\0b", b"9\0", b"x", b"12", b"\0"]);
     let octet = select(b"0012\0\0ax".to_vec()).prop_map(|octet| vec![octet]);

@@ -13,7 +13,7 @@ fn too_long(limit: usize, length: usize) -> FilterError {
     FilterError::RecordTooLong { limit, length }
 }
 
-/// What the filter should make of `input`, worked out octet by octet on the whole of it.
+/// What the filter should make of `input`, worked out byte by byte on the whole of it.
 fn model(literal: Option<&[u8]>, detect: bool, limit: usize, input: &[u8]) -> (Items, Vec<u8>) {
     let mut literal = literal.map(<[u8]>::to_vec);
     let (mut items, mut line, mut rest) = (Items::new(), Vec::new(), input);

@@ -19,7 +19,7 @@ pub fn connect_to<S: Read + Write>(
     StreamOwned::new(connection, socket)
 }
 
-/// Gives the other end one octet at a time, and takes as little.
+/// Gives the other end one byte at a time, and takes as little.
 #[derive(Debug)]
 pub struct Dripping<S>(pub S);
 

@@ -98,7 +98,7 @@ fn children_draw_different_random_numbers() {
             let mut peer = client(&config, server.addr);
             let mut socket = peer.get_ref().sock.try_clone().unwrap();
             peer.get_mut().conn.write_tls(&mut socket).unwrap();
-            // The record's head has 5 octets, the message's 4, and the version 2.
+            // The record's head has 5 bytes, the message's 4, and the version 2.
             let mut hello = [0; 43];
             socket.read_exact(&mut hello).unwrap();
             assert_eq!((hello[0], hello[5]), (22, 2), "ServerHello");

@@ -28,7 +28,7 @@ fn ready_socket(text: &str) -> (Handle, UnixStream) {
     (Handle::new(ours), theirs)
 }
 
-/// Reads one octet.
+/// Reads one byte.
 fn read_one<H: 'static>(cx: &Context<'_, H>) -> Result<Option<char>> {
     let mut octet = [0];
     let mut handle = cx.arg::<Handle>(0)?.clone();

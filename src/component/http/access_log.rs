@@ -10,7 +10,7 @@ use crate::harmful::{is_harmful, push_json_escape};
 /// The form of the lines that [`Service::access_log`](super::Service::access_log) asks for.
 ///
 /// A line is written when the response has been given to the system as a whole, or when the connection has ended before. Its time
-/// is that of the request, and its octets are those of the response's body, without the framing. What a client has sent is escaped:
+/// is that of the request, and its bytes are those of the response's body, without the framing. What a client has sent is escaped:
 /// a line stays one line, and the client can't add a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     user_agent: Option<String>,
     pub(super) status: u16,
     pub(super) octets: u64,
-    /// How many octets were put into the connection by the end of the response, in all.
+    /// How many bytes were put into the connection by the end of the response, in all.
     pub(super) end: usize,
 }
 

@@ -41,6 +41,6 @@ pub use service::Service;
 
 pub use crate::filter::http::Response;
 
-/// How many octets of output may wait for a client until nothing more is put, and how few until more is.
+/// How many bytes of output may wait for a client until nothing more is put, and how few until more is.
 const HIGH: usize = 256 * 1024;
 const LOW: usize = 64 * 1024;

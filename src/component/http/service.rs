@@ -283,7 +283,7 @@ impl<R: 'static> Service<R> {
         self
     }
 
-    /// Sets the largest body of a request, in octets after decoding; with 0 no request may have one. Default: 1 MiB.
+    /// Sets the largest body of a request, in bytes after decoding; with 0 no request may have one. Default: 1 MiB.
     pub fn max_body(mut self, octets: usize) -> Self {
         self.max_body = octets;
         self

@@ -12,7 +12,7 @@ pub(super) struct Slot {
     is_closed: Cell<bool>,
     /// What was put and has not reached the connection.
     pieces: RefCell<Vec<Piece>>,
-    /// How many octets that is.
+    /// How many bytes that is.
     waiting: Cell<usize>,
     /// The connection was told of the pieces.
     is_told: Cell<bool>,

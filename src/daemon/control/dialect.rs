@@ -1,4 +1,4 @@
-//! The two dialects: lines of words, and lines of JSON. Which one a line is in is told by its first octet.
+//! The two dialects: lines of words, and lines of JSON. Which one a line is in is told by its first byte.
 
 use std::fmt;
 use std::io::Write;

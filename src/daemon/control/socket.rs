@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(long.as_os_str().len(), LONGEST_PATH + 1);
         let error = open(&long).unwrap_err().to_string();
         assert!(error.contains("xxx") && error.contains("107"), "{error}");
-        // One octet less is a path as any other, though the temporary name is longer.
+        // One byte less is a path as any other, though the temporary name is longer.
         let fits = dir.path().join("x".repeat(LONGEST_PATH - dir.path().as_os_str().len() - 1));
         let socket = open(&fits).unwrap();
         UnixStream::connect(&fits).unwrap();

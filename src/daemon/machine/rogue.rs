@@ -16,7 +16,7 @@ pub struct Rules {
     pub exit_timeout: Duration,
     /// The most processor time for one request.
     pub cpu_limit: Duration,
-    /// The most octets resident.
+    /// The most bytes resident.
     pub memory_limit: Option<u64>,
 }
 

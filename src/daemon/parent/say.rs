@@ -273,7 +273,7 @@ fn say_child(pids: &Pids, settings: &Settings, message: &Message) {
             tell!(
                 Level::Info,
                 [pid, slot, resident, limit],
-                "child {pid} in slot {slot} has {resident} octets resident, more than memory_limit ({limit}), and will be replaced"
+                "child {pid} in slot {slot} has {resident} bytes resident, more than memory_limit ({limit}), and will be replaced"
             );
         }
         _ => {}

@@ -215,7 +215,7 @@ fn environment(names: &[String]) -> Result<Vec<CString>, String> {
 }
 
 fn c_string(text: &OsStr) -> Result<CString, String> {
-    CString::new(text.as_bytes()).map_err(|_| format!("{}: a zero octet", text.to_string_lossy()))
+    CString::new(text.as_bytes()).map_err(|_| format!("{}: a zero byte", text.to_string_lossy()))
 }
 
 /// The name of a socket that has none.

@@ -59,7 +59,7 @@ pub struct RawSettings {
     pub(crate) long_timeout: Option<Duration>,
     /// How much processor time a child may use for one request.
     pub(crate) cpu_limit: Option<Duration>,
-    /// How many octets of a child may be resident.
+    /// How many bytes of a child may be resident.
     pub(crate) memory_limit: Option<u64>,
     /// Whether there is a configuration to be loaded again.
     pub(crate) has_configuration: bool,

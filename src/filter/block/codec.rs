@@ -8,7 +8,7 @@ use crate::filter::FilterError;
 ///
 /// # Examples
 ///
-/// Two octets, the higher one first:
+/// Two bytes, the higher one first:
 ///
 /// ```
 /// use lenore::filter::{Block, Decoded, Filter, FilterError, LengthCodec};
@@ -26,7 +26,7 @@ use crate::filter::FilterError;
 ///     }
 ///     fn decode(&self, input: &[u8]) -> Decoded {
 ///         match *input {
-///             [high, low, ..] => Decoded::Header { octets: 2, length: u16::from_be_bytes([high, low]).into() },
+///             [high, low, ..] => Decoded::Header { bytes: 2, length: u16::from_be_bytes([high, low]).into() },
 ///             _ => Decoded::Incomplete,
 ///         }
 ///     }
@@ -39,18 +39,18 @@ use crate::filter::FilterError;
 ///
 /// POE: the `LengthCodec` parameter of `POE::Filter::Block`, a pair of functions that change the record and the buffer.
 pub trait LengthCodec: Clone + 'static {
-    /// The length of the longest header, in octets; at least 1.
+    /// The length of the longest header, in bytes; at least 1.
     const MAX_HEADER: usize;
 
-    /// Appends the header of a block of `length` octets to `out`.
+    /// Appends the header of a block of `length` bytes to `out`.
     ///
     /// # Errors
     ///
     /// [`FilterError::RecordTooLong`] if the header has no room for such a length.
     fn encode(&self, length: usize, out: &mut Vec<u8>) -> Result<(), FilterError>;
 
-    /// Looks for a header at the beginning of `input`, which is at most [`MAX_HEADER`](Self::MAX_HEADER) octets and may be
-    /// empty. What it says must not depend on the octets behind those that decide.
+    /// Looks for a header at the beginning of `input`, which is at most [`MAX_HEADER`](Self::MAX_HEADER) bytes and may be
+    /// empty. What it says must not depend on the bytes behind those that decide.
     fn decode(&self, input: &[u8]) -> Decoded;
 }
 
@@ -61,19 +61,19 @@ pub enum Decoded {
     Incomplete,
     /// A header.
     Header {
-        /// How long the header is, in octets; at least 1.
-        octets: usize,
-        /// How long the block behind it is, in octets.
+        /// How long the header is, in bytes; at least 1.
+        bytes: usize,
+        /// How long the block behind it is, in bytes.
         length: u64,
     },
-    /// No header can begin with these octets.
+    /// No header can begin with these bytes.
     Garbage {
-        /// How many octets to drop before looking again; at least 1.
-        octets: usize,
+        /// How many bytes to drop before looking again; at least 1.
+        bytes: usize,
     },
 }
 
-/// Decimal digits and a NUL octet: `3\0abc`.
+/// Decimal digits and a NUL byte: `3\0abc`.
 ///
 /// POE: the default of `POE::Filter::Block`, and what `POE::Filter::Reference` uses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,17 +88,17 @@ impl LengthCodec for Decimal {
         Ok(())
     }
 
-    /// Leading zeros are accepted. Garbage is dropped up to and including the octet that gives it away.
+    /// Leading zeros are accepted. Garbage is dropped up to and including the byte that gives it away.
     fn decode(&self, input: &[u8]) -> Decoded {
         let mut length: u64 = 0;
         for (place, &octet) in input.iter().enumerate() {
-            let octets = place + 1;
+            let bytes = place + 1;
             if octet == 0 && place > 0 {
-                return Decoded::Header { octets, length };
+                return Decoded::Header { bytes, length };
             }
             let digit = char::from(octet).to_digit(10).map(u64::from);
             let longer = digit.and_then(|digit| length.checked_mul(10)?.checked_add(digit));
-            let Some(longer) = longer else { return Decoded::Garbage { octets } };
+            let Some(longer) = longer else { return Decoded::Garbage { bytes } };
             length = longer;
         }
         Decoded::Incomplete

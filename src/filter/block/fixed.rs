@@ -3,7 +3,7 @@
 use crate::filter::buffer::{Buffer, Limits};
 use crate::filter::{Filter, FilterError, invalid};
 
-/// Cuts blocks of a given number of octets; `put` passes octets through.
+/// Cuts blocks of a given number of bytes; `put` passes bytes through.
 ///
 /// `put` neither pads nor checks: two halves make a block.
 ///
@@ -22,13 +22,13 @@ use crate::filter::{Filter, FilterError, invalid};
 pub struct FixedBlock {
     size: usize,
     input: Buffer,
-    /// How many octets are to come of a block that was given up; the buffer is empty while there are any.
+    /// How many bytes are to come of a block that was given up; the buffer is empty while there are any.
     skip: usize,
     limits: Limits,
 }
 
 impl FixedBlock {
-    /// Makes a filter for blocks of `size` octets.
+    /// Makes a filter for blocks of `size` bytes.
     ///
     /// # Errors
     ///
@@ -44,24 +44,24 @@ impl FixedBlock {
         Ok(Self { size, input: Buffer::default(), skip: 0, limits })
     }
 
-    /// Limits the unparsed input to `octets`; 512 MiB, or one block if that is more, unless set.
+    /// Limits the unparsed input to `bytes`; 512 MiB, or one block if that is more, unless set.
     ///
     /// A chunk that does not fit is refused whole with [`FilterError::BufferFull`]. If complete blocks are waiting, nothing
     /// else happens: take them and offer the chunk again. If none is, the block in progress is given up: the rest of it
     /// will be dropped, so that the blocks behind it begin where they should, and the chunk is accepted at the second
-    /// offer, unless what is left of it alone is longer than `octets`.
+    /// offer, unless what is left of it alone is longer than `bytes`.
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `octets` is zero or less than a block.
+    /// [`FilterError::InvalidSetting`] if `bytes` is zero or less than a block.
     ///
     /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
     #[doc(alias = "MaxBuffer")]
-    pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
-        if octets > 0 && octets < self.size {
+    pub fn max_buffer(mut self, bytes: usize) -> Result<Self, FilterError> {
+        if bytes > 0 && bytes < self.size {
             return Err(invalid("max_buffer", "must not be less than a block"));
         }
-        self.limits.set_buffer(octets, 0)?;
+        self.limits.set_buffer(bytes, 0)?;
         Ok(self)
     }
 }

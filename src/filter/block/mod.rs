@@ -1,4 +1,4 @@
-//! Blocks of octets: behind their length, or all of one size.
+//! Blocks of bytes: behind their length, or all of one size.
 
 use super::buffer::{Buffer, Limits};
 use super::{Filter, FilterError, put_whole};
@@ -9,14 +9,14 @@ mod fixed;
 pub use codec::{Decimal, Decoded, LengthCodec};
 pub use fixed::FixedBlock;
 
-/// Cuts blocks of any octets that follow their length; `put` writes the length in front of each block.
+/// Cuts blocks of any bytes that follow their length; `put` writes the length in front of each block.
 ///
-/// The header is a decimal number and a NUL octet unless a [`LengthCodec`] says otherwise.
+/// The header is a decimal number and a NUL byte unless a [`LengthCodec`] says otherwise.
 ///
 /// What is wrong is reported once, and the filter goes on behind it:
 ///
 /// - a block longer than [`max_length`](Self::max_length) is [`FilterError::RecordTooLong`] as soon as its header is there,
-///   and its octets are dropped as they come;
+///   and its bytes are dropped as they come;
 /// - what is no header is [`FilterError::OutOfStep`], and whatever else is no header directly behind it is dropped. The next
 ///   header found is a guess: a peer that sends garbage had better be left.
 ///
@@ -42,7 +42,7 @@ pub struct Block<C = Decimal> {
     input: Buffer,
     /// The header at the beginning of the buffer, once it is decoded.
     header: Option<Header>,
-    /// How many octets are to come of a block that was given up; the buffer is empty while there are any.
+    /// How many bytes are to come of a block that was given up; the buffer is empty while there are any.
     skip: u64,
     /// The last thing dropped was no header, and that was reported.
     in_garbage: bool,
@@ -51,14 +51,14 @@ pub struct Block<C = Decimal> {
 
 #[derive(Clone, Copy, Debug)]
 struct Header {
-    octets: usize,
+    bytes: usize,
     length: u64,
 }
 
 impl Header {
     /// How long header and block are together.
     fn total(self) -> u64 {
-        self.length.saturating_add(self.octets as u64)
+        self.length.saturating_add(self.bytes as u64)
     }
 }
 
@@ -66,14 +66,14 @@ impl Header {
 enum Next {
     /// Part of a header, or nothing.
     NoHeader,
-    /// A header, and not all of its block, which is `missing` octets.
+    /// A header, and not all of its block, which is `missing` bytes.
     Partial { missing: u64 },
     /// A header, and its block, which end here.
     Complete { header: usize, total: usize },
     /// The header of a block that is not allowed.
     TooLong(Header),
-    /// So many octets that are no header, which was not reported yet.
-    Garbage { octets: usize },
+    /// So many bytes that are no header, which was not reported yet.
+    Garbage { bytes: usize },
 }
 
 impl Block {
@@ -94,36 +94,36 @@ impl<C: LengthCodec> Block<C> {
         Self { codec, input: Buffer::default(), header: None, skip: 0, in_garbage: false, limits: Limits::default() }
     }
 
-    /// Rejects blocks longer than `octets`, the header not counted; 64 MiB unless set. To lower both limits begin with this
+    /// Rejects blocks longer than `bytes`, the header not counted; 64 MiB unless set. To lower both limits begin with this
     /// one.
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `octets` is zero, or with the longest header is more than the limit of the buffer.
+    /// [`FilterError::InvalidSetting`] if `bytes` is zero, or with the longest header is more than the limit of the buffer.
     ///
     /// POE: the `MaxLength` parameter. POE delivers the block at the next attempt all the same.
     #[doc(alias = "MaxLength")]
-    pub fn max_length(mut self, octets: usize) -> Result<Self, FilterError> {
-        self.limits.set_length(octets, C::MAX_HEADER)?;
+    pub fn max_length(mut self, bytes: usize) -> Result<Self, FilterError> {
+        self.limits.set_length(bytes, C::MAX_HEADER)?;
         Ok(self)
     }
 
-    /// Limits the unparsed input to `octets`, headers counted once they are complete; 512 MiB unless set.
+    /// Limits the unparsed input to `bytes`, headers counted once they are complete; 512 MiB unless set.
     ///
     /// A chunk that does not fit is refused whole with [`FilterError::BufferFull`]. If complete blocks are waiting, nothing
     /// else happens: take them and offer the chunk again. If none is, the block in progress is given up: the rest of it
     /// will be dropped, and the chunk is accepted at the second offer, unless what is left of it alone is longer than
-    /// `octets`. With room for the longest block, its header and one read no block is ever given up. To raise both limits
+    /// `bytes`. With room for the longest block, its header and one read no block is ever given up. To raise both limits
     /// begin with this one.
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `octets` is zero or less than the limit of a block with the longest header.
+    /// [`FilterError::InvalidSetting`] if `bytes` is zero or less than the limit of a block with the longest header.
     ///
     /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
     #[doc(alias = "MaxBuffer")]
-    pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
-        self.limits.set_buffer(octets, C::MAX_HEADER)?;
+    pub fn max_buffer(mut self, bytes: usize) -> Result<Self, FilterError> {
+        self.limits.set_buffer(bytes, C::MAX_HEADER)?;
         Ok(self)
     }
 
@@ -149,9 +149,9 @@ impl<C: LengthCodec> Block<C> {
                 let length = usize::try_from(header.length).unwrap_or(usize::MAX);
                 Err(FilterError::RecordTooLong { limit: self.limits.length, length })
             }
-            Next::Garbage { octets } => {
+            Next::Garbage { bytes } => {
                 self.in_garbage = true;
-                let found = self.input.consume(octets).escape_ascii();
+                let found = self.input.consume(bytes).escape_ascii();
                 Err(FilterError::out_of_step(format!("no block begins with \"{found}\"")))
             }
         }
@@ -163,24 +163,24 @@ impl<C: LengthCodec> Block<C> {
             let live = self.input.live();
             let head = &live[..live.len().min(C::MAX_HEADER)];
             let garbage = match self.codec.decode(head) {
-                Decoded::Header { octets, length } if (1..=head.len()).contains(&octets) => {
-                    self.header = Some(Header { octets, length });
+                Decoded::Header { bytes, length } if (1..=head.len()).contains(&bytes) => {
+                    self.header = Some(Header { bytes, length });
                     self.in_garbage = false;
                     break;
                 }
                 Decoded::Incomplete if head.len() < C::MAX_HEADER => return Next::NoHeader,
                 // More would not help; and a codec that counts wrongly must not make the filter go round in circles.
                 Decoded::Incomplete | Decoded::Header { .. } => head.len(),
-                Decoded::Garbage { octets } => octets,
+                Decoded::Garbage { bytes } => bytes,
             };
             if head.is_empty() {
                 return Next::NoHeader;
             }
-            let octets = garbage.clamp(1, head.len());
+            let bytes = garbage.clamp(1, head.len());
             if !self.in_garbage {
-                return Next::Garbage { octets };
+                return Next::Garbage { bytes };
             }
-            self.input.consume(octets);
+            self.input.consume(bytes);
         }
         let Some(header) = self.header else { return Next::NoHeader };
         if header.length > self.limits.length as u64 {
@@ -189,18 +189,18 @@ impl<C: LengthCodec> Block<C> {
         match header.total().checked_sub(self.input.len() as u64) {
             Some(missing @ 1..) => Next::Partial { missing },
             // No more than the buffer holds, so it is a `usize`.
-            _ => Next::Complete { header: header.octets, total: header.total() as usize },
+            _ => Next::Complete { header: header.bytes, total: header.total() as usize },
         }
     }
 
-    /// Drops the block in progress: `had` octets at once, and `missing` as they come.
+    /// Drops the block in progress: `had` bytes at once, and `missing` as they come.
     fn give_up(&mut self, missing: u64, had: usize) {
         self.input.consume(had);
         self.header = None;
         self.skip = missing;
     }
 
-    /// Fails if `more` octets do not fit, and gives up the block in progress if taking blocks would not help.
+    /// Fails if `more` bytes do not fit, and gives up the block in progress if taking blocks would not help.
     fn check_limit(&mut self, more: usize) -> Result<(), FilterError> {
         let fits = self.limits.check_buffer(self.input.len(), more);
         if fits.is_err() {

@@ -17,7 +17,7 @@ fn drain<F: Filter>(filter: &mut F) -> Vec<Result<F::Input, FilterError>> {
     std::iter::from_fn(|| filter.get_one().transpose()).collect()
 }
 
-/// One octet for the length; the highest bit is never set.
+/// One byte for the length; the highest bit is never set.
 #[derive(Clone)]
 struct OneOctet;
 
@@ -32,8 +32,8 @@ impl LengthCodec for OneOctet {
     fn decode(&self, input: &[u8]) -> Decoded {
         match *input {
             [] => Decoded::Incomplete,
-            [octet, ..] if octet >= 128 => Decoded::Garbage { octets: usize::from(octet - 128) },
-            [octet, ..] => Decoded::Header { octets: 1, length: octet.into() },
+            [octet, ..] if octet >= 128 => Decoded::Garbage { bytes: usize::from(octet - 128) },
+            [octet, ..] => Decoded::Header { bytes: 1, length: octet.into() },
         }
     }
 }
@@ -94,10 +94,9 @@ fn a_codec_that_counts_wrongly_is_caught() -> Result<(), FilterError> {
             self.0
         }
     }
-    let nothing = Decoded::Header { octets: 0, length: 0 };
-    let too_much = Decoded::Header { octets: 3, length: 0 };
-    for wrong in
-        [nothing, too_much, Decoded::Incomplete, Decoded::Garbage { octets: 0 }, Decoded::Garbage { octets: 9 }]
+    let nothing = Decoded::Header { bytes: 0, length: 0 };
+    let too_much = Decoded::Header { bytes: 3, length: 0 };
+    for wrong in [nothing, too_much, Decoded::Incomplete, Decoded::Garbage { bytes: 0 }, Decoded::Garbage { bytes: 9 }]
     {
         let mut filter = Block::with_codec(Wrong(wrong));
         filter.get_one_start(b"abcd")?;

@@ -10,12 +10,12 @@ use super::{Block, Decimal, Filter, FilterError, LengthCodec, put_whole};
 
 /// Carries values: `put` takes any `O`, the peer's filter gives it back as its `I`.
 ///
-/// On the wire each value is a block of a [`Block`]: its length in decimal, a NUL octet, and as many octets of payload. The
+/// On the wire each value is a block of a [`Block`]: its length in decimal, a NUL byte, and as many bytes of payload. The
 /// payload is JSON unless a [`FrameCodec`] says otherwise. Needs the feature `serde`.
 ///
 /// What is wrong is reported once, and the filter goes on behind it: a payload that is no `I` is
 /// [`FilterError::Malformed`], what is no frame is [`FilterError::OutOfStep`], and a frame over the limit is
-/// [`FilterError::RecordTooLong`]. The limits are those of octets. A value may take several times as much memory as its
+/// [`FilterError::RecordTooLong`]. The limits are those of bytes. A value may take several times as much memory as its
 /// payload.
 ///
 /// ```
@@ -44,7 +44,7 @@ pub struct Frame<I, O: ?Sized = I, C = Json> {
     types: PhantomData<fn(&O) -> I>,
 }
 
-/// Turns values into octets and back, inside the frames of a [`Frame`].
+/// Turns values into bytes and back, inside the frames of a [`Frame`].
 ///
 /// ```
 /// use lenore::filter::{Filter, FilterError, Frame, FrameCodec};
@@ -59,7 +59,7 @@ pub struct Frame<I, O: ?Sized = I, C = Json> {
 ///     }
 ///     fn thaw(&self, payload: &[u8]) -> Result<u32, FilterError> {
 ///         let four = payload.try_into();
-///         let reason = || format!("{} octets where 4 make a number", payload.len());
+///         let reason = || format!("{} bytes where 4 make a number", payload.len());
 ///         four.map(u32::from_be_bytes).map_err(|_| FilterError::malformed(reason()))
 ///     }
 /// }
@@ -110,19 +110,19 @@ impl<I, O: ?Sized, C> Frame<I, O, C> {
         Self { block: Block::new(), codec, types: PhantomData }
     }
 
-    /// Limits payloads, in both directions, to `octets`; 64 MiB unless set. To lower both limits begin with this one.
+    /// Limits payloads, in both directions, to `bytes`; 64 MiB unless set. To lower both limits begin with this one.
     ///
     /// # Errors
     ///
     /// [`FilterError::InvalidSetting`] as for [`Block::max_length`].
     ///
     /// POE: nothing like it.
-    pub fn max_length(mut self, octets: usize) -> Result<Self, FilterError> {
-        self.block = self.block.max_length(octets)?;
+    pub fn max_length(mut self, bytes: usize) -> Result<Self, FilterError> {
+        self.block = self.block.max_length(bytes)?;
         Ok(self)
     }
 
-    /// Limits the unparsed input to `octets`; 512 MiB unless set. For what happens then see [`Block::max_buffer`].
+    /// Limits the unparsed input to `bytes`; 512 MiB unless set. For what happens then see [`Block::max_buffer`].
     ///
     /// # Errors
     ///
@@ -130,8 +130,8 @@ impl<I, O: ?Sized, C> Frame<I, O, C> {
     ///
     /// POE: the `MaxBuffer` parameter.
     #[doc(alias = "MaxBuffer")]
-    pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
-        self.block = self.block.max_buffer(octets)?;
+    pub fn max_buffer(mut self, bytes: usize) -> Result<Self, FilterError> {
+        self.block = self.block.max_buffer(bytes)?;
         Ok(self)
     }
 }
@@ -193,7 +193,7 @@ impl<I: DeserializeOwned, O: Serialize + ?Sized> FrameCodec<I, O> for Json {
     }
 
     fn thaw(&self, payload: &[u8]) -> Result<I, FilterError> {
-        let told = |error| format!("payload of {} octets: {error}", payload.len());
+        let told = |error| format!("payload of {} bytes: {error}", payload.len());
         serde_json::from_slice(payload).map_err(|error| FilterError::malformed(told(error)))
     }
 }

@@ -87,11 +87,11 @@ fn an_undecodable_payload_costs_only_itself() -> Result<(), FilterError> {
     frame.get_one_start(b"3\0[1]5\0[1,2,5\0[256]2\0[]0\x006\0[1] []3\0[2]")?;
     let wanted = [
         Ok(vec![1]),
-        Err(malformed("payload of 5 octets: EOF while parsing a value at line 1 column 5")),
-        Err(malformed("payload of 5 octets: invalid value: integer `256`, expected u8 at line 1 column 4")),
+        Err(malformed("payload of 5 bytes: EOF while parsing a value at line 1 column 5")),
+        Err(malformed("payload of 5 bytes: invalid value: integer `256`, expected u8 at line 1 column 4")),
         Ok(vec![]),
-        Err(malformed("payload of 0 octets: EOF while parsing a value at line 1 column 0")),
-        Err(malformed("payload of 6 octets: trailing characters at line 1 column 5")),
+        Err(malformed("payload of 0 bytes: EOF while parsing a value at line 1 column 0")),
+        Err(malformed("payload of 6 bytes: trailing characters at line 1 column 5")),
         Ok(vec![2]),
     ];
     assert_eq!(drain(&mut frame), wanted);

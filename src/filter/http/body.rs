@@ -5,7 +5,7 @@ use super::head::Framing;
 /// A body as far as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
-    /// So many octets are still to come: of all of it, or of the chunk.
+    /// So many bytes are still to come: of all of it, or of the chunk.
     Content { left: u64, kind: Kind },
     /// The line with a chunk's size.
     ChunkSize,
@@ -29,9 +29,9 @@ pub(super) enum Kind {
 pub(super) enum Found {
     /// More input is needed.
     Nothing,
-    /// Framing, of no interest any more: so many octets, so many of which say nothing.
+    /// Framing, of no interest any more: so many bytes, so many of which say nothing.
     Framing { length: usize, idle: usize },
-    /// So many octets of content.
+    /// So many bytes of content.
     Content(usize),
     /// Something against the rules.
     Bad(&'static str),
@@ -120,7 +120,7 @@ struct SizeLine {
     length: usize,
 }
 
-/// Where in the line with a chunk's size an octet is.
+/// Where in the line with a chunk's size a byte is.
 #[derive(Clone, Copy)]
 enum Part {
     Digits,

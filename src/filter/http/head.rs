@@ -1,4 +1,4 @@
-//! From octets to the head of a request: what it says of the body that follows, and what is wrong with it.
+//! From bytes to the head of a request: what it says of the body that follows, and what is wrong with it.
 
 use std::mem::MaybeUninit;
 
@@ -12,7 +12,7 @@ use super::target;
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// So many octets; 0 if there is no body.
+    /// So many bytes; 0 if there is no body.
     Length(u64),
     Chunked,
 }
@@ -21,7 +21,7 @@ pub(super) enum Framing {
 pub(super) enum Parsed {
     /// The beginning of a head.
     Partial,
-    /// A head of `length` octets.
+    /// A head of `length` bytes.
     Complete {
         request: Request,
         framing: Framing,

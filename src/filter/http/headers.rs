@@ -34,7 +34,7 @@ pub(super) struct Field {
     pub(super) value: Span,
 }
 
-/// A range of a head's octets.
+/// A range of a head's bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Span {
     start: u32,
@@ -49,7 +49,7 @@ impl Headers {
         str::from_utf8(self.get_all(name).next()?).ok()
     }
 
-    /// Returns the values of all fields of this name, as octets: a value may be in any encoding.
+    /// Returns the values of all fields of this name, as bytes: a value may be in any encoding.
     ///
     /// POE: `$request->header( $name )` in a list.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
@@ -120,12 +120,12 @@ impl Span {
         if part.is_empty() { Span::default() } else { Span::new(start..start + part.len()) }
     }
 
-    /// Lets go of the first `count` octets.
+    /// Lets go of the first `count` bytes.
     pub(super) fn skip(&mut self, count: usize) {
         *self = Span::new(self.range().start + count..self.range().end);
     }
 
-    /// Returns the octet in front of it.
+    /// Returns the byte in front of it.
     #[cfg(feature = "status")]
     pub(super) fn before(self, text: &[u8]) -> Option<u8> {
         text.get(self.range().start.checked_sub(1)?).copied()
@@ -151,7 +151,7 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// How many octets the first field makes room for.
+/// How many bytes the first field makes room for.
 const ROOM: usize = 128;
 
 /// Equal names, but for their case, with equal values, in the same order.

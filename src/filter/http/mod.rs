@@ -163,7 +163,7 @@ impl Httpd {
         Httpd { settings, input: Reader::default(), output: Writer::default() }
     }
 
-    /// Sets the longest head in octets, request line and empty line included; trailers have a limit of the same size, and so
+    /// Sets the longest head in bytes, request line and empty line included; trailers have a limit of the same size, and so
     /// have all extensions of a body's chunks together, which are read and forgotten.
     /// 100 fields are the most in any case.
     ///
@@ -183,7 +183,7 @@ impl Httpd {
         Ok(self)
     }
 
-    /// Sets the largest body of a whole request in octets, after decoding; with 0 no request may have one. Bodies that
+    /// Sets the largest body of a whole request in bytes, after decoding; with 0 no request may have one. Bodies that
     /// are streamed have no limit.
     ///
     /// POE: `MaxContent`.

@@ -1,4 +1,4 @@
-//! From octets to records: requests, one behind the other.
+//! From bytes to records: requests, one behind the other.
 
 use memchr::memrchr;
 
@@ -21,13 +21,13 @@ pub(super) struct Reader {
     /// What is known of the request whose body is being read, unless it was delivered already.
     request: Option<Request>,
     trailers: Headers,
-    /// How many octets of the body's chunks were neither content nor needed to tell where it ends: extensions.
+    /// How many bytes of the body's chunks were neither content nor needed to tell where it ends: extensions.
     idle: usize,
     /// The request being read is the connection's last.
     is_last: bool,
 }
 
-/// What the next octet belongs to.
+/// What the next byte belongs to.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// A head, or the empty lines in front of it.
@@ -55,7 +55,7 @@ impl Reader {
         }
         let live = self.octets.len() - self.start;
         let short_of_room = self.octets.capacity() - self.octets.len() < chunk.len();
-        // Moving no more than what was consumed since the last time keeps the cost per octet constant.
+        // Moving no more than what was consumed since the last time keeps the cost per byte constant.
         if live == 0 || short_of_room && live <= self.start {
             self.octets.drain(..self.start);
             self.searched = self.searched.saturating_sub(self.start);
@@ -68,7 +68,7 @@ impl Reader {
         &self.octets[self.start..]
     }
 
-    /// Returns how many octets were taken of a request that has not been delivered, at least; 0 if there is none.
+    /// Returns how many bytes were taken of a request that has not been delivered, at least; 0 if there is none.
     pub(super) fn held(&self) -> usize {
         self.request.as_ref().map_or(0, |request| request.body.len().max(1))
     }
@@ -131,9 +131,9 @@ impl Reader {
     }
 
     /// Has `parse` look at the lines that the input begins with, if there are any that it has not seen, but at no more
-    /// than `limit` octets. Says as well whether these were all that there may be.
+    /// than `limit` bytes. Says as well whether these were all that there may be.
     ///
-    /// Only whole lines are looked at: what is found depends on the octets that have come, never on when they came.
+    /// Only whole lines are looked at: what is found depends on the bytes that have come, never on when they came.
     fn lines<T>(&mut self, limit: usize, parse: impl FnOnce(&[u8]) -> T) -> (Option<T>, bool) {
         let window = &self.pending()[..self.pending().len().min(limit)];
         let is_full = window.len() == limit;
@@ -188,7 +188,7 @@ impl Reader {
         }
     }
 
-    /// The next `length` octets are content.
+    /// The next `length` bytes are content.
     fn content(&mut self, length: usize) -> Step {
         let content = &self.octets[self.start..self.start + length];
         let Some(request) = &mut self.request else {
@@ -279,5 +279,5 @@ impl Reader {
     }
 }
 
-/// The most capacity a drained buffer keeps, in octets: twice a generous read.
+/// The most capacity a drained buffer keeps, in bytes: twice a generous read.
 const KEPT_CAPACITY: usize = 128 * 1024;

@@ -299,7 +299,7 @@ impl Response {
     fn ending(&self) -> Ending {
         match (&self.body, self.length) {
             _ if self.status < 200 || self.status == 204 || self.opens_tunnel() => Ending::NoBody,
-            // Unlike a 204 it has a body, of no octets.
+            // Unlike a 204 it has a body, of no bytes.
             _ if self.status == 205 => Ending::Length(0),
             (_, Some(length)) => Ending::Length(length),
             // What it would be otherwise is not known.
@@ -364,7 +364,7 @@ impl Response {
         }
     }
 
-    /// Tells whether the response to a GET would have a body, be it of no octets, that its length has to agree with.
+    /// Tells whether the response to a GET would have a body, be it of no bytes, that its length has to agree with.
     fn has_body(&self) -> bool {
         !matches!(self.status, 205 | 304) && self.ending() != Ending::NoBody
     }
@@ -409,7 +409,7 @@ impl Response {
         matches!(self.body, Content::Streamed)
     }
 
-    /// Returns how many octets of the whole body are sent.
+    /// Returns how many bytes of the whole body are sent.
     #[cfg(feature = "service")]
     pub(crate) fn sent_octets(&self) -> u64 {
         if self.client.asks != Asks::Head && self.has_body() { self.content().len() as u64 } else { 0 }
@@ -427,7 +427,7 @@ impl Response {
             // A session may know how long the body is without making it.
             && (self.client.asks != Asks::Head || !body.is_empty())
         {
-            return Err(format!("Content-Length is {length}, and the body has {} octets", body.len()));
+            return Err(format!("Content-Length is {length}, and the body has {} bytes", body.len()));
         }
         // Where the parts of a document lie is told in the head if there is one part, else in each.
         let is_multipart = |value: &str| value.trim_start().to_ascii_lowercase().starts_with("multipart/byteranges");

@@ -124,17 +124,17 @@ fn is_made_of(class: u8, text: &[u8]) -> bool {
     text.iter().all(|octet| CLASSES[usize::from(*octet)] & class != 0)
 }
 
-/// Octets that a registered name may have, percent signs among them.
+/// Bytes that a registered name may have, percent signs among them.
 const NAME: u8 = 1;
 
-/// Octets that a name and a password may have in front of a host.
+/// Bytes that a name and a password may have in front of a host.
 const USER: u8 = 2;
 
 const PATH: u8 = 4;
 
 const QUERY: u8 = 8;
 
-/// Which of the classes each octet belongs to.
+/// Which of the classes each byte belongs to.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     add(&mut classes, b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", NAME | USER | PATH | QUERY);

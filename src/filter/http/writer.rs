@@ -1,4 +1,4 @@
-//! From records to octets: responses, and bodies in pieces.
+//! From records to bytes: responses, and bodies in pieces.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,7 +55,7 @@ impl Writer {
     fn piece(&mut self, ending: Ending, piece: &[u8], out: &mut Vec<u8>) -> Result<(), FilterError> {
         match ending {
             Ending::NoBody => return Ok(()),
-            // A chunk without octets would end the body.
+            // A chunk without bytes would end the body.
             Ending::Chunked if piece.is_empty() => return Ok(()),
             Ending::Chunked => {
                 push_hex(piece.len(), out);

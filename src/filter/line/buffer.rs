@@ -13,7 +13,7 @@ pub(super) enum Terminator {
     Newline,
     /// As `Newline` for the first record; what ended that becomes the `Literal`.
     Undecided,
-    /// These octets, at least one. Boxed because a finder is ten times the size of the rest.
+    /// These bytes, at least one. Boxed because a finder is ten times the size of the rest.
     Literal(Box<Finder<'static>>),
 }
 
@@ -21,13 +21,13 @@ pub(super) enum Terminator {
 #[derive(Debug)]
 pub(super) struct LineBuffer {
     octets: Buffer,
-    /// No terminator begins in the first `scanned` octets, so none is searched twice.
+    /// No terminator begins in the first `scanned` bytes, so none is searched twice.
     scanned: usize,
     terminator: Terminator,
     /// The terminator was `Undecided` when it was set, and is so again in a clone.
     detects: bool,
-    /// The newline octet that ended the last record, if it was the last octet of the input: whether the next one belongs
-    /// to it is not known. The buffer holds nothing then, as the octet is consumed.
+    /// The newline byte that ended the last record, if it was the last byte of the input: whether the next one belongs
+    /// to it is not known. The buffer holds nothing then, as the byte is consumed.
     half_newline: Option<HalfNewline>,
     /// The record in progress was given up and its terminator has not come. No terminator is in the buffer then: it holds
     /// what could be the beginning of one.
@@ -35,7 +35,7 @@ pub(super) struct LineBuffer {
     pub(super) limits: Limits,
 }
 
-/// What may be the first of two octets.
+/// What may be the first of two bytes.
 #[derive(Clone, Copy, Debug)]
 struct HalfNewline {
     octet: u8,
@@ -120,8 +120,8 @@ impl LineBuffer {
         self.octets.live().is_empty() && !self.skipping
     }
 
-    /// Returns how many octets of `chunk` belong to the last record; `None` if all do, and perhaps more. For a buffer whose
-    /// pending octets are another filter's by now.
+    /// Returns how many bytes of `chunk` belong to the last record; `None` if all do, and perhaps more. For a buffer whose
+    /// pending bytes are another filter's by now.
     pub(super) fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
         if self.skipping {
             let held = self.octets.len();
@@ -152,7 +152,7 @@ impl LineBuffer {
         }
         let (found, keep) = match &self.terminator {
             Terminator::Newline | Terminator::Undecided => (memchr2(b'\r', b'\n', unsearched), 0),
-            // All of a literal but its last octet may be here already: that much is searched again.
+            // All of a literal but its last byte may be here already: that much is searched again.
             Terminator::Literal(finder) => (finder.find(unsearched), finder.needle().len() - 1),
         };
         match found {
@@ -162,7 +162,7 @@ impl LineBuffer {
         found.map(|_| self.scanned)
     }
 
-    /// How long the terminator at `end` is, of which the buffer may hold only one octet of two.
+    /// How long the terminator at `end` is, of which the buffer may hold only one byte of two.
     fn terminator_len(&mut self, end: usize) -> usize {
         match &self.terminator {
             Terminator::Literal(finder) => finder.needle().len(),
@@ -191,7 +191,7 @@ impl LineBuffer {
         }
     }
 
-    /// Fails if `more` octets do not fit, and gives up the record in progress if taking records would not help.
+    /// Fails if `more` bytes do not fit, and gives up the record in progress if taking records would not help.
     fn check_limit(&mut self, more: usize) -> Result<(), FilterError> {
         // The beginning of a terminator that `skip` keeps does not count, or a chunk refused once could be refused again.
         let fits = self.limits.check_buffer(self.pending().len(), more);
@@ -231,14 +231,14 @@ impl Default for LineBuffer {
     }
 }
 
-/// The octet that makes a pair with the newline `octet`: LF for CR, CR for LF.
+/// The byte that makes a pair with the newline `octet`: LF for CR, CR for LF.
 fn complement(octet: u8) -> u8 {
     octet ^ (b'\r' ^ b'\n')
 }
 
 #[cfg(test)]
 impl LineBuffer {
-    /// How many octets of the record in progress have been searched.
+    /// How many bytes of the record in progress have been searched.
     pub(super) fn scanned(&self) -> usize {
         self.scanned
     }

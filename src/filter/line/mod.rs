@@ -11,8 +11,8 @@ use buffer::{LineBuffer, Terminator};
 /// A line ends with CR LF, LF CR, CR or LF, whichever is longest; [`literal`](Self::literal) and
 /// [`input_literal`](Self::input_literal) choose one terminator, [`autodetect`](Self::autodetect) lets the peer choose.
 /// Records exclude the terminator and may be empty. They are the same however the input was cut: a line is delivered as
-/// soon as the first octet of its terminator arrives (a peer that ends its lines with CR alone waits for nothing), and if
-/// the very next octet to arrive completes a pair, it is dropped. This is so even if another filter takes over in between:
+/// soon as the first byte of its terminator arrives (a peer that ends its lines with CR alone waits for nothing), and if
+/// the very next byte to arrive completes a pair, it is dropped. This is so even if another filter takes over in between:
 /// see [`finish_record`](Filter::finish_record).
 ///
 /// A line that is not UTF-8 is reported as [`FilterError::NotUtf8`], and the next line is not affected. [`ByteLine`] takes
@@ -87,14 +87,14 @@ impl Line {
 
     /// Makes a filter that takes the first newline it sees (CR LF, LF CR, CR or LF) for the only terminator from then on.
     ///
-    /// A single CR or LF is decided by the octet after it, in whatever chunk that comes. Output ends with CR LF.
+    /// A single CR or LF is decided by the byte after it, in whatever chunk that comes. Output ends with CR LF.
     ///
     /// POE: the `InputLiteral` parameter, undefined or empty.
     pub fn autodetect() -> Self {
         Self::new().input_literal("")
     }
 
-    /// Ends input lines at `terminator`, octet for octet; an empty one means [`autodetect`](Self::autodetect).
+    /// Ends input lines at `terminator`, byte for byte; an empty one means [`autodetect`](Self::autodetect).
     ///
     /// POE: the `InputLiteral` parameter.
     #[must_use]
@@ -115,7 +115,7 @@ impl Line {
         self
     }
 
-    /// Rejects complete lines longer than `octets`, the terminator not counted; 64 MiB unless set.
+    /// Rejects complete lines longer than `bytes`, the terminator not counted; 64 MiB unless set.
     ///
     /// Such a line is removed, reported once as [`FilterError::RecordTooLong`], and the next call of `get_one` goes on
     /// after it. An unfinished line is limited by [`max_buffer`](Self::max_buffer) only. To lower both limits begin with
@@ -123,15 +123,15 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `octets` is zero or more than the limit of the buffer.
+    /// [`FilterError::InvalidSetting`] if `bytes` is zero or more than the limit of the buffer.
     ///
     /// POE: the `MaxLength` parameter.
-    pub fn max_length(mut self, octets: usize) -> Result<Self, FilterError> {
-        self.bytes.input.limits.set_length(octets, 0)?;
+    pub fn max_length(mut self, bytes: usize) -> Result<Self, FilterError> {
+        self.bytes.input.limits.set_length(bytes, 0)?;
         Ok(self)
     }
 
-    /// Limits the unparsed input to `octets`, terminators counted; 512 MiB unless set.
+    /// Limits the unparsed input to `bytes`, terminators counted; 512 MiB unless set.
     ///
     /// This is what bounds the memory a peer can make the filter use. A chunk that does not fit is refused whole with
     /// [`FilterError::BufferFull`]. Then:
@@ -139,7 +139,7 @@ impl Line {
     /// - if complete lines are waiting, nothing else happens: take them and offer the chunk again;
     /// - if none is, the line in progress is given up: it is discarded up to and including its terminator, wherever that
     ///   comes, and the lines after it are delivered. Offered again, the chunk is accepted, unless it alone is longer
-    ///   than `octets`.
+    ///   than `bytes`.
     ///
     /// With room for the longest line, its terminator and one read, no line within `max_length` is ever given up.
     ///
@@ -147,11 +147,11 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `octets` is zero or less than the limit of a line.
+    /// [`FilterError::InvalidSetting`] if `bytes` is zero or less than the limit of a line.
     ///
     /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
-    pub fn max_buffer(mut self, octets: usize) -> Result<Self, FilterError> {
-        self.bytes.input.limits.set_buffer(octets, 0)?;
+    pub fn max_buffer(mut self, bytes: usize) -> Result<Self, FilterError> {
+        self.bytes.input.limits.set_buffer(bytes, 0)?;
         Ok(self)
     }
 

@@ -98,7 +98,7 @@ fn nothing_is_lost_when_another_filter_takes_over() -> Result<(), FilterError> {
     let mut stack = Stackable::new(Line::new(), pairs());
     assert!(stack.get(b"a\nb")?.is_empty());
     let lost = FilterError::CannotSwitch { held: 1 };
-    assert_eq!(lost.to_string(), "another filter can't take over: 1 records or octets would be lost");
+    assert_eq!(lost.to_string(), "another filter can't take over: 1 records or bytes would be lost");
     assert_eq!(stack.hand_over(), Err(lost.clone()));
     assert_eq!(stack.get_pending(), b"b", "what the first filter has");
     assert_eq!(Stackable::new(stack, Grep::new(|_| true, |_: &[String]| true)).hand_over(), Err(lost));

@@ -29,7 +29,7 @@ pub struct Stream {
     handshake: Handshake,
     /// Which server the client has asked for.
     server_name: Option<String>,
-    /// How many octets for the wheel are inside.
+    /// How many bytes for the wheel are inside.
     plain: usize,
     /// What is inside is the last of the input.
     has_ended: bool,

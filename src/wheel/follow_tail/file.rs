@@ -62,7 +62,7 @@ pub(super) struct Regular {
     identity: FileId,
     /// How far it has been read.
     offset: u64,
-    /// The last octets before `offset`, up to [`MEMORY`] of them. If they are not there any more, the file was written
+    /// The last bytes before `offset`, up to [`MEMORY`] of them. If they are not there any more, the file was written
     /// anew, even if it has grown past `offset` since.
     before: Vec<u8>,
     /// When the file was last written to, as of a moment at which it ended at `offset`.
@@ -101,7 +101,7 @@ impl Regular {
         Regular { file, identity: identity(about), offset: 0, before: Vec::new(), written: None, suspected: None }
     }
 
-    /// Reads what is new, as much as there is room for: [`MEMORY`] octets of `buffer` are for comparing.
+    /// Reads what is new, as much as there is room for: [`MEMORY`] bytes of `buffer` are for comparing.
     ///
     /// The descriptor's own offset, which other processes may share, is neither used nor moved.
     pub(super) fn read<'a>(&mut self, buffer: &'a mut [u8], now: Due) -> io::Result<News<'a>> {
@@ -156,7 +156,7 @@ impl Regular {
         self.suspected = None;
     }
 
-    /// Reads at most `count` octets, of a file at whose content nobody has looked yet.
+    /// Reads at most `count` bytes, of a file at whose content nobody has looked yet.
     pub(super) fn read_up_to<'a>(&mut self, count: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let room = (self.before.len() + count).min(buffer.len());
         match self.read(&mut buffer[..room], 0)? {

@@ -75,8 +75,8 @@ use state::{Start, State};
 ///
 /// # Files that are written anew
 ///
-/// A file that is shorter than before was written anew. So was a longer one, if the 256 octets before the place where reading goes
-/// on are others than before. If it is as long as before, and has the same octets there, its times tell: a write without growth
+/// A file that is shorter than before was written anew. So was a longer one, if the 256 bytes before the place where reading goes
+/// on are others than before. If it is as long as before, and has the same bytes there, its times tell: a write without growth
 /// counts as written anew two seconds later. `touch` and `chmod` don't. Three cases can't be told:
 ///
 /// - The file is truncated between two looks, and gets the same content as before and more. Its new records up to the former length
@@ -193,7 +193,7 @@ impl<F: Filter> FollowTail<F> {
     }
 
     /// Returns how far a regular file has been delivered, for a [`seek`](FollowTailBuilder::seek) of a later run that is to
-    /// miss nothing and get nothing twice: the offset of the first octet that is not part of a delivered record, as far
+    /// miss nothing and get nothing twice: the offset of the first byte that is not part of a delivered record, as far
     /// as the filter knows. `None` while there is no file, and for what is no regular one.
     ///
     /// POE: `tell`, which counts the unfinished record as well.
@@ -353,7 +353,7 @@ impl<F: Filter> FollowTailBuilder<F> {
 
     /// Begins at this place in a regular file that is there already, or at its start or end if the place is outside of it.
     ///
-    /// Unless set, the last 4096 octets are read and the records that end there are dropped: following begins at the end,
+    /// Unless set, the last 4096 bytes are read and the records that end there are dropped: following begins at the end,
     /// and a line that is just being written comes whole.
     ///
     /// POE: `Seek` for `SeekFrom::Start`, `SeekBack` for `SeekFrom::End` with the sign turned round.

@@ -159,7 +159,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Sets the marks, in octets of output that waits: at `high` or more the session should put no more, at `low` or less
+    /// Sets the marks, in bytes of output that waits: at `high` or more the session should put no more, at `low` or less
     /// it may go on. They need an [`on_low`](Self::on_low) event, or [`auto_pause`](Self::auto_pause).
     ///
     /// POE: `LowMark` and `HighMark`.
@@ -221,7 +221,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Sets how many octets one read takes at most: 65536 unless this is called, and at least 1. A wheel reads once in
+    /// Sets how many bytes one read takes at most: 65536 unless this is called, and at least 1. A wheel reads once in
     /// its turn, and all records of that block are delivered before any other wheel has its own.
     ///
     /// POE: `BlockSize` of `POE::Driver::SysRW`, the only driver.

@@ -233,7 +233,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.outbox.is_high()
     }
 
-    /// Writes now, in the middle of the running state, as much as the descriptor takes, and returns how many octets are
+    /// Writes now, in the middle of the running state, as much as the descriptor takes, and returns how many bytes are
     /// left. The events that come of it follow when the state has returned.
     ///
     /// POE: `flush`.
@@ -241,7 +241,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.flush_now()
     }
 
-    /// Returns how many octets wait to be written.
+    /// Returns how many bytes wait to be written.
     ///
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]
@@ -327,7 +327,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         }
     }
 
-    /// Moves the high mark, in octets. If that much output waits already, the high event follows.
+    /// Moves the high mark, in bytes. If that much output waits already, the high event follows.
     ///
     /// # Errors
     ///
@@ -339,7 +339,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.set_marks("high mark", |marks| Marks { high: octets, ..marks })
     }
 
-    /// Moves the low mark, in octets. If no more output waits and the high mark was reached, the low event follows.
+    /// Moves the low mark, in bytes. If no more output waits and the high mark was reached, the low event follows.
     ///
     /// # Errors
     ///
@@ -361,9 +361,9 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     }
 
     /// Replaces the input filter. The new one is fed what is pending in the old one, and its records are delivered: in the
-    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise. Octets
+    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise. Bytes
     /// that still belong to the old filter's last record are dropped when they come ([`Filter::finish_record`]): which
-    /// octets the new filter gets does not depend on how the network has cut the input. What the old one can't hand over
+    /// bytes the new filter gets does not depend on how the network has cut the input. What the old one can't hand over
     /// ([`Filter::hand_over`]) is an error event.
     ///
     /// POE: `set_input_filter`, which delivers them before it returns.
@@ -403,13 +403,13 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.reader.inbox.pending()
     }
 
-    /// Returns how many octets were read.
+    /// Returns how many bytes were read.
     #[inline]
     pub(crate) fn input_octets(&self) -> u64 {
         self.state.0.reader.octets()
     }
 
-    /// Returns how many octets were put in all, written or not. The number may wrap.
+    /// Returns how many bytes were put in all, written or not. The number may wrap.
     #[cfg(feature = "service")]
     pub(crate) fn output_octets(&self) -> usize {
         self.state.0.outbox.written().wrapping_add(self.state.0.outbox.len())

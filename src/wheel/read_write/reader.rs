@@ -32,7 +32,7 @@ pub(crate) struct Reader {
     reads_short: Cell<Option<bool>>,
     /// How the input ended, until the session has been told.
     ending: RefCell<Option<Ending>>,
-    /// How many octets were read.
+    /// How many bytes were read.
     octets: Cell<u64>,
 }
 
@@ -74,7 +74,7 @@ impl Reader {
         }
     }
 
-    /// Returns how many octets were read.
+    /// Returns how many bytes were read.
     #[inline]
     pub(super) fn octets(&self) -> u64 {
         self.octets.get()

@@ -36,7 +36,7 @@ impl State {
         put
     }
 
-    /// Writes now, as much as the descriptor takes, and returns how many octets are left.
+    /// Writes now, as much as the descriptor takes, and returns how many bytes are left.
     pub(super) fn flush_now(&self) -> usize {
         self.outbox.write(self, usize::MAX);
         self.mark_dirty();

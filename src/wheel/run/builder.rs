@@ -139,7 +139,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Sets the marks, in octets that wait for the child to read them: at `high` or more the session should put no more, at
+    /// Sets the marks, in bytes that wait for the child to read them: at `high` or more the session should put no more, at
     /// `low` or less it may go on. They need an [`on_low`](Self::on_low) event.
     ///
     /// POE: nothing like it; what a child does not read is kept, however much it is.

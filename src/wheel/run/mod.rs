@@ -296,7 +296,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         })
     }
 
-    /// Returns how many octets wait to be written.
+    /// Returns how many bytes wait to be written.
     ///
     /// POE: `get_driver_out_octets`.
     #[doc(alias = "get_driver_out_octets")]

@@ -129,6 +129,6 @@ impl Source for Writer {
 
     fn describe(&self) -> String {
         let waiting = self.outbox.len();
-        format!("Run ({}) {STDIN} of {}, {waiting} octets to write", self.shared.id, self.shared.describe_process())
+        format!("Run ({}) {STDIN} of {}, {waiting} bytes to write", self.shared.id, self.shared.describe_process())
     }
 }

@@ -122,7 +122,7 @@ impl fmt::Display for Address {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 f.write_str(&addresses.join(", "))
             }
-            // As it is for every other path; for an abstract name the octet that begins it is shown as `@`.
+            // As it is for every other path; for an abstract name the byte that begins it is shown as `@`.
             Kind::Path(path) => f.write_str(&path.to_string_lossy().replace('\0', "@")),
         }
     }
@@ -325,7 +325,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Packs a path; one that begins with a zero octet is a name in Linux's abstract namespace.
+    /// Packs a path; one that begins with a zero byte is a name in Linux's abstract namespace.
     pub(super) fn unix(path: PathBuf) -> Result<Target, CallError> {
         match pack(&path) {
             Ok(packed) => Ok(Target::Unix(path, packed)),

@@ -54,7 +54,7 @@ use socket::BoundPath;
 /// | [`unix_datagram`] | `connect` | [`UnixDatagram`] | its path, [`PathBuf`] | `()` |
 /// | [`unix_datagram`] | `bind` | [`UnixDatagram`] | `()` | `()` |
 ///
-/// The path of a UNIX client that is not bound is empty; that of an abstract name begins with a zero octet. The socket
+/// The path of a UNIX client that is not bound is empty; that of an abstract name begins with a zero byte. The socket
 /// belongs to whoever takes it, a stream usually for a [`ReadWrite`](super::ReadWrite), a datagram socket for a
 /// [`Handle`](crate::Handle) and [`select_read`](crate::Context::select_read); one that nobody takes is closed.
 ///
@@ -246,7 +246,7 @@ impl SocketFactory {
     /// [`connect`](SocketFactoryBuilder::connect) to it.
     ///
     /// The path stays when the listener goes, as in POE, unless [`unlink_path`](SocketFactoryBuilder::unlink_path) says
-    /// otherwise. On Linux a path that begins with a zero octet is a name in the abstract namespace, and no file.
+    /// otherwise. On Linux a path that begins with a zero byte is a name in the abstract namespace, and no file.
     ///
     /// POE: `new` with SocketDomain `AF_UNIX`.
     pub fn unix(path: impl Into<Address>) -> SocketFactoryBuilder {

@@ -1,4 +1,4 @@
-//! Input on its way through a filter to a session. No octet is read here.
+//! Input on its way through a filter to a session. No byte is read here.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -235,7 +235,7 @@ impl Inbox {
         }
     }
 
-    /// Returns how many octets have not become records.
+    /// Returns how many bytes have not become records.
     fn left(&self) -> usize {
         self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len()
     }
@@ -250,7 +250,7 @@ impl Inbox {
 
     /// Drops the records that are complete.
     pub(in crate::wheel) fn discard(&self) {
-        // Each record takes an octet at least, and so does what is refused.
+        // Each record takes a byte at least, and so does what is refused.
         for _ in 0..=2 * guarded(|| self.left()).unwrap_or(0) {
             let is_last = match self.next() {
                 Parsed::Record(_) => false,
@@ -315,7 +315,7 @@ pub(in crate::wheel) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Except
     catch_unwind(AssertUnwindSafe(call)).map_err(Exception::from_panic)
 }
 
-/// How many records one turn delivers at most: more than the octets of a usual read, whatever the filter makes of them.
+/// How many records one turn delivers at most: more than the bytes of a usual read, whatever the filter makes of them.
 const RECORDS_PER_TURN: usize = 128 * 1024;
 
 /// How many complaints one turn tells of at most, so that a peer that sends nothing else does not keep other sources waiting.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::error::Error;
 use crate::name::Name;
 
-/// Between which amounts of waiting output, in octets, a session may go on.
+/// Between which amounts of waiting output, in bytes, a session may go on.
 #[derive(Clone, Copy)]
 pub(crate) struct Marks {
     pub(crate) low: usize,
@@ -71,13 +71,13 @@ impl Level {
         self.marks.get()
     }
 
-    /// Moves the marks, on whose other side the `waiting` octets may find themselves.
+    /// Moves the marks, on whose other side the `waiting` bytes may find themselves.
     pub(crate) fn set_marks(&self, marks: Marks, waiting: usize) {
         self.marks.set(Some(marks));
         self.rise(waiting);
     }
 
-    /// More has been put, so that `waiting` octets wait now; tells whether that is the high mark.
+    /// More has been put, so that `waiting` bytes wait now; tells whether that is the high mark.
     pub(crate) fn rise(&self, waiting: usize) -> bool {
         let is_high = self.marks.get().is_some_and(|marks| waiting >= marks.high);
         if is_high && !self.high.replace(true) {
@@ -86,7 +86,7 @@ impl Level {
         is_high
     }
 
-    /// Some has been written, so that `waiting` octets wait now; tells whether the session may go on that was to stop.
+    /// Some has been written, so that `waiting` bytes wait now; tells whether the session may go on that was to stop.
     pub(crate) fn fall(&self, waiting: usize) -> bool {
         let may_go_on = self.high.get() && self.marks.get().is_none_or(|marks| waiting <= marks.low);
         if may_go_on {

@@ -1,4 +1,4 @@
-//! A stream of octets between a descriptor and a session: what `ReadWrite`, `Run` and `FollowTail` have in common.
+//! A stream of bytes between a descriptor and a session: what `ReadWrite`, `Run` and `FollowTail` have in common.
 
 pub(super) mod descriptor;
 pub(super) mod inbox;

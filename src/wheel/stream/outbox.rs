@@ -41,7 +41,7 @@ pub(in crate::wheel) struct OutputEvents {
     pub(in crate::wheel) marks: MarkEvents,
 }
 
-/// Whose outbox it is: where the octets go, and who is told.
+/// Whose outbox it is: where the bytes go, and who is told.
 pub(in crate::wheel) trait Sender {
     fn stream(&self) -> &RefCell<Option<Stream>>;
 
@@ -111,12 +111,12 @@ impl Outbox {
         }
     }
 
-    /// Returns how many octets wait.
+    /// Returns how many bytes wait.
     pub(in crate::wheel) fn len(&self) -> usize {
         self.output.borrow().len()
     }
 
-    /// Returns how many octets were written in all: another number than before if the peer has taken any.
+    /// Returns how many bytes were written in all: another number than before if the peer has taken any.
     pub(in crate::wheel) fn written(&self) -> usize {
         self.output.borrow().written()
     }
@@ -304,7 +304,7 @@ impl Outbox {
 
     pub(in crate::wheel) fn describe(&self) -> String {
         let waiting = self.len();
-        let mut text = if waiting > 0 { format!(", {waiting} octets to write") } else { String::new() };
+        let mut text = if waiting > 0 { format!(", {waiting} bytes to write") } else { String::new() };
         if self.is_high() {
             text += ", above the high mark";
         }

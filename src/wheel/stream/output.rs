@@ -5,26 +5,26 @@ use std::io;
 
 use super::Stream;
 
-/// Octets to be written, from `start` on.
+/// Bytes to be written, from `start` on.
 #[derive(Default)]
 pub(crate) struct Output {
     pub(crate) bytes: Vec<u8>,
     start: usize,
     /// Where in `bytes` each message ends that is not written whole.
     ends: VecDeque<usize>,
-    /// Once nothing can be written any more: how many octets and messages would wait. They are counted and not kept.
+    /// Once nothing can be written any more: how many bytes and messages would wait. They are counted and not kept.
     lost: Option<(usize, usize)>,
-    /// How many octets were written in all; it may wrap.
+    /// How many bytes were written in all; it may wrap.
     written: usize,
 }
 
 impl Output {
-    /// Returns how many octets wait.
+    /// Returns how many bytes wait.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.start + self.lost.map_or(0, |(octets, _)| octets)
     }
 
-    /// Returns how many octets were written in all: another number than before if the peer has taken any.
+    /// Returns how many bytes were written in all: another number than before if the peer has taken any.
     pub(crate) fn written(&self) -> usize {
         self.written
     }
@@ -151,7 +151,7 @@ mod tests {
                 let count = theirs.read(&mut chunk).unwrap();
                 seen.extend_from_slice(&chunk[..count]);
             }
-            assert!(output.bytes.len() < 600_000, "{} octets for {} that wait", output.bytes.len(), output.len());
+            assert!(output.bytes.len() < 600_000, "{} bytes for {} that wait", output.bytes.len(), output.len());
             assert_eq!(output.messages(), output.ends.len());
         }
         assert!(sent.len() > 10_000_000 && output.len() > 0);
@@ -225,7 +225,7 @@ mod tests {
         for (written, messages) in [(2, 2), (3, 1), (4, 1)] {
             output.start = written;
             output.drop_written();
-            assert_eq!(output.messages(), messages, "with {written} octets written");
+            assert_eq!(output.messages(), messages, "with {written} bytes written");
         }
     }
 }

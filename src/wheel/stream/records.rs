@@ -9,7 +9,7 @@ use crate::wheel::WheelId;
 
 /// Any [`Filter`], as far as reading goes.
 pub(crate) trait Records {
-    /// Offers the filter as much of `chunk` as it will take, and returns how much that was: at least one octet, so that
+    /// Offers the filter as much of `chunk` as it will take, and returns how much that was: at least one byte, so that
     /// the chunk comes to an end. What it refused is added to `refused`.
     ///
     /// `limit` is the most that the filter will hold, as far as its errors have told.
@@ -26,7 +26,7 @@ pub(crate) trait Records {
     /// What another filter is to be fed first.
     fn hand_over(&self) -> Result<&[u8], FilterError>;
 
-    /// How many octets of what follows are still this filter's; `None` if all are, and perhaps more.
+    /// How many bytes of what follows are still this filter's; `None` if all are, and perhaps more.
     fn finish_record(&mut self, chunk: &[u8]) -> Option<usize>;
 
     /// Gives up all input.
@@ -86,7 +86,7 @@ pub(crate) type SharedRecords = Rc<RefCell<dyn Records>>;
 /// Whether a filter gets on with its input. One that panics or refuses without taking any would do so for ever.
 #[derive(Default)]
 pub(crate) struct Progress {
-    /// How many octets were left the last time that it failed, unless it has done well since.
+    /// How many bytes were left the last time that it failed, unless it has done well since.
     left: Cell<Option<usize>>,
     /// How many records it has refused since it took some input.
     refusals: Cell<usize>,
@@ -99,13 +99,13 @@ impl Progress {
         self.left.set(None);
     }
 
-    /// The filter has panicked, with `left` octets to go. Tells whether to try again: not if it has taken none of them since
+    /// The filter has panicked, with `left` bytes to go. Tells whether to try again: not if it has taken none of them since
     /// the last time.
     pub(crate) fn after_panic(&self, left: usize) -> bool {
         self.left.replace(Some(left)).is_none_or(|before| left < before)
     }
 
-    /// The filter has refused a record, with `left` octets to go. Tells whether to try again: not after too many refusals of
+    /// The filter has refused a record, with `left` bytes to go. Tells whether to try again: not after too many refusals of
     /// which none has taken any.
     pub(crate) fn after_refusal(&self, left: usize) -> bool {
         let has_taken = self.left.replace(Some(left)).is_none_or(|before| left < before);
@@ -113,10 +113,10 @@ impl Progress {
         self.refusals.get() < REFUSALS_WITHOUT_INPUT
     }
 
-    /// What is told of a filter that is not tried again, and whose `left` octets are given up.
+    /// What is told of a filter that is not tried again, and whose `left` bytes are given up.
     pub(crate) fn end(&self, left: usize) -> FilterError {
         self.made();
-        let reason = format!("the filter refuses without taking input: {left} octets are dropped");
+        let reason = format!("the filter refuses without taking input: {left} bytes are dropped");
         FilterError::out_of_step(reason)
     }
 }
@@ -124,7 +124,7 @@ impl Progress {
 /// How many records a filter may refuse without taking any input: some refuse several that they have made of one.
 const REFUSALS_WITHOUT_INPUT: usize = 16 * super::inbox::COMPLAINTS_PER_TURN;
 
-/// The filter before the present one, while octets that belong to its last record may still come.
+/// The filter before the present one, while bytes that belong to its last record may still come.
 #[derive(Default)]
 pub(crate) struct Former(RefCell<Option<SharedRecords>>);
 
@@ -171,7 +171,7 @@ impl Former {
     }
 }
 
-/// Octets for a filter, from `start` on.
+/// Bytes for a filter, from `start` on.
 #[derive(Default)]
 pub(crate) struct Unfed {
     pub(crate) octets: Vec<u8>,

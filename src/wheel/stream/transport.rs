@@ -10,7 +10,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::descriptor::Descriptor;
 use crate::error::Exception;
 
-/// Octets on their way to and from a descriptor that does not block, for a [`ReadWrite`](crate::wheel::ReadWrite) that is made
+/// Bytes on their way to and from a descriptor that does not block, for a [`ReadWrite`](crate::wheel::ReadWrite) that is made
 /// by [`transport`](crate::wheel::ReadWrite::transport).
 ///
 /// In every turn that readiness gives the wheel, whether for reading or for writing, the transport is asked to
@@ -37,7 +37,7 @@ use crate::error::Exception;
 /// impl Transport for Flipped {
 ///     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
 ///         let count = self.0.read(buffer)?;
-///         buffer[..count].iter_mut().for_each(|octet| *octet ^= 0xff);
+///         buffer[..count].iter_mut().for_each(|byte| *byte ^= 0xff);
 ///         Ok(count)
 ///     }
 ///
@@ -54,14 +54,14 @@ use crate::error::Exception;
 ///
 /// POE: nothing like it; `POE::Component::SSLify` ties the handle.
 pub trait Transport: AsFd + 'static {
-    /// Reads octets into `buffer`, and returns how many; 0 is the end of the input.
+    /// Reads bytes into `buffer`, and returns how many; 0 is the end of the input.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when there are none for now. Any other error but `Interrupted` ends the input.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Takes octets, and returns how many. They may stay inside for a while: see [`wants_write`](Transport::wants_write).
+    /// Takes bytes, and returns how many. They may stay inside for a while: see [`wants_write`](Transport::wants_write).
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ pub trait Transport: AsFd + 'static {
         Ok(())
     }
 
-    /// Tells whether [`read`](Transport::read) would return octets though the descriptor has none.
+    /// Tells whether [`read`](Transport::read) would return bytes though the descriptor has none.
     fn has_input(&self) -> bool {
         false
     }

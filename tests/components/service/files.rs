@@ -294,10 +294,10 @@ fn compressed_form_is_sent_to_clients_that_take_it() {
     assert_eq!(site.host().ask_with("GET", "/f/style.css", "Accept-Encoding: gzip\r\n", "").body, "css");
 }
 
-/// How many octets wait to be written to the client.
+/// How many bytes wait to be written to the client.
 fn waiting(host: &Host) -> usize {
     let waiting = |source: &lenore::PeekedSource| {
-        let (before, _) = source.description.split_once(" octets to write")?;
+        let (before, _) = source.description.split_once(" bytes to write")?;
         before.rsplit(' ').next()?.parse::<usize>().ok()
     };
     host.kernel.peek().sources.iter().filter_map(waiting).sum()

@@ -148,7 +148,7 @@ fn graceful_end_closes_idle_connections_and_answers_what_is_in_hand() {
     }
 }
 
-/// The beginning of a request with a body of four octets.
+/// The beginning of a request with a body of four bytes.
 const POST: &str = "POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n";
 
 #[test]

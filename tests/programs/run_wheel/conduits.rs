@@ -101,7 +101,7 @@ fn socket_unread(kernel: &mut Kernel) -> Result<(), Error> {
         })
         .state("stdout", |cx| {
             println!("out {}", cx.arg::<String>(0)?);
-            // A shell reads lines octet by octet: what follows the second stays.
+            // A shell reads lines byte by octet: what follows the second stays.
             wheel(cx).put("go\nnot read");
             wheel(cx).shutdown_stdin_after_flush();
             Ok(())

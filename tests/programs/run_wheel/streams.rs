@@ -383,7 +383,7 @@ fn filter_types(kernel: &mut Kernel) -> Result<(), Error> {
         .map(drop)
 }
 
-/// Another filter between the two octets of a newline, of which the child writes the second when it is told to.
+/// Another filter between the two bytes of a newline, of which the child writes the second when it is told to.
 fn filter_cut(kernel: &mut Kernel) -> Result<(), Error> {
     // By themselves the filters end a line at LF alone.
     session(|| events(Run::shell("printf 'one\\r'; read line; printf '\\ntwo;'")).stdio_filter(Line::new()))

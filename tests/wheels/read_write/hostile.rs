@@ -132,7 +132,7 @@ fn a_filter_that_does_not_tell_its_limit_refuses_once() {
 
 #[test]
 fn binary_junk_is_an_error_for_each_record_of_it() {
-    // Every octet but the newlines, which are records of their own in this order: LF at 10, CR at 13.
+    // Every byte but the newlines, which are records of their own in this order: LF at 10, CR at 13.
     let junk: Vec<u8> = (0..=255).collect();
     let mut input = junk.repeat(300);
     input.extend_from_slice(b"\nfine\n");
@@ -271,7 +271,7 @@ fn a_filter_that_refuses_without_end_keeps_nobody_waiting() {
     let session = stubborn(&log, ours, Habit::Refuses).spawn(&mut kernel).unwrap();
     run_slices(&mut kernel, 1);
     assert!((1..10_000).contains(&log.len()), "{} refusals in one turn", log.len());
-    let end = "malformed input: the filter refuses without taking input: 5 octets are dropped";
+    let end = "malformed input: the filter refuses without taking input: 5 bytes are dropped";
     let mut slices = 0;
     while log.count(end) == 0 {
         kernel.post(session, "nothing", ()).unwrap();

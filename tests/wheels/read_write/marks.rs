@@ -53,7 +53,7 @@ fn is_high(kernel: &mut Kernel, session: SessionId) -> bool {
     kernel.call(session, "is_high", ()).unwrap().take().unwrap()
 }
 
-/// Has the peer read until no more than `most` octets wait.
+/// Has the peer read until no more than `most` bytes wait.
 fn drain(kernel: &mut Kernel, session: SessionId, theirs: &mut UnixStream, most: usize) {
     loop {
         kernel.post(session, "nothing", ()).unwrap();

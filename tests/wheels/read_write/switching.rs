@@ -212,7 +212,7 @@ fn after_an_exception_the_rest_comes_through_the_new_filter_in_the_next_slice() 
     kernel.stop();
 }
 
-/// Records of so many octets.
+/// Records of so many bytes.
 struct Fixed(Vec<u8>, usize);
 
 impl Filter for Fixed {
@@ -242,7 +242,7 @@ impl Filter for Fixed {
     }
 }
 
-/// Talks in lines until one says `DATA` and a number, takes that many octets, and talks in lines again.
+/// Talks in lines until one says `DATA` and a number, takes that many bytes, and talks in lines again.
 enum Client {
     Talking(ReadWrite<Line>),
     Sending(ReadWrite<Fixed>),
@@ -622,7 +622,7 @@ fn a_newline_that_is_cut_in_two_gives_no_octet_to_the_next_filter() {
         assert_eq!(heard(&plan, segments), (vec!["DATA".into()], b"binary".to_vec()));
     }
     let plan = [(3, 0), (6, 1)].to_vec();
-    let told = || vec!["record of 9 octets is over the limit of 4".to_string()];
+    let told = || vec!["record of 9 bytes is over the limit of 4".to_string()];
     for segments in [&[&b"9\0abcdefghiDATA"[..]][..], &[b"9\0", b"abcdef", b"ghiDATA"]] {
         assert_eq!(heard(&plan, segments), (told(), b"DATA".to_vec()), "what is given up is no input");
     }

@@ -17,16 +17,16 @@ use nix::errno::Errno;
 use super::{MEGABYTES, Owner, log_input, narrow_pair, owner_of, pair};
 use util::in_process::{Log, kernel, run, run_until};
 
-/// The first octet that each side sends. Nothing is read or written before.
+/// The first byte that each side sends. Nothing is read or written before.
 const HELLO: u8 = b'!';
 
 /// The last one.
 const BYE: u8 = b'.';
 
-/// How many octets one read returns, whatever is inside.
+/// How many bytes one read returns, whatever is inside.
 const SIP: usize = 3;
 
-/// Greets, flips every octet, keeps what it has read and written inside, and says when it goes.
+/// Greets, flips every byte, keeps what it has read and written inside, and says when it goes.
 struct Flipping {
     socket: UnixStream,
     input: VecDeque<u8>,
@@ -175,7 +175,7 @@ fn close_after_flush_waits_for_what_a_transport_holds() {
     assert_eq!(reader.join().unwrap(), 1 + MEGABYTES + 2 + 1);
 }
 
-/// Reads what `Flipping` sends up to its last word, and then closes. Returns how many octets and how many last words came.
+/// Reads what `Flipping` sends up to its last word, and then closes. Returns how many bytes and how many last words came.
 fn read_to_bye(mut theirs: UnixStream) -> (usize, usize) {
     let (mut octets, mut byes, mut chunk) = (0, 0, [0; 16 * 1024]);
     loop {
@@ -350,7 +350,7 @@ fn what_goes_wrong_in_a_transport_is_an_error_event() {
     }
 }
 
-/// A transport that is ready once the first octet was read.
+/// A transport that is ready once the first byte was read.
 struct Slow {
     socket: UnixStream,
     is_ready: bool,

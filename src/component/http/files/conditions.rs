@@ -15,15 +15,15 @@ pub(super) enum Verdict {
     Unsatisfiable,
 }
 
-/// A part of a file, of at least one octet.
+/// A part of a file, of at least one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) start: u64,
-    /// The first octet behind it.
+    /// The first byte behind it.
     pub(super) end: u64,
 }
 
-/// Judges a GET or HEAD for a file of `length` octets.
+/// Judges a GET or HEAD for a file of `length` bytes.
 pub(super) fn judge(request: &Request, version: &Version, length: u64) -> Verdict {
     let time = |name| request.header(name).and_then(parse_date);
     let changed = version.changed();
@@ -62,7 +62,7 @@ fn may_be_part(request: &Request, version: &Version) -> bool {
     }
 }
 
-/// Reads a range. Anything but a single range of octets is ignored, as the server may.
+/// Reads a range. Anything but a single range of bytes is ignored, as the server may.
 fn part(range: &str, length: u64) -> Verdict {
     let Some((unit, spec)) = range.split_once('=') else { return Verdict::Send };
     let Some((first, last)) = spec.trim().split_once('-') else { return Verdict::Send };

@@ -286,7 +286,7 @@ enum Slash {
     Nothing,
 }
 
-/// Reads with one call as a rule. `read_to_end` begins with a few octets, as it does not know how many there are.
+/// Reads with one call as a rule. `read_to_end` begins with a few bytes, as it does not know how many there are.
 pub(super) fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; file.limit().min(PIECE) as usize];
     let mut filled = 0;

@@ -42,7 +42,7 @@ impl Version {
         tags(list).any(|tag| tag == "*" || Some(tag.strip_prefix("W/").unwrap_or(tag)) == self.tag.as_deref())
     }
 
-    /// Tells whether a list of tags has this one, octet for octet the same: what parts can be put together by.
+    /// Tells whether a list of tags has this one, byte for byte the same: what parts can be put together by.
     pub(super) fn is_strongly_among(&self, list: &str) -> bool {
         tags(list).any(|tag| tag == "*" || !self.is_weak && Some(tag) == self.tag.as_deref())
     }
