@@ -14,12 +14,13 @@ use crate::reply::IntoReturn;
 use crate::session::{Handler, handler};
 use crate::wheel::Failure;
 
-/// What is done with each connection: a filter between bytes and records, callbacks, and a heap of one's own.
+/// Says what a server or a client does with each connection: a filter between bytes and records, callbacks, states and a heap.
 ///
-/// A [`Server`](super::Server), a [`TcpServer`](super::TcpServer) or a [`TcpClient`](super::TcpClient) is made of it; it
-/// does not know which, nor how many processes there are. Each connection is a session with a
-/// [`Connection`] for its heap, so that a callback can do what any state can: post, set alarms, watch signals. All of
-/// them are optional.
+/// A [`Server`](super::Server), a [`TcpServer`](super::TcpServer) or a [`TcpClient`](super::TcpClient) takes a `Protocol`. The same
+/// protocol works in each of them, and in any number of processes.
+///
+/// Each connection is a session, and its heap is a [`Connection`]. So a callback can do what any state can do: post events, set alarms,
+/// watch signals. Every callback is optional.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -51,21 +52,26 @@ use crate::wheel::Failure;
 ///
 /// # Ending a connection
 ///
-/// The event `shutdown` ends it once everything put is written. No more input is delivered from that event on. An event that
-/// [`yield_`](Context::yield_) posts waits behind the records that have already been read, and these are still delivered. A
-/// callback that must get no further record, as after a `QUIT`, calls the event: `cx.call(cx.session(), "shutdown", ())?`.
+/// The event `shutdown` ends the connection when all output is written. From that event on the connection delivers no more input.
 ///
-/// An error or the end of the input ends it at once, unless [`keep_on_error`](Protocol::keep_on_error) was asked for: then
-/// the program must post `shutdown` itself. What was put before the end of the input is still written. The session, which
-/// counts as a connection until then, waits two seconds at most, or what [`close_timeout`](Protocol::close_timeout) says, for the peer to
-/// close its side as well: closed with input unread, a socket may cost the peer the end of the output. A peer that takes
-/// nothing of the output is given up after a minute, or what [`write_timeout`](Protocol::write_timeout) says.
+/// If a callback posts the event with [`yield_`](Context::yield_), the event waits behind the records that have already been read. These
+/// records are still delivered. A callback that must get no further record, as after a `QUIT`, calls the event instead:
+/// `cx.call(cx.session(), "shutdown", ())?`.
+///
+/// An error or the end of the input ends the connection at once. The output that was put before is still written. With
+/// [`keep_on_error`](Protocol::keep_on_error) the connection stays, and the program must post `shutdown`.
+///
+/// The session then waits until the peer closes its side as well, for [`close_timeout`](Protocol::close_timeout) at most. If the session
+/// closed a socket with unread input, the peer could lose the end of the output. A peer that reads nothing has
+/// [`write_timeout`](Protocol::write_timeout). The session counts as a connection until it ends.
 ///
 /// # Deadlines
 ///
-/// The session lives as long as anything keeps it, and counts as a connection until it ends: in a pool its child stays
-/// busy, and a graceful shutdown waits. So an alarm of a connection is taken back when the connection ends, as is an alias
-/// or a reference:
+/// [`idle_timeout`](Protocol::idle_timeout), [`arrival_timeout`](Protocol::arrival_timeout) and
+/// [`request_timeout`](Protocol::request_timeout) limit the usual waits. For other deadlines a callback sets an alarm.
+///
+/// A session ends when nothing keeps it alive. An alarm, an alias or a reference keeps it alive after the connection has closed. Until
+/// then a child of a pool stays busy, and a graceful shutdown waits. So the program must remove its alarms when the connection ends:
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,10 +94,9 @@ use crate::wheel::Failure;
 ///
 /// # Failures
 ///
-/// What a callback fails with, be it an `Err` or a panic, becomes a `DIE` signal for the connection's session. Nobody
-/// handles that unless the program does, and a `DIE` that nobody handles **ends the process's kernel**: in a child of a
-/// [`Server`](super::Server) that is what is wanted, in a server of one process it costs all clients their connections. There
-/// the connection should go alone:
+/// If a callback returns an `Err` or panics, the connection's session gets a `DIE` signal. If no state handles that signal, **the kernel
+/// of the process ends**. In a child of a [`Server`](super::Server) this costs the clients of that child their connections. In a
+/// server of one process it costs every client its connection. Such a server should handle `DIE` and end one connection only:
 ///
 /// ```
 /// use lenore::component::Protocol;
@@ -116,9 +121,9 @@ use crate::wheel::Failure;
 ///
 /// # Half-closed peers
 ///
-/// A peer that has closed its side may go on reading: what was put before is written, but no more can be put. A proxy, or
-/// whoever else answers later, asks for [`keep_on_error`](Protocol::keep_on_error), and passes the end of the input on with
-/// [`shutdown_output_after_flush`](crate::wheel::ReadWrite::shutdown_output_after_flush) of the other side's
+/// A peer may close its side and go on reading. By default the connection then writes its output and ends, and the program can put no
+/// more. A program that answers later, such as a proxy, sets [`keep_on_error`](Protocol::keep_on_error). A proxy passes the end of the
+/// input on with [`shutdown_output_after_flush`](crate::wheel::ReadWrite::shutdown_output_after_flush) of the other connection's
 /// [`wheel`](Connection::wheel).
 ///
 /// POE: the `Client...` parameters of `POE::Component::Server::TCP`, and the `Server...` ones of
@@ -225,10 +230,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         }
     }
 
-    /// Looks at each socket of TCP before anything else is done with it, and returns the socket to be used. With `None` the
-    /// connection is given up: no other callback runs for it.
+    /// Sets a callback that gets each TCP socket first, and returns the socket to use. If it returns `None`, the connection is closed,
+    /// and no other callback runs.
     ///
-    /// The place to refuse a peer by its address, or to set options of the socket, which is non-blocking. UNIX sockets are for
+    /// Use it to refuse a peer by its address, or to set socket options. The socket is non-blocking. UNIX sockets go to
     /// [`pre_connect_unix`](Protocol::pre_connect_unix).
     ///
     /// POE: `ClientPreConnect`, `PreConnect`.
@@ -241,7 +246,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Looks at each UNIX socket as [`pre_connect`](Protocol::pre_connect) does at those of TCP.
+    /// Sets a callback for each UNIX socket, as [`pre_connect`](Protocol::pre_connect) does for TCP sockets.
     ///
     /// POE: `ClientPreConnect`, `PreConnect`.
     pub fn pre_connect_unix<C>(mut self, callback: C) -> Self
@@ -252,7 +257,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called once a connection is there to be used: after the handshake, if there is TLS.
+    /// Sets a callback that runs when the connection can be used. With TLS that is after the handshake.
     ///
     /// POE: `ClientConnected`, `Connected`.
     #[doc(alias = "ClientConnected")]
@@ -262,14 +267,15 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called with each record, until the connection is shut down. Without it, input is read and discarded.
+    /// Sets a callback that gets each record, until the connection is shut down. Without it the connection reads its input and discards
+    /// it.
     ///
-    /// In a server a record begins a request, which ends when the callback or a later one puts something. For a record without an
-    /// answer, such as an empty line or a comment, the callback must call [`not_a_request`](Connection::not_a_request). Otherwise
+    /// In a server each record begins a request. The request ends when this callback or a later one puts something. For a record without
+    /// an answer, such as an empty line or a comment, the callback must call [`not_a_request`](Connection::not_a_request). Otherwise
     /// the request stays in hand: it delays a shutdown, and [`request_timeout`](Protocol::request_timeout) counts.
     ///
-    /// The record has the filter's [`Filter::Input`] as its type, which the callback need not write: `|cx, line| ..`. If it writes
-    /// another type, the compiler says only that the type of `cx` is not known:
+    /// The type of the record is the filter's [`Filter::Input`]. The callback may leave it out: `|cx, line| ..`. If the callback names
+    /// another type, the compiler only says that the type of `cx` is not known:
     ///
     /// ```compile_fail,E0282
     /// # use lenore::component::Protocol;
@@ -286,7 +292,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called whenever everything put has been written.
+    /// Sets a callback that runs whenever all output is written.
     ///
     /// POE: `ClientFlushed`, `ServerFlushed`.
     #[doc(alias = "ClientFlushed")]
@@ -296,13 +302,12 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called for errors, and at the end of the input. Without it, errors are logged; a server's end of input and
-    /// connection resets are not, as clients go when they like.
+    /// Sets a callback that runs for each error, and at the end of the input. Without it the log has a line for each error. A server
+    /// does not log the end of the input or a reset, because clients leave when they like.
     ///
-    /// A filter that has lost its place in the input ([`FilterError::is_out_of_step`]) is an error as well, with the
-    /// [operation](Failure::operation) `"filter"`. Any other record that the filter refuses goes to
-    /// [`on_refused`](Protocol::on_refused). What this callback puts after such an error is still written, so a server can tell
-    /// its client what was wrong.
+    /// A filter that has lost its place in the input ([`FilterError::is_out_of_step`]) is an error too. Its
+    /// [operation](Failure::operation) is `"filter"`. What the callback puts after such an error is still written, so a server can tell
+    /// its client what was wrong. Other refused records go to [`on_refused`](Protocol::on_refused).
     ///
     /// POE: `ClientError`, `ServerError`.
     #[doc(alias = "ClientError")]
@@ -312,12 +317,12 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called for each record of the peer that the filter refuses: a line that is not UTF-8, or over the limit. The
-    /// connection goes on with the next record; a callback that wants it to end posts `shutdown`. Without it, the first refused
-    /// record of each connection is logged.
+    /// Sets a callback that runs for each record that the filter refuses, such as a line that is not UTF-8 or over the limit. The
+    /// connection goes on with the next record. To end it, the callback posts `shutdown`. Without a callback the log has a line for
+    /// the first refused record of each connection.
     ///
-    /// A filter that is [out of step](FilterError::is_out_of_step) finds no next record. That ends the connection and goes to
-    /// [`on_error`](Protocol::on_error), not here.
+    /// A filter that is [out of step](FilterError::is_out_of_step) can't find the next record. That ends the connection, and goes to
+    /// [`on_error`](Protocol::on_error) instead.
     ///
     /// ```
     /// use lenore::component::Protocol;
@@ -341,9 +346,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called at the end of each connection for which `on_connect` was, or would have been, called; once.
+    /// Sets a callback that runs once at the end of each connection that was [connected](Protocol::on_connect).
     ///
-    /// In a server the connection is still there, in a client it is closed already.
+    /// In a server the connection is still open. In a client it is already closed.
     ///
     /// POE: `ClientDisconnected`, `Disconnected`.
     #[doc(alias = "ClientDisconnected")]
@@ -362,9 +367,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Sets the marks, in bytes of output that waits, 0 < `low` < `high`: at `high` or more the program should put no more,
-    /// at `low` or less it may go on. [`Connection::put`] tells as well. Default: none, and with
-    /// [`auto_pause`](Protocol::auto_pause) 16 KiB and 64 KiB.
+    /// Sets the watermarks, in bytes of output that waits, with 0 < `low` < `high`. At `high` or more the program should put no more. At
+    /// `low` or less it may go on. [`Connection::put`] returns which of the two holds. Default: none, but 16 KiB and 64 KiB with
+    /// [`auto_pause`](Protocol::auto_pause).
     ///
     /// POE: `LowMark` and `HighMark`.
     #[doc(alias("LowMark", "HighMark"))]
@@ -374,7 +379,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called when the output has reached the high [mark](Protocol::watermarks), which must be set.
+    /// Sets a callback that runs when the output has reached the high [watermark](Protocol::watermarks). The watermarks must be set.
     ///
     /// POE: `ClientHigh`, `ServerHigh`.
     #[doc(alias("ClientHigh", "ServerHigh"))]
@@ -383,8 +388,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Is called when the output has drained to the low [mark](Protocol::watermarks) after it had reached the high one. The marks must
-    /// be set.
+    /// Sets a callback that runs when the output has drained to the low [watermark](Protocol::watermarks) after it had reached the high
+    /// one. The watermarks must be set.
     ///
     /// POE: `ClientLow`, `ServerLow`.
     #[doc(alias("ClientLow", "ServerLow"))]
@@ -393,9 +398,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Reads nothing from a connection between its high mark and its low one: all the care that is needed where each record
-    /// is answered, for a peer that sends and does not read can't make the output grow for ever. Unless
-    /// [`watermarks`](Protocol::watermarks) are set, they are 16 KiB and 64 KiB.
+    /// Stops reading from a connection whose output has reached the high watermark, until the output has drained to the low one.
+    ///
+    /// Use it where each record is answered. A peer that sends and does not read then can't make the output grow without end. Default
+    /// [`watermarks`](Protocol::watermarks): 16 KiB and 64 KiB.
     ///
     /// POE: nothing like it.
     pub fn auto_pause(mut self) -> Self {
@@ -404,10 +410,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Adds a state to each connection's session: for events that the program posts to it, its alarms and signals.
+    /// Adds a state to the session of each connection, for events that the program posts, for alarms and for signals.
     ///
-    /// `_start`, `_stop`, `shutdown`, `reconnect`, `connect` and names that begin with `tcp_` are taken; spawning
-    /// reports that.
+    /// The component needs the names `_start`, `_stop`, `shutdown`, `reconnect` and `connect`, and those that begin with `tcp_`. If a
+    /// state has such a name, spawning fails with an error.
     ///
     /// POE: `InlineStates`, `ObjectStates`, `PackageStates`.
     #[doc(alias = "InlineStates")]
@@ -422,7 +428,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self
     }
 
-    /// Sets what is done in each process that serves, before its first connection. If it fails, so does the process.
+    /// Sets what each serving process does before its first connection. If it fails, the process ends.
     #[cfg(feature = "service")]
     pub(super) fn prepare(mut self, prepare: impl Fn() -> Result + 'static) -> Self {
         self.prepare = Some(std::rc::Rc::new(prepare));
