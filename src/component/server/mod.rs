@@ -30,7 +30,7 @@ pub use error::ServerError;
 pub use handle::ServerHandle;
 pub use processes::{Processes, UnknownProcesses};
 
-/// A server that is told what to do with a connection, and by configuration alone in how many processes to do it.
+/// A server that runs a [`Protocol`] for each connection, in as many processes as a setting says.
 ///
 /// ```no_run
 /// use lenore::Kernel;
@@ -48,66 +48,72 @@ pub use processes::{Processes, UnknownProcesses};
 /// # }
 /// ```
 ///
-/// The server spawns a [`Daemon`] and does everything that the two have to say to each other: it listens, pauses, resumes,
-/// reports what each process does, and ends. The Daemon's settings are those of the [`DaemonBuilder`] given to
-/// [`daemon`](Server::daemon).
+/// The server spawns a [`Daemon`] and works with it: it listens, pauses, resumes, reports what each process does, and ends. Give the
+/// Daemon's settings as a [`DaemonBuilder`] to [`daemon`](Server::daemon).
 ///
 /// # Ending
 ///
-/// TERM and QUIT let requests in hand come to their end, for [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most, 10 s unless
-/// set. Nothing is accepted meanwhile. An idle connection is closed at once, and a busy one after its answer;
-/// [`Connection::is_ending`](super::Connection::is_ending) tells the protocol to say so. A client that has just connected has a second
-/// for its first request. A second TERM shuts all connections down once their output is written, and so does INT.
-/// [`DaemonBuilder::term`] with [`Shutdown::Immediate`] makes the first TERM do that as well.
+/// TERM and QUIT end the server when its requests in hand are answered. They may take
+/// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout). Default: 10 s. Meanwhile:
+///
+/// - The server accepts no connections.
+/// - An idle connection is closed at once.
+/// - A busy connection is closed after its answer. [`Connection::is_ending`](super::Connection::is_ending) lets the protocol say so to the
+///   client.
+/// - A client that has just connected has one second for its first request.
+///
+/// INT, and a second TERM, shut down every connection as soon as its output is written. With [`DaemonBuilder::term`] and
+/// [`Shutdown::Immediate`] the first TERM does that as well.
 ///
 /// # Requests
 ///
-/// What a request is, the protocol says, or else a record and the `put` after it: see
-/// [`Connection::request_begins`](super::Connection::request_begins). A client whose connection has no request in hand is idle. With a
-/// client waiting to be accepted, and no room for it in any process, the connection that is idle for longest is closed.
+/// A request is what the protocol says with [`Connection::request_begins`](super::Connection::request_begins). If the protocol does not
+/// call it, a request is a record, up to the next `put`. A connection without a request in hand is idle.
+///
+/// If a client waits to be accepted, and no process has room, the server closes the connection that has been idle for longest.
 ///
 /// # One process
 ///
-/// Every connection is a session in it. After TERM or QUIT the connections that are left when `shutdown_timeout` is over are shut
-/// down, as by a second TERM, and a warning says so.
+/// Each connection is a session of this process. When `shutdown_timeout` is over after TERM or QUIT, the server shuts down the
+/// connections that are left, and logs a warning.
 ///
 /// # A child for each connection
 ///
-/// The parent accepts, and each child has one connection and ends with it. [`connections_per_child`](Server::connections_per_child)
-/// means nothing.
+/// The parent accepts. Each child serves one connection and ends with it. [`connections_per_child`](Server::connections_per_child) has no
+/// effect.
 ///
 /// # A pool of children
 ///
-/// Each child accepts while it has fewer connections than it may have: one unless
-/// [`connections_per_child`](Server::connections_per_child) says otherwise. With one, all is as the Daemon describes
-/// it. With more:
+/// A child accepts while it has fewer connections than [`connections_per_child`](Server::connections_per_child). Default: 1. With one
+/// connection the Daemon's own page describes it all. With more:
 ///
-/// - *Status*: a child is busy (`r`) while it has any request in hand, keeps (`k`) clients that have none, and waits (`w`) without a
-///   connection. Spares are children that wait;
-///   room in a busy child does not count. Under steady load all children are busy and the pool grows to `max_children`:
-///   that is what sets the size of such a pool, and `max_children` times `connections_per_child` what it can serve.
-/// - *Spreading*: a child that has accepted goes to the end of the queue of those that the system may wake next. Without
-///   that the system would wake one and the same until it is full.
+/// - *Status*: a child is busy (`r`) while it has a request in hand. It keeps (`k`) clients without one, and waits (`w`) without a
+///   connection.
+/// - *Size*: only children that wait are spares. Room in a busy child does not count. Under steady load all children are busy, and the pool
+///   grows to `max_children`. So the pool serves `max_children` times `connections_per_child` clients.
+/// - *Spreading*: a child that has accepted goes to the end of the system's queue of waiting processes. Otherwise the system would wake
+///   the same child until that child is full.
 /// - *Requests*: each connection counts as one. A child that has had its share accepts no more, closes idle connections, and ends
-///   after the last request in hand. Until then it is one of the `max_children`. So set [`requests`](DaemonBuilder::requests) to 0,
-///   or high, if requests take long.
-/// - *Retiring*: only children that wait are too many. One that is asked to go while it has connections accepts no more, closes
-///   idle ones, and ends after the last request in hand.
-/// - *Babysitting*: `request_timeout` counts from the latest request that a child has begun or ended, to within 50 ms, and not at all
-///   while it has none in hand. So a child is killed that makes no progress, and not one with a slow request among others:
-///   [`Protocol::request_timeout`] is for that one.
-/// - *Graceful shutdown* (TERM, QUIT): the same for all children; those still there after `shutdown_timeout` are killed.
+///   after the last request in hand. Until then it counts towards `max_children`. If requests take long, set
+///   [`requests`](DaemonBuilder::requests) to 0 or to a high number.
+/// - *Retiring*: the Daemon retires children that wait. If such a child has connections by then, it does the same as a child that has
+///   had its share.
+/// - *Babysitting*: the Daemon's `request_timeout` counts from the latest request that a child has begun or ended, to within 50 ms. It
+///   does not count while the child has no request in hand. So the Daemon kills a child that makes no progress.
+///   [`Protocol::request_timeout`] is for one slow request among others.
+/// - *Graceful shutdown* (TERM, QUIT): every child does the same. The Daemon kills those that are left after `shutdown_timeout`.
 ///
-/// In all modes a client may wait in the queue of the system until a process accepts it. When a child goes, another process serves
-/// that client. When the whole server goes, the client is refused.
+/// In all modes a client may wait in the system's queue until a process accepts it. If a child ends, another process serves
+/// that client. If the whole server ends, the system refuses that client.
 ///
 /// # Several servers
 ///
-/// A kernel can have several, in any modes; each needs a Daemon with an alias of its own
-/// (`daemon(Daemon::builder().alias("Other"))`). They know nothing of each other: a child serves the port of the server
-/// that has forked it and no other, [`ServerHandle::daemon`] shuts one of them down, and what a signal from outside means it means
-/// to each of them. A process that the program forks by itself serves no port. The connections that the parent has at a fork
-/// are the parent's: in the child their sessions have lost them and their alarms, and no callback is told.
+/// A kernel can have several servers, in any modes. Each needs a Daemon with its own alias
+/// (`daemon(Daemon::builder().alias("Other"))`). The servers are independent: a child serves only the port of the server that has forked
+/// it, and [`ServerHandle::daemon`] shuts one server down. A signal from outside goes to all of them.
+///
+/// A process that the program itself forks serves no port. The parent keeps its connections at such a fork. In the child their sessions
+/// have lost the connections and their alarms, and no callback runs.
 ///
 /// POE: nothing like it; POE::Component::Daemon leaves all of this to the program.
 #[must_use = "does nothing until it is spawned"]
