@@ -18,7 +18,7 @@ use crate::filter::{AsRecord, Filter, FilterError};
 use crate::kernel::{Context, SessionId};
 use crate::wheel::{Failure, Put, ReadWrite, SocketFactory, StreamEvent, WheelId};
 
-/// The heap of a connection's session: the connection, and the heap of the program's own, to which it derefs.
+/// The heap of a connection's session. It holds the connection, and derefs to the program's own heap.
 ///
 /// See [`Protocol`] for an example.
 ///
@@ -94,8 +94,8 @@ impl<F: Filter, H> Connection<F, H> {
         }
     }
 
-    /// Puts a record into the output. The [answer](Put) says whether that takes more or has reached the high
-    /// [mark](Protocol::watermarks). Without a connection, before it is made or after its end, it is closed, and nothing is put.
+    /// Puts a record into the output. Returns whether the output takes more or has reached the high
+    /// [watermark](Protocol::watermarks). Before the connection is made and after its end it puts nothing, and returns [`Put::Closed`].
     ///
     /// POE: `$_[HEAP]{client}->put`.
     pub fn put(&self, record: impl AsRecord<F::Output>) -> Put {
@@ -104,35 +104,34 @@ impl<F: Filter, H> Connection<F, H> {
         put
     }
 
-    /// Says that a request begins, in a server whose answers are more than one [`put`](Connection::put), or whose requests are
-    /// more than one record.
+    /// Says that a request begins. A server calls this if an answer takes several [`put`](Connection::put)s, or a request several records.
     ///
-    /// Without such a word a request begins with a record while none is in hand, and ends with the next `put`. A record that is not
-    /// answered leaves its request in hand, unless the program says that it is [not a request](Connection::not_a_request). From the first call
-    /// on the program says both for this connection, until [another protocol](super::NextProtocol) takes over. Of several requests in hand
-    /// each has its beginning and its [end](Connection::request_ends).
+    /// By default a record begins a request if no request is in hand, and the next `put` ends the request. A record without an answer
+    /// leaves its request in hand. The program then calls [`not_a_request`](Connection::not_a_request).
     ///
-    /// What is in hand is what [`Protocol::request_timeout`] and [`Protocol::idle_timeout`] go by, what a [`Server`](super::Server)
-    /// reports to its Daemon, and what the end of a connection waits for when the process ends.
+    /// From the first call on, the program says for this connection when requests begin and [end](Connection::request_ends), until
+    /// [another protocol](super::NextProtocol) takes over. Several requests may be in hand. Each needs both calls.
+    ///
+    /// [`Protocol::request_timeout`] and [`Protocol::idle_timeout`] depend on the requests in hand. A [`Server`](super::Server) reports
+    /// them to its Daemon. When the process ends, a connection waits for them.
     ///
     /// POE: nothing like it.
     pub fn request_begins(&self) {
         self.requests.begin();
     }
 
-    /// Says that a request is over, all of its answer put: see [`request_begins`](Connection::request_begins). A protocol that does
-    /// not answer at all calls this alone.
+    /// Says that a request has ended and its whole answer is put: see [`request_begins`](Connection::request_begins). A protocol without
+    /// answers calls only this.
     ///
     /// POE: nothing like it.
     pub fn request_ends(&self) {
         self.requests.end();
     }
 
-    /// Says that the record that [`on_input`](Protocol::on_input) handles is not a request and gets no answer: an empty line, a
-    /// comment, a command with `noreply`. Requests are still counted by themselves. Requests that were in hand before stay in hand.
+    /// Says that the record which [`on_input`](Protocol::on_input) handles is not a request and gets no answer. Examples are an empty
+    /// line, a comment, and a command with `noreply`. Later records begin requests as before. Requests in hand stay in hand.
     ///
-    /// Does nothing outside of `on_input`, after a `put`, and once the program says itself when requests
-    /// [begin](Connection::request_begins) and end.
+    /// It has no effect outside of `on_input`, after a `put`, and after a call of [`request_begins`](Connection::request_begins).
     ///
     /// ```
     /// use lenore::component::Protocol;
@@ -160,8 +159,8 @@ impl<F: Filter, H> Connection<F, H> {
         self.requests.in_hand()
     }
 
-    /// Tells whether the connection is shut down after the request in hand, as the process is to end. A protocol that can say so
-    /// says it in its answer, as `Connection: close` in HTTP.
+    /// Tells whether the connection ends after the request in hand, because the process is going to end. A protocol that can say so
+    /// tells its client in the answer, as HTTP does with `Connection: close`.
     ///
     /// POE: nothing like it.
     pub fn is_ending(&self) -> bool {
@@ -199,8 +198,8 @@ impl<F: Filter, H> Connection<F, H> {
         self.is_shutting_down
     }
 
-    /// Returns the peer's address, from `pre_connect` on. `None` for a client that has never been connected, and for a UNIX socket:
-    /// [`peer_credentials`](Connection::peer_credentials) tells who is at the other end of that.
+    /// Returns the peer's address. It is known from `pre_connect` on. `None` for a client that has never been connected, and for a UNIX
+    /// socket, where [`peer_credentials`](Connection::peer_credentials) names the peer.
     ///
     /// Behind a proxy that uses the [PROXY protocol](super::Listen::proxy_protocol) this is the address of the proxy's client.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
@@ -229,19 +228,19 @@ impl<F: Filter, H> Connection<F, H> {
         self.proxy
     }
 
-    /// Returns the name of the listener that it came through. `None` if [`Listen::name`](super::Listen::name) was not called, and in
-    /// a client.
+    /// Returns the name of the listener that has accepted the connection. `None` in a client, and if the listener has no
+    /// [name](super::Listen::name).
     ///
     /// POE: nothing like it.
     pub fn listener_name(&self) -> Option<&str> {
         self.door.as_ref()?.name.as_deref()
     }
 
-    /// Asks the system for the process at the other end of a UNIX socket, as it was when the connection was made.
+    /// Asks the system which process was at the other end of a UNIX socket when the connection was made.
     ///
     /// # Errors
     ///
-    /// `ENOTCONN` without a connection; what the system says, if it is no UNIX socket among others.
+    /// `ENOTCONN` without a connection. The system's error if the connection is not a UNIX socket.
     ///
     /// POE: nothing like it.
     #[doc(alias = "SO_PEERCRED")]
@@ -250,7 +249,7 @@ impl<F: Filter, H> Connection<F, H> {
         wheel.with_fd(PeerCredentials::of)
     }
 
-    /// Returns whom a client connects to, as `host:port`, connected or not; empty in a server.
+    /// Returns the address that a client connects to, as `host:port`, whether or not it is connected. Empty in a server.
     ///
     /// POE: what the program has given as `RemoteAddress` and `RemotePort`.
     pub fn target(&self) -> &str {

@@ -30,7 +30,7 @@ type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
 type Callback<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>) -> Result>;
 type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
 
-/// A client: a session with one connection at a time.
+/// A client. It is a session that has one connection at a time.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -68,15 +68,18 @@ type Trouble<F, H> = Box<dyn Fn(&mut Cx<'_, F, H>, &Failure) -> Result>;
 ///
 /// | event | effect |
 /// | --- | --- |
-/// | `reconnect` | connects anew; an open connection is dropped, with what waits to be written and without `on_disconnect` |
-/// | `connect` | the same; ARG0 = the address from now on, `host:port`, or a host as ARG0 and its port (`u16`) as ARG1 |
-/// | `shutdown` | ends the connection once everything put is written, or the attempt at once |
+/// | `reconnect` | connects again; drops an open connection and its unwritten output, without `on_disconnect` |
+/// | `connect` | the same; ARG0 = the new address, `host:port`, or ARG0 = a host and ARG1 = its port (`u16`) |
+/// | `shutdown` | ends the connection when all output is written, or ends the attempt to connect at once |
 ///
-/// To try again after a failure or an end is up to the program: `cx.delay("reconnect", ..)` in
-/// [`on_connect_error`](TcpClient::on_connect_error) or [`Protocol::on_disconnect`]. A session without a connection ends
-/// unless such a delay, an alias or anything else keeps it; `shutdown` takes the alias away, and nothing else. So a client
-/// that connects again by itself, and is to end for good, takes the delay back before it posts `shutdown`
-/// (`cx.delay_clear("reconnect")`), and sets none in the `on_disconnect` that follows: `examples/log_shipper.rs`.
+/// # Connecting again
+///
+/// The program decides whether to try again. It calls `cx.delay("reconnect", ..)` in [`on_connect_error`](TcpClient::on_connect_error)
+/// and in [`Protocol::on_disconnect`]. A session without a connection ends unless something keeps it alive, such as that delay or an
+/// alias.
+///
+/// To end such a client for good, call `cx.delay_clear("reconnect")`, then post `shutdown`, and set no delay in the `on_disconnect`
+/// that follows. `shutdown` removes the alias, but no delay. `examples/log_shipper.rs` does this.
 ///
 /// POE: `POE::Component::Client::TCP`.
 #[must_use = "does nothing until it is spawned"]
@@ -106,8 +109,8 @@ struct Settings<F: Filter, H: 'static> {
 }
 
 impl<F: Filter, H: 'static> TcpClient<F, H> {
-    /// Begins a client of the server at `address`, `host:port`. A host name is looked up, which blocks unless a
-    /// [`resolver`](TcpClient::resolver) does it.
+    /// Begins a client of the server at `address`, `host:port`. Without a [`resolver`](TcpClient::resolver) the look-up of a host name
+    /// blocks the process.
     ///
     /// POE: `new`, with `RemoteAddress` and `RemotePort`.
     #[doc(alias("RemoteAddress", "RemotePort"))]
@@ -115,8 +118,8 @@ impl<F: Filter, H: 'static> TcpClient<F, H> {
         TcpClient::with(address.into(), protocol, false)
     }
 
-    /// Begins a client of the server that listens on the UNIX stream socket at `path`. [`Connection::target`] is the path, and so is
-    /// ARG0 of the event `connect`.
+    /// Begins a client of the server that listens on the UNIX stream socket at `path`. [`Connection::target`] returns the path, and the
+    /// event `connect` takes a path as ARG0.
     ///
     /// POE: `new`, with `Domain` `AF_UNIX` and the path as `RemoteAddress`.
     pub fn unix(path: impl Into<String>, protocol: Protocol<F, H>) -> TcpClient<F, H> {

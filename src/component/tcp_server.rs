@@ -18,7 +18,7 @@ use crate::wheel::Failure;
 
 /// A server in one process: a session that listens, and a session for each connection as its child.
 ///
-/// [`Server`](super::Server) is for programs that have a Daemon, or may want to fork one day; this is the plain component.
+/// Use [`Server`](super::Server) in a program that has a Daemon, or may fork one day.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -45,8 +45,8 @@ use crate::wheel::Failure;
 /// | event | effect |
 /// | --- | --- |
 /// | `shutdown` | stops listening; connections go on, and the session ends with the last of them |
-/// | `set_concurrency` | ARG0 = how many connections there may be: an `Option<u32>` or a `u32`, `None` for any number; an `i32` as in POE, where -1 means that |
-/// | `disconnected` | one connection less; an [`acceptor`](TcpServer::acceptor) posts it itself |
+/// | `set_concurrency` | ARG0 = how many connections there may be: a `u32`, an `Option<u32>` with `None` for any number, or an `i32` as in POE with -1 for any number |
+/// | `disconnected` | counts one connection less; the program posts it if it has an [`acceptor`](TcpServer::acceptor) |
 ///
 /// POE: `POE::Component::Server::TCP`.
 #[must_use = "does nothing until it is spawned"]
@@ -70,8 +70,8 @@ type Callback = Box<dyn Fn(&mut Context<'_, Listener>) -> Result>;
 type Trouble = Box<dyn Fn(&mut Context<'_, Listener>, &Failure) -> Result>;
 
 impl TcpServer {
-    /// Begins a server that listens on `address`, `host:port` with port 0 for any free one, and treats each connection
-    /// as `protocol` says.
+    /// Begins a server that listens on `address` and runs `protocol` for each connection. The address is `host:port`. Port 0 means any
+    /// free port.
     ///
     /// POE: `new` with `ClientInput`; `Address` or `Hostname`, and `Port`.
     #[doc(alias("Hostname", "Port"))]
@@ -79,7 +79,7 @@ impl TcpServer {
         TcpServer::on(Listen::tcp(address.into()), protocol)
     }
 
-    /// Begins a server that listens as `listen` says, on a UNIX socket for one, and treats each connection as `protocol` says.
+    /// Begins a server that listens at `listen`, such as a UNIX socket, and runs `protocol` for each connection.
     ///
     /// ```
     /// use lenore::Kernel;
