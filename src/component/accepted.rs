@@ -116,6 +116,9 @@ fn watched<F: Filter, H: 'static>(
 ) -> Result {
     let outcome = catch_unwind(AssertUnwindSafe(|| run(protocol, cx)));
     let heap = cx.heap();
+    if outcome.is_err() {
+        heap.requests.callback_has_panicked();
+    }
     let (listener, is_late) = (heap.listener, heap.is_switch_late);
     if is_late {
         switch_again(cx);
@@ -164,7 +167,7 @@ fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H
     let failure = cx.take::<Failure>(0)?;
     let Some(failure) = secure::take_failure(cx, failure) else { return Ok(()) };
     // Clients go when they like, and not all of them say goodbye.
-    let is_reset = [Errno::ECONNRESET, Errno::ECONNABORTED].contains(&Errno::from_raw(failure.errno));
+    let is_reset = [Errno::ECONNRESET, Errno::ECONNABORTED, Errno::EPIPE].contains(&Errno::from_raw(failure.errno));
     let is_usual = failure.is_end_of_input() || is_reset;
     let told = protocol.tell_error(cx, &failure, (!is_usual).then_some(log::Level::Warn));
     if protocol.shutdown_on_error {
@@ -200,6 +203,7 @@ fn end<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) 
 fn disconnect<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
     if matches!(cx.heap().link, Link::Securing(_)) {
         cx.heap().close();
+        cx.delay_clear(CLOCK);
     }
     if !cx.heap().is_connected() || std::mem::replace(&mut cx.heap().is_over, true) {
         return Ok(());

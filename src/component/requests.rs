@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::accepted::shutdown;
-use super::connection::Connection;
+use super::connection::{Connection, Link};
 use super::load::{InHand, NEW, PAUSE};
 use super::protocol::Protocol;
 use crate::error::Result;
@@ -95,6 +95,11 @@ impl Requests {
         }
     }
 
+    /// The callback that a look was to follow has not returned.
+    pub(super) fn callback_has_panicked(&self) {
+        self.is_looked_at.set(false);
+    }
+
     /// Has the program say when requests begin and end, from the first record on.
     #[cfg(feature = "service")]
     pub(super) fn count_explicitly(&self) {
@@ -133,11 +138,16 @@ impl<F: Filter, H> Connection<F, H> {
     /// Tells whether a part of the next request is there.
     fn has_begun(&self) -> bool {
         let has_begun = |wheel: &ReadWrite<F>| wheel.input_filter(|filter| !filter.is_between_records());
-        self.wheel().is_some_and(|wheel| has_begun(wheel) || !wheel.get_pending().is_empty())
+        let has_come = |wheel: &ReadWrite<F>| !wheel.get_pending().is_empty() || wheel.transport_holds_input();
+        self.wheel().is_some_and(|wheel| has_begun(wheel) || has_come(wheel))
     }
 
+    /// Returns how many bytes have come, also during a handshake.
     fn octets(&self) -> u64 {
-        self.wheel().map_or(0, ReadWrite::input_octets)
+        match &self.link {
+            Link::Open(wheel) | Link::Securing(wheel) => wheel.input_octets(),
+            Link::Closed | Link::Connecting(_) | Link::Announced(_) => 0,
+        }
     }
 
     /// Tells whether something has come that was not read yet. A socket whose input has ended is readable for ever.
@@ -300,7 +310,12 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         if alarm.is_some() && set.is_some_and(|set| set <= due) {
             return;
         }
-        let after = Duration::from_nanos(u64::try_from(due.saturating_sub(now)).unwrap_or(0));
+        self.set_alarm(cx, due, Duration::from_nanos(u64::try_from(due.saturating_sub(now)).unwrap_or(0)));
+    }
+
+    /// Sets the alarm to a time that is `after` from now.
+    fn set_alarm(&self, cx: &mut Cx<'_, F, H>, due: Due, after: Duration) {
+        let alarm = cx.heap().requests.alarm;
         let is_moved = alarm.is_some_and(|alarm| cx.delay_adjust(alarm, after).is_ok());
         let alarm = if is_moved { alarm } else { Some(cx.delay_set(CLOCK, after, ())) };
         let requests = &mut cx.heap().requests;
@@ -312,6 +327,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         let now = cx_now(cx);
         let heap = cx.heap();
         (heap.requests.due, heap.requests.alarm) = (None, None);
+        if matches!(heap.link, Link::Securing(_)) && heap.requests.is_ending {
+            return self.look_at_handshake(cx, now);
+        }
         let is_due = self.next_due(heap).is_some_and(|due| due <= now);
         if !is_due || heap.is_shutting_down || !heap.is_connected() {
             self.set_clock(cx);
@@ -323,6 +341,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             return Ok(());
         }
         let is_late = is_busy || heap.requests.is_arriving;
+        if !is_late && heap.requests.is_ending && heap.is_idle(now) {
+            return self.let_go(cx);
+        }
         let callback = match (is_late, heap.requests.is_ending) {
             (true, _) => &self.callbacks.on_request_timeout,
             (false, false) => &self.callbacks.on_idle,
@@ -334,6 +355,19 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         cx.yield_("shutdown", ());
         self.count_off(cx);
         told
+    }
+
+    /// A handshake at the end of a process: the client may have a request, if it sends anything.
+    fn look_at_handshake(&self, cx: &mut Cx<'_, F, H>, now: Due) -> Result {
+        let octets = cx.heap().octets();
+        let requests = &mut cx.heap().requests;
+        let goes_on = octets > requests.octets && now < requests.since.saturating_add(nanos(REST));
+        requests.octets = octets;
+        if !goes_on {
+            return shutdown(self, cx);
+        }
+        self.set_alarm(cx, now.saturating_add(nanos(NEW)), NEW);
+        Ok(())
     }
 
     /// Looks what has come without being a whole request, and tells whether the client still has time. For a time at which
@@ -366,8 +400,14 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     pub(super) fn drain(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let now = cx_now(cx);
         cx.heap().requests.is_ending = true;
+        if matches!(cx.heap().link, Link::Securing(_)) {
+            let octets = cx.heap().octets();
+            cx.heap().requests.rest(now, octets);
+            self.set_alarm(cx, now.saturating_add(nanos(NEW)), NEW);
+            return Ok(());
+        }
         if !cx.heap().is_connected() {
-            // A handshake, or the header of a proxy, has a time limit of its own.
+            // The header of a proxy has a time limit of its own, which is short.
             return Ok(());
         }
         if cx.heap().is_idle(now) {

@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use super::connection::{Connection, Link};
 use super::listen::ListenAddr;
 use super::protocol::Protocol;
+use super::requests::CLOCK;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::kernel::{Context, Due};
@@ -99,6 +100,7 @@ pub(super) fn take_failure<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, failure
         return Some(failure);
     }
     cx.heap().close();
+    cx.delay_clear(CLOCK);
     let (session, peer, now) = (cx.session(), cx.heap().peer_text(), cx.core().clock.now());
     // A port scan, a health check, or a client that gives up.
     let is_usual = [Errno::ECONNABORTED, Errno::ECONNRESET, Errno::EPIPE].contains(&Errno::from_raw(failure.errno));

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lenore::tls::rustls::{ClientConfig, ClientConnection, StreamOwned, version};
 use nix::sys::signal::Signal;
@@ -85,6 +86,53 @@ fn client_resumes_with_every_child() {
         println!("resumption over {CHILDREN} children: {resumed} of {CHILDREN}");
         assert_eq!(resumed, CHILDREN);
     }
+}
+
+/// Ends the server gently, and returns once it has closed an idle connection.
+fn end_and_wait(server: &Server, idle: &mut Client) {
+    server.running.signal(Signal::SIGTERM);
+    assert_eq!(idle.read_line(&mut String::new()).unwrap(), 0);
+}
+
+#[test]
+fn request_whose_record_has_come_in_part_is_answered_at_the_end() {
+    let authority = Authority::new();
+    let mut server = start(&authority, "single", &[]);
+    let config = Arc::new(authority.client());
+    let [mut asking, mut idle] = [(); 2].map(|()| client(&config, server.addr));
+    ask(&mut asking);
+    let StreamOwned { conn, sock } = asking.get_mut();
+    conn.writer().write_all(b"hello\n").unwrap();
+    let mut record = Vec::new();
+    while conn.wants_write() {
+        conn.write_tls(&mut record).unwrap();
+    }
+    let (part, rest) = record.split_at(record.len() - 3);
+    sock.write_all(part).unwrap();
+    // The one process has read that part when it answers this one.
+    ask(&mut idle);
+    end_and_wait(&server, &mut idle);
+    asking.get_mut().sock.write_all(rest).unwrap();
+    let mut answer = String::new();
+    asking.read_line(&mut answer).unwrap();
+    assert!(answer.ends_with(" hello\r\n"), "{answer:?}");
+    drop(asking);
+    assert!(server.running.wait_exit(DEADLINE).success());
+}
+
+#[test]
+fn client_that_does_not_shake_hands_holds_the_end_for_a_moment_only() {
+    let authority = Authority::new();
+    let mut server = start(&authority, "single", &[]);
+    let _silent = TcpStream::connect(server.addr).unwrap();
+    // It was accepted before this one.
+    let mut idle = client(&Arc::new(authority.client()), server.addr);
+    ask(&mut idle);
+    let begun = Instant::now();
+    end_and_wait(&server, &mut idle);
+    assert!(server.running.wait_exit(DEADLINE).success());
+    // Its handshake has ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[test] // ring draws from the system: a fork copies no state of a generator

@@ -60,7 +60,9 @@ pub use processes::{Processes, UnknownProcesses};
 /// - An idle connection is closed at once.
 /// - A busy connection is closed after its answer. [`Connection::is_ending`](super::Connection::is_ending) lets the protocol say so to the
 ///   client.
-/// - A client that has just connected has one second for its first request.
+/// - A client that has just connected has one second for its first request. So has a TLS client, from the end of its handshake on. A
+///   handshake in which nothing comes for a second is given up, and any other after five seconds.
+/// - A request that has begun to come may pause for five seconds.
 ///
 /// INT, and a second TERM, shut down every connection as soon as its output is written. With [`DaemonBuilder::term`] and
 /// [`Shutdown::Immediate`] the first TERM does that as well.

@@ -18,7 +18,7 @@ use super::{BoardError, Scoreboard, SlotIndex, Status, snapshot};
 use crate::sys::modelled_memory::SharedBoard;
 #[cfg(not(any(lenore_loom, lenore_shuttle)))]
 use crate::sys::shared_memory::SharedBoard;
-use crate::sys::shown_memory::{ShownBoard, Stats};
+use crate::sys::shown_memory::{MAGIC, ShownBoard, Stats};
 
 /// What the parent has of it.
 #[derive(Debug)]
@@ -115,7 +115,8 @@ impl Scoreboard {
             return;
         }
         show.looked_at_ms = now_ms;
-        let is_short = home.is_cut_short();
+        // One that was made as long as before again has lost what it said.
+        let is_short = home.is_cut_short() || copy.header().magic.load(Relaxed) != MAGIC;
         if !is_short && !copy.is_lost() {
             return;
         }

@@ -194,6 +194,14 @@ impl Transport for Stream {
         self.plain > 0
     }
 
+    fn holds_part(&self) -> bool {
+        self.socket.is_within_a_record()
+    }
+
+    fn received(&self) -> Option<u64> {
+        Some(self.socket.received())
+    }
+
     fn reads_short(&self) -> bool {
         self.plain > 0 || self.failure.is_some() || self.has_ended || !self.socket.is_drained()
     }

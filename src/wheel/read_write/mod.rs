@@ -403,10 +403,16 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.reader.inbox.pending()
     }
 
-    /// Returns how many bytes were read.
+    /// Returns how many bytes have come.
     #[inline]
     pub(crate) fn input_octets(&self) -> u64 {
-        self.state.0.reader.octets()
+        let received = self.state.0.port.stream.borrow().as_ref().and_then(Stream::received);
+        received.unwrap_or_else(|| self.state.0.reader.octets())
+    }
+
+    /// Tells whether the transport has input that was not read: whole, or a part.
+    pub(crate) fn transport_holds_input(&self) -> bool {
+        self.state.0.port.stream.borrow().as_ref().is_some_and(Stream::holds_input)
     }
 
     /// Returns how many bytes were put in all, written or not. The number may wrap.

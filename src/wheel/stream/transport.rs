@@ -82,6 +82,18 @@ pub trait Transport: AsFd + 'static {
         false
     }
 
+    /// Tells whether the transport has a part of something that [`read`](Transport::read) can return only when the rest has come, such as
+    /// a record of TLS. A component does not take the client of such a connection for idle. Default: no.
+    fn holds_part(&self) -> bool {
+        false
+    }
+
+    /// Returns how many bytes have come from the descriptor. By this number a component sees that a client goes on sending. Default:
+    /// `None`, for as many as [`read`](Transport::read) has returned.
+    fn received(&self) -> Option<u64> {
+        None
+    }
+
     /// Tells whether more may be left, in the transport or in the descriptor, after a [`read`](Transport::read) that has not filled
     /// its buffer. If not, the wheel waits for the poller, and saves a read that would find nothing. The end of the input is read
     /// whatever the answer. Default: yes.
@@ -205,6 +217,26 @@ impl Stream {
         match self {
             Stream::Plain(_) => false,
             Stream::Own(_, transport, _) => guarded(|| Ok(transport.borrow().has_input())).unwrap_or(false),
+        }
+    }
+
+    /// Tells whether input has come that was not read: whole, or a part.
+    pub(crate) fn holds_input(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Own(_, transport, _) => {
+                let holds = |transport: &dyn Transport| transport.has_input() || transport.holds_part();
+                guarded(|| Ok(holds(&**transport.borrow()))).unwrap_or(false)
+            }
+        }
+    }
+
+    /// Returns how many bytes a transport has received, if it says so.
+    #[inline]
+    pub(crate) fn received(&self) -> Option<u64> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Own(_, transport, _) => guarded(|| Ok(transport.borrow().received())).unwrap_or(None),
         }
     }
 

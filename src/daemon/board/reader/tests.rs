@@ -183,15 +183,19 @@ fn board_that_is_cut_short_is_lost_for_readers_only() {
 
 #[test] // O-ST-14: no program takes for the board what is there by chance
 fn parent_empties_a_board_that_is_cut_short() {
-    let dir = TempDir::new();
-    let (mut board, path) = shown(&dir, 2);
-    let length = || fs::metadata(&path).unwrap().len();
-    board.beat(10_000);
-    OpenOptions::new().write(true).open(&path).unwrap().set_len(8192).unwrap();
-    board.beat(10_999);
-    assert_eq!(length(), 8192, "it does not look at each beat");
-    board.beat(11_000);
-    assert_eq!(length(), 0);
+    // The second is as long as before when the parent looks.
+    for lengths in [&[8192][..], &[0, ShownBoard::LENGTH as u64]] {
+        let dir = TempDir::new();
+        let (mut board, path) = shown(&dir, 2);
+        let length = || fs::metadata(&path).unwrap().len();
+        board.beat(10_000);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        lengths.iter().for_each(|length| file.set_len(*length).unwrap());
+        board.beat(10_999);
+        assert_eq!(Some(&length()), lengths.last(), "it does not look at each beat");
+        board.beat(11_000);
+        assert_eq!(length(), 0);
+    }
 }
 
 #[test] // O-ST-14, O-ST-03: a hostile writer misleads, and no more
