@@ -519,7 +519,7 @@ mod tests {
     #[test]
     fn list_of_a_postback_that_is_sent_on_is_no_longer_called_one() {
         let args = (1_i32,).into_args().marked(Part::Called);
-        let text = |args: &Args| args.get::<u8>(0).expect_err("an i32 is no u8").to_string();
+        let text = |args: &Args| args.get::<u8>(0).expect_err("an i32 is not a u8").to_string();
         assert_eq!(text(&args), "argument 0 of the call's arguments should be u8, but is i32");
         assert_eq!(text(&args.into_args()), "argument 0 should be u8, but is i32");
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use header::{Found, LONGEST, find};
 
-// It is no part of what the crate offers.
+// The crate does not export it.
 #[path = "../../src/component/proxy/header.rs"]
 mod header;
 

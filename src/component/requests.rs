@@ -387,7 +387,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             // The time for a whole request does not begin anew with each part of it.
             (true, true) => return has_come && is_within(requests.since, self.arrival()),
             (false, true) => has_come || is_ending || self.arrival().is_some(),
-            // What has come is no part of a request, such as an empty line.
+            // The client has sent something else than a request, such as an empty line.
             (_, false) => has_come && !is_ending,
         };
         if begins_anew {

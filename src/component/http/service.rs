@@ -87,8 +87,8 @@ use crate::filter::http::{self, Httpd, Response};
 /// in the middle of a request gets 408 after 30 s to 60 s. For other limits take the [`protocol`](Service::protocol), and set its
 /// [`idle_timeout`](Protocol::idle_timeout) and [`arrival_timeout`](Protocol::arrival_timeout).
 ///
-/// There is no limit for answers unless the program sets the protocol's [`request_timeout`](Protocol::request_timeout). An answer that
-/// comes later than that is a 504. A streamed response or a download of [`Files`](super::Files) that takes longer is cut.
+/// The protocol's [`request_timeout`](Protocol::request_timeout) limits how long an answer may take. Default: none. If an answer takes
+/// longer, the client gets 504. If a streamed response or a download of [`Files`](super::Files) takes longer, the service cuts it.
 ///
 /// A request is handled when its body has come whole. One that is larger than [`max_body`](Service::max_body) is refused with 413
 /// before it is read.

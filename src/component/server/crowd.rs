@@ -88,7 +88,7 @@ pub(super) fn longest_idle(cx: &mut Cx<'_>) -> Option<SessionId> {
     found.get().map(|(_, session)| session)
 }
 
-/// The event for a client that waits while there is no room.
+/// The event that tells of a client that waits while the process is full.
 pub(super) const WAITED_FOR: &str = "waited_for";
 
 /// The event for a look whether clients wait.

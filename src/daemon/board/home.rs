@@ -1,7 +1,7 @@
 //! Where a board is that other programs may look at: a file with a path, or one in memory only.
 //!
 //! A file is made under another name and then renamed, so that no program ever finds half of one. A Daemon makes it shorter only
-//! when somebody else has done so already. A new board is a new file.
+//! when another process has cut it short before. A new board is a new file.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};

@@ -307,9 +307,9 @@ impl DaemonBuilder {
     /// - [`DaemonError::Scoreboard`]
     /// - [`DaemonError::Kernel`], for example for an alias that is taken
     ///
-    /// After an error standard output and error, umask and working directory are what they were, and there is no pid file. Two
-    /// steps can't be undone: to detach (the launcher prints the error, and exits with 1), and to drop privileges. After an error
-    /// that follows these steps the process should end.
+    /// After an error, `spawn` restores standard output, standard error, the umask and the working directory, and removes the pid file. It
+    /// can't undo two steps: detaching, where the launcher prints the error and exits with 1, and dropping privileges. The process should
+    /// end after an error that follows one of them.
     ///
     /// POE: `spawn`.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {

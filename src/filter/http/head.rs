@@ -12,7 +12,7 @@ use super::target;
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// So many bytes; 0 if there is no body.
+    /// The body has this many bytes. 0 means that the message has no body.
     Length(u64),
     Chunked,
 }
