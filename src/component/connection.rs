@@ -400,6 +400,10 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             }
             cx.heap().link = Link::Securing(wheel.on_ready(READY).start(cx)?);
             cx.heap().handshake = Some(handshake);
+            // The header of its proxy has come at the end of the process.
+            if cx.heap().requests.is_ending {
+                self.limit_handshake(cx);
+            }
             return Ok(true);
         }
         cx.heap().link = Link::Open(wheel.start(cx)?);

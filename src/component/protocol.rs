@@ -303,7 +303,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     }
 
     /// Sets a callback that runs for each error, and at the end of the input. Without it the log has a line for each error. A server
-    /// does not log the end of the input or a reset, because clients leave when they like.
+    /// does not log the end of the input, nor `ECONNRESET`, `ECONNABORTED` and `EPIPE`, because clients leave when they like.
     ///
     /// A filter that has lost its place in the input ([`FilterError::is_out_of_step`]) is an error too. Its
     /// [operation](Failure::operation) is `"filter"`. What the callback puts after such an error is still written, so a server can tell

@@ -1,6 +1,7 @@
 //! What a connection has in hand: requests that begin and end, and the time limits that depend on it.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -90,7 +91,10 @@ impl Requests {
 
     #[inline]
     fn ask_for_look(&self) {
-        if let (Some(look), 0, false) = (&self.look, self.in_hand.get(), self.is_looked_at.replace(true)) {
+        // Without a postback the look comes behind the state of the program that runs.
+        if let (Some(look), 0) = (&self.look, self.in_hand.get())
+            && !self.is_looked_at.replace(true)
+        {
             look.call(());
         }
     }
@@ -142,18 +146,22 @@ impl<F: Filter, H> Connection<F, H> {
         self.wheel().is_some_and(|wheel| has_begun(wheel) || has_come(wheel))
     }
 
-    /// Returns how many bytes have come, also during a handshake.
     fn octets(&self) -> u64 {
+        self.any_wheel().map_or(0, ReadWrite::input_octets)
+    }
+
+    /// Returns the wheel, also during a handshake.
+    fn any_wheel(&self) -> Option<&ReadWrite<F>> {
         match &self.link {
-            Link::Open(wheel) | Link::Securing(wheel) => wheel.input_octets(),
-            Link::Closed | Link::Connecting(_) | Link::Announced(_) => 0,
+            Link::Open(wheel) | Link::Securing(wheel) => Some(wheel),
+            Link::Closed | Link::Connecting(_) | Link::Announced(_) => None,
         }
     }
 
     /// Tells whether something has come that was not read yet. A socket whose input has ended is readable for ever.
     fn has_input(&self) -> bool {
         let has_input = |wheel: &ReadWrite<F>| wheel.with_fd(|fd| Ok(has_input(fd))).unwrap_or(false);
-        self.wheel().is_some_and(|wheel| !wheel.reads_no_more() && has_input(wheel))
+        self.any_wheel().is_some_and(|wheel| !wheel.reads_no_more() && has_input(wheel))
     }
 }
 
@@ -349,25 +357,36 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             (false, false) => &self.callbacks.on_idle,
             (false, true) => &None,
         };
-        let told = callback.as_ref().map_or(Ok(()), |callback| callback(cx));
-        let heap = cx.heap();
-        heap.is_shutting_down = true;
+        let told = catch_unwind(AssertUnwindSafe(|| callback.as_ref().map_or(Ok(()), |callback| callback(cx))));
+        // Also if the callback has panicked: its time is over for good.
+        cx.heap().is_shutting_down = true;
         cx.yield_("shutdown", ());
         self.count_off(cx);
-        told
+        told.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// A handshake at the end of a process: the client may have a request, if it sends anything.
-    fn look_at_handshake(&self, cx: &mut Cx<'_, F, H>, now: Due) -> Result {
+    /// Limits a handshake at the end of a process: the client may have a request, but may not hold up the end for the time that
+    /// handshakes have.
+    pub(super) fn limit_handshake(&self, cx: &mut Cx<'_, F, H>) {
+        let now = cx_now(cx);
         let octets = cx.heap().octets();
-        let requests = &mut cx.heap().requests;
-        let goes_on = octets > requests.octets && now < requests.since.saturating_add(nanos(REST));
-        requests.octets = octets;
-        if !goes_on {
-            return shutdown(self, cx);
-        }
+        cx.heap().requests.rest(now, octets);
         self.set_alarm(cx, now.saturating_add(nanos(NEW)), NEW);
-        Ok(())
+    }
+
+    /// The alarm during a handshake. A client that has not sent anything in a moment has no request.
+    fn look_at_handshake(&self, cx: &mut Cx<'_, F, H>, now: Due) -> Result {
+        let heap = cx.heap();
+        let has_spoken = heap.octets() > 0 || heap.has_input();
+        let due = heap.requests.since.saturating_add(nanos(REST));
+        if has_spoken && now < due {
+            self.set_alarm(cx, due, Duration::from_nanos(u64::try_from(due - now).unwrap_or(0)));
+            return Ok(());
+        }
+        if let Link::Securing(wheel) = &heap.link {
+            wheel.close_without_waiting();
+        }
+        shutdown(self, cx)
     }
 
     /// Looks what has come without being a whole request, and tells whether the client still has time. For a time at which
@@ -399,15 +418,13 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
     /// Lets go of a client that waits for nothing, at once; of any other after the request in hand.
     pub(super) fn drain(&self, cx: &mut Cx<'_, F, H>) -> Result {
         let now = cx_now(cx);
-        cx.heap().requests.is_ending = true;
-        if matches!(cx.heap().link, Link::Securing(_)) {
-            let octets = cx.heap().octets();
-            cx.heap().requests.rest(now, octets);
-            self.set_alarm(cx, now.saturating_add(nanos(NEW)), NEW);
-            return Ok(());
-        }
+        // A child that has had its share may get TERM as well. That gives no client its time anew.
+        let was_ending = std::mem::replace(&mut cx.heap().requests.is_ending, true);
         if !cx.heap().is_connected() {
             // The header of a proxy has a time limit of its own, which is short.
+            if matches!(cx.heap().link, Link::Securing(_)) && !was_ending {
+                self.limit_handshake(cx);
+            }
             return Ok(());
         }
         if cx.heap().is_idle(now) {
@@ -415,7 +432,7 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         }
         let (octets, has_begun) = (cx.heap().octets(), cx.heap().has_begun());
         let requests = &mut cx.heap().requests;
-        if requests.in_hand.get() == 0 {
+        if requests.in_hand.get() == 0 && !was_ending {
             // What is on its way has a moment to come. A request that was seen to come already gets no time anew.
             let since = if has_begun && requests.is_arriving { requests.since } else { now };
             requests.rest(now, octets);

@@ -83,7 +83,11 @@ pub(crate) fn silence_others(owner: Owner, addresses: &[SocketAddr]) {
 fn silence(socket: &Socket) -> Option<bool> {
     let reuse = getsockopt(&socket.fd, sockopt::ReuseAddr).ok()?;
     setsockopt(&socket.fd, sockopt::ReuseAddr, &false).ok()?;
-    shutdown(socket.fd.as_raw_fd(), Shutdown::Read).ok().map(|()| reuse)
+    if shutdown(socket.fd.as_raw_fd(), Shutdown::Read).is_err() {
+        let _ = setsockopt(&socket.fd, sockopt::ReuseAddr, &reuse);
+        return None;
+    }
+    Some(reuse)
 }
 
 /// Has the sockets that wait at these addresses listen, if they do not.
@@ -107,7 +111,11 @@ pub(crate) fn wake(owner: Owner, addresses: &[SocketAddr]) -> Result<(), (Socket
 pub(super) fn listen_again(socket: &mut Socket) -> Result<(), Errno> {
     let Some(reuse) = socket.is_quiet else { return Ok(()) };
     let _ = setsockopt(&socket.fd, sockopt::ReuseAddr, &reuse);
-    listen(&socket.fd, Backlog::MAXCONN)?;
+    if let Err(errno) = listen(&socket.fd, Backlog::MAXCONN) {
+        // It keeps the address for itself until a later try.
+        let _ = setsockopt(&socket.fd, sockopt::ReuseAddr, &false);
+        return Err(errno);
+    }
     socket.is_quiet = None;
     Ok(())
 }

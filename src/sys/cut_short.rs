@@ -6,7 +6,8 @@
 //! of a sparse file is written for the first time causes the same signal, and is treated in the same way.
 //!
 //! The handler is installed with the first mapping that is watched. A fault elsewhere, and a SIGBUS that a process has sent, goes to the
-//! handler that was there before. If there was none, the signal ends the process as it would have. A handler that the program
+//! handler that was there before. If there was none, the signal ends the process as it would have. The handler of the standard library
+//! sets the signal back to its default: a program that survives a SIGBUS that was sent to it is no longer protected. A handler that the program
 //! installs later has to call this one; those of the crate signal-hook do. A forked child has the handler and all that is
 //! watched. An exec resets the handler.
 

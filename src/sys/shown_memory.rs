@@ -1,7 +1,7 @@
 //! The memory of a daemon that other programs may look at: what is told of it, the [`Slot`]s, and their statistics.
 //!
 //! It is laid out as one file: a [`ShownHeader`], [`MAX_SLOTS`] slots, as many [`Stats`]. The file is sparse, as most
-//! daemons use few slots. Nobody decides by what is in here, so a program that scribbles over it misleads its readers only.
+//! daemons use few slots. Nothing in here decides anything but whether the file is lost, so a program that scribbles over it misleads its readers only.
 //! As in [`shared_memory`](super::shared_memory), it holds nothing but atomic integers.
 
 use std::fs::File;

@@ -253,6 +253,49 @@ fn request_that_begins_in_a_state_of_the_program_is_timed_from_there() {
 }
 
 #[test]
+fn requests_that_end_in_states_of_the_program_leave_an_idle_connection() {
+    let two = Protocol::new(Line::new())
+        .on_input(|cx, _: String| {
+            cx.heap().request_begins();
+            cx.heap().request_begins();
+            cx.yield_("first", ());
+        })
+        .state("first", |cx| {
+            cx.heap().request_ends();
+            cx.yield_("second", ());
+        })
+        .state("second", |cx| cx.heap().request_ends())
+        .idle_timeout(SHORT)
+        .on_idle(|cx| cx.heap().put("idle"));
+    assert_eq!(talk(two, "go\r\n").0, "idle\r\n");
+}
+
+#[test]
+fn request_behind_one_that_began_and_ended_in_one_state_is_timed() {
+    let pushed = Protocol::new(Line::new())
+        .on_connect(|cx| cx.yield_("both", ()))
+        .state("both", |cx| {
+            cx.heap().request_begins();
+            cx.heap().request_ends();
+            cx.yield_("again", ());
+        })
+        .state("again", |cx| cx.heap().request_begins())
+        .request_timeout(SHORT)
+        .on_request_timeout(|cx| cx.heap().put("too late"));
+    assert_eq!(talk(pushed, "").0, "too late\r\n");
+}
+
+#[test]
+fn callback_of_a_timeout_that_panics_ends_the_connection() {
+    let panicking = Protocol::new(Line::new())
+        .on_connect(|cx| cx.sig("DIE", "failed"))
+        .state("failed", |cx| cx.sig_handled())
+        .idle_timeout(SHORT)
+        .on_idle(|cx| assert!(!cx.heap().is_connected(), "as asked"));
+    assert_eq!(talk(panicking, "").0, "");
+}
+
+#[test]
 fn timeouts_survive_when_the_program_removes_all_its_alarms() {
     let idle = |protocol: Protocol<Line>| protocol.idle_timeout(SHORT).on_idle(|cx| cx.heap().put("idle"));
     let in_callback = Protocol::new(Line::new()).on_input(|cx, line: String| {

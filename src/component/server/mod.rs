@@ -61,7 +61,8 @@ pub use processes::{Processes, UnknownProcesses};
 /// - A busy connection is closed after its answer. [`Connection::is_ending`](super::Connection::is_ending) lets the protocol say so to the
 ///   client.
 /// - A client that has just connected has one second for its first request. So has a TLS client, from the end of its handshake on. A
-///   handshake in which nothing comes for a second is given up, and any other after five seconds.
+///   handshake is given up after one second if the client has sent nothing, and otherwise after five. The same holds in a child that
+///   has had its share of `requests`.
 /// - A request that has begun to come may pause for five seconds.
 ///
 /// INT, and a second TERM, shut down every connection as soon as its output is written. With [`DaemonBuilder::term`] and

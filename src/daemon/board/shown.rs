@@ -1,7 +1,7 @@
 //! A board that other programs may look at: what the parent and the children do besides.
 //!
 //! A board in memory is what the processes share, and can't be shortened. A board in a file is a copy of that, which every process
-//! writes whenever it has written the other. No process of the Daemon reads the file. So one that is cut short, by a tool that rotates
+//! writes whenever it has written the other. No process of the Daemon reads the file, but for the parent, which looks whether the file is still a board. So one that is cut short, by a tool that rotates
 //! logs for example, is lost for other programs only: see [`Mapping::of_file`](crate::sys::mapping::Mapping::of_file). The parent notices
 //! that, says so in the log, and makes the file empty, so that readers know as well.
 
@@ -115,8 +115,9 @@ impl Scoreboard {
             return;
         }
         show.looked_at_ms = now_ms;
-        // One that was made as long as before again has lost what it said.
-        let is_short = home.is_cut_short() || copy.header().magic.load(Relaxed) != MAGIC;
+        // One that was made as long as before again has lost its beginning, unless only the rest was cut: that is not
+        // noticed. A copy that was lost before consists of zeroes, whatever the reason was.
+        let is_short = home.is_cut_short() || (!copy.is_lost() && copy.header().magic.load(Relaxed) != MAGIC);
         if !is_short && !copy.is_lost() {
             return;
         }
