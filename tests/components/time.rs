@@ -258,7 +258,7 @@ fn requests_that_end_in_states_of_the_program_leave_an_idle_connection() {
         .on_input(|cx, _: String| {
             cx.heap().request_begins();
             cx.heap().request_begins();
-            cx.yield_("first", ());
+            cx.delay("first", 3 * SHORT, ());
         })
         .state("first", |cx| {
             cx.heap().request_ends();
@@ -277,12 +277,14 @@ fn request_behind_one_that_began_and_ended_in_one_state_is_timed() {
         .state("both", |cx| {
             cx.heap().request_begins();
             cx.heap().request_ends();
-            cx.yield_("again", ());
+            cx.delay("again", 3 * SHORT, ());
         })
         .state("again", |cx| cx.heap().request_begins())
         .request_timeout(SHORT)
         .on_request_timeout(|cx| cx.heap().put("too late"));
-    assert_eq!(talk(pushed, "").0, "too late\r\n");
+    let (got, lasted) = talk(pushed, "");
+    assert_eq!(got, "too late\r\n");
+    assert!(lasted >= 4 * SHORT, "{lasted:?}");
 }
 
 #[test]
