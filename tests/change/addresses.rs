@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
+use util::addresses::{free_addresses, is_free, wait_free};
 use util::control::Control;
 use util::{Client, DEADLINE, Program, kill, proc, test_program, wait_until};
 
@@ -15,9 +16,7 @@ use super::load::Load;
 /// Addresses that nothing listens on, and nothing else here uses.
 fn free<const N: usize>() -> [SocketAddr; N] {
     let own = std::process::id().to_be_bytes();
-    let host = format!("127.{}.{}.{}", own[2] | 1, own[3], 9);
-    let bound = [(); N].map(|()| TcpListener::bind((host.as_str(), 0)).expect("a port"));
-    bound.map(|listener| listener.local_addr().expect("bound"))
+    free_addresses(Ipv4Addr::new(127, own[2] | 1, own[3], 9))
 }
 
 fn config(addresses: &[SocketAddr], rest: &str) -> String {
@@ -80,7 +79,7 @@ fn address_that_a_reload_adds_is_served_and_one_that_it_drops_is_refused() {
         assert_eq!((value_at(stays), value_at(comes)), ("b".into(), "b".into()), "{mode}");
         wait_refused(goes);
         // Nothing of it is left in any process.
-        assert!(TcpListener::bind(goes).is_ok(), "{mode}");
+        wait_free(goes);
         // And back.
         assert_eq!(changing.reload(&config(&[stays, goes], "value=c\n")).last, "OK applied");
         assert_eq!((value_at(stays), value_at(goes)), ("c".into(), "c".into()), "{mode}");
@@ -123,8 +122,9 @@ fn address_that_can_not_be_bound_rejects_the_reload() {
         assert!(answer.last.contains(&address.to_string()) && answer.last.contains("in use"), "{answer:?}");
         assert_eq!((value_at(stays), children()), ("a".into(), before), "{mode}");
         // The one that could be bound is free again.
-        assert!(TcpListener::bind(free).is_ok(), "{mode}");
+        wait_free(free);
         drop(taken);
+        wait_free(address);
         assert_eq!(changing.reload(&config(&[address], "value=b\n")).last, "OK applied");
         assert_eq!(value_at(address), "b");
         wait_refused(stays);
@@ -141,7 +141,7 @@ fn address_of_a_configuration_that_fails_is_closed_again() {
     changing.wait_idle(2);
     assert_eq!((value_at(stays), value_at(goes)), ("a".into(), "a".into()));
     wait_refused(comes);
-    assert!(TcpListener::bind(comes).is_ok());
+    wait_free(comes);
 }
 
 #[test] // O-RL-13, O-RL-19
@@ -153,7 +153,7 @@ fn address_that_was_dropped_is_served_again_when_the_reload_is_taken_back() {
     assert_eq!(changing.reload(&new).last, "OK applied");
     // Nothing serves it, but it is not anybody else's either.
     wait_refused(goes);
-    assert!(TcpListener::bind(goes).is_err());
+    assert!(!is_free(goes));
     fs::write(&die, "").expect("a file");
     changing.children().into_iter().for_each(|child| kill(child, Signal::SIGKILL).expect("it lives"));
     changing.wait_log("reload is taken back");
@@ -181,8 +181,8 @@ fn address_that_was_dropped_is_kept_when_another_daemon_ends() {
     changing.signal(Signal::SIGUSR1);
     wait_refused(elsewhere);
     // It is still bound, for a way back.
-    assert!(TcpListener::bind(goes).is_err());
-    assert!(TcpListener::bind(elsewhere).is_ok());
+    assert!(!is_free(goes));
+    wait_free(elsewhere);
     assert_eq!(changing.reload(&config(&[stays, goes], "value=c\n")).last, "OK applied");
     assert_eq!((value_at(stays), value_at(goes)), ("c".into(), "c".into()));
 }

@@ -1,7 +1,7 @@
 //! Sockets that a launcher has opened, as systemd does: programs find them by name or address (O-SD-04, O-SD-05, O-SD-13, O-UP-10).
 
 use std::fs::{self, OpenOptions};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
+use util::addresses::free_addresses;
 use util::control::Control;
 use util::program::MARKER_VARIABLE;
 use util::{Client, DEADLINE, Program, Running, example, http, kill, proc, test_program, wait_until};
@@ -99,9 +100,7 @@ fn socket_activation_by_systemd_starts_a_pool() {
     for (names, log) in [(None, "name=\"unknown\""), (Some("--fdname=echo"), "name=\"echo\"")] {
         // Nobody else has an address of this host of ours.
         let own = std::process::id().to_be_bytes();
-        let probe = TcpListener::bind((format!("127.{}.{}.{}", own[2], own[3], 7), 0)).expect("a port");
-        let address = probe.local_addr().expect("bound");
-        drop(probe);
+        let [address] = free_addresses(Ipv4Addr::new(127, own[2], own[3], 7));
         let activate = Program::new("systemd-socket-activate").arg(format!("--listen={address}")).args(names);
         // It passes nothing on by itself.
         let activate = activate.arg(format!("--setenv={MARKER_VARIABLE}")).arg(example("echo_prefork"));

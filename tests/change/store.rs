@@ -1,8 +1,9 @@
 //! Listeners that a service manager keeps while a program is started again (O-SD-14).
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use nix::sys::signal::Signal;
+use util::addresses::free_addresses;
 use util::manager::Manager;
 use util::{Client, DEADLINE, Program, Running, kill, proc, test_program, wait_until};
 
@@ -22,8 +23,8 @@ fn again(manager: &Manager, args: &str) -> Running {
 /// An address of this host with a port that nobody else of these tests has.
 fn free_address(number: u8) -> SocketAddr {
     let own = std::process::id().to_be_bytes();
-    let probe = TcpListener::bind((format!("127.{}.{}.{number}", own[2], own[3]), 0)).expect("a port");
-    probe.local_addr().expect("bound")
+    let [address] = free_addresses(Ipv4Addr::new(127, own[2], own[3], number));
+    address
 }
 
 #[track_caller]

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use lenore::component::{Failure, Protocol, TcpServer};
@@ -10,6 +10,7 @@ use lenore::filter::{Filter, Line, Stream};
 use lenore::wheel::WheelId;
 use lenore::{Error, Kernel, SessionId};
 
+use util::addresses::{free_addresses, wait_free};
 use util::component::{MUCH, Peer, collect_warnings, serve, spin, warnings};
 use util::in_process::{Log, kernel, run, run_slices, run_until, wait_refused};
 use util::{DEADLINE, wait_until};
@@ -256,10 +257,10 @@ fn a_server_with_a_taken_alias_lets_go_of_its_address() {
     let mut kernel = kernel();
     let log = Log::default();
     serve(&mut kernel, TcpServer::new("127.0.0.1:0", witness(&log)));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let again = TcpServer::new(free.as_str(), witness(&log)).alias("server").spawn(&mut kernel);
+    let [free] = free_addresses(Ipv4Addr::LOCALHOST);
+    let again = TcpServer::new(free.to_string(), witness(&log)).alias("server").spawn(&mut kernel);
     assert!(matches!(again, Err(Error::AliasTaken { .. })));
-    std::net::TcpListener::bind(&free).expect("nobody has it");
+    wait_free(free);
     end(&mut kernel);
 }
 

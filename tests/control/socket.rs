@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use util::addresses::leave_socket;
 use util::control::{Control, Steered};
 use util::{DEADLINE, Program, stays, test_program, wait_until};
 
@@ -103,7 +104,7 @@ fn lost_path_is_made_again_and_told_once() {
     before.ask("hello").ok();
     // Something that nobody listens at any more.
     fs::remove_file(&steered.path).unwrap();
-    drop(UnixListener::bind(&steered.path).unwrap());
+    leave_socket(&steered.path);
     let mut again = wait_until("the socket", DEADLINE, || Control::try_connect(&steered.path).ok());
     again.ask("hello").ok();
     let told = || steered.running.stderr_text().matches("made again").count();

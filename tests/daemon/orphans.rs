@@ -3,18 +3,19 @@
 //! The statements say "within a second". The bounds here are for a machine that is busy with other tests.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use util::addresses::wait_free;
 use util::lab::{Lab, held, send, tell};
 use util::{Client, DEADLINE, Program, at_once, example, proc, wait_until};
 
 const ONE: &str = "--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0";
 
-/// Waits until nothing listens at `addr`, and proves it by listening there.
+/// Waits until nothing listens at `addr`, and nobody has it.
 #[track_caller]
 pub fn expect_free(addr: SocketAddr) {
     // Where a child still listens, but accepts nothing, its queue is full in the end.
@@ -23,7 +24,7 @@ pub fn expect_free(addr: SocketAddr) {
         (error.kind() == ErrorKind::ConnectionRefused).then_some(())
     };
     wait_until("connections to be refused", DEADLINE, is_refused);
-    TcpListener::bind(addr).expect("the address is free");
+    wait_free(addr);
 }
 
 /// A client that has a request in hand, of a program whose parent is killed then.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
+use util::addresses::leave_socket;
 use util::control::Steered;
 use util::{DEADLINE, Program, test_program, wait_until};
 
@@ -36,7 +37,7 @@ fn no_daemon_exits_with_3() {
         assert!(err.contains(socket.to_str().unwrap()), "{command}: {err}");
     }
     // Nothing but the name is left of a daemon.
-    drop(UnixListener::bind(&socket).unwrap());
+    leave_socket(&socket);
     ask(&socket, "status").expect_error(3);
     let pid_file = dir.path().join("pid");
     for command in ["status", "reopen", "stop"] {

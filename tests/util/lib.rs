@@ -4,6 +4,7 @@
 //! it waited for. Every process that [`Program::start`] starts is killed and reaped when its [`Running`] drops, also
 //! when the test panics, and so is every process that came from it, however far it detached. Linux only.
 
+pub mod addresses;
 pub mod browser;
 pub mod client;
 pub mod component;

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::{failed, maker};
 use util::in_process::{Log, kernel, run};
+use util::{DEADLINE, wait_until};
 
 #[test] // K-SF-02, K-SF-10, K-SF-20 to 22: posted, though the wheel has gone; not blocking; its port can be asked for
 fn a_bound_udp_socket_is_posted_without_a_peer() {
@@ -42,7 +43,7 @@ fn a_bound_udp_socket_is_posted_without_a_peer() {
         let (address, _) = ours.get().unwrap();
         assert_ne!(address.port(), 0);
         // K-SF-26: nobody kept the socket, so the port is free.
-        UdpSocket::bind(address).unwrap();
+        wait_until("the port to be free", DEADLINE, || UdpSocket::bind(address).ok());
     }
 }
 

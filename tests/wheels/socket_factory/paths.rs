@@ -11,8 +11,9 @@ use lenore::{Context, Error, Session};
 use nix::errno::Errno;
 
 use super::{Maker, failed, maker};
+use util::addresses::leave_socket;
 use util::in_process::{Log, kernel, run, run_until};
-use util::{DEADLINE, Program, test_program};
+use util::{DEADLINE, Program, test_program, wait_until};
 
 /// A listener at `path`, and a client of it that is bound to `local` if that says something. Returns what the two were
 /// told of each other.
@@ -81,7 +82,7 @@ fn abstract_names_begin_with_a_zero_octet() {
 fn a_unix_socket_that_can_not_connect_says_so_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let stale = dir.path().join("stale");
-    drop(UnixListener::bind(&stale).unwrap());
+    leave_socket(&stale);
     let missing = dir.path().join("missing");
     let mut kernel = kernel();
     let log = Log::default();
@@ -181,7 +182,7 @@ fn a_unix_client_that_waits_ends_with_its_wheel() {
 fn a_unix_client_does_not_wait_where_nobody_listens() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    leave_socket(&path);
     for (path, errno) in [(path, Errno::ECONNREFUSED), (dir.path().join("other"), Errno::ENOENT)] {
         let mut kernel = kernel();
         let log = Log::default();
@@ -263,9 +264,12 @@ fn a_stale_path_is_removed_before_binding_and_a_living_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     for is_stream in [true, false] {
-        drop(UnixListener::bind(&path).unwrap());
+        leave_socket(&path);
         assert_eq!(bind_once(&path, unlinking(&path, is_stream)), "bound");
         drop(UnixDatagram::bind(&path).unwrap());
+        // What another test has just forked may have it still.
+        let is_refused = || UnixDatagram::unbound().and_then(|peer| peer.connect(&path)).is_err().then_some(());
+        wait_until("nobody to have the socket", DEADLINE, is_refused);
         assert_eq!(bind_once(&path, unlinking(&path, is_stream)), "bound");
         let in_use = failed("bind", Errno::EADDRINUSE);
         {
