@@ -98,13 +98,14 @@ pub(super) fn prepare<F: Filter, H: 'static>(protocol: Protocol<F, H>) -> Result
 fn programs_own<F: Filter, H: 'static>(own: Handler, protocol: &Rc<Protocol<F, H>>) -> Handler {
     let protocol = Rc::clone(protocol);
     Handler::new(move |kernel, event| {
-        let reply = own.run(kernel, event);
+        let outcome = catch_unwind(AssertUnwindSafe(|| own.run(kernel, event)));
         let mut cx = Cx::<F, H>::new(kernel, event);
         if cx.heap().is_switch_late {
             switch_again(&mut cx);
         }
-        protocol.look_after(&mut cx)?;
-        reply
+        let looked = protocol.look_after(&mut cx);
+        let reply = outcome.unwrap_or_else(|panic| resume_unwind(panic));
+        looked.and(reply)
     })
 }
 
@@ -169,7 +170,7 @@ fn failed<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx<'_, F, H
     // Clients go when they like, and not all of them say goodbye.
     let is_reset = [Errno::ECONNRESET, Errno::ECONNABORTED, Errno::EPIPE].contains(&Errno::from_raw(failure.errno));
     let is_usual = failure.is_end_of_input() || is_reset;
-    let told = protocol.tell_error(cx, &failure, (!is_usual).then_some(log::Level::Warn));
+    let told = protocol.tell_error(cx, &failure, is_usual);
     if protocol.shutdown_on_error {
         cx.heap().is_shutting_down = true;
         disconnect(protocol, cx)?;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
+use super::complaints::complain;
 use super::credentials::PeerCredentials;
 use super::listen::Door;
 use super::protocol::{Callbacks, Protocol};
@@ -441,8 +442,8 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
             return on_refused(cx, &error);
         }
         if !std::mem::replace(&mut cx.heap().is_refusal_logged, true) {
-            let (session, peer) = (cx.session(), cx.heap().peer_text());
-            log::warn!(target: "lenore::component", "{session}, connected with {peer}: the filter refused a record, and more will not be logged: {error}");
+            let text = format!("filter refused a record, and more of this connection will not be logged: {error}");
+            complain(cx, |door| &door.complaints_of_input, &text);
         }
         Ok(())
     }
@@ -457,12 +458,12 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         self.callbacks.on_low.as_ref().map_or(Ok(()), |on_low| on_low(cx))
     }
 
-    /// Tells the program of a failure; `log` says at what level it is logged if the program does not care.
+    /// Tells the program of a failure. It is logged if the program does not care, unless it `is_usual`.
     pub(super) fn tell_error(
         &self,
         cx: &mut Context<'_, Connection<F, H>>,
         failure: &Failure,
-        log: Option<log::Level>,
+        is_usual: bool,
     ) -> Result {
         if !failure.is_harmless() {
             cx.heap().is_broken = true;
@@ -470,9 +471,9 @@ impl<F: Filter, H: 'static> Protocol<F, H> {
         if let Some(on_error) = &self.callbacks.on_error {
             return on_error(cx, failure);
         }
-        if let Some(level) = log {
-            let (session, peer) = (cx.session(), cx.heap().peer_text());
-            log::log!(target: "lenore::component", level, "{session}, connected with {peer}: {failure}");
+        if !is_usual {
+            let text = format!("connection failed: {failure}");
+            complain(cx, |door| &door.complaints_of_input, &text);
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::complaints::Complaints;
 use super::load::Load;
-use super::proxy::Complaints;
 use super::secure::Secure;
 use crate::error::Error;
 use crate::wheel::{Address, Bound, Rota, SocketFactory, SocketFactoryBuilder};
@@ -185,6 +185,7 @@ impl Listen {
                 proxy,
                 secure,
                 complaints: Complaints::default(),
+                complaints_of_input: Complaints::default(),
                 load: Rc::clone(load),
                 complaints_of_tls: Complaints::default(),
             }),
@@ -253,6 +254,7 @@ pub(super) struct Door {
     /// It speaks TLS.
     pub(super) secure: Option<Secure>,
     pub(super) complaints: Complaints,
+    pub(super) complaints_of_input: Complaints,
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there are no handshakes"))]
     pub(super) complaints_of_tls: Complaints,
     /// What its connections have in hand, and those of the other listeners of its session.

@@ -10,6 +10,7 @@
 //! POE: `POE::Component::Server::TCP`, `POE::Component::Client::TCP`, `POE::Component::Resolver`.
 
 mod accepted;
+mod complaints;
 mod connection;
 mod credentials;
 #[cfg(feature = "service")]

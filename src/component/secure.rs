@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use rustls::pki_types::ServerName;
 
+use super::complaints::complain;
 use super::connection::{Connection, Link};
-use super::listen::ListenAddr;
 use super::protocol::Protocol;
 use super::requests::CLOCK;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::kernel::{Context, Due};
+use crate::kernel::Context;
 use crate::tls;
 use crate::wheel::{Failure, ReadWrite, ReadWriteBuilder};
 
@@ -70,14 +70,6 @@ impl<F: Filter, H> Connection<F, H> {
     }
 }
 
-impl<F: Filter, H> Connection<F, H> {
-    /// Returns what the log is told besides: not of each client that fails.
-    fn complain_of_tls(&self, now: Due) -> Option<(&ListenAddr, u64)> {
-        let door = self.door.as_ref()?;
-        Some((&door.address, door.complaints_of_tls.tell(now)?))
-    }
-}
-
 type Cx<'a, F, H> = Context<'a, Connection<F, H>>;
 
 /// The handshake is done.
@@ -101,15 +93,15 @@ pub(super) fn take_failure<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, failure
     }
     cx.heap().close();
     cx.delay_clear(CLOCK);
-    let (session, peer, now) = (cx.session(), cx.heap().peer_text(), cx.core().clock.now());
     // A port scan, a health check, or a client that gives up.
     let is_usual = [Errno::ECONNABORTED, Errno::ECONNRESET, Errno::EPIPE].contains(&Errno::from_raw(failure.errno));
     let reason = if failure.operation == "handshake" { failure.text } else { failure.to_string() };
-    let text = format!("TLS handshake failed: {reason}: session={} peer={peer}", session.number());
+    let text = format!("TLS handshake failed: {reason}");
     if is_usual {
-        log::debug!(target: "lenore::component", "{text}");
-    } else if let Some((listener, untold)) = cx.heap().complain_of_tls(now) {
-        log::warn!(target: "lenore::component", "{text} listener={listener} untold={untold}");
+        let (session, peer) = (cx.session().number(), cx.heap().peer_text());
+        log::debug!(target: "lenore::component", "{text}: session={session} peer={peer}");
+    } else {
+        complain(cx, |door| &door.complaints_of_tls, &text);
     }
     None
 }

@@ -412,7 +412,7 @@ impl<F: Filter, H: 'static> Client<F, H> {
             return self.give_up(cx, &failure);
         }
         let id = cx.heap().id();
-        let told = self.protocol.tell_error(cx, &failure, Some(log::Level::Warn));
+        let told = self.protocol.tell_error(cx, &failure, false);
         // Unless the program has begun anew already.
         if id == cx.heap().id() {
             self.end(cx)?;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use lenore::component::{Failure, Protocol, TcpServer};
-use lenore::filter::{Filter, Line, Stream};
+use lenore::filter::{Block, Filter, Line, Stream};
 use lenore::wheel::WheelId;
 use lenore::{Error, Kernel, SessionId};
 
@@ -382,14 +382,43 @@ fn a_record_that_the_filter_refuses_is_logged_once_and_the_connection_goes_on() 
     let mut kernel = kernel();
     let echo = Protocol::new(Line::new()).on_input(|cx, line: String| cx.heap().put(line));
     let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", echo));
-    for _ in 0..2 {
+    let mut peer = Peer::connect(address);
+    peer.stream.write_all(b"caf\xe9\nok\n\xff\nfine\n").unwrap();
+    peer.run_to(&mut kernel, "ok\r\nfine\r\n");
+    let [warning] = &warnings()[..] else { panic!("one warning for each connection") };
+    assert!(warning.contains("not UTF-8 at byte 3") && warning.ends_with(" untold=0"), "{warning}");
+    assert!(warning.contains(&format!("peer={} ", peer.stream.local_addr().unwrap())), "{warning}");
+    drop(peer);
+    // A log that has a warning for each client can be filled from outside.
+    for _ in 0..3 {
         let mut peer = Peer::connect(address);
-        std::io::Write::write_all(&mut peer.stream, b"caf\xe9\nok\n\xff\nfine\n").unwrap();
-        peer.run_to(&mut kernel, "ok\r\nfine\r\n");
-        let [warning] = &warnings()[..] else { panic!("one warning for each connection") };
-        assert!(warning.contains("not UTF-8 at byte 3"), "{warning}");
-        assert!(warning.contains(&peer.stream.local_addr().unwrap().to_string()), "{warning}");
+        peer.stream.write_all(b"\xff\nfine\n").unwrap();
+        peer.run_to(&mut kernel, "fine\r\n");
     }
+    assert_eq!(warnings(), [""; 0]);
+    end(&mut kernel);
+}
+
+#[test] // A log that has a warning for each client can be filled from outside.
+fn clients_whose_input_fails_are_one_warning() {
+    collect_warnings();
+    let mut kernel = kernel();
+    let blocks = Protocol::new(Block::new()).on_input(|_, block: Vec<u8>| assert!(block.is_empty()));
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", blocks));
+    for _ in 0..3 {
+        let mut peer = Peer::connect(address);
+        peer.stream.write_all(b"no length\0").unwrap();
+        wait_until("the end", DEADLINE, || {
+            spin(&mut kernel);
+            peer.look();
+            peer.is_at_end.then_some(())
+        });
+    }
+    let told = warnings();
+    assert!(
+        told.len() == 1 && told[0].starts_with("connection failed: ") && told[0].contains(" peer=127."),
+        "{told:?}"
+    );
     end(&mut kernel);
 }
 

@@ -3,7 +3,6 @@
 //! The session of such a connection is there at once, and counts as a connection; what the program is told of begins when the header
 //! has come. No byte behind the header is taken from the socket: it is looked at first, and then as much is read as belongs to it.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -11,12 +10,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
+use super::complaints;
 use super::connection::{Connection, Link};
 use super::protocol::Protocol;
 use super::socket::Socket;
 use crate::error::Result;
 use crate::filter::Filter;
-use crate::kernel::{Context, Due, Handle, nanos};
+use crate::kernel::{Context, Handle};
 use header::{Found, find};
 
 mod header;
@@ -159,35 +159,9 @@ pub(super) fn give_up<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>) -> Option<So
     Some(announcement.socket)
 }
 
-/// When the log was told of a client that did not begin as it should, and of how many it was not told since.
-#[derive(Default)]
-pub(super) struct Complaints {
-    last: Cell<Option<Due>>,
-    untold: Cell<u64>,
-}
-
-impl Complaints {
-    /// Returns how many were not told since the last one that was, if it is time for another.
-    pub(super) fn tell(&self, now: Due) -> Option<u64> {
-        if self.last.get().is_some_and(|last| now < last.saturating_add(nanos(PAUSE))) {
-            self.untold.set(self.untold.get() + 1);
-            return None;
-        }
-        self.last.set(Some(now));
-        Some(self.untold.take())
-    }
-}
-
 fn complain<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, why: &str) {
-    let now = cx.core().clock.now();
-    let (session, heap) = (cx.session(), cx.heap());
-    let (peer, Some(door)) = (heap.peer_text(), &heap.door) else { return };
-    let Some(untold) = door.complaints.tell(now) else { return };
-    log::warn!(
-        target: "lenore::component",
-        "{session} closes a connection without a valid PROXY header: {why}: peer={peer} listener={} untold={untold}",
-        door.address
-    );
+    let text = format!("connection without a valid PROXY header is closed: {why}");
+    complaints::complain(cx, |door| &door.complaints, &text);
 }
 
 /// The names of its events.
@@ -196,6 +170,3 @@ pub(super) const LATE: &str = "tcp_proxy_late";
 
 /// Tells the session that listens whom a connection serves.
 pub(super) const LABEL: &str = "tcp_peer_label";
-
-/// For how long a listener tells of one wrong header only.
-const PAUSE: Duration = Duration::from_secs(60);
