@@ -93,6 +93,15 @@ pub trait RecordFilter: 'static {
     /// While there is any, no other filter can take over: see [`Filter::hand_over`].
     fn held(&self) -> usize;
 
+    /// Tells whether the next record of input begins one of this filter's; see [`Filter::is_between_records`].
+    ///
+    /// Without this method it is whether [`held`](Self::held) is 0.
+    ///
+    /// POE: nothing like it.
+    fn is_between_records(&self) -> bool {
+        self.held() == 0
+    }
+
     /// Makes a filter with the same settings and no input.
     ///
     /// POE: `clone`.
@@ -192,6 +201,10 @@ impl<F: Filter> RecordFilter for Chunks<F> {
         }
     }
 
+    fn is_between_records(&self) -> bool {
+        self.0.is_between_records()
+    }
+
     fn clone_config(&self) -> Self {
         Self(self.0.clone_config())
     }
@@ -232,6 +245,17 @@ mod tests {
         let mut out = Vec::new();
         Stackable::new(Block::new(), Chunks(Stream::new())).put(b"", &mut out)?;
         assert_eq!(out, b"");
+        Ok(())
+    }
+
+    #[test] // of a block that was given up, more is to come, though nothing of it is held
+    fn block_that_was_given_up_is_no_gap_between_records() -> Result<(), FilterError> {
+        let mut stack = Stackable::new(Stream::new(), Chunks(Block::new().max_length(4)?));
+        stack.get_one_start(b"9\0abcd")?;
+        assert!(stack.get_one().is_err());
+        assert!(!stack.is_between_records());
+        assert_eq!(stack.get(b"efghi")?, [b""; 0]);
+        assert!(stack.is_between_records());
         Ok(())
     }
 

@@ -129,7 +129,7 @@ where
     }
 
     fn is_between_records(&self) -> bool {
-        self.first.is_between_records() && self.last.held() == 0
+        self.first.is_between_records() && self.last.is_between_records()
     }
 
     fn hand_over(&self) -> Result<&[u8], FilterError> {
