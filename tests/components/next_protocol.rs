@@ -125,6 +125,33 @@ fn next_protocol_waits_for_states_below_a_nested_slice() {
 }
 
 #[test]
+fn next_protocol_begins_after_a_state_of_the_program_that_panics() {
+    let (mut kernel, log) = (kernel(), Log::default());
+    let told = log.clone();
+    // The signal comes behind the change.
+    let next = Protocol::new(Stream::new()).on_connect(move |_| told.push("next")).state("died", |cx| cx.sig_handled());
+    let next = NextProtocol::new(next).unwrap();
+    let protocol = Protocol::new(Line::new())
+        .on_connect(|cx| cx.sig("DIE", "died"))
+        .on_input(|cx, _: String| cx.yield_("own", ()))
+        .state("own", move |cx| {
+            next.take_over(cx, ())?;
+            for _ in 0..3 {
+                cx.post(SessionId::KERNEL, "nothing", ())?;
+                cx.run_one_timeslice()?;
+            }
+            assert!(cx.heap().is_connected() && cx.session() == SessionId::KERNEL, "it panics here");
+            Ok(())
+        });
+    let address = serve(&mut kernel, TcpServer::new("127.0.0.1:0", protocol));
+    let mut peer = Peer::connect(address);
+    peer.send("go\n");
+    run_until(&mut kernel, || log.len() == 1);
+    drop(peer);
+    end(&mut kernel);
+}
+
+#[test]
 fn next_protocol_costs_nothing_while_it_waits_for_a_nested_slice() {
     let (mut kernel, log) = (kernel(), Log::default());
     let told = log.clone();

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use lenore::{Kernel, Session};
 use nix::errno::Errno;
 use nix::sys::socket::Backlog;
 
+use util::addresses::free_addresses;
 use util::component::{MUCH, Peer, collect_warnings, infos, spin, warnings};
 use util::in_process::{Log, kernel, run, run_until};
 use util::{DEADLINE, wait_until};
@@ -77,7 +78,8 @@ fn with_errors(client: TcpClient<Line>, log: &Log) -> TcpClient<Line> {
 
 /// An address at which nobody listens.
 fn nobody() -> SocketAddr {
-    Host::new().address
+    let [address] = free_addresses(Ipv4Addr::LOCALHOST);
+    address
 }
 
 /// Runs until the log reads so, and not a bit longer.

@@ -2,12 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use util::addresses::free_addresses;
 use util::{DEADLINE, Program, Running, at_once, example, wait_until};
 
 fn all_lines(running: &Running) -> Vec<String> {
@@ -290,9 +291,7 @@ fn log_shipper_keeps_what_comes_while_the_server_is_away() {
 
 #[test]
 fn log_shipper_ends_between_two_attempts() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let [to] = free_addresses(Ipv4Addr::LOCALHOST).map(|address| address.to_string());
     let args = ["--file", "/nonexistent/log", "--to", &to, "--retry", "600"];
     let mut running = Program::new(example("log_shipper")).args(args).start();
     running.wait_for_stderr("Connection refused", DEADLINE);

@@ -1,5 +1,6 @@
 //! A `component::Server` over TLS, for `tests/tls/processes.rs`: `--config FILE`, whose two lines are the paths of the certificate and
-//! the key, and `--processes MODE`. `--http`: it answers requests in place of lines.
+//! the key, and `--processes MODE`. `--http`: it answers requests in place of lines. `--proxy`: connections begin with a header of the
+//! PROXY protocol.
 //!
 //! Each line is answered with `PID resumed|full LINE`.
 
@@ -23,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = flags.text("--config").expect("there is a configuration");
     let processes: Processes = flags.text("--processes").expect("there is a mode").parse()?;
     let listen = Listen::tcp("127.0.0.1:0").tls(load(&std::fs::read(config)?)?);
+    let listen = if flags.has("--proxy") { listen.proxy_protocol() } else { listen };
     let server = if flags.has("--http") { Server::on(listen, http()) } else { Server::on(listen, lines()) };
     let mut kernel = Kernel::new()?;
     let serving = server

@@ -135,6 +135,26 @@ fn client_that_does_not_shake_hands_holds_the_end_for_a_moment_only() {
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
+#[test]
+fn client_behind_a_proxy_that_does_not_shake_hands_holds_the_end_for_a_moment_only() {
+    let authority = Authority::new();
+    let mut server = start(&authority, "single", &["--proxy"]);
+    let mut silent = TcpStream::connect(server.addr).unwrap();
+    // Accepted after that one, and answered: the one process has seen both.
+    let mut asking = TcpStream::connect(server.addr).unwrap();
+    asking.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+    asking.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut idle = BufReader::new(connect(&Arc::new(authority.client()), asking));
+    ask(&mut idle);
+    let begun = Instant::now();
+    server.running.signal(Signal::SIGTERM);
+    // Its header comes when nobody else may begin.
+    assert_eq!(idle.read_line(&mut String::new()).unwrap(), 0);
+    silent.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+    assert!(server.running.wait_exit(DEADLINE).success());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
 #[test] // ring draws from the system: a fork copies no state of a generator
 fn children_draw_different_random_numbers() {
     let authority = Authority::new();

@@ -1,6 +1,6 @@
 //! Connecting.
 
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
 use super::{client, failed, maker, refusing_address};
+use util::addresses::free_addresses;
 use util::in_process::{Log, kernel, run, run_slices};
 
 #[test] // K-SF-13: the wheel is kept, and holds nothing
@@ -147,7 +148,7 @@ fn addresses_are_tried_one_after_the_other() {
     maker(&log, move |cx| {
         for addresses in [vec![refused[0], refused[1], open], refused.to_vec()] {
             // The port that they are to be bound to is free again for each of them.
-            let local = TcpListener::bind("127.0.0.2:0")?.local_addr()?;
+            let [local] = free_addresses(Ipv4Addr::new(127, 0, 0, 2));
             let wheel = SocketFactory::tcp(addresses).bind_address(local).on_connect("connected").on_error("failed");
             let wheel = wheel.connect(cx)?;
             cx.heap().wheels.push(wheel);
@@ -230,7 +231,7 @@ fn addresses_share_the_timeout_if_a_port_is_given() {
     let open = listener.local_addr().unwrap();
     let (silent, _kept) = silent_address();
     let (log, took) = race(vec![silent, open], |builder| {
-        let local = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+        let [local] = free_addresses(Ipv4Addr::new(127, 0, 0, 2));
         builder.bind_address(local).connect_timeout(Duration::from_secs(2))
     });
     assert_eq!(log, [open.to_string()]);
