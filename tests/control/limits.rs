@@ -115,6 +115,20 @@ fn client_that_does_not_read_holds_nothing_up() {
     });
 }
 
+#[test] // O-CT-04
+fn order_behind_questions_of_a_client_that_hangs_up_is_carried_out() {
+    let mut steered = Steered::pool(1, "");
+    let mut client = UnixStream::connect(&steered.path).unwrap();
+    client.write_all(("peek\nstatus\n".repeat(200) + "stop\n").as_bytes()).unwrap();
+    drop(client);
+    assert!(steered.running.wait_exit(DEADLINE).success());
+    let told = steered.running.stderr_to_end(DEADLINE);
+    let line = told.lines().find(|line| line.contains("command=\"stop\"")).expect("an audit line");
+    let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let of_this = format!("pid={} comm={:?}", std::process::id(), comm.trim_end());
+    assert!(line.contains(&of_this), "{line}");
+}
+
 /// Connects and does one of the things that clients should not, until nothing is wanted any more. Returns how often.
 fn molest(path: &Path, kind: usize, go_on: impl Fn(usize) -> bool) -> usize {
     let mut kept: Vec<UnixStream> = Vec::new();

@@ -18,8 +18,8 @@ use crate::sys::peer::Peer;
 pub(in crate::daemon) struct Client {
     pub(in crate::daemon) handle: Handle,
     pub(in crate::daemon) peer: Peer,
-    /// The name of the program that has connected, as it was then.
-    pub(in crate::daemon) comm: String,
+    /// The name of the program that has connected, as it was at its first command.
+    pub(in crate::daemon) comm: Option<String>,
     pub(in crate::daemon) rights: Option<Rights>,
     input: Vec<u8>,
     /// How many bytes of `input` are known to have no end of line in them.
@@ -55,11 +55,11 @@ pub(in crate::daemon) struct Watching {
 }
 
 impl Client {
-    pub(super) fn new(handle: Handle, peer: Peer, comm: String, rights: Option<Rights>, now: Instant) -> Client {
+    pub(super) fn new(handle: Handle, peer: Peer, rights: Option<Rights>, now: Instant) -> Client {
         Client {
             handle,
             peer,
-            comm,
+            comm: None,
             rights,
             input: Vec::new(),
             searched: 0,
@@ -130,6 +130,7 @@ impl Client {
         };
         self.searched = 0;
         self.has_commanded = true;
+        self.comm.get_or_insert_with(|| name_of(&self.peer));
         while matches!(line.last(), Some(b'\n' | b'\r')) {
             line.pop();
         }
@@ -247,7 +248,8 @@ impl Client {
         self.is_at_end && !self.has_line() && self.is_hung_up()
     }
 
-    fn is_hung_up(&self) -> bool {
+    /// Tells whether nobody will read an answer.
+    pub(in crate::daemon) fn is_hung_up(&self) -> bool {
         let mut asked = [PollFd::new(self.handle.as_fd(), PollFlags::empty())];
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
         poll(&mut asked, PollTimeout::ZERO).is_ok() && asked[0].revents().is_some_and(|found| found.intersects(gone))
@@ -265,6 +267,18 @@ impl Client {
         }
         (self.unwritten() > 0 && self.watches.is_none()).then(|| self.since + STALLED)
     }
+}
+
+/// Returns the name of the program that has connected.
+#[cfg(target_os = "linux")]
+fn name_of(peer: &Peer) -> String {
+    let name = (peer.pid > 0).then(|| crate::sys::procfs::read_to_string(format!("{}/comm", peer.pid)).ok()).flatten();
+    name.unwrap_or_default().trim_end_matches('\n').to_owned()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn name_of(_: &Peer) -> String {
+    String::new()
 }
 
 /// How much is read in one turn.

@@ -20,7 +20,7 @@ pub(in crate::daemon) struct Asker {
 
 impl Asker {
     pub(in crate::daemon) fn of(client: &Client) -> Asker {
-        Asker { uid: client.peer.uid, pid: client.peer.pid, comm: client.comm.clone() }
+        Asker { uid: client.peer.uid, pid: client.peer.pid, comm: client.comm.clone().unwrap_or_default() }
     }
 
     /// Leaves one line in the log for each command that may change something.

@@ -15,7 +15,7 @@ use super::state_file::StateFile;
 use super::supervisor::supervisor;
 use crate::daemon::view::Phase;
 use crate::kernel::Handle;
-use crate::sys::peer::{Peer, peer_of};
+use crate::sys::peer::peer_of;
 
 /// What the parent has of the control socket.
 #[derive(Debug)]
@@ -113,8 +113,7 @@ impl Control {
             return Accepted::Refused;
         }
         self.connected += 1;
-        let comm = name_of(&peer);
-        self.clients.insert(self.connected, Client::new(handle, peer, comm, rights, now));
+        self.clients.insert(self.connected, Client::new(handle, peer, rights, now));
         Accepted::Client(self.connected)
     }
 
@@ -170,18 +169,6 @@ fn refuse(handle: Handle, refusal: &Refusal) {
     Dialect::Text.write(&Err(refusal.clone()), &mut out);
     let mut handle = handle;
     let _ = std::io::Write::write(&mut handle, &out);
-}
-
-/// Returns the name of the program that has connected.
-#[cfg(target_os = "linux")]
-fn name_of(peer: &Peer) -> String {
-    let name = (peer.pid > 0).then(|| crate::sys::procfs::read_to_string(format!("{}/comm", peer.pid)).ok()).flatten();
-    name.unwrap_or_default().trim_end_matches('\n').to_owned()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn name_of(_: &Peer) -> String {
-    String::new()
 }
 
 /// How many clients may be connected at best.

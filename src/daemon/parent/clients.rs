@@ -65,7 +65,11 @@ pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) {
         match control.accept(Instant::now()) {
             Accepted::Client(number) => {
                 control.is_short_told = false;
-                watch(cx, number);
+                // Most have sent what they want, and those that have hung up already need not be watched.
+                if let Some(client) = control.clients.get_mut(&number) {
+                    (0..2).for_each(|_| client.fill());
+                }
+                settle(cx, number);
             }
             Accepted::Refused => {}
             Accepted::None => break,

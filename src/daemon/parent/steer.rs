@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::daemon::board::Scoreboard;
 use crate::daemon::control::{
-    Asker, ChildName, Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request, Subject, Watching,
+    Asker, ChildName, Client, Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request, Subject, Watching,
 };
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Input, Key, NewSize, Order, OrderId, Shutdown};
@@ -68,6 +68,12 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
         settle(cx, number);
         return Ok(());
     };
+    if let Ok(request) = &request
+        && client(cx, number).is_some_and(|client| is_for_nobody(client, &request.command))
+    {
+        settle(cx, number);
+        return Ok(());
+    }
     let begun = Instant::now();
     let mut done = Ok(());
     if let Ok(request) = &request
@@ -107,6 +113,12 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
     }
     settle(cx, number);
     done
+}
+
+/// Tells whether a command has nothing but an answer, and the client has hung up. A flood of such clients would cost what their
+/// answers cost.
+fn is_for_nobody(client: &Client, command: &Command) -> bool {
+    !command.changes() && client.rights >= Some(command.needs()) && client.is_hung_up()
 }
 
 /// Returns what a client asks for next: what was put off, or else what it has sent.
