@@ -1,4 +1,4 @@
-//! Unix servers that handle requests in child processes, on one thread each and without `async`.
+//! Unix servers that handle requests in child processes, with one thread per process and without `async`.
 //!
 //! | you want to | begin with |
 //! | --- | --- |
@@ -9,9 +9,10 @@
 //! | do a job beside the server, deploy it, find out why nothing happens | [`guide`] |
 //! | port a POE program | [`porting`] |
 //!
-//! All of it is built of two things. A **session** has a heap of any type and a table of named **states**. The **kernel** runs a state
-//! when its session gets an **event** of that name. A session posts an event, an alarm sends one when it is due, a wheel sends one for
-//! each record, and the system sends signals.
+//! Everything here is built from two things: sessions and the kernel. A **session** has a heap, which is private data
+//! of any type, and a table of named **states**, which are its handlers. The **kernel** is the event loop. It runs a
+//! state when the session gets an **event** of that name. A session posts an event, an alarm sends one when it is due,
+//! a wheel sends one for each record that it reads, and a signal becomes an event for each session that watches it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -33,8 +34,8 @@
 //! # }
 //! ```
 //!
-//! A **[`Daemon`]** is a session that makes a server of the program. It forks a pool of children before clients come, or a child for
-//! each request. It watches the children, replaces those that die, and shuts them down.
+//! A **[`Daemon`]** is a session that turns the program into a server. It forks a pool of children before clients
+//! connect, or one child for each request. It watches the children, replaces those that die, and shuts them down.
 //!
 //! # Features
 //!
@@ -42,33 +43,35 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `control` | a control socket for operators, the scoreboard as a file, the status as JSON, metrics of the application |
+//! | `control` | a control socket for operators, the scoreboard as a file, the status as JSON, the application's own metrics |
 //! | `ctl` | the command `lenorectl`: `cargo install lenore --features ctl` |
-//! | `fork-hooks` | for tests of programs: step in at each stage of a fork |
+//! | `fork-hooks` | for tests of programs: a test can step in at each stage of a fork |
 //! | `http` | `filter::Httpd`: requests and responses of HTTP/1.1 |
-//! | `inotify` | on Linux the system tells [`wheel::FollowTail`] of changes |
+//! | `inotify` | on Linux, the system tells [`wheel::FollowTail`] when a file changes |
 //! | `logging` | `lenore::logging`: a logger whose lines stay whole among several processes, as text, JSON or for the journal |
 //! | `pty` | pseudo-terminals for [`wheel::Run`] |
 //! | `serde` | `filter::Frame`: values of any type that serde knows |
-//! | `service` | `component::http`: routes, JSON, forms, answers that come later, streams and files |
+//! | `service` | `component::http`: routes, JSON, forms, answers sent later, streams and files |
 //! | `status` | a page, metrics for Prometheus, and probes over HTTP |
 //! | `testing` | `lenore::testing`, for tests of programs: a clock that the test moves, streams, signals, tests that fork |
 //! | `tls` | `lenore::tls`: TLS by rustls, for streams, servers and clients |
 //!
 //! # Logging
 //!
-//! **Install a logger first.** Without one you do not see why a child has died, nor that a server could not listen. The module `logging`,
-//! with the feature of that name, has one for programs with several processes. Any other logger for the [`log`] crate will do.
+//! **Install a logger first.** Without one you see neither why a child died nor that a server could not listen. The
+//! module `logging` (feature `logging`) has a logger for programs with several processes. Any other logger for the
+//! [`log`] crate works too.
 //!
 //! The crate never prints. It logs under one target for each subsystem: `lenore::daemon`, `lenore::component`, `lenore::http`,
 //! `lenore::access`, `lenore::audit`, `lenore::events`, `lenore::sessions`, `lenore::signals`, `lenore::children`, `lenore::sources`,
 //! `lenore::wheels`, `lenore::fork`, `lenore::exceptions`, `lenore::refcounts`. [`guide::log_lines`] lists the lines that an operator may
-//! want to search for. When something does not happen that should, [look here](guide::nothing_happens).
+//! want to search for. If something that should happen does not, read [`guide::nothing_happens`].
 //!
 //! # Testing
 //!
-//! The module `testing`, with the feature of that name, has a kernel whose clock a test moves, streams that the test writes and reads,
-//! and a runner for tests that fork. A session of timeouts and retries is tested in 30 lines, and without waiting.
+//! The module `testing` (feature `testing`) has a kernel whose clock a test moves, streams that the test writes and
+//! reads, and a runner for tests that fork. Timeouts and retries can be tested in 30 lines, without waiting for any of
+//! them.
 //!
 //! # Coming from POE
 //!
