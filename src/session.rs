@@ -1,4 +1,4 @@
-//! A session before it lives: its states and its heap.
+//! Building a session: its states and its heap.
 
 use std::fmt;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::states::States;
 /// A state with its heap's type erased.
 #[derive(Clone)]
 pub(crate) enum Handler {
-    /// It has captured nothing: it takes no memory, and there is nothing to count or to drop.
+    /// A state that captured nothing: it takes no memory, and there is nothing to count or to drop.
     Code(&'static State),
     Shared(Rc<State>),
 }
@@ -38,7 +38,7 @@ impl Handler {
         }
     }
 
-    /// Tells whether what it has captured goes with it.
+    /// Tells whether dropping this handler drops the values that the state captured.
     #[inline]
     pub(crate) fn is_last(&self) -> bool {
         matches!(self, Handler::Shared(state) if Rc::strong_count(state) == 1)
@@ -51,8 +51,8 @@ fn needs_drop<T>(_: &T) -> bool {
 
 /// Builds a session: a heap of any type, and a table of named states that work on it.
 ///
-/// A state is a closure, a function, or a method of the heap's type that takes the context in place of `self`. It may
-/// return `()`, a value for whoever [`call`](Kernel::call)s it, or a [`Result`](crate::Result) of either.
+/// A state is a closure, a function, or a method of the heap's type that takes the context in place of `self`. A state
+/// may return `()`, a value for its caller in [`call`](Kernel::call), or a [`Result`](crate::Result) of either.
 ///
 /// ```
 /// use lenore::{Context, Kernel, Session};
@@ -79,12 +79,12 @@ fn needs_drop<T>(_: &T) -> bool {
 /// # }
 /// ```
 ///
-/// POE: `POE::Session->create`: inline states are closures, package states plain functions, object states methods of
-/// the heap's type.
+/// POE: `POE::Session->create`. Its inline states are closures here, its package states are plain functions, and its
+/// object states are methods of the heap's type.
 #[must_use = "does nothing until it is spawned"]
 pub struct Session<H> {
     heap: H,
-    /// Not used with a table that is shared.
+    /// Not used if `shared` has a table.
     states: Vec<(Name, Handler)>,
     shared: Option<States>,
     args: Args,
@@ -99,28 +99,38 @@ impl<H> fmt::Debug for Session<H> {
 }
 
 impl<H: 'static> Session<H> {
-    /// Begins a session with this heap and no states.
+    /// Starts building a session with this heap and no states.
     pub fn new(heap: H) -> Session<H> {
         let (states, args, options) = (Vec::new(), Args::new(), Options::default());
         Session { heap, states, shared: None, args, options, place: Place::Foreground }
     }
 
-    /// Begins a session with a table that was made once for many sessions alike; `_start` is in it.
+    /// Starts building a session that shares its table of states with other sessions of its kind. The table must have
+    /// `_start`.
     pub(crate) fn with_states(heap: H, states: States) -> Session<H> {
         Session { shared: Some(states), ..Session::new(heap) }
     }
 
-    /// Adds a state, or replaces the one of that name.
+    /// Adds a state, or replaces the state of that name.
     ///
-    /// `_start` runs when the session is spawned, and must be there; `_stop` runs when it ends, `_child` and `_parent`
-    /// when its place in the tree changes, and `_default` for events that have no state of their own.
+    /// The kernel itself runs states of these names:
+    ///
+    /// - `_start` when the session is spawned, with the arguments from [`args`](Session::args). Every session must have
+    ///   it.
+    /// - `_stop` when the session ends.
+    /// - `_child` when the session gets or loses a child session. [`ChildChange`](crate::ChildChange) lists its
+    ///   arguments.
+    /// - `_parent` when the session gets another parent. ARG0 = the former parent, ARG1 = the new one, each a
+    ///   [`SessionId`].
+    /// - `_default` for an event that has no state of its own. ARG0 = the event's [`Name`], ARG1 = its arguments as
+    ///   [`Args`].
     #[doc(alias("inline_states", "object_states", "package_states"))]
     pub fn state<F, R>(mut self, name: impl Into<Name>, state: F) -> Session<H>
     where
         F: Fn(&mut Context<'_, H>) -> R + 'static,
         R: IntoReturn,
     {
-        // Of those with one name the last one counts, once the table is sorted.
+        // If several have the same name, `States::new` keeps the last.
         self.states.push((name.into(), handler(state)));
         self
     }
@@ -140,32 +150,36 @@ impl<H: 'static> Session<H> {
         self
     }
 
-    /// Makes the session a background session. A background session stays in the process that made it, and keeps nothing running. It
-    /// is for a job beside a server. The [guide](crate::guide::background) shows some.
+    /// Makes the session a background session.
     ///
-    /// *In a forked child* there is no such session, whoever forked: a Daemon, [`fork`](Context::fork), the function of a
-    /// [`Run`](crate::wheel::Run), or the program itself. Its wheels, listeners and handles are closed there, and its alarms,
-    /// posted events, signal watchers and aliases are gone. None of its states runs, not even `_stop`, and its parent gets no
-    /// `_child`. To post to it or to call it is [`Error::NoSuchSession`], and a postback of it does nothing.
+    /// A background session stays in the process that made it, and keeps nothing running. Use one for a job beside a
+    /// server. The [guide](crate::guide::background) shows some.
     ///
-    /// The child forgets what the session owns and does not drop it: the heap, what its states have captured, the arguments of its
-    /// alarms and of the events that it has posted, and the arguments that it has bound to signals, child processes and handles.
-    /// A destructor that removes a file or takes leave of a database must not run twice. So a descriptor that is only in the
-    /// heap, such as a [`File`](std::fs::File), stays open in the child.
+    /// *A forked child does not have the session*, no matter what forked: a Daemon, [`fork`](Context::fork), the
+    /// function of a [`Run`](crate::wheel::Run), or the program itself. The child closes the session's wheels,
+    /// listeners and handles. It removes the session's alarms, posted events, signal watchers and aliases. None of the
+    /// session's states runs in the child, not even `_stop`, and its parent gets no `_child`. Posting to the session or
+    /// calling it fails in the child with [`Error::NoSuchSession`], and the session's postbacks do nothing there.
     ///
-    /// Three things differ. A postback of another session in its heap is forgotten as well, and so keeps that other session alive in
-    /// the child. The filters of its wheels are dropped in the child. A signal that only background sessions watch has its former
-    /// disposition in the child.
+    /// The child does not drop what the session owns, but leaks it: the heap, the values that its states captured, the
+    /// arguments of its alarms and of the events that it posted, and the arguments that it bound to signals, child
+    /// processes and handles. The reason is that a destructor that removes a file or logs out of a database must not
+    /// run twice. So a descriptor that is only in the heap, such as a [`File`](std::fs::File), stays open in the child.
     ///
-    /// *It keeps nothing running*: when only background sessions have something to wait for, the kernel sends `IDLE`, and all
-    /// sessions stop. Until then a background session lives as any other does. TERM and other signals reach it.
+    /// Three details: If the heap has a postback of another session, that postback is leaked too, and keeps the other
+    /// session alive in the child. The filters of the session's wheels are dropped in the child. A signal that only
+    /// background sessions watch gets back, in the child, the disposition that it had before they watched it.
     ///
-    /// *Sessions that it creates* are background sessions as well, and stay so when it has stopped. A background session can have
-    /// child processes by [`Run`](crate::wheel::Run). It can't [`fork`](Context::fork) or spawn a [`Daemon`](crate::Daemon):
-    /// that is [`Error::InBackground`].
+    /// *It keeps nothing running*: when only background sessions have something to wait for, the kernel sends the
+    /// signal `IDLE`, and all sessions stop. Until then a background session lives like any other. `TERM` and other
+    /// signals reach it.
     ///
-    /// A program that becomes a daemon by [`detach`](crate::daemon::DaemonBuilder::detach) takes its background sessions along. One that
-    /// forks for that by itself has to create them afterwards.
+    /// *The sessions that it creates* are background sessions as well, and stay so after it has stopped. A background
+    /// session can start child processes with [`Run`](crate::wheel::Run). It can neither [`fork`](Context::fork) nor
+    /// spawn a [`Daemon`](crate::Daemon): both fail with [`Error::InBackground`].
+    ///
+    /// A program that becomes a daemon with [`detach`](crate::daemon::DaemonBuilder::detach) keeps its background
+    /// sessions. A program that forks by itself to become a daemon must create them after that fork.
     ///
     /// ```
     /// use std::time::Duration;
@@ -183,27 +197,27 @@ impl<H: 'static> Session<H> {
     /// # }
     /// ```
     ///
-    /// POE: nothing like it. A program there has to do this by hand in each child.
+    /// POE: nothing like it. A POE program has to do this by hand in each child.
     pub fn background(mut self) -> Session<H> {
         self.place = Place::Background;
         self
     }
 
-    /// Has it keep nothing running, and be in each forked child.
+    /// Makes the session keep nothing running, as a background session does, but stay in each forked child.
     pub(crate) fn service(mut self) -> Session<H> {
         self.place = Place::Service;
         self
     }
 
-    /// Creates the session as a child of the running one, runs its `_start` and then its parent's `_child`.
+    /// Creates the session as a child of the running session, runs its `_start` and then its parent's `_child`.
     ///
-    /// Takes the kernel, or the context of a state. If `_start` fails, the session exists all the same, and a `DIE`
-    /// signal is on its way.
+    /// `kernel` is the kernel or the context of a state. Outside of any state the new session's parent is the kernel.
+    /// If `_start` fails, the session exists all the same, and the kernel queues a `DIE` signal for it.
     ///
     /// # Errors
     ///
-    /// [`Error::NoStartState`], [`Error::ReservedState`] for `_signal`, [`Error::TooManySessions`]: nothing was
-    /// created then.
+    /// [`Error::NoStartState`] if the session has no `_start`; [`Error::ReservedState`] if it has a state `_signal`;
+    /// [`Error::TooManySessions`]. In each case no session was created.
     ///
     /// POE: `create`.
     #[doc(alias = "create")]

@@ -7,9 +7,9 @@ use crate::name::Name;
 use crate::reply::Reply;
 use crate::session::Handler;
 
-/// States by name. Sessions alike share one table; the first that changes its own takes a copy.
+/// States by name. Sessions of one kind share a table. A session that changes its states changes a copy.
 ///
-/// Sorted by the address of the name: a search reads nothing but this table.
+/// Sorted by the address of the name, so that a search reads nothing but this table.
 #[derive(Clone)]
 pub(crate) struct States(Rc<[(Name, Handler)]>);
 
@@ -62,14 +62,15 @@ impl States {
         self.0.binary_search_by_key(&name.address(), |(state, _)| state.address())
     }
 
-    /// Drops the table. The last session that has it drops its states one by one: of two that panic while one table is dropped,
-    /// the second aborts the process.
+    /// Drops the table. The last session that shares it drops its states one by one: if two of them panicked within one
+    /// drop, the second panic would abort the process.
     pub(crate) fn destroy(mut self) {
         self.destroy_states();
         drop(self.0);
     }
 
-    /// Does the same in a process that is about to exit, and leaves the memory to the system.
+    /// Does what [`destroy`](States::destroy) does in a process that is about to exit, and leaves the memory to the
+    /// system.
     pub(crate) fn abandon(mut self) {
         self.destroy_states();
         std::mem::forget(self.0);
