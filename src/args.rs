@@ -12,8 +12,8 @@ use crate::shown::shown;
 
 /// The positional arguments of one event, of any types.
 ///
-/// Made from a tuple by whatever sends the event; read by position in the state with [`Context::arg`] and
-/// [`Context::take`]. Costs nothing when empty, one allocation otherwise.
+/// The sender of an event makes them from a tuple. The state reads them by position, with [`Context::arg`] and
+/// [`Context::take`]. An empty list costs nothing, any other costs one allocation.
 ///
 /// ```
 /// use lenore::{Args, IntoArgs};
@@ -25,8 +25,9 @@ use crate::shown::shown;
 /// assert!(args.take::<String>(1).is_err(), "it was moved out");
 /// ```
 ///
-/// A program that does not know the types can show the arguments all the same. `Debug` shows the values of numbers, texts and the
-/// other common types of the standard library, and of the types that this crate sends. Of any other type it shows the name.
+/// A program can show arguments whose types it does not know. `Debug` shows the values of numbers, texts and the other
+/// common types of the standard library, and of the types that this crate sends. For any other type it shows the type's
+/// name.
 ///
 /// ```
 /// use lenore::{Kernel, Session};
@@ -58,12 +59,12 @@ impl Args {
         Args(None)
     }
 
-    /// Returns how many positions there are, those already taken included.
+    /// Returns the number of positions, including those whose argument was taken.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |list| list.len())
     }
 
-    /// Tells whether there is no position at all.
+    /// Tells whether the list has no position at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -72,7 +73,7 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// [`ArgError`] when there is none, when it was taken before, or when its type is not `T`.
+    /// [`ArgError`] when there is no such argument, when it was taken before, or when its type is not `T`.
     pub fn get<T: 'static>(&self, position: usize) -> Result<&T, ArgError> {
         let fail = |found| ArgError { position, wanted: type_name::<T>(), found, part: self.part() };
         let slot = self.0.as_ref().and_then(|list| list.slot(position)).ok_or_else(|| fail(Found::Missing))?;
@@ -80,7 +81,7 @@ impl Args {
         value.downcast_ref().ok_or_else(|| fail(Found::Type(slot.type_name())))
     }
 
-    /// Moves the argument at `position`, counted from 0, out of the list; its position stays, empty.
+    /// Moves the argument at `position`, counted from 0, out of the list. Its position stays, and is empty.
     ///
     /// # Errors
     ///
@@ -111,7 +112,8 @@ impl Args {
 }
 
 impl Args {
-    /// Says which of the two lists of a postback or callback it is, so that errors can tell. An empty one keeps no such word.
+    /// Marks the list as one of the two of a postback or callback, so that errors can tell which. An empty list keeps
+    /// no mark.
     pub(crate) fn marked(mut self, part: Part) -> Args {
         if let Some(list) = &mut self.0 {
             list.set_part(part);
@@ -177,7 +179,7 @@ impl IntoArgs for () {
 }
 
 impl IntoArgs for Args {
-    /// A list of a postback that is sent on is the new event's own.
+    /// A list of a postback that is sent on loses its mark: it is the new event's own list.
     fn into_args(self) -> Args {
         self.marked(Part::Unnamed)
     }
@@ -185,7 +187,8 @@ impl IntoArgs for Args {
 
 /// An argument that could not be read.
 ///
-/// It becomes an [`Error`](crate::Error) by `?`. Its text says whether the list is one of the two of a postback or a callback.
+/// It becomes an [`Error`](crate::Error) by `?`. If the list is one of the two lists of a postback or a callback, the
+/// error's text says which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArgError {
@@ -193,9 +196,9 @@ pub struct ArgError {
     pub position: usize,
     /// The type asked for.
     pub wanted: &'static str,
-    /// What is there.
+    /// What is there instead.
     pub found: Found,
-    /// In which list.
+    /// Which list it is.
     part: Part,
 }
 
@@ -221,7 +224,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// What stands at a position of the arguments where something else was expected.
+/// What stands at a position of the arguments instead of the value that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Found {
@@ -271,11 +274,11 @@ impl Template {
         self.0.as_ref().map_or(Args::new(), |make| make())
     }
 
-    /// Does the same outside of any state.
+    /// Does what [`args`](Template::args) does, outside of any state.
     ///
     /// # Errors
     ///
-    /// The panic of a value that was to be cloned.
+    /// The panic of a value's `clone`.
     pub(crate) fn copy(&self) -> Result<Args, Exception> {
         match &self.0 {
             None => Ok(Args::new()),
@@ -370,7 +373,7 @@ impl List for Chain {
 
 impl Drop for Chain {
     fn drop(&mut self) {
-        // By itself: of two panics in one drop the second aborts the process.
+        // On its own: if both lists panicked within one drop, the second panic would abort the process.
         destroy(self.second.take());
     }
 }

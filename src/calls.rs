@@ -1,17 +1,17 @@
-//! Where the kernel's calls can be found: a macro that hands each of them on.
+//! A macro that gives the kernel's calls to each type on which a program finds them.
 
-/// Makes methods of `Core`, and hands each on from the types at which a program finds it.
+/// Makes methods of `Core`, and a method of the same name on each type on which a program finds the call.
 ///
 /// - `for a running session` are those that act for the session whose state runs. [`Context`](crate::Context),
 ///   [`MachineContext`](crate::nfa::MachineContext) and [`Calls`](crate::Calls) have them. Once the session is stopped they
 ///   refuse, by the [`Refusal`](crate::kernel::Refusal) of what they return.
-/// - `for a state` are the same without the refusal.
-/// - `for a kernel` are those that act for whom they name. [`Kernel`](crate::Kernel) has them as well.
-/// - `to read a kernel` are those that change nothing.
+/// - `for a state` makes methods of the same types, which do not refuse.
+/// - `for a kernel` are those that act for the session that they name. [`Kernel`](crate::Kernel) has them as well.
+/// - `to read a kernel` are those that change nothing. `Kernel` has them as well.
 ///
-/// The full documentation stands at `Context` or `Kernel`; the others have its first line. The word after `with` is the
-/// methods' own `self`, which the macro could not name. rustfmt leaves all this alone; it formats the methods when
-/// `impl Core` stands in place of the first lines.
+/// `Context` or `Kernel` has the full documentation. The other types have its first line and a link. The word after
+/// `with` is the methods' own `self`, which the macro can't name by itself. rustfmt does not format the methods inside
+/// the macro. It does if you put `impl Core` in place of the first lines for a moment.
 macro_rules! calls {
     ($(#[$title:meta])* for a running session, with $this:ident: $($methods:tt)*) => {
         calls! { @checked $this $($methods)* }

@@ -15,12 +15,13 @@ use crate::sys::threads::NotAlone;
 /// What a state returns when it may fail: any error converts into [`Exception`] by `?`.
 pub type Result<T = (), E = Exception> = std::result::Result<T, E>;
 
-/// A call to the kernel that was not carried out; nothing was changed.
+/// Why a call to the kernel was not carried out. Nothing was changed, unless the call's documentation says otherwise.
 ///
-/// Its `Debug` form is its text as well: that is what Rust prints of an error that `main` returns.
+/// Its `Debug` form is the same text as its `Display` form, because Rust prints the `Debug` form of an error that
+/// `main` returns.
 #[non_exhaustive]
 pub enum Error {
-    /// No session has this id or alias: it has stopped, or never was. POE: `ESRCH`.
+    /// No session has this id or alias: the session has stopped, or never existed. POE: `ESRCH`.
     NoSuchSession(String),
     /// The alias already names `owner`. POE: `EEXIST`.
     AliasTaken {
@@ -29,9 +30,9 @@ pub enum Error {
         /// The session that has it.
         owner: SessionId,
     },
-    /// The alias names nobody. POE: `ESRCH`.
+    /// No session has this alias. POE: `ESRCH`.
     NoSuchAlias(String),
-    /// The alias names another session, which alone may remove it. POE: `EPERM`.
+    /// The alias names another session. Only that session may remove it. POE: `EPERM`.
     NotYourAlias {
         /// The alias.
         alias: Name,
@@ -49,21 +50,21 @@ pub enum Error {
         /// The tag.
         tag: Name,
     },
-    /// The session is no child of the one that wants to detach it. POE: `EPERM`.
+    /// The session to be detached is not a child of the running session. POE: `EPERM`.
     NotYourChild(SessionId),
-    /// The session is a child of the kernel already. POE: `EPERM`.
+    /// The session is already a child of the kernel. POE: `EPERM`.
     AlreadyDetached(SessionId),
     /// A session was built without a `_start` state; it was not created.
     NoStartState,
-    /// `_signal` is the kernel's own; no state may have that name.
+    /// The name `_signal` belongs to the kernel. No state may have it.
     ReservedState(Name),
     /// The call acts on the running session, and no session is running.
     NoActiveSession,
-    /// A background session has no part in a forked child, and so can neither fork nor spawn a Daemon.
+    /// A background session can neither fork nor spawn a Daemon, because the forked child would not have the session.
     InBackground(SessionId),
     /// The kernel has 16,777,215 sessions, or the process has no numbers left for new ones.
     TooManySessions,
-    /// A text, or whatever else a wheel was given for an address, is none that it can use.
+    /// A wheel can't use the value that it was given as an address.
     InvalidAddress {
         /// The address as it was given.
         address: String,
@@ -79,39 +80,42 @@ pub enum Error {
         /// What was asked for and what was found.
         source: ArgError,
     },
-    /// An argument of a list could not be read: of [`Args`](crate::Args) that the program has at hand, such as ARG1 of a postback's
-    /// event.
+    /// An argument could not be read from a list of [`Args`](crate::Args) that the program holds, such as ARG1 of a
+    /// postback's event.
     ListedArgument(ArgError),
-    /// A value returned by a call is not of the type asked for.
+    /// The value that a call returned is not of the type asked for.
     Value {
         /// The type asked for.
         wanted: &'static str,
-        /// The type of what there is instead, or in words that there is nothing.
+        /// The type of the value that was returned, or a text which says that there was none.
         found: &'static str,
         /// The statement that asked.
         caller: &'static Location<'static>,
     },
-    /// A process with more than one thread can't be forked: locks that the others hold would stay locked in the child.
+    /// A process with more than one thread can't be forked: locks that the other threads hold would stay locked in the
+    /// child.
     ///
-    /// A thread that is about to end was waited for. Join threads before the process forks, or start them in its children.
+    /// The kernel has already waited some milliseconds for a thread that was about to end. Join threads before the
+    /// process forks, or start them in its children.
     Threads {
         /// How many threads the process has.
         count: usize,
-        /// The others, by name and thread id, as far as the system tells; may be empty.
+        /// The other threads, by name and thread id, as far as the system tells. May be empty.
         others: String,
     },
-    /// A [`TestKernel`](crate::testing::TestKernel) can't be forked, nor moved into another process: its clock would stand still there.
+    /// A [`TestKernel`](crate::testing::TestKernel) can neither be forked nor be moved into another process: its clock
+    /// would stand still there.
     #[cfg(feature = "testing")]
     ForkInTest,
-    /// A wheel can't work with this setting.
+    /// A wheel, a filter or a component can't work with this setting.
     InvalidSetting {
         /// The name of the setting.
         setting: &'static str,
         /// What is wrong with its value.
         reason: &'static str,
     },
-    /// The launcher has passed sockets to this process by variables of the environment, and a value makes no sense or a socket
-    /// can't be used.
+    /// A launcher such as systemd passed sockets to this process in environment variables, and a variable's value makes
+    /// no sense or a socket can't be used.
     InvalidEnvironment {
         /// The name of the variable.
         variable: &'static str,
@@ -120,19 +124,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The process from which this one is to take over says what this one can't understand.
+    /// This process is to take over from a predecessor, and can't understand what the predecessor sent.
     Handover {
         /// What is wrong.
         reason: String,
     },
-    /// No such socket was inherited, or one that is of another type; there may be others.
+    /// The process inherited no socket of this name, or the socket of this name is of another type.
     NotInherited {
-        /// What was asked for: a name.
+        /// The name that was asked for.
         name: String,
-        /// What there is instead.
+        /// What the process inherited instead.
         found: String,
     },
-    /// The session called itself and the called state failed.
+    /// The session called itself and the called state failed; or any called state failed under
+    /// [`Exceptions::EndTheRun`](crate::Exceptions::EndTheRun).
     Exception(Exception),
     /// A state failed and no session handled the `DIE` signal: everything was stopped.
     Died(Box<Died>),
@@ -140,7 +145,7 @@ pub enum Error {
     Os {
         /// The system call, or what was being attempted.
         call: &'static str,
-        /// What it was about: an address, a descriptor, a path, a pid; may be empty.
+        /// What the call was about: an address, a descriptor, a path, a pid. May be empty.
         subject: String,
         /// The reason, with its errno.
         source: io::Error,
@@ -253,8 +258,8 @@ impl std::error::Error for Error {
 
 /// What escaped from a state: an error it returned, or its panic.
 ///
-/// Made from any error by `?`; keeps that error, so that a handler of the `DIE` signal, or the caller of
-/// [`Kernel::run`](crate::Kernel::run), gets back what was thrown.
+/// Any error becomes an exception by `?`. The exception keeps that error, so that a handler of the `DIE` signal, or the
+/// caller of [`Kernel::run`](crate::Kernel::run), gets the original error back.
 ///
 /// ```
 /// use lenore::Exception;
@@ -282,7 +287,7 @@ impl Exception {
         Exception { error, is_logged: false }
     }
 
-    /// Says that the log has it already: it is not to be logged again when it ends the run.
+    /// Marks the exception as logged, so that it is not logged again when it ends the run.
     pub(crate) fn logged(self) -> Exception {
         Exception { is_logged: true, ..self }
     }
@@ -291,7 +296,7 @@ impl Exception {
         self.is_logged
     }
 
-    /// Makes an exception of what `catch_unwind` caught.
+    /// Makes an exception from the payload that `catch_unwind` caught.
     pub(crate) fn from_panic(payload: Box<dyn std::any::Any + Send>) -> Exception {
         let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
             (Some(text), _) => (*text).to_owned(),
@@ -322,7 +327,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Exception {
     fn from(error: E) -> Exception {
         let boxed: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
         match boxed.downcast::<Error>() {
-            // A self-call that failed: what was thrown is thrown on, without a wrapping at each level.
+            // A self-call that failed: its exception is passed on, without one more wrapping at each level.
             Ok(error) => match *error {
                 Error::Exception(exception) => exception,
                 other => Exception::of(Arc::new(other)),
@@ -350,26 +355,27 @@ impl fmt::Debug for Exception {
 
 /// The record that comes with a `DIE` signal as ARG1, and with [`Error::Died`] from [`Kernel::run`](crate::Kernel::run).
 ///
-/// Its `Debug` form is its text, as that of [`Error`].
+/// Its `Debug` form is the same text as its `Display` form, as with [`Error`].
 ///
 /// POE: the hash of `DIE`'s ARG1, with the same names.
 #[doc(alias = "DIE")]
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Died {
-    /// What was thrown (POE: `error_str`).
+    /// The error or panic (POE: `error_str`).
     pub exception: Exception,
     /// The session whose state failed.
     pub dest_session: SessionId,
     /// The event that the state was handling.
     pub event: Name,
-    /// Who had sent the event.
+    /// The session that had sent the event.
     pub source_session: SessionId,
     /// The state from which it had been sent, if any.
     pub from_state: Option<Name>,
     /// The statement that had sent it (POE: `file` and `line`).
     pub location: &'static Location<'static>,
-    /// From [`Kernel::run`](crate::Kernel::run) only: what a handler of the `DIE` signal threw in its turn.
+    /// The failure of a handler of this `DIE` signal, if one failed in its turn. Only
+    /// [`Kernel::run`](crate::Kernel::run) sets it.
     pub also: Option<Box<Died>>,
 }
 

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 /// Every call that takes a name takes `impl Into<Name>`, so a string works everywhere. A program that sends one event
 /// millions of times may intern its name once and save the look-up.
 ///
-/// Names are kept for the life of the process: take them from a finite set, never from what a peer sent.
+/// A name is kept for the life of the process. Take names from a finite set, never from what a peer sent.
 ///
 /// ```
 /// use lenore::Name;
@@ -128,9 +128,9 @@ impl From<String> for Name {
     }
 }
 
-/// An event's name, or `None` for no event: what calls take whose events may be left out.
+/// An event's name, or `None` for no event. Calls take it where an event may be left out.
 ///
-/// A text or a [`Name`] converts into it, and so does `None`.
+/// A text, a [`Name`] and `None` convert into it.
 ///
 /// ```
 /// use lenore::{EventOrNone, Name};
@@ -150,7 +150,7 @@ impl EventOrNone {
     }
 }
 
-// Of the options there is this one alone: so `None` needs no type.
+// The only conversion from an `Option`, so that a plain `None` needs no type.
 impl From<Option<Name>> for EventOrNone {
     fn from(event: Option<Name>) -> EventOrNone {
         EventOrNone(event)
@@ -192,8 +192,9 @@ type Table = FxHashMap<&'static str, Name>;
 /// The names of the process. The table is complete at every instant, so a panic elsewhere can't have left it half changed.
 static NAMES: RwLock<Table> = RwLock::new(Table::with_hasher(rustc_hash::FxBuildHasher));
 
-/// Names that the library uses for the first time late, many of them in a forked child. They are interned with the first of all
-/// names: each child would intern them anew otherwise, and copy the pages of the table that it writes.
+/// Names that the library first uses late, many of them in a forked child. They are interned together with the first
+/// name of the process. Otherwise each child would intern them again, and so copy the pages of the table that it
+/// writes.
 const LATE: [&str; 5] = ["DIE", "IDLE", "ReadWrite", "_default", "_stop"];
 
 /// Adds `text` to the names of the process.

@@ -9,7 +9,7 @@ use std::thread::panicking;
 use crate::destroy::destroy;
 use crate::error::{Error, Exception};
 
-/// What came of a [`call`](crate::Kernel::call).
+/// What a [`call`](crate::Kernel::call) returns.
 ///
 /// ```
 /// use lenore::{Kernel, Return, Session};
@@ -27,7 +27,7 @@ use crate::error::{Error, Exception};
 pub enum Reply {
     /// The session has no such state, and no `_default`; or the destination was the kernel.
     NoHandler,
-    /// The state returned `()`, or failed: its exception is a `DIE` signal then.
+    /// The state returned `()`, or it failed. If it failed, its session gets a `DIE` signal.
     NoValue,
     /// The state returned this.
     Value(ReplyValue),
@@ -46,7 +46,8 @@ struct Kept<T>(Option<T>);
 
 impl<T> Drop for Kept<T> {
     fn drop(&mut self) {
-        // The arguments of the state may be what panics. A second panic at a time would abort the process.
+        // The thread may be panicking over the arguments of the state. A second panic at that time would abort the
+        // process.
         if needs_drop::<T>() && panicking() {
             destroy(self.0.take());
         }
@@ -89,8 +90,8 @@ impl Reply {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] if there is none, or if its type is not `T`. It names both types, and the statement that called
-    /// `take`.
+    /// [`Error::Value`] if there is no value, or if its type is not `T`. The error names both types, and the statement
+    /// that called `take`.
     #[track_caller]
     pub fn take<T: 'static>(self) -> Result<T, Error> {
         let caller = Location::caller();
@@ -126,9 +127,9 @@ impl fmt::Debug for ReplyValue {
 
 /// What a state may return: nothing, a value for the caller, or a [`Result`](crate::Result) of either.
 ///
-/// Common types can be returned as they are; any other one inside a [`Return`].
+/// A state can return common types as they are, and a value of any other type inside a [`Return`].
 ///
-/// A call of the kernel returns `Result<_, Error>`, which a state can't return as it is. The state ends with `Ok(call?)`:
+/// The kernel's calls return `Result<_, Error>`, which a state can't return as it is. End the state with `Ok(call?)`:
 ///
 /// ```
 /// # use lenore::Session;
@@ -140,22 +141,22 @@ impl fmt::Debug for ReplyValue {
 /// let session = Session::new(()).state("_start", |cx| cx.alias_set("name"));
 /// ```
 ///
-/// With two error types the compiler could not tell which one `Ok(())` at the end of a closure stands for, and every such closure
-/// would have to name it.
+/// If a state could return a `Result` with either error type, the compiler could not tell which of them `Ok(())` at the
+/// end of a closure has, and every such closure would have to name the type.
 #[diagnostic::on_unimplemented(
     message = "a state can't return `{Self}`",
     note = "a state returns `()`, a number, a text, an `Option` or a `Vec` as it is, other values inside `lenore::Return`",
     note = "one that may fail returns a `lenore::Result` of that: end it with `Ok(..)`, and a call of the kernel with `Ok(call?)`"
 )]
 pub trait IntoReturn {
-    /// Turns it into what the kernel hands on.
+    /// Turns the value into the [`Reply`] that the kernel hands to the caller.
     ///
     /// # Errors
     ///
     /// The exception with which the state failed.
     fn into_return(self) -> Result<Reply, Exception>;
 
-    /// Drops the value, which nobody has called for: what a callback returns.
+    /// Drops the value. It is for callbacks, whose value no caller waits for.
     ///
     /// # Errors
     ///
@@ -189,7 +190,7 @@ impl<T: 'static> IntoReturn for Return<T> {
         Ok(Reply::Value(ReplyValue::new(self.0)))
     }
 
-    // Without a box for it.
+    // Does without the box that a `Reply` needs.
     fn without_value(self) -> Result<(), Exception> {
         Ok(())
     }
