@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::name::Name;
 use crate::reply::Reply;
 
-/// The kernel's calls beside a heap that is borrowed: what [`Context::split`] returns.
+/// The kernel's calls, for use while the heap is borrowed: what [`Context::split`] returns.
 ///
-/// It has what acts for the running session and what names a session, as [`Context`] has. What runs other states before it
-/// returns needs the context itself.
+/// It has the calls that act for the running session and the calls that name a session, as [`Context`] has. Calls that
+/// run other states before they return need the context itself.
 ///
 /// ```
 /// use lenore::{Calls, Kernel, Session};
@@ -64,8 +64,8 @@ impl<'a> Calls<'a> {
 /// A kernel, or the context of a state: what [`Session::spawn`](crate::Session::spawn), components, the handle of a Daemon and
 /// [`Callback::call`](crate::Callback::call) take.
 ///
-/// A function of the program's own that is called with either takes `&mut impl AsKernel`, and has the methods below. No other
-/// type can implement it.
+/// A function of your own that is to work with either takes `&mut impl AsKernel`, and can use the methods below. No
+/// other type can implement this trait.
 ///
 /// ```
 /// use lenore::{AsKernel, Error, Kernel, Session, SessionId};
@@ -115,7 +115,7 @@ pub trait AsKernel: private::HasKernel {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     #[track_caller]
     fn post<'d>(
         &mut self,
@@ -145,7 +145,7 @@ pub trait AsKernel: private::HasKernel {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     #[track_caller]
     fn signal<'d>(
         &mut self,
@@ -160,7 +160,7 @@ pub trait AsKernel: private::HasKernel {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     fn signal_now<'d>(
         &mut self,
         dest: impl Into<Dest<'d>>,
@@ -202,7 +202,7 @@ pub trait AsKernel: private::HasKernel {
         kernel_of(self).core.refcount_decrement(session, tag)
     }
 
-    /// Takes a picture of the kernel; see [`Kernel::peek`].
+    /// Takes a snapshot of the kernel; see [`Kernel::peek`].
     fn peek(&self) -> super::Snapshot {
         self.kernel(private::Key(())).core.peek()
     }
@@ -223,10 +223,10 @@ pub trait AsKernel: private::HasKernel {
     }
 }
 
-/// The context of a state, or the calls beside its heap: what the constructors of wheels take. A kernel is none, as a wheel
-/// belongs to the session whose state makes it.
+/// The context of a state, or the calls beside its heap: what the constructors of wheels take.
 ///
-/// No other type can implement it.
+/// A kernel does not implement it, because a wheel belongs to the session whose state makes it. No other type can
+/// implement this trait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -306,7 +306,7 @@ pub(crate) fn kernel_of<K: AsKernel + ?Sized>(kernel: &mut K) -> &mut Kernel {
     kernel.kernel_mut(private::Key(()))
 }
 
-/// Returns what dispatches nothing of the kernel whose state runs.
+/// Returns the core of the kernel whose state runs.
 #[inline]
 pub(crate) fn core_of<S: InState>(state: &mut S) -> &mut Core {
     state.calls().into_core()

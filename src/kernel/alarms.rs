@@ -14,13 +14,14 @@ use crate::calls::calls;
 use crate::error::Error;
 use crate::name::Name;
 
-/// Identifies one alarm or delay until it fires or is removed. Afterwards it is an error to use; with another kernel it is one
-/// from the beginning.
+/// Identifies one alarm or delay until it fires or is removed.
+///
+/// Using the id after that, or with another kernel, is an error.
 ///
 /// POE: the number that `alarm_set` and `delay_set` return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AlarmId {
-    /// Whose it is. No other kernel has a session of this id.
+    /// The session that set it. No other kernel has a session of this id.
     session: SessionId,
     key: AlarmKey,
     serial: u64,
@@ -46,15 +47,15 @@ pub enum Shift {
     Later(Duration),
 }
 
-/// An alarm that was taken back before it fired.
+/// An alarm that was removed before it fired.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RemovedAlarm {
-    /// The event it would have sent.
+    /// The event that it would have sent.
     pub event: Name,
-    /// When.
+    /// The time at which it would have sent the event.
     pub due: SystemTime,
-    /// With what.
+    /// The arguments that the event would have had.
     pub args: Args,
 }
 
@@ -62,11 +63,11 @@ calls! {
     /// Alarms and delays.
     for a running session, with self:
 
-    /// Replaces all of the running session's alarms named `event` by one, due at the wall-clock time `when`.
+    /// Replaces all of the running session's alarms named `event` with one that is due at the wall-clock time `when`.
     ///
-    /// A time in the past is due at once: the event goes before those that were posted after that time. An event that was
-    /// posted while no alarm was set counts as posted when the kernel last read the clock, as a rule at the beginning of the
-    /// slice.
+    /// An alarm for a time in the past is due at once, and its event goes before the events that were posted after that
+    /// time. An event that was posted while no alarm was set counts as posted when the kernel last read the clock,
+    /// which is usually the beginning of the slice.
     ///
     /// POE: `alarm` with a time.
     #[track_caller]
@@ -95,7 +96,7 @@ calls! {
         self.set(event.into(), due, args.into_args(), Location::caller())
     }
 
-    /// Replaces all of the running session's alarms named `event` by one, due when `after` has passed from now.
+    /// Replaces all of the running session's alarms named `event` with one that is due `after` from now.
     ///
     /// POE: `delay` with a time, in seconds.
     #[track_caller]
@@ -105,7 +106,7 @@ calls! {
         self.delay_at(event, after, args.into_args(), Location::caller());
     }
 
-    /// Sets one more alarm of the running session, due when `after` has passed from now.
+    /// Sets one more alarm of the running session, due `after` from now.
     ///
     /// POE: `delay_add`.
     #[track_caller]
@@ -113,7 +114,7 @@ calls! {
         self.delay_at(event.into(), after, args.into_args(), Location::caller());
     }
 
-    /// Sets one more alarm of the running session, due when `after` has passed from now, and returns its id.
+    /// Sets one more alarm of the running session, due `after` from now, and returns its id.
     ///
     /// POE: `delay_set`.
     #[track_caller]
@@ -121,7 +122,8 @@ calls! {
         self.delay_at(event.into(), after, args.into_args(), Location::caller())
     }
 
-    /// Removes all of the running session's alarms and delays named `event`, however they were set; returns how many.
+    /// Removes all of the running session's alarms and delays named `event`, however they were set; returns their
+    /// number.
     ///
     /// Posted events of that name stay.
     ///
@@ -139,7 +141,7 @@ calls! {
 
     /// Moves a pending alarm or delay of the running session, and returns its new due time.
     ///
-    /// It goes behind alarms that already have that time; a shift of zero changes nothing.
+    /// The alarm goes behind other alarms that are due at the same time. A shift of zero changes nothing.
     ///
     /// # Errors
     ///
@@ -170,7 +172,7 @@ calls! {
         Ok(self.clock.to_wall(due))
     }
 
-    /// Takes a pending alarm or delay of the running session back.
+    /// Removes a pending alarm or delay of the running session, and returns it.
     ///
     /// # Errors
     ///
@@ -184,7 +186,7 @@ calls! {
         Ok(RemovedAlarm { event: removed.event.name, due, args: removed.event.args })
     }
 
-    /// Takes all alarms and delays of the running session back, and returns them in the order in which they were due.
+    /// Removes all alarms and delays of the running session, and returns them in the order in which they were due.
     ///
     /// POE: `alarm_remove_all`.
     pub fn alarm_remove_all(&mut self) -> Vec<RemovedAlarm> {
@@ -200,7 +202,7 @@ calls! {
 }
 
 impl Core {
-    /// Takes the next event that is due, which holds nobody from now on.
+    /// Takes the next event that is due. From now on the event keeps no session alive.
     #[inline]
     pub(crate) fn pop_due(&mut self, phase: &Phase) -> Option<Event> {
         match self.queue.next_in(phase)? {
@@ -219,19 +221,20 @@ impl Core {
         self.queue.alarm(id.key).is_some_and(|alarm| alarm.serial == id.serial && alarm.event.dest == id.session)
     }
 
-    /// Lets the program count as idle although alarms for `event` of this session are set. There must be one such alarm at a time.
+    /// Lets the program count as idle although an alarm for `event` of this session is set. At most one such alarm may
+    /// be set at a time.
     pub(crate) fn let_alarms_pass(&mut self, session: SessionId, event: Name) {
         self.passing.push((session, event));
     }
 
-    /// Tells whether nothing waits but alarms that keep nobody, and events for background sessions.
+    /// Tells whether all that waits is passing alarms and events for background sessions.
     pub(super) fn has_only_passing_alarms(&self) -> bool {
         let waiting = self.queue.len() - self.sessions.ledger.background_events();
         let passes = |event: &Event| {
             matches!(event.kind, Kind::Alarm) && self.passing.contains(&(event.dest, event.name))
                 || self.sessions.is_background(event.dest)
         };
-        // Few are known, and so few are looked at.
+        // There are few passing alarms, so this looks at few entries.
         waiting == 0
             || waiting <= self.passing.len() && self.queue.entries().into_iter().all(|(.., event)| passes(event))
     }

@@ -27,7 +27,9 @@ calls! {
     /// Aliases.
     for a running session, with self:
 
-    /// Gives the running session one more name, which also keeps it alive; a name it has already changes nothing.
+    /// Gives the running session one more name, which also keeps the session alive.
+    ///
+    /// A name that the session already has changes nothing.
     ///
     /// # Errors
     ///
@@ -48,11 +50,11 @@ calls! {
         Ok(())
     }
 
-    /// Takes one of its names from the running session.
+    /// Removes one of the running session's names.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchAlias`] if nobody has the name; [`Error::NotYourAlias`] if another session has it.
+    /// [`Error::NoSuchAlias`] if no session has the name; [`Error::NotYourAlias`] if another session has it.
     ///
     /// POE: `alias_remove`, which returns `ESRCH` or `EPERM`.
     pub fn alias_remove(&mut self, alias: impl Into<Name>) -> Result<(), Error> {
@@ -105,7 +107,7 @@ calls! {
 
     /// Adds an extra reference to a session under `tag`, and returns how many there are under that tag now.
     ///
-    /// A session with an extra reference stays alive, and the program with it, until as many were taken away.
+    /// The session stays alive, and the program with it, until as many references were taken away as were added.
     ///
     /// # Errors
     ///
@@ -131,7 +133,7 @@ calls! {
 
     /// Takes an extra reference away from a session, and returns how many are left under `tag`.
     ///
-    /// The references that postbacks and [`sig_keep_alive`](crate::Context::sig_keep_alive) hold are not taken away by this.
+    /// It can't take away the references that postbacks and [`sig_keep_alive`](crate::Context::sig_keep_alive) hold.
     ///
     /// # Errors
     ///

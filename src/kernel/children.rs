@@ -1,4 +1,4 @@
-//! Child processes: who waits for which pid, and reaping them.
+//! Child processes: which session waits for which pid, and reaping.
 
 use std::cell::Cell;
 use std::mem::forget;
@@ -26,7 +26,7 @@ use crate::sys::procfs::{children_of_this_process, name_of};
 use crate::sys::wait::reap_with_usage;
 use crate::sys::wait::{Which, peek_ended, reap, wait_for_end_at_most};
 
-/// The registrations of `sig_child`, and the children that are reaped without anybody asking.
+/// The registrations of `sig_child`, and the children that the kernel reaps in any case.
 #[derive(Default)]
 pub(crate) struct Children {
     /// By pid.
@@ -39,15 +39,15 @@ pub(crate) struct Children {
     expecting: usize,
     /// By pid.
     adopted: FxHashMap<i32, Adopted>,
-    /// A child that was there when it was last looked for.
+    /// The awaited child that the last look found.
     seen: Cell<Option<i32>>,
-    /// A child may have exited before anybody listened to SIGCHLD: look once without being told (K-SG-52).
+    /// A child may have exited before the kernel caught SIGCHLD: look once without a signal (K-SG-52).
     pub(crate) look: bool,
-    /// A child that was just forked, when somebody listened already: the system tells of its end.
+    /// A child that was forked when the kernel already caught SIGCHLD: the system will tell of its end.
     pub(super) announced: Option<i32>,
-    /// A child that goes on when this process has ended.
+    /// A child that may go on when this process has ended.
     outliving: Option<i32>,
-    /// The session that wants to know what processor time its children have used, and what is known of it by pid.
+    /// The session that wants to know the processor time of its children, and the times known so far, by pid.
     #[cfg(feature = "control")]
     spent: Option<(SessionId, FxHashMap<i32, Duration>)>,
 }
@@ -67,13 +67,13 @@ pub(crate) struct ChildWatch {
 }
 
 impl ChildWatch {
-    /// Drops it, but for the extra arguments.
+    /// Drops the watch, but leaks its extra arguments.
     pub(super) fn forget_extra(self) {
         forget(self.extra);
     }
 }
 
-/// A child process that the kernel reaps whether or not a session waits for it; clones know the same.
+/// A child process that the kernel reaps whether or not a session waits for it. Clones share what is known of it.
 #[derive(Clone)]
 pub(crate) struct Process {
     pid: i32,
@@ -83,10 +83,10 @@ pub(crate) struct Process {
 /// What has become of a child process.
 #[derive(Clone, Copy)]
 enum Life {
-    /// It runs, or has ended and not been reaped: its pid is nobody else's.
+    /// It runs, or has ended and was not reaped: no other process can have its pid.
     Unreaped,
     Reaped(ExitStatus),
-    /// Somebody else has reaped it, or it is the child of the process that this one was forked from.
+    /// Other code has reaped it, or it is the child of the process that this one was forked from.
     Lost,
 }
 
@@ -103,22 +103,22 @@ impl Process {
         }
     }
 
-    /// Sends it a signal, unless its pid may be a stranger's by now.
+    /// Sends it a signal, unless its pid may belong to another process by now.
     ///
     /// # Errors
     ///
-    /// `ESRCH` once it was reaped, and in a forked process, whose child it isn't.
+    /// `ESRCH` once it was reaped, and in a forked process, which is not its parent.
     pub(crate) fn kill(&self, signal: Signal) -> nix::Result<()> {
         kill(self.unreaped()?, signal)
     }
 
-    /// Sends the process group that it leads a signal; as [`kill`](Process::kill).
+    /// Sends a signal to the process group that it leads; otherwise as [`kill`](Process::kill).
     pub(crate) fn kill_group(&self, signal: Signal) -> nix::Result<()> {
         killpg(self.unreaped()?, signal)
     }
 
-    /// Waits until it has ended, at most as long as `limit`, and returns whether it has. It is left to be reaped, and
-    /// whoever waits for it to be told.
+    /// Waits at most `limit` for it to end, and returns whether it has. This neither reaps it nor tells the sessions
+    /// that wait for it.
     pub(crate) fn wait(&self, limit: Duration) -> nix::Result<bool> {
         wait_for_end_at_most(self.unreaped()?.as_raw(), limit)
     }
@@ -141,7 +141,8 @@ impl Children {
         self.watches.contains_key(&pid) || self.adopted.contains_key(&pid)
     }
 
-    /// Returns how many registrations there are or may be, and adopted children: each has CHLD watched.
+    /// Returns the number of registrations, present and expected, and of adopted children. Each counts as a watcher of
+    /// CHLD.
     fn registrations(&self) -> usize {
         self.registered + self.expecting + self.adopted.len()
     }
@@ -178,15 +179,15 @@ calls! {
     /// Makes the running session get `event` once, when the child process `pid` has exited.
     ///
     /// The state gets ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = its [`ExitStatus`], then `extra`. The
-    /// registration keeps the session alive; a second one for the same pid replaces the first. A child that has
-    /// exited already is reported all the same, if nobody else has reaped it.
+    /// registration keeps the session alive. A second registration for the same pid replaces the first. If the child
+    /// has already exited, the session still gets the event, unless other code has reaped the child.
     ///
     /// POE: `sig_child`, whose ARG2 is the number in `$?`.
     pub fn sig_child(&mut self, pid: i32, event: impl Into<Name>, extra: impl IntoArgs) {
         self.sig_child_for(self.active.session, pid, event.into(), extra.into_args());
     }
 
-    /// Takes the running session's interest in a child process back; without one it does nothing.
+    /// Ends the running session's registration for a child process, if it has one.
     ///
     /// POE: `sig_child` without an event.
     pub fn sig_child_clear(&mut self, pid: i32) {
@@ -208,8 +209,9 @@ impl Core {
         }
     }
 
-    /// Has CHLD watched until [`expect_no_children`](Core::expect_no_children), for a session that waits for children again and
-    /// again: a signal that is taken over for each of them, and given back, costs some system calls and copied pages a fork.
+    /// Keeps CHLD watched until [`expect_no_children`](Core::expect_no_children), for a session that waits for children
+    /// again and again. To catch the signal anew for each child would cost some system calls and copied pages with each
+    /// fork.
     pub(crate) fn expect_children(&mut self) {
         self.children.expecting += 1;
         self.signals.watch(Name::new("CHLD"));
@@ -221,30 +223,31 @@ impl Core {
         self.signals.unwatch(Name::new("CHLD"));
     }
 
-    /// Tells whether the running session waits for a child process; not any more when the event of its end is under way.
+    /// Tells whether the running session waits for a child process. It does not any more once the event of the child's
+    /// end is queued.
     pub(crate) fn awaits_child(&self, pid: i32) -> bool {
         self.children.watches.get(&pid).is_some_and(|watchers| watchers.has(self.active.session))
     }
 
-    /// Has the processor time kept of the running session's children when they are reaped.
+    /// Makes the kernel keep the processor time of the running session's children when it reaps them.
     #[cfg(feature = "control")]
     pub(crate) fn keep_processor_time(&mut self) {
         self.children.spent.get_or_insert((self.active.session, FxHashMap::default()));
     }
 
-    /// Keeps it no longer.
+    /// Ends what [`keep_processor_time`](Core::keep_processor_time) has begun.
     #[cfg(feature = "control")]
     pub(crate) fn forget_processor_time(&mut self) {
         self.children.spent = None;
     }
 
-    /// Returns what processor time a child has used that was reaped, once.
+    /// Returns the processor time that a reaped child has used, and forgets it.
     #[cfg(feature = "control")]
     pub(crate) fn take_processor_time(&mut self, pid: i32) -> Option<Duration> {
         self.children.spent.as_mut()?.1.remove(&pid)
     }
 
-    /// Reaps a child, and notes what processor time it has used if the session that waits for it wants to know.
+    /// Reaps a child, and notes its processor time if the session that waits for it wants to know.
     fn reap_and_count(&mut self, pid: i32) -> nix::Result<Option<ExitStatus>> {
         #[cfg(feature = "control")]
         if let Children { watches, spent: Some((session, spent)), .. } = &mut self.children
@@ -263,7 +266,7 @@ impl Core {
         // It may have ended already.
         self.children.look = true;
         match self.children.adopted.insert(pid, Adopted { child: child.clone(), owner }) {
-            // Somebody else has reaped that one: the system has given its pid to another.
+            // Other code has reaped the former child: the system has given its pid to this one.
             Some(former) => former.child.life.set(Life::Lost),
             None => self.signals.watch(Name::new("CHLD")),
         }
@@ -307,7 +310,7 @@ impl Core {
             && (everybody || self.has_awaited_child())
     }
 
-    /// One child goes on when this process has ended: that is in order.
+    /// Notes that one child may go on when this process has ended: no warning is due.
     pub(crate) fn let_outlive(&mut self, pid: i32) {
         self.children.outliving = Some(pid);
     }
@@ -326,20 +329,20 @@ impl Core {
         seen.get().is_some()
     }
 
-    /// Tells whether a session watches CHLD, and so gets every child.
+    /// Tells whether a session watches CHLD, so that the kernel reaps every child.
     pub(crate) fn reaps_everybody(&self) -> bool {
         self.signals.watchers(Name::new("CHLD")) > self.children.registrations()
     }
 
-    /// At the end of a run: children whose end nobody will hear of any more are worth a warning. They are left alone:
-    /// they may be somebody else's.
+    /// Warns, at the end of a run, of children whose end no session will hear of. It leaves them alone: other code may
+    /// have started them.
     pub(crate) fn report_leftover_children(&mut self) {
         if !self.children.adopted.is_empty() {
             self.reap_registered();
         }
         match peek_ended(Which::Any) {
             Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
-            // Perhaps that one.
+            // It may be the child that is allowed to.
             Ok(None) if self.children.outliving.is_some() => {}
             Ok(None) => {
                 let text = "the run ends, but child processes are still running";
@@ -371,17 +374,17 @@ impl Core {
         text
     }
 
-    /// Reaps every child that has exited and that somebody wants to be reaped: one SIGCHLD may stand for many.
+    /// Reaps every child that has exited and that is to be reaped. One SIGCHLD may stand for many.
     pub(crate) fn reap(&mut self) {
         self.children.look = false;
-        // What the system had to tell has been heard.
+        // If it has ended, this finds it.
         self.children.announced = None;
         // Every look reaps a child, so the number of children bounds the loop.
         let everybody = self.reaps_everybody();
         while let Ok(Some(pid)) = peek_ended(Which::Any) {
             let wanted = everybody || self.children.wants(pid);
             if !wanted || !self.reap_one(pid) {
-                // Somebody else's child stands before ours in the system's list: ask for each of ours by pid.
+                // A child that is not ours to reap stands first in the system's list: ask for each of ours by pid.
                 self.reap_registered();
                 return;
             }
@@ -389,7 +392,7 @@ impl Core {
     }
 
     fn reap_registered(&mut self) {
-        // What is not positive stands for any child, or for those of a group.
+        // A pid that is not positive would stand for any child, or for those of a group.
         let watched = self.children.watches.keys().copied().filter(|pid| *pid > 0);
         let mut pids: Vec<i32> = watched.chain(self.children.adopted.keys().copied()).collect();
         pids.sort_unstable();
@@ -415,7 +418,7 @@ impl Core {
         true
     }
 
-    /// Tells those who wait for a child that it has ended, and those who watch CHLD.
+    /// Tells the sessions that wait for a child, and those that watch CHLD, that it has ended.
     pub(super) fn tell_of_end(&mut self, pid: i32, status: ExitStatus) {
         let watchers: Vec<SessionId> = self.children.watches.get(&pid).into_iter().flat_map(Few::keys).collect();
         for watch in watchers.into_iter().filter_map(|session| self.children.remove(pid, session)).collect::<Vec<_>>() {

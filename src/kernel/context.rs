@@ -19,9 +19,9 @@ use crate::states::States;
 
 /// What a state receives: the kernel, its session's heap, and the event that it handles.
 ///
-/// What runs other states before it returns, such as [`call`](Context::call), [`Session::spawn`](crate::Session::spawn) and
-/// [`signal_now`](Context::signal_now), needs the whole context: the heap can't be borrowed meanwhile. All the rest can be had
-/// beside the heap, by [`split`](Context::split).
+/// Calls that run other states before they return, such as [`call`](Context::call),
+/// [`Session::spawn`](crate::Session::spawn) and [`signal_now`](Context::signal_now), need the whole context: the heap
+/// can't be borrowed meanwhile. [`split`](Context::split) gives all other calls beside a borrowed heap.
 ///
 /// ```
 /// use lenore::{Context, Kernel, Session};
@@ -45,14 +45,19 @@ use crate::states::States;
 ///
 /// # When the session has stopped
 ///
-/// A state may stop its own session by force, with a signal, [`stop`](Context::stop) or a nested slice. It goes on to its end
-/// with its heap and its arguments, but no session runs any more: [`session`](Context::session) is the kernel. Every call that
-/// acts for the running session then has no effect. If it returns a `Result`, that is [`Error::NoActiveSession`]: such as
-/// [`alias_set`](Context::alias_set), [`select_read`](Context::select_read), [`alarm_remove`](Context::alarm_remove), the
-/// constructors of wheels. If not, it does nothing: such as [`yield_`](Context::yield_), [`delay`](Context::delay),
-/// [`sig`](Context::sig), [`sig_child`](Context::sig_child), [`fork`](Context::fork). [`delay_set`](Context::delay_set) and
-/// [`alarm_set`](Context::alarm_set) return the id of no alarm. What names a session, such as [`post`](Context::post), works
-/// as before; the kernel is the sender.
+/// A state may stop its own session by force: with a signal, with [`stop`](Context::stop), or in a nested slice. The
+/// state then runs to its end with its heap and its arguments, but there is no running session any more, and
+/// [`session`](Context::session) returns the kernel. Calls that act for the running session have no effect from then
+/// on:
+///
+/// - Those that return a `Result` fail with [`Error::NoActiveSession`]: [`alias_set`](Context::alias_set),
+///   [`select_read`](Context::select_read), [`alarm_remove`](Context::alarm_remove), the constructors of wheels, and
+///   others.
+/// - [`delay_set`](Context::delay_set) and [`alarm_set`](Context::alarm_set) return an id that belongs to no alarm.
+/// - All others do nothing: [`yield_`](Context::yield_), [`delay`](Context::delay), [`sig`](Context::sig),
+///   [`sig_child`](Context::sig_child), [`fork`](Context::fork), and so on.
+///
+/// Calls that name a session, such as [`post`](Context::post), work as before. The kernel is then the sender.
 ///
 /// POE: `@_[KERNEL, SESSION, HEAP, STATE, SENDER, CALLER_STATE, CALLER_FILE, CALLER_LINE, ARG0..$#_]`.
 #[doc(alias = "KERNEL")]
@@ -79,7 +84,7 @@ impl<'a, H: 'static> Context<'a, H> {
         Context { kernel, event, heap: PhantomData }
     }
 
-    /// Returns the id of the session whose heap this has, also when it has stopped.
+    /// Returns the id of the session to which this context's heap belongs, even if the session has stopped.
     pub(super) fn own_id(&self) -> SessionId {
         self.event.dest
     }
@@ -93,7 +98,8 @@ impl<'a, H: 'static> Context<'a, H> {
         self.parts().0
     }
 
-    /// Borrows the heap and the kernel's calls, both at once: all calls that run no other states before they return.
+    /// Borrows the heap and the kernel's calls, both at once: all calls but those that run other states before they
+    /// return.
     ///
     /// ```
     /// # use lenore::{Kernel, Session};
@@ -129,8 +135,9 @@ impl<'a, H: 'static> Context<'a, H> {
         self.kernel.bodies[me.slot()].as_ref().is_some_and(|body| body.id == me && body.on_stack == 1)
     }
 
-    /// Gives the session another heap and other states, and goes on with them. The state that runs must be the
-    /// [only one](Self::is_outermost), and is not to use this context any more: its heap is gone.
+    /// Gives the session another heap and other states, and returns a context with them. The state that runs must be
+    /// the session's [only one](Self::is_outermost) on the stack, and must not use the old context any more: its heap
+    /// is gone.
     pub(crate) fn replace_session<G: 'static>(&mut self, heap: G, states: States) -> Context<'_, G> {
         let me = self.event.dest;
         let body = self.kernel.bodies[me.slot()].as_mut().filter(|body| body.id == me);
@@ -140,7 +147,7 @@ impl<'a, H: 'static> Context<'a, H> {
         if let Some(record) = self.kernel.core.sessions.get_mut(me) {
             record.heap = std::any::type_name::<G>();
         }
-        // When the new ones are in place: both are the program's own, and their destructors may panic.
+        // Only now, with the new ones in place: both are the program's own, and their destructors may panic.
         if let Some((heap, states)) = old {
             destroy(heap);
             states.destroy();
@@ -152,8 +159,8 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] when there is none, when it was taken before, or when its type is not `T`; it names the
-    /// session, the state, the position, and both types.
+    /// [`Error::Argument`] when there is no such argument, when it was taken before, or when its type is not `T`. The
+    /// error names the session, the state, the position, and both types.
     ///
     /// POE: `$_[ARG0]`, `$_[ARG1]`, ...
     #[doc(alias = "ARG0")]
@@ -192,7 +199,9 @@ impl<'a, H: 'static> Context<'a, H> {
         self.event.name
     }
 
-    /// Returns who sent the event.
+    /// Returns the session that sent the event.
+    ///
+    /// It is [`SessionId::KERNEL`] if the kernel sent the event, or code outside of any state.
     ///
     /// POE: `$_[SENDER]`.
     #[doc(alias = "SENDER")]
@@ -200,7 +209,7 @@ impl<'a, H: 'static> Context<'a, H> {
         self.event.sender
     }
 
-    /// Returns the state from which the event was sent, or `None` if it came from outside of any.
+    /// Returns the state from which the event was sent, or `None` if it was sent outside of any state.
     ///
     /// POE: `$_[CALLER_STATE]`.
     #[doc(alias = "CALLER_STATE")]
@@ -217,14 +226,13 @@ impl<'a, H: 'static> Context<'a, H> {
         self.event.location
     }
 
-    /// Runs another session's state, or one of the own, before it returns; see [`Kernel::call`].
+    /// Runs a state of another session, or of this one, before it returns; see [`Kernel::call`].
     ///
-    /// An exception in another session is that session's `DIE` signal and [`Reply::NoValue`] here.
+    /// If a state of another session fails, that session gets a `DIE` signal, and the call returns [`Reply::NoValue`].
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias; [`Error::Exception`] when the session
-    /// called itself and the state failed.
+    /// As [`Kernel::call`].
     ///
     /// POE: `call`.
     #[track_caller]
@@ -241,7 +249,7 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     pub fn signal_now<'d>(
         &mut self,
         dest: impl Into<Dest<'d>>,
@@ -251,11 +259,11 @@ impl<'a, H: 'static> Context<'a, H> {
         self.kernel.signal_now(dest, signal, args)
     }
 
-    /// Adds a state to the running session, or replaces the one of that name, from the next event on.
+    /// Adds a state to the running session, or replaces the state of that name, from the next event on.
     ///
     /// # Errors
     ///
-    /// [`Error::ReservedState`] for `_signal`; [`Error::NoActiveSession`] if the session has stopped meanwhile.
+    /// [`Error::ReservedState`] for `_signal`; [`Error::NoActiveSession`] once the session has stopped.
     ///
     /// POE: `state` with a handler.
     pub fn state<F, R>(&mut self, name: impl Into<Name>, state: F) -> Result<(), Error>
@@ -276,7 +284,7 @@ impl<'a, H: 'static> Context<'a, H> {
         Ok(())
     }
 
-    /// Removes a state of the running session; it may be the one that runs.
+    /// Removes a state of the running session. It may be the state that runs.
     ///
     /// POE: `state` without a handler.
     pub fn state_clear(&mut self, name: impl Into<Name>) {
@@ -290,7 +298,8 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyDetached`] if it is one; [`Error::NoActiveSession`] once it has stopped.
+    /// [`Error::AlreadyDetached`] if it is a child of the kernel already; [`Error::NoActiveSession`] once it has
+    /// stopped.
     ///
     /// POE: `detach_myself`.
     pub fn detach_myself(&mut self) -> Result<(), Error> {
@@ -301,15 +310,17 @@ impl<'a, H: 'static> Context<'a, H> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] if there is no such session; [`Error::NotYourChild`] if it is not a child of this one;
-    /// [`Error::NoActiveSession`] once this one has stopped.
+    /// [`Error::NoSuchSession`] if `child` is not the id or an alias of a living session; [`Error::NotYourChild`] if it
+    /// is not a child of the running session; [`Error::NoActiveSession`] once the running session has stopped.
     ///
     /// POE: `detach_child`.
     pub fn detach_child<'d>(&mut self, child: impl Into<Dest<'d>>) -> Result<(), Error> {
         self.kernel.detach_child(child)
     }
 
-    /// Stops every session at once, this one included; its state goes on to its end.
+    /// Stops every session at once, this one included; see [`Kernel::stop`].
+    ///
+    /// The state that called this still runs to its end.
     ///
     /// POE: `stop`.
     pub fn stop(&mut self) {

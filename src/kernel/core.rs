@@ -21,9 +21,9 @@ use crate::name::Name;
 
 /// Everything a kernel does without running a state: posts, alarms, aliases, signal watchers, references, sources.
 ///
-/// Programs never hold it: one that could exchange it for another kernel's would do so under the states on the stack.
+/// No program gets hold of it. A program that did could swap it with another kernel's, under the states on the stack.
 pub(crate) struct Core {
-    /// POE's kernel id: changes at every fork, and is made when somebody asks.
+    /// POE's kernel id: changes at every fork, and is made when it is first asked for.
     pub(crate) id: OnceCell<String>,
     pub(crate) pid: u32,
     /// How many forks lie between the first process and this one.
@@ -37,7 +37,7 @@ pub(crate) struct Core {
     pub(crate) sources: Sources,
     pub(crate) forks: Forks,
     pub(crate) active: Active,
-    /// What `run` is to return: the first exception that nobody handled.
+    /// What `run` is to return: the first exception that no session handled.
     pub(crate) pending_exception: Option<Died>,
     /// The kernel's own pseudo-session exists: `run` goes on while it or any session does.
     pub(crate) is_alive: bool,
@@ -46,7 +46,7 @@ pub(crate) struct Core {
     pub(crate) exceptions: Exceptions,
     /// What this process does when its last session has ended.
     pub(crate) after_run: AfterRun,
-    /// The events of which no alarm keeps the program from being idle, each with whose it is.
+    /// The events whose alarms do not keep the program from being idle, each with its session.
     pub(super) passing: Vec<(SessionId, Name)>,
     /// A slice was run at least once.
     pub(crate) has_run: bool,
@@ -109,7 +109,7 @@ calls! {
     /// Posting.
     for a kernel, with self:
 
-    /// Posts `event` with `args` to a session, which handles it in the next slice, after whatever was posted before.
+    /// Posts `event` with `args` to a session, which handles it in the next slice, after the events posted before.
     ///
     /// ```
     /// # use lenore::{Kernel, Session};
@@ -131,12 +131,12 @@ calls! {
     /// # }
     /// ```
     ///
-    /// An event for the kernel is accepted and ignored. Without a state of that name the session's `_default` gets
-    /// it; without that it is dropped.
+    /// If the session has no state of that name, its `_default` gets the event. If it has no `_default` either, the
+    /// event is dropped. An event for the kernel is accepted and ignored.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     ///
     /// POE: `post`.
     #[track_caller]
@@ -183,7 +183,7 @@ calls! {
 
     /// Returns the name of the event being dispatched, or `None` outside of any state.
     ///
-    /// During a self-call it is the outer event's.
+    /// During a self-call it is the name of the outer event.
     ///
     /// POE: `get_active_event`.
     #[doc(alias = "get_active_event")]
@@ -191,7 +191,7 @@ calls! {
         self.active.event
     }
 
-    /// Returns how many events wait, alarms and the times for which wheels wait included.
+    /// Returns how many events wait, including alarms and the time limits of wheels.
     ///
     /// The one being dispatched is not counted.
     ///
@@ -211,8 +211,8 @@ calls! {
 
     /// Returns the time as the kernel read it last.
     ///
-    /// It did at the beginning of the slice, or since then for an alarm that was set or for an event that was posted while an
-    /// alarm was set.
+    /// The kernel reads the clock at the beginning of each slice. Within a slice it reads the clock again when an alarm
+    /// is set, and when an event is posted while an alarm is set.
     ///
     /// POE: nothing like it; programs call `time`.
     pub fn now(&self) -> std::time::SystemTime {
@@ -239,7 +239,7 @@ calls! {
 }
 
 impl Core {
-    /// Returns when there is something to be done, be it an event or a source's turn.
+    /// Returns when the next event or the next turn of a source is due.
     #[inline]
     pub(super) fn next_due(&self) -> Option<Due> {
         earlier(self.queue.next_due(), self.sources.next_due())

@@ -1,7 +1,7 @@
-//! Moving the program into another process, away from its terminal and from whoever started it.
+//! Moving the program into another process, away from its terminal and from the process that started it.
 //!
-//! A move is no fork to the sessions: one process goes on where the other stops, with every stream, alarm and event. So
-//! a state that is on the stack may ask for it, and nothing has to be closed or left to anybody.
+//! The sessions do not see the move as a fork. One process goes on where the other stops, with every stream, alarm and
+//! event. So a state that is on the stack may ask for the move, and nothing has to be closed.
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -16,9 +16,10 @@ use crate::sys::fork::{Refused, Side, exit_now, fork};
 
 /// Which of the two processes this is after [`Kernel::detach_process`].
 pub(crate) enum Detached {
-    /// The one that somebody started: its kernel is of no use any more, and it should end by [`exit_launcher`].
+    /// The process that was started from outside. Its kernel is of no use any more, and it should end by
+    /// [`exit_launcher`].
     Launcher,
-    /// The one that goes on, unless its kernel could not be moved.
+    /// The process that goes on, unless its kernel could not be moved.
     Daemon(Result<(), Error>),
 }
 
@@ -26,8 +27,8 @@ impl Kernel {
     /// Forks twice, with a new session of processes in between, so that the process which goes on leads no such session
     /// and can't get a controlling terminal.
     ///
-    /// In the launcher all signals have their default action on return, except for those that are ignored: it is
-    /// nothing but a process that waits.
+    /// On return in the launcher all signals have their default action, except for those that are ignored. The launcher
+    /// only waits from then on.
     ///
     /// # Errors
     ///
@@ -58,9 +59,10 @@ impl Kernel {
             restore()?;
             return Err(Error::os("fork", "", errno));
         }
-        // Before any signal is let in: one that this process catches would be lost, as nobody looks at its pipe.
+        // Before signals are unblocked: a signal that this process caught would be lost, as no loop reads its pipe any
+        // more.
         disposition::reset_handlers();
-        // From here on an error would be no reason to go on in this process: there is another that does.
+        // An error from here on is no reason to go on in this process: the daemon goes on.
         let _ = restore();
         Ok(Detached::Launcher)
     }
@@ -70,7 +72,8 @@ impl Kernel {
     fn move_here(&mut self) -> Result<(), Error> {
         let core = &mut self.core;
         core.move_sources()?;
-        // Those that had arrived and that nobody has been told of: signals are blocked, so there will be no more.
+        // The signals that had arrived and that no session has been told of. Signals are blocked, so no more will
+        // arrive.
         let arrived = core.signals.delivery.pending();
         core.signals.delivery.leave_terminal();
         core.signals.delivery.close();
@@ -82,7 +85,8 @@ impl Kernel {
             core.signal_from_kernel(signal, ());
         }
         core.children.look = false;
-        // Their pids are others' to reap, and so may be strangers' by the time that somebody sends them a signal.
+        // Those children are reaped by other processes now. So by the time of a signal their pids may belong to
+        // strangers.
         core.disown_adopted();
         for watch in core.drop_all_child_watches() {
             let (pid, session) = (watch.pid, watch.session);
@@ -122,7 +126,7 @@ fn failure_of(middle: Pid) -> Option<Errno> {
             Ok(WaitStatus::Exited(_, errno)) => Some(Errno::from_raw(errno)),
             Ok(WaitStatus::Signaled(..)) => Some(Errno::EINTR),
             Err(Errno::EINTR) | Ok(_) => continue,
-            // Somebody else has reaped it; the daemon says by itself whether it lives.
+            // Another part of the program has reaped it. The daemon itself tells the launcher whether it lives.
             Err(_) => None,
         };
     }

@@ -18,12 +18,14 @@ use crate::session::Handler;
 impl Kernel {
     /// Runs a state of a session before it returns.
     ///
-    /// An exception in it is the session's `DIE` signal, and [`Reply::NoValue`] here; but when a session calls itself,
-    /// the state runs like a plain function and its exception comes back to the caller.
+    /// If the state fails, its session gets a `DIE` signal, and the call returns [`Reply::NoValue`]. But when a session
+    /// calls itself, the state runs like a plain function, and its exception comes back to the caller.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias; [`Error::Exception`] from a self-call.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session; [`Error::Exception`] when a
+    /// session called itself and the state failed, or when any state failed under
+    /// [`Exceptions::EndTheRun`](crate::Exceptions::EndTheRun).
     ///
     /// POE: `call`.
     #[track_caller]
@@ -69,14 +71,15 @@ impl Kernel {
         }
     }
 
-    /// Does the same, but leaves the arguments for the next session; returns the failure instead of a value.
+    /// Does what [`dispatch_event`](Kernel::dispatch_event) does, but leaves the arguments for the next session.
+    /// Returns the failure instead of a value.
     pub(crate) fn dispatch_keeping_args(&mut self, event: &mut Event) -> Option<Died> {
         let exception = self.enter(event, Keep::Args).err()?;
         Some(self.die(event, exception))
     }
 
-    /// Runs a state on behalf of a source: a turn may dispatch many of these, and each is followed by the fork point.
-    /// Returns whether the state came to its end.
+    /// Runs a state on behalf of a source. One turn may run many states, and the fork point follows each. Returns
+    /// whether the state came to its end.
     pub(crate) fn dispatch_from_source(
         &mut self,
         owner: SessionId,
@@ -100,7 +103,8 @@ impl Kernel {
         done
     }
 
-    /// Makes what went wrong in a source, in no state of its owner's, the owner's `DIE` signal; `name` stands for the event.
+    /// Turns a failure in a source, outside of its owner's states, into the owner's `DIE` signal. `name` stands for the
+    /// event.
     pub(crate) fn die_in_source(&mut self, owner: SessionId, name: Name, exception: Exception) {
         let location = Location::caller();
         let kind = Kind::Post;
@@ -134,7 +138,8 @@ impl Kernel {
         let result = catch_unwind(AssertUnwindSafe(|| {
             let result = handler.run(self, event);
             if keep == Keep::Nothing && result.is_ok() {
-                // While the session is still active: what this destroys is destroyed in its name (K-EV-17).
+                // While the session is still active: posts from the arguments' destructors have it as their sender
+                // (K-EV-17).
                 event.args = Args::new();
             }
             result
@@ -145,7 +150,7 @@ impl Kernel {
         event.undo_default(name);
         let handler = destroy_last(handler);
         self.core.collect_postings();
-        // Whoever was active may have been stopped meanwhile; then the kernel is (K-LP-26).
+        // The session that was active before may have been stopped meanwhile; then the kernel is active (K-LP-26).
         let outer_lives = outer.session == SessionId::KERNEL || self.core.sessions.is_alive(outer.session);
         self.core.active = if outer_lives { outer } else { Active::KERNEL };
         self.core.depth -= 1;
@@ -183,8 +188,8 @@ impl Kernel {
         body.handler_for(event)
     }
 
-    /// Tells of an event that nobody handles: warns if the session wants that. What the kernel itself sends is of no interest
-    /// to most sessions.
+    /// Logs an event that no state handles: at warn level if the session has the option for it, else at debug level. At
+    /// debug level it leaves out the events that the kernel itself sends, as most sessions handle few of those.
     #[cold]
     fn report_unhandled(&self, event: &Event) {
         let body = self.bodies.get(event.dest.slot()).and_then(Option::as_ref).filter(|body| body.id == event.dest);
@@ -211,7 +216,7 @@ impl Kernel {
         }
     }
 
-    /// Makes an exception its session's `DIE` signal.
+    /// Turns an exception into its session's `DIE` signal.
     #[cold]
     pub(super) fn die(&mut self, event: &Event, exception: Exception) -> Died {
         let died = event.died(exception);
@@ -253,7 +258,7 @@ fn destroy_last(handler: Handler) -> Option<Handler> {
     None
 }
 
-/// Drops what nobody has called for.
+/// Drops a reply that no caller waits for.
 #[inline]
 pub(super) fn discard(reply: Reply) {
     if let Reply::Value(value) = reply {
@@ -276,7 +281,8 @@ impl Event {
         Event { dest, sender: SessionId::KERNEL, name, from: None, location, args, kind: Kind::Post }
     }
 
-    /// Gives an event that `_default` has handled its `name` back, and those of its arguments that are left.
+    /// Undoes what [`default_for`](Body::default_for) did to an event: gives it back its `name` and those of its
+    /// arguments that are left.
     fn undo_default(&mut self, name: Name) {
         if self.name != name {
             self.name = name;
@@ -284,7 +290,7 @@ impl Event {
         }
     }
 
-    /// The record of a failure while this event was handled.
+    /// Makes the record of a failure while this event was handled.
     pub(crate) fn died(&self, exception: Exception) -> Died {
         Died {
             exception,

@@ -29,11 +29,11 @@ use crate::sys::fork::{Side, exit_now, fork};
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForkStage {
-    /// In the parent, with the signals not yet blocked; an error here is taken for the fork's.
+    /// In the parent, before the signals are blocked. An error here counts as an error of the fork.
     BeforeFork,
     /// In the child, before anything else was done.
     ChildFirst,
-    /// In the child, with everything made anew but all signals still blocked.
+    /// In the child, with the kernel's descriptors made anew and all signals still blocked.
     BeforeUnmask,
     /// In the child, before the state that the fork was for runs.
     BeforeReady,
@@ -43,7 +43,7 @@ pub enum ForkStage {
 #[cfg(feature = "fork-hooks")]
 type Hook = Box<dyn FnMut(ForkStage) -> std::io::Result<()>>;
 
-/// Forks that were asked for, and what is to be done around each.
+/// The forks that were asked for, and what is to be done around each.
 #[derive(Default)]
 pub(crate) struct Forks {
     requests: VecDeque<Request>,
@@ -72,12 +72,12 @@ enum Then {
     Errand(Box<dyn Errand>),
 }
 
-/// A fork of the library's own, whose child is no copy of the program but does one thing and ends.
+/// A fork of the library's own, whose child does not go on with the program, but does one thing and ends.
 pub(crate) trait Errand {
     /// Tells whether there is still a reason to fork.
     fn is_wanted(&self) -> bool;
 
-    /// Goes on in the parent, which keeps nothing that was for the child.
+    /// Goes on in the parent, and drops what was for the child.
     fn in_parent(self: Box<Self>, kernel: &mut Kernel, pid: Result<i32, Error>);
 
     /// Does what the child is for.
@@ -96,22 +96,25 @@ calls! {
 
     /// Asks for a fork, which is carried out when the running state has returned.
     ///
-    /// So must have all states that called it. No other event is dispatched before.
+    /// If other states called that state, they must have returned, too. The kernel dispatches no other event before the
+    /// fork. Outside of [`Kernel::run`] the fork waits for the first slice.
     ///
-    /// In the parent the running session then gets `on_parent`, with ARG0 = `Ok(pid)`; the parent's `payload` is
-    /// dropped. In the child it gets `on_child` with the payload as its arguments. If the fork fails, `on_parent` gets
-    /// ARG0 = `Err(error)` and the payload after it. ARG0 is a `Result<i32, Error>`: [`Error::Threads`] when the
-    /// process has more than one thread, [`Error::Os`] when the system refused, or when it doesn't say how many threads there
-    /// are: on Linux, in a chroot without `/proc` that was entered before [`Kernel::new`], in a sandbox. Where it never does,
-    /// except on Linux, the caller sees to it that there is one thread. [`Error::InBackground`] when the running session is a
-    /// [background session](crate::Session::background): the child would not have it.
+    /// In the parent the running session gets `on_parent` with ARG0 = `Ok(pid)`, a `Result<i32, Error>`, and the
+    /// parent's copy of `payload` is dropped. In the child the session gets `on_child` with `payload` as its arguments.
     ///
-    /// A second thread is waited for, for some milliseconds: the system lists a thread for a moment after it was joined.
+    /// The child keeps sessions, alarms, posted events, signal watchers, listeners and watched handles, except those of
+    /// [background sessions](crate::Session::background). It closes its copies of stream wheels, because a stream
+    /// belongs to the process that opened it. Before anything else runs in the child, sessions that watch the signal
+    /// `FORKED` get it.
     ///
-    /// The child keeps sessions, alarms, posted events, signal watchers, listeners and watched handles, but those of
-    /// [background sessions](crate::Session::background). Its copies of
-    /// stream wheels are closed: a stream belongs to the process that opened it. Before anything else runs in the child,
-    /// sessions that watch the signal `FORKED` get it. Outside of [`Kernel::run`] the fork waits for the first slice.
+    /// If the fork fails, the session gets `on_parent` with ARG0 = `Err(error)`, then `payload`. The errors:
+    ///
+    /// - [`Error::Threads`]: the process has more than one thread. The kernel has then waited some milliseconds for the
+    ///   other threads to go, because the system lists a thread for a moment after it was joined.
+    /// - [`Error::Os`]: the system refused to fork, or does not tell how many threads there are. Linux does not tell in a
+    ///   sandbox, nor in a chroot without `/proc` that was entered before [`Kernel::new`]. Other systems never tell,
+    ///   and that is not an error: there you must make sure that the process has one thread.
+    /// - [`Error::InBackground`]: the running session is a background session, which the child would not have.
     ///
     /// POE: `fork` inside a handler, which returns in both processes.
     #[track_caller]
@@ -121,8 +124,8 @@ calls! {
 }
 
 impl Core {
-    /// Does what [`fork`](Core::fork) does, and says what the child does when its last session has ended. A child of that
-    /// child is not bound by it.
+    /// Does what [`fork`](Core::fork) does, and says what the child does when its last session has ended. That does not
+    /// hold for a child of the child.
     #[track_caller]
     pub(crate) fn fork_then(
         &mut self,
@@ -137,7 +140,7 @@ impl Core {
         self.request_fork(session, Then::Events { from, location, on_parent, on_child, payload, after_run });
     }
 
-    /// Asks for a fork on behalf of a session, which it keeps alive until then.
+    /// Asks for a fork on behalf of a session. The request keeps the session alive until then.
     pub(crate) fn fork_for(&mut self, session: SessionId, errand: Box<dyn Errand>) {
         self.request_fork(session, Then::Errand(errand));
     }
@@ -152,11 +155,11 @@ calls! {
     /// What is done around forks.
     for a kernel, with self:
 
-    /// Registers something to be done before every fork.
+    /// Registers a function that the kernel calls before every fork.
     ///
-    /// It may flush a writer of the program's own, whose buffered text the child would otherwise inherit and write a second time.
-    /// Standard output, standard error and the `log` logger are flushed without being asked. A child of a
-    /// [`Daemon`](crate::Daemon) does all of this before it exits as well.
+    /// Use it to flush a writer of your own. Otherwise the child inherits the buffered text, and writes it a second
+    /// time. The kernel flushes standard output, standard error and the `log` logger by itself. A child of a
+    /// [`Daemon`](crate::Daemon) also does all of this before it exits.
     pub fn flush_before_fork(&mut self, flush: impl FnMut() + 'static) {
         self.forks.flushes.push(Box::new(flush));
     }
@@ -167,7 +170,7 @@ calls! {
     /// For tests of forks.
     for a kernel, with self:
 
-    /// Installs what a test wants to happen at each stage of every fork.
+    /// Installs a function that the kernel calls at each stage of every fork.
     pub fn set_fork_hook(&mut self, hook: impl FnMut(ForkStage) -> std::io::Result<()> + 'static) {
         self.forks.hook = Some(Box::new(hook));
     }
@@ -240,7 +243,7 @@ impl Kernel {
                 (on_child, payload)
             }
             Err(error) => {
-                // The session is told, and knows whether this is news.
+                // The session gets the error, and knows whether it is worth more than this line.
                 log::debug!(target: "lenore::fork", "{error}");
                 (on_parent, (Err::<i32, Error>(error),).into_args().chain(payload))
             }
@@ -290,11 +293,12 @@ impl Kernel {
 
     /// Tells the kernel that the program has forked by itself and that this is the child; in the parent it does nothing.
     ///
-    /// To be called before anything else is done with the kernel. What the child keeps is as for [`Context::fork`](crate::Context::fork).
+    /// Call it in the child before you do anything else with the kernel. The child keeps the same things as after
+    /// [`Context::fork`](crate::Context::fork).
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] when the child can't have a poller or a signal pipe of its own: its kernel is of no use then.
+    /// [`Error::Os`] when the child can't have a poller or a signal pipe of its own. Its kernel is of no use then.
     ///
     /// POE: `has_forked`.
     pub fn has_forked(&mut self) -> Result<(), Error> {
@@ -316,7 +320,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Notes that this is another process, and tells whoever has to know.
+    /// Notes that this is another process, and tells the sessions that watch `FORKED`.
     fn become_child(&mut self) {
         self.core.pid = std::process::id();
         self.core.forked += 1;
@@ -329,7 +333,8 @@ impl Kernel {
         self.leave_background_sessions();
         self.core.clock.advance();
         log::debug!(target: "lenore::fork", "child {} begins", self.core.pid);
-        // Before anything else runs in this process: whoever did something that only the parent may go on doing ends it.
+        // Before anything else runs in this process: a session that did something only the parent may go on doing ends
+        // that now.
         self.visit(SessionId::KERNEL, Name::new("FORKED"), None, ("FORKED",).into_args());
     }
 
@@ -344,7 +349,7 @@ impl Kernel {
 
     /// Writes out what stands in buffers, so that the child inherits them empty.
     pub(super) fn flush_everything(&mut self) {
-        // The program's own may log, and a logger may write to standard output.
+        // The program's own functions first, as they may log. Then the logger, which may write to standard output.
         self.core.forks.flushes.iter_mut().for_each(|flush| shield("the program flushed before a fork", flush));
         log::logger().flush();
         // A closed standard output is no reason not to fork.

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-/// A descriptor that several owners share: closed when the last of them lets go.
+/// A descriptor that several owners share. It is closed when the last of them drops its handle.
 ///
-/// A watched handle is held by the kernel, so it can't be closed behind the kernel's back. As with a socket of the standard
-/// library, `&Handle` reads and writes as well: the handle may be borrowed from a heap.
+/// The kernel keeps a share of each handle that it watches, so that the descriptor can't be closed behind its back.
+/// `&Handle` reads and writes as well, like the sockets of the standard library, so that a handle can be used while it
+/// is borrowed from a heap.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -41,12 +42,12 @@ use std::rc::Rc;
 pub struct Handle(Rc<OwnedFd>);
 
 impl Handle {
-    /// Takes a socket, pipe or file over.
+    /// Takes over a socket, a pipe or a file.
     pub fn new(fd: impl Into<OwnedFd>) -> Handle {
         Handle(Rc::new(fd.into()))
     }
 
-    /// Makes a handle for a descriptor that somebody else goes on owning, such as standard input.
+    /// Makes a handle for a copy of a descriptor that stays with its owner, such as standard input.
     ///
     /// # Errors
     ///
@@ -106,7 +107,7 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Asks the system, without waiting, whether a descriptor can be read. One that can't be asked about can't.
+/// Asks the system, without waiting, whether a descriptor can be read. If the system does not tell, the answer is no.
 pub(crate) fn has_input(fd: impl AsFd) -> bool {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut asked = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];

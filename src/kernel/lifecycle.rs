@@ -22,7 +22,7 @@ use crate::reply::Reply;
 use crate::states::States;
 use crate::sys::disposition::ignore_sigpipe;
 
-/// A session's states and heap: what of it the kernel itself never looks into.
+/// A session's states and heap, which the kernel itself never looks into.
 pub(crate) struct Body {
     pub(crate) id: SessionId,
     pub(crate) states: States,
@@ -30,7 +30,7 @@ pub(crate) struct Body {
     pub(crate) options: Options,
     /// How many of its states are on the stack. While there are any, neither the body nor its slot goes away.
     pub(crate) on_stack: u32,
-    /// It is another process's to drop.
+    /// The session stays in another process, which will drop it. This process must not.
     pub(super) is_left: bool,
 }
 
@@ -39,11 +39,11 @@ pub(crate) struct Body {
 /// POE: the strings `create`, `gain` and `lose`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChildChange {
-    /// The session created it; ARG2 is the [`Reply`] of its `_start`.
+    /// The session created the child. ARG2 is the [`Reply`] of the child's `_start`.
     Create,
-    /// The session inherits it from a child that stops.
+    /// The session inherits the child from another child, which stops.
     Gain,
-    /// It stopped, and ARG2 is the [`Reply`] of its `_stop`; or it was detached, and there is no ARG2.
+    /// The child stopped, and ARG2 is the [`Reply`] of its `_stop`. Or the child was detached, and there is no ARG2.
     Lose,
 }
 
@@ -86,7 +86,7 @@ impl Kernel {
         let Some(record) = self.core.sessions.get_mut(id) else { return Ok(id) };
         record.starting = false;
         let parent = record.parent();
-        // A session without any reason to live still exists until the loop has come by once.
+        // Even a session that nothing keeps alive exists until the loop has dispatched this event.
         self.core.enqueue_from_kernel(id, Name::new("_garbage_collect"), Args::new(), Kind::StartUp);
         self.notify(parent, "_child", (ChildChange::Create, id, reply));
         Ok(id)
@@ -108,11 +108,12 @@ impl Kernel {
         self.remove_session(id);
     }
 
-    /// Tells the parent and the children of a stopping session that they are going to be each other's.
+    /// Tells the parent and the children of a stopping session that the children are going to be the parent's.
     fn announce_inheritance(&mut self, id: SessionId) {
         for child in self.core.sessions.children(id) {
             let parent = self.core.sessions.parent(id);
-            // One that is stopping too needs no new parent: its old one has heard, or is going to hear, of its end.
+            // A child that is stopping too needs no new parent: its old parent has heard, or is going to hear, of its
+            // end.
             let stays = self.core.sessions.get(child).is_some_and(|record| record.parent() == id && !record.stopping);
             if stays {
                 self.notify(parent, "_child", (ChildChange::Gain, child));
@@ -134,7 +135,7 @@ impl Kernel {
 
     /// Releases everything that a session owns, and takes it out of the tables.
     pub(super) fn remove_session(&mut self, id: SessionId) {
-        // Dropped at the end, when the tables are in order again: user code may hang on any of it.
+        // Dropped at the end, when the tables are in order again: dropping any of it may run the program's code.
         let waiting = self.core.sessions.is_held(id).then(|| self.core.take_waiting(id));
         self.core.remove_watchers_of(id);
         self.core.remove_sources_of(id);
@@ -175,7 +176,7 @@ impl Kernel {
         }
     }
 
-    /// Stops the sessions that have nothing left to live for, the one marked last first.
+    /// Stops the sessions that nothing keeps alive, the one marked last first.
     #[inline]
     pub(crate) fn sweep(&mut self) {
         if self.core.sessions.ledger.has_marks() || self.core.pending_exception.is_some() {
@@ -205,14 +206,16 @@ impl Kernel {
         }
     }
 
-    /// Stops every session at once, children before their parents; the kernel goes on. What was put into wheels is written
-    /// before, as far as their descriptors take it.
+    /// Stops every session at once, children before their parents.
     ///
-    /// In a child that the program forked by itself it does first what [`has_forked`](Kernel::has_forked) does; the
-    /// child exits if that fails.
+    /// The kernel itself goes on. Before it stops the sessions it writes what was put into wheels, as far as their
+    /// descriptors take it.
     ///
-    /// In any forked child, the function of a [`Run`](crate::wheel::Run) among them, `SIGPIPE` is ignored from now on, unless
-    /// it has a handler.
+    /// In a child that the program forked by itself, `stop` first does what [`has_forked`](Kernel::has_forked) does.
+    /// The child exits if that fails.
+    ///
+    /// In any forked child, including the function of a [`Run`](crate::wheel::Run), `SIGPIPE` is ignored from now on,
+    /// unless it has a handler.
     ///
     /// POE: `stop`.
     pub fn stop(&mut self) {
@@ -220,14 +223,14 @@ impl Kernel {
             // What the sessions watch is still in the parent's poller, and must stay there.
             self.begin_child_or_exit();
         }
-        // The function of a `Run` begins with every signal at its default. With an event loop, which this is the way to,
-        // writing to whoever has gone must not be its end.
+        // The function of a `Run` begins with every signal at its default action. It calls `stop` before it runs an
+        // event loop of its own. In that loop a write to a peer that has gone must not kill the process.
         if self.core.is_child()
             && let Err(errno) = ignore_sigpipe()
         {
             log::error!(target: "lenore::signals", "can't ignore SIGPIPE: {errno}");
         }
-        // The output of several turns is written together: what those before this one have put may still be waiting.
+        // The output of several turns is written together, so the output of earlier turns may still be waiting.
         self.flush_dirty();
         let everybody = self.core.sessions.visiting_order(SessionId::KERNEL);
         self.stop_sessions(&everybody);
@@ -278,7 +281,7 @@ impl Kernel {
     }
 }
 
-/// What waits for a session, or has been sent by it, and keeps it alive.
+/// Everything that waits for a session or was sent by it, and so keeps it alive.
 struct Waiting {
     alarms: Vec<Alarm>,
     events: Vec<Event>,

@@ -1,4 +1,4 @@
-//! The kernel: one loop, and all that it keeps track of.
+//! The kernel: the event loop, and everything that it keeps track of.
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,14 +100,15 @@ use sources::Sources;
 
 /// The event loop and everything that runs on it.
 ///
-/// A kernel is a value: a program may have several, one for each thread that wants one. Only the delivery of the
-/// operating system's signals belongs to the process, and each kernel gets those that its sessions watch.
+/// A kernel is a value, not a singleton: a program may have several, for example one for each thread. Only the delivery
+/// of the operating system's signals belongs to the process. Each kernel gets the signals that its sessions watch.
 ///
 /// # Outside of any state
 ///
-/// A kernel has the calls that name a session, such as [`post`](Kernel::post), and those about itself. What acts for the session
-/// whose state runs is a method of [`Context`], and of nothing that exists outside of a state: posts to itself, alarms and
-/// delays, signal and child watchers, watched descriptors, aliases, postbacks, forks, wheels. On a kernel it does not compile:
+/// A kernel has the calls that name a session, such as [`post`](Kernel::post), and the calls about the kernel itself.
+/// The calls that act for the running session are methods of [`Context`], which exists only inside a state: posts to
+/// itself, alarms and delays, signal and child watchers, watched descriptors, aliases, postbacks, forks, wheels. On a
+/// kernel they do not compile:
 ///
 /// ```compile_fail,E0599
 /// # let mut kernel = lenore::Kernel::new().unwrap();
@@ -144,18 +145,20 @@ impl Kernel {
 
     /// Makes a kernel with a poller and a signal pipe, and makes the process ignore `SIGPIPE` unless it has a handler.
     ///
-    /// The first kernel of a process also takes over the sockets that systemd, or a launcher like it, has passed. The variables
-    /// `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_PIDFDID` and `LISTEN_FDNAMES` are removed from the environment, so that no program which
-    /// this process starts sees them. [`SocketFactory`](crate::wheel::SocketFactory#sockets-that-were-inherited) finds the sockets by
-    /// name or address. A process with more than one thread keeps the variables, and the log has a warning. Where the system does not
-    /// tell how many threads there are, that is elsewhere than on Linux, call this before you start a thread.
+    /// The first kernel of a process also takes over the sockets that systemd, or a launcher like it, has passed to the
+    /// process. [`SocketFactory`](crate::wheel::SocketFactory#sockets-that-were-inherited) finds them by name or
+    /// address. The kernel removes the variables `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_PIDFDID` and `LISTEN_FDNAMES` from
+    /// the environment, so that no program which this process starts sees them. If the process has more than one
+    /// thread, the kernel leaves the variables and logs a warning. Only Linux tells how many threads there are: on
+    /// other systems call this before you start a thread.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] when the system refuses one of them, usually because the process has run out of descriptors.
-    /// [`Error::InvalidEnvironment`] when one of the variables makes no sense, or a descriptor that was passed is not open, is not a
-    /// socket, or can't be used: of streams only sockets that listen can, of datagrams any. Sockets for another process, and those
-    /// without `LISTEN_PID`, are not looked at.
+    /// [`Error::Os`] when the system refuses the poller, the pipe or the change of `SIGPIPE`, usually because the
+    /// process has run out of descriptors. [`Error::InvalidEnvironment`] when one of the variables makes no sense, or a
+    /// descriptor that was passed is not open, is not a socket, or can't be used. A stream socket can be used if it
+    /// listens, a datagram socket always. Sockets that were passed to another process, or without `LISTEN_PID`, are
+    /// ignored.
     pub fn new() -> Result<Kernel, Error> {
         Kernel::with_clock(Clock::new)
     }
@@ -164,7 +167,7 @@ impl Kernel {
         handover::start();
         inherited::read()?;
         ignore_sigpipe().map_err(|errno| Error::os("sigaction", "SIGPIPE", errno))?;
-        // Before the program can enter a chroot. If it fails, whoever needs it will say so.
+        // Before the program can enter a chroot. If it fails, the code that needs it reports that later.
         #[cfg(target_os = "linux")]
         let _ = crate::sys::procfs::open_once();
         let mut core = Core {
@@ -196,17 +199,16 @@ impl Kernel {
 
     /// Runs until no session is left.
     ///
-    /// It may be called again afterwards. In a child that [`Context::fork`](crate::Context::fork) has forked it returns as
-    /// well, when the child's sessions have ended: [`Context::is_child`](crate::Context::is_child) tells which process this
-    /// is. In a child of a [`Daemon`](crate::Daemon) it does not return: the child exits, unless
-    /// [`children_return`](crate::daemon::DaemonBuilder::children_return) is set. If the program has forked by itself, `run` does first what
-    /// [`has_forked`](Kernel::has_forked) does.
+    /// It may be called again afterwards. In a child forked by [`Context::fork`](crate::Context::fork) `run` returns as
+    /// well, when the child's sessions have ended: [`is_child`](Kernel::is_child) tells which process this is. In a
+    /// child of a [`Daemon`](crate::Daemon) `run` does not return. The child exits, unless
+    /// [`children_return`](crate::daemon::DaemonBuilder::children_return) is set. If the program has forked by itself,
+    /// `run` first does what [`has_forked`](Kernel::has_forked) does.
     ///
     /// # Errors
     ///
-    /// [`Error::Died`] when a state failed and nobody handled the `DIE` signal: everything was stopped then, and the log has the
-    /// failure at error level.
-    /// [`Error::Os`] when the poller fails.
+    /// [`Error::Died`] when a state failed and no session handled its `DIE` signal. All sessions were stopped, and the
+    /// failure was logged at error level. [`Error::Os`] when the poller fails.
     ///
     /// POE: `run`.
     pub fn run(&mut self) -> Result<(), Error> {
@@ -224,10 +226,14 @@ impl Kernel {
         self.finish()
     }
 
-    /// Runs one slice: waits for readiness until the first event is due, gives every ready source a turn, dispatches
-    /// the events that are due, and stops the sessions that have nothing left to live for.
+    /// Runs one slice of the loop.
     ///
-    /// Returns `false`, without doing anything, when no session is left, not even the kernel itself.
+    /// A slice waits for readiness, at most until the first event is due. It gives every ready source a turn,
+    /// dispatches the events that are due, and stops the sessions that nothing keeps alive any more.
+    ///
+    /// Returns `false`, without running a slice, when no session is left and the kernel itself has ended. A terminal
+    /// signal to [`SessionId::KERNEL`] ends it, such as `TERM` from the system, or `IDLE` when nothing can happen any
+    /// more.
     ///
     /// # Errors
     ///
@@ -252,9 +258,10 @@ impl Kernel {
         Ok(true)
     }
 
-    /// Runs slices while `go_on` says so and sessions are left; it is asked between slices, never in the middle of one.
+    /// Runs slices while `go_on` returns true and sessions are left.
     ///
-    /// When `go_on` says no, the sessions stay as they are, and may be run on.
+    /// The kernel calls `go_on` before each slice, never within one. When `go_on` has returned false, the sessions stay
+    /// as they are, and a later call can run them on.
     ///
     /// # Errors
     ///
@@ -274,7 +281,8 @@ impl Kernel {
         self.core.has_run = true;
         self.core.collect_postings();
         self.settle();
-        // Settling drops filters, and a filter may have a postback: one that it calls or lets go of is not to wait.
+        // Settling drops filters, and a filter may own a postback. If that is called or dropped, its effect must not
+        // wait.
         self.core.collect_postings();
         self.signal_idle_if_stuck();
         let wait = self.time_until_next();
@@ -288,8 +296,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Dispatches what was queued and is due now. What is queued meanwhile waits for the next slice: a session that
-    /// posts to itself for ever keeps nobody from running.
+    /// Dispatches the events that were queued and are due now. Events that are queued meanwhile wait for the next
+    /// slice, so that a session that posts to itself for ever does not keep other sessions from running.
     fn dispatch_due(&mut self) {
         let phase = self.core.queue.begin_phase(self.core.clock.now());
         while let Some(mut event) = self.core.pop_due(&phase) {
@@ -299,7 +307,7 @@ impl Kernel {
         self.core.queue.end_phase(&phase);
     }
 
-    /// Does what was put off until no state runs: closes dropped wheels, forks, writes.
+    /// Does the work that waits until no state runs: closes dropped wheels, forks, writes.
     #[inline]
     pub(crate) fn settle(&mut self) {
         let Core { sources, forks, pending_exception, .. } = &self.core;
@@ -331,9 +339,10 @@ impl Kernel {
 
     /// Returns how long the poller may wait; `None` for ever.
     fn time_until_next(&mut self) -> Option<Duration> {
-        // In a slice that a state runs forks have to wait for that state, whatever happens here.
+        // In a slice that a state runs, forks have to wait for that state.
         let can_fork = self.core.depth == 0 && !self.core.forks.is_empty();
-        // A wheel that settling has dropped with another, or a session that has lost its last hold by that, is not to wait.
+        // Settling may have dropped a wheel along with another, and with it the last hold on a session. Neither must
+        // wait.
         self.core.collect_touched();
         let Core { sources, sessions, .. } = &self.core;
         let is_unsettled = sources.has_unflushed() || sources.has_postings() || sessions.ledger.has_new_marks();
@@ -348,7 +357,7 @@ impl Kernel {
         Some(Duration::from_nanos(wait as u64))
     }
 
-    /// Ends a run: what nobody handled is thrown to the caller.
+    /// Ends a run: returns the failure that no session handled to the caller.
     fn finish(&mut self) -> Result<(), Error> {
         self.core.close_dropped();
         self.core.active = Active::KERNEL;
@@ -386,7 +395,7 @@ impl Drop for Kernel {
     }
 }
 
-/// Says what the system has refused that a run can't go on without.
+/// Logs what the system has refused. The run can't go on without it.
 fn log_end(error: &Error) {
     log::error!(target: "lenore::sources", "the run ends: {error}: pid={}", std::process::id());
 }
@@ -394,7 +403,7 @@ fn log_end(error: &Error) {
 /// The longest time that one slice waits (K-LP-01).
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// Makes an id that no other kernel has: when, in which process, and the how manyth there.
+/// Makes an id that no other kernel has, from the host, the time, the pid, and the number of ids made in this process.
 fn new_kernel_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let host =

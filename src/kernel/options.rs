@@ -1,4 +1,4 @@
-//! What can be switched on and off: the options of a session, and what becomes of exceptions.
+//! The switches: the options of a session, and what becomes of exceptions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,30 +10,30 @@ use super::queue::Event;
 use super::sessions::SessionId;
 use crate::name::Name;
 
-/// An option of a session: something that the log tells about it.
+/// An option of a session: what the kernel logs about it.
 ///
 /// POE: the names that `option` knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionOption {
-    /// A warning for each event that the session has no state for and no `_default`.
+    /// The kernel warns of each event for which the session has neither a state nor `_default`.
     Default,
-    /// A line for each event that the session gets.
+    /// The kernel logs each event that the session gets.
     Trace,
-    /// A warning for each state that is redefined.
+    /// The kernel warns of each state that is redefined.
     Debug,
 }
 
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Switch {
-    /// Not in force; the beginning.
+    /// The option is off. Default.
     Off,
-    /// In force.
+    /// The option is on.
     On,
 }
 
-/// A word that names no option, or neither on nor off.
+/// A word that is not the name of an option, or means neither on nor off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownOption(String);
 
@@ -101,15 +101,15 @@ impl Options {
 /// POE: the constant `CATCH_EXCEPTIONS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Exceptions {
-    /// It becomes its session's `DIE` signal; the beginning.
+    /// The session gets a `DIE` signal. Default.
     BecomeSignals,
-    /// It stops all sessions as soon as the current event is done, and [`Kernel::run`] returns it; a
-    /// [`call`](Kernel::call) returns it to its caller.
+    /// All sessions are stopped as soon as the current event is done, and [`Kernel::run`] returns the exception. If the
+    /// state was run by a [`call`](Kernel::call), the call returns the exception to its caller.
     EndTheRun,
 }
 
 impl<H: 'static> Context<'_, H> {
-    /// Returns how an option of the running session is set.
+    /// Tells whether an option of the running session is on or off.
     ///
     /// POE: `$session->option` with a name.
     pub fn option(&mut self, option: SessionOption) -> Switch {
@@ -131,7 +131,7 @@ impl<H: 'static> Context<'_, H> {
 }
 
 impl Kernel {
-    /// Chooses what becomes of exceptions from now on, and returns what became of them before.
+    /// Chooses what becomes of exceptions from now on, and returns the former choice.
     ///
     /// POE: `POE::Kernel->CATCH_EXCEPTIONS`, which is fixed when the program is compiled.
     #[doc(alias = "CATCH_EXCEPTIONS")]
@@ -139,7 +139,7 @@ impl Kernel {
         std::mem::replace(&mut self.core.exceptions, exceptions)
     }
 
-    /// Writes the line for an event that a session gets, and one more if that is `_default`'s doing.
+    /// Logs an event that a session gets, with one more line if `_default` gets it.
     #[cold]
     pub(crate) fn trace_event(&self, id: SessionId, name: Name, event: &Event) {
         let session = self.core.describe_session(id);
@@ -151,7 +151,7 @@ impl Kernel {
 }
 
 impl super::core::Core {
-    /// Writes `session 3 (Daemon)`.
+    /// Describes a session for the log: `session 3 (Daemon)`.
     pub(crate) fn describe_session(&self, id: SessionId) -> String {
         match self.sessions.get(id).map(|record| &record.aliases) {
             Some(aliases) if !aliases.is_empty() => {

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::name::Name;
 use crate::reply::Reply;
 
-/// What a postback and a callback have in common: whose event, which, and the arguments bound to it.
+/// What a postback and a callback have in common: the session, the event, and the arguments bound to it.
 struct Bound {
     session: SessionId,
     event: Name,
@@ -54,14 +54,17 @@ impl fmt::Debug for Bound {
     }
 }
 
-/// Posts an event to the session that made it, from wherever it is called: a function value for code that knows nothing
-/// of kernels.
+/// Posts an event to the session that made the postback.
 ///
-/// The event gets ARG0 = the arguments bound to the postback, ARG1 = those of the call, each as an
-/// [`Args`](crate::Args). Until it is dropped it keeps its session alive, by an extra reference tagged `anon_event`.
+/// It needs no kernel, so that code which knows nothing of kernels can call it.
 ///
-/// A session that keeps a postback of its own in its heap, or in a wheel or a filter there, so keeps itself alive, and `IDLE`
-/// never comes: [`weaken`](Postback::weaken) that one, or drop it in an event. [`peek`](crate::Context::peek) shows it.
+/// The event gets ARG0 = the arguments bound to the postback, ARG1 = the arguments of the call, each as an
+/// [`Args`](crate::Args). Until the postback is dropped it keeps its session alive, by an extra reference tagged
+/// `anon_event`.
+///
+/// If a session keeps a postback of its own in its heap, or in a wheel or a filter there, the session keeps itself
+/// alive, and `IDLE` never comes. [`weaken`](Postback::weaken) such a postback, or drop it in an event.
+/// [`peek`](crate::Context::peek) shows it.
 ///
 /// ```
 /// use lenore::{Args, Kernel, Session};
@@ -92,8 +95,10 @@ impl fmt::Debug for Bound {
 pub struct Postback(Bound);
 
 impl Postback {
-    /// Posts the event with `args` as ARG1. Its sender is whoever runs at this moment. Once the session has stopped it
-    /// does nothing.
+    /// Posts the event with `args` as ARG1.
+    ///
+    /// The event's sender is the session that runs at this moment. Once the postback's session has stopped, this does
+    /// nothing.
     ///
     /// POE: calling the code reference, which returns false.
     #[track_caller]
@@ -103,7 +108,8 @@ impl Postback {
         self.0.mailbox.posted(Posting { dest, event, args, location, at: moment() });
     }
 
-    /// Does what [`call`](Postback::call) does, but the event gets `args` and what is bound behind them, as a posted one does.
+    /// Does what [`call`](Postback::call) does, but the event gets `args`, then the bound arguments, like a posted
+    /// event.
     #[track_caller]
     pub(crate) fn post(&self, args: impl IntoArgs) {
         let args = args.into_args().chain(self.0.args.args());
@@ -111,7 +117,7 @@ impl Postback {
         self.0.mailbox.posted(Posting { dest, event, args, location, at: moment() });
     }
 
-    /// Lets the session end although the postback is still there; while the session lives it goes on working.
+    /// Lets the session end although the postback still exists. The postback works as long as the session lives.
     ///
     /// POE: `weaken`.
     pub fn weaken(&self) {
@@ -119,15 +125,16 @@ impl Postback {
     }
 }
 
-/// Calls a state of the session that made it, and hands its value back; otherwise like a [`Postback`].
+/// Calls a state of the session that made the callback, and returns its value. Otherwise it is like a [`Postback`].
 ///
 /// POE: `callback`.
 #[derive(Debug)]
 pub struct Callback(Bound);
 
 impl Callback {
-    /// Runs the state before it returns, with `args` as ARG1. Takes the context of a state, or the kernel: unlike a
-    /// posted event, a call can't wait until there is one.
+    /// Runs the state before it returns, with `args` as ARG1.
+    ///
+    /// `kernel` is the kernel or the context of a state. A postback needs neither, as its event can wait. A call can't.
     ///
     /// # Errors
     ///
@@ -140,7 +147,7 @@ impl Callback {
         kernel_of(kernel).call(self.0.session, self.0.event, args)
     }
 
-    /// Lets the session end although the callback is still there; while the session lives it goes on working.
+    /// Lets the session end although the callback still exists. The callback works as long as the session lives.
     ///
     /// POE: `weaken`.
     pub fn weaken(&self) {
@@ -152,7 +159,7 @@ calls! {
     /// Postbacks.
     for a running session, with self:
 
-    /// Packs an event of the running session up, with `args` bound to it.
+    /// Makes a postback: an event of the running session, with `args` bound to it, for other code to post.
     ///
     /// # Errors
     ///
@@ -163,7 +170,7 @@ calls! {
         self.bind(event.into(), Template::new(args)).map(Postback)
     }
 
-    /// Packs a call of the running session up, with `args` bound to it.
+    /// Makes a callback: a call of the running session, with `args` bound to it, for other code to make.
     ///
     /// # Errors
     ///
@@ -182,8 +189,8 @@ impl Core {
         Ok(Bound { session, event, args, mailbox: self.mailbox(), hold })
     }
 
-    /// Takes over what postbacks have left. Called before anything else is queued and before another session becomes
-    /// active, so that their events come in their turn and from whoever called them.
+    /// Queues the events that postbacks have left in the mailbox. Called before anything else is queued and before
+    /// another session becomes active, so that the events come in their turn and with the right sender.
     #[inline]
     pub(crate) fn collect_postings(&mut self) {
         if self.sources.has_postings() {
@@ -195,7 +202,8 @@ impl Core {
     fn collect_all_postings(&mut self) {
         let mailbox = self.mailbox();
         mailbox.has_postings.set(false);
-        // Both now: what is destroyed below may post once more, and let go. That hold is to outlast that event.
+        // Take both now: what is destroyed below may post once more, and release a hold. That hold must outlast that
+        // event.
         let (postings, released) = (mailbox.postings.take(), mailbox.released.take());
         for Posting { dest, event, args, location, at } in postings {
             if self.sessions.is_alive(dest) {

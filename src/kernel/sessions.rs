@@ -13,11 +13,14 @@ use super::signals::{SignalWatch, WAITS_FOR_SIGNAL};
 use crate::error::Error;
 use crate::name::Name;
 
-/// Identifies a session for good: an id whose session has stopped is an error to use, never another session. So is the id of
-/// a session of another kernel.
+/// Identifies a session for good.
 ///
-/// Shown as `session 3`; the sessions of a kernel are numbered 1, 2, 3, ... in order of creation, and the kernel is 0. A
-/// forked process goes on with its copy of the kernel, so the ids stay valid there.
+/// Once the session has stopped, using its id is an error. The id never names another session. Using the id of another
+/// kernel's session is an error, too.
+///
+/// `Display` shows an id as `session 3`. The sessions of a kernel are numbered 1, 2, 3, ... in order of creation, and
+/// the kernel is
+/// 0. A forked process goes on with its copy of the kernel, so the ids stay valid there.
 ///
 /// POE: a session's `ID`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,8 +31,9 @@ const SLOT_BITS: u32 = 24;
 pub(super) const SERIAL_BITS: u32 = 64 - SLOT_BITS;
 
 impl SessionId {
-    /// The kernel, which is the root of the session tree and the destination of signals to everybody. Any kernel: this id
-    /// means the one that it is used with.
+    /// The kernel, which is the root of the session tree, and the destination of signals to all sessions.
+    ///
+    /// All kernels have this id. It means the kernel that it is used with.
     pub const KERNEL: SessionId = SessionId(0);
 
     fn new(slot: usize, serial: u64) -> SessionId {
@@ -40,7 +44,7 @@ impl SessionId {
         (self.0 & ((1 << SLOT_BITS) - 1)) as usize
     }
 
-    /// Returns the session's number: 1 for the first one that its kernel created.
+    /// Returns the session's number: 1 for the first session that its kernel created.
     pub fn number(self) -> u64 {
         serials::number(self.0 >> SLOT_BITS)
     }
@@ -115,10 +119,10 @@ pub(crate) struct Sessions {
     free: Vec<u32>,
     serials: Serials,
     living: usize,
-    /// How many of them keep nothing running.
+    /// How many of the living sessions keep nothing running.
     background: usize,
     pub(crate) ledger: Rc<Ledger>,
-    /// Those of sessions that were removed.
+    /// The lifelines of removed sessions, for new ones.
     spare: Vec<Lifeline>,
 }
 
@@ -253,7 +257,7 @@ impl Sessions {
         self.get(id).is_some_and(|record| record.life.holds() > 0)
     }
 
-    /// Takes the session that was marked last and still has no reason to live.
+    /// Takes the session that was marked last and that still nothing keeps alive.
     pub(crate) fn next_marked(&self) -> Option<SessionId> {
         while let Some(id) = self.ledger.take_mark() {
             // The latest mark settles a session that was marked more than once. If it is held, letting go will mark it again.

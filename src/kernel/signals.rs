@@ -26,7 +26,7 @@ pub(crate) struct SignalWatch {
 /// A signal on its way.
 pub(crate) struct Signal {
     args: Template,
-    /// For `DIE`: what `run` returns if nobody handles it.
+    /// For `DIE`: what `run` returns if no session handles it.
     died: Option<Died>,
     /// The kernel's own `IDLE`, which says that the program can't go on by itself.
     says_idle: bool,
@@ -43,16 +43,17 @@ pub(crate) struct Signals {
     pub(crate) delivery: Delivery,
     /// How many sessions (and, for `CHLD`, `sig_child` registrations) want each signal.
     watchers: FxHashMap<Name, u32>,
-    /// The process is about to exit: what is not watched any more is neither counted nor given back.
+    /// The process is about to exit: signals that sessions stop watching are neither counted down nor given back to the
+    /// system.
     is_leaving: bool,
-    /// What would have been.
+    /// Those signals.
     left: Vec<Name>,
     /// Whether some state called `sig_handled` for the signal being dispatched.
     handled: bool,
 }
 
 impl Signal {
-    /// Says what is lost if this signal is never dispatched.
+    /// Logs what is lost if this signal is never dispatched.
     pub(crate) fn log_if_lost(&self) {
         if let Some(died) = &self.died {
             log::error!(target: "lenore::exceptions", "{died} (its session was stopped before it could be told)");
@@ -70,7 +71,7 @@ impl Signals {
         self.watchers.contains_key(&signal)
     }
 
-    /// Returns how many want a signal.
+    /// Returns how many watchers a signal has.
     pub(crate) fn watchers(&self, signal: Name) -> usize {
         self.watchers.get(&signal).map_or(0, |count| *count as usize)
     }
@@ -84,9 +85,10 @@ impl Signals {
         }
     }
 
-    /// Counts one watcher less; the last gives the signal back what it was before the first.
+    /// Counts one watcher less. With the last watcher the signal gets back the disposition that it had before the
+    /// first.
     pub(crate) fn unwatch(&mut self, signal: Name) {
-        // Who reaps which child goes by the count of CHLD.
+        // The count of CHLD decides which children are reaped.
         if self.is_leaving && signal != "CHLD" {
             return self.left.push(signal);
         }
@@ -128,20 +130,21 @@ calls! {
 
     /// Makes the running session get `event` whenever `signal` reaches it.
     ///
-    /// The state gets ARG0 = the signal's name and then what came with the signal. The name has no `SIG` prefix and
-    /// need not exist in the operating system; if it does, the kernel takes the signal over while anybody watches it.
-    /// A later call for the same signal replaces the event. Watching does not keep the session alive.
+    /// The state gets ARG0 = the signal's name, then the signal's own arguments. The name has no `SIG` prefix. It need
+    /// not be the name of a system's signal. If it is, the kernel catches that signal as long as any session watches
+    /// it. A later call for the same signal replaces the event. Watching does not keep the session alive.
     ///
-    /// `HUP`, `INT`, `KILL`, `QUIT`, `TERM`, `DIE` and `IDLE` are terminal: when all that watch one have got it, the sessions
-    /// that it was sent to are stopped, all of them if it came from the system, unless a state has called
-    /// [`sig_handled`](crate::Context::sig_handled). `ZOMBIE` and `UIDESTROY` stop them in any case.
+    /// `HUP`, `INT`, `KILL`, `QUIT`, `TERM`, `DIE` and `IDLE` are terminal. After all sessions that watch such a signal
+    /// have got it, the kernel stops every session that the signal was sent to, unless a state has called
+    /// [`sig_handled`](crate::Context::sig_handled). The system's signals are sent to all sessions. `ZOMBIE` and
+    /// `UIDESTROY` stop the sessions in any case.
     ///
-    /// In a process with a controlling terminal, `TTIN` and `TTOU` of the system keep their default action. The terminal
-    /// sends them to a job in its background that reads from it or, after `stty tostop`, writes to it. They stop the job
-    /// until it is continued. In a process without a controlling terminal the kernel takes them over like other signals.
+    /// In a process with a controlling terminal, the system's `TTIN` and `TTOU` keep their default action. The terminal
+    /// sends them to a background job that reads from it or, after `stty tostop`, writes to it. They stop the job
+    /// until it is continued. In a process without a controlling terminal the kernel catches them like other signals.
     ///
-    /// A session that watches `CHLD` opts in to *every* child process being reaped, those it did not start included;
-    /// [`sig_child`](crate::Context::sig_child) reaps only the pids that were registered.
+    /// While any session watches `CHLD`, the kernel reaps *every* child process, including those that other code
+    /// started. [`sig_child`](crate::Context::sig_child) has only the registered pids reaped.
     ///
     /// POE: `sig`.
     pub fn sig(&mut self, signal: impl Into<Name>, event: impl Into<Name>) {
@@ -172,7 +175,7 @@ calls! {
         }
     }
 
-    /// Ends the running session's interest in `signal`; without one it does nothing.
+    /// Ends the running session's watching of `signal`, if it watches it.
     ///
     /// POE: `sig` without an event.
     pub fn sig_clear(&mut self, signal: impl Into<Name>) {
@@ -184,10 +187,10 @@ calls! {
         }
     }
 
-    /// Does what [`sig`](crate::Context::sig) does, and keeps the running session alive until it is cleared.
+    /// Does what [`sig`](crate::Context::sig) does, and keeps the running session alive while it watches the signal.
     ///
-    /// The program goes on as long. It is for a session that has nothing to do but to wait for a signal, until
-    /// [`sig_clear`](crate::Context::sig_clear).
+    /// The session, and the program with it, goes on until [`sig_clear`](crate::Context::sig_clear). Use it for a
+    /// session that only waits for a signal.
     ///
     /// POE: nothing like it; such sessions vanish at once there.
     pub fn sig_keep_alive(&mut self, signal: impl Into<Name>, event: impl Into<Name>) {
@@ -204,7 +207,7 @@ calls! {
     /// The signal that is being dispatched.
     for a state, with self:
 
-    /// Says that the signal being dispatched was dealt with: a terminal one then stops nobody.
+    /// Says that the signal being dispatched was handled: a terminal signal then stops no session.
     ///
     /// Outside of a signal it has no effect.
     ///
@@ -218,14 +221,14 @@ calls! {
     /// Sending signals.
     for a kernel, with self:
 
-    /// Posts `signal` to a session and all its descendants; to [`SessionId::KERNEL`], to every session.
+    /// Posts `signal` to a session and all its descendants, or to all sessions if `dest` is [`SessionId::KERNEL`].
     ///
-    /// It is dispatched in turn with posted events. Every state that gets it gets its own copy of `args`, after the
-    /// signal's name.
+    /// The signal waits in the queue like a posted event. Every state that gets it gets ARG0 = the signal's name, then
+    /// its own copy of `args`.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     ///
     /// POE: `signal`.
     #[track_caller]
@@ -262,7 +265,7 @@ impl Core {
 
     /// Queues the `DIE` of a session whose state failed.
     pub(crate) fn signal_die(&mut self, died: Died) {
-        // No louder: whoever handles the signal has the record, and if nobody does, `end_the_run` is loud.
+        // No louder: a session that handles the signal has the record, and if none does, `end_the_run` logs an error.
         log::debug!(target: "lenore::exceptions", "{died} (sent at {})", died.location);
         let args = Template::new((died.clone(),));
         let dest = died.dest_session;
@@ -270,12 +273,12 @@ impl Core {
         self.enqueue_from_kernel(dest, Name::new("DIE"), Args::new(), kind);
     }
 
-    /// Makes a failure that nobody has handled what `run` returns, and says so in the log: in a forked child the program may
-    /// do nothing with what `run` returns but exit.
+    /// Makes `run` return a failure that no session has handled, and logs it: in a forked child the program may ignore
+    /// what `run` returns, and exit.
     pub(crate) fn end_the_run(&mut self, died: Died) {
         if !died.exception.is_logged() {
             let (text, id) = (died.to_string(), died.dest_session);
-            // With its aliases, where the text has but the id.
+            // The text has only the session's id: add its aliases.
             let told = match text.strip_prefix(&id.to_string()) {
                 Some(rest) => self.describe_session(id) + rest,
                 None => text,
@@ -292,12 +295,12 @@ impl Core {
 impl Kernel {
     /// Dispatches `signal` at once, before it returns, to a session and all its descendants.
     ///
-    /// The arguments are moved, not copied: whichever state takes one first has it. A signal that reaches a state
-    /// this way has the same effects as a posted one, except that the sender is not kept waiting for the queue.
+    /// The states get ARG0 = the signal's name, then `args`. The arguments are not copied: the first state that takes
+    /// one has it. Otherwise the signal has the same effects as a posted one; see [`signal`](Kernel::signal).
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     ///
     /// POE: `call`ing what `signal` would post; POE::Component::Daemon does so for `daemon_shutdown`.
     pub fn signal_now<'a>(
@@ -315,7 +318,7 @@ impl Kernel {
     /// Dispatches a queued signal.
     pub(crate) fn dispatch_signal(&mut self, dest: SessionId, name: Name, signal: &Signal) {
         log::trace!(target: "lenore::signals", "{name} to {dest}");
-        // A background session may have answered another one since: the answer is to arrive.
+        // Since it was queued, a background session may have answered another one, and that answer must arrive.
         if signal.says_idle && !self.core.is_idle() {
             return;
         }
@@ -344,7 +347,7 @@ impl Kernel {
                 Ok((copy, extra)) => {
                     let args = match queued {
                         Some(_) => Args::chain((name.as_str(),).into_args(), copy),
-                        // Some state took them all; the name is for everybody.
+                        // No arguments are left, but each state gets the name.
                         None if moved.is_empty() => (name.as_str(),).into_args(),
                         None => std::mem::take(&mut moved),
                     };
@@ -393,7 +396,7 @@ impl Kernel {
                 self.core.is_alive = false;
             }
         } else if name == "IDLE" && dest == SessionId::KERNEL && self.core.is_idle() {
-            // The kernel's own turn comes after everybody's: IDLE was handled, and still there is nothing to do.
+            // The kernel decides after all sessions: IDLE was handled, and still there is nothing to do.
             self.core.signal_from_kernel(Name::new("ZOMBIE"), ());
         }
         if self.core.pending_exception.is_some() {
@@ -413,7 +416,8 @@ impl Kernel {
 }
 
 impl Core {
-    /// Tells whether a session watches a signal. Whoever waits for child processes has `CHLD` watched, too.
+    /// Tells whether a session watches a signal. Waiting for a child process counts as a watcher of `CHLD`, but not
+    /// here.
     fn is_watched_by_session(&self, signal: Name) -> bool {
         if signal == "CHLD" { self.reaps_everybody() } else { self.signals.is_watched(signal) }
     }
@@ -433,16 +437,16 @@ impl Core {
     }
 }
 
-/// Returns the name under which a signal of the system is watched that somebody has called by its C name.
+/// Returns the name to watch a system's signal by, if `signal` is its C name, such as `SIGTERM`.
 fn without_prefix(signal: Name) -> Option<&'static str> {
     let bare = signal.as_str().strip_prefix("SIG")?;
     catchable(Name::new(bare)).map(|_| bare)
 }
 
-/// The tag under which a session keeps itself alive that waits for a signal.
+/// The tag of the reference by which [`sig_keep_alive`](crate::Context::sig_keep_alive) keeps a session alive.
 pub(super) const WAITS_FOR_SIGNAL: &str = "sig";
 
-/// What a signal does to those it visits.
+/// What a signal does to the sessions that it visits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     /// Nothing.

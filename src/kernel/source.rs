@@ -11,7 +11,7 @@ use super::listeners::Findable;
 use super::turn::{Next, Turn};
 use crate::sys::accept_queue::AcceptQueue;
 
-/// Names one source of a kernel; one that was closed is recognised by its generation, which no other source has had.
+/// Names one source of a kernel. The key of a closed source is recognised by its generation, which no other source has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SourceKey(u64);
 
@@ -33,8 +33,8 @@ impl SourceKey {
         self.0 >> INDEX_BITS
     }
 
-    /// Returns what the poller reports of it. On a system with 32 bits it has but the last ones of the generation: the poller
-    /// does not report what was closed before the wait.
+    /// Returns the token under which the poller reports the source. On a system with 32 bits it has only the low bits
+    /// of the generation. They are enough, as the poller does not report what was closed before the wait.
     pub(super) fn token(self) -> Token {
         Token(self.0 as usize)
     }
@@ -59,7 +59,8 @@ pub(crate) trait Source {
     /// Returns what readiness is wanted at present; `None` for none, as of a paused listener.
     fn wanted(&self) -> Option<Wanted>;
 
-    /// Tells whether it keeps its owner alive: not one from which nothing comes before its owner does something.
+    /// Tells whether the source keeps its owner alive. A source that sends nothing until its owner does something does
+    /// not.
     fn keeps_owner(&self) -> bool {
         true
     }
@@ -75,21 +76,21 @@ pub(crate) trait Source {
     /// Tells the owner of the end, after [`Next::Close`].
     fn closed(&self, _cx: &mut Turn<'_>) {}
 
-    /// Notes that a read that returns less than it could need not be the last: the poller saw the peer close its side, or
-    /// urgent data, in front of which a read ends whatever lies behind.
+    /// Notes that a short read need not be the last: the poller saw the peer close its side, or saw urgent data. A read
+    /// ends in front of urgent data, even if there is more behind it.
     fn short_reads(&self) {}
 
-    /// Tells whether connections come in by it, paused or not.
+    /// Tells whether it is a listener, paused or not.
     fn is_listener(&self) -> bool {
         false
     }
 
-    /// Returns what another process finds the listener by; `None` for one that is not passed on.
+    /// Returns how another process finds the listener; `None` for a listener that is not passed on.
     fn known_as(&self) -> Option<KnownAs> {
         None
     }
 
-    /// Has a listener accept nothing, whatever its wheel says, or no more so.
+    /// Makes a listener accept nothing, whatever its wheel says, or ends that if `_held` is false.
     fn hold(&self, _held: bool) {}
 
     /// Asks the system whether a client waits at it now.
@@ -97,7 +98,7 @@ pub(crate) trait Source {
         false
     }
 
-    /// Reads how many clients wait, of a listener whose system tells; or why it does not.
+    /// Reads how many clients wait at a listener, or why the system does not tell.
     fn queue(&self) -> nix::Result<AcceptQueue> {
         Err(Errno::EOPNOTSUPP)
     }
@@ -117,8 +118,8 @@ pub(crate) trait Source {
     fn describe(&self) -> String;
 }
 
-/// What a listener is to another process that it is passed to: a successor, which this process tells of it, or a program that a service
-/// manager starts in this one's place.
+/// How another process finds a listener that is passed to it. The other process is a successor, to which this process
+/// describes the listener, or a program that a service manager starts in place of this one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownAs {
     pub(crate) name: Option<String>,
@@ -126,7 +127,7 @@ pub(crate) struct KnownAs {
     pub(crate) asked: Vec<String>,
     /// Its path is removed when it is closed.
     pub(crate) owns_path: bool,
-    /// What a program finds it by that knows nothing of this process; `None` if it would not.
+    /// How a program finds it that knows nothing of this process; `None` if it would not.
     pub(crate) findable: Option<Findable>,
 }
 
@@ -150,7 +151,7 @@ pub enum Readiness {
     Read,
     /// Writing.
     Write,
-    /// Reading what is urgent: out-of-band data of a TCP connection. Linux only.
+    /// Reading urgent data: the out-of-band byte of a TCP connection. Linux only.
     Expedite,
 }
 
@@ -181,8 +182,8 @@ impl Wanted {
     /// Connections on a listener.
     pub(crate) const ACCEPT: Wanted = Wanted::new(Readiness::Read.bit() | SHARED);
 
-    /// News of connections at a listener that this process does not accept at. It takes no wake-up away from those who
-    /// accept.
+    /// News of connections at a listener at which this process does not accept. It takes no wake-up away from the
+    /// processes that accept.
     pub(super) const BACKLOG: Wanted = Wanted::new(Readiness::Read.bit() | FOR_OTHERS);
 
     /// Reading, an end of file included.
@@ -220,7 +221,7 @@ impl Wanted {
         self.0.get() & SHARED != 0
     }
 
-    /// Says it in the poller's words.
+    /// Converts it to the poller's type.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ use crate::name::{EventOrNone, Name};
 use crate::sys::accept_queue::{self, AcceptQueue};
 use crate::sys::disconnect::disconnect;
 
-/// A watched descriptor and everybody who watches it.
+/// A watched descriptor and the sessions that watch it.
 pub(crate) struct Watched {
     handle: RefCell<Option<Handle>>,
     watchers: RefCell<Few<(SessionId, Readiness), Watcher>>,
@@ -34,7 +34,7 @@ pub(crate) struct Watched {
     paused_write: Cell<bool>,
     /// There is no pause for urgent data (K-IO-15).
     never_paused: Cell<bool>,
-    /// Watched without keeping anybody alive.
+    /// Watching it keeps no session alive.
     weak: bool,
 }
 
@@ -82,7 +82,7 @@ impl Watched {
         Some(watcher)
     }
 
-    /// Returns the sessions that watch for it, in the order in which they began to.
+    /// Returns the sessions that watch for `readiness`, in the order in which they began to.
     fn sessions(&self, readiness: Readiness) -> Vec<SessionId> {
         self.watchers.borrow().keys().filter(|(_, other)| *other == readiness).map(|(session, _)| session).collect()
     }
@@ -104,14 +104,14 @@ impl Source for Watched {
     }
 
     fn keeps_owner(&self) -> bool {
-        // Those who watch are held, each for itself.
+        // Each watcher keeps its own session alive.
         false
     }
 
     fn turn(&self, cx: &mut Turn<'_>, readiness: Readiness) -> Next {
         let Some(handle) = self.handle.borrow().clone() else { return Next::Wait };
         for session in self.sessions(readiness) {
-            // An earlier one may have ended, changed or paused this one's watching.
+            // An earlier session's state may have ended, changed or paused this session's watching.
             let Some(watcher) = self.watcher(session, readiness).filter(|_| !self.paused(readiness).get()) else {
                 continue;
             };
@@ -179,11 +179,12 @@ calls! {
     /// Watching descriptors.
     for a running session, with self:
 
-    /// Sends the running session `event` in every slice in which `handle` can be read, an end of file included.
+    /// Sends the running session `event` in every slice in which `handle` can be read or is at its end.
     ///
-    /// The state gets ARG0 = the [`Handle`], ARG1 = [`Readiness::Read`], then a copy of `extra`; it runs in the I/O step, not
-    /// through the queue. The handle is made non-blocking. A second call for the same handle replaces event and extra
-    /// arguments, and resumes. A watched handle keeps its session alive.
+    /// The state gets ARG0 = the [`Handle`], ARG1 = [`Readiness::Read`], then a copy of `extra`. It runs as soon as the
+    /// kernel finds the handle ready, not through the queue. The kernel makes the handle non-blocking. A second call
+    /// for the same handle replaces the event and the extra arguments, and ends a pause. A watched handle keeps its
+    /// session alive.
     ///
     /// # Errors
     ///
@@ -202,8 +203,8 @@ calls! {
 
     /// Does what [`select_read`](crate::Context::select_read) does, without keeping the session or the program alive.
     ///
-    /// It is for what is only of interest as long as there is something else to do.
-    /// Whether a handle is watched weakly is settled by whoever watches it first.
+    /// Use it for a handle that matters only as long as the program has something else to do. The first call for a
+    /// handle decides whether all its watching is weak.
     ///
     /// # Errors
     ///
@@ -256,7 +257,7 @@ calls! {
         self.watch(handle, Readiness::Expedite, event.into(), Template::new(extra), Strength::Strong)
     }
 
-    /// Sets all three kinds at once: each gets the event given for it, or ends if it is `None`.
+    /// Sets the events for reading, for writing and for urgent data at once; `None` ends that kind of watching.
     ///
     /// ```
     /// # use std::os::unix::net::UnixStream;
@@ -304,53 +305,55 @@ calls! {
         Ok(())
     }
 
-    /// Ends the running session's watching `handle` for urgent data; without any it does nothing.
+    /// Ends the running session's watching of `handle` for urgent data, if it does that.
     ///
     /// POE: `select_expedite` without an event.
     pub fn select_expedite_clear(&mut self, handle: &Handle) {
         self.unselect(handle, Readiness::Expedite);
     }
 
-    /// Ends the running session's watching `handle` for reading; without any it does nothing.
+    /// Ends the running session's watching of `handle` for reading, if it does that.
     ///
     /// POE: `select_read` without an event.
     pub fn select_read_clear(&mut self, handle: &Handle) {
         self.unselect(handle, Readiness::Read);
     }
 
-    /// Ends the running session's watching `handle` for writing; without any it does nothing.
+    /// Ends the running session's watching of `handle` for writing, if it does that.
     ///
     /// POE: `select_write` without an event.
     pub fn select_write_clear(&mut self, handle: &Handle) {
         self.unselect(handle, Readiness::Write);
     }
 
-    /// Stops the events of all sessions that watch `handle` for reading, until it is resumed.
+    /// Stops the events of all sessions that watch `handle` for reading, until
+    /// [`select_resume_read`](crate::Context::select_resume_read).
     ///
-    /// Returns whether any session does. A paused watcher still keeps its session alive.
+    /// Returns whether any session watches it for reading. A paused watcher still keeps its session alive.
     ///
     /// POE: `select_pause_read`.
     pub fn select_pause_read(&mut self, handle: &Handle) -> bool {
         self.pause(handle, Readiness::Read, true)
     }
 
-    /// Undoes [`select_pause_read`](crate::Context::select_pause_read); returns whether anybody watches.
+    /// Undoes [`select_pause_read`](crate::Context::select_pause_read), and returns whether any session watches.
     ///
     /// POE: `select_resume_read`.
     pub fn select_resume_read(&mut self, handle: &Handle) -> bool {
         self.pause(handle, Readiness::Read, false)
     }
 
-    /// Stops the events of all sessions that watch `handle` for writing, until it is resumed.
+    /// Stops the events of all sessions that watch `handle` for writing, until
+    /// [`select_resume_write`](crate::Context::select_resume_write).
     ///
-    /// Returns whether any session does.
+    /// Returns whether any session watches it for writing. A paused watcher still keeps its session alive.
     ///
     /// POE: `select_pause_write`.
     pub fn select_pause_write(&mut self, handle: &Handle) -> bool {
         self.pause(handle, Readiness::Write, true)
     }
 
-    /// Undoes [`select_pause_write`](crate::Context::select_pause_write); returns whether anybody watches.
+    /// Undoes [`select_pause_write`](crate::Context::select_pause_write), and returns whether any session watches.
     ///
     /// POE: `select_resume_write`.
     pub fn select_resume_write(&mut self, handle: &Handle) -> bool {
@@ -433,7 +436,7 @@ impl Core {
         fds.into_iter().for_each(|fd| self.end_watching(fd, session, &Readiness::ALL));
     }
 
-    /// Has the extra arguments of a session's watchers never be dropped.
+    /// Leaks the extra arguments of a session's watchers.
     pub(super) fn forget_extras_of_watchers(&self, session: SessionId) {
         let fds = self.sources.watched_by.get(&session).into_iter().flat_map(|fds| fds.keys());
         for (_, watched) in fds.filter_map(|fd| self.sources.watched_fds.get(&fd)) {
@@ -454,8 +457,8 @@ impl Core {
         fds
     }
 
-    /// Ends everybody's watching of a descriptor and puts a socket in its place that does nothing, as its owner goes on
-    /// having the number. Returns whether `key` is one that is watched.
+    /// Ends all watching of a descriptor, and puts a socket in its place that does nothing, because the descriptor's
+    /// owner still has the number. Returns whether `key` names a watched descriptor.
     pub(crate) fn close_watched(&mut self, key: SourceKey) -> bool {
         let Some(fd) = self.sources.source(key).map(|source| source.fd()) else { return false };
         let found = self.sources.watched_fds.get(&fd).filter(|(other, _)| *other == key);
