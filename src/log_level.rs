@@ -6,8 +6,8 @@ use log::LevelFilter;
 
 /// Sets one level for all targets in this process, or goes back to what the program has set.
 ///
-/// A [`Logger`](crate::logging::Logger) of this crate follows in both directions. Any other logger is limited by the `log` crate:
-/// it gets no records above the level, and of the others those that its own filter lets through.
+/// A [`Logger`](crate::logging::Logger) of this crate can be made to log more or less. Any other logger can only be
+/// made to log less, by the `log` crate: it gets no records above the level, and its own filter still holds.
 pub(crate) fn set(level: Option<LevelFilter>) {
     #[cfg(feature = "logging")]
     if crate::logging::set_override(level) {

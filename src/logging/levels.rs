@@ -53,7 +53,8 @@ impl Levels {
         Ok((!is_empty).then_some(levels))
     }
 
-    /// Sets the level of a target, or of all that have none of their own. The last word about a target holds.
+    /// Sets the level of a target, or of all targets that have none of their own if `target` is empty. The last part
+    /// about a target holds.
     fn set(&mut self, target: &str, level: LevelFilter) {
         if target.is_empty() {
             self.others = level;
@@ -79,7 +80,7 @@ impl Levels {
 
 /// A level that holds for all targets in place of the filter while it is set.
 ///
-/// This is one atomic byte without a lock, so that the same word may lie in memory that processes share.
+/// This is one atomic byte without a lock, so that it could lie in memory that processes share.
 #[derive(Debug)]
 pub(super) struct Override(AtomicU8);
 

@@ -1,7 +1,7 @@
 //! A logger for programs with several processes: whole lines, as text, JSON or for the journal.
 //!
-//! This crate, like many others, logs through the [`log`] crate, and the program chooses who writes it down. Any logger will do. This
-//! one is made for a Daemon and its children. It needs the feature `logging`.
+//! This crate, like many others, logs through the [`log`] crate, and the program chooses the logger. Any logger works.
+//! This one is made for a Daemon and its children. It needs the feature `logging`.
 //!
 //! ```
 //! # fn main() -> Result<(), lenore::logging::LoggerError> {
@@ -28,26 +28,34 @@
 //! - Lines of several processes and threads do not mix in a file that is opened for appending, as a `logfile` is, nor in a terminal
 //!   or the journal. A pipe keeps records whole up to `PIPE_BUF` bytes, 4096 on Linux. A longer record is written whole as well, but
 //!   lines of other processes may come in between. A network file system may mix lines of different machines.
-//! - Nothing waits in a buffer: a fork can't double a record, and a process that ends by `_exit` or is killed has lost none.
+//! - No record waits in a buffer. So a fork can't double a record, and a process that ends by `_exit` or is killed
+//!   loses none.
 //! - A record that can't be written, as on a full disk, is dropped. The program goes on. When a record can be written again, a
 //!   line before it says how many that process has lost: `log records are lost: count=12`. If the disk became full in the middle of
-//!   a line, the next record begins on a new one.
-//! - If standard error is non-blocking and full, a record waits for 1 s at most, and the following ones do not wait until the
+//!   a line, the next record begins on a new line.
+//! - If standard error is non-blocking and full, a record waits for 1 s at most. Later records do not wait, until the
 //!   reader reads again.
 //!
 //! # Text
 //!
-//! A line of [`Format::Text`] has the time in UTC with microseconds, always 27 characters; the level; the pid; the target of the record
-//! unless that is the name of the program, by which it was started; the message; and the record's key-values, in quotation marks where needed.
+//! A line of [`Format::Text`] has, in this order:
 //!
-//! If a message has several lines, the others are indented by four spaces. So no message can forge a record, also when it contains what
-//! a client has sent. Control characters, except tabs, are shown as Rust writes them: `\u{1b}`, `\r`. So are the characters by
-//! which Unicode separates lines or turns their direction.
+//! - the time in UTC with microseconds, always 27 characters;
+//! - the level;
+//! - the pid;
+//! - the target of the record, unless the target is the name by which the program was started;
+//! - the message;
+//! - the record's key-values, in quotation marks where needed.
+//!
+//! If a message has several lines, all but the first are indented by four spaces. So no message can forge a record,
+//! even if it contains what a client has sent. Control characters, except tabs, are shown as Rust writes them:
+//! `\u{1b}`, `\r`. So are the characters by which Unicode separates lines or changes the direction of text.
 //!
 //! # The journal
 //!
-//! A service manager such as systemd names the stream to the journal in the environment variable `JOURNAL_STREAM`. As long as this is where
-//! standard error goes, each line begins with the priority and has neither time nor level nor pid, which the journal knows by itself:
+//! A service manager such as systemd names the stream to the journal in the environment variable `JOURNAL_STREAM`. As
+//! long as standard error goes to that stream, each line begins with the priority. The line has neither time nor level
+//! nor pid, because the journal knows them by itself:
 //!
 //! ```text
 //! <4>lenore::daemon: child has ended: pid=4713 slot=1 cause=signal:SIGKILL ...
@@ -61,13 +69,14 @@
 //! {"time":"2026-11-28T23:31:39.000171Z","level":"INFO","pid":4711,"target":"server","message":"served","fields":{"user":"anna","took_ms":7}}
 //! ```
 //!
-//! `fields` has the record's key-values, if there are any. Numbers, truth values and null keep their kind, all else is a string. Of two fields of the
-//! same name the first counts. `pid` is the process that has logged the record, and `fields.pid` the process that it is about.
+//! `fields` has the record's key-values, if there are any. Numbers, truth values and null keep their type, all other
+//! values are strings. Of two fields of the same name the first counts. `pid` is the process that has logged the
+//! record, and `fields.pid` the process that the record is about.
 //!
 //! # Levels
 //!
 //! [`Logger::filter`] says which records are written, by target. [`set_level`] sets one level for all of them while the program runs.
-//! A record that no target could have written costs what it costs with every logger: one comparison in the macro.
+//! A record whose level is off for all targets costs one comparison in the macro, as with every logger.
 
 mod error;
 mod escape;
@@ -119,7 +128,7 @@ pub struct Logger {
 }
 
 impl Logger {
-    /// A logger that writes records of all targets from level info on, as text.
+    /// Makes a logger that writes records of all targets from level info on, as text.
     pub fn new() -> Logger {
         Logger { levels: Levels::all(LevelFilter::Info), format: Format::Text }
     }
@@ -132,13 +141,13 @@ impl Logger {
     /// - `target=level`, for this target and all below it, as `lenore::daemon` is below `lenore`;
     /// - or a target alone, for all its records.
     ///
-    /// The longest target that fits counts. Without a part that is a level alone, nothing of other targets is written. A filter
-    /// without any part changes nothing. Default: `info`.
+    /// The longest target that fits counts. Without a part that is a level alone, no records of other targets are
+    /// written. An empty filter changes nothing. Default: `info`.
     ///
     /// # Errors
     ///
-    /// [`LoggerError::Filter`] names the part that can't be read. The patterns for messages that some loggers allow after a slash
-    /// are such an error.
+    /// [`LoggerError::Filter`] names the part that can't be read. A pattern for messages, which some loggers allow
+    /// after a slash, is an error here.
     ///
     /// ```
     /// # fn main() -> Result<(), lenore::logging::LoggerError> {
@@ -163,14 +172,14 @@ impl Logger {
         self
     }
 
-    /// Makes this the logger of the process, and of the processes that it forks. It can't be taken back.
+    /// Makes this the logger of the process, and of the processes that it forks. This can't be undone.
     ///
     /// # Errors
     ///
-    /// [`LoggerError::AlreadyInstalled`] if the process has a logger, of whatever kind. That one stays.
+    /// [`LoggerError::AlreadyInstalled`] if the process already has a logger of any kind. That logger stays.
     pub fn install(self) -> Result<(), LoggerError> {
         log::set_logger(&INSTALLED).map_err(|_| LoggerError::AlreadyInstalled)?;
-        // Nobody else gets here: there is one logger in the life of a process.
+        // No other call gets here: a process has one logger in its life.
         let logger = INSTALLED.0.get_or_init(|| Installed {
             levels: self.levels,
             format: self.format,
@@ -188,10 +197,10 @@ impl Default for Logger {
     }
 }
 
-/// Sets one level for all targets, in place of the filter, from now on. In this process only: children that are forked later
-/// begin with it, those that live do not hear of it.
+/// Sets one level for all targets of this process, in place of the filter.
 ///
-/// Has no effect if the process has no [`Logger`] installed, or another logger.
+/// Children that are forked later begin with this level. Children that already live keep theirs. Unless the process has
+/// a [`Logger`] of this crate installed, this has no effect.
 ///
 /// ```
 /// use log::LevelFilter;
@@ -219,7 +228,7 @@ fn override_level(level: Option<LevelFilter>) {
     set_override(level);
 }
 
-/// Sets one level or ends that, and returns whether the process has a [`Logger`].
+/// Sets one level for all targets, or ends that with `None`. Returns whether the process has a [`Logger`].
 pub(crate) fn set_override(level: Option<LevelFilter>) -> bool {
     let Some(logger) = INSTALLED.0.get() else { return false };
     OVERRIDE.set(level);

@@ -15,15 +15,15 @@ use nix::unistd::write;
 /// Standard error, and what has kept records from it.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// What the service manager calls the stream to the journal, if there is one: its device and inode.
+    /// The stream to the journal, if there is one, as the service manager names it: its device and inode.
     journal: Option<(dev_t, ino_t)>,
-    /// Records that were not written, or not whole, since one was.
+    /// How many records were not written, or not whole, since the last one that was.
     lost: AtomicU32,
-    /// Whose `lost` that is: a forked child does not report what its parent has lost.
+    /// The process that has lost them: a forked child does not report what its parent has lost.
     pid: AtomicU32,
-    /// What was written last ends within a line.
+    /// The last write ended in the middle of a line.
     is_torn: AtomicBool,
-    /// A reader has been waited for in vain, and is not waited for again until it reads.
+    /// A record has waited for the reader in vain. Later records do not wait until the reader reads.
     is_stuck: AtomicBool,
 }
 
@@ -38,8 +38,8 @@ impl Output {
         }
     }
 
-    /// Tells whether standard error goes to the journal at present. It is looked at each time, as a Daemon redirects it and
-    /// the variable stays.
+    /// Tells whether standard error goes to the journal at present. This looks each time, because a Daemon redirects
+    /// standard error and the variable stays.
     pub(super) fn is_journal(&self) -> bool {
         self.journal.is_some_and(|journal| fstat(io::stderr()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == journal))
     }
@@ -52,16 +52,16 @@ impl Output {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Tells whether half a line has been written, behind which the next one would go on.
+    /// Tells whether the last write ended in the middle of a line, which the next record would continue.
     pub(super) fn is_torn(&self) -> bool {
         self.is_torn.load(Ordering::Relaxed)
     }
 
-    /// Writes a record, which tells of `told` lost ones besides. If that fails, it is one more of them.
+    /// Writes a record, which also reports `told` lost records. If the write fails, this record is lost as well.
     pub(super) fn write(&self, lines: &[u8], told: u32) {
         match self.write_all(lines) {
             Ok(()) => {
-                // Only after a failure: other threads and the system's caches have nothing to do with it as a rule.
+                // Written only after a failure, so that threads do not usually contend for it.
                 if told > 0 {
                     self.lost.fetch_sub(told, Ordering::Relaxed);
                 }
@@ -84,7 +84,8 @@ impl Output {
     fn write_all(&self, lines: &[u8]) -> Result<(), Unwritten> {
         let mut rest = lines;
         let mut give_up = None;
-        // Again only for what is not written at once: of a long record into a pipe, or of any when the disk becomes full.
+        // More than one round only for the rest of a long record into a pipe, or of any record when the disk becomes
+        // full.
         while !rest.is_empty() {
             match write(io::stderr(), rest) {
                 Ok(written @ 1..) => rest = &rest[written..],
@@ -96,7 +97,7 @@ impl Output {
         Ok(())
     }
 
-    /// Waits until standard error, which does not wait by itself, takes more. Returns false when that has lasted too long.
+    /// Waits until standard error, which is non-blocking, takes more. Returns false when that has lasted too long.
     fn wait(&self, give_up: &mut Option<Instant>) -> bool {
         if self.is_stuck.load(Ordering::Relaxed) {
             return false;
@@ -105,7 +106,7 @@ impl Output {
         let left = give_up.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
         let stderr = io::stderr();
-        // What comes of it is for the next write to tell, and for the clock.
+        // The next write and the clock show what came of it.
         let _ = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], timeout);
         let is_late = Instant::now() >= give_up;
         self.is_stuck.store(is_late, Ordering::Relaxed);
@@ -116,7 +117,7 @@ impl Output {
 /// How many bytes were not written.
 struct Unwritten(usize);
 
-/// How long a reader may keep a program waiting that has set its standard error to not wait.
+/// How long a reader may keep a program waiting whose standard error is non-blocking.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn parse_stream(stream: &str) -> Option<(dev_t, ino_t)> {

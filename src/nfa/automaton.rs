@@ -17,9 +17,9 @@ use crate::session::Session;
 pub(super) struct Automaton<R> {
     pub(super) runstate: R,
     pub(super) transitions: Transitions,
-    /// In the order in which the builder named them; none is ever added or removed later.
+    /// In the order in which the builder named them. The list never changes later.
     states: Vec<State<R>>,
-    /// Valid in every state that has none of that name.
+    /// The handlers for every state that has none of that name.
     everywhere: Handlers<R>,
     /// Index in `states`; `None` before the first transition.
     current: Option<usize>,
@@ -34,7 +34,7 @@ struct State<R> {
     handlers: Handlers<R>,
 }
 
-/// A handful as a rule, and names compare as pointers: looked up one by one.
+/// Usually only a handful, and names compare as pointers, so a list is searched from its beginning.
 type Handlers<R> = Vec<(Name, MachineHandler<R>)>;
 
 /// Where [`Request::Return`] goes.
@@ -51,7 +51,7 @@ pub(super) struct Entry {
     pub(super) args: Args,
 }
 
-/// A transition that was asked for: ARG0 of the event of that name. Nobody else can make one.
+/// A transition that was asked for: ARG0 of the event of that name. Only this module can make one.
 pub(super) enum Request {
     Goto(Entry),
     Call { return_event: Option<Name>, entry: Entry },
@@ -65,7 +65,7 @@ enum Change {
     Pop,
 }
 
-/// What a machine answers to [`STATUS`].
+/// A machine's answer to [`STATUS`].
 pub(super) struct Status {
     pub(super) state: Name,
     is_new: bool,
@@ -89,7 +89,7 @@ impl<R: 'static> Automaton<R> {
         self.states.is_empty()
     }
 
-    /// Lists the events that any state handles; one may come several times.
+    /// Lists the events that any state handles. An event may come several times.
     pub(super) fn events(&self) -> impl Iterator<Item = Name> {
         self.states.iter().flat_map(|state| &state.handlers).map(|(event, _)| *event)
     }
@@ -109,7 +109,7 @@ impl<R: 'static> Automaton<R> {
         self.everywhere.retain(|(name, _)| *name != event);
     }
 
-    /// Makes the session that this is the heap of.
+    /// Makes the session, with this as its heap.
     pub(super) fn into_session(self) -> Session<Automaton<R>> {
         let events: Vec<Name> = self.events().collect();
         let mut session = Session::new(self);
@@ -175,7 +175,7 @@ impl Entry {
 }
 
 impl Request {
-    /// Returns the name of the event that carries it.
+    /// Returns the name of the event that carries the request.
     pub(super) fn event(&self) -> &'static str {
         match self {
             Request::Goto(_) => GOTO_STATE,
@@ -186,7 +186,7 @@ impl Request {
 }
 
 impl Status {
-    /// Tells when the machine is to do what it is asked for now.
+    /// Tells when the machine is to do what `request` asks for.
     pub(super) fn timing(&self, request: &Request) -> Transitions {
         match request {
             Request::Goto(_) if self.is_new => Transitions::Immediate,
@@ -200,7 +200,7 @@ pub(super) fn is_reserved(event: Name) -> bool {
     ["_signal", GOTO_STATE, CALL_STATE, RETURN_STATE, STATUS, STOP].contains(&event.as_str())
 }
 
-/// The session's state for every event that the machine handles in some state: finds what it has for it in this one.
+/// The session's state for every event that the machine handles in some state: finds the handler for the current state.
 pub(super) fn route<R: 'static>(cx: &mut Context<'_, Automaton<R>>) -> Result<Reply> {
     let name = cx.state_name();
     let automaton = cx.heap();
@@ -220,7 +220,7 @@ pub(super) fn route<R: 'static>(cx: &mut Context<'_, Automaton<R>>) -> Result<Re
 fn route_default<R: 'static>(cx: &mut Context<'_, Automaton<R>>) -> Result<Reply> {
     match cx.heap().own(Name::new("_default")) {
         Some(handler) => run(cx, cx.state_name(), &handler),
-        // Without a name in front it was posted as `_default`.
+        // Without a name as its first argument the event was posted under the name `_default`.
         None => Err(unhandled(cx, cx.arg(0).copied().unwrap_or(cx.state_name()))),
     }
 }
@@ -239,7 +239,7 @@ fn run<R: 'static>(cx: &mut Context<'_, Automaton<R>>, name: Name, handler: &Mac
     result
 }
 
-/// Runs a handler of the machine for an event that nobody sent.
+/// Runs a handler of the machine for an event that did not come through the kernel.
 fn run_directly<R: 'static>(
     cx: &mut Context<'_, Automaton<R>>,
     name: Name,
@@ -268,7 +268,7 @@ fn perform<R: 'static>(cx: &mut Context<'_, Automaton<R>>) -> Result {
     let to = automaton.check(machine, &entry, asked_by)?;
     leave(cx)?;
     if cx.session() != machine {
-        return Ok(()); // `leave` stopped it by force, or the whole kernel: there is nobody to go anywhere.
+        return Ok(()); // `leave` stopped the machine by force, or the whole kernel.
     }
     log::trace!(target: "lenore::sessions", "{machine} goes from state {} to {}", cx.heap().state(), entry.state);
     cx.heap().change(to, change);
@@ -287,7 +287,7 @@ fn leave<R: 'static>(cx: &mut Context<'_, Automaton<R>>) -> Result {
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// The session's state for [`STOP`]. A terminal signal would end the machine's children with it; POE ends it alone.
+/// The session's state for [`STOP`]. A terminal signal would also end the machine's children, which POE leaves alive.
 fn stop<R: 'static>(cx: &mut Context<'_, Automaton<R>>) {
     let machine = cx.session();
     kernel_of(cx).stop_sessions(&[machine]);

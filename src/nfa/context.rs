@@ -15,7 +15,7 @@ use crate::reply::{IntoReturn, Reply};
 
 /// What a handler of a machine receives: the kernel, the machine with its runstate, and the event that it handles.
 ///
-/// It has the calls that [`Context`] has, but for a session's states.
+/// It has the calls that [`Context`] has, except those that add or remove a session's states.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -91,9 +91,10 @@ impl<'a, R: 'static> MachineContext<'a, R> {
 
     /// Returns the name of the current state; `(undef)` before the first transition.
     ///
-    /// It is the one that the machine is in now: with [`Transitions::Immediate`] another one after a transition.
+    /// It is the state in which the machine is at this moment. With [`Transitions::Immediate`] a transition changes it
+    /// while the handler runs.
     ///
-    /// POE: `get_current_state`; and `$_[STATE]`, which is the one in which the handler began.
+    /// POE: `get_current_state`; and `$_[STATE]`, which is the state in which the handler began.
     #[doc(alias = "STATE")]
     #[doc(alias = "get_current_state")]
     pub fn state(&mut self) -> Name {
@@ -102,14 +103,15 @@ impl<'a, R: 'static> MachineContext<'a, R> {
 
     /// Makes the machine go to `state`, which gets `enter_event` (`None`: no event) with `args`.
     ///
-    /// Before it returns with [`Transitions::Immediate`], otherwise after the events that are queued now.
+    /// With [`Transitions::Immediate`] the transition is made before this returns. Otherwise it is made after the
+    /// events that are queued now.
     ///
     /// # Errors
     ///
     /// With [`Transitions::Immediate`]: [`NfaError::NoSuchState`](super::NfaError::NoSuchState),
-    /// [`NfaError::NoEnterEvent`](super::NfaError::NoEnterEvent), or what the handlers of `leave` and `enter_event`
-    /// failed with. A posted transition that fails is an exception of its own.
-    /// [`Error::NoSuchSession`] when the machine was stopped meanwhile.
+    /// [`NfaError::NoEnterEvent`](super::NfaError::NoEnterEvent), or the failure of the handler of `leave` or
+    /// `enter_event`. A posted transition that fails is an exception of the machine's session instead.
+    /// [`Error::NoSuchSession`] once the machine has stopped.
     ///
     /// POE: `goto_state`.
     #[track_caller]
@@ -165,7 +167,7 @@ impl<'a, R: 'static> MachineContext<'a, R> {
         self.cx.yield_(STOP, ());
     }
 
-    /// Sets when transitions are made from now on, and returns how it was.
+    /// Sets when transitions are made from now on, and returns the former setting.
     ///
     /// POE: `option`, for `immediate`.
     #[doc(alias = "option")]
@@ -173,8 +175,8 @@ impl<'a, R: 'static> MachineContext<'a, R> {
         std::mem::replace(&mut self.cx.heap().transitions, transitions)
     }
 
-    /// Makes `handler` handle `event` in every state that has no handler of its own for it, or replaces the one that
-    /// does.
+    /// Makes `handler` handle `event` in every state that has no handler of its own for it, or replaces the handler
+    /// that does.
     ///
     /// # Errors
     ///
@@ -194,8 +196,8 @@ impl<'a, R: 'static> MachineContext<'a, R> {
         self.cx.state(event, route::<R>)
     }
 
-    /// Removes the handler that [`handle_everywhere`](MachineContext::handle_everywhere) added; it may be the one that
-    /// runs.
+    /// Removes the handler that [`handle_everywhere`](MachineContext::handle_everywhere) added. It may be the handler
+    /// that runs.
     ///
     /// POE: the kernel's `state`, without a handler.
     pub fn handle_everywhere_clear(&mut self, event: impl Into<Name>) {
@@ -241,7 +243,7 @@ impl<R: 'static> MachineContext<'_, R> {
         self.cx.args()
     }
 
-    /// Returns who sent the event; the machine itself for `leave` and for an enter event.
+    /// Returns the session that sent the event. For `leave` and for an enter event it is the machine itself.
     ///
     /// POE: `$_[SENDER]`.
     #[doc(alias = "SENDER")]
@@ -249,8 +251,8 @@ impl<R: 'static> MachineContext<'_, R> {
         self.cx.sender()
     }
 
-    /// Returns the name of the event during which this one was sent; `None` if it came from outside of any, and for
-    /// `leave` and an enter event.
+    /// Returns the name of the event during which this event was sent; `None` if it was sent outside of any event, and
+    /// for `leave` and an enter event.
     ///
     /// POE: `$_[CALLER_STATE]`.
     #[doc(alias = "CALLER_STATE")]
@@ -258,7 +260,7 @@ impl<R: 'static> MachineContext<'_, R> {
         self.cx.caller_state()
     }
 
-    /// Returns the statement that sent the event; for `leave` and an enter event, the one that asked for the
+    /// Returns the statement that sent the event. For `leave` and an enter event it is the statement that asked for the
     /// transition.
     ///
     /// POE: `$_[CALLER_FILE]` and `$_[CALLER_LINE]`.
@@ -268,7 +270,8 @@ impl<R: 'static> MachineContext<'_, R> {
         self.cx.caller()
     }
 
-    /// Runs another session's state, or what the machine has for `event` in its current state, before it returns.
+    /// Runs a state of another session, or the machine's own handler of `event` in its current state, before it
+    /// returns.
     ///
     /// # Errors
     ///
@@ -289,7 +292,7 @@ impl<R: 'static> MachineContext<'_, R> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when `dest` is no living session's id or alias.
+    /// [`Error::NoSuchSession`] when `dest` is not the id or an alias of a living session.
     pub fn signal_now<'d>(
         &mut self,
         dest: impl Into<Dest<'d>>,
@@ -299,7 +302,7 @@ impl<R: 'static> MachineContext<'_, R> {
         self.cx.signal_now(dest, signal, args)
     }
 
-    /// Stops every session at once, the machine's included; its handler goes on to its end.
+    /// Stops every session at once, including the machine's. The handler that called this still runs to its end.
     ///
     /// POE: the kernel's `stop`.
     pub fn stop_kernel(&mut self) {

@@ -17,7 +17,7 @@ use crate::name::Name;
 pub enum NfaError {
     /// A machine was built without any state; it was not created.
     NoStates,
-    /// The session has no states to go to: it is an ordinary one.
+    /// The session is not a machine, but an ordinary session.
     NotAMachine(SessionId),
     /// There is no such state to go to; the transition was not made.
     NoSuchState {
@@ -25,7 +25,7 @@ pub enum NfaError {
         machine: SessionId,
         /// Its current state.
         state: Name,
-        /// The event during which the transition was asked for; `None` if it was asked for from outside of any.
+        /// The event during which the transition was asked for; `None` if it was asked for outside of any event.
         event: Option<Name>,
         /// The state that does not exist.
         wanted: Name,
@@ -47,7 +47,7 @@ pub enum NfaError {
         machine: SessionId,
         /// Its current state.
         state: Name,
-        /// The event during which the return was asked for; `None` if it was asked for from outside of any.
+        /// The event during which the return was asked for; `None` if it was asked for outside of any event.
         event: Option<Name>,
     },
     /// Neither the event nor `_default` has a handler in the current state.

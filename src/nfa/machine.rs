@@ -1,4 +1,4 @@
-//! A machine seen from outside.
+//! A handle to a machine.
 
 use super::Transitions;
 use super::automaton::{Entry, Request, STATUS, STOP, Status};
@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::kernel::{AsKernel, Dest, Kernel, SessionId, kernel_of};
 use crate::name::{EventOrNone, Name};
 
-/// A machine seen from outside: what [`Nfa::spawn`](super::Nfa::spawn) returns.
+/// A handle to a machine: what [`Nfa::spawn`](super::Nfa::spawn) returns.
 ///
-/// Its own handlers have the same operations in [`MachineContext`](super::MachineContext). Here an exception in a
-/// transition that is made at once is the machine's `DIE` signal, as in any [`call`](Kernel::call), and the operation
-/// returns `Ok`.
+/// The machine's own handlers have the same operations in [`MachineContext`](super::MachineContext). If a transition
+/// that is made at once fails here, the machine gets a `DIE` signal, as with any [`call`](Kernel::call), and the
+/// operation returns `Ok`.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -33,8 +33,10 @@ use crate::name::{EventOrNone, Name};
 pub struct Machine(SessionId);
 
 impl Machine {
-    /// Makes a handle of a session's id, such as the sender of an event. Whether the session is a machine shows with the
-    /// first operation.
+    /// Makes a handle from a session's id, such as the sender of an event.
+    ///
+    /// If the session is not a machine, each operation fails with
+    /// [`NfaError::NotAMachine`](super::NfaError::NotAMachine).
     pub fn of(id: SessionId) -> Machine {
         Machine(id)
     }
@@ -61,8 +63,8 @@ impl Machine {
 
     /// Makes the machine go to `state`, which gets `enter_event` (`None`: no event) with `args`.
     ///
-    /// At once when the machine is in no state yet or its transitions are [`Transitions::Immediate`], and otherwise
-    /// after the events that are queued now.
+    /// The transition is made at once if the machine is in no state yet, or if its transitions are
+    /// [`Transitions::Immediate`]. Otherwise it is made after the events that are queued now.
     ///
     /// # Errors
     ///
@@ -118,7 +120,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when it has stopped already; [`Error::Exception`] with [`NfaError::NotAMachine`].
+    /// [`Error::NoSuchSession`] when the machine has already stopped; [`Error::Exception`] with
+    /// [`NfaError::NotAMachine`].
     ///
     /// POE: `stop`.
     #[track_caller]

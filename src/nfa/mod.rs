@@ -1,17 +1,21 @@
-//! State machines: sessions whose events mean something else in each of their states.
+//! State machines: sessions that handle an event differently in each of their states.
 //!
-//! An [`Nfa`] groups its handlers by *state*. Only the current state's are eligible, so that no handler has to ask how
-//! far things have come. [`goto_state`](MachineContext::goto_state) makes another state the current one;
-//! [`call_state`](MachineContext::call_state) does so as well and remembers the way back, for
-//! [`return_state`](MachineContext::return_state): a dialogue that several states need is written once.
+//! An [`Nfa`] groups its handlers by *state*. Only the handlers of the current state can run, so that no handler has to
+//! ask how far things have come. [`goto_state`](MachineContext::goto_state) makes another state the current one.
+//! [`call_state`](MachineContext::call_state) does that as well, and remembers the state to which
+//! [`return_state`](MachineContext::return_state) goes back. So a dialogue that several states need is written once.
 //!
 //! # What happens to an event
 //!
-//! It goes to the current state's handler of that name; or else to one that was added for all states with
-//! [`handle_everywhere`](MachineContext::handle_everywhere); or else to the current state's `_default`, which gets
-//! ARG0 = the event's name and ARG1 = its [`Args`](crate::Args). An event that finds none of these is an exception,
-//! [`NfaError::Unhandled`]: a machine says what it expects. That goes for `_child`, `_parent` and signals too; only
-//! `_start` and `_stop` are swallowed.
+//! An event goes to the first of these handlers that exists:
+//!
+//! 1. the current state's handler of that name;
+//! 2. the handler of that name that was added for all states with
+//!    [`handle_everywhere`](MachineContext::handle_everywhere);
+//! 3. the current state's `_default`, which gets ARG0 = the event's name and ARG1 = its [`Args`](crate::Args).
+//!
+//! If none exists, the event is an exception, [`NfaError::Unhandled`], because a machine has to say which events it
+//! expects. That goes for `_child`, `_parent` and signals, too. Only `_start` and `_stop` are ignored.
 //!
 //! # What a transition does
 //!
@@ -21,8 +25,8 @@
 //! 4. It runs the enter event there, with the arguments given. This and `leave` are run directly: their sender is the
 //!    machine itself, and they have no caller state.
 //!
-//! It is posted, and so takes effect after the events that were queued before it, unless [`Transitions::Immediate`] is
-//! set. The first [`goto_state`](Machine::goto_state) is always carried out at once.
+//! A transition is posted, and so takes effect after the events that were queued before it. With
+//! [`Transitions::Immediate`] it is made at once, and so is the first [`goto_state`](Machine::goto_state) in any case.
 //!
 //! POE: `POE::NFA`.
 
@@ -46,7 +50,7 @@ use crate::reply::IntoReturn;
 
 /// Builds a state machine: a session with a runstate of any type, and handlers that belong to states.
 ///
-/// A new machine is in no state: [`Machine::goto_state`] puts it into its first one.
+/// A new machine is in no state. [`Machine::goto_state`] puts it into its first state.
 ///
 /// ```
 /// use lenore::Kernel;
@@ -70,8 +74,8 @@ use crate::reply::IntoReturn;
 /// # }
 /// ```
 ///
-/// POE: `POE::NFA->spawn`: inline states are closures, package states plain functions, object states methods of the
-/// runstate's type.
+/// POE: `POE::NFA->spawn`. Its inline states are closures here, its package states are plain functions, and its object
+/// states are methods of the runstate's type.
 #[must_use = "does nothing until it is spawned"]
 pub struct Nfa<R> {
     automaton: Automaton<R>,
@@ -84,16 +88,15 @@ impl<R> fmt::Debug for Nfa<R> {
 }
 
 impl<R: 'static> Nfa<R> {
-    /// Begins a machine with this runstate and no states.
+    /// Starts building a machine with this runstate and no states.
     pub fn new(runstate: R) -> Nfa<R> {
         Nfa { automaton: Automaton::new(runstate) }
     }
 
-    /// Makes `handler` handle the event `event` while `state` is the current state, or replaces the one that
-    /// did.
+    /// Makes `handler` handle the event `event` while `state` is the current state, or replaces the handler that did.
     ///
-    /// `leave` runs when the state is left, `_default` for events that have no handler of their own. Handlers for
-    /// `_start` and `_stop` never run.
+    /// The handler of `leave` runs when the machine leaves the state. The handler of `_default` runs for events that
+    /// have no handler of their own. Handlers of `_start` and `_stop` never run.
     pub fn state<F, T>(mut self, state: impl Into<Name>, event: impl Into<Name>, handler: F) -> Nfa<R>
     where
         F: Fn(&mut MachineContext<'_, R>) -> T + 'static,
@@ -103,7 +106,7 @@ impl<R: 'static> Nfa<R> {
         self
     }
 
-    /// Sets when transitions are made; [`Transitions::Posted`] unless this is called.
+    /// Sets when transitions are made. Default: [`Transitions::Posted`].
     ///
     /// POE: the option `immediate`.
     #[doc(alias = "immediate")]
@@ -112,15 +115,16 @@ impl<R: 'static> Nfa<R> {
         self
     }
 
-    /// Creates the machine as a child of the running session; it is in no state yet. Returns it as it is seen from outside.
+    /// Creates the machine as a child of the running session, and returns a handle to it.
     ///
-    /// Takes the kernel, or the context of a state. The machine lives as long as any session: it needs some reason to.
+    /// `kernel` is the kernel or the context of a state. The machine is in no state yet. Like any session it ends when
+    /// nothing keeps it alive.
     ///
     /// # Errors
     ///
     /// [`Error::Exception`] with [`NfaError::NoStates`] for a machine without any state; [`Error::ReservedState`] when
     /// a handler is for `_signal` or for one of a machine's own events, whose names begin with `_nfa_`;
-    /// [`Error::TooManySessions`]. Nothing was created then.
+    /// [`Error::TooManySessions`]. In each case no machine was created.
     ///
     /// POE: `spawn`.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Machine, Error> {
@@ -140,10 +144,11 @@ pub enum Transitions {
     /// In turn with posted events: events queued before are handled by the old state, later ones by the new.
     #[default]
     Posted,
-    /// Before [`goto_state`](MachineContext::goto_state) and its kin return, the enter event included.
+    /// Before [`goto_state`](MachineContext::goto_state), [`call_state`](MachineContext::call_state) or
+    /// [`return_state`](MachineContext::return_state) returns, including the enter event.
     ///
-    /// Enter events that go to further states nest; those that chase each other in a circle never end. What a `leave`
-    /// handler asks for is posted all the same, as a transition is under way then.
+    /// Enter events that go to further states nest. If they go round in a circle, they never end. A transition that a
+    /// `leave` handler asks for is posted all the same, because a transition is already under way.
     Immediate,
 }
 

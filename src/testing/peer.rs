@@ -57,13 +57,13 @@ pub fn pair() -> (UnixStream, Peer) {
 
 /// The test's end of a stream, whose other end the program has. Dropping it closes the stream.
 ///
-/// If the program has written something that the test has not read, a drop is an error at the program's end: the read fails with
-/// `ECONNRESET`, as it does with any UNIX socket. Read first, or use [`close_write`](Peer::close_write), to have the program
-/// find the end of its input.
+/// If the test drops a peer before it has read everything that the program wrote, the program's next read fails with
+/// `ECONNRESET`, as it does with any UNIX socket. If the program should find the end of its input instead, read first,
+/// or use [`close_write`](Peer::close_write).
 ///
-/// No method waits. What does not succeed at once makes the test fail, with a text that says what the program has written or not read.
-/// [`pair`] makes one, and [`new`](Peer::new) makes one of any UNIX socket. So a test that has no program yet can write and read at
-/// both ends.
+/// No method waits. If a method does not succeed at once, the test fails, with a text that says what the program has
+/// written or not read. [`pair`] makes a peer, and [`new`](Peer::new) makes one from any UNIX socket. So a test that
+/// has no program yet can write and read at both ends.
 ///
 /// ```
 /// use lenore::testing::{Peer, pair};
@@ -150,7 +150,7 @@ impl Peer {
         // This comes to an end: the program does not run meanwhile, so it writes no more.
         match self.stream.read_to_end(&mut all) {
             Ok(_) => self.has_ended = true,
-            // The program has not read all that was sent to it. Its end is an end all the same.
+            // The program has closed its end without reading all that was sent to it. That is an end as well.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.has_ended = true,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => panic!("can't read what the program has written: {error}"),
@@ -187,11 +187,12 @@ impl Peer {
         assert!(!self.has_ended, "the program has closed the stream");
     }
 
-    /// Sees to it that the program has closed the stream, or its writing half, and that the test has read all that it has written.
+    /// Checks that the program has closed the stream or its writing half, and has written nothing that the test has not
+    /// read.
     ///
     /// # Panics
     ///
-    /// When the program has not closed it, or has written more.
+    /// When the program has not closed the stream, or has written more.
     #[track_caller]
     pub fn expect_end(&mut self) {
         let rest = self.read();

@@ -19,9 +19,9 @@ use crate::sys::wait::{reap, wait_for_end};
 
 /// Runs a test in a process of its own, for up to 60 s.
 ///
-/// A test that forks can't run in the test harness, which has many threads: lenore forks no process with more than one. The process in
-/// which `body` runs has one thread. No other test is in it, so that a test may also change what belongs to a process: signals, the
-/// working directory, limits, variables of the environment.
+/// A test that forks can't run in the test harness, because the harness has many threads, and lenore does not fork a
+/// process with more than one. The process in which `body` runs has one thread. No other test runs in it, so a test may
+/// also change what belongs to a process: signals, the working directory, limits, environment variables.
 ///
 /// ```
 /// use std::process::ExitStatus;
@@ -59,17 +59,18 @@ use crate::sys::wait::{reap, wait_for_end};
 ///
 /// # How it works
 ///
-/// The program of the tests is started once more, for this one test, which has to call `in_process` itself, in its own thread. In the
-/// new process the same call forks a child, and runs `body` in that. Earlier calls in the same test do nothing there. In a
-/// program without a test harness, such as an example in a documentation, the process is forked directly. So `body` alone may
-/// have effects: what stands before it in the test runs in each process.
+/// `in_process` starts the test program once more, for this one test. So the test has to call `in_process` itself, in
+/// its own thread. In the new process the same call forks a child, and runs `body` in that child. Earlier calls in the
+/// same test do nothing there. In a program without a test harness, such as an example in documentation, `in_process`
+/// forks the process directly. Only `body` should have effects, because the code before the call runs in each of these
+/// processes.
 ///
-/// A process that was forked from the test's, and comes to the end of `body`, has a part in the test. If it panics there, the test has
-/// failed.
+/// A child that `body` forks is part of the test if it goes on to the end of `body`. If the child panics there, the
+/// test fails.
 ///
-/// When `body` is over, the processes that came from it have 5 s to end. Those that are left then are killed, also if they have
-/// detached from everything, and the test has failed: its text names them. They are killed as well when the test takes too long, and
-/// when the test program is killed.
+/// When `body` is over, the processes that it started have 5 s to end. Then `in_process` kills those that are left,
+/// even if they have detached from everything, and the test fails with a text that names them. It also kills them when
+/// the test takes too long, and when the test program is killed.
 ///
 /// # Panics
 ///

@@ -43,7 +43,7 @@ struct Note {
 }
 
 impl Sequence {
-    /// Makes an empty one.
+    /// Makes an empty sequence.
     pub fn new() -> Sequence {
         Sequence::default()
     }
@@ -58,8 +58,8 @@ impl Sequence {
     ///
     /// # Panics
     ///
-    /// When anything is missing, too much, or in another order. The text shows both side by side, and the statement that has noted the
-    /// first that differs.
+    /// When anything is missing, is too much, or is in another order. The text shows both sequences side by side, and
+    /// the statement that made the first note that differs.
     #[track_caller]
     pub fn expect<T: AsRef<str>>(&self, expected: impl IntoIterator<Item = T>) {
         let expected: Vec<T> = expected.into_iter().collect();

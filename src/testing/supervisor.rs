@@ -1,4 +1,4 @@
-//! The process that watches over the process of one test, and over all that come from that.
+//! The process that watches over the process of one test, and over all processes that come from it.
 
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use crate::sys::wait::{Which, peek_ended, reap};
 /// The exit status of a process in which a test has passed. A test harness that finds nothing to do exits with 0.
 pub(super) const PASSED: i32 = 86;
 
-/// The exit status of one in which it has failed.
+/// The exit status of a process in which a test has failed.
 pub(super) const FAILED: i32 = 87;
 
 /// Runs `body` in a child, watches over that, and leaves the process. `starter` is the process that waits for this one.
@@ -36,11 +36,11 @@ pub(super) fn supervise(starter: i32, limit: Duration, variable: &'static str, b
 
 struct Watch {
     starter: Pid,
-    /// In which `body` runs.
+    /// The process in which `body` runs.
     test: i32,
-    /// How that has ended.
+    /// How that process has ended.
     status: Option<ExitStatus>,
-    /// What processes say in which `body` has panicked.
+    /// The panics of processes in which `body` has panicked.
     failures: io::PipeReader,
     limit: Duration,
     begin: Instant,
@@ -107,7 +107,7 @@ impl Watch {
         }
     }
 
-    /// Reaps all children that have ended, which are the orphans of other processes as well. Returns whether any are left.
+    /// Reaps all children that have ended, including the orphans of other processes. Returns whether any are left.
     fn reap_ended(&mut self) -> bool {
         loop {
             match peek_ended(Which::Any) {
@@ -149,9 +149,10 @@ pub(super) fn is_in_process() -> bool {
 
 static IS_IN_PROCESS: AtomicBool = AtomicBool::new(false);
 
-/// Does what the process of a test is for. Processes that it forks come to the end of `body` as well.
+/// Runs `body` in the process of a test, and ends the process. Processes that `body` forks may come to its end as well.
 fn run(body: impl FnOnce(), mut failed: io::PipeWriter, variable: &'static str) -> ! {
-    // A test that it starts is none of these. At worst that one says so.
+    // A test program that `body` starts must not take itself for this process. If the variable stays, it will report
+    // that.
     let _ = environment::remove(&[variable]);
     IS_IN_PROCESS.store(true, Relaxed);
     let outcome = catch_unwind(AssertUnwindSafe(body));
@@ -168,7 +169,7 @@ fn run(body: impl FnOnce(), mut failed: io::PipeWriter, variable: &'static str) 
 
 /// Has the system make this process the parent of orphans, so that none gets away.
 fn adopt_orphans() {
-    // Without it only the process of the test is watched, and what is left when that ends stays.
+    // If that fails, only the process of the test is watched, and the processes that it leaves behind stay.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_child_subreaper(true);
 }
@@ -181,7 +182,7 @@ fn children() -> Vec<(i32, String)> {
     Vec::new()
 }
 
-/// How long processes have to end when the test's has, and when they were killed.
+/// How long processes have to end after the process of the test has ended, and after they were killed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const SHORTEST_PAUSE: Duration = Duration::from_micros(200);
