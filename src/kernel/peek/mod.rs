@@ -1,4 +1,4 @@
-//! `peek`: a picture of the kernel, above all of why it does not exit.
+//! `peek`: a snapshot of the kernel, above all of what keeps it from exiting.
 
 use std::os::fd::RawFd;
 use std::panic::Location;
@@ -20,9 +20,10 @@ mod text;
 
 pub(super) use text::{MOST_SHOWN, Names};
 
-/// A picture of a kernel at one moment: its queue, its sessions with every reason each stays alive, its sources.
+/// A snapshot of a kernel at one moment: its queue, its sessions with every reason why each stays alive, and its
+/// sources.
 ///
-/// `{}` shows the queue alone, `{:#}` everything.
+/// `{}` shows only the queue, `{:#}` everything.
 ///
 /// ```
 /// use lenore::{Kernel, Session};
@@ -43,15 +44,16 @@ pub(super) use text::{MOST_SHOWN, Names};
 pub struct Snapshot {
     /// The kernel's id.
     pub kernel_id: String,
-    /// The process.
+    /// The pid of the process.
     pub pid: u32,
     /// Whether this process was forked from the one that made the kernel.
     pub is_child: bool,
-    /// What waits, in the order in which it will be dispatched.
+    /// The waiting events, in the order in which they will be dispatched.
     pub events: Vec<PeekedEvent>,
-    /// The living sessions, in order of creation: the text finds a session by its place.
+    /// The living sessions, in order of creation. Keep this order if you change the list: the text needs it to find
+    /// sessions.
     pub sessions: Vec<PeekedSession>,
-    /// Everything that is watched.
+    /// Everything that the kernel watches.
     pub sources: Vec<PeekedSource>,
 }
 
@@ -61,17 +63,17 @@ pub struct Snapshot {
 pub struct PeekedEvent {
     /// Its number in the queue.
     pub id: u64,
-    /// How long until it is due; zero if it is.
+    /// The time until it is due. Zero if it is due.
     pub due_in: Duration,
-    /// Its name; the signal's, for a signal.
+    /// Its name. For a signal, the name of the signal.
     pub name: Name,
     /// What it is.
     pub kind: EventKind,
-    /// Who sent it.
+    /// The session that sent it.
     pub source: SessionId,
-    /// Whom it is for.
+    /// The session that it is for.
     pub dest: SessionId,
-    /// The state from which it was sent.
+    /// The state from which it was sent. `None` if it was sent outside of any state.
     pub caller_state: Option<Name>,
     /// The statement that sent it.
     pub caller: &'static Location<'static>,
@@ -101,8 +103,8 @@ pub struct PeekedSession {
     pub aliases: Vec<Name>,
     /// The type of its heap, as [`std::any::type_name`] gives it.
     pub heap: &'static str,
-    /// Whether its reasons keep nothing but itself: it is a [background session](crate::Session::background), or a service such as a
-    /// [`Resolver`](crate::component::Resolver).
+    /// Whether its reasons keep only the session alive, and not the program. That is so for a [background
+    /// session](crate::Session::background), and for a service such as a [`Resolver`](crate::component::Resolver).
     pub is_background: bool,
     /// POE's reference count: the number of distinct reasons, counted as POE counts them.
     pub refcount: usize,
@@ -120,11 +122,11 @@ pub struct PeekedSession {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// So many posted events and signals wait for it.
+    /// This many posted events and signals wait for it.
     EventsTo(u32),
-    /// So many events that it sent to others wait.
+    /// This many events that it sent to other sessions wait.
     EventsFrom(u32),
-    /// So many of its alarms and delays are pending.
+    /// This many of its alarms and delays are pending.
     Alarms(u32),
     /// It watches this descriptor.
     Handle {
@@ -137,11 +139,11 @@ pub enum Reason {
     Alias(Name),
     /// It has this child.
     Child(SessionId),
-    /// Somebody holds so many extra references under this tag.
+    /// It has this many extra references under this tag.
     ExtraReference(Name, u32),
     /// It waits for this child process.
     ChildProcess(i32),
-    /// So many forks that it asked for have not happened yet.
+    /// This many forks that it asked for have not happened yet.
     Forks(u32),
 }
 
@@ -149,11 +151,12 @@ pub enum Reason {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PeekedSource {
-    /// Whose it is; the kernel's, for a descriptor that several sessions may watch.
+    /// The session that owns it. The kernel owns the descriptors that sessions watch, because several sessions may
+    /// watch one.
     pub owner: SessionId,
     /// The descriptor.
     pub fd: RawFd,
-    /// Whether the poller watches it at present; a paused one it does not.
+    /// Whether the poller watches it at present. It does not watch a paused source.
     pub is_watched: bool,
     /// What it is and which events it sends.
     pub description: Arc<str>,
@@ -163,7 +166,9 @@ calls! {
     /// A look at everything.
     to read a kernel, with self:
 
-    /// Takes a picture of the kernel. It takes time in proportion to what the picture shows.
+    /// Takes a snapshot of the kernel.
+    ///
+    /// That takes time in proportion to the size of the snapshot.
     ///
     /// POE: `Daemon->peek` of POE::Component::Daemon.
     pub fn peek(&self) -> Snapshot {
@@ -187,7 +192,7 @@ calls! {
         let mut census = Census::new(self, entries.iter().map(|(.., event)| *event));
         for Description { owner, fd, is_watched, keeps_owner, text } in self.sources.describe() {
             let description: Arc<str> = text.into();
-            // What the kernel watches keeps those for whom it does.
+            // A descriptor that the kernel watches keeps alive the sessions for which it does.
             if keeps_owner || owner == SessionId::KERNEL {
                 census.add(owner, fd, &description);
             }
@@ -213,7 +218,7 @@ struct Waiting {
     from: u32,
 }
 
-/// What has to be counted for all sessions at once: looking for it anew for each would take a square of the time.
+/// Counts for all sessions, made in one pass. A pass for each session would take quadratic time.
 struct Census<'a> {
     core: &'a Core,
     /// The events that wait, by slot of the session.
@@ -228,7 +233,7 @@ impl<'a> Census<'a> {
     fn new(core: &'a Core, events: impl Iterator<Item = &'a Event>) -> Census<'a> {
         let mut waiting = vec![Waiting::default(); core.sessions.slots()];
         for event in events {
-            // One that has stopped is not held, and its slot may be another's.
+            // A session that has stopped is not held, and its slot may belong to another session.
             if core.sessions.is_alive(event.dest) {
                 let Waiting { to, alarms, .. } = &mut waiting[event.dest.slot()];
                 *if matches!(event.kind, Kind::Alarm) { alarms } else { to } += 1;
