@@ -21,7 +21,7 @@ pub struct Agreed {
     /// The peer's certificate and those that vouch for it, each in DER. Empty for a client that has shown none. They were
     /// verified, in this handshake or in the one whose session was resumed.
     pub peer_certificates: Vec<Vec<u8>>,
-    /// The session was resumed by a ticket.
+    /// Whether the session was resumed by a ticket.
     pub is_resumed: bool,
 }
 
@@ -66,7 +66,7 @@ impl Agreed {
     }
 }
 
-/// Tells what a [`Stream`](super::Stream) has agreed on, though a wheel has the stream.
+/// Tells what a [`Stream`](super::Stream) has agreed on, also when a wheel has the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Handshake(pub(super) Rc<OnceCell<Agreed>>);
 

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, Connection};
 use super::files::{Authorities, Pair};
 use super::{Error, Stream};
 
-/// Whom a client trusts, and what it says of itself in a handshake.
+/// The TLS settings of a client: the authorities that it trusts, its certificate, and its protocols.
 ///
 /// A client resumes the sessions that its process has had with a server of the same name.
 ///
@@ -37,12 +37,13 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Begins the settings of a client that trusts servers for which an authority in the PEM file `authorities` vouches.
+    /// Starts the settings of a client that trusts servers for which an authority in the PEM file `authorities`
+    /// vouches.
     pub fn trusting(authorities: impl Into<PathBuf>) -> ClientBuilder {
         ClientBuilder { authorities: authorities.into(), pair: None, alpn: Vec::new() }
     }
 
-    /// Makes the settings of a configuration of rustls.
+    /// Makes the settings from a configuration of rustls.
     pub fn from_config(config: Arc<ClientConfig>) -> Client {
         Client(config)
     }
@@ -52,8 +53,10 @@ impl Client {
         Arc::clone(&self.0)
     }
 
-    /// Begins TLS on a connected socket, with the server called `name`: the name of a host or an IP address, for which the server's
-    /// certificate has to be made. The handshake is done when the stream is read and written.
+    /// Begins TLS with the server `name` on a connected socket.
+    ///
+    /// `name` is the name of a host or an IP address. The server's certificate must be for it. The handshake happens
+    /// when the stream is read and written.
     ///
     /// # Errors
     ///
@@ -65,7 +68,7 @@ impl Client {
     }
 }
 
-/// Settings of a [`Client`] to be; made by [`Client::trusting`].
+/// Builds the settings of a [`Client`]; made by [`Client::trusting`].
 #[derive(Debug, Clone)]
 #[must_use = "does nothing until it is built"]
 pub struct ClientBuilder {
@@ -81,7 +84,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the protocols that the client speaks (ALPN). Default: none, and none is named.
+    /// Sets the protocols that the client speaks (ALPN). Default: none, and the client names no protocol.
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> ClientBuilder {
         self.alpn = protocols.into_iter().map(Into::into).collect();
         self

@@ -8,7 +8,7 @@ use rustls::pki_types::pem;
 
 /// Why a setting of TLS can't be used.
 ///
-/// Its `Debug` form is its text, as that of [`lenore::Error`](crate::Error).
+/// Its `Debug` form is the same text as its `Display` form, as with [`lenore::Error`](crate::Error).
 #[non_exhaustive]
 pub enum Error {
     /// A file can't be read, or has no PEM of the wanted kind.
@@ -20,7 +20,7 @@ pub enum Error {
         /// What is wrong with it.
         source: pem::Error,
     },
-    /// The certificate and the key can't be used together, or not at all.
+    /// The certificate and the key can't be used together, or one of them can't be used at all.
     Certificate {
         /// The file of the certificate.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum Error {
         /// What is wrong.
         source: rustls::Error,
     },
-    /// A name is not one of a host.
+    /// The name is not that of a host.
     InvalidName(String),
     /// A file of certificates of authorities can't be used.
     Authorities {
@@ -54,7 +54,7 @@ pub enum Error {
         /// What is wrong with its value.
         reason: &'static str,
     },
-    /// Settings that were given as a value can't be read again.
+    /// The settings were not made from files, so they can't be read again.
     NotFromFiles,
     /// rustls has refused the settings.
     Refused(rustls::Error),
@@ -79,7 +79,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Says of a file what the system says, without a word about PEM.
+/// Returns what the system says of a file, without a word about PEM.
 fn text_of(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),

@@ -1,8 +1,8 @@
-//! TLS, by rustls.
+//! TLS, through rustls.
 //!
-//! A [`Server`] or a [`Client`] has the settings. It makes a [`Stream`] of a connected socket, over which a
-//! [`ReadWrite`](crate::wheel::ReadWrite::transport) carries records as over any other. TLS 1.2 and 1.3 are spoken. There is no
-//! renegotiation, and no data before the handshake is done (0-RTT).
+//! A [`Server`] or a [`Client`] holds the settings, and makes a [`Stream`] from a connected socket. A
+//! [`ReadWrite`](crate::wheel::ReadWrite::transport) carries records over it as over any other stream. The versions are
+//! TLS 1.2 and 1.3. There is no renegotiation, and no data before the handshake is done (0-RTT).
 //!
 //! ```
 //! use std::os::unix::net::UnixStream;
@@ -19,19 +19,21 @@
 //!
 //! # Errors
 //!
-//! A handshake that fails is an error event with the operation `"handshake"`: the peer does not speak TLS, has closed the connection
-//! or takes too long, or one end does not trust the other. The peer gets an alert if there is one for it. After the handshake a
-//! connection that ends without the peer's `close_notify` is an error of reading with `ECONNABORTED`.
+//! If a handshake fails, the session gets an error event with the operation `"handshake"`. The peer does not speak TLS,
+//! has closed the connection or takes too long, or one end does not trust the other. The peer gets an alert if there is
+//! one for the failure. If a connection ends after the handshake without the peer's `close_notify`, the session gets an
+//! error of reading with `ECONNABORTED`.
 //!
 //! # Forked processes
 //!
-//! Make the settings before the processes are forked, and begin each connection in the process that is to have it. A wheel over a
-//! [`Stream`] must not be kept by a child ([`keep_after_fork`](crate::wheel::ReadWriteBuilder::keep_after_fork)): parent and child
-//! would encrypt different things with the same key and number.
+//! Make the settings before the program forks, and begin each connection in the process that is to serve it. Do not let
+//! a child keep a wheel over a [`Stream`] ([`keep_after_fork`](crate::wheel::ReadWriteBuilder::keep_after_fork)):
+//! parent and child would encrypt different data with the same key and record number.
 //!
 //! # rustls
 //!
-//! [`rustls`] is the crate that does the work, with `ring` for cryptography. A later version of lenore may have a later version of it.
+//! The crate [`rustls`] does the work, with `ring` for cryptography. A later version of lenore may re-export a later
+//! version of rustls.
 //!
 //! POE: `POE::Component::SSLify`.
 

@@ -16,14 +16,14 @@ use super::names::Certificates;
 use super::tickets::{Secret, Tickets};
 use super::{Error, Stream};
 
-/// What a server says of itself in a handshake: certificates, protocols, and which clients it wants.
+/// The TLS settings of a server: its certificates, its protocols, and the clients that it accepts.
 ///
-/// It is made once, before processes are forked. All of them then have the same certificates, and the same keys of tickets: a client
-/// that comes back resumes its session with any child, and without a table that the children would have to share. The handshake is
-/// done in the process that has the connection.
+/// Make them once, before the program forks. All processes then have the same certificates and the same ticket keys. So
+/// a client that comes back can resume its session with any child, without a table that the children share. The
+/// handshake is done in the process that has the connection.
 ///
-/// Clones are handles of the same settings, in one process. A [`reload`](Server::reload) changes them for all connections that begin
-/// after it in this process, and in those that it forks from then on.
+/// Clones share their settings within a process. A [`reload`](Server::reload) changes the settings of connections that
+/// begin later, in this process and in the processes that it forks later.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,7 +45,7 @@ use super::{Error, Stream};
 pub struct Server(Arc<Shared>);
 
 struct Shared {
-    /// How the settings are read again. `None` for those that were given as a value.
+    /// How the settings are read again. `None` for settings made by `from_config`.
     source: Option<ServerBuilder>,
     present: Mutex<Present>,
 }
@@ -54,7 +54,7 @@ struct Shared {
 #[derive(Clone)]
 struct Present {
     config: Arc<ServerConfig>,
-    /// What its tickets are for. `None` for a configuration that was given, and has tickets of its own.
+    /// What its tickets are for. `None` for a configuration that the program has made, which has tickets of its own.
     purpose: Option<Vec<u8>>,
 }
 
@@ -65,8 +65,9 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Begins the settings of a server whose certificate is in the PEM file `cert`, with those that vouch for it after it, and whose
-    /// private key is in the PEM file `key`.
+    /// Starts the settings of a server with a certificate and a private key from PEM files.
+    ///
+    /// `cert` has the server's certificate, and after it the certificates that vouch for it. `key` has the private key.
     pub fn pem(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ServerBuilder {
         ServerBuilder {
             pair: Pair { cert: cert.into(), key: key.into() },
@@ -78,10 +79,11 @@ impl Server {
         }
     }
 
-    /// Makes the settings of a configuration of rustls, which decides about everything, tickets as well.
+    /// Makes the settings from a configuration of rustls, which decides about everything, including tickets.
     ///
-    /// For tickets that all children know, its `ticketer` must be made before the fork, and must not change its keys by chance: the
-    /// one of rustls does. Its `session_storage` is each process's own.
+    /// If each child is to accept the tickets of the others, make the configuration's `ticketer` before the fork. It
+    /// must not draw new keys at random, as the ticketer of rustls does. Each process has a `session_storage` of its
+    /// own.
     pub fn from_config(config: Arc<ServerConfig>) -> Server {
         Server(Arc::new(Shared { source: None, present: Mutex::new(Present { config, purpose: None }) }))
     }
@@ -91,7 +93,9 @@ impl Server {
         self.present().config
     }
 
-    /// Replaces the configuration, in this process and in those that it forks from now on. Connections that have begun keep theirs.
+    /// Replaces the configuration, in this process and in the processes that it forks from now on.
+    ///
+    /// Connections that have begun keep the old configuration.
     pub fn set_config(&self, config: Arc<ServerConfig>) {
         self.replace(Present { config, purpose: None });
     }
@@ -104,24 +108,28 @@ impl Server {
         *self.0.present.lock().unwrap_or_else(PoisonError::into_inner) = present;
     }
 
-    /// Reads the files again, and replaces the configuration, as [`set_config`](Server::set_config) does. Tickets stay good, unless
-    /// the authorities for clients have changed.
+    /// Reads the files again, and replaces the configuration, as [`set_config`](Server::set_config) does.
+    ///
+    /// Tickets stay good, unless the authorities for clients have changed.
     ///
     /// # Errors
     ///
-    /// Whatever [`build`](ServerBuilder::build) returns, with the path. Then everything stays as it was.
-    /// [`Error::NotFromFiles`] for settings that were given as a value.
+    /// The errors of [`build`](ServerBuilder::build). The old configuration then stays. [`Error::NotFromFiles`] for
+    /// settings made by [`from_config`](Server::from_config).
     pub fn reload(&self) -> Result<(), Error> {
         let source = self.0.source.as_ref().ok_or(Error::NotFromFiles)?;
         self.replace(source.load()?);
         Ok(())
     }
 
-    /// Takes over the configuration of another server, as [`set_config`](Server::set_config) does. Tickets that were made before stay
-    /// good if both were made of files, with the same authorities for clients: this server keeps the secret that their keys are
-    /// derived from. A configuration that was given by [`set_config`](Server::set_config) is taken over as it is, with its own tickets.
+    /// Takes over the configuration of another server, as [`set_config`](Server::set_config) does.
     ///
-    /// For settings that a [configuration](crate::daemon::DaemonBuilder::config) has, which is loaded anew by each reload.
+    /// Use it for settings that are part of a [configuration](crate::daemon::DaemonBuilder::config), which each reload
+    /// loads anew.
+    ///
+    /// Tickets that were made before stay good if both servers were made from files, with the same authorities for
+    /// clients, because this server keeps its own secret. A configuration that was set by
+    /// [`set_config`](Server::set_config) is taken over as it is, with its own tickets.
     pub fn follow(&self, other: &Server) {
         let (own, theirs) = (self.0.source.as_ref(), other.0.source.as_ref());
         let mut present = other.present();
@@ -135,7 +143,9 @@ impl Server {
         self.replace(present);
     }
 
-    /// Begins TLS on a connected socket that a client has opened. The handshake is done when the stream is read and written.
+    /// Begins TLS on a connected socket that a client has opened.
+    ///
+    /// The handshake happens when the stream is read and written.
     ///
     /// # Errors
     ///
@@ -146,7 +156,7 @@ impl Server {
     }
 }
 
-/// Settings of a [`Server`] to be; made by [`Server::pem`].
+/// Builds the settings of a [`Server`]; made by [`Server::pem`].
 #[derive(Clone)]
 #[must_use = "does nothing until it is built"]
 pub struct ServerBuilder {
@@ -163,9 +173,9 @@ pub struct ServerBuilder {
 enum Clients {
     /// Clients are not asked for a certificate.
     Anonymous,
-    /// One that shows a certificate needs one of these authorities.
+    /// A client may show a certificate, which one of these authorities must vouch for.
     Asked(PathBuf),
-    /// All need one.
+    /// Each client must show such a certificate.
     Known(PathBuf),
 }
 
@@ -176,8 +186,10 @@ impl fmt::Debug for ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Adds a certificate for clients that ask for the server by `name` (SNI): the name of a host, or `*.` and a domain for all names
-    /// one label below it. All others get the certificate that was given first.
+    /// Adds a certificate for clients that ask for the server by `name` (SNI).
+    ///
+    /// `name` is the name of a host, or `*.` and a domain for all names one label below that domain. Clients that ask
+    /// for no such name get the certificate that was given first.
     pub fn certificate(
         mut self,
         name: impl Into<String>,
@@ -188,45 +200,51 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets the protocols that the server speaks, the one that it likes best first (ALPN): `http/1.1`. A client that names protocols,
-    /// and none of these, is refused. Default: none, and any client is welcome.
+    /// Sets the protocols that the server speaks (ALPN), such as `http/1.1`, the preferred one first.
+    ///
+    /// A client that names only other protocols is refused. Default: none, and no client is refused.
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> ServerBuilder {
         self.alpn = protocols.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Wants a certificate of each client that one of the authorities in the PEM file `authorities` vouches for. A client without one
-    /// is refused. [`Agreed::peer_certificates`](super::Agreed::peer_certificates) tells which it is.
+    /// Requires a certificate from each client, for which one of the authorities in the PEM file `authorities` vouches.
+    ///
+    /// A client without such a certificate is refused. [`Agreed::peer_certificates`](super::Agreed::peer_certificates)
+    /// has the certificate.
     pub fn require_client_certificates(mut self, authorities: impl Into<PathBuf>) -> ServerBuilder {
         self.clients = Clients::Known(authorities.into());
         self
     }
 
-    /// As [`require_client_certificates`](ServerBuilder::require_client_certificates), but a client need not show a certificate.
+    /// Does what [`require_client_certificates`](ServerBuilder::require_client_certificates) does, but a client need
+    /// not show a certificate.
     pub fn accept_client_certificates(mut self, authorities: impl Into<PathBuf>) -> ServerBuilder {
         self.clients = Clients::Asked(authorities.into());
         self
     }
 
-    /// Sets after how long the key of tickets changes. A ticket is good for as long at least, and for twice as long at most. Whole
-    /// seconds, from a minute to 7 days. Default: 6 h.
+    /// Sets how often the key of tickets changes, in whole seconds. Default: 6 h. Range: 1 min to 7 days.
     ///
-    /// All keys are derived from a secret that is made by [`build`](ServerBuilder::build), and from the clock, so that all children
-    /// change keys together. The secret stays in memory as long as the program runs: an attacker who can read the memory of one of
-    /// its processes can read all tickets that it has sent. With TLS 1.3 that does not uncover what a resumed connection has carried, as
-    /// it agrees on a key anew. With TLS 1.2 it does.
+    /// A ticket is good for at least this span, and for at most twice as long.
+    ///
+    /// All keys are derived from a secret that [`build`](ServerBuilder::build) makes, and from the clock, so that all
+    /// children change keys together. The secret stays in memory as long as the program runs. An attacker who can read
+    /// the memory of one of its processes can read all tickets that the program has sent. With TLS 1.3 that does not
+    /// reveal what a resumed connection has carried, because the connection agrees on a new key. With TLS 1.2 it does.
     pub fn ticket_rotation(mut self, span: Duration) -> ServerBuilder {
         self.rotation = span;
         self
     }
 
-    /// Sets the secret that the keys of tickets are derived from: at least 32 bytes that can't be guessed. For several hosts behind
-    /// one address, or for clients that are to resume after the program was started again. Default: made by chance, and known to
-    /// this program alone.
+    /// Sets the secret from which the keys of tickets are derived: at least 32 bytes that can't be guessed.
+    ///
+    /// Set it if several hosts serve behind one address, or if clients should be able to resume sessions after the
+    /// program was started again. Default: a random secret, which only this program knows.
     ///
     /// # Panics
     ///
-    /// If there are less than 32 bytes.
+    /// If there are fewer than 32 bytes.
     #[track_caller]
     pub fn ticket_secret(mut self, secret: &[u8]) -> ServerBuilder {
         assert!(secret.len() >= 32, "the secret of tickets has {} bytes, and less than 32", secret.len());
@@ -247,7 +265,7 @@ impl ServerBuilder {
             let reason = "must be from a minute to 7 days";
             return Err(Error::InvalidSetting { setting: "ticket_rotation", reason });
         }
-        // Reloads keep it.
+        // Reloads keep the secret.
         if self.secret.is_none() {
             self.secret = Some(Secret::random()?);
         }
@@ -260,7 +278,7 @@ impl ServerBuilder {
         let certificates = Certificates::load(&self.pair, &self.names, &provider)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(Error::Refused)?;
-        // A resumed client is not verified again. So a ticket is good for the authorities alone that it was made under.
+        // A resumed client is not verified again. So a ticket is good only for the authorities under which it was made.
         let (builder, purpose) = match &self.clients {
             Clients::Anonymous => (builder.with_no_client_auth(), Vec::new()),
             Clients::Asked(path) | Clients::Known(path) => {

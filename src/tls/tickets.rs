@@ -15,7 +15,7 @@ use super::Error;
 pub(super) struct Secret(Prk);
 
 impl Secret {
-    /// Draws one by chance.
+    /// Draws a random secret.
     pub(super) fn random() -> Result<Secret, Error> {
         let mut octets = [0; 32];
         SystemRandom::new().fill(&mut octets).map_err(|_| Error::Refused(rustls::Error::FailedToGetRandomBytes))?;
@@ -27,7 +27,7 @@ impl Secret {
     }
 }
 
-/// Encrypts tickets with a key that is derived of a secret, the time, and what tickets are for.
+/// Encrypts tickets with a key that is derived from a secret, the time, and what the tickets are for.
 ///
 /// RFC 5077 (section 5.5) and rustls want keys that change. Processes that share nothing but a secret from before the fork have to
 /// find the same keys. So the clock says which key it is: a key is for one span of time, and a ticket names its span. A ticket is
@@ -37,7 +37,7 @@ impl Secret {
 /// could repeat what its parent or its brothers draw.
 pub(super) struct Tickets {
     secret: Prk,
-    /// What the tickets are for: a ticket for one purpose is none for another.
+    /// What the tickets are for. A ticket for one purpose is not good for another.
     purpose: Vec<u8>,
     rotation: Duration,
 }
@@ -97,7 +97,7 @@ impl ProducesTickets for Tickets {
         true
     }
 
-    /// At least so long a ticket is good.
+    /// Returns for how long a ticket is good at least, in seconds.
     fn lifetime(&self) -> u32 {
         self.rotation.as_secs() as u32
     }

@@ -16,26 +16,27 @@ mod socket;
 /// One end of a TLS connection, for [`ReadWrite::transport`](crate::wheel::ReadWrite::transport). It is made by
 /// [`Server::accept`](super::Server::accept) or [`Client::connect`](super::Client::connect).
 ///
-/// The end of the input is the peer's `close_notify`. If the connection ends without it, that is an error with `ECONNABORTED`: what
-/// was read may be the beginning of what the peer has sent. An error of the protocol has `EPROTO`; the peer gets an alert.
+/// The input ends with the peer's `close_notify`. If the connection ends without it, reading fails with `ECONNABORTED`,
+/// because the rest of the peer's data may be missing. After an error of the protocol reading fails with `EPROTO`, and
+/// the peer gets an alert.
 ///
-/// [`shutdown_output`](crate::wheel::ReadWrite::shutdown_output) sends `close_notify`, and closes this side of the socket. The other
-/// direction goes on.
+/// [`shutdown_output`](crate::wheel::ReadWrite::shutdown_output) sends `close_notify`, and closes this side of the
+/// socket. Input goes on.
 ///
 /// A stream keeps at most 64 KiB that the socket has not taken, and 16 KiB that the wheel has not read.
 pub struct Stream {
     socket: Socket,
     tls: Connection,
     handshake: Handshake,
-    /// Which server the client has asked for.
+    /// The server that the client has asked for.
     server_name: Option<String>,
-    /// How many bytes for the wheel are inside.
+    /// How many decrypted bytes wait for the wheel.
     plain: usize,
-    /// What is inside is the last of the input.
+    /// The bytes that wait are the last of the input.
     has_ended: bool,
-    /// Why nothing can be read any more, but for what is inside.
+    /// Why nothing can be read any more, except the bytes that wait.
     failure: Option<Broken>,
-    /// Some of what is encrypted is the wheel's.
+    /// Some of the encrypted bytes that wait for the socket are the wheel's, not the protocol's.
     holds_output: bool,
     /// `close_notify` was sent, or waits to be.
     is_shut: bool,
@@ -75,7 +76,7 @@ impl Stream {
         }
     }
 
-    /// Returns what tells of the handshake, to be kept when a wheel gets the stream.
+    /// Returns a handle that tells of the handshake. Keep it when a wheel takes the stream.
     pub fn handshake(&self) -> Handshake {
         self.handshake.clone()
     }

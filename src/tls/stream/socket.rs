@@ -58,7 +58,8 @@ impl Record {
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd) -> Socket {
-        // What only a TCP socket has. Others may have more behind a short read, of which the poller would not tell.
+        // Only a TCP socket has this option. Other sockets may have more data behind a short read, of which the poller
+        // would not tell.
         let is_tcp = cfg!(target_os = "linux") && getsockopt(&fd, sockopt::TcpNoDelay).is_ok();
         Socket { fd, is_tcp, is_drained: false, received: 0, record: Record::default() }
     }
