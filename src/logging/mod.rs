@@ -236,7 +236,8 @@ pub(crate) fn set_override(level: Option<LevelFilter>) -> bool {
     true
 }
 
-/// The target of lines that say who has told a Daemon what. Who sets a level at run time can't switch them off.
+/// The target of lines that say which operator gave a Daemon which command. A level that is set at run time can't
+/// switch them off.
 const AUDIT: &str = "lenore::audit";
 
 /// Where the level comes from that is set at run time.
