@@ -27,10 +27,10 @@ pub(crate) enum Turn {
 
 /// One pending alarm.
 pub(crate) struct Alarm {
-    /// Never used twice: a stale [`AlarmId`](super::AlarmId) is recognised by it.
+    /// Never used twice, so that a stale [`AlarmId`](super::AlarmId) is recognised.
     pub(crate) serial: u64,
     pub(crate) event: Event,
-    /// On the session that has set it, and gets it.
+    /// Keeps the session alive that has set the alarm, and gets it.
     _hold: Option<Hold<EventTo>>,
     /// The neighbours among the session's alarms of the same name.
     pub(crate) prev: Option<AlarmKey>,
@@ -60,7 +60,7 @@ impl AlarmHeap {
         AlarmHeap { alarms: Slab::new(), heaps: [Vec::new(), Vec::new()] }
     }
 
-    /// Returns how many alarms pend.
+    /// Returns how many alarms are pending.
     pub(crate) fn len(&self) -> usize {
         self.alarms.len()
     }
@@ -121,7 +121,7 @@ impl AlarmHeap {
         let place = place as usize;
         heap.swap_remove(place);
         if place < heap.len() {
-            // What came from the end may belong either way.
+            // The item that came from the end may belong further up or further down.
             let place = self.sift_up(turn, place);
             self.sift_down(turn, place);
         }
@@ -177,7 +177,7 @@ impl Alarm {
         self.due
     }
 
-    /// What alarms are dispatched by: due time, then sequence number.
+    /// Returns the order in which alarms are dispatched: by due time, then by sequence number.
     pub(crate) fn order(&self) -> (Due, u64) {
         (self.due, self.seq)
     }

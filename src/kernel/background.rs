@@ -1,7 +1,7 @@
 //! Background sessions: they stay in the process that made them, and keep nothing running.
 //!
-//! The second half is counted where holds are made (`holds`): those on a background session are not awaited, and the events that
-//! wait for it are known by their number. This is the first half: what becomes of such a session in a forked child.
+//! This module has the first half: what becomes of a background session in a forked child. For the second half, `holds`
+//! does not count the holds on a background session as awaited, and counts the events that wait for it.
 
 use std::mem::forget;
 
@@ -18,7 +18,7 @@ pub(crate) enum Place {
     /// The program goes on while it waits for something.
     #[default]
     Foreground,
-    /// It keeps nothing running, and is in each forked child: others use it there.
+    /// It keeps nothing running, and is in each forked child, where other sessions use it.
     Service,
     /// It keeps nothing running, and stays in the process that made it.
     Background,
@@ -45,8 +45,8 @@ impl Kernel {
 
     /// Takes out a session that goes on in the parent.
     ///
-    /// What it owns is forgotten, see [`forget_what_stays`](Core::forget_what_stays). What other sessions have sent to it is dropped:
-    /// they may want to know.
+    /// What it owns is leaked, see [`forget_what_stays`](Core::forget_what_stays). Events that other sessions have sent
+    /// to it are dropped, because those sessions may rely on the destructors of the arguments.
     fn leave_session(&mut self, id: SessionId) {
         log::debug!(target: "lenore::fork", "{} stays in the parent", self.core.describe_session(id));
         if let Some(body) = self.bodies[id.slot()].as_mut() {
@@ -57,11 +57,11 @@ impl Kernel {
 }
 
 impl Core {
-    /// Forgets, in a child that was just forked, what background sessions own and the kernel keeps for them: the arguments of their
-    /// alarms and of the events that they have posted, and the arguments bound to what they watch.
+    /// Leaks, in a child that was just forked, what background sessions own and the kernel keeps for them: the
+    /// arguments of their alarms and of the events that they have posted, and the arguments bound to what they watch.
     ///
-    /// A destructor may do more than give memory back: remove a file, or take leave of a database through a socket that is the
-    /// parent's as well. To be called before anything else in the child drops what it does not need.
+    /// A destructor may do more than free memory: it may remove a file, or log out of a database through a socket that
+    /// the child shares with the parent. To be called before anything else in the child drops what it does not need.
     pub(super) fn forget_what_stays(&mut self) {
         if !self.sessions.has_background() {
             return;
@@ -90,7 +90,7 @@ impl Core {
         signals.for_each(|(_, interest)| forget(interest.watch.clone()));
     }
 
-    /// Refuses to fork for a session that would have no part in the child.
+    /// Refuses to fork for a session that the child would not have.
     pub(crate) fn make_sure_it_may_fork(&self, session: SessionId) -> Result<(), Error> {
         if self.sessions.place(session) == Place::Background { Err(Error::InBackground(session)) } else { Ok(()) }
     }

@@ -1,8 +1,9 @@
 //! Learning that a client waits at a listener which this process has paused.
 //!
-//! A process that does not accept takes its listeners out of the poller, so that the system wakes another one for each
-//! connection. The parent of a pool has to know of a client for whom there is no other one. It asks here, once for each
-//! answer: while it does not ask, connections cost it nothing. How many clients wait can be read at any time.
+//! A process that does not accept takes its listeners out of the poller, so that the system wakes another process for
+//! each connection. The parent of a pool has to know of a client if no other process is free to accept it. The parent
+//! asks here, once for each answer. While it does not ask, connections cost it nothing. The number of waiting clients
+//! can be read at any time.
 
 use std::rc::Rc;
 
@@ -18,7 +19,7 @@ use crate::args::Args;
 use crate::name::Name;
 use crate::sys::accept_queue::AcceptQueue;
 
-/// Who has asked.
+/// The sessions that have asked, each with its event.
 #[derive(Default)]
 pub(super) struct Backlog {
     askers: Vec<(SessionId, Name)>,
@@ -31,7 +32,7 @@ impl Backlog {
         !self.askers.is_empty()
     }
 
-    /// In a forked child, where nobody has asked.
+    /// Forgets all questions, in a forked child.
     pub(super) fn forget_all(&mut self) {
         *self = Backlog::default();
     }
@@ -42,9 +43,9 @@ impl Backlog {
 pub(crate) struct Queues {
     /// How many clients wait in them.
     pub(crate) waiting: u32,
-    /// How many may wait, as the system has it.
+    /// How many may wait, as the system says.
     pub(crate) limit: u32,
-    /// One that takes no more clients.
+    /// A queue that takes no more clients, if there is one.
     pub(crate) full: Option<AcceptQueue>,
 }
 
@@ -56,7 +57,8 @@ impl Sources {
         is_ours
     }
 
-    /// Has the paused listeners looked at before the next poll: whether they are watched has changed.
+    /// Has the registration of the paused listeners reviewed before the next poll, because whether they are watched has
+    /// changed.
     fn backlog_changed(&mut self) {
         let listeners = self.listeners();
         self.stale_all(listeners);
@@ -64,15 +66,16 @@ impl Sources {
 }
 
 impl Core {
-    /// Posts `event` to `session`, once, when a client waits at a paused listener of this process: at once if one waits
-    /// already. Whose listener it is nobody has said; a program with several servers may be told of another's client.
+    /// Posts `event` to `session`, once, when a client waits at a paused listener of this process, or at once if a
+    /// client waits already. It may be a listener of any session: in a program with several servers, one server may be
+    /// told of another's client.
     pub(crate) fn await_backlog(&mut self, session: SessionId, event: &str) {
         let backlog = &mut self.sources.backlog;
         let asker = (session, Name::new(event));
         if !backlog.askers.contains(&asker) {
             backlog.askers.push(asker);
         }
-        // An edge that an earlier asker was told of is over for a later one, also before the poller is asked again.
+        // The poller reports a client once. If an earlier asker got that report, a later asker needs a new one.
         self.sources.deregister_backlog();
         self.sources.backlog_changed();
     }
@@ -86,7 +89,7 @@ impl Core {
     /// Reads the queues of the paused listeners of this process, those of `owner` only if there is one. `None` if there is no
     /// such listener, or if this system does not tell of each of them.
     ///
-    /// For a supervisor whose children accept on these listeners: while it has paused them itself, they are the children's.
+    /// For a supervisor whose children accept on these listeners, while the supervisor itself has paused them.
     pub(crate) fn read_queues(&self, owner: Option<SessionId>) -> Option<Queues> {
         let mut queues = Queues { waiting: 0, limit: 0, full: None };
         let mut is_any = false;
@@ -99,14 +102,14 @@ impl Core {
             is_any = true;
             queues.waiting = queues.waiting.saturating_add(queue.waiting);
             queues.limit = queues.limit.saturating_add(queue.limit);
-            // The system lets one in more than it was told.
+            // The system lets in one client more than the limit.
             queues.full = queues.full.or((queue.waiting > queue.limit).then_some(queue));
         }
         is_any.then_some(queues)
     }
 
-    /// Describes each listener of this process, those of `owner` only if there is one, and else all but those of the session
-    /// `except`. With `paused` only those that this process has paused.
+    /// Describes the listeners of `owner`, or, without an `owner`, all listeners of this process except those of the
+    /// session `except`. With `paused`, describes only those that this process has paused.
     #[cfg(feature = "control")]
     pub(crate) fn describe_listeners(
         &self,
@@ -130,7 +133,7 @@ impl Core {
         listeners
     }
 
-    /// Takes an [`await_backlog`](crate::Context::await_backlog) back.
+    /// Withdraws the question of an [`await_backlog`](crate::Context::await_backlog).
     pub(crate) fn forget_backlog(&mut self, session: SessionId, event: &str) {
         let asker = (session, Name::new(event));
         self.sources.backlog.askers.retain(|other| *other != asker);

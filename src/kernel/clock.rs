@@ -60,12 +60,11 @@ impl Clock {
         self.now
     }
 
-    /// Returns the time with which an event is stamped that is posted now. `first_alarm` is when the first pending alarm is
-    /// due.
+    /// Returns the time stamp of an event that is posted now. `first_alarm` is when the first pending alarm is due.
     ///
     /// The event belongs behind the alarms that are due by now and in front of all others, however long the running state
     /// has taken. A precise reading costs half as much as dispatching an event. So the precise clock is read only if
-    /// the coarse one says that an alarm may be due, and without an alarm neither is read.
+    /// the coarse clock says that an alarm may be due. If no alarm is set, neither clock is read.
     #[inline]
     pub(crate) fn stamp(&mut self, first_alarm: Option<Due>) -> Due {
         let Some(first_alarm) = first_alarm else { return self.now };
@@ -74,7 +73,7 @@ impl Clock {
         if first_alarm.saturating_sub(coarse) < COARSE_LAG { self.advance() } else { self.now }
     }
 
-    /// Returns the time of a moment that a postback has noted by [`moment`].
+    /// Converts a moment that a postback has noted by [`moment`].
     pub(crate) fn noted(&mut self, moment: Instant) -> Due {
         #[cfg(feature = "testing")]
         if self.manual.is_some() {
@@ -108,7 +107,7 @@ impl Clock {
         self.now
     }
 
-    /// Converts a wall-clock time; what lies centuries away is clamped.
+    /// Converts a wall-clock time. A time that is centuries away is clamped.
     pub(crate) fn at_wall(&self, time: SystemTime) -> Due {
         match time.duration_since(self.wall_base) {
             Ok(later) => nanos(later),
@@ -147,7 +146,7 @@ impl System {
         read(ClockId::CLOCK_MONOTONIC) - self.base
     }
 
-    /// Returns the time of the last tick. It is read in a fifth of the time, and is never ahead of the precise one.
+    /// Reads the time of the last tick. That takes a fifth of the time, and is never ahead of the precise clock.
     #[inline]
     fn coarse(&self) -> Due {
         read(ClockId::CLOCK_MONOTONIC_COARSE) - self.base

@@ -1,6 +1,6 @@
-//! What does not compile, as tests: each call that must not is beside the same one where it may stand.
+//! Tests of what must not compile: each forbidden call stands beside the same call in a place where it is allowed.
 
-/// On a kernel nothing acts for the running session (K-CV-09, K-TM-32).
+/// A kernel has none of the calls that act for the running session (K-CV-09, K-TM-32).
 macro_rules! in_a_state_only {
     ($($call:literal)*) => {
         $(
@@ -63,7 +63,7 @@ wheels_in_a_state_only! {
     "Run::program([\"true\"])" "start"
 }
 
-/// A state can't exchange its kernel for another. A context is no `AsMut<Kernel>`:
+/// A state can't swap its kernel for another. A context does not implement `AsMut<Kernel>`:
 ///
 /// ```compile_fail,E0277
 /// use lenore::{Context, Kernel};
@@ -72,7 +72,7 @@ wheels_in_a_state_only! {
 /// }
 /// ```
 ///
-/// It can't be dereferenced, nor can a kernel:
+/// Neither a context nor a kernel can be dereferenced:
 ///
 /// ```compile_fail,E0614
 /// use lenore::{Context, Kernel};
@@ -81,7 +81,7 @@ wheels_in_a_state_only! {
 /// }
 /// ```
 ///
-/// The calls beside a heap don't show what they refer to:
+/// The field inside `Calls` is private:
 ///
 /// ```compile_fail,E0616
 /// use lenore::{Calls, Context, Kernel};
@@ -90,7 +90,7 @@ wheels_in_a_state_only! {
 /// }
 /// ```
 ///
-/// Nor does a generic function get at the kernel, as it can't make the key:
+/// A generic function can't get at the kernel, because it can't make the key:
 ///
 /// ```compile_fail,E0277
 /// use lenore::{AsKernel, Kernel};
@@ -99,7 +99,7 @@ wheels_in_a_state_only! {
 /// }
 /// ```
 ///
-/// The two traits have no other types:
+/// No other type can implement the two traits:
 ///
 /// ```compile_fail,E0277
 /// struct Mine;

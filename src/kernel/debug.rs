@@ -1,4 +1,5 @@
-//! How a kernel and a context show themselves: in a line, and without what they hold. A [`peek`](super::Context::peek) says that.
+//! The `Debug` forms of a kernel and a context: one line, without their contents. [`peek`](super::Context::peek) shows
+//! those.
 
 use std::fmt;
 

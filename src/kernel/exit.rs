@@ -1,5 +1,5 @@
-//! The end of a process that has nothing to do after its last session. It leaves at once: the system frees memory, closes
-//! files and forgets handlers by itself.
+//! The end of a process that has nothing to do after its last session. It exits at once: the system frees the memory,
+//! closes the files and forgets the handlers.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,11 +20,11 @@ pub(crate) enum AfterRun {
 impl Kernel {
     /// Ends this process if it was forked to end after its run.
     ///
-    /// Standard output, standard error and the log are flushed, and what the program has registered to be flushed before a
-    /// fork. The exit code is 0 without a `failure`.
+    /// Flushes standard output, standard error and the log, and runs the functions that the program has registered with
+    /// [`flush_before_fork`](Kernel::flush_before_fork). The exit code is 0 without a `failure`, and 1 with one.
     pub(super) fn exit_if_it_is_to(&mut self, failure: Option<&Error>) {
-        // A state runs the loop: it is to return first. A process that the program has forked by itself, and that the kernel
-        // has not been told of, is another.
+        // If a state runs the loop, the state has to return first. A process that the program has forked by itself, and
+        // of which the kernel has not been told, must not exit here.
         let is_over = self.core.depth == 0 && self.core.is_here();
         if self.core.after_run == AfterRun::Return || !is_over {
             return;
@@ -34,7 +34,7 @@ impl Kernel {
             if let Some(error) = failure
                 && !log::log_enabled!(target: "lenore::exceptions", log::Level::Error)
             {
-                // Nobody has been told: `main`, which would say it, gets nothing.
+                // The log does not have the error, and `main`, which would print it, does not get it.
                 let _ = writeln!(std::io::stderr(), "{error}");
             }
             self.flush_everything();
@@ -43,5 +43,5 @@ impl Kernel {
     }
 }
 
-/// The exit code after a failure that nobody has handled: that of a `main` that returns an error.
+/// The exit code after a failure that no session has handled. A `main` that returns an error has the same.
 const EXIT_FAILED: i32 = 1;

@@ -1,4 +1,4 @@
-//! A map for what one session has few of as a rule, and may have very many of.
+//! A map for things of which a session usually has few, and may have very many.
 
 use std::hash::Hash;
 

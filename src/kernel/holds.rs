@@ -6,26 +6,26 @@ use std::rc::Rc;
 
 use super::sessions::SessionId;
 
-/// One reason for a session to stay alive. Dropping it lets go, and marks the session for the next sweep if it was the last.
+/// One reason for a session to stay alive. Dropping the last hold of a session marks it for the next sweep.
 ///
-/// A hold stands in the value that is the reason: a waiting event, a source, an alias. So the reason and its count end
-/// together, whatever drops them: a stop, a panic, the end of the kernel. Only a [`Lifeline`] makes one.
+/// A hold is a part of the value that is the reason: a waiting event, a source, an alias. So the reason and its count
+/// end together, whatever drops them: a stop, a panic, the end of the kernel. Only a [`Lifeline`] makes a hold.
 #[must_use = "a hold that is dropped keeps nothing alive"]
 pub(crate) struct Hold<K: Kind> {
     life: Rc<Life>,
     kind: PhantomData<K>,
 }
 
-/// The part of a session's record that makes the holds. It does not hold the session itself.
+/// The part of a session's record that makes the holds. It does not keep the session alive itself.
 pub(crate) struct Lifeline(Rc<Life>);
 
 /// What the holds of one session share. The strong count is the number of holds, and one more for the [`Lifeline`].
 pub(crate) struct Life {
-    /// The kernel's once the session was removed: there is nothing to mark then.
+    /// The session. Once the session was removed, the kernel, which can't be marked.
     id: Cell<SessionId>,
     forks: Cell<u32>,
     postbacks: Cell<u32>,
-    /// Nothing that holds the session keeps the program going.
+    /// The holds keep only the session alive, and not the program.
     is_background: Cell<bool>,
     ledger: Rc<Ledger>,
 }
@@ -48,14 +48,14 @@ pub(crate) trait Kind {
     /// Its name in the trace.
     const NAME: &'static str;
 
-    /// A program that has one is not idle: something may come that the kernel can't foresee.
+    /// A program with such a hold is not idle: something may happen that the kernel can't foresee.
     const AWAITED: bool = false;
 
-    /// It stands in an event that waits in the queue for the session.
+    /// The hold is a part of an event that waits in the queue for the session.
     const IS_QUEUED: bool = false;
 
-    /// Where the holds of this kind on one session are counted, if more is asked than whether there are any holds. Holds that
-    /// outlive the session are not: [`Lifeline::end`] has emptied the counter.
+    /// Where the holds of this kind on one session are counted, if their number matters. Holds that outlive the session
+    /// are not counted: [`Lifeline::end`] has emptied the counter.
     fn counter(_: &Life) -> Option<&Cell<u32>> {
         None
     }
@@ -65,7 +65,7 @@ pub(crate) trait Kind {
 pub(crate) enum EventTo {}
 /// An event from the session to another one.
 pub(crate) enum EventFrom {}
-/// A source that it owns, or a descriptor that it watches.
+/// A source that the session owns, or a descriptor that it watches.
 pub(crate) enum Handle {}
 pub(crate) enum Alias {}
 pub(crate) enum Child {}
@@ -73,7 +73,7 @@ pub(crate) enum Child {}
 pub(crate) enum Tag {}
 /// A postback or a callback that is not dropped; shown as an extra reference.
 pub(crate) enum Postback {}
-/// A signal that it waits for; shown as an extra reference.
+/// A signal that the session waits for; shown as an extra reference.
 pub(crate) enum Signal {}
 /// A `sig_child` registration.
 pub(crate) enum ChildProcess {}
@@ -139,7 +139,8 @@ impl Lifeline {
         Lifeline(Rc::new(Life { id: Cell::new(id), forks, postbacks, is_background, ledger: Rc::clone(ledger) }))
     }
 
-    /// Serves for another session, so that a new one need not allocate. Not while a hold on the former one is left.
+    /// Reuses the lifeline for another session, which saves an allocation. Returns `None` while a hold on the former
+    /// session is left.
     pub(crate) fn renew(mut self, id: SessionId) -> Option<Lifeline> {
         let life = Rc::get_mut(&mut self.0)?;
         life.id = Cell::new(id);
@@ -147,7 +148,7 @@ impl Lifeline {
         Some(self)
     }
 
-    /// Has what holds the session keep nothing but the session. Before the first hold is made.
+    /// Makes the holds keep only the session alive, and not the program. To be called before the first hold is made.
     pub(crate) fn make_background(&self) {
         debug_assert_eq!(self.holds(), 0, "what is held already is counted");
         self.0.is_background.set(true);
@@ -185,7 +186,8 @@ impl Lifeline {
         K::counter(&self.0).map_or(0, Cell::get)
     }
 
-    /// Notes that the session was removed: it can't be marked, and nothing is awaited of postbacks that outlive it.
+    /// Notes that the session was removed: it can't be marked, and postbacks that outlive it keep no program from being
+    /// idle.
     pub(crate) fn end(&self) {
         let Life { id, postbacks, ledger, .. } = &*self.0;
         id.set(SessionId::KERNEL);
@@ -219,7 +221,7 @@ impl<K: Kind> Drop for Hold<K> {
         if K::IS_QUEUED && life.is_background.get() {
             life.ledger.background_events.set(life.ledger.background_events.get() - 1);
         }
-        // This one still counts, and the lifeline, unless the session was removed.
+        // The count still has this hold, and the lifeline unless the session was removed.
         let count = Rc::strong_count(&self.life);
         life.trace("released", K::NAME, "left", count.saturating_sub(2));
         if count == 2 {
@@ -229,7 +231,7 @@ impl<K: Kind> Drop for Hold<K> {
 }
 
 impl Life {
-    // Not in line: with that, dropping a hold of many would cost a call, too.
+    // Not inlined: otherwise dropping a hold that is not the last would be slower.
     #[cold]
     #[inline(never)]
     fn mark(&self) {
@@ -253,7 +255,7 @@ impl Life {
 }
 
 impl Ledger {
-    /// Marks a session that may have nothing left to live for; whether it has is looked up at the sweep.
+    /// Marks a session that may have no hold left. The sweep looks whether it has.
     #[inline]
     pub(crate) fn mark(&self, id: SessionId) {
         if id != SessionId::KERNEL {
@@ -283,7 +285,7 @@ impl Ledger {
         self.has_new_marks.set(false);
     }
 
-    /// Tells whether anything holds a session that may come to something by itself.
+    /// Tells whether there are holds of the kinds that keep a program from being idle.
     pub(crate) fn is_awaited(&self) -> bool {
         self.awaited.get() > 0
     }

@@ -1,6 +1,7 @@
-//! Learning that a listener has come or gone, and how a process finds it that is started in this one's place.
+//! Learning that a listener has come or gone, and how a process that is started in place of this one finds it.
 //!
-//! For a supervisor that has somebody keep the listeners beyond the process. Nobody else pays for it.
+//! For a supervisor that has a service manager keep the listeners beyond the life of the process. Other programs pay
+//! nothing for it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +14,7 @@ use super::source::SourceKey;
 use crate::args::Args;
 use crate::name::Name;
 
-/// Who wants to know.
+/// The session that wants to know of listeners.
 #[derive(Default)]
 pub(super) struct ListenerWatch {
     watcher: Option<(SessionId, Name)>,
@@ -27,7 +28,7 @@ impl ListenerWatch {
         self.watcher.is_some()
     }
 
-    /// In a forked child, where nobody wants to know.
+    /// Forgets the watcher, in a forked child.
     pub(super) fn forget(&mut self) {
         *self = ListenerWatch::default();
     }
@@ -36,15 +37,16 @@ impl ListenerWatch {
 /// How another process finds a listener that was passed to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Findable {
-    /// By this name; `None` for by its address.
+    /// The name by which it is found; `None` if it is found by its address.
     pub(crate) name: Option<Rc<str>>,
-    /// It was passed to this process, too.
+    /// The listener was also passed to this process.
     pub(crate) is_inherited: bool,
 }
 
 impl Core {
-    /// Posts `event` to `session` when a listener of this process has come or gone, once until the session looks at
-    /// [`findable_listeners`](Core::findable_listeners). There is one watcher: the last that has asked.
+    /// Posts `event` to `session` when a listener of this process has come or gone. It posts no second event until the
+    /// session calls [`findable_listeners`](Core::findable_listeners). There is one watcher, the session that asked
+    /// last.
     pub(crate) fn watch_listeners(&mut self, session: SessionId, event: &str) {
         self.sources.listener_watch = ListenerWatch { watcher: Some((session, Name::new(event))), is_told: false };
     }
@@ -60,13 +62,13 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// `EBADF` if it is gone; or there is no descriptor left.
+    /// `EBADF` if the listener is gone; or the process has no descriptor left.
     pub(crate) fn duplicate_listener(&self, key: SourceKey) -> io::Result<OwnedFd> {
         let gone = || Err(nix::errno::Errno::EBADF.into());
         self.sources.source(key).map_or_else(gone, |source| source.duplicate())
     }
 
-    /// A listener has come or is about to go.
+    /// Tells the watcher that a listener has come or is about to go.
     pub(super) fn tell_of_listeners(&mut self) {
         let watch = &mut self.sources.listener_watch;
         if let Some((session, event)) = watch.watcher

@@ -1,4 +1,4 @@
-//! Where wheels and postbacks leave word for the kernel.
+//! Where wheels and postbacks leave requests for the kernel.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,7 +12,8 @@ use crate::args::Args;
 use crate::destroy::{destroy, destroy_all};
 use crate::name::Name;
 
-/// Where wheels and postbacks leave word: they are used while the heap that holds them is borrowed.
+/// Where wheels and postbacks leave requests. They can't call the kernel, because they are used while the heap that
+/// holds them is borrowed.
 #[derive(Default)]
 pub(crate) struct Mailbox {
     touched: RefCell<Touched>,
@@ -20,8 +21,8 @@ pub(crate) struct Mailbox {
     has_touched: Cell<bool>,
     /// There is a [`Touch::Drop`] among it.
     has_drops: Cell<bool>,
-    /// What postbacks have posted, and what those held that are gone. Such a hold lasts until their events, which were posted
-    /// before, are in the queue.
+    /// The events that postbacks have posted, and the holds of dropped postbacks. Such a hold lasts until the events
+    /// that its postback posted are in the queue.
     pub(super) postings: RefCell<Vec<Posting>>,
     pub(super) released: RefCell<Vec<Hold<Postback>>>,
     /// One of the last two has something in it.
@@ -33,17 +34,17 @@ pub(crate) struct Mailbox {
 /// What a wheel asks the kernel to do with its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Touch {
-    /// The handle is gone: close it before the next event.
+    /// The wheel was dropped: close the source before the next event.
     Drop = 1,
-    /// Something was put: flush it once the running state has returned.
+    /// Something was put: flush the source once the running state has returned.
     Flush = 2,
-    /// Give it a turn that no readiness will announce.
+    /// Give the source a turn that no readiness will announce.
     Wake = 4,
-    /// It wants other readiness than before, or keeps its owner in another way.
+    /// The source wants other readiness than before, or keeps its owner alive in another way.
     Change = 8,
 }
 
-/// What was asked for one source since the kernel has looked.
+/// What was asked for one source since the kernel last looked.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Touches(u8);
 
@@ -108,7 +109,7 @@ pub(crate) struct Posting {
     pub(super) event: Name,
     pub(super) args: Args,
     pub(super) location: &'static Location<'static>,
-    /// When: its place is behind the alarms that were due by then.
+    /// When it was posted: its place is behind the alarms that were due by then.
     pub(super) at: Instant,
 }
 
@@ -140,7 +141,7 @@ impl Mailbox {
         self.touch(key, Touch::Wake);
     }
 
-    /// A source that is gone asks for nothing.
+    /// Notes what is asked for a source. For a source that is gone this does nothing.
     fn touch(&self, key: SourceKey, touch: Touch) {
         let Touched { list, places } = &mut *self.touched.borrow_mut();
         let place = places.get_mut(key.index()).filter(|place| place.generation() == key.generation());
@@ -152,7 +153,7 @@ impl Mailbox {
         place.add(touch);
     }
 
-    /// Tells whether a source has asked for this since the kernel has looked.
+    /// Tells whether a source has asked for this since the kernel last looked.
     pub(super) fn has(&self, key: SourceKey, touch: Touch) -> bool {
         let places = &self.touched.borrow().places;
         let is_it = |place: &Place| place.generation() == key.generation() && place.touches().has(touch);
@@ -183,7 +184,7 @@ impl Mailbox {
             self.has_touched.set(false);
             self.has_drops.set(false);
         }
-        // Another may have its place by now.
+        // Another source may have its place by now.
         let place = places.get_mut(key.index()).filter(|place| place.generation() == key.generation());
         Some((key, place.map(Place::take).unwrap_or_default()))
     }
@@ -203,7 +204,8 @@ impl Mailbox {
         dropped
     }
 
-    /// Drops what postbacks have posted, now and later: an argument that holds a postback holds the mailbox, and would keep itself.
+    /// Drops the events of postbacks, now and later. An event whose arguments hold a postback would otherwise keep the
+    /// mailbox, and so itself, alive for ever.
     pub(super) fn close(&self) {
         self.is_closed.set(true);
         destroy_all(self.postings.take());

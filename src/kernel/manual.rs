@@ -26,12 +26,13 @@ impl Default for ManualTime {
 }
 
 impl Core {
-    /// Tells whether a test may still act, so that sessions for which nothing is left to happen are not to be told so.
+    /// Tells whether a test may still act, so that idle sessions must not get `IDLE`.
     pub(super) fn is_held_by_test(&self) -> bool {
         self.clock.manual_time().is_some_and(|time| time.is_held)
     }
 
-    /// Bounds how long the poller waits: no time passes while it does, so waiting for an alarm would never end.
+    /// Bounds how long the poller waits. The test's clock stands still meanwhile, so waiting for an alarm would never
+    /// end.
     pub(super) fn limit_wait(&self, wait: Option<Duration>) -> Option<Duration> {
         match self.clock.manual_time() {
             Some(_) if wait == Some(Duration::ZERO) => wait,
@@ -40,7 +41,7 @@ impl Core {
         }
     }
 
-    /// Refuses what would need another process to go on with this kernel.
+    /// Refuses a call that would make another process go on with this kernel.
     pub(crate) fn refuse_to_fork_in_test(&self) -> Result<(), Error> {
         if self.clock.manual_time().is_some() { Err(Error::ForkInTest) } else { Ok(()) }
     }

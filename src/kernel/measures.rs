@@ -1,8 +1,8 @@
-//! What only the loop and its listeners can measure, for sessions that ask for it: how long connections have waited to be accepted,
-//! and how long the turns of the loop take. The kernel does not know what for.
+//! Measurements that only the loop and its listeners can make, for sessions that ask for them: how long connections
+//! have waited to be accepted, and how long the turns of the loop take. The kernel does not know what they are for.
 //!
-//! Nothing is measured unless a session asks. Then an accepted connection costs a system call, and a turn of the loop costs one
-//! reading of the clock at most.
+//! Nothing is measured unless a session asks. If one does, an accepted connection costs one more system call, and a
+//! turn of the loop costs at most one more reading of the clock.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::args::IntoArgs;
 use crate::name::Name;
 use crate::sys::accept_queue;
 
-/// Who asks for what.
+/// The sessions that ask for measurements.
 #[derive(Default)]
 pub(crate) struct Measures {
     accepts: Vec<(SessionId, Name)>,
@@ -30,42 +30,42 @@ pub(crate) struct Measures {
 type Count = Box<dyn FnMut(Duration)>;
 
 impl Core {
-    /// Has a session called for each TCP connection that any listener of this process accepts, before the listener's session gets the
-    /// connection: `state` with ARG0 = the listener's [`SourceKey`](super::SourceKey), ARG1 = the session that owns it, and
-    /// ARG2 = how long the connection has waited, a [`Duration`].
+    /// Calls `state` of `session` for each TCP connection that any listener of this process accepts, before the
+    /// listener's session gets the connection. ARG0 = the listener's [`SourceKey`](super::SourceKey), ARG1 = the
+    /// session that owns the listener, ARG2 = how long the connection has waited, a [`Duration`].
     ///
-    /// Forked children do the same. Where the system does not tell, the session hears nothing.
+    /// Forked children do the same. If the system does not tell how long, `state` is not called.
     pub(crate) fn measure_accepts(&mut self, session: SessionId, state: impl Into<Name>) {
         self.measures.accepts.push((session, state.into()));
     }
 
-    /// Has `count` called with the length of each turn of the loop, without the time in which the process slept. Not in forked
-    /// children.
+    /// Calls `count` with the length of each turn of the loop, without the time in which the process slept. Forked
+    /// children do not.
     ///
-    /// A turn that a state runs itself splits the turn that it is in.
+    /// If a state runs a turn of its own, the outer turn counts as two.
     pub(crate) fn measure_turns(&mut self, session: SessionId, count: impl FnMut(Duration) + 'static) {
         self.measures.turns.push((session, Box::new(count)));
     }
 
-    /// Measures nothing any more for this session.
+    /// Ends all measuring for this session.
     pub(crate) fn stop_measuring(&mut self, session: SessionId) {
         self.measures.accepts.retain(|(other, _)| *other != session);
         self.measures.turns.retain(|(other, _)| *other != session);
     }
 
-    /// In a process that was just forked: the turns of the parent are not counted here.
+    /// Ends the counting of turns, in a process that was just forked.
     pub(super) fn disown_measures(&mut self) {
-        // To free it would write to pages that are the parent's as well.
+        // Leaked, because freeing it would write to pages that are shared with the parent.
         std::mem::forget(std::mem::take(&mut self.measures.turns));
     }
 
-    /// The process is awake since `now`.
+    /// Notes that the process is awake since `now`.
     #[inline]
     pub(super) fn begin_turn(&mut self, now: Due) {
         self.measures.turn_began = Some(now);
     }
 
-    /// The process goes to sleep for so long at most.
+    /// Notes that the process goes to sleep, for at most `wait`.
     #[inline]
     pub(super) fn end_turn(&mut self, wait: Option<Duration>) {
         if !self.measures.turns.is_empty() {
@@ -74,7 +74,7 @@ impl Core {
     }
 
     fn count_turn(&mut self, wait: Option<Duration>) {
-        // How long to wait for an alarm was worked out with a new reading of the clock.
+        // If there is an alarm to wait for, `wait` was computed with a new reading of the clock.
         let is_read = wait.is_some_and(|wait| !wait.is_zero());
         let now = if is_read { self.clock.now() } else { self.clock.advance() };
         let Some(began) = self.measures.turn_began.take() else { return };
@@ -84,7 +84,7 @@ impl Core {
 }
 
 impl Turn<'_> {
-    /// The source is a listener, and has accepted this TCP connection.
+    /// Notes that the source, which is a listener, has accepted this TCP connection.
     pub(crate) fn has_accepted(&mut self, connection: impl AsFd) {
         if self.kernel.core.measures.accepts.is_empty() {
             return;

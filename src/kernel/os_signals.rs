@@ -17,27 +17,28 @@ use crate::sys::signal_pipe::SignalPipe;
 pub(crate) struct Delivery {
     pipe: SignalPipe,
     watched: Vec<(Signal, Name)>,
-    /// Watched by sessions, but not taken over from the system: see [`belongs_to_terminal`].
+    /// Signals that sessions watch, but that the kernel does not catch: see [`belongs_to_terminal`].
     left_to_terminal: Vec<Name>,
     /// The process has a controlling terminal, as far as is known.
     has_terminal: bool,
 }
 
 impl Delivery {
-    /// Makes a pipe for no signals yet. A SIGCHLD that the launcher ignores gets its default action (K-SG-10).
+    /// Makes a pipe that catches no signals yet. If the launcher ignored SIGCHLD, it gets its default action (K-SG-10).
     pub(crate) fn new() -> Result<Delivery, Error> {
         disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
         let pipe = SignalPipe::new().map_err(|error| Error::os("pipe", "for signals", error))?;
-        // In a process that has entered a chroot by itself before it made a kernel: no terminal is the usual case there.
+        // Unknown in a process that has entered a chroot before it made a kernel. Such a process usually has no
+        // terminal.
         let has_terminal = has_controlling_terminal().unwrap_or(false);
         let (watched, left_to_terminal) = (Vec::new(), Vec::new());
         Ok(Delivery { pipe, watched, left_to_terminal, has_terminal })
     }
 
-    /// Watches the same signals through a pipe of this process's own, which must neither read the other's bytes nor wake it.
-    /// The other's is [closed](Delivery::close) before.
+    /// Watches the same signals through a new pipe of this process's own. This process must neither read the bytes of
+    /// the other process's pipe nor wake the other process, so that pipe is [closed](Delivery::close) before.
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
-        // The handler of one that is watched goes with the process.
+        // If it is watched, this process has inherited its handler.
         if !self.watched.iter().any(|(signal, _)| *signal == Signal::SIGCHLD) {
             disposition::stop_ignoring(Signal::SIGCHLD).map_err(|errno| Error::os("sigaction", "SIGCHLD", errno))?;
         }
@@ -49,7 +50,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// What was left to a terminal is taken over by a process that has left the terminal.
+    /// Catches the signals that were left to the terminal, in a process that has left its terminal.
     fn review_terminal(&mut self) {
         let watched = self.watched.iter().filter(|(signal, _)| belongs_to_terminal(*signal)).map(|(_, name)| *name);
         let names: Vec<Name> = watched.chain(self.left_to_terminal.iter().copied()).collect();
@@ -70,8 +71,8 @@ impl Delivery {
         self.review_terminal();
     }
 
-    /// Closes the pipe unread. What comes from now on goes nowhere, until [`renew`](Delivery::renew) has made another. To be
-    /// called with signals blocked.
+    /// Closes the pipe unread. Signals are lost from now on, until [`renew`](Delivery::renew) has made another pipe. To
+    /// be called with signals blocked.
     pub(crate) fn close(&mut self) {
         self.pipe.close();
     }
@@ -87,7 +88,7 @@ impl Delivery {
         registered.map_err(|error| Error::os("epoll_ctl", "for signals", error))
     }
 
-    /// Takes `signal` over, if it is one of the system's that can be caught.
+    /// Catches `signal` from now on, if it is a system's signal that can be caught.
     pub(crate) fn watch(&mut self, name: Name) {
         let Some(signal) = catchable(name) else { return };
         if self.has_terminal && belongs_to_terminal(signal) {
@@ -100,7 +101,7 @@ impl Delivery {
         }
     }
 
-    /// Gives `signal` the disposition back that it had before, unless another kernel of this process wants it.
+    /// Gives `signal` the disposition back that it had before, unless another kernel of this process watches it.
     pub(crate) fn unwatch(&mut self, name: Name) {
         if let Some(place) = self.watched.iter().position(|(_, other)| *other == name) {
             let (signal, _) = self.watched.remove(place);
@@ -123,7 +124,7 @@ impl Drop for Delivery {
     }
 }
 
-/// Takes out of the thread's mask what its launcher may have blocked and the kernel must hear.
+/// Unblocks all signals of this thread: its launcher may have blocked some, and the kernel must get them.
 pub(crate) fn unblock_all() -> Result<(), Error> {
     SigSet::all().thread_unblock().map_err(|errno| Error::os("sigprocmask", "", errno))
 }
@@ -149,23 +150,24 @@ fn belongs_to_terminal(signal: Signal) -> bool {
 struct Taken {
     /// How many kernels watch it.
     kernels: u32,
-    /// signal-hook's handler, while it is out of force because nobody watches. signal-hook installs its handler once
-    /// and for all, and never takes it out: without this, a signal that was once watched would be ignored for ever.
+    /// signal-hook's handler, while no kernel watches the signal and the handler is not in force. signal-hook installs
+    /// its handler once and for all, and never takes it out. Without this field a signal that was once watched would be
+    /// ignored for ever.
     handler: Option<Disposition>,
-    /// What was in force before a kernel took it over: the default action as a rule, but PIPE is ignored, so are the HUP of
-    /// a program that `nohup` has started and the INT of a job in the background of a script, and a program may have a
-    /// handler of its own. This is what comes back, so that programs that are started later find it.
+    /// The disposition before a kernel caught the signal. Usually that is the default action. But PIPE is ignored, and
+    /// so are the HUP of a program that `nohup` has started and the INT of a background job of a script. A program may
+    /// also have a handler of its own. This disposition comes back, so that programs that are started later find it.
     former: Option<Disposition>,
-    /// It is to be ignored when nobody watches it any more.
+    /// The signal is to be ignored once no kernel watches it any more.
     is_harmless: bool,
 }
 
-/// Has the process ignore `signal` from the moment that nobody watches it any more, whatever it was before.
+/// Makes the process ignore `signal` once no kernel watches it any more, whatever its disposition was before.
 pub(crate) fn ignore_unwatched(signal: Signal) {
     lock()[signal as usize].is_harmless = true;
 }
 
-/// Tells whether the launcher of this process had `signal` ignored before a kernel took it over.
+/// Tells whether `signal` was ignored in this process before a kernel caught it.
 pub(crate) fn was_ignored(signal: Signal) -> bool {
     lock()[signal as usize].former.is_some_and(|former| former.is_ignored())
 }

@@ -1,4 +1,4 @@
-//! The posted events: first in, first out, but those of a session that stops are taken out of the middle.
+//! The posted events: first in, first out, except that the events of a session that stops are taken out of the middle.
 
 use std::collections::VecDeque;
 
@@ -8,15 +8,16 @@ use super::sessions::{Ends, SessionId};
 
 /// The posted events in the order of their sequence numbers.
 ///
-/// Each has a place number: the first event ever has 0, the next one 1. A number minus `passed` is the event's place in `fifo`,
-/// so that none is searched for. (Alarms take sequence numbers too, so those have holes.)
+/// Each event has a place number: the first event ever has 0, the next one 1. A place number minus `passed` is the
+/// event's index in `fifo`, so that no event has to be searched for. (Sequence numbers have gaps, because alarms take
+/// some.)
 #[derive(Default)]
 pub(super) struct PostedEvents {
-    /// The first one has not been taken out.
+    /// If it is not empty, the first event has not been taken out.
     fifo: VecDeque<Posted>,
-    /// The place number of the first one.
+    /// The place number of the first event.
     passed: u64,
-    /// How many were taken out of the middle and still have their place.
+    /// How many events were taken out of the middle and still have their place.
     gaps: usize,
     index: Index,
 }
@@ -34,7 +35,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Lets go of both ends.
+    /// Releases the holds on both ends.
     #[inline]
     fn release(self) -> Event {
         drop(self.ends);
@@ -60,7 +61,7 @@ impl PostedEvents {
         self.fifo.front().map(|posted| (posted.due, posted.seq))
     }
 
-    /// Takes the first event, which holds nobody from now on.
+    /// Takes the first event. From now on it keeps no session alive.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Event> {
         let waiting = self.fifo.pop_front()?.waiting;
@@ -76,7 +77,7 @@ impl PostedEvents {
         self.list_new();
         let mut taken = Vec::new();
         for number in self.index.take(session) {
-            // Those before the first one were dispatched.
+            // Events before the first one were dispatched.
             let place = number.checked_sub(self.passed).map(|place| place as usize);
             let waiting = place.and_then(|place| self.fifo.get_mut(place)?.waiting.take());
             taken.extend(waiting.map(Waiting::release));
@@ -120,7 +121,8 @@ impl PostedEvents {
 
     /// Brings the index up to date.
     fn list_new(&mut self) {
-        // An event has two numbers at most. What more there is was dispatched: making the index anew costs less than that.
+        // An event is listed twice at most. All other entries are for events that were dispatched: a new index costs
+        // less than those.
         if self.index.len() > 4 * self.fifo.len() + SMALL_INDEX {
             self.index.clear();
         }
@@ -145,10 +147,11 @@ const SMALL_INDEX: usize = 64;
 /// enters it once at most, so stopping all sessions costs no more than looking at each event.
 #[derive(Default)]
 struct Index {
-    /// By the session's slot: sessions that stop one after the other are neighbours here. A list counts only in its own round.
-    /// This memory is kept, because filling it again would cost as much as there are slots.
+    /// By the session's slot. A list is valid only in its own round. This memory is kept, because filling it anew would
+    /// take time in proportion to the number of slots.
     lists: Vec<List>,
-    /// Place numbers, those of one session linked in their order. Events that were dispatched since are still listed.
+    /// Place numbers. Those of one session are linked in their order. Events that were dispatched since are still
+    /// listed.
     numbers: Vec<Number>,
     /// Counts how often the index was emptied.
     round: u64,
@@ -156,7 +159,7 @@ struct Index {
     next: u64,
 }
 
-/// The first and the last place in `numbers` of a session's own.
+/// Where in `numbers` the first and the last number of a session are.
 #[derive(Clone, Copy)]
 struct List {
     session: SessionId,
@@ -184,7 +187,7 @@ impl Index {
         self.next = 0;
     }
 
-    /// Lists a number for a session, behind those that it has.
+    /// Lists a number for a session, behind the numbers that it already has.
     fn add(&mut self, session: SessionId, number: u64) {
         // The kernel never stops.
         if session == SessionId::KERNEL {
@@ -196,7 +199,7 @@ impl Index {
         }
         let list = &mut self.lists[slot];
         if list.session > session {
-            // The slot has gone to a later session: this one has stopped.
+            // The slot belongs to a later session: this session has stopped.
             return;
         }
         let place = u32::try_from(self.numbers.len()).expect("fewer than 2^32 numbers");

@@ -28,11 +28,11 @@ pub(crate) struct Event {
 pub(crate) enum Kind {
     /// A state of `dest` runs.
     Post,
-    /// The same, from an alarm or delay.
+    /// A state of `dest` runs, because an alarm or a delay is due.
     Alarm,
     /// `dest` and its descendants are visited.
     Signal(Box<Signal>),
-    /// Nothing: queued at a session's creation so that it lives until the loop has seen it once (K-GC-04).
+    /// Nothing happens. Queued when a session is created, so that it lives until the loop has seen it once (K-GC-04).
     StartUp,
 }
 
@@ -45,20 +45,20 @@ pub(crate) struct Phase {
     outer: Option<Due>,
 }
 
-/// Which event is next. It is told before it is taken: wrapped in results on its way up, an event would be copied at
-/// each, and that is slow as processors go.
+/// Which event is next. The event itself is taken later: wrapped in a result, it would be copied at each level on its
+/// way up, which is slow.
 pub(crate) enum Next {
     Posted,
     Alarm(AlarmKey),
 }
 
-/// All that waits to be dispatched.
+/// All events that wait to be dispatched.
 pub(crate) struct EventQueue {
     posted: PostedEvents,
     alarms: AlarmHeap,
     next_seq: u64,
-    /// While a queue phase runs: its `now`. Alarms that are set then and are due already wait for the next phase, so that
-    /// an alarm that sets itself in the past for ever can't starve the sources.
+    /// While a queue phase runs: its `now`. Alarms that are set during the phase and are already due wait for the next
+    /// phase, so that an alarm which again and again sets itself in the past can't starve the sources.
     phase: Option<Due>,
 }
 
@@ -88,7 +88,7 @@ impl EventQueue {
         (key, seq)
     }
 
-    /// Gives a pending alarm another due time, behind those that have it already.
+    /// Gives a pending alarm another due time, behind the alarms that already have that due time.
     pub(crate) fn move_alarm(&mut self, key: AlarmKey, due: Due) {
         if self.alarms.get(key).is_some_and(|alarm| alarm.due() != due) {
             let seq = self.take_seq();
@@ -108,10 +108,10 @@ impl EventQueue {
         self.alarms.get_mut(key)
     }
 
-    /// Opens a queue phase: what is queued and due at `now` is this slice's work.
+    /// Opens a queue phase: the events that are queued and due at `now` are this slice's work.
     pub(crate) fn begin_phase(&mut self, now: Due) -> Phase {
         let outer = self.phase.take();
-        // In a slice that a state runs: what the outer phase has put off is due in this one.
+        // In a slice that a state runs: the alarms that the outer phase has put off are due in this phase.
         self.place_those_put_off();
         self.phase = Some(now);
         Phase { now, boundary: self.next_seq, outer }
@@ -122,7 +122,7 @@ impl EventQueue {
     pub(crate) fn next_in(&self, phase: &Phase) -> Option<Next> {
         let Phase { now, boundary, .. } = *phase;
         let posted = self.posted.first().filter(|(due, seq)| *due <= now && *seq < boundary);
-        // An alarm that was moved or set since the phase began has its turn in the next one if it is due.
+        // An alarm that was moved or set since the phase began waits for the next phase, even if it is due.
         let alarm = self.alarms.first(Turn::This).filter(|(due, seq)| *due <= now && *seq < boundary);
         let take_alarm = match (posted, alarm) {
             (None, None) => return None,
@@ -150,7 +150,7 @@ impl EventQueue {
         self.alarms.remove(key)
     }
 
-    /// Closes a queue phase; in a slice that a state runs, the outer one goes on.
+    /// Closes a queue phase. In a slice that a state runs, the outer phase goes on.
     pub(crate) fn end_phase(&mut self, phase: &Phase) {
         self.phase = phase.outer;
         self.place_those_put_off();

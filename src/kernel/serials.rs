@@ -1,7 +1,7 @@
 //! Serial numbers of sessions, which no two kernels of a process have in common.
 //!
-//! So a session's id needs no more room to be refused by every other kernel. The numbers that people see begin with 1 in each
-//! kernel all the same.
+//! So every other kernel can refuse a session's id, and the id needs no more room for that. The numbers that people see
+//! still begin with 1 in each kernel.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,9 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Default)]
 pub(super) struct Serials {
     next: u64,
-    /// The first one that is not this kernel's.
+    /// The first number after this kernel's block.
     end: u64,
-    /// How many were given out.
+    /// How many numbers the kernel has given out.
     given: u64,
 }
 
@@ -46,7 +46,7 @@ struct Block {
 /// All blocks in order. They stay when their kernel is dropped: ids of its sessions can still be shown.
 struct Blocks {
     list: Vec<Block>,
-    /// The first serial number that nobody has taken.
+    /// The first serial number that no kernel has taken.
     end: u64,
 }
 
@@ -57,8 +57,8 @@ fn blocks() -> MutexGuard<'static, Blocks> {
     BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes a block for a kernel that has given `given` numbers out, and returns its two ends. It is as long as all blocks of the
-/// kernel before it, so a kernel with very many sessions has few.
+/// Takes a block for a kernel that has given out `given` numbers, and returns its two ends. The block is as long as all
+/// earlier blocks of the kernel together, so that even a kernel with very many sessions has few blocks.
 #[cold]
 fn take_block(given: u64) -> Option<(u64, u64)> {
     let Blocks { list, end } = &mut *blocks();

@@ -12,18 +12,19 @@ use crate::name::Name;
 
 /// What a source answers at the end of its turn: what is to come next.
 ///
-/// Whatever the answer, the kernel then reads what the source wants of the poller, and whether it keeps its owner.
+/// After any answer the kernel asks the source what it wants of the poller, and whether it keeps its owner alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// The poller has news of it, or its wheel leaves word. A time that it waits for stays.
+    /// The next turn comes when the poller has news of the source, or when its wheel asks for one. A time that was set
+    /// stays set.
     Wait,
     /// Another turn in the next slice, whatever the poller says.
     Again(Readiness),
-    /// A turn for reading when this time has come, if it is not closed before. It takes the place of an earlier time.
+    /// A turn for reading at this time, unless the source is closed before. This replaces a time that was set before.
     At(Due),
-    /// As [`Wait`](Next::Wait), but the poller tells again what it has told already.
+    /// As [`Wait`](Next::Wait), but the poller reports readiness again that it has already reported.
     Recheck,
-    /// It is done: the kernel takes it out of the poller and closes it. Then it may tell of it by
+    /// The source is done: the kernel takes it out of the poller and closes it. Then the source may tell its owner, in
     /// [`closed`](super::Source::closed).
     Close,
 }
@@ -33,12 +34,12 @@ pub(crate) enum Next {
 /// POE: nothing like it; a wheel looks after each `call` whether it is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Delivery {
-    /// The state has come to its end, or there is none of that name.
+    /// The state has run to its end, or the session has no state of that name.
     Done,
-    /// The state has failed. What else there is comes in the next slice, behind the `DIE` signal.
+    /// The state has failed. End the turn, and send further events in the next slice, behind the `DIE` signal.
     Failed,
-    /// The source is closed, as its wheel was dropped or its session stopped; or this is a forked child, and the turn is the
-    /// parent's. There is nothing to be done any more, and the answer is not heard.
+    /// The source is closed, because its wheel was dropped or its session has stopped. Or this is a forked child, and
+    /// the turn belongs to the parent. There is nothing left to do, and the turn's answer is ignored.
     Over,
 }
 
@@ -49,7 +50,7 @@ pub(crate) struct Turn<'a> {
     owner: SessionId,
     /// How often the process had forked when the turn began.
     forked: u32,
-    /// It was closed by its own answer, and tells of that.
+    /// The source was closed by its own answer, and is telling its owner.
     is_closed: bool,
     is_over: bool,
 }
@@ -60,7 +61,7 @@ impl<'a> Turn<'a> {
         Turn { kernel, key, owner, forked, is_closed, is_over: false }
     }
 
-    /// Lends the turn to the source of a program. What that finds to be over is over.
+    /// Lends the turn to the source of a program. If it finds the turn over, the turn is over for the lender as well.
     pub(crate) fn part<T>(&mut self, what: impl FnOnce(Turn<'_>) -> T) -> T {
         let Turn { kernel, key, owner, forked, is_closed, is_over } = self;
         let part = Turn { kernel, key: *key, owner: *owner, forked: *forked, is_closed: *is_closed, is_over: *is_over };
@@ -69,8 +70,8 @@ impl<'a> Turn<'a> {
         result
     }
 
-    /// Runs a state of the source's owner. `wheel` is what the event says it was sent from. Nothing is sent once the turn is
-    /// over.
+    /// Runs a state of the source's owner. `wheel` is the event's caller state. Once the turn is over, no event is
+    /// sent.
     pub(crate) fn deliver(&mut self, wheel: Name, event: Name, args: Args) -> Delivery {
         if self.is_over {
             destroy(args);
@@ -80,7 +81,7 @@ impl<'a> Turn<'a> {
         self.outcome(is_done)
     }
 
-    /// Makes what went wrong in the source, in no state of its owner's, the owner's `DIE` signal.
+    /// Turns a failure in the source, outside of its owner's states, into the owner's `DIE` signal.
     pub(crate) fn die(&mut self, wheel: Name, exception: Exception) -> Delivery {
         if self.is_over {
             destroy(exception);
@@ -106,12 +107,12 @@ impl<'a> Turn<'a> {
         self.is_over
     }
 
-    /// Tells whether something was put since, so that a flush is to come.
+    /// Tells whether something was put into the source's wheel that is still to be flushed.
     pub(crate) fn is_flush_due(&self) -> bool {
         self.kernel.core.sources.is_flush_due(self.key)
     }
 
-    /// Returns what every stream reads into.
+    /// Returns the buffer into which every stream reads.
     pub(crate) fn buffer(&mut self) -> &mut [u8] {
         &mut self.kernel.core.sources.read_buffer
     }
@@ -136,7 +137,7 @@ impl<'a> Turn<'a> {
         self.kernel.core.clock.advance()
     }
 
-    /// For a source that makes others.
+    /// Returns the kernel's core, for a source that makes other sources.
     pub(crate) fn core(&mut self) -> &mut Core {
         &mut self.kernel.core
     }

@@ -1,4 +1,4 @@
-//! The slab of sources: every descriptor that the kernel watches, whatever for.
+//! The slab of sources: every descriptor that the kernel watches, for any purpose.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -37,10 +37,10 @@ const READ_BUFFER: usize = 64 * 1024;
 struct Entry {
     key: SourceKey,
     owner: SessionId,
-    /// What ready sources are sorted by; the descriptor that `source` had when it was added.
+    /// The descriptor that `source` had when it was added. Ready sources are sorted by it.
     fd: RawFd,
     source: Rc<dyn Source>,
-    /// What it wanted when it was asked last.
+    /// What the source wanted when the kernel last asked it.
     wanted: Option<Wanted>,
     registered: Option<Wanted>,
     /// A regular file: the poller refuses it, and it never has to wait (K-IO-21).
@@ -53,9 +53,9 @@ struct Entry {
     is_unflushed: bool,
     /// When it gets a turn without readiness.
     due: Option<Due>,
-    /// `None` while it does not keep its owner: nothing comes of it before its owner does something.
+    /// Keeps the owner alive. `None` while the source sends nothing until its owner does something.
     hold: Option<Hold<Handle>>,
-    /// It never keeps its owner, whatever it says itself.
+    /// The source never keeps its owner alive, whatever it says itself.
     is_weak: bool,
     /// The neighbours among its owner's sources.
     prev: Option<u32>,
@@ -74,26 +74,26 @@ pub(super) struct Description {
 /// All sources, the poller, and the list of those that are ready.
 pub(crate) struct Sources {
     poll: Poll,
-    /// What the poller tells; kept for the next time.
+    /// The buffer for the poller's reports, kept for the next poll.
     events: Option<Events>,
     entries: Slab<Entry>,
     next_generation: u64,
     /// The watched raw descriptors, by number.
     pub(crate) watched_fds: FxHashMap<RawFd, (SourceKey, Rc<Watched>)>,
-    /// Which of them each session watches, with what keeps it alive unless they are watched weakly.
+    /// Which of them each session watches. Each entry keeps the session alive, unless the descriptor is watched weakly.
     pub(super) watched_by: FxHashMap<SessionId, Few<RawFd, Option<Hold<Handle>>>>,
     ready: VecDeque<SourceKey>,
-    /// Those into which something was put.
+    /// The sources of wheels into which something was put.
     unflushed: VecDeque<SourceKey>,
-    /// Those whose registration may not be what they want any more.
+    /// The sources whose registration with the poller may differ from what they want.
     stale: Vec<SourceKey>,
     timers: Timers,
-    /// By readiness: what this I/O step still has to give a turn.
+    /// By readiness: the sources to which this I/O step still has to give a turn.
     groups: [VecDeque<SourceKey>; 3],
     mailbox: Rc<Mailbox>,
     pub(super) backlog: Backlog,
     pub(super) listener_watch: ListenerWatch,
-    /// What every stream reads into.
+    /// The buffer into which every stream reads.
     pub(crate) read_buffer: Box<[u8]>,
 }
 
@@ -141,7 +141,7 @@ impl Sources {
         self.get(key).map(|entry| entry.owner)
     }
 
-    /// Tells whether `fd` is a source's.
+    /// Tells whether `fd` belongs to a source.
     pub(crate) fn has_fd(&self, fd: RawFd) -> bool {
         self.entries.iter().any(|(_, entry)| entry.source.fd() == fd)
     }
@@ -157,8 +157,8 @@ impl Sources {
         })
     }
 
-    /// Gives each listener that is shared with other processes, and not paused, a turn without being told: the process that
-    /// was told of a connection may have died of it.
+    /// Gives a turn to each listener that is shared with other processes and is not paused, without a report of the
+    /// poller: the process that was told of a connection may have died before it accepted.
     pub(crate) fn retry_listeners(&mut self) {
         let is_shared = |entry: &Entry| entry.source.wanted().is_some_and(|wanted| wanted.is_shared());
         self.keys(is_shared).into_iter().for_each(|key| self.requeue(key, Readiness::Read));
@@ -179,7 +179,7 @@ impl Sources {
         self.get(key).is_some()
     }
 
-    /// Tells whether something was put that is not flushed.
+    /// Tells whether something was put into the source's wheel that is not flushed.
     #[inline]
     pub(super) fn is_flush_due(&self, key: SourceKey) -> bool {
         self.has_wheel_work()
@@ -194,8 +194,8 @@ impl Sources {
         self.entries.get_mut(key.index()).filter(|entry| entry.key == key)
     }
 
-    /// Takes a source out: away from the poller first, then closed. Between the two nothing may happen: another process may hold
-    /// the same open file, and the poller would go on reporting a descriptor that is none of ours any more.
+    /// Takes a source out: first out of the poller, then closes it. The order matters: another process may hold the
+    /// same open file, and the poller would go on reporting a descriptor that was closed here.
     fn take_out(&mut self, key: SourceKey) -> Option<Entry> {
         self.get(key)?;
         self.deregister(key);
@@ -253,12 +253,12 @@ impl Core {
         if let Some(entry) = self.sources.take_out(key) {
             self.unlink_source(&entry);
             self.sources.timers.remove(entry.due, key);
-            // Filters, which the program may have made, go with it.
+            // This also drops filters, which may be the program's own.
             destroy(entry);
         }
     }
 
-    /// Tells whoever wants to know, if this is a listener.
+    /// Tells the session that watches the listeners, if this source is a listener.
     #[inline]
     fn note_listener(&mut self, key: SourceKey) {
         if self.sources.listener_watch.is_on() && self.sources.get(key).is_some_and(|entry| entry.source.is_listener())
@@ -277,7 +277,7 @@ impl Core {
         }
     }
 
-    /// Takes a source that was taken out of the table out of its owner's list as well.
+    /// Removes a source that was taken out of the table from its owner's list.
     fn unlink_source(&mut self, gone: &Entry) {
         if let Some(next) = gone.next {
             self.sources.entries[next as usize].prev = gone.prev;
@@ -288,8 +288,8 @@ impl Core {
         }
     }
 
-    /// Closes a listener under its wheel, which stays but accepts nothing any more, or under the handle that is watched. A
-    /// listener that was closed already, or anything else, is left alone.
+    /// Closes a listener whose wheel, or whose watched handle, stays. The wheel accepts nothing any more. A source that
+    /// is closed already, or is not a listener, is left alone.
     pub(crate) fn close_listener(&mut self, key: SourceKey) {
         // A listener that was replaced while a state was blocked does not listen any more.
         let is_listener = |source: &Rc<dyn Source>| source.is_listener() || has_replaced_listeners();
@@ -300,7 +300,7 @@ impl Core {
         }
     }
 
-    /// Reads from a source what it wants of the poller, and whether it keeps its owner.
+    /// Asks a source what it wants of the poller, and whether it keeps its owner alive.
     #[inline]
     pub(super) fn review_source(&mut self, key: SourceKey) {
         let Some(entry) = self.sources.entry_mut(key) else { return };
@@ -321,7 +321,8 @@ impl Core {
         self.sources.set_timer(key, due);
     }
 
-    /// Has the sources that a session owns keep neither it nor the program alive. Those that it gets later do.
+    /// Makes the sources that a session owns now keep neither the session nor the program alive. Sources that it gets
+    /// later do.
     #[cfg(feature = "status")]
     pub(crate) fn weaken_sources_of(&mut self, session: SessionId) {
         let mut next = self.sessions.get(session).and_then(|record| record.first_source);
@@ -342,15 +343,16 @@ impl Core {
 
     /// Closes every source, in a child that goes on without its parent's sessions.
     pub(crate) fn remove_all_sources(&mut self) {
-        // Watched handles are sources of the kernel, but hold those who watch them.
+        // Watched handles are sources of the kernel, but keep alive the sessions that watch them.
         let watching: Vec<SessionId> = self.sources.watched_by.keys().copied().collect();
         watching.into_iter().for_each(|session| self.remove_watchers_of(session));
         let all: Vec<SourceKey> = self.sources.keys(|_| true);
         all.into_iter().for_each(|key| self.remove_source(key));
     }
 
-    /// Starts anew in a forked child, from the table alone. The old poller is closed without a word to it: the set
-    /// behind it is still the parent's, and whatever is removed from it there is removed for the parent as well.
+    /// Makes a new poller in a forked child, from the table alone. The old poller is closed, but no source is removed
+    /// from it: its set still belongs to the parent, and a removal in the child would be a removal in the parent as
+    /// well.
     pub(crate) fn rebuild_sources(&mut self) -> Result<(), Error> {
         self.sources.ready.clear();
         self.sources.groups.iter_mut().for_each(VecDeque::clear);
@@ -362,23 +364,24 @@ impl Core {
             entry.queued = false;
             entry.is_unflushed = false;
         }
-        // What was put is the parent's to write, and what it was woken for its own to do. A dropped wheel is dropped here, too.
+        // Output that was put is for the parent to write, and turns that were asked for are for the parent to give.
+        // Wheels that were dropped are dropped here, too.
         self.sources.stale.clear();
         self.sources.unflushed.clear();
         let dropped = self.sources.mailbox.forget_touches();
         dropped.into_iter().for_each(|key| self.remove_source(key));
         let closing = self.sources.keys(|entry| entry.source.fork() == AfterFork::Close);
         closing.into_iter().for_each(|key| self.remove_source(key));
-        // Behind that, which has nothing to say to any poller: the parent may have had no descriptor to spare.
+        // After closing sources, which needs no poller: the parent may have had no descriptor to spare.
         self.sources.renew_poll()?;
-        // Not registered before the next poll: most children drop at once what they need not watch.
+        // Sources are registered only before the next poll: most children first drop those that they need not watch.
         let Sources { stale, entries, .. } = &mut self.sources;
         stale.extend(entries.iter().map(|(_, entry)| entry.key));
         Ok(())
     }
 
-    /// Starts anew with a poller of its own, but as the process that it was: every source is kept, as is what is known of
-    /// its readiness. For a process that has moved: the process before it ends without using the poller.
+    /// Makes a new poller for a process that goes on in place of another. Every source is kept, and so is what is known
+    /// of its readiness. The former process ends without using the old poller.
     pub(super) fn move_sources(&mut self) -> Result<(), Error> {
         self.sources.renew_poll()?;
         self.sources.entries.iter_mut().for_each(|(_, entry)| entry.registered = None);
@@ -388,7 +391,7 @@ impl Core {
 }
 
 impl Sources {
-    /// Has the poller's registration of these looked at before the next poll.
+    /// Has the registration of these sources with the poller reviewed before the next poll.
     pub(super) fn stale_all(&mut self, keys: Vec<SourceKey>) {
         self.stale.extend(keys);
     }

@@ -1,4 +1,4 @@
-//! What the poller is told of the sources, and what it tells.
+//! Registering sources with the poller, and its reports.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,10 +15,10 @@ use crate::error::Error;
 use crate::kernel::core::Core;
 use crate::kernel::source::{Readiness, SourceKey, Wanted};
 
-/// How many sources one call of the poller tells of at most.
+/// How many sources one call of the poller reports at most.
 const EVENTS: usize = 256;
 
-/// What the kernel's own signal pipe is registered under.
+/// The token of the kernel's own signal pipe.
 const SIGNALS: Token = Token(usize::MAX);
 
 impl Entry {
@@ -31,8 +31,8 @@ impl Entry {
 }
 
 impl Sources {
-    /// Asks to be told again even if the poller has told already: what makes an edge-triggered poller keep the
-    /// promise that a watcher's event recurs while its handle is ready.
+    /// Makes the poller report readiness again that it has already reported. So a watcher's event recurs while its
+    /// handle is ready, although the poller is edge-triggered.
     pub(crate) fn rearm(&mut self, key: SourceKey) {
         let Some(entry) = self.get(key) else { return };
         if entry.always_ready {
@@ -104,7 +104,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Returns what readiness of a source matters: what it wants itself, or of a paused listener what others want to know.
+    /// Returns the readiness for which a source is watched: the one that it wants, or for a paused listener the one
+    /// that sessions have asked about.
     pub(super) fn wanted_of(&self, entry: &Entry) -> Option<Wanted> {
         let is_asked = || self.backlog.is_awaited() && entry.source.is_listener();
         entry.source.wanted().or_else(|| is_asked().then_some(Wanted::BACKLOG))
@@ -114,7 +115,8 @@ impl Sources {
         self.get(key).is_some_and(|entry| entry.registered == Some(Wanted::BACKLOG))
     }
 
-    /// Takes the paused listeners out of the poller, which tells of those that are ready once more when they come back.
+    /// Takes the paused listeners out of the poller. When they come back, the poller reports those that are ready once
+    /// more.
     pub(in crate::kernel) fn deregister_backlog(&mut self) {
         for key in self.listeners() {
             if self.is_registered_for_backlog(key) {
@@ -123,7 +125,7 @@ impl Sources {
         }
     }
 
-    /// Carries out what changed since the last poll. A handle that was paused and resumed costs nothing.
+    /// Tells the poller what has changed since the last poll. A handle that was paused and resumed costs nothing.
     pub(in crate::kernel) fn sync_stale(&mut self) {
         if self.stale.is_empty() {
             return;
@@ -146,7 +148,8 @@ impl Sources {
             return;
         }
         let is_urgent = is_urgent(report);
-        // What is urgent is readable to mio, and alone it isn't: a read might wait for ever.
+        // mio reports urgent data as readable. If there is only urgent data, there is nothing to read, and a read might
+        // block.
         let is_readable = report.is_readable() && (!is_urgent || self.get(key).is_some_and(Entry::has_input));
         let reading = is_readable || report.is_read_closed() || report.is_error();
         let writing = report.is_writable() || report.is_write_closed() || report.is_error();
@@ -180,7 +183,7 @@ impl Sources {
     pub(super) fn renew_poll(&mut self) -> Result<(), Error> {
         let parents = std::mem::replace(&mut self.poll, new_poll()?);
         if cfg!(not(target_os = "linux")) {
-            // A kqueue is not inherited: its number is free in the child, and most likely the new one's by now.
+            // A kqueue is not inherited. Its number is free in the child, and the new kqueue most likely has it by now.
             std::mem::forget(parents);
         }
         Ok(())
@@ -195,7 +198,7 @@ impl Core {
 
     /// Waits for readiness at most `wait` (`None`: for ever), and notes it. Tells whether a signal has arrived.
     pub(in crate::kernel) fn poll(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
-        // Taken out: what is noted is noted in the table beside it.
+        // Taken out of `self`, because `note` needs the rest of it.
         let mut events = self.sources.events.take().unwrap_or_else(|| Events::with_capacity(EVENTS));
         let polled = self.sources.poll.poll(&mut events, wait);
         let mut signalled = false;

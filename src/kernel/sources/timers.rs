@@ -22,7 +22,7 @@ impl Timers {
 }
 
 impl Sources {
-    /// Gives a source a turn at `due`, in place of the time that it waits for, unless it is closed before.
+    /// Gives a source a turn at `due`, unless it is closed before. This replaces a time that was set before.
     pub(super) fn set_timer(&mut self, key: SourceKey, due: Due) {
         let Some(entry) = self.entry_mut(key) else { return };
         let former = entry.due.replace(due);
@@ -42,7 +42,7 @@ impl Sources {
         self.timers.0.first().map(|(due, _)| *due)
     }
 
-    /// Gives those a turn whose time has come.
+    /// Gives a turn to the sources whose time has come.
     pub(super) fn fire_timers(&mut self, now: Due) {
         while let Some(key) = self.timers.take_due(now) {
             self.entry_mut(key).into_iter().for_each(|entry| entry.due = None);

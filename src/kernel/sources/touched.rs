@@ -1,4 +1,4 @@
-//! Carrying out what wheels have left word of.
+//! Carrying out what wheels have asked for in the mailbox.
 
 use super::Sources;
 use crate::kernel::core::Core;
@@ -14,15 +14,16 @@ impl Core {
         }
     }
 
-    /// Closes what was dropped, and puts the rest of what wheels have asked for on the kernel's own lists.
+    /// Closes the sources whose wheels were dropped, and puts the other requests of wheels on the kernel's own lists.
     pub(in crate::kernel) fn collect_touched(&mut self) {
-        // Closing one may drop others.
+        // Closing one source may drop other wheels.
         while let Some(key) = self.next_touched() {
             self.sources.add_unflushed(key);
         }
     }
 
-    /// Takes the next source that is to be flushed. What else was asked for it and for those before it is done.
+    /// Takes the next source that is to be flushed. Carries out what else was asked for it and for the sources before
+    /// it.
     #[inline]
     pub(super) fn next_to_flush(&mut self) -> Option<SourceKey> {
         if self.sources.has_unflushed()
@@ -57,15 +58,15 @@ impl Core {
         }
         if touches.has(Touch::Change) {
             self.review_source(key);
-            // What others want to know of a paused listener may have changed. And the poller knows nothing of a regular
-            // file: looking at its registration is what gives it a turn.
+            // Sessions may have asked about a paused listener. And the poller knows nothing of a regular file: the
+            // review of its registration gives it a turn.
             self.sources.stale.push(key);
         }
     }
 }
 
 impl Sources {
-    /// Tells whether a wheel has left word, or something that was put is not flushed.
+    /// Tells whether a wheel has asked for something, or something that was put is not flushed.
     #[inline]
     pub(in crate::kernel) fn has_wheel_work(&self) -> bool {
         self.mailbox.has_touched() || self.has_unflushed()
@@ -88,7 +89,7 @@ impl Sources {
         }
     }
 
-    /// Takes the next source from the kernel's list; one that was closed is passed over.
+    /// Takes the next source from the kernel's list. Closed sources are passed over.
     #[cold]
     fn next_unflushed(&mut self) -> Option<SourceKey> {
         loop {

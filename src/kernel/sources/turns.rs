@@ -1,4 +1,4 @@
-//! The I/O step: who gets a turn, and when what was put is written.
+//! The I/O step: which source gets a turn, and when the output of wheels is written.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::kernel::core::Core;
 use crate::kernel::source::{Readiness, Source, SourceKey};
 use crate::kernel::turn::{Next, Turn};
 
-/// After how many turns what they have put is written. Writing the answers one after the other, and not each between two
-/// reads, saves the processor a twentieth of its time; more at once would save little, and keep the first peer waiting.
+/// After how many turns their output is written. Writing several answers in a row, and not each between two reads,
+/// saves a twentieth of the processor time. More turns would save little, and keep the first peer waiting.
 const TURNS_PER_FLUSH: usize = 4;
 
 impl Sources {
@@ -30,12 +30,13 @@ impl Sources {
         !self.ready.is_empty()
     }
 
-    /// Puts what an I/O step has left back on the list of those that are ready. The poller does not tell of them again.
+    /// Puts the sources that an I/O step has left back on the list of ready sources. The poller does not report them
+    /// again.
     #[cold]
     fn ungroup(&mut self) {
         for readiness in Readiness::ALL {
             while let Some(key) = self.next(readiness) {
-                // One that has had its turn is ready no more.
+                // A source that has had its turn is not ready any more.
                 if self.get(key).is_some_and(|entry| entry.ready[readiness as usize]) {
                     self.requeue(key, readiness);
                 }
@@ -48,12 +49,12 @@ impl Sources {
         self.groups[readiness as usize].pop_front()
     }
 
-    /// Takes note that a source has its turn. Returns false for one that was closed or is ready no more.
+    /// Notes that a source has its turn. Returns false if the source was closed or is not ready any more.
     fn take_ready(&mut self, key: SourceKey, readiness: Readiness) -> bool {
         self.entry_mut(key).is_some_and(|entry| std::mem::take(&mut entry.ready[readiness as usize]))
     }
 
-    /// Takes the source that is ready, if there is but one, for one thing: nothing has to be sorted.
+    /// Takes the ready source, if there is only one and it is ready for one thing: then nothing has to be sorted.
     #[inline]
     fn take_only(&mut self) -> Option<(SourceKey, Readiness)> {
         let &key = self.ready.front().filter(|_| self.ready.len() == 1)?;
@@ -113,8 +114,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Each source that is ready now gets one turn; what becomes ready meanwhile waits for the next slice, so that
-    /// the turns are bounded and posted events are not kept waiting. In a forked child the lists are empty.
+    /// Gives each source that is ready now one turn. Sources that become ready meanwhile wait for the next slice, so
+    /// that the turns are bounded and posted events are not kept waiting. In a forked child the lists are empty.
     fn turn_ready(&mut self) {
         if self.core.sources.ready.is_empty() {
             return;
@@ -144,7 +145,7 @@ impl Kernel {
         }
     }
 
-    /// Lets a source do something, and does what it answers.
+    /// Gives a source a turn of the kind `what`, and does what the source answers.
     fn give_turn(&mut self, key: SourceKey, what: impl FnOnce(&dyn Source, &mut Turn<'_>) -> Next) {
         let Some(entry) = self.core.sources.get(key) else { return };
         let (source, owner) = (Rc::clone(&entry.source), entry.owner);
@@ -161,12 +162,12 @@ impl Kernel {
             Next::Recheck => sources.rearm(key),
             Next::Close => {
                 self.core.remove_source(key);
-                // Others of the same wheel go with it, before anybody hears of it.
+                // Other sources of the same wheel are closed with it, before the owner is told.
                 self.core.close_dropped();
                 return source.closed(&mut Turn::new(self, key, owner, true));
             }
         }
-        // A flush that is to come is followed by a look as well.
+        // If a flush is due, the source is reviewed after that.
         if !self.core.sources.is_flush_due(key) {
             self.core.review_source(key);
         }
@@ -180,8 +181,9 @@ impl Kernel {
         }
     }
 
-    /// Each is taken from its list at its turn, and not before: a slice that a state runs meanwhile, or a stop, is to find all
-    /// that are left. What is put meanwhile waits for the next time. In a forked child the lists are empty.
+    /// Flushes the sources that are on the list now. Each is taken off the list only at its turn, so that a slice that
+    /// a state runs meanwhile, or a stop, finds all that are left. Output that is put meanwhile waits for the next
+    /// time. In a forked child the lists are empty.
     fn flush_all(&mut self) {
         self.core.close_dropped();
         for _ in 0..self.core.sources.flushes() {
