@@ -141,7 +141,7 @@ impl<H: 'static> Session<H> {
         self
     }
 
-    /// Sets an option.
+    /// Switches an option of the session on or off.
     ///
     /// POE: `create`'s `options`.
     #[doc(alias = "options")]

@@ -122,10 +122,9 @@ calls! {
         self.delay_at(event.into(), after, args.into_args(), Location::caller())
     }
 
-    /// Removes all of the running session's alarms and delays named `event`, however they were set; returns their
-    /// number.
+    /// Removes all of the running session's alarms and delays named `event`, and returns how many there were.
     ///
-    /// Posted events of that name stay.
+    /// It does not matter by which call they were set. Posted events of that name stay.
     ///
     /// POE: `alarm` without a time.
     pub fn alarm_clear(&mut self, event: impl Into<Name>) -> usize {

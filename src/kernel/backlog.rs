@@ -221,7 +221,7 @@ mod tests {
         assert!(waiting(&kernel.core, Some(two), 2));
         assert!(waiting(&kernel.core, Some(three), 3));
         assert!(kernel.core.read_queues(None).is_some_and(|queues| queues.limit > 5 && queues.full.is_none()));
-        // One that this process accepts on is nobody else's.
+        // The queue of a listener on which this process accepts does not count.
         kernel.call(two, "accept_all", ()).expect("it is there");
         assert!(kernel.core.read_queues(Some(two)).is_none());
         assert!(waiting(&kernel.core, None, 3));
@@ -295,7 +295,7 @@ mod tests {
             .state("first", |cx| {
                 cx.heap().seen.push("first");
                 assert!(cx.core().has_backlog());
-                // Nobody has asked for this one.
+                // No session has asked about this client.
                 connect(cx.heap());
                 cx.delay("ask", Duration::from_millis(20), ());
             })

@@ -191,7 +191,7 @@ impl<'a, H: 'static> Context<'a, H> {
         &mut self.event.args
     }
 
-    /// Returns the name under which this state runs: the event's, or `_default`.
+    /// Returns the name under which this state runs: the name of the event, or `_default`.
     ///
     /// POE: `$_[STATE]`.
     #[doc(alias = "STATE")]

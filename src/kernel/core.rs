@@ -109,7 +109,10 @@ calls! {
     /// Posting.
     for a kernel, with self:
 
-    /// Posts `event` with `args` to a session, which handles it in the next slice, after the events posted before.
+    /// Posts `event` with `args` to a session, which handles it after the events that were posted before.
+    ///
+    /// The session never handles it before the running state has returned. What a state posts while the kernel
+    /// dispatches its queue waits for the next slice, so that no session can keep the others from running.
     ///
     /// ```
     /// # use lenore::{Kernel, Session};

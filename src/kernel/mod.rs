@@ -232,8 +232,8 @@ impl Kernel {
     /// dispatches the events that are due, and stops the sessions that nothing keeps alive any more.
     ///
     /// Returns `false`, without running a slice, when no session is left and the kernel itself has ended. A terminal
-    /// signal to [`SessionId::KERNEL`] ends it, such as `TERM` from the system, or `IDLE` when nothing can happen any
-    /// more.
+    /// signal to [`SessionId::KERNEL`] that no state handles ends it, such as `TERM` from the system, or `IDLE` when
+    /// nothing can happen any more.
     ///
     /// # Errors
     ///

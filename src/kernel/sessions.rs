@@ -18,9 +18,8 @@ use crate::name::Name;
 /// Once the session has stopped, using its id is an error. The id never names another session. Using the id of another
 /// kernel's session is an error, too.
 ///
-/// `Display` shows an id as `session 3`. The sessions of a kernel are numbered 1, 2, 3, ... in order of creation, and
-/// the kernel is
-/// 0. A forked process goes on with its copy of the kernel, so the ids stay valid there.
+/// `Display` shows an id as `session 3`. The sessions of a kernel are numbered 1, 2, 3, ... in order of creation. The
+/// kernel has the number 0. A forked process goes on with its copy of the kernel, so the ids stay valid there.
 ///
 /// POE: a session's `ID`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

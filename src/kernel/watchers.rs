@@ -326,10 +326,10 @@ calls! {
         self.unselect(handle, Readiness::Write);
     }
 
-    /// Stops the events of all sessions that watch `handle` for reading, until
-    /// [`select_resume_read`](crate::Context::select_resume_read).
+    /// Stops the events of all sessions that watch `handle` for reading, until they are resumed.
     ///
-    /// Returns whether any session watches it for reading. A paused watcher still keeps its session alive.
+    /// [`select_resume_read`](crate::Context::select_resume_read) resumes them. Returns whether any session watches the
+    /// handle for reading. A paused watcher still keeps its session alive.
     ///
     /// POE: `select_pause_read`.
     pub fn select_pause_read(&mut self, handle: &Handle) -> bool {
@@ -343,10 +343,10 @@ calls! {
         self.pause(handle, Readiness::Read, false)
     }
 
-    /// Stops the events of all sessions that watch `handle` for writing, until
-    /// [`select_resume_write`](crate::Context::select_resume_write).
+    /// Stops the events of all sessions that watch `handle` for writing, until they are resumed.
     ///
-    /// Returns whether any session watches it for writing. A paused watcher still keeps its session alive.
+    /// [`select_resume_write`](crate::Context::select_resume_write) resumes them. Returns whether any session watches
+    /// the handle for writing. A paused watcher still keeps its session alive.
     ///
     /// POE: `select_pause_write`.
     pub fn select_pause_write(&mut self, handle: &Handle) -> bool {

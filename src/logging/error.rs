@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Why a [`Logger`](super::Logger) was not made or installed.
 ///
-/// Its `Debug` form is its text as well, as that of [`Error`](crate::Error).
+/// Its `Debug` form is the same text as its `Display` form, as with [`Error`](crate::Error).
 #[non_exhaustive]
 #[derive(Clone, PartialEq, Eq)]
 pub enum LoggerError {
@@ -15,7 +15,7 @@ pub enum LoggerError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The program has installed a logger before.
+    /// The process already has a logger.
     AlreadyInstalled,
 }
 

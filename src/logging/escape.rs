@@ -1,11 +1,11 @@
 //! Text from anywhere, such as a client's request, that must not look like lines of the log or steer a terminal.
 //!
-//! What is written is made harmless afterwards: nearly all of it is plain ASCII, which one look shows.
+//! Text is first written, and then made harmless. Nearly all text is plain ASCII, which one look shows.
 
 use crate::harmful::{is_harmful, push_json_escape};
 
-/// Makes a message harmless, which is what stands in `line` from `start` on. In place of each end of a line in it comes
-/// `new_line`. Ends of lines at its own end are dropped.
+/// Makes a message harmless: the part of `line` from `start` on. Each line end within the message becomes `new_line`.
+/// Line ends at the end of the message are dropped.
 pub(super) fn message(line: &mut String, start: usize, new_line: &str) {
     let end = line[start..].trim_end_matches(['\n', '\r']).len();
     line.truncate(start + end);
@@ -33,7 +33,7 @@ pub(super) fn word(line: &mut String, start: usize) {
     }
 }
 
-/// Puts a field's value into quotation marks if it would not end where it ends.
+/// Puts a field's value into quotation marks if a reader could not tell where it ends.
 pub(super) fn value(line: &mut String, start: usize) {
     let text = &line[start..];
     if text.is_empty() || text.contains(|char| breaks_word(char) || char == '\\') {
@@ -50,7 +50,7 @@ pub(super) fn value(line: &mut String, start: usize) {
     }
 }
 
-/// Makes a string of JSON of what stands in `line` from `start` on, without the quotation marks around it.
+/// Escapes the part of `line` from `start` on as a string of JSON, without the quotation marks around it.
 pub(super) fn json(line: &mut String, start: usize) {
     if is_plain(&line[start..]) && !line[start..].contains(['"', '\\']) {
         return;

@@ -26,8 +26,8 @@ pub(super) fn push_text(line: &mut String, record: &Record<'_>, stamp: Stamp<'_>
     line.push('\n');
 }
 
-/// Appends a record as the journal reads lines from standard error: `<4>lenore::daemon: child has ended`. It knows time
-/// and pid by itself. Each line becomes a record of its own there, and so has the priority.
+/// Appends a record as the journal reads lines from standard error: `<4>lenore::daemon: child has ended`. The journal
+/// knows time and pid by itself. It makes a record of each line, so each line has the priority.
 pub(super) fn push_journal(line: &mut String, record: &Record<'_>, stamp: Stamp<'_>) {
     let priority = priority(record.level());
     line.push_str(priority);
@@ -47,7 +47,7 @@ pub(super) fn push_json(line: &mut String, record: &Record<'_>, stamp: Stamp<'_>
     line.push_str(",\"message\":");
     push_json_string(line, record.args());
     let mut fields = JsonFields { line, seen: Vec::new() };
-    // A source that breaks off has the fields that it has given.
+    // If a source of fields breaks off, the fields that it has given stay.
     let _ = record.key_values().visit(&mut fields);
     if !fields.seen.is_empty() {
         line.push('}');
@@ -79,7 +79,7 @@ fn push_words(line: &mut String, record: &Record<'_>, program: &str, continuatio
     let start = line.len();
     push_display(line, record.args());
     escape::message(line, start, continuation);
-    // Messages of this crate have their fields in them, as other loggers show nothing else.
+    // Messages of this crate have their fields in the text, because other loggers show only the text.
     if !is_own(record.target()) {
         let _ = record.key_values().visit(&mut TextFields { line });
     }
@@ -89,7 +89,7 @@ fn is_own(target: &str) -> bool {
     target.strip_prefix(env!("CARGO_CRATE_NAME")).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// What a value shows before it fails to show itself is kept.
+/// Appends a value. If its `Display` fails, the text that it has written before stays.
 fn push_display(line: &mut String, value: impl Display) {
     let _ = write!(line, "{value}");
 }
@@ -113,7 +113,7 @@ impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     }
 }
 
-/// Fields as members of an object of their own: a record's `pid` is not the logger's.
+/// Fields as members of an object of their own, so that a record's `pid` is not taken for the logger's.
 struct JsonFields<'a, 'kvs> {
     line: &'a mut String,
     seen: Vec<Key<'kvs>>,
@@ -121,7 +121,7 @@ struct JsonFields<'a, 'kvs> {
 
 impl<'kvs> VisitSource<'kvs> for JsonFields<'_, 'kvs> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        // Readers differ in what they make of a name that comes twice.
+        // Readers of JSON differ in what they do with a name that comes twice.
         if self.seen.contains(&key) {
             return Ok(());
         }

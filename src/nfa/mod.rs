@@ -19,11 +19,14 @@
 //!
 //! # What a transition does
 //!
-//! 1. It checks that the state exists, and that it has a handler for the enter event if one is named.
-//! 2. It runs the old state's handler `leave`, if there is one, without arguments.
-//! 3. It makes the new state the current one.
-//! 4. It runs the enter event there, with the arguments given. This and `leave` are run directly: their sender is the
-//!    machine itself, and they have no caller state.
+//! A transition has four steps:
+//!
+//! 1. The machine checks that the new state exists, and that it has a handler for the enter event if one is named.
+//! 2. The old state's handler `leave` runs, if there is one, without arguments.
+//! 3. The new state becomes the current one.
+//! 4. The new state's handler of the enter event runs, with the arguments given.
+//!
+//! The machine runs both handlers directly. Their sender is the machine itself, and they have no caller state.
 //!
 //! A transition is posted, and so takes effect after the events that were queued before it. With
 //! [`Transitions::Immediate`] it is made at once, and so is the first [`goto_state`](Machine::goto_state) in any case.

@@ -99,7 +99,7 @@ pub fn in_process_within(limit: Duration, body: impl FnOnce()) {
             if wanted.call == call {
                 supervise(wanted.starter, limit, VARIABLE, body)
             }
-            // A test may have several processes, one after the other. This one has begun for another.
+            // A test may call `in_process` several times. This process was started for another of the calls.
         }
         (Some(_), name) => panic!("`in_process` was called by {name:?} in the process of another test: {wanted:?}"),
         // There is no harness: tests have threads of their own.

@@ -95,7 +95,7 @@ impl Watch {
 
     fn verdict(mut self) -> Result<(), String> {
         let mut failures = String::new();
-        // Every write end is closed, unless a process has got away: it does not wait for that.
+        // Every write end is closed, unless a process has got away. The read does not wait for such a process.
         let _ = self.failures.read_to_string(&mut failures);
         if !failures.is_empty() {
             return Err(failures.trim_end().to_owned());

@@ -1,4 +1,4 @@
-//! Why there is no TLS.
+//! Why a setting of TLS can't be used.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -19,10 +19,10 @@
 //!
 //! # Errors
 //!
-//! If a handshake fails, the session gets an error event with the operation `"handshake"`. The peer does not speak TLS,
-//! has closed the connection or takes too long, or one end does not trust the other. The peer gets an alert if there is
-//! one for the failure. If a connection ends after the handshake without the peer's `close_notify`, the session gets an
-//! error of reading with `ECONNABORTED`.
+//! A handshake fails if the peer does not speak TLS, closes the connection or takes too long, or if one end does not
+//! trust the other. The session then gets an error event with the operation `"handshake"`, and the peer gets an alert
+//! if there is one for the failure. If a connection ends after the handshake without the peer's `close_notify`, the
+//! session gets an error of reading with `ECONNABORTED`.
 //!
 //! # Forked processes
 //!

@@ -56,7 +56,7 @@ impl ResolvesServerCert for Certificates {
 
 /// Refuses a certificate whose clients would refuse it.
 fn check(name: &str, pair: &Pair, loaded: &CertifiedKey) -> Result<(), Error> {
-    // Any label will do in the place of a star.
+    // Any label can stand in place of the star.
     let example = name.strip_prefix("*.").map_or_else(|| name.to_owned(), |domain| format!("any.{domain}"));
     let invalid = |_| Error::InvalidName(name.to_owned());
     let example = ServerName::DnsName(DnsName::try_from(example).map_err(invalid)?);

@@ -228,8 +228,9 @@ impl ServerBuilder {
     ///
     /// A ticket is good for at least this span, and for at most twice as long.
     ///
-    /// All keys are derived from a secret that [`build`](ServerBuilder::build) makes, and from the clock, so that all
-    /// children change keys together. The secret stays in memory as long as the program runs. An attacker who can read
+    /// All keys are derived from the clock and from a secret, which [`build`](ServerBuilder::build) makes or
+    /// [`ticket_secret`](ServerBuilder::ticket_secret) sets. So all children
+    /// change keys together. The secret stays in memory as long as the program runs. An attacker who can read
     /// the memory of one of its processes can read all tickets that the program has sent. With TLS 1.3 that does not
     /// reveal what a resumed connection has carried, because the connection agrees on a new key. With TLS 1.2 it does.
     pub fn ticket_rotation(mut self, span: Duration) -> ServerBuilder {
@@ -256,9 +257,10 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] and [`Error::Certificate`] with the paths, for files that can't be read, and for a key that is not the
-    /// certificate's; [`Error::Name`] and [`Error::InvalidName`] for a certificate that is not for its name; [`Error::Authorities`];
-    /// [`Error::InvalidSetting`] for a rotation out of its range.
+    /// [`Error::File`] for a file that can't be read; [`Error::Certificate`] for a key that does not belong to the
+    /// certificate; [`Error::Name`] and [`Error::InvalidName`] for a certificate that is not for its name;
+    /// [`Error::Authorities`] for a file of authorities that can't be used; [`Error::InvalidSetting`] for a rotation
+    /// out of its range. Errors about files name the paths.
     pub fn build(mut self) -> Result<Server, Error> {
         let range = Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 3600);
         if !range.contains(&self.rotation) {
