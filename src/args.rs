@@ -309,7 +309,7 @@ trait List {
         Part::Unnamed
     }
 
-    /// Only what a program packs up as a tuple keeps it.
+    /// Marks the list. Only the list of a tuple keeps the mark.
     fn set_part(&mut self, _: Part) {}
 }
 
@@ -407,10 +407,11 @@ struct Tuple<T: Values>(T, Part);
 
 /// The values of a tuple of options.
 trait Values {
-    /// More than one of them has a destructor.
+    /// Whether more than one of them has a destructor.
     const ARE_FRAGILE: bool;
 
-    /// Drops them one by one, and then throws the last of their panics. Two panics at a time would abort the process.
+    /// Drops them one by one, and then throws the last of their panics. Two panics within one drop would abort the
+    /// process.
     fn drop_apart(&mut self);
 }
 

@@ -5,7 +5,7 @@
 /// - `for a running session` are those that act for the session whose state runs. [`Context`](crate::Context),
 ///   [`MachineContext`](crate::nfa::MachineContext) and [`Calls`](crate::Calls) have them. Once the session is stopped they
 ///   refuse, by the [`Refusal`](crate::kernel::Refusal) of what they return.
-/// - `for a state` makes methods of the same types, which do not refuse.
+/// - `for a state` are found on the same types, and do not refuse.
 /// - `for a kernel` are those that act for the session that they name. [`Kernel`](crate::Kernel) has them as well.
 /// - `to read a kernel` are those that change nothing. `Kernel` has them as well.
 ///

@@ -189,8 +189,8 @@ impl Core {
         gone.into()
     }
 
-    /// Forgets, in the child, what is the parent's alone to act on: signals that the system sent to the parent and that
-    /// stand in the queue already, and the parent's children, whose exits this process will never hear of.
+    /// Forgets, in the child, what only the parent may act on: signals that the system sent to the parent and that are
+    /// already in the queue, and the parent's children, of whose exits this process will never hear.
     fn disown(&mut self) {
         let sent_by_system =
             |event: &Event| event.sender == SessionId::KERNEL && os_signals::catchable(event.name).is_some();
@@ -209,8 +209,8 @@ impl Core {
     }
 }
 
-/// How many forks one fork point carries out; the rest waits for the next one, so that a session that answers every
-/// fork with another can't keep the loop from its sources.
+/// How many forks one fork point carries out. The other forks wait for the next fork point, so that a session that
+/// answers every fork with another can't keep the loop from its sources.
 const FORKS_AT_ONCE: usize = 256;
 
 impl Kernel {
@@ -338,8 +338,9 @@ impl Kernel {
         self.visit(SessionId::KERNEL, Name::new("FORKED"), None, ("FORKED",).into_args());
     }
 
-    /// Makes the child a poller and a signal pipe. The parent's pipe is closed first: if the parent had no descriptor left
-    /// when it forked, there is room for the poller, and with the parent's poller gone for a pipe.
+    /// Makes a poller and a signal pipe for the child, even if the parent had no descriptor left when it forked. The child
+    /// first closes its copy of the parent's pipe, which makes room for the new poller. The copy of the parent's poller is
+    /// closed next, which makes room for the new pipe.
     fn renew_descriptors(&mut self) -> Result<(), Error> {
         self.core.signals.delivery.close();
         self.core.rebuild_sources()?;
@@ -347,7 +348,7 @@ impl Kernel {
         self.core.watch_signal_pipe()
     }
 
-    /// Writes out what stands in buffers, so that the child inherits them empty.
+    /// Flushes all buffers, so that the child inherits them empty.
     pub(super) fn flush_everything(&mut self) {
         // The program's own functions first, as they may log. Then the logger, which may write to standard output.
         self.core.forks.flushes.iter_mut().for_each(|flush| shield("the program flushed before a fork", flush));
@@ -358,7 +359,7 @@ impl Kernel {
     }
 }
 
-/// A child that shares its parent's poller would do harm to the parent: better no child.
+/// Ends a child that could not make its own poller. If it shared its parent's poller, it would do harm to the parent.
 fn give_up(error: &Error) -> ! {
     log::error!(target: "lenore::fork", "the child gives up: {error}");
     log::logger().flush();
@@ -374,8 +375,8 @@ fn restore_signals(mask: SigSet) -> Result<(), Error> {
     mask.thread_set_mask().map_err(|errno| Error::os("sigprocmask", "", errno))
 }
 
-/// Makes the standard library find out what the processor can do, unless it has: the answer is kept in memory, and so in
-/// every child. Each child asking for itself would cost a tenth of a fork where a hypervisor answers.
+/// Makes the standard library find out what the processor can do, unless it already has. The answer is kept in memory,
+/// and so in every child. If each child asked for itself, it would cost a tenth of a fork where a hypervisor answers.
 fn ask_processor_once() {
     std::hint::black_box(memchr::memchr(0, std::hint::black_box(&[1; 64])));
 }

@@ -105,8 +105,8 @@ pub(crate) struct Interest {
     pub(crate) hold: Option<Hold<Signal>>,
 }
 
-/// What keeps both ends of a waiting event alive. A session that sends to itself is held once; one that has stopped is not
-/// held.
+/// What keeps both ends of a waiting event alive. A session that sends to itself is held once. A session that has
+/// stopped is not held.
 pub(crate) struct Ends {
     _to: Option<Hold<EventTo>>,
     _from: Option<Hold<EventFrom>>,
@@ -229,7 +229,7 @@ impl Sessions {
         })
     }
 
-    /// Keeps what a record that was removed has left.
+    /// Keeps the lifeline of a removed record for a new one.
     pub(crate) fn recycle(&mut self, life: Lifeline) {
         self.spare.push(life);
     }
@@ -283,8 +283,8 @@ impl Sessions {
         children
     }
 
-    /// Lists `root` and all its descendants breadth first, and turns the list round: deepest level first, within a
-    /// level the newest first, `root` last.
+    /// Lists `root` and all its descendants in the reverse of breadth-first order: deepest level first, within a level
+    /// the newest first, `root` last.
     pub(crate) fn visiting_order(&self, root: SessionId) -> Vec<SessionId> {
         // All sessions descend from the kernel.
         let mut order = Vec::with_capacity(if root == SessionId::KERNEL { self.living() + 1 } else { 1 });
@@ -374,7 +374,7 @@ impl Record {
         }
     }
 
-    /// Returns its parent; the kernel is its own.
+    /// Returns the session's parent. The kernel is its own parent.
     pub(crate) fn parent(&self) -> SessionId {
         self.parent.as_ref().map_or(SessionId::KERNEL, Hold::id)
     }

@@ -56,7 +56,7 @@ pub(crate) trait Source {
     /// Returns the descriptor while it is open.
     fn fd(&self) -> RawFd;
 
-    /// Returns what readiness is wanted at present; `None` for none, as of a paused listener.
+    /// Returns the readiness that the source wants at present. `None` if it wants none, like a paused listener.
     fn wanted(&self) -> Option<Wanted>;
 
     /// Tells whether the source keeps its owner alive. A source that sends nothing until its owner does something does
@@ -175,7 +175,7 @@ pub struct Wanted(NonZeroU8);
 const SHARED: u8 = 1 << 3;
 /// The poller reports urgent data as well, which `Source::short_reads` tells the reader.
 const MINDS_URGENT: u8 = 1 << 4;
-/// Not what the source itself asks for, but what others want to know of it.
+/// The source itself does not ask for this. Sessions have asked about it.
 const FOR_OTHERS: u8 = 1 << 5;
 
 impl Wanted {
@@ -205,7 +205,7 @@ impl Wanted {
         NonZeroU8::new(u8::from(read) | (u8::from(write) << 1) | (u8::from(expedite) << 2)).map(Wanted)
     }
 
-    /// The same, for a source whose reads may end in front of urgent data.
+    /// Does what [`of`](Wanted::of) does, for a source whose reads may end in front of urgent data.
     #[inline]
     pub(crate) fn of_stream(read: bool, write: bool) -> Option<Wanted> {
         let reading = if read { Readiness::Read.bit() | MINDS_URGENT } else { 0 };
