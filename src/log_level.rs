@@ -6,8 +6,9 @@ use log::LevelFilter;
 
 /// Sets one level for all targets in this process, or goes back to what the program has set.
 ///
-/// A [`Logger`](crate::logging::Logger) of this crate can be made to log more or less. Any other logger can only be
-/// made to log less, by the `log` crate: it gets no records above the level, and its own filter still holds.
+/// A [`Logger`](crate::logging::Logger) of this crate can be made to log more and to log less. For any other logger
+/// only the maximum level of the `log` crate is set: the logger gets no records above that level, and its own filter
+/// still holds for the others.
 pub(crate) fn set(level: Option<LevelFilter>) {
     #[cfg(feature = "logging")]
     if crate::logging::set_override(level) {

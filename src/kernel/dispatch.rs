@@ -189,7 +189,8 @@ impl Kernel {
     }
 
     /// Logs an event that no state handles: at warn level if the session has the option for it, else at debug level. At
-    /// debug level it leaves out the events that the kernel itself sends, as most sessions handle few of those.
+    /// debug level it leaves out events like `_child`, which the kernel itself sends, as most sessions handle few of
+    /// them.
     #[cold]
     fn report_unhandled(&self, event: &Event) {
         let body = self.bodies.get(event.dest.slot()).and_then(Option::as_ref).filter(|body| body.id == event.dest);
