@@ -1,24 +1,26 @@
 //! Wheels: each does one I/O job for the session that made it, and sends it events.
 //!
-//! A wheel belongs to the session that was active when it was made. It is a handle: the kernel owns the descriptor, and
-//! closes it when the handle is dropped, before the next event is dispatched. A wheel may be dropped inside any of its
-//! own events. What a wheel watches keeps its session alive.
+//! A wheel belongs to the session that makes it. The program holds a handle, and the kernel owns the descriptor. When
+//! the program drops the handle, the kernel closes the descriptor before it dispatches the next event. A state may drop
+//! a wheel inside any of the wheel's own events. A wheel keeps its session alive as long as it watches something.
 //!
-//! A wheel is begun by a function that names what it is made on, [`ReadWrite::stream`], [`FollowTail::path`], [`Run::program`],
-//! [`SocketFactory::tcp`], [`ListenAccept::listener`], and that returns a builder. The builder's last call says what begins:
-//! `start`, or `listen`, `connect` or `bind` for a socket to be made.
+//! A function such as [`ReadWrite::stream`], [`FollowTail::path`], [`Run::program`], [`SocketFactory::tcp`] or
+//! [`ListenAccept::listener`] takes what the wheel works on, and returns a builder. The builder's last call starts the
+//! wheel. It is `start`, or for a new socket `listen`, `connect` or `bind`.
 //!
-//! An error event has one argument: ARG0 = a [`Failure`], which says the operation, the errno, its text, the wheel, and what
-//! it is about. The end of the input is one as well ([`is_end_of_input`](Failure::is_end_of_input)). After an error event
-//! there is as a rule nothing left to do but to drop the wheel.
+//! An error event has one argument. ARG0 is a [`Failure`], which has the operation, the errno, its text, the wheel's
+//! id, and the path or address in question. The end of the input is an error event as well: see
+//! [`is_end_of_input`](Failure::is_end_of_input). After an error event, a session usually drops the wheel.
 //!
-//! A record that the filter refuses is another event, the refused event, as the wheel goes on with the next record: ARG0 =
-//! the [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`]. A wheel without a refused event logs the first of
-//! them. Two failures of a filter are error events all the same, with the operation `"filter"`: a record that was put and
-//! can't be sent, and input in which the next record can't be found for certain
-//! ([`is_out_of_step`](crate::filter::FilterError::is_out_of_step)).
+//! When the filter refuses a record, the wheel sends its refused event and goes on with the next record. ARG0 is the
+//! [`FilterError`](crate::filter::FilterError), ARG1 the [`WheelId`]. A wheel without a refused event logs the first
+//! refused record. Two failures of a filter are error events instead, with the operation `"filter"`:
 //!
-//! For a job that none of these wheels does, a program has a wheel of its own: [`own`] says how to write one, in a page.
+//! - The output filter can't encode a record that the session has put.
+//! - The input filter can't tell where the next record begins
+//!   ([`is_out_of_step`](crate::filter::FilterError::is_out_of_step)).
+//!
+//! For any other job, a program can write its own wheel. [`own`] says how, on one page.
 //!
 //! POE: `POE::Wheel`.
 
@@ -49,7 +51,7 @@ pub use stream::Transport;
 
 pub(crate) use socket_factory::{Bound, Rota};
 
-/// Identifies a wheel in its events; never used twice in a process.
+/// Identifies a wheel in its events. A process never uses an id twice.
 ///
 /// POE: a wheel's `ID`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

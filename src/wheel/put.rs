@@ -1,13 +1,13 @@
-//! What `put` answers.
+//! What `put` returns.
 
 use crate::error::Exception;
 use crate::reply::{IntoReturn, Reply, Return};
 
-/// What has become of a record that was put into a wheel's output, and whether to go on.
+/// What has become of a record that the session put, and whether the session should put more.
 ///
-/// The answer of `put` of [`ReadWrite`](super::ReadWrite), [`Run`](super::Run) and
-/// [`Connection`](crate::component::Connection). A session that answers what it is asked may ignore it; one that sends by
-/// itself, such as a file, goes on as long as the output [takes more](Put::takes_more), and again at the low event.
+/// `put` of [`ReadWrite`](super::ReadWrite), [`Run`](super::Run) and [`Connection`](crate::component::Connection)
+/// returns it. A session that only answers requests may ignore it. A session that sends on its own, such as a file,
+/// puts as long as the output [takes more](Put::takes_more), and goes on at the low event.
 ///
 /// ```
 /// use std::io::Read;
@@ -52,25 +52,25 @@ use crate::reply::{IntoReturn, Reply, Return};
 /// # }
 /// ```
 ///
-/// POE: the value of `put`, which is true at the high mark.
+/// POE: what `put` returns, which is true at the high mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Put {
-    /// The output has it, and takes more: it is below the high mark, or has no marks.
+    /// The output has the record. It is below the high mark, or has no marks, so the session may put more.
     Accepted,
-    /// The output has it, and what waits is as much as the high mark or more. It is time to put no more before the low event.
+    /// The output has the record, and has reached the high mark. The session should put no more before the low event.
     High,
-    /// Nothing that is put will be written any more, or there is no output: it was shut down, writing has failed, or the
-    /// descriptor is closed.
+    /// Nothing is written any more. The output was shut down, an error ended it, there is none, or its descriptor is
+    /// closed.
     Closed,
 }
 
 impl Put {
-    /// Tells whether it makes sense to put another record now.
+    /// Tells whether the session may put another record now.
     pub fn takes_more(self) -> bool {
         self == Put::Accepted
     }
 
-    /// Tells whether what waits has reached the high mark.
+    /// Tells whether the output has reached the high mark.
     pub fn is_high(self) -> bool {
         self == Put::High
     }

@@ -1,4 +1,4 @@
-//! How a `ReadWrite` is told to work.
+//! The builder of a `ReadWrite`.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -24,11 +24,11 @@ use crate::wheel::stream::marks::Marks;
 use crate::wheel::stream::outbox::{Outbox, OutputEvents};
 use crate::wheel::stream::{Stream, check_is_stream};
 
-/// Says how a [`ReadWrite`] is to work; made by [`ReadWrite::stream`].
+/// Sets how a [`ReadWrite`] works. [`ReadWrite::stream`] makes one.
 #[must_use = "does nothing until it is started"]
 pub struct ReadWriteBuilder<I: Filter, O: Filter = I> {
     input: Stream,
-    /// None if it is the same.
+    /// `None` if the wheel writes to the input's descriptor.
     output: Option<OwnedFd>,
     input_filter: I,
     output_filter: O,
@@ -76,9 +76,9 @@ impl<F: Filter> ReadWriteBuilder<F> {
 }
 
 impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
-    /// Gives output a filter of another type, or with other settings, than the input's.
+    /// Sets a filter for the output that has another type, or other settings, than the input's.
     ///
-    /// POE: `OutputFilter`; the filter given first is the `InputFilter` then.
+    /// POE: `OutputFilter`. The filter given first is then the `InputFilter`.
     #[doc(alias = "OutputFilter")]
     pub fn output_filter<P: Filter>(self, filter: P) -> ReadWriteBuilder<I, P> {
         let ReadWriteBuilder { input, output, input_filter, on_input, on_error, on_refused, output_events, .. } = self;
@@ -104,7 +104,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         }
     }
 
-    /// Names the event for each record; without one, nothing is read, and an end of file goes unnoticed.
+    /// Names the event for each record. Without it the wheel reads nothing, and does not notice an end of file.
     ///
     /// POE: `InputEvent`.
     #[doc(alias = "InputEvent")]
@@ -113,7 +113,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Names the event that is sent whenever everything put has been written.
+    /// Names the event that the wheel sends whenever everything put has been written.
     ///
     /// POE: `FlushedEvent`.
     #[doc(alias = "FlushedEvent")]
@@ -122,7 +122,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Names the event for errors and for the end of file; without one, they pass in silence.
+    /// Names the event for errors and for the end of file. Without it neither is reported.
     ///
     /// POE: `ErrorEvent`.
     #[doc(alias = "ErrorEvent")]
@@ -131,18 +131,18 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Names the event for a record that the input filter refuses; without one, the first of them is logged. The wheel goes on
-    /// with the next record.
+    /// Names the event for a record that the input filter refuses. Without it the wheel logs the first refused record.
+    /// In both cases the wheel goes on with the next record.
     ///
-    /// POE: nothing like it; the filter's exception is the program's.
+    /// POE: nothing like it. An exception in a filter reaches the program.
     pub fn on_refused(mut self, event: impl Into<Name>) -> Self {
         self.on_refused = Some(event.into());
         self
     }
 
-    /// Names the event for a [`Transport`](crate::wheel::Transport) that has become [ready](crate::wheel::Transport::is_ready): the
-    /// handshake is done. ARG0 is the [`WheelId`]. The event comes once, before the first record. Without it the wheel tells nothing
-    /// of the handshake.
+    /// Names the event for a [`Transport`](crate::wheel::Transport) that becomes
+    /// [ready](crate::wheel::Transport::is_ready), as when a handshake is done. ARG0 is the [`WheelId`]. The event
+    /// comes once, before the first record. Without it the wheel does not report the handshake.
     ///
     /// POE: nothing like it.
     pub fn on_ready(mut self, event: impl Into<Name>) -> Self {
@@ -150,8 +150,9 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Sets how long a [`Transport`](crate::wheel::Transport) may take until it is ready. After that the wheel sends an error event
-    /// with the operation `"handshake"` and `ETIMEDOUT`, and neither reads nor writes any more. Default: 10 s.
+    /// Sets how long a [`Transport`](crate::wheel::Transport) may take to become ready. After that the wheel sends an
+    /// error event with the operation `"handshake"` and `ETIMEDOUT`, and neither reads nor writes any more. Default: 10
+    /// s.
     ///
     /// POE: nothing like it.
     pub fn handshake_timeout(mut self, span: Duration) -> Self {
@@ -159,8 +160,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Sets the marks, in bytes of output that waits: at `high` or more the session should put no more, at `low` or less
-    /// it may go on. They need an [`on_low`](Self::on_low) event, or [`auto_pause`](Self::auto_pause).
+    /// Sets the marks, in bytes of waiting output. At `high` or more the session should put no more. At `low` or less
+    /// it may put again. Marks need an [`on_low`](Self::on_low) event or [`auto_pause`](Self::auto_pause).
     ///
     /// POE: `LowMark` and `HighMark`.
     #[doc(alias = "LowMark")]
@@ -171,9 +172,9 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Names the event that is sent when a `put` has brought the output to the high mark.
+    /// Names the event that the wheel sends when a `put` has brought the output to the high mark.
     ///
-    /// It follows when the running state has returned. [`ReadWrite::put`] tells at once.
+    /// The event comes when the running state has returned. [`ReadWrite::put`] returns the same news at once.
     ///
     /// POE: `HighEvent`, which POE hardly ever sends.
     #[doc(alias = "HighEvent")]
@@ -182,7 +183,7 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Names the event that is sent when the output has drained to the low mark after it had reached the high one.
+    /// Names the event that the wheel sends when the output has reached the high mark and then drained to the low mark.
     ///
     /// POE: `LowEvent`.
     #[doc(alias = "LowEvent")]
@@ -191,9 +192,9 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Pauses the input by itself while the wheel's own output is above the high mark, until it has drained to the low one:
-    /// all the care that an echo, or any server that answers one request with one reply, needs to take of a peer that sends
-    /// and does not read.
+    /// Pauses the input from when the output reaches the high mark until it has drained to the low mark. This protects
+    /// an echo server, or any server that answers each request with one reply, from a peer that sends and does not
+    /// read.
     ///
     /// POE: nothing like it.
     pub fn auto_pause(mut self) -> Self {
@@ -201,10 +202,10 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Has a [`put`](ReadWrite::put) into an empty buffer write at once, inside `put`, for states that go on working for
-    /// long after it. Otherwise what a state has put is written as soon as it has returned.
+    /// Makes a [`put`](ReadWrite::put) into an empty buffer write at once, inside `put`. This is for states that work
+    /// long after a `put`. Otherwise the wheel writes when the state has returned.
     ///
-    /// POE: `AutoFlush`, with which the flushed event may come before `put` returns; here it comes when the state has
+    /// POE: `AutoFlush`. There the flushed event may come before `put` returns. Here it comes when the state has
     /// returned.
     #[doc(alias = "AutoFlush")]
     pub fn auto_flush(mut self) -> Self {
@@ -212,8 +213,9 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Delivers an unfinished last record at the end of file, in an input event ahead of the error event, if the filter knows
-    /// what one is ([`Filter::get_last`]). Otherwise it stays in the filter: [`ReadWrite::get_pending`].
+    /// Delivers an unfinished last record at the end of file, in an input event before the error event. The filter must
+    /// support it ([`Filter::get_last`]). Otherwise the bytes stay in the filter, and [`ReadWrite::get_pending`]
+    /// returns them.
     ///
     /// POE: nothing like it.
     pub fn deliver_last(mut self) -> Self {
@@ -221,8 +223,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Sets how many bytes one read takes at most: 65536 unless this is called, and at least 1. A wheel reads once in
-    /// its turn, and all records of that block are delivered before any other wheel has its own.
+    /// Sets how many bytes one read takes at most. A wheel reads once in its turn, and delivers all records of that
+    /// block before other wheels get their turns. Default: 65536. Minimum: 1.
     ///
     /// POE: `BlockSize` of `POE::Driver::SysRW`, the only driver.
     #[doc(alias = "BlockSize")]
@@ -232,8 +234,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Sets how long [`close_after_flush`](ReadWrite::close_after_flush) waits for the peer to close its side, too, once
-    /// everything is written: two seconds unless this is called; zero for not at all.
+    /// Sets how long [`close_after_flush`](ReadWrite::close_after_flush) waits for the peer to close its side, after
+    /// everything is written. Zero means that it does not wait. Default: 2 s.
     ///
     /// POE: nothing like it.
     #[doc(alias = "linger")]
@@ -242,11 +244,12 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Sets how long a wheel after [`close_after_flush`](ReadWrite::close_after_flush) waits for a peer that takes nothing of
-    /// what is still to be written: a minute unless this is called. It is looked at once in that time, so a peer that has
-    /// just taken some has up to twice as long; one that is slow, but goes on reading, has as long as it needs. What is left
-    /// is discarded then. A wheel with two descriptors waits without end: what it writes to may be a terminal, or a program
-    /// that was stopped for a while.
+    /// Sets how long, after [`close_after_flush`](ReadWrite::close_after_flush), the wheel waits for a peer that takes
+    /// none of the waiting output. Then the wheel closes and discards the rest. Default: 1 min.
+    ///
+    /// The wheel checks once per such span, so a peer that takes some and then stops has up to twice as long. A slow
+    /// peer that keeps reading has as long as it needs. A wheel with two descriptors waits without a limit, because its
+    /// output may be a terminal, or a program that was stopped for a while.
     ///
     /// POE: nothing like it.
     #[doc(alias = "patience")]
@@ -255,10 +258,9 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
         self
     }
 
-    /// Lets a forked child keep the stream; usually it belongs to the process that opened it alone, so that the peer
-    /// sees the end when that process closes it. What the parent has read but not delivered is the parent's to deliver,
-    /// and what it has put but not written is the parent's to write. A child's
-    /// copy of a [`Transport`](crate::wheel::Transport) has whatever the parent's held at the fork.
+    /// Lets a forked child keep the stream. Without this call a child closes its copy, so that the peer sees the end
+    /// when the parent closes the stream. The child forgets what the parent has read but not delivered, and put but not
+    /// written. The child's copy of a [`Transport`](crate::wheel::Transport) has what the parent's held at the fork.
     pub fn keep_after_fork(mut self) -> Self {
         self.after_fork = AfterFork::Keep;
         self
@@ -266,14 +268,18 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
 
     /// Makes the descriptors non-blocking and starts the wheel for the running session.
     ///
-    /// That they don't block is a property of the open file, which a terminal or an inherited pipe may share with other
+    /// Non-blocking is a property of the open file. A terminal or an inherited pipe may share that file with other
     /// processes.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] for marks that are not `0 < low < high`, marks without a use, events without marks, and a
-    /// block size of 0, or for a datagram socket, such as a `UdpSocket`; [`Error::Os`] when a descriptor can't be made
-    /// non-blocking; [`Error::NoActiveSession`] once the session has stopped. The descriptors are closed then.
+    /// After an error the descriptors are closed.
+    ///
+    /// - [`Error::InvalidSetting`] if the marks are not `0 < low < high`, if there are marks without
+    ///   [`on_low`](Self::on_low) and [`auto_pause`](Self::auto_pause), if there are no marks for a setting that needs
+    ///   them, if the block size is 0, or for a datagram socket, such as a `UdpSocket`
+    /// - [`Error::Os`] if a descriptor can't be made non-blocking
+    /// - [`Error::NoActiveSession`] once the session has stopped
     ///
     /// POE: `new`.
     pub fn start(self, cx: &mut impl InState) -> Result<ReadWrite<I, O>, Error> {
@@ -347,13 +353,13 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
     }
 }
 
-/// Makes sure of a descriptor that a wheel can work with.
+/// Checks that a wheel can work with a descriptor, and makes it non-blocking.
 fn prepare(fd: BorrowedFd<'_>) -> Result<(), Error> {
     check_is_stream(fd)?;
     set_nonblocking(fd).map_err(|error| Error::os("fcntl", format_args!("descriptor {}", fd.as_raw_fd()), error))
 }
 
-/// Adds a source, and returns what else `make` has made.
+/// Adds a source, and returns the second value that `make` returns.
 fn add<S: Source + 'static, T>(
     core: &mut Core,
     owner: SessionId,
@@ -368,12 +374,11 @@ fn add<S: Source + 'static, T>(
     Ok(made.expect("add_source has made it"))
 }
 
-/// How much one read takes at most, unless the program says something else.
+/// Default for `block_size`.
 const BLOCK_SIZE: usize = 64 * 1024;
 
-/// How long a peer has to close its side, unless the program says something else: what it takes to send what is on its
-/// way again, once or twice.
+/// Default for `close_timeout`: enough for the system to retransmit once or twice.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a peer may take nothing of what a wheel that closes has for it, unless the program says something else.
+/// Default for `write_timeout`.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);

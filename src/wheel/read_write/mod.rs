@@ -31,13 +31,16 @@ use state::State;
 
 /// A wheel that reads records from a stream and writes records to it, with a [`Filter`] between records and bytes.
 ///
-/// The input event gets ARG0 = the record, ARG1 = the [`WheelId`]; the flushed, high and low events ARG0 = the
-/// [`WheelId`]; the error and refused events are described in the [module's documentation](super).
+/// The input event gets ARG0 = the record and ARG1 = the [`WheelId`]. The flushed, high and low events get ARG0 = the
+/// [`WheelId`]. The [module's documentation](super) describes the error and refused events. A wheel without an input
+/// event does not read.
 ///
-/// An end of file is an error event, after which the wheel can still write: the peer may have closed only its own half.
-/// The wheel, and with it the session, stays until it is dropped. Dropping it discards what was not written yet;
-/// [`close_after_flush`](ReadWrite::close_after_flush) doesn't. A wheel that can neither read nor write any more does not
-/// keep its session: each direction has ended, has failed or was shut down. A wheel without an input event does not read.
+/// An end of file is an error event. The wheel can still write after it, because the peer may have closed only its own
+/// half. The wheel keeps its session alive until the wheel is dropped, or until neither direction works any more. A
+/// direction stops working when it ends, fails or is shut down.
+///
+/// Dropping the wheel discards output that is not written yet. To write it first, call
+/// [`close_after_flush`](ReadWrite::close_after_flush).
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -72,22 +75,26 @@ use state::State;
 ///
 /// # Slow readers
 ///
-/// What is put and can't be written waits in memory, without a limit of its own: the wheel never drops output, and never
-/// makes a state wait. A session whose peer may be slow sets [`watermarks`](ReadWriteBuilder::watermarks), and then minds one of
+/// Output that the peer does not take waits in memory, without a limit. The wheel never drops output, and never blocks
+/// a state. If the peer may be slow, set [`watermarks`](ReadWriteBuilder::watermarks), and have the session look at one
+/// of these:
 ///
-/// - what [`put`](ReadWrite::put) returns: [`Put::High`](super::Put::High) means that it should put no more before the low event;
-/// - the high event, which says the same to whoever is not looking at `put`;
-/// - [`is_high`](ReadWrite::is_high), which stays true from the one to the other.
+/// - what [`put`](ReadWrite::put) returns: after [`Put::High`](super::Put::High) the session puts no more before the
+///   low event
+/// - the high event, which says the same
+/// - [`is_high`](ReadWrite::is_high), which is true from the high mark until the output has drained to the low mark
 ///
-/// A session that only puts in answer to input uses [`auto_pause`](ReadWriteBuilder::auto_pause): the input waits for the
-/// output, and the peer, in the end, for itself. Its output never grows beyond the high mark and one reply. When the output
-/// has ended, by an error or by the program, the input goes on: its own end is still to come.
+/// A session that puts only in answer to input uses [`auto_pause`](ReadWriteBuilder::auto_pause). The wheel then reads
+/// no input while its output is above the high mark, so the peer gets no further until it reads. The output never grows
+/// beyond the high mark plus one reply. When an error or the program has ended the output, the wheel reads on until the
+/// input ends.
 ///
 /// # Filters
 ///
-/// The filter can be replaced between two records of one chunk: what the old one has not used is the new one's. With a
-/// filter of the same type the wheel stays ([`set_filter`](ReadWrite::set_filter)); with one of another type it becomes
-/// another wheel with the same descriptor and id ([`switch_filter`](ReadWrite::switch_filter)):
+/// The filter can be replaced between two records of one chunk. The new filter gets the bytes that the old one has not
+/// used. [`set_filter`](ReadWrite::set_filter) takes a filter of the same type.
+/// [`switch_filter`](ReadWrite::switch_filter) takes one of another type, and returns a wheel of another type with the
+/// same descriptor and id:
 ///
 /// ```
 /// # use std::io::{Read, Write};
@@ -145,10 +152,10 @@ impl<I: Filter, O: Filter> fmt::Debug for ReadWrite<I, O> {
     }
 }
 
-/// What the kernel works with; dropped, it closes.
+/// What the kernel works with. Dropping it closes the wheel.
 struct Owned(Rc<State>);
 
-/// One of the events of a [`ReadWrite`], to be changed by [`ReadWrite::event`].
+/// One of the events of a [`ReadWrite`], for [`ReadWrite::event`] and [`ReadWrite::event_clear`].
 ///
 /// POE: `InputEvent`, `FlushedEvent`, `ErrorEvent`, `HighEvent` and `LowEvent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -156,9 +163,9 @@ struct Owned(Rc<State>);
 pub enum StreamEvent {
     /// A record has come.
     Input,
-    /// Everything put is written.
+    /// Everything put has been written.
     Flushed,
-    /// An error, or the end of file.
+    /// An error has occurred, or the input has ended.
     Error,
     /// The filter has refused a record. POE: nothing like it.
     Refused,
@@ -169,8 +176,8 @@ pub enum StreamEvent {
 }
 
 impl<F: Filter> ReadWrite<F> {
-    /// Begins a wheel on a socket, pipe or terminal, which it takes over. The output gets
-    /// [the other half](crate::filter#two-halves) of `filter`.
+    /// Returns the builder of a wheel that takes over a socket, a pipe or a terminal. `filter` is for the input, and
+    /// [its other half](crate::filter#two-halves) for the output.
     ///
     /// POE: `new` with `Handle` and `Filter`.
     #[doc(alias = "Handle")]
@@ -178,7 +185,8 @@ impl<F: Filter> ReadWrite<F> {
         ReadWriteBuilder::new(Stream::new(stream.into()), None, filter)
     }
 
-    /// Begins a wheel that reads from one descriptor and writes to another: two pipes, or standard input and output.
+    /// Returns the builder of a wheel that reads from one descriptor and writes to another, such as two pipes, or
+    /// standard input and output.
     ///
     /// POE: `new` with `InputHandle` and `OutputHandle`.
     #[doc(alias = "InputHandle")]
@@ -187,15 +195,16 @@ impl<F: Filter> ReadWrite<F> {
         ReadWriteBuilder::new(Stream::new(input.into()), Some(output.into()), filter)
     }
 
-    /// Begins a wheel over a [`Transport`] of the program's own, such as TLS over a socket. Its descriptor is made non-blocking.
+    /// Returns the builder of a wheel over the program's own [`Transport`], such as TLS over a socket. The wheel makes
+    /// the transport's descriptor non-blocking.
     ///
     /// POE: `new` with a tied handle.
     pub fn transport(transport: impl Transport, filter: F) -> ReadWriteBuilder<F> {
         ReadWriteBuilder::new(Stream::over(Box::new(transport)), None, filter)
     }
 
-    /// Replaces both filters: as [`set_input_filter`](Self::set_input_filter) and
-    /// [`set_output_filter`](Self::set_output_filter), the latter with [the other half](crate::filter#two-halves) of `filter`.
+    /// Replaces both filters. `filter` becomes the [input filter](Self::set_input_filter), and [its other
+    /// half](crate::filter#two-halves) the [output filter](Self::set_output_filter).
     ///
     /// POE: `set_filter`.
     pub fn set_filter(&self, filter: F) {
@@ -205,7 +214,7 @@ impl<F: Filter> ReadWrite<F> {
 }
 
 impl<I: Filter, O: Filter> ReadWrite<I, O> {
-    /// Returns the id that its events carry.
+    /// Returns the id that the wheel's events carry.
     ///
     /// POE: `ID`.
     #[doc(alias = "ID")]
@@ -213,28 +222,30 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.base.id
     }
 
-    /// Appends a record to the output. The [answer](Put) says whether that takes more, has reached the high mark, so that it
-    /// is time to put no more before the low event, or is closed.
+    /// Appends a record to the output, and returns [whether the session should put more](Put).
     ///
-    /// The record is written once the running state has returned, together with whatever else was put by then; when many
-    /// streams are ready at once, up to three more may get their turn first. One that the filter refuses is an error event,
-    /// `"filter"`. After the wheel's descriptor was closed, by its session's end or in a forked child, `put` does nothing;
-    /// after an error of writing or [`shutdown_output`](ReadWrite::shutdown_output), what is put adds up and is never sent.
+    /// The wheel writes the record when the running state has returned, together with all other records put by then. If
+    /// many streams are ready at once, up to three others may get their turn first. When the filter refuses the record,
+    /// the wheel sends an error event with the operation `"filter"`.
+    ///
+    /// `put` does nothing once the wheel's descriptor is closed, because its session has stopped, or in a forked child.
+    /// After an error of writing, or after [`shutdown_output`](ReadWrite::shutdown_output), `put` discards the record.
+    /// It then only adds to [`pending_output`](ReadWrite::pending_output).
     ///
     /// POE: `put`, which takes a list of records.
     pub fn put(&self, record: impl AsRecord<O::Output>) -> Put {
         self.state.0.put(|bytes| self.output.borrow_mut().put(record.as_record(), bytes))
     }
 
-    /// Tells whether the output has reached the high mark and not drained to the low one since.
+    /// Tells whether the output has reached the high mark, and has not drained to the low mark since.
     ///
     /// POE: nothing like it.
     pub fn is_high(&self) -> bool {
         self.state.0.outbox.is_high()
     }
 
-    /// Writes now, in the middle of the running state, as much as the descriptor takes, and returns how many bytes are
-    /// left. The events that come of it follow when the state has returned.
+    /// Writes as much as the descriptor takes at once, inside the running state, and returns how many bytes are left.
+    /// The events that result, such as the flushed event, come when the state has returned.
     ///
     /// POE: `flush`.
     pub fn flush(&self) -> usize {
@@ -250,7 +261,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.outbox.len()
     }
 
-    /// Returns how many records wait to be written, one that is written in part included.
+    /// Returns how many records wait to be written, including one that is partly written.
     ///
     /// POE: `get_driver_out_messages`.
     #[doc(alias = "get_driver_out_messages")]
@@ -258,58 +269,60 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.outbox.messages()
     }
 
-    /// Stops reading and delivering until [`resume_input`](ReadWrite::resume_input), at once: records that were read
-    /// already wait.
+    /// Stops reading and delivering at once, until [`resume_input`](ReadWrite::resume_input). Records that the wheel
+    /// has already read wait.
     ///
     /// POE: `pause_input`.
     pub fn pause_input(&self) {
         self.state.0.pause_input();
     }
 
-    /// Goes on reading and delivering.
+    /// Reads and delivers again after [`pause_input`](ReadWrite::pause_input).
     ///
     /// POE: `resume_input`.
     pub fn resume_input(&self) {
         self.state.0.resume_input();
     }
 
-    /// Ends the input for good, at once: nothing more is delivered, of what was read already neither, and no event tells of
-    /// it. The output goes on.
+    /// Ends the input for good, at once. Nothing more is delivered, not even records already read. No event is sent.
+    /// The output goes on.
     ///
-    /// Once the output is shut down as well, Linux answers what a TCP peer still sends with a reset, which can cost the peer the
-    /// end of the output.
+    /// After [`shutdown_output`](ReadWrite::shutdown_output) as well, Linux answers further data from a TCP peer with a
+    /// reset. The reset can cost the peer the end of the output.
     ///
     /// POE: `shutdown_input`.
     pub fn shutdown_input(&self) {
         self.state.0.shut_down_input();
     }
 
-    /// Ends the output for good, at once: what waits to be written never is, this state's own `put`s included. The peer
-    /// sees an end of file; the input goes on.
+    /// Ends the output for good, at once. Output that waits is discarded, including what the running state has put. The
+    /// peer sees an end of file. The input goes on.
     ///
-    /// Of a wheel with two descriptors the output's is closed, unless it is a socket.
+    /// If the wheel has two descriptors, it closes the output's, unless that is a socket.
     ///
     /// POE: `shutdown_output`.
     pub fn shutdown_output(&self) {
         self.state.0.shut_down_output();
     }
 
-    /// Ends the output as [`shutdown_output`](ReadWrite::shutdown_output) does, as soon as everything put is written.
+    /// Ends the output as [`shutdown_output`](ReadWrite::shutdown_output) does, but only when everything put is
+    /// written.
     ///
     /// POE: nothing like it; `shutdown_output` in the FlushedEvent.
     pub fn shutdown_output_after_flush(&self) {
         self.state.0.shut_down_output_when_drained();
     }
 
-    /// Changes the name of one of the wheel's events, from the next one on, or gives it one.
+    /// Changes the name of one of the wheel's events, or names an event that had no name. The new name counts from the
+    /// next event on.
     ///
     /// POE: `event`.
     pub fn event(&self, event: StreamEvent, name: impl Into<Name>) {
         self.set_event(event, Some(name.into()));
     }
 
-    /// Takes one of the wheel's events away. Without an input event nothing is read; records that were read already wait
-    /// until there is one again.
+    /// Takes one of the wheel's events away. Without an input event the wheel reads nothing. Records that it has
+    /// already read wait until there is an input event again.
     ///
     /// POE: `event` without a value, which loses those records.
     pub fn event_clear(&self, event: StreamEvent) {
@@ -327,24 +340,25 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         }
     }
 
-    /// Moves the high mark, in bytes. If that much output waits already, the high event follows.
+    /// Moves the high mark, in bytes. If that much output already waits, the wheel sends the high event.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] when the wheel was started without marks, or it would not be above the low mark; the
-    /// marks stay as they are.
+    /// [`Error::InvalidSetting`] if the wheel was started without marks, or if the new mark is not above the low mark.
+    /// The marks stay as they are.
     ///
     /// POE: `set_high_mark`, which warns.
     pub fn set_high_mark(&self, octets: usize) -> Result<(), Error> {
         self.set_marks("high mark", |marks| Marks { high: octets, ..marks })
     }
 
-    /// Moves the low mark, in bytes. If no more output waits and the high mark was reached, the low event follows.
+    /// Moves the low mark, in bytes. If the output had reached the high mark, and no more than `octets` waits, the
+    /// wheel sends the low event.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] when the wheel was started without marks, or it would be 0 or not below the high mark;
-    /// the marks stay as they are.
+    /// [`Error::InvalidSetting`] if the wheel was started without marks, or if the new mark is 0 or not below the high
+    /// mark. The marks stay as they are.
     ///
     /// POE: `set_low_mark`, which warns.
     pub fn set_low_mark(&self, octets: usize) -> Result<(), Error> {
@@ -360,11 +374,13 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         Ok(())
     }
 
-    /// Replaces the input filter. The new one is fed what is pending in the old one, and its records are delivered: in the
-    /// same turn, right after the running state, when that is the wheel's input event; in the next slice otherwise. Bytes
-    /// that still belong to the old filter's last record are dropped when they come ([`Filter::finish_record`]): which
-    /// bytes the new filter gets does not depend on how the network has cut the input. What the old one can't hand over
-    /// ([`Filter::hand_over`]) is an error event.
+    /// Replaces the input filter. The new filter is fed what is pending in the old one, and the wheel delivers the
+    /// records. If the running state is the wheel's input event, they come right after it, in the same turn. Otherwise
+    /// they come in the next slice.
+    ///
+    /// Bytes that still belong to the old filter's last record are dropped when they come ([`Filter::finish_record`]).
+    /// So the new filter gets the same bytes however the network has cut the input. If the old filter can't hand over
+    /// its input ([`Filter::hand_over`]), the wheel sends an error event.
     ///
     /// POE: `set_input_filter`, which delivers them before it returns.
     pub fn set_input_filter(&self, filter: I) {
@@ -372,14 +388,14 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.take_over(Rc::new(RefCell::new(old)));
     }
 
-    /// Replaces the output filter. What was put already stays as the old one made it.
+    /// Replaces the output filter. Records already put stay as the old filter encoded them.
     ///
     /// POE: `set_output_filter`.
     pub fn set_output_filter(&self, filter: O) {
         self.output.replace(filter);
     }
 
-    /// Looks at the input filter, or changes its settings.
+    /// Calls `look` with the input filter, to read or change its settings, and returns what `look` returns.
     ///
     /// POE: `get_input_filter`.
     #[doc(alias = "get_input_filter")]
@@ -387,7 +403,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         look(&mut self.input.borrow_mut())
     }
 
-    /// Looks at the output filter, or changes its settings.
+    /// Calls `look` with the output filter, to read or change its settings, and returns what `look` returns.
     ///
     /// POE: `get_output_filter`.
     #[doc(alias = "get_output_filter")]
@@ -395,8 +411,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         look(&mut self.output.borrow_mut())
     }
 
-    /// Returns what has been read and is no part of a delivered record; it stays where it is. After an end of file this is
-    /// the unfinished last record.
+    /// Returns a copy of the bytes that the wheel has read but not delivered. After an end of file they are the
+    /// unfinished last record.
     ///
     /// POE: `get_pending` of the input filter.
     pub fn get_pending(&self) -> Vec<u8> {
@@ -410,7 +426,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         received.unwrap_or_else(|| self.state.0.reader.octets())
     }
 
-    /// Tells whether the transport has input that was not read: whole, or a part.
+    /// Tells whether the transport holds input that the wheel has not read, even part of a record.
     pub(crate) fn transport_holds_input(&self) -> bool {
         self.state.0.port.stream.borrow().as_ref().is_some_and(Stream::holds_input)
     }
@@ -426,8 +442,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.reader.reads_no_more()
     }
 
-    /// Replaces both filters by others of another type: as [`switch_input_filter`](Self::switch_input_filter) and
-    /// [`switch_output_filter`](Self::switch_output_filter).
+    /// Replaces both filters with filters of another type, as [`switch_input_filter`](Self::switch_input_filter) and
+    /// [`switch_output_filter`](Self::switch_output_filter) do.
     ///
     /// POE: `set_filter`.
     #[doc(alias = "set_filter")]
@@ -436,8 +452,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.switch_output_filter(output).switch_input_filter(filter)
     }
 
-    /// Replaces the input filter by one of another type, as [`set_input_filter`](Self::set_input_filter) does. The wheel that
-    /// it returns has the same descriptor, id, events and output.
+    /// Replaces the input filter with one of another type, as [`set_input_filter`](Self::set_input_filter) does. The
+    /// returned wheel has the same descriptor, id, events and output.
     ///
     /// POE: `set_input_filter`.
     #[doc(alias = "set_input_filter")]
@@ -449,7 +465,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         ReadWrite { state, input, output }
     }
 
-    /// Replaces the output filter by one of another type. What was put already stays as the old one made it.
+    /// Replaces the output filter with one of another type. Records already put stay as the old filter encoded them.
     ///
     /// POE: `set_output_filter`.
     #[doc(alias = "set_output_filter")]
@@ -458,33 +474,37 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         ReadWrite { state, input, output: RefCell::new(filter) }
     }
 
-    /// Has the end of the wheel not wait for the peer to close its side.
+    /// Makes the wheel close without waiting for the peer to close its side.
     pub(crate) fn close_without_waiting(&self) {
         self.state.0.closing.set_close_timeout(Duration::ZERO);
     }
 
-    /// Does something with the descriptor that it reads from.
+    /// Calls `what` with the descriptor that the wheel reads from.
     ///
     /// # Errors
     ///
-    /// `ENOTCONN` once that is closed, besides what `what` says.
+    /// `ENOTCONN` once the descriptor is closed, and any error that `what` returns.
     pub(crate) fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         let stream = self.state.0.port.stream.borrow();
         stream.as_ref().map_or_else(|| Err(Errno::ENOTCONN.into()), |stream| stream.with_fd(what))
     }
 
-    /// Sends `event`, with ARG0 = the [`WheelId`], if the peer takes nothing of the output that waits for as long as
-    /// [`write_timeout`](ReadWriteBuilder::write_timeout) says: once, and for a program that is about to close when all is written.
+    /// Sends `event` once, with ARG0 = the [`WheelId`], if the peer takes none of the waiting output for as long as
+    /// [`write_timeout`](ReadWriteBuilder::write_timeout). This is for a program that waits for the output to be
+    /// written before it closes the wheel.
     pub(crate) fn limit_patience(&self, event: impl Into<Name>) {
         self.state.0.limit_patience(event.into());
     }
 
-    /// Lets go of the wheel: it closes by itself as soon as everything put so far is written, or can't be.
+    /// Gives the wheel up. It closes on its own when everything put so far is written, or can't be.
     ///
-    /// No more input is delivered. When all is written the wheel closes its side, and waits for the peer to close its own, or
-    /// for [`close_timeout`](ReadWriteBuilder::close_timeout) to pass; what a socket receives meanwhile is discarded, as the system would
-    /// answer unread input with a reset, which costs the peer the end of the output. The session stays alive until then. A
-    /// peer that takes nothing of the output is given up after some time ([`write_timeout`](ReadWriteBuilder::write_timeout)).
+    /// The wheel delivers no more input. When all is written, it closes its side, and waits until the peer closes its
+    /// own or [`close_timeout`](ReadWriteBuilder::close_timeout) has passed. Until then the wheel keeps the session
+    /// alive, and discards what it receives on a socket. Linux would answer unread input with a reset, which can cost
+    /// the peer the end of the output.
+    ///
+    /// If the peer takes no output for [`write_timeout`](ReadWriteBuilder::write_timeout), the wheel closes and
+    /// discards the rest.
     ///
     /// POE: nothing like it; dropping the wheel in its FlushedEvent.
     pub fn close_after_flush(self) {
