@@ -12,20 +12,20 @@ use nix::fcntl::OFlag;
 
 use crate::kernel::{Due, nanos, set_nonblocking};
 
-/// What is followed.
+/// The file that a wheel follows.
 pub(super) enum Followed {
-    /// Asked again and again for more.
+    /// The wheel asks it again and again for more.
     Regular(Regular),
     /// A FIFO, socket or terminal, which the poller can watch.
     Stream { fd: OwnedFd, end: StreamEnd },
 }
 
-/// What the end of a stream is to its follower.
+/// What the end of a stream means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamEnd {
-    /// The peer of a socket has gone, a terminal was closed.
+    /// An error: the peer of a socket has gone, or a terminal was closed.
     Error,
-    /// Nobody writes for now.
+    /// No process writes to the FIFO for now.
     Idle,
 }
 
@@ -60,36 +60,36 @@ impl Followed {
 pub(super) struct Regular {
     file: File,
     identity: FileId,
-    /// How far it has been read.
+    /// How far the wheel has read the file.
     offset: u64,
-    /// The last bytes before `offset`, up to [`MEMORY`] of them. If they are not there any more, the file was written
-    /// anew, even if it has grown past `offset` since.
+    /// The last bytes before `offset`, up to [`MEMORY`] of them. If they have changed, the file was rewritten, even if
+    /// it has since grown past `offset`.
     before: Vec<u8>,
-    /// When the file was last written to, as of a moment at which it ended at `offset`.
+    /// When the file was last written to, noted while it ended at `offset`.
     written: Option<Time>,
-    /// Since when the file has been known to have been written to without having grown.
+    /// Since when the wheel has known that the file was written to without growing.
     suspected: Option<Due>,
 }
 
-/// Device and inode: what no other file has while this one is open.
+/// Device and inode. No other file has the same pair while this one is open.
 pub(super) type FileId = (u64, u64);
 
 /// Seconds and nanoseconds, as the file system counts them.
 type Time = (i64, i64);
 
-/// What a look at a file has come to.
+/// The result of a look at a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News<'a> {
     Data(&'a [u8]),
     Nothing,
-    /// It was written to, and is as long as before: either a write is under way, or the file was written anew. The look
-    /// after [`WRITE_TAKES`] tells.
+    /// The file was written to, and is as long as before. Either a write is under way, or the file was rewritten. The
+    /// look after [`WRITE_TAKES`] decides.
     Suspect,
     /// It is shorter than it was, or its content has changed.
     Rewritten,
 }
 
-/// How much of what was read is remembered: enough for two lines with times of day in them.
+/// How many of the bytes read are remembered. They are enough for two lines with times of day in them.
 const MEMORY: usize = 256;
 
 /// How long a write may take between the file's new time and its new length. The file system changes the time first, and
@@ -101,9 +101,9 @@ impl Regular {
         Regular { file, identity: identity(about), offset: 0, before: Vec::new(), written: None, suspected: None }
     }
 
-    /// Reads what is new, as much as there is room for: [`MEMORY`] bytes of `buffer` are for comparing.
+    /// Reads what is new, as much as fits. The first [`MEMORY`] bytes of `buffer` are for comparing.
     ///
-    /// The descriptor's own offset, which other processes may share, is neither used nor moved.
+    /// The read neither uses nor moves the descriptor's own offset, which other processes may share.
     pub(super) fn read<'a>(&mut self, buffer: &'a mut [u8], now: Due) -> io::Result<News<'a>> {
         // Before the read, which changes the time of the last access, and so that what is written meanwhile is newer.
         let about = self.file.metadata()?;
@@ -128,10 +128,10 @@ impl Regular {
         Ok(News::Data(new))
     }
 
-    /// Tells whether a file in which nothing is left to read was written anew with the same content.
+    /// Tells whether a file that has been read to its end was rewritten with the same content.
     ///
-    /// Only its times can tell: it was written to, and is not longer. A write sets the times of the content and of the
-    /// inode to the same moment, and leaves the time of the last access alone. `touch` sets all three.
+    /// Only its times can tell. The file was written to, and is not longer. A write sets the times of the content and
+    /// of the inode to the same moment, and leaves the time of the last access alone. `touch` sets all three.
     fn at_end(&mut self, about: &Metadata, now: Due) -> News<'static> {
         if about.len() != self.offset || self.offset == 0 {
             return News::Nothing;
@@ -150,13 +150,13 @@ impl Regular {
         News::Nothing
     }
 
-    /// Remembers when the file was written to, if it ended at `offset` at the time of `about`.
+    /// Remembers when the file was last written to, if its length in `about` is `offset`.
     fn note_end(&mut self, about: &Metadata) {
         self.written = (about.len() == self.offset).then(|| (about.mtime(), about.mtime_nsec()));
         self.suspected = None;
     }
 
-    /// Reads at most `count` bytes, of a file at whose content nobody has looked yet.
+    /// Reads at most `count` bytes of a file whose content the wheel has not yet delivered.
     pub(super) fn read_up_to<'a>(&mut self, count: usize, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let room = (self.before.len() + count).min(buffer.len());
         match self.read(&mut buffer[..room], 0)? {
@@ -174,8 +174,8 @@ impl Regular {
         }
     }
 
-    /// Goes to a place in the file, or to its start or end if that lies outside of it. The file is taken to be no longer
-    /// than `at_most`.
+    /// Goes to a place in the file. A place outside of the file means its start or its end. `at_most` is the largest
+    /// length that counts.
     pub(super) fn seek(&mut self, to: SeekFrom, at_most: u64) -> io::Result<()> {
         let about = self.file.metadata()?;
         let length = about.len().min(at_most);
@@ -190,7 +190,7 @@ impl Regular {
         Ok(())
     }
 
-    /// Goes back to the start of a file that was written anew.
+    /// Goes back to the start of a file that was rewritten.
     pub(super) fn rewind(&mut self) {
         self.offset = 0;
         self.before.clear();
@@ -198,7 +198,7 @@ impl Regular {
         self.suspected = None;
     }
 
-    /// Goes on with another descriptor of the same file, as the one before can't be read any more.
+    /// Goes on with another descriptor of the same file, because the old one can't be read any more.
     pub(super) fn renew(&mut self, again: Regular) {
         self.file = again.file;
     }
@@ -232,7 +232,7 @@ impl Regular {
     }
 }
 
-/// Returns which file `about` is about.
+/// Returns the identity of the file that `about` describes.
 pub(super) fn identity(about: &Metadata) -> FileId {
     (about.dev(), about.ino())
 }

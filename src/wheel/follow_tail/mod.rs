@@ -31,66 +31,77 @@ use state::{Start, State};
 
 /// A wheel that sends its session an event for each record that is appended to a file.
 ///
-/// The file may be rotated, truncated, or not be there yet. Its name is looked at once everything in the file was read:
-/// if it leads to another file by then, that one is read next, from its start. A regular file is looked at again and again, after
-/// each [`poll_interval`](FollowTailBuilder::poll_interval); a FIFO, socket or terminal is read when it has something.
+/// The file may be rotated, truncated, or not exist yet. When the wheel has read everything in the file, it looks at
+/// the file's name. If the name then leads to another file, the wheel reads that file next, from its start. The wheel
+/// looks at a regular file once per [`poll_interval`](FollowTailBuilder::poll_interval). It reads a FIFO, socket or
+/// terminal when data arrives.
 ///
 /// | event | arguments |
 /// | --- | --- |
 /// | input | ARG0 = the record, ARG1 = the [`WheelId`] |
-/// | reset | ARG0 = the [`WheelId`]: what comes now is from the start of a file that appeared, replaced the one before, or was written anew |
-/// | idle | ARG0 = the [`WheelId`]: a look has found nothing |
-/// | retry | the same arguments as error: the wheel can't go on for now, and tries again |
-/// | error | ARG0 = a [`Failure`](super::Failure) whose subject is the path, empty for a handle |
+/// | reset | ARG0 = the [`WheelId`]. The next record is from the start of a file that appeared, replaced the last, or was rewritten. |
+/// | idle | ARG0 = the [`WheelId`]. A look has found nothing. |
+/// | retry | The same arguments as error. The wheel can't go on for now, and tries again. |
+/// | error | ARG0 = a [`Failure`](super::Failure). Its subject is the path, or empty for a handle. |
 ///
-/// # Errors that pass
+/// # Temporary errors
 ///
-/// An error that may pass does not end the following. This session's process may not be allowed to read a new file for a moment, or
-/// it runs out of file descriptors, or a disk fails to answer. The wheel sends one retry event for each kind of error when the error
-/// begins. Then it tries again at each look, and goes on where it was. Without a retry event it logs a warning. A line in the log at
-/// level `info` says that the file can be read again. As long as a new file can't be opened, the wheel goes on with the old one. A
-/// file that could not be opened at the start is begun where `seek` says, or where it ended at the start. A file that does not exist
-/// is not an error.
+/// A temporary error does not end the wheel's work. Examples are a new file that the process may not read yet, a
+/// process that runs out of file descriptors, and a disk that fails to answer. When an error begins, the wheel sends
+/// one retry event for each kind of error, or logs a warning if it has no retry event. It tries again at each look, and
+/// goes on where it was. When the file can be read again, it logs a line at level `info`. A file that does not exist is
+/// not an error.
 ///
-/// For a path every error may pass, as another file can get the name. The exceptions are a name that is too long, or that the file
-/// system refuses (`EINVAL`). For a handle, errors of the descriptor itself are final, such as `EBADF` and `ESTALE`.
+/// As long as a new file can't be opened, the wheel goes on with the old one. If it can't open the file at the start,
+/// it later begins where [`seek`](FollowTailBuilder::seek) says, or else where the file ended at the start.
 ///
-/// After an error event for `"open"`, `"read"` or `"stat"` nothing is followed any more, and the wheel no longer keeps its session
-/// alive. A program that ends for this reason should exit with a code other than 0.
+/// For a path almost every error is temporary, because another file can get the name. The exceptions are a name that is
+/// too long, and a name that the file system refuses (`EINVAL`). For a handle, errors of the descriptor itself are
+/// final, such as `EBADF` and `ESTALE`.
+///
+/// After an error event for `"open"`, `"read"` or `"stat"` the wheel follows nothing any more, and no longer keeps its
+/// session alive. A program that ends for this reason should exit with a code other than 0.
 ///
 /// # Files that are replaced
 ///
-/// A program may go on writing to a file after the file was renamed and another one was made in its place. So the wheel reads the
-/// old file until there is something in the new one, and for another [`rotate_wait`](FollowTailBuilder::rotate_wait). The session
-/// gets all records of the old file, then the reset event, then the records of the new file. If the name gets a third file
-/// meanwhile, the wheel leaves the first one at once.
+/// A program may go on writing to a file after the file was renamed and another was made in its place. So the wheel
+/// reads the old file until the new one has content, and for another [`rotate_wait`](FollowTailBuilder::rotate_wait).
+/// The session gets all records of the old file, then the reset event, then the records of the new file. If a third
+/// file gets the name meanwhile, the wheel leaves the first one at once.
 ///
-/// With the feature `inotify`, on Linux, the system tells of changes of the file and of what happens to its name, and the look
-/// at it comes at once; the interval is ten times as long then, for what the system does not tell. On file systems that other
-/// machines may write to, on those that are not known, for a name that is a symbolic link, and when there are no inotify
-/// descriptors left, the interval stays as it is.
+/// With the feature `inotify`, on Linux, the system reports changes of the file and of its name, and the wheel looks at
+/// once. It also looks every ten intervals, for changes that the system does not report. It keeps the plain interval if
+/// the file system is unknown or if other machines may write to it, if the name is a symbolic link, or if there are no
+/// inotify descriptors left.
 ///
-/// A record without its end stays in the filter until the rest comes. When the file is replaced, what is left of it
-/// is forgotten, unless [`deliver_last`](FollowTailBuilder::deliver_last) says otherwise.
+/// An incomplete record stays in the filter until the rest comes. When the file is replaced, the wheel discards it,
+/// unless [`deliver_last`](FollowTailBuilder::deliver_last) is set.
 ///
-/// # Files that are written anew
+/// # Files that are rewritten
 ///
-/// A file that is shorter than before was written anew. So was a longer one, if the 256 bytes before the place where reading goes
-/// on are others than before. If it is as long as before, and has the same bytes there, its times tell: a write without growth
-/// counts as written anew two seconds later. `touch` and `chmod` don't. Three cases can't be told:
+/// The wheel takes a file as rewritten, and reads it from its start, in these cases:
 ///
-/// - The file is truncated between two looks, and gets the same content as before and more. Its new records up to the former length
-///   are missed.
-/// - It gets the same content within the resolution of the file system's clock, a few milliseconds, after the former write or read.
-/// - Its earlier part is changed in place. If it does not grow at the same time, it counts as written anew.
+/// - The file is shorter than before.
+/// - The 256 bytes before the place where the wheel goes on reading have changed.
+/// - The file was written to without growing, and has not grown two seconds later. `touch` and `chmod` don't count as a
+///   write.
 ///
-/// A file that is removed stays open until there is another one of its name: a program may still be writing to it.
+/// The wheel can't detect three cases:
 ///
-/// Whoever can't take more for now, because a receiver is slow or away, takes the input event away
-/// ([`event_clear`](FollowTail::event_clear)) and gives it back later: the records wait in the file. They come as long as that is
-/// there: of a file that is rotated twice meanwhile, the one in between is missed.
+/// - The file is truncated between two looks, and gets the same content as before and more. Its new records up to the
+///   former length are missed.
+/// - It gets the same content within the resolution of the file system's clock, a few milliseconds, after the former
+///   write or read.
+/// - An earlier part of it is changed in place. If the file does not grow at the same time, the wheel takes it as
+///   rewritten.
 ///
-/// The wheel keeps its session alive. A forked child has no part in it.
+/// The wheel keeps a removed file open until another file has its name, because a program may still be writing to it.
+///
+/// A session that can't take more records for now, because their receiver is slow or away, takes the input event away
+/// with [`event_clear`](FollowTail::event_clear), and sets it again later. The records wait in the file, as long as the
+/// file exists. If the file is rotated twice meanwhile, the wheel misses the file in between.
+///
+/// The wheel keeps its session alive. A forked child does not keep the wheel.
 ///
 /// ```
 /// use std::fs::{self, File};
@@ -128,7 +139,7 @@ use state::{Start, State};
 #[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct FollowTail<F: Filter = Line>(Rc<State>, PhantomData<F>);
 
-/// Says how a [`FollowTail`] is to work; made by [`FollowTail::path`].
+/// Sets how a [`FollowTail`] works. [`FollowTail::path`] makes one.
 #[must_use = "does nothing until it is started"]
 pub struct FollowTailBuilder<F: Filter> {
     subject: Subject,
@@ -150,26 +161,26 @@ enum Subject {
     Handle(OwnedFd),
 }
 
-/// One of the events of a [`FollowTail`], to be changed while it follows.
+/// One of the events of a [`FollowTail`], for [`FollowTail::event`] and [`FollowTail::event_clear`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TailEvent {
-    /// POE: `InputEvent`.
+    /// A record has come. POE: `InputEvent`.
     Input,
-    /// POE: `ErrorEvent`.
+    /// An error has ended the wheel's work. POE: `ErrorEvent`.
     Error,
-    /// A record that the filter refuses. POE: nothing like it.
+    /// The filter has refused a record. POE: nothing like it.
     Refused,
-    /// POE: `ResetEvent`.
+    /// The next record is from the start of a file. POE: `ResetEvent`.
     Reset,
-    /// POE: `IdleEvent`.
+    /// A look has found nothing. POE: `IdleEvent`.
     Idle,
-    /// POE: nothing like it.
+    /// A temporary error has begun. POE: nothing like it.
     Retry,
 }
 
 impl<F: Filter> FollowTail<F> {
-    /// Begins a wheel for the file of that name, whether or not there is one.
+    /// Returns the builder of a wheel that follows the file with this path. The file need not exist yet.
     ///
     /// POE: `Filename`.
     #[doc(alias = "Filename")]
@@ -177,7 +188,8 @@ impl<F: Filter> FollowTail<F> {
         FollowTailBuilder::new(Subject::Path(path.into()), filter)
     }
 
-    /// Begins a wheel for an open file, which it takes over. That another file got its name can't be noticed.
+    /// Returns the builder of a wheel that takes over an open file. The wheel can't notice that another file gets the
+    /// file's name.
     ///
     /// POE: `Handle`.
     #[doc(alias = "Handle")]
@@ -185,16 +197,17 @@ impl<F: Filter> FollowTail<F> {
         FollowTailBuilder::new(Subject::Handle(file.into()), filter)
     }
 
-    /// Returns the id that its events carry.
+    /// Returns the id that the wheel's events carry.
     ///
     /// POE: `ID`.
     pub fn id(&self) -> WheelId {
         self.0.id
     }
 
-    /// Returns how far a regular file has been delivered, for a [`seek`](FollowTailBuilder::seek) of a later run that is to
-    /// miss nothing and get nothing twice: the offset of the first byte that is not part of a delivered record, as far
-    /// as the filter knows. `None` while there is no file, and for what is no regular one.
+    /// Returns how far the wheel has delivered a regular file: the offset of the first byte that is not part of a
+    /// delivered record, as far as the filter knows. A later run that passes it to [`seek`](FollowTailBuilder::seek)
+    /// misses no record, and gets none twice. Returns `None` while there is no file, and for anything but a regular
+    /// file.
     ///
     /// POE: `tell`, which counts the unfinished record as well.
     pub fn tell(&self) -> Option<u64> {
@@ -204,14 +217,15 @@ impl<F: Filter> FollowTail<F> {
         }
     }
 
-    /// Gives one of the events another name from now on, also for records that were read already.
+    /// Changes the name of one of the wheel's events, or names an event that had no name. Records that the wheel has
+    /// already read come under the new name, too.
     ///
     /// POE: `event`.
     pub fn event(&self, event: TailEvent, name: impl Into<Name>) {
         self.set_event(event, Some(name.into()));
     }
 
-    /// Sends one of the events no more. Without an input event nothing is read, until there is one again.
+    /// Takes one of the wheel's events away. Without an input event the wheel reads nothing, until it has one again.
     ///
     /// POE: `event` with an undefined name.
     pub fn event_clear(&self, event: TailEvent) {
@@ -273,7 +287,7 @@ impl<F: Filter> FollowTailBuilder<F> {
         }
     }
 
-    /// Names the event for each record; required.
+    /// Names the event for each record. Required.
     ///
     /// POE: `InputEvent`.
     #[doc(alias = "InputEvent")]
@@ -282,18 +296,18 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Names the event for a record that the filter refuses, such as one over its limit: ARG0 = the
-    /// [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`], ARG2 = the path (`PathBuf`). Without one, the first of
-    /// them is logged. The file is followed on.
+    /// Names the event for a record that the filter refuses, such as one over its limit. ARG0 is the
+    /// [`FilterError`](crate::filter::FilterError), ARG1 the [`WheelId`], ARG2 the path (`PathBuf`). Without the event
+    /// the wheel logs the first refused record. In both cases it goes on with the next record.
     ///
-    /// POE: nothing like it; the filter's exception is the program's.
+    /// POE: nothing like it. An exception in a filter reaches the program.
     pub fn on_refused(mut self, event: impl Into<Name>) -> Self {
         self.on_refused = Some(event.into());
         self
     }
 
-    /// Names the event for an error that ends the following, and for the end of a socket or terminal; without one, errors are
-    /// logged.
+    /// Names the event for an error that ends the wheel's work, and for the end of a socket or terminal. Without it
+    /// errors are logged.
     ///
     /// POE: `ErrorEvent`.
     #[doc(alias = "ErrorEvent")]
@@ -302,7 +316,7 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Names the event that comes before the first record of a file that appeared, replaced another, or was written anew.
+    /// Names the event that comes before the first record of a file that appeared, replaced another, or was rewritten.
     ///
     /// POE: `ResetEvent`.
     #[doc(alias = "ResetEvent")]
@@ -311,7 +325,7 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Names the event for each look that has found neither data nor another file.
+    /// Names the event for each look that finds neither data nor another file.
     ///
     /// POE: `IdleEvent`.
     #[doc(alias = "IdleEvent")]
@@ -320,29 +334,30 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Names the event for an error that may pass: the wheel tries again by itself. Without one, a warning is logged.
+    /// Names the event for a [temporary error](FollowTail#temporary-errors), after which the wheel tries again on its
+    /// own. Without it the wheel logs a warning.
     ///
     /// The event comes once for each kind of error, until a try succeeds. Its arguments are those of the error event.
     ///
-    /// POE: nothing like it; every error ends the following.
+    /// POE: nothing like it. Every error ends the wheel's work.
     pub fn on_retry(mut self, event: impl Into<Name>) -> Self {
         self.on_retry = Some(event.into());
         self
     }
 
-    /// Sets how long the wheel goes on reading a file after another one has got its name and content. Zero leaves the old file at
-    /// once, even for one that is empty. Default: 5 s.
+    /// Sets how long the wheel goes on reading a file after another file has its name and has content. Zero leaves the
+    /// old file at once, even for a new file that is empty. Default: 5 s.
     ///
-    /// What is written to the old file later is lost. The records of the new file wait so long.
+    /// Anything written to the old file after that span is lost. The records of the new file wait for the span.
     ///
-    /// POE: nothing like it; the old file is left at once.
+    /// POE: nothing like it. POE leaves the old file at once.
     pub fn rotate_wait(mut self, wait: Duration) -> Self {
         self.rotate_wait = wait;
         self
     }
 
-    /// Waits so long from one look at a regular file to the next; a second unless set, and more than zero. Where the system
-    /// tells of changes (see [`FollowTail`]) it is ten times as long.
+    /// Sets how long the wheel waits from one look at a regular file to the next. It must be more than zero. Where the
+    /// system reports changes (see [`FollowTail`]), the wheel waits ten times as long. Default: 1 s.
     ///
     /// POE: `PollInterval`, in seconds.
     #[doc(alias = "PollInterval")]
@@ -351,12 +366,13 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Begins at this place in a regular file that is there already, or at its start or end if the place is outside of it.
+    /// Sets where the wheel begins in a regular file that exists at the start. A place outside of the file means its
+    /// start or its end.
     ///
-    /// Unless set, the last 4096 bytes are read and the records that end there are dropped: following begins at the end,
-    /// and a line that is just being written comes whole.
+    /// Without this call, the wheel begins at the end. It first reads the last 4096 bytes and drops the records that
+    /// end there, so that a line which is just being written comes whole.
     ///
-    /// POE: `Seek` for `SeekFrom::Start`, `SeekBack` for `SeekFrom::End` with the sign turned round.
+    /// POE: `Seek` for `SeekFrom::Start`, and `SeekBack` with the opposite sign for `SeekFrom::End`.
     #[doc(alias = "Seek")]
     #[doc(alias = "SeekBack")]
     pub fn seek(mut self, to: SeekFrom) -> Self {
@@ -364,10 +380,10 @@ impl<F: Filter> FollowTailBuilder<F> {
         self
     }
 
-    /// Delivers an unfinished last record of a file that is replaced or written anew, and of a stream that ends, if the
-    /// filter has a use for it; see [`Filter::get_last`]. Otherwise it is forgotten.
+    /// Delivers an unfinished last record when a file is replaced or rewritten, and when a stream ends. The filter must
+    /// support it ([`Filter::get_last`]). Otherwise the wheel discards the record.
     ///
-    /// POE: nothing like it; the unfinished record is joined with the first one of the new file.
+    /// POE: nothing like it. POE joins the unfinished record with the first one of the new file.
     pub fn deliver_last(mut self) -> Self {
         self.delivers_last = true;
         self
@@ -375,13 +391,16 @@ impl<F: Filter> FollowTailBuilder<F> {
 
     /// Starts to follow, for the running session.
     ///
-    /// The file is opened now, so what is appended from here on is not missed. The first look comes in the next slice.
+    /// `start` opens the file, so the wheel misses nothing that is appended from now on. The first look comes in the
+    /// next slice.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] with `EISDIR` for a directory; [`Error::InvalidSetting`] without an input event, with an interval of
-    /// zero, or for a datagram socket; [`Error::NoActiveSession`] once the session has stopped. Whatever else is wrong with the
-    /// file is a retry or an error event.
+    /// - [`Error::Os`] with `EISDIR` for a directory
+    /// - [`Error::InvalidSetting`] without an input event, with an interval of zero, or for a datagram socket
+    /// - [`Error::NoActiveSession`] once the session has stopped
+    ///
+    /// All other problems with the file are retry or error events.
     ///
     /// POE: `new`.
     pub fn start(self, cx: &mut impl InState) -> Result<FollowTail<F>, Error> {
@@ -476,8 +495,8 @@ impl<F: Filter> FollowTailBuilder<F> {
     }
 }
 
-/// The time from one look to the next.
+/// Default for `poll_interval`.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a file is read on when another one has its name: what other programs that follow files wait as well.
+/// Default for `rotate_wait`. Other programs that follow files wait as long.
 const ROTATE_WAIT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! How a child process is described, and started.
+//! The builder of a `Run`, and how it starts the child.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
@@ -32,10 +32,10 @@ use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::marks::{MarkEvents, Marks};
 use crate::wheel::stream::outbox::{Outbox, OutputEvents};
 
-/// Says how a [`Run`] is to work; made by [`Run::program`] and its likes.
+/// Sets how a [`Run`] works. [`Run::program`] and its siblings make one.
 ///
-/// Unless told otherwise, standard input is a pipe from the wheel; standard output and standard error are pipes to it if
-/// they have an event, and the parent's own streams if not. Records are lines that end with LF.
+/// By default standard input is a pipe from the wheel. Standard output and standard error are pipes to the wheel if
+/// they have an event, and otherwise lead where the parent's streams lead. Records are lines that end with LF.
 #[must_use = "does nothing until it is started"]
 pub struct RunBuilder<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
     plan: Plan,
@@ -54,7 +54,7 @@ impl<I: Filter, O: Filter, E: Filter> fmt::Debug for RunBuilder<I, O, E> {
 struct Plan {
     program: Program,
     streams: Streams,
-    /// What was wrong with something that the builder was told.
+    /// The first error among the builder's settings.
     failure: Option<Error>,
     on_stdin: Option<Name>,
     marks: Option<Marks>,
@@ -130,7 +130,7 @@ fn lines() -> Line {
 }
 
 impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
-    /// Names the event that is sent whenever everything put has been written.
+    /// Names the event that the wheel sends whenever everything put has been written.
     ///
     /// POE: `StdinEvent`.
     #[doc(alias = "StdinEvent")]
@@ -139,35 +139,37 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Sets the marks, in bytes that wait for the child to read them: at `high` or more the session should put no more, at
-    /// `low` or less it may go on. They need an [`on_low`](Self::on_low) event.
+    /// Sets the marks, in bytes that wait for the child to read them. At `high` or more the session should put no more.
+    /// At `low` or less it may put again. Marks need an [`on_low`](Self::on_low) event.
     ///
-    /// POE: nothing like it; what a child does not read is kept, however much it is.
+    /// POE: nothing like it. POE keeps whatever a child does not read, without a limit.
     #[doc(alias = "marks")]
     pub fn watermarks(mut self, low: usize, high: usize) -> Self {
         self.plan.marks = Some(Marks { low, high });
         self
     }
 
-    /// Names the event that is sent when a `put` has brought what waits to the high mark.
+    /// Names the event that the wheel sends when a `put` has brought the waiting output to the high mark.
     ///
-    /// It follows when the running state has returned. [`Run::put`] tells at once.
+    /// The event comes when the running state has returned. [`Run::put`] returns the same news at once.
     ///
-    /// POE: nothing like it; the `HighEvent` of `POE::Wheel::ReadWrite`.
+    /// POE: nothing like it. `POE::Wheel::ReadWrite` has a `HighEvent`.
     pub fn on_high(mut self, event: impl Into<Name>) -> Self {
         self.plan.mark_events.high = Some(event.into());
         self
     }
 
-    /// Names the event that is sent when no more than the low mark waits, after the high one was reached.
+    /// Names the event that the wheel sends when the waiting output has reached the high mark and then drained to the
+    /// low mark.
     ///
-    /// POE: nothing like it; the `LowEvent` of `POE::Wheel::ReadWrite`.
+    /// POE: nothing like it. `POE::Wheel::ReadWrite` has a `LowEvent`.
     pub fn on_low(mut self, event: impl Into<Name>) -> Self {
         self.plan.mark_events.low = Some(event.into());
         self
     }
 
-    /// Names the event for each record that the child writes to its standard output, which this makes a pipe.
+    /// Names the event for each record that the child writes to its standard output. The stream becomes a pipe to the
+    /// wheel.
     ///
     /// POE: `StdoutEvent`.
     #[doc(alias = "StdoutEvent")]
@@ -176,7 +178,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Names the event for each record that the child writes to its standard error, which this makes a pipe.
+    /// Names the event for each record that the child writes to its standard error. The stream becomes a pipe to the
+    /// wheel.
     ///
     /// POE: `StderrEvent`.
     #[doc(alias = "StderrEvent")]
@@ -185,7 +188,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Names the event for errors and for the end of each output stream; without one, they pass in silence.
+    /// Names the event for errors and for the end of each output stream. Without it neither is reported.
     ///
     /// POE: `ErrorEvent`.
     #[doc(alias = "ErrorEvent")]
@@ -194,18 +197,18 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Names the event for a record that the filter of an output stream refuses: ARG0 = the
-    /// [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`], ARG2 = `"STDOUT"` or `"STDERR"`. Without one, the
-    /// first of them is logged. The wheel goes on with the next record.
+    /// Names the event for a record that the filter of an output stream refuses. ARG0 is the
+    /// [`FilterError`](crate::filter::FilterError), ARG1 the [`WheelId`], ARG2 `"STDOUT"` or `"STDERR"`. Without the
+    /// event the wheel logs the first refused record. In both cases the wheel goes on with the next record.
     ///
-    /// POE: nothing like it; the filter's exception is the program's.
+    /// POE: nothing like it. An exception in a filter reaches the program.
     pub fn on_refused(mut self, event: impl Into<Name>) -> Self {
         self.plan.on_refused = Some(event.into());
         self
     }
 
-    /// Names the event that is sent when the last of the watched output streams has ended; without a stdout or stderr
-    /// event it never comes.
+    /// Names the event that the wheel sends when the last of the watched output streams has ended. Without a stdout or
+    /// stderr event it never comes.
     ///
     /// POE: `CloseEvent`.
     #[doc(alias = "CloseEvent")]
@@ -214,9 +217,9 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Names the event that is sent when the process has ended: the same as calling
-    /// [`sig_child`](crate::Context::sig_child) with its pid, as soon as that is known, and the [`WheelId`] as an extra
-    /// argument. It keeps the session alive until then, also without the wheel.
+    /// Names the event that the kernel sends when the process has ended. This does what
+    /// [`sig_child`](crate::Context::sig_child) does with the process's pid, with the [`WheelId`] as an extra argument.
+    /// The session stays alive until then, even if the wheel is dropped.
     ///
     /// POE: `sig_child($wheel->PID, ...)`.
     pub fn on_exit(mut self, event: impl Into<Name>) -> Self {
@@ -224,10 +227,10 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Says what the streams are made of that lead to the wheel: pipes, unless told otherwise.
+    /// Sets what the streams between the child and the wheel are made of. Default: pipes.
     ///
-    /// With a terminal, standard input and standard output are that, whatever events they have; they can't be redirected,
-    /// nor can standard error with `Conduit::Pty`, and it has no event.
+    /// A terminal is always standard input and standard output, whatever events those have. Neither can be redirected.
+    /// With `Conduit::Pty`, standard error is the terminal as well. It can't be redirected and has no event.
     ///
     /// POE: `Conduit`.
     #[doc(alias = "Conduit")]
@@ -236,8 +239,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Says how large the child's terminal is. Unless told, it is as large as the one that is this process's standard
-    /// input, and of no known size if that is none.
+    /// Sets the size of the child's terminal. Default: the size of the terminal on this process's standard input. If
+    /// there is none, the size is unknown.
     ///
     /// POE: `Winsize`.
     #[doc(alias = "Winsize")]
@@ -247,7 +250,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Makes something else than a pipe of the child's standard input.
+    /// Connects the child's standard input to something other than the wheel.
     ///
     /// POE: `NoStdin`, `RedirectStdin`.
     #[doc(alias = "NoStdin")]
@@ -257,7 +260,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Sends the child's standard output somewhere else; in place of an event, as an event set later is in place of this.
+    /// Sends the child's standard output to something other than the wheel. This replaces the stdout event. An event
+    /// named later replaces this.
     ///
     /// POE: `RedirectStdout`.
     #[doc(alias = "RedirectStdout")]
@@ -266,7 +270,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Sends the child's standard error somewhere else; in place of an event, as an event set later is in place of this.
+    /// Sends the child's standard error to something other than the wheel. This replaces the stderr event. An event
+    /// named later replaces this.
     ///
     /// POE: `RedirectStderr`.
     #[doc(alias = "RedirectStderr")]
@@ -275,7 +280,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Sends both output streams to the same place.
+    /// Sends both output streams to the same target.
     ///
     /// POE: `RedirectOutput`.
     #[doc(alias = "RedirectOutput")]
@@ -323,7 +328,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         RunBuilder { plan, stdin_filter, stdout_filter, stderr_filter: filter }
     }
 
-    /// Adds `niceness` to the child's; more is less urgent, and less needs privileges.
+    /// Adds `niceness` to the child's niceness. A higher niceness is less urgent. Lowering it needs privileges.
     ///
     /// POE: `Priority`.
     #[doc(alias = "Priority")]
@@ -332,17 +337,18 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Runs the child as another user, a name or a number. Unless [`group`](RunBuilder::group) names one, it gets the
-    /// user's own group, and in any case the groups that the user is in, if this process is root and may change them.
+    /// Runs the child as another user, given as a name or a number. The child gets the user's own group, unless
+    /// [`group`](RunBuilder::group) names one. It also gets the groups that the user is in, if this process is root and
+    /// may change them.
     ///
-    /// POE: `User`, a number, which leaves the groups alone and fails in silence.
+    /// POE: `User`, a number. POE leaves the groups alone, and does not report a failure.
     #[doc(alias = "User")]
     pub fn user(mut self, user: impl Display) -> Self {
         self.plan.user = Some(user.to_string());
         self
     }
 
-    /// Runs the child in another group, a name or a number.
+    /// Runs the child in another group, given as a name or a number.
     ///
     /// POE: `Group`, a number.
     #[doc(alias = "Group")]
@@ -351,8 +357,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Leaves the child in this process's group, where what the terminal sends to the group reaches it. A child
-    /// that gets a terminal from this wheel leads a session all the same.
+    /// Leaves the child in this process's group, so that signals from the terminal, such as `INT`, reach it. A child
+    /// with a terminal of the wheel leads its own session all the same.
     ///
     /// POE: `NoSetPgrp`.
     #[doc(alias = "NoSetPgrp")]
@@ -361,7 +367,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Says what becomes of the process when the wheel is dropped.
+    /// Sets what happens to the process when the wheel is dropped. Default: [`OnDrop::Leave`].
     ///
     /// POE: nothing like it.
     pub fn on_drop(mut self, what: OnDrop) -> Self {
@@ -369,8 +375,8 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Delivers an unfinished last record of an output stream, if the filter has a use for it; see
-    /// [`Filter::get_last`]. Otherwise it stays in the filter.
+    /// Delivers an unfinished last record of an output stream, if the filter supports it ([`Filter::get_last`]).
+    /// Otherwise the bytes stay in the filter.
     ///
     /// POE: nothing like it.
     pub fn deliver_last(mut self) -> Self {
@@ -378,21 +384,24 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
         self
     }
 
-    /// Starts the child for the running session; a function's once the running state has returned.
+    /// Starts the child for the running session. The fork for a function comes when the running state has returned.
     ///
     /// # Errors
     ///
-    /// Nothing has been started and nothing is left open then. [`Error::Os`] names the step that failed and what it was
-    /// about: `execve` and the program, if it can't be executed; `setuid` and the like, with the user; `open` and a
-    /// path; `getpwnam` and a user that there isn't. [`Error::InvalidSetting`] for a list without words, for settings
-    /// that don't go with the [`conduit`](RunBuilder::conduit), for marks that are not `0 < low < high` or without an event, and
-    /// for an event without marks; [`Error::Threads`] for a function in a process with several threads, [`Error::NoActiveSession`] once the
-    /// session has stopped.
+    /// After an error nothing is started and nothing is left open.
     ///
-    /// What goes wrong with a function's fork later is an error event, `"fork"`; what goes wrong in its child before it
-    /// runs is a line on its standard error, and the errno its exit status.
+    /// - [`Error::Os`] names the step that failed and its subject: `execve` and the program, if it can't be executed,
+    ///   `setuid` and the like, with the user, `open` and a path, or `getpwnam` and an unknown user.
+    /// - [`Error::InvalidSetting`] is for a list without words, settings that don't fit the
+    ///   [`conduit`](RunBuilder::conduit), marks that are not `0 < low < high`, marks without a low event, and a high
+    ///   or low event without marks.
+    /// - [`Error::Threads`] is for a function in a process with several threads.
+    /// - [`Error::NoActiveSession`] comes once the session has stopped.
     ///
-    /// POE: `new`, where a program that can't be executed is a child that exits with the errno.
+    /// If the fork for a function fails later, the wheel sends an error event with the operation `"fork"`. If the child
+    /// fails before it calls the function, it prints a line to its standard error, and exits with the errno.
+    ///
+    /// POE: `new`. There a program that can't be executed is a child that exits with the errno.
     pub fn start(self, cx: &mut impl InState) -> Result<Run<I, O, E>, Error> {
         let core = core_of(cx);
         let RunBuilder { mut plan, stdin_filter, stdout_filter, stderr_filter } = self;
@@ -479,7 +488,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
 }
 
 impl Plan {
-    /// A terminal controls a session, so a child with one leads its own in any case.
+    /// Returns where the child belongs. A terminal controls a session, so a child with a terminal always leads its own.
     fn place(&self) -> Place {
         #[cfg(feature = "pty")]
         if self.streams.conduit.is_terminal() {
@@ -490,7 +499,7 @@ impl Plan {
 }
 
 impl Shared {
-    /// The process is there.
+    /// Notes that the process has started.
     pub(super) fn begin(&self, core: &mut Core, pid: i32, on_exit: Option<Name>) {
         self.process.replace(Some(core.adopt_child(pid, self.owner)));
         if let Some(event) = on_exit {
@@ -499,7 +508,7 @@ impl Shared {
     }
 }
 
-/// Adds a source, and returns it as what it is.
+/// Adds a source, and returns it with its own type.
 fn add<S: Source + 'static>(
     core: &mut Core,
     owner: SessionId,
@@ -516,7 +525,8 @@ fn with_streams(mut command: Command, ends: Ends) -> Command {
     command
 }
 
-/// Names what has a NUL byte in a command that is refused for one. The library keeps no such word, but notes where it was.
+/// Says which part of a refused command has a NUL byte. The standard library does not keep that part, but notes where
+/// it was.
 fn describe_nul(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     match words.zip(1..).find(|(word, _)| *word == "<string-with-nul>") {
@@ -525,7 +535,7 @@ fn describe_nul(command: &Command) -> String {
     }
 }
 
-/// Names the program, and whom it was to run as.
+/// Names the program, and the user and group that it was to run as.
 fn describe(command: &Command, user: Option<&str>, group: Option<&str>) -> String {
     let mut text = command.get_program().to_string_lossy().into_owned();
     user.inspect(|user| text += &format!(" as user {user}"));

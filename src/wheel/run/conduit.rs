@@ -1,6 +1,6 @@
-//! What leads from a child's standard streams to its wheel.
+//! What connects a child's standard streams to its wheel.
 
-/// What the streams are made of that lead from a child to its [`Run`](super::Run).
+/// What the streams between a child and its [`Run`](super::Run) are made of.
 ///
 /// POE: `Conduit`. Its `"inet"`, which is a pipe there, has no counterpart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -11,29 +11,31 @@ pub enum Conduit {
     /// POE: `"pipe"`.
     #[default]
     Pipe,
-    /// One socket, for both directions, in place of the pipes of standard input and standard output: for programs that
-    /// want to be started as by inetd. Standard error is as with [`Pipe`](Conduit::Pipe).
+    /// One socket for standard input and standard output, instead of two pipes. This is for programs that expect to be
+    /// started by inetd. Standard error is as with [`Pipe`](Conduit::Pipe).
     ///
-    /// Output ends when nobody has the socket open any more, as input or output. A child that ends without having read
-    /// all of its input makes the end of its output the error `ECONNRESET`. A wheel with only one of the two streams has
-    /// a pipe for it.
+    /// The output ends when no process has the socket open any more, for input or output. If a child ends without
+    /// reading all of its input, the end of its output is the error `ECONNRESET`. If the wheel uses only one of the two
+    /// streams, that stream is a pipe.
     ///
     /// POE: `"socketpair"`.
     SocketPair,
-    /// One pseudo-terminal for all three streams, in raw mode: what is put arrives unchanged, is not echoed, and no
-    /// character of it makes a signal. With the feature `pty`.
+    /// One pseudo-terminal for all three streams, in raw mode. The child gets what the session puts unchanged. The
+    /// terminal does not echo it, and no character in it makes a signal. This needs the feature `pty`.
     ///
-    /// The child leads a session whose controlling terminal this is. What it writes to standard error arrives as standard
-    /// output. The end of the output is the error `EIO`: the last process has closed the terminal, which may be one in the
-    /// background that ignores the `HUP` it gets when the child has ended. Shutting standard input down only ends the
-    /// writing, and the child finds no end of its input. Dropping the wheel closes the terminal on this side, of which the
-    /// child gets `HUP`.
+    /// The child leads a session whose controlling terminal this is. What the child writes to standard error arrives as
+    /// standard output. The end of the output is the error `EIO`. It comes when the last process has closed the
+    /// terminal. That may be a background process that ignores the `HUP` which the system sends when the child has
+    /// ended.
+    ///
+    /// Shutting standard input down only stops the writing, so the child does not see an end of its input. Dropping the
+    /// wheel closes this side of the terminal, and the child gets `HUP`.
     ///
     /// POE: `"pty"`.
     #[cfg(feature = "pty")]
     Pty,
-    /// The same for standard input and standard output; standard error is as with [`Pipe`](Conduit::Pipe). With the
-    /// feature `pty`.
+    /// One pseudo-terminal for standard input and standard output. Standard error is as with [`Pipe`](Conduit::Pipe).
+    /// This needs the feature `pty`.
     ///
     /// POE: `"pty-pipe"`.
     #[cfg(feature = "pty")]
@@ -41,7 +43,7 @@ pub enum Conduit {
 }
 
 impl Conduit {
-    /// The child has a terminal.
+    /// Tells whether the child has a terminal.
     pub(super) fn is_terminal(self) -> bool {
         #[cfg(feature = "pty")]
         return matches!(self, Conduit::Pty | Conduit::PtyPipe);

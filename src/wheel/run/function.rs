@@ -20,10 +20,10 @@ use crate::sys::child::Setup;
 use crate::sys::fork::exit_now;
 use crate::wheel::Failure;
 
-/// What a [`Run::function`](super::Run::function) is to run.
+/// The function that a [`Run::function`](super::Run::function) runs.
 pub(super) type Function = Box<dyn FnOnce(&mut Kernel) -> Result<(), Exception>>;
 
-/// Everything that the fork needs to know.
+/// What the fork needs.
 pub(super) struct FunctionChild {
     pub(super) shared: Rc<Shared>,
     pub(super) function: Function,
@@ -82,7 +82,7 @@ impl Errand for FunctionChild {
     }
 }
 
-/// Returns the status to exit with.
+/// Runs the function, and returns the status to exit with.
 fn run(function: Function, kernel: &mut Kernel) -> i32 {
     match catch_unwind(AssertUnwindSafe(|| function(kernel))) {
         Ok(Ok(())) => 0,
@@ -95,7 +95,7 @@ fn run(function: Function, kernel: &mut Kernel) -> i32 {
     }
 }
 
-/// The status of a function that failed: POE's.
+/// The exit status after a function has failed, as in POE.
 const EXIT_FAILED: i32 = 255;
 
 /// Writes a line to standard error, if there is one.

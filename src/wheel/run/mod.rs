@@ -1,4 +1,4 @@
-//! `Run`: a child process, and records to and from it.
+//! `Run`: a child process, and the records that the session exchanges with it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -41,32 +41,33 @@ use shared::Shared;
 
 /// A wheel that runs a program, or a function, in a child process, and exchanges records with it.
 ///
-/// [`program`](Run::program) executes a list of words, [`shell`](Run::shell) has the shell run a text,
-/// [`command`](Run::command) takes whatever [`std::process::Command`] can be told, and [`function`](Run::function) runs
-/// a function of this program. The [`RunBuilder`] they return says what becomes of the child's standard streams.
+/// [`program`](Run::program) executes a list of words. [`shell`](Run::shell) has the shell run a text.
+/// [`command`](Run::command) takes a [`std::process::Command`]. [`function`](Run::function) runs a function of this
+/// program. Each returns a [`RunBuilder`], which sets where the child's standard streams lead.
 ///
 /// | event | arguments |
 /// | --- | --- |
 /// | stdout, stderr | ARG0 = the record, ARG1 = the [`WheelId`] |
-/// | stdin | ARG0 = the [`WheelId`]: everything put was written |
-/// | high, low | ARG0 = the [`WheelId`]: what waits for the child has reached one of the [`watermarks`](RunBuilder::watermarks) |
-/// | close | ARG0 = the [`WheelId`]: the last of the watched output streams has ended |
+/// | stdin | ARG0 = the [`WheelId`]. Everything put has been written. |
+/// | high, low | ARG0 = the [`WheelId`]. The waiting output has reached one of the [`watermarks`](RunBuilder::watermarks). |
+/// | close | ARG0 = the [`WheelId`]. The last of the watched output streams has ended. |
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
-/// | error | ARG0 = a [`Failure`](super::Failure) whose subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`; empty for `"fork"` |
+/// | error | ARG0 = a [`Failure`](super::Failure). Its subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`, or empty for `"fork"`. |
 ///
-/// The end of an output stream is an error event, `"read"` with errno 0; that of a terminal has the errno `EIO`. The process may
-/// have ended before its output is read, or go on after it has closed it: whoever needs both waits for close and exit, which come
-/// in either order.
+/// The end of an output stream is an error event, `"read"` with errno 0, or with `EIO` for a terminal. A process may
+/// end before the wheel has read its output, or go on after it has closed its output. A session that needs both waits
+/// for the close event and the exit event, which come in either order.
 ///
-/// Streams that lead to the wheel are pipes, or what [`conduit`](RunBuilder::conduit) says: a socket, or with the feature
-/// `pty` a pseudo-terminal.
+/// Streams that lead to the wheel are pipes by default. [`conduit`](RunBuilder::conduit) makes them a socket, or with
+/// the feature `pty` a pseudo-terminal.
 ///
-/// The child leads a process group of its own; signals have their default actions and none is blocked; it inherits no
-/// descriptors but its standard streams. The kernel reaps it in any case, also after the wheel was dropped.
+/// The child leads its own process group, unless [`keep_process_group`](RunBuilder::keep_process_group) is set. Signals
+/// have their default actions there, and none is blocked. The child inherits no descriptors except its standard
+/// streams. The kernel always reaps it, even after the wheel is dropped.
 ///
-/// Dropping the wheel closes its ends of the pipes, and does with the process what
-/// [`on_drop`](RunBuilder::on_drop) says, as a rule nothing. A forked child of the program has no part in its parent's
-/// wheels: the pipes are closed there, and [`kill`](Run::kill) refuses.
+/// Dropping the wheel closes its ends of the pipes. [`on_drop`](RunBuilder::on_drop) sets what happens to the process.
+/// By default it runs on. In a forked child of the program, the copy of the wheel does nothing. Its pipes are closed,
+/// and [`kill`](Run::kill) refuses.
 ///
 /// ```
 /// use std::process::ExitStatus;
@@ -102,53 +103,55 @@ use shared::Shared;
 pub struct Run<I: Filter = Line, O: Filter = Line, E: Filter = Line> {
     owned: Owned,
     stdin_filter: RefCell<I>,
-    /// What the reader knows without its type; of no use to a stream that is no pipe.
+    /// The reader has it too, without its type. It has no use if the stream is not a pipe.
     stdout_filter: Rc<RefCell<O>>,
     stderr_filter: Rc<RefCell<E>>,
 }
 
-/// One of the events of a [`Run`], to be changed while it runs.
+/// One of the events of a [`Run`], for [`Run::event`] and [`Run::event_clear`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunEvent {
-    /// POE: `StdinEvent`.
+    /// Everything put has been written to the child. POE: `StdinEvent`.
     Stdin,
-    /// POE: `StdoutEvent`.
+    /// A record has come from standard output. POE: `StdoutEvent`.
     Stdout,
-    /// Of standard input, when what waits has reached the high mark. POE: nothing like it.
+    /// The output that waits for the child has reached the high mark. POE: nothing like it.
     High,
-    /// Of standard input, when the low mark is reached after that. POE: nothing like it.
+    /// That output has then drained to the low mark. POE: nothing like it.
     Low,
-    /// POE: `StderrEvent`.
+    /// A record has come from standard error. POE: `StderrEvent`.
     Stderr,
-    /// POE: `ErrorEvent`.
+    /// An error has occurred, or an output stream has ended. POE: `ErrorEvent`.
     Error,
-    /// A record that the filter of an output stream refuses. POE: nothing like it.
+    /// The filter of an output stream has refused a record. POE: nothing like it.
     Refused,
-    /// POE: `CloseEvent`.
+    /// The last of the watched output streams has ended. POE: `CloseEvent`.
     Close,
 }
 
-/// What becomes of the process when its [`Run`] is dropped.
+/// What happens to the process when its [`Run`] is dropped.
 ///
-/// POE: nothing like it; the process is left alone.
+/// POE: nothing like it. The process runs on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDrop {
-    /// Nothing. It may die of writing to a pipe that nobody reads.
+    /// The process runs on. A write to a closed pipe may kill it.
     #[default]
     Leave,
-    /// `TERM` goes to its process group, or to the process alone if it leads none.
+    /// The wheel sends `TERM` to the process group, or to the process alone if it does not lead a group.
     Terminate,
-    /// `KILL` does.
+    /// The wheel sends `KILL` in the same way.
     Kill,
-    /// The same, and the drop waits until the process has ended, 5 s at most: one that hangs in a system call, as on a dead
-    /// file server, ends later. The kernel then reaps it as any other, after a warning in the log.
+    /// The wheel sends `KILL`, and the drop waits up to 5 s until the process has ended. A process that hangs in a
+    /// system call, as on a dead file server, may end later. The wheel then logs a warning, and the kernel reaps the
+    /// process like any other.
     KillAndWait,
 }
 
 impl Run {
-    /// Begins a wheel for a program, which is looked up in `PATH` and given the other words as its arguments.
+    /// Returns the builder of a wheel that runs a program. The first word is looked up in `PATH`, and the others are
+    /// arguments.
     ///
     /// POE: `Program` as a list, with the `ProgramArgs` at its end.
     #[doc(alias("Program", "ProgramArgs"))]
@@ -156,34 +159,37 @@ impl Run {
         RunBuilder::program(words)
     }
 
-    /// Begins a wheel for a text that `/bin/sh` runs. What comes from elsewhere does not belong in it unquoted.
+    /// Returns the builder of a wheel that has `/bin/sh` run a text. Quote everything in the text that comes from
+    /// outside the program.
     ///
     /// POE: `Program` as a string.
     pub fn shell(text: impl AsRef<std::ffi::OsStr>) -> RunBuilder {
         RunBuilder::program([std::ffi::OsStr::new("/bin/sh"), std::ffi::OsStr::new("-c"), text.as_ref()])
     }
 
-    /// Begins a wheel for a command with an environment, a directory or other things of its own. What it says about the
-    /// standard streams is replaced.
+    /// Returns the builder of a wheel that runs a command with its own environment, directory and so on. The wheel
+    /// replaces the command's settings for standard streams.
     ///
-    /// POE: nothing like it; programs change `%ENV` and the directory for a moment.
+    /// POE: nothing like it. Programs change `%ENV` and the directory for a moment.
     pub fn command(command: std::process::Command) -> RunBuilder {
         RunBuilder::command(command)
     }
 
-    /// Begins a wheel for a function that runs in a forked child.
+    /// Returns the builder of a wheel that runs a function in a forked child.
     ///
-    /// The fork is carried out as [`Context::fork`](crate::Context::fork) does it, once the running state has returned, and so
-    /// refused in a process with several threads. In the child all that the kernel watches is closed and all signals have
-    /// their default actions. The process exits with 0 when the function returns; with 255, after a message on its
-    /// standard error, when it panics or returns an `Err`. No destructors of the parent's run. Standard output is
-    /// flushed; files that the program has open otherwise are still open in the child.
+    /// The kernel forks when the running state has returned, as [`Context::fork`](crate::Context::fork) does, and so
+    /// refuses in a process with several threads. In the child, everything that the kernel watches is closed, and all
+    /// signals have their default actions.
     ///
-    /// The child ends by `_exit`. What a library has registered with `atexit` before the fork does not run there, unless the
-    /// function calls [`std::process::exit`] itself.
+    /// The child exits with 0 when the function returns. When the function panics or returns an `Err`, the child prints
+    /// a message to its standard error and exits with 255. The child flushes standard output, but runs none of the
+    /// parent's destructors. Other files that the program has open stay open in the child.
     ///
-    /// When the session stops, its heap is dropped, and the wheel with it. By default the child is left running. Choose with
-    /// [`on_drop`](RunBuilder::on_drop) what is to become of it.
+    /// The child ends by `_exit`. So functions that a library registered with `atexit` before the fork do not run
+    /// there, unless the function calls [`std::process::exit`] itself.
+    ///
+    /// When the session stops, its heap is dropped, and the wheel with it. By default the child runs on. To change
+    /// that, set [`on_drop`](RunBuilder::on_drop).
     ///
     /// ```
     /// use lenore::wheel::{OnDrop, Run};
@@ -212,8 +218,9 @@ impl Run {
     /// # }
     /// ```
     ///
-    /// A function that wants an event loop calls [`stop`](Kernel::stop) on its kernel first, which stops the copies of the
-    /// parent's sessions and has `SIGPIPE` ignored again, and then creates its own and calls [`run`](Kernel::run).
+    /// If the function needs an event loop, it first calls [`stop`](Kernel::stop) on its kernel. That stops the copies
+    /// of the parent's sessions, and makes the process ignore `SIGPIPE` again. Then it creates a kernel of its own and
+    /// calls [`run`](Kernel::run).
     ///
     /// POE: `Program` as a code reference, with `CloseOnCall`.
     #[doc(alias = "CloseOnCall")]
@@ -223,16 +230,17 @@ impl Run {
 }
 
 impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
-    /// Returns the id that its events carry.
+    /// Returns the id that the wheel's events carry.
     ///
     /// POE: `ID`.
     pub fn id(&self) -> WheelId {
         self.owned.shared.id
     }
 
-    /// Returns the pid; `None` for a function whose fork has not come yet.
+    /// Returns the pid, or `None` if the fork for a function is still to come.
     ///
-    /// It names the process until [`exit_status`](Run::exit_status) returns one, or somebody else reaps it.
+    /// The pid names the process until [`exit_status`](Run::exit_status) returns a status, or other code reaps the
+    /// process.
     ///
     /// POE: `PID`.
     #[doc(alias = "PID")]
@@ -240,19 +248,19 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.owned.shared.process.borrow().as_ref().map(Process::pid)
     }
 
-    /// Returns how the process ended, once it was reaped.
+    /// Returns how the process ended, or `None` until it is reaped.
     ///
     /// POE: nothing like it.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.owned.shared.process.borrow().as_ref().and_then(Process::status)
     }
 
-    /// Appends a record to the child's input. The [answer](Put) says whether that takes more, has reached the high mark, so that
-    /// it is time to put no more before the low event, or is closed. The record is written once the running state has returned,
-    /// together with whatever else was put by then.
+    /// Appends a record to the child's input, and returns [whether the session should put more](Put). The wheel writes
+    /// the record when the running state has returned, together with all other records put by then.
     ///
-    /// The input is closed, and nothing is put, if it does not lead to the wheel, once it was shut down, or when the child has
-    /// closed it. A record that the filter refuses is an error event, `"filter"`.
+    /// `put` discards the record and returns [`Put::Closed`] if standard input does not lead to the wheel, if it was
+    /// shut down, or if the child has closed it. When the filter refuses the record, the wheel sends an error event
+    /// with the operation `"filter"`.
     ///
     /// POE: `put`, which raises an exception when standard input is closed.
     pub fn put(&self, record: impl AsRecord<I::Output>) -> Put {
@@ -261,15 +269,15 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         })
     }
 
-    /// Closes the child's standard input; what was not written yet is lost. A terminal stays open, and the child finds no
-    /// end of its input.
+    /// Closes the child's standard input, and discards what is not written yet. A terminal stays open, so the child
+    /// does not see an end of its input.
     ///
     /// POE: `shutdown_stdin`.
     pub fn shutdown_stdin(&self) {
         self.owned.stdin.iter().for_each(|stdin| stdin.shut_down());
     }
 
-    /// Closes the child's standard input as soon as everything put so far is written; nothing more can be put. A terminal
+    /// Closes the child's standard input when everything put so far is written. The session can't put more. A terminal
     /// stays open.
     ///
     /// POE: nothing like it; `shutdown_stdin` in the StdinEvent.
@@ -277,11 +285,12 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.owned.stdin.iter().for_each(|stdin| stdin.shut_down_after_flush());
     }
 
-    /// Changes the size of the child's terminal, of which its foreground processes get `WINCH`.
+    /// Changes the size of the child's terminal. The system sends `WINCH` to the terminal's foreground processes.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`]: `ENOTTY` if the streams are no terminal; `EBADF` if none of them leads to the wheel any more.
+    /// [`Error::Os`] with `ENOTTY` if the streams are not a terminal, or with `EBADF` if none of them leads to the
+    /// wheel any more.
     ///
     /// POE: nothing like it; `Winsize` in `new` alone.
     #[cfg(feature = "pty")]
@@ -305,7 +314,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.owned.stdin.as_ref().map_or(0, |stdin| stdin.outbox.len())
     }
 
-    /// Returns how many records are not completely written.
+    /// Returns how many records wait to be written, including one that is partly written.
     ///
     /// POE: `get_driver_out_messages`.
     #[doc(alias = "get_driver_out_messages")]
@@ -313,54 +322,62 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.owned.stdin.as_ref().map_or(0, |stdin| stdin.outbox.messages())
     }
 
-    /// Stops reading and delivering the child's standard output, at once; its end waits as well.
+    /// Stops reading and delivering the child's standard output at once. The event for the stream's end waits as well.
     ///
     /// POE: `pause_stdout`.
     pub fn pause_stdout(&self) {
         self.owned.stdout.iter().for_each(|stdout| stdout.paused.set(true));
     }
 
-    /// Goes on reading and delivering standard output.
+    /// Reads and delivers standard output again.
     ///
     /// POE: `resume_stdout`.
     pub fn resume_stdout(&self) {
         self.owned.stdout.iter().for_each(|stdout| stdout.resume());
     }
 
-    /// Stops reading and delivering the child's standard error, at once; its end waits as well.
+    /// Stops reading and delivering the child's standard error at once. The event for the stream's end waits as well.
     ///
     /// POE: `pause_stderr`.
     pub fn pause_stderr(&self) {
         self.owned.stderr.iter().for_each(|stderr| stderr.paused.set(true));
     }
 
-    /// Goes on reading and delivering standard error.
+    /// Reads and delivers standard error again.
     ///
     /// POE: `resume_stderr`.
     pub fn resume_stderr(&self) {
         self.owned.stderr.iter().for_each(|stderr| stderr.resume());
     }
 
-    /// Sends the process a signal, named as [`Context::sig`](crate::Context::sig) names it, `"TERM"`, or with its prefix; not its group.
+    /// Sends a signal to the process, but not to its group. The name is as for [`Context::sig`](crate::Context::sig),
+    /// such as `"TERM"`, or with the prefix, `"SIGTERM"`.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`]: `EINVAL` for no name of a signal; `ESRCH` when the process was not forked yet, was reaped, or is the
-    /// child of the process that this one was forked from; `EPERM` when it belongs to another user.
+    /// [`Error::Os`] with one of these:
+    ///
+    /// - `EINVAL` if there is no signal of that name
+    /// - `ESRCH` if the process is not forked yet, has been reaped, or is a child of the process that this one was
+    ///   forked from
+    /// - `EPERM` if the process belongs to another user
     ///
     /// POE: `kill`, which signals `TERM` without an argument and returns 1 or 0.
     pub fn kill(&self, signal: impl Into<Name>) -> Result<(), Error> {
         self.signal(signal.into(), Process::kill)
     }
 
-    /// Sends a signal to the process and to all others in its process group, such as what a shell has started. The name is as for
-    /// [`kill`](Run::kill).
+    /// Sends a signal to the process and to all others in its process group, such as programs that a shell has started.
+    /// The name is as for [`kill`](Run::kill).
     ///
     /// # Errors
     ///
-    /// As [`kill`](Run::kill), and `EPERM` when the process leads no group, after
-    /// [`keep_process_group`](RunBuilder::keep_process_group): its group is that of this process. `ESRCH` also when the process was
-    /// reaped and others of its group are left, as another group may have got the number.
+    /// As [`kill`](Run::kill), and also:
+    ///
+    /// - `EPERM` after [`keep_process_group`](RunBuilder::keep_process_group), because the group is then that of this
+    ///   process
+    /// - `ESRCH` if the process has been reaped, even if others of its group are left, because another group may have
+    ///   got the number
     ///
     /// POE: `kill` with a negative signal, as in `kill(-9)`.
     pub fn kill_group(&self, signal: impl Into<Name>) -> Result<(), Error> {
@@ -377,16 +394,18 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         sent.map_err(|errno| Error::os("kill", subject(), errno))
     }
 
-    /// Gives one of the events another name from now on, also for records that were read already.
+    /// Changes the name of one of the wheel's events, or names an event that had no name. Records that the wheel has
+    /// already read come under the new name, too.
     ///
-    /// The stdout and stderr events of a stream that is no pipe do nothing.
+    /// The stdout and stderr events have no effect for a stream that is not a pipe to the wheel.
     ///
     /// POE: `event`.
     pub fn event(&self, event: RunEvent, name: impl Into<Name>) {
         self.set_event(event, Some(name.into()));
     }
 
-    /// Sends one of the events no more. Without a stdout or stderr event that stream is not read, until it gets one again.
+    /// Takes one of the wheel's events away. Without a stdout or stderr event the wheel does not read that stream,
+    /// until it has an event again.
     ///
     /// POE: `event` with an undefined name.
     pub fn event_clear(&self, event: RunEvent) {
@@ -412,17 +431,18 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         }
     }
 
-    /// Goes on with another filter for the child's input. What was put already stays as it is.
+    /// Replaces the filter for the child's input. Records already put stay as the old filter encoded them.
     ///
     /// POE: `set_stdin_filter`.
     pub fn set_stdin_filter(&self, filter: I) {
         self.stdin_filter.replace(filter);
     }
 
-    /// Goes on with another filter for the child's standard output, which gets what the one before has not parsed.
+    /// Replaces the filter for the child's standard output. The new filter gets the bytes that the old one has not
+    /// parsed.
     ///
-    /// Called in the middle of a delivery, the next record is the new filter's; otherwise the records come before
-    /// anything else is read.
+    /// In the middle of a delivery, the next record already comes from the new filter. Otherwise the wheel delivers the
+    /// new filter's records before it reads anything else.
     ///
     /// POE: `set_stdout_filter`, which delivers the same data twice.
     pub fn set_stdout_filter(&self, filter: O) {
@@ -432,8 +452,7 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         }
     }
 
-    /// Goes on with another filter for the child's standard error; as
-    /// [`set_stdout_filter`](Run::set_stdout_filter).
+    /// Replaces the filter for the child's standard error, as [`set_stdout_filter`](Run::set_stdout_filter) does.
     ///
     /// POE: `set_stderr_filter`.
     pub fn set_stderr_filter(&self, filter: E) {
@@ -443,8 +462,9 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         }
     }
 
-    /// Replaces the filter for the child's input by one of another type, as [`set_stdin_filter`](Run::set_stdin_filter) does. The
-    /// wheel that it returns has the same process, id, streams and events.
+    /// Replaces the filter for the child's input with one of another type, as
+    /// [`set_stdin_filter`](Run::set_stdin_filter) does. The returned wheel has the same process, id, streams and
+    /// events.
     ///
     /// POE: `set_stdin_filter`.
     #[doc(alias = "set_stdin_filter")]
@@ -453,9 +473,9 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         Run { owned, stdin_filter: RefCell::new(filter), stdout_filter, stderr_filter }
     }
 
-    /// Replaces the filter for the child's standard output by one of another type, as
-    /// [`set_stdout_filter`](Run::set_stdout_filter) does. The wheel that it returns has the same process, id, streams and
-    /// events. The stdout event gets other records from then on: [`event`](Run::event) gives it another name.
+    /// Replaces the filter for the child's standard output with one of another type, as
+    /// [`set_stdout_filter`](Run::set_stdout_filter) does. The returned wheel has the same process, id, streams and
+    /// events. The stdout event then gets records of another type. To give it another name, call [`event`](Run::event).
     ///
     /// ```
     /// # use lenore::{Kernel, Session};
@@ -498,8 +518,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         Run { owned, stdin_filter, stdout_filter: filter, stderr_filter }
     }
 
-    /// Replaces the filter for the child's standard error by one of another type; as
-    /// [`switch_stdout_filter`](Run::switch_stdout_filter).
+    /// Replaces the filter for the child's standard error with one of another type, as
+    /// [`switch_stdout_filter`](Run::switch_stdout_filter) does.
     ///
     /// POE: `set_stderr_filter`.
     #[doc(alias = "set_stderr_filter")]
@@ -509,7 +529,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         Run { owned, stdin_filter, stdout_filter, stderr_filter: filter }
     }
 
-    /// Looks at the filter for the child's input; `None` if that is no pipe.
+    /// Calls `look` with the filter for the child's input, and returns what `look` returns. Returns `None` if standard
+    /// input is not a pipe to the wheel.
     ///
     /// POE: `get_stdin_filter`.
     #[doc(alias = "get_stdin_filter")]
@@ -517,7 +538,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.owned.stdin.as_ref().map(|_| look(&mut self.stdin_filter.borrow_mut()))
     }
 
-    /// Looks at the filter for the child's standard output; `None` if that is no pipe.
+    /// Calls `look` with the filter for the child's standard output, and returns what `look` returns. Returns `None` if
+    /// standard output is not a pipe to the wheel.
     ///
     /// POE: `get_stdout_filter`.
     #[doc(alias = "get_stdout_filter")]
@@ -525,7 +547,8 @@ impl<I: Filter, O: Filter, E: Filter> Run<I, O, E> {
         self.owned.stdout.as_ref().map(|_| look(&mut self.stdout_filter.borrow_mut()))
     }
 
-    /// Looks at the filter for the child's standard error; `None` if that is no pipe.
+    /// Calls `look` with the filter for the child's standard error, and returns what `look` returns. Returns `None` if
+    /// standard error is not a pipe to the wheel.
     ///
     /// POE: `get_stderr_filter`.
     #[doc(alias = "get_stderr_filter")]
@@ -540,7 +563,7 @@ impl<I: Filter, O: Filter, E: Filter> fmt::Debug for Run<I, O, E> {
     }
 }
 
-/// Has a stream go on with a filter of another type, and returns that.
+/// Sets a filter of another type for a stream, and returns it for the handle.
 fn switch<F: Filter>(reader: Option<&Reader>, filter: F, old: Rc<RefCell<impl Filter>>) -> Rc<RefCell<F>> {
     let filter = Rc::new(RefCell::new(filter));
     if let Some(reader) = reader {

@@ -1,4 +1,4 @@
-//! Where a standard stream of a child leads that is no pipe to its parent.
+//! Where a child's standard stream leads if it does not lead to the wheel.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,24 +10,25 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::error::Error;
 
-/// Where a standard stream of a child process leads, if not to its wheel.
+/// Where a standard stream of a child process leads if it does not lead to the wheel.
 ///
-/// Made from a path, a [`File`], or any [`OwnedFd`] by `into`, which the builder's methods do by themselves.
+/// `into` makes one of a path, a [`File`] or an [`OwnedFd`]. The builder's methods call `into` themselves.
 ///
 /// POE: `NoStdin`, `RedirectStdin`, `RedirectStdout`, `RedirectStderr`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Redirect {
-    /// To where the parent's own stream leads.
+    /// Where the parent's own stream leads.
     Inherit,
-    /// Nowhere: reading is at the end at once, and what is written is lost.
+    /// Nowhere. Input is at its end at once, and output is discarded.
     Null,
-    /// To this file, socket, pipe or terminal.
+    /// This file, socket, pipe or terminal.
     Handle(OwnedFd),
-    /// To the file of this name: input is read from its start, output is appended to it, and makes it if there is none.
+    /// The file with this path. Input is read from its start. Output is appended, and creates the file if it is
+    /// missing.
     ///
-    /// Of a FIFO the other end should be open by then, as a wheel never waits for anybody: otherwise input is at its end at
-    /// once, and output is refused with `ENXIO`.
+    /// If the path is a FIFO, another process should have its other end open already, because a wheel never waits.
+    /// Otherwise input is at its end at once, and output fails with `ENXIO`.
     File(PathBuf),
 }
 
@@ -39,7 +40,7 @@ pub(super) enum Direction {
 }
 
 impl Redirect {
-    /// Opens it; `None` for what is inherited.
+    /// Opens the target, or returns `None` if the child inherits the parent's stream.
     pub(super) fn open(self, direction: Direction) -> Result<Option<OwnedFd>, Error> {
         match self {
             Redirect::Inherit => Ok(None),
@@ -49,11 +50,11 @@ impl Redirect {
         }
     }
 
-    /// Returns the same thing once more, for the other output stream.
+    /// Returns a copy for the other output stream.
     ///
     /// # Errors
     ///
-    /// When there is no descriptor left for the copy.
+    /// An error if there is no descriptor left for the copy.
     pub(super) fn try_clone(&self) -> io::Result<Redirect> {
         Ok(match self {
             Redirect::Inherit => Redirect::Inherit,
@@ -77,7 +78,7 @@ fn open(path: &Path, direction: Direction) -> Result<OwnedFd, Error> {
     Ok(file.into())
 }
 
-/// Makes reading and writing wait, as any program expects of its streams.
+/// Makes the file blocking, because programs expect that of their standard streams.
 fn wait_again(file: &File) -> nix::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK)).map(drop)

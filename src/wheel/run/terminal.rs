@@ -9,7 +9,7 @@ use super::streams::{FOR_CHILD, Link, Output, Streams, link};
 use crate::error::Error;
 use crate::sys::terminal;
 
-/// The size of a terminal, in characters and in pixels; 0 for what is not known.
+/// The size of a terminal, in characters and in pixels. 0 means unknown.
 ///
 /// ```
 /// use lenore::wheel::{Conduit, Run, Winsize};
@@ -50,7 +50,7 @@ pub struct Winsize {
 }
 
 impl Winsize {
-    /// Returns a size in characters, with 9 pixels to a column and 16 to a row.
+    /// Returns a size in characters. The size in pixels is 9 for each column and 16 for each row.
     ///
     /// POE: `[rows, columns]`.
     pub fn new(rows: u16, columns: u16) -> Winsize {
@@ -63,7 +63,7 @@ impl Winsize {
     }
 }
 
-/// Tells what does not go with a terminal, or with there being none.
+/// Refuses settings that need a terminal if there is none, and settings that don't fit a terminal.
 pub(super) fn check(streams: &Streams) -> Result<(), Error> {
     let refuse = |setting, reason| Err(Error::InvalidSetting { setting, reason });
     let Streams { conduit, winsize, stdin, stdout, stderr } = streams;
@@ -81,7 +81,7 @@ pub(super) fn check(streams: &Streams) -> Result<(), Error> {
 
 const IS_TERMINAL: &str = "it is the terminal";
 
-/// Opens a terminal in raw mode. Unless told otherwise it is as large as the one that is this process's standard input.
+/// Opens a terminal in raw mode. Without a size it gets the size of the terminal on this process's standard input.
 pub(super) fn open(size: Option<Winsize>, user: Option<Uid>) -> Result<Link, Error> {
     let fail = |call| move |errno: Errno| Error::os(call, FOR_CHILD, errno);
     let (ours, theirs) = terminal::open_pair().map_err(|(call, errno)| fail(call)(errno))?;

@@ -1,4 +1,4 @@
-//! Addresses: how a program names them, and what the system makes of it.
+//! Addresses: how a program names them, and how they are resolved.
 
 use std::fmt;
 use std::io;
@@ -13,18 +13,17 @@ use crate::error::Error;
 use crate::inherited::Place;
 pub(super) use crate::inherited::path_of;
 
-/// Where a socket is bound, or what it connects to: made from a text, an address or several, a host and a port, or a
-/// path.
+/// Where a socket is bound, or what it connects to. A program makes one from a text, one or several socket addresses, a
+/// host and a port, or a path.
 ///
-/// A text is `host:port`. The host is a name, an IPv4 address, or an IPv6 address, which needs brackets if a port
-/// follows: `[::1]:80`. Without a host it is any address of this machine, without a port it is port 0, any free one;
-/// both are for binding only. The port is a number or the name of a service in `/etc/services`. For a UNIX socket the
-/// text is its path.
+/// A text is `host:port`. The host is a name, an IPv4 address or an IPv6 address. An IPv6 address needs brackets if a
+/// port follows: `[::1]:80`. The port is a number, or the name of a service in `/etc/services`. A text for binding may
+/// leave out the host, which then stands for every address of this machine, and the port, which is then 0 for any free
+/// port. For a UNIX socket the text is its path.
 ///
-/// **Names are looked up at once**, as POE does, and the whole program waits for the answer: none of its other sessions
-/// runs meanwhile, for seconds if a name server is slow. For connecting, a
-/// [`Resolver`](crate::component::Resolver) looks names up in other processes:
-/// [`SocketFactoryBuilder::resolver`](super::SocketFactoryBuilder::resolver).
+/// **Looking up a name blocks the whole program**, as in POE. No session runs until the answer comes, which takes
+/// seconds with a slow name server. For connecting, a [`Resolver`](crate::component::Resolver) looks names up in other
+/// processes: [`SocketFactoryBuilder::resolver`](super::SocketFactoryBuilder::resolver).
 ///
 /// ```
 /// use lenore::wheel::Address;
@@ -88,7 +87,7 @@ impl From<(IpAddr, u16)> for Address {
     }
 }
 
-/// All the addresses of a name that the program has looked up by itself.
+/// All the addresses of a name that the program has looked up itself.
 impl From<Vec<SocketAddr>> for Address {
     fn from(addresses: Vec<SocketAddr>) -> Address {
         Address(Kind::Known(addresses))
@@ -128,7 +127,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Which addresses a name may stand for.
+/// The family to which the addresses of a name are limited.
 ///
 /// POE: `SocketDomain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -152,7 +151,7 @@ impl Domain {
     }
 }
 
-/// An internet address taken apart, with its names not looked up yet.
+/// An internet address split into its parts, with its names not looked up yet.
 #[derive(Debug, PartialEq)]
 pub(super) enum Endpoint {
     Known(Vec<SocketAddr>),
@@ -170,7 +169,7 @@ pub(super) enum Port {
 }
 
 impl Address {
-    /// Takes an internet address apart.
+    /// Splits an internet address into its parts.
     pub(super) fn endpoint(&self) -> Result<Endpoint, Error> {
         let endpoint = match &self.0 {
             Kind::Known(addresses) if addresses.is_empty() => Err("the list is empty"),
@@ -182,7 +181,7 @@ impl Address {
         endpoint.map_err(|reason| self.invalid(reason))
     }
 
-    /// As [`endpoint`](Address::endpoint), of something that can be connected to.
+    /// As [`endpoint`](Address::endpoint), but fails for an address that can't be connected to.
     pub(super) fn remote_endpoint(&self) -> Result<Endpoint, Error> {
         match self.endpoint()? {
             Endpoint::Named { host: None, .. } => Err(self.invalid("there is no host to connect to")),
@@ -237,12 +236,12 @@ fn named(host: &str, port: Option<Port>) -> Endpoint {
 }
 
 impl Endpoint {
-    /// Tells whether it is any address of this machine.
+    /// Tells whether it stands for any address of this machine.
     pub(super) fn is_any(&self) -> bool {
         matches!(self, Endpoint::Named { host: None, .. })
     }
 
-    /// Returns the host and the port, if the host is a name. The name of the port is looked up.
+    /// If the host is a name, returns it with its port. This looks up the name of the port.
     pub(super) fn name(&self, protocol: &'static str) -> Result<Option<(String, u16)>, CallError> {
         let Endpoint::Named { host: Some(host), port } = self else { return Ok(None) };
         if host.parse::<IpAddr>().is_ok() {
@@ -251,7 +250,7 @@ impl Endpoint {
         Ok(Some((host.clone(), number(port.as_ref(), protocol)?)))
     }
 
-    /// Looks up what has to be looked up. There is at least one address in the answer.
+    /// Looks up the names in the address. The result has at least one address.
     pub(super) fn resolve(&self, domain: Option<Domain>, protocol: &'static str) -> Result<Vec<SocketAddr>, CallError> {
         let (host, port) = match self {
             Endpoint::Known(addresses) => return only(domain, addresses.clone()),
@@ -276,7 +275,7 @@ fn number(port: Option<&Port>, protocol: &'static str) -> Result<u16, CallError>
     }
 }
 
-/// Leaves the addresses of a family; one at least.
+/// Keeps the addresses of one family. The result has at least one address.
 pub(super) fn only(domain: Option<Domain>, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, CallError> {
     addresses.retain(|address| domain.is_none_or(|domain| domain.has(address)));
     if addresses.is_empty() {
@@ -287,8 +286,7 @@ pub(super) fn only(domain: Option<Domain>, mut addresses: Vec<SocketAddr>) -> Re
     Ok(addresses)
 }
 
-/// Looks a service up where most systems have it. What other sources there may be, an LDAP directory above all, is not
-/// asked.
+/// Looks a service up in `/etc/services`. It does not ask other sources, such as an LDAP directory.
 fn service_port(name: &str, protocol: &'static str) -> Result<u16, CallError> {
     let services = std::fs::read("/etc/services").unwrap_or_default();
     find_service(&String::from_utf8_lossy(&services), name, protocol).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! `SocketFactory`: makes sockets, by accepting, by connecting, or by just binding them.
+//! `SocketFactory`: makes sockets. It accepts them from a listener, connects them, or only binds them.
 
 use std::fmt;
 use std::io;
@@ -43,7 +43,7 @@ use socket::BoundPath;
 ///
 /// # The success event
 ///
-/// ARG0 is the socket, which does not block; ARG3 is the [`WheelId`]. The peer stands between them:
+/// ARG0 is the socket, which does not block. ARG3 is the [`WheelId`]. ARG1 and ARG2 are the peer's address:
 ///
 /// | begun with | told to | ARG0 | ARG1 | ARG2 |
 /// | --- | --- | --- | --- | --- |
@@ -54,51 +54,58 @@ use socket::BoundPath;
 /// | [`unix_datagram`] | `connect` | [`UnixDatagram`] | its path, [`PathBuf`] | `()` |
 /// | [`unix_datagram`] | `bind` | [`UnixDatagram`] | `()` | `()` |
 ///
-/// The path of a UNIX client that is not bound is empty; that of an abstract name begins with a zero byte. The socket
-/// belongs to whoever takes it, a stream usually for a [`ReadWrite`](super::ReadWrite), a datagram socket for a
-/// [`Handle`](crate::Handle) and [`select_read`](crate::Context::select_read); one that nobody takes is closed.
+/// The path is empty for a UNIX client that is not bound. An abstract name begins with a zero byte.
+///
+/// The state that takes the socket owns it. A stream usually goes into a [`ReadWrite`](super::ReadWrite), a datagram
+/// socket into a [`Handle`](crate::Handle) for [`select_read`](crate::Context::select_read). If no state takes the
+/// socket, it is closed.
 ///
 /// # What goes wrong
 ///
-/// - A wrong call is an error at once: [`Error::InvalidSetting`], above all for want of a success event, or
-///   [`Error::InvalidAddress`], for a text that is no address, or one without a port to connect to.
-/// - `connect` reports all else with the error event, be it found at once or later: whoever connects has to handle it
-///   anyway. What was found at once is posted, and arrives even if the wheel has gone by then.
-/// - `listen` and `bind` return all else that they find out: a server that can't have its address hears of it where it
-///   asks. After [`post_failures`](SocketFactoryBuilder::post_failures) it is the error event, as in POE.
-/// - What goes wrong later is the error event: when there is no descriptor left for a connection, it waits in the
-///   backlog, and the listener tries again every tenth of a second. Without an error event it is logged.
+/// - A wrong call returns an error at once. [`Error::InvalidSetting`] is most often a missing success event.
+///   [`Error::InvalidAddress`] is a text that is not an address, or an address without a port to connect to.
+/// - `connect` reports everything else with the error event, even a failure that it finds at once. It posts such a
+///   failure, so the event arrives even if the wheel is dropped before.
+/// - `listen` and `bind` return everything else, such as an address that is in use. After
+///   [`post_failures`](SocketFactoryBuilder::post_failures) they post the error event instead, as in POE.
+/// - Later failures, such as a process that runs out of file descriptors, are error events: see
+///   [`on_error`](SocketFactoryBuilder::on_error). Without an error event they are logged.
 ///
-/// The error event has ARG0 = a [`Failure`](super::Failure). Its operation is `"getaddrinfo"` for a host that is not found,
-/// `"getservbyname"` for a service (both with
-/// `EADDRNOTAVAIL`), `"pack_sockaddr_un"` for a path that is too long, or the system call: `"socket"`, `"setsockopt"`,
-/// `"bind"`, `"listen"`, `"accept"`, `"connect"`, `"getpeername"`.
+/// ARG0 of the error event is a [`Failure`](super::Failure). Its operation is one of these:
+///
+/// - `"getaddrinfo"` with `EADDRNOTAVAIL` for a host that is not found
+/// - `"getservbyname"` with `EADDRNOTAVAIL` for a service that is not found
+/// - `"pack_sockaddr_un"` for a path that is too long
+/// - the system call that failed: `"socket"`, `"setsockopt"`, `"bind"`, `"listen"`, `"accept"`, `"connect"` or
+///   `"getpeername"`
 ///
 /// # Sockets that were inherited
 ///
-/// systemd, and launchers like it, open sockets before they start a program, and pass them by `LISTEN_FDS`. `listen` and `bind` take
-/// over such a socket instead of making one, without a word of the program:
+/// systemd, and launchers like it, open sockets before they start a program, and pass them with `LISTEN_FDS`. `listen`
+/// and `bind` take over such a socket instead of making one. The program need not ask for it. They look for a socket in
+/// this order:
 ///
-/// - the one of the wheel's [`listener_name`](SocketFactoryBuilder::listener_name), wherever it is bound. The names come with the
-///   sockets: `FileDescriptorName=` in a socket unit of systemd. Of several with one name each wheel gets the next. A socket of the
-///   name that is of another type is an error.
-/// - else the one that is bound to the wheel's address. All of the address counts: `0.0.0.0:80` and `[::]:80` are two. Port 0 is no
-///   address. A path is compared after symbolic links were followed.
+/// - by the wheel's [`listener_name`](SocketFactoryBuilder::listener_name), at whatever address. The launcher gives the
+///   name, such as `FileDescriptorName=` in a systemd socket unit. If several sockets have one name, each wheel gets
+///   the next. A socket of that name but of another type is an error.
+/// - by the wheel's address. The whole address must be equal: `0.0.0.0:80` and `[::]:80` differ. Port 0 never matches.
+///   Symbolic links in a path are followed before it is compared.
 ///
-/// A socket is never taken because there is no other. A program may have several listeners, and the first to ask may be one that
-/// strangers must not reach.
+/// A wheel never takes a socket just because it is the only one. A program may have several listeners, and the first to
+/// ask may be one that strangers must not reach.
 ///
-/// Clients that have connected before the program was started are accepted. The socket's options are the launcher's, except for the
-/// queue: [`listen_queue`](SocketFactoryBuilder::listen_queue), if it was called, sets the queue anew, and the log says so. The
-/// path of a UNIX socket is left in place, also with [`unlink_path`](SocketFactoryBuilder::unlink_path).
+/// The listener also accepts clients that connected before the program started. The socket keeps the options that the
+/// launcher has set, except for the queue: [`listen_queue`](SocketFactoryBuilder::listen_queue) sets it anew, and logs
+/// that. The path of an inherited UNIX socket stays, even after [`unlink_path`](SocketFactoryBuilder::unlink_path).
 ///
-/// [`SocketFactory::inherited`] asks for a socket by name and is not content with another one. What no wheel has asked for is closed
-/// when a [`Daemon`](crate::Daemon) begins to serve, with a line in the log. See also [`Kernel::new`](crate::Kernel::new).
+/// [`SocketFactory::inherited`] takes an inherited socket by name, and fails if there is none. When a
+/// [`Daemon`](crate::Daemon) begins to serve, it closes inherited sockets that no wheel has taken, and logs that. See
+/// also [`Kernel::new`](crate::Kernel::new).
 ///
 /// # Forks
 ///
-/// A forked child keeps a listener, and both accept from one backlog; a socket that is still connecting is its
-/// parent's.
+/// A forked child keeps a listener, and both processes accept from one backlog. A socket that is still connecting stays
+/// with the parent only.
 ///
 /// ```
 /// use std::net::TcpStream;
@@ -147,33 +154,35 @@ pub struct SocketFactory {
 enum Job {
     Listening(Rc<Acceptor>),
     Connecting(Rc<Connector>),
-    /// Waits for a name, and then connects.
+    /// Waits until a name is looked up, and then connects.
     Resolving(Rc<Resolving>),
-    /// Nothing any more: the socket was handed over. Its path goes with the wheel.
+    /// Nothing any more, as the wheel has handed the socket over. The wheel keeps the socket's path until it is
+    /// dropped.
     HandedOver {
         local: Local,
         _path: Option<BoundPath>,
     },
-    /// Nothing: it has failed, and said so.
+    /// Nothing, as the wheel has failed and reported that.
     Failed,
 }
 
-/// One of the events of a [`SocketFactory`] or a [`ListenAccept`](super::ListenAccept), to be changed by `event`.
+/// One of the events of a [`SocketFactory`] or a [`ListenAccept`](super::ListenAccept), for their `event` methods.
 ///
 /// POE: `SuccessEvent` and `FailureEvent`, or `AcceptEvent` and `ErrorEvent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SocketEvent {
-    /// A socket was made.
+    /// A socket is ready: accepted, connected or bound.
     Success,
-    /// Something has failed.
+    /// Accepting, connecting or binding has failed.
     #[doc(alias = "FailureEvent")]
     Error,
 }
 
 impl SocketFactory {
-    /// Begins a wheel for TCP, over IPv4 or IPv6: to [`listen`](SocketFactoryBuilder::listen) at `address`, or to
-    /// [`connect`](SocketFactoryBuilder::connect) to it. A name is looked up, which blocks: see [`Address`].
+    /// Returns the builder of a wheel for TCP over IPv4 or IPv6. The wheel can [`listen`](SocketFactoryBuilder::listen)
+    /// at `address`, or [`connect`](SocketFactoryBuilder::connect) to it. Looking up a name blocks the program: see
+    /// [`Address`].
     ///
     /// POE: `new` with SocketProtocol `tcp`, its default.
     #[doc(alias("SocketProtocol", "RemoteAddress", "RemotePort"))]
@@ -181,14 +190,15 @@ impl SocketFactory {
         SocketFactoryBuilder::new(Transport::Tcp, address.into())
     }
 
-    /// Begins a wheel for UDP, over IPv4 or IPv6: to [`bind`](SocketFactoryBuilder::bind) a socket to `address`, or to
-    /// [`connect`](SocketFactoryBuilder::connect) one to it.
+    /// Returns the builder of a wheel for UDP over IPv4 or IPv6. The wheel can [`bind`](SocketFactoryBuilder::bind) a
+    /// socket to `address`, or [`connect`](SocketFactoryBuilder::connect) one to it.
     ///
-    /// The socket is not the wheel's: its session watches it with [`select_read`](crate::Context::select_read), or has a
-    /// [wheel of its own](super::own) for datagrams. A [`ReadWrite`](super::ReadWrite) refuses it, as datagrams are no stream.
+    /// The session gets the socket, and watches it with [`select_read`](crate::Context::select_read) or a [wheel of its
+    /// own](super::own) for datagrams. A [`ReadWrite`](super::ReadWrite) refuses the socket, because datagrams are not
+    /// a stream.
     ///
-    /// The socket does not block, so each receive may fail with `WouldBlock`. That is not an error: the datagram had a wrong
-    /// checksum, or another process has received it.
+    /// The socket does not block, so each receive may fail with `WouldBlock`. That is not an error. Either the datagram
+    /// had a wrong checksum, or another process has received it.
     ///
     /// ```
     /// use std::io::ErrorKind;
@@ -230,47 +240,53 @@ impl SocketFactory {
     ///
     /// # UDP in a pool of children
     ///
-    /// A socket that was bound before the fork is one socket with one queue, in all children. A datagram wakes every child that
-    /// watches it; one of them gets it, the others get `WouldBlock`. Two datagrams of one peer may go to different children, and
-    /// be answered out of order. The Daemon does not see datagrams. A child reports each one that it serves by
-    /// [`update_status`](crate::Daemon::update_status), as for connections. While it is busy it clears its watcher, so that datagrams
-    /// wake other children alone. Alternatives are one child that receives for all, and a socket for each child, bound after the
-    /// fork with `SO_REUSEPORT`. Then the system chooses the child by the peer's address.
+    /// If a program binds a socket before it forks, all children share that socket and its queue. A datagram wakes
+    /// every child that watches the socket. One child receives it, and the others get `WouldBlock`. Two datagrams of
+    /// one peer may go to different children, and be answered out of order.
+    ///
+    /// The Daemon does not see datagrams. A child reports each one that it serves with
+    /// [`update_status`](crate::Daemon::update_status), as for connections. While the child is busy, it should clear
+    /// its watcher, so that further datagrams wake only other children.
+    ///
+    /// There are two alternatives. One child receives for all. Or each child binds its own socket with `SO_REUSEPORT`
+    /// after the fork, and the system chooses the child by the peer's address.
     ///
     /// POE: `new` with SocketProtocol `udp`.
     pub fn udp(address: impl Into<Address>) -> SocketFactoryBuilder {
         SocketFactoryBuilder::new(Transport::Udp, address.into())
     }
 
-    /// Begins a wheel for UNIX stream sockets: to [`listen`](SocketFactoryBuilder::listen) at `path`, or to
-    /// [`connect`](SocketFactoryBuilder::connect) to it.
+    /// Returns the builder of a wheel for UNIX stream sockets. The wheel can [`listen`](SocketFactoryBuilder::listen)
+    /// at `path`, or [`connect`](SocketFactoryBuilder::connect) to it.
     ///
-    /// The path stays when the listener goes, as in POE, unless [`unlink_path`](SocketFactoryBuilder::unlink_path) says
-    /// otherwise. On Linux a path that begins with a zero byte is a name in the abstract namespace, and no file.
+    /// When the listener is dropped, the path stays, as in POE, unless the program calls
+    /// [`unlink_path`](SocketFactoryBuilder::unlink_path). On Linux, a path that begins with a zero byte is a name in
+    /// the abstract namespace, not a file.
     ///
     /// POE: `new` with SocketDomain `AF_UNIX`.
     pub fn unix(path: impl Into<Address>) -> SocketFactoryBuilder {
         SocketFactoryBuilder::new(Transport::Unix, path.into())
     }
 
-    /// Begins a wheel for UNIX datagram sockets: to [`bind`](SocketFactoryBuilder::bind) one to `path`, or to
-    /// [`connect`](SocketFactoryBuilder::connect) one to it. One that is to get answers needs a path of its own,
-    /// [`bind_address`](SocketFactoryBuilder::bind_address).
+    /// Returns the builder of a wheel for UNIX datagram sockets. The wheel can [`bind`](SocketFactoryBuilder::bind) one
+    /// to `path`, or [`connect`](SocketFactoryBuilder::connect) one to it. To get answers, a socket that connects needs
+    /// its own path: [`bind_address`](SocketFactoryBuilder::bind_address).
     ///
     /// POE: `new` with SocketDomain `AF_UNIX` and SocketType `SOCK_DGRAM`.
     pub fn unix_datagram(path: impl Into<Address>) -> SocketFactoryBuilder {
         SocketFactoryBuilder::new(Transport::UnixDatagram, path.into())
     }
 
-    /// Begins a wheel for a socket that was passed to this process by the name `name`: to
-    /// [`listen`](SocketFactoryBuilder::listen) on a stream socket, of TCP or a UNIX one, or to
-    /// [`bind`](SocketFactoryBuilder::bind) a datagram socket. The arguments of the success event are those of the socket's type.
+    /// Returns the builder of a wheel for a socket that this process has inherited under the name `name`. Call
+    /// [`listen`](SocketFactoryBuilder::listen) for a TCP or UNIX stream socket, [`bind`](SocketFactoryBuilder::bind)
+    /// for a datagram socket. The arguments of the success event are those of the socket's type.
     ///
-    /// A socket without a name is called `unknown` by systemd. Of several with one name each call gets the next.
+    /// systemd calls a socket without a name `unknown`. If several sockets have one name, each call gets the next.
     ///
     /// # Errors
     ///
-    /// `listen` and `bind` fail with [`Error::NotInherited`] if there is no such socket, and name those that there are.
+    /// `listen` and `bind` fail with [`Error::NotInherited`] if there is no such socket. The error lists the names that
+    /// there are.
     ///
     /// ```no_run
     /// # use lenore::wheel::SocketFactory;
@@ -287,7 +303,7 @@ impl SocketFactory {
         SocketFactoryBuilder::inherited(name.into())
     }
 
-    /// Returns the id that its events carry.
+    /// Returns the id that the wheel's events carry.
     ///
     /// POE: `ID`.
     #[doc(alias = "ID")]
@@ -295,12 +311,12 @@ impl SocketFactory {
         self.report.id
     }
 
-    /// Returns the address that its socket is bound to: the port that a listener was given, above all.
+    /// Returns the address that the socket is bound to. This tells which port a listener on port 0 has got.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] with `ENOTCONN` when the wheel has no socket any more, as after it has connected; with
-    /// `EAFNOSUPPORT` when it is a UNIX socket.
+    /// [`Error::Os`] with `ENOTCONN` if the wheel no longer has a socket, as after it has connected, or with
+    /// `EAFNOSUPPORT` if the socket is a UNIX socket.
     ///
     /// POE: `getsockname`.
     #[doc(alias = "getsockname")]
@@ -308,11 +324,11 @@ impl SocketFactory {
         self.local().and_then(Local::addr).map_err(|error| Error::os("getsockname", self.id(), error))
     }
 
-    /// Returns the path that its UNIX socket is bound to, empty if it is not.
+    /// Returns the path that the UNIX socket is bound to. The path is empty if the socket is not bound.
     ///
     /// # Errors
     ///
-    /// As [`local_addr`](SocketFactory::local_addr), with `EAFNOSUPPORT` when it is no UNIX socket.
+    /// As [`local_addr`](SocketFactory::local_addr), but with `EAFNOSUPPORT` if the socket is not a UNIX socket.
     ///
     /// POE: `getsockname`.
     #[doc(alias = "getsockname")]
@@ -334,8 +350,8 @@ impl SocketFactory {
         }
     }
 
-    /// Stops accepting until [`resume_accept`](SocketFactory::resume_accept); clients wait in the backlog, where
-    /// another process that listens on the same socket may accept them. Does nothing to a wheel that does not listen.
+    /// Stops accepting until [`resume_accept`](SocketFactory::resume_accept). Clients wait in the backlog. Another
+    /// process that listens on the same socket may accept them. Without a listener, this call has no effect.
     ///
     /// POE: `pause_accept`.
     pub fn pause_accept(&self) {
@@ -344,7 +360,7 @@ impl SocketFactory {
         }
     }
 
-    /// Accepts connections again.
+    /// Accepts connections again after [`pause_accept`](SocketFactory::pause_accept).
     ///
     /// POE: `resume_accept`.
     pub fn resume_accept(&self) {
@@ -353,12 +369,12 @@ impl SocketFactory {
         }
     }
 
-    /// Tells whether a client waits to be accepted. Asks the system.
+    /// Asks the system whether a client waits to be accepted.
     pub(crate) fn has_client(&self) -> bool {
         matches!(&self.job, Job::Listening(acceptor) if acceptor.has_client())
     }
 
-    /// Changes the name of one of the wheel's events, from the next one on; neither can be taken away.
+    /// Changes the name of one of the wheel's events, from the next event on. An event can't be taken away.
     ///
     /// POE: `event`.
     pub fn event(&self, event: SocketEvent, name: impl Into<Name>) {

@@ -1,4 +1,4 @@
-//! What a `SocketFactory` is told before it begins.
+//! The settings of a `SocketFactory` before it starts.
 
 use std::fmt;
 use std::io;
@@ -25,9 +25,9 @@ use crate::wheel::WheelId;
 
 mod making;
 
-/// Says what a [`SocketFactory`] is to do; made by [`SocketFactory::tcp`] and its kin.
+/// Sets what a [`SocketFactory`] does. [`SocketFactory::tcp`] and its siblings make one.
 ///
-/// A setting that makes no sense for the socket, such as a listen queue for one that connects, is ignored.
+/// Settings that do not apply to the socket are ignored, such as a listen queue for a socket that connects.
 #[must_use = "does nothing until it is told to listen, to connect or to bind"]
 pub struct SocketFactoryBuilder {
     transport: Transport,
@@ -63,7 +63,7 @@ impl fmt::Debug for SocketFactoryBuilder {
     }
 }
 
-/// A socket that listens already, with the wheel that is to accept: whose, is still open.
+/// A socket that listens already. [`start`](Bound::start) makes the wheel that accepts from it.
 pub(crate) struct Bound {
     builder: SocketFactoryBuilder,
     socket: Opened,
@@ -76,27 +76,27 @@ impl Bound {
         local.map_err(|error| Error::os("getsockname", &self.builder.address, error))
     }
 
-    /// Returns the path that a UNIX socket is bound to; `None` if it is none.
+    /// Returns the path that a UNIX socket is bound to, or `None` for any other socket.
     pub(crate) fn local_path(&self) -> Result<Option<PathBuf>, Error> {
         let local = self.socket.listener.local();
         let local = local.map_err(|error| Error::os("getsockname", &self.builder.address, error))?;
         Ok(if let Local::Path(path) = local { Some(path) } else { None })
     }
 
-    /// Returns the socket, without a wheel.
+    /// Returns a copy of the socket, without a wheel.
     ///
     /// # Errors
     ///
-    /// `EMFILE`: there is no descriptor left.
+    /// `EMFILE` if the process has no file descriptor left.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         self.socket.listener.as_fd().try_clone_to_owned()
     }
 
-    /// Begins to accept, for the running session.
+    /// Starts to accept, for the running session.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] when the socket can't be watched.
+    /// [`Error::Os`] if the socket can't be watched.
     pub(crate) fn start(self, core: &mut Core) -> Result<SocketFactory, Error> {
         let report = self.builder.report(core, "on_accept")?;
         let acceptor = self.builder.accept(core, &report, self.socket)?;
@@ -112,11 +112,11 @@ pub(super) enum Transport {
     UnixDatagram,
 }
 
-/// Why a wheel was not begun.
+/// Why a wheel was not started.
 pub(super) enum Problem {
-    /// By a mistake in the call, or because the kernel can't watch one more descriptor.
+    /// The call was wrong, or the kernel can't watch another descriptor.
     Error(Error),
-    /// The system has refused.
+    /// The system has refused a call.
     Call(CallError),
 }
 
@@ -166,26 +166,26 @@ impl SocketFactoryBuilder {
         }
     }
 
-    /// Begins a wheel on a socket that was inherited by this name.
+    /// Returns the builder of a wheel on a socket that was inherited under this name.
     pub(super) fn inherited(name: String) -> SocketFactoryBuilder {
         // Which it is, the socket says.
         let builder = SocketFactoryBuilder::new(Transport::Tcp, name.as_str().into());
         SocketFactoryBuilder { origin: Origin::Inherited { name }, ..builder }
     }
 
-    /// Begins a wheel on a socket that listens already.
+    /// Returns the builder of a wheel on a socket that listens already.
     pub(crate) fn given(fd: OwnedFd) -> SocketFactoryBuilder {
         let address = format!("descriptor {}", fd.as_raw_fd());
         let builder = SocketFactoryBuilder::new(Transport::Tcp, address.into());
         SocketFactoryBuilder { origin: Origin::Given(Some(fd)), ..builder }
     }
 
-    /// Sets the name by which the socket is found if it was inherited: `FileDescriptorName=` of systemd's socket units. Default:
-    /// none, and it is found by its address.
+    /// Sets the name under which the wheel looks for an inherited socket, such as `FileDescriptorName=` in a systemd
+    /// socket unit.
     ///
-    /// [`listen`](SocketFactoryBuilder::listen) and [`bind`](SocketFactoryBuilder::bind) take over a socket that was inherited by this
-    /// name, wherever it is bound. If there is none, they go by the address. See
-    /// [`SocketFactory`](SocketFactory#sockets-that-were-inherited).
+    /// [`listen`](SocketFactoryBuilder::listen) and [`bind`](SocketFactoryBuilder::bind) take over the inherited socket
+    /// of this name, at whatever address. If there is none, they look for the address. See
+    /// [`SocketFactory`](SocketFactory#sockets-that-were-inherited). Default: no name.
     ///
     /// POE: nothing like it.
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
@@ -195,7 +195,7 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Names the success event of a listener, sent for each connection.
+    /// Names the success event of a listener. It comes for each connection.
     ///
     /// POE: `SuccessEvent`.
     #[doc(alias = "SuccessEvent")]
@@ -204,7 +204,7 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Names the success event of a wheel that connects, sent once when the connection is made.
+    /// Names the success event of a wheel that connects. It comes once, when the connection is made.
     ///
     /// POE: `SuccessEvent`.
     #[doc(alias = "SuccessEvent")]
@@ -212,7 +212,7 @@ impl SocketFactoryBuilder {
         self.on_accept(event)
     }
 
-    /// Names the success event of a wheel that binds, posted once with the socket.
+    /// Names the success event of a wheel that binds. The wheel posts it once, with the socket.
     ///
     /// POE: `SuccessEvent`.
     #[doc(alias = "SuccessEvent")]
@@ -220,10 +220,11 @@ impl SocketFactoryBuilder {
         self.on_accept(event)
     }
 
-    /// Names the event that is sent when accepting or connecting fails. Without one, failures are logged.
+    /// Names the event for failures to accept or connect. Without it failures are logged.
     ///
-    /// A listener that can't accept because the process has run out of descriptors tries again ten times a second, with an event
-    /// each time. Without an event the log has one line when that begins and one when the listener accepts again.
+    /// When the process runs out of file descriptors, clients wait in the backlog. The listener tries again ten times a
+    /// second, and sends the event each time. Without the event, it logs one line when this begins, and one when it
+    /// accepts again.
     ///
     /// POE: `FailureEvent`.
     #[doc(alias = "FailureEvent")]
@@ -232,21 +233,21 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Has a listener tell the log, and not its session, that the system is short of something. For the components, whose
-    /// programs have no event for it.
+    /// Makes a listener log shortages of the system's resources, instead of sending its session an event. The
+    /// components use this, because their programs have no event for a shortage.
     pub(crate) fn log_shortages(mut self) -> Self {
         self.logs_shortages = true;
         self
     }
 
-    /// Has a listener take turns with others of its session.
+    /// Makes a listener take turns with other listeners of its session.
     pub(crate) fn takes_turns(mut self, rota: Rc<Rota>) -> Self {
         self.rota = Some(rota);
         self
     }
 
-    /// Makes `listen` and `bind` report what they find out with the error event too, which is posted, instead of
-    /// returning it; the wheel is inert then. `connect` does so anyway.
+    /// Makes `listen` and `bind` post failures as error events, instead of returning them. After such a failure the
+    /// wheel does nothing more. `connect` always posts its failures.
     ///
     /// POE: what it always does.
     pub fn post_failures(mut self) -> Self {
@@ -254,8 +255,8 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Binds a socket that is to connect first: to an address, a port, or the path of a UNIX socket. Without it the
-    /// system chooses.
+    /// Binds a socket that connects to an address, a port, or the path of a UNIX socket first. Without this call the
+    /// system chooses the local address.
     ///
     /// POE: `BindAddress` and `BindPort` beside a RemoteAddress.
     #[doc(alias("BindAddress", "BindPort"))]
@@ -264,8 +265,8 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Takes only the addresses of one family that a name stands for; and says which one *any address* is of, which is
-    /// IPv4 otherwise.
+    /// Uses only the addresses of one family when a name stands for several. It also chooses the family of an address
+    /// without a host. Default: all families, and IPv4 for an address without a host.
     ///
     /// POE: `SocketDomain`.
     #[doc(alias = "SocketDomain")]
@@ -274,9 +275,8 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Sets or clears `SO_REUSEADDR`: whether an address may be bound that old connections still use.
-    ///
-    /// It is set for TCP sockets that listen, so that a server can be started again at once, and for no others.
+    /// Sets or clears `SO_REUSEADDR`, which allows binding an address that old connections still use. A server needs it
+    /// to be restarted at once. Default: on for TCP sockets that listen, off for all others.
     ///
     /// POE: `Reuse`, which is off unless asked for.
     #[doc(alias = "Reuse")]
@@ -285,11 +285,11 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Says whether a socket bound to an IPv6 address is for IPv6 only.
+    /// Sets whether a socket bound to an IPv6 address is for IPv6 only. For a wheel on IPv4 it has no effect.
     ///
-    /// Otherwise the system decides: on Linux, as delivered, one bound to `[::]` takes IPv4 as well, with peers such as
-    /// `::ffff:192.0.2.1`, and the same port can't be bound for IPv4 beside it; OpenBSD always keeps them apart. On a
-    /// wheel for IPv4 it does nothing.
+    /// Without this call the system decides. By default, a socket on Linux that is bound to `[::]` takes IPv4 as well.
+    /// Its peers have addresses such as `::ffff:192.0.2.1`, and no IPv4 socket can be bound to the same port. OpenBSD
+    /// always keeps the two apart.
     ///
     /// POE: nothing like it; the system decides.
     pub fn v6_only(mut self, only: Switch) -> Self {
@@ -297,16 +297,17 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Lets the path of a UNIX socket come and go with the wheel.
+    /// Removes the path of a UNIX socket when the wheel ends, and a stale one before binding.
     ///
-    /// A socket that nobody listens on any more is removed before binding, as left by a process that was killed; one in
-    /// use, or any other file, is not: the bind fails with `EADDRINUSE`. Two servers must not begin on one path at the
-    /// same moment: one that has bound but does not listen yet looks dead. A lock, such as that of a pid file, sees to
-    /// that.
+    /// A stale path is a socket on which no process listens any more, as after a killed server. A socket in use, or any
+    /// other file, stays, and the bind fails with `EADDRINUSE`. Two servers must not start on one path at the same
+    /// moment, because a socket that is bound but does not listen yet looks stale. Use a lock, such as that of a pid
+    /// file.
     ///
-    /// The path is removed when the wheel is dropped or its session stops, but only by the process that bound it, not
-    /// by a forked child that drops its copy, and only if it is still the same file. A program that the Daemon detaches
-    /// takes it along. Keep the wheel as long as the socket, also if the socket was handed over.
+    /// The wheel removes the path when it is dropped or its session stops, if the path is still the same file. Only the
+    /// process that bound the path removes it. A forked child that drops its copy does not. If the Daemon detaches the
+    /// program, the detached process takes that duty over. Keep the wheel as long as the socket, even after it has
+    /// handed the socket over.
     ///
     /// POE: nothing like it; the path is never removed.
     pub fn unlink_path(mut self) -> Self {
@@ -314,7 +315,8 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Says how many connections may wait to be accepted; as many as the system allows unless told, and never more.
+    /// Sets how many connections may wait to be accepted. The system's limit still applies. Default: the system's
+    /// limit.
     ///
     /// POE: `ListenQueue`.
     #[doc(alias = "ListenQueue")]
@@ -323,8 +325,8 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Says how many connections a listener accepts at most before other wheels and posted events get their turn: 1 or
-    /// more, 16 unless told.
+    /// Sets how many connections a listener accepts at most before other wheels and posted events get their turn.
+    /// Default: 16. Minimum: 1.
     ///
     /// POE: 1, always.
     pub fn accepts_per_turn(mut self, connections: usize) -> Self {
@@ -332,11 +334,12 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Gives up connecting after a time: the error event is `"connect"` with `ETIMEDOUT`.
+    /// Stops connecting after `timeout`. The error event then has the operation `"connect"` and `ETIMEDOUT`.
     ///
-    /// The time counts from the call, once a name is looked up, and for all addresses of a name together. Every address gets a
-    /// share of a time that is short. Without a timeout the system gives up on TCP after some two minutes for each address, and a
-    /// UNIX socket waits for room in the listener's queue for as long as it takes.
+    /// The timeout begins with the call to [`connect`](SocketFactoryBuilder::connect), or when a
+    /// [`resolver`](Self::resolver) has looked the name up. It covers all addresses of the name together. If it is
+    /// short, every address gets a share. Default: none. The system then gives up on TCP after about two minutes for
+    /// each address. A UNIX socket waits as long as the listener's queue is full.
     ///
     /// POE: nothing like it; `Component::Client::TCP` has a ConnectTimeout.
     #[doc(alias = "ConnectTimeout")]
@@ -345,11 +348,10 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Has a [`Resolver`] look up the name to connect to, so that the program does not wait for it. Default: none, and
-    /// [`connect`](SocketFactoryBuilder::connect) looks it up at once.
-    ///
-    /// A failure to look it up is an error event of `"getaddrinfo"`, with `ETIMEDOUT` if a helper of the resolver took too long.
-    /// [`connect_timeout`](SocketFactoryBuilder::connect_timeout) begins when the name is looked up.
+    /// Sets a [`Resolver`] that looks up the name to connect to, so that the program need not wait. If the lookup
+    /// fails, the error event has the operation `"getaddrinfo"`, with `ETIMEDOUT` if a helper process of the resolver
+    /// took too long. Default: none. [`connect`](SocketFactoryBuilder::connect) then looks the name up itself, and the
+    /// program waits.
     ///
     /// POE: nothing like it.
     pub fn resolver(mut self, resolver: Resolver) -> Self {
@@ -357,18 +359,19 @@ impl SocketFactoryBuilder {
         self
     }
 
-    /// Binds a stream socket to the address and listens, for the running session. Of several addresses that a name
-    /// stands for, it is the first that can be had. A socket that was
-    /// [inherited](SocketFactory#sockets-that-were-inherited) is taken over instead.
+    /// Binds a stream socket to the address and listens, for the running session. If a name stands for several
+    /// addresses, the wheel takes the first that it can bind. It takes over an
+    /// [inherited](SocketFactory#sockets-that-were-inherited) socket instead, if there is one.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] when the address can't be resolved or bound, unless
-    /// [`post_failures`](SocketFactoryBuilder::post_failures) was called; [`Error::InvalidSetting`] or
-    /// [`Error::InvalidAddress`] for a wrong call; [`Error::NotInherited`] if the inherited socket of its name is of another type;
-    /// [`Error::NoActiveSession`] once the session has stopped.
+    /// - [`Error::Os`] if the address can't be resolved or bound, unless
+    ///   [`post_failures`](SocketFactoryBuilder::post_failures) was called
+    /// - [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call
+    /// - [`Error::NotInherited`] if the inherited socket of the wheel's name has another type
+    /// - [`Error::NoActiveSession`] once the session has stopped
     ///
-    /// POE: `new` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
+    /// POE: `new` without a RemoteAddress. It reports a failure to bind as a FailureEvent.
     pub fn listen(mut self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
         let core = core_of(cx);
         let report = self.report(core, "on_accept")?;
@@ -376,22 +379,23 @@ impl SocketFactoryBuilder {
         self.finish(core, report, outcome, self.posts_failures)
     }
 
-    /// Begins to connect to the address, for the running session.
+    /// Starts to connect to the address, for the running session.
     ///
-    /// The addresses of a name race as in RFC 8305 (happy eyeballs). IPv6 and IPv4 take turns, beginning with the family of the
-    /// first address. If an attempt has neither succeeded nor failed after 250 ms, the next address is tried beside it. The first
-    /// connection wins, and the other sockets are closed. A socket with a port of its own,
-    /// [`bind_address`](SocketFactoryBuilder::bind_address), tries one address at a time.
+    /// The addresses of a name race as in RFC 8305 (happy eyeballs). IPv6 and IPv4 take turns, beginning with the
+    /// family of the first address. If an attempt has neither succeeded nor failed after 250 ms, the wheel tries the
+    /// next address beside it. The first connection wins, and the wheel closes the other sockets. With a local port in
+    /// [`bind_address`](SocketFactoryBuilder::bind_address), the wheel tries one address at a time.
     ///
-    /// If the queue of a UNIX listener is full, the wheel tries again until the listener accepts, as a call that blocks would wait.
+    /// If the queue of a UNIX listener is full, the wheel tries again until the listener accepts, as a blocking call
+    /// would wait.
     ///
-    /// Whatever goes wrong from here on is an error event. If several addresses have failed, the errno is that of the last, and
-    /// the text names each address with its reason.
+    /// All later failures are error events. If several addresses have failed, the errno is that of the last attempt,
+    /// and the text names each address with its reason.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call; [`Error::NoActiveSession`] once
-    /// the session has stopped.
+    /// [`Error::InvalidSetting`] or [`Error::InvalidAddress`] for a wrong call, or [`Error::NoActiveSession`] once the
+    /// session has stopped.
     ///
     /// POE: `new` with a RemoteAddress.
     pub fn connect(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
@@ -401,16 +405,16 @@ impl SocketFactoryBuilder {
         self.finish(core, report, outcome, true)
     }
 
-    /// Makes a datagram socket, binds it to the address, and posts it to the running session.
+    /// Makes a datagram socket, binds it to the address, and posts the success event with it to the running session.
     ///
-    /// The wheel itself has nothing left to do then. Dropping it closes nothing: the socket belongs to whoever takes
-    /// it.
+    /// After that the wheel does nothing more. Dropping the wheel does not close the socket, which belongs to the state
+    /// that takes it.
     ///
     /// # Errors
     ///
     /// As [`listen`](SocketFactoryBuilder::listen).
     ///
-    /// POE: `new` for `udp` without a RemoteAddress, which reports a failure to bind as a FailureEvent.
+    /// POE: `new` for `udp` without a RemoteAddress. It reports a failure to bind as a FailureEvent.
     pub fn bind(self, cx: &mut impl InState) -> Result<SocketFactory, Error> {
         let core = core_of(cx);
         let report = self.report(core, "on_bind")?;
@@ -418,7 +422,7 @@ impl SocketFactoryBuilder {
         self.finish(core, report, outcome, self.posts_failures)
     }
 
-    /// `setter` is the method that names the success event of such a wheel.
+    /// Returns where the wheel sends its events. `setter` is the method that names the success event of such a wheel.
     fn report(&self, core: &Core, setter: &'static str) -> Result<Rc<Report>, Error> {
         let owner = core.running()?;
         let Some(on_success) = self.on_success else { return Err(invalid(setter, "is required")) };
@@ -434,7 +438,7 @@ impl SocketFactoryBuilder {
         }))
     }
 
-    /// Binds a socket and listens. No session is needed for that, and none hears of a failure.
+    /// Binds a socket and listens. This needs no session, and no session gets an event for a failure.
     ///
     /// # Errors
     ///
@@ -446,7 +450,7 @@ impl SocketFactoryBuilder {
         }
     }
 
-    /// Has the peer's address be one argument of the success event, ARG1, and the wheel's id be ARG2.
+    /// Makes the peer's whole address ARG1 of the success event, and the wheel's id ARG2.
     pub(crate) fn whole_address(mut self) -> Self {
         self.accepted_args = Accepted::into_args;
         self
