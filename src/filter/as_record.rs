@@ -1,13 +1,14 @@
-//! What can be put into a wheel's output.
+//! The values that a session can put into a wheel's output.
 
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What can be put where a filter takes records of the type `O`: a record, a reference to one, or what lends one.
+/// A value that a session can put where the filter takes records of the type `O`. It is a record, or a reference to
+/// one, or a container of one.
 ///
-/// A filter of texts takes a `&str`, a `String` or a `&String`. A filter of bytes takes slices, arrays and vectors, by value or by
-/// reference, and texts as well. `Box`, `Rc`, `Arc` and `Cow` lend what is in them.
+/// A filter of texts takes a `&str`, a `String` or a `&String`. A filter of bytes takes slices, arrays and vectors, by
+/// value or by reference, and texts as well. Both also take a `Box`, `Rc`, `Arc` or `Cow` of a record.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 /// # }
 /// ```
 ///
-/// A type of the program's own that contains a record implements it:
+/// Implement it for a type of your own that contains a record:
 ///
 /// ```
 /// use lenore::filter::AsRecord;

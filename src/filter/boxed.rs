@@ -4,11 +4,12 @@ use std::any::Any;
 
 use super::{Filter, FilterError};
 
-/// What a filter does for the box that it may be in: the part of [`Filter`] that needs its type.
+/// What a filter can do inside a box: the part of [`Filter`] that needs the filter's type.
 ///
-/// Every filter has it, and no other type.
+/// Every filter implements it, and no other type does.
 pub trait Boxable {
-    /// Puts the copy `kind` of this filter into `to`, which is an `Option<Box<dyn Filter<..>>>` with the records of this filter.
+    /// Puts a copy of this filter into `to`, which is an `Option<Box<dyn Filter<..>>>` with the records of this filter.
+    /// `kind` says which copy.
     ///
     /// A supertrait can't name the records, which are associated types of the trait below it.
     #[doc(hidden)]
@@ -35,7 +36,7 @@ impl<F: Filter> Boxable for F {
     }
 }
 
-/// A filter that is chosen while the program runs: all filters with the same records are one type.
+/// A filter that is chosen while the program runs. All filters with the same records have this one type.
 ///
 /// ```
 /// use lenore::filter::{ByteLine, Filter, Stream};

@@ -1,20 +1,20 @@
-//! What the framing filters share: the input buffer and the limits.
+//! What the framing filters have in common: the input buffer and the limits.
 
 use super::{FilterError, invalid};
 
 /// Bytes on their way to becoming records.
 ///
-/// They are consumed by moving `start`; what is in front of it is dropped when room is needed and it is at least half of
-/// the buffer, so each byte is moved once or twice in all, however many records a chunk holds.
+/// Consuming bytes moves `start`. When the buffer needs room, and consumed bytes are at least half of it, it drops
+/// them. So each byte is moved once or twice in all, however many records a chunk holds.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     octets: Vec<u8>,
-    /// What is in front of it is consumed.
+    /// Bytes in front of it are consumed.
     start: usize,
 }
 
 impl Buffer {
-    /// What was appended and not consumed.
+    /// Returns the bytes that were appended and not consumed.
     #[inline]
     pub(super) fn live(&self) -> &[u8] {
         &self.octets[self.start..]

@@ -4,10 +4,10 @@ use super::{Filter, FilterError};
 
 /// One of two filters with the same records, chosen while the program runs.
 ///
-/// Where the choice is open, or among more than two, `Box<dyn Filter<Input = .., Output = ..>>` is a filter as well. `Either`
-/// allocates nothing.
+/// For more than two, or for an open choice, use `Box<dyn Filter<Input = .., Output = ..>>`. `Either` allocates
+/// nothing.
 ///
-/// A connection may change from the one to the other by `set_filter`:
+/// A connection can change from one filter to the other with `set_filter`:
 ///
 /// ```
 /// use lenore::filter::{Block, ByteLine, Either, Filter};
@@ -21,7 +21,7 @@ use super::{Filter, FilterError};
 /// # Ok::<(), lenore::filter::FilterError>(())
 /// ```
 ///
-/// POE: nothing like it; a filter's class is no type there.
+/// POE: nothing like it. There a filter's class is not a type.
 #[derive(Debug)]
 pub enum Either<L, R> {
     /// The first filter.

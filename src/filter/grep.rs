@@ -1,4 +1,4 @@
-//! The filter that lets records pass or not.
+//! The filter that drops records.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use super::{FilterError, RecordFilter};
 
-/// Passes those records for which a function is true, and drops the others.
+/// Passes the records for which a function returns true, and drops the others.
 ///
-/// `R` is a record as it comes in, `S` as it goes out. Functions that count or remember use a `Cell`.
+/// `R` is an incoming record, `S` an outgoing one. A function that counts or remembers uses a `Cell`.
 ///
 /// ```
 /// use lenore::filter::{Filter, Grep, Line, Stackable};
@@ -27,7 +27,7 @@ pub struct Grep<R, S: ?Sized = R> {
 }
 
 impl<R, S: ?Sized> Grep<R, S> {
-    /// Makes a filter that asks `get` about records that come in and `put` about those that go out.
+    /// Makes a filter that calls `get` for incoming records and `put` for outgoing ones.
     ///
     /// POE: the `Get` and `Put` parameters.
     #[doc(alias("Get", "Put"))]
@@ -35,7 +35,7 @@ impl<R, S: ?Sized> Grep<R, S> {
         Self { get: Rc::new(get), put: Rc::new(put), records: VecDeque::new() }
     }
 
-    /// Makes a filter that asks `code` in both directions.
+    /// Makes a filter that calls `code` for records in both directions.
     ///
     /// POE: the `Code` parameter.
     #[doc(alias = "Code")]
@@ -48,7 +48,7 @@ impl<R, S: ?Sized> Grep<R, S> {
         Self { get: Rc::new(move |record: &R| get(record.borrow())), put: code, records: VecDeque::new() }
     }
 
-    /// Replaces the function for records that come in, from the next one taken on.
+    /// Replaces the function for incoming records, from the next record on.
     ///
     /// POE: `modify` with `Get`.
     #[doc(alias = "modify")]
@@ -56,7 +56,7 @@ impl<R, S: ?Sized> Grep<R, S> {
         self.get = Rc::new(get);
     }
 
-    /// Replaces the function for records that go out.
+    /// Replaces the function for outgoing records.
     ///
     /// POE: `modify` with `Put`.
     #[doc(alias = "modify")]
@@ -76,7 +76,7 @@ impl<R, S: ?Sized> Grep<R, S> {
         (self.get, self.put) = (get, put);
     }
 
-    /// Returns the records that were not asked about yet.
+    /// Returns the incoming records that the function has not decided on yet.
     ///
     /// POE: `get_pending`.
     pub fn get_pending(&self) -> impl Iterator<Item = &R> {

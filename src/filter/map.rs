@@ -7,13 +7,13 @@ use std::rc::Rc;
 
 use super::{FilterError, RecordFilter};
 
-/// Replaces each record by the values that a function makes of it: none, one or more.
+/// Replaces each record with the values that a function makes of it. These may be none, one or more.
 ///
-/// A function returns anything that can be iterated over: `Some(value)`, `[one, two]`, a `Vec`. A record that comes to no values
-/// is dropped, and the records behind it come at once.
+/// A function returns anything that can be iterated over, such as `Some(value)`, `[one, two]` or a `Vec`. If it returns
+/// no values, the record is dropped, and the records behind it come at once.
 ///
-/// `R` becomes `I` on the way in, and `O` becomes records that are borrowed as `S` on the way out. Functions that count or
-/// remember use a `Cell`.
+/// An incoming `R` becomes `I`. An outgoing `O` becomes values that the filter below borrows as `S`. A function that
+/// counts or remembers uses a `Cell`.
 ///
 /// ```
 /// use lenore::filter::{Filter, FilterError, Line, Map, Stackable};
@@ -33,19 +33,19 @@ use super::{FilterError, RecordFilter};
 /// # Ok::<(), FilterError>(())
 /// ```
 ///
-/// POE: `POE::Filter::Map`, where a function that returns nothing stalls the records behind.
+/// POE: `POE::Filter::Map`. There a function that returns nothing stalls the records behind it.
 pub struct Map<R, I, O: ?Sized, S: ?Sized> {
     get: Get<R, I>,
     put: Put<O, S>,
     /// Not mapped yet.
     records: VecDeque<R>,
-    /// What the last record came to, as far as it was not taken.
+    /// The values of the last record that were not taken yet.
     values: VecDeque<I>,
 }
 
-/// Appends what a record comes to.
+/// Appends the values of a record.
 type Get<R, I> = Rc<dyn Fn(R, &mut VecDeque<I>) -> Result<(), FilterError>>;
-/// Sends what a record comes to.
+/// Sends the values of a record.
 type Put<O, S> = Rc<dyn Fn(&O, Send<'_, S>) -> Result<(), FilterError>>;
 type Send<'a, S> = &'a mut dyn FnMut(&S) -> Result<(), FilterError>;
 
@@ -56,7 +56,7 @@ where
     O: 'static,
     S: 'static,
 {
-    /// Makes a filter that applies `get` to records that come in and `put` to those that go out.
+    /// Makes a filter that applies `get` to incoming records and `put` to outgoing ones.
     ///
     /// POE: the `Get` and `Put` parameters.
     #[doc(alias("Get", "Put"))]
@@ -68,8 +68,8 @@ where
         Self::try_new(move |record| Ok(get(record)), move |record: &O| Ok(put(record)))
     }
 
-    /// Makes a filter of functions that may refuse a record: on the way in the error takes the place of the record, on
-    /// the way out the record is not sent.
+    /// Makes a filter of functions that may refuse a record. For an incoming record, the error takes the record's
+    /// place. A refused outgoing record is not sent.
     ///
     /// POE: functions that `die`.
     pub fn try_new<G, P>(
@@ -83,7 +83,7 @@ where
         Self { get: into_get(get), put: into_put(put), records: VecDeque::new(), values: VecDeque::new() }
     }
 
-    /// Replaces the function for records that come in, from the next one that is mapped on.
+    /// Replaces the function for incoming records, from the next record on.
     ///
     /// POE: `modify` with `Get`.
     #[doc(alias = "modify")]
@@ -91,7 +91,7 @@ where
         self.get = into_get(get);
     }
 
-    /// Replaces the function for records that go out.
+    /// Replaces the function for outgoing records.
     ///
     /// POE: `modify` with `Put`.
     #[doc(alias = "modify")]
@@ -99,7 +99,7 @@ where
         self.put = into_put(put);
     }
 
-    /// Returns the records that were not mapped yet.
+    /// Returns the incoming records that are not mapped yet.
     ///
     /// POE: `get_pending`.
     pub fn get_pending(&self) -> impl Iterator<Item = &R> {
@@ -112,7 +112,7 @@ where
     R: Borrow<S> + 'static,
     S: ?Sized + 'static,
 {
-    /// Makes a filter that applies `code` in both directions.
+    /// Makes a filter that applies `code` to records in both directions.
     ///
     /// ```
     /// use lenore::filter::{Filter, Line, Map, Stackable};

@@ -1,8 +1,9 @@
 //! Filters turn bytes into records and records into bytes.
 //!
-//! A wheel feeds a [`Filter`] whatever chunks the peer's bytes arrive in, and sends its session one event for each record
-//! that the filter finds. What the session `put`s goes through a second filter of the same type, the [output
-//! half](self#two-halves). A filter does no I/O and knows nothing of the kernel, so it can be used, and tested, on its own:
+//! A wheel feeds a [`Filter`] the peer's bytes in whatever chunks they arrive, and sends its session one event for each
+//! record that the filter finds. Records that the session `put`s go through a second filter of the same type, the
+//! [output half](self#two-halves). A filter does no I/O and does not use the kernel, so a program can use and test it
+//! alone:
 //!
 //! ```
 //! use lenore::filter::{Filter, Line};
@@ -17,35 +18,39 @@
 //! # Ok::<(), lenore::filter::FilterError>(())
 //! ```
 //!
-//! Between bytes and records:
+//! These filters work between bytes and records:
 //!
-//! - [`Line`] cuts text lines, [`ByteLine`] lines of any bytes.
-//! - [`Block`] cuts blocks that follow their length, [`FixedBlock`] blocks of one size.
+//! - [`Line`] cuts lines of text, [`ByteLine`] lines of any bytes.
+//! - [`Block`] cuts blocks after a header with their length, [`FixedBlock`] blocks of one size.
 //! - [`Stream`] passes chunks through.
-//! - `Frame` carries any type that serde knows; it needs the feature `serde`.
-//! - `http::Httpd` takes requests and gives responses; it needs the feature `http`.
+//! - `Frame` carries values of any type that serde can handle. It needs the feature `serde`.
+//! - `http::Httpd` reads requests and writes responses. It needs the feature `http`.
 //!
-//! Between records and records, in a [`Stackable`] on top of one of these: [`Grep`] drops records, [`Map`] changes them,
-//! [`RecordBlock`] groups them, [`Chunks`] is another of the filters above.
+//! These work between records and records, on top of one of the above in a [`Stackable`]:
 //!
-//! Everything else is a custom filter: see the examples at [`Filter`] and [`RecordFilter`].
+//! - [`Grep`] drops records.
+//! - [`Map`] changes records.
+//! - [`RecordBlock`] groups records.
+//! - [`Chunks`] is any of the filters above, fed with records of bytes.
 //!
-//! A filter that is chosen while the program runs is an [`Either`], or a `Box<dyn Filter<Input = .., Output = ..>>`.
+//! For anything else, write your own filter. There are examples at [`Filter`] and [`RecordFilter`].
+//!
+//! To choose a filter while the program runs, use [`Either`] or a `Box<dyn Filter<Input = .., Output = ..>>`.
 //!
 //! # Two halves
 //!
-//! A wheel that is given one filter works with two values of its type. The filter that it is given is the **input half**: only its
-//! input is used. The **output half** is what [`Filter::output_half`] returns, and only [`put`](Filter::put) of it is called. So
-//! the question for a filter with state is who needs that state.
+//! A wheel that gets one filter works with two values of its type. The value that it gets is the **input half**, of
+//! which it uses only the input. The **output half** is what [`Filter::output_half`] returns. The wheel calls only
+//! [`put`](Filter::put) on it. So what you do depends on which half needs the filter's state:
 //!
-//! - **Each direction has state of its own**, as in compression, where each direction has its own dictionary. Nothing is to be
-//!   done: each half keeps the state of its own direction.
-//! - **The input decides how the output is written**, as with a key that the peer sends. Both halves share the state: the filter
-//!   has its own `output_half`, with an `Rc`.
-//! - **The input itself causes output**, as in the handshake of TLS. That is not a filter's work, as a filter writes only in
-//!   `put`. It is a [`Transport`](crate::wheel::Transport), below the filter.
+//! - **Each direction has its own state.** An example is compression, where each direction has its own dictionary. You
+//!   need not do anything, because each half keeps the state of its own direction.
+//! - **The input decides how the output is written.** An example is a key that the peer sends. Both halves then share
+//!   the state. Write an `output_half` that shares it through an `Rc`.
+//! - **The input itself causes output.** An example is the handshake of TLS. A filter can't do that, because it writes
+//!   only in `put`. Write a [`Transport`](crate::wheel::Transport), which works below the filter.
 //!
-//! The first kind, each byte as the difference from the one before:
+//! An example of the first kind writes each byte as the difference from the byte before:
 //!
 //! ```
 //! use lenore::filter::{Filter, FilterError};
@@ -86,7 +91,7 @@
 //! # Ok::<(), FilterError>(())
 //! ```
 //!
-//! The second kind, where the first byte that comes is the key for both directions:
+//! In an example of the second kind, the first input byte is the key for both directions:
 //!
 //! ```
 //! use std::cell::Cell;
@@ -134,14 +139,14 @@
 //! # Ok::<(), FilterError>(())
 //! ```
 //!
-//! A wheel may be given the halves one by one, also of different types:
+//! A wheel can also take the two halves one by one, even of different types: see
 //! [`ReadWriteBuilder::output_filter`](crate::wheel::ReadWriteBuilder::output_filter).
 //!
 //! # Bad input
 //!
-//! Every filter that waits for more input limits what it holds. An error names what was wrong, stands for the record that is
-//! lost, and is reported once; the filter then goes on with the next record. After [`FilterError::OutOfStep`] it can only
-//! guess where that begins, and the session had better end the connection.
+//! Every filter that waits for more input limits how much it holds. The filter reports an error once, in place of the
+//! record that is lost. The error says what was wrong. Then the filter goes on with the next record. After
+//! [`FilterError::OutOfStep`] it can only guess where the next record begins, so the session should end the connection.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -181,15 +186,15 @@ pub use stream::Stream;
 
 /// Cuts a stream of bytes into records, and turns records into bytes.
 ///
-/// Input goes in with [`get_one_start`](Self::get_one_start) and comes out with [`get_one`](Self::get_one), a record at a
-/// time: a session that acts on a record may replace the wheel's filter, and then what is left of the chunk
-/// ([`hand_over`](Self::hand_over)) is the new filter's. Output needs no such care: [`put`](Self::put) is all of it.
+/// Feed input with [`get_one_start`](Self::get_one_start), and take records out with [`get_one`](Self::get_one), one at
+/// a time. A session that acts on a record may replace the wheel's filter, and the new filter then gets the rest of the
+/// chunk ([`hand_over`](Self::hand_over)). For output there is only [`put`](Self::put).
 ///
-/// The records should not depend on how the input was cut into chunks: the network cuts anywhere.
+/// The network cuts input anywhere, so the records must not depend on how the input was cut into chunks.
 ///
 /// # Examples
 ///
-/// A filter of one's own, for records that follow their length in one byte:
+/// A filter for records that follow a length of one byte:
 ///
 /// ```
 /// use lenore::filter::{Filter, FilterError};
@@ -227,12 +232,12 @@ pub use stream::Stream;
 /// # Ok::<(), FilterError>(())
 /// ```
 ///
-/// POE: `POE::Filter`. Chunks and records are passed one at a time where POE passes lists of them.
+/// POE: `POE::Filter`. Chunks and records are passed one at a time. POE passes lists of them.
 pub trait Filter: boxed::Boxable + 'static {
-    /// A record as the session gets it: what a wheel's input event delivers.
+    /// A record as the session gets it, in the wheel's input event.
     type Input: 'static;
 
-    /// A record as the session sends it: what [`put`](Self::put) takes.
+    /// A record as the session sends it, with [`put`](Self::put).
     type Output: ?Sized;
 
     /// Appends `chunk` to the unparsed input, without looking for records in it.
@@ -241,21 +246,21 @@ pub trait Filter: boxed::Boxable + 'static {
     ///
     /// # Errors
     ///
-    /// [`FilterError::BufferFull`] if the filter limits its buffer and `chunk` does not fit. Then **nothing of `chunk` was
-    /// taken**: call [`get_one`](Self::get_one) until it has no more, and offer the chunk again. If no complete record
-    /// was there to be taken, the filter gives up the unfinished one, so that the second offer succeeds (unless the
-    /// chunk alone is longer than the limit); see [`Line::max_buffer`].
+    /// [`FilterError::BufferFull`] if the filter limits its buffer and `chunk` does not fit. The filter has then taken
+    /// **nothing of `chunk`**. Call [`get_one`](Self::get_one) until it returns no more records, and offer the chunk
+    /// again. If there was no complete record, the filter gives the unfinished one up. The second offer then succeeds,
+    /// unless the chunk alone is longer than the limit. See [`Line::max_buffer`].
     ///
-    /// POE: `get_one_start`, which keeps the chunk when it raises, and so raises for ever after.
+    /// POE: `get_one_start`, which keeps the chunk when it raises, and so raises on every later call.
     fn get_one_start(&mut self, chunk: &[u8]) -> Result<(), FilterError>;
 
-    /// Takes the next record out of the input; `None` if there is no complete one.
+    /// Takes the next record out of the input. Returns `None` if there is no complete record.
     ///
     /// # Errors
     ///
-    /// [`FilterError::RecordTooLong`], [`FilterError::NotUtf8`] and [`FilterError::Malformed`] stand for the record they
-    /// are about, which is gone from the input: the next call goes on after it. [`FilterError::OutOfStep`] stands for input
-    /// in which no record was found.
+    /// [`FilterError::RecordTooLong`], [`FilterError::NotUtf8`] and [`FilterError::Malformed`] stand for a record. The
+    /// filter has removed it, and the next call goes on after it. [`FilterError::OutOfStep`] stands for input in which
+    /// the filter has found no record.
     ///
     /// POE: `get_one`, which returns a list of one record or none.
     fn get_one(&mut self) -> Result<Option<Self::Input>, FilterError>;
@@ -264,79 +269,83 @@ pub trait Filter: boxed::Boxable + 'static {
     ///
     /// # Errors
     ///
-    /// What the filter says of a record that it cannot represent; `out` is then unchanged. A wheel sees to that, and to the
-    /// same after a panic. [`Line`], [`ByteLine`],
-    /// [`Stream`], [`FixedBlock`], and [`Block`] with its usual header accept every record.
+    /// The filter's own error if it can't encode `record`. `out` is then unchanged. A wheel makes sure of that, even
+    /// after a panic. [`Line`], [`ByteLine`], [`Stream`], [`FixedBlock`], and [`Block`] with its default header accept
+    /// every record.
     ///
     /// POE: `put`, which returns a list of chunks.
     fn put(&mut self, record: &Self::Output, out: &mut Vec<u8>) -> Result<(), FilterError>;
 
-    /// The input that has not been parsed yet, empty if there is none; it stays in the filter.
+    /// Returns the input that is not parsed yet, and leaves it in the filter. It is empty if there is none.
     ///
-    /// After an end of file this is the unfinished last record. When a filter replaces another, the new one is fed first
-    /// what [`hand_over`](Self::hand_over) returns, which is this if this is all.
+    /// After an end of file it is the unfinished last record. When another filter takes over, it is fed what
+    /// [`hand_over`](Self::hand_over) returns, by default these same bytes.
     ///
     /// POE: `get_pending`.
     fn get_pending(&self) -> &[u8];
 
     /// Tells whether the next byte of input begins a record.
     ///
-    /// A component asks this before it closes an idle connection. Default: [`get_pending`](Self::get_pending) is empty. A filter that
-    /// takes parts of a record out of its input before the record is whole says `false` here until the record is.
+    /// A component asks this before it closes an idle connection. A filter that takes parts of a record out of its
+    /// input before the record is complete must return `false` until it is. Default: [`get_pending`](Self::get_pending)
+    /// is empty.
     ///
     /// POE: nothing like it.
     fn is_between_records(&self) -> bool {
         self.get_pending().is_empty()
     }
 
-    /// Returns how many bytes of input the filter will take at present; a wheel offers it no more at a time.
+    /// Returns how many bytes of input the filter can take now. A wheel offers it no more at a time.
     ///
-    /// A filter that limits its buffer should say so here. Otherwise it is offered chunks that it must refuse, and may have
-    /// to give up a record that would have fitted.
+    /// A filter that limits its buffer should implement this. Otherwise a wheel offers it chunks that it must refuse,
+    /// and it may have to give up a record that would have fitted.
     ///
-    /// POE: nothing like it; there a filter is offered all that was read.
+    /// POE: nothing like it. POE offers a filter everything that was read.
     fn room(&self) -> usize {
         usize::MAX
     }
 
-    /// Takes what is left in the input as the last record, unfinished as it is: for a wheel that is to deliver it at the end
-    /// of file.
+    /// Takes what is left in the input as the last record, although it is unfinished. A wheel with `deliver_last` calls
+    /// this at the end of file, when [`get_one`](Self::get_one) has no more records.
     ///
-    /// Called when [`get_one`](Self::get_one) has no more. Returns `None`, and leaves the input as it is, if there is nothing
-    /// or the format has no use for a part of a record, which is what a filter does that says nothing else.
+    /// Returns `None`, and leaves the input as it is, if nothing is left, or if the format has no use for part of a
+    /// record. Default: `None`.
     ///
     /// # Errors
     ///
     /// As [`get_one`](Self::get_one).
     ///
-    /// POE: nothing like it; the unfinished record can be had from `get_pending`.
+    /// POE: nothing like it. `get_pending` returns the unfinished record.
     fn get_last(&mut self) -> Result<Option<Self::Input>, FilterError> {
         Ok(None)
     }
 
-    /// Returns the pending input for a filter that takes over.
+    /// Returns the pending input for the filter that takes over.
     ///
-    /// Input that follows may begin with bytes that are still this filter's: see [`finish_record`](Self::finish_record).
+    /// Later input may begin with bytes that still belong to this filter: see [`finish_record`](Self::finish_record).
     ///
     /// # Errors
     ///
-    /// [`FilterError::CannotSwitch`] if the filter has taken in more than it has given out records of, and can't say it as
-    /// bytes: then part of the input would be lost. Of the filters of this crate a [`Stackable`] may have to, and
-    /// `http::Httpd` in the middle of a request.
+    /// [`FilterError::CannotSwitch`] if the filter holds input that has not come out as records, and that it can't
+    /// return as bytes. That part would be lost. In this crate it can come from a [`Stackable`], and from `http::Httpd`
+    /// in the middle of a request.
     ///
-    /// POE: `get_pending`, which passes over the loss.
+    /// POE: `get_pending`, which does not report the loss.
     fn hand_over(&self) -> Result<&[u8], FilterError> {
         Ok(self.get_pending())
     }
 
-    /// Tells a filter that takes over how many bytes at the beginning of `chunk` are not input for it.
+    /// Tells the filter that takes over how many bytes at the beginning of `chunk` are not input for it.
     ///
-    /// `chunk` is what follows the bytes that [`hand_over`](Self::hand_over) has returned. Its first bytes may belong to a
-    /// record that this filter has delivered or given up already: the LF of a CR LF whose CR has ended a line, or the rest of
-    /// a block that was too long. `Some` is their number, mostly 0, and this filter need not be asked again. `None` says that
-    /// all of `chunk` belongs to that record, and that the next chunk has to be asked about as well.
+    /// `chunk` is what follows the bytes that [`hand_over`](Self::hand_over) has returned. Its first bytes may belong
+    /// to a record that this filter has already delivered or given up. Examples are the LF of a CR LF whose CR has
+    /// ended a line, and the rest of a block that was too long.
     ///
-    /// The wheels ask. A program that feeds filters by itself asks after it has fed the new filter what `hand_over` returned:
+    /// `Some` is the number of those bytes, usually 0, and this filter need not be asked again. `None` means that all
+    /// of `chunk` belongs to that record, so the caller must ask about the next chunk as well.
+    ///
+    /// The wheels call this. A program that feeds filters itself calls it after it has fed the new filter what
+    /// `hand_over` returned:
     ///
     /// ```
     /// use lenore::filter::{Filter, Line, Stream};
@@ -351,15 +360,16 @@ pub trait Filter: boxed::Boxable + 'static {
     /// # Ok::<(), lenore::filter::FilterError>(())
     /// ```
     ///
-    /// A filter needs this method if its records end in a place that it does not know yet when it delivers them, or if it
-    /// drops input that has not come yet. Without it the answer is `Some(0)`.
+    /// Implement this method if the filter delivers a record before it knows where the record ends, or drops input that
+    /// has not come yet. Default: `Some(0)`.
     ///
     /// POE: nothing like it. There the new filter gets those bytes.
     fn finish_record(&mut self, _chunk: &[u8]) -> Option<usize> {
         Some(0)
     }
 
-    /// Makes a filter with the same settings and no input: one for each connection, from one that serves as the pattern.
+    /// Makes a filter with the same settings and no input. A component makes one for each connection from a single
+    /// pattern.
     ///
     /// POE: `clone`. Rust's `Clone` would promise a copy of the input too.
     #[doc(alias = "clone")]
@@ -367,12 +377,12 @@ pub trait Filter: boxed::Boxable + 'static {
     where
         Self: Sized;
 
-    /// Makes the filter for the output beside this one for the input: what a wheel does that is given a single filter.
+    /// Makes the output's filter, where this one is for the input. A wheel that gets a single filter calls this.
     ///
-    /// Without this method it is [`clone_config`](Self::clone_config), and the two have no state in common. A filter whose input
-    /// decides how the output is written returns one that shares this state: see [the halves of a filter](self#two-halves).
+    /// A filter whose input decides how the output is written returns one that shares this state: see [the halves of a
+    /// filter](self#two-halves). Default: [`clone_config`](Self::clone_config), with no shared state.
     ///
-    /// POE: nothing like it; there one filter works both ways.
+    /// POE: nothing like it. There one filter works in both directions.
     fn output_half(&self) -> Self
     where
         Self: Sized,
@@ -380,12 +390,14 @@ pub trait Filter: boxed::Boxable + 'static {
         self.clone_config()
     }
 
-    /// Appends `chunk` and takes every complete record; an empty chunk takes those still there.
+    /// Appends `chunk` and takes every complete record. With an empty chunk it takes those that are still in the
+    /// filter.
     ///
     /// # Errors
     ///
-    /// The first error of [`get_one_start`](Self::get_one_start) or [`get_one`](Self::get_one). The records this call took
-    /// before it are lost, those after it are still in the filter. Where that matters, call these two instead.
+    /// The first error of [`get_one_start`](Self::get_one_start) or [`get_one`](Self::get_one). The records that this
+    /// call took before the error are lost. Those after it are still in the filter. If you need them all, call these
+    /// two methods instead.
     ///
     /// POE: `get`.
     fn get(&mut self, chunk: &[u8]) -> Result<Vec<Self::Input>, FilterError> {
@@ -400,46 +412,46 @@ pub trait Filter: boxed::Boxable + 'static {
 
 /// Why a filter rejected input, a record or a setting.
 ///
-/// Each is reported once, and leaves the filter fit for use: the variants say what was lost.
+/// A filter reports each error once, and stays usable. The variants say what was lost.
 ///
 /// POE: filters raise exceptions with these complaints as text.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FilterError {
-    /// A record was longer than the filter's limit; it was removed whole.
+    /// A record was longer than the filter's limit. The filter has removed all of it.
     RecordTooLong {
         /// The longest record allowed, in bytes.
         limit: usize,
         /// The length of the record, in bytes.
         length: usize,
     },
-    /// A chunk did not fit into the input buffer; nothing of the chunk was taken.
+    /// A chunk did not fit into the input buffer. The filter has taken nothing of it.
     BufferFull {
         /// The most input the filter will hold, in bytes.
         limit: usize,
-        /// What it would have held with the chunk, in bytes.
+        /// How much the filter would have held with the chunk, in bytes.
         needed: usize,
     },
-    /// A record of a text filter was not UTF-8; it was removed from the input.
+    /// A record of a text filter was not UTF-8. The filter has removed it from the input.
     NotUtf8 {
         /// The offset in the record of the first byte that is not UTF-8.
         octet: usize,
-        /// The record, for a caller that can make sense of it.
+        /// The record's bytes.
         record: Vec<u8>,
     },
-    /// A record broke the rules of the filter's format; it was removed from the input, or not put.
+    /// A record broke the rules of the filter's format. The filter has removed it from the input, or has not sent it.
     Malformed {
         /// What is wrong with it, in lower case and without a full stop.
         reason: Cow<'static, str>,
     },
-    /// Input has no record where one should begin. The filter goes on, but where the next record begins is a guess.
+    /// There is no record where one should begin. The filter goes on, but can only guess where the next record begins.
     OutOfStep {
         /// What is wrong with it, in lower case and without a full stop.
         reason: Cow<'static, str>,
     },
-    /// Input is inside the filter in a form that no other filter can be given; nothing was changed.
+    /// The filter holds input in a form that it can't give to another filter. Nothing was changed.
     CannotSwitch {
-        /// How many records, or bytes, were taken out of the input and have not come out.
+        /// How many records or bytes the filter holds.
         held: usize,
     },
     /// A filter cannot be made with this setting.
@@ -452,7 +464,7 @@ pub enum FilterError {
 }
 
 impl FilterError {
-    /// Makes a [`Malformed`](Self::Malformed) error. `reason` is a text or a `String`, in lower case and without a full stop.
+    /// Makes a [`Malformed`](Self::Malformed) error. Write `reason` in lower case and without a full stop.
     ///
     /// ```
     /// use lenore::filter::FilterError;
@@ -464,19 +476,19 @@ impl FilterError {
         Self::Malformed { reason: reason.into() }
     }
 
-    /// Makes an [`OutOfStep`](Self::OutOfStep) error. `reason` is a text or a `String`, in lower case and without a full stop.
+    /// Makes an [`OutOfStep`](Self::OutOfStep) error. Write `reason` in lower case and without a full stop.
     pub fn out_of_step(reason: impl Into<Cow<'static, str>>) -> FilterError {
         Self::OutOfStep { reason: reason.into() }
     }
 
-    /// Makes an [`InvalidSetting`](Self::InvalidSetting) error. `setting` is the name of the method that was given the value.
+    /// Makes an [`InvalidSetting`](Self::InvalidSetting) error. `setting` is the name of the method that got the value.
     pub fn invalid_setting(setting: &'static str, reason: impl Into<Cow<'static, str>>) -> FilterError {
         Self::InvalidSetting { setting, reason: reason.into() }
     }
 
-    /// Tells whether the input was lost from sight, so that records after it may be none: for
-    /// [`OutOfStep`](Self::OutOfStep) and [`CannotSwitch`](Self::CannotSwitch). After any other error the records that follow
-    /// are sound. A wheel sends an error event for the former, and a refused event for the latter.
+    /// Tells whether the filter no longer knows where records begin, as after [`OutOfStep`](Self::OutOfStep) and
+    /// [`CannotSwitch`](Self::CannotSwitch). A wheel sends an error event for these two. After any other error the next
+    /// records are sound, and a wheel sends a refused event.
     pub fn is_out_of_step(&self) -> bool {
         matches!(self, Self::OutOfStep { .. } | Self::CannotSwitch { .. })
     }
@@ -506,8 +518,8 @@ impl fmt::Display for FilterError {
 
 impl Error for FilterError {}
 
-/// Calls `encode`, which appends a record to `out`, and takes what it has appended back if it fails or panics: half a record
-/// would be read as the beginning of the next one.
+/// Calls `encode`, which appends a record to `out`. If `encode` fails or panics, what it has appended is removed.
+/// Otherwise the peer would read half a record as the beginning of the next one.
 pub(crate) fn put_whole(
     out: &mut Vec<u8>,
     encode: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>,
@@ -519,7 +531,7 @@ pub(crate) fn put_whole(
     Ok(())
 }
 
-/// What is cut back to `length` when it is dropped.
+/// Cuts its vector back to `length` when it is dropped.
 struct Half<'a> {
     out: &'a mut Vec<u8>,
     length: usize,

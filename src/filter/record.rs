@@ -1,14 +1,14 @@
-//! Filters between records and records.
+//! Filters that turn records into records.
 
 use super::{Filter, FilterError};
 
-/// Turns the records of a filter into other records: a part of a [`Stackable`](super::Stackable).
+/// Turns the records of a filter into other records, as a part of a [`Stackable`](super::Stackable).
 ///
-/// The methods are those of [`Filter`], with the records of the filter below in place of bytes.
+/// The methods are those of [`Filter`], with records of the filter below instead of bytes.
 ///
 /// # Examples
 ///
-/// A filter of one's own, which numbers what comes in and leaves alone what goes out:
+/// A filter that numbers incoming records and leaves outgoing ones alone:
 ///
 /// ```
 /// use std::collections::VecDeque;
@@ -48,49 +48,50 @@ use super::{Filter, FilterError};
 /// # Ok::<(), FilterError>(())
 /// ```
 ///
-/// POE: `POE::Filter`; there a filter is not told whether it gets bytes or records.
+/// POE: `POE::Filter`. There a filter is not told whether it gets bytes or records.
 pub trait RecordFilter: 'static {
-    /// A record as the filter below yields it: its [`Filter::Input`].
+    /// A record that the filter below returns, its [`Filter::Input`].
     type RawInput: 'static;
 
-    /// A record as the filter below takes it: its [`Filter::Output`].
+    /// A record that the filter below takes, its [`Filter::Output`].
     type RawOutput: ?Sized;
 
-    /// A record as this filter yields it.
+    /// A record that this filter returns.
     type Input: 'static;
 
-    /// A record as this filter takes it.
+    /// A record that this filter takes.
     type Output: ?Sized;
 
-    /// Appends a record of the filter below to the input. No limit is set on how many, since a
-    /// [`Stackable`](super::Stackable) hands over the next only when [`get_one`](Self::get_one) has no more.
+    /// Appends a record of the filter below to the input. There is no limit on how many, because a
+    /// [`Stackable`](super::Stackable) passes the next only when [`get_one`](Self::get_one) has no more.
     ///
     /// # Errors
     ///
-    /// What the filter says of a record that it can't take; the record is lost, and the filter goes on behind it.
+    /// The filter's own error if it can't take the record. The record is lost, and the filter goes on after it.
     fn get_one_start(&mut self, record: Self::RawInput) -> Result<(), FilterError>;
 
-    /// Takes the next record; `None` if it takes more input to make one.
+    /// Takes the next record. Returns `None` if it needs more input for one.
     ///
     /// # Errors
     ///
-    /// They stand for the record they are about, which is lost: the next call goes on behind it.
+    /// An error stands for the record in question. That record is lost, and the next call goes on after it.
     fn get_one(&mut self) -> Result<Option<Self::Input>, FilterError>;
 
-    /// Calls `send` with each record for the filter below that `record` makes; not at all if it makes none.
+    /// Calls `send` with each record that `record` becomes for the filter below. It may call `send` any number of
+    /// times, or never.
     ///
     /// # Errors
     ///
-    /// What the filter says of a record that it can't represent, and what `send` returns.
+    /// The filter's own error if it can't encode `record`, and any error of `send`.
     fn put(
         &mut self,
         record: &Self::Output,
         send: &mut dyn FnMut(&Self::RawOutput) -> Result<(), FilterError>,
     ) -> Result<(), FilterError>;
 
-    /// Returns how much input has been taken and not given out, in records or in bytes; 0 if nothing.
+    /// Returns how much input the filter has taken and not given out, in records or in bytes. 0 means none.
     ///
-    /// While there is any, no other filter can take over: see [`Filter::hand_over`].
+    /// As long as it holds any, no other filter can take over: see [`Filter::hand_over`].
     fn held(&self) -> usize;
 
     /// Tells whether the next record of input begins one of this filter's; see [`Filter::is_between_records`].
@@ -110,9 +111,9 @@ pub trait RecordFilter: 'static {
     where
         Self: Sized;
 
-    /// Makes the filter for the output beside this one for the input; see [`Filter::output_half`].
+    /// Makes the output's filter, where this one is for the input. See [`Filter::output_half`].
     ///
-    /// Without this method it is [`clone_config`](Self::clone_config).
+    /// Default: [`clone_config`](Self::clone_config).
     ///
     /// POE: nothing like it.
     fn output_half(&self) -> Self
@@ -126,8 +127,8 @@ pub trait RecordFilter: 'static {
     ///
     /// # Errors
     ///
-    /// The first error; the records this call took before it are lost, those after it are still in the filter, as far as
-    /// they were appended.
+    /// The first error. The records that this call took before the error are lost. Those after it are still in the
+    /// filter, if they were appended.
     ///
     /// POE: `get`.
     fn get(&mut self, records: impl IntoIterator<Item = Self::RawInput>) -> Result<Vec<Self::Input>, FilterError>
@@ -143,9 +144,10 @@ pub trait RecordFilter: 'static {
     }
 }
 
-/// A [`Filter`] whose bytes are the records of the filter below, in a [`Stackable`](super::Stackable).
+/// A [`Filter`] that gets its bytes from the records of the filter below, in a [`Stackable`](super::Stackable).
 ///
-/// Where one record of the filter below ends means nothing to it. Each record sent is one record for the filter below.
+/// It does not matter where one record of the filter below ends. Each outgoing record is one record for the filter
+/// below.
 ///
 /// ```
 /// use lenore::filter::{Block, Chunks, Filter, Line, Stackable};
@@ -159,7 +161,7 @@ pub trait RecordFilter: 'static {
 /// # Ok::<(), lenore::filter::FilterError>(())
 /// ```
 ///
-/// POE: nothing like it; a filter there takes whatever the filter below yields.
+/// POE: nothing like it. There a filter takes whatever the filter below returns.
 #[derive(Debug, Default)]
 pub struct Chunks<F>(pub F);
 

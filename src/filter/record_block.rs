@@ -5,10 +5,10 @@ use std::mem;
 
 use super::{FilterError, RecordFilter, invalid};
 
-/// Groups a given number of records into one record, a list; `put` sends the records of a list.
+/// Groups a given number of records into one record, a list. `put` sends the records of a list one by one.
 ///
-/// `R` is a record as it comes in, `S` as it goes out: a list of the `ToOwned` of `S`, a `[String]` above a
-/// [`Line`](super::Line).
+/// `R` is an incoming record, `S` an outgoing one. An outgoing list has the `ToOwned` of `S`, so above a
+/// [`Line`](super::Line) it is a `[String]`.
 ///
 /// ```
 /// use lenore::filter::{Filter, Line, RecordBlock, Stackable};
@@ -28,12 +28,12 @@ pub struct RecordBlock<R, S: ?Sized + ToOwned = R> {
     size: usize,
     records: Vec<R>,
     checks_put: bool,
-    /// Records put that do not make up a block yet.
+    /// Outgoing records that do not fill a block yet.
     put_records: Vec<S::Owned>,
 }
 
 impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
-    /// Makes a filter for groups of `size` records.
+    /// Makes a filter for lists of `size` records.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
         Ok(filter)
     }
 
-    /// Sends records in multiples of the block size only: the rest waits for the next list.
+    /// Sends records only in multiples of the block size. The rest waits for the next list.
     ///
     /// POE: the `CheckPut` parameter.
     #[doc(alias = "CheckPut")]
@@ -69,7 +69,7 @@ impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `size` is zero; nothing changes.
+    /// [`FilterError::InvalidSetting`] if `size` is zero. Nothing changes.
     ///
     /// POE: `blocksize`, which ignores such a size.
     #[doc(alias = "blocksize")]
@@ -81,7 +81,7 @@ impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
         Ok(())
     }
 
-    /// Tells whether records are sent in multiples of the block size only.
+    /// Tells whether records are sent only in multiples of the block size.
     ///
     /// POE: `checkput`.
     #[doc(alias = "checkput")]
@@ -89,7 +89,7 @@ impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
         self.checks_put
     }
 
-    /// From now on sends records in multiples of the block size only.
+    /// Sends records only in multiples of the block size from now on.
     ///
     /// POE: `checkput` with a true value.
     #[doc(alias = "checkput")]
@@ -97,7 +97,7 @@ impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
         self.checks_put = true;
     }
 
-    /// From now on sends records as they come; those that wait go first, with the next list.
+    /// Sends records as they come from now on. Those that wait go first, with the next list.
     ///
     /// POE: `checkput` with a false value.
     #[doc(alias = "checkput")]
@@ -105,14 +105,14 @@ impl<R, S: ?Sized + ToOwned> RecordBlock<R, S> {
         self.checks_put = false;
     }
 
-    /// Returns the records that do not make up a list yet.
+    /// Returns the incoming records that do not fill a list yet.
     ///
     /// POE: `get_pending`.
     pub fn get_pending(&self) -> &[R] {
         &self.records
     }
 
-    /// Returns the records that wait to be sent.
+    /// Returns the outgoing records that wait to be sent.
     ///
     /// POE: `put_pending`.
     pub fn put_pending(&self) -> &[S::Owned] {
@@ -141,7 +141,7 @@ impl<R: 'static, S: ?Sized + ToOwned + 'static> RecordFilter for RecordBlock<R, 
 
     /// # Errors
     ///
-    /// What `send` returns. Then nothing of `record` waits to be sent later.
+    /// Any error of `send`. Nothing of `record` then waits to be sent later.
     fn put(
         &mut self,
         record: &[S::Owned],

@@ -1,13 +1,14 @@
-//! The filter that does not frame.
+//! The filter that passes bytes through.
 
 use std::mem;
 
 use super::{Filter, FilterError};
 
-/// Passes bytes through as they come: a record is whatever was read.
+/// Passes bytes through as they come. A record is whatever one read returned.
 ///
-/// For protocols that need no framing (a relay), or that frame for themselves. Chunks that arrive before the next
-/// [`get_one`](Filter::get_one) come out joined. No limit is set on them, since nothing waits for more input.
+/// This is for protocols without framing, such as a relay, and for programs that do their own framing. Chunks that
+/// arrive before the next [`get_one`](Filter::get_one) come out as one. There is no limit on them, because no chunk
+/// waits for more input.
 ///
 /// ```
 /// use lenore::filter::{Filter, Stream};
@@ -23,12 +24,12 @@ use super::{Filter, FilterError};
 /// POE: `POE::Filter::Stream`.
 #[derive(Debug, Default)]
 pub struct Stream {
-    /// What was read since the last record; becomes the next one as it is.
+    /// The bytes read since the last record. They become the next record.
     buffer: Vec<u8>,
 }
 
 impl Stream {
-    /// Makes a filter with nothing in it; there is nothing to set.
+    /// Makes an empty filter. It has no settings.
     ///
     /// POE: `new`.
     pub fn new() -> Self {

@@ -1,4 +1,4 @@
-//! How the length in front of a block is written.
+//! How the header in front of a block tells its length.
 
 use std::io::Write as _;
 
@@ -8,7 +8,7 @@ use crate::filter::FilterError;
 ///
 /// # Examples
 ///
-/// Two bytes, the higher one first:
+/// A header of two bytes, the higher one first:
 ///
 /// ```
 /// use lenore::filter::{Block, Decoded, Filter, FilterError, LengthCodec};
@@ -46,29 +46,29 @@ pub trait LengthCodec: Clone + 'static {
     ///
     /// # Errors
     ///
-    /// [`FilterError::RecordTooLong`] if the header has no room for such a length.
+    /// [`FilterError::RecordTooLong`] if the header can't hold such a length.
     fn encode(&self, length: usize, out: &mut Vec<u8>) -> Result<(), FilterError>;
 
-    /// Looks for a header at the beginning of `input`, which is at most [`MAX_HEADER`](Self::MAX_HEADER) bytes and may be
-    /// empty. What it says must not depend on the bytes behind those that decide.
+    /// Looks for a header at the beginning of `input`, which has at most [`MAX_HEADER`](Self::MAX_HEADER) bytes and may
+    /// be empty. The result must not depend on bytes after those that decide it.
     fn decode(&self, input: &[u8]) -> Decoded;
 }
 
 /// What a [`LengthCodec`] finds at the beginning of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded {
-    /// So far it may become a header.
+    /// These bytes may become a header.
     Incomplete,
-    /// A header.
+    /// The input begins with a header.
     Header {
-        /// How long the header is, in bytes; at least 1.
+        /// The length of the header, in bytes. At least 1.
         bytes: usize,
-        /// How long the block behind it is, in bytes.
+        /// The length of the block after it, in bytes.
         length: u64,
     },
     /// No header can begin with these bytes.
     Garbage {
-        /// How many bytes to drop before looking again; at least 1.
+        /// How many bytes to drop before looking again. At least 1.
         bytes: usize,
     },
 }
@@ -88,7 +88,7 @@ impl LengthCodec for Decimal {
         Ok(())
     }
 
-    /// Leading zeros are accepted. Garbage is dropped up to and including the byte that gives it away.
+    /// Accepts leading zeros. Drops garbage up to and including the byte that shows it.
     fn decode(&self, input: &[u8]) -> Decoded {
         let mut length: u64 = 0;
         for (place, &octet) in input.iter().enumerate() {

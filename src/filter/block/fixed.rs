@@ -3,9 +3,9 @@
 use crate::filter::buffer::{Buffer, Limits};
 use crate::filter::{Filter, FilterError, invalid};
 
-/// Cuts blocks of a given number of bytes; `put` passes bytes through.
+/// Cuts blocks of a given number of bytes. `put` passes bytes through.
 ///
-/// `put` neither pads nor checks: two halves make a block.
+/// `put` neither pads nor checks, so two halves make a block.
 ///
 /// ```
 /// use lenore::filter::{Filter, FixedBlock};
@@ -22,7 +22,7 @@ use crate::filter::{Filter, FilterError, invalid};
 pub struct FixedBlock {
     size: usize,
     input: Buffer,
-    /// How many bytes are to come of a block that was given up; the buffer is empty while there are any.
+    /// How many bytes are still to come of a block that was given up. The buffer is empty until then.
     skip: usize,
     limits: Limits,
 }
@@ -34,7 +34,7 @@ impl FixedBlock {
     ///
     /// [`FilterError::InvalidSetting`] if `size` is zero.
     ///
-    /// POE: the `BlockSize` parameter. What it excludes there is no setting here.
+    /// POE: the `BlockSize` parameter. The settings that it excludes there do not exist here.
     pub fn new(size: usize) -> Result<Self, FilterError> {
         if size == 0 {
             return Err(invalid("block_size", "must not be zero"));
@@ -44,18 +44,20 @@ impl FixedBlock {
         Ok(Self { size, input: Buffer::default(), skip: 0, limits })
     }
 
-    /// Limits the unparsed input to `bytes`; 512 MiB, or one block if that is more, unless set.
+    /// Limits the unparsed input to `bytes`. Default: 512 MiB, or one block if that is more.
     ///
-    /// A chunk that does not fit is refused whole with [`FilterError::BufferFull`]. If complete blocks are waiting, nothing
-    /// else happens: take them and offer the chunk again. If none is, the block in progress is given up: the rest of it
-    /// will be dropped, so that the blocks behind it begin where they should, and the chunk is accepted at the second
-    /// offer, unless what is left of it alone is longer than `bytes`.
+    /// If a chunk does not fit, the filter refuses all of it with [`FilterError::BufferFull`]:
+    ///
+    /// - If complete blocks are waiting, nothing else happens. Take them, and offer the chunk again.
+    /// - If not, the filter gives the unfinished block up. It will drop the rest of the block, so that the next blocks
+    ///   begin where they should. It accepts the chunk at the second offer, unless what is left of the chunk alone is
+    ///   longer than `bytes`.
     ///
     /// # Errors
     ///
     /// [`FilterError::InvalidSetting`] if `bytes` is zero or less than a block.
     ///
-    /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
+    /// POE: the `MaxBuffer` parameter. Once it is exceeded, a filter of POE is unusable.
     #[doc(alias = "MaxBuffer")]
     pub fn max_buffer(mut self, bytes: usize) -> Result<Self, FilterError> {
         if bytes > 0 && bytes < self.size {
@@ -106,7 +108,7 @@ impl Filter for FixedBlock {
         self.input.live()
     }
 
-    /// Says `false` also in a block that was given up.
+    /// Returns `false` inside a block that was given up as well.
     fn is_between_records(&self) -> bool {
         self.input.live().is_empty() && self.skip == 0
     }

@@ -1,4 +1,4 @@
-//! Blocks of bytes: behind their length, or all of one size.
+//! Blocks of bytes: after a header with their length, or all of one size.
 
 use super::buffer::{Buffer, Limits};
 use super::{Filter, FilterError, put_whole};
@@ -9,16 +9,16 @@ mod fixed;
 pub use codec::{Decimal, Decoded, LengthCodec};
 pub use fixed::FixedBlock;
 
-/// Cuts blocks of any bytes that follow their length; `put` writes the length in front of each block.
+/// Cuts blocks of any bytes after a header with their length. `put` writes the header in front of each block.
 ///
-/// The header is a decimal number and a NUL byte unless a [`LengthCodec`] says otherwise.
+/// The header is a decimal number and a NUL byte, unless you set another [`LengthCodec`].
 ///
-/// What is wrong is reported once, and the filter goes on behind it:
+/// The filter reports each error once, and goes on after it:
 ///
-/// - a block longer than [`max_length`](Self::max_length) is [`FilterError::RecordTooLong`] as soon as its header is there,
-///   and its bytes are dropped as they come;
-/// - what is no header is [`FilterError::OutOfStep`], and whatever else is no header directly behind it is dropped. The next
-///   header found is a guess: a peer that sends garbage had better be left.
+/// - A block longer than [`max_length`](Self::max_length) is [`FilterError::RecordTooLong`] as soon as its header is
+///   there. The filter drops the block's bytes as they come.
+/// - Input that is not a header is [`FilterError::OutOfStep`]. The filter also drops what follows directly and is not a
+///   header. The next header that it finds is a guess, so it is better to disconnect such a peer.
 ///
 /// The header stays in the buffer until its block is complete, so [`get_pending`](Filter::get_pending) loses nothing.
 ///
@@ -42,9 +42,9 @@ pub struct Block<C = Decimal> {
     input: Buffer,
     /// The header at the beginning of the buffer, once it is decoded.
     header: Option<Header>,
-    /// How many bytes are to come of a block that was given up; the buffer is empty while there are any.
+    /// How many bytes are still to come of a block that was given up. The buffer is empty until then.
     skip: u64,
-    /// The last thing dropped was no header, and that was reported.
+    /// The last bytes dropped were not a header, and that was reported.
     in_garbage: bool,
     limits: Limits,
 }
@@ -56,7 +56,7 @@ struct Header {
 }
 
 impl Header {
-    /// How long header and block are together.
+    /// Returns how long header and block are together.
     fn total(self) -> u64 {
         self.length.saturating_add(self.bytes as u64)
     }
@@ -66,13 +66,13 @@ impl Header {
 enum Next {
     /// Part of a header, or nothing.
     NoHeader,
-    /// A header, and not all of its block, which is `missing` bytes.
+    /// A header, and part of its block, of which `missing` bytes have not come.
     Partial { missing: u64 },
-    /// A header, and its block, which end here.
+    /// A header, and its whole block, which ends at `total`.
     Complete { header: usize, total: usize },
     /// The header of a block that is not allowed.
     TooLong(Header),
-    /// So many bytes that are no header, which was not reported yet.
+    /// This many bytes that are not a header, and that are not reported yet.
     Garbage { bytes: usize },
 }
 
@@ -94,12 +94,13 @@ impl<C: LengthCodec> Block<C> {
         Self { codec, input: Buffer::default(), header: None, skip: 0, in_garbage: false, limits: Limits::default() }
     }
 
-    /// Rejects blocks longer than `bytes`, the header not counted; 64 MiB unless set. To lower both limits begin with this
-    /// one.
+    /// Rejects blocks longer than `bytes`, not counting the header. To lower both limits, set this one first. Default:
+    /// 64 MiB.
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `bytes` is zero, or with the longest header is more than the limit of the buffer.
+    /// [`FilterError::InvalidSetting`] if `bytes` is zero, or if `bytes` and the longest header are more than the limit
+    /// of the buffer.
     ///
     /// POE: the `MaxLength` parameter. POE delivers the block at the next attempt all the same.
     #[doc(alias = "MaxLength")]
@@ -108,19 +109,22 @@ impl<C: LengthCodec> Block<C> {
         Ok(self)
     }
 
-    /// Limits the unparsed input to `bytes`, headers counted once they are complete; 512 MiB unless set.
+    /// Limits the unparsed input to `bytes`, counting headers once they are complete. Default: 512 MiB.
     ///
-    /// A chunk that does not fit is refused whole with [`FilterError::BufferFull`]. If complete blocks are waiting, nothing
-    /// else happens: take them and offer the chunk again. If none is, the block in progress is given up: the rest of it
-    /// will be dropped, and the chunk is accepted at the second offer, unless what is left of it alone is longer than
-    /// `bytes`. With room for the longest block, its header and one read no block is ever given up. To raise both limits
-    /// begin with this one.
+    /// If a chunk does not fit, the filter refuses all of it with [`FilterError::BufferFull`]:
+    ///
+    /// - If complete blocks are waiting, nothing else happens. Take them, and offer the chunk again.
+    /// - If not, the filter gives the unfinished block up. It will drop the rest of the block. It accepts the chunk at
+    ///   the second offer, unless what is left of the chunk alone is longer than `bytes`.
+    ///
+    /// If the limit has room for the longest block, its header and one read, the filter never gives up a block. To
+    /// raise both limits, set this one first.
     ///
     /// # Errors
     ///
-    /// [`FilterError::InvalidSetting`] if `bytes` is zero or less than the limit of a block with the longest header.
+    /// [`FilterError::InvalidSetting`] if `bytes` is zero, or less than the limit of a block and the longest header.
     ///
-    /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
+    /// POE: the `MaxBuffer` parameter. Once it is exceeded, a filter of POE is unusable.
     #[doc(alias = "MaxBuffer")]
     pub fn max_buffer(mut self, bytes: usize) -> Result<Self, FilterError> {
         self.limits.set_buffer(bytes, C::MAX_HEADER)?;
@@ -157,7 +161,7 @@ impl<C: LengthCodec> Block<C> {
         }
     }
 
-    /// Finds out what is next. Garbage of which enough was said is dropped on the way.
+    /// Finds out what comes next, and drops garbage that was already reported.
     fn next(&mut self) -> Next {
         while self.header.is_none() {
             let live = self.input.live();

@@ -8,14 +8,15 @@ use serde::de::DeserializeOwned;
 
 use super::{Block, Decimal, Filter, FilterError, LengthCodec, put_whole};
 
-/// Carries values: `put` takes any `O`, the peer's filter gives it back as its `I`.
+/// Carries values of any type. `put` takes an `O`, and the peer's filter returns it as its `I`.
 ///
-/// On the wire each value is a block of a [`Block`]: its length in decimal, a NUL byte, and as many bytes of payload. The
-/// payload is JSON unless a [`FrameCodec`] says otherwise. Needs the feature `serde`.
+/// Each value is a [`Block`] on the wire: its length in decimal, a NUL byte, and the payload. The payload is JSON
+/// unless you set another [`FrameCodec`]. This filter needs the feature `serde`.
 ///
-/// What is wrong is reported once, and the filter goes on behind it: a payload that is no `I` is
-/// [`FilterError::Malformed`], what is no frame is [`FilterError::OutOfStep`], and a frame over the limit is
-/// [`FilterError::RecordTooLong`]. The limits are those of bytes. A value may take several times as much memory as its
+/// The filter reports each error once, and goes on after it. A payload that is not an `I` is
+/// [`FilterError::Malformed`]. Input that is not a frame is [`FilterError::OutOfStep`]. A frame over the limit is
+/// [`FilterError::RecordTooLong`]. The limits count bytes on the wire. A value may take several times as much memory as
+/// its payload.
 /// payload.
 ///
 /// ```
@@ -34,9 +35,10 @@ use super::{Block, Decimal, Filter, FilterError, LengthCodec, put_whole};
 /// # Ok::<(), lenore::filter::FilterError>(())
 /// ```
 ///
-/// POE: `POE::Filter::Reference`. The frames are the same; the payload is Perl's `Storable` there by default, which this
-/// can't read: give POE a serializer that makes JSON. `NoFatals` is how this always works, with errors in place of
-/// texts. There is no compression, as it makes limits hard to keep; a codec may do it.
+/// POE: `POE::Filter::Reference`. The frames are the same. The payload there is Perl's `Storable` by default, which
+/// this filter can't read, so give POE a serializer that makes JSON. This filter always works as with `NoFatals`, and
+/// returns errors instead of texts. It does not compress, because compression makes limits hard to keep. A codec may
+/// compress.
 #[doc(alias = "Reference")]
 pub struct Frame<I, O: ?Sized = I, C = Json> {
     block: Block,
@@ -44,7 +46,7 @@ pub struct Frame<I, O: ?Sized = I, C = Json> {
     types: PhantomData<fn(&O) -> I>,
 }
 
-/// Turns values into bytes and back, inside the frames of a [`Frame`].
+/// Turns values into the payload of a [`Frame`] and back.
 ///
 /// ```
 /// use lenore::filter::{Filter, FilterError, Frame, FrameCodec};
@@ -76,25 +78,25 @@ pub trait FrameCodec<I, O: ?Sized>: Clone + 'static {
     ///
     /// # Errors
     ///
-    /// [`FilterError::Malformed`] if the codec has no way of writing `value`.
+    /// [`FilterError::Malformed`] if the codec can't write `value`.
     fn freeze(&self, value: &O, out: &mut Vec<u8>) -> Result<(), FilterError>;
 
-    /// Makes a value of the whole of `payload`, which may come from anybody.
+    /// Makes a value of all of `payload`. The payload may come from an attacker.
     ///
     /// # Errors
     ///
-    /// [`FilterError::Malformed`] if `payload` is no such value.
+    /// [`FilterError::Malformed`] if `payload` is not such a value.
     fn thaw(&self, payload: &[u8]) -> Result<I, FilterError>;
 }
 
-/// The codec that writes JSON, for all types that serde knows.
+/// The codec that writes JSON, for all types that serde can handle.
 ///
-/// Values within each other are read to a depth of 128, so a hostile payload can't exhaust the stack.
+/// It reads nested values to a depth of 128, so that a hostile payload can't exhaust the stack.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
 impl<I, O: ?Sized> Frame<I, O> {
-    /// Makes a filter with JSON for payload.
+    /// Makes a filter with JSON payloads.
     ///
     /// POE: `new` without parameters.
     pub fn new() -> Self {
@@ -103,14 +105,14 @@ impl<I, O: ?Sized> Frame<I, O> {
 }
 
 impl<I, O: ?Sized, C> Frame<I, O, C> {
-    /// Makes a filter with the payload of `codec`.
+    /// Makes a filter with payloads of `codec`.
     ///
     /// POE: the `Serializer` parameter.
     pub fn with_codec(codec: C) -> Self {
         Self { block: Block::new(), codec, types: PhantomData }
     }
 
-    /// Limits payloads, in both directions, to `bytes`; 64 MiB unless set. To lower both limits begin with this one.
+    /// Limits payloads in both directions to `bytes`. To lower both limits, set this one first. Default: 64 MiB.
     ///
     /// # Errors
     ///
@@ -122,7 +124,7 @@ impl<I, O: ?Sized, C> Frame<I, O, C> {
         Ok(self)
     }
 
-    /// Limits the unparsed input to `bytes`; 512 MiB unless set. For what happens then see [`Block::max_buffer`].
+    /// Limits the unparsed input to `bytes`. [`Block::max_buffer`] says what happens above the limit. Default: 512 MiB.
     ///
     /// # Errors
     ///
@@ -150,8 +152,8 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
 
     /// # Errors
     ///
-    /// [`FilterError::RecordTooLong`] if the payload is over the limit, as the peer would refuse it if it has the same
-    /// one; and what the codec says of a value that it can't write.
+    /// [`FilterError::RecordTooLong`] if the payload is over the limit, because a peer with the same limit would refuse
+    /// it, and any error of the codec.
     fn put(&mut self, record: &O, out: &mut Vec<u8>) -> Result<(), FilterError> {
         let begin = out.len();
         put_whole(out, |out| {

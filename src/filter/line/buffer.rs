@@ -9,9 +9,9 @@ use crate::filter::buffer::{Buffer, Limits};
 /// What ends a record.
 #[derive(Clone, Debug)]
 pub(super) enum Terminator {
-    /// CR LF, LF CR, CR or LF, the longest that is there.
+    /// CR LF, LF CR, CR or LF, whichever is longest.
     Newline,
-    /// As `Newline` for the first record; what ended that becomes the `Literal`.
+    /// `Newline` for the first record. The terminator of that record then becomes the `Literal`.
     Undecided,
     /// These bytes, at least one. Boxed because a finder is ten times the size of the rest.
     Literal(Box<Finder<'static>>),
@@ -24,10 +24,10 @@ pub(super) struct LineBuffer {
     /// No terminator begins in the first `scanned` bytes, so none is searched twice.
     scanned: usize,
     terminator: Terminator,
-    /// The terminator was `Undecided` when it was set, and is so again in a clone.
+    /// The terminator was set as `Undecided`, and is `Undecided` again in a clone.
     detects: bool,
-    /// The newline byte that ended the last record, if it was the last byte of the input: whether the next one belongs
-    /// to it is not known. The buffer holds nothing then, as the byte is consumed.
+    /// The newline byte that ended the last record, if it was the last byte of the input. Whether the next byte belongs
+    /// to it is not known yet. The buffer is empty then, because the byte is consumed.
     half_newline: Option<HalfNewline>,
     /// The record in progress was given up and its terminator has not come. No terminator is in the buffer then: it holds
     /// what could be the beginning of one.
@@ -35,11 +35,11 @@ pub(super) struct LineBuffer {
     pub(super) limits: Limits,
 }
 
-/// What may be the first of two bytes.
+/// A newline byte that may be the first of two.
 #[derive(Clone, Copy, Debug)]
 struct HalfNewline {
     octet: u8,
-    /// It has ended a record under the present terminator, and so decides what is detected.
+    /// It has ended a record under the current terminator, and so decides which terminator is detected.
     is_current: bool,
 }
 
@@ -51,7 +51,7 @@ impl Terminator {
 }
 
 impl LineBuffer {
-    /// Replaces the terminator; what is still in the buffer is searched for the new one.
+    /// Replaces the terminator. Bytes still in the buffer are searched for the new one.
     pub(super) fn set_terminator(&mut self, terminator: Terminator) {
         self.detects = matches!(terminator, Terminator::Undecided);
         self.terminator = terminator;
@@ -99,7 +99,7 @@ impl LineBuffer {
         Ok(Some(record))
     }
 
-    /// Consumes what is pending as if it were terminated; `None` if there is nothing.
+    /// Consumes the pending bytes as if they were terminated. Returns `None` if there are none.
     pub(super) fn take_pending(&mut self) -> Result<Option<&[u8]>, FilterError> {
         self.scanned = 0;
         let was_given_up = std::mem::take(&mut self.skipping);
@@ -111,7 +111,7 @@ impl LineBuffer {
         Ok(Some(record))
     }
 
-    /// What was appended and has not become a record; nothing of a record that was given up.
+    /// Returns the bytes that have not become a record, but not those of a record that was given up.
     pub(super) fn pending(&self) -> &[u8] {
         if self.skipping { &[] } else { self.octets.live() }
     }
@@ -120,8 +120,8 @@ impl LineBuffer {
         self.octets.live().is_empty() && !self.skipping
     }
 
-    /// Returns how many bytes of `chunk` belong to the last record; `None` if all do, and perhaps more. For a buffer whose
-    /// pending bytes are another filter's by now.
+    /// Returns how many bytes of `chunk` belong to the last record, or `None` if all do and more may follow. This is
+    /// for a buffer whose pending bytes another filter has taken over.
     pub(super) fn finish_record(&mut self, chunk: &[u8]) -> Option<usize> {
         if self.skipping {
             let held = self.octets.len();
@@ -144,7 +144,7 @@ impl LineBuffer {
         }
     }
 
-    /// Where the next terminator begins.
+    /// Returns where the next terminator begins.
     fn find_terminator(&mut self) -> Option<usize> {
         let unsearched = &self.octets.live()[self.scanned..];
         if unsearched.is_empty() {
@@ -162,7 +162,7 @@ impl LineBuffer {
         found.map(|_| self.scanned)
     }
 
-    /// How long the terminator at `end` is, of which the buffer may hold only one byte of two.
+    /// Returns how long the terminator at `end` is. The buffer may hold only one byte of two.
     fn terminator_len(&mut self, end: usize) -> usize {
         match &self.terminator {
             Terminator::Literal(finder) => finder.needle().len(),
@@ -183,7 +183,8 @@ impl LineBuffer {
         1 + usize::from(paired)
     }
 
-    /// Notes that it is known whether the newline `first` is a pair. The first to be known decides what is detected.
+    /// Notes that it is now known whether the newline `first` is a pair. The first such newline decides which
+    /// terminator is detected.
     fn settle_newline(&mut self, first: u8, paired: bool) {
         if matches!(self.terminator, Terminator::Undecided) {
             let pair = [first, complement(first)];

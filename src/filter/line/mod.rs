@@ -8,17 +8,19 @@ use buffer::{LineBuffer, Terminator};
 
 /// Cuts lines of UTF-8 text; `put` ends each line with CR LF.
 ///
-/// A line ends with CR LF, LF CR, CR or LF, whichever is longest; [`literal`](Self::literal) and
-/// [`input_literal`](Self::input_literal) choose one terminator, [`autodetect`](Self::autodetect) lets the peer choose.
-/// Records exclude the terminator and may be empty. They are the same however the input was cut: a line is delivered as
-/// soon as the first byte of its terminator arrives (a peer that ends its lines with CR alone waits for nothing), and if
-/// the very next byte to arrive completes a pair, it is dropped. This is so even if another filter takes over in between:
-/// see [`finish_record`](Filter::finish_record).
+/// A line ends with CR LF, LF CR, CR or LF, whichever is longest. [`literal`](Self::literal) and
+/// [`input_literal`](Self::input_literal) set one terminator. [`autodetect`](Self::autodetect) lets the peer choose.
+/// Records exclude the terminator and may be empty.
 ///
-/// A line that is not UTF-8 is reported as [`FilterError::NotUtf8`], and the next line is not affected. [`ByteLine`] takes
+/// The filter delivers a line as soon as the first byte of its terminator arrives, so that a peer which ends its lines
+/// with CR alone need not wait. If the next byte completes a pair, the filter drops that byte. So the records are the
+/// same however the input was cut, even if another filter takes over in between: see
+/// [`finish_record`](Filter::finish_record).
+///
+/// A line that is not UTF-8 is reported as [`FilterError::NotUtf8`]. The next line is not affected. [`ByteLine`] takes
 /// lines of any bytes.
 ///
-/// Terminators that are regular expressions are not supported: write a custom [`Filter`].
+/// Terminators can't be regular expressions. For those, write your own [`Filter`].
 ///
 /// ```
 /// use lenore::filter::{Filter, FilterError, Line};
@@ -41,9 +43,9 @@ pub struct Line {
     bytes: ByteLine,
 }
 
-/// Cuts lines of any bytes: [`Line`] without the requirement that they be text.
+/// Cuts lines of any bytes. It is a [`Line`] whose lines need not be text.
 ///
-/// Settings are made on a [`Line`], which [`bytes`](Line::bytes) then turns into this.
+/// Make the settings on a [`Line`], and call [`bytes`](Line::bytes) to get a `ByteLine`.
 ///
 /// ```
 /// use lenore::filter::{Filter, Line};
@@ -57,12 +59,12 @@ pub struct Line {
 #[derive(Debug)]
 pub struct ByteLine {
     input: LineBuffer,
-    /// Appended to each record sent; may be empty.
+    /// Appended to each record that is sent. It may be empty.
     output: Box<[u8]>,
 }
 
 impl Line {
-    /// Makes a filter with the default terminators: any newline in, CR LF out.
+    /// Makes a filter with the default terminators. Input lines may end with any newline, output lines end with CR LF.
     ///
     /// POE: `new` without parameters.
     pub fn new() -> Self {
@@ -75,7 +77,8 @@ impl Line {
     ///
     /// [`FilterError::InvalidSetting`] if `terminator` is empty.
     ///
-    /// POE: the `Literal` parameter, which excludes the other two; here a later setting replaces its direction.
+    /// POE: the `Literal` parameter, which excludes the other two. Here a later setting replaces the terminator of its
+    /// direction.
     #[doc(alias("InputLiteral", "OutputLiteral"))]
     pub fn literal(terminator: impl AsRef<[u8]>) -> Result<Self, FilterError> {
         let terminator = terminator.as_ref();
@@ -85,16 +88,18 @@ impl Line {
         Ok(Self::new().input_literal(terminator).output_literal(terminator))
     }
 
-    /// Makes a filter that takes the first newline it sees (CR LF, LF CR, CR or LF) for the only terminator from then on.
+    /// Makes a filter that takes the first newline of the input (CR LF, LF CR, CR or LF) as the only terminator from
+    /// then on.
     ///
-    /// A single CR or LF is decided by the byte after it, in whatever chunk that comes. Output ends with CR LF.
+    /// After a first CR or LF, the next byte decides whether it is a pair, even in a later chunk. Output lines end with
+    /// CR LF.
     ///
     /// POE: the `InputLiteral` parameter, undefined or empty.
     pub fn autodetect() -> Self {
         Self::new().input_literal("")
     }
 
-    /// Ends input lines at `terminator`, byte for byte; an empty one means [`autodetect`](Self::autodetect).
+    /// Sets the terminator of input lines, byte for byte. An empty one means [`autodetect`](Self::autodetect).
     ///
     /// POE: the `InputLiteral` parameter.
     #[must_use]
@@ -106,7 +111,7 @@ impl Line {
         self
     }
 
-    /// Ends output lines with `terminator`; an empty one adds nothing.
+    /// Sets the terminator of output lines. An empty one adds nothing.
     ///
     /// POE: the `OutputLiteral` parameter.
     #[must_use]
@@ -115,11 +120,11 @@ impl Line {
         self
     }
 
-    /// Rejects complete lines longer than `bytes`, the terminator not counted; 64 MiB unless set.
+    /// Rejects complete lines longer than `bytes`, not counting the terminator. Default: 64 MiB.
     ///
-    /// Such a line is removed, reported once as [`FilterError::RecordTooLong`], and the next call of `get_one` goes on
-    /// after it. An unfinished line is limited by [`max_buffer`](Self::max_buffer) only. To lower both limits begin with
-    /// this one.
+    /// The filter removes such a line and reports it once as [`FilterError::RecordTooLong`]. The next call of `get_one`
+    /// goes on after it. An unfinished line is limited by [`max_buffer`](Self::max_buffer) only. To lower both limits,
+    /// set this one first.
     ///
     /// # Errors
     ///
@@ -131,40 +136,41 @@ impl Line {
         Ok(self)
     }
 
-    /// Limits the unparsed input to `bytes`, terminators counted; 512 MiB unless set.
+    /// Limits the unparsed input to `bytes`, counting terminators. This bounds how much memory a peer can make the
+    /// filter use. Default: 512 MiB.
     ///
-    /// This is what bounds the memory a peer can make the filter use. A chunk that does not fit is refused whole with
-    /// [`FilterError::BufferFull`]. Then:
+    /// If a chunk does not fit, the filter refuses all of it with [`FilterError::BufferFull`]:
     ///
-    /// - if complete lines are waiting, nothing else happens: take them and offer the chunk again;
-    /// - if none is, the line in progress is given up: it is discarded up to and including its terminator, wherever that
-    ///   comes, and the lines after it are delivered. Offered again, the chunk is accepted, unless it alone is longer
-    ///   than `bytes`.
+    /// - If complete lines are waiting, nothing else happens. Take them, and offer the chunk again.
+    /// - If not, the filter gives the unfinished line up. It discards the line's bytes and its terminator, even those
+    ///   that have not come yet, and delivers the lines after it. It accepts the chunk at the second offer, unless the
+    ///   chunk alone is longer than `bytes`.
     ///
-    /// With room for the longest line, its terminator and one read, no line within `max_length` is ever given up.
+    /// If the limit has room for the longest line, its terminator and one read, the filter never gives up a line within
+    /// `max_length`.
     ///
-    /// To raise both limits begin with this one.
+    /// To raise both limits, set this one first.
     ///
     /// # Errors
     ///
     /// [`FilterError::InvalidSetting`] if `bytes` is zero or less than the limit of a line.
     ///
-    /// POE: the `MaxBuffer` parameter; once it is exceeded, a filter of POE is unusable.
+    /// POE: the `MaxBuffer` parameter. Once it is exceeded, a filter of POE is unusable.
     pub fn max_buffer(mut self, bytes: usize) -> Result<Self, FilterError> {
         self.bytes.input.limits.set_buffer(bytes, 0)?;
         Ok(self)
     }
 
-    /// Turns this into the filter with the same settings (and input) for lines of any bytes.
+    /// Returns the filter with the same settings and input for lines of any bytes.
     ///
-    /// POE: no counterpart; strings are bytes there.
+    /// POE: no counterpart. Strings are bytes there.
     pub fn bytes(self) -> ByteLine {
         self.bytes
     }
 }
 
 impl ByteLine {
-    /// Makes a filter with the default terminators: any newline in, CR LF out.
+    /// Makes a filter with the default terminators. Input lines may end with any newline, output lines end with CR LF.
     ///
     /// POE: `new` without parameters.
     pub fn new() -> Self {
@@ -254,12 +260,13 @@ impl Filter for ByteLine {
         self.input.pending()
     }
 
-    /// Says `false` also in a line that was given up.
+    /// Returns `false` inside a line that was given up as well.
     fn is_between_records(&self) -> bool {
         self.input.is_between_records()
     }
 
-    /// A filter that detects its terminator starts anew: what one peer sends says nothing about the next.
+    /// Makes a filter that detects the terminator anew if this one has detected it, because the next peer may use
+    /// another.
     fn clone_config(&self) -> Self {
         Self { input: self.input.clone_config(), output: self.output.clone() }
     }

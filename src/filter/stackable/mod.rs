@@ -2,16 +2,15 @@
 
 use super::{Filter, FilterError, RecordFilter, put_whole};
 
-/// A filter and, on top of it, one that works on its records; together they are a filter again.
+/// A filter, and on top of it a filter that works on its records. Together they are a filter again.
 ///
-/// The first is the one at the wire. Input goes through it first, output last. What a record of the one is, is a record for the
-/// other, which the compiler checks. More filters go on top with [`push`](Self::push).
+/// The first filter is the one that reads and writes bytes. Input goes through it first, output last. The compiler
+/// checks that the second filter takes the records of the first. More filters go on top with [`push`](Self::push).
 ///
-/// Input is moved upwards a record at a time, and only when the filter on top has no more to give: so a session that
-/// switches filters between two records finds the rest of the input still at the wire. If the filter on top holds
-/// a part of a record even so, [`hand_over`](Filter::hand_over) is [`FilterError::CannotSwitch`], and
-/// [`get_pending`](Filter::get_pending) is what the first filter has.
-///
+/// The stack moves input up one record at a time, and only when the filter on top has no more to give. So a session
+/// that switches filters between two records finds the rest of the input still in the first filter. If the filter on
+/// top holds part of a record, [`hand_over`](Filter::hand_over) returns [`FilterError::CannotSwitch`], and
+/// [`get_pending`](Filter::get_pending) returns only what the first filter has.
 /// ```
 /// use lenore::filter::{Filter, Grep, Line, Map, Stackable};
 ///
@@ -29,7 +28,7 @@ use super::{Filter, FilterError, RecordFilter, put_whole};
 /// # Ok::<(), lenore::filter::FilterError>(())
 /// ```
 ///
-/// POE: `POE::Filter::Stackable`. Its list of filters is the type here, so a stack can't be empty; `filters` and
+/// POE: `POE::Filter::Stackable`. Its list of filters is a type here, so a stack can't be empty. `filters` and
 /// `filter_types` are what the type says.
 #[derive(Debug)]
 pub struct Stackable<A, B> {
@@ -42,9 +41,10 @@ where
     A: Filter,
     B: RecordFilter<RawInput = A::Input, RawOutput = A::Output>,
 {
-    /// Puts `last` on top of `first`. Both keep the input that they have.
+    /// Puts `last` on top of `first`. Both keep their input.
     ///
-    /// To put a filter below a stack (POE's `unshift`), call it `first` and the stack `last`, in [`Chunks`](super::Chunks).
+    /// To put a filter below a stack (POE's `unshift`), pass it as `first` and the stack, in [`Chunks`](super::Chunks),
+    /// as `last`.
     ///
     /// POE: `new` with the `Filters` parameter.
     #[doc(alias = "unshift")]
@@ -63,7 +63,7 @@ where
         Stackable::new(self, next)
     }
 
-    /// Takes the stack apart: what was below, and the filter that was on top, each with its input.
+    /// Takes the stack apart. Returns what was below, and the filter that was on top, each with its input.
     ///
     /// POE: `pop`, and `shift` for a stack of two.
     #[doc(alias = "shift")]
@@ -71,22 +71,22 @@ where
         (self.first, self.last)
     }
 
-    /// Lends what is below the filter on top.
+    /// Returns what is below the filter on top.
     pub fn first(&self) -> &A {
         &self.first
     }
 
-    /// Lends what is below the filter on top, to change its settings.
+    /// Returns what is below the filter on top, to change its settings.
     pub fn first_mut(&mut self) -> &mut A {
         &mut self.first
     }
 
-    /// Lends the filter on top.
+    /// Returns the filter on top.
     pub fn last(&self) -> &B {
         &self.last
     }
 
-    /// Lends the filter on top, to change its settings.
+    /// Returns the filter on top, to change its settings.
     pub fn last_mut(&mut self) -> &mut B {
         &mut self.last
     }
