@@ -1,4 +1,4 @@
-//! The access log: a line for each request.
+//! The access log, with a line for each request.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,43 +7,43 @@ use serde_json::json;
 use crate::filter::http::{Request, format_date};
 use crate::harmful::{is_harmful, push_json_escape};
 
-/// The form of the lines that [`Service::access_log`](super::Service::access_log) asks for.
+/// The format of the lines of [`Service::access_log`](super::Service::access_log).
 ///
-/// A line is written when the response has been given to the system as a whole, or when the connection has ended before. Its time
-/// is that of the request, and its bytes are those of the response's body, without the framing. What a client has sent is escaped:
-/// a line stays one line, and the client can't add a field.
+/// The service writes a line when the system has taken the whole response, or when the connection has ended before
+/// that. The line has the time of the request, and the bytes of the response's body without the framing. Everything
+/// that the client has sent is escaped, so that the client can't add a line or a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccessLog {
-    /// The combined format of Apache, with the duration in seconds behind it; a `!` behind that says that the connection has ended
-    /// before the response:
+    /// The combined format of Apache, followed by the duration in seconds. If the connection has ended before the
+    /// response was complete, a `!` follows:
     ///
     /// `127.0.0.1 - - [29/Nov/2026:15:04:05 +0000] "GET /hello HTTP/1.1" 200 6 "-" "curl/8.5.0" 0.000071`
     Combined,
-    /// An object of JSON with the fields `time` (as in HTTP), `peer`, `method`, `target`, `version`, `status`, `octets`,
-    /// `duration_us`, `referer`, `user_agent` and `complete`. What is unknown is `null`.
+    /// A JSON object with the fields `time` (in the format of HTTP), `peer`, `method`, `target`, `version`, `status`,
+    /// `octets`, `duration_us`, `referer`, `user_agent` and `complete`. A field whose value is unknown is `null`.
     Json,
 }
 
-/// What is known of a request for the log.
+/// What the log has of a request.
 #[derive(Debug)]
 pub(super) struct Entry {
     form: AccessLog,
     /// `None` on a UNIX socket.
     peer: Option<String>,
     time: SystemTime,
-    /// Method, target and version; `None` if the request makes no sense.
+    /// Method, target and version. `None` if the request could not be read.
     line: Option<(String, String, String)>,
     referer: Option<String>,
     user_agent: Option<String>,
     pub(super) status: u16,
     pub(super) octets: u64,
-    /// How many bytes were put into the connection by the end of the response, in all.
+    /// How many bytes, in all, the connection had put by the end of the response.
     pub(super) end: usize,
 }
 
 impl Entry {
-    /// Begins the line of a request. `None` if the logger does not take such lines.
+    /// Starts the line of a request. Returns `None` if the logger does not take such lines.
     pub(super) fn begin(
         form: AccessLog,
         peer: &str,
@@ -119,7 +119,7 @@ impl Entry {
     }
 }
 
-/// Writes a time as Apache does.
+/// Formats a time as Apache does.
 fn log_date(time: SystemTime) -> String {
     let date = format_date(time);
     // Sun, 06 Nov 1994 08:49:37 GMT
@@ -127,7 +127,7 @@ fn log_date(time: SystemTime) -> String {
     format!("{}/{}/{}:{} +0000", part(5..7), part(8..11), part(12..16), part(17..25))
 }
 
-/// Appends text in quotes, with whatever is not printable ASCII, a quote or a backslash as `\xHH`.
+/// Appends text in quotes. Quotes, backslashes and everything that is not printable ASCII become `\xHH`.
 fn push_quoted(line: &mut String, text: &str) {
     line.push('"');
     for octet in text.bytes() {

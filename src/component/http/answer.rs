@@ -1,4 +1,4 @@
-//! What a handler returns, and what becomes of it.
+//! The values that a handler may return, and the answers made of them.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use super::slot::Slot;
 use crate::error::Exception;
 use crate::filter::http::Response;
 
-/// How a request is answered: what [`IntoAnswer`] makes of the value that a handler returns.
+/// How the service answers a request. [`IntoAnswer`] makes one of the value that a handler returns.
 #[must_use = "answers nothing until a handler returns it"]
 #[derive(Debug)]
 pub struct Answer(pub(super) Kind);
@@ -19,7 +19,7 @@ pub struct Answer(pub(super) Kind);
 #[derive(Debug)]
 pub(super) enum Kind {
     Now(Response),
-    /// It failed. The exception is for the log.
+    /// The handler failed. The exception goes to the log.
     Failed(Response, Exception),
     Pending(Rc<Slot>),
     /// The head of a streamed response, whose body comes from the slot.
@@ -28,7 +28,7 @@ pub(super) enum Kind {
     File(Response, io::Take<File>),
 }
 
-/// What a handler may return.
+/// The values that a handler may return.
 ///
 /// | value | response |
 /// | --- | --- |
@@ -37,19 +37,19 @@ pub(super) enum Kind {
 /// | [`Json`] | 200, `application/json` |
 /// | `()` | 204 |
 /// | `(u16, value)` | what the value becomes, with this status |
-/// | [`Response`] | as it is; it need not be made by [`Request::reply`](crate::filter::http::Request::reply) |
+/// | [`Response`] | the response itself. [`Request::reply`](crate::filter::http::Request::reply) need not have made it. |
 /// | `Option` | what the value becomes, or 404 |
-/// | `Result<value, E>` | what the value becomes, or what the [`HttpError`] that is made of `E` says |
+/// | `Result<value, E>` | what the value becomes, or the response of the [`HttpError`] that `E` becomes |
 /// | [`Pending`](super::Pending) | comes later, or in pieces |
-/// | [`Answer`] | what was made of another value: where a handler has several ways to answer |
+/// | [`Answer`] | for a handler with several ways to answer: the answer that it made of another value |
 ///
-/// POE: the `HTTP::Response` that SimpleHTTP gives to a handler to fill in.
+/// POE: the `HTTP::Response` that SimpleHTTP gives a handler to fill in.
 #[diagnostic::on_unimplemented(
     message = "a handler can't return `{Self}`",
     note = "a handler returns a text, a `Json`, a `Response`, a status beside one of these, or a `http::Result` of any of them"
 )]
 pub trait IntoAnswer {
-    /// Makes an answer of it.
+    /// Makes an answer of the value.
     fn into_answer(self) -> Answer;
 }
 
@@ -152,5 +152,5 @@ impl<T: IntoAnswer, E: Into<HttpError>> IntoAnswer for Result<T, E> {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What the page of a 404 says.
+/// The text on the page of a 404.
 pub(super) const NOTHING: &str = "nothing has this name";

@@ -1,4 +1,4 @@
-//! A connection of a service: one request after the other, each answered before the next is looked at.
+//! A connection of a service. It answers each request before it looks at the next.
 
 use std::cell::RefMut;
 use std::fmt;
@@ -21,30 +21,30 @@ use crate::error::{Exception, Result};
 use crate::filter::http::{Client, Httpd, Incoming, Outgoing, Request, Response};
 use crate::kernel::{Context, core_of};
 
-/// The context in which a handler of a [`Service`](super::Service) runs: that of the session of the connection.
+/// The context in which a handler of a [`Service`](super::Service) runs. Its session is the one of the connection.
 pub type Cx<'a, R = ()> = Context<'a, Connection<Httpd, Conversation<R>>>;
 
-/// What a service keeps of each connection; the [`Connection`] derefs to it.
+/// What a service keeps of each connection. The [`Connection`] derefs to it.
 ///
 /// POE: the connection object of SimpleHTTP.
 pub struct Conversation<R: 'static = ()> {
     pub(super) service: Rc<Shared<R>>,
     /// The request that is being answered.
     pub(super) current: Option<Current>,
-    /// What has come behind it. There is never more, as no input is read meanwhile.
+    /// The next request or refusal. There is never more than one, because the wheel reads no input meanwhile.
     next: Option<Incoming>,
-    /// The wheel was told to read nothing.
+    /// The wheel's input is paused.
     is_paused: bool,
     /// Method and path of the request that is being answered, for the log.
     pub(super) what: String,
-    /// Lines for the log of responses that the system has not taken yet.
+    /// Log lines of responses that the system has not taken yet.
     #[allow(clippy::vec_box, reason = "an entry keeps its box when it comes here")]
     pub(super) unwritten: Vec<Box<Entry>>,
-    /// The client sends no more, or what it sends behind this request is not wanted.
+    /// The client sends no more, or the service ignores what it sends after this request.
     pub(super) is_last: bool,
-    /// The response that was put last is the connection's last.
+    /// The last response that was put closes the connection.
     pub(super) closes: bool,
-    /// Nothing more is answered.
+    /// The service answers nothing more.
     pub(super) is_done: bool,
 }
 
@@ -52,14 +52,14 @@ pub struct Conversation<R: 'static = ()> {
 pub(super) struct Current {
     pub(super) client: Client,
     pub(super) work: Work,
-    /// Where the answer comes from, if a token was made.
+    /// Where the answer comes from, if the handler has made a token.
     pub(super) slot: Option<Rc<Slot>>,
     pub(super) entry: Option<Box<Entry>>,
 }
 
-/// What the next step of an answer is.
+/// What the service does next for an answer.
 pub(super) enum Work {
-    /// A handler runs, or a [`Later`](super::Later) is out.
+    /// A handler runs, or a [`Later`](super::Later) has not answered yet.
     Answer,
     Stream,
     File(io::Take<File>),
@@ -93,20 +93,20 @@ impl<R: 'static> Conversation<R> {
         }
     }
 
-    /// Borrows what [`Service::with`](super::Service::with) has made in this process.
+    /// Borrows the value that the closure of [`Service::with`](super::Service::with) has made in this process.
     ///
-    /// The borrow has to end before the context is used again, which the compiler sees to; beside it there is what
-    /// [`cx.split()`](Context::split) returns.
+    /// The compiler makes sure that the borrow ends before the handler uses the context again. To use both at once,
+    /// call [`cx.split()`](Context::split).
     ///
     /// # Panics
     ///
-    /// When it is borrowed a second time: the first borrow must be dropped before.
+    /// If the handler borrows it a second time before it drops the first borrow.
     #[track_caller]
     pub fn resource(&self) -> RefMut<'_, R> {
         self.service.resource()
     }
 
-    /// Makes the place for an answer to the current request that does not come at once.
+    /// Makes the slot for an answer to the current request that comes later.
     pub(super) fn new_slot(&mut self) -> Rc<Slot> {
         let slot = Rc::new(Slot::default());
         match &mut self.current {
@@ -124,7 +124,7 @@ impl<R: 'static> Conversation<R> {
     }
 }
 
-/// Says what is done with each connection of a service.
+/// Makes the protocol of a service.
 pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Protocol<Httpd, Conversation<R>> {
     let has_log = service.access_log.is_some();
     let shared = Rc::clone(&service);
@@ -149,7 +149,7 @@ pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Pro
     protocol.prepare(move || service.prepare())
 }
 
-/// The time limit of a client is over, which has sent a part of a request, or has a request in hand.
+/// A time limit has passed for a client that has sent part of a request, or whose request is being answered.
 fn too_late<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let conversation = &mut cx.heap().own;
     if conversation.is_done {
@@ -181,7 +181,7 @@ fn connected<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     service.prepare()
 }
 
-/// Handles a request, or input that the filter has refused. It waits while another one is being answered.
+/// Handles a request, or a refusal by the filter. It waits while another request is being answered.
 fn received<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     let connection = cx.heap();
     if connection.own.is_done {
@@ -197,7 +197,7 @@ fn received<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     if cx.heap().own.is_paused { go_on(cx) } else { Ok(()) }
 }
 
-/// Looks at what has come behind a request that is answered now.
+/// Handles the input that came while a request was being answered.
 fn go_on<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     loop {
         let connection = cx.heap();
@@ -240,7 +240,7 @@ fn begin<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     }
 }
 
-/// Reads the clock. A handler before this one may have blocked since the kernel has read it.
+/// Reads the clock, because a handler may have blocked since the kernel read it.
 fn precise_now<R: 'static>(cx: &mut Cx<'_, R>) -> SystemTime {
     core_of(cx).clock.advance();
     cx.now()
@@ -271,7 +271,7 @@ fn answer<R: 'static>(cx: &mut Cx<'_, R>, request: Request) -> Result {
     take_up(cx, answer)
 }
 
-/// A token has something to say.
+/// A token has answered, has a piece of a body, or was dropped.
 fn heard<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let mut args = cx.take::<Args>(1)?;
     let (slot, word) = (args.take::<Rc<Slot>>(0)?, args.take::<Word>(1)?);
@@ -314,7 +314,7 @@ fn drained<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     }
 }
 
-/// All that was put is with the system.
+/// The system has taken everything that was put.
 fn flushed<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let now = precise_now(cx);
     cx.heap().own.unwritten.drain(..).for_each(|entry| entry.write(now, true));
@@ -366,7 +366,7 @@ fn gone<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 }
 
 impl<R: 'static> Conversation<R> {
-    /// Adds to what the log says of the body.
+    /// Adds to the bytes of the body in the log line.
     pub(super) fn count(&mut self, octets: u64) {
         let entry = self.current.as_mut().and_then(|current| current.entry.as_mut());
         entry.into_iter().for_each(|entry| entry.octets += octets);
@@ -377,7 +377,7 @@ impl<R: 'static> Conversation<R> {
     }
 }
 
-/// Tells the log why a request has failed. `what` is its method and its path.
+/// Logs why a request has failed. `what` is its method and its path.
 pub(super) fn complain(what: &str, cause: &Exception) {
     log::error!(target: TARGET, "request failed: {cause} request={what:?}");
 }
@@ -391,10 +391,10 @@ impl Current {
 /// The names of the events.
 pub(super) const WORD: &str = "http_word";
 
-/// How long a client may be silent without a request in hand, unless the program says otherwise.
+/// Default for the idle timeout.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a request may take to come as a whole, unless the program says otherwise.
+/// Default for the arrival timeout.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 const TARGET: &str = "lenore::http";

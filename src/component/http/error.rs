@@ -1,4 +1,4 @@
-//! What a handler fails with.
+//! The errors that a handler may return.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::fmt;
 use crate::error::Exception;
 use crate::filter::http::Response;
 
-/// What a handler returns if it may fail: its [`HttpError`] is a response as well.
+/// What a handler returns if it may fail. Its [`HttpError`] becomes a response as well.
 pub type Result<T = (), E = HttpError> = std::result::Result<T, E>;
 
-/// Why a request is not answered as it wants: the status and the text for the client, and for the log what was behind it.
+/// Why a request fails. It has the status and the text for the client, and may have a cause for the log.
 ///
-/// `?` makes one of any error. The client of such a one gets status 500 and not a word of the reason, which is logged.
+/// `?` makes one of any error. The client then gets status 500 without the reason, and the service logs the reason.
 ///
 /// ```
 /// use lenore::component::http::{HttpError, Request, Result, Service};
@@ -41,17 +41,17 @@ enum ErrorResponse {
 }
 
 impl HttpError {
-    /// Makes an error that is answered with `status`, 400 to 599, and a small page that says `detail`. It is not logged.
+    /// Makes an error whose response has `status`, 400 to 599, and a small page with `detail`. It is not logged.
     pub fn new(status: u16, detail: impl Into<Cow<'static, str>>) -> HttpError {
         HttpError { response: ErrorResponse::Page { status, detail: detail.into() }, cause: None }
     }
 
-    /// Makes an error that is answered with a response of the program's own, such as one in JSON. It is not logged.
+    /// Makes an error with the program's own response, such as one in JSON. It is not logged.
     pub fn with_response(response: Response) -> HttpError {
         HttpError { response: ErrorResponse::Own(Box::new(response)), cause: None }
     }
 
-    /// Adds what the log is to say.
+    /// Adds a cause, which the service logs.
     #[must_use]
     pub fn caused_by(self, cause: impl Into<Exception>) -> HttpError {
         HttpError { cause: Some(cause.into()), ..self }
@@ -69,7 +69,7 @@ impl HttpError {
         HttpError::from(Exception::new(cause))
     }
 
-    /// Splits it into what the client gets and what the log gets.
+    /// Splits it into the client's response and the cause for the log.
     pub(super) fn into_parts(self) -> (Response, Option<Exception>) {
         let response = match self.response {
             ErrorResponse::Page { status, detail } => Response::new(status).page(&detail),

@@ -1,4 +1,4 @@
-//! Tokens for answers that do not come at once: `Later` and `Stream`.
+//! Tokens for answers that come later: `Later` and `Stream`.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use crate::filter::http::Response;
 use crate::kernel::Postback;
 use crate::wheel::Put;
 
-/// What a handler returns in place of a response that is still to come, by a [`Later`] or in the pieces of a [`Stream`].
+/// What a handler returns if a [`Later`] will answer, or a [`Stream`] sends the body in pieces.
 #[must_use = "the request waits for an answer only if the handler returns this"]
 #[derive(Debug)]
 pub struct Pending(Kind);
@@ -21,10 +21,10 @@ impl IntoAnswer for Pending {
     }
 }
 
-/// A token with which a request is answered later, once, by any session of the process.
+/// A token with which any session of the process answers a request later, once.
 ///
-/// Further requests of the connection wait meanwhile, those of other connections do not. A token that is dropped without an
-/// answer has the request answered with status 500, and a line in the log.
+/// Further requests of the same connection wait until then. Requests of other connections do not. If the token is
+/// dropped without an answer, the client gets status 500, and the service logs a line.
 ///
 /// ```
 /// use lenore::component::http::{Later, Result, Service};
@@ -54,12 +54,12 @@ impl IntoAnswer for Pending {
 #[doc(alias = "DONE")]
 pub struct Later {
     slot: Rc<Slot>,
-    /// `None` once it has said all.
+    /// `None` after the answer.
     wake: Option<Postback>,
 }
 
 impl Later {
-    /// Makes the token for the request that is being handled, and what the handler is to return.
+    /// Makes the token for the request that is being handled, and the value that the handler returns.
     ///
     /// # Errors
     ///
@@ -73,13 +73,13 @@ impl Later {
         Ok((Later { slot, wake: Some(wake) }, pending))
     }
 
-    /// Answers the request with whatever a handler may return, but for what comes later still. Returns whether the client is
-    /// still there to be answered: `false` if its connection has ended, as far as this process knows.
+    /// Answers the request with any value that a handler may return, except a [`Pending`]. Returns whether the client
+    /// is still there. `false` means that the connection has ended, as far as this process knows.
     pub fn answer(mut self, answer: impl IntoAnswer) -> bool {
         self.say(Word::Answer(answer.into_answer()))
     }
 
-    /// Begins a streamed response in place of a whole one; see [`Stream::new`].
+    /// Starts a streamed response. See [`Stream::new`].
     pub fn stream(mut self, response: Response) -> Stream {
         let slot = Rc::clone(&self.slot);
         let head = Answer(Kind::Stream(Rc::clone(&slot), response));
@@ -90,7 +90,7 @@ impl Later {
         Stream { slot, wake }
     }
 
-    /// Tells whether the client is gone, as far as this process knows, so that there is no use in an answer.
+    /// Tells whether the client is gone, as far as this process knows. An answer would then be useless.
     pub fn is_gone(&self) -> bool {
         self.slot.is_closed()
     }
@@ -112,11 +112,12 @@ impl Drop for Later {
     }
 }
 
-/// A token with which the body of a response is put in pieces, by any session of the process.
+/// A token with which any session of the process sends the body of a response in pieces.
 ///
-/// The body goes out in chunks, or as long as a `Content-Length` says; for a client of HTTP/1.0 until the end of the connection.
-/// A token that is dropped without [`end`](Stream::end), as when its session dies, has the connection cut: the body ends in the
-/// middle, which the client of a body in chunks or of known length can tell from an end.
+/// The body goes out in chunks, or as it is if `Content-Length` is set. To an HTTP/1.0 client, the end of the
+/// connection ends the body. If the token is dropped without [`end`](Stream::end), as when its session dies, the
+/// service cuts the connection in the middle of the body. A client can tell that from an end if the body is in chunks
+/// or has a known length.
 ///
 /// ```
 /// use lenore::component::http::{Result, Service, Stream};
@@ -133,21 +134,21 @@ impl Drop for Later {
 /// # let _ = service;
 /// ```
 ///
-/// A session with more to say than a client takes stops when [`put`](Stream::put) answers [`Put::High`], and goes on with the
-/// event that it has asked for by [`on_low`](Stream::on_low).
+/// A session that has more to send than the client takes stops when [`put`](Stream::put) returns [`Put::High`]. It goes
+/// on when the postback of [`on_low`](Stream::on_low) is called.
 ///
 /// POE: SimpleHTTP's `STREAM`.
 #[derive(Debug)]
 #[doc(alias = "STREAM")]
 pub struct Stream {
     slot: Rc<Slot>,
-    /// `None` once it has said all.
+    /// `None` after the end.
     wake: Option<Postback>,
 }
 
 impl Stream {
-    /// Makes the token for the body of `response`, which answers the request that is being handled, and what the handler is to
-    /// return.
+    /// Makes the token for the body of `response`, and the value that the handler returns. `response` answers the
+    /// request that is being handled.
     ///
     /// # Errors
     ///
@@ -159,8 +160,8 @@ impl Stream {
         Ok((Stream { slot, wake }, pending))
     }
 
-    /// Puts some more of the body. The answer tells whether the client takes more, or so much waits that it is time to put no
-    /// more; [`Put::Closed`] if the client is gone, or has asked for the head alone.
+    /// Sends the next piece of the body. Returns [whether the session should put more](Put). It is [`Put::Closed`] if
+    /// the client is gone, or has asked for the head only.
     pub fn put(&self, piece: impl Into<Vec<u8>>) -> Put {
         let piece = piece.into();
         if self.slot.is_closed() {
@@ -172,13 +173,13 @@ impl Stream {
         if self.slot.check_high() { Put::High } else { Put::Accepted }
     }
 
-    /// Has `postback` called whenever more can be put after [`put`](Stream::put) has answered [`Put::High`], and when the client
+    /// Sets the postback that the service calls when the session can put more after [`Put::High`], or when the client
     /// goes away meanwhile.
     pub fn on_low(&self, postback: Postback) {
         self.slot.set_on_low(postback);
     }
 
-    /// Ends the body. Returns whether the client is still there.
+    /// Ends the body. Returns whether the client is still there, as far as this process knows.
     pub fn end(mut self) -> bool {
         self.push(Piece::End);
         self.wake = None;

@@ -1,13 +1,13 @@
 //! HTTP services: routes, handlers, JSON, streams and files. Needs the feature `service`.
 //!
-//! A [`Service`] is what a [`Server`](super::Server) is made of. The page of the filter,
-//! [`filter::http`](crate::filter::http), says how requests and responses are framed, and what is refused.
+//! A [`Server`](super::Server) takes a [`Service`]. For the framing of requests and responses, and for the requests
+//! that are refused, see the filter: [`filter::http`](crate::filter::http).
 //!
 //! | to do | see |
 //! | --- | --- |
 //! | answer requests | [`Service`] and its routes, [`IntoAnswer`] |
 //! | read JSON, forms, queries and parts of the path | [`Request`] |
-//! | fail | [`HttpError`], [`Result`] |
+//! | return an error | [`HttpError`], [`Result`] |
 //! | have a connection to a database in each process | [`Service::with`] |
 //! | answer later, from another session | [`Later`] |
 //! | send a body in pieces | [`Stream`] |
@@ -41,6 +41,6 @@ pub use service::Service;
 
 pub use crate::filter::http::Response;
 
-/// How many bytes of output may wait for a client until nothing more is put, and how few until more is.
+/// How much output may wait for a client, in bytes, before the service puts no more, and when it puts again.
 const HIGH: usize = 256 * 1024;
 const LOW: usize = 64 * 1024;

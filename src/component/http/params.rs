@@ -1,13 +1,14 @@
-//! The parameters of a route: names and values.
+//! The parameters of a route, with names and values.
 
 use std::fmt;
 
-/// The parameters that a path has in its route, with two allocations however many there are, and none if there is none.
+/// The parameters of a route for one path. However many there are, they take two allocations, and none if there are
+/// none.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Params {
-    /// Each name, and its value behind it.
+    /// Each name, followed by its value.
     text: String,
-    /// Where each name ends, and its value.
+    /// Where each name ends, and where its value ends.
     ends: Vec<(usize, usize)>,
 }
 

@@ -1,9 +1,9 @@
-//! Percent-encoding in paths, taken off in two steps so that an encoded slash never becomes a separator.
+//! Percent-encoding in paths. It is removed in two steps, so that an encoded slash never becomes a separator.
 
 use std::borrow::Cow;
 
-/// Decodes all of a path but `%2F` and `%25`, so that routes see where its parts end. `None` if a percent sign encodes
-/// nothing, or the path is not UTF-8.
+/// Decodes all of a path except `%2F` and `%25`, so that routes see where its parts end. Returns `None` if a percent
+/// sign is not part of an encoding, or if the path is not UTF-8.
 pub(super) fn decode(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(Cow::Borrowed(path));
@@ -25,7 +25,7 @@ pub(super) fn decode(path: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
-/// Decodes what [`decode`] has left, in a part of the path.
+/// Decodes the `%2F` and `%25` that [`decode`] has left in a part of the path.
 pub(super) fn decode_rest(part: &str) -> Cow<'_, str> {
     if !part.contains('%') {
         return Cow::Borrowed(part);
@@ -34,7 +34,7 @@ pub(super) fn decode_rest(part: &str) -> Cow<'_, str> {
     Cow::Owned(part.replace(SLASH, "/").replace(PERCENT, "%"))
 }
 
-/// Encodes a name as one part of a path in a link.
+/// Encodes a name for one part of a path in a link.
 pub(super) fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for octet in name.bytes() {
@@ -46,7 +46,7 @@ pub(super) fn encode(name: &str) -> String {
     encoded
 }
 
-/// A slash, as [`decode`] leaves it.
+/// An encoded slash, which [`decode`] leaves as it is.
 pub(super) const SLASH: &str = "%2F";
 
 const PERCENT: &str = "%25";

@@ -1,4 +1,4 @@
-//! A request as a handler gets it: the filter's, with the parameters of its route.
+//! A request as a handler gets it: the filter's request, with the parameters of its route.
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,7 +11,7 @@ use super::params::Params;
 use super::path;
 use crate::filter::http;
 
-/// A request that a handler answers. It derefs to the filter's [`Request`](http::Request), which has the method, the header
+/// A request for a handler. It derefs to the filter's [`Request`](http::Request), which has the method, the header
 /// fields and the body.
 ///
 /// ```
@@ -40,7 +40,7 @@ use crate::filter::http;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     inner: http::Request,
-    /// The values may have `%2F` and `%25`, and nothing else that is encoded.
+    /// The values may contain `%2F` and `%25`. Everything else is decoded.
     params: Params,
 }
 
@@ -49,12 +49,13 @@ impl Request {
         Request { inner, params }
     }
 
-    /// Returns a parameter of the route, decoded and parsed: `{id}` of `/users/{id}` is the parameter `id`. What follows a
-    /// [`prefix`](super::Service::prefix) is the parameter `rest`, without the slash in front of it.
+    /// Returns a parameter of the route, decoded and parsed. `{id}` in `/users/{id}` is the parameter `id`. The part of
+    /// the path after a [`prefix`](super::Service::prefix) is the parameter `rest`, without the slash in front of it.
     ///
     /// # Errors
     ///
-    /// A response with status 400 if the text can't be parsed, which says why; with status 500 if the route has no such parameter.
+    /// A response with status 400, which says why, if the text can't be parsed. With status 500 if the route has no
+    /// such parameter.
     ///
     /// POE: nothing like it.
     pub fn param<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<T, HttpError> {
@@ -66,7 +67,7 @@ impl Request {
             .map_err(|error| HttpError::new(400, format!("the part {name:?} of the path is wrong: {error}")))
     }
 
-    /// Returns a parameter in which a slash and a percent sign are still encoded.
+    /// Returns a parameter in which slashes and percent signs are still encoded.
     pub(super) fn raw_param(&self, name: &str) -> Option<&str> {
         self.params.get(name)
     }
@@ -75,8 +76,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// A response with status 415 if the client says that the body is something else than JSON, and with status 400 if it is not
-    /// the JSON of a `T`.
+    /// A response with status 415 if the client's `Content-Type` is not JSON. With status 400 if the body is not the
+    /// JSON of a `T`.
     ///
     /// POE: nothing like it.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
@@ -89,8 +90,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// A response with status 415 if the client says that the body is something else, and with status 400 if it is not the form
-    /// of a `T`.
+    /// A response with status 415 if the client's `Content-Type` is not a form. With status 400 if the body is not the
+    /// form of a `T`.
     ///
     /// POE: nothing like it.
     pub fn form<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
@@ -99,7 +100,7 @@ impl Request {
             .map_err(|error| HttpError::new(400, format!("the form is wrong: {error}")))
     }
 
-    /// Reads the query, which has the syntax of a form. No query is an empty one.
+    /// Reads the query, which has the syntax of a form. A path without a query has an empty one.
     ///
     /// # Errors
     ///
@@ -111,12 +112,13 @@ impl Request {
             .map_err(|error| HttpError::new(400, format!("the query is wrong: {error}")))
     }
 
-    /// Takes the body out.
+    /// Returns the body without copying it.
     pub fn into_body(self) -> Vec<u8> {
         self.inner.into_body()
     }
 
-    /// A page of another site can send a form, and plain text, without being asked for leave. So what is said is checked.
+    /// Checks the media type. A browser lets a page of another site send a form or plain text without asking this
+    /// server.
     fn check_media(&self, is_right: impl Fn(&str) -> bool, wanted: &str) -> Result<(), HttpError> {
         let Some(media) = self.header("Content-Type").map(|value| essence(value).to_ascii_lowercase()) else {
             return Err(HttpError::new(415, format!("the body should be {wanted}, and has no Content-Type")));

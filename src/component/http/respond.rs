@@ -1,4 +1,4 @@
-//! How an answer goes out: whole, in pieces of a stream, or in pieces of a file.
+//! How an answer is sent: whole, in pieces of a stream, or in pieces of a file.
 
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use crate::error::{Exception, Result};
 use crate::filter::http::{Httpd, Outgoing, Response};
 use crate::wheel::{Put, ReadWrite};
 
-/// Does the first step of an answer.
+/// Starts to send an answer.
 pub(super) fn take_up<R: 'static>(cx: &mut Cx<'_, R>, answer: Answer) -> Result {
     // The connection may have ended while the handler ran.
     let Some(current) = &mut cx.heap().own.current else { return Ok(()) };
@@ -44,15 +44,15 @@ pub(super) fn finish_with<R: 'static>(cx: &mut Cx<'_, R>, response: Response) ->
     end(cx)
 }
 
-/// How the body of a response comes.
+/// Where the body of a response comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Body {
     Whole,
     Streamed,
 }
 
-/// Puts a response, or the head of a streamed one. Tells whether a body is to follow: not if the client has asked for the head
-/// alone, nor if the response can't be sent, and one with status 500 was in its place.
+/// Puts a response, or the head of a streamed one. Returns whether a body follows. It does not if the client has asked
+/// for the head only, or if the response can't be sent and one with status 500 was sent instead.
 fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> bool {
     let connection = cx.heap();
     let closes = connection.own.is_last || connection.is_ending();
@@ -88,7 +88,7 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     follows
 }
 
-/// Makes what the program wants to be sent in the place of the page of an error.
+/// Replaces the page of an error with the program's own response, if the program has set one.
 fn shaped<R: 'static>(service: &Shared<R>, what: &str, response: Response) -> Response {
     match service.shape(&response) {
         Some(Ok(own)) => own,
@@ -100,7 +100,7 @@ fn shaped<R: 'static>(service: &Shared<R>, what: &str, response: Response) -> Re
     }
 }
 
-/// Puts what has come of a streamed body.
+/// Puts the pieces of a streamed body that have come.
 pub(super) fn stream<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
     let Some(current) = &connection.own.current else { return Ok(()) };
@@ -136,7 +136,7 @@ pub(super) fn stream<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     Ok(())
 }
 
-/// Puts some more of a file, as much as the client takes for now.
+/// Puts the next part of a file, as much as the client takes for now.
 pub(super) fn send_file<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     loop {
         let connection = cx.heap();
@@ -157,7 +157,7 @@ pub(super) fn send_file<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     }
 }
 
-/// The response is complete, as far as this side is concerned.
+/// The service has put the whole response.
 fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
     connection.request_ends();
@@ -174,7 +174,7 @@ fn end<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     Ok(())
 }
 
-/// Closes the connection in the middle of a response: only that tells the client that it is not whole.
+/// Closes the connection in the middle of a response. Only this tells the client that the response is incomplete.
 pub(super) fn cut<R: 'static>(cx: &mut Cx<'_, R>, cause: &Exception) -> Result {
     let conversation = &mut cx.heap().own;
     if conversation.current.is_some() {
@@ -187,7 +187,7 @@ pub(super) fn cut<R: 'static>(cx: &mut Cx<'_, R>, cause: &Exception) -> Result {
     Ok(())
 }
 
-/// Returns what the client gets of a failure.
+/// Returns the client's response for a failure.
 pub(super) fn failure() -> Response {
     HttpError::internal("").into_parts().0
 }

@@ -1,4 +1,4 @@
-//! From a method and a path to a handler.
+//! Finds the handler for a method and a path.
 
 use std::collections::HashMap;
 
@@ -14,29 +14,29 @@ pub(super) type Handler<R> = Box<dyn Fn(&mut Cx<'_, R>, Request) -> Answer>;
 
 /// The routes of a service.
 pub(super) struct Routes<R: 'static> {
-    /// The numbers of the places.
+    /// Maps each pattern to the number of its place.
     paths: matchit::Router<usize>,
     places: Vec<Place<R>>,
     by_pattern: HashMap<String, usize>,
     fallback: Option<Handler<R>>,
 }
 
-/// What there is at one pattern.
+/// The handlers of one pattern.
 pub(super) struct Place<R: 'static> {
     handlers: Vec<(Methods, Handler<R>)>,
 }
 
-/// Which methods a handler is for.
+/// The methods of a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Methods {
     One(String),
     Any,
 }
 
-/// What a request leads to.
+/// The result of looking a request up.
 pub(super) enum Found<'a, R: 'static> {
     Handler(&'a Handler<R>, Params),
-    /// There is something, but not for this method.
+    /// The pattern has handlers, but none for this method.
     WrongMethod(&'a Place<R>),
     Nothing,
     /// The path can't be decoded.
@@ -48,11 +48,11 @@ impl<R: 'static> Routes<R> {
         Routes { paths: matchit::Router::new(), places: Vec::new(), by_pattern: HashMap::new(), fallback: None }
     }
 
-    /// Adds a handler; a later one for the same method and pattern takes the place of an earlier one.
+    /// Adds a handler. It replaces an earlier one for the same method and pattern.
     ///
     /// # Panics
     ///
-    /// When the pattern is not valid, or conflicts with another one.
+    /// If the pattern is not valid, or conflicts with another one.
     #[track_caller]
     pub(super) fn add(&mut self, methods: Methods, pattern: &str, handler: Handler<R>) {
         let place = match self.by_pattern.get(pattern) {
@@ -76,7 +76,7 @@ impl<R: 'static> Routes<R> {
         self.fallback = Some(handler);
     }
 
-    /// Tells whether a handler will see a request, of which nothing but the head has come.
+    /// Tells whether a handler will get a request. Only its head has come.
     pub(super) fn has_handler(&self, request: &http::Request) -> bool {
         match self.find(request) {
             Found::Handler(..) => true,
@@ -85,7 +85,7 @@ impl<R: 'static> Routes<R> {
         }
     }
 
-    /// Has the handler answer, or answers that there is none.
+    /// Calls the handler of a request, or answers that there is none.
     pub(super) fn answer(&self, cx: &mut Cx<'_, R>, request: http::Request) -> Answer {
         // No path. What is behind such a tunnel would be no HTTP.
         if request.method() == "CONNECT" {
@@ -129,7 +129,7 @@ impl<R: 'static> Place<R> {
         of(method).or_else(head).or_else(any).map(|(_, handler)| handler)
     }
 
-    /// Returns what there is, for `Allow`.
+    /// Returns the methods of the pattern, for `Allow`.
     fn allow(&self) -> String {
         let mut allowed = Vec::new();
         for (methods, _) in &self.handlers {

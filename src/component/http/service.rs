@@ -1,4 +1,4 @@
-//! `Service`: routes and settings, of which a protocol is made.
+//! `Service`: routes and settings, which become a protocol.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::component::Protocol;
 use crate::error::{Exception, Result};
 use crate::filter::http::{self, Httpd, Response};
 
-/// A service over HTTP/1.1: routes, and a handler for each. A [`Server`](crate::component::Server) or a
-/// [`TcpServer`](crate::component::TcpServer) is made of it as of any [`Protocol`].
+/// A service over HTTP/1.1, with routes and a handler for each. A [`Server`](crate::component::Server) or a
+/// [`TcpServer`](crate::component::TcpServer) takes it like any [`Protocol`].
 ///
 /// ```no_run
 /// use lenore::Kernel;
@@ -35,16 +35,18 @@ use crate::filter::http::{self, Httpd, Response};
 /// # }
 /// ```
 ///
-/// A handler gets the context of the connection, which is a session with a [`Connection`](crate::component::Connection) for its
-/// heap, and the [`Request`]. It returns anything that is [`IntoAnswer`]. It must not put anything into the connection itself. While
-/// it runs, the process does nothing else: what blocks belongs into a pool of children, or into a session that answers by a
-/// [`Later`](super::Later).
+/// A handler gets the [`Request`] and the context of the connection. The connection is a session with a
+/// [`Connection`](crate::component::Connection) as its heap. The handler returns anything that is [`IntoAnswer`]. It
+/// must not put anything into the connection itself.
+///
+/// While a handler runs, the process does nothing else. If a handler blocks, use a pool of children, or have another
+/// session answer with a [`Later`](super::Later).
 ///
 /// # Resources
 ///
-/// What a process needs for its handlers, such as a connection to a database, is made by the closure given to
-/// [`with`](Service::with), once in each process that serves, before its first request. Each handler has it as
-/// [`cx.heap().resource()`](Conversation::resource):
+/// A handler may need something that is made once in each process, such as a connection to a database. The closure
+/// given to [`with`](Service::with) makes it, in each process that serves, before the first request. Every handler
+/// reaches it as [`cx.heap().resource()`](Conversation::resource):
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -69,37 +71,46 @@ use crate::filter::http::{self, Httpd, Response};
 ///
 /// # Routes
 ///
-/// A pattern is a path whose parts may be parameters, `/users/{id}/posts/{post}`, and whose end may be all the rest,
-/// `/files/{*path}`. A literal part goes before a parameter, and that before the rest. Paths are compared decoded; a slash that
-/// the client has encoded is part of a parameter. Nothing is done about `.` and `..`: they are names like others, which a handler
-/// must not use as a path. A handler for `GET` answers `HEAD`, too, unless there is one for that; the body is left away. A path
-/// with handlers for other methods than the request's is answered with 405 and `Allow`, one without any with 404.
+/// A pattern is a path. Its parts may be parameters, `/users/{id}/posts/{post}`, and its end may be a parameter for all
+/// the rest, `/files/{*path}`. A literal part is preferred to a parameter, and a parameter to the rest.
+///
+/// - Paths are compared decoded. A slash that the client has encoded is part of a parameter.
+/// - `.` and `..` are names like any other. A handler must not use a parameter as a path of the file system.
+/// - A handler for `GET` also answers `HEAD`, unless there is a handler for `HEAD`. The service leaves the body out.
+/// - For a path whose handlers are all for other methods, the client gets 405 with `Allow`. For a path without a
+///   handler, it gets 404.
 ///
 /// # Failures
 ///
-/// A handler that panics or returns an error is answered with 500, and logged with the target `lenore::http`. This and all other
-/// connections of the process go on.
+/// If a handler panics, or fails with any error but an [`HttpError`](super::HttpError) of its own making, the client
+/// gets 500, and the service logs the reason with the target `lenore::http`. The process serves this and all other
+/// connections on.
 ///
 /// # Bodies
 ///
-/// The service closes a connection that has no request in hand when the client sends nothing for 30 s. A client whose request does not come
-/// whole within 60 s gets 408. The service looks for half requests every 30 s, so the 408 can take up to 90 s. A client that falls silent
-/// in the middle of a request gets 408 after 30 s to 60 s. For other limits take the [`protocol`](Service::protocol), and set its
-/// [`idle_timeout`](Protocol::idle_timeout) and [`arrival_timeout`](Protocol::arrival_timeout).
+/// The service calls a handler when the whole body has come. If a body is larger than [`max_body`](Service::max_body),
+/// the client gets 413 before the service reads it.
 ///
-/// The protocol's [`request_timeout`](Protocol::request_timeout) limits how long an answer may take. Default: none. If an answer takes
-/// longer, the client gets 504. If a streamed response or a download of [`Files`](super::Files) takes longer, the service cuts it.
+/// # Timeouts
 ///
-/// A request is handled when its body has come whole. One that is larger than [`max_body`](Service::max_body) is refused with 413
-/// before it is read.
+/// The service closes a connection that has no request in hand when the client sends nothing for 30 s. A client whose
+/// request does not come whole within 60 s gets 408. The service looks for half requests every 30 s, so the 408 can
+/// take up to 90 s. A client that falls silent in the middle of a request gets 408 after 30 s to 60 s. To set other
+/// limits, call [`protocol`](Service::protocol), and its [`idle_timeout`](Protocol::idle_timeout) and
+/// [`arrival_timeout`](Protocol::arrival_timeout).
+///
+/// The protocol's [`request_timeout`](Protocol::request_timeout) limits how long an answer may take. Default: none. If
+/// an answer takes longer, the client gets 504. If a streamed response or a download of [`Files`](super::Files) takes
+/// longer, the service cuts it.
 ///
 /// # The end
 ///
-/// While the process of a [`Server`](crate::component::Server) ends, the server closes connections that have no request in hand. The last
-/// response of each other connection has `Connection: close`. A client that has connected and sent nothing yet has a second for its
-/// first request. A request that has begun to come is waited for, unless the client is silent for 5 s.
+/// When the process of a [`Server`](crate::component::Server) ends, the server closes connections that have no request
+/// in hand. On every other connection, the last response has `Connection: close`. A client that has connected and sent
+/// nothing yet has 1 s for its first request. If a client has begun to send a request, the server waits for the rest,
+/// until the client is silent for 5 s.
 ///
-/// POE: POE::Component::Server::SimpleHTTP, whose `HANDLERS` are patterns of paths and events.
+/// POE: POE::Component::Server::SimpleHTTP, whose `HANDLERS` are patterns of paths, with events.
 #[must_use = "does nothing until a server is made of it"]
 #[doc(alias = "HANDLERS")]
 pub struct Service<R: 'static = ()> {
@@ -112,7 +123,7 @@ pub struct Service<R: 'static = ()> {
 
 type Make<R> = Box<dyn Fn() -> Result<R>>;
 
-/// Makes the response of an error from its status and what was wrong.
+/// Makes the response of an error from its status and its detail.
 type Errors = Box<dyn Fn(u16, &str) -> Response>;
 
 /// What all connections of a service share.
@@ -132,7 +143,7 @@ impl<R> fmt::Debug for Service<R> {
 }
 
 impl Service {
-    /// Begins a service without resources.
+    /// Makes a service without resources.
     ///
     /// POE: `new`.
     pub fn new() -> Service {
@@ -147,8 +158,8 @@ impl Default for Service {
 }
 
 impl<R: 'static> Service<R> {
-    /// Begins a service whose handlers have what `make` makes, once in each process that serves. If that fails, so does the
-    /// process: a child ends, and the log has the error.
+    /// Makes a service with a resource for its handlers. `make` runs once in each process that serves. If it fails, the
+    /// process fails as well: a child ends, and the error is logged.
     pub fn with<E: Into<Exception>>(make: impl Fn() -> Result<R, E> + 'static) -> Service<R> {
         Service {
             routes: Routes::new(),
@@ -159,11 +170,11 @@ impl<R: 'static> Service<R> {
         }
     }
 
-    /// Adds a handler for `GET`, and for `HEAD` unless there is one.
+    /// Adds a handler for `GET`. It also answers `HEAD`, unless there is a handler for `HEAD`.
     ///
     /// # Panics
     ///
-    /// As [`route`](Service::route), as do those for the other methods.
+    /// As [`route`](Service::route). The methods for `POST`, `PUT`, `PATCH` and `DELETE` panic in the same way.
     #[track_caller]
     pub fn get<A: IntoAnswer>(self, pattern: &str, handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Self {
         self.route("GET", pattern, handler)
@@ -197,12 +208,13 @@ impl<R: 'static> Service<R> {
         self.route("DELETE", pattern, handler)
     }
 
-    /// Adds a handler for requests with `method`, which is case-sensitive, and a path as `pattern` says. A later handler for both
-    /// takes the place of an earlier one.
+    /// Adds a handler for requests with this method and a path that matches `pattern`. The method is case-sensitive.
+    /// The handler replaces an earlier one for the same method and pattern.
     ///
     /// # Panics
     ///
-    /// When `pattern` is not valid, or could not be told from another one: `/{id}` and `/{name}`.
+    /// If `pattern` does not begin with a slash, is not valid, or conflicts with another pattern, as `/{id}` with
+    /// `/{name}`.
     #[track_caller]
     pub fn route<A: IntoAnswer>(
         mut self,
@@ -214,8 +226,8 @@ impl<R: 'static> Service<R> {
         self
     }
 
-    /// Adds a handler for requests with any method for `path` and whatever is below. The
-    /// [parameter](Request::param) `rest` is what follows the slash behind `path`.
+    /// Adds a handler for requests with any method, for `path` and all paths below it. The [parameter](Request::param)
+    /// `rest` is the part of the path after `path` and a slash.
     ///
     /// # Panics
     ///
@@ -239,7 +251,7 @@ impl<R: 'static> Service<R> {
         self
     }
 
-    /// Serves the files of a directory below `path`, to `GET` and `HEAD`.
+    /// Serves the files of a directory below `path`, for `GET` and `HEAD`.
     ///
     /// # Panics
     ///
@@ -249,7 +261,7 @@ impl<R: 'static> Service<R> {
         self.prefix(path, move |_, request| files.answer_rest(&request))
     }
 
-    /// Sets the handler for requests whose path has none.
+    /// Sets the handler for requests whose path has no handler.
     ///
     /// POE: the handler with `DIR` `.*`.
     pub fn fallback<A: IntoAnswer>(mut self, handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'static) -> Self {
@@ -257,12 +269,13 @@ impl<R: 'static> Service<R> {
         self
     }
 
-    /// Sets how an error looks that is a small HTML page otherwise: those of the service itself, such as 400, 404, 405, 413, 415 and
-    /// 500, those that [`HttpError::new`](super::HttpError::new) makes, and each [`Response::page`] with a status from 400 to 599.
+    /// Sets how the service shows an error. `make` gets the status and the text for the client, and returns the
+    /// response. Default: a small HTML page.
     ///
-    /// `make` gets the status and the words for the client. A field that it does not set is taken over from the page, such as `Allow`
-    /// of a 405. When `make` panics, or makes what can't be sent, the client gets the page and the log has the error. Default: the
-    /// page.
+    /// This covers the service's own errors, such as 400, 404, 405, 413, 415 and 500, those of
+    /// [`HttpError::new`](super::HttpError::new), and each [`Response::page`] with a status from 400 to 599. Fields
+    /// that `make` does not set come from the page, such as `Allow` of a 405. If `make` panics, or returns a response
+    /// that can't be sent, the client gets the page, and the service logs the error.
     ///
     /// ```
     /// use lenore::component::http::Service;
@@ -283,13 +296,13 @@ impl<R: 'static> Service<R> {
         self
     }
 
-    /// Sets the largest body of a request, in bytes after decoding; with 0 no request may have one. Default: 1 MiB.
+    /// Sets the largest body of a request, in bytes after decoding. With 0 no request may have a body. Default: 1 MiB.
     pub fn max_body(mut self, octets: usize) -> Self {
         self.max_body = octets;
         self
     }
 
-    /// Has a line logged for each request, at level info with the target `lenore::access`. Default: none.
+    /// Logs a line for each request, at level `info` with the target `lenore::access`. Default: no access log.
     ///
     /// POE: `LOG2HANDLER`.
     #[doc(alias = "LOG2HANDLER")]
@@ -298,8 +311,9 @@ impl<R: 'static> Service<R> {
         self
     }
 
-    /// Makes a protocol of it, for what the service itself has no setting for. Callbacks that are set on it take the place of the
-    /// service's own, which are all but `pre_connect`, `on_high` and `on_refused`.
+    /// Makes the protocol of the service, for settings that the service itself does not have. A callback that you set
+    /// on the protocol replaces the service's own. The service uses all callbacks except `pre_connect`, `on_high` and
+    /// `on_refused`.
     pub fn protocol(self) -> Protocol<Httpd, Conversation<R>> {
         let Service { routes, make, max_body, access_log, errors } = self;
         let shared = Rc::new(Shared { routes, access_log, make, errors, resource: RefCell::new(None) });
@@ -314,7 +328,7 @@ impl<R: 'static> From<Service<R>> for Protocol<Httpd, Conversation<R>> {
 }
 
 impl<R: 'static> Shared<R> {
-    /// Makes what the handlers need, unless this process has it.
+    /// Makes the resource, unless this process has it already.
     pub(super) fn prepare(&self) -> Result {
         if self.resource.borrow().is_none() {
             // Nothing is borrowed while the program's code runs.
@@ -330,7 +344,7 @@ impl<R: 'static> Shared<R> {
         })
     }
 
-    /// Makes the program's own response of the page of an error. `None` if there is nothing to make.
+    /// Makes the program's own response for an error, given its page. Returns `None` if the page stays.
     pub(super) fn shape(&self, page: &Response) -> Option<Result<Response>> {
         let (errors, detail) = (self.errors.as_ref()?, page.error_detail()?);
         let made = catch_unwind(AssertUnwindSafe(|| errors(page.status(), detail)));
@@ -350,5 +364,5 @@ fn boxed<R, A: IntoAnswer>(handler: impl Fn(&mut Cx<'_, R>, Request) -> A + 'sta
     Box::new(move |cx, request| handler(cx, request).into_answer())
 }
 
-/// The parameter that a prefix has.
+/// The name of a prefix's parameter.
 pub(super) const REST: &str = "rest";

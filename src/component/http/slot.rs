@@ -5,33 +5,33 @@ use std::cell::{Cell, RefCell};
 use super::answer::Answer;
 use crate::kernel::Postback;
 
-/// The place of one answer that does not come at once.
+/// The place of one answer that comes later.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    /// Nothing comes of what the token still does: it was answered, or the client is gone.
+    /// The token has no effect any more, because the request was answered or the client is gone.
     is_closed: Cell<bool>,
-    /// What was put and has not reached the connection.
+    /// Pieces that were put and have not reached the connection.
     pieces: RefCell<Vec<Piece>>,
-    /// How many bytes that is.
+    /// How many bytes the pieces have.
     waiting: Cell<usize>,
-    /// The connection was told of the pieces.
+    /// The connection was told that there are pieces.
     is_told: Cell<bool>,
-    /// The token was told to put no more.
+    /// `put` has returned `Put::High`.
     is_high: Cell<bool>,
-    /// Whom to tell that more can be put.
+    /// Called when more can be put.
     on_low: RefCell<Option<Postback>>,
 }
 
-/// Some of a streamed body.
+/// A part of a streamed body.
 #[derive(Debug)]
 pub(super) enum Piece {
     Octets(Vec<u8>),
     End,
-    /// The token was dropped: there is no end to come.
+    /// The token was dropped, so no end will come.
     Cut,
 }
 
-/// What a token tells the session of the connection.
+/// What a token sends to the session of the connection.
 #[derive(Debug)]
 pub(super) enum Word {
     Answer(Answer),
@@ -53,7 +53,7 @@ impl Slot {
         self.on_low.take();
     }
 
-    /// Adds a piece; tells whether the connection has to be told.
+    /// Adds a piece. Returns whether the connection must be told.
     pub(super) fn push(&self, piece: Piece) -> bool {
         if let Piece::Octets(octets) = &piece {
             self.waiting.set(self.waiting.get() + octets.len());
@@ -84,7 +84,7 @@ impl Slot {
         self.on_low.replace(Some(postback));
     }
 
-    /// More can be put.
+    /// Calls the postback if more can be put.
     pub(super) fn low(&self) {
         if self.is_high.replace(false) {
             self.on_low.borrow().iter().for_each(|postback| postback.call(()));

@@ -1,43 +1,43 @@
-//! Where the body of a request ends, and what of it is content.
+//! Finds where the body of a request ends, and which of its bytes are content.
 
 use super::head::Framing;
 
-/// A body as far as it was read.
+/// Where the reading of a body stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
-    /// So many bytes are still to come: of all of it, or of the chunk.
+    /// `left` more bytes of content are to come, of the whole body or of a chunk.
     Content { left: u64, kind: Kind },
     /// The line with a chunk's size.
     ChunkSize,
-    /// The CR LF behind a chunk.
+    /// The CR LF after a chunk.
     ChunkEnd,
-    /// The fields behind the last chunk, and the empty line.
+    /// The trailer fields after the last chunk, and the empty line.
     Trailers,
-    /// All was read.
+    /// The body is read.
     Done,
 }
 
-/// What comes behind content.
+/// What follows the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Whole,
     Chunk,
 }
 
-/// What is found at the beginning of the input.
+/// What the input begins with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// More input is needed.
     Nothing,
-    /// Framing, of no interest any more: so many bytes, so many of which say nothing.
+    /// `length` bytes of framing, which are now done with. `idle` of them were extensions without meaning.
     Framing { length: usize, idle: usize },
-    /// So many bytes of content.
+    /// This many bytes of content.
     Content(usize),
-    /// Something against the rules.
+    /// Input against the rules.
     Bad(&'static str),
 }
 
-/// The longest line with a chunk's size, its extensions included.
+/// The longest line with a chunk's size, including its extensions.
 const MAX_SIZE_LINE: usize = 1024;
 
 impl Body {
@@ -49,7 +49,7 @@ impl Body {
         }
     }
 
-    /// Looks at the input, which goes on behind what was found the last time. Not for `Trailers` and `Done`.
+    /// Looks at the input after what was found the last time. Not for `Trailers` and `Done`.
     pub(super) fn find(&mut self, input: &[u8]) -> Found {
         match *self {
             Body::Content { .. } if input.is_empty() => Found::Nothing,
@@ -85,10 +85,10 @@ impl Body {
     }
 }
 
-/// Reads the line with a chunk's size; `None` while it is incomplete.
+/// Reads the line with a chunk's size. Returns `None` while it is incomplete.
 ///
-/// By hand, since httparse's takes a line without any digit for a size of 0, and an LF in an extension for a part of
-/// it: others see the end of the line there, and a different body.
+/// It does not use httparse. That takes a line without any digit for a size of 0, and an LF in an extension for a part
+/// of it. Other programs see the end of the line there, and a different body.
 fn chunk_size(input: &[u8]) -> Result<Option<SizeLine>, &'static str> {
     let (mut size, mut digits, mut part) = (0, 0, Part::Digits);
     for (place, &octet) in input.iter().enumerate() {
@@ -113,14 +113,14 @@ fn chunk_size(input: &[u8]) -> Result<Option<SizeLine>, &'static str> {
     Ok(None)
 }
 
-/// A line with a chunk's size: what it says, in how many digits, and how long it is.
+/// A line with a chunk's size: the size, how many digits it has, and how long the line is.
 struct SizeLine {
     size: u64,
     digits: usize,
     length: usize,
 }
 
-/// Where in the line with a chunk's size a byte is.
+/// Which part of the line with a chunk's size a byte is in.
 #[derive(Clone, Copy)]
 enum Part {
     Digits,

@@ -1,4 +1,4 @@
-//! From bytes to the head of a request: what it says of the body that follows, and what is wrong with it.
+//! Parses the head of a request: what it says of the body that follows, and what is wrong with it.
 
 use std::mem::MaybeUninit;
 
@@ -17,7 +17,7 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// What the beginning of the input is.
+/// What the input begins with.
 pub(super) enum Parsed {
     /// The beginning of a head.
     Partial,
@@ -72,7 +72,7 @@ pub(super) fn parse(octets: &[u8]) -> Parsed {
     }
 }
 
-/// Reads the trailer fields that `octets` begins with; `None` while they are incomplete.
+/// Reads the trailer fields that `octets` begins with. Returns `None` while they are incomplete.
 pub(super) fn parse_trailers(octets: &[u8]) -> Result<Option<(Headers, usize)>, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(octets, &mut fields) {
@@ -90,7 +90,7 @@ fn has_lone_lf(octets: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', octets).any(|place| place == 0 || octets[place - 1] != b'\r')
 }
 
-/// What the header fields say of the message itself.
+/// What the header fields say of the message's framing.
 struct Told<'a> {
     /// The first value.
     host: Option<&'a [u8]>,
@@ -100,7 +100,7 @@ struct Told<'a> {
     codings: usize,
     chunked: usize,
     ends_chunked: bool,
-    /// The first thing wrong that needs no other field to be seen.
+    /// The first error that a single field shows.
     wrong: Option<Wrong>,
     close: bool,
     keep_alive: bool,
@@ -190,8 +190,8 @@ impl<'a> Told<'a> {
         !self.close && (self.keep_alive || version == Version::Http11)
     }
 
-    /// Finds out where the body ends. What two programs on the way could read differently is refused: a proxy in
-    /// front of this program would take a part of the body for the next request, or the other way round.
+    /// Finds where the body ends, and refuses what two programs could read in different ways. Otherwise a proxy in
+    /// front of this program could take a part of the body for the next request, or the other way round.
     fn framing(&self, version: Version) -> Result<Framing, Wrong> {
         if let Some(wrong) = self.wrong {
             return Err(wrong);
@@ -218,12 +218,12 @@ impl<'a> Told<'a> {
     }
 }
 
-/// Takes a list apart; empty members do not count.
+/// Splits a list. Empty members do not count.
 fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&octet| octet == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// Reads a Content-Length, which is digits and nothing else: no sign, no list.
+/// Reads a Content-Length, which consists of digits only. A sign or a list is an error.
 fn number(digits: &[u8]) -> Result<u64, Wrong> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err((400, "the Content-Length is not a number"));
@@ -242,8 +242,8 @@ fn bad_syntax(error: httparse::Error) -> Refusal {
     Refusal::new(status, detail, None)
 }
 
-/// Reads a head whose version httparse does not know. One that is 1 but for its last digit has the syntax of HTTP/1.1 and is
-/// served as that.
+/// Reads a head whose version httparse does not know. A version 1.2 to 1.9 has the syntax of HTTP/1.1 and is served as
+/// that.
 #[cold]
 fn parse_other_version(octets: &[u8]) -> Parsed {
     match version(octets) {
@@ -257,7 +257,8 @@ fn parse_other_version(octets: &[u8]) -> Parsed {
     }
 }
 
-/// Returns the two digits of the version in a request line, and the place of the second; `None` for anything else.
+/// Returns the two digits of the version in a request line, and the place of the second, or `None` if there is no
+/// version.
 fn version(octets: &[u8]) -> Option<(u8, u8, usize)> {
     let line = octets.split(|&octet| octet == b'\n').next()?.trim_ascii_end();
     let mut words = line.split(|&octet| octet == b' ');

@@ -1,11 +1,11 @@
-//! Header fields, of a request or of a response.
+//! The header fields of a request or a response.
 
 use std::fmt;
 use std::ops::Range;
 
-/// The header fields of a request or a response, in their order, or the trailer fields of a chunked body.
+/// The header fields of a request or a response in their order, or the trailer fields of a chunked body.
 ///
-/// Names are compared without regard to case. A name may occur several times.
+/// Comparing names ignores case. A name may occur several times.
 ///
 /// ```
 /// use lenore::filter::http::{Httpd, Incoming};
@@ -22,12 +22,12 @@ use std::ops::Range;
 /// POE: `HTTP::Headers`.
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// What the fields lie in: the head as it was read, or the lines as they will be sent.
+    /// The bytes of the fields: the head as it was read, or the lines as they will be sent.
     pub(super) text: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Where one field lies in the text. Heads are shorter than 4 GiB: see [`Httpd::max_head`](super::Httpd::max_head).
+/// Where one field is in the text. Heads are shorter than 4 GiB: see [`Httpd::max_head`](super::Httpd::max_head).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     pub(super) name: Span,
@@ -42,14 +42,15 @@ pub(super) struct Span {
 }
 
 impl Headers {
-    /// Returns the value of the first field of this name, if there is one and it is UTF-8.
+    /// Returns the value of the first field with this name, or `None` if there is no such field or its value is not
+    /// UTF-8.
     ///
     /// POE: `$request->header( $name )`.
     pub fn get(&self, name: &str) -> Option<&str> {
         str::from_utf8(self.get_all(name).next()?).ok()
     }
 
-    /// Returns the values of all fields of this name, as bytes: a value may be in any encoding.
+    /// Returns the values of all fields with this name as bytes, because a value may be in any encoding.
     ///
     /// POE: `$request->header( $name )` in a list.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
@@ -69,7 +70,7 @@ impl Headers {
         self.fields.len()
     }
 
-    /// Tells whether there are none.
+    /// Tells whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
@@ -83,7 +84,8 @@ impl Headers {
         Headers { text: text.to_vec(), fields: fields.iter().map(place).collect() }
     }
 
-    /// Appends a field as it will be sent. A newline or NUL in `value` becomes a blank: no value can end its line.
+    /// Appends a field as it will be sent. A newline or NUL in `value` becomes a blank, so that no value can end its
+    /// line.
     pub(super) fn push(&mut self, name: &str, value: &[u8]) {
         let needed = name.len() + value.len() + 4;
         // Room for some more, as few responses have a single field.
@@ -113,19 +115,19 @@ impl Span {
         Span { start: narrow(range.start), end: narrow(range.end) }
     }
 
-    /// Returns where `part` lies in `text`, of which it is a part.
+    /// Returns the span of `part` in `text`.
     pub(super) fn within(text: &[u8], part: &[u8]) -> Span {
         let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
         // An empty part may be a literal of httparse's.
         if part.is_empty() { Span::default() } else { Span::new(start..start + part.len()) }
     }
 
-    /// Lets go of the first `count` bytes.
+    /// Drops the first `count` bytes.
     pub(super) fn skip(&mut self, count: usize) {
         *self = Span::new(self.range().start + count..self.range().end);
     }
 
-    /// Returns the byte in front of it.
+    /// Returns the byte before the span.
     #[cfg(feature = "status")]
     pub(super) fn before(self, text: &[u8]) -> Option<u8> {
         text.get(self.range().start.checked_sub(1)?).copied()
@@ -154,7 +156,7 @@ impl fmt::Debug for Headers {
 /// How many bytes the first field makes room for.
 const ROOM: usize = 128;
 
-/// Equal names, but for their case, with equal values, in the same order.
+/// Equal means that the names, ignoring case, and the values are equal, in the same order.
 impl PartialEq for Headers {
     fn eq(&self, other: &Headers) -> bool {
         let mut pairs = self.iter().zip(other.iter());

@@ -1,6 +1,6 @@
-//! Text in pages of HTML.
+//! Text in HTML pages.
 
-/// Appends text so that none of it is markup, between tags or in a quoted attribute.
+/// Appends text, escaped for use between tags or in a quoted attribute.
 pub(crate) fn push_text(page: &mut String, text: &str) {
     for char in text.chars() {
         match char {
@@ -14,7 +14,7 @@ pub(crate) fn push_text(page: &mut String, text: &str) {
     }
 }
 
-/// Returns text of which none is markup.
+/// Returns text, escaped as by [`push_text`].
 pub(crate) fn text(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     push_text(&mut escaped, text);

@@ -1,8 +1,9 @@
-//! HTTP/1.1 as a server speaks it: requests in, responses out. Needs the feature `http`.
+//! The server side of HTTP/1.1: a filter that reads requests and writes responses. Needs the feature `http`.
 //!
-//! [`Httpd`] is the filter: a wheel with it delivers an [`Incoming`] for each request, and takes [`Outgoing`]. It does
-//! the framing and nothing else: persistent connections, pipelining, bodies with a length or in chunks, limits, and the
-//! refusal of what could be read in two ways. What a path or a cookie means is for the session to know.
+//! [`Httpd`] is the filter. A wheel with it delivers an [`Incoming`] for each request, and takes [`Outgoing`]. The
+//! filter only does the framing: persistent connections, pipelining, bodies with a length or in chunks, and limits. It
+//! refuses requests that two programs could read in different ways. The session decides what a path or a cookie means.
+//! A program that wants routes and handlers takes a `component::http::Service` instead.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -50,7 +51,7 @@
 //! # }
 //! ```
 //!
-//! POE: `POE::Filter::HTTPD`, which knows no chunks and loses pipelined requests.
+//! POE: `POE::Filter::HTTPD`, which can't read chunks and loses pipelined requests.
 
 use std::time::SystemTime;
 
@@ -79,18 +80,19 @@ pub(crate) use response::Client;
 use reader::Reader;
 use writer::Writer;
 
-/// Cuts HTTP requests, and writes responses; see the [module](self).
+/// Cuts HTTP requests, and writes responses. See the [module](self).
 ///
-/// A request is delivered [whole](Incoming::Request), or in parts with [`streaming`](Self::streaming). Empty lines in
-/// front of one are skipped. Lines of a head may end with LF alone, those of a chunked body only with CR LF.
+/// The filter delivers a request [whole](Incoming::Request), or in parts with [`streaming`](Self::streaming). It skips
+/// empty lines in front of a request. The lines of a head may end with LF alone, those of a chunked body only with CR
+/// LF.
 ///
-/// A request that can't be served is delivered as [`Incoming::Refused`], once. After that, and after a request that is
-/// the connection's last, the filter has **ended**: it takes input and discards it. There is no record any more and
-/// nothing is pending; responses are still put. `get_one` itself never fails.
+/// A request that the filter can't serve comes once, as [`Incoming::Refused`]. After that, and after the connection's
+/// last request, the filter has **ended**. It then takes input and discards it, delivers no record, and has nothing
+/// pending. The session can still put responses. `get_one` itself never fails.
 ///
-/// [`get_pending`](Filter::get_pending) is what has not been looked at: while a body comes in, what was taken of it is
-/// part of a request already. Another filter can take over between two requests, as after an `Upgrade` or a `CONNECT`, and
-/// gets whatever the client has sent behind the request.
+/// [`get_pending`](Filter::get_pending) is the input that the filter has not looked at. While a body comes in, the part
+/// that the filter has taken belongs to a request already. Between two requests another filter can take over, as after
+/// an `Upgrade` or a `CONNECT`. It gets whatever the client has sent after the request.
 ///
 /// POE: `POE::Filter::HTTPD`.
 #[derive(Debug)]
@@ -101,7 +103,7 @@ pub struct Httpd {
     output: Writer,
 }
 
-/// What can be set.
+/// The settings.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     max_head: usize,
@@ -119,22 +121,22 @@ enum Delivery {
 
 /// A record as the session gets it.
 ///
-/// POE: an `HTTP::Request`, a string when streaming, or an `HTTP::Response` where a request is bad.
+/// POE: an `HTTP::Request`, a string when streaming, or an `HTTP::Response` in place of a bad request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// A request with all of its body; its head alone when [streaming](Httpd::streaming).
+    /// A request with its whole body. When [streaming](Httpd::streaming), only its head.
     Request(Request),
-    /// The head of a request whose client waits for a word before it sends the body.
+    /// The head of a request whose client waits for permission before it sends the body.
     ///
-    /// Put [`Response::proceed`], and the request will come whole; or put any other response, with
-    /// [`close`](Response::close), and close. Never comes when streaming:
-    /// [`expects_continue`](Request::expects_continue) tells there.
+    /// Put [`Response::proceed`], and the whole request will come. Or put any other response, with
+    /// [`close`](Response::close), and close the connection. It never comes when streaming. Ask
+    /// [`expects_continue`](Request::expects_continue) there.
     Expects(Request),
-    /// Streaming: some more of the body, never empty, as it has come.
+    /// When streaming: the next part of the body, as it has come. It is never empty.
     Piece(Vec<u8>),
-    /// Streaming: the request is complete; with the trailer fields of a chunked body, none as a rule.
+    /// When streaming: the request is complete. It has the trailer fields of a chunked body, usually none.
     End(Headers),
-    /// No request: put [`Refusal::response`] and close. Nothing comes after it.
+    /// A request that the filter refuses. Put [`Refusal::response`] and close the connection. No record comes after it.
     Refused(Refusal),
 }
 
@@ -143,14 +145,14 @@ pub enum Incoming {
 pub enum Outgoing {
     /// A response, or the head of a [streamed](Response::streamed) one.
     Response(Response),
-    /// Some more of a streamed body.
+    /// The next part of a streamed body.
     Piece(Vec<u8>),
     /// The end of a streamed body.
     End,
 }
 
 impl Httpd {
-    /// Makes a filter that delivers whole requests, of at most 16 KiB of head and 1 MiB of body.
+    /// Makes a filter that delivers whole requests, with at most 16 KiB of head and 1 MiB of body.
     ///
     /// POE: `new`.
     pub fn new() -> Self {
@@ -163,15 +165,15 @@ impl Httpd {
         Httpd { settings, input: Reader::default(), output: Writer::default() }
     }
 
-    /// Sets the longest head in bytes, request line and empty line included; trailers have a limit of the same size, and so
-    /// have all extensions of a body's chunks together, which are read and forgotten.
-    /// 100 fields are the most in any case.
+    /// Sets the longest head in bytes, including the request line and the empty line. The trailer fields have a limit
+    /// of the same size. So have all extensions of a body's chunks together, which the filter reads and discards. A
+    /// request may never have more than 100 fields. Default: 16 KiB.
     ///
     /// # Errors
     ///
     /// [`FilterError::InvalidSetting`] for 0, and from 2 GiB on.
     ///
-    /// POE: part of `MaxBuffer`, which has no other use here: `max_head` and `max_content` bound what a filter holds.
+    /// POE: part of `MaxBuffer`, which has no other use here. `max_head` and `max_content` bound what a filter holds.
     #[doc(alias = "MaxBuffer")]
     pub fn max_head(mut self, octets: usize) -> Result<Self, FilterError> {
         let invalid = |reason: &'static str| Err(FilterError::invalid_setting("max_head", reason));
@@ -183,8 +185,8 @@ impl Httpd {
         Ok(self)
     }
 
-    /// Sets the largest body of a whole request in bytes, after decoding; with 0 no request may have one. Bodies that
-    /// are streamed have no limit.
+    /// Sets the largest body of a whole request, in bytes after decoding. With 0 no request may have a body. Streamed
+    /// bodies have no limit. Default: 1 MiB.
     ///
     /// POE: `MaxContent`.
     #[doc(alias = "MaxContent")]
@@ -194,10 +196,10 @@ impl Httpd {
         self
     }
 
-    /// Delivers a request in parts: its head as soon as that is complete, its body as it comes in, and an
-    /// [`End`](Incoming::End), also if it has no body.
+    /// Delivers a request in parts: its head as soon as that is complete, its body as it comes in, and then an
+    /// [`End`](Incoming::End), even if there is no body.
     ///
-    /// POE: `Streaming`, where nothing tells of the end.
+    /// POE: `Streaming`, where nothing marks the end.
     #[doc(alias = "Streaming")]
     #[must_use]
     pub fn streaming(mut self) -> Self {
@@ -205,11 +207,11 @@ impl Httpd {
         self
     }
 
-    /// Tells whether all that has come so far is whole requests, and nothing of another one: empty lines in front of one
-    /// are nothing of it. What was read but not delivered counts as come.
+    /// Tells whether the input so far consists of whole requests. Empty lines in front of a request don't count as part
+    /// of it. Bytes that were read but not delivered count as input.
     ///
-    /// A server that closes a connection for want of a request, or of room, asks this before: a client whose request has
-    /// begun to come would lose it.
+    /// A server asks this before it closes a connection that is idle, or closes one to make room. If a request has
+    /// begun to come, its client would lose it.
     ///
     /// ```
     /// use lenore::filter::http::Httpd;
@@ -227,13 +229,13 @@ impl Httpd {
         self.input.is_between_requests()
     }
 
-    /// Tells whether the output is between two responses: no streamed one waits for its end.
+    /// Tells whether the output is between two responses, so that no streamed response waits for its end.
     #[cfg(feature = "service")]
     pub(crate) fn is_between_responses(&self) -> bool {
         self.output.is_ready()
     }
 
-    /// Sets what is asked for the `Date`; the system's clock unless set.
+    /// Sets the clock for the `Date` field. Default: the system's clock.
     #[must_use]
     pub fn clock(mut self, clock: fn() -> SystemTime) -> Self {
         self.settings.clock = clock;
@@ -262,8 +264,8 @@ impl Filter for Httpd {
 
     /// # Errors
     ///
-    /// [`FilterError::Malformed`] for a response that can't be sent as it is (a status or a header name that is none, a
-    /// body that is not as long as its `Content-Length`), and for records out of order.
+    /// [`FilterError::Malformed`] for records out of order, and for a response that can't be sent: its status or a
+    /// header name is not valid, or its body is not as long as its `Content-Length`.
     fn put(&mut self, record: &Outgoing, out: &mut Vec<u8>) -> Result<(), FilterError> {
         put_whole(out, |out| self.output.put(record, self.settings.clock, out))
     }
@@ -279,7 +281,7 @@ impl Filter for Httpd {
 
     /// # Errors
     ///
-    /// [`FilterError::CannotSwitch`] while a request has not come whole, unless it is streamed.
+    /// [`FilterError::CannotSwitch`] in the middle of a request, unless it is streamed.
     fn hand_over(&self) -> Result<&[u8], FilterError> {
         match self.input.held() {
             0 => Ok(self.input.pending()),
@@ -292,7 +294,7 @@ impl Filter for Httpd {
     }
 }
 
-/// Writes a time as HTTP does, for `Last-Modified` and its like: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Formats a time for `Last-Modified` and similar fields: `Sun, 06 Nov 1994 08:49:37 GMT`.
 ///
 /// Years before 1970 and after 9999 become the nearest time that can be written.
 ///
@@ -303,7 +305,7 @@ pub fn format_date(time: SystemTime) -> String {
     httpdate::fmt_http_date(writer::within_reach(time))
 }
 
-/// Reads a time that [`format_date`] or an old program has written; `None` if it is no time.
+/// Reads a time in any of the formats of HTTP. Returns `None` if the text is not a time.
 ///
 /// POE: `HTTP::Date::str2time`.
 #[doc(alias = "str2time")]

@@ -1,4 +1,4 @@
-//! From bytes to records: requests, one behind the other.
+//! Turns bytes into records: one request after the other.
 
 use memchr::memrchr;
 
@@ -13,15 +13,15 @@ use super::{Delivery, Incoming, Settings};
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     octets: Vec<u8>,
-    /// What is in front of it is dead.
+    /// Bytes in front of it are consumed.
     start: usize,
-    /// Every newline in `start..searched` has been looked at, and did not complete anything; at least `start`.
+    /// Every newline in `start..searched` was looked at, and completed nothing. At least `start`.
     searched: usize,
     state: State,
-    /// What is known of the request whose body is being read, unless it was delivered already.
+    /// The request whose body is being read, unless it was delivered already.
     request: Option<Request>,
     trailers: Headers,
-    /// How many bytes of the body's chunks were neither content nor needed to tell where it ends: extensions.
+    /// How many bytes of the body's chunks were extensions, neither content nor needed to find the end.
     idle: usize,
     /// The request being read is the connection's last.
     is_last: bool,
@@ -34,12 +34,12 @@ enum State {
     #[default]
     Head,
     Body(Body),
-    /// Nothing that matters: the last request was read, or one was refused. What stands behind the last request is kept until
-    /// the next record is asked for, as it may be another filter's.
+    /// Nothing that matters: the last request was read, or one was refused. Bytes after the last request are kept until
+    /// the next record is asked for, because another filter may take them over.
     Ended,
 }
 
-/// What one step has come to.
+/// The result of one step.
 enum Step {
     /// Something was consumed.
     Again,
@@ -68,7 +68,7 @@ impl Reader {
         &self.octets[self.start..]
     }
 
-    /// Returns how many bytes were taken of a request that has not been delivered, at least; 0 if there is none.
+    /// Returns how many bytes, at least, were taken of a request that is not delivered yet. 0 means none.
     pub(super) fn held(&self) -> usize {
         self.request.as_ref().map_or(0, |request| request.body.len().max(1))
     }
@@ -130,10 +130,11 @@ impl Reader {
         }
     }
 
-    /// Has `parse` look at the lines that the input begins with, if there are any that it has not seen, but at no more
-    /// than `limit` bytes. Says as well whether these were all that there may be.
+    /// Calls `parse` with the lines at the beginning of the input if there are new ones, but with at most `limit`
+    /// bytes. Also returns whether the limit is reached, so that no more lines may come.
     ///
-    /// Only whole lines are looked at: what is found depends on the bytes that have come, never on when they came.
+    /// It passes only whole lines, except at the limit. So the result depends on which bytes have come, never on when
+    /// they came.
     fn lines<T>(&mut self, limit: usize, parse: impl FnOnce(&[u8]) -> T) -> (Option<T>, bool) {
         let window = &self.pending()[..self.pending().len().min(limit)];
         let is_full = window.len() == limit;
@@ -148,7 +149,7 @@ impl Reader {
         (found, is_full)
     }
 
-    /// The head was read, up to and including the empty line.
+    /// The head is read, up to and including the empty line.
     fn begin(&mut self, request: Request, body: Body, settings: &Settings) -> Step {
         self.is_last = !request.keeps_alive();
         if body == Body::Done && settings.delivery == Delivery::Whole {
@@ -200,7 +201,7 @@ impl Reader {
         self.consume(length)
     }
 
-    /// Refuses content that is too much as soon as it is announced.
+    /// Refuses content that is too large as soon as it is announced.
     fn check_size(&mut self, body: Body, settings: &Settings) -> Step {
         match (body, &self.request) {
             (Body::Content { left, .. }, Some(request))

@@ -5,10 +5,10 @@ use std::fmt;
 use super::request::Request;
 use super::response::Response;
 
-/// Why input is not a request, with the response to send: put the response, and close the connection after it.
+/// Why the filter refuses input, and the response to send. Put the response, and close the connection after it.
 ///
-/// The filter takes nothing behind it. Where one request is not understood, the beginning of the next is not known, and
-/// a guess would make request smuggling possible. What the client still sends is discarded.
+/// The filter reads no request after a refused one. It can't know where the next request begins, and a guess would make
+/// request smuggling possible. It discards what the client still sends.
 ///
 /// | status | for |
 /// | --- | --- |
@@ -45,7 +45,7 @@ impl Refusal {
         Refusal { status, detail, request: request.map(Box::new) }
     }
 
-    /// Adds the request, unless it is known.
+    /// Adds the request if it is known.
     pub(super) fn of(mut self, request: Option<Request>) -> Refusal {
         self.request = self.request.or(request.map(Box::new));
         self
@@ -63,15 +63,15 @@ impl Refusal {
         self.detail
     }
 
-    /// Returns the request as far as it was read; `None` if not even its head makes sense, or if it was delivered
-    /// already.
+    /// Returns the part of the request that was read. Returns `None` if the head itself is wrong, or if the request was
+    /// delivered already.
     ///
     /// POE: `request`.
     pub fn request(&self) -> Option<&Request> {
         self.request.as_deref()
     }
 
-    /// Makes the response to send: a page that names status and detail, and the end of the connection.
+    /// Makes the response to send: a page with the status and the detail. It is the connection's last.
     pub fn response(&self) -> Response {
         let response = match &self.request {
             Some(request) => request.reply(self.status),

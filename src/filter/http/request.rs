@@ -1,4 +1,4 @@
-//! What a client asks for.
+//! A client's request.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use super::target;
 /// The protocol version of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// HTTP/1.0: a connection for each request unless the client asks for more; no chunked bodies.
+    /// HTTP/1.0. It has one connection for each request, unless the client asks for more, and no chunked bodies.
     Http10,
-    /// HTTP/1.1, and what a client calls HTTP/1.2 to HTTP/1.9: it is served as HTTP/1.1.
+    /// HTTP/1.1, and HTTP/1.2 to HTTP/1.9, which are served as HTTP/1.1.
     Http11,
 }
 
@@ -53,15 +53,15 @@ pub(super) struct Head {
 }
 
 impl Request {
-    /// Returns the method as the client has written it: methods have no other case.
+    /// Returns the method as the client has sent it. Methods are case-sensitive.
     ///
     /// POE: `method`.
     pub fn method(&self) -> &str {
         self.head.method.of_text(&self.head.headers.text)
     }
 
-    /// Returns the request target: a path with its query as a rule, else `*` or a whole URI. Several leading slashes
-    /// are reduced to one. Nothing in it is decoded. It is ASCII: what has to be percent-encoded was refused otherwise.
+    /// Returns the request target. It is usually a path with its query, otherwise `*` or a whole URI. Several leading
+    /// slashes become one. Nothing in it is decoded. It is ASCII, because the filter refuses a target with other bytes.
     ///
     /// POE: `uri`, which is an object.
     #[doc(alias = "uri")]
@@ -69,8 +69,8 @@ impl Request {
         self.head.target.of_text(&self.head.headers.text)
     }
 
-    /// Returns the target's path, without scheme, host and query; still percent-encoded. It begins with one
-    /// slash: a redirection to one that begins with two would lead to another host.
+    /// Returns the target's path without scheme, host and query. It is still percent-encoded. It begins with exactly
+    /// one slash, because a redirection to a path with two would lead to another host.
     ///
     /// POE: `uri->path`.
     pub fn path(&self) -> &str {
@@ -81,7 +81,7 @@ impl Request {
         &path[path.bytes().take_while(|&octet| octet == b'/').count() - 1..]
     }
 
-    /// Tells whether the client has begun the path with several slashes, of which [`path`](Request::path) shows one.
+    /// Tells whether the client has begun the path with several slashes. [`path`](Request::path) shows only one.
     #[cfg(feature = "status")]
     pub(crate) fn has_more_slashes(&self) -> bool {
         let target = self.target();
@@ -92,16 +92,16 @@ impl Request {
         }
     }
 
-    /// Returns what follows the first `?` of the target, if there is one; still percent-encoded.
+    /// Returns the text after the first `?` of the target, or `None` if there is no `?`. It is still percent-encoded.
     ///
     /// POE: `uri->query`.
     pub fn query(&self) -> Option<&str> {
         self.target().split_once('?').map(|(_, query)| query)
     }
 
-    /// Returns the host, with its port if one is given: the target's if that is a whole URI or the target of a `CONNECT`, else
-    /// the `Host` header's. `None` only for HTTP/1.0. It is a host by the grammar of RFC 3986, but it may be empty, be in any
-    /// case, or name nothing of this server's.
+    /// Returns the host, with its port if the client gives one. It comes from the target if that is a whole URI or the
+    /// target of a `CONNECT`, and otherwise from the `Host` header. Only HTTP/1.0 may have `None`. The host follows the
+    /// grammar of RFC 3986. But it may be empty, be in any case, or name another server.
     pub fn host(&self) -> Option<&str> {
         match target::absolute(self.target()) {
             Some((_, rest)) => Some(target::host(rest)),
@@ -110,7 +110,7 @@ impl Request {
         }
     }
 
-    /// Returns the client's version. It decides how a response is framed, but not what version that claims.
+    /// Returns the client's version. It decides how a response is framed, but not which version the response names.
     ///
     /// POE: `protocol`.
     #[doc(alias = "protocol")]
@@ -125,14 +125,15 @@ impl Request {
         &self.head.headers
     }
 
-    /// Returns the value of the first header field of this name, if there is one and it is UTF-8.
+    /// Returns the value of the first header field with this name, or `None` if there is no such field or its value is
+    /// not UTF-8.
     ///
     /// POE: `header`.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers().get(name)
     }
 
-    /// Returns the body, decoded if it came in chunks; empty when [streaming](super::Httpd::streaming).
+    /// Returns the body, decoded if it came in chunks. When [streaming](super::Httpd::streaming), it is empty.
     ///
     /// POE: `content`.
     #[doc(alias = "content")]
@@ -140,19 +141,19 @@ impl Request {
         &self.body
     }
 
-    /// Takes the body out.
+    /// Returns the body without copying it.
     pub fn into_body(self) -> Vec<u8> {
         self.body
     }
 
-    /// Returns the fields that came behind a chunked body. They are never merged into the [`headers`](Self::headers):
-    /// a client must not be able to add there what was checked already.
+    /// Returns the trailer fields after a chunked body. They are never merged into the [`headers`](Self::headers), so
+    /// that a client can't change a header after the program has checked it.
     pub fn trailers(&self) -> &Headers {
         &self.trailers
     }
 
-    /// Tells whether the client wants to use the connection for more requests. If not, the filter takes none behind
-    /// this one.
+    /// Tells whether the client wants to use the connection for more requests. If not, the filter reads no request
+    /// after this one.
     pub fn keeps_alive(&self) -> bool {
         self.head.keep_alive
     }
@@ -162,11 +163,12 @@ impl Request {
         self.head.expects_continue
     }
 
-    /// Begins a response that suits the client: no body for `HEAD`, no chunks for HTTP/1.0, the right `Connection`.
+    /// Makes a response that suits the client: without a body for `HEAD`, without chunks for HTTP/1.0, and with the
+    /// right `Connection`.
     ///
     /// `status` is 100 to 999.
     ///
-    /// POE: `HTTP::Response->new`, which knows nothing of the request.
+    /// POE: `HTTP::Response->new`, which does not know the request.
     pub fn reply(&self, status: u16) -> Response {
         Response::to(self, status)
     }

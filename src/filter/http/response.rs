@@ -1,25 +1,25 @@
-//! What a server answers.
+//! A server's response.
 
 use super::headers::Headers;
 use super::request::{Request, Version};
 use super::{FilterError, markup, status};
 
-/// A response, to be `put` as [`Outgoing::Response`](super::Outgoing::Response).
+/// A response, for [`Outgoing::Response`](super::Outgoing::Response).
 ///
-/// [`Request::reply`] makes one that suits the client. The filter adds what is not set: `Content-Length` or
-/// `Transfer-Encoding`, `Date`, and `Connection` where it matters.
+/// [`Request::reply`] makes one that suits the client. The filter adds the fields that are not set: `Content-Length` or
+/// `Transfer-Encoding`, `Date`, and `Connection` where needed.
 ///
-/// What RFC 9110 and RFC 9112 forbid is not sent, whatever the session has set:
+/// The filter does not send what RFC 9110 and RFC 9112 forbid, even if the session has set it:
 ///
 /// | response | is sent without |
 /// | --- | --- |
 /// | 100 to 199, 204, and 200 to 299 to `CONNECT` | body, `Content-Length`, `Transfer-Encoding` |
-/// | 205 | body; its `Content-Length` is 0 |
+/// | 205 | body. Its `Content-Length` is 0. |
 /// | 304, and all to `HEAD` | body |
-/// | all to a client of HTTP/1.0 | `Transfer-Encoding` |
-/// | 100 and 102 to 199 to a client of HTTP/1.0 | everything: nothing is sent |
+/// | all to an HTTP/1.0 client | `Transfer-Encoding` |
+/// | 100 and 102 to 199 to an HTTP/1.0 client | everything. Nothing is sent. |
 ///
-/// To `put` a response whose own parts contradict each other is an error, and so is a 101 to a client of HTTP/1.0.
+/// Putting a response whose own parts contradict each other is an error. So is a 101 to an HTTP/1.0 client.
 ///
 /// ```
 /// use std::time::UNIX_EPOCH;
@@ -43,20 +43,20 @@ use super::{FilterError, markup, status};
 #[must_use = "is not sent until it is put"]
 pub struct Response {
     status: u16,
-    /// The server's own words in place of the standard ones.
+    /// The program's own words for the status line.
     reason: Option<String>,
     headers: Headers,
     body: Content,
-    /// What the [page](Response::page) says that is the body.
+    /// The text of the [page](Response::page), if the body is one.
     detail: Option<Box<str>>,
     /// The value of Content-Length that was set; it is not among the headers.
     length: Option<u64>,
     closes: bool,
     has_date: bool,
-    /// It is a 206, and the request has asked for one range.
+    /// It is a 206 to a request for one range.
     is_for_one_range: bool,
     client: Client,
-    /// The first thing that was set to what can't be sent.
+    /// The first setting that can't be sent.
     wrong: Option<String>,
 }
 
@@ -64,11 +64,11 @@ pub struct Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Whole(Vec<u8>),
-    /// Comes in records of its own.
+    /// It comes in its own records.
     Streamed,
 }
 
-/// What a response has to know of the request.
+/// What a response needs to know of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Client {
     version: Version,
@@ -86,7 +86,7 @@ impl Client {
         Client { version: request.version(), asks, keep_alive: request.keeps_alive() }
     }
 
-    /// Returns what goes for a client whose request makes no sense.
+    /// Returns a client for a request that could not be read.
     #[cfg(feature = "service")]
     pub(crate) fn unknown() -> Client {
         Client { version: Version::Http11, asks: Asks::Content, keep_alive: false }
@@ -99,7 +99,7 @@ impl Client {
     }
 }
 
-/// What a request is for, as far as it decides how a response is framed.
+/// What a request asks for, as far as it decides how a response is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asks {
     /// HEAD.
@@ -121,20 +121,21 @@ pub(super) enum Ending {
 }
 
 impl Response {
-    /// Makes a response for a client of HTTP/1.1 that has not sent `HEAD`. `status` is 100 to 999.
+    /// Makes a response for an HTTP/1.1 client that has not sent `HEAD`. `status` is 100 to 999.
     ///
     /// POE: `HTTP::Response->new`.
     pub fn new(status: u16) -> Response {
         Response::for_client(Client { version: Version::Http11, asks: Asks::Content, keep_alive: true }, status)
     }
 
-    /// Makes the response that lets a client send the body it has announced: see
+    /// Makes the response that asks a client for the body that it has announced: see
+    /// [`Incoming::Expects`](super::Incoming::Expects).
     /// [`Incoming::Expects`](super::Incoming::Expects).
     pub fn proceed() -> Response {
         Response::new(100)
     }
 
-    /// Makes a page for a client that has kept the server waiting. When to lose patience is for the server to know.
+    /// Makes the response, with a page, for a client whose request does not come. The server decides when.
     pub fn timed_out() -> Response {
         Response::new(408).page("no request came in time").close()
     }
@@ -168,8 +169,8 @@ impl Response {
         }
     }
 
-    /// Sets words of the program's own. They follow the standard words in the status line, unless they are the same. Clients do not use
-    /// them.
+    /// Adds the program's own words to the status line. They follow the standard words, unless they are the same.
+    /// Clients ignore them.
     ///
     /// POE: `message`.
     #[doc(alias = "message")]
@@ -180,8 +181,9 @@ impl Response {
 
     /// Adds a header field. Newlines and NULs in `value` become blanks.
     ///
-    /// `Content-Length` replaces what the filter would say, for a response to `HEAD` or one that is streamed;
-    /// `Transfer-Encoding` is the filter's alone.
+    /// `Content-Length` replaces the filter's, for a streamed response or for a response to `HEAD`. On a response with
+    /// a body it must be the length of the body. Only the filter may set `Transfer-Encoding`. `Connection: close` is
+    /// the same as [`close`](Self::close).
     ///
     /// POE: `push_header`.
     #[doc(alias = "push_header")]
@@ -219,20 +221,20 @@ impl Response {
         self
     }
 
-    /// Leaves the body to records of its own: any number of [`Piece`](super::Outgoing::Piece), then
+    /// Announces that the body follows in its own records: any number of [`Piece`](super::Outgoing::Piece), then
     /// [`End`](super::Outgoing::End).
     ///
-    /// It goes out in chunks unless `Content-Length` is set; to a client of HTTP/1.0, which knows no chunks, until the
-    /// end of the connection.
+    /// The filter sends the body in chunks, or as it is if `Content-Length` is set. HTTP/1.0 has no chunks, so there
+    /// the body ends with the connection.
     pub fn streamed(mut self) -> Response {
         self.body = Content::Streamed;
         self.detail = None;
         self
     }
 
-    /// Makes the body a small HTML page that names the status and `detail`.
+    /// Makes the body a small HTML page with the status and `detail`.
     ///
-    /// POE: what `POE::Filter::HTTPD` answers bad requests with.
+    /// POE: the answer of `POE::Filter::HTTPD` to a bad request.
     pub fn page(self, detail: &str) -> Response {
         let (status, reason) = (self.status, self.standard_reason());
         let told = Some(detail.into());
@@ -244,8 +246,8 @@ impl Response {
         Response { detail: told, ..self.header("Content-Type", "text/html; charset=utf-8").body(page) }
     }
 
-    /// Makes it the last response of the connection, and tells the client so. To close is left to the session:
-    /// [`ReadWrite::close_after_flush`](crate::wheel::ReadWrite::close_after_flush).
+    /// Makes this the connection's last response, and tells the client so. The session must close the connection
+    /// itself, with [`ReadWrite::close_after_flush`](crate::wheel::ReadWrite::close_after_flush).
     pub fn close(mut self) -> Response {
         self.closes = true;
         self
@@ -259,12 +261,12 @@ impl Response {
         self.status
     }
 
-    /// Returns the header fields that were set, but not `Content-Length` and `Connection: close`.
+    /// Returns the header fields that were set, except `Content-Length` and `Connection: close`.
     pub fn headers(&self) -> &Headers {
         &self.headers
     }
 
-    /// Returns the body; nothing if it is streamed.
+    /// Returns the body. It is empty for a streamed response.
     pub fn content(&self) -> &[u8] {
         match &self.body {
             Content::Whole(body) => body,
@@ -272,11 +274,11 @@ impl Response {
         }
     }
 
-    /// Tells whether the connection is to be closed once this response has been sent: because the client or the server
-    /// wants it, or because there is no other way to end the body.
+    /// Tells whether the session should close the connection after this response. The client or the server wants it, or
+    /// the body can't end in another way.
     ///
-    /// Never behind an interim response, status 100 to 199, and behind what opens a tunnel for a `CONNECT` only if
-    /// [`close`](Self::close) was called.
+    /// It is `false` for an interim response, with a status of 100 to 199. For a response that opens a tunnel for a
+    /// `CONNECT`, it is `true` only after [`close`](Self::close).
     pub fn closes(&self) -> bool {
         match self.status {
             ..200 => false,
@@ -285,17 +287,17 @@ impl Response {
         }
     }
 
-    /// Tells whether what follows the head is no HTTP any more.
+    /// Tells whether the bytes after the head are no longer HTTP.
     fn opens_tunnel(&self) -> bool {
         self.client.asks == Asks::Tunnel && (200..300).contains(&self.status)
     }
 
-    /// Tells whether the client would take it for the response: HTTP/1.0 knows no interim ones.
+    /// Tells whether the client would mistake it for the final response, because HTTP/1.0 has no interim ones.
     fn is_unknown_to_client(&self) -> bool {
         self.status < 200 && self.client.version == Version::Http10
     }
 
-    /// Tells how the body ends, as the head says it, be it sent or not.
+    /// Tells how the body ends according to the head, even if the body is not sent.
     fn ending(&self) -> Ending {
         match (&self.body, self.length) {
             _ if self.status < 200 || self.status == 204 || self.opens_tunnel() => Ending::NoBody,
@@ -321,9 +323,9 @@ impl Response {
         }
     }
 
-    /// Appends the head, and the body if it is a whole one. Returns how a streamed one is to be sent.
+    /// Appends the head, and the body unless it is streamed. Returns how a streamed body is to be sent.
     ///
-    /// `date` is the line with the date. On an error nothing is appended.
+    /// `date` is the line with the date. On an error it appends nothing.
     pub(super) fn encode(
         &self,
         date: impl FnOnce(&mut Vec<u8>),
@@ -364,32 +366,32 @@ impl Response {
         }
     }
 
-    /// Tells whether the response to a GET would have a body, be it of no bytes, that its length has to agree with.
+    /// Tells whether the response to a GET would have a body, even an empty one, whose length must agree with it.
     fn has_body(&self) -> bool {
         !matches!(self.status, 205 | 304) && self.ending() != Ending::NoBody
     }
 
-    /// Makes it the response to a request, whichever it was made for.
+    /// Makes it the response to this client's request.
     #[cfg(feature = "service")]
     pub(crate) fn suit(mut self, client: Client) -> Response {
         self.client = client;
         self
     }
 
-    /// Makes it a response with another status.
+    /// Gives the response another status.
     #[cfg(feature = "service")]
     pub(crate) fn with_status(self, status: u16) -> Response {
         let wrong = self.wrong.or_else(|| wrong_status(status));
         Response { status, wrong, ..self }
     }
 
-    /// Returns what the page says that is the body of an error, with a status from 400 on.
+    /// Returns the text of the page if the body is the page of an error, with a status from 400 on.
     #[cfg(feature = "service")]
     pub(crate) fn error_detail(&self) -> Option<&str> {
         self.detail.as_deref().filter(|_| self.status >= 400)
     }
 
-    /// Makes it a response in the place of `other`, with the fields of that one's head that it has not set itself.
+    /// Makes it a replacement for `other`: it takes over the fields of `other`'s head that it has not set itself.
     #[cfg(feature = "service")]
     pub(crate) fn in_place_of(mut self, other: &Response) -> Response {
         let is_missing = |name: &str| self.headers.get_all(name).next().is_none();
@@ -403,7 +405,7 @@ impl Response {
         self
     }
 
-    /// Tells whether its body comes in records of its own.
+    /// Tells whether its body comes in its own records.
     #[cfg(feature = "service")]
     pub(crate) fn is_streamed(&self) -> bool {
         matches!(self.body, Content::Streamed)
@@ -415,7 +417,7 @@ impl Response {
         if self.client.asks != Asks::Head && self.has_body() { self.content().len() as u64 } else { 0 }
     }
 
-    /// Finds what can't be sent.
+    /// Returns an error if the response can't be sent.
     pub(crate) fn check(&self) -> Result<(), String> {
         let cannot_have = |what: &str| Err(format!("a response can't have {what}"));
         if let Some(wrong) = &self.wrong {
@@ -496,5 +498,5 @@ fn is_token(octet: u8) -> bool {
         || matches!(octet, b'-' | b'_' | b'.' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'^' | b'`' | b'|' | b'~')
 }
 
-/// What status line and added fields need as a rule.
+/// How many bytes a status line and the added fields usually need.
 const HEAD_ROOM: usize = 160;

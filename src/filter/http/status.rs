@@ -1,4 +1,4 @@
-//! What the status codes are called.
+//! The reason phrases of the status codes.
 
 /// Returns the reason phrase that RFC 9110 and the IANA registry give to `status`.
 pub(super) fn reason(status: u16) -> Option<&'static str> {

@@ -1,14 +1,14 @@
 //! Hosts and request targets, by the grammar of RFC 3986.
 //!
-//! A server that takes `user@a.test` or `[::1` for a host, and a proxy in front of it that does not, send one request to
-//! two places. So whatever the grammar does not know is refused.
+//! If a server takes `user@a.test` or `[::1` as a host, and a proxy in front of it does not, one request goes to two
+//! places. So the filter refuses everything that the grammar does not allow.
 
 use std::net::Ipv6Addr;
 
 /// Tells whether `value` is a host with or without a port, as the `Host` field has it: `uri-host [":" port]`.
 ///
-/// An empty host is one, and so is an empty port. A comma is refused although the grammar knows it: no name has one, and
-/// a program that joins two `Host` lines to one puts it there.
+/// The host may be empty, and so may the port. A comma is refused although the grammar allows it. No name has one, and
+/// a program that joins two `Host` lines puts one there.
 pub(super) fn is_host(value: &[u8]) -> bool {
     split_port(value).is_some_and(|(host, port)| is_uri_host(host) && port.iter().all(u8::is_ascii_digit))
 }
@@ -23,7 +23,7 @@ pub(super) fn check(method: &str, target: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Splits a target that is a whole URI behind its scheme.
+/// Splits a target that is a whole URI into its scheme and the rest.
 pub(super) fn absolute(target: &str) -> Option<(&str, &str)> {
     // Nearly all are a path, which need not be searched.
     if !target.starts_with(|first: char| first.is_ascii_alphabetic()) {
@@ -34,13 +34,13 @@ pub(super) fn absolute(target: &str) -> Option<(&str, &str)> {
     is_scheme.then_some((scheme, rest))
 }
 
-/// Returns the host, with its port if one is given, of what follows the scheme of a URI.
+/// Returns the host, with its port if there is one, from the part of a URI after its scheme.
 pub(super) fn host(rest: &str) -> &str {
     let authority = split_authority(rest).0;
     authority.split_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// What CONNECT has: a host and a port, of which neither may be missing.
+/// Checks the target of a CONNECT, which must have both a host and a port.
 fn check_authority_form(target: &str) -> Result<(), &'static str> {
     let (host, port) = split_port(target.as_bytes()).ok_or(BAD_HOST)?;
     if target.starts_with('/') || host.len() == target.len() {
@@ -78,12 +78,12 @@ fn check_path_and_query(target: &str) -> Result<(), &'static str> {
     if is_good { Ok(()) } else { Err("the target has a character that must be percent-encoded") }
 }
 
-/// Splits behind the authority of a URI whose scheme is gone.
+/// Splits the part of a URI after its scheme at the end of the authority.
 fn split_authority(rest: &str) -> (&str, &str) {
     rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()))
 }
 
-/// Splits a host from its port, empty if there is none; `None` if what looks like an address in brackets has no end.
+/// Splits a host from its port, which may be empty. Returns `None` if an address in brackets has no closing bracket.
 fn split_port(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = match value {
         [b'[', ..] => memchr::memchr(b']', value)? + 1,
@@ -96,7 +96,7 @@ fn split_port(value: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Tells whether `host` is a name, which an IPv4 address is as well, or another address in brackets.
+/// Tells whether `host` is a name, an IPv4 address, or another address in brackets.
 fn is_uri_host(host: &[u8]) -> bool {
     match host {
         [b'[', b'v' | b'V', address @ .., b']'] => is_future_address(address),
@@ -105,7 +105,7 @@ fn is_uri_host(host: &[u8]) -> bool {
     }
 }
 
-/// An address of a kind that is still to come: a version in hexadecimal digits, a full stop, and characters.
+/// Accepts an address of a future kind: a version in hexadecimal digits, a full stop, and characters.
 fn is_future_address(address: &[u8]) -> bool {
     let Some(stop) = memchr::memchr(b'.', address) else { return false };
     let (version, address) = (&address[..stop], &address[stop + 1..]);
@@ -127,7 +127,7 @@ fn is_made_of(class: u8, text: &[u8]) -> bool {
 /// Bytes that a registered name may have, percent signs among them.
 const NAME: u8 = 1;
 
-/// Bytes that a name and a password may have in front of a host.
+/// Bytes that a user name and a password in front of a host may have.
 const USER: u8 = 2;
 
 const PATH: u8 = 4;

@@ -1,4 +1,4 @@
-//! From records to bytes: responses, and bodies in pieces.
+//! Turns records into bytes: responses, and bodies in pieces.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ pub(super) enum Writer {
     /// Between two responses.
     #[default]
     Ready,
-    /// In a streamed body. The number is what is left of it, if that is known.
+    /// In a streamed body. The number says how much of it is left, if that is known.
     Streaming(Ending),
 }
 
@@ -22,7 +22,7 @@ impl Writer {
         matches!(self, Writer::Ready)
     }
 
-    /// Appends what `record` comes to; nothing on an error.
+    /// Appends the bytes of `record`. On an error it appends nothing.
     pub(super) fn put(
         &mut self,
         record: &Outgoing,
@@ -94,7 +94,7 @@ fn push_hex(number: usize, out: &mut Vec<u8>) {
     out.extend((0..digits).rev().map(|place| b"0123456789abcdef"[number >> (4 * place) & 15]));
 }
 
-/// Appends the line with the date. It is written out once a second, whatever the number of connections.
+/// Appends the line with the date. It is formatted once a second, whatever the number of connections.
 fn push_date(now: SystemTime, out: &mut Vec<u8>) {
     thread_local! {
         static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
@@ -110,7 +110,7 @@ fn push_date(now: SystemTime, out: &mut Vec<u8>) {
     });
 }
 
-/// Returns the nearest time that can be written: httpdate panics at others.
+/// Returns the nearest time that can be written, because httpdate panics for others.
 pub(super) fn within_reach(time: SystemTime) -> SystemTime {
     time.clamp(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(LAST_SECOND))
 }

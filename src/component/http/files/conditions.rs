@@ -1,17 +1,17 @@
-//! What the conditions of a request come to: section 13 of RFC 9110, and ranges, its section 14.
+//! Evaluates the conditions of a request (RFC 9110, section 13) and its range (section 14).
 
 use super::version::Version;
 use crate::filter::http::{Request, parse_date};
 
-/// What is to be sent.
+/// What the service sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Send,
     Part(Range),
     NotModified,
-    /// A condition for going on at all does not hold.
+    /// A precondition of the request does not hold.
     Failed,
-    /// The range lies behind the end.
+    /// The range begins after the end of the file.
     Unsatisfiable,
 }
 
@@ -19,11 +19,11 @@ pub(super) enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) start: u64,
-    /// The first byte behind it.
+    /// The first byte after the range.
     pub(super) end: u64,
 }
 
-/// Judges a GET or HEAD for a file of `length` bytes.
+/// Evaluates a GET or HEAD for a file of `length` bytes.
 pub(super) fn judge(request: &Request, version: &Version, length: u64) -> Verdict {
     let time = |name| request.header(name).and_then(parse_date);
     let changed = version.changed();
@@ -50,7 +50,7 @@ fn all_tags(request: &Request) -> impl Iterator<Item = &str> {
     request.headers().get_all("If-None-Match").filter_map(|list| str::from_utf8(list).ok())
 }
 
-/// Tells whether the client has the rest of this very version, if it says what it has.
+/// Tells whether the part that the client has is from this version, if the client says which it has.
 fn may_be_part(request: &Request, version: &Version) -> bool {
     match request.header("If-Range") {
         None => true,
@@ -62,7 +62,7 @@ fn may_be_part(request: &Request, version: &Version) -> bool {
     }
 }
 
-/// Reads a range. Anything but a single range of bytes is ignored, as the server may.
+/// Reads a range. It ignores anything but a single range of bytes, which a server may do.
 fn part(range: &str, length: u64) -> Verdict {
     let Some((unit, spec)) = range.split_once('=') else { return Verdict::Send };
     let Some((first, last)) = spec.trim().split_once('-') else { return Verdict::Send };

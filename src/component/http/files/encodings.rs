@@ -1,8 +1,8 @@
-//! Which compressed form of a file a client takes.
+//! Which compressed form of a file a client accepts.
 
 use crate::filter::http::Request;
 
-/// A content coding that files may have been compressed with beforehand.
+/// A content coding of files that were compressed beforehand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     Brotli,
@@ -25,7 +25,7 @@ impl Coding {
     }
 }
 
-/// Returns the codings that the client takes, the best first.
+/// Returns the codings that the client accepts, the best first.
 pub(super) fn accepted(request: &Request) -> impl Iterator<Item = Coding> {
     let lists: Vec<&str> =
         request.headers().get_all("Accept-Encoding").filter_map(|list| str::from_utf8(list).ok()).collect();

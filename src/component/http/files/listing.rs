@@ -9,7 +9,8 @@ use super::super::path;
 use super::super::request::Request;
 use crate::filter::http::{Response, markup};
 
-/// Makes the page of a directory. `is_directory` tells what a name in the directory stands for, or `None` if it is not served.
+/// Makes the page of a directory. `is_directory` tells whether a name stands for a directory, or returns `None` if it
+/// is not served.
 pub(super) fn page(
     request: &Request,
     directory: &Path,

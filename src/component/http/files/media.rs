@@ -1,6 +1,6 @@
-//! Media types by the ends of names.
+//! Media types by file extension.
 
-/// Returns the media type of files whose names end so; `extension` is in lower case.
+/// Returns the media type for a file extension in lower case.
 pub(super) fn type_of(extension: &str) -> &'static str {
     match extension {
         "html" | "htm" => "text/html; charset=utf-8",

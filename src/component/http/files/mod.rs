@@ -1,4 +1,4 @@
-//! Files of a directory, and nothing else.
+//! Serves the files of a directory, and nothing outside of it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -24,7 +24,7 @@ mod listing;
 mod media;
 mod version;
 
-/// The files below a directory, to be served by [`Service::files`](super::Service::files) or by a handler.
+/// The files below a directory, for [`Service::files`](super::Service::files) or for a handler.
 ///
 /// ```
 /// use lenore::component::http::{Files, Service};
@@ -37,23 +37,25 @@ mod version;
 /// # }
 /// ```
 ///
-/// - A file has a `Last-Modified`, an `ETag`, and a `Content-Type` by the end of its name. `If-None-Match`, `If-Modified-Since`,
-///   `If-Match`, `If-Unmodified-Since` and `If-Range` are heeded. The tag is made of the length and the time of the last change; it
-///   is a weak one while that time is so near that another change need not show.
-/// - A single `Range` is answered with 206, or 416. A request for several ranges gets the whole file, as it may.
-/// - A file is sent in pieces of 64 KiB, as the client takes them, however large it is. To read it blocks the process, as reading
-///   files does.
-/// - A directory is its `index.html`; a path without the slash at its end is redirected. Without that file the directory does not
-///   exist for a client, unless [`list_directories`](Files::list_directories) was called.
-/// - A path that leads out of the directory is answered with 404. So are names that begin with a dot, paths with an encoded slash,
-///   and pipes, sockets and devices. A symbolic link is followed if it leads to a file below the directory that is served itself. A
-///   program that can put symbolic links below the directory while the service runs can get around that.
+/// - A file has a `Last-Modified`, an `ETag`, and a `Content-Type` for its extension. `If-None-Match`,
+///   `If-Modified-Since`, `If-Match`, `If-Unmodified-Since` and `If-Range` work. The tag is made of the file's length
+///   and modification time. It is weak for two seconds after a change, because another change might not show in the
+///   time.
+/// - A single `Range` is answered with 206 or 416. A request for several ranges gets the whole file, which is allowed.
+/// - A file is sent in pieces of 64 KiB as the client takes them, however large it is. Reading a file blocks the
+///   process.
+/// - For a directory, the client gets its `index.html`. A path without the slash at its end is redirected. If there is
+///   no such file, the client gets 404, unless [`list_directories`](Files::list_directories) was called.
+/// - A path that leads out of the directory gets 404. So do names that begin with a dot, paths with an encoded slash,
+///   and pipes, sockets and devices. A symbolic link is followed if it leads to a file below the directory that is
+///   itself served. A program that can put symbolic links below the directory while the service runs can get around
+///   that.
 ///
 /// POE: nothing like it in SimpleHTTP.
 #[derive(Debug)]
 #[must_use]
 pub struct Files {
-    /// Without symbolic links.
+    /// With its symbolic links resolved.
     root: PathBuf,
     types: Vec<(String, String)>,
     cache_control: Option<String>,
@@ -61,7 +63,7 @@ pub struct Files {
     lists: bool,
 }
 
-/// A file that was opened.
+/// An open file.
 struct Opened {
     file: File,
     length: u64,
@@ -69,11 +71,11 @@ struct Opened {
 }
 
 impl Files {
-    /// Begins to serve the files below the directory `root`.
+    /// Returns the files below the directory `root`.
     ///
     /// # Errors
     ///
-    /// The system's, with the path, if `root` is no directory that can be read.
+    /// The system's error, with the path, if `root` is not a directory that can be read.
     pub fn new(root: impl AsRef<Path>) -> io::Result<Files> {
         let root = root.as_ref();
         let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", root.display()));
@@ -81,7 +83,7 @@ impl Files {
         Ok(Files { root, types: Vec::new(), cache_control: None, is_precompressed: false, lists: false })
     }
 
-    /// Sets the `Content-Type` of files whose names end with a dot and `extension`, in any case.
+    /// Sets the `Content-Type` of files with this extension, which is given without the dot and in any case.
     pub fn content_type(mut self, extension: &str, media_type: &str) -> Files {
         self.types.push((extension.to_ascii_lowercase(), media_type.to_owned()));
         self
@@ -93,22 +95,25 @@ impl Files {
         self
     }
 
-    /// Sends `app.js.br` or `app.js.gz` in place of `app.js` to a client that takes it, if there is such a file.
+    /// Sends `app.js.br` or `app.js.gz` instead of `app.js` to a client that accepts it, if there is such a file.
+    /// Default: off.
     pub fn precompressed(mut self) -> Files {
         self.is_precompressed = true;
         self
     }
 
-    /// Shows the names in directories that have no `index.html`. Default: it does not.
+    /// Lists the names in directories that have no `index.html`. Default: off.
     pub fn list_directories(mut self) -> Files {
         self.lists = true;
         self
     }
 
-    /// Answers a request with the file at `path`, relative to the directory, for a handler that chooses the file itself.
+    /// Answers a request with the file at `path`, relative to the directory. This is for a handler that chooses the
+    /// file itself.
     ///
-    /// The path of the request does not matter, nor does a slash at its end. An empty `path` or `/` is the directory itself, which is its
-    /// `index.html`. The links of a page that [lists](Files::list_directories) a directory are relative to the path of the request.
+    /// The path of the request does not matter, nor does a slash at its end. An empty `path` or `/` stands for the
+    /// `index.html` of the directory itself. Links on a page that [lists](Files::list_directories) a directory are
+    /// relative to the path of the request.
     pub fn answer(&self, request: &Request, path: &str) -> Answer {
         self.answer_for(request, path, Slash::Nothing)
     }
@@ -229,7 +234,7 @@ impl Files {
         Ok(Answer(Kind::File(response, file)))
     }
 
-    /// Finds what `asked` stands for.
+    /// Finds the file that `asked` stands for.
     fn below(&self, asked: &str) -> Result<PathBuf, HttpError> {
         let mut path = self.root.clone();
         for part in asked.split('/').filter(|part| !part.is_empty() && *part != ".") {
@@ -244,7 +249,7 @@ impl Files {
         if inside.iter().any(|part| part.as_encoded_bytes().starts_with(b".")) { Err(nothing()) } else { Ok(path) }
     }
 
-    /// Tells whether `asked` stands for a directory; `None` if it stands for nothing that is served.
+    /// Tells whether `asked` stands for a directory. Returns `None` if it stands for nothing that is served.
     fn is_directory(&self, asked: &str) -> Option<bool> {
         let about = fs::metadata(self.below(asked).ok()?).ok()?;
         (about.is_dir() || about.is_file()).then_some(about.is_dir())
@@ -280,13 +285,14 @@ impl Opened {
 /// What a slash at the end of the request's path means.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slash {
-    /// A directory: the path of the request is that of the file.
+    /// A directory. The path of the request is the path of the file.
     Directory,
-    /// Nothing: a handler has chosen the file.
+    /// Nothing, because a handler has chosen the file.
     Nothing,
 }
 
-/// Reads with one call as a rule. `read_to_end` begins with a few bytes, as it does not know how many there are.
+/// Reads a piece, usually with one call. `read_to_end` would begin with a few bytes, because it does not know the
+/// length.
 pub(super) fn read_piece(file: &mut io::Take<File>) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; file.limit().min(PIECE) as usize];
     let mut filled = 0;
@@ -313,7 +319,7 @@ fn nothing() -> HttpError {
     HttpError::new(404, NOTHING)
 }
 
-/// Why a file that is there can't be opened. That this server is out of something says nothing of the file.
+/// Returns the error for a file that exists but can't be opened. A shortage in this server says nothing about the file.
 fn refused(error: &io::Error) -> HttpError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => {
@@ -325,5 +331,5 @@ fn refused(error: &io::Error) -> HttpError {
     }
 }
 
-/// How much of a file is read at a time.
+/// How many bytes of a file are read at a time.
 const PIECE: u64 = 64 * 1024;

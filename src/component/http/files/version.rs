@@ -1,17 +1,17 @@
-//! Which version of a file it is: its tag and its time.
+//! The version of a file: its tag and its time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Opened;
 use super::encodings::Coding;
 
-/// What tells a version of a file from others.
+/// What distinguishes the versions of a file.
 #[derive(Debug)]
 pub(super) struct Version {
-    /// Without the `W/` of a weak one. `None` if the system knows no time of the last change.
+    /// Without the `W/` of a weak tag. `None` if the system does not know the modification time.
     tag: Option<String>,
     is_weak: bool,
-    /// In whole seconds, as a header says it.
+    /// In whole seconds, as in a header field.
     changed: Option<SystemTime>,
 }
 
@@ -28,7 +28,7 @@ impl Version {
         }
     }
 
-    /// Returns the tag as `ETag` has it.
+    /// Returns the tag for the `ETag` field.
     pub(super) fn tag(&self) -> Option<String> {
         self.tag.as_ref().map(|tag| format!("{}{tag}", if self.is_weak { "W/" } else { "" }))
     }
@@ -37,21 +37,21 @@ impl Version {
         self.changed
     }
 
-    /// Tells whether a list of tags has this one, be either of them weak: good enough to leave a body away.
+    /// Tells whether a list contains this tag. Weak tags match as well, which is enough to leave a body out.
     pub(super) fn is_among(&self, list: &str) -> bool {
         tags(list).any(|tag| tag == "*" || Some(tag.strip_prefix("W/").unwrap_or(tag)) == self.tag.as_deref())
     }
 
-    /// Tells whether a list of tags has this one, byte for byte the same: what parts can be put together by.
+    /// Tells whether a list contains this very tag, byte for byte. Only then may a client put parts together.
     pub(super) fn is_strongly_among(&self, list: &str) -> bool {
         tags(list).any(|tag| tag == "*" || !self.is_weak && Some(tag) == self.tag.as_deref())
     }
 }
 
-/// Splits a list of tags. None of this server's has a comma.
+/// Splits a list of tags. This server's own tags have no comma.
 fn tags(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim)
 }
 
-/// How long after a change another one is sure to have another time, on any file system in use.
+/// After this time, another change has another modification time on any file system in use.
 const SETTLED: Duration = Duration::from_secs(2);
