@@ -1,4 +1,4 @@
-//! What went wrong: the argument of every error event.
+//! The argument of every error event.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,10 +10,12 @@ use super::WheelId;
 use crate::error::Error;
 use crate::filter::FilterError;
 
-/// What a wheel's error event says: which operation has failed, on what, and why; or that the input has ended.
+/// Why a wheel sends an error event: which operation has failed, on what, and for what reason, or that the input has
+/// ended.
 ///
-/// This is ARG0 of the error events of all wheels, and what the callbacks of the [components](crate::component) get. The
-/// end of input is a failure of `"read"` with errno 0 and an empty text: [`is_end_of_input`](Failure::is_end_of_input).
+/// It is ARG0 of the error events of all wheels, and the argument of the error callbacks of
+/// [components](crate::component). The end of input is a failure of `"read"` with errno 0 and an empty text: see
+/// [`is_end_of_input`](Failure::is_end_of_input).
 ///
 /// ```
 /// use std::io::Write;
@@ -48,47 +50,49 @@ use crate::filter::FilterError;
 /// # }
 /// ```
 ///
-/// POE: the arguments of an ErrorEvent or FailureEvent, ARG0 to ARG3, and of `Run`'s ARG4.
+/// POE: ARG0 to ARG3 of an ErrorEvent or FailureEvent, and ARG4 of `Run`'s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What failed: `"read"`, `"write"`, `"handshake"`, `"connect"`, `"accept"`, `"bind"`, ..., or `"filter"` for a record that
-    /// can't be put, and for input in which the filter finds no record. POE: ARG0.
+    /// The operation that has failed: `"read"`, `"write"`, `"handshake"`, `"connect"`, `"accept"`, `"bind"`, and so on.
+    /// `"filter"` stands for a record that can't be put, and for input in which the filter can't find the next record.
+    /// POE: ARG0.
     pub operation: &'static str,
-    /// The system's number for the reason; 0 at the end of the input. POE: ARG1.
+    /// The system's error number. 0 at the end of the input. POE: ARG1.
     pub errno: i32,
-    /// The reason in words; empty at the end of the input. POE: ARG2.
+    /// The reason as text. Empty at the end of the input. POE: ARG2.
     pub text: String,
-    /// The wheel that reports it, if there was one. POE: ARG3.
+    /// The wheel that reports it. `None` if a component could not start the wheel. POE: ARG3.
     pub wheel: Option<WheelId>,
-    /// What it is about: the path of a [`FollowTail`](super::FollowTail); `"STDIN"`, `"STDOUT"` or `"STDERR"` of a
-    /// [`Run`](super::Run); the address of a connection that a component could not begin. Empty where there is nothing to
-    /// be told apart. POE: ARG4 of `Run`.
+    /// What the operation was about: the path of a [`FollowTail`](super::FollowTail), `"STDIN"`, `"STDOUT"` or
+    /// `"STDERR"` of a [`Run`](super::Run), or the address of a connection that a component could not start. Otherwise
+    /// empty. POE: ARG4 of `Run`.
     pub subject: String,
 }
 
 impl Failure {
-    /// Makes one of an error of the system, for a wheel of your own.
+    /// Makes a failure from an error of the system, for a wheel of your own.
     ///
-    /// An error without an errno gets the one that its kind stands for, or `EIO`: 0 would look like the end of the input.
+    /// If the error has no errno, the failure gets one that fits the error's kind, or `EIO`. 0 would look like the end
+    /// of the input.
     pub fn new(operation: &'static str, error: &io::Error, wheel: WheelId) -> Failure {
         let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()) as i32);
         Failure { operation, errno, text: error.to_string(), wheel: Some(wheel), subject: String::new() }
     }
 
-    /// Makes the one that tells of the end of the input.
+    /// Makes the failure that reports the end of the input.
     pub fn end_of_input(wheel: WheelId) -> Failure {
         Failure { operation: "read", errno: 0, text: String::new(), wheel: Some(wheel), subject: String::new() }
     }
 
-    /// Makes one of a filter's error after which nothing more can be read, or a record could not be put. Its errno is
-    /// `EBADMSG`.
+    /// Makes a failure from a filter's error, after which nothing more can be read, or for a record that could not be
+    /// put. Its errno is `EBADMSG`.
     pub fn of_filter(error: &FilterError, wheel: WheelId) -> Failure {
         let errno = Errno::EBADMSG as i32;
         Failure { operation: "filter", errno, text: error.to_string(), wheel: Some(wheel), subject: String::new() }
     }
 
-    /// Makes one of what a wheel's constructor returned.
+    /// Makes a failure from the error that a wheel's constructor returned.
     pub(crate) fn of_error(operation: &'static str, error: &Error) -> Failure {
         match error {
             Error::Os { call, subject, source } => Failure {
@@ -106,20 +110,20 @@ impl Failure {
         }
     }
 
-    /// Says what it is about.
+    /// Sets the subject.
     #[must_use]
     pub fn about(mut self, subject: impl Into<String>) -> Failure {
         self.subject = subject.into();
         self
     }
 
-    /// Tells whether this is the end of the input: the peer has closed its side, in good order.
+    /// Tells whether this is the end of the input, so that the peer has closed its side in the usual way.
     pub fn is_end_of_input(&self) -> bool {
         self.operation == "read" && self.errno == 0
     }
 
-    /// Returns the reason as the standard library sorts it; [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) at the end of
-    /// the input, [`InvalidData`](io::ErrorKind::InvalidData) for a filter's error.
+    /// Returns the reason as a kind of the standard library: [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) at the end
+    /// of the input, and [`InvalidData`](io::ErrorKind::InvalidData) for a filter's error.
     pub fn kind(&self) -> io::ErrorKind {
         match (self.operation, self.errno) {
             ("filter", _) => io::ErrorKind::InvalidData,
@@ -146,14 +150,14 @@ impl fmt::Display for Failure {
 
 impl StdError for Failure {}
 
-/// Keeps the failure as the error's inner one, and its text.
+/// Keeps the failure as the inner error, with its text.
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> io::Error {
         io::Error::new(failure.kind(), failure)
     }
 }
 
-/// Returns the system's number for a reason that a transport has found by itself.
+/// Returns an errno for a kind of error without one, such as an error that a transport has made.
 fn errno_of(kind: io::ErrorKind) -> Errno {
     match kind {
         io::ErrorKind::BrokenPipe => Errno::EPIPE,

@@ -13,17 +13,16 @@ use crate::error::Error;
 use crate::kernel::{InState, core_of, set_nonblocking};
 use crate::name::Name;
 
-/// A wheel that accepts connections on a socket that listens already: one that the program has made in its own way, or got from
-/// another process. What systemd passes at the start is taken over by
+/// A wheel that accepts connections on a socket that listens already. The program has made the socket itself, or got it
+/// from another process. For sockets that systemd passes at the start, use
 /// [`SocketFactory`](super::SocketFactory#sockets-that-were-inherited).
 ///
-/// The accept event gets ARG0 = the socket, which does not block, ARG1 = the peer's address, ARG2 = the [`WheelId`]: a
-/// [`TcpStream`](std::net::TcpStream) and a [`std::net::SocketAddr`], or a
-/// [`UnixStream`](std::os::unix::net::UnixStream) and a [`std::os::unix::net::SocketAddr`]. The socket belongs to
-/// whoever takes it; one that nobody takes is closed.
+/// The accept event gets ARG0 = the socket, which does not block, ARG1 = the peer's address, ARG2 = the [`WheelId`].
+/// Socket and address are a [`TcpStream`](std::net::TcpStream) and a [`std::net::SocketAddr`], or a
+/// [`UnixStream`](std::os::unix::net::UnixStream) and a [`std::os::unix::net::SocketAddr`]. The state that takes the
+/// socket owns it. If no state takes it, it is closed.
 ///
-/// When there is no descriptor left for a connection, it waits in the backlog, and the listener tries again every tenth
-/// of a second. A forked child keeps the listener, and both accept from one backlog.
+/// A forked child keeps the listener, and both processes accept from one backlog.
 ///
 /// ```
 /// use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -60,7 +59,7 @@ pub struct ListenAccept {
     acceptor: Rc<Acceptor>,
 }
 
-/// Says how a [`ListenAccept`] is to work; made by [`ListenAccept::listener`].
+/// Sets how a [`ListenAccept`] works. [`ListenAccept::listener`] makes one.
 #[must_use = "does nothing until it is started"]
 #[derive(Debug)]
 pub struct ListenAcceptBuilder {
@@ -70,7 +69,7 @@ pub struct ListenAcceptBuilder {
 }
 
 impl ListenAccept {
-    /// Begins a wheel on a listener, which it takes over: a [`TcpListener`](std::net::TcpListener), a
+    /// Returns the builder of a wheel that takes over a listener: a [`TcpListener`](std::net::TcpListener), a
     /// [`UnixListener`](std::os::unix::net::UnixListener), or the descriptor of one.
     ///
     /// POE: `Handle`.
@@ -79,7 +78,7 @@ impl ListenAccept {
         ListenAcceptBuilder { listener: listener.into(), on_accept: None, on_error: None }
     }
 
-    /// Returns the id that its events carry.
+    /// Returns the id that the wheel's events carry.
     ///
     /// POE: `ID`.
     #[doc(alias = "ID")]
@@ -87,22 +86,22 @@ impl ListenAccept {
         self.report.id
     }
 
-    /// Stops accepting until [`resume_accept`](ListenAccept::resume_accept); clients wait in the backlog, where
-    /// another process that listens on the same socket may accept them.
+    /// Stops accepting until [`resume_accept`](ListenAccept::resume_accept). Clients wait in the backlog. Another
+    /// process that listens on the same socket may accept them.
     ///
     /// POE: only `SocketFactory` has it.
     pub fn pause_accept(&self) {
         self.acceptor.set_paused(true);
     }
 
-    /// Accepts connections again.
+    /// Accepts connections again after [`pause_accept`](ListenAccept::pause_accept).
     ///
     /// POE: only `SocketFactory` has it.
     pub fn resume_accept(&self) {
         self.acceptor.set_paused(false);
     }
 
-    /// Changes the name of one of the wheel's events, from the next one on.
+    /// Changes the name of one of the wheel's events, from the next event on.
     ///
     /// POE: `event`.
     pub fn event(&self, event: SocketEvent, name: impl Into<Name>) {
@@ -123,7 +122,7 @@ impl fmt::Debug for ListenAccept {
 }
 
 impl ListenAcceptBuilder {
-    /// Names the event that is sent for each connection.
+    /// Names the event for each connection. Required.
     ///
     /// POE: `AcceptEvent`.
     #[doc(alias = "AcceptEvent")]
@@ -132,9 +131,11 @@ impl ListenAcceptBuilder {
         self
     }
 
-    /// Names the event that is sent when accepting fails, `"accept"`. A listener that can't accept because the process has run
-    /// out of descriptors tries again ten times a second, with an event each time. Without an event the log has one line when
-    /// that begins and one when the listener accepts again.
+    /// Names the event for failures to accept. Their operation is `"accept"`. Without it failures are logged.
+    ///
+    /// When the process runs out of file descriptors, clients wait in the backlog. The listener tries again ten times a
+    /// second, and sends the event each time. Without the event, it logs one line when this begins, and one when it
+    /// accepts again.
     ///
     /// POE: `ErrorEvent`.
     #[doc(alias = "ErrorEvent")]
@@ -147,9 +148,12 @@ impl ListenAcceptBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] without an accept event, and when the descriptor is no stream socket that listens;
-    /// [`Error::Os`] when it is no socket, or can't be watched; [`Error::NoActiveSession`] once the session has stopped. The
-    /// descriptor is closed then.
+    /// After an error the descriptor is closed.
+    ///
+    /// - [`Error::InvalidSetting`] without an accept event, and for a descriptor that is not a listening TCP or UNIX
+    ///   stream socket
+    /// - [`Error::Os`] if the descriptor is not a socket, or can't be watched
+    /// - [`Error::NoActiveSession`] once the session has stopped
     ///
     /// POE: `new`.
     pub fn start(self, cx: &mut impl InState) -> Result<ListenAccept, Error> {
@@ -176,7 +180,7 @@ impl ListenAcceptBuilder {
     }
 }
 
-/// Takes a descriptor over if it listens.
+/// Takes over a descriptor if it listens.
 pub(super) fn check(fd: OwnedFd) -> Result<Listener, Error> {
     let what = format!("descriptor {}", fd.as_raw_fd());
     let fail = |call, errno: nix::Error| Error::os(call, &what, errno);

@@ -1,4 +1,4 @@
-//! Records that a filter refuses: an event of their own, or one line in the log.
+//! Records that a filter refuses: an event for each, or one line in the log.
 
 use std::cell::Cell;
 
@@ -7,8 +7,8 @@ use crate::filter::FilterError;
 use crate::kernel::SessionId;
 use crate::name::Name;
 
-/// Where a wheel tells of records that its filter has refused. The wheel goes on, so this is no error event, whose usual
-/// state drops the wheel.
+/// Where a wheel reports records that its filter has refused. This is not the error event, because the wheel goes on,
+/// and a state for the error event usually drops the wheel.
 pub(super) struct Refusals {
     event: Cell<Option<Name>>,
     is_logged: Cell<bool>,
@@ -23,7 +23,7 @@ impl Refusals {
         self.event.set(event);
     }
 
-    /// Returns the event to be sent. Without one the first record is logged, so that a peer can't fill the log.
+    /// Returns the event to send. Without one it logs the first record only, so that a peer can't fill the log.
     pub(super) fn event(&self, wheel: WheelId, owner: SessionId, error: &FilterError) -> Option<Name> {
         let event = self.event.get();
         if event.is_none() && !self.is_logged.replace(true) {

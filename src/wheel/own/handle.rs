@@ -1,4 +1,4 @@
-//! The wheel that a program keeps.
+//! The handle of a wheel that a program has written.
 
 use std::fmt;
 use std::rc::Rc;
@@ -9,10 +9,11 @@ use crate::error::Error;
 use crate::kernel::{InState, core_of};
 use crate::wheel::WheelId;
 
-/// A wheel around a [`Source`] of the program's own. [The module](super) says how to write one.
+/// A wheel around a [`Source`] that the program has written. [The module](super) says how to write one.
 ///
-/// It belongs to the session that starts it, and keeps that session alive until it is closed: dropped, closed by its own answer
-/// or a panic, or not kept by a forked child. A `Wheel` that is dropped is closed before the next event.
+/// The wheel belongs to the session that starts it, and keeps that session alive until the wheel is closed. It is
+/// closed when the handle is dropped, when the source answers [`Next::Close`](super::Next::Close) or panics, and in a
+/// forked child that does not keep it. After the handle is dropped, the kernel closes the wheel before the next event.
 ///
 /// ```
 /// use std::io::{ErrorKind, PipeReader, Read, Write};
@@ -85,8 +86,10 @@ impl<S: Source> Wheel<S> {
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] when the descriptor can't be watched, as when another wheel or `select_read` watches it already;
-    /// [`Error::NoActiveSession`] once the session has stopped. The source is dropped then.
+    /// After an error the source is dropped.
+    ///
+    /// - [`Error::Os`] if the descriptor can't be watched, as when another wheel or `select_read` watches it already
+    /// - [`Error::NoActiveSession`] once the session has stopped
     ///
     /// POE: `new` of a wheel, with `allocate_wheel_id`.
     #[doc(alias = "allocate_wheel_id")]
@@ -94,7 +97,7 @@ impl<S: Source> Wheel<S> {
         Ok(Wheel { shared: Shared::start(source, core_of(cx))? })
     }
 
-    /// Returns the id that [`Turn::id`](super::Turn::id) tells the source.
+    /// Returns the id of the wheel. The source gets it from [`Turn::id`](super::Turn::id).
     ///
     /// POE: `ID`.
     #[doc(alias = "ID")]
@@ -102,18 +105,18 @@ impl<S: Source> Wheel<S> {
         self.shared.id()
     }
 
-    /// Calls `call` with the source, and returns what that returns. Then the kernel reads what the source
-    /// [wants](Source::wanted), so `call` may change that: pause it, or queue what is to be written.
+    /// Calls `call` with the source, and returns what `call` returns. Then the kernel reads what the source
+    /// [wants](Source::wanted), so `call` may change that. It may pause the source, or queue output.
     ///
     /// Returns `None`, without a call, once the wheel is closed.
     ///
-    /// POE: a method of the wheel; the wheel calls `select_read` or `select_write` for a change.
+    /// POE: a method of the wheel, which calls `select_read` or `select_write` for a change.
     pub fn with<T>(&self, call: impl FnOnce(&S) -> T) -> Option<T> {
         self.shared.with(call)
     }
 
-    /// Gives the source a turn for reading in the next slice, whatever the poller says, as for setting the first
-    /// [time](super::Next::At). A wheel that is closed gets none.
+    /// Gives the source a turn for reading in the next slice, even if the descriptor is not ready. Use it to set the
+    /// first [time](super::Next::At). It has no effect on a closed wheel.
     ///
     /// POE: `yield` to a hidden handler of the wheel.
     pub fn wake(&self) {

@@ -1,4 +1,4 @@
-//! A source of the program's own as the kernel sees it. Whatever the source does, the kernel gets answers that it can rely on.
+//! A program's source as the kernel sees it. The kernel gets sound answers, whatever the source does.
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
@@ -19,18 +19,18 @@ use crate::wheel::WheelId;
 /// What a wheel shares with the kernel.
 pub(super) struct Shared<S> {
     id: WheelId,
-    /// The name of the source's type: what its events say they were sent from.
+    /// The name of the source's type. The wheel's events say that they come from it.
     name: Name,
     key: SourceKey,
     mailbox: Rc<Mailbox>,
-    /// `None` once closed. Whoever calls the source holds a copy for as long, which may be the last.
+    /// `None` once closed. A call of the source holds a copy while it runs. That copy may be the last.
     source: RefCell<Option<Rc<S>>>,
-    /// The source's descriptor, whatever the source may say later.
+    /// The source's descriptor as of the start. A later answer of the source does not count.
     fd: RawFd,
     is_listener: bool,
-    /// What the source has said last. The kernel's own steps read this, and call no code of the program's.
+    /// The source's last answer. The kernel's own steps read this, and so call no code of the program.
     wanted: Cell<Option<Wanted>>,
-    /// Why the wheel is closed, until its session is told.
+    /// The panic that has closed the wheel, until its session is told.
     panic: RefCell<Option<Exception>>,
 }
 
@@ -90,7 +90,7 @@ impl<S: Source> Shared<S> {
         self.mailbox.woken(self.key);
     }
 
-    /// The wheel is gone: the kernel closes the source before the next event.
+    /// The wheel's handle was dropped. The kernel closes the source before the next event.
     pub(super) fn let_go(&self) {
         self.mailbox.dropped(self.key);
     }
@@ -180,7 +180,7 @@ impl<S: Source> kernel::Source for Shared<S> {
     }
 }
 
-/// Returns the name of a type without its modules and its own types.
+/// Returns the name of a type without its modules and type parameters.
 fn short_name<S>() -> &'static str {
     let name = type_name::<S>();
     let name = name.split('<').next().unwrap_or(name);

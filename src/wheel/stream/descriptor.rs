@@ -1,4 +1,4 @@
-//! A descriptor to read from and write to, by the shortest way through the system.
+//! A descriptor to read from and write to, with as few system calls as possible.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -11,7 +11,7 @@ use crate::error::Error;
 /// A socket, pipe or terminal.
 pub(crate) struct Descriptor {
     fd: OwnedFd,
-    /// As far as is known; the first call tells. Sockets have calls of their own, which take the system less time.
+    /// Whether it is a socket. The first call finds out. Sockets have their own calls, which take the system less time.
     is_socket: Cell<bool>,
 }
 
@@ -31,9 +31,10 @@ impl Descriptor {
         nix::unistd::read(&self.fd, buffer)
     }
 
-    /// Tells whether a read that returns less than it could may leave more behind, of which an edge-triggered poller would
-    /// never tell: a terminal hands out a line at a time, a UNIX socket what was sent with descriptors by itself, a datagram
-    /// socket datagrams. TCP does so in front of urgent data alone, of which the poller tells on Linux.
+    /// Tells whether a read that returns less than it could may leave more behind. An edge-triggered poller would not
+    /// report that rest. A terminal returns a line at a time, a UNIX socket returns bytes that came with descriptors
+    /// separately, and a datagram socket returns datagrams. TCP does so only before urgent data, which the poller
+    /// reports on Linux.
     pub(crate) fn reads_short(&self) -> bool {
         // What only a TCP socket has.
         !cfg!(target_os = "linux") || getsockopt(&self.fd, sockopt::TcpNoDelay).is_err()
@@ -51,10 +52,10 @@ impl Descriptor {
     }
 }
 
-/// Refuses a socket without connections: of a datagram socket every read is a message, and an empty one looks like the end. A
-/// connected socket for packets has an end, and passes.
+/// Refuses a socket without connections. Every read from a datagram socket is a message, and an empty message looks
+/// like the end. A connected packet socket has an end, and passes.
 pub(crate) fn check_is_stream(fd: impl AsFd) -> Result<(), Error> {
-    // What is no socket has no type.
+    // Anything but a socket has no type.
     match getsockopt(&fd, sockopt::SockType) {
         Ok(kind) if !matches!(kind, SockType::Stream | SockType::SeqPacket) => {
             Err(Error::InvalidSetting { setting: "handle", reason: NO_STREAM })

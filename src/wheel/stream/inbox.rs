@@ -1,4 +1,4 @@
-//! Input on its way through a filter to a session. No byte is read here.
+//! Input on its way through a filter to a session. The reading itself is done elsewhere.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,41 +11,41 @@ use crate::filter::FilterError;
 use crate::kernel::{Delivery, Next, Readiness, Turn};
 use crate::wheel::WheelId;
 
-/// A filter, and what it has made of the input so far. No borrow lasts while a state runs.
+/// A filter, and the input that it holds or that still waits for it. No borrow lasts while a state runs.
 pub(in crate::wheel) struct Inbox {
     /// ARG1 of each record's event.
     id: WheelId,
     filter: RefCell<SharedRecords>,
     former: Former,
-    /// What the filter has told of its limit.
+    /// The filter's limit, as far as its errors have told.
     filter_limit: Cell<usize>,
-    /// What was read and did not fit into the filter, or was pending in the one before.
+    /// Input that did not fit into the filter, or was pending in the filter before.
     unfed: RefCell<Unfed>,
-    /// What the session is still to be told of the filter.
+    /// Refusals and panics of the filter that the session has not been told of.
     complaints: RefCell<VecDeque<Complaint>>,
     has_complaints: Cell<bool>,
     progress: Progress,
-    /// Records may be left in the filter, as their delivery was interrupted.
+    /// Records may be left in the filter, because their delivery was interrupted.
     has_rest: Cell<bool>,
-    /// What is left after them is the last record, unfinished as it is.
+    /// After those records, the unfinished last record is delivered.
     last_is_due: Cell<bool>,
 }
 
-/// What a filter has done in place of a record.
+/// What a filter has done instead of returning a record.
 enum Complaint {
     Refused(FilterError),
     Panicked(Exception),
 }
 
-/// What comes next out of the filter.
+/// What the filter returns next.
 enum Parsed {
-    /// With the wheel's id, the arguments of the record's event.
+    /// The arguments of the record's event, with the wheel's id.
     Record(Args),
     Complaint,
     Nothing,
 }
 
-/// Where the records go.
+/// Receives the records.
 pub(in crate::wheel) trait Recipient {
     /// Tells whether the wheel wants records and is not paused.
     fn takes_more(&self) -> bool;
@@ -56,7 +56,7 @@ pub(in crate::wheel) trait Recipient {
     /// Tells the session of a record that the filter refused.
     fn refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery;
 
-    /// Makes a `DIE` signal of the filter's panic.
+    /// Turns the filter's panic into a `DIE` signal.
     fn panicked(&self, cx: &mut Turn<'_>, exception: Exception) -> Delivery;
 }
 
@@ -76,7 +76,7 @@ impl Inbox {
         }
     }
 
-    /// Gives the filter a chunk, of which it takes what there is room for; the rest comes when that is delivered.
+    /// Gives the filter as much of a chunk as fits. The rest waits until the records are delivered.
     pub(in crate::wheel) fn feed(&self, chunk: &[u8]) {
         self.has_rest.set(true);
         let fed = guarded(|| {
@@ -101,18 +101,18 @@ impl Inbox {
         fed
     }
 
-    /// Tells whether what was fed has not been delivered to its end.
+    /// Tells whether some of the input has not been delivered.
     #[inline]
     pub(in crate::wheel) fn has_rest(&self) -> bool {
         self.has_rest.get() || self.has_complaints.get()
     }
 
-    /// Sends the records that are complete, one event each.
+    /// Sends the complete records, one event each.
     ///
     /// # Errors
     ///
-    /// What the source is to answer if that did not come to their end: the wheel was dropped or paused, or a state or the filter
-    /// failed, or there are too many for a turn. What is left is then delivered later, if ever.
+    /// The answer for the source, if not all records were delivered. The wheel was dropped or paused, a state or the
+    /// filter failed, or there are too many records for one turn. The rest is then delivered later, if at all.
     pub(in crate::wheel) fn deliver(&self, cx: &mut Turn<'_>, to: &impl Recipient) -> Result<(), Next> {
         if !self.has_rest() {
             return Ok(());
@@ -176,7 +176,7 @@ impl Inbox {
         })
     }
 
-    /// Takes the next record, feeding the filter as long as there is none and nothing to complain of.
+    /// Takes the next record. As long as there is none and no complaint, it feeds the filter.
     fn parse(&self) -> Parsed {
         loop {
             let next = self.filter.borrow().borrow_mut().next(self.id);
@@ -206,7 +206,7 @@ impl Inbox {
         }
     }
 
-    /// Takes the unfinished last record. A filter that panics on it is put back to its beginning, as it would be asked again.
+    /// Takes the unfinished last record. A filter that panics on it is reset, because it would be asked again.
     #[cold]
     fn last(&self) -> Parsed {
         self.last_is_due.set(false);
@@ -222,7 +222,7 @@ impl Inbox {
         Parsed::Complaint
     }
 
-    /// Notes what the filter complains of, and drops the input of one that refuses without end.
+    /// Notes a refusal, and drops the input of a filter that would refuse forever.
     #[cold]
     fn refuse(&self, error: FilterError) {
         self.complain(Complaint::Refused(error));
@@ -240,7 +240,7 @@ impl Inbox {
         self.filter.borrow().borrow().pending().len() + self.unfed.borrow().rest().len()
     }
 
-    /// Has the next delivery end with the unfinished last record.
+    /// Makes the next delivery end with the unfinished last record.
     pub(in crate::wheel) fn finish(&self) {
         if guarded(|| self.left()).ok() != Some(0) {
             self.last_is_due.set(true);
@@ -269,8 +269,8 @@ impl Inbox {
         self.filter.replace(filter);
     }
 
-    /// Has the filter that is there now fed what the `old` one leaves to it. What that can't hand over is a complaint. Returns
-    /// whether the wheel has to ask for a turn, as no delivery is under way.
+    /// Feeds the current filter the input that the `old` one hands over. If the old one can't, that is a complaint.
+    /// Returns whether the wheel must ask for a turn, because no delivery is under way.
     pub(in crate::wheel) fn take_over(&self, old: SharedRecords) -> bool {
         let taken = guarded(|| self.former.take_over(old, &self.unfed));
         let complaint = match taken {
@@ -285,7 +285,7 @@ impl Inbox {
         !self.has_rest.replace(true)
     }
 
-    /// Forgets all input. Returns whether the filter does, too: not if it has panicked.
+    /// Discards all input. Returns whether the filter is usable, which it is not after a panic.
     pub(in crate::wheel) fn reset(&self) -> bool {
         self.complaints.take();
         self.has_complaints.set(false);
@@ -302,7 +302,7 @@ impl Inbox {
         is_reset.map_err(|exception| self.complain(Complaint::Panicked(exception))).is_ok()
     }
 
-    /// Returns what has been read and not been parsed: records that wait, and the beginning of one.
+    /// Returns the input that is not parsed: records that wait, and the beginning of one.
     pub(in crate::wheel) fn pending(&self) -> Vec<u8> {
         let filter = self.filter.borrow();
         let filter = filter.borrow();
@@ -310,12 +310,12 @@ impl Inbox {
     }
 }
 
-/// Calls a filter, whose panic is not to end the kernel.
+/// Calls a filter. Its panic must not end the kernel, so it becomes an error.
 pub(in crate::wheel) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, Exception> {
     catch_unwind(AssertUnwindSafe(call)).map_err(Exception::from_panic)
 }
 
-/// How many records one turn delivers at most: more than the bytes of a usual read, whatever the filter makes of them.
+/// How many records one turn delivers at most. It is more than a usual read has bytes.
 const RECORDS_PER_TURN: usize = 128 * 1024;
 
 /// How many complaints one turn tells of at most, so that a peer that sends nothing else does not keep other sources waiting.

@@ -5,14 +5,14 @@ use std::cell::Cell;
 use crate::error::Error;
 use crate::name::Name;
 
-/// Between which amounts of waiting output, in bytes, a session may go on.
+/// The marks, in bytes of waiting output.
 #[derive(Clone, Copy)]
 pub(crate) struct Marks {
     pub(crate) low: usize,
     pub(crate) high: usize,
 }
 
-/// The events that tell of the marks.
+/// The events for the marks.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct MarkEvents {
     pub(crate) high: Option<Name>,
@@ -52,13 +52,13 @@ fn invalid(setting: &'static str, reason: &'static str) -> Result<(), Error> {
     Err(Error::InvalidSetting { setting, reason })
 }
 
-/// Where an output stands between its marks.
+/// Whether an output has reached its high mark.
 #[derive(Default)]
 pub(crate) struct Level {
     marks: Cell<Option<Marks>>,
-    /// The high mark was reached, and the low mark not since.
+    /// The output has reached the high mark, and not drained to the low mark since.
     high: Cell<bool>,
-    /// The session is to be told of the high mark.
+    /// The high event is still to be sent.
     high_is_due: Cell<bool>,
 }
 
@@ -71,13 +71,13 @@ impl Level {
         self.marks.get()
     }
 
-    /// Moves the marks, on whose other side the `waiting` bytes may find themselves.
+    /// Moves the marks. The `waiting` bytes may then be beyond one of them.
     pub(crate) fn set_marks(&self, marks: Marks, waiting: usize) {
         self.marks.set(Some(marks));
         self.rise(waiting);
     }
 
-    /// More has been put, so that `waiting` bytes wait now; tells whether that is the high mark.
+    /// Notes that `waiting` bytes wait after a `put`. Returns whether the output has reached the high mark.
     pub(crate) fn rise(&self, waiting: usize) -> bool {
         let is_high = self.marks.get().is_some_and(|marks| waiting >= marks.high);
         if is_high && !self.high.replace(true) {
@@ -86,7 +86,7 @@ impl Level {
         is_high
     }
 
-    /// Some has been written, so that `waiting` bytes wait now; tells whether the session may go on that was to stop.
+    /// Notes that `waiting` bytes wait after a write. Returns whether the low event is due.
     pub(crate) fn fall(&self, waiting: usize) -> bool {
         let may_go_on = self.high.get() && self.marks.get().is_none_or(|marks| waiting <= marks.low);
         if may_go_on {
@@ -99,12 +99,12 @@ impl Level {
         self.high.get()
     }
 
-    /// Tells, once, that the high mark was reached.
+    /// Tells whether the high event is due, once.
     pub(crate) fn take_high(&self) -> bool {
         self.high_is_due.take()
     }
 
-    /// Nothing waits any more, and nobody is to be told.
+    /// Forgets that the output was high, because nothing waits any more. No event is due.
     pub(crate) fn forget(&self) {
         self.high.set(false);
         self.high_is_due.set(false);

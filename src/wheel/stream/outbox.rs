@@ -1,4 +1,4 @@
-//! Output on its way from a session to a descriptor: kept, written when the descriptor takes it, measured by the marks.
+//! Output on its way from a session to a descriptor. It waits until the descriptor takes it, and the marks measure it.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
@@ -11,22 +11,22 @@ use crate::kernel::{Next, Readiness, Turn};
 use crate::name::Name;
 use crate::wheel::Put;
 
-/// What was put, and what the session is to be told of it. No borrow lasts while a state runs.
+/// The output that waits, and the events that are due. No borrow lasts while a state runs.
 ///
-/// Writing and telling are two things: [`write`](Outbox::write) may be asked for in the middle of a state, whose session hears of
-/// it when it has returned.
+/// Writing and sending events are separate. [`write`](Outbox::write) may be called inside a state. The events come when
+/// the state has returned.
 pub(in crate::wheel) struct Outbox {
     output: RefCell<Output>,
     level: Level,
     events: Cell<OutputEvents>,
-    /// Records that the filter refused, for the error event.
+    /// Errors for records that the filter refused, which are still to be reported.
     refused: RefCell<Vec<FilterError>>,
-    /// The descriptor takes no more for now; the poller will say when it does.
+    /// The descriptor takes no more for now. The poller will report when it does.
     blocked: Cell<bool>,
-    /// The buffer was written to its end, and the session has not been told.
+    /// Everything was written, and the session has not been told.
     drained: Cell<bool>,
     failed: Cell<bool>,
-    /// What the session is to be told of the failure.
+    /// The error to report.
     failure: RefCell<Option<io::Error>>,
     /// Shut down by the program.
     shut: Cell<bool>,
@@ -41,7 +41,7 @@ pub(in crate::wheel) struct OutputEvents {
     pub(in crate::wheel) marks: MarkEvents,
 }
 
-/// Whose outbox it is: where the bytes go, and who is told.
+/// The owner of an outbox: where the bytes go, and where the events go.
 pub(in crate::wheel) trait Sender {
     fn stream(&self) -> &RefCell<Option<Stream>>;
 
@@ -51,28 +51,29 @@ pub(in crate::wheel) trait Sender {
     /// Sends the flushed, high or low event.
     fn tell(&self, cx: &mut Turn<'_>, event: Name);
 
-    /// Tells of a record that the filter refused.
+    /// Reports a record that the filter refused.
     fn refused(&self, cx: &mut Turn<'_>, error: &FilterError);
 
-    /// Tells of an error of writing.
+    /// Reports an error of writing.
     fn failed(&self, cx: &mut Turn<'_>, error: &io::Error);
 
     /// Shows the peer the end of the output.
     fn end(&self);
 
-    /// The descriptor takes no more: the poller is wanted.
+    /// The descriptor takes no more, so the poller must watch it.
     fn blocked(&self);
 
-    /// Has the input that may have waited for the output go on.
+    /// Lets input go on that has waited for the output.
     fn release_input(&self) {}
 
-    /// Tells whether something is written that the descriptor has not taken. There is a flush when it has.
+    /// Tells whether a transport has bytes that the descriptor has not taken. When the descriptor has taken them, there
+    /// is a flush.
     fn holds_output(&self) -> bool {
         false
     }
 
-    /// Tells whether the descriptor is closed with the end of the output. The session is told of that end afterwards, by
-    /// [`Outbox::tell_of_writing`].
+    /// Tells whether the descriptor is closed when the output ends. Then [`Outbox::tell_of_writing`] is called after
+    /// the close.
     fn closes_with_output(&self) -> bool {
         false
     }
@@ -94,7 +95,7 @@ impl Outbox {
         }
     }
 
-    /// Appends what `make` makes.
+    /// Appends the record that `make` encodes.
     pub(in crate::wheel) fn put(&self, make: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> Put {
         let len = {
             let mut output = self.output.borrow_mut();
@@ -116,7 +117,7 @@ impl Outbox {
         self.output.borrow().len()
     }
 
-    /// Returns how many bytes were written in all: another number than before if the peer has taken any.
+    /// Returns how many bytes were written in all. The number changes when the peer takes any.
     pub(in crate::wheel) fn written(&self) -> usize {
         self.output.borrow().written()
     }
@@ -150,12 +151,12 @@ impl Outbox {
         self.failed.get()
     }
 
-    /// Tells whether nothing is left to write, or nothing will be.
+    /// Tells whether no byte is left to write, or none will be written.
     pub(in crate::wheel) fn is_done(&self) -> bool {
         self.is_over() || self.len() == 0
     }
 
-    /// Tells whether the program has ended the output, or it will end when it is written.
+    /// Tells whether the program has ended the output, or it ends when all is written.
     pub(in crate::wheel) fn is_ending(&self) -> bool {
         self.is_over() || self.shuts_when_drained.get()
     }
@@ -164,7 +165,7 @@ impl Outbox {
         self.level.marks()
     }
 
-    /// Moves the marks, on whose other side the output may find itself.
+    /// Moves the marks. The output may then be beyond one of them.
     pub(in crate::wheel) fn set_marks(&self, marks: Marks) {
         self.level.set_marks(marks, self.len());
     }
@@ -175,7 +176,7 @@ impl Outbox {
         self.events.set(events);
     }
 
-    /// Ends the output, whatever waits.
+    /// Ends the output, and discards what waits.
     pub(in crate::wheel) fn shut_down(&self, to: &impl Sender) {
         if !self.shut.replace(true) {
             self.output.borrow_mut().give_up();
@@ -189,7 +190,7 @@ impl Outbox {
         self.shuts_when_drained.set(true);
     }
 
-    /// Writes as much as the descriptor takes in one turn, and tells the session what has come of it.
+    /// Writes as much as the descriptor takes in one turn, and sends the events that result.
     pub(in crate::wheel) fn write_some(&self, cx: &mut Turn<'_>, to: &impl Sender) -> Next {
         if !self.refused.borrow().is_empty() {
             self.tell_refused(cx, to);
@@ -211,12 +212,12 @@ impl Outbox {
         if has_more { Next::Again(Readiness::Write) } else { Next::Wait }
     }
 
-    /// Tells whether all is written that ever will be.
+    /// Tells whether all is written, and no more will come.
     fn is_written_to_its_end(&self) -> bool {
         self.drained.get() && self.shuts_when_drained.get() && self.len() == 0
     }
 
-    /// Tells the session what has come of writing.
+    /// Sends the events that result from writing.
     pub(in crate::wheel) fn tell_of_writing(&self, cx: &mut Turn<'_>, to: &impl Sender) {
         // Not if a state has dropped the wheel at the high mark: `put` may have written, and failed, before that.
         if let Some(error) = self.failure.take().filter(|_| to.is_open()) {
@@ -289,7 +290,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets in a forked child what the parent has put.
+    /// Discards in a forked child what the parent has put.
     pub(in crate::wheel) fn forget(&self) {
         self.output.borrow_mut().clear();
         self.drained.set(false);
@@ -297,7 +298,7 @@ impl Outbox {
         self.refused.take();
     }
 
-    /// Drops what the closed descriptor will not get.
+    /// Discards what waits, as the descriptor is closed.
     pub(in crate::wheel) fn discard(&self) {
         self.output.take();
     }

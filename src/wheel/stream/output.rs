@@ -1,4 +1,4 @@
-//! What waits to be written to one descriptor.
+//! The bytes that wait to be written to one descriptor.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,9 +10,10 @@ use super::Stream;
 pub(crate) struct Output {
     pub(crate) bytes: Vec<u8>,
     start: usize,
-    /// Where in `bytes` each message ends that is not written whole.
+    /// Where in `bytes` each message ends that is not completely written.
     ends: VecDeque<usize>,
-    /// Once nothing can be written any more: how many bytes and messages would wait. They are counted and not kept.
+    /// Set once nothing can be written any more: how many bytes and messages were put and not written. They are not
+    /// kept.
     lost: Option<(usize, usize)>,
     /// How many bytes were written in all; it may wrap.
     written: usize,
@@ -24,7 +25,7 @@ impl Output {
         self.bytes.len() - self.start + self.lost.map_or(0, |(octets, _)| octets)
     }
 
-    /// Returns how many bytes were written in all: another number than before if the peer has taken any.
+    /// Returns how many bytes were written in all. The number changes when the peer takes any.
     pub(crate) fn written(&self) -> usize {
         self.written
     }
@@ -34,14 +35,14 @@ impl Output {
         self.ends.len() + self.lost.map_or(0, |(_, messages)| messages)
     }
 
-    /// Keeps nothing from now on.
+    /// Discards all bytes, and only counts from now on.
     #[cold]
     pub(crate) fn give_up(&mut self) {
         let lost = (self.len(), self.messages());
         *self = Output { lost: Some(lost), written: self.written, ..Output::default() };
     }
 
-    /// Notes what was appended to `bytes` as one message. Nothing is no message.
+    /// Marks the bytes appended to `bytes` as one message, unless there are none.
     pub(crate) fn end_message(&mut self) {
         if let Some((octets, messages)) = &mut self.lost {
             *octets += self.bytes.len();
@@ -73,8 +74,8 @@ impl Output {
         }
     }
 
-    /// Writes everything, or as much as `stream` takes in `calls` system calls: what is left stays, and when it fails, which
-    /// includes `WouldBlock`, that is why.
+    /// Writes everything, or as much as `stream` takes in `calls` system calls. The rest stays. Returns the stream's
+    /// error, which may be `WouldBlock`.
     pub(crate) fn write_to(&mut self, stream: &Stream, calls: usize) -> io::Result<()> {
         for _ in 0..calls {
             if self.len() == 0 {
@@ -107,10 +108,11 @@ impl Output {
     }
 }
 
-/// How often a turn writes at most: a peer that reads as fast as this process writes keeps nobody else waiting.
+/// How often a turn writes at most. Otherwise a peer that reads as fast as this process writes would keep other wheels
+/// waiting.
 pub(crate) const WRITES_PER_TURN: usize = 8;
 
-/// How much one write takes at most. The system call goes on as long as the peer reads, for whatever it was given.
+/// How much one write takes at most. A larger system call could last as long as the peer goes on reading.
 const OCTETS_PER_WRITE: usize = 128 * 1024;
 
 /// How much memory an empty buffer keeps.

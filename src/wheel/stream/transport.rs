@@ -1,4 +1,4 @@
-//! What may stand between a wheel and its descriptor, such as TLS.
+//! A layer between a wheel and its descriptor, such as TLS.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -10,13 +10,13 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::descriptor::Descriptor;
 use crate::error::Exception;
 
-/// Bytes on their way to and from a descriptor that does not block, for a [`ReadWrite`](crate::wheel::ReadWrite) that is made
-/// by [`transport`](crate::wheel::ReadWrite::transport).
+/// A layer between a [`ReadWrite`](crate::wheel::ReadWrite) and its non-blocking descriptor, such as TLS. Pass it to
+/// [`ReadWrite::transport`](crate::wheel::ReadWrite::transport).
 ///
-/// In every turn that readiness gives the wheel, whether for reading or for writing, the transport is asked to
-/// [`advance`](Transport::advance), and then to read and to write as far as the wheel wants that. So it may write in order to
-/// read, and read in order to write, as a handshake does. It never waits, and keeps the descriptor that it has at the start. What
-/// panics in it is an error of reading or writing.
+/// In each turn for reading or for writing, the wheel asks the transport to [`advance`](Transport::advance), and then
+/// to read and write as far as the wheel wants to. So the transport may write in order to read, and read in order to
+/// write, as a handshake does. It must never wait, and must keep the descriptor that it has at the start. If it panics,
+/// the wheel sends an error event for reading or writing.
 ///
 /// ```
 /// use std::io::{self, Read, Write};
@@ -52,87 +52,91 @@ use crate::error::Exception;
 /// }
 /// ```
 ///
-/// POE: nothing like it; `POE::Component::SSLify` ties the handle.
+/// POE: nothing like it. `POE::Component::SSLify` ties the handle.
 pub trait Transport: AsFd + 'static {
-    /// Reads bytes into `buffer`, and returns how many; 0 is the end of the input.
+    /// Reads bytes into `buffer`, and returns how many. 0 is the end of the input.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there are none for now. Any other error but `Interrupted` ends the input.
+    /// `WouldBlock` if there are no bytes for now. Any other error except `Interrupted` ends the input.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Takes bytes, and returns how many. They may stay inside for a while: see [`wants_write`](Transport::wants_write).
+    /// Takes bytes, and returns how many. The transport may keep them for a while: see
+    /// [`wants_write`](Transport::wants_write).
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when it takes none for now; 0 is an error, `WriteZero`. Any other error but `Interrupted` ends the output.
+    /// `WouldBlock` if it takes no bytes for now. The wheel treats 0 as the error `WriteZero`. Any other error except
+    /// `Interrupted` ends the output.
     fn write(&mut self, octets: &[u8]) -> io::Result<usize>;
 
-    /// Does what can be done without the wheel: goes on with a handshake, moves what is inside to the descriptor.
+    /// Does the work that does not need the wheel's records: it goes on with a handshake, and writes the bytes that it
+    /// keeps to the descriptor. Default: does nothing.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when it waits for the descriptor. Any other error but `Interrupted` ends the output.
+    /// `WouldBlock` if it waits for the descriptor. Any other error except `Interrupted` ends the output.
     fn advance(&mut self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Tells whether [`read`](Transport::read) would return bytes though the descriptor has none.
+    /// Tells whether [`read`](Transport::read) would return bytes although the descriptor has none. Default: no.
     fn has_input(&self) -> bool {
         false
     }
 
-    /// Tells whether the transport has a part of something that [`read`](Transport::read) can return only when the rest has come, such as
-    /// a record of TLS. A component does not take the client of such a connection for idle. Default: no.
+    /// Tells whether the transport has part of a unit, such as a TLS record, that [`read`](Transport::read) can return
+    /// only when the rest has come. A component does not take such a connection for idle. Default: no.
     fn holds_part(&self) -> bool {
         false
     }
 
-    /// Returns how many bytes have come from the descriptor. By this number a component sees that a client goes on sending. Default:
-    /// `None`, for as many as [`read`](Transport::read) has returned.
+    /// Returns how many bytes have come from the descriptor. A component uses this to see that a client goes on
+    /// sending. Default: `None`, which stands for as many as [`read`](Transport::read) has returned.
     fn received(&self) -> Option<u64> {
         None
     }
 
-    /// Tells whether more may be left, in the transport or in the descriptor, after a [`read`](Transport::read) that has not filled
-    /// its buffer. If not, the wheel waits for the poller, and saves a read that would find nothing. The end of the input is read
-    /// whatever the answer. Default: yes.
+    /// Tells whether more input may be left, in the transport or in the descriptor, after a [`read`](Transport::read)
+    /// that has not filled its buffer. If not, the wheel waits for the poller, which saves a read that would find
+    /// nothing. The wheel notices the end of the input in both cases. Default: yes.
     fn reads_short(&self) -> bool {
         true
     }
 
-    /// Tells whether [`advance`](Transport::advance) waits for input, so that the wheel is to look for it though it is paused,
-    /// closing or has no input event.
+    /// Tells whether [`advance`](Transport::advance) waits for input. The wheel then waits for input even if it is
+    /// paused, is closing, or has no input event. Default: no.
     fn wants_read(&self) -> bool {
         false
     }
 
-    /// Tells whether something is inside that the descriptor has not taken. The wheel then waits until it can be written to. It
-    /// sends no flushed event, and does not close by itself, before that is done.
+    /// Tells whether the transport has bytes that the descriptor has not taken. The wheel then waits until the
+    /// descriptor takes them. Until then it sends no flushed event, and does not close by itself. Default: no.
     fn wants_write(&self) -> bool {
         false
     }
 
-    /// Tells whether records can pass: a handshake is done. The wheel asks after each [`advance`](Transport::advance), until the
-    /// answer is yes. Then it sends the event of [`on_ready`](crate::wheel::ReadWriteBuilder::on_ready). Default: yes.
+    /// Tells whether records can pass, as when a handshake is done. The wheel asks after each
+    /// [`advance`](Transport::advance), until the answer is yes. Then it sends the event of
+    /// [`on_ready`](crate::wheel::ReadWriteBuilder::on_ready). Default: yes.
     fn is_ready(&self) -> bool {
         true
     }
 
-    /// Shows the peer the end of the output. What has to be written for that may stay inside. The wheel calls this when its
-    /// output ends, and before it closes by [`close_after_flush`](crate::wheel::ReadWrite::close_after_flush); not again once it
-    /// has succeeded.
+    /// Shows the peer the end of the output. The transport may keep the bytes that it must write for that. The wheel
+    /// calls this when its output ends, and before it closes after
+    /// [`close_after_flush`](crate::wheel::ReadWrite::close_after_flush). It does not call again after a success.
     ///
     /// # Errors
     ///
-    /// When the peer will not notice. The wheel then closes the descriptor at once.
+    /// Return an error if the peer will not notice. The wheel then closes the descriptor at once.
     fn shut_down(&mut self) -> io::Result<()>;
 }
 
 /// What a wheel reads from and writes to.
 pub(crate) enum Stream {
     Plain(Descriptor),
-    /// Something of the program's own, and whether it has shown the peer the end of the output.
+    /// The program's transport, and whether it has shown the peer the end of the output.
     Own(RawFd, RefCell<Box<dyn Transport>>, Cell<bool>),
 }
 
@@ -145,7 +149,7 @@ impl Stream {
         Stream::Own(transport.as_fd().as_raw_fd(), RefCell::new(transport), Cell::new(false))
     }
 
-    /// Does something with the descriptor.
+    /// Calls `what` with the descriptor.
     pub(crate) fn with_fd<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         match self {
             Stream::Plain(descriptor) => what(descriptor.as_fd()),
@@ -180,7 +184,7 @@ impl Stream {
         }
     }
 
-    /// See [`Descriptor::reads_short`]. A transport may read short for reasons of its own, once and not another time.
+    /// See [`Descriptor::reads_short`]. The answer of a transport may change.
     pub(crate) fn reads_short(&self) -> bool {
         match self {
             Stream::Plain(descriptor) => descriptor.reads_short(),
@@ -220,7 +224,7 @@ impl Stream {
         }
     }
 
-    /// Tells whether input has come that was not read: whole, or a part.
+    /// Tells whether input has come that was not read, even if it is part of a unit.
     pub(crate) fn holds_input(&self) -> bool {
         match self {
             Stream::Plain(_) => false,
@@ -280,7 +284,7 @@ impl AsRawFd for Stream {
     }
 }
 
-/// Calls a transport, whose panic is not to end the kernel.
+/// Calls a transport. Its panic must not end the kernel, so it becomes an error.
 fn guarded<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|payload| Err(io::Error::other(Exception::from_panic(payload).to_string())))
