@@ -1,5 +1,5 @@
 //! From Perl's POE to lenore: every call under its old name, what a handler receives, whole programs side by side, and
-//! what is different.
+//! the differences.
 //!
 //! "POE" means release 1.370 with its default settings. The guide has six modules:
 //!
@@ -7,13 +7,16 @@
 //! 2. [`states`]: states and their arguments: `@_`, object states, return values, `die`.
 //! 3. [`programs`]: three programs, in Perl and then in Rust.
 //! 4. [`components`]: the TCP components: parameters, and a server side by side.
-//! 5. [`differences`], each with its reason.
-//! 6. [`traces`]: the log targets that stand for `TRACE_*`, and [where to look](crate::guide::nothing_happens) when something
-//!    does not happen.
+//! 5. [`differences`]: each with its reason.
+//! 6. [`traces`]: the log targets that replace `TRACE_*`, and [where to look](crate::guide::nothing_happens) when
+//!    something does not happen.
 //!
-//! The shortest way to port a program: make a struct of each session's `HEAP`, make each handler a function that takes
-//! `cx: &mut Context<'_, ThatStruct>`, put `cx` wherever `$kernel` stood, and read the
-//! [traps of arguments](states#arguments) before the first run. Then go through the differences once.
+//! To port a program:
+//!
+//! 1. Make a struct of each session's `HEAP`.
+//! 2. Make each handler a function that takes `cx: &mut Context<'_, ThatStruct>`, and put `cx` where `$kernel` was.
+//! 3. Read the [traps of arguments](states#arguments) before the first run.
+//! 4. Then read the differences once.
 
 pub mod calls {
     #![doc = include_str!("porting/calls.md")]

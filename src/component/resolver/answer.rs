@@ -1,11 +1,11 @@
-//! Questions, who asks them, and what they get.
+//! Questions, the code that waits for answers, and the answers.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What has become of a question: ARG0 of the event that [`Resolver::resolve`](super::Resolver::resolve) names.
+/// The answer to a question. It is ARG0 of the event given to [`Resolver::resolve`](super::Resolver::resolve).
 ///
 /// POE: the error and the addresses that the event of `resolve` gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Resolved {
     pub host: String,
     /// The port that was asked for.
     pub port: u16,
-    /// Its addresses, one at least, in the order in which the system gives them; or why there are none.
+    /// Its addresses in the system's order, at least one, or why there are none.
     pub outcome: Result<Vec<SocketAddr>, ResolveError>,
 }
 
@@ -27,26 +27,26 @@ pub enum ResolveError {
     Failed {
         /// The name.
         host: String,
-        /// The number of the system's error; 0 if it has none, as when there is no such name.
+        /// The system's error number. 0 if there is none, as for a name that does not exist.
         errno: i32,
         /// The reason.
         reason: String,
     },
-    /// A helper took too long, and was killed.
+    /// A helper took too long, and the resolver has killed it.
     TimedOut {
         /// The name.
         host: String,
         /// The setting [`time_limit`](super::ResolverBuilder::time_limit).
         limit: Duration,
     },
-    /// No helper could be forked, or the one that was asked has died.
+    /// No helper could be forked, or the helper that had the question has died.
     NoHelper {
         /// The name.
         host: String,
         /// The reason.
         reason: String,
     },
-    /// The resolver has stopped before there was an answer.
+    /// The resolver has stopped before the answer came.
     Stopped {
         /// The name.
         host: String,
@@ -69,7 +69,7 @@ impl fmt::Display for ResolveError {
 
 impl StdError for ResolveError {}
 
-/// What the resolver's session is asked.
+/// A question for the resolver's session.
 pub(crate) struct Question {
     pub(super) host: String,
     pub(super) port: u16,
@@ -78,7 +78,7 @@ pub(crate) struct Question {
     pub(super) asker: Asker,
 }
 
-/// Who waits for an answer. An asker that is dropped without one is told that the resolver has stopped.
+/// A callback that waits for an answer. If it is dropped without one, it is called with [`ResolveError::Stopped`].
 pub(crate) struct Asker {
     host: String,
     port: u16,
@@ -94,7 +94,7 @@ impl Asker {
         self.tell(outcome);
     }
 
-    /// Drops the callback, as no answer will come in this process.
+    /// Drops the callback without a call, because no answer will come in this process.
     pub(super) fn forget(mut self) {
         self.then = None;
     }

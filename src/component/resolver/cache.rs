@@ -9,18 +9,19 @@ use rustc_hash::FxHashMap;
 use super::ResolveError;
 use crate::kernel::{Due, nanos};
 
-/// What is asked for: a host in lower case, and a port.
+/// A question: a host in lower case, and a port.
 pub(super) type Key = (String, u16);
 
 pub(super) type Outcome = Result<Vec<SocketAddr>, ResolveError>;
 
-/// Answers by question: a bounded number, each for a fixed time.
+/// The answers, up to a number, each kept for a fixed time.
 pub(super) struct Cache {
     size: usize,
-    /// For how long addresses are kept, and failures.
+    /// How long addresses are kept, and how long failures.
     spans: (Duration, Duration),
     answers: FxHashMap<Key, Kept>,
-    /// In the order in which they were kept, with their numbers. A question may be here again under a later number.
+    /// The questions in the order in which they were kept, with their numbers. A question may occur again with a later
+    /// number.
     order: VecDeque<(u64, Key)>,
     next: u64,
 }
@@ -46,7 +47,7 @@ impl Cache {
         None
     }
 
-    /// Keeps an answer, unless it tells of the helper and not of the name.
+    /// Keeps an answer. A failure of the helper is not kept, because it says nothing about the name.
     pub(super) fn put(&mut self, key: &Key, outcome: &Outcome, now: Due) {
         let span = match outcome {
             Ok(_) => self.spans.0,
@@ -68,7 +69,7 @@ impl Cache {
         self.order.clear();
     }
 
-    /// Drops the oldest answers, and what stands in the order for answers that are gone.
+    /// Drops the oldest answers, and entries of the order whose answers are gone.
     fn make_room(&mut self) {
         while self.answers.len() > self.size || self.order.len() > 2 * self.size {
             let Some((number, key)) = self.order.pop_front() else { return };

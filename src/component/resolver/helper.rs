@@ -1,4 +1,5 @@
-//! A helper: a forked process that reads questions from its standard input and writes answers to its standard output, one line each.
+//! A helper: a forked process that reads questions from its standard input and writes answers to its standard output.
+//! Each is a line.
 
 use std::io::{self, stderr, stdin, stdout};
 use std::net::SocketAddr;
@@ -12,11 +13,12 @@ use super::{Lookup, ResolveError};
 use crate::sys::descriptors::copy_above;
 use crate::sys::parent_death;
 
-/// Answers questions until there are no more. `parent` is the process that asks.
+/// Answers questions until the input ends. `parent` is the process that asks.
 ///
 /// # Errors
 ///
-/// The input can't be read or the output written; or the system refuses to end this process with its parent.
+/// An error if the input can't be read, if the output can't be written, or if the system refuses to end this process
+/// with its parent.
 pub(super) fn serve(lookup: &Lookup, parent: u32) -> io::Result<()> {
     // A lookup may take long, and its process is not to outlive the one that has asked.
     parent_death::end_with(parent as i32)?;
@@ -55,7 +57,7 @@ fn write_all(answers: impl AsFd, text: &str) -> nix::Result<()> {
 /// The first descriptor after those of standard input, output and error.
 const LEAST: i32 = 3;
 
-/// Makes the line that a helper is sent.
+/// Makes the line of a question.
 pub(super) fn question(host: &str, port: u16) -> String {
     format!("{port} {host}")
 }
@@ -78,7 +80,7 @@ fn answer(lookup: &Lookup, question: &str) -> String {
     }
 }
 
-/// Reads a line that a helper has sent.
+/// Reads the line of an answer.
 pub(super) fn outcome(host: &str, line: &str) -> Outcome {
     let failed = |errno, reason: &str| ResolveError::Failed { host: host.to_owned(), errno, reason: reason.to_owned() };
     match line.split_once(' ') {

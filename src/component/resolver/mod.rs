@@ -1,4 +1,4 @@
-//! `Resolver`: names are looked up by a few forked helpers, so that a slow name server never holds the loop.
+//! `Resolver`: a few forked helpers look names up, so that a slow name server never blocks the loop.
 
 use std::fmt;
 use std::io;
@@ -19,11 +19,12 @@ mod session;
 pub(crate) use answer::{Asker, Question};
 pub use answer::{ResolveError, Resolved};
 
-/// A session that looks names up, by the name of its alias or not: this handle of it can be copied to wherever names are used.
+/// A session that looks names up. This value is a handle to it, and can be copied to wherever names are used.
 ///
-/// The system's own look-up blocks, for seconds if a name server is slow, and none of the program's sessions runs meanwhile. A
-/// resolver has it done by a few helpers, forked processes that do nothing else. [`resolve`](Resolver::resolve) asks it for
-/// any session. A [`SocketFactory`](crate::wheel::SocketFactoryBuilder::resolver) and a
+/// The system's own lookup blocks. With a slow name server, no session of the program runs for seconds. A resolver
+/// gives lookups to a few helpers, which are forked processes. [`resolve`](Resolver::resolve) asks it for any session.
+/// A [`SocketFactory`](crate::wheel::SocketFactoryBuilder::resolver) or a
+/// [`TcpClient`](crate::component::TcpClient::resolver) that has a resolver asks it on its own.
 /// [`TcpClient`](crate::component::TcpClient::resolver) that are told of it ask it by themselves.
 ///
 /// ```
@@ -46,21 +47,18 @@ pub use answer::{ResolveError, Resolved};
 /// # }
 /// ```
 ///
-/// *Helpers* are forked when there is something to look up and none is free, [`helpers`](ResolverBuilder::helpers) at most.
-/// Further questions wait. A helper that has had nothing to do for [`idle_timeout`](ResolverBuilder::idle_timeout) ends. All end with
-/// the process, also when it is killed. A process with several threads can't fork; its questions are answered with
-/// [`ResolveError::NoHelper`].
-///
-/// *A question* that is the same as one under way is asked once. A helper that has not answered within
-/// [`time_limit`](ResolverBuilder::time_limit) is killed, and its question answered with [`ResolveError::TimedOut`].
-///
-/// *The cache* keeps answers for [`cache_for`](ResolverBuilder::cache_for) and failures for
-/// [`cache_failures_for`](ResolverBuilder::cache_failures_for): the system's look-up doesn't tell how long an answer is valid. An
-/// answer from the cache, as one for a numeric address, is posted at once.
-///
-/// *In a forked child*, a Daemon's above all, the resolver has no helpers yet and the cache of its parent. Questions that the parent has
-/// asked are the parent's: a child is not told of the answers. The resolver keeps no program running, but a question that is
-/// not answered does.
+/// - **Helpers.** The resolver forks one when it gets a question and no helper is free, but at most
+///   [`helpers`](ResolverBuilder::helpers). Further questions wait. A helper that gets no question for
+///   [`idle_timeout`](ResolverBuilder::idle_timeout) ends. All helpers end with the process, even if it is killed. A
+///   process with several threads can't fork, so its questions are answered with [`ResolveError::NoHelper`].
+/// - **Questions.** If the same question is asked again before its answer comes, it is looked up once. If a helper does
+///   not answer within [`time_limit`](ResolverBuilder::time_limit), the resolver kills it, and the answer is
+///   [`ResolveError::TimedOut`]. The resolver does not keep the program running, but a question without an answer does.
+/// - **The cache.** Addresses stay in it for [`cache_for`](ResolverBuilder::cache_for), and failures for
+///   [`cache_failures_for`](ResolverBuilder::cache_failures_for). The system's lookup does not say how long an answer
+///   is valid. Answers from the cache, and those for numeric addresses, are posted at once.
+/// - **Forked children.** In a child, such as one of a Daemon, the resolver starts with its parent's cache and without
+///   helpers. Answers to the parent's questions come only in the parent.
 ///
 /// POE: `POE::Component::Resolver`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,7 +67,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Begins a resolver with settings that suit most programs.
+    /// Returns a builder, whose defaults suit most programs.
     pub fn builder() -> ResolverBuilder {
         ResolverBuilder(Settings {
             alias: None,
@@ -83,13 +81,15 @@ impl Resolver {
         })
     }
 
-    /// Asks for the addresses of `host`, each with `port`, for the running session, which gets `event` with them.
+    /// Asks for the addresses of `host`, each with `port`, for the running session.
     ///
-    /// The event gets ARG0 = a [`Resolved`] and then `args`. The question keeps the session alive until it is answered.
+    /// The session gets `event` with ARG0 = a [`Resolved`], and then `args`. The question keeps the session alive until
+    /// the answer.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when the resolver has stopped; [`Error::NoActiveSession`] once the running session has.
+    /// [`Error::NoSuchSession`] if the resolver has stopped, or [`Error::NoActiveSession`] if the running session has
+    /// stopped.
     ///
     /// POE: `resolve`, with `host`, `service`, `event` and `misc`.
     pub fn resolve(
@@ -106,8 +106,8 @@ impl Resolver {
         self.ask(core, host, port, move |resolved| postback.post((resolved,)))
     }
 
-    /// Asks for the addresses of `host`; `then` is called with the answer in a state of the resolver, or not at all in a process
-    /// that is forked before the answer comes.
+    /// Asks for the addresses of `host`. `then` is called with the answer in a state of the resolver. In a process that
+    /// is forked before the answer comes, it is not called.
     pub(crate) fn ask(
         self,
         core: &mut Core,
@@ -120,29 +120,29 @@ impl Resolver {
         core.post(self.session, session::RESOLVE, (question,))
     }
 
-    /// Forgets all answers that it has kept.
+    /// Discards all answers in the cache.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when the resolver has stopped.
+    /// [`Error::NoSuchSession`] if the resolver has stopped.
     ///
-    /// POE: nothing like it; that one keeps none.
+    /// POE: nothing like it. It has no cache.
     pub fn clear_cache<K: AsKernel>(self, kernel: &mut K) -> Result<(), Error> {
         kernel_of(kernel).core.post(self.session, session::CLEAR, ())
     }
 
-    /// Ends the resolver and its helpers. Questions that wait are answered with [`ResolveError::Stopped`].
+    /// Stops the resolver and its helpers. Questions that wait are answered with [`ResolveError::Stopped`].
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchSession`] when the resolver has stopped.
+    /// [`Error::NoSuchSession`] if the resolver has already stopped.
     ///
     /// POE: `shutdown`.
     pub fn shutdown<K: AsKernel>(self, kernel: &mut K) -> Result<(), Error> {
         kernel_of(kernel).core.post(self.session, session::SHUTDOWN, ())
     }
 
-    /// Returns its session.
+    /// Returns the resolver's session.
     pub fn session(self) -> SessionId {
         self.session
     }
@@ -165,7 +165,7 @@ struct Settings {
     lookup: Lookup,
 }
 
-/// What a helper looks names up with.
+/// The function with which a helper looks names up.
 type Lookup = Rc<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>>;
 
 impl fmt::Debug for ResolverBuilder {
@@ -180,7 +180,7 @@ impl fmt::Debug for ResolverBuilder {
 }
 
 impl ResolverBuilder {
-    /// Sets the alias of its session. Default: `resolver N`, with the number of the session.
+    /// Sets the alias of the resolver's session. Default: `resolver N`, where N is the number of the session.
     ///
     /// POE: nothing like it.
     pub fn alias(mut self, alias: impl Into<Name>) -> Self {
@@ -188,7 +188,7 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets how many helpers a process may have at a time. Default: 4. Not 0.
+    /// Sets how many helpers a process may have at a time. Default: 4. Minimum: 1.
     ///
     /// POE: `max_resolvers`.
     #[doc(alias = "max_resolvers")]
@@ -197,9 +197,9 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets how long a helper may take for a question, from when it gets it. Default: 15 s. Not 0.
-    ///
-    /// The system tries several name servers, and each several times: this should be more than it needs to find one that answers.
+    /// Sets how long a helper may take for a question, counted from when the helper gets it. The system tries several
+    /// name servers, and each several times. The limit should be more than it needs to find one that answers. Default:
+    /// 15 s. It must not be 0.
     ///
     /// POE: nothing like it.
     pub fn time_limit(mut self, limit: Duration) -> Self {
@@ -207,7 +207,8 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets after how long without a question a helper ends. Default: 15 s. With zero it ends after each question.
+    /// Sets how long a helper may wait for a question before it ends. With zero it ends after each question. Default:
+    /// 15 s.
     ///
     /// POE: `idle_timeout`.
     pub fn idle_timeout(mut self, span: Duration) -> Self {
@@ -215,7 +216,7 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets how long addresses are kept in the cache. Default: 60 s. Zero: not at all.
+    /// Sets how long the cache keeps addresses. With zero it keeps none. Default: 60 s.
     ///
     /// POE: nothing like it.
     pub fn cache_for(mut self, span: Duration) -> Self {
@@ -223,9 +224,9 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets how long it is kept in the cache that a name can't be looked up. Default: 5 s. Zero: not at all.
+    /// Sets how long the cache keeps failures to look a name up. With zero it keeps none. Default: 5 s.
     ///
-    /// That a helper took too long, or could not be had, is not kept.
+    /// The cache never keeps [`ResolveError::TimedOut`] and [`ResolveError::NoHelper`].
     ///
     /// POE: nothing like it.
     pub fn cache_failures_for(mut self, span: Duration) -> Self {
@@ -233,7 +234,7 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets how many answers are kept in the cache. Default: 1000. The oldest goes first. Zero: no cache.
+    /// Sets how many answers the cache keeps. The oldest is dropped first. With zero there is no cache. Default: 1000.
     ///
     /// POE: nothing like it.
     pub fn cache_size(mut self, answers: usize) -> Self {
@@ -241,10 +242,10 @@ impl ResolverBuilder {
         self
     }
 
-    /// Sets what a helper looks a name up with, a call that may block: it gets the host and the port. Default: the system's, by
-    /// [`ToSocketAddrs`].
+    /// Sets the function with which a helper looks a name up. It gets the host and the port, and may block. Default:
+    /// the system's lookup, with [`ToSocketAddrs`].
     ///
-    /// The function runs in the helper's process, and so changes nothing in the program.
+    /// The function runs in the helper's process, so it can't change anything in the program.
     ///
     /// POE: nothing like it.
     pub fn lookup(mut self, lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + 'static) -> Self {
@@ -252,12 +253,15 @@ impl ResolverBuilder {
         self
     }
 
-    /// Creates the resolver's session. No process is forked yet.
+    /// Creates the resolver's session, and forks no process yet.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSetting`] for no helpers or no time; [`Error::AliasTaken`]; [`Error::TooManySessions`]. Nothing was created
-    /// then.
+    /// After an error nothing is created.
+    ///
+    /// - [`Error::InvalidSetting`] if `helpers` or `time_limit` is 0
+    /// - [`Error::AliasTaken`]
+    /// - [`Error::TooManySessions`]
     ///
     /// POE: `new`.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Resolver, Error> {

@@ -1,4 +1,4 @@
-//! The resolver's session: what waits, and which helper does what.
+//! The resolver's session: the questions that wait, and the work of each helper.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -21,26 +21,26 @@ pub(super) const SHUTDOWN: &str = "resolver_shutdown";
 struct Heap {
     settings: Settings,
     cache: Cache,
-    /// Who waits for which answer.
+    /// Who waits for each answer.
     asked: FxHashMap<Key, Vec<Asker>>,
-    /// What no helper has been asked yet, the oldest first.
+    /// Questions that no helper has yet, the oldest first.
     waiting: VecDeque<Key>,
     helpers: Vec<Helper>,
-    /// It answers no more questions.
+    /// It takes no more questions.
     is_shut: bool,
 }
 
 struct Helper {
     run: Run,
     does: Does,
-    /// For the limit of its question, or its end without one.
+    /// For the time limit of its question, or for its idle timeout.
     alarm: Option<AlarmId>,
 }
 
 enum Does {
     Wait,
     LookUp(Key),
-    /// It has been told to end, or was killed. The end of its output is still to come.
+    /// It was told to end, or was killed. The end of its output has not come yet.
     Leave,
 }
 
@@ -108,7 +108,7 @@ fn resolve(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Gives helpers what waits, as far as there may be helpers.
+/// Gives waiting questions to helpers, as far as the limit on helpers allows.
 fn hand_out(cx: &mut Cx<'_>) {
     while let Some(key) = cx.heap().waiting.pop_front() {
         match free_helper(cx) {
@@ -122,7 +122,7 @@ fn hand_out(cx: &mut Cx<'_>) {
     }
 }
 
-/// Finds a helper that waits, or begins one; `None` if all there may be are busy.
+/// Returns a free helper, or starts one. `None` if all are busy and no more may be started.
 fn free_helper(cx: &mut Cx<'_>) -> Result<Option<usize>, Error> {
     let Heap { helpers, settings, .. } = cx.heap();
     // The one that has waited least: with little to do the others end.
@@ -163,7 +163,7 @@ fn settle(cx: &mut Cx<'_>, key: &Key, outcome: Outcome) {
     }
 }
 
-/// ARG0 = a line, ARG1 = whose.
+/// A helper has answered. ARG0 = the line, ARG1 = the wheel.
 fn answered(cx: &mut Cx<'_>) -> Result {
     let (line, id) = (cx.take::<String>(0)?, cx.take::<WheelId>(1)?);
     let (heap, mut calls) = cx.split();
@@ -190,7 +190,7 @@ fn answered(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// The end of a helper, or what it was to be: ARG0 is the failure.
+/// A helper has ended, or a helper could not be forked. ARG0 is the failure.
 fn failed(cx: &mut Cx<'_>) -> Result {
     let failure = cx.take::<Failure>(0)?;
     let Some(helper) = take(cx, failure.wheel) else { return Ok(()) };
@@ -202,7 +202,7 @@ fn failed(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// The helper ARG0 takes too long.
+/// The helper ARG0 has exceeded the time limit.
 fn late(cx: &mut Cx<'_>) -> Result {
     let id = cx.take::<WheelId>(0)?;
     let limit = cx.heap().settings.time_limit;
@@ -221,7 +221,7 @@ fn late(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// The helper ARG0 has had nothing to do for a while.
+/// The helper ARG0 has been idle for the idle timeout.
 fn idle(cx: &mut Cx<'_>) -> Result {
     let id = cx.take::<WheelId>(0)?;
     let waits = |helper: &&mut Helper| helper.run.id() == id && matches!(helper.does, Does::Wait);
@@ -241,7 +241,7 @@ fn take(cx: &mut Cx<'_>, id: Option<WheelId>) -> Option<Helper> {
     Some(helper)
 }
 
-/// In a new process: the helpers are the parent's, and so are the answers for those who have asked there.
+/// Runs in a new process. The helpers belong to the parent, and so do answers for sessions that asked in the parent.
 fn forked(cx: &mut Cx<'_>) {
     cx.alarm_remove_all();
     let heap = cx.heap();
@@ -260,7 +260,7 @@ fn shut_down(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Dropping the askers tells them.
+/// Stops. Dropping the askers calls them with an error.
 fn stop(cx: &mut Cx<'_>) {
     let heap = cx.heap();
     heap.helpers.clear();
@@ -268,5 +268,5 @@ fn stop(cx: &mut Cx<'_>) {
     heap.asked.clear();
 }
 
-/// How long a name may be: longer than any that DNS has.
+/// The longest name, in bytes. DNS names are shorter.
 const LONGEST: usize = 255;
