@@ -12,7 +12,7 @@ use crate::daemon::status::{DaemonStatus, Peek};
 use crate::error::Error;
 use crate::kernel::{AsKernel, Context, SessionId, kernel_of};
 
-/// The handle to a Daemon session: copied freely, usable from any state and from outside of the loop.
+/// The handle to a Daemon session. Copy it freely, and use it in any state and outside of the loop.
 ///
 /// Each method takes the context of a state, or the kernel.
 ///
@@ -26,12 +26,12 @@ impl Daemon {
         self.0
     }
 
-    /// Returns the Daemon whose `daemon_*` signal the running state has got; `None` if it has got none.
+    /// Returns the Daemon whose `daemon_*` signal the running state has received, or `None` if it has received none.
     ///
-    /// A kernel with several Daemons hears the signals of all of them; this tells whose each is. It is ARG2 of every such
-    /// signal, behind what POE has: ARG1 is the payload in `daemon_child` of a post-forking daemon, a
-    /// [`Shutdown`](super::Shutdown) in `daemon_shutdown`, and otherwise `()`. Also `None` if a state that got a `daemon_child`,
-    /// `daemon_pause`, `daemon_accept` or `daemon_shutdown` before this one has moved the argument out.
+    /// In a kernel with several Daemons, a session gets the signals of all of them. The Daemon is ARG2 of every such
+    /// signal, after the arguments that POE has. ARG1 is the payload in `daemon_child` of a post-forking daemon, a
+    /// [`Shutdown`](super::Shutdown) in `daemon_shutdown`, and otherwise `()`. It is also `None` if an earlier state
+    /// has taken the argument out of the same `daemon_child`, `daemon_pause`, `daemon_accept` or `daemon_shutdown`.
     ///
     /// ```no_run
     /// # use lenore::{Context, Daemon, Result, wheel::SocketFactory};
@@ -43,7 +43,7 @@ impl Daemon {
     /// }
     /// ```
     ///
-    /// POE: nothing like it; all daemons of a program share one scoreboard there.
+    /// POE: nothing like it. All daemons of a program share one scoreboard there.
     pub fn of_signal<H: 'static>(cx: &Context<'_, H>) -> Option<Daemon> {
         // A request that was reported by an event may have brought several arguments; the Daemon comes behind them.
         for position in 2.. {
@@ -56,16 +56,20 @@ impl Daemon {
         None
     }
 
-    /// Tells the Daemon what this process does now.
+    /// Reports to the Daemon what this process does now.
     ///
-    /// In a pre-forked child: [`Report::Wait`] when it is set up, [`Report::Req`] or [`Report::Long`] when a request
-    /// has come, [`Report::Done`] (or `Wait`) when it is finished; the Daemon answers the last with a `daemon_accept`
-    /// signal, or by shutting this child down if it has had its share of requests. In a child forked for one request:
-    /// `Long` when it will take long, `Done` when it is finished, which ends the child.
+    /// A pre-forked child reports [`Report::Wait`] when it is set up, [`Report::Req`] or [`Report::Long`] when a
+    /// request has come, and [`Report::Done`] (or `Wait`) when the request is finished. The Daemon answers the last
+    /// with a `daemon_accept` signal. If the child has handled its number of requests, the Daemon shuts it down
+    /// instead.
+    ///
+    /// A child that was forked for one request reports `Long` if the request will take long, and `Done` when it is
+    /// finished. `Done` ends the child. In a Daemon that does not fork, the call has no effect.
     ///
     /// # Errors
     ///
-    /// [`DaemonError::WrongProcess`] in the parent of a pre-forking daemon; [`DaemonError::Ended`] once the Daemon
+    /// [`DaemonError::WrongProcess`] in the parent of a forking daemon, except for `Req` and `Long` when it is
+    /// post-forking, and in a forked process that is not a child of the Daemon. [`DaemonError::Ended`] once the Daemon
     /// session is gone.
     ///
     /// POE: `Daemon->update_status`.
@@ -74,15 +78,15 @@ impl Daemon {
         self.report(kernel, (report,))
     }
 
-    /// Hands a request to a child that is forked for it, from the parent of a post-forking daemon.
+    /// Hands a request from the parent of a post-forking daemon to a child that is forked for it.
     ///
-    /// `payload` is whatever the child needs, the accepted socket as a rule: it becomes ARG1 of the `daemon_child`
-    /// signal in the child. The fork happens as soon as the running state has returned; while there are as many children
-    /// as there may be, the request waits its turn.
+    /// `payload` is whatever the child needs, usually the accepted socket. It becomes ARG1 of the `daemon_child` signal
+    /// in the child. The fork happens when the running state has returned. If there are already `max_children`, the
+    /// request waits.
     ///
     /// # Errors
     ///
-    /// As [`update_status`](Daemon::update_status). The payload is dropped then.
+    /// As [`update_status`](Daemon::update_status). After an error the payload is dropped.
     ///
     /// POE: `Daemon->update_status( 'req', $info )`.
     #[track_caller]
@@ -95,31 +99,33 @@ impl Daemon {
         self.report(kernel, (report, payload))
     }
 
-    /// Reports the beginning of a request in a child that serves several at a time, and returns whether it may take
-    /// another one meanwhile.
+    /// Reports that a request begins in a child that serves several at a time. Returns whether the child may take
+    /// another request meanwhile.
     ///
-    /// Does what [`update_status`](Daemon::update_status) does with [`Report::Req`], but each call counts as a request,
-    /// also while the child is busy, and `request_timeout` counts anew from it. `false` means that the child has had its
-    /// share of requests or was asked to go: it finishes those in hand. [`Report::Done`] follows when the last of them is
-    /// finished, not before. A child that is asked to go while it is busy gets `daemon_pause`.
+    /// This does what [`update_status`](Daemon::update_status) does with [`Report::Req`], but every call counts as a
+    /// request, even while the child is busy. `request_timeout` begins anew with every call. `false` means that the
+    /// child has handled its number of requests, or was asked to leave. It then finishes the requests in hand. Report
+    /// [`Report::Done`] only when the last of them is finished. A child that is asked to leave while it is busy gets
+    /// `daemon_pause`.
     ///
     /// # Errors
     ///
-    /// [`DaemonError::WrongProcess`] in the parent of a forking daemon; [`DaemonError::Ended`] once the Daemon session is
-    /// gone.
+    /// [`DaemonError::WrongProcess`] in the parent of a forking daemon, and in a forked process that is not a child of
+    /// the Daemon. [`DaemonError::Ended`] once the Daemon session is gone.
     ///
-    /// POE: nothing like it; a child serves one request at a time.
+    /// POE: nothing like it. A child serves one request at a time.
     #[track_caller]
     pub fn begin_request<K: AsKernel>(self, kernel: &mut K) -> Result<bool, DaemonError> {
         self.call::<_, Result<bool, DaemonError>>(kernel, "begin_request", ())?
     }
 
-    /// Says that a request of this process has failed: the counter `requests_failed` of snapshot, status page and metrics. It says
-    /// nothing of the child, which goes on.
+    /// Reports that a request of this process has failed. This raises the counter `requests_failed` of snapshot, status
+    /// page and metrics. It has no effect on the child.
     ///
-    /// The parent of a server that does not fork counts its own. A child's is counted where other programs may look at the Daemon:
-    /// with a control socket, a status listener or a board. Without the feature `control` it does nothing. A
-    /// [`Server`](crate::component::Server) reports each callback of a connection that fails by itself.
+    /// The parent of a server that does not fork counts its own requests. The failures of a child are counted if other
+    /// programs may watch the Daemon, with a control socket, a status listener or a board. Without the feature
+    /// `control` the call has no effect. A [`Server`](crate::component::Server) reports every failed callback of a
+    /// connection itself.
     ///
     /// # Errors
     ///
@@ -131,13 +137,14 @@ impl Daemon {
         kernel_of(kernel).call(self.0, "request_failed", ()).map(drop).map_err(DaemonError::Ended)
     }
 
-    /// Says that [`request_failed`](Daemon::request_failed) is called for each request that fails, so that 0 is a number.
+    /// Notes that [`request_failed`](Daemon::request_failed) is called for each failed request, so that 0 means no
+    /// failure.
     pub(crate) fn tells_of_failures<K: AsKernel>(self, kernel: &mut K) -> Result<(), DaemonError> {
         kernel_of(kernel).call(self.0, "failures_are_told", ()).map(drop).map_err(DaemonError::Ended)
     }
 
-    /// Reports that requests of a child begin or end, of which [`begin_request`](Daemon::begin_request) has counted none: it does not
-    /// hang.
+    /// Reports that requests of a child begin or end without [`begin_request`](Daemon::begin_request), so that the
+    /// child does not count as hanging.
     pub(crate) fn makes_progress<K: AsKernel>(self, kernel: &mut K) -> Result<(), DaemonError> {
         kernel_of(kernel).call(self.0, "progress", ()).map(drop).map_err(DaemonError::Ended)
     }
@@ -147,8 +154,8 @@ impl Daemon {
         self.call(kernel, "update_status", args)?
     }
 
-    /// Notes on the scoreboard whom this child serves; the first 24 bytes of `label` are kept. Outside of a child it
-    /// does nothing.
+    /// Notes on the scoreboard which client this child serves. The first 24 bytes of `label` are kept. Outside of a
+    /// child the call has no effect.
     ///
     /// # Errors
     ///
@@ -172,10 +179,12 @@ impl Daemon {
         self.call(kernel, "status", ())
     }
 
-    /// Returns what the Daemon is doing, as data that can be shown, serialized and compared. Needs the feature `control`.
+    /// Returns what the Daemon is doing, as data that can be shown, serialized and compared. Needs the feature
+    /// `control`.
     ///
-    /// `None` in a process that is not the parent. Deaths, failed forks and the times that children took to start are remembered
-    /// from the first call on, or from the start if the Daemon has a control socket, a board or a status listener.
+    /// Returns `None` in a process that is not the parent. The Daemon collects deaths, failed forks and start times of
+    /// children from the first call on. With a control socket, a board or a status listener it collects them from the
+    /// start.
     ///
     /// # Errors
     ///
@@ -188,12 +197,12 @@ impl Daemon {
         self.call(kernel, "snapshot", ())
     }
 
-    /// Returns the metrics that the application declares before children are forked: see [`metrics`](crate::daemon::metrics). Needs
-    /// the feature `control`.
+    /// Returns the metrics. The application declares its own there before children are forked: see
+    /// [`metrics`](crate::daemon::metrics). Needs the feature `control`.
     ///
-    /// It needs no kernel. When the Daemon has ended, and in another thread than the kernel's, every declaration is
-    /// [`MetricError::Ended`](crate::daemon::metrics::MetricError::Ended). Handles that were declared before go on working, but
-    /// nobody reads what they count once the Daemon has ended.
+    /// The call needs no kernel. When the Daemon has ended, and in another thread than the kernel's, every declaration
+    /// returns [`MetricError::Ended`](crate::daemon::metrics::MetricError::Ended). Handles that were declared before
+    /// still work, but no program reads their counts once the Daemon has ended.
     ///
     /// POE: nothing like it.
     #[cfg(feature = "control")]
@@ -201,8 +210,8 @@ impl Daemon {
         crate::daemon::metrics::Metrics(crate::daemon::metrics::find(self.0))
     }
 
-    /// Says that the children accept on the listeners of `session` and on no others, so that the clients who wait at another
-    /// Daemon's are not counted.
+    /// Notes that the children accept only on the listeners of `session`. Clients that wait at another Daemon's
+    /// listeners then don't count.
     pub(crate) fn accepts_on_listeners_of<K: AsKernel>(
         self,
         kernel: &mut K,
@@ -211,21 +220,21 @@ impl Daemon {
         self.call(kernel, "serves", (session,))
     }
 
-    /// Returns how long the clients of a process without children may hold up a graceful end that begins at `begin`, counted from
-    /// a start of the caller's choosing.
+    /// Returns how long clients of a process without children may delay a graceful end that begins at `begin`. The
+    /// caller chooses where that time begins to count.
     pub(crate) fn grace_of_clients<K: AsKernel>(self, kernel: &mut K, begin: Duration) -> Result<Grace, DaemonError> {
         self.call(kernel, "grace_of_clients", (begin,))
     }
 
-    /// Returns the configuration that this process has: see [`DaemonBuilder::config`](crate::daemon::DaemonBuilder::config).
+    /// Returns the configuration of this process: see [`DaemonBuilder::config`](crate::daemon::DaemonBuilder::config).
     ///
-    /// A child has the one that it was forked with, for as long as it lives. The parent, and a server without children, have
-    /// another one after a reload: the signal `daemon_reload` tells of that.
+    /// A child keeps the configuration that it was forked with for as long as it lives. The parent, and a server
+    /// without children, get another one by a reload. The signal `daemon_reload` reports that.
     ///
     /// # Errors
     ///
-    /// [`DaemonError::NoConfiguration`] if the program has none, or one of another type than `T`; [`DaemonError::Ended`] once the
-    /// Daemon session is gone.
+    /// [`DaemonError::NoConfiguration`] if the program has none, or one of another type than `T`.
+    /// [`DaemonError::Ended`] once the Daemon session is gone.
     ///
     /// POE: nothing like it.
     #[track_caller]
@@ -235,11 +244,12 @@ impl Daemon {
         value.ok_or(DaemonError::NoConfiguration { wanted: type_name::<T>() })
     }
 
-    /// Returns the addresses on which this process is to listen by its configuration: see
-    /// [`PoolSettings::listen`](crate::daemon::PoolSettings::listen).
+    /// Returns the addresses on which this process should listen, according to its configuration: see
+    /// [`PoolSettings::listen`](crate::daemon::PoolSettings::listen). Empty without a configuration.
     ///
-    /// A program asks for them when it has spawned the Daemon, in each new child (`daemon_child`), and in the parent after a reload
-    /// (`daemon_reload`). It drops the listeners that are not among them, and begins those that are missing. Empty without a
+    /// A program calls this after it has spawned the Daemon, in each new child (`daemon_child`), and in the parent
+    /// after a reload (`daemon_reload`). It drops listeners whose addresses are not in the list, and opens those that
+    /// are missing.
     /// configuration.
     ///
     /// ```no_run
@@ -272,9 +282,11 @@ impl Daemon {
         self.call(kernel, "addresses", ())
     }
 
-    /// Returns a picture of the kernel and of the Daemon; with `verbose`, of every session and why it stays alive.
+    /// Returns a description of the kernel and the Daemon. With `verbose` it has every session, and why each stays
+    /// alive.
     ///
-    /// The event `peek`, posted to the Daemon with the same argument, writes it to the log at info level.
+    /// Post the event `peek` to the Daemon, with the same argument, to write the description to the log at level
+    /// `info`.
     ///
     /// # Errors
     ///
@@ -286,13 +298,13 @@ impl Daemon {
         self.call::<_, Result<Peek, Error>>(kernel, "look", (verbose,))?.map_err(DaemonError::Ended)
     }
 
-    /// Reports a child process that other code has forked: it is reaped without noise and gets TERM at shutdown, and
-    /// is not counted in the pool.
+    /// Reports a child process that other code has forked. The Daemon reaps it without a log line, and sends it TERM at
+    /// shutdown. It does not count in the pool.
     ///
     /// # Errors
     ///
-    /// [`DaemonError::NotAChild`] for a process that this one can't wait for; [`DaemonError::Ended`] once the Daemon session
-    /// is gone.
+    /// [`DaemonError::NotAChild`] for a process that this process can't wait for. [`DaemonError::Ended`] once the
+    /// Daemon session is gone.
     ///
     /// POE: `Daemon->foreign_child`.
     #[track_caller]
@@ -300,8 +312,8 @@ impl Daemon {
         self.call::<_, Result<(), DaemonError>>(kernel, "foreign_child", (pid,))?
     }
 
-    /// Shuts the Daemon down: in the parent with all of its children, in a child that child alone. A second time it
-    /// does nothing.
+    /// Shuts the Daemon down at once. In the parent this ends all children as well, in a child that child only. A
+    /// second call has no effect.
     ///
     /// # Errors
     ///
@@ -313,20 +325,20 @@ impl Daemon {
         kernel_of(kernel).call(self.0, "shutdown", ()).map(drop).map_err(DaemonError::Ended)
     }
 
-    /// Has a new program take over from this one without losing a request: `program`, or the path by which this one was started. A
-    /// relative path counts from the directory in which this program was started.
+    /// Starts a new program that takes over from this one without losing a request. It is `program`, or the path by
+    /// which this program was started. A relative path starts at the directory in which this program was started.
     ///
-    /// The new process gets the arguments and the environment of this one, and the sockets on which a
-    /// [`SocketFactory`](crate::wheel::SocketFactory), a [`Server`](crate::component::Server) or the status listener listens. Its
-    /// listeners find them by name or address. When its pool is ready it has the names: pid file, control socket, board. This process
-    /// accepts nothing from then on, but takes everything back if the new one dies within
-    /// [`probation`](crate::daemon::DaemonBuilder::probation). After that it ends gracefully. The log tells how it goes, and
-    /// `lenorectl upgrade` waits for the verdict.
+    /// The new process gets this one's arguments and environment, and the sockets on which a
+    /// [`SocketFactory`](crate::wheel::SocketFactory), a [`Server`](crate::component::Server) or the status listener
+    /// listens. Its listeners find them by name or address. When its pool is ready, it takes over the pid file, the
+    /// control socket and the board. From then on this process accepts nothing. If the new one dies within
+    /// [`probation`](crate::daemon::DaemonBuilder::probation), this process takes everything back. After the probation
+    /// it ends gracefully. The Daemon logs each step, and `lenorectl upgrade` waits for the verdict.
     ///
     /// # Errors
     ///
-    /// [`DaemonError::NotUpgraded`] if it can't begin in this process, with the reason; [`DaemonError::Ended`] once the Daemon session is
-    /// gone. What comes after that is told by the log.
+    /// [`DaemonError::NotUpgraded`], with the reason, if the upgrade can't begin in this process.
+    /// [`DaemonError::Ended`] once the Daemon session is gone. Later failures are in the log.
     ///
     /// POE: nothing like it.
     #[track_caller]

@@ -1,4 +1,4 @@
-//! The settings of a Daemon, one method each, and spawning it.
+//! The settings of a Daemon, with one method each, and `spawn`.
 
 mod launch;
 mod reload;
@@ -32,7 +32,7 @@ use crate::sys::threads::{NotAlone, make_sure_alone};
 use watching::Watching;
 
 impl Daemon {
-    /// Begins the settings of a Daemon.
+    /// Returns a builder with the settings of a Daemon.
     ///
     /// POE: `POE::Component::Daemon->spawn`, which takes them by name.
     pub fn builder() -> DaemonBuilder {
@@ -42,32 +42,32 @@ impl Daemon {
 
 /// The settings of a [`Daemon`].
 ///
-/// With `start_children` the Daemon is pre-forking. With `max_children` alone it is post-forking. With neither it does not fork. The
-/// [table of settings](crate::daemon#settings) has all of them at a glance.
+/// With `start_children` the Daemon is pre-forking. With `max_children` alone it is post-forking. With neither it does
+/// not fork. See the [table of all settings](crate::daemon#settings).
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until it is spawned"]
 pub struct DaemonBuilder(RawSettings, RawProcess, Watching, RawConfig);
 
 impl DaemonBuilder {
-    /// Sets the alias of the Daemon session. A second Daemon in the same kernel needs another one. Default: `Daemon`.
+    /// Sets the alias of the Daemon session. A second Daemon in the same kernel needs another alias. Default: `Daemon`.
     pub fn alias(mut self, alias: impl Into<String>) -> Self {
         self.0.alias = Some(alias.into());
         self
     }
 
-    /// Logs each child that begins or ends at level info, and not debug. Default: no.
+    /// Logs each child that begins or ends at level `info` instead of `debug`. Default: no.
     pub fn verbose(mut self, verbose: bool) -> Self {
         self.0.verbose = verbose;
         self
     }
 
-    /// Has [`Kernel::run`](crate::Kernel::run) return in children as well. Default: no.
+    /// Makes [`Kernel::run`](crate::Kernel::run) return in children as well. Default: no.
     ///
-    /// Set it for a program that does something in each child after its sessions have ended, or whose tools write their results
-    /// when a program exits, as coverage and profilers do. Without it a child exits as soon as its last session has ended: see [the
-    /// end of a child](crate::daemon#the-end-of-a-child).
+    /// Set it for a program that does something in each child after its sessions have ended, or for tools that write
+    /// their results when a program exits, such as coverage and profilers. Without it a child exits as soon as its last
+    /// session has ended: see [the end of a child](crate::daemon#the-end-of-a-child).
     ///
-    /// POE: what `run` does in every child.
+    /// POE: `run` always returns in children.
     pub fn children_return(mut self, children_return: bool) -> Self {
         self.0.children_return = children_return;
         self
@@ -88,39 +88,41 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children may wait for a request. The Daemon retires more. Default: 80 % of `max_children`, or twice
-    /// `min_spare` if that is not set.
+    /// Sets how many children may wait for a request. If more wait, the Daemon retires some. Default: 80 % of
+    /// `max_children`. Without `max_children`: twice `min_spare`.
     pub fn max_spare(mut self, children: u32) -> Self {
         self.0.max_spare = Some(children);
         self
     }
 
-    /// Sets how many children should wait for a request. The Daemon forks when there are fewer.
+    /// Sets how many children should wait for a request. If fewer wait, the Daemon forks more.
     ///
-    /// Clients that wait may ask for more: see [`wait_target`](DaemonBuilder::wait_target).
+    /// When clients wait, the Daemon may fork more than that: see [`wait_target`](DaemonBuilder::wait_target).
     ///
-    /// Default: 20 % of `max_children`, or `start_children` if that is not set. Range: 1 and more.
+    /// Default: 20 % of `max_children`, or half of `max_spare` if that is set as well. Without `max_children`:
+    /// `start_children`. Minimum: 1.
     pub fn min_spare(mut self, children: u32) -> Self {
         self.0.min_spare = Some(children);
         self
     }
 
-    /// Sets how many requests a pre-forked child handles before another child takes its place. Default: 1. 0: no limit.
+    /// Sets how many requests a pre-forked child handles before another child takes its place. 0 means no limit.
+    /// Default: 1.
     pub fn requests(mut self, requests: u64) -> Self {
         self.0.requests = Some(requests);
         self
     }
 
-    /// Does the same, but leaves the caller's choice alone.
+    /// Sets [`requests`](DaemonBuilder::requests), unless the caller has set it.
     pub(crate) fn requests_unless_set(mut self, requests: u64) -> Self {
         self.0.requests.get_or_insert(requests);
         self
     }
 
-    /// Sets how many requests earlier than [`requests`](DaemonBuilder::requests) a pre-forked child may be replaced.
+    /// Sets how many requests before [`requests`](DaemonBuilder::requests) a pre-forked child may be replaced.
     ///
-    /// Each child's number of requests is drawn evenly from `requests - jitter` to `requests`. So a pool that was started together
-    /// is not replaced together.
+    /// Each child's number of requests is drawn evenly from `requests - jitter` to `requests`. So children that were
+    /// started together are not all replaced together.
     ///
     /// Default: 0. Range: less than `requests`.
     pub fn requests_jitter(mut self, jitter: u64) -> Self {
@@ -128,11 +130,12 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children that died before they were ready a pre-forking pool may replace at once. Default: 32. Range: 1 and
-    /// more.
+    /// Limits how many children that died before they were ready a pre-forking pool may replace at once. Default: 32.
+    /// Minimum: 1.
     ///
-    /// This does not limit how fast a pool grows. At most 32 children are starting at a time, forked and not ready yet. Each
-    /// child that dies before it was ready halves that number, and each child that becomes ready raises it by one.
+    /// This does not limit how fast a pool grows. At most 32 children are starting at a time, which means forked and
+    /// not ready yet. Each child that dies before it was ready halves that number, and each child that becomes ready
+    /// raises it by one.
     ///
     /// POE: nothing like it.
     pub fn fork_burst(mut self, children: u32) -> Self {
@@ -140,8 +143,8 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how many children that died before they were ready a pre-forking pool may replace each second, after it has used up its
-    /// [`fork_burst`](DaemonBuilder::fork_burst). Default: 64. Range: 1 and more.
+    /// Limits how many children that died before they were ready a pre-forking pool may replace each second, after it
+    /// has used up its [`fork_burst`](DaemonBuilder::fork_burst). Default: 64. Minimum: 1.
     ///
     /// POE: nothing like it.
     pub fn forks_per_second(mut self, children: u32) -> Self {
@@ -149,12 +152,12 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long a client may wait to be accepted before the pool forks more children for the clients that wait.
+    /// Sets how long a client may wait to be accepted before the pool forks more children.
     ///
-    /// When no child of a pre-forking pool is idle, the pool looks how many clients wait in the queues of its listeners, where the
-    /// system tells. If they would wait for longer than this, the pool forks as many children as can finish the work in this time,
-    /// up to `max_children`. If children take longer than this to start, that time counts instead.
-    /// [`DaemonStatus::backlog`](crate::daemon::DaemonStatus::backlog) has the numbers.
+    /// When no child of a pre-forking pool is idle, the pool counts the clients that wait in the queues of its
+    /// listeners, on systems that tell. If they would wait for longer than this, the pool forks as many children as can
+    /// finish the work in this time, up to `max_children`. If children take longer than this to start, the time that
+    /// they take counts instead. [`DaemonStatus::backlog`](crate::daemon::DaemonStatus::backlog) has the numbers.
     ///
     /// Default: 20 ms. Range: more than zero.
     ///
@@ -164,9 +167,10 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long children stay that were forked for waiting clients, although there are more than `max_spare`.
+    /// Sets how long the pool keeps children that it forked for waiting clients, even if there are more than
+    /// `max_spare`. With zero it does not keep them.
     ///
-    /// Default: ten times as long as a child takes to start, at least 10 s. Zero: children do not stay.
+    /// Default: ten times as long as a child takes to start, but at least 10 s.
     ///
     /// POE: nothing like it.
     pub fn shrink_hold(mut self, hold: Duration) -> Self {
@@ -174,13 +178,14 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets how long a child may take to end before it is killed.
+    /// Sets how long a child may take to end before the parent kills it.
     ///
-    /// The limit also holds for a child that ends by itself, as after its last request. If a session of the program keeps such a
-    /// child for longer than this, and longer than `request_timeout` and `long_timeout`, the child is rogue.
+    /// The limit also holds for a child that ends on its own, as after its last request. If a session of the program
+    /// keeps such a child for longer than this, and longer than `request_timeout` and `long_timeout`, the child is
+    /// rogue.
     ///
-    /// A [`component::Server`](crate::component::Server) without children shuts its connections down after this time when TERM or
-    /// QUIT lets them finish.
+    /// A [`component::Server`](crate::component::Server) without children lets its connections finish on TERM or QUIT.
+    /// After this time it shuts them down.
     ///
     /// Default: 10 s. Range: more than zero.
     pub fn shutdown_timeout(mut self, grace: Duration) -> Self {
@@ -190,11 +195,11 @@ impl DaemonBuilder {
 
     /// Sets how long the Daemon serves clients as before when a graceful end begins, by TERM, QUIT or `stop`.
     ///
-    /// During this time `/ready` of the [status listener](DaemonBuilder#method.status) answers 503. So load balancers send new
-    /// clients elsewhere before the listeners are closed. 5 to 10 s suit Kubernetes, which sends TERM while it still sends clients.
-    /// A second TERM ends the Daemon at once.
+    /// During this time `/ready` of the [status listener](DaemonBuilder#method.status) answers 503, so that load
+    /// balancers send new clients elsewhere before the listeners are closed. 5 to 10 s suit Kubernetes, which sends
+    /// TERM while it still sends clients. A second TERM ends the Daemon at once.
     ///
-    /// Default: zero. Range: less than [`shutdown_timeout`](DaemonBuilder::shutdown_timeout), of which it is a part.
+    /// This time is a part of [`shutdown_timeout`](DaemonBuilder::shutdown_timeout), and must be less. Default: zero.
     ///
     /// POE: nothing like it.
     pub fn lame_duck(mut self, span: Duration) -> Self {
@@ -202,17 +207,19 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets what TERM means.
+    /// Sets what TERM does.
     ///
-    /// With [`Shutdown::Graceful`] the first TERM is as QUIT: requests in hand are finished, for
-    /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout) at most. A second TERM, or one after QUIT, ends the Daemon at once.
-    /// systemd, Docker and Kubernetes send TERM when they stop a service, and KILL some time later. Set `shutdown_timeout` to less
-    /// than that time.
+    /// With [`Shutdown::Graceful`] the first TERM does the same as QUIT. The server finishes requests in hand, for at
+    /// most [`shutdown_timeout`](DaemonBuilder::shutdown_timeout). A second TERM, or a TERM after QUIT, ends the Daemon
+    /// at once. systemd, Docker and Kubernetes send TERM when they stop a service, and KILL some time later. Set
+    /// `shutdown_timeout` to less than that time.
     ///
-    /// A child that gets TERM by itself, as from systemd with `KillMode=control-group`, also takes the first TERM for QUIT. A
-    /// second TERM ends that child at once. INT and [`Daemon::shutdown`](crate::Daemon::shutdown) always end the Daemon at once.
+    /// A child may get TERM directly, as from systemd with `KillMode=control-group`. It also takes the first TERM for
+    /// QUIT, and ends at once on a second TERM. INT and [`Daemon::shutdown`](crate::Daemon::shutdown) always end the
+    /// Daemon at once.
     ///
-    /// Default: [`Shutdown::Immediate`]; in a [`component::Server`](crate::component::Server) [`Shutdown::Graceful`].
+    /// Default: [`Shutdown::Immediate`], or in a [`component::Server`](crate::component::Server)
+    /// [`Shutdown::Graceful`].
     ///
     /// POE: nothing like it. TERM ends parent and children at once.
     #[doc(alias = "graceful_shutdown")]
@@ -221,16 +228,16 @@ impl DaemonBuilder {
         self
     }
 
-    /// Does the same, but leaves the caller's choice alone.
+    /// Sets [`term`](DaemonBuilder::term), unless the caller has set it.
     pub(crate) fn term_unless_set(mut self, how: Shutdown) -> Self {
         self.0.term.get_or_insert(how);
         self
     }
 
-    /// Sets how long a start with [`detach`](DaemonBuilder::detach) may take, from the creation of the Daemon session until the
-    /// daemon is ready. A start that takes longer fails.
+    /// Sets how long a start with [`detach`](DaemonBuilder::detach) or for a service manager may take, from the
+    /// creation of the Daemon session until the daemon is ready. A start that takes longer fails.
     ///
-    /// The limit also holds for a new child during a reload. A reload whose children take longer is rolled back.
+    /// During a reload the limit also holds for each new child. A reload whose children take longer is rolled back.
     ///
     /// Default: 60 s. Range: more than zero.
     ///
@@ -242,12 +249,12 @@ impl DaemonBuilder {
 
     /// Sets how often the parent examines its children.
     ///
-    /// A child that breaks a rule gets INT, a round later TERM, and a round later KILL. In place of TERM it gets INT again if
-    /// [`term`](DaemonBuilder::term) is [`Shutdown::Graceful`].
+    /// A child that breaks a rule gets INT. If it breaks the rule in the next round, it gets TERM, and a round later
+    /// KILL. If [`term`](DaemonBuilder::term) is [`Shutdown::Graceful`], it gets a second INT instead of TERM.
     ///
     /// Default: 10 s. Range: more than zero.
     ///
-    /// POE: `babysit`, in seconds, without which there is no babysitting.
+    /// POE: `babysit`, in seconds. Without it there is no babysitting.
     pub fn babysit(mut self, interval: Duration) -> Self {
         self.0.babysit = Some(interval);
         self
@@ -270,16 +277,16 @@ impl DaemonBuilder {
     /// Sets how much processor time a child may use for one request. A child that uses more is rogue. Default: 600 s. Range: more
     /// than zero.
     ///
-    /// POE: the 10 minutes after which a process is rogue.
+    /// POE: the fixed 10 minutes after which a process is rogue.
     pub fn cpu_limit(mut self, limit: Duration) -> Self {
         self.0.cpu_limit = Some(limit);
         self
     }
 
-    /// Sets how many bytes of a child may be resident. A child with more is replaced after its request. Linux only.
+    /// Limits the resident memory of a child, in bytes. A child with more is replaced after its request. Linux only.
     ///
-    /// What a child shares with its parent is resident in both. If memory can't be read, one warning says that the limit is not
-    /// enforced.
+    /// Memory that a child shares with its parent counts as resident in both. If the Daemon can't read a child's
+    /// memory, it logs one warning that the limit is not enforced.
     ///
     /// Default: no limit. Range: more than zero.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
@@ -287,29 +294,30 @@ impl DaemonBuilder {
         self
     }
 
-    /// Makes the process a daemon, as far as that is set, and creates the Daemon session. The Daemon forks children when the kernel
-    /// runs.
+    /// Makes the process a daemon, as far as the settings ask for it, and creates the Daemon session. The Daemon forks
+    /// children when the kernel runs.
     ///
-    /// A state may call it, because one process alone returns from the call. The steps, in this order:
+    /// A state may call it, because only one process returns from the call. `spawn` takes these steps, in this order:
     ///
-    /// - The configuration is loaded, and the settings are checked.
-    /// - Signals that the launcher had blocked are unblocked. SIGCHLD gets its default action if it was ignored. SIGXFSZ is ignored
-    ///   unless it has a handler, so that a log file at its size limit ends no process.
-    /// - The log file is opened, and standard output and error go there. The pid file is taken.
-    /// - The program detaches, and goes on in another process. It drops its privileges.
-    /// - The session is created.
+    /// - It loads the configuration, and checks the settings.
+    /// - It unblocks signals that the launcher had blocked. If SIGCHLD was ignored, it gets its default action. If
+    ///   SIGXFSZ has no handler, it is ignored, so that a log file at its size limit does not end a process.
+    /// - It opens the log file, and sends standard output and standard error there. It takes the pid file.
+    /// - It detaches, and goes on in another process. It drops the process's privileges.
+    /// - It creates the session.
     ///
     /// # Errors
     ///
-    /// - [`DaemonError::Config`], [`DaemonError::Settings`]
-    /// - [`DaemonError::Threads`] if the process could not fork
-    /// - [`DaemonError::PidFileHeld`], and [`DaemonError::Process`] for any other step before the session is created
+    /// - [`DaemonError::Config`] or [`DaemonError::Settings`]
+    /// - [`DaemonError::Threads`] if the process has several threads, so that it could not fork
+    /// - [`DaemonError::PidFileHeld`]
+    /// - [`DaemonError::Process`] for any other step before the session is created
     /// - [`DaemonError::Scoreboard`]
     /// - [`DaemonError::Kernel`], for example for an alias that is taken
     ///
-    /// After an error, `spawn` restores standard output, standard error, the umask and the working directory, and removes the pid file. It
-    /// can't undo two steps: detaching, where the launcher prints the error and exits with 1, and dropping privileges. The process should
-    /// end after an error that follows one of them.
+    /// After an error, `spawn` restores standard output, standard error, the umask and the working directory, and
+    /// removes the pid file. It can't undo two steps: detaching, where the launcher prints the error and exits with 1,
+    /// and dropping privileges. The process should end after an error that follows one of them.
     ///
     /// POE: `spawn`.
     pub fn spawn<K: AsKernel>(self, kernel: &mut K) -> Result<Daemon, DaemonError> {

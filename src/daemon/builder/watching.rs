@@ -1,4 +1,4 @@
-//! Settings by which an operator sees and steers a running Daemon.
+//! The settings with which an operator can watch and steer a running Daemon.
 
 #[cfg(feature = "control")]
 use std::ffi::OsStr;
@@ -45,7 +45,8 @@ pub(super) struct Watching {
     board: Option<PathBuf>,
     #[cfg(feature = "control")]
     control: Option<PathBuf>,
-    /// The program has not named the paths itself. They follow from the environment, which other Daemons may have inherited too.
+    /// Whether the paths of the control socket and the board come from the environment, which other Daemons may have
+    /// inherited too.
     #[cfg(feature = "control")]
     is_implied: (bool, bool),
     #[cfg(feature = "control")]
@@ -79,7 +80,7 @@ impl Watching {
         Ok(self)
     }
 
-    /// Makes the control socket if operators may come.
+    /// Makes the control socket, if the settings ask for one.
     #[cfg(feature = "control")]
     pub(super) fn make_control(
         &self,
@@ -110,7 +111,7 @@ impl Watching {
         Ok(Some(Control::new(socket, policy, state_file)))
     }
 
-    /// Makes the board if other programs are to find it.
+    /// Makes the board, if the settings ask for one.
     #[cfg(feature = "control")]
     pub(super) fn make_board(
         &self,
@@ -151,7 +152,7 @@ impl Watching {
 
 #[cfg(feature = "control")]
 impl Watching {
-    /// Tells whether operators may look from outside, so that there has to be something to see.
+    /// Tells whether operators can watch the Daemon, so that it must collect data for them.
     fn is_watched(&self) -> bool {
         #[cfg(feature = "status")]
         if self.status.is_some() {
@@ -160,14 +161,14 @@ impl Watching {
         self.control.is_some()
     }
 
-    /// Binds the status listener, if there is to be one. It serves no client yet.
+    /// Binds the status listener, if there is one. It serves no client yet.
     #[cfg(feature = "status")]
     pub(super) fn make_status(&self) -> Result<Option<TcpListener>, DaemonError> {
         let fail = |source| DaemonError::Process { doing: "opening the status listener", source };
         self.status.as_deref().map(|address| listen_for_status(address).map_err(fail)).transpose()
     }
 
-    /// Returns what the names of the Daemon's metrics begin with, if that was set.
+    /// Returns the prefix of the Daemon's metrics, if it was set.
     pub(super) fn metrics_prefix(self) -> Option<String> {
         self.metrics_prefix
     }
@@ -175,28 +176,31 @@ impl Watching {
 
 #[cfg(feature = "status")]
 impl DaemonBuilder {
-    /// Sets the address, such as `127.0.0.1:9180`, at which browsers and monitoring see the Daemon by HTTP. Needs the feature `status`.
-    /// Default: none.
+    /// Sets the address, such as `127.0.0.1:9180`, at which browsers and monitoring can watch the Daemon over HTTP.
+    /// Needs the feature `status`. Default: none.
     ///
     /// | request | answer |
     /// | --- | --- |
-    /// | `GET /` | a page for people, live where scripts may run |
+    /// | `GET /` | a page for people, which updates itself where scripts may run |
     /// | `GET /status` | [`Snapshot`](crate::daemon::view::Snapshot) as JSON |
     /// | `GET /metrics` | metrics for Prometheus, or as OpenMetrics if the client prefers that |
-    /// | `GET /live` | 200 while the parent's loop turns |
-    /// | `GET /ready` | 200, or 503 and a line that says why not: it starts, no child is ready, it drains, it stops |
+    /// | `GET /live` | 200 while the parent's loop runs, and 503 when the Daemon [counts as dead](DaemonBuilder::health_limit) |
+    /// | `GET /ready` | 200, or 503 with the reason in a line: it starts, no child is ready, it drains, or it stops |
     ///
-    /// A query behind the path is ignored. Any other path is answered with 404, also one with a `/` at its end.
+    /// A query after the path is ignored. Any other path gets 404, even one of these with a `/` at its end.
     ///
-    /// The parent answers, even when all children are busy or hang. Clients can change nothing. But each client that reaches the address
-    /// sees what the children say of their own clients, so choose an address that strangers do not reach. There may be 64 clients at a
-    /// time, but no more than an eighth of the file descriptors that the process may have.
+    /// The parent answers, even when all children are busy or hang. Clients can't change anything. But every client
+    /// that reaches the address sees what the children report about their own clients, so choose an address that
+    /// strangers can't reach. There may be 64 clients at a time, but no more than an eighth of the process's limit on
+    /// file descriptors.
     ///
-    /// Children do not have the listener, and it keeps no Daemon alive. It stays until the last child has ended. In a Daemon without
-    /// children it stays until nothing else keeps the program, or until the Daemon has ended if the program has another one.
+    /// Children do not have the listener, and it does not keep the program running. It stays until the last child has
+    /// ended. In a Daemon without children it stays until nothing else keeps the program running. If the program has
+    /// another Daemon, it stays until this Daemon has ended.
     ///
-    /// [`spawn`](DaemonBuilder::spawn) binds the address before it changes the user. An address that is taken is an error. A socket that
-    /// systemd has passed by the name `status`, or that is bound to this address, is taken over instead.
+    /// [`spawn`](DaemonBuilder::spawn) binds the address before it changes the user. An address that is taken is an
+    /// error. If systemd has passed a socket by the name `status`, or one that is bound to this address, the Daemon
+    /// takes over that socket instead.
     ///
     /// POE: nothing like it.
     pub fn status(mut self, address: impl Into<String>) -> Self {
@@ -207,8 +211,8 @@ impl DaemonBuilder {
 
 #[cfg(feature = "control")]
 impl DaemonBuilder {
-    /// Sets what the names of the Daemon's metrics begin with. The application can't declare a metric under one of the names that result.
-    /// Default: `lenore_`. Range: letters, digits and `_`, and no digit first.
+    /// Sets the prefix of the names of the Daemon's metrics. The application can't declare a metric with one of these
+    /// names. Default: `lenore_`. Range: letters, digits and `_`, and no digit first.
     ///
     /// POE: nothing like it.
     pub fn metrics_prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -216,31 +220,32 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets the path of a file in which other programs find what each child does, and has children count how long requests take.
-    /// Needs the feature `control`.
+    /// Sets the path of a file from which other programs read what each child does. Children then also count how long
+    /// requests take. Needs the feature `control`.
     ///
-    /// Default: `board` in the first directory of the environment variable `RUNTIME_DIRECTORY`, which systemd sets. Without the variable,
-    /// a Daemon with a control socket or a status listener has its board in memory, where
-    /// [`BoardFile::of_process`](crate::daemon::BoardFile::of_process) finds it. Other Daemons have none.
+    /// Default: `board` in the first directory of the environment variable `RUNTIME_DIRECTORY`, which systemd sets.
+    /// Without the variable, a Daemon with a control socket or a status listener has its board in memory, where
+    /// [`BoardFile::of_process`](crate::daemon::BoardFile::of_process) finds it. Other Daemons have no board.
     ///
-    /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, also while the parent is stopped and
-    /// after it was killed. The file has mode 0640 and belongs to the Daemon's user. Put it on a file system in memory, such
-    /// as `/run`. It is a sparse file of 18 MB, of which 1,200 bytes for each child are used. The Daemon uses as much memory besides, from
-    /// which it writes the file.
+    /// A [`BoardFile`](crate::daemon::BoardFile) reads it without the Daemon's help, even while the parent is stopped
+    /// and after it was killed. The file has mode 0640 and belongs to the Daemon's user. Put it on a file system in
+    /// memory, such as `/run`. It is a sparse file of 18 MB, of which 1,200 bytes are used for each child. The Daemon
+    /// uses as much memory besides, and writes the file from there.
     ///
-    /// *If the file is cut short*, which its owner and root can do, no process ends. The Daemon goes on, and so do its status and its
-    /// metrics. Within a second of its next look at its children the log says `board file lost`, and readers get
-    /// [`BoardFileError::Damaged`](crate::daemon::BoardFileError::Damaged). The file comes back with the next start or
-    /// upgrade. The same happens when the file system is full and the pool has grown by 64 children more
-    /// than at first. Keep tools that truncate files, as some that rotate logs do, away from the directory. For all this
-    /// a Daemon with a board file, and a program that reads one, has a handler of SIGBUS. It calls the handler that was there before
-    /// for every other cause. A handler that the program installs later should call this one in turn, as those of signals that a
-    /// session watches do.
+    /// **If the file is cut short**, which its owner and root can do, no process ends. The Daemon goes on, and so do
+    /// its status and its metrics. Within a second of its next look at its children the Daemon logs `board file lost`.
+    /// Readers then get [`BoardFileError::Damaged`](crate::daemon::BoardFileError::Damaged). The next start or upgrade
+    /// makes a new file. The same happens when the file system is full and the pool has grown by 64 children since the
+    /// start. Keep tools that truncate files, such as some that rotate logs, away from the directory.
     ///
-    /// The file is made when the Daemon is spawned, before it changes its root directory and its user. It replaces a board that
-    /// is there, but nothing else. If that is the board of a Daemon that runs, the start fails and names the process. The file is
-    /// removed when the Daemon ends. A Daemon that can't see or remove the file by then leaves it behind, and the file says that it is
-    /// over.
+    /// To survive this, a Daemon with a board file, and a program that reads one, install a handler of SIGBUS. For
+    /// every other cause the handler calls the one that was there before. A handler that the program installs later
+    /// should call this one in turn, as handlers of signals that a session watches do.
+    ///
+    /// [`spawn`](DaemonBuilder::spawn) makes the file before it changes the root directory and the user. The file
+    /// replaces an old board, but nothing else. If the old board is that of a running Daemon, the start fails and names
+    /// the process. The Daemon removes the file when it ends. If it can't see or remove the file by then, it leaves the
+    /// file behind, marked as ended.
     ///
     /// POE: nothing like it.
     pub fn board(mut self, path: impl Into<PathBuf>) -> Self {
@@ -248,25 +253,27 @@ impl DaemonBuilder {
         self
     }
 
-    /// Sets the path of the control socket, at which operators ask what the Daemon does and tell it what to do. Needs the feature
-    /// `control`.
+    /// Sets the path of the control socket, on which operators ask what the Daemon does and give it orders. Needs the
+    /// feature `control`.
     ///
-    /// Default: `control.sock` in the first directory of the environment variable `RUNTIME_DIRECTORY`, which systemd sets. There is no
-    /// socket if the variable is not set, or if a process already listens there.
+    /// Default: `control.sock` in the first directory of the environment variable `RUNTIME_DIRECTORY`, which systemd
+    /// sets. There is no socket if the variable is not set, or if a process already listens there.
     ///
-    /// A socket that systemd has passed by the name `control`, or that is bound to this path, is taken over instead. Its path and
-    /// permissions stay as they are.
+    /// If systemd has passed a socket by the name `control`, or one that is bound to this path, the Daemon takes over
+    /// that socket instead, and leaves its path and permissions as they are.
     ///
-    /// The path belongs to the Daemon's user, with the mode 0600, unless [`control_allow`](DaemonBuilder::control_allow) lets others in. A
-    /// socket that a dead process has left at the path is replaced. If a process listens there, the start fails and names the process.
-    /// The path is removed when the Daemon ends.
+    /// The path belongs to the Daemon's user, with the mode 0600, unless
+    /// [`control_allow`](DaemonBuilder::control_allow) lets others in. A socket that a dead process has left at the
+    /// path is replaced. If a process listens there, the start fails and names the process. The Daemon removes the path
+    /// when it ends.
     ///
-    /// With a [`pid_file`](DaemonBuilder::pid_file) there is also a file with `.state` behind its name. Its first line is
-    /// `state=starting`, `ready`, `reloading`, `draining` or `stopping`, for scripts that wait.
+    /// With a [`pid_file`](DaemonBuilder::pid_file) there is a second file, whose name has `.state` at its end. Its
+    /// first line is `state=starting`, `ready`, `reloading`, `draining` or `stopping`, for scripts that wait.
     ///
-    /// There may be 32 clients at a time, but no more than an eighth of the descriptors that the process may have, and at least 2.
+    /// There may be 32 clients at a time, but no more than an eighth of the process's limit on file descriptors, and at
+    /// least 2.
     ///
-    /// `help`, sent as a line (`echo help | socat - UNIX-CONNECT:PATH`), lists the commands.
+    /// The line `help` (`echo help | socat - UNIX-CONNECT:PATH`) lists the commands.
     ///
     /// POE: nothing like it.
     pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
@@ -274,11 +281,12 @@ impl DaemonBuilder {
         self
     }
 
-    /// Lets a user or the members of a group use the control socket. May be called several times. Needs the feature `control`.
-    /// Default: the Daemon's user and root may do everything, others nothing.
+    /// Lets a user or the members of a group use the control socket. It may be called several times. Needs the feature
+    /// `control`. Default: the Daemon's user and root may do everything, others nothing.
     ///
-    /// The system tells which user a client is when the client connects. With one group and no user the socket's path belongs to that
-    /// group, with the mode 0660. Otherwise it has the mode 0666, and the Daemon refuses clients without rights.
+    /// The system tells the Daemon which user has connected. With one group and no user, the socket's path belongs to
+    /// that group, with the mode 0660. Otherwise the path has the mode 0666, and the Daemon refuses clients without
+    /// rights.
     ///
     /// POE: nothing like it.
     pub fn control_allow(mut self, who: Who, rights: Rights) -> Self {
@@ -287,7 +295,7 @@ impl DaemonBuilder {
     }
 }
 
-/// Takes an inherited listener over, or binds one.
+/// Takes over an inherited listener, or binds a new one.
 #[cfg(feature = "status")]
 fn listen_for_status(address: &str) -> Result<TcpListener, Error> {
     let fail = |error| Error::os("bind", address, error);

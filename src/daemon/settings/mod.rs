@@ -1,4 +1,4 @@
-//! The settings of a Daemon: what the caller left out is filled in, what contradicts itself is refused.
+//! The settings of a Daemon. This module fills in what the caller left out, and refuses contradictions.
 //!
 //! All of it happens before anything is opened or forked, so that a mistake here has no effects to undo.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::daemon::board::Scoreboard;
 use crate::daemon::machine::{Limits, Rules, Shutdown};
 
-/// The settings as the caller gave them. `None` means not given; so does 0 for `max_children` and `start_children`.
+/// The settings as the caller gave them. `None` means not given. So does 0 for `max_children` and `start_children`.
 #[derive(Clone, Debug, Default)]
 pub struct RawSettings {
     /// The alias of the Daemon session.
@@ -24,11 +24,11 @@ pub struct RawSettings {
     pub(crate) max_children: Option<u32>,
     /// How many children to begin with. Makes the daemon pre-forking.
     pub(crate) start_children: Option<u32>,
-    /// More spares than this are retired.
+    /// If there are more spares than this, some are retired.
     pub(crate) max_spare: Option<u32>,
-    /// Fewer spares than this are filled up. 0 is raised to 1.
+    /// If there are fewer spares than this, more are forked. 0 is raised to 1.
     pub(crate) min_spare: Option<u32>,
-    /// How many requests a pre-forked child handles before it is replaced; 0 for any number.
+    /// How many requests a pre-forked child handles before it is replaced. 0 means no limit.
     pub(crate) requests: Option<u64>,
     /// How much earlier than `requests` a child may be replaced.
     pub(crate) requests_jitter: Option<u64>,
@@ -40,12 +40,13 @@ pub struct RawSettings {
     pub(crate) wait_target: Option<Duration>,
     /// How long children are kept that were forked because clients waited.
     pub(crate) shrink_hold: Option<Duration>,
-    /// How long children may take to end at shutdown before they are killed.
+    /// How long the daemon may take to be ready.
     pub(crate) start_timeout: Option<Duration>,
+    /// How long children may take to end at shutdown before they are killed.
     pub(crate) shutdown_timeout: Option<Duration>,
     /// How long clients are served before a graceful end begins.
     pub(crate) lame_duck: Duration,
-    /// What TERM means.
+    /// What the first TERM does.
     pub(crate) term: Option<Shutdown>,
     /// How long the Daemon may be unable to serve before it counts as dead.
     pub(crate) health_limit: Option<Duration>,
@@ -61,17 +62,17 @@ pub struct RawSettings {
     pub(crate) cpu_limit: Option<Duration>,
     /// How many bytes of a child may be resident.
     pub(crate) memory_limit: Option<u64>,
-    /// Whether there is a configuration to be loaded again.
+    /// Whether the program has a configuration.
     pub(crate) has_configuration: bool,
-    /// How long that may take.
+    /// How long loading the configuration may take.
     pub(crate) load_timeout: Option<Duration>,
-    /// For how long the former settings are kept.
+    /// How long the former configuration is kept.
     pub(crate) probation: Option<Duration>,
-    /// How many children more there may be during a reload.
+    /// How many more children there may be during a reload.
     pub(crate) surge: Option<u32>,
-    /// How many children less may be ready during a reload.
+    /// How many fewer children may be ready during a reload.
     pub(crate) max_unavailable: Option<u32>,
-    /// How long a child may go on with its work that was replaced.
+    /// How long a replaced child may go on with its work.
     pub(crate) drain_limit: Option<Duration>,
     /// How long a new program may take until it has taken over.
     pub(crate) upgrade_timeout: Option<Duration>,
@@ -88,15 +89,15 @@ pub struct Settings {
     pub(crate) children_return: bool,
     /// What kind of server it is.
     pub(crate) forking: Forking,
-    /// The most children at a time; 0 when non-forking.
+    /// The most children at a time. 0 if the Daemon does not fork.
     pub(crate) max_children: u32,
-    /// How many children to begin with, at most `max_children`; 0 unless pre-forking.
+    /// How many children to begin with, at most `max_children`. 0 unless the Daemon is pre-forking.
     pub(crate) start_children: u32,
-    /// More spares than this are retired; at least `min_spare`; 0 unless pre-forking.
+    /// If there are more spares than this, some are retired. At least `min_spare`. 0 unless the Daemon is pre-forking.
     pub(crate) max_spare: u32,
-    /// Fewer spares than this are filled up; at least 1; 0 unless pre-forking.
+    /// If there are fewer spares than this, more are forked. At least 1. 0 unless the Daemon is pre-forking.
     pub(crate) min_spare: u32,
-    /// How many requests a pre-forked child handles before it is replaced; `None` for any number.
+    /// How many requests a pre-forked child handles before it is replaced. `None` means no limit.
     pub(crate) requests: Option<NonZeroU64>,
     /// How much earlier than `requests` a child may be replaced; less than `requests`.
     pub(crate) requests_jitter: u64,
@@ -106,7 +107,8 @@ pub struct Settings {
     pub(crate) forks_per_second: u32,
     /// How long a client may wait before more children are forked; not zero.
     pub(crate) wait_target: Duration,
-    /// How long children are kept that were forked because clients waited; `None` for what follows from how they start.
+    /// How long children are kept that were forked because clients waited. `None` means that it follows from how long
+    /// they take to start.
     pub(crate) shrink_hold: Option<Duration>,
     /// How long a launcher waits for the daemon to be ready; not zero.
     pub(crate) start_timeout: Duration,
@@ -114,7 +116,7 @@ pub struct Settings {
     pub(crate) shutdown_timeout: Duration,
     /// How long clients are served before a graceful end begins; less than `shutdown_timeout`.
     pub(crate) lame_duck: Duration,
-    /// What the first TERM means.
+    /// What the first TERM does.
     pub(crate) term: Shutdown,
     /// How long the Daemon may be unable to serve before it counts as dead; not zero.
     pub(crate) health_limit: Duration,
@@ -122,13 +124,13 @@ pub struct Settings {
     pub(crate) gives_up: bool,
     /// How often children are examined; not zero.
     pub(crate) babysit: Duration,
-    /// What a child must not do.
+    /// The limits of a child.
     pub(crate) rules: Rules,
     /// How a reload goes.
     pub(crate) reload: Reloading,
     /// How long a new program may take until it has taken over; not zero.
     pub(crate) upgrade_timeout: Duration,
-    /// How long it may take until it has shown that it can; not zero.
+    /// How long a new program may take to greet, which shows that it can take over. Not zero.
     pub(crate) greeting_limit: Duration,
 }
 
@@ -139,24 +141,24 @@ pub struct Reloading {
     pub(crate) is_possible: bool,
     /// How long it may take to load; not zero.
     pub(crate) load_timeout: Duration,
-    /// For how long the former settings are kept.
+    /// How long the former configuration is kept.
     pub(crate) probation: Duration,
-    /// How many children more than `max_children` there may be meanwhile.
+    /// How many children there may be in addition to `max_children` during a reload.
     pub(crate) surge: u32,
-    /// How many children less than before may be ready meanwhile.
+    /// How many fewer children than before may be ready during a reload.
     pub(crate) max_unavailable: u32,
-    /// How long a child may go on with its work that was replaced; not zero.
+    /// How long a replaced child may go on with its work. Not zero.
     pub(crate) drain_limit: Duration,
 }
 
 impl Settings {
-    /// Tells whether the configuration from before a reload is kept, and may be in force again.
+    /// Tells whether the configuration from before a reload is kept, so that the Daemon can go back to it.
     pub fn has_way_back(&self) -> bool {
         self.forking != Forking::None && !self.reload.probation.is_zero()
     }
 
-    /// Returns how many slots the scoreboard needs: some more than `max_children`, so that children on their way out
-    /// never stand in the way of their successors. 0 when non-forking.
+    /// Returns how many slots the scoreboard needs. It is some more than `max_children`, so that children on their way
+    /// out never block their successors. 0 if the Daemon does not fork.
     pub fn slots(&self) -> usize {
         match self.forking {
             Forking::None => 0,
@@ -167,15 +169,15 @@ impl Settings {
         }
     }
 
-    /// Returns how often to look whether this process and its children run: no stop of theirs may count for more than a small
-    /// part of the shortest time that is measured.
+    /// Returns how often to look whether this process and its children run. A time for which they were stopped must
+    /// only count for a small part of the shortest limit.
     pub fn look_every(&self) -> Duration {
         let limits = [self.rules.request_timeout, self.rules.long_timeout, Some(self.babysit)];
         let shortest = limits.into_iter().flatten().fold(self.shutdown_timeout, Duration::min);
         (shortest / LOOKS).max(SHORTEST_LOOK)
     }
 
-    /// Returns what the pool's policy goes by. Pre-forking only.
+    /// Returns the limits for the pool's policy. Pre-forking only.
     pub fn limits(&self) -> Limits {
         Limits {
             min_spare: self.min_spare,
@@ -189,7 +191,7 @@ impl Settings {
 /// The most slots that a scoreboard can have.
 pub const MOST_SLOTS: usize = Scoreboard::MAX_SLOTS;
 
-/// When a Daemon forks, and so what kind of server it looks after.
+/// When a Daemon forks.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Forking {
     /// A pool of children waits for requests.
@@ -210,18 +212,23 @@ impl fmt::Display for Forking {
     }
 }
 
-/// Fills in what was left out and checks the whole.
+/// Fills in what was left out and checks the result.
 ///
-/// `start_children` makes the daemon pre-forking, else `max_children` makes it post-forking. Pre-forking with
-/// `max_children`: `min_spare` is a fifth of it and `max_spare` four fifths; given `max_spare` alone, `min_spare` is
-/// half of that. Without: `min_spare` is `start_children`, `max_spare` twice `min_spare`, `max_children` the sum of
-/// `start_children` and `max_spare`. The spare settings and `requests` mean nothing to the other two modes.
+/// `start_children` makes the daemon pre-forking, and `max_children` alone makes it post-forking. A pre-forking daemon
+/// gets these defaults:
+///
+/// - With `max_children`: `min_spare` is a fifth of it, and `max_spare` four fifths. If `max_spare` is given,
+///   `min_spare` is half of that.
+/// - Without `max_children`: `min_spare` is `start_children`, `max_spare` is twice `min_spare`, and `max_children` is
+///   the sum of `start_children` and `max_spare`.
+///
+/// The settings of spares and `requests` have no effect on other daemons.
 ///
 /// # Errors
 ///
-/// [`SettingsError`], naming what contradicts what, whether it was given or filled in.
+/// [`SettingsError`], which names the contradiction, whether a value was given or filled in.
 ///
-/// POE: `default_min_max` in `POE::Component::Daemon`, which checks `max_spare` against `min_spare` and nothing else.
+/// POE: `default_min_max` in `POE::Component::Daemon`, which only checks `max_spare` against `min_spare`.
 pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
     let start_children = raw.start_children.unwrap_or(0);
     let given_max = raw.max_children.filter(|&max| max > 0);
@@ -279,14 +286,14 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
     Ok(settings)
 }
 
-/// Works out how long a child may be in `e`: it has `shutdown_timeout`, as at any shutdown, and what it has in hand may take
-/// no less time than any other request.
+/// Returns how long a child may be in `e`. That is `shutdown_timeout`, as at any shutdown, but not less than the limits
+/// for requests.
 fn exit_timeout(raw: &RawSettings) -> Duration {
     let grace = raw.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT);
     [raw.request_timeout, raw.long_timeout].into_iter().flatten().fold(grace, Duration::max)
 }
 
-/// Works out `min_spare`, `max_spare` and `max_children` of a pre-forking daemon.
+/// Returns `min_spare`, `max_spare` and `max_children` of a pre-forking daemon.
 fn resolve_pool(raw: &RawSettings, start_children: u32, given_max: Option<u32>) -> (u32, u32, u32) {
     let (default_min, default_max) = match (given_max, raw.max_spare) {
         (Some(_), Some(max_spare)) => (max_spare / 2, max_spare),
@@ -299,7 +306,7 @@ fn resolve_pool(raw: &RawSettings, start_children: u32, given_max: Option<u32>) 
     (min_spare, max_spare, given_max.unwrap_or_else(|| start_children.saturating_add(max_spare)))
 }
 
-/// Refuses what contradicts itself.
+/// Refuses contradictions.
 fn check(settings: &Settings) -> Result<(), SettingsError> {
     let &Settings { min_spare, max_spare, start_children, max_children, .. } = settings;
     if max_spare < min_spare {
@@ -367,28 +374,28 @@ fn percent(of: u32, percent: u32) -> u32 {
 #[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SettingsError {
-    /// Spares would be retired that were just forked.
+    /// `max_spare` is less than `min_spare`, so that spares would be retired as soon as they are forked.
     SpareLimits {
         /// As given, or as filled in.
         max_spare: u32,
         /// As given, or as filled in.
         min_spare: u32,
     },
-    /// More children to begin with than there may ever be.
+    /// `start_children` is more than `max_children`.
     StartAboveMax {
         /// As given.
         start_children: u32,
         /// As given.
         max_children: u32,
     },
-    /// No scoreboard is large enough.
+    /// `max_children` is more than the largest scoreboard can hold.
     TooManyChildren {
         /// As given, or as filled in.
         max_children: u32,
-        /// The most there can be.
+        /// The largest `max_children`.
         limit: usize,
     },
-    /// A child would be replaced before its first request.
+    /// `requests_jitter` is not less than `requests`, so that a child might be replaced before its first request.
     JitterTooLarge {
         /// As given.
         requests_jitter: u64,
@@ -405,18 +412,18 @@ pub enum SettingsError {
         /// The name of the setting.
         setting: &'static str,
     },
-    /// `surge` and `max_unavailable` are both zero: no child could be replaced during a reload.
+    /// `surge` and `max_unavailable` are both zero, so that a reload could not replace any child.
     NoRoomToReload,
-    /// What a configuration says it listens on is not an address of TCP with a port.
+    /// A configuration has an address that is not a TCP address with a port.
     NoAddress {
-        /// What it says.
+        /// The address as given.
         address: String,
     },
-    /// The settings of the pool are taken from another type than the configuration has.
+    /// `config_pool` takes another type than `config` loads.
     OtherConfiguration {
-        /// What the file is loaded as.
+        /// The type that `config` loads.
         type_of_file: &'static str,
-        /// What the settings are taken from.
+        /// The type that `config_pool` takes.
         type_of_pool: &'static str,
     },
     /// There is no user of this name.
@@ -441,7 +448,7 @@ pub enum SettingsError {
         /// As given.
         mode: u32,
     },
-    /// No metric's name may begin so.
+    /// A metric's name can't begin with this prefix.
     NotAPrefix {
         /// As given.
         prefix: String,
@@ -453,17 +460,17 @@ pub enum SettingsError {
         /// As given.
         descriptor: i32,
     },
-    /// `lame_duck` leaves nothing of `shutdown_timeout`, of which it is a part.
+    /// `lame_duck` is not less than `shutdown_timeout`, of which it is a part.
     LameDuck {
         /// As given.
         lame_duck: Duration,
         /// As given, or the default.
         shutdown_timeout: Duration,
     },
-    /// `detach` is set, and a service manager has started the program and looks after it.
+    /// `detach` is set, but a service manager has started the program.
     DetachUnderManager,
-    /// `detach` is set, and the program is process 1, as in a container. The process that has been started ends when the daemon is
-    /// ready, and the container ends with its process 1.
+    /// `detach` is set, but the program is process 1, as in a container. Process 1 would end when the daemon is ready,
+    /// and the container with it.
     DetachAsInit,
     /// `setting` is a path that must not be empty.
     EmptyPath {
