@@ -37,7 +37,7 @@ pub(super) enum Kind {
 /// | [`Json`] | 200, `application/json` |
 /// | `()` | 204 |
 /// | `(u16, value)` | what the value becomes, with this status |
-/// | [`Response`] | the response itself. [`Request::reply`](crate::filter::http::Request::reply) need not have made it. |
+/// | [`Response`] | itself. It need not come from [`Request::reply`](crate::filter::http::Request::reply). |
 /// | `Option` | what the value becomes, or 404 |
 /// | `Result<value, E>` | what the value becomes, or the response of the [`HttpError`] that `E` becomes |
 /// | [`Pending`](super::Pending) | comes later, or in pieces |

@@ -184,7 +184,7 @@ impl DaemonBuilder {
     /// | `GET /` | a page for people, which updates itself where scripts may run |
     /// | `GET /status` | [`Snapshot`](crate::daemon::view::Snapshot) as JSON |
     /// | `GET /metrics` | metrics for Prometheus, or as OpenMetrics if the client prefers that |
-    /// | `GET /live` | 200 while the parent's loop runs, and 503 when the Daemon [counts as dead](DaemonBuilder::health_limit) |
+    /// | `GET /live` | 200 if the parent's loop runs, 503 if the Daemon [counts as dead](DaemonBuilder::health_limit) |
     /// | `GET /ready` | 200, or 503 with the reason in a line: it starts, no child is ready, it drains, or it stops |
     ///
     /// A query after the path is ignored. Any other path gets 404, even one of these with a `/` at its end.

@@ -39,7 +39,7 @@ use state::{Start, State};
 /// | event | arguments |
 /// | --- | --- |
 /// | input | ARG0 = the record, ARG1 = the [`WheelId`] |
-/// | reset | ARG0 = the [`WheelId`]. The next record is from the start of a file that appeared, replaced the last, or was rewritten. |
+/// | reset | ARG0 = the [`WheelId`]. The next record begins a file that appeared, replaced another, or was rewritten. |
 /// | idle | ARG0 = the [`WheelId`]. A look has found nothing. |
 /// | retry | The same arguments as error. The wheel can't go on for now, and tries again. |
 /// | error | ARG0 = a [`Failure`](super::Failure). Its subject is the path, or empty for a handle. |

@@ -1,4 +1,4 @@
-//! What both directions of a wheel share.
+//! What both directions of a wheel have in common.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,16 +12,16 @@ use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::Stream;
 use crate::wheel::{Failure, WheelId};
 
-/// Whose wheel it is, and how its events are sent.
+/// The session of a wheel, and the events that it sends there.
 pub(crate) struct Base {
     pub(crate) id: WheelId,
     pub(crate) owner: SessionId,
-    /// What its events say they were sent from.
+    /// The wheel's events say that they come from it.
     pub(crate) name: Name,
     pub(crate) on_error: Cell<Option<Name>>,
     pub(crate) refusals: Refusals,
     pub(crate) after_fork: AfterFork,
-    /// The handle is gone and the output isn't: no more events, and the wheel closes itself.
+    /// The handle is gone, but output is left. The wheel sends no more events, and closes itself.
     pub(crate) closing: Cell<bool>,
 }
 
@@ -39,7 +39,7 @@ impl Base {
         }
     }
 
-    /// Tells of a record that was read and that the filter refused.
+    /// Reports a record of the input that the filter refused.
     #[cold]
     pub(crate) fn report_refused(&self, cx: &mut Turn<'_>, error: FilterError) -> Delivery {
         if error.is_out_of_step() {
@@ -51,8 +51,8 @@ impl Base {
         }
     }
 
-    /// Sends an error event for a failure of the filter after which the peer does not get, or has not said, what the program
-    /// believes.
+    /// Sends an error event for a failure of the filter after which the peer does not get what the program has put, or
+    /// the program can't tell what the peer has sent.
     #[cold]
     pub(crate) fn report_filter(&self, cx: &mut Turn<'_>, error: &FilterError) -> Delivery {
         self.report(cx, Failure::of_filter(error, self.id))
@@ -64,9 +64,9 @@ pub(crate) struct Port {
     pub(crate) stream: RefCell<Option<Stream>>,
     pub(crate) key: Cell<SourceKey>,
     pub(crate) mailbox: Rc<Mailbox>,
-    /// Neither closed nor about to be, as its wheel was dropped.
+    /// The descriptor is neither closed nor about to be closed.
     pub(crate) is_open: Cell<bool>,
-    /// The poller is wanted, as the descriptor has refused to give or take more.
+    /// The poller watches the descriptor, because it has refused to give or take more.
     pub(crate) is_watched: Cell<bool>,
 }
 
@@ -85,24 +85,24 @@ impl Port {
         self.stream.borrow().as_ref().map_or(-1, Stream::as_raw_fd)
     }
 
-    /// Leaves word that other readiness is wanted than before, or that it may keep its session in another way.
+    /// Tells the kernel that the wanted readiness has changed, or whether the wheel keeps its session.
     pub(crate) fn changed(&self) {
         self.mailbox.changed(self.key.get());
     }
 
-    /// Asks for a turn of reading that no readiness will announce.
+    /// Asks for a turn of reading without readiness from the poller.
     pub(crate) fn wake(&self) {
         self.mailbox.woken(self.key.get());
     }
 
-    /// Has the kernel close it before the next event.
+    /// Makes the kernel close the descriptor before the next event.
     pub(crate) fn drop_later(&self) {
         if self.is_open.replace(false) {
             self.mailbox.dropped(self.key.get());
         }
     }
 
-    /// Closes it; the poller has forgotten it.
+    /// Closes the descriptor. The poller no longer watches it.
     pub(crate) fn close(&self) {
         self.is_open.set(false);
         self.stream.take();

@@ -1,4 +1,4 @@
-//! Both directions of a wheel on one descriptor, and how that is closed without a loss.
+//! A wheel with both directions on one descriptor, and how it closes without losing output.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,19 +12,19 @@ use crate::args::IntoArgs;
 use crate::kernel::{AfterFork, Delivery, Due, Next, Readiness, Source, Turn, Wanted, nanos};
 use crate::name::Name;
 
-/// How a wheel ends, whether its handle is gone or not.
+/// How a wheel ends, with or without its handle.
 pub(super) struct Closing {
     /// How long the wheel waits for the peer to close after it has closed its own side.
     close_timeout: Cell<Duration>,
-    /// How long the end waits for a peer that takes nothing.
+    /// How long the wheel waits for a peer that takes no output before it gives up.
     write_timeout: Duration,
-    /// The event for a peer that takes nothing, once the program waits for the output to be written.
+    /// The event for a peer that takes no output, if the program waits until the output is written.
     impatient: Cell<Option<Name>>,
-    /// The end waits for output: when to look again, and how much was written the last time.
+    /// Set while the end waits for output: when to look again, and how many bytes were written by the last look.
     next_look: Cell<Option<(Due, usize)>>,
-    /// Everything is written, and that is how long the peer has still got.
+    /// Set once everything is written: until when the peer may close its side.
     last_call: Cell<Option<Due>>,
-    /// Nothing can come of it any more, but its wheel is there.
+    /// The kernel has no more use for the wheel, but its handle still exists.
     is_released: Cell<bool>,
 }
 
@@ -45,7 +45,7 @@ impl Closing {
     }
 }
 
-/// What a look at unread input has found.
+/// The result of reading input that no session wants.
 enum Unread {
     Nothing,
     More,
@@ -53,7 +53,7 @@ enum Unread {
 }
 
 impl State {
-    /// Does what is due once there is nothing more to write, and nothing to read.
+    /// Takes the next step if the wheel is ending. Sees to it that the wheel looks again at the handshake's time limit.
     #[inline]
     fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         let is_ending = self.base.closing.get() || self.outbox.is_over() || self.closing.impatient.get().is_some();
@@ -62,7 +62,7 @@ impl State {
         if self.closing.last_call.get().is_some() { next } else { self.or_until_ready(next) }
     }
 
-    /// Sends `event` if the peer takes nothing of the output for as long as the wheel's write_timeout.
+    /// Sends `event` if the peer takes none of the output for as long as the wheel's write_timeout.
     pub(super) fn limit_patience(&self, event: Name) {
         self.closing.impatient.set(Some(event));
         self.closing.next_look.take();
@@ -92,8 +92,8 @@ impl State {
         self.outbox.is_done() && !self.transport_wants_write()
     }
 
-    /// Waits for the peer to take what waits, unless it has taken nothing for too long: then the wheel is closed, or its session
-    /// hears of it.
+    /// Waits for the peer to take the output. If the peer has taken none for too long, the wheel closes, or its session
+    /// gets an event.
     fn wait_for_peer(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         let now = cx.read_clock();
         if let Some((due, before)) = self.closing.next_look.get() {
@@ -131,8 +131,9 @@ impl State {
         Next::Wait
     }
 
-    /// Closes this side, and gives the peer time to read to the end. A TCP socket that is closed with input left in it, or
-    /// that gets more afterwards, is reset, and then the peer loses what is still on its way to it.
+    /// Closes this side, and gives the peer time to read to the end. If a TCP socket is closed with unread input, or
+    /// gets more input afterwards, the system resets the connection. The peer then loses output that is still on its
+    /// way.
     fn begin_to_close(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         // To close is to show the end, unless a transport has words for it.
         if self.is_over_transport && !self.outbox.has_failed() && self.show_the_end() {
@@ -153,13 +154,14 @@ impl State {
         self.wait_for_the_end(cx, last_call)
     }
 
-    /// Tells whether the peer will notice: what is no socket, or lost its peer, has none that does.
+    /// Shows the peer the end of the output. Returns whether the peer can notice. A descriptor that is not a socket, or
+    /// that has lost its peer, has no such peer.
     fn show_the_end(&self) -> bool {
         let stream = self.port.stream.borrow();
         stream.as_ref().is_some_and(|stream| stream.shut_down().is_ok())
     }
 
-    /// Reads what nobody wants until the peer has closed, too, or its time is up.
+    /// Reads and discards input until the peer has closed its side too, or its time is up.
     fn wait_for_the_end(&self, cx: &mut Turn<'_>, last_call: Due) -> Next {
         let is_late = cx.read_clock() >= last_call;
         match self.discard() {
@@ -173,7 +175,7 @@ impl State {
         }
     }
 
-    /// Takes out what the peer has sent and nobody will read.
+    /// Reads and discards what the peer has sent.
     fn discard(&self) -> Unread {
         let mut scratch = [0; 16 * 1024];
         let stream = self.port.stream.borrow();
@@ -195,8 +197,8 @@ impl Source for State {
         self.port.raw_fd()
     }
 
-    /// Reading is asked for once and for all; edge triggering makes it free. Writing is asked for from the first time
-    /// that the descriptor would not take everything.
+    /// Always asks for reading, which costs nothing with edge triggering. Asks for writing from the first time that the
+    /// descriptor does not take everything.
     fn wanted(&self) -> Option<Wanted> {
         if !self.port.is_watched.get() {
             return None;
@@ -206,7 +208,7 @@ impl Source for State {
         Wanted::of_stream(reads, self.outbox.is_blocked() || self.transport_wants_write())
     }
 
-    /// One that can't write, and does not read unless the program sets an input event, does not.
+    /// A wheel that can't write, and reads nothing unless the program sets an input event, does not keep its session.
     fn keeps_owner(&self) -> bool {
         self.base.closing.get() || !self.outbox.is_over() || self.transport_wants_write() || !self.reader.is_idle()
     }
@@ -280,5 +282,5 @@ impl Source for State {
     }
 }
 
-/// How many reads one turn spends on unread input: more than any receive buffer holds by default.
+/// How many reads one turn spends on discarding input. It is more than any receive buffer holds by default.
 const DISCARDS_PER_TURN: usize = 512;

@@ -21,7 +21,7 @@ impl Source for InputEnd {
         Wanted::of_stream(self.0.port.is_watched.get() && self.0.reader.is_wanted(), false)
     }
 
-    /// Nothing comes of it unless the program sets an input event.
+    /// Without an input event no event can come of it, so it does not keep its session.
     fn keeps_owner(&self) -> bool {
         !self.0.reader.is_idle()
     }

@@ -1,4 +1,4 @@
-//! The time before a transport can carry records, such as a handshake.
+//! The time before a transport can carry records, as during a handshake.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ pub(super) struct Opening {
     /// The event for a transport that is ready.
     on_ready: Option<Name>,
     limit: Duration,
-    /// When its time is up; `None` before the first turn.
+    /// When the time is up. `None` before the first turn.
     due: Cell<Option<Due>>,
     phase: Cell<Phase>,
 }
@@ -23,7 +23,7 @@ pub(super) struct Opening {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Waiting,
-    /// The session was told, or does not want to know.
+    /// The transport is ready, and the session was told if it has an event for that.
     Ready,
     /// The transport will never be ready.
     Failed,
@@ -36,8 +36,8 @@ impl Opening {
 }
 
 impl State {
-    /// Tells the session, once, that the transport is ready, or gives up one whose time is up. Returns what has become of the
-    /// event.
+    /// Tells the session once that the transport is ready, or gives up a transport whose time is up. Returns the
+    /// outcome of the event.
     #[inline]
     pub(super) fn open(&self, cx: &mut Turn<'_>) -> Delivery {
         if self.opening.phase.get() == Phase::Waiting { self.look_whether_ready(cx) } else { Delivery::Done }
@@ -66,14 +66,15 @@ impl State {
         Delivery::Done
     }
 
-    /// Gives up a transport that is not ready. The output has failed, and tells of it. The input has no error of its own.
+    /// Gives up a transport that is not ready. The failure is reported as one of the output, and not a second time for
+    /// the input.
     fn fail_to_open(&self) {
         self.opening.phase.set(Phase::Failed);
         self.reader.ended.set(true);
         self.mark_dirty();
     }
 
-    /// Returns what fails when the output does.
+    /// Returns the operation of a failure of the output.
     pub(super) fn output_operation(&self) -> &'static str {
         let is_open = self.opening.phase.get() == Phase::Ready || !self.is_over_transport || self.transport_is_ready();
         if is_open { "write" } else { "handshake" }
@@ -83,8 +84,8 @@ impl State {
         self.port.stream.borrow().as_ref().is_none_or(Stream::is_ready)
     }
 
-    /// The same in a turn of writing, so that nothing is flushed before. The transport may have got input together with the last
-    /// of the handshake, of which the poller does not tell.
+    /// Does what [`open`](Self::open) does in a turn of writing, so that nothing is flushed before. Input may have come
+    /// to the transport together with the end of the handshake, which the poller does not report.
     #[inline]
     pub(super) fn open_to_write(&self, cx: &mut Turn<'_>) -> Delivery {
         if !self.is_over_transport || self.opening.phase.get() != Phase::Waiting {
@@ -97,7 +98,7 @@ impl State {
         told
     }
 
-    /// Returns when the wheel looks again, if it waits for the transport and for nothing that comes sooner.
+    /// Returns when the wheel looks again, if it waits for the transport and nothing is due sooner.
     #[inline]
     pub(super) fn or_until_ready(&self, next: Next) -> Next {
         match (self.opening.due.get(), next) {
@@ -108,5 +109,5 @@ impl State {
     }
 }
 
-/// How long a handshake may take, unless the program says something else.
+/// Default for `handshake_timeout`.
 pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);

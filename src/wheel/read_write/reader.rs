@@ -1,4 +1,4 @@
-//! One direction of a wheel: reads chunks, has a filter cut them, and sends an event for each record.
+//! The input of a wheel: it reads chunks, has a filter cut them, and sends an event for each record.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
@@ -23,12 +23,12 @@ pub(crate) struct Reader {
     on_input: Cell<Option<Name>>,
     pub(super) settings: InputSettings,
     paused: Cell<bool>,
-    /// Ended by the program.
+    /// The program has shut the input down.
     shut: Cell<bool>,
-    /// There is nothing more to read.
+    /// The input has ended, or reading has failed.
     pub(super) ended: Cell<bool>,
-    /// A short read need not be the last: by what the stream is, or as the poller has seen the end of the input. `None`
-    /// before the first.
+    /// A short read may leave more behind, because of the kind of stream, or because the poller has reported the end of
+    /// the input. `None` before the first read.
     reads_short: Cell<Option<bool>>,
     /// How the input ended, until the session has been told.
     ending: RefCell<Option<Ending>>,
@@ -36,7 +36,7 @@ pub(crate) struct Reader {
     octets: Cell<u64>,
 }
 
-/// What a reader is told once and for all.
+/// The settings of a reader, which do not change.
 #[derive(Clone, Copy)]
 pub(crate) struct InputSettings {
     /// How much one read takes at most.
@@ -52,7 +52,7 @@ enum Ending {
     Failed(io::Error),
 }
 
-/// What one read has come to.
+/// The result of one read.
 enum Input {
     Some { may_be_more: bool },
     Nothing,
@@ -80,7 +80,7 @@ impl Reader {
         self.octets.get()
     }
 
-    /// Tells whether readiness is wanted.
+    /// Tells whether the reader wants readiness.
     pub(super) fn is_wanted(&self) -> bool {
         self.on_input.get().is_some() && !self.shut.get()
     }
@@ -133,7 +133,7 @@ impl State {
         self.port.wake();
     }
 
-    /// Sets or takes away the input event; without one, nothing is read or delivered.
+    /// Sets or takes away the input event. Without one the wheel reads and delivers nothing.
     pub(super) fn set_input_event(&self, event: Option<Name>) {
         if self.reader.on_input.replace(event).is_some() != event.is_some() {
             self.port.changed();
@@ -141,7 +141,7 @@ impl State {
         }
     }
 
-    /// Has a new filter fed what the `old` one leaves to it.
+    /// Feeds the new filter the input that the `old` one hands over.
     pub(super) fn take_over(&self, old: SharedRecords) {
         if self.reader.inbox.take_over(old) {
             self.port.wake();
@@ -157,7 +157,7 @@ impl State {
             && !(self.reader.settings.auto_pause && self.holds_input())
     }
 
-    /// Reads and delivers: one chunk for each turn, all of its records.
+    /// Reads one chunk, and delivers all of its records. A turn does this once.
     pub(super) fn read_some(&self, cx: &mut Turn<'_>) -> Next {
         // An error on the descriptor is reported as readiness for both, whatever was asked for. What an earlier turn could
         // not deliver comes first.
@@ -246,8 +246,8 @@ impl State {
         Input::Some { may_be_more }
     }
 
-    /// Forgets in a forked child what the parent has read. Returns whether the wheel can be used: not if its filter has
-    /// panicked.
+    /// Discards in a forked child what the parent has read. Returns whether the filter is usable, which it is not after
+    /// a panic.
     pub(super) fn forget_input(&self) -> bool {
         let is_reset = self.reader.inbox.reset();
         // The poller may not have been asked yet, or its answer may have been on the list that the child has not got.
@@ -299,5 +299,5 @@ impl Recipient for State {
     }
 }
 
-/// How many short reads one turn does at most: a peer may send as fast as this process reads.
+/// How many short reads one turn does at most. A peer may send as fast as this process reads.
 pub(crate) const SHORT_READS_PER_TURN: usize = 16;

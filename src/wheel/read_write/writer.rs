@@ -1,4 +1,4 @@
-//! The other direction: what was put, on its way to the descriptor.
+//! The output of a wheel: records on their way to the descriptor.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,13 +16,13 @@ use crate::wheel::stream::output::WRITES_PER_TURN;
 use crate::wheel::{Failure, Put};
 
 impl State {
-    /// Returns the place of the descriptor that is written to.
+    /// Returns the descriptor that the wheel writes to.
     #[inline]
     pub(super) fn output_port(&self) -> &Port {
         self.output_port.as_ref().unwrap_or(&self.port)
     }
 
-    /// Appends what `make` makes.
+    /// Appends the record that `make` encodes.
     pub(super) fn put(&self, make: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> Put {
         if !self.output_port().is_open.get() && !self.outbox.is_over() {
             return Put::Closed;
@@ -43,7 +43,7 @@ impl State {
         self.outbox.len()
     }
 
-    /// Has a transport of the program's own do what it can.
+    /// Lets a transport do what it can.
     #[inline]
     pub(super) fn advance_transport(&self) {
         if self.is_over_transport {
@@ -80,19 +80,19 @@ impl State {
         self.output_port().mailbox.flush(self.output_port().key.get());
     }
 
-    /// Tells whether the input is to wait for the output: not for one that will never drain.
+    /// Tells whether the input waits for the output. It does not wait for an output that will never drain.
     #[inline]
     pub(super) fn holds_input(&self) -> bool {
         self.outbox.is_high() && !self.outbox.is_over()
     }
 
-    /// Moves the marks, on whose other side the output may find itself.
+    /// Moves the marks. The output may then be beyond one of them.
     pub(super) fn set_marks(&self, marks: Marks) {
         self.outbox.set_marks(marks);
         self.mark_dirty();
     }
 
-    /// Ends the output, whatever waits.
+    /// Ends the output, and discards what waits.
     pub(super) fn shut_down_output(&self) {
         self.outbox.shut_down(self);
         self.mark_dirty();
@@ -142,7 +142,7 @@ impl Sender for State {
         self.base.report(cx, Failure::new(self.output_operation(), error, self.base.id));
     }
 
-    /// What is no socket can't be told. The end of a pipe's output is its being closed, when it is for output alone.
+    /// Only a socket can show its end while it is open. A pipe's output ends when the pipe is closed.
     fn end(&self) {
         if let Some(stream) = &*self.output_port().stream.borrow() {
             let _ = stream.shut_down();

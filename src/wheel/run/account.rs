@@ -1,4 +1,4 @@
-//! Whom a child runs as.
+//! The user and the groups that a child runs as.
 
 use std::ffi::CString;
 
@@ -8,11 +8,11 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use crate::error::Error;
 use crate::sys::child::Setup;
 
-/// Completes `setup` with what a user and a group, each by name or number, stand for.
+/// Completes `setup` with the ids of a user and a group, each given by name or number.
 ///
 /// # Errors
 ///
-/// [`Error::Os`] for a name that nobody has, or when it can't be looked up.
+/// [`Error::Os`] if there is no such name, or if the lookup fails.
 pub(super) fn resolve(user: Option<&str>, group: Option<&str>, setup: &mut Setup) -> Result<(), Error> {
     let user = user.map(find_user).transpose()?;
     if let Some(group) = group {
@@ -35,7 +35,7 @@ pub(super) fn resolve(user: Option<&str>, group: Option<&str>, setup: &mut Setup
     Ok(())
 }
 
-/// A number need not belong to anybody.
+/// Finds a user. A number need not belong to an account.
 fn find_user(text: &str) -> Result<(Uid, Option<User>), Error> {
     let fail = |errno| Error::os("getpwnam", format_args!("user {text}"), errno);
     if let Ok(number) = text.parse() {

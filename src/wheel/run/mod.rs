@@ -49,10 +49,10 @@ use shared::Shared;
 /// | --- | --- |
 /// | stdout, stderr | ARG0 = the record, ARG1 = the [`WheelId`] |
 /// | stdin | ARG0 = the [`WheelId`]. Everything put has been written. |
-/// | high, low | ARG0 = the [`WheelId`]. The waiting output has reached one of the [`watermarks`](RunBuilder::watermarks). |
+/// | high, low | ARG0 = the [`WheelId`]. The output has reached one of the [`watermarks`](RunBuilder::watermarks). |
 /// | close | ARG0 = the [`WheelId`]. The last of the watched output streams has ended. |
 /// | exit | ARG0 = `"CHLD"`, ARG1 = the pid (`i32`), ARG2 = the [`ExitStatus`], ARG3 = the [`WheelId`] |
-/// | error | ARG0 = a [`Failure`](super::Failure). Its subject is `"STDIN"`, `"STDOUT"` or `"STDERR"`, or empty for `"fork"`. |
+/// | error | ARG0 = a [`Failure`](super::Failure). Subject: `"STDIN"`, `"STDOUT"`, `"STDERR"`, or empty for `"fork"`. |
 ///
 /// The end of an output stream is an error event, `"read"` with errno 0, or with `EIO` for a terminal. A process may
 /// end before the wheel has read its output, or go on after it has closed its output. A session that needs both waits

@@ -1,4 +1,4 @@
-//! What the handle of a `Run` owns, and what its drop does to the process.
+//! The part of a `Run` that is dropped with it, and what the drop does to the process.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::shared::Shared;
 use super::writer::Writer;
 use crate::kernel::Process;
 
-/// All but the filters; dropped, it closes the streams.
+/// All of a `Run` except the filters. Dropping it closes the streams.
 pub(super) struct Owned {
     pub(super) shared: Rc<Shared>,
-    /// `None` for a stream that is no pipe.
+    /// `None` if the stream is not a pipe.
     pub(super) stdin: Option<Rc<Writer>>,
     pub(super) stdout: Option<Rc<Reader>>,
     pub(super) stderr: Option<Rc<Reader>>,

@@ -28,14 +28,14 @@ pub(super) struct Reader {
     pub(super) paused: Cell<bool>,
     /// An unfinished last record is delivered.
     delivers_last: bool,
-    /// A short read need not be the last: the poller has seen the end of the input, or it is a socket, over which descriptors
-    /// may be sent.
+    /// A short read may leave more behind. The poller has reported the end of the input, or the stream is a socket,
+    /// over which descriptors may be sent.
     reads_short: Cell<bool>,
-    /// What has ended the input, if that was no end of file.
+    /// The error that has ended the input, unless it was the end of file.
     error: RefCell<Option<io::Error>>,
 }
 
-/// What one read has come to.
+/// The result of one read.
 enum Chunk {
     Some { may_be_more: bool },
     Nothing,
@@ -68,7 +68,7 @@ impl Reader {
         }
     }
 
-    /// Goes on with the filter that has taken the place of the `old` one, and gets what that has not parsed.
+    /// Feeds the new filter the input that the `old` one has not parsed.
     pub(super) fn take_over(&self, old: SharedRecords) {
         self.inbox.take_over(old);
         self.wake();
@@ -86,28 +86,28 @@ impl Reader {
         }
     }
 
-    /// Sets or takes away the event for records; without one, nothing is read.
+    /// Sets or takes away the event for records. Without one the wheel does not read the stream.
     pub(super) fn set_event(&self, event: Option<Name>) {
         if self.event.replace(event).is_none() {
             self.wake();
         }
     }
 
-    /// Has the kernel close it before the next event.
+    /// Makes the kernel close the stream before the next event.
     pub(super) fn shut_down(&self) {
         if self.fd.borrow().is_some() {
             self.shared.mailbox.dropped(self.key);
         }
     }
 
-    /// Asks for a turn, as there is something to do that no readiness will announce.
+    /// Asks for a turn without readiness from the poller.
     pub(super) fn wake(&self) {
         if self.fd.borrow().is_some() {
             self.shared.mailbox.woken(self.key);
         }
     }
 
-    /// Reads and delivers: one chunk for each turn, all of its records.
+    /// Reads one chunk, and delivers all of its records. A turn does this once.
     fn read_some(&self, cx: &mut Turn<'_>) -> Result<Next, Next> {
         if !self.takes_more() {
             return Ok(Next::Wait);
@@ -153,7 +153,7 @@ impl Reader {
         Chunk::Some { may_be_more: count == buffer.len() || self.shared.conduit.is_terminal() }
     }
 
-    /// Ends the stream. Should the unfinished record have to wait, the next turn reads the end again and comes back here.
+    /// Ends the stream. If the unfinished record must wait, the next turn reads the end again and comes back here.
     fn end(&self, cx: &mut Turn<'_>, error: Option<io::Error>) -> Result<Next, Next> {
         if self.delivers_last {
             self.inbox.finish();
@@ -187,7 +187,7 @@ impl Source for Reader {
         self.fd.borrow().as_ref().map_or(-1, |fd| fd.as_raw_fd())
     }
 
-    /// Asked for once and for all: edge triggering makes it free, and a pause is a matter of not reading.
+    /// Always asks for reading, which costs nothing with edge triggering. During a pause the wheel just does not read.
     fn wanted(&self) -> Option<Wanted> {
         Wanted::of(true, false, false)
     }
@@ -196,7 +196,7 @@ impl Source for Reader {
         self.read_some(cx).unwrap_or_else(|next| next)
     }
 
-    /// Tells of the end of the stream, and perhaps of the last one's.
+    /// Reports the end of the stream, and the close event if it was the last one.
     fn closed(&self, cx: &mut Turn<'_>) {
         match self.error.take() {
             None => self.shared.report_end(cx, self.stream),
@@ -213,7 +213,7 @@ impl Source for Reader {
         self.fd.take();
     }
 
-    /// The child process is the parent's, and so is what it says.
+    /// The child process belongs to the parent, and so does its output.
     fn fork(&self) -> AfterFork {
         AfterFork::Close
     }

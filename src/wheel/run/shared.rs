@@ -1,4 +1,4 @@
-//! What the streams of a `Run` share: the events, and the process.
+//! What the streams of a `Run` have in common: the events, and the process.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,14 +16,14 @@ use crate::wheel::{Failure, WheelId};
 pub(super) struct Shared {
     pub(super) id: WheelId,
     pub(super) owner: SessionId,
-    /// What its events say they were sent from.
+    /// The wheel's events say that they come from it.
     pub(super) name: Name,
     pub(super) mailbox: Rc<Mailbox>,
     pub(super) on_error: Cell<Option<Name>>,
     pub(super) refusals: Refusals,
     pub(super) on_close: Cell<Option<Name>>,
     pub(super) conduit: Conduit,
-    /// The handle is there.
+    /// The handle still exists.
     pub(super) open: Cell<bool>,
     /// How many of the watched output streams have not ended.
     pub(super) outputs: Cell<u8>,
@@ -66,13 +66,13 @@ impl Shared {
         self.send(cx, event, (error, self.id, stream).into_args())
     }
 
-    /// Sends an error event for a failure of the filter after which the child does not get, or has not said, what the program
-    /// believes.
+    /// Sends an error event for a failure of the filter after which the child does not get what the program has put, or
+    /// the program can't tell what the child has written.
     pub(super) fn report_filter(&self, cx: &mut Turn<'_>, error: &FilterError, stream: &'static str) -> Delivery {
         self.fail(cx, Failure::of_filter(error, self.id).about(stream))
     }
 
-    /// Counts one watched output stream less; after the last one there will be no more output.
+    /// Counts one watched output stream as ended. After the last one there is no more output.
     pub(super) fn output_ended(&self, cx: &mut Turn<'_>) {
         self.outputs.set(self.outputs.get() - 1);
         if self.outputs.get() == 0 {

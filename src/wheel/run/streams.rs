@@ -1,4 +1,4 @@
-//! The standard streams of a child, from what a builder was told to descriptors.
+//! The standard streams of a child, from the builder's settings to descriptors.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::kernel::set_nonblocking;
 use crate::name::Name;
 
-/// What a builder was told about the standard streams.
+/// The builder's settings of the standard streams.
 #[derive(Default)]
 pub(super) struct Streams {
     pub(super) conduit: Conduit,
@@ -25,7 +25,7 @@ pub(super) struct Streams {
     pub(super) stderr: Output,
 }
 
-/// What a builder was told about an output stream.
+/// The builder's setting of an output stream.
 #[derive(Default)]
 pub(super) enum Output {
     #[default]
@@ -35,13 +35,13 @@ pub(super) enum Output {
     To(Redirect),
 }
 
-/// The child's ends of its standard streams; `None` for one that it inherits.
+/// The child's ends of its standard streams. `None` for a stream that it inherits.
 pub(super) type Ends = [Option<OwnedFd>; 3];
 
 /// Streams that are ready for a child.
 pub(super) struct Open {
     pub(super) theirs: Ends,
-    /// This process's ends of those that lead to the wheel.
+    /// This process's ends of the streams that lead to the wheel.
     pub(super) ours: Ends,
 }
 
@@ -60,7 +60,7 @@ impl Output {
         }
     }
 
-    /// Returns where the stream leads if not to the wheel.
+    /// Returns where the stream leads if it does not lead to the wheel.
     fn elsewhere(self) -> Option<Redirect> {
         match self {
             Output::Event(_) => None,
@@ -71,11 +71,11 @@ impl Output {
 }
 
 impl Streams {
-    /// Opens them, for a child that is to run as `user`, if not as this process does.
+    /// Opens the streams for a child that runs as `user`. `None` means as this process does.
     ///
     /// # Errors
     ///
-    /// What can't be opened; nothing is left open then.
+    /// The error of the stream that can't be opened. Nothing is left open then.
     #[cfg_attr(not(feature = "pty"), allow(unused_variables))]
     pub(super) fn open(self, user: Option<Uid>) -> Result<Open, Error> {
         let Streams { conduit, stdin, stdout, stderr, .. } = self;
@@ -120,7 +120,7 @@ impl Link {
     }
 }
 
-/// Opens a stream by itself: a pipe, unless it leads elsewhere.
+/// Opens a single stream. It is a pipe, unless it leads elsewhere.
 fn stream(to: Option<Redirect>, direction: Direction) -> Result<Pair, Error> {
     if let Some(redirect) = to {
         return Ok((redirect.open(direction)?, None));
@@ -142,5 +142,5 @@ pub(super) fn link(theirs: OwnedFd, ours: OwnedFd) -> Result<Link, Error> {
     Ok(Link { theirs, ours })
 }
 
-/// What the system calls are for.
+/// The subject of errors of system calls.
 pub(super) const FOR_CHILD: &str = "for a child";

@@ -29,7 +29,7 @@ impl Writer {
         Writer { shared, key, fd: RefCell::new(Some(Stream::new(fd))), outbox }
     }
 
-    /// Appends what `encode` makes of a record to the output, unless that is shut down or about to be.
+    /// Appends the record that `encode` encodes, unless the output is shut down or about to be.
     pub(super) fn put(&self, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), FilterError>) -> Put {
         if self.outbox.is_ending() {
             return Put::Closed;
@@ -38,7 +38,7 @@ impl Writer {
         self.outbox.put(encode)
     }
 
-    /// Closes the pipe; what was not written is lost.
+    /// Closes the pipe, and discards what is not written.
     pub(super) fn shut_down(&self) {
         self.outbox.shut_down(self);
         self.shared.mailbox.dropped(self.key);
@@ -76,7 +76,7 @@ impl Sender for Writer {
         self.shared.report(cx, "write", error, STDIN);
     }
 
-    /// Closing is what tells the child, except where the output has the same socket open.
+    /// The close shows the child the end, unless the output still has the same socket open.
     fn end(&self) {
         if self.shared.conduit == Conduit::SocketPair
             && let Some(fd) = &*self.fd.borrow()
@@ -90,7 +90,7 @@ impl Sender for Writer {
         true
     }
 
-    /// The kernel asks after the turn, which is the only time at which this writes.
+    /// The kernel asks for the wanted readiness after each turn. This writes only in turns.
     fn blocked(&self) {}
 }
 
@@ -103,7 +103,7 @@ impl Source for Writer {
         Wanted::of(false, self.outbox.is_blocked(), false)
     }
 
-    /// Whatever the poller says of it, an error included, writing is how to find out.
+    /// Whatever the poller reports, even an error, a write finds out.
     fn turn(&self, cx: &mut Turn<'_>, _: Readiness) -> Next {
         self.outbox.unblock();
         self.flush(cx)

@@ -1,4 +1,4 @@
-//! What a wheel that connects may try, in which order, and how each attempt begins.
+//! The addresses that a connecting wheel may try, in which order, and how each attempt begins.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,14 +9,14 @@ use nix::errno::Errno;
 use super::address::Target;
 use super::socket::{self, Begun, CallError, Made, Options};
 
-/// What there is to try: the sockets' options, where they are bound, and whom to connect to.
+/// The options of the sockets, the addresses to bind, and the addresses to connect to.
 pub(super) struct Attempts {
     options: Options,
-    /// What a socket is bound to before it connects, if it is of the same family; empty for nothing.
+    /// The addresses to which a socket of the same family is bound before it connects. Empty if it is not bound.
     locals: Vec<Target>,
     /// Addresses still to be tried, in order.
     remotes: VecDeque<Target>,
-    /// What has failed so far.
+    /// The attempts that have failed.
     failures: Vec<(Target, CallError)>,
 }
 
@@ -36,7 +36,7 @@ impl Attempts {
         self.locals.iter().any(|local| matches!(local, Target::Ip(address) if address.port() != 0))
     }
 
-    /// Begins to connect to the next address that allows it; `None` if there is no such address.
+    /// Begins to connect to the next address that allows it. Returns `None` if there is no such address.
     pub(super) fn next(&mut self) -> Option<(Made, Begun, Target)> {
         while let Some(remote) = self.remotes.pop_front() {
             match self.begin(&remote) {
@@ -58,12 +58,13 @@ impl Attempts {
         Ok((made, begun))
     }
 
-    /// Notes what has become of an attempt.
+    /// Notes that an attempt has failed.
     pub(super) fn failed(&mut self, remote: Target, failure: CallError) {
         self.failures.push((remote, failure));
     }
 
-    /// Returns what to report when all attempts have failed: the last failure. Of several its text names each.
+    /// Returns the failure to report when all attempts have failed. It is the last one. If there were several, its text
+    /// names each.
     pub(super) fn failure(&mut self) -> CallError {
         let all = std::mem::take(&mut self.failures);
         if all.len() > 1 {
@@ -78,7 +79,7 @@ impl Attempts {
     }
 }
 
-/// Orders addresses as RFC 8305 has it: the families take turns, beginning with that of the first address.
+/// Orders addresses as in RFC 8305: the families take turns, beginning with that of the first address.
 fn interleave(remotes: Vec<Target>) -> Vec<Target> {
     let Some(first) = remotes.first().map(Target::family) else { return remotes };
     let (same, other): (Vec<Target>, Vec<Target>) = remotes.into_iter().partition(|remote| remote.family() == first);
@@ -95,8 +96,8 @@ fn interleave(remotes: Vec<Target>) -> Vec<Target> {
 /// How long an attempt is alone before the next address is tried beside it: RFC 8305's Connection Attempt Delay.
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// The first pause before a UNIX socket is asked again whether its queue has room, and the longest; each is twice the one
-/// before.
+/// The first pause before a UNIX socket asks again whether the listener's queue has room, and the longest pause. Each
+/// pause is twice as long as the one before.
 pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Connecting: what a connecting `SocketFactory` shares with the kernel.
+//! Connecting: the part of a connecting `SocketFactory` that it shares with the kernel.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
@@ -28,7 +28,7 @@ enum Stream {
 
 enum Progress {
     UnderWay,
-    /// With the arguments of the success event still to be made.
+    /// Connected. The arguments of the success event are still to be made.
     Connected(Peer),
     Failed(CallError),
 }
@@ -77,23 +77,24 @@ impl Stream {
 
 /// All attempts of a wheel to connect.
 ///
-/// They race as RFC 8305 has it: an address that does not answer is given [`ATTEMPT_DELAY`] before the next is tried beside it,
+/// They race as in RFC 8305. If an address does not answer within [`ATTEMPT_DELAY`], the next is tried beside it, and
+/// the first connection wins.
 /// and the first connection wins.
 pub(super) struct Connector {
     report: Rc<Report>,
     attempts: RefCell<Attempts>,
-    /// Those that are under way, oldest first. Empty once the outcome is known, or the wheel closed.
+    /// The attempts under way, oldest first. Empty once the outcome is known, or the wheel is closed.
     tries: RefCell<Vec<Rc<Try>>>,
-    /// The path that the socket is bound to; it goes when the wheel does.
+    /// The path that the socket is bound to. It is removed when the wheel is dropped.
     path: RefCell<Option<BoundPath>>,
     mailbox: Rc<Mailbox>,
     /// Neither dropped nor closed.
     open: Cell<bool>,
     /// When to give up.
     deadline: Option<Due>,
-    /// When to go on to the next address, although an attempt is under way.
+    /// When to begin with the next address, although an attempt is under way.
     next_at: Cell<Due>,
-    /// How long an attempt is alone.
+    /// How long an attempt is alone before the next begins.
     delay: Duration,
 }
 
@@ -104,9 +105,10 @@ struct Try {
     key: SourceKey,
     /// `None` once the outcome is known, or the wheel closed.
     stream: RefCell<Option<Stream>>,
-    /// When to ask again whether the listener's queue has room, and how long after that; `None` while the poller is asked.
+    /// When to ask again whether the listener's queue has room, and the pause after that. `None` while the poller
+    /// watches the socket.
     again: Cell<Option<(Due, Duration)>>,
-    /// What it is closed for.
+    /// The outcome for which the attempt is closed.
     outcome: RefCell<Option<Outcome>>,
 }
 
@@ -117,11 +119,11 @@ enum Outcome {
 }
 
 impl Connector {
-    /// Begins, for the wheel's session.
+    /// Begins to connect, for the wheel's session.
     ///
     /// # Errors
     ///
-    /// When no address allows it; or the kernel can't watch one more descriptor.
+    /// An error if no address allows it, or if the kernel can't watch another descriptor.
     pub(super) fn start(
         core: &mut Core,
         report: Rc<Report>,
@@ -149,11 +151,12 @@ impl Connector {
         Ok(connector)
     }
 
-    /// Returns where the socket that connects is bound; of several the one that began first.
+    /// Returns the address that the connecting socket is bound to. If there are several, it is that of the oldest
+    /// attempt.
     ///
     /// # Errors
     ///
-    /// `ENOTCONN` when the outcome is known, or the wheel closed.
+    /// `ENOTCONN` once the outcome is known, or the wheel is closed.
     pub(super) fn local(&self) -> io::Result<Local> {
         let tries = self.tries.borrow();
         let stream = tries.first().map(|first| first.stream.borrow());
@@ -170,7 +173,7 @@ impl Connector {
         }
     }
 
-    /// Begins the next attempt that can be begun; tells whether there was one.
+    /// Begins the next attempt. Returns whether there was one that could begin.
     fn begin_next(self: &Rc<Self>, core: &mut Core) -> Result<bool, Error> {
         let Some((made, begun, remote)) = self.attempts.borrow_mut().next() else { return Ok(false) };
         let (fd, path) = made;
@@ -198,7 +201,7 @@ impl Connector {
         Ok(true)
     }
 
-    /// Returns how long the attempt that begins now is alone.
+    /// Returns how long the attempt that begins now is alone before the next begins.
     fn share(&self, now: Due) -> Duration {
         let attempts = self.attempts.borrow();
         match self.deadline {
@@ -211,7 +214,8 @@ impl Connector {
         }
     }
 
-    /// Goes on after an attempt that has failed, and is closed: the next may have to be bound to the same port.
+    /// Goes on after an attempt has failed and is closed. The close comes first, because the next attempt may have to
+    /// bind the same port.
     fn go_on(self: &Rc<Self>, cx: &mut Turn<'_>) {
         if !self.tries.borrow().is_empty() {
             return;
@@ -253,7 +257,7 @@ impl Connector {
         now >= self.next_at.get() && self.attempts.borrow().left() > 0
     }
 
-    /// Returns when the next thing is due, whichever attempt it is about.
+    /// Returns when the next step of any attempt is due.
     fn due(&self) -> Option<Due> {
         let next = Some(self.next_at.get()).filter(|_| self.attempts.borrow().left() > 0);
         let tries = self.tries.borrow();
@@ -263,7 +267,7 @@ impl Connector {
 }
 
 impl Try {
-    /// Looks at what has become of it, and asks a full queue again when that is due.
+    /// Looks whether the attempt has succeeded or failed, and asks a full queue again when that is due.
     fn progress(&self, now: Due) -> Progress {
         let stream = self.stream.borrow();
         let Some(stream) = stream.as_ref() else { return Progress::UnderWay };

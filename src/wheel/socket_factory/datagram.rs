@@ -1,4 +1,4 @@
-//! Datagram sockets: made, bound or connected, and handed over.
+//! Datagram sockets: how they are made, bound or connected, and handed over.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use super::address::{Address, Target, path_of};
 use crate::args::{Args, IntoArgs};
 use crate::wheel::WheelId;
 
-/// Where a socket is bound.
+/// The address that a socket is bound to.
 #[derive(Debug, Clone)]
 pub(super) enum Local {
     Addr(SocketAddr),
@@ -21,7 +21,7 @@ pub(super) enum Local {
 }
 
 impl Local {
-    /// Returns the address, unless the socket is one of UNIX.
+    /// Returns the address, or an error for a UNIX socket.
     pub(super) fn addr(self) -> io::Result<SocketAddr> {
         match self {
             Local::Addr(address) => Ok(address),
@@ -39,7 +39,7 @@ impl fmt::Display for Local {
     }
 }
 
-/// A socket that needs no waiting for.
+/// A socket that is ready at once.
 pub(super) enum Datagram {
     Udp(UdpSocket),
     Unix(UnixDatagram),
@@ -61,7 +61,7 @@ impl Datagram {
         }
     }
 
-    /// Makes the arguments of the success event; without a peer ARG1 and ARG2 are empty.
+    /// Makes the arguments of the success event. Without a peer ARG1 and ARG2 are `()`.
     pub(super) fn into_args(self, peer: Option<Target>, id: WheelId) -> Args {
         match (self, peer) {
             (Datagram::Udp(socket), Some(Target::Ip(peer))) => (socket, peer.ip(), peer.port(), id).into_args(),

@@ -1,4 +1,4 @@
-//! A wheel's socket that there is already: inherited, or the program's own.
+//! Sockets that a wheel does not make: inherited ones, and the program's own.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -15,14 +15,14 @@ use crate::kernel::{Findable, KnownAs, Switch};
 use crate::sys::accept_queue;
 use crate::wheel::listen_accept::check;
 
-/// Where the socket of a wheel comes from.
+/// Where a wheel's socket comes from.
 #[derive(Debug)]
 pub(super) enum Origin {
-    /// It was inherited, by its name, or at its address, or else is made.
+    /// It is inherited by its name or at its address. If there is no such socket, the wheel makes one.
     Found { name: Option<String> },
-    /// It was inherited, by its name.
+    /// It is inherited by this name.
     Inherited { name: String },
-    /// The program has it, until the wheel has.
+    /// The program has passed it. `None` once the wheel has it.
     Given(Option<OwnedFd>),
 }
 
@@ -32,8 +32,8 @@ impl Origin {
         !matches!(self, Origin::Found { .. })
     }
 
-    /// Returns what another process finds the socket by, as far as the wheel says so: not one that the program has, which it
-    /// looks after itself.
+    /// Returns the name and addresses under which another process finds the socket. `None` for a socket of the program,
+    /// which the program passes on itself.
     pub(super) fn known_as(&self, asked: &[String]) -> Option<KnownAs> {
         let name = match self {
             Origin::Found { name } => name.clone(),
@@ -43,8 +43,8 @@ impl Origin {
         Some(KnownAs { name, asked: asked.to_vec(), ..KnownAs::default() })
     }
 
-    /// Takes a socket over that listens, if there is one. The path of one that systemd has passed stays: it may pass the socket on to
-    /// another process.
+    /// Takes over a listening socket, if there is one. The path of a socket that systemd has passed stays, because
+    /// systemd may pass the socket to another process later.
     pub(super) fn listener(&mut self, family: Family, targets: &[Target]) -> Result<Option<Opened>, Error> {
         if let Origin::Given(fd) = self {
             let fd = fd.take().ok_or_else(|| invalid("it was taken"))?;
@@ -64,7 +64,7 @@ impl Origin {
         }))
     }
 
-    /// Tells how another process would find a listener that is made at `place`, by the same way.
+    /// Returns how another process would find a listener that is made at `place`.
     pub(super) fn findable(&self, place: &Place) -> Option<Findable> {
         let Origin::Found { name } = self else { return None };
         // This process removes it at its end. Then clients would find no way to the socket.
@@ -75,7 +75,7 @@ impl Origin {
         (name.is_some() || place.is_somewhere()).then_some(Findable { name, is_inherited: false })
     }
 
-    /// Takes a datagram socket over, if there is one.
+    /// Takes over a datagram socket, if there is one.
     pub(super) fn datagram(&self, family: Family, targets: &[Target]) -> Result<Option<Datagram>, Error> {
         let claimed = self.claim(Kind::Datagram, family, targets)?;
         Ok(claimed.map(|Claimed { fd, place, .. }| match place {
@@ -95,7 +95,7 @@ impl Origin {
     }
 }
 
-/// Has the queue of a socket that listens already be as long as the wheel was told, if it was told.
+/// Sets the queue of a socket that listens already, if the program has set a length.
 pub(super) fn set_queue(listener: &Listener, asked: Option<u32>) -> Result<(), CallError> {
     let Some(asked) = asked else { return Ok(()) };
     let before = accept_queue::read(listener.as_fd()).map(|queue| queue.limit);
@@ -107,7 +107,7 @@ pub(super) fn set_queue(listener: &Listener, asked: Option<u32>) -> Result<(), C
     Ok(())
 }
 
-/// Warns that a socket of IPv6 does not become what the wheel was told, because it is bound already. A launcher may have bound it,
+/// Warns that an IPv6 socket does not get the setting, because it is bound already. A launcher may have bound it, or
 /// the program, or this process for a configuration.
 pub(super) fn warn_of_v6_only(listener: &Listener, asked: Option<Switch>) {
     let Some(asked) = asked.map(|asked| asked == Switch::On) else { return };

@@ -1,4 +1,4 @@
-//! Accepting connections: what a listening `SocketFactory` and a `ListenAccept` share with the kernel.
+//! Accepting: the part of a listening `SocketFactory` or a `ListenAccept` that it shares with the kernel.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -27,18 +27,18 @@ use crate::sys::accept_queue::{self, AcceptQueue};
 use crate::sys::parent_death::has_replaced_listeners;
 use crate::wheel::WheelId;
 
-/// How many connections one turn accepts if nobody says: enough to be worth the turn, few enough to keep nobody
+/// Default for the connections that one turn accepts: enough to be worth the turn, and few enough not to keep others
 /// waiting.
 pub(in crate::wheel) const ACCEPTS_PER_TURN: usize = 16;
 
-/// How long a listener rests after it could not accept, usually because the process has run out of descriptors.
+/// How long a listener rests after an accept has failed, usually because the process has run out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// How long a listener accepts without a failure before the log says that it accepts again. One that is full fails whenever
-/// a client comes, and accepts whenever a client goes.
+/// How long a listener must accept without a failure before the log says that it accepts again. A process at its limit
+/// of descriptors fails whenever a client comes, and accepts whenever a client goes.
 const CALM: Duration = Duration::from_secs(2);
 
-/// What an accepted connection is, and who is at its other end.
+/// An accepted connection, and its peer.
 pub(in crate::wheel) enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream, UnixAddress),
@@ -56,19 +56,19 @@ impl Accepted {
 
 /// A socket that listens.
 pub(in crate::wheel) enum Listener {
-    /// Accepts through mio, whose call makes the new socket non-blocking at once where it can.
+    /// Accepts through mio, which makes the new socket non-blocking in the same call where it can.
     Tcp(mio::net::TcpListener),
-    /// Not so: mio loses the abstract name of a peer.
+    /// Accepts without mio, because mio loses the abstract name of a peer.
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// Takes a listener over that does not block.
+    /// Takes over a non-blocking listener.
     pub(in crate::wheel) fn tcp(listener: TcpListener) -> Listener {
         Listener::Tcp(mio::net::TcpListener::from_std(listener))
     }
 
-    /// Takes a listener over that does not block.
+    /// Takes over a non-blocking listener.
     pub(in crate::wheel) fn unix(listener: UnixListener) -> Listener {
         Listener::Unix(listener)
     }
@@ -111,32 +111,32 @@ impl fmt::Display for Listener {
     }
 }
 
-/// A socket that listens, before anybody accepts on it.
+/// A listening socket before a wheel accepts from it.
 pub(in crate::wheel) struct Opened {
     pub(in crate::wheel) listener: Listener,
-    /// What goes when the listener does.
+    /// The path that is removed with the listener.
     pub(in crate::wheel) path: Option<BoundPath>,
-    /// How a process would find the listener that is started in this one's place.
+    /// How a process that takes over would find the listener.
     pub(in crate::wheel) findable: Option<Findable>,
 }
 
 impl From<Listener> for Opened {
-    /// Of a listener that nothing would find.
+    /// Makes a socket that no other process finds.
     fn from(listener: Listener) -> Opened {
         Opened { listener, path: None, findable: None }
     }
 }
 
-/// What sets the two wheels apart.
+/// How the two wheels differ.
 pub(in crate::wheel) struct Manner {
     /// Makes the arguments of the success event.
     pub(in crate::wheel) args: fn(Accepted, WheelId) -> Args,
     pub(in crate::wheel) accepts_per_turn: usize,
-    /// A connection that was broken off before it was accepted is an error event too.
+    /// Whether a connection that was aborted before it was accepted is an error event.
     pub(in crate::wheel) reports_aborted: bool,
-    /// A shortage of the system, such as of descriptors, goes to the log and is not an error event.
+    /// Whether shortages of the system, such as of descriptors, are logged instead of sent as error events.
     pub(in crate::wheel) logs_shortages: bool,
-    /// The listeners that it takes turns with.
+    /// The listeners with which it takes turns.
     pub(in crate::wheel) rota: Option<Rc<Rota>>,
 }
 
@@ -146,24 +146,24 @@ pub(in crate::wheel) struct Acceptor {
     manner: Manner,
     /// `None` once closed.
     listener: RefCell<Option<Listener>>,
-    /// What goes when the listener does.
+    /// The path that is removed with the listener.
     path: RefCell<Option<BoundPath>>,
     key: Cell<Option<SourceKey>>,
     mailbox: Rc<Mailbox>,
-    /// Neither dropped nor closed.
+    /// The listener is neither dropped nor closed.
     open: Cell<bool>,
     paused: Cell<bool>,
-    /// The process accepts nothing at all.
+    /// The process does not accept at all.
     held: Cell<bool>,
     known_as: Option<KnownAs>,
-    /// It could not accept, usually because the process has run out of descriptors. The connection stays in the backlog, and the listener
-    /// would be reported ready without end, so it is not watched for a moment.
+    /// An accept has failed, usually because the process has run out of descriptors. The connection stays in the
+    /// backlog, so the poller would report the listener without end. It is not watched for a moment.
     resting: Cell<bool>,
-    /// What the log has been told, unless an event tells the session.
+    /// Failures that were logged, if no event reports them.
     outage: RefCell<Outage<Errno>>,
-    /// When the outage is over.
+    /// When the outage counts as over.
     calm_at: Cell<Option<Due>>,
-    /// Its place among the listeners that it takes turns with.
+    /// Its place among the listeners with which it takes turns.
     place: Cell<u64>,
 }
 
@@ -206,11 +206,11 @@ impl Acceptor {
         Ok(acceptor)
     }
 
-    /// Does something with the listener.
+    /// Calls `what` with the listener.
     ///
     /// # Errors
     ///
-    /// `ENOTCONN` when it is closed, besides what `what` says.
+    /// `ENOTCONN` if the listener is closed, and any error that `what` returns.
     pub(in crate::wheel) fn with_listener<T>(&self, what: impl FnOnce(&Listener) -> io::Result<T>) -> io::Result<T> {
         self.listener.borrow().as_ref().map_or(Err(Errno::ENOTCONN.into()), what)
     }
@@ -221,7 +221,7 @@ impl Acceptor {
         }
     }
 
-    /// The wheel is gone: the kernel closes the listener before the next event.
+    /// The wheel's handle was dropped. The kernel closes the listener before the next event.
     pub(in crate::wheel) fn let_go(&self) {
         if self.open.replace(false) {
             self.key.get().inspect(|key| self.mailbox.dropped(*key));
@@ -288,8 +288,8 @@ impl Acceptor {
         Next::Again(Readiness::Read)
     }
 
-    /// Tells whether a listener that can't accept is told to the log, and not to the session. The next try would most likely
-    /// end in the same way, so the log is not told of each.
+    /// Tells whether a failure to accept is logged, instead of sent to the session. The next attempt will probably fail
+    /// in the same way, so the log gets only the first.
     fn logs(&self, error: &io::Error) -> bool {
         self.report.on_error.get().is_none() || (self.manner.logs_shortages && is_shortage(errno_of(error)))
     }
@@ -313,7 +313,7 @@ impl Acceptor {
         );
     }
 
-    /// Chooses the time at which the outage is over, unless another accept fails.
+    /// Sets the time at which the outage counts as over, unless another accept fails before.
     fn note_success(&self, core: &Core) {
         let mut outage = self.outage.borrow_mut();
         if outage.is_present() && outage.succeeded(core.now()) {
@@ -410,18 +410,19 @@ impl Source for Acceptor {
     }
 }
 
-/// What an accept that failed means.
+/// Why an accept has failed.
 #[derive(Debug, PartialEq)]
 enum Trouble {
-    /// Nobody waits any more: another process was quicker.
+    /// No client waits, because another process has accepted it.
     NobodyThere,
-    /// A signal came first.
+    /// A signal has interrupted the call.
     Interrupted,
-    /// Somebody has waited, and broken it off.
+    /// The client has aborted the connection while it waited.
     Aborted,
-    /// What had happened to the connection meanwhile; the next one may be well.
+    /// This connection has failed. The next one may work.
     OneConnection,
-    /// The next try would end in the same way: a shortage, or a listener that is none any more.
+    /// The next attempt would fail in the same way: the system is short of something, or the socket does not listen any
+    /// more.
     Listener,
 }
 

@@ -1,4 +1,4 @@
-//! Who is told what: the events of a wheel that makes sockets.
+//! The events of a wheel that makes sockets.
 
 use std::cell::Cell;
 
@@ -14,7 +14,7 @@ use crate::wheel::{Failure, WheelId};
 pub(in crate::wheel) struct Report {
     pub(in crate::wheel) id: WheelId,
     pub(in crate::wheel) owner: SessionId,
-    /// What the wheel is called: its events say they were sent from there.
+    /// The wheel's events say that they come from it.
     pub(in crate::wheel) wheel: Name,
     pub(in crate::wheel) on_success: Cell<Name>,
     /// Without one, failures are logged.
@@ -43,7 +43,7 @@ impl Report {
         }
     }
 
-    /// What comes of it inside the constructor is posted: the caller does not have the wheel yet.
+    /// Posts the success event from inside the constructor, because the caller does not have the wheel yet.
     pub(super) fn post_success(&self, core: &mut Core, args: Args) {
         core.yield_(self.on_success.get(), args);
     }

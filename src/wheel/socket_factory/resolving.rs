@@ -1,4 +1,4 @@
-//! Waiting for a name that a resolver looks up, before a wheel connects.
+//! Waiting for a resolver to look a name up, before a wheel connects.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,7 +20,7 @@ use super::socket::{CallError, Options, Several};
 use crate::component::{ResolveError, Resolved, Resolver};
 use crate::kernel::{AfterFork, Core, Mailbox, Next, Readiness, Source, SourceKey, Turn, Wanted};
 
-/// What is to be done with the addresses.
+/// What to do with the addresses.
 pub(super) struct Plan {
     pub(super) options: Options,
     pub(super) locals: Vec<Target>,
@@ -28,29 +28,29 @@ pub(super) struct Plan {
     pub(super) timeout: Option<Duration>,
 }
 
-/// A wheel that waits for a name, and then connects. It is a source without a descriptor, so that its owner is kept, and so
-/// that there is a turn for the answer.
+/// A wheel that waits for a name, and then connects. It is a source without a descriptor, so that it keeps its session
+/// alive and gets a turn for the answer.
 pub(super) struct Resolving {
     report: Rc<Report>,
     resolver: Resolver,
     name: (String, u16),
     key: SourceKey,
     mailbox: Rc<Mailbox>,
-    /// Taken when the answer is.
+    /// `None` once the answer has come.
     plan: RefCell<Option<Plan>>,
     answer: RefCell<Option<Resolved>>,
-    /// What it has become.
+    /// The connector, once the name is looked up.
     connector: RefCell<Option<Rc<Connector>>>,
-    /// Neither dropped nor done.
+    /// Neither dropped nor finished.
     open: Cell<bool>,
 }
 
 impl Resolving {
-    /// Asks, for the wheel's session.
+    /// Asks the resolver, for the wheel's session.
     ///
     /// # Errors
     ///
-    /// When the resolver has stopped, or the kernel can't have one more source.
+    /// An error if the resolver has stopped, or if the kernel can't have another source.
     pub(super) fn start(
         core: &mut Core,
         report: Rc<Report>,
@@ -94,7 +94,7 @@ impl Resolving {
         }
     }
 
-    /// Goes on with what was found, as a wheel does that was given addresses.
+    /// Connects to the addresses found, as a wheel with given addresses does.
     fn go_on(&self, cx: &mut Turn<'_>, plan: Plan, found: Vec<SocketAddr>) -> Result<(), CallError> {
         let Plan { options, locals, domain, timeout } = plan;
         let is_stream = options.kind == SockType::Stream;
@@ -156,7 +156,7 @@ impl Source for Resolving {
     }
 }
 
-/// Puts a resolver's failure in a wheel's words.
+/// Turns a resolver's failure into a failure of the wheel.
 fn failure_of(error: ResolveError) -> CallError {
     let text = error.to_string();
     match error {

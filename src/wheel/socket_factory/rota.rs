@@ -5,14 +5,14 @@ use std::rc::{Rc, Weak};
 
 use crate::kernel::Source;
 
-/// Listeners that one session accepts from, one connection at a time.
+/// Listeners from which one session accepts one connection at a time.
 ///
-/// A session that pauses all of them after each connection would always accept from the listener that the kernel asks first. So
-/// the listeners go round: the next connection is for the listener behind the one that has just accepted, or for the first
-/// one behind that has a client. The others give way to it.
+/// If a session paused all of them after each connection, it would always accept from the listener that the kernel asks
+/// first. So the listeners take turns. The next connection is for the listener after the one that has just accepted, or
+/// for the first listener after it that has a client. The others give way.
 #[derive(Default)]
 pub(crate) struct Rota {
-    /// In the order in which they have joined, which is that of their places.
+    /// The listeners in the order in which they have joined, which is the order of their places.
     members: RefCell<Vec<Member>>,
     /// The place that the next listener gets.
     next_place: Cell<u64>,
@@ -39,7 +39,7 @@ impl Rota {
         place
     }
 
-    /// Tells whether the listener is to leave this turn to another one, which comes before it in the round and has a client.
+    /// Tells whether the listener leaves this turn to another one that comes before it in the round and has a client.
     pub(super) fn gives_way(&self, place: u64) -> bool {
         let Some(last) = self.last.get() else { return false };
         let rank = |place: u64| (place <= last, place);
@@ -63,14 +63,14 @@ impl Rota {
 }
 
 impl Member {
-    /// Tells whether it would accept a client that waits now.
+    /// Tells whether it could accept a client now.
     fn has_client(&self) -> bool {
         self.listener.upgrade().is_some_and(|listener| listener.wanted().is_some() && listener.has_client())
     }
 }
 
-/// How often a listener gives way at a time. The poller may tell of the other one in its next answer only; and another process
-/// may take that client first.
+/// How often a listener gives way in a row. The poller may report the other listener only with its next answer, and
+/// another process may accept that client first.
 const PASSES: u32 = 2;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Making a socket: options, address, and the path that a UNIX socket leaves behind.
+//! Making a socket: its options, its address, and the path of a UNIX socket.
 
 use std::fmt;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::handover;
 use crate::kernel::{Maker, Switch};
 use crate::sys::accept_queue;
 
-/// A call that failed, in POE's words: what becomes a `wheel::Failure` or an `Error`.
+/// A call that failed, with POE's name for it. It becomes a `wheel::Failure` or an `Error`.
 #[derive(Debug)]
 pub(super) struct CallError {
     pub(super) operation: &'static str,
@@ -24,13 +24,13 @@ pub(super) struct CallError {
 }
 
 impl CallError {
-    /// The errno of the error; one that the system gave no number is about a name.
+    /// Returns the errno of the error. An error without one is about a name.
     pub(super) fn errno(&self) -> i32 {
         let several = || self.error.get_ref()?.downcast_ref().map(|several: &Several| several.errno);
         self.error.raw_os_error().or_else(several).unwrap_or(NOT_FOUND as i32)
     }
 
-    /// Puts what has become of a call of the kernel in a wheel's words, with the errno if it has one.
+    /// Makes one from an error of the kernel, with the error's errno if it has one.
     pub(super) fn of_error(operation: &'static str, error: &Error) -> CallError {
         let text = error.to_string();
         let errno = if let Error::Os { source, .. } = error { source.raw_os_error() } else { None };
@@ -49,7 +49,7 @@ impl CallError {
 /// The failures of several attempts.
 #[derive(Debug)]
 pub(super) struct Several {
-    /// The number of the last.
+    /// The errno of the last failure.
     pub(super) errno: i32,
     /// The reasons of all.
     pub(super) text: String,
@@ -63,18 +63,19 @@ impl fmt::Display for Several {
 
 impl std::error::Error for Several {}
 
-/// What sockets are made with.
+/// The options of a socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options {
     pub(super) kind: SockType,
     pub(super) reuse: Switch,
-    /// `None`: as the system is set up.
+    /// `None` means the system's default.
     pub(super) v6_only: Option<Switch>,
-    /// Whether the path of a UNIX socket comes and goes with it.
+    /// Whether the path of a UNIX socket is removed with it.
     pub(super) unlink: Switch,
 }
 
-/// A socket, not blocking and not inherited by programs that this one executes; with the path that it owns, if any.
+/// A socket that does not block, and that programs which this one executes do not inherit. With it the path that it
+/// owns, if any.
 pub(super) type Made = (OwnedFd, Option<BoundPath>);
 
 impl Options {
@@ -105,16 +106,16 @@ impl Options {
     }
 }
 
-/// How far connecting has come.
+/// How far a call to connect has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begun {
-    /// The poller tells when it is done.
+    /// The poller reports when it is done.
     UnderWay,
-    /// The queue of a UNIX listener is full. Nothing tells when it has room.
+    /// The queue of a UNIX listener is full. The poller does not report when it has room.
     Queue,
 }
 
-/// Begins to connect. What a call that blocks would wait for is not a failure.
+/// Begins to connect. If a blocking call would wait, that is not a failure.
 pub(super) fn connect(fd: impl AsFd, remote: &Target) -> Result<Begun, CallError> {
     match remote.with(|address| socket::connect(fd.as_fd().as_raw_fd(), address)) {
         Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => Ok(Begun::UnderWay),
@@ -123,7 +124,7 @@ pub(super) fn connect(fd: impl AsFd, remote: &Target) -> Result<Begun, CallError
     }
 }
 
-/// Begins to listen; `None` for as long a queue as the system allows.
+/// Begins to listen. `None` means as long a queue as the system allows.
 pub(super) fn listen(fd: impl AsFd, asked: Option<u32>) -> Result<(), CallError> {
     let longest = i32::from(socket::Backlog::MAXCONN);
     let queue = asked.map_or(longest, |queue| i32::try_from(queue).unwrap_or(longest).min(longest));
@@ -154,11 +155,11 @@ fn open(family: AddressFamily, kind: SockType) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The path of a UNIX socket that was bound here. Removed when dropped, but only by the process that bound it, and only
-/// if nobody has put something else in its place.
+/// The path of a UNIX socket that was bound here. Dropping it removes the path, but only in the process that bound it,
+/// and only if the path is still the same file.
 #[derive(Debug)]
 pub(in crate::wheel) struct BoundPath {
-    /// Absolute: the program may change its directory.
+    /// Absolute, because the program may change its directory.
     path: PathBuf,
     maker: Maker,
     file: FileId,
@@ -168,7 +169,7 @@ pub(in crate::wheel) struct BoundPath {
 type FileId = (u64, u64);
 
 impl BoundPath {
-    /// `None` if somebody was so quick to remove it again.
+    /// Returns `None` if another process has already removed the path.
     pub(super) fn new(path: &Path) -> Option<BoundPath> {
         let file = file_id(path)?;
         let path = std::path::absolute(path).ok()?;
@@ -190,10 +191,10 @@ fn file_id(path: &Path) -> Option<FileId> {
     fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Removes a socket's path that nobody listens on any more; tells whether it has.
+/// Removes the path of a socket on which no process listens any more. Returns whether it has removed the path.
 ///
-/// A process that was killed leaves its path behind. Whoever has bound it but does not listen yet is taken for dead
-/// too, so two servers must not begin on one path at the same moment.
+/// A killed process leaves its path behind. A process that has bound the path but does not listen yet looks dead too,
+/// so two servers must not start on one path at the same moment.
 fn remove_stale(path: &Path, address: &Target, kind: SockType) -> bool {
     let is_socket = || fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let before = file_id(path);

@@ -1,4 +1,4 @@
-//! What a builder comes to: its addresses looked up, and its socket made.
+//! How a builder resolves its addresses and makes its socket.
 
 use std::rc::Rc;
 
@@ -137,7 +137,7 @@ impl SocketFactoryBuilder {
         Options { kind: self.kind(), reuse, v6_only: self.v6_only, unlink: self.unlink }
     }
 
-    /// Returns what service names are looked up for; `None` if the socket has a path.
+    /// Returns the protocol for looking up service names. Returns `None` if the socket has a path.
     pub(super) fn protocol(&self) -> Option<&'static str> {
         match self.transport {
             Transport::Tcp => Some("tcp"),
@@ -167,7 +167,7 @@ impl SocketFactoryBuilder {
         Ok(found.into_iter().map(Target::Ip).collect())
     }
 
-    /// Returns what sockets that connect may be bound to; any address is one of each family.
+    /// Returns the addresses to which connecting sockets may be bound. "Any address" becomes one of each family.
     pub(super) fn locals(&self, address: &Address) -> Result<Vec<Target>, Problem> {
         let Some(protocol) = self.protocol() else { return path_target(address) };
         let endpoint = address.endpoint()?;
@@ -186,7 +186,7 @@ fn path_target(address: &Address) -> Result<Vec<Target>, Problem> {
     Ok(vec![Target::unix(address.path()?)?])
 }
 
-/// Returns what comes of the first address with which `make` succeeds, or the last failure.
+/// Calls `make` with one address after the other. Returns the first success, or the last failure.
 fn first<T>(
     targets: Vec<Target>,
     mut make: impl FnMut(&Target) -> Result<T, CallError>,
