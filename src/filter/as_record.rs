@@ -77,7 +77,7 @@ impl<O> AsRecord<O> for O {
     }
 }
 
-// Of each pointer by itself: a single implementation for all that implement `Borrow` would shut out `&[u8; N]`.
+// For each pointer separately. One implementation for everything that implements `Borrow` would exclude `&[u8; N]`.
 macro_rules! lent {
     ($([$($generics:tt)*] $type:ty => $record:ty),+ $(,)?) => {
         $(impl<$($generics)*> AsRecord<$record> for $type {

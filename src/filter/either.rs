@@ -30,7 +30,7 @@ pub enum Either<L, R> {
     Right(R),
 }
 
-// `each!(self, filter => ...)`: the same call of whichever it is.
+// `each!(self, filter => ...)` makes the same call on either filter.
 macro_rules! each {
     ($either:expr, $filter:ident => $call:expr) => {
         match $either {

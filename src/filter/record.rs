@@ -176,7 +176,7 @@ impl<F: Filter> RecordFilter for Chunks<F> {
     /// [`FilterError::BufferFull`] if the filter has given up a record to make room, or if `record` alone does not fit.
     fn get_one_start(&mut self, record: Vec<u8>) -> Result<(), FilterError> {
         self.0.get_one_start(&record).inspect_err(|_| {
-            // What was in progress is lost, so the error stands; the record itself need not be.
+            // The record in progress is lost, so the error stands. The new record may still fit.
             let _ = self.0.get_one_start(&record);
         })
     }

@@ -153,7 +153,7 @@ impl<R: 'static, S: ?Sized + ToOwned + 'static> RecordFilter for RecordBlock<R, 
         }
         let total = held + record.len();
         let now = if self.checks_put { total - total % self.size } else { total };
-        // Nothing is changed before everything is sent: `send` may fail, or panic.
+        // Everything is sent before anything changes, because `send` may fail or panic.
         let mut records = self.put_records.iter().chain(record).take(now);
         records.try_for_each(|record| send(record.borrow()))?;
         self.put_records.extend(record.iter().map(|record| record.borrow().to_owned()));

@@ -97,7 +97,7 @@ impl Failure {
         match error {
             Error::Os { call, subject, source } => Failure {
                 operation: call,
-                // One that the system gave no number is about a name.
+                // An error without an errno is about a name.
                 errno: source.raw_os_error().unwrap_or(Errno::EADDRNOTAVAIL as i32),
                 text: source.to_string(),
                 wheel: None,

@@ -36,7 +36,7 @@ pub(super) enum Kind {
 /// | `Vec<u8>` | 200, `application/octet-stream` |
 /// | [`Json`] | 200, `application/json` |
 /// | `()` | 204 |
-/// | `(u16, value)` | what the value becomes, with this status |
+/// | `(u16, value)` | what the value becomes, with this status (except an error with a cause, a stream or a file) |
 /// | [`Response`] | itself. It need not come from [`Request::reply`](crate::filter::http::Request::reply). |
 /// | `Option` | what the value becomes, or 404 |
 /// | `Result<value, E>` | what the value becomes, or the response of the [`HttpError`] that `E` becomes |
@@ -120,7 +120,7 @@ impl<T: IntoAnswer> IntoAnswer for (u16, T) {
         let (status, value) = self;
         match value.into_answer().0 {
             Kind::Now(response) => Answer(Kind::Now(response.with_status(status))),
-            // A status of the handler's own says nothing of a failure, nor of what comes later.
+            // The handler's status is not for a failure, nor for an answer that comes later.
             kind => Answer(kind),
         }
     }

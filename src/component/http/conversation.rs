@@ -134,17 +134,17 @@ pub(super) fn protocol<R: 'static>(filter: Httpd, service: Rc<Shared<R>>) -> Pro
         .on_error(failed)
         .on_low(drained)
         .on_disconnect(gone)
-        // A client that sends and does not read has its next requests wait.
+        // The next requests of a client that sends and does not read wait.
         .watermarks(LOW, HIGH)
         .auto_pause()
-        // One that has sent its request and closed its side is still answered.
+        // A client that has sent its request and closed its side still gets the answer.
         .keep_on_error()
-        // Half a request must not hold a child for ever.
+        // Part of a request must not occupy a child forever.
         .idle_timeout(IDLE_TIMEOUT)
         .arrival_timeout(ARRIVAL_TIMEOUT)
         .on_request_timeout(too_late)
         .state(WORD, heard);
-    // An event after each response.
+    // For the access log, after each response.
     let protocol = if has_log { protocol.on_flushed(flushed) } else { protocol };
     protocol.prepare(move || service.prepare())
 }
@@ -222,11 +222,11 @@ fn begin<R: 'static>(cx: &mut Cx<'_, R>, incoming: Incoming) -> Result {
     match incoming {
         Incoming::Request(request) => answer(cx, request),
         Incoming::Expects(request) if cx.heap().own.service.routes.has_handler(&request) => {
-            // It is in hand when its body has come. Until then the limits for half requests hold.
+            // The request counts from when its body has come. Until then the limits for half requests hold.
             cx.heap().put(Outgoing::Response(Response::proceed()));
             Ok(())
         }
-        // The body won't be wanted. Some clients send it all the same.
+        // No handler wants the body. Some clients send it all the same.
         Incoming::Expects(request) => {
             cx.heap().own.is_last = true;
             answer(cx, request)
@@ -276,7 +276,7 @@ fn heard<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let mut args = cx.take::<Args>(1)?;
     let (slot, word) = (args.take::<Rc<Slot>>(0)?, args.take::<Word>(1)?);
     let connection = cx.heap();
-    // In a forked process the request is the parent's.
+    // In a forked process the request belongs to the parent.
     if !connection.is_connected() || connection.own.is_done {
         return Ok(());
     }
@@ -297,7 +297,7 @@ fn heard<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
 /// The client has taken most of what was put.
 fn drained<R: 'static>(cx: &mut Cx<'_, R>) -> Result {
     let connection = cx.heap();
-    // At once means at once: what was not put by then is not.
+    // A shutdown at once discards what was not put before.
     if connection.is_shutting_down() {
         return Ok(());
     }
@@ -329,7 +329,8 @@ fn failed<R: 'static>(cx: &mut Cx<'_, R>, failure: &Failure) -> Result {
         return Ok(());
     }
     if failure.operation == "filter" {
-        // More of a streamed body than was promised, for each piece of it.
+        // A streamed body is longer than promised. Each further piece fails in this way, but only the first is
+        // reported.
         let is_news = !cx.heap().own.is_done;
         return if is_news { cut(cx, &Exception::new(failure.text.clone())) } else { Ok(()) };
     }

@@ -66,7 +66,7 @@ impl Later {
     /// [`Error::NoActiveSession`] once the session of the connection has stopped.
     pub fn new<R: 'static>(cx: &mut Cx<'_, R>) -> Result<(Later, Pending), Error> {
         let wake = cx.postback(WORD, ())?;
-        // It must not keep the session of a client that is gone.
+        // The token must not keep the session of a client that is gone.
         wake.weaken();
         let slot = cx.heap().own.new_slot();
         let pending = Pending(Kind::Pending(Rc::clone(&slot)));

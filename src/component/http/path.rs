@@ -30,7 +30,7 @@ pub(super) fn decode_rest(part: &str) -> Cow<'_, str> {
     if !part.contains('%') {
         return Cow::Borrowed(part);
     }
-    // No slash makes a new percent sign.
+    // Slashes first. They can't make a new encoding together with a percent sign.
     Cow::Owned(part.replace(SLASH, "/").replace(PERCENT, "%"))
 }
 

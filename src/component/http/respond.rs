@@ -82,7 +82,7 @@ fn send_head<R: 'static>(cx: &mut Cx<'_, R>, response: Response, body: Body) -> 
     connection.own.closes = response.closes();
     connection.put(Outgoing::Response(response));
     if is_streamed && !follows {
-        // For the filter a streamed response without a body has an end as well.
+        // The filter needs an end even for a streamed response without a body.
         connection.put(Outgoing::End);
     }
     follows
@@ -180,7 +180,7 @@ pub(super) fn cut<R: 'static>(cx: &mut Cx<'_, R>, cause: &Exception) -> Result {
     if conversation.current.is_some() {
         conversation.complain(cause);
     }
-    // It stays, with its line for the log, until the connection is closed.
+    // The request, with its log line, stays until the connection is closed.
     conversation.current.iter_mut().for_each(|current| current.work = Work::Answer);
     conversation.is_done = true;
     cx.yield_("shutdown", ());

@@ -87,7 +87,7 @@ impl<R: 'static> Routes<R> {
 
     /// Calls the handler of a request, or answers that there is none.
     pub(super) fn answer(&self, cx: &mut Cx<'_, R>, request: http::Request) -> Answer {
-        // No path. What is behind such a tunnel would be no HTTP.
+        // CONNECT has no path, and after the response the connection would no longer be HTTP.
         if request.method() == "CONNECT" {
             return Answer::page(501, "no tunnels here");
         }

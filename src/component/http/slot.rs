@@ -48,7 +48,7 @@ impl Slot {
     pub(super) fn close(&self) {
         self.is_closed.set(true);
         self.pieces.take();
-        // One that waits for room finds out that there is no use in it.
+        // A session that waits for room learns that the client is gone.
         self.low();
         self.on_low.take();
     }

@@ -20,12 +20,12 @@ use crate::sys::parent_death;
 /// An error if the input can't be read, if the output can't be written, or if the system refuses to end this process
 /// with its parent.
 pub(super) fn serve(lookup: &Lookup, parent: u32) -> io::Result<()> {
-    // A lookup may take long, and its process is not to outlive the one that has asked.
+    // A lookup may take long, and the helper must not outlive the process that has asked.
     parent_death::end_with(parent as i32)?;
-    // A lookup may print, and what it prints is not an answer.
+    // A lookup may print to standard output, so that goes elsewhere.
     let answers = copy_above(stdout(), LEAST)?;
     dup2_stdout(stderr())?;
-    // Not by the standard library's buffer: in it there may be what the parent has read of its own input.
+    // Reads without the standard library's buffer, which may hold input that the parent has read for itself.
     let (mut input, mut chunk) = (Vec::new(), [0; 1024]);
     loop {
         while let Some(end) = input.iter().position(|octet| *octet == b'\n') {

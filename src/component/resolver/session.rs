@@ -125,7 +125,7 @@ fn hand_out(cx: &mut Cx<'_>) {
 /// Returns a free helper, or starts one. `None` if all are busy and no more may be started.
 fn free_helper(cx: &mut Cx<'_>) -> Result<Option<usize>, Error> {
     let Heap { helpers, settings, .. } = cx.heap();
-    // The one that has waited least: with little to do the others end.
+    // The helper that has waited least, so that the others become idle and end.
     if let Some(place) = helpers.iter().rposition(|helper| matches!(helper.does, Does::Wait)) {
         return Ok(Some(place));
     }
@@ -133,7 +133,7 @@ fn free_helper(cx: &mut Cx<'_>) -> Result<Option<usize>, Error> {
         return Ok(None);
     }
     let (lookup, parent) = (settings.lookup.clone(), cx.pid());
-    // The drop waits, so that the end of the process finds none that is about to die.
+    // The drop waits for the helper, so that it is gone when the process ends.
     let run = Run::function(move |_| -> Result { Ok(helper::serve(&lookup, parent)?) })
         .on_stdout("answered")
         .on_error("failed")
@@ -175,7 +175,7 @@ fn answered(cx: &mut Cx<'_>) -> Result {
             helper.does = Does::Leave;
             return Ok(());
         }
-        // Its next answer could not be told from another one like this.
+        // A later answer could not be told apart from another such line.
         Does::Wait => {
             drop(take(cx, Some(id)));
             let session = cx.session();
@@ -213,7 +213,7 @@ fn late(cx: &mut Cx<'_>) -> Result {
     let session = cx.session();
     log::warn!(target: "lenore::component", "{session} has killed a helper that timed out looking up a name: host={:?} limit={limit:?}", key.0);
     if killed.is_err() {
-        // It has not been forked yet, or has died: its end is not told.
+        // The helper is not forked yet, or has died. No event reports its end.
         drop(take(cx, Some(id)));
     }
     settle(cx, &key, Err(ResolveError::TimedOut { host: key.0.clone(), limit }));

@@ -173,7 +173,7 @@ impl<C: LengthCodec> Block<C> {
                     break;
                 }
                 Decoded::Incomplete if head.len() < C::MAX_HEADER => return Next::NoHeader,
-                // More would not help; and a codec that counts wrongly must not make the filter go round in circles.
+                // More input would not help. Also, a codec that counts wrongly must not make this loop run forever.
                 Decoded::Incomplete | Decoded::Header { .. } => head.len(),
                 Decoded::Garbage { bytes } => bytes,
             };
@@ -192,7 +192,7 @@ impl<C: LengthCodec> Block<C> {
         }
         match header.total().checked_sub(self.input.len() as u64) {
             Some(missing @ 1..) => Next::Partial { missing },
-            // No more than the buffer holds, so it is a `usize`.
+            // It is at most the buffer's length, so it fits a `usize`.
             _ => Next::Complete { header: header.bytes, total: header.total() as usize },
         }
     }
@@ -209,7 +209,7 @@ impl<C: LengthCodec> Block<C> {
         let fits = self.limits.check_buffer(self.input.len(), more);
         if fits.is_err() {
             match self.next() {
-                // Part of a header is next to nothing, and without it the blocks behind could not be found.
+                // Part of a header takes little room, and without it the filter could not find the next blocks.
                 Next::NoHeader => return self.limits.check_buffer(0, more),
                 Next::Partial { missing } => self.give_up(missing, self.input.len()),
                 _ => {}

@@ -160,7 +160,7 @@ impl<I: 'static, O: ?Sized + 'static, C: FrameCodec<I, O>> Filter for Frame<I, O
             self.codec.freeze(record, out)?;
             let length = out.len() - begin;
             self.block.limits().check_length(length)?;
-            // Behind the payload, where its length is known, and then to the front.
+            // Appends the header when the payload's length is known, and then moves it to the front.
             Decimal.encode(length, out)?;
             let header = out.len() - begin - length;
             out[begin..].rotate_right(header);

@@ -64,7 +64,7 @@ pub(super) fn parse(octets: &[u8]) -> Parsed {
     let framing = wrong_target.map_or_else(|| told.framing(version), |detail| Err((400, detail)));
     match framing {
         Ok(framing) => {
-            // Nothing to wait for, nothing to ask for.
+            // A client with an empty body has nothing to wait for.
             request.head.expects_continue = told.expects_continue && framing != Framing::Length(0);
             Parsed::Complete { request, framing, length }
         }
@@ -76,7 +76,7 @@ pub(super) fn parse(octets: &[u8]) -> Parsed {
 pub(super) fn parse_trailers(octets: &[u8]) -> Result<Option<(Headers, usize)>, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(octets, &mut fields) {
-        // In a head a lone LF is common; here it is used to hide the end of a body from others.
+        // A lone LF is common in a head. In a trailer it is used to hide the end of a body from other programs.
         Ok(Status::Complete((length, _))) if has_lone_lf(&octets[..length]) => {
             Err(Refusal::new(400, "a line of the trailer ends with LF alone", None))
         }
@@ -124,7 +124,7 @@ impl<'a> Told<'a> {
             expects_continue: false,
         };
         for field in fields {
-            // Most fields are of no interest here, and their length tells.
+            // Most fields don't matter here, and the length of the name shows that.
             match field.name.len() {
                 4 if field.name.eq_ignore_ascii_case("host") => told.take_host(field.value),
                 6 if field.name.eq_ignore_ascii_case("expect") => told.take_expect(field.value, version),
@@ -152,7 +152,7 @@ impl<'a> Told<'a> {
     }
 
     fn take_expect(&mut self, value: &[u8], version: Version) {
-        // An HTTP/1.0 client can't know what it says there.
+        // An HTTP/1.0 client can't mean anything by this field.
         if version == Version::Http10 {
         } else if value.eq_ignore_ascii_case(b"100-continue") {
             self.expects_continue = true;

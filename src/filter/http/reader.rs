@@ -105,11 +105,11 @@ impl Reader {
     }
 
     fn head(&mut self, settings: &Settings) -> Step {
-        // Some clients end a body with an empty line that they do not count.
+        // Some clients send an empty line after a body, which is not part of the body.
         match self.pending() {
             [b'\r', b'\n', ..] => return self.consume(2),
             [b'\n', ..] => return self.consume(1),
-            // It may be the first half of such a line, which counts for nothing.
+            // It may be the first half of such a line.
             [b'\r'] => return Step::Wait,
             _ => {}
         }
@@ -153,7 +153,7 @@ impl Reader {
     fn begin(&mut self, request: Request, body: Body, settings: &Settings) -> Step {
         self.is_last = !request.keeps_alive();
         if body == Body::Done && settings.delivery == Delivery::Whole {
-            // Most requests: nothing to collect.
+            // Most requests have no body to collect.
             self.next_request();
             return Step::Record(Incoming::Request(request));
         }

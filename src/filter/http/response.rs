@@ -144,7 +144,7 @@ impl Response {
         let client = Client::of(request);
         let mut response = Response::for_client(client, status);
         if status == 101 && client.version == Version::Http10 {
-            // To say nothing, as with other interim responses, would leave the client without any response.
+            // If nothing were sent, as for other interim responses, the client would get no response at all.
             response.is_wrong(|| String::from("status 101 for a client of HTTP/1.0"));
         }
         if status == 206 {
@@ -304,7 +304,7 @@ impl Response {
             // Unlike a 204 it has a body, of no bytes.
             _ if self.status == 205 => Ending::Length(0),
             (_, Some(length)) => Ending::Length(length),
-            // What it would be otherwise is not known.
+            // The length that a 200 would have is not known.
             _ if self.status == 304 => Ending::NoBody,
             (Content::Whole(body), None) if body.is_empty() && self.client.asks == Asks::Head => Ending::NoBody,
             (Content::Whole(body), None) => Ending::Length(body.len() as u64),
@@ -426,12 +426,12 @@ impl Response {
         if let (Content::Whole(body), Some(length)) = (&self.body, self.length)
             && length != body.len() as u64
             && self.has_body()
-            // A session may know how long the body is without making it.
+            // For a HEAD, a session may know the length of the body without making the body.
             && (self.client.asks != Asks::Head || !body.is_empty())
         {
             return Err(format!("Content-Length is {length}, and the body has {} bytes", body.len()));
         }
-        // Where the parts of a document lie is told in the head if there is one part, else in each.
+        // A single part has its Content-Range in the head. Several parts have theirs in each part.
         let is_multipart = |value: &str| value.trim_start().to_ascii_lowercase().starts_with("multipart/byteranges");
         if self.status == 206 && self.headers.get("Content-Type").is_some_and(is_multipart) {
             if self.headers.get_all("Content-Range").next().is_some() {

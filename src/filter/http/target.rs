@@ -59,7 +59,7 @@ fn check_absolute_form(target: &str) -> Result<(), &'static str> {
     let (authority, path_and_query) = split_authority(rest);
     let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
     let host = match authority.split_once('@') {
-        // Clients no longer send a name and a password there. A link has them to show a host that is not the host.
+        // Clients no longer send a name and a password there. Links use them to show a false host.
         Some(_) if is_http => return Err("the target has user information"),
         Some((user, _)) if !is_made_of(USER, user.as_bytes()) => return Err(BAD_HOST),
         Some((_, host)) => host,

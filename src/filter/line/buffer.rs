@@ -55,7 +55,7 @@ impl LineBuffer {
     pub(super) fn set_terminator(&mut self, terminator: Terminator) {
         self.detects = matches!(terminator, Terminator::Undecided);
         self.terminator = terminator;
-        // The other half belongs to the record before, whatever ends the next one.
+        // The other half belongs to the record before it, whatever the new terminator is.
         self.half_newline = self.half_newline.map(|half| HalfNewline { is_current: false, ..half });
         self.scanned = 0;
         if self.skipping {
@@ -152,7 +152,7 @@ impl LineBuffer {
         }
         let (found, keep) = match &self.terminator {
             Terminator::Newline | Terminator::Undecided => (memchr2(b'\r', b'\n', unsearched), 0),
-            // All of a literal but its last byte may be here already: that much is searched again.
+            // The buffer may have all of a terminator but its last byte, so that much is searched again.
             Terminator::Literal(finder) => (finder.find(unsearched), finder.needle().len() - 1),
         };
         match found {
@@ -194,7 +194,8 @@ impl LineBuffer {
 
     /// Fails if `more` bytes do not fit, and gives up the record in progress if taking records would not help.
     fn check_limit(&mut self, more: usize) -> Result<(), FilterError> {
-        // The beginning of a terminator that `skip` keeps does not count, or a chunk refused once could be refused again.
+        // The beginning of a terminator that `skip` keeps does not count. Otherwise a chunk could be refused a second
+        // time.
         let fits = self.limits.check_buffer(self.pending().len(), more);
         if fits.is_err() && self.find_terminator().is_none() {
             self.skipping = true;

@@ -105,7 +105,7 @@ where
     }
 
     fn get_one(&mut self) -> Result<Option<B::Input>, FilterError> {
-        // Ends with the input of the first filter, which nothing adds to meanwhile.
+        // The loop ends with the input of the first filter, because nothing adds to that meanwhile.
         loop {
             if let Some(record) = self.last.get_one()? {
                 return Ok(Some(record));

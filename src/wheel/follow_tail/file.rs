@@ -105,12 +105,13 @@ impl Regular {
     ///
     /// The read neither uses nor moves the descriptor's own offset, which other processes may share.
     pub(super) fn read<'a>(&mut self, buffer: &'a mut [u8], now: Due) -> io::Result<News<'a>> {
-        // Before the read, which changes the time of the last access, and so that what is written meanwhile is newer.
+        // The metadata comes before the read, because the read changes the time of the last access, and so that a later
+        // write has a later time.
         let about = self.file.metadata()?;
         let known = self.before.len();
         let count = self.read_at(buffer, self.offset - known as u64)?;
         if count < known {
-            // Short for another reason than the file's length, perhaps: then the next look will tell.
+            // The read may be short for another reason than the file's length. Then the next look decides.
             let is_shorter = self.file.metadata()?.len() < self.offset;
             return Ok(if is_shorter { News::Rewritten } else { News::Nothing });
         }
@@ -212,7 +213,7 @@ impl Regular {
         let known = offset.min(MEMORY as u64);
         let mut before = vec![0; known as usize];
         let count = self.read_at(&mut before, offset - known)?;
-        // Truncated this very moment: nothing is known, and the next look finds out.
+        // The file was truncated at this moment. Nothing is remembered, and the next look notices.
         before.truncate(if count < before.len() { 0 } else { count });
         self.before = before;
         self.offset = offset;

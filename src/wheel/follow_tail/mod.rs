@@ -450,7 +450,7 @@ impl<F: Filter> FollowTailBuilder<F> {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_some() => (None, None),
             Err(error) => {
-                // How long it is can often be seen even so: what is in it now is not to be delivered later.
+                // The length of the file is often known even so. Its present content must not be delivered later.
                 let about = path.as_ref().and_then(|path| std::fs::metadata(path).ok());
                 start = about.map(|about| Start::of(&about, self.seek));
                 (None, Some(("open", error)))

@@ -1,4 +1,4 @@
-//! Nobody tells of changes: without the feature `inotify`, and where there is none.
+//! No reports of changes, without the feature `inotify` or on a system without inotify.
 
 use std::os::fd::RawFd;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::kernel::{Core, Mailbox, SessionId, SourceKey};
 #[derive(Default)]
 pub(super) struct Notices;
 
-/// What can be relied on while waiting.
+/// Which changes are reported while the wheel waits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code, reason = "what inotify would say")]
 pub(super) enum Outlook {

@@ -1,7 +1,7 @@
-//! inotify, which makes the next look come sooner, and knows nothing of what it will find.
+//! inotify, which makes the wheel look sooner, and does not decide what it finds.
 //!
-//! Three watches: the file, and the one that has got its name since, for what is written to them; and the directory, for another
-//! file of its name. Where a watch can't be set, and while the directory is missing, there is polling alone.
+//! There are three watches. Two are for writes, to the file and to the next file with its name. The third is for other
+//! files with the name in the directory. If a watch can't be set, or the directory is missing, the wheel only polls.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -14,28 +14,29 @@ use nix::sys::statfs::{self, FsType, statfs};
 
 use crate::kernel::{AfterFork, Core, Mailbox, Next, Readiness, SessionId, Source, SourceKey, Turn, Wanted};
 
-/// What tells a `FollowTail` of changes: a source beside its own, made when it waits for the first time.
+/// The source that reports changes to a `FollowTail`. It is a second source, made when the wheel waits for the first
+/// time.
 #[derive(Default)]
 pub(super) struct Notices {
     watcher: RefCell<Option<Rc<Watcher>>>,
-    /// There were no more inotify descriptors; that is said once.
+    /// There were no inotify descriptors left, which is logged once.
     failed: Cell<bool>,
 }
 
-/// What can be relied on while waiting.
+/// Which changes are reported while the wheel waits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outlook {
-    /// Nobody may tell of a change.
+    /// Some changes may not be reported.
     Blind,
-    /// Changes are told of from now on; what came before has to be looked for.
+    /// Changes are reported from now on, so the wheel must look for earlier ones.
     LookAgain,
-    /// Changes are told of.
+    /// Changes are reported.
     Told,
 }
 
 impl Notices {
-    /// Watches what `tail` waits for: the file and its successor if they are there, by their descriptors, and the directory of
-    /// its name if it has one.
+    /// Watches what `tail` waits for: the file and its successor by their descriptors, if they exist, and the directory
+    /// of its path if it has one.
     pub(super) fn watch(
         &self,
         core: &mut Core,
@@ -55,7 +56,7 @@ impl Notices {
         self.watcher.borrow().as_ref().map_or(Outlook::Blind, |watcher| watcher.watch(files, path))
     }
 
-    /// The file was closed, and its successor has taken its place.
+    /// The file was closed, and its successor has replaced it.
     pub(super) fn next_file(&self) {
         for watcher in self.watcher.borrow().iter() {
             watcher.end(&watcher.file);
@@ -63,23 +64,23 @@ impl Notices {
         }
     }
 
-    /// Closes the source; nothing is said to inotify, which a parent may go on using.
+    /// Closes the source without a call to inotify, because the parent may still use the descriptor.
     pub(super) fn close(&self, mailbox: &Mailbox) {
         self.watcher.take().into_iter().for_each(|watcher| mailbox.dropped(watcher.key));
     }
 }
 
-/// The source.
+/// The source of the notices.
 struct Watcher {
     inotify: RefCell<Option<Inotify>>,
     key: SourceKey,
-    /// The wheel.
+    /// The source of the wheel.
     tail: SourceKey,
     mailbox: Rc<Mailbox>,
     /// `None` for a handle.
     path: Option<PathBuf>,
     file: Cell<Option<Watch>>,
-    /// What has got the file's name since.
+    /// The next file with the name.
     next: Cell<Option<Watch>>,
     directory: Cell<Option<Watch>>,
 }
@@ -87,7 +88,7 @@ struct Watcher {
 #[derive(Clone, Copy)]
 struct Watch {
     descriptor: WatchDescriptor,
-    /// No other machine writes there, which this one would not be told of.
+    /// No other machine can write to the file system. This machine would not hear of that.
     is_local: bool,
 }
 
@@ -118,7 +119,7 @@ impl Watcher {
     }
 
     fn watch(&self, [file, next]: [Option<RawFd>; 2], path: Option<&Path>) -> Outlook {
-        // By its descriptor: the name may lead to another file by now.
+        // Watches the descriptor, because the name may lead to another file by now.
         let watch_file = |watch, fd| self.begin(watch, Path::new(&format!("/proc/self/fd/{fd}")), OF_A_FILE);
         if next.is_none() {
             self.end(&self.next);
@@ -132,15 +133,15 @@ impl Watcher {
         if is_any(Outlook::LookAgain) {
             Outlook::LookAgain
         } else if is_any(Outlook::Blind) || path.is_some_and(Path::is_symlink) {
-            // What a link leads to may be removed and made anew in a directory that is not watched.
+            // The target of a link may be replaced in a directory that is not watched.
             Outlook::Blind
         } else {
             Outlook::Told
         }
     }
 
-    /// Sets a watch, unless it is set already; asked each time, as the name of the directory may lead to another one by now,
-    /// and an overflow may have hidden that a watch has ended.
+    /// Sets a watch unless it is set. It is called each time, because the directory's path may lead to another
+    /// directory by now, and because an overflow may have hidden that a watch has ended.
     fn begin(&self, watch: &Cell<Option<Watch>>, path: &Path, flags: AddWatchFlags) -> Outlook {
         let before = watch.get();
         match self.inotify.borrow().as_ref().map(|inotify| inotify.add_watch(path, flags)) {
@@ -168,7 +169,7 @@ impl Watcher {
         }
     }
 
-    /// Tells whether something is new for the wheel.
+    /// Tells whether the event matters to the wheel.
     fn concerns(&self, event: &InotifyEvent) -> bool {
         let is = |watch: &Cell<Option<Watch>>| watch.get().is_some_and(|watch| watch.descriptor == event.wd);
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
@@ -186,11 +187,11 @@ impl Watcher {
             return false;
         }
         if event.mask.intersects(GONE) {
-            // The name leads to another directory now, or will. That one is watched when the wheel waits again.
+            // The path leads to another directory now, or will. That directory is watched when the wheel waits again.
             self.end(&self.directory);
             return true;
         }
-        // Without a name it is about the directory, which may let this process in now.
+        // An event without a name is about the directory itself, which this process may now be allowed to search.
         event.name.is_none() || event.name.as_deref() == self.path.as_deref().and_then(Path::file_name)
     }
 }
@@ -212,7 +213,7 @@ impl Source for Watcher {
             };
             match events {
                 Ok(events) => {
-                    // All of them: a watch that has ended is noted.
+                    // All events are read, to notice a watch that has ended.
                     if events.iter().filter(|event| self.concerns(event)).count() > 0 {
                         self.mailbox.woken(self.tail);
                     }
@@ -221,7 +222,7 @@ impl Source for Watcher {
                 Err(_) => return Next::Wait,
             }
         }
-        // Somebody is busy there. The poller will not tell of what is left.
+        // The directory is busy. The poller will not report the events that are left.
         self.mailbox.woken(self.tail);
         Next::Again(Readiness::Read)
     }
@@ -230,7 +231,7 @@ impl Source for Watcher {
         self.inotify.take();
     }
 
-    /// The descriptor's queue of events is the parent's.
+    /// The queue of events belongs to the parent.
     fn fork(&self) -> AfterFork {
         AfterFork::Close
     }
@@ -240,16 +241,16 @@ impl Source for Watcher {
     }
 }
 
-/// Where the name is looked up.
+/// Returns the directory in which the file's name is.
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
-/// Removing a name of the file changes its attributes: its count of links.
+/// Removing the file's name changes its attributes, because it changes the count of links.
 const OF_A_FILE: AddWatchFlags =
     AddWatchFlags::IN_MODIFY.union(AddWatchFlags::IN_ATTRIB).union(AddWatchFlags::IN_MOVE_SELF);
 
-/// A file that may not be read yet is made readable by a change of its attributes.
+/// A change of attributes can make the file readable.
 const OF_A_DIRECTORY: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_MOVED_TO)
     .union(AddWatchFlags::IN_ATTRIB)
@@ -257,15 +258,15 @@ const OF_A_DIRECTORY: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);
 
-/// The watched directory is no longer what its name leads to.
+/// The path no longer leads to the watched directory.
 const GONE: AddWatchFlags =
     AddWatchFlags::IN_MOVE_SELF.union(AddWatchFlags::IN_DELETE_SELF).union(AddWatchFlags::IN_IGNORED);
 
-/// File systems that no other machine writes to. On others the wheel polls as if nobody told it anything.
+/// File systems to which no other machine writes. On others the wheel polls at the plain interval.
 const LOCAL: [FsType; 4] = [statfs::EXT4_SUPER_MAGIC, XFS, statfs::BTRFS_SUPER_MAGIC, statfs::TMPFS_MAGIC];
 
-/// nix has its name for glibc alone.
+/// nix defines it for glibc only.
 const XFS: FsType = FsType(0x5846_5342);
 
-/// How often a turn reads: a directory can be busier than its reader.
+/// How often a turn reads. A directory can change faster than the wheel reads.
 const READS: usize = 16;

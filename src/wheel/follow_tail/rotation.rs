@@ -1,4 +1,4 @@
-//! Rotation: the files that have got the name while another one is still read.
+//! Rotation: the files that have got the name while the wheel still reads an older one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -8,26 +8,26 @@ use std::time::Duration;
 use super::file::{Followed, Regular, identity};
 use crate::kernel::{Due, nanos};
 
-/// What is to be read next, oldest first.
+/// The files that are read next, oldest first.
 #[derive(Default)]
 pub(super) struct Successors {
     files: RefCell<VecDeque<Followed>>,
-    /// When the file that is read now gives way to the first of them; `None` while that is empty.
+    /// When the wheel leaves the current file for the first of them. `None` while there are none.
     due: Cell<Option<Due>>,
 }
 
-/// What the file that is read now is to do.
+/// Whether the wheel leaves the current file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// No other file has got its name, or none in which there is anything.
+    /// The wheel stays. No other file has the name, or the next one is empty.
     Stay,
-    /// Stay until this time, and be read once more then.
+    /// The wheel stays until this time, and then reads the file once more.
     Linger(Due),
     Leave,
 }
 
 impl Successors {
-    /// Tells whether the newest of them is the file that `about` is about.
+    /// Tells whether the newest of them is the file that `about` describes.
     pub(super) fn end_with(&self, about: &Metadata) -> bool {
         match self.files.borrow().back() {
             Some(Followed::Regular(file)) => file.identity() == identity(about),
@@ -45,21 +45,21 @@ impl Successors {
         self.files.borrow_mut().pop_front()
     }
 
-    /// Forgets them: the name leads to the file that is read now.
+    /// Forgets them, because the name leads to the current file.
     pub(super) fn clear(&self) {
         self.due.set(None);
         self.files.take();
     }
 
-    /// Says what the file that is read now is to do. Nothing was left in it to read.
+    /// Decides whether the wheel leaves the current file, in which nothing is left to read.
     pub(super) fn turn(&self, now: Due, wait: Duration) -> Decision {
         let files = self.files.borrow();
         let Some(next) = files.front() else { return Decision::Stay };
         match self.due.get() {
-            // A writer that goes on for two rotations is not waited for.
+            // After a second rotation the wheel no longer waits for writers of the current file.
             Some(due) if now >= due || files.len() > 1 => Decision::Leave,
             Some(due) => Decision::Linger(due),
-            // Nobody has opened the new file to write to it, as far as can be seen.
+            // As far as the wheel can see, no program has opened the new file to write to it.
             None if wait > Duration::ZERO && files.len() == 1 && is_empty(next) => Decision::Stay,
             None => {
                 let due = now.saturating_add(nanos(wait));
@@ -69,7 +69,7 @@ impl Successors {
         }
     }
 
-    /// Returns when the file that is read now gives way.
+    /// Returns when the wheel leaves the current file.
     pub(super) fn due(&self) -> Option<Due> {
         self.due.get()
     }

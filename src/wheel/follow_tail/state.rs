@@ -1,4 +1,5 @@
-//! What a `FollowTail` shares with the kernel: one look at the file for each turn, and a timer for the next.
+//! The part of a `FollowTail` that it shares with the kernel. Each turn looks at the file once, and sets a timer for
+//! the next look.
 
 use std::cell::{Cell, RefCell};
 use std::fs::Metadata;
@@ -23,11 +24,11 @@ use crate::wheel::refusals::Refusals;
 use crate::wheel::stream::inbox::{Inbox, Recipient};
 use crate::wheel::{Failure, WheelId};
 
-/// What the wheel shares with the kernel. No borrow lasts while a state runs.
+/// The part of the wheel that it shares with the kernel. No borrow lasts while a state runs.
 pub(super) struct State {
     pub(super) id: WheelId,
     pub(super) owner: SessionId,
-    /// What its events say they were sent from.
+    /// The wheel's events say that they come from it.
     pub(super) name: Name,
     pub(super) key: SourceKey,
     pub(super) mailbox: Rc<Mailbox>,
@@ -43,45 +44,45 @@ pub(super) struct State {
     pub(super) input: Inbox,
     /// An unfinished last record of a file that was replaced is delivered.
     pub(super) delivers_last: bool,
-    /// `None` while there is no such file.
+    /// `None` while there is no file.
     pub(super) file: RefCell<Option<Followed>>,
-    /// Where to begin in the file that was there at the start, as long as that could not be done.
+    /// Where to begin in the file that existed at the start. `None` once the wheel has gone there.
     pub(super) start: Cell<Option<Start>>,
-    /// Why the following ends.
+    /// Why the wheel stops.
     pub(super) ending: RefCell<Option<Ending>>,
-    /// What went wrong with the file at the start, and in which operation.
+    /// The error, with its operation, that the file gave at the start.
     pub(super) failure: Cell<Option<Failed>>,
-    /// What keeps the file from being read, and its name from being looked at or opened.
+    /// The errors of reading the file. `naming` has those of looking at its name and opening it.
     pub(super) reading: Trouble,
     pub(super) naming: Trouble,
-    /// Neither dropped nor closed.
+    /// The wheel is neither dropped nor closed.
     pub(super) open: Cell<bool>,
-    /// Something has come since the last wait.
+    /// The wheel has found something since it last waited.
     pub(super) busy: Cell<bool>,
     /// Makes the next look come sooner.
     pub(super) notices: Notices,
     /// The files that have got the name since.
     pub(super) next: Successors,
-    /// How long a file is read on when another one has its name.
+    /// How long the wheel reads a file on after another one has its name.
     pub(super) rotate_wait: Duration,
 }
 
-/// What went wrong, and in which operation.
+/// An error, with its operation.
 pub(super) type Failed = (&'static str, io::Error);
 
-/// Why the following ends by itself.
+/// Why the wheel stops on its own.
 pub(super) enum Ending {
     Stream(StreamEnd),
-    /// No other try can succeed.
+    /// No other attempt can succeed.
     Failed(&'static str, io::Error),
 }
 
-/// Where following begins in a file that is there at the start.
+/// Where the wheel begins in a file that exists at the start.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start {
-    /// What the program said.
+    /// The program's setting.
     pub(super) seek: Option<SeekFrom>,
-    /// How long the file was then.
+    /// The length of the file at the start.
     pub(super) length: u64,
     pub(super) file: FileId,
 }
@@ -91,7 +92,7 @@ impl Start {
         Start { seek, length: about.len(), file: identity(about) }
     }
 
-    /// Goes to where following begins.
+    /// Goes to the place where the wheel begins.
     pub(super) fn go(&self, file: &mut Regular, input: &Inbox, buffer: &mut [u8]) -> io::Result<()> {
         if let Some(to) = self.seek {
             return file.seek(to, self.length);
@@ -104,18 +105,18 @@ impl Start {
     }
 }
 
-/// A look, without the data that it has fed to the filter.
+/// The result of a look. The data has gone to the filter.
 enum Look {
     Data,
     Nothing,
     Suspect,
     Rewritten,
-    /// Of a stream only.
+    /// The end of a stream. A regular file has none.
     End(StreamEnd),
 }
 
 impl State {
-    /// Asks for a turn, as there is something to do that no readiness will announce.
+    /// Asks for a turn without readiness from the poller.
     pub(super) fn wake(&self) {
         if self.open.get() {
             self.mailbox.woken(self.key);
@@ -162,7 +163,7 @@ impl State {
         }
     }
 
-    /// Goes to where following begins, if that could not be done at the start.
+    /// Goes to the place where the wheel begins, if it could not do so at the start.
     fn begin_late(&self, cx: &mut Turn<'_>) -> io::Result<()> {
         let (Some(start), Some(Followed::Regular(file))) = (self.start.get(), &mut *self.file.borrow_mut()) else {
             return Ok(());
@@ -202,8 +203,8 @@ impl State {
         }
     }
 
-    /// There is no more to read for now. Only then is the name looked at: what was written to the old file before it was
-    /// replaced has been delivered.
+    /// Everything in the file is read. Only now does the wheel look at the name. So everything that was written to an
+    /// old file before it was replaced has been delivered.
     fn rest(&self, cx: &mut Turn<'_>) -> Result<Next, Next> {
         if let Some(Followed::Stream { .. }) = &*self.file.borrow() {
             return Ok(Next::Wait);
@@ -211,14 +212,14 @@ impl State {
         let named = self.look_at_name();
         match (self.next.turn(cx.now(), self.rotate_wait), named) {
             (Decision::Leave, _) => self.leave(cx),
-            // What still comes is read from the file that is open.
+            // The wheel still reads the open file.
             (_, Err((operation, error))) => Ok(self.fails(cx, &self.naming, operation, error)),
             (Decision::Stay, Ok(())) => Ok(self.wait(cx)),
             (Decision::Linger(_), Ok(())) => Ok(self.pause(cx, Duration::MAX)),
         }
     }
 
-    /// Looks at which file the name leads to. One that is not known yet is opened, before anybody takes it away again.
+    /// Looks which file the name leads to. Opens an unknown file at once, before another program removes it.
     fn look_at_name(&self) -> Result<(), Failed> {
         let (Some(path), Some(Followed::Regular(file))) = (&self.path, &*self.file.borrow()) else { return Ok(()) };
         let found = match std::fs::metadata(path) {
@@ -233,7 +234,8 @@ impl State {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(("open", error)),
             },
-            // Removed, or renamed: whoever has it open may still write to it, until there is another one.
+            // The file was removed or renamed. A program that has it open may still write to it, until another file has
+            // the name.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(("stat", error)),
         };
@@ -244,7 +246,7 @@ impl State {
         Ok(())
     }
 
-    /// Goes on with the next file, as the one before has been read for long enough.
+    /// Goes on with the next file.
     fn leave(&self, cx: &mut Turn<'_>) -> Result<Next, Next> {
         self.finish(cx)?;
         self.start.set(None);
@@ -280,11 +282,11 @@ impl State {
         }
     }
 
-    /// The file can't be read. Another one may have its name, or this one may have to be opened again.
+    /// The file can't be read. Another file may have its name, or the wheel may have to open it again.
     fn unreadable(&self, cx: &mut Turn<'_>, error: io::Error) -> Result<Next, Next> {
         let is_named = self.path.is_some() && matches!(&*self.file.borrow(), Some(Followed::Regular(_)));
         if is_named && self.reading.latest().is_some() {
-            // What is wrong with the name is told when the file can be read again.
+            // An error of the name is reported when the file can be read again.
             let _ = self.look_at_name();
             if self.next.turn(cx.now(), self.rotate_wait) == Decision::Leave {
                 self.reading.end();
@@ -295,8 +297,8 @@ impl State {
         Ok(self.fails(cx, &self.reading, "read", error))
     }
 
-    /// Replaces a descriptor that can't be read, if its name still leads to the file: that of a file system which was
-    /// mounted anew never can again.
+    /// Opens the file again if its name still leads to it. After its file system was mounted anew, the old descriptor
+    /// can never be read again.
     fn open_again(&self) {
         let Some(path) = &self.path else { return };
         if let (Ok(Followed::Regular(again)), Some(Followed::Regular(file))) =
@@ -307,7 +309,7 @@ impl State {
         }
     }
 
-    /// Ends the input of a file. If the last record has to wait, the next turn comes back here.
+    /// Ends the input of a file. If the last record must wait, the next turn comes back here.
     fn finish(&self, cx: &mut Turn<'_>) -> Result<(), Next> {
         if self.delivers_last {
             self.input.finish();
@@ -317,14 +319,14 @@ impl State {
         Ok(())
     }
 
-    /// Tells that a file is read from its start.
+    /// Sends the reset event, as the wheel reads a file from its start.
     fn begin(&self, cx: &mut Turn<'_>) -> Next {
         self.busy.set(true);
         self.send(cx, self.on_reset.get(), (self.id,).into_args());
         Next::Again(Readiness::Read)
     }
 
-    /// Waits for the next look; a poll that has found nothing is worth an event.
+    /// Waits for the next look. Sends the idle event if this look has found nothing.
     fn wait(&self, cx: &mut Turn<'_>) -> Next {
         let next = self.pause(cx, Duration::MAX);
         if matches!(next, Next::At(_)) && !self.busy.replace(false) {
@@ -333,7 +335,7 @@ impl State {
         next
     }
 
-    /// Chooses the time of the next look, `at_most` so far away; or that is at once.
+    /// Returns when the next look comes: after `at_most` at the latest, or at once.
     fn pause(&self, cx: &mut Turn<'_>, at_most: Duration) -> Next {
         let interval = match self.watch(cx) {
             Outlook::LookAgain => return Next::Again(Readiness::Read),
@@ -354,15 +356,15 @@ impl State {
         self.notices.watch(cx.core(), (self.key, self.owner), [file, next], self.path.as_deref())
     }
 
-    /// Tries again later what has failed, and tells so when that begins; or ends the following, where no other try can
-    /// succeed.
+    /// Handles an error. If another attempt may succeed, it reports the error once and tries again later. Otherwise the
+    /// wheel stops.
     fn fails(&self, cx: &mut Turn<'_>, trouble: &Trouble, operation: &'static str, error: io::Error) -> Next {
         let is_stream = matches!(&*self.file.borrow(), Some(Followed::Stream { .. }));
         if !may_pass(operation, &error, self.path.is_some() && !is_stream) {
             self.ending.replace(Some(Ending::Failed(operation, error)));
             return Next::Close;
         }
-        // Not every end of a trouble is told of, such as a change of a directory further up.
+        // The end of an error is not always reported, such as a change of a directory further up.
         let next = self.pause(cx, self.interval);
         if trouble.is_news(&error) {
             self.tell(cx, operation, &error);
@@ -390,7 +392,7 @@ impl State {
         log::info!(target: "lenore::wheels", "{wheel} of {owner}: {} can be read again", path.display());
     }
 
-    /// Tells of the end of the following.
+    /// Reports that the wheel stops.
     fn report_end(&self, cx: &mut Turn<'_>, ending: &Ending) {
         match ending {
             Ending::Stream(StreamEnd::Idle) => {
@@ -420,7 +422,7 @@ impl State {
         self.send(cx, event, (failure.about(self.path().to_string_lossy()),).into_args())
     }
 
-    /// Empty for a handle.
+    /// Returns the path. It is empty for a handle.
     fn path(&self) -> PathBuf {
         self.path.clone().unwrap_or_default()
     }
@@ -457,7 +459,7 @@ impl Source for State {
         }
     }
 
-    /// The poller knows nothing of regular files, and is asked nothing about them.
+    /// The poller can't watch regular files.
     fn wanted(&self) -> Option<Wanted> {
         matches!(&*self.file.borrow(), Some(Followed::Stream { .. })).then(|| Wanted::of(true, false, false))?
     }
@@ -477,7 +479,7 @@ impl Source for State {
         self.next.clear();
     }
 
-    /// Two processes that follow one file would do everything twice.
+    /// If two processes followed one file, everything would be done twice.
     fn fork(&self) -> AfterFork {
         AfterFork::Close
     }
@@ -496,8 +498,8 @@ impl Source for State {
     }
 }
 
-/// How many times longer it waits where it is told of changes: not every change is told of, as of a mapped file's.
+/// How many times longer the wheel waits if changes are reported. Some are not, such as those through a memory mapping.
 const PATIENCE: u32 = 10;
 
-/// How far back the beginning of the line is looked for that is being written.
+/// How far before the end the wheel looks for the beginning of a line that is being written.
 const LOOKED_BACK: i64 = 4096;

@@ -1,19 +1,19 @@
-//! Errors that may pass: which ones they are, and that each is told once.
+//! Temporary errors: which errors they are, and how each is reported once.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 
 use nix::errno::Errno;
 
-/// What has gone wrong since the last success.
+/// The errors since the last success.
 #[derive(Default)]
 pub(super) struct Trouble {
-    /// The errors that were told.
+    /// The errors that were reported.
     told: RefCell<Vec<i32>>,
 }
 
 impl Trouble {
-    /// Notes an error; tells whether it is the first of its kind.
+    /// Notes an error. Returns whether it is the first of its kind.
     pub(super) fn is_news(&self, error: &io::Error) -> bool {
         let errno = error.raw_os_error().unwrap_or(0);
         let mut told = self.told.borrow_mut();
@@ -24,20 +24,20 @@ impl Trouble {
         is_news
     }
 
-    /// Notes a success; tells whether that is a change.
+    /// Notes a success. Returns whether there were errors before.
     pub(super) fn end(&self) -> bool {
         !self.told.take().is_empty()
     }
 
-    /// Returns the last error that was told.
+    /// Returns the last error that was reported.
     pub(super) fn latest(&self) -> Option<io::Error> {
         self.told.borrow().last().map(|errno| io::Error::from_raw_os_error(*errno))
     }
 }
 
-/// Tells whether another try may succeed.
+/// Tells whether another attempt may succeed.
 ///
-/// A name can come to lead to something else, whatever is wrong with it now. An open file stays what it is.
+/// A path may lead to another file later, whatever is wrong with it now. An open file does not change.
 pub(super) fn may_pass(operation: &str, error: &io::Error, has_name: bool) -> bool {
     let Some(errno) = error.raw_os_error().map(Errno::from_raw) else {
         // A name with a NUL in it.

@@ -78,7 +78,7 @@ impl<S: Source> Shared<S> {
     pub(super) fn with<T>(&self, call: impl FnOnce(&S) -> T) -> Option<T> {
         let source = self.source()?;
         let result = catch_unwind(AssertUnwindSafe(|| call(&source)));
-        // A call that panics may have changed something before.
+        // A call that panics may have changed something first.
         let wanted = source.wanted();
         if self.wanted.replace(wanted) != wanted {
             self.mailbox.changed(self.key);
@@ -97,7 +97,7 @@ impl<S: Source> Shared<S> {
 
     fn panicked(&self, cx: &mut kernel::Turn<'_>, exception: Exception) -> kernel::Next {
         if cx.is_over() {
-            // This may be a child that keeps the source. No answer is heard any more.
+            // This may be a child that keeps the source. The source's answer has no effect any more.
             log::error!(target: "lenore::exceptions", "{} ({}) is closed: {exception}", self.name, self.id);
             self.mailbox.dropped(self.key);
         } else {

@@ -337,8 +337,8 @@ impl<I: Filter, O: Filter> ReadWriteBuilder<I, O> {
                 state
             }
         };
-        // The first read is tried without asking the poller: a peer that has just connected has often sent already,
-        // and a wheel that is done by then was never registered at all. A transport may have to begin a handshake.
+        // Tries the first read without the poller. A peer that has just connected has often sent data already, and a
+        // wheel that is done by then need not be registered with the poller. A transport may have to begin a handshake.
         if self.on_input.is_some() || state.is_over_transport {
             state.port.wake();
         }

@@ -58,7 +58,7 @@ impl State {
     fn after_turn(&self, cx: &mut Turn<'_>, next: Next) -> Next {
         let is_ending = self.base.closing.get() || self.outbox.is_over() || self.closing.impatient.get().is_some();
         let next = if is_ending { self.end(cx, next) } else { next };
-        // The peer's time to close is bounded in its own way.
+        // The peer's time to close has its own limit.
         if self.closing.last_call.get().is_some() { next } else { self.or_until_ready(next) }
     }
 
@@ -80,7 +80,7 @@ impl State {
         if self.closing.impatient.get().is_some() && !self.outbox.is_over() && !self.is_written() {
             return self.wait_for_peer(cx, next);
         }
-        // What a flush has to tell comes first, and then this place again.
+        // A flush comes first, because it may have events to send. Then the kernel comes back here.
         if !cx.is_flush_due() && self.outbox.is_over() && self.reader.is_over() && !self.transport_wants_write() {
             self.closing.is_released.set(true);
             return Next::Close;
@@ -98,10 +98,10 @@ impl State {
         let now = cx.read_clock();
         if let Some((due, before)) = self.closing.next_look.get() {
             if now < due {
-                // A handshake may have a time of its own, which has taken the place of this one.
+                // The limit of a handshake may have replaced this time.
                 return if next == Next::Wait { Next::At(due) } else { next };
             }
-            // The poller keeps quiet until there is much room, and a slow peer may have made a little.
+            // The poller reports only when there is much room, and a slow peer may have made a little.
             self.outbox.unblock();
             if self.outbox.write_some(cx, self) != Next::Wait {
                 self.mark_dirty();
@@ -135,7 +135,7 @@ impl State {
     /// gets more input afterwards, the system resets the connection. The peer then loses output that is still on its
     /// way.
     fn begin_to_close(&self, cx: &mut Turn<'_>, next: Next) -> Next {
-        // To close is to show the end, unless a transport has words for it.
+        // Closing shows the end, except that a transport may have bytes to write for that.
         if self.is_over_transport && !self.outbox.has_failed() && self.show_the_end() {
             self.advance_transport();
             if self.transport_wants_write() {
@@ -180,7 +180,8 @@ impl State {
         let mut scratch = [0; 16 * 1024];
         let stream = self.port.stream.borrow();
         let Some(stream) = &*stream else { return Unread::Ended };
-        // Bounded, for a peer that sends without end. What is no socket refuses, and needs no such care.
+        // The loop is bounded, because a peer may send without end. Anything but a socket returns an error, and needs
+        // no discarding.
         for _ in 0..DISCARDS_PER_TURN {
             match recv(stream.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
                 Ok(1..) | Err(Errno::EINTR) => {}
@@ -219,12 +220,12 @@ impl Source for State {
             (Readiness::Read, None) => {
                 if self.is_over_transport {
                     self.advance_transport();
-                    // What was read may be what writing waits for.
+                    // Input that was read may be what writing waits for.
                     self.outbox.unblock();
                     self.mark_dirty();
                     match self.open(cx) {
                         Delivery::Done => {}
-                        // The rest comes behind the `DIE` signal.
+                        // The rest comes after the `DIE` signal.
                         Delivery::Failed => return Next::Again(Readiness::Read),
                         Delivery::Over => return Next::Wait,
                     }
@@ -233,7 +234,7 @@ impl Source for State {
             }
             (Readiness::Write, _) => {
                 if self.is_over_transport {
-                    // What is written may be what reading waits for.
+                    // Bytes that were written may be what reading waits for.
                     self.port.wake();
                 }
                 self.advance_transport();
@@ -262,7 +263,8 @@ impl Source for State {
     }
 
     fn close(&self) {
-        // One from which nothing can come any more stays open as long as its wheel, and keeps what was not written.
+        // If no event can come any more, the descriptor stays open as long as the handle, which keeps the unwritten
+        // output.
         if self.closing.is_released.get() {
             return self.port.is_open.set(false);
         }

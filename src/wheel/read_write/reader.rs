@@ -126,7 +126,7 @@ impl State {
         if let Some(stream) = &*self.port.stream.borrow()
             && !self.is_over_transport
         {
-            // What is no socket can't be told; not to read it any more is all there is.
+            // Anything but a socket can't be shut down. The wheel just does not read it any more.
             let _ = shutdown(stream.as_raw_fd(), Shutdown::Read);
         }
         self.port.changed();
@@ -159,8 +159,8 @@ impl State {
 
     /// Reads one chunk, and delivers all of its records. A turn does this once.
     pub(super) fn read_some(&self, cx: &mut Turn<'_>) -> Next {
-        // An error on the descriptor is reported as readiness for both, whatever was asked for. What an earlier turn could
-        // not deliver comes first.
+        // An error on the descriptor causes turns for both directions, whatever the wheel wants. First comes what an
+        // earlier turn could not deliver.
         if !self.can_deliver() {
             return Next::Wait;
         }
@@ -209,12 +209,12 @@ impl State {
     /// Tells the session, once, that there is no more to read.
     fn report_end(&self, cx: &mut Turn<'_>) {
         let is_whole = matches!(&*self.reader.ending.borrow(), Some(Ending::EndOfFile));
-        // Before the session hears of it, and drops the wheel: what it has put is to go out first.
+        // Writes first, because the session may drop the wheel when it hears of the end.
         if is_whole && self.outbox.write_some(cx, self) != Next::Wait {
             self.mark_dirty();
         }
-        // A state may have set another filter, whose records come first. It has asked for a turn. A child that was forked
-        // meanwhile is told in a turn of its own.
+        // A state may have set another filter, whose records come first. The state has asked for a turn. A child that
+        // was forked meanwhile gets the event in its own turn.
         if !self.can_deliver() || self.reader.inbox.has_rest() || cx.is_over() {
             return;
         }
@@ -250,7 +250,8 @@ impl State {
     /// a panic.
     pub(super) fn forget_input(&self) -> bool {
         let is_reset = self.reader.inbox.reset();
-        // The poller may not have been asked yet, or its answer may have been on the list that the child has not got.
+        // The parent may not have asked the poller yet, or the poller's answer was in a list that the child does not
+        // have.
         self.port.is_watched.set(true);
         is_reset
     }

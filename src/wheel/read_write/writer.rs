@@ -105,7 +105,7 @@ impl State {
     }
 
     pub(super) fn fork_output(&self) -> AfterFork {
-        // A wheel whose handle is gone is there for its output alone, and that is the parent's to write.
+        // A wheel without a handle exists only for its output, which the parent writes.
         if self.base.after_fork == AfterFork::Close || self.base.closing.get() {
             return AfterFork::Close;
         }

@@ -22,7 +22,7 @@ pub(super) fn resolve(user: Option<&str>, group: Option<&str>, setup: &mut Setup
         setup.uid = Some(*uid);
         setup.gid = setup.gid.or(account.as_ref().map(|account| account.gid));
     }
-    // Only root may change the list, and only root has groups to lose that the user isn't in.
+    // Only root may change the groups, and only root has groups to lose that the user is not in.
     if !Uid::effective().is_root() {
         return Ok(());
     }

@@ -439,7 +439,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
             stdin: None,
             stdout: None,
             stderr: None,
-            // Not before there is a process.
+            // Set once there is a process.
             on_drop: OnDrop::Leave,
             leads_group: setup.place != Place::ParentsGroup,
         };
@@ -468,7 +468,7 @@ impl<I: Filter, O: Filter, E: Filter> RunBuilder<I, O, E> {
                 let nul = describe_nul(&command);
                 let pid = spawn(with_streams(command, ends), setup);
                 let pid = pid.map_err(|(step, error)| match error.kind() {
-                    // The library has refused the command before it came to a system call.
+                    // The standard library has refused the command before any system call.
                     ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
                         Error::os("execve", format_args!("{subject}: {nul} has a NUL byte"), Errno::EINVAL)
                     }

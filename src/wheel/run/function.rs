@@ -39,7 +39,7 @@ impl Errand for FunctionChild {
 
     fn in_parent(self: Box<Self>, kernel: &mut Kernel, pid: Result<i32, Error>) {
         let FunctionChild { shared, on_exit, function, ends, .. } = *self;
-        // The child has them now: its ends of the pipes must not stay open on this side.
+        // The child has them now. If the parent kept its copies of the child's ends open, the pipes would never end.
         destroy(function);
         drop(ends);
         match pid {
@@ -61,7 +61,7 @@ impl Errand for FunctionChild {
     fn in_child(self: Box<Self>, kernel: &mut Kernel) -> ! {
         let FunctionChild { function, ends, setup, .. } = *self;
         kernel.core.remove_all_sources();
-        // What has arrived for this process since the fork is for its function, by the default actions that follow.
+        // Signals that have arrived in this process since the fork are for the function. Their default actions follow.
         let _ = SigSet::all().thread_set_mask();
         let arrived = kernel.core.signals.delivery.pending();
         kernel.core.signals.delivery.end();
@@ -90,7 +90,7 @@ fn run(function: Function, kernel: &mut Kernel) -> i32 {
             say(exception);
             EXIT_FAILED
         }
-        // The panic hook has had its say.
+        // The panic hook has printed the message.
         Err(_) => EXIT_FAILED,
     }
 }

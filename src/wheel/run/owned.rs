@@ -30,7 +30,7 @@ impl Owned {
             return Err(Errno::EPERM);
         }
         match process.kill_group(signal) {
-            // A function's child may not have come to making the group, and has started nothing then.
+            // A function's child may not have made its group yet. It has started no other process then.
             Err(Errno::ESRCH) => process.kill(signal),
             sent => sent,
         }

@@ -113,8 +113,8 @@ impl Reader {
             return Ok(Next::Wait);
         }
         self.inbox.deliver(cx, self)?;
-        // Ends with the first read that fills the buffer, finds nothing, or finds the end; once everybody has closed the
-        // other end, the pipe holds no more than it did.
+        // Ends with the first read that fills the buffer, finds nothing, or finds the end. Once all writers have closed
+        // the pipe, no more data comes.
         for _ in 0..SHORT_READS_PER_TURN {
             match self.read_chunk(cx) {
                 Chunk::Some { may_be_more } => {
@@ -149,7 +149,7 @@ impl Reader {
             }
         };
         self.inbox.feed(&buffer[..count]);
-        // A terminal hands out what it has in small pieces: a short one need not be the last.
+        // A terminal returns its data in small pieces, so a short read need not be the last.
         Chunk::Some { may_be_more: count == buffer.len() || self.shared.conduit.is_terminal() }
     }
 

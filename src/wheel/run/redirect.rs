@@ -71,7 +71,7 @@ fn open(path: &Path, direction: Direction) -> Result<OwnedFd, Error> {
         Direction::In => options.read(true),
         Direction::Out => options.append(true).create(true),
     };
-    // This process neither waits for the other end of a FIFO nor wants a terminal for itself.
+    // This process must not wait for the other end of a FIFO, nor get a controlling terminal.
     options.custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
     let file = options.open(path).map_err(|error| Error::os("open", path.display(), error))?;
     wait_again(&file).map_err(|errno| Error::os("fcntl", path.display(), errno))?;

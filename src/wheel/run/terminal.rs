@@ -90,7 +90,7 @@ pub(super) fn open(size: Option<Winsize>, user: Option<Uid>) -> Result<Link, Err
     tcsetattr(&theirs, SetArg::TCSANOW, &settings).map_err(fail("tcsetattr"))?;
     let size = size.map(Winsize::to_system).or_else(|| terminal::size(std::io::stdin()).ok());
     size.map_or(Ok(()), |size| terminal::set_size(&ours, size)).map_err(fail("TIOCSWINSZ"))?;
-    // As a login does: whoever the child is may open its terminal by name. Only root may give things away.
+    // As login does, so that the child's user may open the terminal by name. Only root may change the owner.
     if user.is_some() && Uid::effective().is_root() {
         fchown(&theirs, user, None).map_err(fail("fchown"))?;
     }

@@ -81,7 +81,7 @@ impl Sender for Writer {
         if self.shared.conduit == Conduit::SocketPair
             && let Some(fd) = &*self.fd.borrow()
         {
-            // What fails is a pipe, which closing is enough for, or a socket whose other end is gone.
+            // It fails for a pipe, for which closing is enough, and for a socket whose other end is gone.
             let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
         }
     }

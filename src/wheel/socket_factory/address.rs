@@ -121,7 +121,7 @@ impl fmt::Display for Address {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 f.write_str(&addresses.join(", "))
             }
-            // As it is for every other path; for an abstract name the byte that begins it is shown as `@`.
+            // Paths are shown as they are. In an abstract name the zero byte is shown as `@`.
             Kind::Path(path) => f.write_str(&path.to_string_lossy().replace('\0', "@")),
         }
     }

@@ -141,7 +141,7 @@ impl Connector {
             open: Cell::new(true),
             deadline: timeout.map(|timeout| now.saturating_add(nanos(timeout))),
             next_at: Cell::new(Due::MAX),
-            // In a short time every address gets its share.
+            // If the timeout is short, every address gets a share of it.
             delay: timeout.map_or(ATTEMPT_DELAY, |timeout| ATTEMPT_DELAY.min(timeout / addresses)),
         });
         if !connector.begin_next(core)? {
@@ -241,7 +241,7 @@ impl Connector {
         match self.begin_next(cx.core()) {
             Ok(true) => {}
             Ok(false) => self.next_at.set(Due::MAX),
-            // The kernel can't watch one more descriptor: what is under way goes on.
+            // The kernel can't watch another descriptor. The attempts under way go on.
             Err(error) => {
                 log::warn!(target: "lenore::wheels", "{}: {error}", self.report.id);
                 self.next_at.set(Due::MAX);
@@ -296,12 +296,12 @@ impl Source for Try {
     }
 
     fn wanted(&self) -> Option<Wanted> {
-        // A socket that has not begun to connect would be reported at once.
+        // The poller would report a socket at once that has not begun to connect.
         self.stream.borrow().as_ref().filter(|_| self.again.get().is_none()).map(|_| Wanted::WRITE)
     }
 
     fn turn(&self, cx: &mut Turn<'_>, _readiness: Readiness) -> Next {
-        // Writing for the poller's news, reading for the time that is up: either way there is one thing to look at.
+        // A turn for writing comes from the poller, a turn for reading from the time limit. Both need the same look.
         let (connector, now) = (&self.connector, cx.now());
         if !connector.open.get() {
             return Next::Wait;
@@ -309,7 +309,7 @@ impl Source for Try {
         let timed_out = || CallError { operation: "connect", error: Errno::ETIMEDOUT.into() };
         let outcome = match self.progress(now) {
             Progress::Connected(peer) => {
-                // From now on the wheel is inert.
+                // From now on the wheel does nothing.
                 connector.open.set(false);
                 let mailbox = &connector.mailbox;
                 connector

@@ -67,7 +67,7 @@ impl Origin {
     /// Returns how another process would find a listener that is made at `place`.
     pub(super) fn findable(&self, place: &Place) -> Option<Findable> {
         let Origin::Found { name } = self else { return None };
-        // This process removes it at its end. Then clients would find no way to the socket.
+        // This process removes the path when it ends, and clients then could not reach the socket.
         if place.is_file() {
             return None;
         }

@@ -256,7 +256,7 @@ impl Acceptor {
                     self.report.succeed(cx, (self.manner.args)(accepted, self.report.id))
                 }
                 Err(error) => match Trouble::of(&error) {
-                    // There was a descriptor for the next one.
+                    // The accept did not run out of descriptors, so the next one may succeed.
                     Trouble::NobodyThere => {
                         self.note_success(cx.core());
                         return Next::Wait;
@@ -264,9 +264,11 @@ impl Acceptor {
                     Trouble::Interrupted => continue,
                     Trouble::Aborted if !self.manner.reports_aborted => continue,
                     Trouble::Aborted | Trouble::OneConnection => self.fail(cx, error),
-                    // There is nobody to accept any more, and nothing wrong.
+                    // The parent has died, and this child's listeners were replaced with sockets that accept nothing.
+                    // That is not a failure.
                     Trouble::Listener if has_replaced_listeners() => return Next::Wait,
-                    // Linux takes a descriptor before it looks into the queue, and may find that both are empty.
+                    // Linux takes a descriptor before it looks into the queue. It may fail for want of a descriptor
+                    // although no client waits.
                     Trouble::Listener if is_shortage(errno_of(&error)) && !self.has_client() => return Next::Wait,
                     Trouble::Listener => {
                         self.resting.set(true);
@@ -284,7 +286,7 @@ impl Acceptor {
                 return Next::Wait;
             }
         }
-        // Where the poller tells only once, it has told of all that are left already.
+        // An edge-triggered poller does not report the clients that are left.
         Next::Again(Readiness::Read)
     }
 
@@ -386,13 +388,13 @@ impl Source for Acceptor {
 
     fn close(&self) {
         self.open.set(false);
-        // First the name, then the socket: nobody finds a path that leads nowhere.
+        // Removes the path before it closes the socket, so that no client finds a path without a listener.
         self.path.take();
         self.listener.take();
     }
 
     fn fork(&self) -> AfterFork {
-        // The time at which it goes on may be among what the parent has not set yet.
+        // The parent may not have set the time at which the listener goes on, so the child does not wait for it.
         self.resting.set(false);
         AfterFork::Keep
     }
@@ -441,7 +443,7 @@ impl Trouble {
             Errno::EAGAIN => Trouble::NobodyThere,
             Errno::EINTR => Trouble::Interrupted,
             Errno::ECONNABORTED => Trouble::Aborted,
-            // Linux reports what is wrong with the network of a new connection through accept.
+            // Linux reports network errors of a new connection through accept.
             Errno::EPERM
             | Errno::EPROTO
             | Errno::ENOPROTOOPT

@@ -179,7 +179,7 @@ impl BoundPath {
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        // A forked child has a copy of the listener, and lets go of it at a time of its own.
+        // A forked child has a copy of the listener, and drops it at some other time.
         let is_ours = self.maker.is_here() && handover::owns_paths() && file_id(&self.path) == Some(self.file);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!(target: "lenore::wheels", "can't unlink {}: {error}", self.path.display());

@@ -81,7 +81,7 @@ impl Inbox {
         self.has_rest.set(true);
         let fed = guarded(|| {
             let chunk = self.former.pass(chunk);
-            // Something is in front of it if it did not fit, or the filter has panicked.
+            // Earlier bytes come first, if they did not fit or the filter has panicked.
             let fed = if self.unfed.borrow().is_empty() { self.offer(chunk) } else { 0 };
             if fed < chunk.len() {
                 self.unfed.borrow_mut().put(&chunk[fed..]);
@@ -170,7 +170,7 @@ impl Inbox {
         }
         guarded(|| self.parse()).unwrap_or_else(|exception| {
             self.complain(Complaint::Panicked(exception));
-            // If it has not advanced, what is left waits for more input: it would panic without end.
+            // If the filter has not advanced, the rest waits for more input. Otherwise the filter would panic forever.
             self.has_rest.set(self.progress.after_panic(guarded(|| self.left()).unwrap_or(usize::MAX)));
             Parsed::Complaint
         })
@@ -199,7 +199,8 @@ impl Inbox {
                 self.progress.made();
                 return Parsed::Nothing;
             }
-            // Taken out while it is fed: a filter that panics on it does not get it again.
+            // The bytes are taken out while the filter is fed, so that a filter which panics on them does not get them
+            // again.
             let mut unfed = self.unfed.take();
             unfed.start += self.offer(unfed.rest());
             self.unfed.replace(unfed);
@@ -230,7 +231,7 @@ impl Inbox {
         if !self.progress.after_refusal(left) {
             let is_reset = self.reset_input();
             self.complain(Complaint::Refused(self.progress.end(left)));
-            // What can't be reset would refuse for ever: it waits for more input.
+            // A filter that can't be reset would refuse forever, so it waits for more input.
             self.has_rest.set(is_reset);
         }
     }
@@ -250,7 +251,7 @@ impl Inbox {
 
     /// Drops the records that are complete.
     pub(in crate::wheel) fn discard(&self) {
-        // Each record takes a byte at least, and so does what is refused.
+        // Each record or refusal takes at least one byte.
         for _ in 0..=2 * guarded(|| self.left()).unwrap_or(0) {
             let is_last = match self.next() {
                 Parsed::Record(_) => false,
@@ -280,8 +281,8 @@ impl Inbox {
         };
         complaint.into_iter().for_each(|complaint| self.complain(complaint));
         self.filter_limit.set(usize::MAX);
-        // Also without anything to be fed: the new filter may have come with input of its own. If there was a rest, there is
-        // a delivery that goes on, or that waits for its own reasons.
+        // Even if nothing was fed, because the new filter may have brought its own input. If there was a rest before,
+        // its delivery goes on, or waits for its own reasons.
         !self.has_rest.replace(true)
     }
 

@@ -198,7 +198,8 @@ impl Outbox {
         if self.level.take_high() {
             self.tell(cx, to, self.events.get().marks.high);
         }
-        // Closed, or in a child that was forked meanwhile: a child has nothing to write, and shuts nothing down.
+        // The wheel is closed, or this is a child that was forked meanwhile. A child writes nothing, and shuts nothing
+        // down.
         if cx.is_over() {
             return Next::Wait;
         }
@@ -219,7 +220,7 @@ impl Outbox {
 
     /// Sends the events that result from writing.
     pub(in crate::wheel) fn tell_of_writing(&self, cx: &mut Turn<'_>, to: &impl Sender) {
-        // Not if a state has dropped the wheel at the high mark: `put` may have written, and failed, before that.
+        // No event if a state has dropped the wheel at the high mark. `put` may have written, and failed, before that.
         if let Some(error) = self.failure.take().filter(|_| to.is_open()) {
             to.failed(cx, &error);
         }
@@ -227,7 +228,7 @@ impl Outbox {
             to.release_input();
             self.tell(cx, to, self.events.get().marks.low);
         }
-        // Not if a state has put more since: there will be another end.
+        // No event if a state has put more since. It comes when that is written.
         if self.drained.get() && !to.holds_output() && self.drained.take() && self.len() == 0 {
             if self.shuts_when_drained.get() {
                 self.shut_down(to);
@@ -239,7 +240,7 @@ impl Outbox {
     #[cold]
     fn tell_refused(&self, cx: &mut Turn<'_>, to: &impl Sender) {
         for error in self.refused.take() {
-            // A state may have dropped the wheel on the one before.
+            // A state may have dropped the wheel because of the error before.
             if to.is_open() {
                 to.refused(cx, &error);
             }

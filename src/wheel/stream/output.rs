@@ -54,7 +54,7 @@ impl Output {
         if end > self.ends.back().copied().unwrap_or(self.start) {
             self.ends.push_back(end);
         }
-        // A reader that is slow but never idle must not make the buffer keep all that it has read.
+        // If a peer reads slowly but without a pause, the buffer must not keep everything that the peer has read.
         if self.start > KEPT && self.start > self.len() {
             self.bytes.drain(..self.start);
             self.ends.iter_mut().for_each(|end| *end -= self.start);
@@ -67,7 +67,7 @@ impl Output {
         self.bytes.clear();
         self.ends.clear();
         self.start = 0;
-        // What one slow reader piled up is not kept for ever.
+        // The memory for one slow peer's output is not kept forever.
         if self.bytes.capacity() > KEPT || self.ends.capacity() > KEPT_ENDS {
             self.bytes.shrink_to(KEPT);
             self.ends.shrink_to(KEPT_ENDS);

@@ -1,4 +1,4 @@
-//! A filter's input side without its types: what lets a wheel go on with another filter between two records.
+//! The input side of a filter without its types, so that a wheel can change to another filter between two records.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -7,10 +7,10 @@ use crate::args::{Args, IntoArgs};
 use crate::filter::{Filter, FilterError};
 use crate::wheel::WheelId;
 
-/// Any [`Filter`], as far as reading goes.
+/// Any [`Filter`], for reading.
 pub(crate) trait Records {
-    /// Offers the filter as much of `chunk` as it will take, and returns how much that was: at least one byte, so that
-    /// the chunk comes to an end. What it refused is added to `refused`.
+    /// Offers the filter as much of `chunk` as it will take, and returns how much it has dealt with. That is at least
+    /// one byte, so that the chunk comes to an end. Refusals are added to `refused`.
     ///
     /// `limit` is the most that the filter will hold, as far as its errors have told.
     fn feed(&mut self, chunk: &[u8], limit: &mut usize, refused: &mut Vec<FilterError>) -> usize;
@@ -23,13 +23,13 @@ pub(crate) trait Records {
 
     fn pending(&self) -> &[u8];
 
-    /// What another filter is to be fed first.
+    /// Returns the input for a filter that takes over.
     fn hand_over(&self) -> Result<&[u8], FilterError>;
 
-    /// How many bytes of what follows are still this filter's; `None` if all are, and perhaps more.
+    /// Returns how many bytes of `chunk` still belong to this filter, or `None` if all do and more may follow.
     fn finish_record(&mut self, chunk: &[u8]) -> Option<usize>;
 
-    /// Gives up all input.
+    /// Discards all input.
     fn reset(&mut self);
 }
 
@@ -83,10 +83,11 @@ impl<F: Filter> Records for F {
 /// A filter that the wheel's handle knows by its type.
 pub(crate) type SharedRecords = Rc<RefCell<dyn Records>>;
 
-/// Whether a filter gets on with its input. One that panics or refuses without taking any would do so for ever.
+/// Whether a filter makes progress with its input. A filter that panics or refuses without taking input would do so
+/// forever.
 #[derive(Default)]
 pub(crate) struct Progress {
-    /// How many bytes were left the last time that it failed, unless it has done well since.
+    /// How many bytes were left at the last failure. `None` after a success.
     left: Cell<Option<usize>>,
     /// How many records it has refused since it took some input.
     refusals: Cell<usize>,
@@ -99,21 +100,21 @@ impl Progress {
         self.left.set(None);
     }
 
-    /// The filter has panicked, with `left` bytes to go. Tells whether to try again: not if it has taken none of them since
-    /// the last time.
+    /// The filter has panicked, and `left` bytes are left. Returns whether to try again, which is only if it has taken
+    /// some since the last failure.
     pub(crate) fn after_panic(&self, left: usize) -> bool {
         self.left.replace(Some(left)).is_none_or(|before| left < before)
     }
 
-    /// The filter has refused a record, with `left` bytes to go. Tells whether to try again: not after too many refusals of
-    /// which none has taken any.
+    /// The filter has refused a record, and `left` bytes are left. Returns whether to try again, which is not after too
+    /// many refusals without taking input.
     pub(crate) fn after_refusal(&self, left: usize) -> bool {
         let has_taken = self.left.replace(Some(left)).is_none_or(|before| left < before);
         self.refusals.set(if has_taken { 0 } else { self.refusals.get() + 1 });
         self.refusals.get() < REFUSALS_WITHOUT_INPUT
     }
 
-    /// What is told of a filter that is not tried again, and whose `left` bytes are given up.
+    /// Returns the error for a filter that is not tried again, and whose `left` bytes are discarded.
     pub(crate) fn end(&self, left: usize) -> FilterError {
         self.made();
         let reason = format!("the filter refuses without taking input: {left} bytes are dropped");
@@ -121,19 +122,20 @@ impl Progress {
     }
 }
 
-/// How many records a filter may refuse without taking any input: some refuse several that they have made of one.
+/// How many records a filter may refuse without taking input. Some filters refuse several records that they have made
+/// of one.
 const REFUSALS_WITHOUT_INPUT: usize = 16 * super::inbox::COMPLAINTS_PER_TURN;
 
-/// The filter before the present one, while bytes that belong to its last record may still come.
+/// The previous filter, while bytes that belong to its last record may still come.
 #[derive(Default)]
 pub(crate) struct Former(RefCell<Option<SharedRecords>>);
 
 impl Former {
-    /// Has a new filter fed what is pending in the `old` one, ahead of what that was not fed at all.
+    /// Feeds the new filter the input that is pending in the `old` one, and then the input that was not fed at all.
     ///
     /// # Errors
     ///
-    /// What the old one can't hand over.
+    /// The old filter's error if it can't hand over its input.
     pub(crate) fn take_over(&self, old: SharedRecords, unfed: &RefCell<Unfed>) -> Result<(), FilterError> {
         let mut lost = Ok(());
         let pending = {
@@ -144,7 +146,8 @@ impl Former {
             });
             pending.to_vec()
         };
-        // One that waits for the end of its own last record has let nothing through to the filter that is replaced here.
+        // A filter that still waits for the end of its own last record has passed nothing to the filter that is now
+        // replaced.
         if self.0.borrow().is_none() {
             self.0.replace(Some(old));
         }
@@ -153,7 +156,7 @@ impl Former {
         lost
     }
 
-    /// Returns what of `chunk` is input for the present filter.
+    /// Returns the part of `chunk` that is input for the current filter.
     pub(crate) fn pass<'a>(&self, chunk: &'a [u8]) -> &'a [u8] {
         let Some(old) = self.0.take() else { return chunk };
         let finished = old.borrow_mut().finish_record(chunk);

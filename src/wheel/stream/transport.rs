@@ -176,7 +176,7 @@ impl Stream {
             Stream::Plain(descriptor) => Ok(descriptor.write(octets)?),
             Stream::Own(_, transport, _) => {
                 match guarded(|| transport.borrow_mut().write(octets))? {
-                    // It would be asked again without end.
+                    // Otherwise it would be asked again without end.
                     0 if !octets.is_empty() => Err(io::ErrorKind::WriteZero.into()),
                     count => Ok(count.min(octets.len())),
                 }

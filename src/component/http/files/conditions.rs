@@ -55,7 +55,7 @@ fn may_be_part(request: &Request, version: &Version) -> bool {
     match request.header("If-Range") {
         None => true,
         Some(tag) if tag.starts_with('"') => version.is_strongly_among(tag),
-        // A second is long, so a time is good for nothing but the same time.
+        // A time stands for a whole second, so only the very same time counts.
         Some(time) => {
             !time.starts_with("W/") && version.changed().is_some_and(|changed| parse_date(time) == Some(changed))
         }
@@ -71,7 +71,7 @@ fn part(range: &str, length: u64) -> Verdict {
     }
     let number = |digits: &str| {
         let is_number = !digits.is_empty() && digits.bytes().all(|octet| octet.is_ascii_digit());
-        // One that is too large for this is behind the end of any file.
+        // A number that is too large is after the end of any file.
         is_number.then(|| digits.parse().unwrap_or(u64::MAX))
     };
     let (start, end) = match (first.trim(), last.trim()) {

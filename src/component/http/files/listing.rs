@@ -18,7 +18,7 @@ pub(super) fn page(
 ) -> io::Result<Answer> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        // A link can't be asked for in any other form than UTF-8.
+        // Requests can only have names in UTF-8.
         let Ok(name) = entry?.file_name().into_string() else { continue };
         let Some(is_directory) = is_directory(&name) else { continue };
         names.push(format!("{name}{}", if is_directory { "/" } else { "" }));
@@ -28,7 +28,7 @@ pub(super) fn page(
     let mut page = format!("<html><head><title>{title}</title></head>\n<body><h1>{title}</h1>\n<ul>\n");
     for name in names {
         let (plain, slash) = name.strip_suffix('/').map_or((name.as_str(), ""), |plain| (plain, "/"));
-        // With the dot, as a name may have a colon.
+        // The link begins with a dot, because a name may have a colon.
         page.push_str(&format!("<li><a href=\"./{}{slash}\">{}</a></li>\n", path::encode(plain), markup::text(&name)));
     }
     page.push_str("</ul></body></html>\n");

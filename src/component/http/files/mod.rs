@@ -129,7 +129,7 @@ impl Files {
     /// Answers a request whose path has a [`prefix`](super::Service::prefix).
     pub(super) fn answer_rest(&self, request: &Request) -> Answer {
         let rest = request.raw_param(REST).unwrap_or_default();
-        // A program in front of this one that guards a directory does not take it for a slash.
+        // A proxy that guards a directory does not take an encoded slash for a slash.
         if rest.contains(path::SLASH) {
             return Answer::page(404, NOTHING);
         }
@@ -155,7 +155,7 @@ impl Files {
         } else if slash == Slash::Directory && request.path().ends_with('/') {
             return Err(nothing());
         }
-        // A pipe would block, and a device never end.
+        // Reading a pipe would block, and reading a device might never end.
         if !about.is_file() {
             return Err(nothing());
         }
@@ -243,7 +243,7 @@ impl Files {
             }
             path.push(part);
         }
-        // What is in a directory that may not be searched does not exist either.
+        // If the directory may not be searched, the client is told that the file does not exist.
         let path = path.canonicalize().map_err(|_| nothing())?;
         let inside = path.strip_prefix(&self.root).map_err(|_| nothing())?;
         if inside.iter().any(|part| part.as_encoded_bytes().starts_with(b".")) { Err(nothing()) } else { Ok(path) }
@@ -265,7 +265,7 @@ impl Files {
 
 impl Opened {
     fn open(path: &Path) -> io::Result<Opened> {
-        // A pipe that has come in its place since does not block.
+        // A pipe may have replaced the file since. This keeps it from blocking.
         let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
         let about = file.metadata()?;
         if !about.is_file() {

@@ -82,7 +82,7 @@ impl SocketFactoryBuilder {
             let connector = Connector::start(core, Rc::clone(report), attempts, self.connect_timeout)?;
             return Ok(Job::Connecting(connector));
         }
-        // Nothing is sent to the peer yet, so nothing has to be waited for.
+        // A datagram socket sends nothing when it connects, so there is nothing to wait for.
         let Some(((fd, path), _, remote)) = attempts.next() else { return Err(attempts.failure().into()) };
         let socket = Datagram::new(fd, &remote);
         let local = socket.local().map_err(|error| CallError { operation: "getsockname", error })?;

@@ -168,7 +168,7 @@ impl SocketFactoryBuilder {
 
     /// Returns the builder of a wheel on a socket that was inherited under this name.
     pub(super) fn inherited(name: String) -> SocketFactoryBuilder {
-        // Which it is, the socket says.
+        // The socket itself determines the transport.
         let builder = SocketFactoryBuilder::new(Transport::Tcp, name.as_str().into());
         SocketFactoryBuilder { origin: Origin::Inherited { name }, ..builder }
     }
