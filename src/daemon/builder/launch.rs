@@ -16,8 +16,8 @@ impl DaemonBuilder {
     /// The process that was started, the launcher, waits until the daemon is [ready](crate::daemon#becoming-a-daemon),
     /// and exits with 0. If the daemon is not ready within [`start_timeout`](DaemonBuilder::start_timeout), or if
     /// children die in their set-up five times in a row, the launcher prints the reason to its standard error and exits
-    /// with 1. If the launcher is interrupted while it waits, the daemon shuts down. So exit code 0 always means that a
-    /// daemon runs. The one exception is KILL in the launcher's last moment, which leaves a daemon without exit code 0.
+    /// with 1. If the launcher is interrupted while it waits, the daemon shuts down. So the launcher exits with 0 if it
+    /// leaves a daemon, and otherwise with another code. The one exception is KILL in its last moment.
     ///
     /// The daemon closes what the program inherited from its launcher, such as locks, sockets, and pipes whose readers
     /// wait for the end. Each descriptor above 2 without the close-on-exec flag then refers to `/dev/null`. The
@@ -83,7 +83,7 @@ impl DaemonBuilder {
     }
 
     /// Sets how long the Daemon may be unable to serve before it counts as dead. It is unable to serve while no child
-    /// has ever been ready, or while forks fail.
+    /// of its pool, idle or busy, has become ready, or while forks fail.
     ///
     /// A dead Daemon no longer feeds the watchdog, and `/live` of the [status listener](DaemonBuilder#method.status)
     /// answers 503. It logs a line when that begins, and one when it is over.

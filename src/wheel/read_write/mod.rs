@@ -141,7 +141,7 @@ use state::State;
 #[must_use = "a wheel that is dropped is closed: keep it in the heap"]
 pub struct ReadWrite<I: Filter, O: Filter = I> {
     state: Owned,
-    /// What the reader knows without its types.
+    /// The reader has it too, without its type.
     input: Rc<RefCell<I>>,
     output: RefCell<O>,
 }
@@ -228,9 +228,10 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// many streams are ready at once, up to three others may get their turn first. When the filter refuses the record,
     /// the wheel sends an error event with the operation `"filter"`.
     ///
-    /// `put` does nothing once the wheel's descriptor is closed, because its session has stopped, or in a forked child.
-    /// After an error of writing, or after [`shutdown_output`](ReadWrite::shutdown_output), `put` discards the record.
-    /// It then only adds to [`pending_output`](ReadWrite::pending_output).
+    /// `put` discards the record and returns [`Put::Closed`] once nothing can be written any more. Once the wheel's
+    /// descriptor is closed, because its session has stopped, or in a forked child, it does nothing else. After an
+    /// error of writing, or after [`shutdown_output`](ReadWrite::shutdown_output), the record still adds to
+    /// [`pending_output`](ReadWrite::pending_output).
     ///
     /// POE: `put`, which takes a list of records.
     pub fn put(&self, record: impl AsRecord<O::Output>) -> Put {
@@ -244,8 +245,8 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
         self.state.0.outbox.is_high()
     }
 
-    /// Writes as much as the descriptor takes at once, inside the running state, and returns how many bytes are left.
-    /// The events that result, such as the flushed event, come when the state has returned.
+    /// Writes inside the running state, as much as the descriptor takes. Returns how many bytes are left. The events
+    /// that result, such as the flushed event, come when the state has returned.
     ///
     /// POE: `flush`.
     pub fn flush(&self) -> usize {
@@ -298,7 +299,7 @@ impl<I: Filter, O: Filter> ReadWrite<I, O> {
     /// Ends the output for good, at once. Output that waits is discarded, including what the running state has put. The
     /// peer sees an end of file. The input goes on.
     ///
-    /// If the wheel has two descriptors, it closes the output's, unless that is a socket.
+    /// If the wheel has a separate descriptor for the output, it closes that, unless it is a socket.
     ///
     /// POE: `shutdown_output`.
     pub fn shutdown_output(&self) {

@@ -45,7 +45,7 @@ use socket::BoundPath;
 ///
 /// ARG0 is the socket, which does not block. ARG3 is the [`WheelId`]. ARG1 and ARG2 are the peer's address:
 ///
-/// | begun with | told to | ARG0 | ARG1 | ARG2 |
+/// | made by | then | ARG0 | ARG1 | ARG2 |
 /// | --- | --- | --- | --- | --- |
 /// | [`tcp`] | `listen`, `connect` | [`TcpStream`] | its [`IpAddr`] | its port, `u16` |
 /// | [`unix`] | `listen`, `connect` | [`UnixStream`] | its path, [`PathBuf`] | `()` |
