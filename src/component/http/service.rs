@@ -82,9 +82,9 @@ use crate::filter::http::{self, Httpd, Response};
 ///
 /// # Failures
 ///
-/// If a handler panics, or fails with any error but an [`HttpError`](super::HttpError) of its own making, the client
-/// gets 500, and the service logs the reason with the target `lenore::http`. The process serves this and all other
-/// connections on.
+/// If a handler panics, or passes an error on with `?`, the client gets 500, and the service logs the reason with the
+/// target `lenore::http`. An error made by [`HttpError::new`](super::HttpError::new) has its own status and is not
+/// logged. This connection and all others of the process go on.
 ///
 /// # Bodies
 ///
@@ -99,9 +99,9 @@ use crate::filter::http::{self, Httpd, Response};
 /// limits, call [`protocol`](Service::protocol), and its [`idle_timeout`](Protocol::idle_timeout) and
 /// [`arrival_timeout`](Protocol::arrival_timeout).
 ///
-/// The protocol's [`request_timeout`](Protocol::request_timeout) limits how long an answer may take. Default: none. If
-/// an answer takes longer, the client gets 504. If a streamed response or a download of [`Files`](super::Files) takes
-/// longer, the service cuts it.
+/// The protocol's [`request_timeout`](Protocol::request_timeout) limits how long an answer may take. If an answer takes
+/// longer, the client gets 504. If a streamed response or a download of [`Files`](super::Files) takes longer, the
+/// service cuts it. Default: no limit.
 ///
 /// # The end
 ///

@@ -39,6 +39,7 @@ use state::{Start, State};
 /// | event | arguments |
 /// | --- | --- |
 /// | input | ARG0 = the record, ARG1 = the [`WheelId`] |
+/// | refused | ARG0 = the [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`], ARG2 = the path |
 /// | reset | ARG0 = the [`WheelId`]. The next record begins a file that appeared, replaced another, or was rewritten. |
 /// | idle | ARG0 = the [`WheelId`]. A look has found nothing. |
 /// | retry | The same arguments as error. The wheel can't go on for now, and tries again. |

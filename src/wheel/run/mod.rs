@@ -48,6 +48,7 @@ use shared::Shared;
 /// | event | arguments |
 /// | --- | --- |
 /// | stdout, stderr | ARG0 = the record, ARG1 = the [`WheelId`] |
+/// | refused | ARG0 = the [`FilterError`](crate::filter::FilterError), ARG1 = the [`WheelId`], ARG2 = the stream |
 /// | stdin | ARG0 = the [`WheelId`]. Everything put has been written. |
 /// | high, low | ARG0 = the [`WheelId`]. The output has reached one of the [`watermarks`](RunBuilder::watermarks). |
 /// | close | ARG0 = the [`WheelId`]. The last of the watched output streams has ended. |
@@ -62,8 +63,9 @@ use shared::Shared;
 /// the feature `pty` a pseudo-terminal.
 ///
 /// The child leads its own process group, unless [`keep_process_group`](RunBuilder::keep_process_group) is set. Signals
-/// have their default actions there, and none is blocked. The child inherits no descriptors except its standard
-/// streams. The kernel always reaps it, even after the wheel is dropped.
+/// have their default actions there, and none is blocked. A program inherits no descriptors except its standard
+/// streams. A [function](Run::function) also keeps the files that this program has open. The kernel always reaps the
+/// child, even after the wheel is dropped.
 ///
 /// Dropping the wheel closes its ends of the pipes. [`on_drop`](RunBuilder::on_drop) sets what happens to the process.
 /// By default it runs on. In a forked child of the program, the copy of the wheel does nothing. Its pipes are closed,
