@@ -30,8 +30,11 @@ impl Daemon {
     ///
     /// In a kernel with several Daemons, a session gets the signals of all of them. The Daemon is ARG2 of every such
     /// signal, after the arguments that POE has. ARG1 is the payload in `daemon_child` of a post-forking daemon, a
-    /// [`Shutdown`](super::Shutdown) in `daemon_shutdown`, and otherwise `()`. It is also `None` if an earlier state
-    /// has taken the argument out of the same `daemon_child`, `daemon_pause`, `daemon_accept` or `daemon_shutdown`.
+    /// [`Shutdown`](super::Shutdown) in `daemon_shutdown`, and otherwise `()`. If the program has reported the request
+    /// with an event that has several arguments, the Daemon comes after all of them.
+    ///
+    /// The result is also `None` if an earlier state has taken the argument out of the same `daemon_child`,
+    /// `daemon_pause`, `daemon_accept` or `daemon_shutdown`.
     ///
     /// ```no_run
     /// # use lenore::{Context, Daemon, Result, wheel::SocketFactory};
@@ -45,7 +48,7 @@ impl Daemon {
     ///
     /// POE: nothing like it. All daemons of a program share one scoreboard there.
     pub fn of_signal<H: 'static>(cx: &Context<'_, H>) -> Option<Daemon> {
-        // A request that was reported by an event may have brought several arguments; the Daemon comes behind them.
+        // If an event has reported the request, it may have brought several arguments. The Daemon comes after them.
         for position in 2.. {
             match cx.arg::<Daemon>(position) {
                 Ok(daemon) => return Some(*daemon),

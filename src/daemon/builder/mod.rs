@@ -346,7 +346,7 @@ impl DaemonBuilder {
         let mut plan = self.1.plan()?;
         let is_successor = predecessor.is_some();
         if is_successor {
-            // Its predecessor has left the terminal, and this process was never there.
+            // The predecessor has left the terminal, and this process never had it.
             plan.stays();
         }
         if plan.forks() && manager.is_some() {
@@ -376,10 +376,10 @@ impl DaemonBuilder {
             .map_err(|errno| fail("resetting a signal")(Error::os("sigaction", "SIGCHLD", errno)))?;
         disposition::ignore_sigxfsz()
             .map_err(|errno| fail("ignoring a signal")(Error::os("sigaction", "SIGXFSZ", errno)))?;
-        // Before a chroot, in which there is no such file.
+        // Opened before a chroot, inside which the file does not exist.
         let oom_kills = if settings.forking == Forking::None { OomKills::default() } else { OomKills::open() };
         let born = kernel_of(kernel).core.now();
-        // Made where their paths mean what they say, by who may make them, in the process that goes on.
+        // Made before a chroot, while the paths are right, with the privileges for it, and in the process that goes on.
         let mut board = None;
         #[cfg(feature = "control")]
         let (mut control, has_jail, pid_file) = (None, plan.has_jail(), plan.pid_file());
@@ -428,7 +428,7 @@ impl DaemonBuilder {
             #[cfg(feature = "status")]
             parent.show_to(status);
         }
-        // Kept out of the heap, which is gone when there is no session: the launcher is to hear why.
+        // Kept out of the heap, which is gone if no session is created. The launcher must still get the reason.
         let launch = process.launch.take();
         heap.process = process;
         match session::spawn(heap, kernel) {
