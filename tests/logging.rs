@@ -52,7 +52,7 @@ fn split_time(line: &str) -> (&str, &str) {
     (&time[..27], rest)
 }
 
-#[test]
+#[test] // O-SD-15: without a journal
 fn text_has_time_level_pid_target_message_and_fields() {
     let before = SystemTime::now();
     let mut running = start(&["say", "hello"]);
@@ -101,7 +101,7 @@ fn message_that_a_client_has_sent_forges_no_record() {
 /// Starts a program under a service manager's journal, as far as the program can tell: a pipe.
 const UNDER_JOURNAL: &str = r#"JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@""#;
 
-#[test]
+#[test] // O-SD-15
 fn journal_gets_priorities_on_every_line_and_neither_time_nor_pid() {
     let logger = test_program("logger");
     let mut running = by_shell(UNDER_JOURNAL, &logger, &["say", "one\n<0>two\n", "three"]);
@@ -116,7 +116,7 @@ fn journal_gets_priorities_on_every_line_and_neither_time_nor_pid() {
     assert_eq!(serde_json::from_str::<Value>(json).expect(json)["message"], "with fields");
 }
 
-#[test]
+#[test] // O-SD-15
 fn journal_s_variable_counts_only_while_it_names_standard_error() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("log");
@@ -136,7 +136,7 @@ fn journal_s_variable_counts_only_while_it_names_standard_error() {
     }
 }
 
-#[test]
+#[test] // O-SD-15
 fn log_file_of_a_daemon_is_no_journal() {
     let directory = tempfile::tempdir().expect("a directory");
     let log = directory.path().join("log");

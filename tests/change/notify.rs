@@ -180,7 +180,7 @@ fn manager_that_does_not_read_holds_nothing_up() {
     });
 }
 
-#[test] // O-SD-08, O-SD-09
+#[test] // O-SD-08, O-SD-09, O-DT-11: a late ping is seen
 fn pings_come_in_time_also_when_the_whole_pool_is_busy() {
     let mut manager = Manager::new();
     let program = program(&format!("{} --health-ms 300", pool(2)));
@@ -303,7 +303,7 @@ fn end_is_said_once_and_extended_while_children_work() {
     assert!(!manager.said[..stopping].iter().any(|datagram| datagram.text.contains("EXTEND")));
 }
 
-#[test] // O-SD-06: in one datagram each, with what became of it, and before the asker knows
+#[test] // O-SD-06, O-DT-11: in one datagram each, with what became of it, and before the asker knows
 fn reload_is_told_from_its_begin_to_its_verdict_whatever_that_is() {
     let mut manager = Manager::new();
     let changing = changing(&mut manager, "value=a\n", "--probation-ms 0");

@@ -59,7 +59,7 @@ fn has_numbers() -> bool {
     (parts.next(), parts.next()) >= (Some(6), Some(9))
 }
 
-#[test] // O-SD-07, O-UP-17
+#[test] // O-SD-07, O-UP-17, O-DT-11: who says what, and in which order
 fn service_manager_hears_which_process_serves() {
     let mut manager = Manager::new();
     let mut changing = managed(&manager, "value=a\n", 0);

@@ -95,7 +95,7 @@ fn a_broken_listener_makes_no_storm() {
     lab.end(Signal::SIGTERM);
 }
 
-#[test] // D-PF-11
+#[test] // D-PF-11, O-SD-19: in the log and in the counts
 fn child_killed_for_lack_of_memory_is_told_from_one_killed_by_hand() {
     let Some(cgroup) = Cgroup::make(Controller::Memory) else { return };
     let args = "--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0 --usr1 status,text";

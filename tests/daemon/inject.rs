@@ -171,7 +171,7 @@ fn cases<T: Copy>(points: &[(&'static str, T)]) -> Vec<(&'static str, T, &'stati
     all.filter(|(point, _, action, _)| *action != "fail" || can_fail(point)).collect()
 }
 
-#[test]
+#[test] // O-DT-10: in a child, it dies or fails
 fn pool_replaces_a_child_that_ends_at_any_point() {
     at_once(cases(&PREFORKED), |(point, trigger, action, cause)| {
         let plan = format!("daemon.child.{point}={action}@1#2");
@@ -185,7 +185,7 @@ fn pool_replaces_a_child_that_ends_at_any_point() {
     });
 }
 
-#[test]
+#[test] // O-DT-10: in a child, it dies or fails
 fn post_forking_server_goes_on_after_a_child_that_ends_at_any_point() {
     at_once(cases(&POSTFORKED), |(point, trigger, action, cause)| {
         let plan = format!("daemon.child.{point}={action}@1#2");
@@ -202,7 +202,7 @@ fn post_forking_server_goes_on_after_a_child_that_ends_at_any_point() {
     });
 }
 
-#[test]
+#[test] // O-DT-10: in a child, it pauses
 fn pool_serves_while_a_child_is_stopped_at_any_point() {
     at_once(PREFORKED, |(point, trigger)| {
         let plan = format!("daemon.child.{point}=pause@1#2");
@@ -406,7 +406,7 @@ fn parent_at(plan: &str, action: &str, by: News) -> (Lab, SocketAddr) {
     (lab, addr)
 }
 
-#[test]
+#[test] // O-DT-10: in the parent, it pauses
 fn parent_stopped_at_any_point_hears_what_comes_meanwhile() {
     let cases = PARENTS.into_iter().flat_map(|case| NEWS.map(|news| (case, news)));
     at_once(cases.collect::<Vec<_>>(), |((plan, by), news)| {
@@ -428,7 +428,7 @@ fn parent_stopped_between_two_effects_hears_what_comes_meanwhile() {
     });
 }
 
-#[test]
+#[test] // O-DT-10: in the parent, it dies
 fn parent_that_dies_at_any_point_leaves_no_child_and_no_listener() {
     at_once(PARENTS, |(plan, by)| {
         let (mut lab, addr) = parent_at(plan, "die", by);
@@ -473,7 +473,7 @@ fn post_forking_parent_that_dies_at_any_point_leaves_no_child_and_no_listener() 
     });
 }
 
-#[test]
+#[test] // O-DT-10: in the parent, it fails
 fn fork_that_is_made_to_fail_is_tried_again() {
     let (mut lab, addr) = start("daemon_prefork", POOL, "kernel.fork=fail@2");
     lab.running.wait_for_stderr("forks fail and are tried again: injected at kernel.fork: ", DEADLINE);
@@ -482,7 +482,7 @@ fn fork_that_is_made_to_fail_is_tried_again() {
     expect_records(&mut lab, &[]);
 }
 
-#[test]
+#[test] // O-DT-10: in the parent, it fails
 fn reopen_that_is_made_to_fail_is_refused() {
     let (mut lab, _) = start("daemon_prefork", POOL, "daemon.reopen=fail@1");
     lab.wait_board("www");

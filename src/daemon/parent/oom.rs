@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    #[test] // D-PF-11
+    #[test] // D-PF-11, O-SD-19
     fn kills_are_read_from_either_file() {
         let events = "low 0\nhigh 12\nmax 4075\noom 31\noom_kill 17\noom_group_kill 2\n";
         assert_eq!(oom_kills(events), Some(17));
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(oom_kills(""), None);
     }
 
-    #[test] // D-PF-11: two killed, two explained
+    #[test] // D-PF-11, O-SD-19: two killed, two explained
     fn each_kill_explains_one_death() {
         let mut count = Count { seen: 5, unexplained: 0 };
         assert!(!count.claim(5));
@@ -206,7 +206,7 @@ mod tests {
         assert!(count.claim(8));
     }
 
-    #[test] // D-PF-11: a helper in the same group
+    #[test] // D-PF-11, O-SD-19: a helper in the same group
     fn kill_of_another_process_explains_no_later_death() {
         let mut count = Count { seen: 5, unexplained: 0 };
         count.forget_old(6);

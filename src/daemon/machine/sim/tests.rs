@@ -48,7 +48,7 @@ fn one_plan_is_written_down() {
     println!("{:?} after {:.3} s", outcome.violation, outcome.lasted as f64 / 1e6);
 }
 
-#[test] // O-DT-05
+#[test] // O-DT-03, O-DT-04, O-DT-05: each flaw, disturbance and order is drawn
 fn no_seed_breaks_a_rule() {
     let hours: f64 = env::var("LENORE_SIM_HOURS").ok().and_then(|hours| hours.parse().ok()).unwrap_or(5.0);
     let (first, begin) = (first_seed(), Instant::now());
@@ -148,7 +148,7 @@ fn shrunk_plan_is_short_and_breaks_the_same_rule() {
     assert_eq!(play(&short, fault).violation.map(|violation| violation.rule), Some(rule));
 }
 
-#[test] // O-DT-06
+#[test] // O-DT-04, O-DT-06: orders in the same moment, and between a fork and its result
 fn no_row_of_events_breaks_a_rule() {
     let events: u32 = env::var("LENORE_SIM_EVENTS").ok().and_then(|events| events.parse().ok()).unwrap_or(3);
     let begin = Instant::now();
