@@ -144,7 +144,7 @@ fn stop_during_a_reload_wins_at_once() {
     assert_eq!(changing.running.wait_exit(DEADLINE).code(), Some(0));
 }
 
-#[test] // O-RL-01, O-CT-22: who watches, and scripts, can see how far it is
+#[test] // O-RL-01, O-CT-20, O-CT-22: who watches, and scripts, can see how far it is
 fn stages_of_a_reload_are_seen_from_outside() {
     let changing = Changing::pool(2, "value=a\n", "--load-ms 1500 --pid-file DIR/pid");
     let mut watcher = changing.control();

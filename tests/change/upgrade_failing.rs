@@ -120,7 +120,7 @@ fn program_that_can_not_load_its_configuration_is_rolled_back() {
     fails(&changing, "", "rolled_back", "the new program ended with exit code 1", "\"nonsense\" is not known");
 }
 
-#[test] // O-UP-03: it is ended, with the children that it has forked
+#[test] // O-UP-02, O-UP-03: its main runs, and no child is ready: it is ended, with the children that it has forked
 fn program_that_is_not_ready_in_time_is_rolled_back() {
     let changing = pool(2, 1000, "--upgrade-ms 1200 --grace-ms 300");
     changing.write("value=b\nchild=hang\n");

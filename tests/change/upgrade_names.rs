@@ -137,7 +137,7 @@ fn process_without_privileges_is_upgraded_as_far_as_it_may() {
     changing.wait_value("b");
 }
 
-#[test] // the log is the operator's only witness
+#[test] // O-UP-18: the log is the operator's only witness
 fn log_file_has_the_lines_of_both_processes() {
     let mut changing = pool(1, 0, "--logfile DIR/log");
     let old = changing.running.pid();

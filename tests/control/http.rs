@@ -173,7 +173,7 @@ fn status_answers_although_all_children_are_stuck() {
     drop(waiting);
 }
 
-#[test] // it says why it is not ready, and a client of the status keeps nothing alive
+#[test] // O-SD-18: it says why it is not ready, and a client of the status keeps nothing alive
 fn ready_says_why_not_and_clients_keep_no_daemon_alive() {
     let mut watched = Watched::pool(2);
     let gate = tempfile::NamedTempFile::new().unwrap();
@@ -197,7 +197,7 @@ fn ready_says_why_not_and_clients_keep_no_daemon_alive() {
     assert_eq!(silent.read_to_end(&mut rest).unwrap_or(0), 0);
 }
 
-#[test] // there is a child, but it is not ready for clients yet
+#[test] // O-SD-18: there is a child, but it is not ready for clients yet
 fn ready_tells_that_no_child_is_ready() {
     let dir = tempfile::tempdir().unwrap();
     let held = dir.path().join("held");

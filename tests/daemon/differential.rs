@@ -182,7 +182,7 @@ const CAUSES: [(&str, &str); 11] = [
     ("vanished", "vanished"),
 ];
 
-#[test]
+#[test] // O-DT-08
 fn real_processes_end_as_the_simulation_says() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../src/daemon/machine/sim/schedules.txt");
     let schedules = schedule::read(&fs::read_to_string(path).expect("it is checked in"));

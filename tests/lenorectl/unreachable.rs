@@ -132,7 +132,7 @@ fn what_is_no_daemon_is_not_understood() {
     }
 }
 
-#[test] // O-CT-06, O-CT-19
+#[test] // O-CT-06, O-CT-18, O-CT-19
 fn another_user_is_denied() {
     if !Uid::effective().is_root() {
         eprintln!("not root: no other user to be");

@@ -196,7 +196,7 @@ fn repeating_a_status_keeps_the_time_it_began() {
     assert_eq!(board.read(owned[0]).unwrap().since_ms, 3);
 }
 
-#[test] // T14, T19: a writer killed half way blocks nobody, and its slot is whole again once it is reclaimed
+#[test] // O-ST-02, T14, T19: a writer killed half way blocks nobody, and its slot is whole again once it is reclaimed
 fn a_child_killed_while_it_writes_leaves_a_torn_slot_until_it_is_reclaimed() {
     let (mut board, owned) = board_with(1, 1, Status::Req);
     let record = board.slot(owned[0]);
