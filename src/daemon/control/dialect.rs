@@ -385,6 +385,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::command::{ChildName, Command};
+    use super::super::rights::Rights;
     use super::*;
     use crate::testing::check;
 
@@ -431,6 +432,25 @@ mod tests {
         }
         assert_eq!(command("retire 3:1"), Command::Retire(ChildName::Key(3, 1)));
         assert_eq!(read("kill 12 timeout=2500ms").unwrap().timeout, Some(Duration::from_millis(2500)));
+    }
+
+    #[test] // O-CT-06
+    fn each_command_needs_its_rights() {
+        for (rights, lines) in [
+            (
+                Rights::Read,
+                &["hello", "help", "status", "children", "peek", "peek 3", "metrics", "watch", "verdict 1"][..],
+            ),
+            (
+                Rights::Operate,
+                &["reload", "check", "reopen", "resize min_spare=1", "resize reset", "log-level info", "retire 3"],
+            ),
+            (Rights::Admin, &["stop", "stop now", "kill 3", "upgrade", "finish"]),
+        ] {
+            for line in lines {
+                assert_eq!(command(line).needs(), rights, "{line}");
+            }
+        }
     }
 
     #[test] // O-CT-08

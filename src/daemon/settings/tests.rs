@@ -83,6 +83,15 @@ fn contradictions_are_refused_with_both_values() {
     assert_eq!(refusal(hasty).to_string(), "upgrade_timeout is zero");
 }
 
+#[test] // O-RL-05
+fn surge_and_max_unavailable_are_not_both_zero() {
+    let reload = |surge, max_unavailable| {
+        resolve(RawSettings { surge: Some(surge), max_unavailable: Some(max_unavailable), ..raw(3, 10, 0, 0) })
+    };
+    assert_eq!(reload(0, 0), Err(SettingsError::NoRoomToReload));
+    assert!(reload(0, 1).is_ok() && reload(1, 0).is_ok());
+}
+
 #[test] // D-SB-02: max_children + 5 slots, which must fit a scoreboard
 fn a_pool_fits_its_scoreboard() {
     assert_eq!(resolve(raw(3, 10, 0, 0)).unwrap().slots(), 15);

@@ -3,10 +3,11 @@
 use std::env;
 use std::time::{Instant, SystemTime};
 
+use super::child::Flaw;
 use super::dice::Dice;
 use super::draw::{self, Length};
 use super::exhaustive;
-use super::plan::Plan;
+use super::plan::{Act, Kind, Plan};
 use super::run::{Outcome, play, play_with};
 use super::shrink::shrink;
 use super::trace::Trace;
@@ -74,6 +75,22 @@ fn no_seed_breaks_a_rule() {
     );
     let texts: Vec<String> = broken.into_iter().map(|(_, text)| text).collect();
     assert!(texts.is_empty(), "rules are broken:\n{}", texts.join("\n"));
+}
+
+#[test] // O-DT-03, O-DT-04: what is not drawn is not simulated
+fn each_disturbance_flaw_and_order_is_drawn() {
+    let acts: Vec<Act> = (1..2000).flat_map(|seed| draw::plan(seed, Length::Short).acts).collect();
+    for kind in Kind::ALL {
+        assert!(acts.iter().any(|act| act.kind == *kind), "{kind:?}");
+    }
+    for flaw in Flaw::ALL {
+        let is_drawn = acts.iter().any(|act| act.kind == Kind::Bad && Flaw::numbered(act.args[1] % 100) == *flaw);
+        assert!(is_drawn, "{flaw:?}");
+    }
+    for order in 0..18 {
+        let is_drawn = acts.iter().any(|act| matches!(act.kind, Kind::Order | Kind::Nest) && act.args[0] == order);
+        assert!(is_drawn, "order {order}");
+    }
 }
 
 #[test] // O-DT-07
