@@ -1,5 +1,7 @@
 //! A configuration that is loaded again.
 
+use std::time::Instant;
+
 use lenore::daemon::view::Snapshot;
 use nix::sys::signal::Signal;
 use util::{Client, DEADLINE, kill, proc, wait_until};
@@ -310,8 +312,13 @@ fn reloads_leave_nothing_behind() {
             (status.pool.states.idle == 2 && status.pool.total == 2).then_some(())
         });
         // A child gives back its standard error when it hears that the reload is over.
+        let (begun, now) = (Instant::now(), || (proc::fds(parent), changing.children()));
         wait_until("its descriptors are those that it began with", DEADLINE, || {
-            (proc::fds(parent).len() == descriptors && changing.children().len() == 2).then_some(())
+            let (fds, children) = now();
+            if begun.elapsed() > DEADLINE {
+                eprintln!("it began with {descriptors} descriptors, and has {fds:?} and the children {children:?}");
+            }
+            (fds.len() == descriptors && children.len() == 2).then_some(())
         });
         proc::rss_kib(parent).expect("it lives")
     };

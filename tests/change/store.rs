@@ -125,8 +125,10 @@ fn listeners_without_a_name_get_each_its_own() {
     let second = again(&manager, &format!("{args} --strict"));
     assert_eq!(ready(&mut manager, &second), one);
     assert!(Client::connect(one).line("x").ends_with(" x"));
-    let other = second.stderr_text().matches("inherited socket taken over: name=\"lenore\"").count();
-    assert_eq!(other, 2, "{}", second.stderr_text());
+    wait_until("a line for each socket", DEADLINE, || {
+        let lines = second.stderr_text().matches("inherited socket taken over: name=\"lenore\"").count();
+        (lines == 2).then_some(())
+    });
     drop(waiting);
     end(second);
 }
