@@ -37,11 +37,15 @@ pub(crate) fn accept(listener: impl AsFd) -> nix::Result<OwnedFd> {
 ///
 /// # Errors
 ///
-/// What the system says.
+/// `EOPNOTSUPP` for a socket that is not a UNIX one, and what the system says.
 #[cfg(target_os = "linux")]
 pub(crate) fn peer_of(socket: impl AsFd) -> nix::Result<Peer> {
     use nix::sys::socket::{getsockopt, sockopt};
     let credentials = getsockopt(&socket, sockopt::PeerCredentials)?;
+    // So the system answers for a socket of TCP. Nobody can be that user.
+    if credentials.uid() == u32::MAX {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let groups = groups_of(socket.as_fd().as_raw_fd()).unwrap_or_default();
     Ok(Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid(), groups })
 }
@@ -104,6 +108,14 @@ mod tests {
     use super::*;
 
     #[test] // O-CT-06
+    fn socket_of_tcp_has_no_peer_that_the_system_knows() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(peer_of(&client).is_err());
+        assert!(peer_of(listener.accept().unwrap().0).is_err());
+    }
+
+    #[test]
     fn peer_of_a_pair_is_this_process() {
         let (one, _other) = UnixStream::pair().unwrap();
         let peer = peer_of(&one).unwrap();
