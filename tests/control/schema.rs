@@ -41,7 +41,7 @@ fn collect() -> Fields {
     let mut fields = Fields::new();
     for supervisor in [false, true] {
         let steered = Steered::start_with("--mode prefork:1 --max 1 --metrics --board DIR/board", |program| {
-            if supervisor { program.env("INVOCATION_ID", "x") } else { program }
+            if supervisor { program.env("NOTIFY_SOCKET", "x") } else { program }
         });
         let mut control = steered.control();
         control.wait_status("an idle child", |seen| (seen.pool.states.idle == 1).then_some(()));
