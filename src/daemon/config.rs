@@ -188,7 +188,13 @@ impl RawConfig {
     /// Reads and loads it for the first time. `program` is what the program has set, and becomes what the configuration makes of it.
     pub(super) fn open(self, program: &mut RawSettings) -> Result<Option<Config>, DaemonError> {
         let RawConfig { path, load, types, to_pool, is_strict } = self;
-        let Some(load) = load else { return Ok(None) };
+        let Some(load) = load else {
+            return if to_pool.is_none() {
+                Ok(None)
+            } else {
+                Err(DaemonError::Settings(SettingsError::NoConfiguration))
+            };
+        };
         if let [Some((loaded, type_of_file)), Some((taken, type_of_pool))] = types
             && loaded != taken
         {
@@ -410,6 +416,15 @@ mod tests {
             is_strict: false,
             fixed: fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         }
+    }
+
+    #[test]
+    fn pool_of_a_configuration_that_is_not_there_is_refused() {
+        let mut raw = RawConfig::default();
+        raw.pool(|_: &String| PoolSettings::new());
+        let refused = raw.open(&mut RawSettings::default());
+        assert!(matches!(refused, Err(DaemonError::Settings(SettingsError::NoConfiguration))), "{:?}", refused.err());
+        assert!(RawConfig::default().open(&mut RawSettings::default()).is_ok_and(|config| config.is_none()));
     }
 
     #[test] // O-RL-14: never silent

@@ -54,6 +54,8 @@ impl DaemonBuilder {
     /// operator has changed a number by TTIN, TTOU or `resize`, a reload keeps it, unless the new file changes this
     /// number.
     ///
+    /// Without [`config`](DaemonBuilder::config), [`spawn`](DaemonBuilder::spawn) fails.
+    ///
     /// Default: none.
     ///
     /// POE: nothing like it.

@@ -419,6 +419,8 @@ pub enum SettingsError {
         /// The address as given.
         address: String,
     },
+    /// `config_pool` is set, and `config` is not.
+    NoConfiguration,
     /// `config_pool` takes another type than `config` loads.
     OtherConfiguration {
         /// The type that `config` loads.
@@ -511,6 +513,9 @@ impl fmt::Display for SettingsError {
             }
             Self::NoAddress { address } => {
                 write!(f, "{address:?} is not an address to listen on: IP:PORT, with another port than 0")
+            }
+            Self::NoConfiguration => {
+                f.write_str("config_pool takes settings from a configuration, and config names none")
             }
             Self::OtherConfiguration { type_of_file, type_of_pool } => {
                 write!(f, "the configuration is of the type {type_of_file}, and config_pool takes a {type_of_pool}")
