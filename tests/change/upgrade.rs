@@ -302,6 +302,16 @@ fn old_process_ends_with_a_new_one_that_hangs() {
     }
 }
 
+#[test] // O-CT-17: whoever is told that the daemon has ended can start it again
+fn stop_is_answered_when_a_new_process_that_hangs_has_ended_too() {
+    let changing = pool(2, 1000, "--grace-ms 300");
+    let new = loading(&changing, "value=b\nchild=hang\n");
+    kill(new, Signal::SIGSTOP).expect("it lives");
+    let told = lenorectl(&changing.socket, "stop");
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(!proc::is_alive(new), "{told:?}");
+}
+
 #[test] // O-UP-07: also if the old process was late
 fn new_process_that_was_killed_before_the_end_of_its_probation_never_served_for_good() {
     let changing = pool(2, 1200, "");

@@ -226,7 +226,10 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
                 manager::drain(cx);
             } else {
                 manager::let_go(cx);
-                let_operators_go(cx);
+                // Whoever has asked for the end is answered when the names are nobody's. The session stops when the successor has gone.
+                if !upgrade::waits_for_an_end(cx) {
+                    let_operators_go(cx);
+                }
             }
             parent_ending::finish(cx)?;
         }

@@ -117,6 +117,11 @@ pub(super) fn arm(cx: &mut Cx<'_>) {
     }
 }
 
+/// Tells whether a successor was told to end, and has not ended yet.
+pub(super) fn waits_for_an_end(cx: &mut Cx<'_>) -> bool {
+    present(cx).is_some_and(|successor| successor.is_ending && successor.pid.get().is_some())
+}
+
 /// Kills a process and what it has forked.
 pub(super) fn kill(pid: i32) {
     // Looked up before: afterwards they are others' children.
