@@ -285,6 +285,7 @@ fn request_timeout_counts_from_the_latest_request_of_several_connections() {
     busy.send(format!("gate {}\r\n", gate.display()));
     let warning = lab.running.wait_for_stderr("child is rogue", LONG);
     assert!(warning.contains(&format!("pid={child} ")) && warning.contains("why=request_timeout"), "{warning}");
+    assert!(warning.contains(" peer=\"127.0.0.1\": "), "{warning}");
     std::fs::remove_file(&gate).expect("it is there");
     lab.end(Signal::SIGTERM);
 }

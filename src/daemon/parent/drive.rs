@@ -331,12 +331,12 @@ fn tell(cx: &mut Cx<'_>, message: &Message) {
         _ => {}
     }
     let now = cx.now();
-    let Heap { role: Role::Parent(parent), settings, .. } = cx.heap() else { return };
+    let Heap { role: Role::Parent(parent), settings, board, .. } = cx.heap() else { return };
     #[cfg(feature = "control")]
     if let Some(ledger) = &mut parent.ledger {
         ledger.heard(message);
     }
-    say::say(parent, settings, message, now);
+    say::say(parent, settings, board.as_mut(), message, now);
     #[cfg(feature = "control")]
     news::of_message(cx, message);
 }

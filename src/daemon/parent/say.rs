@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use log::Level;
 
+use crate::daemon::board::{PeerLabel, Scoreboard, SlotIndex};
 use crate::daemon::machine::{Attempt, Death, Edition, Message, Note, ReloadNews, UpgradeNews};
 use crate::daemon::parent::pids::Pids;
 use crate::daemon::parent::role::Parent;
@@ -25,7 +26,13 @@ macro_rules! tell {
 }
 
 /// Logs a message.
-pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, now: SystemTime) {
+pub(super) fn say(
+    parent: &mut Parent,
+    settings: &Settings,
+    board: Option<&mut Scoreboard>,
+    message: &Message,
+    now: SystemTime,
+) {
     let pids = &parent.pids;
     match *message {
         Message::Forked(key) => {
@@ -81,7 +88,7 @@ pub(super) fn say(parent: &mut Parent, settings: &Settings, message: &Message, n
         Message::ForksFail { .. } | Message::ForksSucceed { .. } => say_forks(parent, message, now),
         Message::CrashLoop { .. } | Message::CrashLoopOver { .. } => say_crash_loop(parent, message, now),
         Message::Unready { .. } | Message::Rogue { .. } | Message::RogueCleared(_) | Message::TooLarge { .. } => {
-            say_child(pids, settings, message);
+            say_child(pids, settings, board, message);
         }
         Message::OverloadBegun { .. }
         | Message::OverloadEnded { .. }
@@ -244,7 +251,7 @@ fn say_crash_loop(parent: &mut Parent, message: &Message, now: SystemTime) {
     }
 }
 
-fn say_child(pids: &Pids, settings: &Settings, message: &Message) {
+fn say_child(pids: &Pids, settings: &Settings, board: Option<&mut Scoreboard>, message: &Message) {
     match *message {
         Message::Unready { key, since } => {
             let (pid, slot, since) = (pids.name(key), key.slot, since.as_secs_f64());
@@ -258,10 +265,12 @@ fn say_child(pids: &Pids, settings: &Settings, message: &Message) {
             let signal = signal_of_step(step, settings.term);
             let (pid, slot, status) = (pids.name(key), key.slot, status.map_or('?', |status| status.letter()));
             let (since, cpu) = (since.as_secs_f64(), cpu.as_secs_f64());
+            let peer = board.and_then(|board| Some(board.read(SlotIndex::from(key)).ok()?.peer));
+            let peer = peer.as_ref().map_or("", PeerLabel::as_str);
             tell!(
                 Level::Warn,
-                [pid, slot, why:%, status, "for" = rounded(since), cpu = rounded(cpu), signal:%],
-                "child is rogue: pid={pid} slot={slot} why={why} status={status} for={since:.1} cpu={cpu:.1}: {signal} is sent"
+                [pid, slot, why:%, status, "for" = rounded(since), cpu = rounded(cpu), peer, signal:%],
+                "child is rogue: pid={pid} slot={slot} why={why} status={status} for={since:.1} cpu={cpu:.1} peer={peer:?}: {signal} is sent"
             );
         }
         Message::RogueCleared(key) => {
