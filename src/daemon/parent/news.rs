@@ -1,5 +1,7 @@
 //! Events for the clients of the control socket that watch.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use crate::daemon::control::ChildName;
@@ -16,15 +18,15 @@ pub(super) fn of_message(cx: &mut Cx<'_>, message: &Message) {
     }
     match *message {
         Message::Forked(key) => of_child(cx, "fork", key, json!({})),
-        Message::Ready { key, took } => of_child(cx, "ready", key, json!({ "took": took.as_secs_f64() })),
+        Message::Ready { key, took } => of_child(cx, "ready", key, json!({ "took": seconds(took) })),
         Message::Rogue { key, why, since, .. } => {
-            of_child(cx, "rogue", key, json!({ "why": why.to_string(), "for": since.as_secs_f64() }));
+            of_child(cx, "rogue", key, json!({ "why": why.to_string(), "for": seconds(since) }));
         }
         Message::OverloadBegun { max_children, waiting, limit } => {
             tell(cx, "overload", json!({ "max_children": max_children, "waiting": waiting, "backlog": limit }));
         }
         Message::OverloadEnded { lasted, deepest } => {
-            tell(cx, "overload_ended", json!({ "lasted": lasted.as_secs_f64(), "deepest": deepest }));
+            tell(cx, "overload_ended", json!({ "lasted": seconds(lasted), "deepest": deepest }));
         }
         Message::Reload(edition, news) => of_reload(cx, edition.0, &news),
         Message::Resized { max_children, min_spare, max_spare } => {
@@ -66,7 +68,7 @@ pub(super) fn of_death(cx: &mut Cx<'_>, pid: i32, death: &Death) {
         "pid": pid,
         "cause": cause.to_string(),
         "in_order": cause.is_in_order(),
-        "age": age.as_secs_f64(),
+        "age": seconds(age),
         "requests": requests,
     });
     tell(cx, "death", about);
@@ -120,4 +122,9 @@ fn tell(cx: &mut Cx<'_>, name: &str, about: Value) {
         }
         settle(cx, number);
     }
+}
+
+/// Returns a span in seconds, to the millisecond.
+fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1000.0).round() / 1000.0
 }

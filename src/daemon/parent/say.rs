@@ -56,7 +56,7 @@ pub(super) fn say(
             tell!(Level::Debug, [pid, slot], "child is asked to let its idle client go: pid={pid} slot={slot}");
         }
         Message::ClientsWait(reckoning) => debug(format_args!("clients wait for more children: {reckoning}")),
-        Message::ShuttingDown { children } => debug(format_args!("shutting down with {children} children")),
+        Message::ShuttingDown { children } => info(format_args!("shutting down with {children} children")),
         Message::LameDuck(span) => {
             info(format_args!("about to shut down: clients are served for {} s before", span.as_secs_f64()));
         }
