@@ -139,6 +139,10 @@ impl DaemonBuilder {
     /// piece stays whole. Loggers write lines in one piece, and `println!` does so for short lines, but `eprintln!`
     /// does not.
     ///
+    /// In a program with a [`config`](DaemonBuilder::config), HUP also reloads. In a pool the reload replaces every
+    /// child and closes idle connections, even if the configuration has not changed. To rotate the log of such a
+    /// program, use `lenorectl reopen` (feature `control`), which does not reload.
+    ///
     /// With [`user`](DaemonBuilder::user) a new file belongs to that user. For the next file, the user must be allowed
     /// to write to the directory, or the program that rotates must create the file. With
     /// [`chroot`](DaemonBuilder::chroot) the Daemon can't open the file again, because its path lies outside of the new
