@@ -76,6 +76,11 @@ impl DaemonBuilder {
     /// Sets how many children there may be at a time. Without [`start_children`](DaemonBuilder::start_children) this makes the
     /// Daemon post-forking.
     ///
+    /// The defaults of `min_spare` and `max_spare` follow from this number. With `start_children(10).max_children(10)` at
+    /// most 8 children may wait, so the pool retires 2 at once. A child that dies is replaced only if fewer than 2 are
+    /// left waiting. For a pool of a fixed size, set four numbers to that size: `start_children`, `max_children`,
+    /// [`min_spare`](DaemonBuilder::min_spare) and [`max_spare`](DaemonBuilder::max_spare).
+    ///
     /// Default for a pre-forking Daemon: `start_children` + `max_spare`.
     pub fn max_children(mut self, children: u32) -> Self {
         self.0.max_children = Some(children);
@@ -83,6 +88,9 @@ impl DaemonBuilder {
     }
 
     /// Sets how many children to fork at the start. More than 0 makes the Daemon pre-forking. Default: 0.
+    ///
+    /// The pool does not keep this number. From then on `min_spare`, `max_spare` and `max_children` decide. See
+    /// [`max_children`](DaemonBuilder::max_children) for a pool of a fixed size.
     pub fn start_children(mut self, children: u32) -> Self {
         self.0.start_children = Some(children);
         self
