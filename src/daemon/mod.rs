@@ -17,7 +17,7 @@
 //! | leave the terminal, or run under systemd or in a container | [becoming a daemon](#becoming-a-daemon) |
 //! | know what a signal does | [signals](#signals) |
 //! | know why and when a child ends | [the end of a child](#the-end-of-a-child) |
-//! | choose a setting | [settings](#settings) |
+//! | choose a setting | [all settings](#all-settings) |
 //! | see and steer a server while it runs | [running it](#running-it), with the feature `control` |
 //! | change its configuration or its program | [changing it while it runs](#changing-it-while-it-runs) |
 //! | know what a child shares with its parent | [memory](crate::guide::memory) |

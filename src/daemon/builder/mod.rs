@@ -43,7 +43,7 @@ impl Daemon {
 /// The settings of a [`Daemon`].
 ///
 /// With `start_children` the Daemon is pre-forking. With `max_children` alone it is post-forking. With neither it does
-/// not fork. See the [table of all settings](crate::daemon#settings).
+/// not fork. See the [table of all settings](crate::daemon#all-settings).
 #[derive(Debug, Clone, Default)]
 #[must_use = "does nothing until it is spawned"]
 pub struct DaemonBuilder(RawSettings, RawProcess, Watching, RawConfig);
