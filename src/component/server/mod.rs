@@ -118,6 +118,8 @@ pub use processes::{Processes, UnknownProcesses};
 ///
 /// A process that the program itself forks serves no port. The parent keeps its connections at such a fork. In the child their sessions
 /// have lost the connections and their alarms, and no callback runs.
+#[cfg_attr(feature = "control", doc = "")]
+#[cfg_attr(feature = "control", doc = include_str!("metrics.md"))]
 ///
 /// POE: nothing like it; POE::Component::Daemon leaves all of this to the program.
 #[must_use = "does nothing until it is spawned"]

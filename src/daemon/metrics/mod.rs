@@ -1,7 +1,7 @@
 //! What the application counts: counters, gauges and histograms of a program with several processes.
 //!
-//! [A child's memory is its own](super#a-childs-memory-is-its-own), so a number that a child counts by itself is lost with the child. The metrics of a Daemon are in
-//! memory that the parent shares with its children. Children count, the parent adds up, and
+//! [A child's memory is its own](crate::guide::memory), so a number that a child counts by itself is lost with the child. The metrics of
+//! a Daemon are in memory that the parent shares with its children. Children count, the parent adds up, and
 //! [`Snapshot::metrics`](crate::daemon::view::Snapshot::metrics) has the result. So do the status page and the metrics that the
 //! Daemon offers to Prometheus.
 //!
@@ -9,7 +9,7 @@
 //!
 //! The program declares each metric in the parent, after [`spawn`](crate::daemon::DaemonBuilder::spawn) and before the first child
 //! is forked: in the state that spawns the Daemon, or on `daemon_start`. A handle is cheap to clone and works in each process, and in
-//! each thread of it.
+//! each thread of it. A [`component::Server`](crate::component::Server#metrics) hands them to its callbacks by a cell.
 //!
 //! ```
 //! use std::time::Duration;
