@@ -56,8 +56,8 @@ pub use processes::{Processes, UnknownProcesses};
 /// TERM and QUIT end the server when its requests in hand are answered. They may take
 /// [`shutdown_timeout`](DaemonBuilder::shutdown_timeout). Default: 10 s. Meanwhile:
 ///
-/// - A process accepts no more connections once it learns of the end. A child learns of it when its callback returns. Until then its
-///   socket stays open, and the child may still serve a client that connects meanwhile.
+/// - A process accepts no more connections once it learns of the end. A child that is in a callback learns of it when the
+///   callback returns. Until then its socket stays open, and the child may still serve a client that connects meanwhile.
 /// - An idle connection is closed at once.
 /// - A busy connection is closed after its answer. [`Connection::is_ending`](super::Connection::is_ending) lets the protocol say so to the
 ///   client.
