@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::dialect::{Code, Refusal};
+use super::quoted::Quoted;
 use super::rights::Rights;
 use crate::daemon::machine::Key;
 
@@ -80,7 +81,7 @@ impl ChildName {
                 .map(|(slot, generation)| ChildName::Key(slot, generation)),
             None => text.parse().ok().map(ChildName::Number),
         };
-        name.ok_or_else(|| Refusal::usage(format_args!("a child is SLOT:GENERATION or a pid, not {text:?}")))
+        name.ok_or_else(|| Refusal::usage(format_args!("a child is SLOT:GENERATION or a pid, not {}", Quoted(text))))
     }
 }
 
@@ -203,7 +204,7 @@ impl Fields {
             "metrics" => Command::Metrics(match self.format.as_deref() {
                 None | Some("text") => false,
                 Some("openmetrics") => true,
-                Some(format) => return Err(Refusal::usage(format_args!("no such format: {format:?}"))),
+                Some(format) => return Err(Refusal::usage(format_args!("no such format: {}", Quoted(format)))),
             }),
             "resize" => self.resize()?,
             "retire" => Command::Retire(need_child()?),
@@ -222,7 +223,10 @@ impl Fields {
                 self.number.ok_or_else(|| Refusal::usage(format_args!("verdict needs the number of an order")))?,
             ),
             name => {
-                return Err(Refusal::new(Code::UnknownCommand, format_args!("no such command: {name:?}; try help")));
+                return Err(Refusal::new(
+                    Code::UnknownCommand,
+                    format_args!("no such command: {}; try help", Quoted(name)),
+                ));
             }
         };
         Ok(Request { command, no_wait: self.no_wait, timeout: self.timeout })
@@ -243,7 +247,8 @@ impl Fields {
 
 /// Reads a span of time: a number of seconds, or one with `ms`, `s`, `m` or `h` behind it.
 pub(super) fn read_span(text: &str) -> Result<Duration, Refusal> {
-    let unclear = || Refusal::usage(format_args!("a time is a number with ms, s, m or h behind it, not {text:?}"));
+    let unclear =
+        || Refusal::usage(format_args!("a time is a number with ms, s, m or h behind it, not {}", Quoted(text)));
     let end = text.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().map_err(|_| unclear())?;

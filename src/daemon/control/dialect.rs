@@ -6,6 +6,7 @@ use std::io::Write;
 use serde_json::{Map, Value};
 
 use super::command::{Fields, Request, read_span, span};
+use super::quoted::Quoted;
 use crate::harmful::is_harmful;
 
 /// How a command was put, and so how its answer is.
@@ -241,7 +242,7 @@ fn read_words(line: &str) -> Result<Request, Refusal> {
         if settings_of(name)
             .is_some_and(|settings| !settings.contains(&key.as_str()) && !OF_ALL.contains(&key.as_str()))
         {
-            return Err(Refusal::usage(format_args!("{name} has no setting {word:?}; try help")));
+            return Err(Refusal::usage(format_args!("{name} has no setting {}; try help", Quoted(word))));
         }
         if set_flag(&mut fields, &key, value)? {
             continue;
@@ -286,7 +287,7 @@ fn set_flag(fields: &mut Fields, key: &str, value: Option<&str>) -> Result<bool,
     *flag = match value {
         None | Some("true") => true,
         Some("false") => false,
-        Some(value) => return Err(Refusal::usage(format_args!("{key} is true or false, not {value:?}"))),
+        Some(value) => return Err(Refusal::usage(format_args!("{key} is true or false, not {}", Quoted(value)))),
     };
     Ok(true)
 }
@@ -297,17 +298,21 @@ fn set_subject(fields: &mut Fields, name: &str, word: &str) -> Result<(), Refusa
         "log-level" => &mut fields.level,
         "metrics" => &mut fields.format,
         "verdict" => return set_value(fields, "number", word),
-        _ => return Err(Refusal::usage(format_args!("what is {word:?} to {name:?}? Try help"))),
+        _ => return Err(Refusal::usage(format_args!("what is {} to {}? Try help", Quoted(word), Quoted(name)))),
     };
     if place.replace(word.to_owned()).is_some() {
-        return Err(Refusal::usage(format_args!("{name:?} is about one thing, and {word:?} is the second")));
+        return Err(Refusal::usage(format_args!(
+            "{} is about one thing, and {} is the second",
+            Quoted(name),
+            Quoted(word)
+        )));
     }
     Ok(())
 }
 
 fn set_value(fields: &mut Fields, key: &str, value: &str) -> Result<(), Refusal> {
     fn number<N: std::str::FromStr>(key: &str, value: &str) -> Result<Option<N>, Refusal> {
-        let unclear = |_| Refusal::usage(format_args!("{key} is a number, not {value:?}"));
+        let unclear = |_| Refusal::usage(format_args!("{key} is a number, not {}", Quoted(value)));
         value.parse().map(Some).map_err(unclear)
     }
     match key {

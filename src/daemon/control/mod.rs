@@ -7,6 +7,7 @@ mod command;
 mod dialect;
 mod orders;
 mod places;
+mod quoted;
 mod rights;
 mod server;
 mod socket;
@@ -21,6 +22,7 @@ pub(in crate::daemon) use dialect::{Code, Dialect, Outcome, Refusal, Reply};
 pub(in crate::daemon) use orders::{Asker, Ended, Subject, outcome_line, read_outcome};
 #[cfg(feature = "status")]
 pub(in crate::daemon) use places::places;
+pub(in crate::daemon) use quoted::Quoted;
 pub(in crate::daemon) use rights::{Policy, own_uid};
 pub(in crate::daemon) use server::{Accepted, Control};
 pub(in crate::daemon) use socket::{Access, Place, Socket, temporary_of};

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::daemon::board::Scoreboard;
 use crate::daemon::control::{
-    Asker, ChildName, Client, Code, Command, Dialect, HELP, Outcome, Refusal, Reply, Request, Subject, Watching,
+    Asker, ChildName, Client, Code, Command, Dialect, HELP, Outcome, Quoted, Refusal, Reply, Request, Subject, Watching,
 };
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Input, Key, NewSize, Order, OrderId, Shutdown};
@@ -276,7 +276,8 @@ fn level_of(
         return Ok((None, only));
     }
     let words = "off, error, warn, info, debug, trace and reset";
-    let level = level.parse().map_err(|_| Refusal::new(Code::Usage, format_args!("{level:?} is none of {words}")))?;
+    let level =
+        level.parse().map_err(|_| Refusal::new(Code::Usage, format_args!("{} is none of {words}", Quoted(level))))?;
     Ok((Some(level), only))
 }
 

@@ -13,7 +13,8 @@ use crate::daemon::parent::upgrade;
 pub(super) fn note_end(cx: &mut Cx<'_>, pid: i32, death: &Death) {
     if let Some(control) = control(cx) {
         let Death { key, cause, age, requests, .. } = *death;
-        let ended = Ended { key, pid, cause: cause.to_string(), age: (age.as_secs_f64() * 1000.0).round() / 1000.0, requests };
+        let ended =
+            Ended { key, pid, cause: cause.to_string(), age: (age.as_secs_f64() * 1000.0).round() / 1000.0, requests };
         control.orders.last_end = Some(ended);
     }
 }
