@@ -14,9 +14,9 @@ use crate::sys::peer::Peer;
 pub enum Rights {
     /// To look: `hello`, `help`, `status`, `children`, `peek`, `metrics`, `watch`, `verdict`.
     Read,
-    /// To change how the Daemon works, too: `resize`, `retire`, `reopen`, `log-level`.
+    /// To change how the Daemon works, too: `reload`, `check`, `reopen`, `resize`, `log-level`, `retire`.
     Operate,
-    /// To end something by force or for good, too: `kill`, `stop`.
+    /// To end something by force or for good, too: `stop`, `kill`, `upgrade`, `finish`.
     Admin,
 }
 
