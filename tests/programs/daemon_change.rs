@@ -1,7 +1,7 @@
 //! A server with a configuration, for `tests/change/`.
 //!
 //! `--config PATH`, `--control PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--unix PATH` (another listener), `--leak PATH`
-//! (an open file that programs inherit), `--strict`, USR1 (an upgrade), settings of the Daemon as in `SETTINGS`, and `--post` or
+//! (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an upgrade), settings of the Daemon as in `SETTINGS`, and `--post` or
 //! `--none` for other servers than a pre-forking one. A connection's lines are answered with `PID VALUE LINE`, where `VALUE` is from the
 //! configuration, but for the lines in `input`.
 //!
@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use lenore::daemon::{DaemonBuilder, PoolSettings, Report};
+use lenore::daemon::{DaemonBuilder, PoolSettings, Report, Shutdown};
 use lenore::filter::Line;
 use lenore::wheel::{ReadWrite, SocketFactory};
 use lenore::{Context, Daemon, Exception, Kernel, Result, Session};
@@ -125,7 +125,13 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
             util::daemon_program::say(&format!("daemon_reload {value}"));
             Ok(())
         })
-        .state("daemon_accept", |cx| cx.heap().listener.iter().for_each(SocketFactory::resume_accept))
+        .state("daemon_accept", |cx| {
+            if config(cx)?.child.starts_with("file ") {
+                behave(cx)?;
+            }
+            cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
+            Ok(())
+        })
         .state("daemon_pause", |cx| {
             cx.heap().is_retiring = true;
             cx.heap().listener.iter().for_each(SocketFactory::pause_accept);
@@ -183,7 +189,7 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     cx.sig("USR1", "upgrade");
     println!("listening on {}", listener.local_addr()?);
     cx.heap().listener = Some(listener);
-    if let Some(path) = flags.text("--unix") {
+    if let Some(path) = flags.path("--unix") {
         cx.heap().unix = Some(SocketFactory::unix(path).unlink_path().on_accept("unix").listen(cx)?);
     }
     if let Some(path) = flags.text("--leak") {
@@ -199,6 +205,9 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
 
 fn daemon(flags: &Flags) -> DaemonBuilder {
     let mut daemon = Daemon::builder().requests(0).verbose(true);
+    if flags.has("--gentle") {
+        daemon = daemon.term(Shutdown::Graceful);
+    }
     for (name, set) in SETTINGS {
         if let Some(number) = flags.number(name) {
             daemon = set(daemon, number);
@@ -228,7 +237,7 @@ fn ms(number: u32) -> Duration {
     Duration::from_millis(number.into())
 }
 
-const SETTINGS: [(&str, Setter); 13] = [
+const SETTINGS: [(&str, Setter); 15] = [
     ("--start", |daemon, number| daemon.start_children(number)),
     ("--max", |daemon, number| daemon.max_children(number)),
     ("--min-spare", |daemon, number| daemon.min_spare(number)),
@@ -240,6 +249,8 @@ const SETTINGS: [(&str, Setter); 13] = [
     ("--probation-ms", |daemon, number| daemon.probation(ms(number))),
     ("--drain-ms", |daemon, number| daemon.drain_limit(ms(number))),
     ("--upgrade-ms", |daemon, number| daemon.upgrade_timeout(ms(number))),
+    ("--fork-burst", |daemon, number| daemon.fork_burst(number)),
+    ("--forks-per-second", |daemon, number| daemon.forks_per_second(number)),
     ("--surge", |daemon, number| daemon.surge(number)),
     ("--max-unavailable", |daemon, number| daemon.max_unavailable(number)),
 ];
@@ -249,8 +260,9 @@ fn begin(cx: &mut Context<'_, Server>) -> Result {
     report(cx, Report::Wait)
 }
 
-/// `die`: exits with 3. `hang`: never comes back. `third`: all children but the first two die. `file PATH`: dies if there is such a file.
-/// `slow`: takes 700 ms. `chatty`: writes much to its standard error.
+/// `die`: exits with 3. `panic`, `abort`: as they are called. `hang`: never comes back. `third`: all children but the first two die;
+/// `third hang`: they never come back. `file PATH`: dies if there is such a file, also before it accepts another client. `slow`: takes
+/// 700 ms. `chatty`: writes much to its standard error.
 fn behave(cx: &mut Context<'_, Server>) -> Result {
     let config = config(cx)?;
     let (word, rest) = config.child.split_once(' ').unwrap_or((&config.child, ""));
@@ -258,18 +270,26 @@ fn behave(cx: &mut Context<'_, Server>) -> Result {
         eprintln!("{why}");
         std::process::exit(3)
     };
+    let hangs = |why: &str| -> ! {
+        eprintln!("{why}");
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    };
     match word {
         "die" => dies("cannot open the database"),
-        "hang" => {
-            eprintln!("waiting for the database");
-            loop {
-                std::thread::sleep(Duration::from_secs(1));
-            }
+        "panic" => panic!("the database is broken"),
+        "abort" => {
+            eprintln!("cannot go on without the database");
+            std::process::abort();
         }
+        "hang" => hangs("waiting for the database"),
         "third" => {
             fs::write(Path::new(&config.dir).join(cx.pid().to_string()), "")?;
-            if fs::read_dir(&config.dir)?.count() > 2 {
-                dies("the third is one too many");
+            match (fs::read_dir(&config.dir)?.count(), rest) {
+                (..=2, _) => {}
+                (_, "hang") => hangs("the third is waiting for ever"),
+                _ => dies("the third is one too many"),
             }
         }
         "file" if Path::new(rest).exists() => dies("there is the file"),
@@ -308,13 +328,17 @@ fn serve_one(cx: &mut Context<'_, Server>) -> Result {
     talk(cx, socket)
 }
 
-/// `late MS`: answers after so long. `keep`: has nothing in hand after the answer.
+/// `late MS`: answers after so long. `variables`: answers with the names in its environment and in that of a program that it starts.
 fn input(cx: &mut Context<'_, Server>) -> Result {
     let line: String = cx.take(0)?;
     if let Some(span) = line.strip_prefix("late ") {
         let span = Duration::from_millis(span.parse()?);
         cx.delay("late", span, (line,));
         return Ok(());
+    }
+    if line == "variables" {
+        let names = util::daemon_program::variables()?;
+        return answer(cx, &names);
     }
     answer(cx, &line)
 }

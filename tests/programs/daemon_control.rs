@@ -114,7 +114,7 @@ const SETTINGS: [(&str, Setter); 8] = [
 ];
 
 /// `gate PATH`: blocks as long as there is such a file. `late MS`: answers after so long. `bye`: ends the connection. `label TEXT`: is
-/// the label of the child. `variables`: answers with the names in the environment of a program that it starts.
+/// the label of the child. `variables`: answers with the names in its own environment and in that of a program that it starts.
 fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
     let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
     match word {
@@ -128,12 +128,7 @@ fn command(cx: &mut Context<'_, Connection<Line>>, line: String) -> Result {
             return Ok(());
         }
         "variables" => {
-            let output = std::process::Command::new("env").output()?;
-            let names: Vec<_> = String::from_utf8_lossy(&output.stdout)
-                .lines()
-                .filter_map(|line| Some(line.split_once('=')?.0.to_owned()))
-                .collect();
-            cx.heap().put(names.join(" "));
+            cx.heap().put(util::daemon_program::variables()?);
             return Ok(());
         }
         "bye" => cx.yield_("shutdown", ()),

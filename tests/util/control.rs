@@ -144,6 +144,18 @@ impl Control {
     }
 }
 
+/// The lines that the log has of a command, of which there is at least one: a thread of the test reads the log.
+#[track_caller]
+pub fn audit(running: &Running, command: &str) -> Vec<String> {
+    let wanted = format!("control: command={command:?} ");
+    wait_until(&format!("a line with {wanted}"), DEADLINE, || {
+        let log = running.stderr_text();
+        let lines = log.split_inclusive('\n').filter(|line| line.contains(&wanted) && line.ends_with('\n'));
+        let lines: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
+        (!lines.is_empty()).then_some(lines)
+    })
+}
+
 /// A `daemon_control` with a control socket in a directory of its own.
 #[derive(Debug)]
 pub struct Steered {

@@ -1,5 +1,7 @@
 //! What the test programs of the Daemon share.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::mpsc;
@@ -25,11 +27,11 @@ pub const SIGNALS: [&str; 8] = [
 
 /// The command line: `--name` or `--name value`.
 #[derive(Clone)]
-pub struct Flags(Vec<String>);
+pub struct Flags(Vec<OsString>);
 
 impl Flags {
     pub fn read() -> Flags {
-        Flags(std::env::args().skip(1).collect())
+        Flags(std::env::args_os().skip(1).collect())
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -37,8 +39,12 @@ impl Flags {
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
+        self.path(name)?.to_str()
+    }
+
+    pub fn path(&self, name: &str) -> Option<&Path> {
         let place = self.0.iter().position(|word| word == name)?;
-        self.0.get(place + 1).map(String::as_str)
+        self.0.get(place + 1).map(Path::new)
     }
 
     /// `at-once` or `after-requests`.
@@ -58,6 +64,15 @@ impl Flags {
 /// Writes one line, in one write.
 pub fn say(text: &str) {
     println!("{} {text}", std::process::id());
+}
+
+/// The names of the variables that this process and a program that it starts have, with blanks between them.
+pub fn variables() -> Result<String> {
+    let said = Command::new("env").output()?.stdout;
+    let mut names: Vec<String> = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+    let said = String::from_utf8_lossy(&said);
+    names.extend(said.lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())));
+    Ok(names.join(" "))
 }
 
 /// A state for any `daemon_*` signal.

@@ -161,6 +161,14 @@ pub fn has_env(pid: i32, variable: &str) -> bool {
         .is_ok_and(|environ| environ.split(|&byte| byte == 0).any(|entry| entry == variable.as_bytes()))
 }
 
+/// The names of the variables that `pid` was given by its last exec, whatever it has done with them since. A fork has its parent's.
+pub fn env_names(pid: i32) -> Vec<String> {
+    let environ = fs::read(path(pid, "environ")).unwrap_or_default();
+    let name =
+        |entry: &[u8]| entry.split(|&byte| byte == b'=').next().map(|name| String::from_utf8_lossy(name).into_owned());
+    environ.split(|&byte| byte == 0).filter_map(name).collect()
+}
+
 /// One field of `/proc/PID/status`, without its key.
 fn status_field(pid: i32, key: &str) -> Option<String> {
     let status = fs::read_to_string(path(pid, "status")).ok()?;
