@@ -120,9 +120,12 @@ impl Core {
         let mut listeners = Vec::new();
         for key in self.sources.listeners() {
             let whose = self.sources.owner(key);
-            let is_meant = if owner.is_some() { whose == owner } else { whose != Some(except) };
-            let Some(source) = self.sources.source(key).filter(|_| is_meant) else { continue };
-            if !paused || source.wanted().is_none() {
+            let Some(source) = self.sources.source(key) else { continue };
+            // A descriptor that sessions watch belongs to the kernel, whoever they are.
+            let watched = self.sources.watched_by.get(&except);
+            let is_watched = || watched.is_some_and(|fds| fds.keys().any(|fd| fd == source.fd()));
+            let is_meant = if owner.is_some() { whose == owner } else { whose != Some(except) && !is_watched() };
+            if is_meant && (!paused || source.wanted().is_none()) {
                 let address = getsockname::<SockaddrStorage>(source.fd());
                 listeners.push((
                     address.map_or_else(|errno| errno.to_string(), |address| address.to_string()),

@@ -1,7 +1,9 @@
 //! Metrics of a running pool: the sums hold under load, and other programs read them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use util::control::Control;
 use util::http::{get, get_with, wait_status};
 use util::{Client, DEADLINE, Program, kill, test_program, wait_until};
 
@@ -167,4 +170,46 @@ fn prefix_is_set_and_the_parent_s_own_metrics_are_there() {
     assert!(!clashing.wait_exit(DEADLINE).success());
     let said = clashing.stderr_to_end(DEADLINE);
     assert!(said.contains("shop_children_limit would be shown under a name"), "{said}");
+}
+
+#[test] // O-ST-08, O-ST-16: each format shows it, and other programs read that
+fn unix_path_that_is_no_text_is_shown_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, socket) = (dir.path().join(OsStr::from_bytes(b"a\"b\\c\nd\xff\xfee")), dir.path().join("control"));
+    let program = Program::new(test_program("daemon_change")).arg("--unix").arg(&path).arg("--control").arg(&socket);
+    let running = program.arg("--none").start();
+    running.listening_addr();
+    let mut control = Control::of(&running, &socket);
+    let name = |end: &str| format!("{}/{end}", dir.path().display());
+    let shown = name("a\"b\\c\nd\u{fffd}\u{fffd}e");
+    let status = control.wait_status("its queue", |status| {
+        let listener = status.listeners.iter().find(|listener| listener.name == shown)?;
+        listener.queue.is_some().then(|| status.clone())
+    });
+    assert_eq!(status.listeners.len(), 2, "{:?}", status.listeners);
+    let text = control.ask("status").ok();
+    assert!(text.contains(&name("a\"b\\\\c\\nd\u{fffd}\u{fffd}e")), "{text}");
+    let [prometheus, open_metrics] = ["metrics", "metrics openmetrics"].map(|command| control.ask(command).ok());
+    for text in [&prometheus, &open_metrics] {
+        let label = name("a\\\"b\\\\c\\nd\u{fffd}\u{fffd}e");
+        assert!(text.contains(&format!("lenore_listen_queue{{listener=\"{label}\"}} 0\n")), "{text}");
+    }
+    assert_readable(&prometheus, &open_metrics);
+}
+
+#[test] // O-ST-08, O-ST-16: and nothing of it is in the metrics, which other programs read
+fn label_of_a_client_is_escaped_in_every_format() {
+    let watched = Watched::pool(1);
+    let mut client = Client::connect(watched.serves);
+    client.line("label \"\\\u{fffd}\u{fffd}\u{1b}e");
+    let shown = "\"\\\u{fffd}\u{fffd}\u{1b}e";
+    wait_status(watched.status, "the label", |status| (status.children[0].peer == shown).then_some(()));
+    for (path, form) in [("/status", "\\\"\\\\\u{fffd}\u{fffd}\\u001be"), ("/", "\u{fffd}\u{fffd}\\u{1b}e")] {
+        let answer = get(watched.status, path);
+        assert!(answer.body.contains(form) && !answer.body.contains('\u{1b}'), "{path}: {}", answer.body);
+    }
+    let prometheus = get(watched.status, "/metrics").body;
+    let open_metrics = get_with(watched.status, "/metrics", OPEN_METRICS).body;
+    assert!(!prometheus.contains('\u{fffd}') && !open_metrics.contains('\u{fffd}'), "no label of a client is a series");
+    assert_readable(&prometheus, &open_metrics);
 }
