@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use util::control::{Answer, Control, Steered};
+use util::control::{Answer, Control, Steered, audit};
 use util::{Client, DEADLINE, proc, wait_until};
 
 fn size(steered: &Steered) -> (u32, u32, u32) {
@@ -29,17 +29,6 @@ fn send(steered: &Steered, command: &str) -> Control {
     // Two turns, whichever of the two descriptors comes first.
     (0..2).for_each(|_| drop(steered.control().ask("hello").ok()));
     control
-}
-
-/// The lines that the log has of a command, of which there is at least one: a thread of the test reads the log.
-#[track_caller]
-fn audit(steered: &Steered, command: &str) -> Vec<String> {
-    let wanted = format!("control: command={command:?} ");
-    wait_until(&format!("a line with {wanted}"), DEADLINE, || {
-        let log = steered.running.stderr_text();
-        let lines: Vec<String> = log.lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect();
-        (!lines.is_empty()).then_some(lines)
-    })
 }
 
 #[test] // O-CT-14
@@ -167,7 +156,7 @@ fn client_that_goes_away_changes_nothing() {
     client.read_line();
     client.finish_sending();
     wait_until("the child's end", DEADLINE, || (!proc::exists(pid)).then_some(()));
-    let lines = audit(&steered, &format!("retire {pid}"));
+    let lines = audit(&steered.running, &format!("retire {pid}"));
     assert!(lines[0].contains(" verdict=applied "), "{lines:?}");
 }
 
@@ -285,6 +274,12 @@ fn reopen_is_answered_when_the_parent_has_reopened() {
     assert_eq!(control.ask("reopen").code(), "failed");
 }
 
+/// This process, as an audit line names it.
+fn who() -> String {
+    let comm = fs::read_to_string("/proc/self/comm").expect("its name");
+    format!("pid={} comm={:?} ", std::process::id(), comm.trim_end())
+}
+
 #[test] // O-CT-07
 fn each_command_that_changes_something_leaves_one_line() {
     let steered = Steered::pool(2, "");
@@ -301,10 +296,9 @@ fn each_command_that_changes_something_leaves_one_line() {
         ("kill 99:1", "no_such_child"),
         ("log-level \u{1b}[31m\"x", "usage"),
     ] {
-        let lines = audit(&steered, command);
+        let lines = audit(&steered.running, command);
         assert_eq!(lines.len(), 1, "{command}: {lines:?}");
-        let (uid, pid) = (nix::unistd::geteuid(), std::process::id());
-        assert!(lines[0].contains(&format!(" uid={uid} pid={pid} comm=")), "{lines:?}");
+        assert!(lines[0].contains(&format!(" uid={} {}", nix::unistd::geteuid(), who())), "{lines:?}");
         assert!(lines[0].contains(&format!(" verdict={verdict} took=0.")), "{lines:?}");
         assert!(!lines[0].contains('\u{1b}'), "{lines:?}");
     }

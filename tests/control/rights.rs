@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::libc;
 
-use util::control::{Control, Steered};
+use util::control::{Control, Steered, audit};
 
 /// Only root can be others.
 fn is_root() -> bool {
@@ -89,6 +89,24 @@ fn users_and_groups_have_the_rights_that_they_are_allowed() {
     let silent: Vec<Control> = (0..40).filter_map(|_| connect_as(&steered.path, 1, 1, &[]).ok()).collect();
     steered.control().ask("status").ok();
     drop(silent);
+}
+
+#[test] // O-CT-06, O-CT-07: who, what and the verdict, also of a command that would change nothing
+fn denied_command_leaves_an_audit_line() {
+    if !is_root() {
+        return;
+    }
+    let steered = start("--allow user:12345:read,user:12346:operate");
+    let comm = fs::read_to_string("/proc/self/comm").unwrap();
+    let cases = [(12_345, "retire 0"), (12_345, "reload"), (12_346, "kill 0"), (12_346, "stop"), (12_347, "status")];
+    for (uid, command) in cases {
+        let mut client = connect_as(&steered.path, uid, 1, &[]).unwrap();
+        assert_eq!(client.ask(command).code(), "denied", "{command}");
+        let lines = audit(&steered.running, command);
+        let who = format!(" uid={uid} pid={} comm={:?} verdict=denied took=0.", std::process::id(), comm.trim_end());
+        assert!(lines.len() == 1 && lines[0].contains(&who), "{who}: {lines:?}");
+    }
+    assert_eq!(steered.control().status().pool.states.idle, 1, "nothing was done");
 }
 
 #[test] // O-CT-06
