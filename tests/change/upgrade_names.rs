@@ -6,9 +6,12 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use util::{DEADLINE, Program, kill, proc, test_program, wait_until};
+use util::manager::Manager;
+use util::program::MARKER_VARIABLE;
+use util::{Client, DEADLINE, Program, kill, proc, test_program, wait_until};
 
 use super::changing::{Changing, lenorectl};
 use super::upgrading::{loading, pid_file, pool, status, upgrade, wait_alone};
@@ -113,10 +116,25 @@ fn new_process_has_no_other_descriptors_and_the_signals_of_a_fresh_start() {
         let is_known = |(kind, count): (&String, &i32)| after.get(kind).is_some_and(|before| count <= before);
         kinds(third).iter().all(is_known).then_some(())
     });
-    // What the launcher and the predecessor have said is not said to others.
-    let child = *proc::children(third).keys().next().expect("a child");
-    for variable in ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"] {
-        assert!(!proc::has_env(child, variable) || proc::ppid(child) == Some(third), "{variable}");
+}
+
+#[test] // O-UP-11, O-SD-04: what a manager and the predecessor have said to the new process
+fn children_of_the_new_process_have_none_of_its_variables() {
+    const PASSED: [&str; 5] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC"];
+    let manager = Manager::new();
+    let args = format!("--pid-file DIR/pid --probation-ms 0 {}", Changing::size(1));
+    let changing = Changing::start_by(|program| manager.watches(program, Duration::from_secs(60)), "value=a\n", &args);
+    changing.wait_idle(1);
+    // One that has them from its predecessor passes them on.
+    for _ in 0..2 {
+        let pid = upgrade(&changing);
+        wait_alone(&changing);
+        let given = proc::env_names(pid);
+        assert!(PASSED.iter().all(|name| given.iter().any(|given| given == name)), "{given:?}");
+        let said = Client::connect(changing.addr).line("variables");
+        let names: Vec<&str> = said.split(' ').collect();
+        assert_eq!(names.iter().filter(|name| **name == MARKER_VARIABLE).count(), 2, "its own and a program's: {said}");
+        assert!(!said.contains("LISTEN") && !said.contains("NOTIFY") && !said.contains("WATCHDOG"), "{said}");
     }
 }
 
