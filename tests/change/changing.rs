@@ -57,7 +57,9 @@ impl Changing {
         let program =
             Program::new(test_program("daemon_change")).arg("--control").arg(&socket).arg("--config").arg(file);
         let args = args.replace("DIR", dir.path().to_str().expect("a path that is text"));
-        let running = prepare(program.args(args.split_whitespace())).start();
+        // Only the end of what a program writes is told, and a backtrace would be all of it.
+        let program = program.args(args.split_whitespace()).env("RUST_BACKTRACE", "0");
+        let running = prepare(program).start();
         let addr = running.listening_addr();
         Changing { running, dir, socket, addr }
     }

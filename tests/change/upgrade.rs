@@ -160,21 +160,74 @@ fn program_that_is_killed_on_probation_is_rolled_back() {
     }
 }
 
-#[test] // O-UP-01, O-UP-07: under load only what the new one had in hand is lost
-fn program_that_crash_loops_on_probation_is_rolled_back() {
-    let changing = pool(2, 60_000, "");
+#[test] // O-UP-01, O-UP-07: its children finish what they have in hand
+fn program_that_is_killed_on_probation_loses_nothing_under_load() {
+    let changing = pool(4, 60_000, "");
+    let parent = changing.running.pid();
+    let load = Load::begin(changing.addr);
+    let new = on_probation(&changing);
+    changing.wait_value("b");
+    kill(new, Signal::SIGKILL).expect("it lives");
+    serves(&changing, parent);
+    load.end().assert_nothing_lost();
+    assert_eq!(status(&changing).upgrades.verdicts["rolled_back"], 1);
+}
+
+#[test] // O-UP-01, O-UP-07: its children die with nothing in hand, and nothing is lost
+fn program_that_crash_loops_on_probation_is_rolled_back_under_load() {
+    let changing = pool(4, 60_000, "");
     let parent = changing.running.pid();
     let file = changing.dir.path().join("die");
     changing.write(&format!("value=b\nchild=file {}\n", file.display()));
+    let load = Load::begin(changing.addr);
     changing.ask("upgrade no-wait").ok();
     changing.wait_log("the new program serves");
-    fs::write(&file, "").expect("a file");
     let new = pid_file(&changing);
     assert_ne!(new, parent);
-    proc::children(new).into_keys().for_each(|child| kill(child, Signal::SIGKILL).expect("it lives"));
+    // A child of the old one may have taken a client.
+    changing.wait_value("b");
+    fs::write(&file, "").expect("a file");
     serves(&changing, parent);
+    load.end().assert_nothing_lost();
+    assert!(!proc::is_alive(new), "it has ended");
     let last = status(&changing).upgrades.last.expect("one that has ended");
     assert!(last.cause.contains("children die as soon as they are forked"), "{last:?}");
+}
+
+#[test] // O-UP-07: the former process has ended its part at once
+fn upgrade_without_a_probation_is_never_taken_back() {
+    let mut changing = pool(2, 0, "");
+    let mut client = Client::connect(changing.addr);
+    client.line("x");
+    client.send("late 1500\r\n");
+    changing.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    let new = upgrade(&changing);
+    let children: Vec<i32> = proc::children(new).into_keys().collect();
+    kill(new, Signal::SIGKILL).expect("it lives");
+    changing.running.wait_gone(&children, DEADLINE);
+    // It finishes what it has in hand, and forks nobody.
+    assert!(changing.children().len() <= 1, "{:?}", changing.children());
+    let answer = client.read_line();
+    assert!(answer.contains(" a late 1500"), "{answer}");
+    drop(client);
+    assert!(changing.running.wait_exit(DEADLINE).success(), "{}", changing.running.stderr_text());
+    assert!(Client::try_connect(changing.addr).is_err(), "nobody listens");
+    assert_eq!((changing.logged("rolled back"), changing.logged("upgrade is applied")), (0, 1));
+}
+
+#[test] // O-UP-06
+fn old_process_cuts_what_takes_longer_than_drain_limit() {
+    let mut changing = pool(2, 0, "--drain-ms 700 --grace-ms 60000");
+    let mut client = Client::connect(changing.addr);
+    client.line("x");
+    client.send("late 600000\r\n");
+    changing.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    let begun = Instant::now();
+    upgrade(&changing);
+    client.expect_eof_or_reset();
+    assert!(begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
+    assert!(changing.running.wait_exit(DEADLINE).success(), "{}", changing.running.stderr_text());
+    wait_alone(&changing);
 }
 
 #[test] // O-UP-05, O-UP-06: one that drains is not waited for longer than an operator wants

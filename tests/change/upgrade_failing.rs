@@ -109,8 +109,19 @@ fn program_that_speaks_another_version_is_rejected_by_name() {
 #[test] // O-UP-01, O-UP-03
 fn program_whose_first_child_panics_is_rolled_back() {
     let changing = pool(2, 1000, "");
+    changing.write("value=b\nchild=panic\n");
+    fails(&changing, "", "rolled_back", "children die as soon as they are forked", "cause=exited:1 ");
+    // What children write is not in the last words, but where the old program writes.
+    changing.wait_log("panicked at tests/programs/daemon_change.rs");
+    changing.wait_log("the database is broken");
+}
+
+#[test] // O-UP-01, O-UP-03
+fn program_whose_first_child_exits_is_rolled_back() {
+    let changing = pool(2, 1000, "");
     changing.write("value=b\nchild=die\n");
     fails(&changing, "", "rolled_back", "children die as soon as they are forked", "cause=exited:3");
+    changing.wait_log("cannot open the database");
 }
 
 #[test] // O-UP-01
