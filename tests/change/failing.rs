@@ -107,20 +107,63 @@ fn canary_that_hangs_is_rolled_back_after_start_timeout() {
     );
 }
 
-#[test] // O-RL-06: some old children are gone by then, and come back
-fn later_child_that_dies_is_rolled_back_and_the_pool_refilled() {
-    let config = "value=b\nchild=third\ndir=DIR/seen\n";
-    let changing = Changing::pool(3, "value=a\n", "");
+#[test] // O-RL-06, O-RL-07
+fn canary_that_panics_is_rolled_back() {
+    let changing =
+        fails("child=panic\n", "", "rolled_back", "ended: exited:1", "panicked at tests/programs/daemon_change.rs");
+    let last = changing.control().status().reloads.last.expect("one that has ended");
+    assert!(last.cause.ends_with("ended: exited:1"), "{last:?}");
+}
+
+#[test] // O-RL-06, O-RL-07
+fn canary_that_dies_by_a_signal_is_rolled_back() {
+    let words = "cannot go on without the database";
+    let changing = fails("child=abort\n", "", "rolled_back", "ended: signal:SIGABRT", words);
+    let last = changing.control().status().reloads.last.expect("one that has ended");
+    assert!(last.cause.ends_with("ended: signal:SIGABRT"), "{last:?}");
+}
+
+/// Reloads under load with a configuration whose third child fails.
+#[track_caller]
+fn third_fails(child: &str, args: &str, cause: &str, last_words: &str) {
+    let changing = Changing::pool(3, "value=a\n", args);
+    let config = format!("value=b\nchild={child}\ndir=DIR/seen\n");
     fs::create_dir(changing.dir.path().join("seen")).expect("a directory");
     let load = Load::begin(changing.addr);
     changing.write(&config.replace("DIR", changing.dir.path().to_str().expect("a path that is text")));
     let out = lenorectl(&changing.socket, "reload");
     assert_eq!(out.code, 1, "{out:?}");
-    assert!(out.err.contains("rolled back: child") && out.err.contains("the third is one too many"), "{out:?}");
+    assert!(
+        out.err.contains("rolled back: child") && out.err.contains(cause) && out.err.contains(last_words),
+        "{out:?}"
+    );
     load.end().assert_nothing_lost();
     changing.wait_idle(3);
     assert_eq!(changing.value(), "a");
     assert!(changing.control().status().children.iter().all(|child| child.edition == Some(1)));
+}
+
+#[test] // O-RL-06: some old children are gone by then, and come back
+fn later_child_that_dies_is_rolled_back_and_the_pool_refilled() {
+    third_fails("third", "", "ended: exited:3", "the third is one too many");
+}
+
+#[test] // O-RL-06
+fn later_child_that_hangs_is_rolled_back_and_the_pool_refilled() {
+    third_fails("third hang", "--start-ms 1500", "was not ready within start_timeout", "the third is waiting for ever");
+}
+
+#[test] // O-RL-08: neither candidates that fail nor a roll takes anything of the forks that the pool may make
+fn fork_budget_is_untouched_by_reloads() {
+    let changing = Changing::pool(4, "value=a\n", "--fork-burst 1 --forks-per-second 1");
+    for _ in 0..5 {
+        assert_eq!(changing.reload("child=die\n").code(), "rolled_back");
+    }
+    changing.reload("value=b\n").ok();
+    changing.wait_idle(4);
+    let status = changing.control().status();
+    assert_eq!((status.counters.forks, status.pool.backoff), (4 + 5 + 4, false));
+    assert_eq!(changing.value(), "b");
 }
 
 #[test] // O-RL-08: bad reloads do not slow the pool that serves
