@@ -131,6 +131,48 @@ fn address_that_can_not_be_bound_rejects_the_reload() {
     }
 }
 
+#[test] // O-RL-13, O-RL-17
+fn address_of_a_configuration_that_is_only_checked_is_not_bound() {
+    for (mode, args) in [("single", ""), ("fork:4", ""), (POOL, SIZE)] {
+        let [stays, comes] = free();
+        let changing = start(mode, &[stays], args);
+        let socket = listening(changing.running.pid(), stays);
+        // Bound for a moment, it would be refused.
+        let taken = TcpListener::bind(comes).expect("it is free");
+        let before = proc::fds(changing.running.pid()).len();
+        for (rest, code) in [("value=b\n", 0), ("nonsense=\n", 1)] {
+            fs::write(changing.dir.path().join("conf"), config(&[comes, stays], rest)).expect("a file");
+            let out = lenorectl(&changing.socket, "check");
+            assert_eq!(out.code, code, "{mode}: {out:?}");
+        }
+        drop(taken);
+        assert!(is_free(comes) && listening(changing.running.pid(), comes).is_empty());
+        assert_eq!(listening(changing.running.pid(), stays), socket);
+        wait_until("no more descriptors than before", DEADLINE, || {
+            (proc::fds(changing.running.pid()).len() <= before).then_some(())
+        });
+        assert_eq!(value_at(stays), "a", "{mode}");
+    }
+}
+
+#[test] // O-RL-13, O-RL-17
+fn address_of_a_configuration_that_fails_its_check_is_never_bound() {
+    let [stays, comes] = free();
+    let changing = start(POOL, &[stays], SIZE);
+    // An address that is taken would be what the verdict names.
+    let taken = TcpListener::bind(comes).expect("it is free");
+    for (rest, cause) in [
+        ("nonsense=\n", "\"nonsense=\" is not known"),
+        ("listen=localhost:80\n", "\"localhost:80\" is not an address to listen on"),
+    ] {
+        let answer = changing.reload(&config(&[comes, stays], rest));
+        assert_eq!(answer.code(), "rejected");
+        assert!(answer.last.contains(cause) && !answer.last.contains(&comes.to_string()), "{answer:?}");
+    }
+    drop(taken);
+    assert!(is_free(comes));
+}
+
 #[test] // O-RL-13, O-RL-06
 fn address_of_a_configuration_that_fails_is_closed_again() {
     let [stays, goes, comes] = free();
@@ -232,6 +274,47 @@ fn addresses_of_a_configuration_are_passed_on_by_an_upgrade() {
     let status = Control::connect(&changing.socket).status();
     assert_eq!(sockets(status.service.pid as i32), before);
     assert_eq!((value_at(stays), value_at(comes)), ("b".into(), "b".into()));
+}
+
+#[test] // O-UP-10: when it is ready, with a log line
+fn address_that_an_upgrade_drops_is_closed_and_one_that_it_adds_is_served() {
+    let [stays, goes, comes] = free();
+    let mut changing = start(POOL, &[goes, stays], SIZE);
+    let socket = listening(changing.running.pid(), stays);
+    fs::write(changing.dir.path().join("conf"), config(&[stays, comes], "value=b\n")).expect("a file");
+    let load = Load::without_kept(stays);
+    assert_eq!(lenorectl(&changing.socket, "upgrade").code, 0, "{}", changing.running.stderr_text());
+    assert!(changing.running.wait_exit(DEADLINE).success());
+    load.end().assert_nothing_lost();
+    assert_eq!((value_at(stays), value_at(comes)), ("b".into(), "b".into()));
+    wait_refused(goes);
+    wait_free(goes);
+    let new = Control::connect(&changing.socket).status().service.pid as i32;
+    assert_eq!(listening(new, stays), socket);
+    let closed = changing.wait_log("inherited socket closed, as nothing listens on it");
+    assert!(closed.contains(&format!("type=\"tcp\" address={goes}")), "{closed}");
+    assert_eq!(changing.logged("inherited socket closed"), 1);
+}
+
+#[test] // O-UP-10, O-UP-07
+fn address_that_an_upgrade_drops_is_served_again_when_that_is_taken_back() {
+    let [stays, goes, comes] = free();
+    let changing = start(POOL, &[goes, stays], &format!("{SIZE} --probation-ms 600000"));
+    fs::write(changing.dir.path().join("conf"), config(&[stays, comes], "value=b\n")).expect("a file");
+    changing.ask("upgrade no-wait").ok();
+    changing.wait_log("the new program serves");
+    assert_eq!(value_at(comes), "b");
+    // One that comes meanwhile waits: there may be a way back.
+    let mut early = Client::connect(goes);
+    early.send("x\r\n");
+    let new = Control::connect(&changing.socket).status().service.pid as i32;
+    assert_ne!(new, changing.running.pid());
+    kill(new, Signal::SIGKILL).expect("it lives");
+    let answer = early.read_line();
+    assert!(answer.contains(" a x"), "{answer}");
+    drop(early);
+    wait_refused(comes);
+    wait_until("children of the old one", DEADLINE, || (value_at(stays) == "a").then_some(()));
 }
 
 /// What a server answers with; `None` if it closes the connection.
