@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use lenore::daemon::view::Snapshot;
 use nix::sys::signal::Signal;
+use util::control::Steered;
 use util::{Client, DEADLINE, kill, proc, wait_until};
 
 use super::changing::{Changing, lenorectl};
@@ -243,6 +244,47 @@ fn verdict_of_a_reload_can_be_asked_for_later() {
     let out = lenorectl(&changing.socket, &format!("verdict {number}"));
     assert_eq!(out.code, 1);
     assert!(out.err.contains("rolled back: child ") && out.err.contains("cannot open the database"), "{out:?}");
+}
+
+#[test] // O-RL-01, O-RL-17
+fn reload_and_check_of_a_program_without_a_configuration_are_refused() {
+    let steered = Steered::pool(1, "");
+    for command in ["reload", "check"] {
+        let out = lenorectl(&steered.path, command);
+        assert_eq!((out.code, out.out.as_str()), (6, ""), "{out:?}");
+        assert_eq!(out.err.trim(), "lenorectl: the program has no configuration to reload");
+    }
+    assert!(steered.running.stderr_text().lines().all(|line| !line.contains("reload begins")));
+}
+
+#[test] // O-RL-01: number, cause and duration
+fn verdict_of_each_reload_is_in_the_log_the_status_and_the_metrics() {
+    let changing = Changing::pool(2, "value=a\n", "");
+    let cases = [
+        ("value=b\n", "applied", "", "reload is applied: edition=2 took="),
+        (
+            "nonsense\n",
+            "rejected",
+            "the file can't be loaded: line 1: \"nonsense\" is not known",
+            "reload is rejected: the file can't be loaded: line 1: \"nonsense\" is not known: edition=3 took=",
+        ),
+        ("child=die\n", "rolled_back", "ended: exited:3", "ended: exited:3: edition=4 took="),
+    ];
+    for (edition, (config, verdict, cause, line)) in (2..).zip(cases) {
+        let begun = Instant::now();
+        changing.reload(config);
+        let longest = begun.elapsed().as_secs_f64();
+        let status = changing.control().status();
+        assert_eq!(status.reloads.verdicts[verdict], 1, "{verdict}");
+        assert_eq!(status.reloads.verdicts.values().sum::<u64>(), u64::from(edition) - 1);
+        let last = status.reloads.last.expect("one that has ended");
+        assert_eq!((last.edition, last.verdict.as_str()), (edition, verdict));
+        assert!(last.cause.ends_with(cause) && last.cause.is_empty() == cause.is_empty(), "{last:?}");
+        assert!(last.took > 0.0 && last.took <= longest, "{last:?} in {longest} s");
+        let metrics = changing.ask("metrics").ok();
+        assert!(metrics.contains(&format!("lenore_reloads_total{{verdict=\"{verdict}\"}} 1\n")), "{metrics}");
+        changing.wait_log(line);
+    }
 }
 
 #[test] // O-RL-20
