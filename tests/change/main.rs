@@ -10,6 +10,7 @@ mod lame_duck;
 mod listeners;
 mod load;
 mod notify;
+mod orders;
 mod pid1;
 mod reload;
 mod store;
