@@ -14,6 +14,7 @@ mod orders;
 mod pid1;
 mod reload;
 mod store;
+mod superseded;
 mod upgrade;
 mod upgrade_failing;
 mod upgrade_manager;
