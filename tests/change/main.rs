@@ -20,3 +20,4 @@ mod upgrade_failing;
 mod upgrade_manager;
 mod upgrade_names;
 mod upgrading;
+mod watchdog;

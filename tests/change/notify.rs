@@ -11,15 +11,15 @@ use util::{Client, DEADLINE, Program, Running, example, kill, proc, test_program
 
 use super::changing::Changing;
 
-fn program(args: &str) -> Program {
+pub fn program(args: &str) -> Program {
     Program::new(test_program("daemon_control")).args(args.split_whitespace())
 }
 
-fn pool(children: u32) -> String {
+pub fn pool(children: u32) -> String {
     format!("--mode prefork:{children} --max {children} --min-spare {children} --max-spare {children}")
 }
 
-fn ready(manager: &mut Manager, running: &Running) {
+pub fn ready(manager: &mut Manager, running: &Running) {
     let ready = manager.wait_for("READY=1");
     assert_eq!(ready.pid, running.pid(), "{ready:?}");
 }
