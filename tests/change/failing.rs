@@ -153,8 +153,8 @@ fn later_child_that_hangs_is_rolled_back_and_the_pool_refilled() {
     third_fails("third hang", "--start-ms 1500", "was not ready within start_timeout", "the third is waiting for ever");
 }
 
-#[test] // O-RL-08: neither candidates that fail nor a roll takes anything of the forks that the pool may make
-fn fork_budget_is_untouched_by_reloads() {
+#[test] // O-RL-08: neither by candidates that have failed before, nor by its own forks
+fn roll_is_not_slowed_by_the_smallest_fork_budget() {
     let changing = Changing::pool(4, "value=a\n", "--fork-burst 1 --forks-per-second 1");
     for _ in 0..5 {
         assert_eq!(changing.reload("child=die\n").code(), "rolled_back");

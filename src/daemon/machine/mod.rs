@@ -342,6 +342,8 @@ impl Machine {
 }
 
 #[cfg(test)]
+mod reload_tests;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod tests;

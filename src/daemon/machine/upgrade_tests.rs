@@ -6,22 +6,32 @@ use super::successor::UpgradeStage;
 use super::*;
 use crate::daemon::settings::{RawSettings, resolve};
 
-/// A board on which every child waits, and queues in which no client does.
-struct Quiet;
+/// A board on which every child waits but those that are still starting, and queues in which no client does.
+#[derive(Default)]
+struct Quiet {
+    starting: Vec<Key>,
+}
+
+impl Quiet {
+    fn of(&self, key: Key) -> Status {
+        if self.starting.contains(&key) { Status::FirstWait } else { Status::Wait }
+    }
+}
 
 impl Outside for Quiet {
     fn answer_bell(&mut self) {}
 
-    fn status(&self, _: Key) -> Option<Status> {
-        Some(Status::Wait)
+    fn status(&self, key: Key) -> Option<Status> {
+        Some(self.of(key))
     }
 
-    fn says(&self, _: Key) -> Option<Says> {
-        Some(Says { status: Some(Status::Wait), ..Says::default() })
+    fn says(&self, key: Key) -> Option<Says> {
+        Some(Says { status: Some(self.of(key)), ..Says::default() })
     }
 
-    fn reclaim(&mut self, _: Key) -> Says {
-        Says { status: Some(Status::Wait), requests: 1, ..Says::default() }
+    fn reclaim(&mut self, key: Key) -> Says {
+        let status = self.of(key);
+        Says { status: Some(status), requests: u64::from(status == Status::Wait), ..Says::default() }
     }
 
     fn process(&mut self, _: Key) -> Process {
@@ -60,19 +70,23 @@ impl Outside for Quiet {
 }
 
 /// A machine, the time in milliseconds, and the forks that were asked for.
-struct Played {
-    machine: Machine,
+pub(super) struct Played {
+    pub(super) machine: Machine,
     now: u64,
     orders: u64,
+    quiet: Quiet,
+    /// What is forked from now on is not ready.
+    pub(super) starts_slowly: bool,
 }
 
 const FIRST: Attempt = Attempt(1);
 
 impl Played {
-    fn new(raw: RawSettings) -> Played {
+    pub(super) fn new(raw: RawSettings) -> Played {
         let mut settings = resolve(raw).unwrap();
         settings.reload.is_possible = true;
-        let mut played = Played { machine: Machine::new(settings), now: 0, orders: 0 };
+        let machine = Machine::new(settings);
+        let mut played = Played { machine, now: 0, orders: 0, quiet: Quiet::default(), starts_slowly: false };
         played.tell(Input::Begin);
         played
     }
@@ -84,20 +98,23 @@ impl Played {
     }
 
     /// Tells the machine, and carries out the forks that it asks for.
-    fn tell(&mut self, input: Input) -> Vec<Effect> {
-        let mut all = self.machine.step(Duration::from_millis(self.now), &mut Quiet, input);
+    pub(super) fn tell(&mut self, input: Input) -> Vec<Effect> {
+        let mut all = self.machine.step(Duration::from_millis(self.now), &mut self.quiet, input);
         let mut next = 0;
         while let Some(effect) = all.get(next).cloned() {
             if let Effect::Fork(fork) = effect {
+                if self.starts_slowly {
+                    self.quiet.starting.push(fork.key);
+                }
                 let input = Input::Forked(fork.key, Ok(()));
-                all.extend(self.machine.step(Duration::from_millis(self.now), &mut Quiet, input));
+                all.extend(self.machine.step(Duration::from_millis(self.now), &mut self.quiet, input));
             }
             next += 1;
         }
         all
     }
 
-    fn ask(&mut self, order: Order) -> Vec<Effect> {
+    pub(super) fn ask(&mut self, order: Order) -> Vec<Effect> {
         self.orders += 1;
         self.tell(Input::Asked(OrderId(self.orders), order))
     }
@@ -141,7 +158,7 @@ fn essence(effects: &[Effect]) -> Vec<&Effect> {
     effects.iter().filter(|effect| !is_aside(effect)).collect()
 }
 
-fn verdicts(effects: &[Effect]) -> Vec<(u64, Verdict)> {
+pub(super) fn verdicts(effects: &[Effect]) -> Vec<(u64, Verdict)> {
     let verdict = |effect: &Effect| match effect {
         Effect::Answer(id, verdict) => Some((id.0, *verdict)),
         _ => None,
@@ -246,7 +263,7 @@ fn child_forked_before_the_rest_and_heard_of_later_is_asked_to_go() {
     // The fork that replaces a child is under way when the successor takes over.
     let key = played.machine.table().children()[0].key;
     let now = Duration::from_millis(played.now);
-    let reaped = played.machine.step(now, &mut Quiet, Input::Reaped(key, End::Exited(0)));
+    let reaped = played.machine.step(now, &mut Quiet::default(), Input::Reaped(key, End::Exited(0)));
     let replaced = played.machine.table().in_flight().front().map(|fork| fork.key);
     played.tell(Input::SuccessorTookOver(FIRST));
     let key = replaced.unwrap_or_else(|| panic!("no fork in {reaped:?}"));
@@ -375,7 +392,7 @@ fn fork_that_a_reload_has_overtaken_is_of_a_replaced_child() {
     let mut played = Played::new(RawSettings { max_children: Some(3), ..RawSettings::default() });
     let probe = played.reload();
     let now = Duration::from_millis(played.now);
-    played.machine.step(now, &mut Quiet, Input::Request { number: 1, is_long: false });
+    played.machine.step(now, &mut Quiet::default(), Input::Request { number: 1, is_long: false });
     let key = played.machine.table().in_flight()[0].key;
     assert_eq!(verdicts(&played.tell(Input::Reaped(probe, End::Exited(0)))), [(1, Verdict::Applied)]);
     let forked = played.tell(Input::Forked(key, Ok(())));
