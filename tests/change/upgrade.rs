@@ -202,9 +202,9 @@ fn upgrade_without_a_probation_is_never_taken_back() {
     client.send("late 1500\r\n");
     changing.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
     let new = upgrade(&changing);
-    let children: Vec<i32> = proc::children(new).into_keys().collect();
+    let family: Vec<i32> = proc::children(new).into_keys().chain([new]).collect();
     kill(new, Signal::SIGKILL).expect("it lives");
-    changing.running.wait_gone(&children, DEADLINE);
+    changing.running.wait_gone(&family, DEADLINE);
     // It finishes what it has in hand, and forks nobody.
     assert!(changing.children().len() <= 1, "{:?}", changing.children());
     let answer = client.read_line();
