@@ -1,9 +1,9 @@
 //! A server with a configuration, for `tests/change/`.
 //!
 //! `--config PATH`, `--control PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--unix PATH` (another listener), `--leak PATH`
-//! (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an upgrade), settings of the Daemon as in `SETTINGS`, and `--post` or
-//! `--none` for other servers than a pre-forking one. A connection's lines are answered with `PID VALUE LINE`, where `VALUE` is from the
-//! configuration, but for the lines in `input`.
+//! (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an upgrade), settings of the Daemon as
+//! in `SETTINGS`, and `--post` or `--none` for other servers than a pre-forking one. A connection's lines are answered with
+//! `PID VALUE LINE`, where `VALUE` is from the configuration, but for the lines in `input`.
 //!
 //! The configuration has a line `key=value` for each of the fields of [`Config`].
 
