@@ -1,5 +1,7 @@
 //! Times of day as text, always of the same width.
 
+#[cfg(any(test, feature = "control"))]
+use std::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Appends a time in UTC as RFC 3339 has it, with microseconds: `2026-11-28T23:31:39.000123Z`.
@@ -19,6 +21,21 @@ pub(crate) fn push(line: &mut String, time: SystemTime) {
     line.push('.');
     push_digits(line, u64::from(since.subsec_micros()), 6);
     line.push('Z');
+}
+
+/// Reads a time that [`push`] has written, as the time since 1970; `None` if it is not one.
+#[cfg(any(test, feature = "control"))]
+pub(crate) fn read(text: &str) -> Option<Duration> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second, micros) = (number(11, 13)?, number(14, 16)?, number(17, 19)?, number(20, 26)?);
+    // As in `date`: years begin in March.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let (era, year) = (year / 400, year % 400);
+    let of_year = (153 * month + 2) / 5 + day.checked_sub(1)?;
+    let days = era * DAYS_OF_ERA + year * 365 + year / 4 - year / 100 + of_year;
+    let seconds = days.checked_sub(DAYS_FROM_YEAR_0)? * SECONDS_OF_DAY + hour * 3600 + minute * 60 + second;
+    Some(Duration::from_secs(seconds) + Duration::from_micros(micros))
 }
 
 /// Year, month and day of a day, by its number since 1 January 1970.
@@ -55,8 +72,6 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[track_caller]
@@ -86,6 +101,22 @@ mod tests {
         }
         assert_eq!(text(1_000_001_999), "1970-01-01T00:00:01.000001Z");
         assert_eq!(text(1_999_999_999), "1970-01-01T00:00:01.999999Z");
+    }
+
+    #[test]
+    fn time_that_was_written_can_be_read() {
+        // Each day until 2105, at different times of the day.
+        for day in 0..49_308_u64 {
+            let since = Duration::from_micros(day * SECONDS_OF_DAY * 1_000_000 + day * 1_752_123 % 86_400_000_000);
+            let mut line = String::new();
+            push(&mut line, UNIX_EPOCH + since);
+            assert_eq!(read(&line), Some(since), "{line}");
+        }
+        for wrong in
+            ["", "2026-11-28", "2026-11-28T23:31:39Z", "1969-12-31T23:59:59.000000Z", "2026-11-00T00:00:00.000000Z"]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

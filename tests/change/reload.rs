@@ -1,6 +1,7 @@
 //! A configuration that is loaded again.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lenore::daemon::view::Snapshot;
 use nix::sys::signal::Signal;
@@ -26,7 +27,7 @@ fn applied_reload_replaces_all_children() {
     assert_eq!((last.edition, last.verdict.as_str(), last.cause.as_str()), (2, "applied", ""));
     assert!(status.children.iter().all(|child| child.edition == Some(2)));
     let metrics = changing.ask("metrics").ok();
-    assert!(metrics.contains("lenore_reloads_total{verdict=\"applied\"} 1"), "{metrics}");
+    assert!(metrics.contains("lenore_reloads_total{result=\"applied\"} 1"), "{metrics}");
     assert!(changing.running.next_line(DEADLINE).ends_with("daemon_reload b"));
 }
 
@@ -232,6 +233,40 @@ fn check_loads_and_does_nothing_else() {
     assert!(out.err.contains("rejected: the file can't be loaded: line 1: \"nonsense\" is not known"), "{out:?}");
     assert_eq!((changing.children(), changing.value().as_str()), (before, "a"));
     assert_eq!(changing.control().status().service.generation, 1);
+}
+
+#[test] // O-RL-01, O-RL-17: for an alarm that a configuration was not taken
+fn metrics_tell_whether_and_when_a_configuration_was_last_applied() {
+    let changing = Changing::pool(2, "value=a\n", "");
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs_f64();
+    let last = || {
+        let samples = metrics(&changing);
+        let at = samples["lenore_last_reload_success_timestamp_seconds"];
+        assert!(at <= now(), "{at}");
+        (samples["lenore_last_reload_successful"], at)
+    };
+    // That of the start.
+    let (successful, started) = last();
+    assert_eq!(successful, 1.0);
+    let asked = now();
+    assert!(started < asked);
+    changing.write("nonsense\n");
+    assert_eq!(changing.ask("check").code(), "rejected");
+    assert_eq!(last(), (1.0, started), "a check is no reload");
+    assert_eq!(metrics(&changing)["lenore_reloads_total{result=\"rejected\"}"], 0.0);
+    assert_eq!(changing.ask("reload").code(), "rejected");
+    assert_eq!(last(), (0.0, started));
+    assert_eq!(metrics(&changing)["lenore_reloads_total{result=\"rejected\"}"], 1.0);
+    changing.reload("value=b\n").ok();
+    let (successful, applied) = last();
+    assert!(successful == 1.0 && applied > started && applied >= asked - 0.001, "{successful} {applied}");
+}
+
+/// The samples by name, with labels.
+fn metrics(changing: &Changing) -> BTreeMap<String, f64> {
+    let text = changing.ask("metrics").ok();
+    let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    samples.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
 }
 
 #[test] // O-RL-02

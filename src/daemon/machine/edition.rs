@@ -139,6 +139,8 @@ pub enum ReloadNews {
         why: Rejection,
         /// How long that has taken.
         took: Duration,
+        /// Nobody wanted it applied.
+        is_check: bool,
     },
     /// The new children are asked to go.
     SetBack(Setback),

@@ -190,8 +190,9 @@ impl Machine {
     fn reject(&mut self, at: &Moment<'_>, why: Rejection) {
         let Some(run) = &self.reload.run else { return };
         let took = at.now.saturating_sub(run.begun);
+        let is_check = run.askers.iter().all(|asker| asker.is_check);
         self.effects.extend([
-            Effect::Say(Message::Reload(run.edition, ReloadNews::Rejected { why, took })),
+            Effect::Say(Message::Reload(run.edition, ReloadNews::Rejected { why, took, is_check })),
             Effect::Drop(run.edition),
         ]);
         self.answer_run(Verdict::Rejected(why));

@@ -26,6 +26,9 @@ pub(super) struct Reloading {
     /// The last run that has ended.
     #[cfg(feature = "control")]
     pub(super) last: Option<Last>,
+    /// When the last one that was applied has ended.
+    #[cfg(feature = "control")]
+    pub(super) succeeded: Option<SystemTime>,
 }
 
 /// What is known of the run that is under way, or was the last one.
@@ -74,7 +77,7 @@ impl Reloading {
         let counts = &mut self.counts;
         let (count, verdict, took) = match *news {
             ReloadNews::Applied { took } => (&mut counts.applied, "applied", took),
-            ReloadNews::Rejected { took, .. } => (&mut counts.rejected, "rejected", took),
+            ReloadNews::Rejected { took, is_check: false, .. } => (&mut counts.rejected, "rejected", took),
             ReloadNews::RolledBack { took, .. } => (&mut counts.rolled_back, "rolled_back", took),
             ReloadNews::Superseded => (&mut counts.superseded, "superseded", Duration::ZERO),
             ReloadNews::TakenBack { .. } => (&mut counts.taken_back, "taken_back", Duration::ZERO),
@@ -87,6 +90,9 @@ impl Reloading {
             ReloadNews::TakenBack { .. } => "new children died as soon as they were forked".to_owned(),
             _ => String::new(),
         };
+        if verdict == "applied" {
+            self.succeeded = Some(at);
+        }
         let needs_restart = if verdict == "applied" { self.told.needs_restart.clone() } else { Vec::new() };
         self.last = Some(Last { edition, verdict, cause, needs_restart, took, at });
     }

@@ -93,7 +93,7 @@ pub(in crate::daemon) fn take_with_usage(cx: &mut Cx<'_>, detail: Option<Detail>
         settings: settings_by_name(parent.machine.settings()),
         process: consumption::of_this_process(),
         metrics: metrics.families(),
-        reloads: reloads(parent, now),
+        reloads: reloads(parent, *born, now),
         upgrades: upgrades(parent, now),
     };
     if let Some(carried) = &parent.upgrade.carried {
@@ -247,7 +247,7 @@ fn letters(parent: &Parent, children: &[ChildView]) -> String {
     letters.into_iter().collect()
 }
 
-fn reloads(parent: &Parent, now: SystemTime) -> Reloads {
+fn reloads(parent: &Parent, born: SystemTime, now: SystemTime) -> Reloads {
     let (stage, reload) = (parent.machine.reload_stage(), &parent.reload);
     let is_possible = parent.machine.settings().reload.is_possible;
     let verdicts = reload.counts.by_name().into_iter().filter(|_| is_possible);
@@ -260,6 +260,7 @@ fn reloads(parent: &Parent, now: SystemTime) -> Reloads {
         edition: stage.map(|(edition, _)| edition.0),
         verdicts: verdicts.map(|(name, count)| (name.to_owned(), count)).collect(),
         last,
+        succeeded: is_possible.then(|| When::new(epoch_ms(reload.succeeded.unwrap_or(born)), now)),
     }
 }
 

@@ -124,7 +124,7 @@ fn say_reload(parent: &Parent, edition: Edition, news: ReloadNews) {
                 "configuration is checked and can be loaded: edition={edition} took={took:.3}"
             );
         }
-        ReloadNews::Rejected { why, took } => {
+        ReloadNews::Rejected { why, took, .. } => {
             let (cause, took) = (told.rejection(why), took.as_secs_f64());
             tell!(
                 Level::Error,

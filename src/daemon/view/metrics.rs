@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write};
 
 use super::Histogram;
-use super::snapshot::{ListenerView, ProcessView, Queue, Sample, Snapshot};
+use super::snapshot::{ListenerView, ProcessView, Queue, Reloads, Sample, Snapshot, time_of};
 use crate::harmful::is_harmful;
 
 /// What the names of the Daemon's own metrics begin with unless the program says otherwise.
@@ -126,10 +126,12 @@ impl Kind {
 }
 
 /// The families of the Daemon's own, without the prefix.
-const OWN: [(&str, Kind); 25] = [
+const OWN: [(&str, Kind); 27] = [
     ("build", Kind::Info),
     ("generation", Kind::Gauge),
     ("reloads", Kind::Counter),
+    ("last_reload_successful", Kind::Gauge),
+    ("last_reload_success_timestamp_seconds", Kind::Gauge),
     ("upgrades", Kind::Counter),
     ("children", Kind::Gauge),
     ("children_limit", Kind::Gauge),
@@ -229,17 +231,30 @@ impl<'p> Page<'p> {
             family.sample("_info", &[("version", &service.version)], 1);
         }
         self.gauge("generation", "Which edition of the configuration is in force.", service.generation);
-        let reloads = "Reloads of the configuration, by what has become of them.";
-        self.verdicts("reloads", reloads, &snapshot.reloads.verdicts);
-        self.verdicts("upgrades", "Upgrades of the program, by what has become of them.", &snapshot.upgrades.verdicts);
+        let help = "Reloads of the configuration, by what has become of them.";
+        self.results("reloads", help, &snapshot.reloads.verdicts);
+        self.last_reload(&snapshot.reloads);
+        self.results("upgrades", "Upgrades of the program, by what has become of them.", &snapshot.upgrades.verdicts);
     }
 
-    fn verdicts(&mut self, name: &str, help: &str, verdicts: &BTreeMap<String, u64>) {
+    /// Shown from the start on: the configuration of the start was loaded, or there would be no Daemon.
+    fn last_reload(&mut self, reloads: &Reloads) {
+        let Some(succeeded) = &reloads.succeeded else { return };
+        let is_successful = reloads.last.as_ref().is_none_or(|last| last.verdict == "applied");
+        let help = "1 if the last reload was applied, or if there was none; 0 otherwise.";
+        self.gauge("last_reload_successful", help, u8::from(is_successful));
+        if let Some(seconds) = time_of(&succeeded.at) {
+            let help = "When a configuration was last applied, by a reload or at the start, in seconds since 1970.";
+            self.gauge("last_reload_success_timestamp_seconds", help, seconds);
+        }
+    }
+
+    fn results(&mut self, name: &str, help: &str, verdicts: &BTreeMap<String, u64>) {
         if !verdicts.is_empty()
             && let Some(mut family) = self.own(name, Kind::Counter, help)
         {
-            for (verdict, number) in verdicts {
-                family = family.sample("_total", &[("verdict", verdict)], number);
+            for (result, number) in verdicts {
+                family = family.sample("_total", &[("result", result)], number);
             }
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Histogram;
 use super::snapshot::{
-    ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, Reloads,
-    SCHEMA, Sample, Service, Snapshot, States, Upgrades, When,
+    ChildView, Counters, Death, Durations, Family, Kind, ListenerView, Phase, Pool, ProcessView, Queue, Reload,
+    Reloads, SCHEMA, Sample, Service, Snapshot, States, Upgrades, When,
 };
 
 /// What a client may have said its name was.
@@ -129,7 +129,12 @@ pub(in crate::daemon) fn snapshot() -> Snapshot {
             Family::new("carts".to_owned(), "Open carts".to_owned(), Sample::Gauge(-2)),
             Family::new("render_seconds".to_owned(), "Rendering".to_owned(), Sample::Histogram(histogram(&[70]))),
         ],
-        reloads: Reloads::default(),
-        upgrades: Upgrades::default(),
+        reloads: Reloads {
+            verdicts: BTreeMap::from([("applied".to_owned(), 1), ("rolled_back".to_owned(), 2)]),
+            last: Some(Reload::new(4, "rolled_back", "child 1:2 ended".to_owned(), Vec::new(), 0.25, when(1.0))),
+            succeeded: Some(when(60.0)),
+            ..Reloads::default()
+        },
+        upgrades: Upgrades { verdicts: BTreeMap::from([("applied".to_owned(), 3)]), ..Upgrades::default() },
     }
 }

@@ -71,6 +71,11 @@ impl When {
     }
 }
 
+/// Reads a time that [`time_text`] has written, in seconds since 1970; `None` if it is not one.
+pub(crate) fn time_of(text: &str) -> Option<f64> {
+    rfc3339::read(text).map(|since| since.as_secs_f64())
+}
+
 /// Writes a time as RFC 3339 has it.
 pub(crate) fn time_text(time: SystemTime) -> String {
     let mut text = String::new();
@@ -158,6 +163,10 @@ pub struct Reloads {
     pub verdicts: BTreeMap<String, u64>,
     /// The last one that has ended.
     pub last: Option<Reload>,
+    /// When a configuration was last taken: by a reload that was applied, or at the start of the process. `None` if the program has
+    /// no configuration.
+    #[serde(default)]
+    pub succeeded: Option<When>,
 }
 
 /// A reload that has ended.

@@ -40,6 +40,11 @@ fn every_metric_has_its_name_and_its_limit() {
             ("lenore_saturated_seconds_total", "2.5"),
             ("lenore_backoff_active", "1"),
             ("lenore_generation", "1"),
+            ("lenore_reloads_total{result=\"applied\"}", "1"),
+            ("lenore_reloads_total{result=\"rolled_back\"}", "2"),
+            ("lenore_last_reload_successful", "0"),
+            ("lenore_last_reload_success_timestamp_seconds", "1795908699.000123"),
+            ("lenore_upgrades_total{result=\"applied\"}", "3"),
             ("lenore_board_torn_reads_total", "1"),
             ("lenore_build_info{version=\"0.1.0\"}", "1"),
             ("lenore_child_resident_memory_bytes{slot=\"2\"}", "14051000"),
@@ -57,6 +62,28 @@ fn every_metric_has_its_name_and_its_limit() {
             assert_eq!(samples.get(sample), Some(&value), "{sample}");
         }
     }
+}
+
+#[test] // O-ST-06: the configuration of the start counts, and a program that has none has no such series
+fn last_reload_is_successful_until_one_fails() {
+    let successful = |reloads: Reloads| {
+        let snapshot = Snapshot { reloads, ..snapshot() };
+        both(&snapshot).map(|text| samples(&text).get("lenore_last_reload_successful").map(|&value| value.to_owned()))
+    };
+    let with_last = |verdict: &str| {
+        let mut reloads = snapshot().reloads;
+        if let Some(last) = &mut reloads.last {
+            verdict.clone_into(&mut last.verdict);
+        }
+        successful(reloads)
+    };
+    let both = |value: &str| [Some(value.to_owned()), Some(value.to_owned())];
+    assert_eq!(successful(Reloads { last: None, ..snapshot().reloads }), both("1"));
+    assert_eq!(with_last("applied"), both("1"));
+    for failed in ["rejected", "rolled_back", "superseded", "taken_back"] {
+        assert_eq!(with_last(failed), both("0"), "{failed}");
+    }
+    assert_eq!(successful(Reloads::default()), [None, None]);
 }
 
 #[test] // O-ST-03: buckets are cumulative, and the last one is the count
