@@ -2,7 +2,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use util::http::{get, status_address};
@@ -43,6 +43,33 @@ fn verdict(manager: &mut Manager) -> String {
     verdict.to_owned()
 }
 
+/// What a status says of a pool, and the scoreboard in it without free slots, in alphabetical order.
+#[track_caller]
+fn pool_of(datagram: &Datagram) -> (&str, String) {
+    let (pool, board) = datagram.get("STATUS").and_then(|status| status.split_once(", board [")).expect("a board");
+    let (board, _) = board.split_once(']').expect("the end of the board");
+    let mut letters: Vec<char> = board.chars().filter(|letter| *letter != ' ').collect();
+    letters.sort_unstable();
+    (pool, letters.into_iter().collect())
+}
+
+/// Tells whether a status has the pool in this state.
+fn says_pool(datagram: &Datagram, pool: &str) -> bool {
+    datagram.get("STATUS").is_some_and(|status| status.starts_with(&format!("ready: {pool}, ")))
+}
+
+/// What the manager is to hear of a reload that ends now: its number, its verdict and the time of day.
+fn is_verdict(said: &str, begin: &str, end: &str) -> bool {
+    let rest = said.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end));
+    let time = rest.and_then(|rest| rest.strip_prefix(' ')?.strip_suffix(" UTC"));
+    let number = |part: &str| part.parse::<u64>().ok().filter(|_| part.len() == 2);
+    let told =
+        time.and_then(|time| time.split_once(':')).and_then(|(hour, minute)| Some((number(hour)?, number(minute)?)));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs() / 60;
+    // The test may have waited for a while.
+    told.is_some_and(|(hour, minute)| hour < 24 && minute < 60 && (now + 1440 - (hour * 60 + minute)) % 1440 < 10)
+}
+
 /// Fills a manager's socket until it takes no more.
 fn fill(address: &SocketAddr) {
     let other = UnixDatagram::unbound().unwrap();
@@ -81,7 +108,7 @@ fn ready_comes_once_with_enough_children_and_a_ping_behind_it() {
     std::fs::remove_file(&gate).unwrap();
     ready(&mut manager, &running);
     manager.wait_for("WATCHDOG=1");
-    assert_eq!(manager.said[0].get("STATUS"), Some("ready: 2 children (0 busy, 2 idle)"));
+    assert_eq!(pool_of(&manager.said[0]), ("ready: 2 children (0 busy, 2 idle), queue 0, gen 1", "ww".to_owned()));
     assert_eq!(manager.said[1].text, "WATCHDOG=1");
     assert_eq!(manager.count("READY=1"), 1);
 }
@@ -251,7 +278,7 @@ fn stopped_parent_is_silent() {
     });
 }
 
-#[test] // O-SD-11
+#[test] // O-SD-11, O-ST-17
 fn status_tells_what_the_pool_does_and_at_most_once_a_second() {
     let mut manager = Manager::new();
     let running = manager.starts(program(&pool(3))).start();
@@ -259,8 +286,9 @@ fn status_tells_what_the_pool_does_and_at_most_once_a_second() {
     ready(&mut manager, &running);
     let mut client = Client::connect(addr);
     client.line("x");
-    manager
-        .wait_that("one that is busy", |datagram| datagram.get("STATUS") == Some("ready: 3 children (1 busy, 2 idle)"));
+    let busy =
+        manager.wait_that("one that is busy", |datagram| says_pool(datagram, "3 children (1 busy, 2 idle), queue 0"));
+    assert_eq!(pool_of(&busy), ("ready: 3 children (1 busy, 2 idle), queue 0, gen 1", "rww".to_owned()));
     for _ in 0..30 {
         drop(client);
         client = Client::connect(addr);
@@ -308,10 +336,10 @@ fn reload_is_told_from_its_begin_to_its_verdict_whatever_that_is() {
     let mut manager = Manager::new();
     let changing = changing(&mut manager, "value=a\n", "--probation-ms 0");
     let mut course = vec!["READY"];
-    for (config, ends) in [
-        ("value=b\n", "reload applied: edition 2"),
-        ("nonsense\n", "reload rejected: the file can't be loaded: line 1: \"nonsense\" is not known"),
-        ("child=die\n", "ended: exited:3"),
+    for (config, begins, ends) in [
+        ("value=b\n", "reload #2 applied", ""),
+        ("nonsense\n", "reload #3 rejected", ": the file can't be loaded: line 1: \"nonsense\" is not known"),
+        ("child=die\n", "reload #4 rolled back", ""),
     ] {
         let before = monotonic_usec();
         let answer = changing.reload(config);
@@ -324,15 +352,20 @@ fn reload_is_told_from_its_begin_to_its_verdict_whatever_that_is() {
         assert!(begun.get("STATUS").unwrap().starts_with("reloading: 2 children ("), "{begun:?}");
         assert_eq!(begun.pid, changing.running.pid());
         let verdict = verdict(&mut manager);
-        assert!(verdict.ends_with(ends), "{verdict}");
+        // The cause of a reload that was rolled back has a pid in it.
+        let (said, cause) = match verdict.split_once(": child ") {
+            Some((said, cause)) => (said.to_owned(), cause),
+            None => (verdict.clone(), ""),
+        };
+        assert!(is_verdict(&said, begins, ends), "{verdict}");
+        assert_eq!(cause.ends_with("ended: exited:3"), begins.ends_with("rolled back"), "{verdict}");
     }
-    assert!(verdict(&mut manager).starts_with("reload rolled back: child "));
     // It is still there when the pool has changed.
     let mut client = Client::connect(changing.addr);
     client.line("x");
     manager.wait_that("a busy child", |datagram| {
-        let status = datagram.get("STATUS").unwrap_or_default();
-        status.starts_with("ready: 2 children (1 busy, 1 idle); reload rolled back: child ")
+        says_pool(datagram, "2 children (1 busy, 1 idle)")
+            && datagram.get("STATUS").is_some_and(|status| status.contains("; reload #4 rolled back "))
     });
 }
 
@@ -350,7 +383,7 @@ fn manager_knows_of_a_reload_while_it_is_under_way() {
     assert_eq!(manager.course(), ["READY", "RELOADING"]);
     assert_eq!(asker.read_answer().code(), "rejected");
     assert_eq!(manager.course(), ["READY", "RELOADING", "READY"]);
-    assert!(verdict(&mut manager).starts_with("reload rejected: "));
+    assert!(verdict(&mut manager).starts_with("reload #2 rejected "));
 }
 
 #[test] // O-SD-06, O-RL-09: those who ask meanwhile share the next run, which has a pair of its own
@@ -371,7 +404,8 @@ fn each_run_of_reloads_that_coincide_is_told() {
     assert_eq!(first.read_answer().code(), "rejected");
     others.iter_mut().for_each(|other| _ = other.read_answer().ok());
     assert_eq!(manager.course(), ["READY", "RELOADING", "READY", "RELOADING", "READY"]);
-    assert_eq!(verdict(&mut manager), "reload applied: edition 3");
+    let verdict = verdict(&mut manager);
+    assert!(is_verdict(&verdict, "reload #3 applied", ""), "{verdict}");
 }
 
 #[test] // O-SD-06, O-RL-15: and nothing behind the end
@@ -390,7 +424,8 @@ fn reload_that_a_stop_supersedes_is_over_before_the_end() {
     assert_eq!(second.read_answer().code(), "superseded");
     assert_eq!(changing.running.wait_exit(DEADLINE).code(), Some(0));
     assert_eq!(manager.course(), ["READY", "RELOADING", "READY", "STOPPING"]);
-    assert_eq!(verdict(&mut manager), "reload superseded");
+    let verdict = verdict(&mut manager);
+    assert!(is_verdict(&verdict, "reload #2 superseded", ""), "{verdict}");
 }
 
 #[test] // O-SD-06, O-RL-17
@@ -429,7 +464,8 @@ fn hup_is_a_reload_that_the_manager_can_wait_for() {
     let changing = changing(&mut manager, "value=a\n", "");
     changing.write("value=b\n");
     let over = manager.reload_by_signal(&changing.running);
-    assert!(over.get("STATUS").unwrap().ends_with("; reload applied: edition 2"), "{over:?}");
+    assert!(over.get("STATUS").unwrap().contains(", gen 2, "), "{over:?}");
+    assert!(over.get("STATUS").unwrap().contains("; reload #2 applied "), "{over:?}");
     assert_eq!(changing.value(), "b");
     // It does not get to its loop before the signal is a while old.
     changing.signal(Signal::SIGSTOP);
@@ -442,7 +478,7 @@ fn hup_is_a_reload_that_the_manager_can_wait_for() {
         });
         changing.write("nonsense\n");
         let over = manager.reload_by_signal(&changing.running);
-        assert!(over.get("STATUS").unwrap().contains("; reload rejected: "), "{over:?}");
+        assert!(over.get("STATUS").unwrap().contains("; reload #3 rejected "), "{over:?}");
     });
 
     let mut manager = Manager::new();
@@ -450,7 +486,7 @@ fn hup_is_a_reload_that_the_manager_can_wait_for() {
     running.listening_addr();
     ready(&mut manager, &running);
     let over = manager.reload_by_signal(&running);
-    assert_eq!(over.get("STATUS"), Some("ready: 2 children (0 busy, 2 idle)"));
+    assert_eq!(pool_of(&over), ("ready: 2 children (0 busy, 2 idle), queue 0, gen 1", "ww".to_owned()));
     assert_eq!(manager.course(), ["READY", "RELOADING", "READY"]);
 }
 
@@ -485,7 +521,7 @@ fn reload_does_not_wait_for_a_manager_that_does_not_read() {
     });
     assert!(said.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{said}");
     let said = hear();
-    assert!(said.starts_with("READY=1\n") && said.ends_with("; reload applied: edition 3"), "{said}");
+    assert!(said.starts_with("READY=1\n") && said.contains("; reload #3 applied "), "{said}");
 }
 
 #[test] // O-SD-08, O-SD-12: the process serves its clients although the Daemon has ended
@@ -502,7 +538,7 @@ fn server_without_children_is_vouched_for_until_its_last_client_has_gone() {
     Client::connect(addr).line("y");
     running.signal(Signal::SIGTERM);
     let stopping = manager.wait_for("STOPPING=1");
-    assert_eq!(stopping.get("STATUS"), Some("draining"));
+    assert_eq!(stopping.get("STATUS"), Some("draining: gen 1"));
     let silence = manager.longest_silence(Duration::from_millis(2000));
     assert!(silence < Duration::from_millis(900), "{silence:?}");
     assert!(client.read_line().ends_with(" late"));

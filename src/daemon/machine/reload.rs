@@ -355,7 +355,6 @@ impl Machine {
     }
 
     /// Returns the edition that is in force.
-    #[cfg(any(test, feature = "control"))]
     pub fn edition(&self) -> Edition {
         self.reload.current
     }

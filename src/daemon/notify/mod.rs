@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(in crate::daemon) use health::{Health, Ill, Sight};
 pub(in crate::daemon) use store::{DEFAULT_NAME, Listening, Step, Store};
-pub(in crate::daemon) use text::{Counts, status, with_verdict};
+pub(in crate::daemon) use text::{Counts, PoolSketch, Sketch, minute_of_day, status, with_verdict};
 
 use crate::environment;
 use crate::error::Error;

@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 #[cfg(feature = "control")]
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use std::time::SystemTime;
 
 use crate::daemon::machine::{Edition, Key, Rejection, ReloadNews, UpgradeFault};
+use crate::daemon::notify::minute_of_day;
 use crate::daemon::parent::scout::{Scout, Words};
 use crate::kernel::Handle;
 
@@ -124,15 +126,40 @@ impl Told {
         if self.cause.is_empty() { why.to_string() } else { format!("{why}: {}", self.cause) }
     }
 
-    /// Returns how a reload has ended, in words; `None` if that is not the news.
-    pub(super) fn verdict(&self, edition: Edition, news: &ReloadNews) -> Option<String> {
-        Some(match *news {
-            ReloadNews::Applied { .. } => format!("reload applied: edition {edition}"),
-            ReloadNews::Rejected { why, .. } => format!("reload rejected: {}", self.rejection(why)),
-            ReloadNews::RolledBack { why, .. } if self.cause.is_empty() => format!("reload rolled back: {why}"),
-            ReloadNews::RolledBack { .. } => format!("reload rolled back: {}", self.cause),
-            ReloadNews::Superseded => "reload superseded".to_owned(),
+    /// Returns how a reload has ended, and when, in words; `None` if that is not the news.
+    pub(super) fn verdict(&self, edition: Edition, news: &ReloadNews, at: SystemTime) -> Option<String> {
+        let (word, cause) = match *news {
+            ReloadNews::Applied { .. } => ("applied", None),
+            ReloadNews::Rejected { why, .. } => ("rejected", Some(self.rejection(why))),
+            ReloadNews::RolledBack { why, .. } if self.cause.is_empty() => ("rolled back", Some(why.to_string())),
+            ReloadNews::RolledBack { .. } => ("rolled back", Some(self.cause.clone())),
+            ReloadNews::Superseded => ("superseded", None),
+            ReloadNews::TakenBack { to } => ("taken back", Some(format!("edition {to} goes on"))),
             _ => return None,
-        })
+        };
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        Some(format!("reload #{edition} {word} {}{cause}", minute_of_day(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test] // O-SD-11: which one, what has become of it, and when
+    fn verdict_has_its_number_and_its_time() {
+        let told = Told::default();
+        let at = UNIX_EPOCH + Duration::from_secs(1_795_903_370);
+        let verdict = |news| told.verdict(Edition(4), &news, at);
+        let took = Duration::ZERO;
+        assert_eq!(verdict(ReloadNews::Applied { took }).as_deref(), Some("reload #4 applied 22:02 UTC"));
+        let why = Rejection::TimedOut;
+        let rejected = verdict(ReloadNews::Rejected { why, took, is_check: false });
+        assert_eq!(rejected, Some(format!("reload #4 rejected 22:02 UTC: {why}")));
+        let taken_back = verdict(ReloadNews::TakenBack { to: Edition(3) });
+        assert_eq!(taken_back.as_deref(), Some("reload #4 taken back 22:02 UTC: edition 3 goes on"));
+        assert_eq!(verdict(ReloadNews::Rolling), None);
     }
 }

@@ -6,8 +6,8 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::daemon::board::{Scoreboard, SlotIndex, Status};
 use crate::daemon::heap::{Cx, Heap, Role};
-use crate::daemon::machine::{Grace, Phase};
-use crate::daemon::notify::{Counts, Ill, Manager, Named, Sight, status, with_verdict};
+use crate::daemon::machine::{Grace, Key, Phase};
+use crate::daemon::notify::{Counts, Ill, Manager, Named, PoolSketch, Sight, Sketch, status, with_verdict};
 use crate::daemon::parent::role::{Naming, Parent};
 use crate::daemon::parent::store::CHANGED;
 use crate::daemon::settings::Forking;
@@ -243,9 +243,39 @@ fn phase(cx: &mut Cx<'_>) -> Option<&'static str> {
 }
 
 fn pool_text(cx: &mut Cx<'_>, doing: &str) -> String {
-    let Heap { role: Role::Parent(parent), settings, board, .. } = cx.heap() else { return String::new() };
-    let has_children = settings.forking != Forking::None;
-    status(doing, has_children.then(|| counts(parent, board.as_ref())))
+    let (heap, core) = cx.parts();
+    let Heap { role: Role::Parent(parent), settings, board, .. } = heap else { return String::new() };
+    let queue = match settings.forking {
+        Forking::Pre => core.read_queues(parent.owner).map(|queues| queues.waiting as usize),
+        Forking::Post => Some(parent.machine.queued()),
+        Forking::None => None,
+    };
+    let board = board.as_ref();
+    let pool = (settings.forking != Forking::None).then(|| PoolSketch {
+        counts: counts(parent, board),
+        queue,
+        board: letters(parent, board),
+    });
+    status(doing, &Sketch { pool, generation: parent.machine.edition().0 })
+}
+
+/// Returns the scoreboard as one letter a slot.
+fn letters(parent: &Parent, board: Option<&Scoreboard>) -> String {
+    let table = parent.machine.table();
+    let mut letters = vec![Status::Empty.letter(); table.slots()];
+    let letter = |key: Key| match board.and_then(|board| board.status(SlotIndex::from(key))) {
+        // It has just been forked, and has not claimed its slot.
+        Some(Status::Empty) => Status::Forking.letter(),
+        Some(status) => status.letter(),
+        None => '?',
+    };
+    let forks = table.in_flight().iter().map(|fork| (fork.key, Status::Forking.letter()));
+    for (key, letter) in forks.chain(table.children().iter().map(|child| (child.key, letter(child.key)))) {
+        if let Some(place) = letters.get_mut(key.slot) {
+            *place = letter;
+        }
+    }
+    letters.into_iter().collect()
 }
 
 fn counts(parent: &Parent, board: Option<&Scoreboard>) -> Counts {

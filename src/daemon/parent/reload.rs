@@ -211,19 +211,17 @@ pub(super) fn hear(cx: &mut Cx<'_>, edition: Edition, news: &ReloadNews) {
     if is_over {
         release_children(cx);
     }
+    let now = cx.now();
     #[cfg(feature = "control")]
-    {
-        let now = cx.now();
-        if let Some(reload) = reloading(cx) {
-            reload.count(edition, news, now);
-        }
+    if let Some(reload) = reloading(cx) {
+        reload.count(edition, news, now);
     }
     // The effects that answer those who have asked come behind this one.
-    if let Some(verdict) = reloading(cx).and_then(|reload| reload.told.verdict(edition, news)) {
-        manager::end_change(cx, &verdict);
-    }
-    if let ReloadNews::TakenBack { to } = news {
-        manager::note_verdict(cx, &format!("reload taken back: edition {to}"));
+    let Some(verdict) = reloading(cx).and_then(|reload| reload.told.verdict(edition, news, now)) else { return };
+    match news {
+        // A way back is not the end of a change that was begun.
+        ReloadNews::TakenBack { .. } => manager::note_verdict(cx, &verdict),
+        _ => manager::end_change(cx, &verdict),
     }
 }
 
