@@ -82,6 +82,11 @@ fn users_and_groups_have_the_rights_that_they_are_allowed() {
     assert_eq!(level_of(1, 1, &[7, 23_456]), 2);
     assert_eq!(level_of(12_346, 1, &[]), 3);
     assert_eq!(level_of(1, 12_345, &[12_346]), 0);
+    // Probes need to look, and no more.
+    for probe in ["live", "ready"] {
+        connect_as(&steered.path, 12_345, 1, &[]).unwrap().ask(probe).ok();
+        assert_eq!(connect_as(&steered.path, 1, 1, &[]).unwrap().ask(probe).code(), "denied");
+    }
     // Who has no rights has one answer, in the dialect of the question, and no slot.
     let mut denied = connect_as(&steered.path, 1, 1, &[]).unwrap();
     assert_eq!(denied.ask_json(r#"{"command":"status"}"#)["code"], "denied");

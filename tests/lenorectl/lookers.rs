@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 
 use lenore::daemon::view::Snapshot;
 use util::control::Steered;
-use util::{Client, DEADLINE, Program, test_program, wait_until};
+use util::http::{get, status_address};
+use util::{Client, DEADLINE, Program, kill, test_program, wait_until};
 
 use super::{LONG, ask, run};
 
@@ -35,6 +36,50 @@ fn status_and_children_are_text_or_json() {
         let row = json["children"].as_array().unwrap().iter().find(|row| row["pid"] == child).unwrap();
         assert!(row["usage"]["resident"].as_u64().unwrap() > 0, "{row}");
     }
+}
+
+#[test] // O-SD-18: the exec probes say what the HTTP probes say
+fn live_and_ready_answer_as_the_status_listener_does() {
+    let mut steered = Steered::pool(1, "--status 127.0.0.1:0 --grace-ms 60000");
+    let status = status_address(&steered.running);
+    assert_eq!((get(status, "/live").body, get(status, "/ready").body), ("alive\n".into(), "ready\n".into()));
+    assert_eq!(ask(&steered.path, "live").expect(0), "alive\n");
+    assert_eq!(ask(&steered.path, "ready").expect(0), "ready\n");
+    assert_eq!(steered.control().ask("ready").last, "OK done");
+    // It has a request in hand, and was told to end.
+    let (_, mut client) = steered.occupy();
+    steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+    assert_eq!(ask(&steered.path, "ready").expect(0), "ready\n", "busy is ready");
+    steered.running.signal(Signal::SIGQUIT);
+    let why = wait_until("a Daemon that is not ready", DEADLINE, || {
+        let answer = get(status, "/ready");
+        (answer.status == 503).then_some(answer.body)
+    });
+    assert_eq!(ask(&steered.path, "ready").expect_error(1), format!("lenorectl: {why}"));
+    assert_eq!(steered.control().ask("ready").last, format!("ERR failed {}", why.trim_end()));
+    assert_eq!(ask(&steered.path, "live").expect(0), "alive\n");
+    steered.open();
+    client.read_line();
+    drop(client);
+    steered.running.wait_exit(DEADLINE);
+    for probe in ["live", "ready"] {
+        ask(&steered.path, probe).expect_error(3);
+    }
+}
+
+#[test] // O-SD-08, O-SD-18
+fn live_says_why_a_daemon_needs_a_restart() {
+    // Only the first child is ever ready.
+    let inject = (2..60).map(|number| format!("daemon.child.ready=exit:3#{number}")).collect::<Vec<_>>().join(",");
+    let args = "--mode prefork:1 --max 1 --min-spare 1 --max-spare 1 --health-ms 300";
+    let steered = Steered::start_with(args, |program| program.env("LENORE_INJECT", inject));
+    steered.control().wait_status("a child that waits", |status| (status.pool.states.idle == 1).then_some(()));
+    kill(steered.running.children()[0], Signal::SIGKILL).unwrap();
+    // Each question is a look, too, so the time counts from the first one on.
+    let failed = wait_until("a dead pool", DEADLINE, || Some(ask(&steered.path, "live")).filter(|out| out.code != 0));
+    let why = failed.expect_error(1);
+    assert!(why.starts_with("lenorectl: no child has been ready for "), "{why}");
+    assert_eq!(ask(&steered.path, "ready").expect_error(1), "lenorectl: no child is ready\n");
 }
 
 #[test] // O-ST-12: on request, as that takes its time

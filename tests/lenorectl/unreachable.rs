@@ -30,9 +30,20 @@ fn wrong_command_line_exits_with_2() {
 fn no_daemon_exits_with_3() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control.sock");
-    for command in
-        ["status", "children", "peek", "watch", "top --once", "metrics", "retire 1", "reopen", "stop", "hello"]
-    {
+    for command in [
+        "status",
+        "live",
+        "ready",
+        "children",
+        "peek",
+        "watch",
+        "top --once",
+        "metrics",
+        "retire 1",
+        "reopen",
+        "stop",
+        "hello",
+    ] {
         let err = ask(&socket, command).expect_error(3);
         assert!(err.contains(socket.to_str().unwrap()), "{command}: {err}");
     }

@@ -43,6 +43,15 @@ pub enum Command {
     /// Exit codes as LSB has them for init scripts: 0 running, 1 dead although the pid file exists, 3 not running. Further: 4 hung,
     /// 5 not permitted. A daemon that hangs is shown from its board file.
     Status(Shown),
+    /// Tell whether the daemon lives, as /live does: exit code 0, or 1 with the reason if it needs a restart
+    ///
+    /// For a liveness probe that executes a command. A pool that is busy at its limit lives. Exit code 3 or 4 if no daemon answers.
+    Live,
+    /// Tell whether the daemon is ready for clients, as /ready does: exit code 0, or 1 with the reason
+    ///
+    /// For a readiness probe that executes a command. A daemon that has been told to end is not ready. Exit code 3 or 4 if no daemon
+    /// answers.
+    Ready,
     /// Show every child: what it does, for how long, for whom, and what its process uses
     Children {
         #[command(flatten)]

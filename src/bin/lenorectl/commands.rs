@@ -23,6 +23,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let (at_hand, until_done) = (cli.timeout.or(Some(AT_HAND)), cli.timeout);
     match cli.command {
         Command::Status(shown) => status(&target, shown.json, at_hand),
+        Command::Live => probe(&target, "live", at_hand),
+        Command::Ready => probe(&target, "ready", at_hand),
         Command::Children { shown, pss } => children(&target, shown, pss, at_hand),
         Command::Peek { child } => peek(&target, child, at_hand),
         Command::Watch { json } => watch(&target, json, cli.timeout),
@@ -207,6 +209,13 @@ fn event_line(event: &Value) -> String {
         }
     }
     line
+}
+
+/// Asks what a probe wants to know. The reason why not comes as a failure.
+fn probe(target: &Target, question: &str, limit: Option<Duration>) -> Result<(), Failure> {
+    let data = ask(target, command(question), limit)?;
+    say(data["text"].as_str().unwrap_or_default());
+    Ok(())
 }
 
 fn metrics(target: &Target, openmetrics: bool, limit: Option<Duration>) -> Result<(), Failure> {

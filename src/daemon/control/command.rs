@@ -14,6 +14,10 @@ pub(in crate::daemon) enum Command {
     Hello,
     Help,
     Status,
+    /// Whether the Daemon lives.
+    Live,
+    /// Whether it is ready for clients.
+    Ready,
     Children,
     /// `None` for the parent.
     Peek(Option<ChildName>),
@@ -102,6 +106,8 @@ impl Command {
             Command::Hello
             | Command::Help
             | Command::Status
+            | Command::Live
+            | Command::Ready
             | Command::Children
             | Command::Peek(_)
             | Command::Watch
@@ -136,6 +142,8 @@ impl fmt::Display for Command {
             Command::Hello => f.write_str("hello"),
             Command::Help => f.write_str("help"),
             Command::Status => f.write_str("status"),
+            Command::Live => f.write_str("live"),
+            Command::Ready => f.write_str("ready"),
             Command::Children => f.write_str("children"),
             Command::Peek(None) => f.write_str("peek"),
             Command::Peek(Some(child)) => write!(f, "peek {child}"),
@@ -198,6 +206,8 @@ impl Fields {
             "hello" => Command::Hello,
             "help" => Command::Help,
             "status" => Command::Status,
+            "live" => Command::Live,
+            "ready" => Command::Ready,
             "children" => Command::Children,
             "peek" => Command::Peek(child),
             "watch" => Command::Watch,
@@ -274,6 +284,8 @@ pub(in crate::daemon) const HELP: &str = "\
 hello                                       who answers: protocol, version, pid, generation
 help                                        this text
 status                                      the whole service
+live                                        whether the service lives; an error with the reason if it needs a restart
+ready                                       whether clients are served; an error with the reason if they are not
 children                                    the children, with what each process uses
 peek [CHILD]                                sessions, watchers and alarms of the parent, or of a child
 watch                                       events as they happen

@@ -257,7 +257,7 @@ fn read_words(line: &str) -> Result<Request, Refusal> {
 /// Returns what a command may be given; `None` for one that there is not, which is told later.
 fn settings_of(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
-        "hello" | "help" | "status" | "children" | "watch" | "reopen" => &[],
+        "hello" | "help" | "status" | "live" | "ready" | "children" | "watch" | "reopen" => &[],
         "peek" | "retire" | "kill" => &["child"],
         "metrics" => &["format"],
         "resize" => &["min_spare", "max_spare", "max_children", "reset"],
@@ -444,7 +444,19 @@ mod tests {
         for (rights, lines) in [
             (
                 Rights::Read,
-                &["hello", "help", "status", "children", "peek", "peek 3", "metrics", "watch", "verdict 1"][..],
+                &[
+                    "hello",
+                    "help",
+                    "status",
+                    "live",
+                    "ready",
+                    "children",
+                    "peek",
+                    "peek 3",
+                    "metrics",
+                    "watch",
+                    "verdict 1",
+                ][..],
             ),
             (
                 Rights::Operate,

@@ -12,7 +12,7 @@ use crate::sys::peer::Peer;
 /// POE: nothing like it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rights {
-    /// To look: `hello`, `help`, `status`, `children`, `peek`, `metrics`, `watch`, `verdict`.
+    /// To look: `hello`, `help`, `status`, `live`, `ready`, `children`, `peek`, `metrics`, `watch`, `verdict`.
     Read,
     /// To change how the Daemon works, too: `reload`, `check`, `reopen`, `resize`, `log-level`, `retire`.
     Operate,

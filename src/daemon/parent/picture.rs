@@ -191,9 +191,19 @@ pub(in crate::daemon) fn phase(parent: &Parent) -> Phase {
     }
 }
 
+/// Returns why the Daemon is not ready for clients; `None` if it is.
+pub(super) fn unready(cx: &mut Cx<'_>) -> Option<&'static str> {
+    let Heap { role: Role::Parent(parent), board, .. } = cx.heap() else { return Some("not the parent") };
+    match phase(parent) {
+        Phase::Ready | Phase::Reloading => has_ready_child(parent, board.as_ref()).err(),
+        Phase::Starting => Some("starting: the first children are not ready yet"),
+        Phase::Draining => Some("draining: it serves the requests that it has, and ends"),
+        Phase::Stopping => Some("stopping"),
+    }
+}
+
 /// Tells whether a child is there that has been ready, where children are to be ready before clients come; or why not.
-#[cfg(feature = "status")]
-pub(super) fn has_ready_child(parent: &Parent, board: Option<&Scoreboard>) -> Result<(), &'static str> {
+fn has_ready_child(parent: &Parent, board: Option<&Scoreboard>) -> Result<(), &'static str> {
     let is_up = |status: Status| status == Status::Wait || status.is_taken();
     let mut children = parent.machine.table().children().iter();
     let is_ready = parent.machine.settings().forking != Forking::Pre

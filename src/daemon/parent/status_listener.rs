@@ -8,12 +8,12 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::daemon::heap::{Cx, Heap, Role};
+use crate::daemon::heap::Cx;
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::visitors::{Client, Stage, Visitors};
 use crate::daemon::parent::{glance, manager, picture};
 use crate::daemon::view::metrics::Format;
-use crate::daemon::view::{Phase, json, metrics, page};
+use crate::daemon::view::{json, metrics, page};
 use crate::error::{Error, Result};
 use crate::filter::http::{Httpd, Incoming, Outgoing, Request, Response};
 use crate::name::Name;
@@ -166,7 +166,7 @@ fn answer(cx: &mut Cx<'_>, request: &Request) -> Response {
             Ok(()) => plain(request, 200, "alive"),
             Err(ill) => plain(request, 503, &ill.to_string()),
         },
-        "/ready" => match unready(cx) {
+        "/ready" => match picture::unready(cx) {
             None => plain(request, 200, "ready"),
             Some(why) => plain(request, 503, why),
         },
@@ -215,17 +215,6 @@ fn serve_page(cx: &mut Cx<'_>, request: &Request) -> Response {
 /// A number that nobody can guess: the keys of hash maps are seeded by the system.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-/// Returns why the Daemon is not ready for clients.
-fn unready(cx: &mut Cx<'_>) -> Option<&'static str> {
-    let Heap { role: Role::Parent(parent), board, .. } = cx.heap() else { return Some("not the parent") };
-    match picture::phase(parent) {
-        Phase::Ready | Phase::Reloading => picture::has_ready_child(parent, board.as_ref()).err(),
-        Phase::Starting => Some("starting: the first children are not ready yet"),
-        Phase::Draining => Some("draining: it serves the requests that it has, and ends"),
-        Phase::Stopping => Some("stopping"),
-    }
 }
 
 /// How often it is looked whether clients are late.

@@ -16,7 +16,7 @@ use crate::daemon::machine::{Input, Key, NewSize, Order, OrderId, Shutdown};
 use crate::daemon::parent::clients::{self, client, settle};
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::drive::{drive, number_order};
-use crate::daemon::parent::{asks, glance, predecessor, succession, verdicts};
+use crate::daemon::parent::{asks, glance, manager, picture, predecessor, succession, verdicts};
 use crate::daemon::status::Peek;
 use crate::daemon::view::metrics::Format;
 use crate::daemon::view::{Snapshot, json, metrics, text};
@@ -145,6 +145,14 @@ fn perform(cx: &mut Cx<'_>, number: u64, dialect: Dialect, request: &Request) ->
         Command::Hello => hello(cx),
         Command::Help => Ok(text_reply(HELP.to_owned())),
         Command::Status => status(cx, dialect),
+        Command::Live => match manager::health(cx) {
+            Ok(()) => Ok(text_reply("alive\n".to_owned())),
+            Err(ill) => Err(Refusal::new(Code::Failed, ill)),
+        },
+        Command::Ready => match picture::unready(cx) {
+            None => Ok(text_reply("ready\n".to_owned())),
+            Some(why) => Err(Refusal::new(Code::Failed, why)),
+        },
         Command::Children => children(cx, dialect),
         Command::Peek(None) => peek(cx),
         Command::Metrics(is_open) => metrics(cx, dialect, *is_open),
