@@ -4,6 +4,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::libc;
 use nix::sys::signal::Signal;
 use util::http::{get, status_address};
 use util::manager::{Datagram, Manager, monotonic_usec};
@@ -142,6 +143,20 @@ fn start_that_fails_is_explained_and_never_ready() {
     assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
     let failed = manager.wait_for("EXIT_STATUS=1");
     assert_eq!(failed.get("STATUS"), Some("settings of the Daemon: start_children (2) is more than max_children (1)"));
+    assert_eq!(failed.get("ERRNO"), None, "the system is not to blame");
+}
+
+#[test] // O-SD-01
+fn start_that_the_system_has_refused_is_explained_with_its_errno() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut manager = Manager::new();
+    let args = format!("{} --control {}/missing/control.sock", pool(1), dir.path().display());
+    let mut running = manager.starts(program(&args)).start();
+    assert_eq!(running.wait_exit(DEADLINE).code(), Some(1));
+    let failed = manager.wait_for("EXIT_STATUS=1");
+    assert_eq!(failed.get("ERRNO"), Some(libc::ENOENT.to_string().as_str()), "{failed:?}");
+    assert!(failed.get("STATUS").unwrap().contains("missing/control.sock"), "{failed:?}");
+    assert_eq!(manager.count("READY=1"), 0);
 }
 
 #[test] // O-SD-04

@@ -20,7 +20,7 @@ use crate::daemon::heap::Heap;
 use crate::daemon::launch::RawProcess;
 use crate::daemon::listening;
 use crate::daemon::machine::Shutdown;
-use crate::daemon::notify::Manager;
+use crate::daemon::notify::{Manager, errno_of};
 use crate::daemon::parent::oom::OomKills;
 use crate::daemon::session;
 use crate::daemon::settings::{Forking, RawSettings, SettingsError, resolve};
@@ -334,7 +334,7 @@ impl DaemonBuilder {
         let predecessor = handover::take_predecessor();
         let spawned = self.spawn_under(&mut manager, predecessor, kernel);
         if let (Some(manager), Err(error)) = (manager, &spawned) {
-            manager.gives_way(&error.to_string());
+            manager.gives_way(&error.to_string(), errno_of(error));
         }
         spawned
     }

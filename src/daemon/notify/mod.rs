@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(in crate::daemon) use health::{Health, Ill, Sight};
 pub(in crate::daemon) use store::{DEFAULT_NAME, Listening, Step, Store};
-pub(in crate::daemon) use text::{Counts, PoolSketch, Sketch, minute_of_day, status, with_verdict};
+pub(in crate::daemon) use text::{Counts, PoolSketch, Sketch, errno_of, minute_of_day, status, with_verdict};
 
 use crate::environment;
 use crate::error::Error;
@@ -239,15 +239,16 @@ impl Manager {
     }
 
     /// The Daemon was not spawned. Another one may be.
-    pub(in crate::daemon) fn gives_way(mut self, cause: &str) {
-        self.failed(cause);
+    pub(in crate::daemon) fn gives_way(mut self, cause: &str, errno: Option<i32>) {
+        self.failed(cause, errno);
         IS_CLAIMED.store(false, Ordering::Relaxed);
     }
 
-    /// The start has failed, or the server could not go on.
-    pub(in crate::daemon) fn failed(&mut self, cause: &str) {
+    /// The start has failed, or the server could not go on. The errno says so to programs, where the system is to blame.
+    pub(in crate::daemon) fn failed(&mut self, cause: &str, errno: Option<i32>) {
         let cause = text::one_line(cause);
-        self.say(&format!("STATUS={cause}\nEXIT_STATUS=1"));
+        let errno = errno.map_or_else(String::new, |errno| format!("\nERRNO={errno}"));
+        self.say(&format!("STATUS={cause}{errno}\nEXIT_STATUS=1"));
     }
 
     /// The end takes longer: children still work.

@@ -192,7 +192,7 @@ fn muted_manager_hears_nothing_until_this_process_serves() {
     manager.note_change(at(0));
     assert!(!manager.ping_is_due(at(500)) && !manager.status_is_due(at(5000)));
     manager.begin_change(at(0), at(0), "reloading", "reloading");
-    manager.failed("a cause");
+    manager.failed("a cause", None);
     manager.ping(at(1));
     assert_eq!(manager.next_due(at(1)), None);
     assert!(received(&socket).is_empty());

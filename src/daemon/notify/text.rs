@@ -1,6 +1,10 @@
 //! The line that `systemctl status` shows.
 
+use std::error::Error;
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
 
 /// What the line tells.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -59,6 +63,13 @@ pub(in crate::daemon) fn minute_of_day(time: SystemTime) -> String {
     format!("{:02}:{:02} UTC", minute / 60 % 24, minute % 60)
 }
 
+/// Returns the errno of an error, or of what lies beneath it.
+pub(in crate::daemon) fn errno_of(error: &(dyn Error + 'static)) -> Option<i32> {
+    let of_io = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    let of_nix = || error.downcast_ref::<Errno>().map(|errno| *errno as i32);
+    of_io.or_else(of_nix).or_else(|| errno_of(error.source()?))
+}
+
 /// Makes one line of a text, as the protocol has one value a line.
 pub(super) fn one_line(text: &str) -> String {
     text.split(char::is_control).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
@@ -70,6 +81,7 @@ const LONGEST_BOARD: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error as LenoreError, Exception};
 
     fn sketch(counts: Counts, queue: Option<usize>, board: &str) -> Sketch {
         Sketch { pool: Some(PoolSketch { counts, queue, board: board.to_owned() }), generation: 7 }
@@ -105,6 +117,17 @@ mod tests {
     fn verdict_comes_behind_the_status() {
         assert_eq!(with_verdict("ready".to_owned(), ""), "ready");
         assert_eq!(with_verdict("ready".to_owned(), "reload superseded"), "ready; reload superseded");
+    }
+
+    #[test] // O-SD-01
+    fn errno_is_that_of_the_cause() {
+        let refused = LenoreError::os("open", "/x", Errno::EACCES);
+        assert_eq!(errno_of(&refused), Some(Errno::EACCES as i32));
+        let state_failed = LenoreError::Exception(Exception::from(refused));
+        assert_eq!(errno_of(&state_failed), Some(Errno::EACCES as i32));
+        assert_eq!(errno_of(&Errno::EAGAIN), Some(Errno::EAGAIN as i32));
+        assert_eq!(errno_of(&io::Error::other("no errno")), None);
+        assert_eq!(errno_of(&LenoreError::NoStartState), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::daemon::board::{Scoreboard, SlotIndex, Status};
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{Grace, Key, Phase};
-use crate::daemon::notify::{Counts, Ill, Manager, Named, PoolSketch, Sight, Sketch, status, with_verdict};
+use crate::daemon::notify::{Counts, Ill, Manager, Named, PoolSketch, Sight, Sketch, errno_of, status, with_verdict};
 use crate::daemon::parent::role::{Naming, Parent};
 use crate::daemon::parent::store::CHANGED;
 use crate::daemon::settings::Forking;
@@ -41,7 +41,7 @@ pub(in crate::daemon) fn ready(cx: &mut Cx<'_>) -> bool {
 pub(in crate::daemon) fn failed(cx: &mut Cx<'_>) {
     let Some(parent) = cx.heap().role.parent_mut() else { return };
     if let (Some(manager), Some(failure)) = (&mut parent.manager, &parent.failure) {
-        manager.failed(&failure.to_string());
+        manager.failed(&failure.to_string(), errno_of(failure.error()));
     }
 }
 
