@@ -43,8 +43,8 @@ impl DaemonBuilder {
     ///   [`detach`](DaemonBuilder::detach), the start fails if that takes longer than
     ///   [`start_timeout`](DaemonBuilder::start_timeout), or if children die in their set-up five times in a row.
     /// - `WATCHDOG=1` three times in each period, if the unit has `WatchdogSec`, while the Daemon counts as alive. It
-    ///   counts as dead if no child of the pool was ready, or no child could be forked, for longer than
-    ///   [`health_limit`](DaemonBuilder::health_limit). Busy children count as ready.
+    ///   counts as dead if no child of the pool was ready, no child could be forked, or the babysitter did not come, for
+    ///   longer than [`health_limit`](DaemonBuilder::health_limit). Busy children count as ready.
     /// - `STATUS=` with the text that `systemctl status` shows, at most once a second.
     /// - `RELOADING=1` with `MONOTONIC_USEC=` when a reload begins, and `READY=1` with the verdict in the status when
     ///   it is over. An operator who has asked on the control socket gets the verdict after that. A `check` is not
@@ -83,7 +83,9 @@ impl DaemonBuilder {
     }
 
     /// Sets how long the Daemon may be unable to serve before it counts as dead. It is unable to serve while no child
-    /// of its pool, idle or busy, has become ready, or while forks fail.
+    /// of its pool, idle or busy, has become ready, while forks fail, or while the [babysitter](DaemonBuilder::babysit)
+    /// does not come. A Daemon that forks a child for each request is unable to serve while requests wait and no child
+    /// is busy.
     ///
     /// A dead Daemon no longer feeds the watchdog, and `/live` of the [status listener](DaemonBuilder#method.status)
     /// answers 503. It logs a line when that begins, and one when it is over.

@@ -10,11 +10,17 @@ use crate::daemon::settings::Forking;
 
 impl Machine {
     /// Sets the first round, and the first look in between.
-    pub(super) fn begin_babysitting(&mut self) {
+    pub(super) fn begin_babysitting(&mut self, at: &Moment<'_>) {
         if self.settings.forking != Forking::None {
+            self.next_round = Some(at.now + self.settings.babysit);
             let (round, look) = (self.settings.babysit, self.settings.look_every());
             self.effects.extend([Effect::Arm(Timer::Babysit, round), Effect::Arm(Timer::LookAtChildren, look)]);
         }
+    }
+
+    /// Tells whether a round should have begun before `now`, which a loop that turns does not let happen.
+    pub fn round_is_overdue(&self, now: Duration) -> bool {
+        !self.is_shutting_down() && self.next_round.is_some_and(|due| now > due)
     }
 
     /// Between two rounds: looks which children run, so that no limit counts time in which none of this did.
@@ -51,6 +57,7 @@ impl Machine {
         if self.is_shutting_down() {
             return;
         }
+        self.next_round = Some(at.now + self.settings.babysit);
         if !self.has(Fault::BabysitOnce) {
             self.effects.push(Effect::Arm(Timer::Babysit, self.settings.babysit));
         }

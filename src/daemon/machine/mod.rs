@@ -102,6 +102,8 @@ pub struct Machine {
     /// For how long this process has run.
     run_clock: RunClock,
     last_measured: Duration,
+    /// When the babysitter's next round is due; `None` if none was asked for.
+    next_round: Option<Duration>,
     start: Start,
     has_begun: bool,
     /// What is left of `shutdown_timeout`, from a graceful end's beginning on.
@@ -154,6 +156,7 @@ impl Machine {
             deaths: Deaths::default(),
             run_clock: RunClock::new(settings.look_every(), Duration::ZERO),
             last_measured: Duration::ZERO,
+            next_round: None,
             start: Start::default(),
             has_begun: false,
             grace: None,
@@ -195,7 +198,7 @@ impl Machine {
     pub fn step(&mut self, now: Duration, outside: &mut dyn Outside, input: Input) -> Vec<Effect> {
         let at = &mut Moment { now, outside };
         match input {
-            Input::Begin => self.begin(),
+            Input::Begin => self.begin(at),
             // The pool is looked at in any case.
             Input::Bell | Input::Due(Timer::Maintain | Timer::WeighQueue | Timer::EndHold) => {}
             Input::Forked(key, outcome) => self.forked(at, key, outcome),
@@ -237,12 +240,12 @@ impl Machine {
     }
 
     /// `daemon_start` was handled: the first children are forked.
-    fn begin(&mut self) {
+    fn begin(&mut self, at: &Moment<'_>) {
         if self.is_shutting_down() {
             return;
         }
         self.has_begun = true;
-        self.begin_babysitting();
+        self.begin_babysitting(at);
         if self.settings.forking != Forking::Pre {
             self.phase = Phase::Running;
             self.started();
@@ -297,7 +300,6 @@ impl Machine {
     }
 
     /// Returns the settings as orders have changed them.
-    #[cfg(any(test, feature = "control"))]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -31,6 +31,30 @@ fn decide(counts: Counts, limits: Limits) -> (u32, u32) {
     (decision.fork, decision.retire)
 }
 
+#[test] // O-SD-08: nothing else would tell that no child is looked at any more
+fn babysitter_that_does_not_come_is_overdue() {
+    use super::upgrade_tests::Quiet;
+    use crate::daemon::settings::{RawSettings, resolve};
+    let at = Duration::from_secs;
+    for (fault, is_overdue) in [(None, false), (Some(Fault::BabysitOnce), true)] {
+        let raw = RawSettings { start_children: Some(1), babysit: Some(at(5)), ..RawSettings::default() };
+        let settings = resolve(raw).unwrap();
+        let mut machine = Machine { fault, ..Machine::new(settings) };
+        assert!(!machine.round_is_overdue(at(100)), "none was begun");
+        let (mut rounds, mut next) = (Vec::new(), Some((at(1), Input::Begin)));
+        while let Some((now, input)) = next.take().filter(|(now, _)| *now <= at(30)) {
+            assert!(!machine.round_is_overdue(now), "{fault:?}: {now:?}");
+            for effect in machine.step(now, &mut Quiet::default(), input) {
+                if let Effect::Arm(Timer::Babysit, span) = effect {
+                    rounds.push(now + span);
+                    next = Some((now + span, Input::Due(Timer::Babysit)));
+                }
+            }
+        }
+        assert_eq!(machine.round_is_overdue(at(30)), is_overdue, "{fault:?}: {rounds:?}");
+    }
+}
+
 #[test] // D-PF-01: start_children are forked, whatever the spare limits say
 fn starting_up_forks_start_children() {
     let decide = |counts| prefork(counts, LIMITS, Phase::StartingUp, Growth::default(), 0);

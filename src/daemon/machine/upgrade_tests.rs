@@ -8,7 +8,7 @@ use crate::daemon::settings::{RawSettings, resolve};
 
 /// A board on which every child waits but those that are still starting, and queues in which no client does.
 #[derive(Default)]
-struct Quiet {
+pub(super) struct Quiet {
     starting: Vec<Key>,
 }
 

@@ -8,8 +8,14 @@ use std::time::Duration;
 /// What can be seen of the server at one time.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::daemon) struct Sight {
-    /// Children are to be ready before clients come, and so many are: idle, or with a client.
-    pub(in crate::daemon) up: Option<usize>,
+    /// So many children are ready: idle, or with a client. `None` if there are none by design.
+    pub(in crate::daemon) ready: Option<usize>,
+    /// How many children are to be ready before clients come.
+    pub(in crate::daemon) min_spare: u32,
+    /// How many clients wait for a child.
+    pub(in crate::daemon) queue: usize,
+    /// The babysitter should have come.
+    pub(in crate::daemon) round_is_overdue: bool,
     /// For how long forks have failed.
     pub(in crate::daemon) forks_fail: Option<Duration>,
 }
@@ -17,8 +23,11 @@ pub(in crate::daemon) struct Sight {
 /// What has been wrong for how long.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::daemon) struct Health {
-    /// No child was ready from then on.
+    /// No child was ready from then on, although one should have been.
     empty_since: Option<Duration>,
+    /// The babysitter was seen to be overdue from then on. Counted from a look, and not from when it was due: a process that was
+    /// stopped may look before it has caught up.
+    overdue_since: Option<Duration>,
 }
 
 /// Why the server does not live.
@@ -28,6 +37,8 @@ pub(in crate::daemon) enum Ill {
     NoChild(Duration),
     /// No child could be forked for so long.
     NoFork(Duration),
+    /// No child has been looked at for so long.
+    RoundOverdue(Duration),
 }
 
 impl Health {
@@ -37,20 +48,28 @@ impl Health {
     ///
     /// The server does not live.
     pub(in crate::daemon) fn look(&mut self, now: Duration, limit: Duration, sight: Sight) -> Result<(), Ill> {
-        if sight.up == Some(0) {
-            self.empty_since.get_or_insert(now);
-        } else {
-            self.empty_since = None;
-        }
+        let is_empty = sight.ready == Some(0) && (sight.min_spare > 0 || sight.queue > 0);
+        let empty = lasts(&mut self.empty_since, is_empty, now);
+        let overdue = lasts(&mut self.overdue_since, sight.round_is_overdue, now);
         let is_long = |span: &Duration| *span > limit;
-        if let Some(span) = self.empty_since.map(|since| now.saturating_sub(since)).filter(is_long) {
+        if let Some(span) = empty.filter(is_long) {
             return Err(Ill::NoChild(span));
         }
-        match sight.forks_fail.filter(is_long) {
-            Some(span) => Err(Ill::NoFork(span)),
+        if let Some(span) = sight.forks_fail.filter(is_long) {
+            return Err(Ill::NoFork(span));
+        }
+        match overdue.filter(is_long) {
+            Some(span) => Err(Ill::RoundOverdue(span)),
             None => Ok(()),
         }
     }
+}
+
+/// Takes note of whether something is wrong, and returns for how long it has been.
+fn lasts(since: &mut Option<Duration>, is_wrong: bool, now: Duration) -> Option<Duration> {
+    let begun = is_wrong.then(|| since.unwrap_or(now));
+    *since = begun;
+    begun.map(|begun| now.saturating_sub(begun))
 }
 
 impl fmt::Display for Ill {
@@ -58,6 +77,7 @@ impl fmt::Display for Ill {
         match self {
             Ill::NoChild(span) => write!(f, "no child has been ready for {} s", span.as_secs()),
             Ill::NoFork(span) => write!(f, "no child could be forked for {} s", span.as_secs()),
+            Ill::RoundOverdue(span) => write!(f, "the babysitter has been overdue for {} s", span.as_secs()),
         }
     }
 }
@@ -72,8 +92,10 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn sight(up: usize) -> Sight {
-        Sight { up: Some(up), forks_fail: None }
+    const WELL: Sight = Sight { ready: None, min_spare: 0, queue: 0, round_is_overdue: false, forks_fail: None };
+
+    fn sight(ready: usize) -> Sight {
+        Sight { ready: Some(ready), min_spare: 2, ..WELL }
     }
 
     #[test] // O-SD-08
@@ -97,8 +119,31 @@ mod tests {
     #[test] // O-SD-08
     fn forks_that_fail_for_long_are_fatal() {
         let mut health = Health::default();
-        let failing = |span| Sight { up: None, forks_fail: Some(at(span)) };
+        let failing = |span| Sight { forks_fail: Some(at(span)), ..WELL };
         assert_eq!(health.look(at(100), LIMIT, failing(30)), Ok(()));
         assert_eq!(health.look(at(101), LIMIT, failing(31)), Err(Ill::NoFork(at(31))));
+    }
+    #[test] // O-SD-08: without children that are forked before clients come
+    fn server_without_a_child_is_dead_only_if_clients_wait() {
+        let mut health = Health::default();
+        let with = |queue| Sight { ready: Some(0), queue, ..WELL };
+        assert_eq!(health.look(at(0), LIMIT, with(0)), Ok(()));
+        assert_eq!(health.look(at(100), LIMIT, with(0)), Ok(()));
+        assert_eq!(health.look(at(101), LIMIT, with(1)), Ok(()), "from now on");
+        assert_eq!(health.look(at(131), LIMIT, with(3)), Ok(()));
+        assert_eq!(health.look(at(132), LIMIT, with(1)), Err(Ill::NoChild(at(31))));
+        assert_eq!(health.look(at(133), LIMIT, Sight { ready: Some(1), ..with(1) }), Ok(()), "it is served");
+    }
+
+    #[test] // O-SD-08
+    fn babysitter_that_does_not_come_is_fatal() {
+        let mut health = Health::default();
+        let overdue = Sight { round_is_overdue: true, ..sight(4) };
+        assert_eq!(health.look(at(1000), LIMIT, overdue), Ok(()), "this process was stopped, perhaps");
+        assert_eq!(health.look(at(1001), LIMIT, sight(4)), Ok(()));
+        assert_eq!(health.look(at(1010), LIMIT, overdue), Ok(()));
+        assert_eq!(health.look(at(1040), LIMIT, overdue), Ok(()));
+        assert_eq!(health.look(at(1041), LIMIT, overdue), Err(Ill::RoundOverdue(at(31))));
+        assert_eq!(health.look(at(1042), LIMIT, sight(4)), Ok(()));
     }
 }

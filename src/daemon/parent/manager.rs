@@ -203,8 +203,15 @@ pub(in crate::daemon) fn health(cx: &mut Cx<'_>) -> Result<(), Ill> {
     if parent.machine.phase() == Phase::ShuttingDown {
         return Ok(());
     }
-    let up = (settings.forking == Forking::Pre).then(|| counts(parent, board.as_ref()));
-    let sight = Sight { up: up.map(|counts| counts.busy + counts.idle), forks_fail: parent.shortage.lasts(now) };
+    let counts = (settings.forking != Forking::None).then(|| counts(parent, board.as_ref()));
+    let sight = Sight {
+        ready: counts.map(|counts| counts.busy + counts.idle),
+        min_spare: parent.machine.settings().min_spare,
+        // The queues of a pool's listeners don't matter: `min_spare` is at least 1.
+        queue: parent.machine.queued(),
+        round_is_overdue: parent.machine.round_is_overdue(age),
+        forks_fail: parent.shortage.lasts(now),
+    };
     let health = parent.health.look(age, settings.health_limit, sight);
     let was_ill = std::mem::replace(&mut parent.is_ill, health.is_err());
     match health {
