@@ -2,12 +2,13 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 use nix::sys::signal::Signal;
 use util::http::{get, status_address};
-use util::manager::{Datagram, Manager, monotonic_usec};
+use util::manager::{Datagram, Manager, Service, monotonic_usec};
 use util::{Client, DEADLINE, Program, Running, example, kill, proc, test_program, wait_until};
 
 use super::changing::Changing;
@@ -291,6 +292,48 @@ fn stopped_parent_is_silent() {
         manager.hear();
         (manager.said.len() > before).then_some(())
     });
+}
+
+#[test] // O-SD-08, O-DT-11: the watchdog of the manager does what it is for
+fn stopped_parent_is_killed_and_started_again() {
+    let mut service = Service::start(Duration::from_secs(4), || program(&pool(2)));
+    service.wait("a Daemon that is ready", |service| service.is_ready().then_some(()));
+    let (first, children) = (service.running.pid(), service.running.children());
+    assert_eq!(children.len(), 2);
+    // One that lives is left alone, for longer than its watchdog's period.
+    let begin = Instant::now();
+    service.wait("more than a period", |_| (begin.elapsed() > Duration::from_secs(6)).then_some(()));
+    assert!(service.killed.is_empty() && service.running.pid() == first, "{:?}", service.killed);
+    service.running.signal(Signal::SIGSTOP);
+    service.wait("another Daemon that is ready", |service| {
+        (service.running.pid() != first && service.is_ready()).then_some(())
+    });
+    assert_eq!(service.killed.iter().map(ExitStatusExt::signal).collect::<Vec<_>>(), [Some(libc::SIGABRT)]);
+    assert!(!proc::is_alive(first) && children.iter().all(|child| !proc::is_alive(*child)));
+    assert!(Client::connect(service.running.listening_addr()).line("x").ends_with(" x"));
+}
+
+#[test] // O-SD-08, O-SD-10, O-DT-11: it says nothing any more, or asks for it
+fn dead_pool_is_started_again() {
+    // Only the first child of the first start is ever ready.
+    let inject = (2..60).map(|number| format!("daemon.child.ready=exit:3#{number}")).collect::<Vec<_>>().join(",");
+    for asks in ["", "--restart-when-dead"] {
+        let mut starts = 0;
+        let mut service = Service::start(Duration::from_secs(3), || {
+            starts += 1;
+            let program = program(&format!("{} --health-ms 300 {asks}", pool(1)));
+            if starts == 1 { program.env("LENORE_INJECT", &inject) } else { program }
+        });
+        service.wait("a Daemon that is ready", |service| service.is_ready().then_some(()));
+        let first = service.running.pid();
+        kill(service.running.children()[0], Signal::SIGKILL).unwrap();
+        service.wait("another Daemon that is ready", |service| {
+            (service.running.pid() != first && service.is_ready()).then_some(())
+        });
+        assert_eq!(service.killed.len(), 1, "{asks}");
+        assert_eq!(service.manager.count("WATCHDOG=trigger") > 0, !asks.is_empty());
+        assert!(Client::connect(service.running.listening_addr()).line("x").ends_with(" x"));
+    }
 }
 
 #[test] // O-SD-11, O-ST-17

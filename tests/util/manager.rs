@@ -4,6 +4,7 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -12,7 +13,7 @@ use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use super::{DEADLINE, Program, Running, wait_until};
+use super::{DEADLINE, Program, Running, kill, wait_until};
 
 /// The manager's socket, with all that has come so far.
 #[derive(Debug)]
@@ -210,6 +211,81 @@ impl Manager {
         let times: Vec<Instant> =
             [begin].into_iter().chain(pings.filter(|at| *at > begin)).chain([Instant::now()]).collect();
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+}
+
+/// A program that the manager keeps alive, as systemd does with `WatchdogSec=` and `Restart=on-failure`: a program that is late with its
+/// watchdog, or asks for that, is killed with all that came from it, and started again.
+pub struct Service<'a> {
+    pub manager: Manager,
+    pub running: Running,
+    /// Makes the program, for each start.
+    program: Box<dyn FnMut() -> Program + 'a>,
+    period: Duration,
+    /// When the program that runs has said last that it lives. The watchdog's time begins when the program is ready.
+    alive_at: Option<Instant>,
+    /// How many datagrams were looked at.
+    seen: usize,
+    /// How each program has ended that was killed, in order.
+    pub killed: Vec<ExitStatus>,
+}
+
+impl<'a> Service<'a> {
+    /// Starts the program, whose watchdog has this period.
+    #[track_caller]
+    pub fn start(period: Duration, mut program: impl FnMut() -> Program + 'a) -> Service<'a> {
+        let manager = Manager::new();
+        let running = manager.watches(program(), period).start();
+        let program = Box::new(program);
+        Service { manager, running, program, period, alive_at: None, seen: 0, killed: Vec::new() }
+    }
+
+    /// Tells whether the program that runs has said that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.alive_at.is_some()
+    }
+
+    /// Looks after the program until this is so.
+    #[track_caller]
+    pub fn wait<T>(&mut self, what: &str, mut find: impl FnMut(&mut Service<'a>) -> Option<T>) -> T {
+        wait_until(what, DEADLINE, || {
+            self.look();
+            find(self)
+        })
+    }
+
+    /// Takes what has come, and kills the program if it is late.
+    #[track_caller]
+    fn look(&mut self) {
+        self.manager.hear();
+        let pid = self.running.pid();
+        let mut asks_for_it = false;
+        for datagram in self.manager.said[self.seen..].iter().filter(|datagram| datagram.pid == pid) {
+            match datagram.get("WATCHDOG") {
+                Some("trigger") => asks_for_it = true,
+                Some(_) => self.alive_at = self.alive_at.map(|_| datagram.at),
+                None if datagram.get("READY") == Some("1") => self.alive_at = Some(datagram.at),
+                None => {}
+            }
+        }
+        self.seen = self.manager.said.len();
+        if asks_for_it || self.alive_at.is_some_and(|at| at.elapsed() > self.period) {
+            self.start_again();
+        }
+    }
+
+    /// By `WatchdogSignal=`. One that is stopped would not die of that, so it is continued.
+    #[track_caller]
+    fn start_again(&mut self) {
+        self.running.signal(Signal::SIGABRT);
+        self.running.signal(Signal::SIGCONT);
+        self.killed.push(self.running.wait_exit(DEADLINE));
+        self.alive_at = None;
+        let left = self.running.descendants_alive();
+        // They may have ended by themselves meanwhile.
+        left.iter().for_each(|pid| _ = kill(*pid, Signal::SIGKILL));
+        self.running.wait_gone(&left, DEADLINE);
+        self.running = self.manager.watches((self.program)(), self.period).start();
     }
 }
 
