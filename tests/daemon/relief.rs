@@ -1,4 +1,4 @@
-//! D-PF-11, D-FO-06: clients that wait, and children whose clients have nothing in hand.
+//! D-PF-12, D-FO-06: clients that wait, and children whose clients have nothing in hand.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn asked(lab: &Lab, pid: i32) -> usize {
     lab.story(pid).matches("daemon_release").count()
 }
 
-#[test] // D-PF-11: the longest idle first, one for each client that waits
+#[test] // D-PF-12: the longest idle first, one for each client that waits
 fn a_waiting_client_gets_the_child_of_the_longest_idle_one() {
     let (lab, addr) = full(3, "");
     let (mut first, one) = kept(&lab, addr, "kww");
@@ -48,7 +48,7 @@ fn a_waiting_client_gets_the_child_of_the_longest_idle_one() {
     assert_eq!([one, two, three].map(|pid| asked(&lab, pid)), [1, 1, 0]);
 }
 
-#[test] // D-PF-11: a child may begin to keep its client long after the other one has begun to wait
+#[test] // D-PF-12: a child may begin to keep its client long after the other one has begun to wait
 fn a_client_that_waits_already_gets_the_next_child_that_is_kept() {
     // No round of the parent comes: it has to be told.
     let (lab, addr) = full(2, "--babysit-ms 600000");
@@ -66,7 +66,7 @@ fn a_client_that_waits_already_gets_the_next_child_that_is_kept() {
     }
 }
 
-#[test] // D-PF-11: another request may begin at any time, and is no other client's
+#[test] // D-PF-12: another request may begin at any time, and is no other client's
 fn a_kept_client_goes_on_as_the_same_request() {
     let (lab, addr) = full(1, "");
     let (mut client, child) = kept(&lab, addr, "k");
@@ -86,7 +86,7 @@ fn a_kept_client_goes_on_as_the_same_request() {
     assert!(record.contains(" requests=2"), "{record}");
 }
 
-#[test] // D-PF-11: while a child waits, or can be forked, nobody is asked
+#[test] // D-PF-12: while a child waits, or can be forked, nobody is asked
 fn no_client_is_let_go_without_need() {
     for (lab, addr) in [full(2, ""), Lab::pool("--start 1 --min-spare 1 --max-spare 2 --max 9 --requests 0", 1)] {
         let (mut client, child) = held(addr);
@@ -107,7 +107,7 @@ fn no_client_is_let_go_without_need() {
     }
 }
 
-#[test] // D-PF-11: a child that is still being set up will take the client that waits
+#[test] // D-PF-12: a child that is still being set up will take the client that waits
 fn no_client_is_let_go_while_a_child_starts() {
     let dir = tempfile::tempdir().expect("a directory");
     let slow = dir.path().join("slow");
@@ -131,7 +131,7 @@ fn no_client_is_let_go_while_a_child_starts() {
     assert_eq!(asked(&lab, child), 0);
 }
 
-#[test] // D-PF-11: one that does not let go is busy from then on, and others are asked
+#[test] // D-PF-12: one that does not let go is busy from then on, and others are asked
 fn a_child_that_keeps_its_client_all_the_same_is_asked_once() {
     let (lab, addr) = full(2, "--stubborn");
     let (_first, one) = kept(&lab, addr, "kw");
@@ -144,7 +144,7 @@ fn a_child_that_keeps_its_client_all_the_same_is_asked_once() {
     stays("asked once", Duration::from_millis(300), || [one, two].iter().all(|pid| asked(&lab, *pid) == 1));
 }
 
-#[test] // D-PF-11: a CONT that is not the parent's asks for nothing
+#[test] // D-PF-12: a CONT that is not the parent's asks for nothing
 fn a_cont_from_outside_lets_nobody_go() {
     let (lab, addr) = full(1, "");
     let (mut client, child) = kept(&lab, addr, "k");

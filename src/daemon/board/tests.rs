@@ -90,7 +90,7 @@ fn an_unknown_report_is_named_in_the_error() {
     assert!("fork".parse::<Report>().is_err());
 }
 
-#[test] // D-PF-11: only in a pool that can't grow, and only when it begins
+#[test] // D-PF-12: only in a pool that can't grow, and only when it begins
 fn a_child_that_begins_to_keep_its_client_rings_in_a_full_pool() {
     let (mut board, owned) = board_with(2, 2, Status::Req);
     publish(&mut board, 0, u32::MAX);
@@ -114,7 +114,7 @@ fn a_child_that_begins_to_keep_its_client_rings_in_a_full_pool() {
     }
 }
 
-#[test] // D-PF-11
+#[test] // D-PF-12
 fn a_question_is_one_childs_and_is_taken_once() {
     let (board, owned) = board_with(2, 2, Status::Keep);
     assert!(!board.is_asked_to_release());

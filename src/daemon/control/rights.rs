@@ -14,9 +14,9 @@ use crate::sys::peer::Peer;
 pub enum Rights {
     /// To look: `hello`, `help`, `status`, `live`, `ready`, `children`, `peek`, `metrics`, `watch`, `verdict`.
     Read,
-    /// To change how the Daemon works, too: `reload`, `check`, `reopen`, `resize`, `log-level`, `retire`.
+    /// To change how the Daemon works, too: `reload`, `check`, `resize`, `retire`, `reopen`, `log-level`.
     Operate,
-    /// To end something by force or for good, too: `stop`, `kill`, `upgrade`, `finish`.
+    /// To end or replace something by force or for good, too: `kill`, `stop`, `upgrade`, `finish`.
     Admin,
 }
 
