@@ -102,9 +102,10 @@ fn lost_path_is_made_again_and_told_once() {
     let mut after = wait_until("the socket", DEADLINE, || Control::try_connect(&steered.path).ok());
     after.ask("hello").ok();
     before.ask("hello").ok();
-    // Something that nobody listens at any more.
-    fs::remove_file(&steered.path).unwrap();
-    leave_socket(&steered.path);
+    // Something that nobody listens at any more. Put in its place at once: the parent makes a path again that is free.
+    let stale = steered.dir.path().join("stale");
+    leave_socket(&stale);
+    fs::rename(&stale, &steered.path).unwrap();
     let mut again = wait_until("the socket", DEADLINE, || Control::try_connect(&steered.path).ok());
     again.ask("hello").ok();
     let told = || steered.running.stderr_text().matches("made again").count();
@@ -116,8 +117,10 @@ fn lost_path_is_made_again_and_told_once() {
 #[test] // O-CT-03
 fn anothers_socket_at_the_path_is_left_alone() {
     let mut steered = Steered::pool(1, "--babysit-ms 50");
-    fs::remove_file(&steered.path).unwrap();
-    let other = UnixListener::bind(&steered.path).unwrap();
+    // Put in its place at once: the parent makes a path again that is free.
+    let elsewhere = steered.dir.path().join("other");
+    let other = UnixListener::bind(&elsewhere).unwrap();
+    fs::rename(&elsewhere, &steered.path).unwrap();
     wait_until("the parent to look", DEADLINE, || {
         steered.running.stderr_text().contains("can't be made again").then_some(())
     });
