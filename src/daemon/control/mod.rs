@@ -27,3 +27,4 @@ pub(in crate::daemon) use rights::{Policy, own_uid};
 pub(in crate::daemon) use server::{Accepted, Control};
 pub(in crate::daemon) use socket::{Access, Place, Socket, temporary_of};
 pub(in crate::daemon) use state_file::{StateFile, paths_of};
+pub(in crate::daemon) use supervisor::supervisor;

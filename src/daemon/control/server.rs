@@ -12,7 +12,6 @@ use super::places::places;
 use super::rights::{Policy, Rights};
 use super::socket::Socket;
 use super::state_file::StateFile;
-use super::supervisor::supervisor;
 use crate::daemon::view::Phase;
 use crate::kernel::Handle;
 use crate::sys::peer::peer_of;
@@ -37,8 +36,6 @@ pub(in crate::daemon) struct Control {
     /// What the Daemon did when that was last told.
     pub(in crate::daemon) phase: Option<Phase>,
     pub(in crate::daemon) state_file: Option<StateFile>,
-    /// What may start the program again.
-    pub(in crate::daemon) supervisor: Option<String>,
     /// The kernel watches the listener.
     pub(in crate::daemon) is_watched: bool,
     /// The log knows that no client can be accepted.
@@ -74,7 +71,6 @@ impl Control {
             events: 0,
             phase: None,
             state_file,
-            supervisor: supervisor(),
             is_watched: false,
             is_short_told: false,
             is_loss_told: false,

@@ -24,11 +24,9 @@ struct Start<'a> {
 impl Start<'_> {
     /// Returns what looks after the process; `None` if nothing is known to.
     fn supervisor(self) -> Option<&'static str> {
-        let is_of_systemd = match self.exec_pid {
-            Some(started) => started == self.pid.to_string(),
-            // An old one does not say whom it has started.
-            None => self.invocation.is_some() && self.parent == 1,
-        };
+        let is_started = self.exec_pid.is_some_and(|started| started == self.pid.to_string());
+        // An old one does not say whom it has started, and what has detached is another process.
+        let is_of_systemd = is_started || self.invocation.is_some() && self.parent == 1;
         if self.is_managed || is_of_systemd {
             return Some("systemd");
         }
@@ -66,6 +64,11 @@ mod tests {
         assert_eq!(Start { exec_pid: Some("70"), ..by_hand }.supervisor(), Some("systemd"));
         assert_eq!(Start { is_managed: true, ..by_hand }.supervisor(), Some("systemd"));
         assert_eq!(Start { parent: 1, ..by_hand }.supervisor(), Some("systemd"));
+        assert_eq!(
+            Start { parent: 1, exec_pid: Some("50"), ..by_hand }.supervisor(),
+            Some("systemd"),
+            "it has detached"
+        );
     }
 
     #[test]

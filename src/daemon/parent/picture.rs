@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 
 use crate::daemon::board::{Facts, Scoreboard, SlotIndex, Status, Totals, epoch_ms};
+use crate::daemon::control::supervisor;
 use crate::daemon::heap::{Cx, Heap, Role};
 use crate::daemon::machine::{Death, Key, Told};
 use crate::daemon::parent::consumption::{self, Detail};
@@ -165,7 +166,7 @@ fn service(parent: &Parent, settings: &Settings, pid: u32, born: SystemTime, now
         phase: phase(parent),
         kind: kind(settings.forking),
         generation: parent.machine.edition().0,
-        supervisor: parent.control.as_ref().and_then(|control| control.supervisor.clone()),
+        supervisor: parent.control.as_ref().and_then(|_| supervisor()),
         heartbeat_age: None,
     }
 }

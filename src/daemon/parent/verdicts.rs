@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::control::{ChildName, Code, Dialect, Ended, Outcome, Refusal, Reply, Subject, outcome_line};
+use crate::daemon::control::{
+    ChildName, Code, Dialect, Ended, Outcome, Refusal, Reply, Subject, outcome_line, supervisor,
+};
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Death, Key, NewSize, OrderId, Rejection, Setback, UpgradeFault, Verdict, Why};
 use crate::daemon::parent::asking::Confirmed;
@@ -50,7 +52,7 @@ pub(super) fn answered(cx: &mut Cx<'_>, OrderId(number): OrderId, verdict: Verdi
 pub(super) fn tell_of_end(cx: &mut Cx<'_>) {
     let stops = control(cx).map(|control| std::mem::take(&mut control.stops)).unwrap_or_default();
     for number in stops {
-        let outcome = Ok(stopped(cx));
+        let outcome = Ok(stopped());
         end(cx, number, &outcome);
     }
 }
@@ -209,8 +211,8 @@ fn rolled_back(cx: &mut Cx<'_>, why: Setback) -> Refusal {
 
 /// The Daemon has ended. The answer names the supervisor that may start it again, so that the
 /// operator who has stopped it expects that.
-fn stopped(cx: &mut Cx<'_>) -> Reply {
-    let supervisor = control(cx).and_then(|control| control.supervisor.clone());
+fn stopped() -> Reply {
+    let supervisor = supervisor();
     let text = supervisor.as_ref().map_or_else(String::new, |name| format!("{name} may start the service again\n"));
     reply(text, &json!({ "supervisor": supervisor }))
 }
