@@ -18,9 +18,9 @@ impl Machine {
         }
     }
 
-    /// Tells whether a round should have begun before `now`, which a loop that turns does not let happen.
+    /// Tells whether a round is late by a whole one at `now`, which a loop that turns does not let happen.
     pub fn round_is_overdue(&self, now: Duration) -> bool {
-        !self.is_shutting_down() && self.next_round.is_some_and(|due| now > due)
+        !self.is_shutting_down() && self.next_round.is_some_and(|due| now > due + self.settings.babysit)
     }
 
     /// Between two rounds: looks which children run, so that no limit counts time in which none of this did.
