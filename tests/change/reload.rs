@@ -317,7 +317,7 @@ fn verdict_of_each_reload_is_in_the_log_the_status_and_the_metrics() {
         assert!(last.cause.ends_with(cause) && last.cause.is_empty() == cause.is_empty(), "{last:?}");
         assert!(last.took > 0.0 && last.took <= longest, "{last:?} in {longest} s");
         let metrics = changing.ask("metrics").ok();
-        assert!(metrics.contains(&format!("lenore_reloads_total{{verdict=\"{verdict}\"}} 1\n")), "{metrics}");
+        assert!(metrics.contains(&format!("lenore_reloads_total{{result=\"{verdict}\"}} 1\n")), "{metrics}");
         changing.wait_log(line);
     }
 }

@@ -124,7 +124,15 @@ fn say_reload(parent: &Parent, edition: Edition, news: ReloadNews) {
                 "configuration is checked and can be loaded: edition={edition} took={took:.3}"
             );
         }
-        ReloadNews::Rejected { why, took, .. } => {
+        ReloadNews::Rejected { why, took, is_check: true } => {
+            let (cause, took) = (told.rejection(why), took.as_secs_f64());
+            tell!(
+                Level::Warn,
+                [edition, took = rounded(took), cause = cause.as_str()],
+                "configuration is checked and can't be loaded: {cause}: edition={edition} took={took:.3}"
+            );
+        }
+        ReloadNews::Rejected { why, took, is_check: false } => {
             let (cause, took) = (told.rejection(why), took.as_secs_f64());
             tell!(
                 Level::Error,
