@@ -248,7 +248,7 @@ impl Client {
         self.is_at_end && !self.has_line() && self.is_hung_up()
     }
 
-    /// Tells whether nobody will read an answer.
+    /// Tells whether the client has hung up, and so will read no answer.
     pub(in crate::daemon) fn is_hung_up(&self) -> bool {
         let mut asked = [PollFd::new(self.handle.as_fd(), PollFlags::empty())];
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR;

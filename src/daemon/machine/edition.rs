@@ -139,7 +139,7 @@ pub enum ReloadNews {
         why: Rejection,
         /// How long that has taken.
         took: Duration,
-        /// Nobody wanted it applied.
+        /// All who asked only wanted it checked.
         is_check: bool,
     },
     /// The new children are asked to go.

@@ -226,7 +226,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
                 manager::drain(cx);
             } else {
                 manager::let_go(cx);
-                // Whoever has asked for the end is answered when the names are nobody's. The session stops when the successor has gone.
+                // A successor that was told to end may still hold the addresses. The session stops when it has gone, and answers then.
                 if !upgrade::waits_for_an_end(cx) {
                     let_operators_go(cx);
                 }

@@ -69,7 +69,7 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
         return Ok(());
     };
     if let Ok(request) = &request
-        && client(cx, number).is_some_and(|client| is_for_nobody(client, &request.command))
+        && client(cx, number).is_some_and(|client| has_no_reader(client, &request.command))
     {
         settle(cx, number);
         return Ok(());
@@ -117,7 +117,7 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
 
 /// Tells whether a command has nothing but an answer, and the client has hung up. A flood of such clients would cost what their
 /// answers cost.
-fn is_for_nobody(client: &Client, command: &Command) -> bool {
+fn has_no_reader(client: &Client, command: &Command) -> bool {
     !command.changes() && client.rights >= Some(command.needs()) && client.is_hung_up()
 }
 
