@@ -36,9 +36,6 @@ pub const MARKER_VARIABLE: &str = "LENORE_TEST_ID";
 /// How long [`Running`]'s drop goes on killing before it gives up.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long an exec may take in which a process shows no environment.
-const EXEC_TIME: Duration = Duration::from_millis(500);
-
 /// A program to start, built up as a [`Command`] is.
 #[derive(Debug)]
 pub struct Program {
@@ -322,20 +319,14 @@ impl Drop for Running {
         if thread::panicking() {
             eprintln!("standard error of {}:\n{}", self.pid(), self.stderr_text());
         }
-        let begun = Instant::now();
-        let give_up = begun + KILL_DEADLINE;
+        let give_up = Instant::now() + KILL_DEADLINE;
         // Look again after killing: what a victim forked between the look and the kill carries its marker.
         loop {
             let family = self.family();
             let alive = family.iter().filter(|(_, stat)| stat.is_alive());
             let alive: Vec<i32> = alive.map(|(&pid, _)| pid).collect();
             if alive.is_empty() {
-                // In the middle of an exec a process has no environment, and no marker.
-                if begun.elapsed() >= EXEC_TIME || !has_unmarked_orphan() {
-                    break;
-                }
-                thread::sleep(SHORTEST_POLL);
-                continue;
+                break;
             }
             if Instant::now() >= give_up {
                 eprintln!("cannot kill what {} left: {alive:?}", self.pid());
@@ -354,11 +345,6 @@ impl Drop for Running {
             }
         }
     }
-}
-
-/// Whether a process has come to the subreaper that shows no environment, and so not whose it is.
-fn has_unmarked_orphan() -> bool {
-    proc::children(own_pid()).iter().any(|(&pid, stat)| stat.is_alive() && proc::has_no_env(pid))
 }
 
 /// Gives up the controlling terminal, if there is one. The process stays in its group, so that Ctrl-C ends it with the tests.
