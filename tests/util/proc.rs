@@ -173,6 +173,11 @@ pub fn has_env(pid: i32, variable: &str) -> bool {
         .is_ok_and(|environ| environ.split(|&byte| byte == 0).any(|entry| entry == variable.as_bytes()))
 }
 
+/// Whether `pid` has an environment. One in the middle of an exec has none for a moment, and one that may not be read is taken to have one.
+pub fn has_environment(pid: i32) -> bool {
+    !fs::read(path(pid, "environ")).is_ok_and(|environ| environ.is_empty())
+}
+
 /// The names of the variables that `pid` was given by its last exec, whatever it has done with them since. A fork has its parent's.
 pub fn env_names(pid: i32) -> Vec<String> {
     let environ = fs::read(path(pid, "environ")).unwrap_or_default();

@@ -36,6 +36,9 @@ pub const MARKER_VARIABLE: &str = "LENORE_TEST_ID";
 /// How long [`Running`]'s drop goes on killing before it gives up.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a process may be in the middle of an exec.
+const EXEC_DEADLINE: Duration = Duration::from_millis(100);
+
 /// A program to start, built up as a [`Command`] is.
 #[derive(Debug)]
 pub struct Program {
@@ -320,14 +323,20 @@ impl Drop for Running {
             eprintln!("standard error of {}:\n{}", self.pid(), self.stderr_text());
         }
         let give_up = Instant::now() + KILL_DEADLINE;
+        let mut has_killed = false;
         // Look again after killing: what a victim forked between the look and the kill carries its marker.
         loop {
             let family = self.family();
             let alive = family.iter().filter(|(_, stat)| stat.is_alive());
             let alive: Vec<i32> = alive.map(|(&pid, _)| pid).collect();
             if alive.is_empty() {
+                // Such a fork may be in the middle of an exec, and have no marker for a moment.
+                if has_killed && wait_for_environments() {
+                    continue;
+                }
                 break;
             }
+            has_killed = true;
             if Instant::now() >= give_up {
                 eprintln!("cannot kill what {} left: {alive:?}", self.pid());
                 break;
@@ -345,6 +354,21 @@ impl Drop for Running {
             }
         }
     }
+}
+
+/// Waits for a while until orphans that have no environment have got one or are gone. Returns whether one of them was.
+fn wait_for_environments() -> bool {
+    let is_without = |pid: &i32| proc::is_alive(*pid) && !proc::has_environment(*pid);
+    let orphans = proc::all().into_iter().filter(|(_, stat)| stat.is_alive() && stat.ppid == own_pid());
+    let orphans: Vec<i32> = orphans.map(|(pid, _)| pid).filter(is_without).collect();
+    let begun = Instant::now();
+    while !orphans.is_empty() && begun.elapsed() < EXEC_DEADLINE {
+        if !orphans.iter().all(is_without) {
+            return true;
+        }
+        thread::sleep(SHORTEST_POLL);
+    }
+    false
 }
 
 /// Gives up the controlling terminal, if there is one. The process stays in its group, so that Ctrl-C ends it with the tests.
