@@ -208,6 +208,28 @@ fn ten_thousand_connects_cost_the_server_little_and_leave_nothing_behind() {
     steered.control().ask("hello").ok();
 }
 
+#[test] // O-CT-04, O-CT-10
+fn flood_of_clients_keeps_no_operator_out_and_is_one_warning() {
+    let steered = Steered::pool(1, "");
+    let is_over = AtomicBool::new(false);
+    let count = thread::scope(|scope| {
+        let molester = scope.spawn(|| molest(&steered.path, 0, |_| !is_over.load(Ordering::Relaxed)));
+        let over = Over(&is_over);
+        steered.running.wait_for_stderr("more than 500 clients a second connect", DEADLINE);
+        for _ in 0..10 {
+            let begin = Instant::now();
+            steered.control().ask("hello").ok();
+            // The listener's queue has room for 64: they are let in within a fraction of a second.
+            assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        }
+        drop(over);
+        molester.join().expect("it only connects")
+    });
+    assert!(count > 64, "{count}");
+    let told = steered.running.stderr_text();
+    assert_eq!(told.matches("more than 500 clients a second").count(), 1, "{told}");
+}
+
 #[test] // O-CT-04, O-CT-10: answers that take long are written one a turn
 fn many_clients_that_ask_for_children_at_once_are_all_answered() {
     let steered = Steered::pool(8, "");

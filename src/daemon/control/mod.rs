@@ -6,6 +6,7 @@ mod client;
 mod command;
 mod dialect;
 mod orders;
+mod pace;
 mod places;
 mod quoted;
 mod rights;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::client::{Client, Watching};
 use super::dialect::{Code, Dialect, Refusal, Reply};
 use super::orders::Orders;
+use super::pace::Pace;
 use super::places::places;
 use super::rights::{Policy, Rights};
 use super::socket::Socket;
@@ -36,10 +37,13 @@ pub(in crate::daemon) struct Control {
     /// What the Daemon did when that was last told.
     pub(in crate::daemon) phase: Option<Phase>,
     pub(in crate::daemon) state_file: Option<StateFile>,
-    /// The kernel watches the listener.
-    pub(in crate::daemon) is_watched: bool,
+    pace: Pace,
+    /// Until when the listener is left alone; `None` if the kernel watches it.
+    pub(in crate::daemon) rests_until: Option<Instant>,
     /// The log knows that no client can be accepted.
     pub(in crate::daemon) is_short_told: bool,
+    /// The log knows that clients come too fast.
+    pub(in crate::daemon) is_flood_told: bool,
     /// The log knows that the path is lost and can't be made again.
     pub(in crate::daemon) is_loss_told: bool,
 }
@@ -53,6 +57,8 @@ pub(in crate::daemon) enum Accepted {
     Refused,
     /// Nobody waits.
     None,
+    /// Too many came at once: whoever comes next has to wait for this long.
+    TooFast(Duration),
     /// It was not possible.
     Failed(Errno),
 }
@@ -71,8 +77,10 @@ impl Control {
             events: 0,
             phase: None,
             state_file,
-            is_watched: false,
+            pace: Pace::new(Instant::now()),
+            rests_until: None,
             is_short_told: false,
+            is_flood_told: false,
             is_loss_told: false,
         }
     }
@@ -96,11 +104,18 @@ impl Control {
 
     /// Takes one client.
     pub(in crate::daemon) fn accept(&mut self, now: Instant) -> Accepted {
+        if self.pace.is_rested(now) {
+            self.is_flood_told = false;
+        }
+        if let Some(pause) = self.pace.pause(now) {
+            return Accepted::TooFast(pause);
+        }
         let handle = match self.socket.accept() {
             Ok(Some(handle)) => handle,
             Ok(None) => return Accepted::None,
             Err(errno) => return Accepted::Failed(errno),
         };
+        self.pace.count(now);
         let Ok(peer) = peer_of(&handle) else { return Accepted::Refused };
         let rights = self.policy.rights(&peer);
         if self.clients.len() >= self.places && !self.make_room() && !self.displace(rights) {

@@ -49,13 +49,19 @@ fn forget(cx: &mut Cx<'_>, handle: &Handle) {
 fn watch_listener(cx: &mut Cx<'_>) {
     let Some(control) = control(cx) else { return };
     let handle = control.socket.handle().clone();
-    control.is_watched = true;
+    control.rests_until = None;
     if let Err(error) = cx.select_read_weak(&handle, "control_accept", ()) {
         log::error!(target: "lenore::daemon", "control: nobody can connect for now: {error}");
-        if let Some(control) = self::control(cx) {
-            control.is_watched = false;
-        }
+        rest(cx, REST);
     }
+}
+
+/// Leaves the listener alone for a while, in which clients wait in its queue.
+fn rest(cx: &mut Cx<'_>, pause: Duration) {
+    let Some(control) = control(cx) else { return };
+    control.rests_until = Some(Instant::now() + pause);
+    let handle = control.socket.handle().clone();
+    cx.select_read_clear(&handle);
 }
 
 /// Clients wait: takes some of them.
@@ -73,15 +79,19 @@ pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) {
             }
             Accepted::Refused => {}
             Accepted::None => break,
+            Accepted::TooFast(pause) => {
+                if !std::mem::replace(&mut control.is_flood_told, true) {
+                    log::warn!(target: "lenore::daemon", "control: more than 500 clients a second connect, and the rest have to wait");
+                }
+                rest(cx, pause);
+                break;
+            }
             Accepted::Failed(errno) => {
-                // It would be ready all the time. So it is not watched for a while.
-                control.is_watched = false;
-                let is_told = std::mem::replace(&mut control.is_short_told, true);
-                let handle = control.socket.handle().clone();
-                cx.select_read_clear(&handle);
-                if !is_told {
+                if !std::mem::replace(&mut control.is_short_told, true) {
                     log::warn!(target: "lenore::daemon", "control: no client can be accepted for now: {}", errno.desc());
                 }
+                // It would be ready all the time.
+                rest(cx, REST);
                 break;
             }
         }
@@ -144,8 +154,12 @@ pub(super) fn settle(cx: &mut Cx<'_>, number: u64) {
 pub(super) fn arm(cx: &mut Cx<'_>) {
     let (is_over, babysit) = (cx.heap().is_over, cx.heap().settings.babysit);
     let Some(control) = control(cx) else { return };
-    let of_clients = control.next_due(Instant::now());
-    let of_listener = if control.is_watched { (!is_over).then_some(babysit) } else { Some(REST) };
+    let now = Instant::now();
+    let of_clients = control.next_due(now);
+    let of_listener = match control.rests_until {
+        Some(until) => Some(until.saturating_duration_since(now)),
+        None => (!is_over).then_some(babysit),
+    };
     if let Some(due) = of_clients.into_iter().chain(of_listener).min() {
         // Not for each of many that come at a time.
         cx.delay(TICK, due.max(SHORTEST), ());
@@ -155,10 +169,11 @@ pub(super) fn arm(cx: &mut Cx<'_>) {
 /// Looks after clients that do nothing, and whether the path is still there.
 pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
     let Some(control) = control(cx) else { return };
-    let is_watched = control.is_watched;
-    let overdue = control.overdue(Instant::now());
+    let now = Instant::now();
+    let is_rested = control.rests_until.is_some_and(|until| until <= now);
+    let overdue = control.overdue(now);
     overdue.into_iter().for_each(|number| drop_client(cx, number));
-    if !is_watched {
+    if is_rested {
         watch_listener(cx);
     }
     look_at_path(cx);

@@ -1,0 +1,95 @@
+//! How fast clients are accepted: a flood of them gets little of the parent's time, and the rest waits in the listener's queue.
+
+use std::time::{Duration, Instant};
+
+/// Lets [`BURST`] clients in at once, and one each [`EACH`] in the long run.
+#[derive(Debug)]
+pub(in crate::daemon) struct Pace {
+    /// When the clients that were let in are paid for.
+    paid: Instant,
+}
+
+impl Pace {
+    pub(in crate::daemon) fn new(now: Instant) -> Pace {
+        Pace { paid: now }
+    }
+
+    /// Returns how long nobody is let in, if too many came at once. After that time [`BATCH`] of them are.
+    pub(in crate::daemon) fn pause(&self, now: Instant) -> Option<Duration> {
+        let owed = self.paid.saturating_duration_since(now);
+        (owed > EACH * (BURST - 1)).then(|| owed - EACH * (BURST - BATCH))
+    }
+
+    /// One client was let in.
+    pub(in crate::daemon) fn count(&mut self, now: Instant) {
+        self.paid = self.paid.max(now) + EACH;
+    }
+
+    /// Whether as many clients as ever may come at once.
+    pub(in crate::daemon) fn is_rested(&self, now: Instant) -> bool {
+        self.paid <= now
+    }
+}
+
+/// How many clients are let in at once: as many as the listener's queue holds.
+const BURST: u32 = 64;
+
+/// How many are let in together after a pause, so that a flood wakes the parent seldom.
+const BATCH: u32 = 16;
+
+/// The time for one client: 500 a second.
+const EACH: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn let_in_all(pace: &mut Pace, now: Instant) -> (u32, Duration) {
+        let mut count = 0;
+        loop {
+            if let Some(pause) = pace.pause(now) {
+                return (count, pause);
+            }
+            pace.count(now);
+            count += 1;
+        }
+    }
+
+    #[test]
+    fn burst_is_let_in_and_then_batch_after_batch() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let (count, mut pause) = let_in_all(&mut pace, now);
+        assert_eq!(count, BURST);
+        let (begin, mut count) = (now, 0);
+        while now - begin < Duration::from_secs(10) {
+            now += pause;
+            let (more, next) = let_in_all(&mut pace, now);
+            assert_eq!(more, BATCH);
+            (count, pause) = (count + more, next);
+        }
+        assert!((4990..=5010).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn burst_is_let_in_again_after_a_rest() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin);
+        let_in_all(&mut pace, begin);
+        assert!(!pace.is_rested(begin + EACH));
+        let later = begin + EACH * BURST;
+        assert!(pace.is_rested(later));
+        assert_eq!(let_in_all(&mut pace, later).0, BURST);
+    }
+
+    #[test]
+    fn clients_that_come_slowly_never_wait() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin);
+        for number in 0..10_000 {
+            let now = begin + EACH * number;
+            assert_eq!(pace.pause(now), None);
+            pace.count(now);
+        }
+    }
+}
