@@ -20,7 +20,7 @@ pub struct Answer(pub(super) Kind);
 pub(super) enum Kind {
     Now(Response),
     /// The handler failed. The exception goes to the log.
-    Failed(Response, Exception),
+    Failed(Response, Option<Exception>),
     Pending(Rc<Slot>),
     /// The head of a streamed response, whose body comes from the slot.
     Stream(Rc<Slot>, Response),
@@ -36,7 +36,7 @@ pub(super) enum Kind {
 /// | `Vec<u8>` | 200, `application/octet-stream` |
 /// | [`Json`] | 200, `application/json` |
 /// | `()` | 204 |
-/// | `(u16, value)` | what the value becomes, with this status (except an error with a cause, a stream or a file) |
+/// | `(u16, value)` | what the value becomes, with this status (an error, a stream and a file keep their own) |
 /// | [`Response`] | itself. It need not come from [`Request::reply`](crate::filter::http::Request::reply). |
 /// | `Option` | what the value becomes, or 404 |
 /// | `Result<value, E>` | what the value becomes, or the response of the [`HttpError`] that `E` becomes |
@@ -66,7 +66,7 @@ pub struct Json<T>(pub T);
 
 impl Answer {
     pub(super) fn page(status: u16, detail: &str) -> Answer {
-        Answer(Kind::Now(Response::new(status).page(detail)))
+        Answer(Kind::Failed(Response::new(status).page(detail), None))
     }
 }
 
@@ -134,10 +134,8 @@ impl<T: IntoAnswer> IntoAnswer for Option<T> {
 
 impl IntoAnswer for HttpError {
     fn into_answer(self) -> Answer {
-        match self.into_parts() {
-            (response, None) => Answer(Kind::Now(response)),
-            (response, Some(cause)) => Answer(Kind::Failed(response, cause)),
-        }
+        let (response, cause) = self.into_parts();
+        Answer(Kind::Failed(response, cause))
     }
 }
 

@@ -376,6 +376,15 @@ impl<R: 'static> Conversation<R> {
     pub(super) fn complain(&self, cause: &Exception) {
         complain(&self.what, cause);
     }
+
+    /// Logs the cause of an error that the handler has returned. A status below 500 says that the client is at fault.
+    pub(super) fn explain(&self, status: u16, cause: &Exception) {
+        if status < 500 {
+            log::info!(target: TARGET, "request refused: {cause} status={status} request={:?}", self.what);
+        } else {
+            self.complain(cause);
+        }
+    }
 }
 
 /// Logs why a request has failed. `what` is its method and its path.

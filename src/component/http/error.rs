@@ -51,7 +51,7 @@ impl HttpError {
         HttpError { response: ErrorResponse::Own(Box::new(response)), cause: None }
     }
 
-    /// Adds a cause, which the service logs.
+    /// Adds a cause, which the service logs: as an error if the status is 500 or more, else at level info.
     #[must_use]
     pub fn caused_by(self, cause: impl Into<Exception>) -> HttpError {
         HttpError { cause: Some(cause.into()), ..self }

@@ -19,7 +19,9 @@ pub(super) fn take_up<R: 'static>(cx: &mut Cx<'_, R>, answer: Answer) -> Result 
     match answer.0 {
         Kind::Now(response) => finish_with(cx, response),
         Kind::Failed(response, cause) => {
-            cx.heap().own.complain(&cause);
+            if let Some(cause) = cause {
+                cx.heap().own.explain(response.status(), &cause);
+            }
             finish_with(cx, response)
         }
         Kind::Pending(slot) if current.has(&slot) => Ok(()),

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use lenore::Exception;
 use lenore::component::http::{Cx, HttpError, Json, Request, Response, Result, Service};
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +106,11 @@ fn failing_handler_is_a_500_in_the_log_and_spares_other_connections() {
         .get("/panic", |_, _| -> &'static str { panic!("on purpose") })
         .get("/error", |_, _| -> Result<String> { Ok(std::fs::read_to_string("/nonexistent/secret")?) })
         .get("/told", |_, _| -> Result { Err(HttpError::new(409, "not <twice>")) })
+        .get("/caused", |_, _| -> Result {
+            Err(HttpError::new(404, "no such note").caused_by(Exception::new("row 7 is gone")))
+        })
+        .get("/made", |_, _| (201, Result::<&str>::Err(HttpError::new(409, "there is one"))))
+        .get("/none", |_, _| (201, None::<&str>))
         .get("/own", |_, _| -> Result { Err(HttpError::with_response(Response::new(418).body("{}"))) })
         .get("/header", |_, _| Response::new(200).header("a b", "c"))
         .get("/early", |_, _| Response::new(101))
@@ -138,7 +144,11 @@ fn failing_handler_is_a_500_in_the_log_and_spares_other_connections() {
     let page = host.get("/told");
     assert_eq!((page.status, page.body.contains("not &lt;twice&gt;")), (409, true));
     assert_eq!(host.get("/own").status, 418);
-    assert_eq!(warnings(), [""; 0], "errors that the program made for the client are not logged");
+    assert_eq!((host.get("/made").status, host.get("/none").status), (409, 404), "the status of an error stays");
+    infos();
+    assert_eq!(host.get("/caused").status, 404);
+    assert!(infos().iter().any(|line| line == "request refused: row 7 is gone status=404 request=\"GET /caused\""));
+    assert_eq!(warnings(), [""; 0], "errors that the program made for the client are no failures of it");
     other.send("\r\n");
     util::wait_until("the other client's answer", util::DEADLINE, || {
         util::component::spin(&mut host.kernel);
