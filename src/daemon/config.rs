@@ -54,7 +54,7 @@ impl PoolSettings {
         PoolSettings::default()
     }
 
-    /// Sets what [`DaemonBuilder::max_children`](crate::daemon::DaemonBuilder::max_children) sets.
+    /// Sets what [`DaemonBuilder::max_children`](crate::daemon::DaemonBuilder::max_children) sets. A configuration that says 0 is rejected.
     pub fn max_children(mut self, children: u32) -> Self {
         self.max_children = Some(children);
         self
@@ -137,16 +137,20 @@ impl PoolSettings {
     }
 
     /// Returns the program's settings with these in their place.
-    fn over(&self, program: &RawSettings) -> RawSettings {
+    fn over(&self, program: &RawSettings) -> Result<RawSettings, SettingsError> {
         let PoolSettings { max_children, min_spare, max_spare, requests, requests_jitter, .. } = *self;
-        RawSettings {
+        // For a program it stands for "not set". Who writes it in a file means "none".
+        if max_children == Some(0) {
+            return Err(SettingsError::Zero { setting: "max_children" });
+        }
+        Ok(RawSettings {
             max_children: max_children.or(program.max_children),
             min_spare: min_spare.or(program.min_spare),
             max_spare: max_spare.or(program.max_spare),
             requests: requests.or(program.requests),
             requests_jitter: requests_jitter.or(program.requests_jitter),
             ..program.clone()
-        }
+        })
     }
 }
 
@@ -207,7 +211,7 @@ impl RawConfig {
         let bytes = source.read().map_err(|error| fail(error.to_string()))?;
         let value = (source.load)(&bytes).map_err(fail)?;
         let pool = source.pool(&*value);
-        *program = pool.over(program);
+        *program = pool.over(program).map_err(DaemonError::Settings)?;
         let addresses = pool.addresses().map_err(DaemonError::Settings)?;
         let source = Source { fixed: pool.fixed, ..source };
         let current = Held { edition: FIRST, value, addresses };
@@ -270,7 +274,7 @@ impl Source {
     pub(super) fn load(&self, bytes: &[u8]) -> Result<Loaded, NotLoaded> {
         let value = (self.load)(bytes).map_err(NotLoaded::Load)?;
         let pool = self.pool(&*value);
-        let settings: Settings = resolve(pool.over(&self.program)).map_err(NotLoaded::Settings)?;
+        let settings: Settings = pool.over(&self.program).and_then(resolve).map_err(NotLoaded::Settings)?;
         let addresses = pool.addresses().map_err(NotLoaded::Settings)?;
         let needs_restart = self.changed(&pool.fixed);
         if self.is_strict && !needs_restart.is_empty() {
@@ -425,6 +429,15 @@ mod tests {
         let refused = raw.open(&mut RawSettings::default());
         assert!(matches!(refused, Err(DaemonError::Settings(SettingsError::NoConfiguration))), "{:?}", refused.err());
         assert!(RawConfig::default().open(&mut RawSettings::default()).is_ok_and(|config| config.is_none()));
+    }
+
+    #[test] // O-RL-03: 0 is not "as many as the program would have without a number"
+    fn configuration_without_children_is_refused() {
+        let refused = source(&[]).load(b"0").err();
+        assert!(
+            matches!(refused, Some(NotLoaded::Settings(SettingsError::Zero { setting: "max_children" }))),
+            "{refused:?}"
+        );
     }
 
     #[test] // O-RL-14: never silent
