@@ -189,14 +189,22 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NoSuchSession(dest) => write!(f, "no such session: {dest}"),
-            Error::AliasTaken { alias, owner } => write!(f, "alias {alias} already names {owner}"),
+            Error::AliasTaken { alias, owner } => {
+                write!(f, "alias {alias} already names {owner}, which alone may remove it")
+            }
             Error::NoSuchAlias(alias) => write!(f, "no such alias: {alias}"),
-            Error::NotYourAlias { alias, owner } => write!(f, "alias {alias} belongs to {owner}"),
+            Error::NotYourAlias { alias, owner } => {
+                write!(f, "alias {alias} belongs to {owner}, which alone may remove it")
+            }
             Error::NoSuchAlarm(id) => write!(f, "no such alarm: {id}"),
-            Error::NotYourAlarm(id) => write!(f, "{id} belongs to another session"),
+            Error::NotYourAlarm(id) => write!(f, "{id} belongs to another session, which alone may change it"),
             Error::NoSuchTag { session, tag } => write!(f, "{session} holds no extra reference {tag}"),
-            Error::NotYourChild(id) => write!(f, "{id} is no child of the running session"),
-            Error::AlreadyDetached(id) => write!(f, "{id} is a child of the kernel already"),
+            Error::NotYourChild(id) => {
+                write!(f, "{id} is not a child of the running session: only its parent may detach it")
+            }
+            Error::AlreadyDetached(id) => {
+                write!(f, "{id} is already a child of the kernel: it can't be detached again")
+            }
             Error::NoStartState => f.write_str("a session needs a _start state"),
             Error::ReservedState(name) => write!(f, "{name} can't be the name of a state"),
             Error::NoActiveSession => f.write_str("no session is running"),
@@ -213,10 +221,13 @@ impl fmt::Display for Error {
                 write!(f, " ({caller})")
             }
             Error::Threads { count, others } if others.is_empty() => {
-                write!(f, "can't fork: the process has {count} threads")
+                write!(f, "can't fork: the process has {count} threads. Start threads in the children, after the fork")
             }
             Error::Threads { count, others } => {
-                write!(f, "can't fork: the process has {count} threads, besides this one {others}")
+                write!(
+                    f,
+                    "can't fork: the process has {count} threads, besides this one {others}. Start threads in the children, after the fork"
+                )
             }
             #[cfg(feature = "testing")]
             Error::ForkInTest => f.write_str(
@@ -301,7 +312,7 @@ impl Exception {
         let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
             (Some(text), _) => (*text).to_owned(),
             (_, Some(text)) => text.clone(),
-            _ => "something that is no text".to_owned(),
+            _ => "something that is not text".to_owned(),
         };
         destroy_payload(payload);
         Exception::of(Arc::new(Panicked(text)))

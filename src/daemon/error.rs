@@ -77,7 +77,7 @@ pub enum DaemonError {
         /// What each of them is: its name, its type, and its address.
         sockets: Vec<String>,
     },
-    /// The status means nothing in this process; nothing was changed.
+    /// The status has no effect in this process. Nothing was changed.
     WrongProcess {
         /// What was reported.
         report: String,
@@ -141,13 +141,13 @@ impl fmt::Display for DaemonError {
             DaemonError::UnclaimedSockets { sockets } => {
                 write!(f, "nothing listens on inherited sockets: {}", sockets.join(", "))
             }
-            DaemonError::WrongProcess { report, role } => write!(f, "status {report} means nothing in {role}"),
+            DaemonError::WrongProcess { report, role } => write!(f, "status {report} has no effect in {role}"),
             DaemonError::UnknownStatus(word) => write!(f, "no such status: {word}"),
             DaemonError::Config { path, text } => write!(f, "loading the configuration {}: {text}", path.display()),
             DaemonError::NoConfiguration { wanted } => {
                 write!(f, "the Daemon has no configuration of the type {wanted}")
             }
-            DaemonError::NotAChild(pid) => write!(f, "process {pid} is no child of this process"),
+            DaemonError::NotAChild(pid) => write!(f, "process {pid} is not a child of this process"),
             DaemonError::Ended(error) => write!(f, "the Daemon has ended: {error}"),
         }
     }

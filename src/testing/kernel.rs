@@ -231,10 +231,13 @@ impl TestKernel {
     pub fn deliver_signal(&mut self, signal: impl Into<Name>) {
         let signal = signal.into();
         assert!(signal != "CHLD", "deliver the end of a child with `child_exits`");
-        assert!(
-            catchable(signal).is_some(),
-            "the system sends no signal {signal}; use `signal` for one of the program's own"
-        );
+        if catchable(signal).is_none() {
+            let bare = signal.as_str().strip_prefix("SIG").filter(|bare| catchable(Name::new(bare)).is_some());
+            match bare {
+                Some(bare) => panic!("signals are named without SIG here: {bare:?}"),
+                None => panic!("the system sends no signal {signal}; use `signal` for one of the program's own"),
+            }
+        }
         assert!(self.kernel.deliver_signal(signal), "no session watches the signal {signal}\n{:#}", self.kernel.peek());
     }
 

@@ -286,7 +286,7 @@ fn everything_can_be_had_by_event() {
     lab.expect_end();
     assert!(!proc::is_alive(helper));
     let log = lab.running.stderr_text();
-    assert!(log.contains("status wait means nothing in the parent of a pre-forking server"), "{log}");
+    assert!(log.contains("status wait has no effect in the parent of a pre-forking server"), "{log}");
     assert!(log.contains("event queue: "), "{log}");
 }
 

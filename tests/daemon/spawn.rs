@@ -48,7 +48,7 @@ fn settings_are_checked_before_anything_happens() {
 fn two_daemons_have_a_board_and_children_each() {
     let mut lab = Lab::start("daemon_two", "");
     let me = lab.pid();
-    lab.expect(me, "same alias: setting the alias: alias Daemon already names session 1");
+    lab.expect(me, "same alias: setting the alias: alias Daemon already names session 1, which alone may remove it");
     lab.expect(me, &format!("plain \"Plain, process {me}\\n    Daemon server\\n\""));
     let (mut one, mut other) = (Vec::new(), Vec::new());
     for number in 1..=5 {
