@@ -57,7 +57,8 @@ enum Place {
 }
 
 impl Listen {
-    /// Listens on `address`, `host:port`, with port 0 for any free one. A host name is looked up, which blocks.
+    /// Listens on `address`, `host:port`, with port 0 for any free one. A host name is looked up, which blocks. An empty address is an
+    /// error, unless the listener has a [`name`](Listen::name).
     pub fn tcp(address: impl Into<Address>) -> Listen {
         Listen::at(Place::Tcp(address.into()))
     }
@@ -162,6 +163,13 @@ impl Listen {
     ) -> Result<Opening, Error> {
         let Listen { place, name, proxy, secure } = self;
         let mut wheel = match place {
+            // For the wheel it is a random port of all interfaces. Here a setting of the program is missing.
+            Place::Tcp(address) if name.is_none() && address.to_string().is_empty() => {
+                return Err(Error::InvalidAddress {
+                    address: String::new(),
+                    reason: "there is no host and no port to listen on",
+                });
+            }
             Place::Tcp(address) => SocketFactory::tcp(address),
             Place::Unix(path) => SocketFactory::unix(path).unlink_path(),
             Place::Descriptor(fd) => SocketFactoryBuilder::given(fd),
