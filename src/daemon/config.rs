@@ -19,10 +19,11 @@ use crate::daemon::machine::{Edition, Tunable};
 use crate::daemon::settings::{RawSettings, Settings, SettingsError, resolve};
 use crate::inherited::prepared::{self, Owner};
 
-/// What of a Daemon's settings a configuration says. What is not set stays what the program has set.
+/// The settings of a Daemon that a configuration can change. A setting that the configuration leaves out keeps the value that the
+/// program has set.
 ///
-/// A reload changes these while the Daemon runs. Whatever else a configuration changes and can't change so has to be named by
-/// [`needs_restart`](PoolSettings::needs_restart).
+/// A reload changes these settings while the Daemon runs. Name every other setting of the configuration with
+/// [`needs_restart`](PoolSettings::needs_restart). A reload then tells the operator when such a setting has changed.
 ///
 /// ```
 /// use lenore::daemon::PoolSettings;
@@ -49,7 +50,7 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
-    /// Says nothing yet.
+    /// Makes settings that change nothing yet.
     pub fn new() -> PoolSettings {
         PoolSettings::default()
     }
@@ -72,7 +73,8 @@ impl PoolSettings {
         self
     }
 
-    /// Sets what [`DaemonBuilder::requests`](crate::daemon::DaemonBuilder::requests) sets, for children that are forked from then on.
+    /// Sets what [`DaemonBuilder::requests`](crate::daemon::DaemonBuilder::requests) sets. A reload sets it for children that are forked
+    /// after the reload.
     pub fn requests(mut self, requests: u64) -> Self {
         self.requests = Some(requests);
         self
@@ -84,22 +86,25 @@ impl PoolSettings {
         self
     }
 
-    /// Adds an address of TCP on which the program listens, `IP:PORT` with another port than 0.
+    /// Adds a TCP address on which the program listens.
+    ///
+    /// `address` is `IP:PORT`. The port can't be 0.
     ///
     /// [`DaemonBuilder::spawn`](crate::daemon::DaemonBuilder::spawn) binds the addresses of the first configuration before it gives up
-    /// privileges. A reload binds those that a new configuration adds, and is rejected if one can't be bound. Nothing of the old
-    /// configuration is closed before that. Each process then listens on what
-    /// [`Daemon::addresses`](crate::Daemon::addresses) returns: a [`SocketFactory`](crate::wheel::SocketFactory) for one of these
-    /// addresses takes the socket over that is bound. A [`Server`](crate::component::Server) that
-    /// [`configured`](crate::component::Server::configured) begins does all of that by itself.
+    /// privileges. A reload binds the addresses that a new configuration adds. If one of them can't be bound, the reload is rejected, and
+    /// the old addresses stay open.
     ///
-    /// An address that both configurations have keeps its socket, and the clients in its queue. An address that the new one does not
-    /// have is closed in the parent when the reload is applied. During the
-    /// [`probation`](crate::daemon::DaemonBuilder::probation) a Daemon with children keeps it bound, so that the former configuration can
-    /// have it again. Clients are refused meanwhile.
+    /// Each process then listens on the addresses that [`Daemon::addresses`](crate::Daemon::addresses) returns. A
+    /// [`SocketFactory`](crate::wheel::SocketFactory) for such an address takes over the socket that is already bound. A
+    /// [`Server`](crate::component::Server) made by [`configured`](crate::component::Server::configured) does this by itself.
     ///
-    /// A new address needs a port that the program's user may bind at that time: a program that has given up its privileges can't add
-    /// port 80.
+    /// An address that both configurations have keeps its socket, and the clients in its queue. An address that the new configuration
+    /// does not have is closed in the parent when the reload is applied. During the
+    /// [`probation`](crate::daemon::DaemonBuilder::probation) a Daemon with children keeps that address bound and refuses its clients. So
+    /// the former configuration can have the address again.
+    ///
+    /// The program must be allowed to bind a new address at the time of the reload. A program that has given up its privileges can't
+    /// add port 80.
     ///
     /// ```
     /// use lenore::daemon::PoolSettings;
@@ -127,10 +132,11 @@ impl PoolSettings {
         Ok(addresses.into())
     }
 
-    /// Names a setting that can't change while the program runs, with its value: an address to listen on, a user.
+    /// Names a setting that can't change while the program runs, for example a user or the path of a socket.
     ///
-    /// If the value is another one than at the start, the verdict of a reload says that `name` needs a restart. The rest is applied,
-    /// or nothing is with [`DaemonBuilder::strict_reload`](crate::daemon::DaemonBuilder::strict_reload).
+    /// `value` is the value in this configuration. If it differs from the value at the start, the verdict of a reload says that `name`
+    /// needs a restart. All other changes are applied. With
+    /// [`DaemonBuilder::strict_reload`](crate::daemon::DaemonBuilder::strict_reload) the whole reload is rejected instead.
     pub fn needs_restart(mut self, name: impl Into<String>, value: impl Display) -> Self {
         self.fixed.push((name.into(), value.to_string()));
         self

@@ -9,82 +9,82 @@ use crate::daemon::machine::Cause;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
 
-/// Why a Daemon was not spawned, or did not do what it was asked.
+/// Why a Daemon was not spawned, or did not do what the program asked of it.
 ///
-/// Its `Debug` form is its text as well, as that of [`Error`].
+/// `Debug` writes the same text as `Display`, as for [`Error`].
 #[non_exhaustive]
 pub enum DaemonError {
     /// The settings contradict each other.
     Settings(SettingsError),
-    /// The process has more than one thread, and so can't fork: start threads in the children, or join them before.
+    /// The process has more than one thread, so it can't fork. Start threads in the children, or join them before `spawn`.
     Threads {
         /// How many threads the process has.
         count: usize,
-        /// The others, by name and thread id, as far as the system tells; may be empty.
+        /// The other threads, by name and thread id. Empty if the system does not tell them.
         others: String,
     },
-    /// The memory for the scoreboard can't be had.
+    /// The scoreboard could not be made.
     Scoreboard(BoardError),
-    /// The kernel refused something; `doing` says what it was for.
+    /// The kernel refused a step.
     Kernel {
         /// The step that failed.
         doing: &'static str,
-        /// Why.
+        /// Why it failed.
         source: Error,
     },
-    /// A step on the way to being a daemon failed; `doing` says which.
+    /// The system refused a step on the way to being a daemon, or while privileges were dropped.
     Process {
         /// The step that failed.
         doing: &'static str,
-        /// Why, with the path, user or value that it was about.
+        /// Why it failed, with the path, user or value that the step was about.
         source: Error,
     },
-    /// Children have died in their set-up, before they reported `Wait`, and so the start has failed.
+    /// The start has failed because children died in their set-up, before they reported `Wait`.
     ChildrenFail {
-        /// How many times in a row; children that were forked together count once.
+        /// How many times in a row children died. Children that were forked together count once.
         failures: u32,
-        /// The last of them.
+        /// The pid of the last child that died.
         pid: i32,
-        /// How it has ended. What it has said itself is in the log.
+        /// Why that child has ended. If it has logged an error, that is in the log.
         cause: Cause,
     },
-    /// The start was not over in time.
+    /// The first children were not ready within [`start_timeout`](crate::daemon::DaemonBuilder::start_timeout).
     StartTimeout {
         /// How many children had reported `Wait`.
         ready: usize,
-        /// How many were to.
+        /// How many children should have reported `Wait`.
         wanted: usize,
         /// The setting `start_timeout`.
         limit: Duration,
     },
-    /// Another process has this pid file.
+    /// Another process holds the pid file.
     PidFileHeld {
         /// The pid file.
         path: PathBuf,
-        /// Its owner, unless that is only about to write it.
+        /// The process that holds the file. `None` if that process has not written its pid yet.
         pid: Option<i32>,
     },
-    /// A process listens at the path of the control socket.
+    /// Another process listens at the path of the control socket.
     ControlHeld {
         /// The path.
         path: PathBuf,
-        /// That process, if the system tells.
+        /// The process that listens, if the system tells.
         pid: Option<i32>,
     },
-    /// The launcher has passed sockets on which nothing listens, and
+    /// The launcher has passed sockets that the program does not listen on, and
     /// [`strict_listeners`](crate::daemon::DaemonBuilder::strict_listeners) makes that an error.
     UnclaimedSockets {
-        /// What each of them is: its name, its type, and its address.
+        /// The name, type and address of each of these sockets.
         sockets: Vec<String>,
     },
-    /// The status has no effect in this process. Nothing was changed.
+    /// The report has no effect in this process: the process is not a child of the Daemon. Nothing was changed.
     WrongProcess {
-        /// What was reported.
+        /// What the program has reported.
         report: String,
         /// What this process is.
         role: &'static str,
     },
-    /// There is no such status.
+    /// The word is not a status that a program can report.
     UnknownStatus(String),
     /// The configuration could not be read or loaded at the start.
     Config {
@@ -93,9 +93,9 @@ pub enum DaemonError {
         /// Why, as the system or the program says it.
         text: String,
     },
-    /// The program has no configuration, or one of another type.
+    /// The program has no configuration, or a configuration of another type.
     NoConfiguration {
-        /// The type that was asked for.
+        /// The type that the program has asked for.
         wanted: &'static str,
     },
     /// An upgrade can't begin in this process.
@@ -103,7 +103,7 @@ pub enum DaemonError {
         /// Why.
         reason: String,
     },
-    /// No child process of this one has this pid, or it has been waited for already.
+    /// The pid is not that of a child of this process, or the process has been waited for already.
     NotAChild(i32),
     /// The Daemon has ended.
     Ended(Error),

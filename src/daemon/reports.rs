@@ -6,7 +6,7 @@ use crate::daemon::heap::Cx;
 use crate::error::Result;
 use crate::reply::Return;
 
-/// A `call` gets the error as its value; whoever posted the event finds it in the log.
+/// Refuses a report. A `call` gets the error as its value. For a posted event, the error is in the log only.
 pub(in crate::daemon) fn refuse<T>(cx: &mut Cx<'_>, error: DaemonError) -> Result<Return<Result<T, DaemonError>>> {
     let what = if matches!(error, DaemonError::UnknownStatus(_)) { "unknown" } else { "refused" };
     let caller = cx.caller();
@@ -14,8 +14,8 @@ pub(in crate::daemon) fn refuse<T>(cx: &mut Cx<'_>, error: DaemonError) -> Resul
     Ok(Return(Err(error)))
 }
 
-/// Logs a mistake of the application. Each request makes it again, so that what comes from the same place later is for those who
-/// debug. `what` tells the mistakes of one place apart.
+/// Logs a mistake of the application. The application repeats the mistake with each request, so later ones from the same place are
+/// logged at debug level. `what` tells the mistakes of one place apart.
 pub(in crate::daemon) fn log_mistake(
     cx: &mut Cx<'_>,
     level: log::Level,

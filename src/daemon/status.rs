@@ -7,9 +7,9 @@ use crate::daemon::machine::{Backlog, Deaths};
 use crate::daemon::settings::Forking;
 use crate::kernel::Snapshot;
 
-/// What a Daemon is doing.
+/// What a Daemon is doing. [`Daemon::status`](crate::Daemon::status) returns it.
 ///
-/// Its text has the layout that tools for POE::Component::Daemon parse.
+/// `Display` writes it in the layout that tools for POE::Component::Daemon parse.
 ///
 /// POE: the text that `Daemon->status` returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,39 +17,39 @@ use crate::kernel::Snapshot;
 pub struct DaemonStatus {
     /// The alias of the Daemon session.
     pub alias: String,
-    /// This process.
+    /// The pid of this process.
     pub pid: u32,
-    /// What kind of server it is.
+    /// Whether the server is pre-forking, post-forking or non-forking.
     pub forking: Forking,
     /// Whether this process is one of the children.
     pub is_child: bool,
     /// In the parent: the children, oldest first.
     pub children: Vec<ChildStatus>,
-    /// In a child: its slot.
+    /// In a child: the child's slot on the scoreboard. `None` in the parent.
     pub slot: Option<usize>,
-    /// The scoreboard as one letter a slot; empty for a server that does not fork.
+    /// The scoreboard, with one letter for each slot. Empty for a server that does not fork.
     pub board: String,
     /// How many slots are empty.
     pub free: usize,
-    /// In a post-forking parent: requests that wait for a child.
+    /// In a post-forking parent: how many requests wait for a child.
     pub queued: usize,
     /// In the parent: how many children have ended, and why.
     pub deaths: Deaths,
-    /// In the parent of a pre-forking server: what it last saw of the clients that wait to be accepted.
+    /// In the parent of a pre-forking server: what the parent last saw of the clients that wait to be accepted.
     pub backlog: Backlog,
 }
 
-/// One child, as its slot shows it.
+/// One child, as its slot on the scoreboard shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChildStatus {
-    /// Its process.
+    /// The pid of the child.
     pub pid: i32,
-    /// What it is doing.
+    /// What the child is doing.
     pub status: Status,
-    /// Requests it has begun.
+    /// How many requests the child has begun.
     pub requests: u64,
-    /// Whom it serves or served last, if the application has said so; control characters are escaped in its display.
+    /// The client that the child serves or served last, if the application has named it. `Display` escapes control characters.
     pub peer: PeerLabel,
 }
 
@@ -105,7 +105,7 @@ impl fmt::Display for DaemonStatus {
     }
 }
 
-/// A picture of the kernel and of the Daemon in it.
+/// A picture of the kernel and of the Daemon in it. [`Daemon::peek`](crate::Daemon::peek) returns it.
 ///
 /// POE: the text that `Daemon->peek` returns.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ pub struct Peek {
     pub kernel: Snapshot,
     /// The Daemon.
     pub daemon: DaemonStatus,
-    /// Whether the text tells more than the event queue.
+    /// Whether `Display` writes everything: sessions, alarms, watchers and the Daemon. Otherwise it writes the event queue only.
     pub verbose: bool,
 }
 

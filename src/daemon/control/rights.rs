@@ -7,21 +7,21 @@ use crate::daemon::settings::SettingsError;
 use crate::error::Error;
 use crate::sys::peer::Peer;
 
-/// What a client of the control socket may ask for. Each level includes the ones before it.
+/// Which commands a client of the control socket may give. Each level includes the levels before it.
 ///
 /// POE: nothing like it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rights {
-    /// To look: `hello`, `help`, `status`, `live`, `ready`, `children`, `peek`, `metrics`, `watch`, `verdict`.
+    /// Commands that only read: `hello`, `help`, `status`, `live`, `ready`, `children`, `peek`, `metrics`, `watch`, `verdict`.
     Read,
-    /// To change how the Daemon works, too: `reload`, `check`, `resize`, `retire`, `reopen`, `log-level`.
+    /// Commands that change how the Daemon works: `reload`, `check`, `resize`, `retire`, `reopen`, `log-level`.
     Operate,
-    /// To end or replace something by force or for good, too: `kill`, `stop`, `upgrade`, `finish`.
+    /// Commands that end or replace processes by force or for good: `kill`, `stop`, `upgrade`, `finish`.
     Admin,
 }
 
 impl Rights {
-    /// Returns the word for it.
+    /// Returns the word for the level: `read`, `operate` or `admin`.
     pub fn word(self) -> &'static str {
         match self {
             Rights::Read => "read",
@@ -31,7 +31,7 @@ impl Rights {
     }
 }
 
-/// Whom [`control_allow`](crate::daemon::DaemonBuilder::control_allow) gives rights to.
+/// The user or group that [`control_allow`](crate::daemon::DaemonBuilder::control_allow) gives rights to.
 ///
 /// POE: nothing like it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

@@ -14,15 +14,21 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::settings::SettingsError;
 use crate::error::Error;
 
-/// Who a process is to be from now on.
+/// Drops the privileges of a process: changes its user, its groups and its root directory for good.
 ///
-/// For a server without a [`Daemon`](crate::Daemon), or for a child that handles a request in another user's name. A
-/// Daemon does the same on its way, by the settings of the same names.
+/// Use it in a server without a [`Daemon`](crate::Daemon), or in a child that handles a request as another user. A Daemon drops its
+/// privileges in `spawn`, by the settings of the same names.
 ///
-/// What is done, in this order: names are looked up; chroot and chdir to its `/`; the supplementary groups;
-/// the group, real, effective and saved; the user, real, effective and saved. Then comes the proof: all three ids of each
-/// kind must be the ones asked for, the groups exactly those, and an attempt to become root again must fail. What needs
-/// root (ports below 1024, files of root's) must be open by then.
+/// [`drop_privs`](Privileges::drop_privs) takes these steps, in this order:
+///
+/// 1. Look up the names of users and groups.
+/// 2. Change the root directory, and then the working directory to the new `/`.
+/// 3. Set the supplementary groups.
+/// 4. Set the real, effective and saved group.
+/// 5. Set the real, effective and saved user.
+/// 6. Check the result. All ids and groups must be those asked for, and an attempt to become root again must fail.
+///
+/// Open everything that needs root before you call it, such as ports below 1024 and files that belong to root.
 ///
 /// ```no_run
 /// use lenore::daemon::Privileges;
@@ -45,56 +51,59 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Begins with nothing to be given up.
+    /// Begins with settings that change nothing.
     pub fn new() -> Privileges {
         Privileges::default()
     }
 
-    /// Sets the user, by name or by number. Unless set otherwise, the groups are those that the user database has for
-    /// it; a number that is not in there needs [`group`](Privileges::group).
+    /// Sets the user, by name or by number.
+    ///
+    /// Unless you set other groups, the process gets the groups that the user database has for this user. For a number that is not in
+    /// the user database, set [`group`](Privileges::group), too.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Sets the group, by name or by number, in place of the user's own.
+    /// Sets the group, by name or by number. It replaces the user's own group.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
     }
 
-    /// Sets the supplementary groups, by name or by number; none at all if the list is empty.
+    /// Sets the supplementary groups, by name or by number. With an empty list the process has none.
     pub fn groups<G: Into<String>>(mut self, groups: impl IntoIterator<Item = G>) -> Self {
         self.groups = Some(groups.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Sets the directory that is to be the root of all paths.
+    /// Sets the directory that becomes the root of all paths.
     pub fn chroot(mut self, path: impl Into<PathBuf>) -> Self {
         self.chroot = Some(path.into());
         self
     }
 
-    /// Lets the system write a core of the process when a signal such as SEGV ends it, although it has changed its user.
-    /// Linux only. Elsewhere the system decides. Default: off.
+    /// Lets the system write a core of the process when a signal such as SEGV ends it. Linux only. Elsewhere the system decides.
+    /// Default: `false`.
     ///
-    /// Linux clears this flag of a process that changes its user, as its memory may hold what only root may read. With
-    /// the flag, processes of the same user may read that memory, and trace the process. A core is written into the working
-    /// directory, which the user must be allowed to write to, and no larger than `RLIMIT_CORE`, which is often 0
-    /// (`ulimit -c`, `LimitCORE=`).
+    /// Linux clears this flag when a process changes its user, because the memory may hold what only root may read. With the flag set,
+    /// processes of the same user may read that memory and trace the process.
+    ///
+    /// The system writes the core into the working directory, so the user must be allowed to write there. The core is no larger than
+    /// `RLIMIT_CORE`, which is often 0 (`ulimit -c`, `LimitCORE=`).
     pub fn dumpable(mut self, dumpable: bool) -> Self {
         self.dumpable = dumpable;
         self
     }
 
-    /// Carries it out. A step that would change nothing is left out. So root is not needed by a process that is already who
-    /// it is to be.
+    /// Drops the privileges. A step that would change nothing is left out, so a process that already has the right user and groups
+    /// does not need root.
     ///
     /// # Errors
     ///
-    /// [`DaemonError::Settings`] when there is no such user or group: nothing was changed. [`DaemonError::Process`] when
-    /// the system refuses a step, or root could be had back: some of it may be done then, and can't be undone, so the
-    /// process should end.
+    /// [`DaemonError::Settings`] if there is no such user or group. Nothing was changed. [`DaemonError::Process`] if the system
+    /// refuses a step, or if the process could become root again. Some steps may have been taken and can't be undone, so the process
+    /// should end.
     pub fn drop_privs(self) -> Result<(), DaemonError> {
         self.look_up()?.drop_privs()
     }

@@ -49,18 +49,19 @@ enum Watching {
     Looking,
 }
 
-/// What the parent of a pre-forking pool has seen in the queues of its listeners, in [`DaemonStatus`](crate::daemon::DaemonStatus).
+/// What the parent of a pre-forking server has seen in the queues of its listeners. Part of
+/// [`DaemonStatus`](crate::daemon::DaemonStatus).
 ///
 /// POE: nothing like it.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Backlog {
-    /// It has not looked: some child has been idle all the time.
+    /// The parent has not looked yet. It looks only while no child is idle.
     #[default]
     Unseen,
-    /// This system does not tell how many clients wait. The pool goes by how many children are idle.
+    /// This system does not tell how many clients wait. The parent decides by the number of idle children alone.
     Unreadable,
-    /// What the last look came to.
+    /// What the parent saw when it last looked.
     Seen(Reckoning),
 }
 

@@ -10,27 +10,29 @@ use super::{Child, End, Escalation, Phase, Rogue, Status, Told};
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// It has left by itself, with this exit code.
+    /// The child has exited by itself, with this exit code.
     Exited(i32),
-    /// A signal has ended it that the Daemon did not send.
+    /// A signal that the Daemon did not send has ended the child.
     Signaled(i32),
-    /// The system has killed it, as memory had run out. Known where a control group of Linux counts such kills.
+    /// The system has killed the child because memory ran out. Known only where a control group of Linux counts such kills.
     OutOfMemory,
-    /// It has handled as many requests as it was to.
+    /// The child has ended its work: it has handled as many requests as `requests` allows, or its one request if post-forking.
     Recycled,
-    /// It was one spare too many.
+    /// The parent asked the child to leave. The child was a surplus spare, a reload replaced it, or an operator retired it. Or it had
+    /// paused its listeners while clients waited.
     Retired,
-    /// It had more memory resident than `memory_limit`.
+    /// The child had more memory resident than `memory_limit`.
     Memory,
-    /// It has broken a rule.
+    /// The child has broken a limit.
     Rogue(Rogue),
-    /// It has ended with the Daemon.
+    /// The child has ended because the Daemon shut down.
     Shutdown,
-    /// It has not ended with the Daemon, and was killed when the time was up.
+    /// The Daemon has killed the child. The child had not ended within `shutdown_timeout`, or an operator has asked for it with
+    /// `lenorectl kill`. Or a reload was rolled back, and the child with the new configuration had not ended.
     Killed,
-    /// It was replaced after a reload, and was ended because it had not finished its work within `drain_limit`.
+    /// A reload has replaced the child, and the child was ended because it had not finished its work within `drain_limit`.
     Cut,
-    /// It is gone, and this process was not told how: other code has waited for it.
+    /// The child is gone, and the parent does not know how it ended. Other code has waited for it.
     Vanished,
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::Counts;
 
-/// What one look at the queues came to, with all the numbers that it comes from.
+/// How many children the clients in the queues need, with the numbers that the parent has worked it out from.
 ///
-/// The last client of the queue waits for about `waiting * service / children`. If that is no longer than `within`, nothing is
-/// forked for the queue. Otherwise as many children are missing as would finish all that waits and is in hand in that time.
+/// The last client in the queue waits for about `waiting * service / children`. If that is at most `within`, no child is forked for
+/// the queue. Otherwise enough children are forked to finish all waiting and running requests within that time.
 ///
-/// POE: nothing like it; it counts waiting children only.
+/// POE: nothing like it. POE counts waiting children only.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Reckoning {
     /// How many clients waited to be accepted.
@@ -19,9 +19,9 @@ pub struct Reckoning {
     pub busy: u32,
     /// How many children were busy, idle or starting.
     pub children: u32,
-    /// How long a request takes, as far as is known.
+    /// How long a request takes. Zero while that is not known.
     pub service: Duration,
-    /// How long a child takes from its fork to its first `Wait`, as far as is known.
+    /// How long a child takes from its fork to its first `Wait`. Zero before the first child was ready.
     pub start: Duration,
     /// How long a client may wait: `wait_target`, or `start` if that is longer.
     pub within: Duration,
@@ -30,9 +30,9 @@ pub struct Reckoning {
 }
 
 impl Reckoning {
-    /// Works out how many children are missing when so many clients are `waiting`.
+    /// Works out how many children are missing when `waiting` clients wait.
     ///
-    /// Children that are starting count as if they were there: each of them is forked for a client that waits already.
+    /// A child that is starting counts as present: it was forked for a client that already waits.
     pub fn new(counts: Counts, waiting: u32, service: Duration, start: Duration, target: Duration) -> Reckoning {
         let Counts { busy, starting, idle, .. } = counts;
         let children = busy.saturating_add(starting).saturating_add(idle);

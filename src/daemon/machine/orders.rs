@@ -54,18 +54,18 @@ pub struct NewSize {
 
 /// How a Daemon ends: ARG1 of `daemon_shutdown`.
 ///
-/// A child that was asked to go after its requests reports that it is done before it gets the signal, and is told
-/// `Immediate`. It is a server without children that has to know.
+/// A server without children needs this to know whether to finish its requests. A child always gets `Immediate`: a child that may
+/// finish its requests gets the signal after it has finished them.
 ///
 /// POE: nothing like it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[doc(alias = "Haste")]
 pub enum Shutdown {
-    /// By INT, by [`Daemon::shutdown`](crate::Daemon::shutdown), and by TERM unless
-    /// [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) says otherwise.
+    /// The server ends without waiting for its requests. Cause: INT, [`Daemon::shutdown`](crate::Daemon::shutdown), or TERM unless
+    /// [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) is set to `Graceful`.
     Immediate,
-    /// By QUIT, and by TERM if [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) says so: requests in hand are to be
-    /// finished first.
+    /// The server finishes the requests in hand, and then ends. Cause: QUIT, or TERM if
+    /// [`DaemonBuilder::term`](crate::daemon::DaemonBuilder::term) is set to `Graceful`.
     Graceful,
 }
 

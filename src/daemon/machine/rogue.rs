@@ -37,23 +37,23 @@ pub struct Sight {
     pub is_unresponsive: bool,
 }
 
-/// Why a child is rogue.
+/// Which limit a rogue child has broken.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rogue {
-    /// It has used more processor time than `cpu_limit` on its present request.
+    /// The child has used more processor time than `cpu_limit` on its present request.
     Cpu,
-    /// It has been in `r` longer than `request_timeout`.
+    /// The child has been in `r` longer than `request_timeout`.
     Request,
-    /// It has been in `l` longer than `long_timeout`.
+    /// The child has been in `l` longer than `long_timeout`.
     Long,
-    /// It was stopped, by SIGSTOP or the like, and nobody has continued it.
+    /// A signal such as SIGSTOP has stopped the child, and no process has continued it.
     Stopped,
-    /// It has reported that it waits, clients waited, and it did not answer when it was asked whether it accepts: a state has not
-    /// returned.
+    /// The child has reported `Wait`, but does not answer when the parent asks whether it accepts. A state has not returned. The parent
+    /// asks only while clients wait.
     Unresponsive,
-    /// It has been in `e`, with its Daemon ended and something else that keeps it alive, longer than `shutdown_timeout`, or
-    /// than a request may take if that is more. Or it waits for a request, and was asked to go that long ago.
+    /// The child has been in `e` for too long: its Daemon has ended, and something else keeps the process alive. Or the child was asked
+    /// to leave, and still waits for a request. The limit is the longest of `shutdown_timeout`, `request_timeout` and `long_timeout`.
     Exit,
 }
 

@@ -4,21 +4,21 @@ use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-/// What one child is doing, as its slot says.
+/// What a child is doing, as its slot on the scoreboard says.
 ///
-/// POE: the letters of `POE::Component::Daemon`'s scoreboard, unchanged. There `.` also marks a slot that was given
-/// back; here such a slot is empty. `k` is new.
+/// POE: the letters of `POE::Component::Daemon`'s scoreboard. In POE `.` also marks a slot that was given back. Here such a slot is
+/// empty. `k` is new.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Status {
-    /// `' '`: the slot has no owner.
+    /// `' '`: the slot is free.
     #[default]
     Empty,
     /// `F`: the parent has taken the slot for a child that it is about to fork.
     Forking,
-    /// `f`: the child exists and has found its slot.
+    /// `f`: the child is running and has taken over its slot.
     Forked,
-    /// `.`: the child has got `daemon_child`, and has not reported [`Wait`](Report::Wait) yet; it gets no requests.
+    /// `.`: the child has got `daemon_child`, and has not reported [`Wait`](Report::Wait) yet. The child gets no requests.
     FirstWait,
     /// `w`: the child waits for a request. The only status that counts as idle.
     Wait,
@@ -26,14 +26,15 @@ pub enum Status {
     Req,
     /// `l`: the child handles a request that it expects to take long.
     Long,
-    /// `k`: the child keeps a connection whose client has nothing in hand. It is no spare, but another client may have it.
+    /// `k`: the child keeps the connection of a client that has no request in hand. The child is not a spare, but it gives up the
+    /// connection if another client waits.
     Keep,
-    /// `e`: the child is on its way out.
+    /// `e`: the child is ending.
     Exit,
 }
 
 impl Status {
-    /// Every status, in the order a child goes through them.
+    /// Every status, in the order in which a child goes through them.
     pub const ALL: [Status; 9] = [
         Status::Empty,
         Status::Forking,
@@ -46,7 +47,7 @@ impl Status {
         Status::Exit,
     ];
 
-    /// Returns the status's letter on the scoreboard.
+    /// Returns the letter of the status on the scoreboard.
     pub const fn letter(self) -> char {
         match self {
             Status::Empty => ' ',
@@ -71,7 +72,7 @@ impl Status {
         matches!(self, Status::Req | Status::Long)
     }
 
-    /// Returns whether the child is some client's, with a request in hand or not: `r`, `l` or `k`.
+    /// Returns whether the child belongs to a client, with a request in hand or not: `r`, `l` or `k`.
     pub const fn is_taken(self) -> bool {
         matches!(self, Status::Req | Status::Long | Status::Keep)
     }
@@ -114,11 +115,11 @@ impl fmt::Display for Status {
 impl FromStr for Status {
     type Err = UnknownStatus;
 
-    /// Reads a letter or one of POE's words (`req`, `long`, `keep`, `wait`, `exit`, `FORK`, `fork`).
+    /// Reads a letter or a word: `empty`, `FORK`, `fork`, `first`, `wait`, `req`, `long`, `keep` or `exit`.
     ///
     /// # Errors
     ///
-    /// [`UnknownStatus`] for anything else, `done` included: that is a [`Report`], never a status.
+    /// [`UnknownStatus`] for any other text. `done` is such a text: it is a [`Report`], and not a status.
     fn from_str(text: &str) -> Result<Self, UnknownStatus> {
         let mut letters = text.chars();
         let letter = letters.next().filter(|_| letters.next().is_none());
@@ -137,27 +138,27 @@ impl TryFrom<&str> for Status {
     }
 }
 
-/// What an application may tell the Daemon about itself.
+/// What a program reports to the Daemon with [`Daemon::update_status`](crate::Daemon::update_status).
 ///
-/// POE: the first argument of `update_status`.
+/// POE: the first argument of `update_status`. `keep` is new.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Report {
     /// A request has arrived.
     Req,
-    /// A request has arrived, or the one in hand turns out, to take long.
+    /// A request has arrived that will take long, or the request in hand turns out to take long.
     Long,
-    /// The request in hand is finished, and its connection is kept for another one that has not begun to come. The child
-    /// stays this client's until another client waits for a child: then the Daemon says `daemon_release`.
+    /// The request in hand is finished, and the connection stays open for the client's next request. The child stays with this client
+    /// until another client waits for a child. Then the Daemon sends the signal `daemon_release`.
     Keep,
-    /// Ready for a request.
+    /// The process is ready for a request.
     Wait,
-    /// The request in hand is finished. Written to the slot as [`Status::Wait`].
+    /// The request in hand is finished. The slot then says [`Status::Wait`].
     Done,
 }
 
 impl Report {
-    /// Returns the status that the report leads to.
+    /// Returns the status that the slot has after the report.
     pub const fn status(self) -> Status {
         match self {
             Report::Req => Status::Req,
@@ -183,11 +184,11 @@ impl fmt::Display for Report {
 impl FromStr for Report {
     type Err = UnknownStatus;
 
-    /// Reads one of POE's four words, or `keep`; letters are not accepted, as in POE.
+    /// Reads `req`, `long`, `keep`, `wait` or `done`. As in POE, letters are not accepted.
     ///
     /// # Errors
     ///
-    /// [`UnknownStatus`] for anything else, naming the word.
+    /// [`UnknownStatus`] for any other text.
     fn from_str(text: &str) -> Result<Self, UnknownStatus> {
         match text {
             "req" => Ok(Report::Req),
@@ -208,14 +209,14 @@ impl TryFrom<&str> for Report {
     }
 }
 
-/// A word that names no status, or none that may be used here.
+/// The error for a text that is not a [`Status`] or not a [`Report`].
 ///
-/// POE: ignored by `update_status`.
+/// POE: `update_status` ignores an unknown word.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UnknownStatus {
     /// The word as it was given.
     word: String,
-    /// What would have been understood.
+    /// What would have been accepted.
     expected: &'static str,
 }
 
