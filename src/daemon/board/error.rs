@@ -6,36 +6,36 @@ use std::{fmt, io};
 
 use super::Scoreboard;
 
-/// Why a board could not be made.
+/// Why the scoreboard of a Daemon could not be made.
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum BoardError {
-    /// More slots were asked for than a board can have.
+    /// The settings ask for more slots than a board can have.
     TooManySlots {
-        /// How many were asked for.
+        /// How many slots they ask for.
         slots: usize,
     },
-    /// The operating system refused `call`; `source` keeps the errno.
+    /// The system refused the shared memory.
     Os {
-        /// The system call.
+        /// The system call that failed.
         call: &'static str,
-        /// What it said.
+        /// Why it failed, with the errno.
         source: io::Error,
     },
-    /// The file is the board of a Daemon that runs.
+    /// The file is the board of another Daemon, which is running.
     Held {
         /// The file.
         path: PathBuf,
         /// The parent process of that Daemon.
         pid: u32,
     },
-    /// The file that other programs are to read could not be made.
+    /// The file that other programs read could not be made.
     File {
         /// The file.
         path: PathBuf,
-        /// The system call.
+        /// The system call that failed.
         call: &'static str,
-        /// What it said.
+        /// Why it failed, with the errno.
         source: io::Error,
     },
 }

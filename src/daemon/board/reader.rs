@@ -25,10 +25,10 @@ use crate::daemon::view::{
 use crate::sys::shared_memory::{MAX_SLOTS, Slot};
 use crate::sys::shown_memory::{LAYOUT, MAGIC, ShownBoard, ShownHeader, Stats};
 
-/// The board of a running Daemon, or of one that is gone: what each child does, read without the Daemon's help.
+/// The board of a Daemon, read by another program. It says what each child does.
 ///
-/// A Daemon with [`DaemonBuilder::board`](crate::daemon::DaemonBuilder::board) puts it into a file. The file can be read while
-/// the parent is stopped, or hangs, and after it was killed. A reader never waits for the Daemon and never makes it wait.
+/// A Daemon with [`DaemonBuilder::board`](crate::daemon::DaemonBuilder::board) keeps its board in a file. The file can be read while
+/// the parent is stopped or hangs, and after the parent was killed. A reader never waits for the Daemon and never makes it wait.
 ///
 /// ```no_run
 /// use lenore::daemon::{BoardFile, ParentState};
@@ -60,19 +60,19 @@ pub struct BoardFile {
     torn: Cell<u64>,
 }
 
-/// What has become of the process that a [`BoardFile`] is of.
+/// What has become of the parent process whose board a [`BoardFile`] is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ParentState {
-    /// It runs.
+    /// The parent is running.
     Running,
-    /// It is stopped, by SIGSTOP or a debugger for one.
+    /// The parent is stopped, for example by SIGSTOP or a debugger.
     Stopped,
-    /// It runs, or did, and its Daemon has ended.
+    /// The Daemon has ended in order. The process may still be running.
     Ended,
-    /// It is dead, and did not come to end the Daemon. Children may live on for a moment.
+    /// The parent is dead, and did not end its Daemon in order. Its children may still be running for a moment.
     Dead,
-    /// It ran before the system was started anew.
+    /// The parent was running before the system was last booted.
     EarlierBoot,
 }
 
@@ -89,14 +89,15 @@ impl fmt::Display for ParentState {
 }
 
 impl BoardFile {
-    /// Opens the board in the file `path`, to read it only.
+    /// Opens the board in the file `path` for reading.
     ///
-    /// It opens as well if its Daemon is gone: see [`parent`](BoardFile::parent).
+    /// A board whose Daemon is gone can be opened, too. [`parent`](BoardFile::parent) says whether the Daemon is gone.
     ///
     /// # Errors
     ///
-    /// [`BoardFileError::Open`] if the file can't be opened or mapped, [`BoardFileError::NotABoard`], [`BoardFileError::Layout`]
-    /// for a board of a program with another version of this crate, [`BoardFileError::Damaged`] for one that was cut short.
+    /// [`BoardFileError::Open`] if the file can't be opened or mapped. [`BoardFileError::NotABoard`] if the file is not a board.
+    /// [`BoardFileError::Layout`] if the Daemon has another version of this crate. [`BoardFileError::Damaged`] if the file was cut
+    /// short.
     pub fn open(path: impl AsRef<Path>) -> Result<BoardFile, BoardFileError> {
         let path = path.as_ref().to_owned();
         let cannot = |source| BoardFileError::Open { path: path.clone(), source };
@@ -109,15 +110,15 @@ impl BoardFile {
         Ok(BoardFile { path, file, shown, owner, last: RefCell::default(), torn: Cell::default() })
     }
 
-    /// Opens the board that the process `pid` keeps in memory. A process has one if its Daemon can be controlled, or shows its
-    /// status, and has no runtime directory.
+    /// Opens the board that the process `pid` keeps in memory.
     ///
-    /// It takes the right to look into the process: that of the same user, or of root. Linux only.
+    /// A process has such a board if its Daemon has a control socket or a status listener, and no file for the board. The caller must
+    /// be allowed to look into the process, as the same user or root is. Linux only.
     ///
     /// # Errors
     ///
-    /// As [`open`](BoardFile::open). [`BoardFileError::Open`] with [`NotFound`](io::ErrorKind::NotFound) for a process without
-    /// such a board.
+    /// As [`open`](BoardFile::open). [`BoardFileError::Open`] with [`NotFound`](io::ErrorKind::NotFound) if the process does not exist
+    /// or has no such board.
     pub fn of_process(pid: u32) -> Result<BoardFile, BoardFileError> {
         let directory = PathBuf::from(format!("/proc/{pid}/fd"));
         let cannot = |source| BoardFileError::Open { path: directory.clone(), source };
@@ -132,15 +133,15 @@ impl BoardFile {
         Err(cannot(io::Error::new(io::ErrorKind::NotFound, "the process has no board in memory")))
     }
 
-    /// Returns the Daemon's parent process.
+    /// Returns the pid of the Daemon's parent process.
     pub fn pid(&self) -> u32 {
         self.owner.pid
     }
 
-    /// Looks what has become of the Daemon's parent process.
+    /// Looks up what has become of the Daemon's parent process.
     ///
-    /// It goes by the process's pid and start time, and by the start of the system. A reader in another namespace of pids takes
-    /// it for dead.
+    /// The process is found by its pid, its start time and the boot of the system. A reader in another pid namespace does not find it,
+    /// and so reports it as [`Dead`](ParentState::Dead).
     pub fn parent(&self) -> ParentState {
         if facts::boot_id().is_some_and(|boot| boot != self.owner.boot_id) {
             return ParentState::EarlierBoot;
@@ -153,11 +154,11 @@ impl BoardFile {
         }
     }
 
-    /// Returns how long ago the parent last said that it is there.
+    /// Returns how long ago the parent last renewed its heartbeat.
     ///
-    /// It says so whenever it looks at its children, and for that it has no timer of its own. So a healthy parent that has nothing
-    /// to do says so once in an interval of [`babysit`](crate::daemon::DaemonBuilder::babysit), 10 s by default. The parent of a
-    /// server that does not fork says so when something happens to it. The clock is that of the wall.
+    /// The parent renews its heartbeat whenever it looks at its children. A healthy parent that has nothing else to do looks once in
+    /// an interval of [`babysit`](crate::daemon::DaemonBuilder::babysit), 10 s by default. The parent of a server that does not fork
+    /// renews its heartbeat only when an event happens. The age is by wall-clock time.
     pub fn heartbeat_age(&self) -> Duration {
         let heartbeat = self.shown.header().heartbeat_ms.load(Relaxed);
         Duration::from_millis(epoch_ms(SystemTime::now()).saturating_sub(heartbeat))
@@ -165,18 +166,20 @@ impl BoardFile {
 
     /// Reads the board.
     ///
-    /// What only the parent knows is left out: what children were told, deaths, listeners, settings, how children are started, and
-    /// the application's metrics. Children have no usage. A fork that was asked for counts as in flight until the child has found
-    /// its slot. A child that was killed stays until the parent has reaped it.
+    /// The board does not have what only the parent knows: what children were told, deaths, listeners, settings, how long children
+    /// took to start, and the application's metrics. It does not have the usage of children either. A fork counts as in flight until
+    /// the child has taken over its slot. A killed child is listed until the parent has reaped it.
     ///
-    /// A slot whose child writes at each of a bounded number of attempts, or was killed or stopped in the middle, has the letter `?`
-    /// and counts as torn. The counters of one `BoardFile` never go back. If children end at each of a bounded number of attempts
-    /// to sum up what they have done, the counters are those of the last snapshot, and `torn_reads` goes up.
+    /// A slot can't be read while its child writes to it. After a bounded number of attempts the slot has the letter `?` and counts as
+    /// torn. This also happens if the child was killed or stopped while it wrote.
+    ///
+    /// The counters of one `BoardFile` never go back. They can't be summed up while a child ends. After a bounded number of attempts
+    /// the snapshot has the counters of the last snapshot, and `torn_reads` goes up.
     ///
     /// # Errors
     ///
-    /// [`BoardFileError::Damaged`] if another process has cut the file short, also in the middle of this call. Its Daemon goes on
-    /// without a board then, until it is started or upgraded again.
+    /// [`BoardFileError::Damaged`] if another process has cut the file short, before or during this call. The Daemon then goes on
+    /// without a board until it is started or upgraded again.
     pub fn snapshot(&self) -> Result<Snapshot, BoardFileError> {
         check_length(&self.path, &self.file)?;
         let snapshot = self.read();
@@ -360,7 +363,7 @@ fn lost(path: &Path) -> BoardFileError {
 
 /// Why a [`BoardFile`] can't be read.
 ///
-/// Its `Debug` form is its text, as that of [`Error`](crate::Error).
+/// `Debug` writes the same text as `Display`, as for [`Error`](crate::Error).
 #[non_exhaustive]
 pub enum BoardFileError {
     /// The file can't be opened or mapped.
@@ -370,21 +373,21 @@ pub enum BoardFileError {
         /// Why.
         source: io::Error,
     },
-    /// The file is something else.
+    /// The file is not a board.
     NotABoard {
         /// The file.
         path: PathBuf,
     },
-    /// The board has another layout than this program knows: the Daemon has another version of this crate.
+    /// The layout of the board is not the one that this program reads. The Daemon has another version of this crate.
     Layout {
         /// The file.
         path: PathBuf,
-        /// The number of its layout.
+        /// The layout number of the board.
         found: u32,
-        /// The number of the layout that this program knows.
+        /// The layout number that this program reads.
         known: u32,
     },
-    /// The file contradicts itself.
+    /// The file was cut short, or its sizes contradict its layout.
     Damaged {
         /// The file.
         path: PathBuf,

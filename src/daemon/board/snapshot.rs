@@ -106,7 +106,7 @@ impl fmt::Display for Torn {
 
 impl Error for Torn {}
 
-/// Up to 24 bytes of text that say whom a child serves.
+/// The name of the client that a child serves: up to 24 bytes of text.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct PeerLabel {
     /// UTF-8, padded with zeroes; as read from shared memory it may be anything.
@@ -114,10 +114,10 @@ pub struct PeerLabel {
 }
 
 impl PeerLabel {
-    /// The most bytes a label can have.
+    /// How many bytes a label can have.
     pub const CAPACITY: usize = PEER_WORDS * 8;
 
-    /// Makes a label of the beginning of `text`: as many whole characters as fit, up to the first NUL.
+    /// Makes a label from `text`. A longer text is cut after the last character that fits, and any text at its first NUL.
     pub fn new(text: &str) -> Self {
         let end = (0..=text.len().min(Self::CAPACITY)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         let kept = &text.as_bytes()[..end];
@@ -126,7 +126,7 @@ impl PeerLabel {
         Self { bytes }
     }
 
-    /// Returns the text: all up to the first zero or the first byte that is no UTF-8.
+    /// Returns the text, up to the first NUL or the first byte that is not UTF-8.
     pub fn as_str(&self) -> &str {
         let text = self.bytes.split(|&byte| byte == 0).next().unwrap_or_default();
         text.utf8_chunks().next().map_or("", |chunk| chunk.valid())
