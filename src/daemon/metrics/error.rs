@@ -5,51 +5,54 @@ use std::io;
 
 /// Why a metric was not declared.
 ///
-/// Its `Debug` form is its text as well, as that of [`Error`](crate::Error).
+/// `Debug` writes the same text as `Display`, as for [`Error`](crate::Error).
 #[non_exhaustive]
 pub enum MetricError {
-    /// The metric can't be shown under this name, or without a help text.
+    /// The name breaks a rule of Prometheus or is reserved for the Daemon, or the help text is empty.
     Invalid {
-        /// The metric.
+        /// The name of the metric.
         name: String,
-        /// Which rule its declaration breaks.
+        /// Which rule the declaration breaks.
         reason: &'static str,
     },
-    /// A metric of this name is declared already, of another kind or with another help text.
+    /// A metric of this name is already declared, with another kind or another help text.
     Redeclared {
-        /// The metric.
+        /// The name of the metric.
         name: String,
     },
-    /// The two metrics would be shown with a name in common: a histogram `x` has `x_sum`, and the counter `x_total` is of the family
-    /// `x`. The other one may be the Daemon's own, whose names begin with [`metrics_prefix`](crate::daemon::DaemonBuilder::metrics_prefix).
+    /// Two metrics would be shown under the same name. For example, a histogram `x` is also shown as `x_sum`, and a counter `x_total`
+    /// also as `x`.
+    ///
+    /// The other metric may be one of the Daemon's own. Their names begin with
+    /// [`metrics_prefix`](crate::daemon::DaemonBuilder::metrics_prefix).
     Clash {
-        /// The metric.
+        /// The name of the metric.
         name: String,
-        /// The metric that is there already.
+        /// The name of the metric that already exists.
         present: String,
     },
-    /// Children were forked already. They would not have the metric.
+    /// Children were already forked. They would not have the metric.
     ChildrenForked {
-        /// The metric.
+        /// The name of the metric.
         name: String,
     },
-    /// This process is not the Daemon's parent. A child has the metrics that were declared before it was forked.
+    /// This process is not the Daemon's parent. A child has only the metrics that were declared before the child was forked.
     NotTheParent {
-        /// The metric.
+        /// The name of the metric.
         name: String,
     },
-    /// There is no room for it.
+    /// There is no room for the metric.
     TooMany {
-        /// The metric.
+        /// The name of the metric.
         name: String,
-        /// How many numbers the metrics of a Daemon may have together. A histogram has 64, a counter or a gauge has one.
+        /// How many numbers the metrics of a Daemon have room for together. A histogram takes 64, a counter or a gauge takes one.
         limit: usize,
     },
-    /// The system has no memory for the metrics.
+    /// The system refused the memory for the metrics.
     Memory(io::Error),
     /// The Daemon has ended, or its kernel belongs to another thread.
     Ended {
-        /// The metric.
+        /// The name of the metric.
         name: String,
     },
 }

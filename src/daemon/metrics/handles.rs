@@ -1,4 +1,4 @@
-//! What the application counts by.
+//! The handles by which an application counts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,18 +31,18 @@ impl Place {
     }
 }
 
-/// A number that only grows: what has happened how often.
+/// A number that only grows: how often something has happened.
 #[derive(Clone)]
 pub struct Counter(pub(super) Place);
 
 impl Counter {
-    /// Counts one.
+    /// Adds one.
     #[inline]
     pub fn inc(&self) {
         self.add(1);
     }
 
-    /// Counts so many.
+    /// Adds `number`.
     #[inline]
     pub fn add(&self, number: u64) {
         self.0.add(0, number);
@@ -51,13 +51,13 @@ impl Counter {
 
 /// A number that goes up and down: how much there is of something at present.
 ///
-/// Each process has a value of its own, 0 at first. [`Combine`] says how the values of all processes become one. A value goes with
-/// its process.
+/// Each process has its own value, 0 at first. [`Combine`] says how the values of all processes become one. When a process ends, its
+/// value no longer counts.
 #[derive(Clone)]
 pub struct Gauge {
     place: Place,
-    /// What the value of this process is kept as is the value with these bits changed. Zero, with which a block begins, is then the
-    /// value that does not change the result.
+    /// A process stores its value with these bits changed. Zero, with which a block begins, then stands for the value that does not
+    /// change the result.
     bias: u64,
 }
 
@@ -72,7 +72,7 @@ impl Gauge {
         self.place.own(0).store(value.cast_unsigned() ^ self.bias, Relaxed);
     }
 
-    /// Adds to the value of this process, or takes away.
+    /// Adds `difference` to the value of this process. A negative `difference` makes the value smaller.
     #[inline]
     pub fn add(&self, difference: i64) {
         let difference = difference.cast_unsigned();
@@ -91,21 +91,22 @@ impl Gauge {
         self.add(1);
     }
 
-    /// Takes one away.
+    /// Subtracts one.
     #[inline]
     pub fn dec(&self) {
         self.add(-1);
     }
 }
 
-/// Durations: how many were how long.
+/// A histogram of durations: how often something took how long.
 ///
-/// Its buckets are those of [`view::Histogram`], from 64 µs to 84 s. It is shown in seconds, so its name should end in `_seconds`.
+/// The buckets are those of [`view::Histogram`], from 64 µs to 84 s. A histogram is shown in seconds, so its name should end in
+/// `_seconds`.
 #[derive(Clone)]
 pub struct Histogram(pub(super) Place);
 
 impl Histogram {
-    /// Counts a duration. In the sum it counts for 2 years at most.
+    /// Counts a duration. A duration of more than 2 years adds 2 years to the sum.
     #[inline]
     pub fn observe(&self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).map_or(LONGEST, |nanos| nanos.min(LONGEST));
@@ -115,7 +116,7 @@ impl Histogram {
     }
 }
 
-/// What a duration counts for in a sum at most, in nanoseconds. Sums of these wrap around after 256, and not after one.
+/// The most that a duration adds to a sum, in nanoseconds. So a sum wraps around after 256 such durations, and not after one.
 const LONGEST: u64 = 1 << 56;
 
 impl fmt::Debug for Counter {

@@ -1,15 +1,16 @@
-//! What the application counts: counters, gauges and histograms of a program with several processes.
+//! Counters, gauges and histograms of an application that has several processes.
 //!
-//! [A child's memory is its own](crate::guide::memory), so a number that a child counts by itself is lost with the child. The metrics of
-//! a Daemon are in memory that the parent shares with its children. Children count, the parent adds up, and
-//! [`Snapshot::metrics`](crate::daemon::view::Snapshot::metrics) has the result. So do the status page and the metrics that the
+//! [A child's memory is its own](crate::guide::memory), so a number that a child counts in its own memory is lost with the child. The
+//! metrics of a Daemon are in memory that the parent shares with its children. Children count, and the parent adds up.
+//!
+//! Three places show the sums: [`Snapshot::metrics`](crate::daemon::view::Snapshot::metrics), the status page, and the metrics that the
 //! Daemon offers to Prometheus.
 //!
 //! # How to use them
 //!
-//! The program declares each metric in the parent, after [`spawn`](crate::daemon::DaemonBuilder::spawn) and before the first child
-//! is forked: in the state that spawns the Daemon, or on `daemon_start`. A handle is cheap to clone and works in each process, and in
-//! each thread of it. A [`component::Server`](crate::component::Server#metrics) hands them to its callbacks by a cell.
+//! Declare each metric in the parent, after [`spawn`](crate::daemon::DaemonBuilder::spawn) and before the first child is forked. Do it in
+//! the state that spawns the Daemon, or on `daemon_start`. A handle is cheap to clone. It works in each process and in each thread. A
+//! [`component::Server`](crate::component::Server#metrics) passes handles to its callbacks in a cell.
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,7 +28,7 @@
 //!
 //! fn start(cx: &mut Context<'_, Option<Site>>) -> Result {
 //!     cx.sig("daemon_start", "daemon_start");
-//!     // With `start_children` all that follows is the same, and the children count.
+//!     // With `start_children` the rest stays the same, and the children count.
 //!     let daemon = Daemon::builder().spawn(cx)?;
 //!     let metrics = daemon.metrics();
 //!     let site = Site {
@@ -66,19 +67,19 @@
 //!
 //! # What is lost, and what is not
 //!
-//! - Each count is one atomic addition. A child that is killed at any moment leaves sums that are right. A histogram's count is the
-//!   sum of its buckets, always; its sum of durations can be off by the one observation during which the child was killed.
-//! - The parent takes over what a dead child has counted, before the child's slot is used again. Counters and histograms never go
-//!   back. The value that a dead child had given to a gauge is forgotten.
-//! - A process that a child, or other code in the parent, has forked counts as well. Such a process has no slot, so its gauges are
-//!   not shown. If the kernel has not been told of the fork, the process counts for the process that has forked it.
-//! - When the Daemon has ended, handles go on working, and nobody reads what they count.
+//! - Each count is one atomic addition. The sums stay right if a child is killed at any moment. The count of a histogram is always the
+//!   sum of its buckets. Its sum of durations can be off by the one observation during which the child was killed.
+//! - The parent takes over the counts of a dead child before the child's slot is used again. Counters and histograms never go back. The
+//!   value that a dead child had given to a gauge is forgotten.
+//! - A process that a child has forked counts, too, and so does a process that other code in the parent has forked. Such a process has
+//!   no slot, so its gauges are not shown. If the kernel does not know of the fork, the process counts for the process that forked it.
+//! - Handles go on working after the Daemon has ended. Then their counts are not shown anywhere.
 //!
 //! # Limits
 //!
-//! All metrics of a Daemon together have room for 1024 numbers. A counter or a gauge takes one, a histogram takes 64. A child that
-//! counts has its own 8192 bytes of shared memory for them, and a child that does not count has none. The mapping takes 134 MB of
-//! address space, once there is a metric, and memory only for what is used.
+//! The metrics of a Daemon together have room for 1024 numbers. A counter or a gauge takes one number, a histogram takes 64. A child
+//! that counts uses 8192 bytes of shared memory. A child that does not count uses none. The first metric maps 134 MB of address space,
+//! of which only the used part takes memory.
 //!
 //! POE: nothing like it.
 

@@ -26,14 +26,14 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// How the values that processes have given to a gauge become one.
+/// How the values of a gauge, one from each process, become one value.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Combine {
-    /// They are added up: connections that each process has open, for example.
+    /// The values are added up. Use it for the connections that each process has open, for example.
     Sum,
-    /// The largest counts: the depth of the longest queue, for example. A process that has set no value does not count, and the
-    /// gauge is 0 if none has.
+    /// The largest value counts. Use it for the depth of the longest queue, for example. A process that has not set a value does not
+    /// count. The gauge is 0 if no process has set a value.
     Max,
 }
 
@@ -48,21 +48,21 @@ impl Combine {
 }
 
 impl Metrics {
-    /// Declares a counter, or finds it if the same is declared already.
+    /// Declares a counter. If the same counter is already declared, this returns a handle to it.
     ///
-    /// `name` ends in `_total`. `help` says in a sentence what is counted.
+    /// `name` must end in `_total`. `help` says in a sentence what is counted.
     ///
     /// # Errors
     ///
-    /// [`MetricError::Invalid`] for a name that Prometheus does not take or that is the Daemon's own, and without a help text.
-    /// [`MetricError::Redeclared`] and [`MetricError::Clash`] if there is a metric with such a name.
-    /// [`MetricError::ChildrenForked`], [`MetricError::NotTheParent`] and [`MetricError::Ended`] if it is too late.
-    /// [`MetricError::TooMany`] and [`MetricError::Memory`] if there is no room.
+    /// [`MetricError::Invalid`] if Prometheus does not accept the name, if the name begins with `lenore_` or `process_`, or if `help` is
+    /// empty. [`MetricError::Redeclared`] and [`MetricError::Clash`] if another metric already has such a name.
+    /// [`MetricError::ChildrenForked`], [`MetricError::NotTheParent`] and [`MetricError::Ended`] if the declaration comes too late, or
+    /// in another process. [`MetricError::TooMany`] and [`MetricError::Memory`] if there is no room.
     pub fn counter(&self, name: &str, help: &str) -> Result<Counter, MetricError> {
         Ok(Counter(self.place(name, help, Shape::Counter)?))
     }
 
-    /// Declares a gauge, or finds it if the same is declared already.
+    /// Declares a gauge. If the same gauge is already declared, this returns a handle to it.
     ///
     /// `combine` says how the values of all processes become one.
     ///
@@ -73,7 +73,7 @@ impl Metrics {
         Ok(Gauge::new(self.place(name, help, Shape::Gauge(combine))?, combine))
     }
 
-    /// Declares a histogram of durations, or finds it if the same is declared already.
+    /// Declares a histogram of durations. If the same histogram is already declared, this returns a handle to it.
     ///
     /// `name` should end in `_seconds`.
     ///
