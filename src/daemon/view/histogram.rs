@@ -1,18 +1,19 @@
-//! Durations by how often they were seen.
+//! Histograms of durations.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How many observations of a duration fell into which bucket.
+/// A histogram of durations: how many observations fell into each bucket.
 ///
-/// Three buckets to an octave, from 64 µs to 84 s, one below, and one above: an estimate from a bucket is at most 12.5 % off.
+/// There are three buckets to an octave from 64 µs to 84 s, one bucket below and one above. Within that range an estimate is at most
+/// 12.5 % off.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Histogram {
     /// The sum of all observations, in seconds.
     pub sum: f64,
-    /// How many observations fell into each bucket, lowest first. Empty if nothing can be known.
+    /// How many observations fell into each bucket, lowest first. Empty if the durations are not known.
     pub buckets: Vec<u64>,
 }
 
@@ -53,7 +54,7 @@ impl Histogram {
         if bucket < Self::BUCKETS { bucket } else { Self::BUCKETS - 1 }
     }
 
-    /// Returns the upper bound of a bucket in seconds; infinite for the last.
+    /// Returns the upper bound of a bucket in seconds. `bucket` counts from 0. The bound of the last bucket is infinite.
     pub fn upper_bound(bucket: usize) -> f64 {
         if bucket + 1 >= Self::BUCKETS {
             return f64::INFINITY;
@@ -62,7 +63,7 @@ impl Histogram {
         LOWEST * octaves.exp2()
     }
 
-    /// Estimates the duration in seconds that a share of all observations does not exceed, `0.99` for 99 %. `None` without
+    /// Estimates a quantile, in seconds. With a `share` of `0.99`, 99 % of all observations were not longer. `None` without
     /// observations.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let count = self.count();

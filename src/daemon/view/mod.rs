@@ -1,6 +1,8 @@
-//! What a Daemon looks like from outside: one [`Snapshot`], and its forms.
+//! A [`Snapshot`] has everything that an operator can see of a Daemon. [`text`] writes a snapshot for terminals.
 //!
-//! A snapshot is taken in one pass. Everything that shows it is a pure function of it.
+//! [`Daemon::snapshot`](crate::Daemon::snapshot) takes a snapshot of the Daemon in this process, and
+//! [`BoardFile::snapshot`](crate::daemon::BoardFile::snapshot) of a Daemon in another process. The status page, the metrics, and the
+//! answers at the control socket are written from a snapshot alone.
 
 #![allow(dead_code, reason = "what fills it in comes piece by piece")]
 

@@ -1,6 +1,6 @@
-//! What is known of a Daemon at one moment, as plain data.
+//! A Daemon at one moment, as plain data.
 //!
-//! The parent fills all of it in. A reader of the board file knows less, and leaves out what it can't know.
+//! The parent fills in every field. A reader of the board file knows less, and leaves out the other fields.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -10,40 +10,42 @@ use serde::{Deserialize, Serialize};
 use super::Histogram;
 use crate::rfc3339;
 
-/// The number of the layout of the JSON. Within one number, fields are only ever added.
+/// The number of the layout of the JSON. While the number stays the same, fields are only added.
 pub const SCHEMA: u32 = 1;
 
-/// A Daemon at one moment.
+/// A Daemon at one moment, as [`Daemon::snapshot`](crate::Daemon::snapshot) and
+/// [`BoardFile::snapshot`](crate::daemon::BoardFile::snapshot) return it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// [`SCHEMA`] of the process that has made it.
+    /// The [`SCHEMA`] of the process that has taken the snapshot.
     pub schema: u32,
-    /// When it was taken, in UTC as RFC 3339 has it.
+    /// When the snapshot was taken, as RFC 3339 in UTC.
     pub time: String,
     /// The Daemon and its parent process.
     pub service: Service,
     /// How many children there are, and how many there may be.
     pub pool: Pool,
-    /// The scoreboard as one letter a slot: `F f . w r l k e`, a blank for an empty slot, `?` for one that is torn.
+    /// The scoreboard, with one letter for each slot: `F f . w r l k e`. A blank is an empty slot, `?` a slot that could not be read
+    /// whole.
     pub board: String,
     /// The children, by slot.
     pub children: Vec<ChildView>,
-    /// The listeners that the children accept on.
+    /// The listeners of the server. Pre-forking: those that the children accept on.
     pub listeners: Vec<ListenerView>,
-    /// What was counted since the service began.
+    /// Counters since the service began.
     pub counters: Counters,
-    /// How long things took since the service began.
+    /// Durations since the service began.
     pub durations: Durations,
     /// The age of the oldest request in hand, in seconds.
     pub oldest_request: Option<f64>,
-    /// The last children that have ended, the latest first.
+    /// The children that have ended last, the latest first.
     pub deaths: Vec<Death>,
     /// The settings by name, as they are now.
     pub settings: BTreeMap<String, String>,
     /// What the parent process uses.
     pub process: ProcessView,
-    /// What the application counts.
+    /// The metrics of the application, in the order in which they were declared.
     pub metrics: Vec<Family>,
     /// Reloads of the configuration.
     #[serde(default)]
@@ -53,13 +55,13 @@ pub struct Snapshot {
     pub upgrades: Upgrades,
 }
 
-/// A moment: how long ago, and when.
+/// A moment in the past.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct When {
     /// How long ago, in seconds.
     pub seconds_ago: f64,
-    /// When, in UTC as RFC 3339 has it.
+    /// When, as RFC 3339 in UTC.
     pub at: String,
 }
 
@@ -91,41 +93,42 @@ pub struct Service {
     pub name: String,
     /// The version of this crate.
     pub version: String,
-    /// The parent process.
+    /// The pid of the parent process.
     pub pid: u32,
     /// When the parent was started.
     pub started: When,
-    /// Where in its life the Daemon is.
+    /// Whether the Daemon is starting, ready, reloading, draining or stopping.
     pub phase: Phase,
-    /// What kind of server it is.
+    /// Whether the server is pre-forking, post-forking or non-forking.
     pub kind: Kind,
-    /// Which edition of the configuration is in force: the number of the reload that has brought it, 1 for that of the start.
+    /// The edition of the configuration that is in force: 1 for the configuration of the start, else the number of the reload that
+    /// has brought it.
     pub generation: u32,
-    /// What looks after the parent and may start it again, `systemd` for example.
+    /// What supervises the parent and may start it again, `systemd` for example.
     pub supervisor: Option<String>,
-    /// How long ago the parent last said that it is there, in seconds; `None` in a snapshot that the parent itself has taken.
+    /// How long ago the parent last renewed its heartbeat, in seconds. `None` in a snapshot that the parent itself has taken.
     pub heartbeat_age: Option<f64>,
 }
 
-/// Where in its life a Daemon is.
+/// What a Daemon is doing: starting, serving or ending.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Phase {
-    /// It is not ready for clients yet.
+    /// The Daemon is not ready for clients yet.
     Starting,
-    /// It serves clients.
+    /// The Daemon serves clients.
     Ready,
-    /// It changes its configuration, and serves clients.
+    /// The Daemon changes its configuration, and serves clients meanwhile.
     Reloading,
-    /// It serves the requests that it has, and ends after them.
+    /// The Daemon finishes the requests in hand, and then ends.
     Draining,
-    /// It ends.
+    /// The Daemon is ending.
     Stopping,
 }
 
 impl Phase {
-    /// Returns the word for it.
+    /// Returns the phase as a word: `starting`, `ready`, `reloading`, `draining` or `stopping`.
     pub fn word(self) -> &'static str {
         match self {
             Phase::Starting => "starting",
@@ -154,17 +157,17 @@ pub enum Kind {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Reloads {
-    /// What is under way: `scouting`, `waiting`, `canary`, `rolling`, `rolling-back` or `probation`.
+    /// The stage of the reload that is under way: `scouting`, `waiting`, `canary`, `rolling`, `rolling-back` or `probation`. `None`
+    /// without one.
     pub stage: Option<String>,
-    /// The edition that this is about.
+    /// The edition of the reload that is under way.
     pub edition: Option<u32>,
-    /// How many reloads have ended how: `applied`, `rejected`, `rolled_back`, `superseded` and `taken_back`. Every word is there if
-    /// the program has a configuration.
+    /// How many reloads have ended with each verdict: `applied`, `rejected`, `rolled_back`, `superseded` and `taken_back`. Every
+    /// verdict is listed, also with 0. Empty if the program has no configuration.
     pub verdicts: BTreeMap<String, u64>,
-    /// The last one that has ended.
+    /// The last reload that has ended.
     pub last: Option<Reload>,
-    /// When a configuration was last taken: by a reload that was applied, or at the start of the process. `None` if the program has
-    /// no configuration.
+    /// When a configuration was last applied, by a reload or at the start of the process. `None` if the program has no configuration.
     #[serde(default)]
     pub succeeded: Option<When>,
 }
@@ -173,17 +176,17 @@ pub struct Reloads {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Reload {
-    /// The edition that it was about.
+    /// The edition that the reload was for.
     pub edition: u32,
-    /// What has become of it, a word of [`Reloads::verdicts`].
+    /// How the reload ended: one of the verdicts of [`Reloads::verdicts`].
     pub verdict: String,
-    /// Why; empty if it was applied.
+    /// Why the reload ended with this verdict. Empty if it was applied.
     pub cause: String,
-    /// Settings that it has changed and that need a restart.
+    /// The changed settings that need a restart.
     pub needs_restart: Vec<String>,
-    /// How long it has taken, in seconds.
+    /// How long the reload took, in seconds.
     pub took: f64,
-    /// When it has ended.
+    /// When the reload ended.
     pub ended: When,
 }
 
@@ -204,16 +207,17 @@ impl Reload {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Upgrades {
-    /// What is under way, as the one of the two processes sees it that this is of: `spawned`, `loading`, `ready`, `probation` or
-    /// `draining`.
+    /// The stage of the upgrade that is under way: `spawned`, `loading`, `ready`, `probation` or `draining`. During an upgrade there
+    /// are two processes, and each tells its own stage. `None` without an upgrade.
     pub stage: Option<String>,
-    /// The process that takes over from this one, or has.
+    /// The pid of the process that takes over from this process, or has taken over.
     pub successor: Option<i32>,
-    /// The process from which this one takes over, or has, as long as it is there.
+    /// The pid of the process that this process takes over from, or has taken over from. `None` once that process has ended.
     pub predecessor: Option<u32>,
-    /// How many upgrades have ended how: `applied`, `rejected`, `rolled_back` and `superseded`. Every word is there.
+    /// How many upgrades have ended with each verdict: `applied`, `rejected`, `rolled_back` and `superseded`. Every verdict is listed,
+    /// also with 0.
     pub verdicts: BTreeMap<String, u64>,
-    /// The last one that has ended.
+    /// The last upgrade that has ended.
     pub last: Option<Upgrade>,
 }
 
@@ -221,13 +225,13 @@ pub struct Upgrades {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Upgrade {
-    /// What has become of it, a word of [`Upgrades::verdicts`].
+    /// How the upgrade ended: one of the verdicts of [`Upgrades::verdicts`].
     pub verdict: String,
-    /// Why; empty if it was applied.
+    /// Why the upgrade ended with this verdict. Empty if it was applied.
     pub cause: String,
-    /// How long it has taken, in seconds.
+    /// How long the upgrade took, in seconds.
     pub took: f64,
-    /// When it has ended.
+    /// When the upgrade ended.
     pub ended: When,
 }
 
@@ -241,11 +245,11 @@ impl Upgrade {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Pool {
-    /// How many children do what. They add up to `total`.
+    /// How many children are in each state. The sum is `total`.
     pub states: States,
     /// How many children there are.
     pub total: u32,
-    /// How many forks are on the way.
+    /// How many forks have been asked for and not carried out yet.
     pub forks_in_flight: u32,
     /// `max_children` as it is now.
     pub limit: u32,
@@ -259,34 +263,34 @@ pub struct Pool {
     pub slots: u32,
     /// Post-forking: how many requests wait for a child.
     pub queued: u32,
-    /// Since when clients have been waiting because all children are busy and there can't be more.
+    /// Since when clients have been waiting because all children are busy and `max_children` is reached. `None` while they don't.
     pub saturated: Option<When>,
-    /// Forks wait because the last ones failed, or because children die as soon as they live.
+    /// Whether the parent pauses before the next fork, because forks have failed or children die as soon as they are forked.
     pub backoff: bool,
 }
 
-/// How many children do what.
+/// How many children are in each state.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct States {
-    /// `F`, `f` and `.`.
+    /// Children on their way to their first request: `F`, `f` and `.`.
     pub starting: u32,
-    /// `w`.
+    /// Children that wait for a request: `w`.
     pub idle: u32,
-    /// `r`.
+    /// Children that handle a request: `r`.
     pub busy: u32,
-    /// `l`.
+    /// Children that handle a long request: `l`.
     pub long: u32,
-    /// `k`.
+    /// Children that keep the connection of a client without a request in hand: `k`.
     pub keep: u32,
-    /// `e`.
+    /// Children that are ending: `e`.
     pub exiting: u32,
-    /// Slots that could not be read whole.
+    /// Children whose slots could not be read whole: `?`.
     pub torn: u32,
 }
 
 impl States {
-    /// Returns each state's name and number.
+    /// Returns the name of each state, and how many children are in it.
     pub fn by_name(&self) -> [(&'static str, u32); 7] {
         let States { starting, idle, busy, long, keep, exiting, torn } = *self;
         [
@@ -324,32 +328,34 @@ impl States {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ChildView {
-    /// Its slot, counted from 0.
+    /// The slot of the child, counted from 0.
     pub slot: u32,
-    /// Which owner of the slot it is, counted from 1.
+    /// The generation of the child: the first child in a slot has 1, the next child in the slot 2.
     pub generation: u32,
-    /// Its process; `None` before it has claimed its slot.
+    /// The pid of the child. `None` before the child has taken over its slot.
     pub pid: Option<i32>,
-    /// The letter of what it does; `?` if its slot could not be read whole.
+    /// The letter of the child's status. `?` if its slot could not be read whole.
     pub state: char,
-    /// Since when it has been doing that.
+    /// Since when the child has had this status.
     pub since: When,
-    /// When it was started.
+    /// When the child was started.
     pub started: When,
-    /// Requests it has begun.
+    /// How many requests the child has begun.
     pub requests: u64,
-    /// Whom it serves or has served last, as the application says. It comes from the network: escape it in every form.
+    /// The client that the child serves or has served last, as the application says. The text may come from the network, so escape it
+    /// wherever you show it.
     pub peer: String,
-    /// Which edition of the configuration it has; `None` where only the parent knows.
+    /// The edition of the child's configuration. `None` in a snapshot of a board, as only the parent knows.
     #[serde(default)]
     pub edition: Option<u32>,
-    /// What it has been told: `stay`, `be-replaced`, `go` or `die`. `None` where only the parent knows.
+    /// What the parent wants of the child: `stay`, `be-replaced`, `go` or `die`. `None` in a snapshot of a board, as only the parent
+    /// knows.
     pub told: Option<String>,
-    /// What its process uses; `None` unless asked for, or if that can't be read.
+    /// What the child's process uses. `None` if the snapshot was taken without usage, or if the system does not tell.
     pub usage: Option<ProcessView>,
 }
 
-/// What a process uses, as the system says. What can't be read is `None`.
+/// What a process uses, as the system says. A field is `None` if it can't be read.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ProcessView {
@@ -357,8 +363,8 @@ pub struct ProcessView {
     pub cpu: Option<f64>,
     /// Resident memory, in bytes.
     pub resident: Option<u64>,
-    /// Its share of the resident memory, in bytes: what several processes share counts in part. The system
-    /// takes its time to count that, so the Daemon leaves it out, and `lenorectl children --pss` reads it.
+    /// The proportional set size, in bytes: memory that several processes share counts in part for each. The system takes long to
+    /// count it, so the Daemon leaves it out. `lenorectl children --pss` reads it.
     pub proportional: Option<u64>,
     /// Virtual memory, in bytes.
     pub virtual_memory: Option<u64>,
@@ -366,21 +372,21 @@ pub struct ProcessView {
     pub descriptors: Option<u64>,
     /// How many descriptors may be open.
     pub descriptors_limit: Option<u64>,
-    /// How likely the system is to kill it when memory runs out.
+    /// The OOM score: how likely the system is to kill the process when memory runs out.
     pub oom_score: Option<i64>,
-    /// When it was started, in seconds since 1970.
+    /// When the process was started, in seconds since 1970.
     pub started_at: Option<f64>,
 }
 
-/// One listener that children accept on.
+/// One listener of the server.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ListenerView {
-    /// Its address or path.
+    /// The address or path of the listener.
     pub name: String,
-    /// How many clients wait in its queue, and how many may; `None` if that can't be known.
+    /// How many clients wait in the listener's queue, and how many may wait. `None` if the system does not tell.
     pub queue: Option<Queue>,
-    /// Why the queue can't be known.
+    /// Why the system does not tell. `None` if it does.
     pub unknown: Option<String>,
 }
 
@@ -388,9 +394,9 @@ pub struct ListenerView {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Queue {
-    /// How many wait.
+    /// How many clients wait.
     pub waiting: u32,
-    /// How many may wait.
+    /// How many clients may wait. The system turns away further clients.
     pub limit: u32,
 }
 
@@ -400,45 +406,46 @@ impl Queue {
     }
 }
 
-/// What was counted since the service began.
+/// Counters since the service began. In a snapshot that the parent has taken they go on through an upgrade.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Counters {
     /// Requests that children have begun.
     pub requests: u64,
-    /// Requests that the application says have failed; `None` if it does not say.
+    /// Requests that the application has reported as failed. `None` if the application does not report failures.
     pub requests_failed: Option<u64>,
-    /// Forks that were carried out.
+    /// Forks that have succeeded.
     pub forks: u64,
     /// Forks that have failed, by the name of the errno.
     pub fork_failures: BTreeMap<String, u64>,
-    /// Children that have ended, by cause. Every cause is there, also with 0.
+    /// Children that have ended, by cause. Every cause is listed, also with 0.
     pub exits: BTreeMap<String, u64>,
-    /// How long children have been busy, in seconds, all together.
+    /// How long all children together have been busy, in seconds.
     pub busy_seconds: f64,
-    /// How long clients have waited because all children were busy and there could not be more, in seconds.
+    /// How long clients have waited because all children were busy and `max_children` was reached, in seconds.
     pub saturated_seconds: f64,
-    /// Connections that the system has turned away in this network namespace because a queue was full, since the service
-    /// began; `None` if the system does not tell.
+    /// Connections that the system has turned away because a queue was full. The system counts them for the whole network namespace.
+    /// `None` if the system does not tell.
     pub listen_overflows: Option<u64>,
-    /// Slots that could not be read whole.
+    /// How often a slot could not be read whole.
     pub torn_reads: u64,
-    /// Processor time of all children that each slot has had, in seconds. Empty unless usage was asked for.
+    /// For each slot, the processor time of all children that the slot has had, in seconds. Empty if the snapshot was taken without
+    /// usage.
     #[serde(default)]
     pub cpu_by_slot: Vec<f64>,
 }
 
-/// How long things took since the service began.
+/// Durations since the service began. In a snapshot that the parent has taken they go on through an upgrade.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Durations {
-    /// Requests, from `r` or `l` to whatever comes after it.
+    /// How long requests took: for how long a child was in `r` or `l`.
     pub request: Histogram,
-    /// From the end of the handshake of a TCP connection until a child accepts it.
+    /// How long clients waited: from the end of the TCP handshake until the connection was accepted.
     pub accept_wait: Histogram,
-    /// From the fork of a child until it waits for its first request.
+    /// How long children took to start: from the fork until the child waits for its first request.
     pub child_start: Histogram,
-    /// Turns of the parent's loop, without the time it sleeps.
+    /// How long the turns of the parent's loop took, without the time that the parent sleeps.
     pub loop_turn: Histogram,
 }
 
@@ -446,21 +453,21 @@ pub struct Durations {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Death {
-    /// When it was reaped.
+    /// When the parent reaped the child.
     pub reaped: When,
-    /// Its slot.
+    /// The slot of the child.
     pub slot: u32,
-    /// Which owner of the slot it was.
+    /// The generation of the child: which child of its slot it was, counted from 1.
     pub generation: u32,
-    /// Its process.
+    /// The pid of the child.
     pub pid: i32,
-    /// Why it has ended, as the log says it.
+    /// Why the child ended, in the word of the log.
     pub cause: String,
-    /// Whether an operator need not care.
+    /// Whether the child ended in order, so that an operator need not act.
     pub in_order: bool,
-    /// How old it was, in seconds.
+    /// How old the child was, in seconds.
     pub age: f64,
-    /// Requests it had begun.
+    /// How many requests the child had begun.
     pub requests: u64,
 }
 
@@ -468,11 +475,11 @@ pub struct Death {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Family {
-    /// Its name as it was declared.
+    /// The name under which the metric was declared.
     pub name: String,
-    /// What it tells.
+    /// The help text of the metric.
     pub help: String,
-    /// Its value.
+    /// The value of the metric, over all processes.
     pub sample: Sample,
 }
 
@@ -487,10 +494,10 @@ impl Family {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Sample {
-    /// It only grows.
+    /// The value of a counter.
     Counter(u64),
-    /// It goes up and down.
+    /// The value of a gauge.
     Gauge(i64),
-    /// Durations.
+    /// A histogram of durations.
     Histogram(Histogram),
 }

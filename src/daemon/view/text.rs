@@ -7,7 +7,7 @@ pub use super::human::{bytes, harmless, span};
 use super::letters::{LETTERS, known};
 use super::snapshot::{ChildView, Death, Kind, ListenerView, ProcessView, Snapshot};
 
-/// Writes a Daemon's status: a line for each subject, with each limit beside its value.
+/// Writes a Daemon's status as `lenorectl status` prints it: a line for each subject, with each limit beside its value.
 pub fn status(snapshot: &Snapshot) -> String {
     let mut lines = Lines::default();
     service(&mut lines, snapshot);
@@ -27,7 +27,7 @@ pub fn status(snapshot: &Snapshot) -> String {
     lines.text
 }
 
-/// Writes a table of children, a line for each below a line of titles.
+/// Writes a table of children as `lenorectl children` prints it: a line of titles, and a line for each child.
 pub fn children(children: &[ChildView]) -> String {
     let mut rows = vec![TITLES.map(str::to_owned)];
     rows.extend(children.iter().map(row));
