@@ -146,7 +146,7 @@ impl<'a> Told<'a> {
             self.is_wrong(400, "more than one Host");
         }
         if !target::is_host(value) {
-            self.is_wrong(400, "the Host is not one");
+            self.is_wrong(400, "the Host is not valid");
         }
         self.host = Some(value);
     }
@@ -157,7 +157,7 @@ impl<'a> Told<'a> {
         } else if value.eq_ignore_ascii_case(b"100-continue") {
             self.expects_continue = true;
         } else {
-            self.is_wrong(417, "only 100-continue can be expected");
+            self.is_wrong(417, "Expect has another value than 100-continue");
         }
     }
 

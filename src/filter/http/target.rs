@@ -158,5 +158,5 @@ const fn add(classes: &mut [u8; 256], octets: &[u8], class: u8) {
 }
 
 const BAD_FORM: &str = "the target is neither a path nor a URI";
-const BAD_HOST: &str = "the target's host is not one";
-const BAD_PORT: &str = "the target's port is not one";
+const BAD_HOST: &str = "the target's host is not valid";
+const BAD_PORT: &str = "the target's port is not valid";
