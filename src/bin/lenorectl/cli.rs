@@ -134,7 +134,7 @@ pub enum Command {
         #[command(flatten)]
         waits: Waits,
     },
-    /// End at once what still drains after a reload or an upgrade
+    /// End at once the processes that still drain after a reload or an upgrade
     Finish,
     /// Set one log level for all targets in the parent and in all children
     LogLevel {
@@ -206,7 +206,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err("the unit is none of ms, s, m and h".into()),
+        _ => return Err("the unit is not ms, s, m or h".into()),
     };
     let number: f64 = number.parse().map_err(|_| "not a span of time such as 60s".to_owned())?;
     Duration::try_from_secs_f64(number * unit)

@@ -63,7 +63,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Upgrade { program, waits } => upgrade(&target, program.as_deref(), &waits, until_done),
         Command::Finish => {
             ask(&target, command("finish"), until_done)?;
-            say("what still drains is told to end");
+            say("processes that still drain are told to end");
             Ok(())
         }
         Command::LogLevel { level, span, child } => {
@@ -178,7 +178,7 @@ fn peek(target: &Target, child: Option<String>, limit: Option<Duration>) -> Resu
     if data["answered"] == json!(false) {
         return Err(Failure::new(
             code::TIMEOUT,
-            format_args!("child {name} has not answered: this is what can be seen from outside"),
+            format_args!("child {name} has not answered, and is described from outside"),
         ));
     }
     Ok(())

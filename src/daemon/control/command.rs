@@ -299,11 +299,11 @@ reopen                                      open the log files again
 reload                                      load the configuration again and replace the children
 check                                       load the configuration, and change nothing
 upgrade [program=PATH]                      have a new program take over, this one's path if none is named
-finish                                      end at once what still drains after a reload or an upgrade
+finish                                      end at once the processes that still drain after a reload or an upgrade
 log-level LEVEL [for=60s] [child=CHILD]     change what is logged
 stop [now]                                  end the service, after requests in hand or now
 verdict N                                   what has become of order N
-A CHILD is SLOT:GENERATION, or a pid. A number that is no child's pid is a slot.
+A CHILD is SLOT:GENERATION, or a pid. A number that is not the pid of a child is a slot.
 Commands that change something wait until that is done: no-wait answers with a number at once, timeout=5s gives up waiting.
 A line that begins with { is JSON: {\"command\":\"retire\",\"child\":\"3:1\"}
 ";

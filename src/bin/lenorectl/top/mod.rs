@@ -63,9 +63,9 @@ fn look(meter: &mut Meter, snapshot: &Snapshot) -> std::collections::HashMap<i32
 fn heartbeat(board: &BoardFile) -> Option<String> {
     let age = board.heartbeat_age();
     match board.parent() {
-        ParentState::Ended => Some("the daemon has ended: what follows is what it has left".to_owned()),
-        ParentState::Dead => Some("the parent is dead: what follows is what it has left".to_owned()),
-        ParentState::EarlierBoot => Some("the system was started anew since: what follows is of before".to_owned()),
+        ParentState::Ended => Some("the daemon has ended: this is its last state".to_owned()),
+        ParentState::Dead => Some("the parent is dead: this is its last state".to_owned()),
+        ParentState::EarlierBoot => Some("the system was booted since: this is the state before the boot".to_owned()),
         ParentState::Stopped => {
             Some(format!("the parent is stopped; its last heartbeat is {:.0} s old", age.as_secs_f64()))
         }
