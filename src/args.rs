@@ -164,7 +164,7 @@ impl fmt::Debug for Shown<'_> {
 ///
 /// A single argument is a tuple of one: `(1,)`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no list of arguments",
+    message = "`{Self}` is not a list of arguments",
     note = "arguments are a tuple of up to eight values: `()` for none, `(value,)` for one"
 )]
 pub trait IntoArgs {

@@ -236,7 +236,7 @@ fn wrong_filter_is_an_error_that_names_the_part() {
     let mut running = start(&["--filter", "info,tower=loud", "say"]);
     assert!(!running.wait_exit(DEADLINE).success());
     let text = running.stderr_to_end(DEADLINE);
-    assert!(text.contains(r#""tower=loud": the level is none of off"#), "{text}");
+    assert!(text.contains(r#""tower=loud": the level is not off"#), "{text}");
 }
 
 #[test]

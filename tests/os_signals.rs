@@ -133,7 +133,7 @@ fn the_end_of_a_run_gives_all_signals_back() {
 
 #[test] // K-SG-55: at the end of a run a child that still runs, or that nobody has reaped, is worth a warning
 fn leftover_children_are_warned_of_and_left_alone() {
-    for (scenario, warning) in [("leftover", "still running"), ("leftover_zombie", "nobody waits for it")] {
+    for (scenario, warning) in [("leftover", "still running"), ("leftover_zombie", "no session waits for it")] {
         let mut program = start("sig_child", scenario);
         expect_lines(&program, &["run returned", "left alone"]);
         program.wait_for_stderr(warning, DEADLINE);

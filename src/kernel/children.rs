@@ -341,7 +341,9 @@ impl Core {
             self.reap_registered();
         }
         match peek_ended(Which::Any) {
-            Ok(Some(pid)) => log::warn!(target: "lenore::children", "child {pid} has ended and nobody waits for it"),
+            Ok(Some(pid)) => {
+                log::warn!(target: "lenore::children", "child {pid} has ended and no session waits for it")
+            }
             // It may be the child that is allowed to.
             Ok(None) if self.children.outliving.is_some() => {}
             Ok(None) => {

@@ -90,7 +90,7 @@ impl Kernel {
         core.disown_adopted();
         for watch in core.drop_all_child_watches() {
             let (pid, session) = (watch.pid, watch.session);
-            log::warn!(target: "lenore::children", "{session} waits in vain for child {pid} of the process that launched this one");
+            log::warn!(target: "lenore::children", "{session} will not hear of the end of child {pid}, which belongs to the process that launched this one");
             destroy(watch);
         }
         Ok(())

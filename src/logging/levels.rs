@@ -45,7 +45,7 @@ impl Levels {
             let level = match level {
                 "" => LevelFilter::Trace,
                 level => {
-                    level.parse().map_err(|_| refuse("the level is none of off, error, warn, info, debug, trace"))?
+                    level.parse().map_err(|_| refuse("the level is not off, error, warn, info, debug or trace"))?
                 }
             };
             levels.set(target, level);

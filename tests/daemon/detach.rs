@@ -315,7 +315,7 @@ fn the_kernel_moves_with_all_that_it_has() {
 fn children_of_the_launcher_are_warned_of() {
     let site = Site::new();
     let (_running, pid) = site.launch("--in-state --own-child --logfile @log");
-    site.wait_in("log", "waits in vain for child");
+    site.wait_in("log", "will not hear of the end of child");
     terminate(pid);
     assert_eq!(site.count("timer"), 0);
 }

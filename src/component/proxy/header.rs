@@ -29,7 +29,7 @@ pub(crate) fn find(bytes: &[u8]) -> Found {
     } else if begins(bytes, PREFIX) {
         text(bytes)
     } else {
-        Found::Wrong("it does not begin as one")
+        Found::Wrong("the connection does not begin with one")
     }
 }
 
@@ -54,10 +54,12 @@ fn text(bytes: &[u8]) -> Found {
                 _ => text.parse().ok().map(IpAddr::V6),
             };
             let whole = (address(source), address(destination), port(source_port), port(destination_port));
-            let (Some(ip), Some(_), Some(port), Some(_)) = whole else { return Found::Wrong("an address is none") };
+            let (Some(ip), Some(_), Some(port), Some(_)) = whole else {
+                return Found::Wrong("an address or port is not valid");
+            };
             Some(SocketAddr::new(ip, port))
         }
-        _ => return Found::Wrong("its line has other fields"),
+        _ => return Found::Wrong("its line has other fields than the protocol allows"),
     };
     Found::Header { length: end + 2, source }
 }
@@ -72,7 +74,7 @@ fn binary(bytes: &[u8]) -> Found {
     let (version, command) = (fixed[12] >> 4, fixed[12] & 0x0f);
     let (family, transport) = (fixed[13] >> 4, fixed[13] & 0x0f);
     if version != 2 || command > PROXY || family > UNIX || transport > DATAGRAM {
-        return Found::Wrong("it is of another version");
+        return Found::Wrong("it is not of version 2, or has an unknown command or family");
     }
     let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
     if FIXED + length > LONGEST {

@@ -140,7 +140,7 @@ pub(super) fn look<F: Filter, H: 'static>(protocol: &Protocol<F, H>, cx: &mut Cx
 /// The header takes too long.
 pub(super) fn late<F: Filter, H: 'static>(_: &Protocol<F, H>, cx: &mut Cx<'_, F, H>) -> Result {
     if matches!(cx.heap().link, Link::Announced(_)) {
-        complain(cx, "it has not come in time");
+        complain(cx, "it has not arrived in time");
         give_up(cx);
     }
     Ok(())

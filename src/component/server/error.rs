@@ -31,11 +31,9 @@ impl fmt::Display for ServerError {
             ServerError::Listen(error) => write!(f, "the server can't listen: {error}"),
             ServerError::Daemon(error) => error.fmt(f),
             ServerError::Session(error) => write!(f, "creating the server's session: {error}"),
-            ServerError::NoAddresses => {
-                f.write_str("the server is to listen on what a configuration says, which names no address")
-            }
+            ServerError::NoAddresses => f.write_str("the configuration names no address for the server to listen on"),
             ServerError::NoConnections => f.write_str("connections_per_child is 0"),
-            ServerError::NoChildren => f.write_str("the mode is to fork, but with 0 children"),
+            ServerError::NoChildren => f.write_str("the mode forks, and needs at least 1 child"),
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct UnknownProcesses(pub String);
 
 impl fmt::Display for UnknownProcesses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no such mode: {:?}; there are single, fork and prefork, and fork:N and prefork:N", self.0)
+        write!(f, "no such mode: {:?}; use single, fork, fork:N, prefork or prefork:N", self.0)
     }
 }
 

@@ -439,7 +439,7 @@ impl<F: Filter> FollowTailBuilder<F> {
                         }
                     }
                     Followed::Stream { .. } if self.interval.or(self.seek.map(|_| Duration::ZERO)).is_some() => {
-                        log::warn!(target: "lenore::wheels", "a FollowTail of {owner}: no seeking and polling of what is no file");
+                        log::warn!(target: "lenore::wheels", "a FollowTail of {owner} ignores seek and poll_interval: it does not follow a regular file");
                     }
                     Followed::Stream { .. } => {}
                 }

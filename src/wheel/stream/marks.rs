@@ -36,7 +36,7 @@ impl MarkEvents {
             (Some(marks), MarkEvents { low, .. }) => {
                 marks.check()?;
                 if low.is_none() && !auto_pause {
-                    return invalid("marks", "need on_low: nobody would learn that the output has drained");
+                    return invalid("marks", "need on_low: no other event says that the output has drained");
                 }
                 Ok(())
             }

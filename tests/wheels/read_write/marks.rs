@@ -188,7 +188,7 @@ fn a_wheel_with_marks_that_make_no_sense_is_not_made() {
         (wheel().watermarks(10, 10).on_low("low"), "invalid marks: the low mark must be below the high mark"),
         (
             wheel().watermarks(1, 10).on_high("high"),
-            "invalid marks: need on_low: nobody would learn that the output has drained",
+            "invalid marks: need on_low: no other event says that the output has drained",
         ),
         (wheel().on_high("high"), "invalid on_high: needs marks"),
         (wheel().on_low("low"), "invalid on_low: needs marks"),
