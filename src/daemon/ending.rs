@@ -73,7 +73,7 @@ pub(in crate::daemon) fn kill_foreign(cx: &mut Cx<'_>) {
 
 /// Kills a child that has had its time.
 pub(in crate::daemon) fn kill_late(pid: i32) {
-    log::warn!(target: "lenore::daemon", "child {pid} has not ended in time and is killed");
+    log::warn!(target: "lenore::daemon", "child has not ended in time and is killed: pid={pid}");
     send(pid, Signal::SIGKILL);
 }
 
@@ -87,7 +87,7 @@ pub(in crate::daemon) fn look_again_what_is_left(cx: &mut Cx<'_>) {
     cx.yield_("what_is_left", (Asked::Again, FIRST_LOOK));
 }
 
-/// Why somebody may want to know what keeps a process.
+/// Which request to end makes the Daemon say what keeps a process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Once,
@@ -108,17 +108,20 @@ pub(in crate::daemon) fn what_is_left(cx: &mut Cx<'_>) -> Result {
     let Some(reasons) = kept_by(cx) else { return Ok(()) };
     match asked {
         Asked::Once => {
-            log::warn!(target: "lenore::daemon", "no child is left, but process {} is kept by {reasons}", cx.pid());
+            log::warn!(target: "lenore::daemon", "process is still running because of {reasons}: pid={}", cx.pid());
         }
         Asked::Again => {
-            log::info!(target: "lenore::daemon", "asked again to end, process {} is kept by {reasons}", cx.pid());
+            log::info!(
+                target: "lenore::daemon",
+                "process was told again to end and is still running because of {reasons}: pid={}", cx.pid()
+            );
         }
     }
     Ok(())
 }
 
-/// Says what keeps this process, the Daemon's own session and background sessions apart; `None` if nothing does, or if it waits for children: another
-/// Daemon's, for one.
+/// Says what keeps this process alive, apart from the Daemon's own session and background sessions. `None` if nothing does, or if a
+/// session waits for children, such as those of another Daemon.
 fn kept_by(cx: &Cx<'_>) -> Option<String> {
     let me = cx.session();
     let others = cx.peek().sessions.into_iter().filter(|session| session.id != me);

@@ -122,17 +122,17 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::NotUpgraded { reason } => write!(f, "the upgrade can't begin: {reason}"),
             DaemonError::StartTimeout { ready, wanted, limit } => {
-                write!(f, "{ready} of {wanted} children have reported Wait within start_timeout ({limit:?})")
+                write!(f, "only {ready} of {wanted} children have reported Wait within start_timeout ({limit:?})")
             }
             DaemonError::Scoreboard(error) => write!(f, "making the scoreboard: {error}"),
             DaemonError::Kernel { doing, source } | DaemonError::Process { doing, source } => {
                 write!(f, "{doing}: {source}")
             }
             DaemonError::PidFileHeld { path, pid: Some(pid) } => {
-                write!(f, "taking the pid file: process {pid} has {}", path.display())
+                write!(f, "taking the pid file: process {pid} holds {}", path.display())
             }
             DaemonError::PidFileHeld { path, pid: None } => {
-                write!(f, "taking the pid file: another process has {}", path.display())
+                write!(f, "taking the pid file: another process holds {}", path.display())
             }
             DaemonError::ControlHeld { path, pid } => {
                 let owner = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));

@@ -202,7 +202,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
         let (most, enough) = (takes.as_secs_f64(), takes.as_secs() + 2);
         log::info!(
             target: "lenore::daemon",
-            "an end takes up to {most} s: let KILL come later than that, as with terminationGracePeriodSeconds={enough}"
+            "shutdown takes up to {most} s: send KILL later than that, for example terminationGracePeriodSeconds={enough}"
         );
     }
     if let Some(end) = cx.heap().doorbell.as_ref().and_then(Doorbell::parents_end).cloned() {

@@ -57,7 +57,7 @@ fn second_term_ends_it_at_once() {
         let mut running = start(mode, "--lame-duck-ms 20000 --grace-ms 30000");
         running.listening_addr();
         running.signal(Signal::SIGTERM);
-        running.wait_for_stderr("about to shut down: clients are served for 20 s before", DEADLINE);
+        running.wait_for_stderr("shutdown begins in 20 s, and clients are served until then", DEADLINE);
         running.signal(Signal::SIGTERM);
         assert_eq!(running.wait_exit(DEADLINE).code(), Some(0), "{mode}");
     }

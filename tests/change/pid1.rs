@@ -199,7 +199,7 @@ fn term_under_load_loses_nothing_in_process_1() {
     }
     let pool = "--mode prefork:4 --max 8 --min-spare 2 --max-spare 4 --status 127.0.0.1:0";
     let (init, addr) = Init::start(&format!("{pool} --lame-duck-ms 1000 --grace-ms 8000"));
-    init.unshare.wait_for_stderr("an end takes up to 8 s", DEADLINE);
+    init.unshare.wait_for_stderr("shutdown takes up to 8 s", DEADLINE);
     let status = status_address(&init.unshare);
     wait_until("readiness", DEADLINE, || (get(status, "/ready").status == 200).then_some(()));
     let (leave, answered, lost) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));

@@ -137,13 +137,13 @@ fn a_child_that_leaves_may_take_as_long_as_a_request() {
 fn one_that_calms_down_is_forgiven() {
     let (mut lab, addr) = Lab::pool(&format!("{ONE} --deaf --babysit-ms 1000 --request-ms 100 --grace-ms 200"), 1);
     for _ in 0..2 {
-        let before = lab.running.stderr_text().matches("has calmed down").count();
+        let before = lab.running.stderr_text().matches("rogue cleared").count();
         let (mut client, pid) = held(addr);
         wait_until("INT", DEADLINE, || (steps(&lab, pid).len() > before).then_some(()));
         client.finish_sending();
         client.expect_eof();
         wait_until("its pardon", DEADLINE, || {
-            (lab.running.stderr_text().matches("has calmed down").count() > before).then_some(())
+            (lab.running.stderr_text().matches("rogue cleared").count() > before).then_some(())
         });
         // The next time it begins with INT again.
         assert!(steps(&lab, pid).iter().all(|step| step == "SIGINT"), "{:?}", steps(&lab, pid));
@@ -382,7 +382,10 @@ fn connections_are_served_whoever_is_stopped_and_killed() {
 fn a_child_that_never_reports_wait_is_named_in_the_log() {
     let (mut lab, _) = Lab::serve("daemon_prefork", "--start 1 --max 1 --max-spare 1 --babysit-ms 100 --never-ready");
     let (pid, _) = lab.nth(1, "daemon_child");
-    lab.running.wait_for_stderr(&format!("child {pid} in slot 0 gets no requests"), DEADLINE);
+    lab.running.wait_for_stderr(
+        &format!("gets no requests because it has not reported Wait on daemon_child: pid={pid} slot=0"),
+        DEADLINE,
+    );
     lab.end(Signal::SIGTERM);
     assert_eq!(lab.running.stderr_text().matches("gets no requests").count(), 1, "it is said once");
 }

@@ -46,7 +46,7 @@ fn client_of_a_blocked_idle_child_is_served_by_another() {
     let (lab, addr, deaf) = deaf_pool("--start 1 --usr1 block", "blocked");
     let (_client, served_by) = served_soon(addr);
     assert!(!deaf.contains(&served_by));
-    let line = lab.running.wait_for_stderr("does not answer, and is no spare any more", DEADLINE);
+    let line = lab.running.wait_for_stderr("does not answer, and no longer counts as a spare", DEADLINE);
     assert!(line.contains("[WARN]") && line.contains(&format!("pid={} slot=0 waiting=1", deaf[0])), "{line}");
     assert_eq!(lines(&lab, "does not answer").len(), 1);
 }
@@ -65,7 +65,7 @@ fn client_of_a_pool_of_blocked_children_is_served_by_another() {
     let (_client, served_by) = served_soon(addr);
     assert!(!deaf.contains(&served_by));
     wait_until("a line for each", DEADLINE, || {
-        (lines(&lab, "does not answer, and is no spare any more").len() == 3).then_some(())
+        (lines(&lab, "does not answer, and no longer counts as a spare").len() == 3).then_some(())
     });
     assert!(deaf.iter().all(|child| proc::state(*child) == Some('S')), "there was room");
 }
@@ -154,7 +154,7 @@ fn child_that_accepts_is_no_spare_less_for_a_client_at_another_listener() {
     let begin = Instant::now();
     // It was asked, and the answer was read.
     wait_until("a while", DEADLINE, || (begin.elapsed() > Duration::from_millis(3500)).then_some(()));
-    assert_eq!(lines(&lab, "no spare any more"), [""; 0]);
+    assert_eq!(lines(&lab, "no longer counts as a spare"), [""; 0]);
     assert_eq!(lab.running.children(), child);
     assert_eq!(held(addr).1, child[0]);
 }

@@ -258,7 +258,7 @@ fn clients_that_wait_for_forks_that_fail_are_not_told_of_as_overload() {
     let (mut lab, addr) = Lab::serve("daemon_postfork", "--max 4 --fail 4 --errno 11");
     let mut clients = crowd(addr, 3);
     all_answered(&mut clients);
-    lab.running.wait_for_stderr("no fork is missing any more", DEADLINE);
+    lab.running.wait_for_stderr("forks succeed again", DEADLINE);
     let (begun, ended) = told(&lab);
     assert_eq!((begun, ended), (Vec::new(), Vec::new()));
     drop(clients);
@@ -306,7 +306,8 @@ fn client_of_a_stopped_idle_child_is_served_by_another() {
     assert_ne!(served_by, stopped);
     // 2 s on a machine that has time.
     assert!(took < Duration::from_secs(6), "{took:?}");
-    let line = lab.running.wait_for_stderr("does not accept because it is stopped, and is no spare any more", DEADLINE);
+    let line =
+        lab.running.wait_for_stderr("does not accept because it is stopped, and no longer counts as a spare", DEADLINE);
     assert!(line.contains(&format!("pid={stopped} slot=0 waiting=1")), "{line}");
     assert_eq!(proc::state(stopped), Some('T'));
 }

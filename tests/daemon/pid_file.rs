@@ -16,7 +16,7 @@ fn a_live_holder_is_an_error_that_names_its_pid() {
         let mut other = site.program(&format!("{second} --pid-file @pid --logfile @log")).start();
         assert_eq!(other.wait_exit(DEADLINE).code(), Some(1));
         let failed = site.said("failed");
-        assert!(failed.ends_with(&format!("taking the pid file: process {pid} has {}", site.path("pid").display())));
+        assert!(failed.ends_with(&format!("taking the pid file: process {pid} holds {}", site.path("pid").display())));
         other.wait_for_stderr("and here", DEADLINE); // D-SP-01: the log file is given up again
         assert_eq!(site.read("pid"), format!("{pid}\n"));
         assert!(proc::is_alive(pid));

@@ -305,7 +305,7 @@ fn children_end_when_the_parent_dies_of_an_exception() {
     let children = lab.running.children();
     let (mut client, busy) = held(addr);
     lab.running.signal(Signal::SIGUSR1);
-    lab.running.wait_for_stderr("children are waited for", DEADLINE);
+    lab.running.wait_for_stderr("the kernel stops and waits for ", DEADLINE);
     client.line("still there");
     client.finish_sending();
     client.expect_eof();
@@ -359,7 +359,7 @@ fn process_that_ends_at_once_is_not_said_to_be_kept() {
             lab.running.signal(Signal::SIGCONT);
             lab.expect_end();
             let log = lab.running.stderr_to_end(DEADLINE);
-            assert!(!log.contains("is kept by"), "{program} {flags}: {log}");
+            assert!(!log.contains("still running because"), "{program} {flags}: {log}");
         }
     }
 }
@@ -368,10 +368,11 @@ fn process_that_ends_at_once_is_not_said_to_be_kept() {
 fn what_keeps_a_process_that_was_told_to_end_is_in_the_log() {
     let (lab, _) = Lab::pool("--start 1 --max 1 --max-spare 1 --grace-ms 200 --forget-shutdown", 1);
     lab.running.signal(Signal::SIGTERM);
-    let kept = format!("no child is left, but process {} is kept by session", lab.pid());
-    lab.running.wait_for_stderr(&kept, DEADLINE);
+    let log = lab.running.wait_for_stderr("process is still running because of session", DEADLINE);
+    let pid = format!(": pid={}", lab.pid());
+    assert!(log.ends_with(&pid), "{log}");
     lab.running.signal(Signal::SIGTERM);
-    let again = format!("asked again to end, process {} is kept by session", lab.pid());
-    let log = lab.running.wait_for_stderr(&again, DEADLINE);
-    assert!(log.contains("descriptor "), "it says by what: {log}");
+    let again = "process was told again to end and is still running because of session";
+    let log = lab.running.wait_for_stderr(again, DEADLINE);
+    assert!(log.contains("descriptor ") && log.ends_with(&pid), "it says why: {log}");
 }

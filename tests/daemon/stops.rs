@@ -152,5 +152,5 @@ fn child_that_does_not_end_is_killed_after_a_stop_of_the_group() {
     stop(&[lab.pid(), pid], Duration::from_millis(1500));
     wait_until("its end", DEADLINE, || (!proc::is_alive(pid)).then_some(()));
     lab.expect_end();
-    assert!(lab.running.stderr_text().contains(&format!("child {pid} has not ended in time")));
+    assert!(lab.running.stderr_text().contains(&format!("child has not ended in time and is killed: pid={pid}")));
 }

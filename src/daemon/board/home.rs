@@ -205,7 +205,7 @@ fn check_replaceable(path: &Path) -> io::Result<()> {
     if start.is_empty() || start == MAGIC.to_ne_bytes() {
         Ok(())
     } else {
-        Err(io::Error::other("there is a file that is not a board"))
+        Err(io::Error::other("the file there is not a board"))
     }
 }
 

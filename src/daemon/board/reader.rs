@@ -347,7 +347,7 @@ fn check(path: &Path, file: &File) -> Result<(), BoardFileError> {
     }
     let sizes = [size_of::<ShownHeader>(), size_of::<Slot>(), size_of::<Stats>(), MAX_SLOTS];
     if !numbers.eq(sizes.map(|size| size as u32)) {
-        return Err(BoardFileError::Damaged { path: path.to_owned(), what: "its sizes are not those of its layout" });
+        return Err(BoardFileError::Damaged { path: path.to_owned(), what: "its sizes do not match its layout" });
     }
     check_length(path, file)
 }
@@ -358,7 +358,7 @@ fn check_length(path: &Path, file: &File) -> Result<(), BoardFileError> {
 }
 
 fn lost(path: &Path) -> BoardFileError {
-    BoardFileError::Damaged { path: path.to_owned(), what: "it is gone, as the file was cut short" }
+    BoardFileError::Damaged { path: path.to_owned(), what: "the file was cut short" }
 }
 
 /// Why a [`BoardFile`] can't be read.

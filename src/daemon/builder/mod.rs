@@ -395,7 +395,8 @@ impl DaemonBuilder {
         let mut status = None;
         let addresses = config.as_ref();
         let make_what_is_seen = |owner| {
-            let fail = |source| DaemonError::Process { doing: "listening on what the configuration says", source };
+            let fail =
+                |source| DaemonError::Process { doing: "listening on the addresses of the configuration", source };
             addresses.map_or(Ok(()), listening::open).map_err(fail)?;
             #[cfg(feature = "status")]
             {

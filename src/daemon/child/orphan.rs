@@ -53,17 +53,17 @@ pub(in crate::daemon) fn parent_gone(cx: &mut Cx<'_>) -> Result {
             let (span, setting) = time_left(cx, status);
             log::warn!(
                 target: "lenore::daemon",
-                "the parent is gone, child {pid} ends after its request: status={} limit={setting} left={:.1}",
+                "child ends after its request because the parent is gone: pid={pid} status={} limit={setting} left={:.1}",
                 status.letter(), span.as_secs_f64()
             );
         }
-        None => log::warn!(target: "lenore::daemon", "the parent is gone, child {pid} ends"),
+        None => log::warn!(target: "lenore::daemon", "child ends because the parent is gone: pid={pid}"),
     }
     match LastTimers::new() {
         Ok(timers) => set_timers(cx, timers),
         Err(error) => {
             // Nothing would bound what it has in hand.
-            log::error!(target: "lenore::daemon", "child {pid} ends at once, as it can't set its time limit: {error}");
+            log::error!(target: "lenore::daemon", "child ends at once because it can't set its time limit: {error} pid={pid}");
             return ending::shutdown(cx);
         }
     }
@@ -78,13 +78,13 @@ fn finish(cx: &mut Cx<'_>) -> Result {
         Ok(timers) => {
             log::warn!(
                 target: "lenore::daemon",
-                "the parent is gone, child {pid} finishes its end: limit=shutdown_timeout left={:.1}", span.as_secs_f64()
+                "child was already ending, and the parent is gone: pid={pid} limit=shutdown_timeout left={:.1}", span.as_secs_f64()
             );
             set_timers(cx, timers);
             time::ended(cx.heap());
         }
         Err(error) => {
-            log::error!(target: "lenore::daemon", "the parent is gone, child {pid} has no time limit: {error}")
+            log::error!(target: "lenore::daemon", "child has no time limit, and the parent is gone: {error} pid={pid}")
         }
     }
     Ok(())

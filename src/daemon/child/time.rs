@@ -25,7 +25,7 @@ fn with_timers(heap: &mut Heap, set: impl FnOnce(&mut LastTimers, &Settings) -> 
     if let Some(timers) = heap.role.child_mut().and_then(|child| child.last_timers.as_mut())
         && let Err(error) = set(timers, &heap.settings)
     {
-        log::error!(target: "lenore::daemon", "the parent is gone, and this child has no time limit: {error}");
+        log::error!(target: "lenore::daemon", "child has no time limit, and the parent is gone: {error} pid={}", std::process::id());
     }
 }
 

@@ -298,11 +298,17 @@ fn set_subject(fields: &mut Fields, name: &str, word: &str) -> Result<(), Refusa
         "log-level" => &mut fields.level,
         "metrics" => &mut fields.format,
         "verdict" => return set_value(fields, "number", word),
-        _ => return Err(Refusal::usage(format_args!("what is {} to {}? Try help", Quoted(word), Quoted(name)))),
+        _ => {
+            return Err(Refusal::usage(format_args!(
+                "{} takes no argument, not {}; try help",
+                Quoted(name),
+                Quoted(word)
+            )));
+        }
     };
     if place.replace(word.to_owned()).is_some() {
         return Err(Refusal::usage(format_args!(
-            "{} is about one thing, and {} is the second",
+            "{} takes one argument, and {} is the second",
             Quoted(name),
             Quoted(word)
         )));

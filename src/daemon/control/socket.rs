@@ -235,7 +235,7 @@ fn make_room(path: &Path, patience: Duration) -> Result<(), DaemonError> {
     }
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(failed("bind", path, io::Error::other("there is something else than a socket")));
+            return Err(failed("bind", path, io::Error::other("the file there is not a socket")));
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

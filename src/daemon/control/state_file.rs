@@ -84,7 +84,7 @@ impl StateFile {
             Err(_) => {
                 let written = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
                 if let Err(error) = written {
-                    log::warn!(target: "lenore::daemon", "state file {} stays as it is: {error}", self.path.display());
+                    log::warn!(target: "lenore::daemon", "state file {} can't be written: {error}", self.path.display());
                 }
             }
         }

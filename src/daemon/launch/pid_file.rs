@@ -111,7 +111,7 @@ impl PidFile {
         }
         // Also for a jail, from where it can't be seen; and for whoever has moved it away.
         if let Err(error) = self.file.set_len(0) {
-            log::warn!(target: "lenore::daemon", "pid file {} stays as it is: {error}", self.path.display());
+            log::warn!(target: "lenore::daemon", "pid file {} can't be removed or emptied: {error}", self.path.display());
         }
     }
 }

@@ -218,15 +218,15 @@ impl Identity {
         if !self.has_groups()? {
             return Err(wrong("getgroups", "not all groups were given up"));
         }
-        // Whoever asks to be root may be.
+        // The program has asked to be root.
         let Some(uid) = self.uid.filter(|uid| !uid.is_root()) else { return Ok(()) };
         let root = Uid::from_raw(0);
         if setuid(root).is_ok() || seteuid(root).is_ok() || Uid::current() != uid || Uid::effective() != uid {
-            return Err(wrong("setuid", "root could be had back"));
+            return Err(wrong("setuid", "the process could become root again"));
         }
         let wheel = Gid::from_raw(0);
         if self.gid.is_some_and(|gid| gid != wheel) && (setgid(wheel).is_ok() || setegid(wheel).is_ok()) {
-            return Err(wrong("setgid", "root's group could be had back"));
+            return Err(wrong("setgid", "the process could get root's group again"));
         }
         Ok(())
     }

@@ -16,7 +16,8 @@ pub enum Cause {
     Signaled(i32),
     /// The system has killed the child because memory ran out. Known only where a control group of Linux counts such kills.
     OutOfMemory,
-    /// The child has ended its work: it has handled as many requests as `requests` allows, or its one request if post-forking.
+    /// The child has ended its work, with exit code 0: it has handled as many requests as `requests` allows, or its one request if
+    /// post-forking. Or the program has called [`Daemon::shutdown`](crate::Daemon::shutdown) in the child.
     Recycled,
     /// The parent asked the child to leave. The child was a surplus spare, a reload replaced it, or an operator retired it. Or it had
     /// paused its listeners while clients waited.

@@ -76,7 +76,7 @@ impl fmt::Display for MetricError {
             MetricError::TooMany { name, limit } => {
                 write!(
                     f,
-                    "metric {name} is one too many: there is room for {limit} numbers, 64 of them for each histogram"
+                    "metric {name} does not fit: all metrics have room for {limit} numbers, and a histogram takes 64"
                 )
             }
             MetricError::Memory(error) => write!(f, "making the memory for metrics: mmap: {error}"),

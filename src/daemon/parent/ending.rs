@@ -83,7 +83,7 @@ pub(in crate::daemon) fn last_resort(cx: &mut Cx<'_>) {
     if left.is_empty() {
         return;
     }
-    log::warn!(target: "lenore::daemon", "the kernel stops; {} children are waited for", left.len());
+    log::warn!(target: "lenore::daemon", "the kernel stops and waits for {} children", left.len());
     foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
     parent.pids.all().for_each(|pid| send(pid, Signal::SIGQUIT));
     left.iter().for_each(|pid| send(*pid, Signal::SIGCONT));

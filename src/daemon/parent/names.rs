@@ -22,7 +22,7 @@ pub(super) fn why_not(cx: &mut Cx<'_>) -> Option<String> {
     paths(cx).iter().find_map(|path| {
         let directory = path.parent()?;
         let refused = access(directory, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
-        Some(format!("it needs root for {}: {}", path.display(), refused.desc()))
+        Some(format!("an upgrade needs root for {}: {}", path.display(), refused.desc()))
     })
 }
 
@@ -56,7 +56,7 @@ pub(super) fn give_away(cx: &mut Cx<'_>) {
         match fs::hard_link(&path, &other) {
             Ok(()) => kept.push((path, other)),
             Err(error) => {
-                log::warn!(target: "lenore::daemon", "{} can't be had back: no second name: {error}", path.display());
+                log::warn!(target: "lenore::daemon", "{} can't be taken back if the upgrade fails: it can't get a second name: {error}", path.display());
             }
         }
     }
@@ -102,7 +102,7 @@ fn restore((path, other): &(PathBuf, PathBuf)) {
     let between = PathBuf::from(between);
     let _ = fs::remove_file(&between);
     if let Err(error) = fs::hard_link(other, &between).and_then(|()| fs::rename(&between, path)) {
-        log::error!(target: "lenore::daemon", "{} is lost: {error}", path.display());
+        log::error!(target: "lenore::daemon", "{} can't be taken back: {error}", path.display());
     }
 }
 
@@ -141,7 +141,7 @@ fn write_pid(cx: &mut Cx<'_>) {
 fn open_status(cx: &mut Cx<'_>) {
     #[cfg(feature = "status")]
     if let Err(error) = status_listener::open_door(cx) {
-        log::error!(target: "lenore::daemon", "the status is not served: {error}");
+        log::error!(target: "lenore::daemon", "status can't be served any more: {error}");
     }
     #[cfg(not(feature = "status"))]
     let _ = cx;

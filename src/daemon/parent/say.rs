@@ -58,14 +58,14 @@ pub(super) fn say(
         Message::ClientsWait(reckoning) => debug(format_args!("clients wait for more children: {reckoning}")),
         Message::ShuttingDown { children } => info(format_args!("shutting down with {children} children")),
         Message::LameDuck(span) => {
-            info(format_args!("about to shut down: clients are served for {} s before", span.as_secs_f64()));
+            info(format_args!("shutdown begins in {} s, and clients are served until then", span.as_secs_f64()));
         }
         Message::NotEnded(key) => {
-            let pid = pids.name(key);
-            tell!(Level::Warn, [pid, slot = key.slot], "child {pid} has not ended in time and is killed");
+            let (pid, slot) = (pids.name(key), key.slot);
+            tell!(Level::Warn, [pid, slot], "child has not ended in time and is killed: pid={pid} slot={slot}");
         }
         Message::BoardFull { slots } => {
-            error(format_args!("no child is forked: all {slots} slots of the scoreboard are taken"));
+            error(format_args!("no child is forked because all slots of the scoreboard are taken: slots={slots}"));
         }
         Message::Reload(edition, news) => say_reload(parent, edition, news),
         Message::Upgrade(attempt, news) => say_upgrade(parent, attempt, news),
@@ -231,7 +231,7 @@ fn say_forks(parent: &mut Parent, message: &Message, now: SystemTime) {
         }
         Message::ForksSucceed { children } => {
             if let Some(ended) = parent.shortage.end(now) {
-                info(format_args!("no fork is missing any more: children={children} {ended}"));
+                info(format_args!("forks succeed again: children={children} {ended}"));
             }
         }
         _ => {}
@@ -266,7 +266,7 @@ fn say_child(pids: &Pids, settings: &Settings, board: Option<&mut Scoreboard>, m
             tell!(
                 Level::Warn,
                 [pid, slot, "for" = rounded(since)],
-                "child {pid} in slot {slot} gets no requests: for {since:.1} s it has not reported Wait, as the state for daemon_child should"
+                "child gets no requests because it has not reported Wait on daemon_child: pid={pid} slot={slot} for={since:.1}"
             );
         }
         Message::Rogue { key, why, status, since, cpu, step } => {
@@ -283,14 +283,14 @@ fn say_child(pids: &Pids, settings: &Settings, board: Option<&mut Scoreboard>, m
         }
         Message::RogueCleared(key) => {
             let (pid, slot) = (pids.name(key), key.slot);
-            tell!(Level::Info, [pid, slot], "child {pid} in slot {slot} has calmed down");
+            tell!(Level::Info, [pid, slot], "rogue cleared: pid={pid} slot={slot}");
         }
         Message::TooLarge { key, resident, limit } => {
             let (pid, slot) = (pids.name(key), key.slot);
             tell!(
                 Level::Info,
                 [pid, slot, resident, limit],
-                "child {pid} in slot {slot} has {resident} bytes resident, more than memory_limit ({limit}), and will be replaced"
+                "child uses more memory than memory_limit and will be replaced: pid={pid} slot={slot} resident={resident} limit={limit}"
             );
         }
         _ => {}
@@ -330,7 +330,7 @@ fn say_queue(pids: &Pids, message: &Message) {
             );
         }
         Message::Deaf { key, waiting, is_continued } => {
-            let what = if is_continued { "is continued" } else { "is no spare any more" };
+            let what = if is_continued { "is continued" } else { "no longer counts as a spare" };
             let (pid, slot) = (pids.name(key), key.slot);
             tell!(
                 Level::Warn,
@@ -344,7 +344,7 @@ fn say_queue(pids: &Pids, message: &Message) {
             tell!(
                 Level::Warn,
                 [pid, slot, waiting],
-                "child that waits for clients {why}, and is no spare any more: pid={pid} slot={slot} waiting={waiting}"
+                "child that waits for clients {why}, and no longer counts as a spare: pid={pid} slot={slot} waiting={waiting}"
             );
         }
         Message::Responsive(key) => {

@@ -283,9 +283,9 @@ fn level_of(
     if level == "reset" {
         return Ok((None, only));
     }
-    let words = "off, error, warn, info, debug, trace and reset";
+    let words = "off, error, warn, info, debug, trace or reset";
     let level =
-        level.parse().map_err(|_| Refusal::new(Code::Usage, format_args!("{} is none of {words}", Quoted(level))))?;
+        level.parse().map_err(|_| Refusal::new(Code::Usage, format_args!("{} is not {words}", Quoted(level))))?;
     Ok((Some(level), only))
 }
 
@@ -296,7 +296,9 @@ fn accepted(order: u64) -> Reply {
 
 /// What has become of an order.
 fn verdict(cx: &mut Cx<'_>, order: u64) -> Outcome {
-    let unknown = || Refusal::new(Code::Failed, format_args!("no order has the number {order}, or it was long ago"));
+    let unknown = || {
+        Refusal::new(Code::Failed, format_args!("no order has the number {order}, or its verdict is no longer kept"))
+    };
     let control = clients::control(cx).ok_or_else(unknown)?;
     if control.orders.pending(order).is_some() {
         return Ok(Reply { verdict: "pending", ..accepted(order) });

@@ -29,7 +29,7 @@ pub(in crate::daemon) fn ask(cx: &mut Cx<'_>, program: Option<PathBuf>) -> Optio
 
 fn why_not(cx: &mut Cx<'_>) -> Option<String> {
     if cx.pid() == 1 {
-        return Some("process 1 can't be upgraded: its end is the container's".to_owned());
+        return Some("process 1 can't be upgraded: the container would end with it".to_owned());
     }
     let Heap { role: Role::Parent(parent), process, .. } = cx.heap() else {
         return Some("this process is not the Daemon's parent".to_owned());
@@ -41,7 +41,9 @@ fn why_not(cx: &mut Cx<'_>) -> Option<String> {
         return Some(format!("process {pid} of the last upgrade has not ended yet"));
     }
     if process.has_jail() {
-        return Some("it needs root for chroot, and this process can't leave its own".to_owned());
+        return Some(
+            "an upgrade needs root for chroot, and this process can't leave its own root directory".to_owned(),
+        );
     }
     names::why_not(cx)
 }
