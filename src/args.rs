@@ -250,8 +250,8 @@ impl fmt::Display for ArgError {
 
 impl std::error::Error for ArgError {}
 
-/// Tells whether `wanted` is the type that the compiler takes when the program has written none: the never type in
-/// edition 2024, the unit type before. `let n = cx.take(0)?;` compiles with it.
+/// Tells whether `wanted` is the type that the compiler takes when the program does not name a type. That is the never type in
+/// edition 2024, and the unit type before. `let n = cx.take(0)?;` compiles with it.
 pub(crate) fn is_unwritten(wanted: &str) -> bool {
     wanted == "!" || wanted == "()"
 }

@@ -146,7 +146,7 @@ impl fmt::Debug for ReplyValue {
 #[diagnostic::on_unimplemented(
     message = "a state can't return `{Self}`",
     note = "a state returns `()`, a number, a text, an `Option` or a `Vec` as it is, other values inside `lenore::Return`",
-    note = "one that may fail returns a `lenore::Result` of that: end it with `Ok(..)`, and a call of the kernel with `Ok(call?)`"
+    note = "a state that may fail returns a `lenore::Result` of that: end it with `Ok(..)`, and a call of the kernel with `Ok(call?)`"
 )]
 pub trait IntoReturn {
     /// Turns the value into the [`Reply`] that the kernel hands to the caller.

@@ -108,6 +108,6 @@ pub(super) fn take_failure<F: Filter, H: 'static>(cx: &mut Cx<'_, F, H>, failure
 
 /// Refuses a name for which no certificate can be made.
 pub(super) fn check_name(name: &str) -> Result<(), Error> {
-    let invalid = |_| Error::InvalidAddress { address: name.to_owned(), reason: "no certificate can be for it" };
+    let invalid = |_| Error::InvalidAddress { address: name.to_owned(), reason: "a certificate can't have this name" };
     ServerName::try_from(name).map(drop).map_err(invalid)
 }

@@ -17,8 +17,8 @@ pub(in crate::daemon) fn withdraw(cx: &mut Cx<'_>) -> Result {
     // Of whichever process reported them: a child may have helpers of its own.
     cx.heap().foreign.iter().for_each(|pid| send(*pid, Signal::SIGTERM));
     let alias = Name::new(&cx.heap().settings.alias);
-    // The session takes another alias, which does not keep the program alive. While the session is there it watches signals: one
-    // that comes twice, from a terminal and then from the parent, does not kill a process that is finishing its work.
+    // The session takes another alias, which does not keep the program alive. While the session is there it watches signals. So a
+    // signal that comes twice, from a terminal and then from the parent, does not kill a process that is finishing its work.
     //
     // A child that was forked while its parent was shutting down has that alias already.
     let _ = cx.alias_remove(alias);
@@ -94,11 +94,11 @@ enum Asked {
     Again,
 }
 
-/// Tells of a process that does not end although there is nothing left to be done in it: most likely the application has
-/// forgotten to drop its listener.
+/// Logs that a process does not end although the Daemon has nothing left to do in it. Most likely the application has forgotten to
+/// drop its listener.
 ///
-/// Not in the moment in which it is told to end: what its sessions have just dropped is closed after their states, and what
-/// they have posted to themselves to be done last comes in the next slices.
+/// It looks some slices after the process was told to end. What sessions have just dropped is closed after their states, and events
+/// that they have posted to themselves come in the next slices.
 pub(in crate::daemon) fn what_is_left(cx: &mut Cx<'_>) -> Result {
     let (asked, look) = (*cx.arg::<Asked>(0)?, *cx.arg::<u32>(1)?);
     if look < LAST_LOOK {
@@ -149,8 +149,8 @@ fn is_daemon(reason: &Reason) -> bool {
     matches!(reason, Reason::ExtraReference(tag, _) if *tag == KEPT_ALIVE)
 }
 
-/// Tells whether a reason to live keeps no process: a parent goes when its children do, events are over soon, and sessions
-/// that have but an alias go when nothing else is left.
+/// Tells whether a reason to live does not keep the process. A parent session ends with its children, and events are over soon. A
+/// session that only has an alias ends when nothing else is left.
 fn passes(reason: &Reason) -> bool {
     matches!(reason, Reason::Child(_) | Reason::EventsTo(_) | Reason::EventsFrom(_) | Reason::Alias(_))
 }

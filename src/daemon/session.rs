@@ -194,7 +194,7 @@ fn start(cx: &mut Cx<'_>) -> Result {
         cx.sig("TTOU", "shrink");
     }
     if cx.pid() == 1 {
-        // The first process of a container is everybody's parent in the end, and whom it does not reap nobody does.
+        // The first process of a container inherits all orphans, and no other process reaps them.
         cx.sig("CHLD", "stranger_reaped");
     }
     let (takes, lame_duck) = (cx.heap().settings.shutdown_timeout, cx.heap().settings.lame_duck);
@@ -297,8 +297,8 @@ fn leave_to_parent(cx: &mut Cx<'_>) -> Result {
     // What the Daemon was told and was about to tell, `daemon_parent` for one, concerns the parent.
     drop(core.drop_posted_of(me));
     core.alarm_remove_all();
-    // TTIN and TTOU mean nothing here, but go on being watched where there is no terminal: by default they stop a process,
-    // and `pkill -TTIN` reaches children as well as the parent.
+    // TTIN and TTOU have no effect here. But where there is no terminal they stay watched: by default they stop a process, and
+    // `pkill -TTIN` reaches children as well as the parent.
     core.sig_clear("CHLD");
     if cx.heap().config.as_ref().is_some_and(|config| !config.all_addresses().is_empty()) {
         // It is not known yet whether this is a child.
@@ -459,8 +459,8 @@ fn foreign_child_reaped(cx: &mut Cx<'_>) -> Result {
 /// HUP: the application is told, the log file is opened again, and the children are told to do the same. Or, for a server
 /// whose log goes to a terminal: the terminal is gone, and the server ends.
 ///
-/// What is done about the file comes behind the application's signal in the queue, so that what its states still write goes
-/// where it has gone so far.
+/// The file is opened again behind the application's signal in the queue. So what the application's states write on the signal still
+/// goes to the old file.
 fn hup(cx: &mut Cx<'_>) -> Result {
     cx.sig_handled();
     if cx.heap().ends_on_hup {

@@ -249,7 +249,7 @@ pub trait AsKernel: private::HasKernel {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not in a state",
     label = "takes the `cx` of a state, or what `cx.split()` returns",
-    note = "what acts for the running session can't be done outside of any"
+    note = "a call that acts for the running session needs the context of its state"
 )]
 pub trait InState: private::InState {
     /// Returns the kernel's calls.

@@ -24,8 +24,8 @@ pub(crate) enum Detached {
 }
 
 impl Kernel {
-    /// Forks twice, with a new session of processes in between, so that the process which goes on leads no such session
-    /// and can't get a controlling terminal.
+    /// Forks twice, with a new session of processes in between. So the process that goes on does not lead that session, and
+    /// can't get a controlling terminal.
     ///
     /// On return in the launcher all signals have their default action, except for those that are ignored. The launcher
     /// only waits from then on.

@@ -368,7 +368,7 @@ fn target_without_a_name_for_a_certificate_is_refused() {
     run(&mut kernel);
     assert_eq!(log.len(), 1);
     assert!(
-        log.text().contains("/nonexistent/socket") && log.text().contains("no certificate can be for it"),
+        log.text().contains("/nonexistent/socket") && log.text().contains("a certificate can't have this name"),
         "{}",
         log.text()
     );

@@ -104,8 +104,9 @@ impl Client {
         let _ = stream.write_all(format!("{command}\n").as_bytes());
         loop {
             let line = self.read_line(deadline)?;
-            let answer: Value = serde_json::from_str(&line)
-                .map_err(|_| Failure::new(code::FAILED, format_args!("what answers is not a daemon: {line:?}")))?;
+            let answer: Value = serde_json::from_str(&line).map_err(|_| {
+                Failure::new(code::FAILED, format_args!("the process that answers is not a lenore daemon: {line:?}"))
+            })?;
             if answer["final"] != json!(true) {
                 event(answer);
                 continue;

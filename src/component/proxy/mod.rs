@@ -1,7 +1,8 @@
 //! Connections that a proxy passes on, and that begin with a header of the PROXY protocol.
 //!
-//! The session of such a connection is there at once, and counts as a connection; what the program is told of begins when the header
-//! has come. No byte behind the header is taken from the socket: it is looked at first, and then as much is read as belongs to it.
+//! The session of such a connection is there at once, and counts as a connection. The program is told of the connection when the
+//! header has arrived. No byte behind the header is taken from the socket. The header is looked at first, and then only its own bytes
+//! are read.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};

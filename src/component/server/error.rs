@@ -14,8 +14,8 @@ pub enum ServerError {
     Listen(Error),
     /// The Daemon can't be spawned.
     Daemon(DaemonError),
-    /// A session can't be created; for marks that make no sense, or a state of the protocol that would replace one of the
-    /// component's, among others.
+    /// A session can't be created. Examples are marks that contradict each other, and a state of the protocol that would replace a
+    /// state of the component.
     Session(Error),
     /// The Daemon's configuration names no address, or there is none.
     NoAddresses,

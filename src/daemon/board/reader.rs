@@ -166,9 +166,14 @@ impl BoardFile {
 
     /// Reads the board.
     ///
-    /// The board does not have what only the parent knows: what children were told, deaths, listeners, settings, how long children
-    /// took to start, and the application's metrics. It does not have the usage of children either. A fork counts as in flight until
-    /// the child has taken over its slot. A killed child is listed until the parent has reaped it.
+    /// The board does not have what only the parent knows:
+    ///
+    /// - what children were told, and how long they took to start
+    /// - deaths, listeners and settings
+    /// - the application's metrics
+    ///
+    /// It does not have the usage of children either. A fork counts as in flight until the child has taken over its slot. A killed
+    /// child is listed until the parent has reaped it.
     ///
     /// A slot can't be read while its child writes to it. After a bounded number of attempts the slot has the letter `?` and counts as
     /// torn. This also happens if the child was killed or stopped while it wrote.

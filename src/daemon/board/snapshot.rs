@@ -1,8 +1,8 @@
 //! Reading and writing one slot: the seqlock, and what a reader gets out of it.
 //!
-//! The protocol is Boehm's ("Can seqlocks get along with programming language memory models?", 2012): the data are
-//! atomics themselves, accessed relaxed, and two fences tie them to the sequence. No data race, so no undefined
-//! behaviour, even while a read is about to be thrown away.
+//! The protocol is Boehm's ("Can seqlocks get along with programming language memory models?", 2012). The data are atomics
+//! themselves, accessed relaxed, and two fences tie them to the sequence. So there is no data race and no undefined behaviour, even
+//! while a read is about to be thrown away.
 
 use std::error::Error;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -60,16 +60,15 @@ pub(super) fn read(slot: &Slot) -> Option<SlotSnapshot> {
     fence(Acquire); // pairs with the last store in `write`
     Status::from_bits(slot.status.load(Relaxed))?;
     let snapshot = SlotSnapshot::load(slot, Status::Empty);
-    // Pairs with the fence in `write`: if any load above saw a store of a later write, the load below sees that the
-    // write has begun.
+    // Pairs with the fence in `write`. If a load above saw a store of a later write, the load below sees that this write has begun.
     fence(Acquire);
     (slot.sequence.load(Relaxed) == before).then_some(snapshot)
 }
 
 /// Changes `slot` by `change` so that no reader takes what is in between for whole.
 ///
-/// The caller is the slot's only writer. If the one before was killed in here, the sequence is still odd: it is kept
-/// odd until `change` is done, and even from then on.
+/// The caller is the slot's only writer. If the last writer was killed in here, the sequence is still odd. It then stays odd until
+/// `change` is done, and is even from then on.
 pub(super) fn write(slot: &Slot, change: impl FnOnce(&Slot)) {
     let busy = slot.sequence.load(Relaxed) | 1;
     slot.sequence.store(busy, Relaxed);
@@ -94,7 +93,7 @@ pub(super) fn copy(to: &Slot, from: &Slot) {
     });
 }
 
-/// The slot's writer was at work all the time, or is dead and left its work half done.
+/// The error for a slot that can't be read whole: its writer was busy at each attempt, or was killed or stopped while it wrote.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Torn;
 
@@ -168,6 +167,6 @@ pub(in crate::daemon) fn epoch_ms(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How often a reader tries before it calls a slot torn: some 25 µs in all, a thousand times what a writer needs that is
+/// How often a reader tries before it calls a slot torn. That takes some 25 µs in all, a thousand times what a writer needs that is
 /// not stopped.
 pub(super) const READ_ATTEMPTS: u32 = 1_000;

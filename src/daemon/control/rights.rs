@@ -104,8 +104,8 @@ impl Policy {
         self.allowed.iter().filter(|(id, _)| is_meant(id)).map(|(_, rights)| *rights).max()
     }
 
-    /// Returns the permissions of the socket's path, and its group if that is to be one of its own: nobody can connect who has no
-    /// rights, as far as permissions can say so.
+    /// Returns the permissions of the socket's path, and its group unless that is the process's own. As far as permissions can tell
+    /// users apart, a user without rights can't connect.
     pub(in crate::daemon) fn mode(&self) -> (u32, Option<Gid>) {
         match self.allowed[..] {
             [] => (0o600, None),

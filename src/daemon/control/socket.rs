@@ -68,8 +68,8 @@ pub(in crate::daemon) enum Place {
 impl Socket {
     /// Listens at `path`, or takes over what the launcher has passed.
     ///
-    /// It is made under another name in the same directory, gets its permissions and its owner, listens, and only then gets its
-    /// name: nobody can connect before who may not do so afterwards.
+    /// The socket is made under another name in the same directory. It gets its permissions and its owner, listens, and only then
+    /// gets its name. So a user who may not connect can't connect before that either.
     ///
     /// # Errors
     ///

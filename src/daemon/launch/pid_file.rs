@@ -19,8 +19,8 @@ use crate::sys::file_lock::try_lock;
 
 /// A pid file that this process, or the one that forked it, has taken.
 ///
-/// The lock counts and not the number in the file, which may be any other process's by now. It belongs to the open file
-/// and so is shared with forked processes: they drop their copies at once, or the lock would outlive the daemon.
+/// The lock counts, and not the number in the file, which may be the pid of another process by now. The lock belongs to the open
+/// file, so forked processes share it. They drop their copies at once, or the lock would outlive the daemon.
 #[derive(Debug)]
 pub(crate) struct PidFile {
     path: PathBuf,
@@ -46,8 +46,8 @@ impl PidFile {
             let file = open(&path).map_err(|error| fail("open", error))?;
             match try_lock(&file) {
                 Ok(()) => {}
-                // A daemon that was killed in the middle of a fork leaves a child that has yet to let go of the lock; and
-                // one that is about to end is as good as gone.
+                // A daemon that was killed in the middle of a fork leaves a child that still has to let go of the lock. And a
+                // daemon that is about to end lets go of it soon.
                 Err(Errno::EWOULDBLOCK) if Instant::now() < give_up => {
                     thread::sleep(PAUSE);
                     continue;
@@ -58,8 +58,8 @@ impl PidFile {
                 }
                 Err(errno) => return Err(fail("flock", errno.into())),
             }
-            // Its last owner may have removed it between the opening and the locking: then this is the lock of a file
-            // that nobody finds any more.
+            // The last owner may have removed the file between the opening and the locking. Then no path leads to the locked
+            // file any more.
             if !is_same(&path, &file).map_err(|error| fail("stat", error))? {
                 if Instant::now() < give_up {
                     continue;

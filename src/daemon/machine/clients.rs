@@ -1,9 +1,11 @@
-//! Looks into the listeners' queues: for how many more children the clients there ask, and whether they wait too long.
+//! Looks into the listeners' queues: how many more children the clients there need, and whether they wait too long.
 //!
-//! While a child is idle the queues tell nothing: the client at the front is about to be accepted. So a pool looks for growth
-//! only while no child is idle, when a child rings and each few milliseconds. What has to be noticed besides is found without
-//! polling. The parent asks the kernel to be told of a client at its paused listeners, looks once a second while there is
-//! something to look at, and then asks again. An idle daemon does nothing, a busy one is woken once a second.
+//! While a child is idle the queues tell nothing, because the client at the front is about to be accepted. So a pool looks for
+//! growth only while no child is idle: when a child rings, and every few milliseconds.
+//!
+//! Clients that wait too long are found without polling. The parent asks the kernel to be told of a client at its paused listeners.
+//! While there is something to look at it looks once a second, and then asks again. An idle daemon does nothing. A busy daemon is
+//! woken once a second.
 
 use std::time::Duration;
 
@@ -75,8 +77,8 @@ pub(super) struct Asked {
 }
 
 impl Clients {
-    /// Takes note of whether a child is idle. A child that has just come, and is about to take the next of a crowd, is idle for
-    /// a moment only: that does not end a spell in which none was.
+    /// Takes note of whether a child is idle. A new child that is about to take the next client of a crowd is idle for a moment only.
+    /// That does not end a spell in which no child was idle.
     fn note_idle(&mut self, now: Duration, is_idle: bool) {
         if self.idle_since.is_some_and(|since| now.saturating_sub(since) >= SHORTEST_LOOK) {
             self.service.someone_is_idle();

@@ -60,11 +60,11 @@ impl fmt::Display for Reckoning {
     }
 }
 
-/// How long a request takes, as the parent can tell: it sees how many are busy, and how many requests were begun.
+/// How long a request takes, as far as the parent can tell: it sees how many children are busy, and how many requests were begun.
 ///
-/// A request that never ends must count as a long one, though it is never finished. So while no child is idle, the time for
-/// which children were busy is divided by the requests that were finished in it, or by one. That is compared with the mean of
-/// what was finished before, of which each request replaces an eighth.
+/// A request that never ends must count as a long one, though it is never finished. So while no child is idle, the parent adds up
+/// the time for which children were busy. It divides that by the number of requests finished meanwhile, or by one. It compares the
+/// result with the mean of the requests finished before. Each request replaces an eighth of that mean.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServiceTime {
     finished: Option<Duration>,
@@ -144,9 +144,9 @@ impl StartTime {
 
 /// Keeps the children of a pool for a while after clients in the queue have asked for more: they come in waves.
 ///
-/// While it lasts, no spare is retired. It ends when there have been more spares than `max_spare` for as long as it is to last,
-/// or up to twice as long. Whether they were needed meanwhile is seen at most once in that time, so that a pool just above
-/// `max_spare` does not wake its parent for each request. A pool that stays below `max_spare` does not wake its parent at all.
+/// While it lasts, no spare is retired. It ends when there have been more spares than `max_spare` for its whole length, or up to
+/// twice as long. The parent looks at most once in that time whether the spares were needed. So a pool just above `max_spare` does
+/// not wake its parent for each request. A pool that stays below `max_spare` does not wake its parent at all.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hold(Option<Spares>);
 

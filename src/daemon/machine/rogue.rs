@@ -90,11 +90,10 @@ pub struct Escalation {
     pub step: Step,
 }
 
-/// Decides what comes next for a child: nothing for one that is no rogue, or no longer one, otherwise a step more than
-/// in the round before.
+/// Decides what a child gets in this round. A child that is not a rogue, or no longer one, gets nothing. A rogue gets the step after
+/// that of the round before.
 ///
-/// A child that was told to go and is on its way out has not calmed down; it has until the last step to be gone. After
-/// the last step, it stays at that.
+/// A rogue that is ending is not cleared: it has to be gone by the last step. After the last step it gets that step again.
 ///
 /// POE: `babysit` in `POE::Component::Daemon`, which knows processor time only.
 pub fn judge(sight: &Sight, rules: &Rules, before: Option<Escalation>) -> Option<Escalation> {
@@ -138,15 +137,15 @@ pub struct Meter {
 impl Meter {
     /// Works out how much of the processor time a child has used it used for what it is `doing` now, for `since` long.
     ///
-    /// It has `gained` so much since the last look, see [`gained`](Meter::gained). If it was doing something else then, its
-    /// share is not known exactly: it is no more than that, nor than the time that it has been doing this.
+    /// It has `gained` so much since the last look, see [`gained`](Meter::gained). If it was doing something else then, its share is
+    /// not known exactly. The share is at most `gained`, and at most `since`.
     pub fn read(self, doing: (u64, bool), total: Duration, age: Duration, gained: Duration, since: Duration) -> Meter {
         let used = if doing == self.doing { self.used.saturating_add(gained) } else { gained.min(since) };
         Meter { doing, total, used, age }
     }
 
-    /// Returns how much processor time a child has used since the last look, by what it has used in `total` at this `age`;
-    /// `None` if that can't be: it has become less, or more than all `processors` could have given. Nothing of such a reading
+    /// Returns how much processor time a child has used since the last look, from what it has used in `total` at this `age`. `None`
+    /// if the reading is impossible: it has become less, or more than all `processors` could have given. Nothing of such a reading
     /// counts, and the next one counts from there.
     ///
     /// If it is more than one thread can use, `threads` is asked how many there are. More than those could have used does not

@@ -23,8 +23,8 @@ impl Place {
         self.memory.own(self.word + offset)
     }
 
-    /// One atomic addition. A load and a store would save a nanosecond, and lose counts: threads of a child write the same block, and
-    /// so do processes that other code has forked. Relaxed, as no other memory depends on it.
+    /// One atomic addition. A load and a store would save a nanosecond and lose counts, because threads of a child write the same
+    /// block. So do processes that other code has forked. Relaxed, as no other memory depends on it.
     #[inline]
     fn add(&self, offset: usize, number: u64) {
         self.own(offset).fetch_add(number, Relaxed);

@@ -1,7 +1,6 @@
-//! The memory that metrics are counted in: a block of numbers for each process, of which a process writes its own.
+//! The memory that metrics are counted in. It has a block of numbers for each process, and a process writes its own block only.
 //!
-//! A block begins on a page of its own, so that processes never slow each other down, and a child that counts nothing touches no
-//! page.
+//! A block begins on a page of its own. So processes never slow each other down, and a child that counts nothing touches no page.
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,7 +12,7 @@ use crate::sys::shared_words::SharedWords;
 /// How many numbers a block has: two pages of them.
 pub(super) const BLOCK: usize = 1024;
 
-/// The block of the parent, which also has what children have counted that are dead.
+/// The block of the parent, which also has the counts of dead children.
 const PARENT: usize = 0;
 
 /// The block of all processes that are neither the parent nor one of its children.
@@ -26,8 +25,10 @@ const FIRST_SLOT: usize = 2;
 #[derive(Debug)]
 pub(super) struct Memory {
     shared: SharedWords,
-    /// The first number of the block that this process writes. Private to the process. A process that other code has forked, and
-    /// that nobody has told, writes where its parent does: it loses no count, as every count is one atomic addition.
+    /// The first number of the block that this process writes. Private to the process.
+    ///
+    /// If other code has forked a process and the kernel does not know of it, that process writes where its parent does. It loses no
+    /// count, as every count is one atomic addition.
     own: AtomicUsize,
 }
 

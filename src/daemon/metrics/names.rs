@@ -1,4 +1,4 @@
-//! What a metric may be called, by the rules of Prometheus's text format and of OpenMetrics.
+//! The rules for names of metrics, by Prometheus's text format and by OpenMetrics.
 
 use super::register::Shape;
 
@@ -24,7 +24,7 @@ pub(super) fn check(name: &str, shape: Shape) -> Result<(), &'static str> {
     }
     if RESERVED.iter().any(|suffix| name.ends_with(suffix)) {
         return Err(
-            "_total, _bucket, _count, _sum and _created end the names of what counters and histograms are made of",
+            "names that end in _total, _bucket, _count, _sum or _created are those of counters and parts of histograms",
         );
     }
     Ok(())
@@ -41,5 +41,5 @@ pub(super) fn shown(name: &str, shape: Shape) -> Vec<String> {
     std::iter::once(family.to_owned()).chain(samples).collect()
 }
 
-/// Ends of names that mean something.
+/// Ends of names that have a meaning.
 const RESERVED: [&str; 5] = ["_total", "_bucket", "_count", "_sum", "_created"];

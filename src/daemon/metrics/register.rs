@@ -92,7 +92,7 @@ impl Metrics {
     }
 }
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Shape {
     Counter,
@@ -211,8 +211,8 @@ impl Register {
         for metric in self.declared.borrow().iter() {
             for word in metric.word..metric.word + metric.shape.words() {
                 let counted = memory.of_child(slot, word);
-                // Most are zero, and a look costs less than an exchange. A process that other code has forked may count here
-                // still: nothing that it adds is lost between the two.
+                // Most are zero, and a load costs less than a swap. A process that other code has forked may still count here.
+                // Nothing that it adds between the two is lost.
                 if counted.load(Relaxed) == 0 {
                     continue;
                 }
@@ -236,14 +236,14 @@ impl Register {
         self.memory.get().expect("something was declared").become_parent();
     }
 
-    /// This process was just forked, and is perhaps no child of the Daemon.
+    /// This process was just forked, and may not be a child of the Daemon.
     pub(in crate::daemon) fn become_other(&self) {
         if let Some(memory) = self.memory.get() {
             memory.become_other();
         }
     }
 
-    /// Leaves the memory to the end of this process: the system unmaps it then, and the call alone takes as long as a dozen others.
+    /// Leaves the memory mapped until this process ends. The system unmaps it then, and the call alone takes as long as a dozen others.
     pub(in crate::daemon) fn keep_mapped(&self) {
         if let Some(memory) = self.memory.get() {
             std::mem::forget(Arc::clone(memory));
@@ -271,8 +271,8 @@ impl Register {
         }
     }
 
-    /// Adds up what all processes have counted, living and dead. All slots that ever had a child are looked at: a process that other
-    /// code has forked may still count for a dead one.
+    /// Adds up what all processes have counted, living and dead. It reads all slots that ever had a child. A process that other code
+    /// has forked may still count in the slot of a dead child.
     fn counted(&self, memory: &Memory, word: usize) -> u64 {
         let by_children = (0..self.slots.get()).map(|slot| memory.of_child(slot, word).load(Relaxed));
         let by_others = [memory.of_parent(word).load(Relaxed), memory.of_others(word).load(Relaxed)];
@@ -291,8 +291,8 @@ impl Register {
 }
 
 thread_local! {
-    /// The registers of this thread's Daemons: a [`Daemon`](crate::Daemon) is a mere number, and finds its metrics by this. It
-    /// keeps none of them.
+    /// The registers of this thread's Daemons. A [`Daemon`](crate::Daemon) is only a number, and finds its metrics here. The list does
+    /// not keep a register alive.
     static REGISTERS: RefCell<Vec<(SessionId, Weak<Register>)>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -158,7 +158,7 @@ pub(super) fn ended(cx: &mut Cx<'_>, key: Key, pid: i32) {
         return;
     }
     for Show { order, key, .. } in parent.asking.ended(key) {
-        let text = "it has ended meanwhile\n".to_owned();
+        let text = "the child has ended meanwhile\n".to_owned();
         verdicts::shown(cx, order, (key, pid), false, text);
     }
     heard(cx);

@@ -95,7 +95,7 @@ fn hear_line(cx: &mut Cx<'_>, attempt: Attempt, line: &str) -> Result {
         }
         "cannot" if !has_greeted => fail(cx, attempt, UpgradeFault::NotStarted, rest.to_owned()),
         _ if !has_greeted => {
-            let cause = format!("it says {line:?}, and this one speaks version {}", handover::VERSION);
+            let cause = format!("it says {line:?}, and this program speaks version {}", handover::VERSION);
             fail(cx, attempt, UpgradeFault::WrongGreeting, cause);
         }
         "ready" => return drive(cx, Input::SuccessorReady(attempt)),

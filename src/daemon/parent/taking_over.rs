@@ -48,7 +48,7 @@ fn count(cx: &mut Cx<'_>, text: &str) {
                 parent.upgrade.carried = Some(Box::new(carried));
             }
         }
-        Err(error) => log::warn!(target: "lenore::daemon", "what the predecessor has counted can't be read: {error}"),
+        Err(error) => log::warn!(target: "lenore::daemon", "counters of the predecessor can't be read: {error}"),
     }
     #[cfg(not(feature = "control"))]
     let _ = (cx, text);
@@ -86,7 +86,7 @@ fn take_over(cx: &mut Cx<'_>) -> Result {
         let _ = dup2_stderr(&stderr);
     }
     if let Some(Err(error)) = cx.heap().process.log_file.as_ref().map(|log_file| log_file.redirect()) {
-        log::error!(target: "lenore::daemon", "standard output and error stay what they are: {error}");
+        log::error!(target: "lenore::daemon", "standard output and standard error can't be redirected: {error}");
     }
     if let Err(error) = names::take(cx) {
         log::error!(target: "lenore::daemon", "this process can't take over from process {pid}: {error}");

@@ -38,7 +38,7 @@ fn try_start(cx: &mut Cx<'_>, attempt: Attempt) -> std::result::Result<(), Strin
     upgrading.told = Told::default();
     let asked = upgrading.asked.take().map(|path| started.resolve(&path));
     let program = asked.or_else(|| started.program.clone());
-    let program = program.ok_or("the path of this program is not known: name one")?;
+    let program = program.ok_or("the path of this program is not known: name a program")?;
     let no_copy = |error: io::Error| format!("a descriptor can't be copied: {error}");
     let mut listeners = cx.core().copy_listeners().map_err(no_copy)?;
     listeners.extend(copy_of_status(cx).map_err(no_copy)?);
@@ -60,7 +60,7 @@ fn try_start(cx: &mut Cx<'_>, attempt: Attempt) -> std::result::Result<(), Strin
     let watched = cx
         .select_read_weak(&channel, "successor_says", ())
         .and_then(|()| cx.select_read_weak(&words, "successor_writes", ()));
-    watched.map_err(|error| format!("it can't be heard: {error}"))?;
+    watched.map_err(|error| format!("the channel can't be watched: {error}"))?;
     cx.core_mut().fork_for(me, errand);
     Ok(())
 }

@@ -85,7 +85,7 @@ impl Told {
         if gained.is_none() && !std::mem::replace(&mut self.cpu, true) {
             log::warn!(
                 target: "lenore::daemon",
-                "cpu_limit does not count what child {pid} can't have used: processor_time={:.3} before={:.3} age={:.3}",
+                "cpu_limit ignores an impossible processor time of child {pid}: processor_time={:.3} before={:.3} age={:.3}",
                 nanos as f64 / 1e9, meter.total.as_secs_f64(), age.as_secs_f64()
             );
         }

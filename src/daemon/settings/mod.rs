@@ -514,9 +514,7 @@ impl fmt::Display for SettingsError {
             Self::NoAddress { address } => {
                 write!(f, "{address:?} is not an address to listen on: IP:PORT, with another port than 0")
             }
-            Self::NoConfiguration => {
-                f.write_str("config_pool takes settings from a configuration, and config names none")
-            }
+            Self::NoConfiguration => f.write_str("config_pool needs a configuration: call config as well"),
             Self::OtherConfiguration { type_of_file, type_of_pool } => {
                 write!(f, "the configuration is of the type {type_of_file}, and config_pool takes a {type_of_pool}")
             }

@@ -1,8 +1,7 @@
 //! A snapshot as metrics, in the text format of Prometheus and in OpenMetrics.
 //!
-//! How many series there are follows from the settings: labels are slots, states, causes, listeners and errnos, and never
-//! processes. A series that was there once is there until the parent ends. What can't be known has no series.
-//!
+//! The settings bound the number of series. Labels are slots, states, causes, listeners and errnos, and never pids. A series that
+//! was shown once is shown until the parent ends. A value that is not known has no series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write};
@@ -231,10 +230,10 @@ impl<'p> Page<'p> {
             family.sample("_info", &[("version", &service.version)], 1);
         }
         self.gauge("generation", "Which edition of the configuration is in force.", service.generation);
-        let help = "Reloads of the configuration, by what has become of them.";
+        let help = "Reloads of the configuration, by verdict.";
         self.results("reloads", help, &snapshot.reloads.verdicts);
         self.last_reload(&snapshot.reloads);
-        self.results("upgrades", "Upgrades of the program, by what has become of them.", &snapshot.upgrades.verdicts);
+        self.results("upgrades", "Upgrades of the program, by verdict.", &snapshot.upgrades.verdicts);
     }
 
     /// Shown from the start on: the configuration of the start was loaded, or there would be no Daemon.
@@ -261,7 +260,7 @@ impl<'p> Page<'p> {
 
     fn pool(&mut self, snapshot: &Snapshot) {
         let pool = &snapshot.pool;
-        if let Some(mut family) = self.own("children", Kind::Gauge, "Children, by what they do.") {
+        if let Some(mut family) = self.own("children", Kind::Gauge, "Children, by state.") {
             for (state, number) in pool.states.by_name() {
                 family = family.sample("", &[("state", state)], number);
             }
@@ -269,7 +268,7 @@ impl<'p> Page<'p> {
         self.gauge("children_limit", "How many children there may be.", pool.limit);
         let help = "1 while forks wait because the last ones have failed or children die at once.";
         self.gauge("backoff_active", help, u8::from(pool.backoff));
-        let help = "How long clients have waited while all children were busy and there could not be more.";
+        let help = "How long clients have waited while all children were busy and max_children was reached.";
         self.counter("saturated_seconds", help, snapshot.counters.saturated_seconds);
     }
 

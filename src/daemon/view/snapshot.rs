@@ -101,8 +101,8 @@ pub struct Service {
     pub phase: Phase,
     /// Whether the server is pre-forking, post-forking or non-forking.
     pub kind: Kind,
-    /// The edition of the configuration that is in force: 1 for the configuration of the start, else the number of the reload that
-    /// has brought it.
+    /// The edition of the configuration that is in force: 1 for the configuration of the start. Otherwise it is the number of the
+    /// reload that has brought it.
     pub generation: u32,
     /// What supervises the parent and may start it again, `systemd` for example.
     pub supervisor: Option<String>,

@@ -185,7 +185,7 @@ fn pool(lines: &mut Lines, snapshot: &Snapshot) {
     };
     lines.add("saturated", &format!("{now}; {total} in all"));
     if pool.backoff {
-        lines.add("backoff", "forks wait: the last ones have failed, or children die as soon as they live");
+        lines.add("backoff", "no forks for now: forks have failed, or children die as soon as they are forked");
     }
 }
 

@@ -141,9 +141,8 @@ static CLASSES: [u8; 256] = {
     add(&mut classes, b"0123456789-._~!$&'()*+;=%", NAME | USER | PATH | QUERY);
     add(&mut classes, b",:", USER | PATH | QUERY);
     add(&mut classes, b"/@", PATH | QUERY);
-    // From here on what RFC 3986 wants encoded and browsers send as it is, by the URL Standard: links such as
-    // `?a[]=1` are common, and no program takes their end to be elsewhere. The same goes for a percent sign that
-    // encodes nothing.
+    // RFC 3986 wants the rest encoded, but browsers send these as they are, by the URL Standard. Links such as `?a[]=1` are
+    // common, and no program takes their end to be elsewhere. The same goes for a percent sign that encodes nothing.
     add(&mut classes, b"[]|^", PATH | QUERY);
     add(&mut classes, b"?\\`{}", QUERY);
     classes

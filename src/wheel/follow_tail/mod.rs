@@ -71,9 +71,9 @@ use state::{Start, State};
 /// file gets the name meanwhile, the wheel leaves the first one at once.
 ///
 /// With the feature `inotify`, on Linux, the system reports changes of the file and of its name, and the wheel looks at
-/// once. It also looks every ten intervals, for changes that the system does not report. It keeps the plain interval if
-/// the file system is unknown or if other machines may write to it, if the name is a symbolic link, or if there are no
-/// inotify descriptors left.
+/// once. It also looks every ten intervals, for changes that the system does not report. It keeps the plain interval in
+/// three cases: other machines may write to the file system or its type is unknown, the name is a symbolic link, or no
+/// inotify descriptors are left.
 ///
 /// An incomplete record stays in the filter until the rest comes. When the file is replaced, the wheel discards it,
 /// unless [`deliver_last`](FollowTailBuilder::deliver_last) is set.
@@ -98,8 +98,8 @@ use state::{Start, State};
 ///
 /// The wheel keeps a removed file open until another file has its name, because a program may still be writing to it.
 ///
-/// A session that can't take more records for now, because their receiver is slow or away, takes the input event away
-/// with [`event_clear`](FollowTail::event_clear), and sets it again later. The records wait in the file, as long as the
+/// If the receiver of the records is slow or away, the session takes the input event away with
+/// [`event_clear`](FollowTail::event_clear), and sets it again later. The records wait in the file, as long as the
 /// file exists. If the file is rotated twice meanwhile, the wheel misses the file in between.
 ///
 /// The wheel keeps its session alive. A forked child does not keep the wheel.
@@ -205,7 +205,7 @@ impl<F: Filter> FollowTail<F> {
         self.0.id
     }
 
-    /// Returns how far the wheel has delivered a regular file: the offset of the first byte that is not part of a
+    /// Returns how far the wheel has delivered a regular file. That is the offset of the first byte that is not part of a
     /// delivered record, as far as the filter knows. A later run that passes it to [`seek`](FollowTailBuilder::seek)
     /// misses no record, and gets none twice. Returns `None` while there is no file, and for anything but a regular
     /// file.
