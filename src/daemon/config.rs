@@ -195,7 +195,8 @@ impl RawConfig {
         self.to_pool = Some(Rc::new(move |value| value.downcast_ref().map(to_pool).unwrap_or_default()));
     }
 
-    /// Reads and loads it for the first time. `program` is what the program has set, and becomes what the configuration makes of it.
+    /// Reads and loads the configuration for the first time. `program` has the settings of the program, and gets those of the
+    /// configuration in their place.
     pub(super) fn open(self, program: &mut RawSettings) -> Result<Option<Config>, DaemonError> {
         let RawConfig { path, load, types, to_pool, is_strict } = self;
         let Some(load) = load else {
@@ -230,7 +231,7 @@ pub(super) struct Source {
     path: PathBuf,
     load: Rc<Load>,
     to_pool: Option<Rc<ToPool>>,
-    /// What the program has set, without what the configuration says.
+    /// The settings of the program, without those of the configuration.
     program: RawSettings,
     is_strict: bool,
     /// What can't change, as it was at the start.
@@ -253,7 +254,7 @@ pub(super) enum NotLoaded {
     /// What the program says.
     Load(String),
     Settings(SettingsError),
-    /// All or nothing is to be applied, and these can't be.
+    /// These settings need a restart, and `strict_reload` is set.
     NeedsRestart(Vec<String>),
 }
 
@@ -264,7 +265,7 @@ impl Source {
 
     /// Reads the file, all of it, once.
     pub(super) fn read(&self) -> io::Result<Vec<u8>> {
-        // What is no file might never end, or never begin.
+        // Reading anything but a regular file might never end, or never begin.
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&self.path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -289,7 +290,7 @@ impl Source {
         Ok(Loaded { value, addresses, tunable: Tunable::of(&settings), needs_restart })
     }
 
-    /// Returns the names of what is not as at the start.
+    /// Returns the names of settings that differ from those of the start.
     fn changed(&self, now: &[(String, String)]) -> Vec<String> {
         let differs = |name: &str, value: Option<&str>| {
             let first = self.fixed.iter().find(|(first, _)| first == name).map(|(_, value)| value.as_str());
@@ -318,7 +319,7 @@ pub(super) struct Held {
 /// The configuration in one process.
 pub(super) struct Config {
     source: Rc<Source>,
-    /// Whose the sockets are that were prepared for it.
+    /// The owner of the sockets that were prepared for the configuration.
     pub(super) owner: Owner,
     /// What is in force here.
     current: Held,
@@ -353,8 +354,8 @@ impl Config {
         self.others.push(Held { edition, value, addresses });
     }
 
-    /// Has this edition from now on. The one that was in force is kept until it is [forgotten](Config::forget). Returns whether
-    /// this one is newer, and the addresses that it does not have.
+    /// Puts this edition in force. The former edition is kept until it is [forgotten](Config::forget). Returns whether the new
+    /// edition has a higher number, and the addresses that only the former edition has.
     pub(super) fn adopt(&mut self, edition: Edition) -> (bool, Vec<SocketAddr>) {
         let place = self.others.iter().position(|held| held.edition == edition);
         let Some(place) = place else { return (false, Vec::new()) };
@@ -377,7 +378,7 @@ impl Config {
         other.unwrap_or(&self.current).clone()
     }
 
-    /// In a child: has this edition, and no other any more.
+    /// In a child: puts this edition in force, and forgets all others.
     pub(super) fn settle(&mut self, held: Held) {
         if held.edition != self.current.edition {
             self.current = held;

@@ -48,7 +48,7 @@ pub(in crate::daemon) fn give_rest_of_grace(cx: &mut Cx<'_>) {
     give_grace(cx, left);
 }
 
-/// Looks whether that time is up, and looks again later if it is not. After it nobody waits any longer.
+/// Looks whether that time is up, and looks again later if it is not. After that time no process is waited for.
 pub(in crate::daemon) fn is_grace_over(cx: &mut Cx<'_>) -> bool {
     let now = cx.now();
     let heap = cx.heap();
@@ -77,7 +77,8 @@ pub(in crate::daemon) fn kill_late(pid: i32) {
     send(pid, Signal::SIGKILL);
 }
 
-/// Has a process looked at that should end by itself now. A server without children may have clients, of whom it alone knows.
+/// Looks later at this process, which should end by itself now. A server without children may still have clients, which the Daemon
+/// does not know of.
 pub(in crate::daemon) fn look_what_is_left(cx: &mut Cx<'_>) {
     cx.yield_("what_is_left", (Asked::Once, FIRST_LOOK));
 }

@@ -135,8 +135,8 @@ impl Home {
         found.is_some_and(|found| found.len() < ShownBoard::LENGTH as u64)
     }
 
-    /// Makes its file empty, so that no program takes for the board what is there by chance. Each process that has it mapped goes on
-    /// with memory of its own.
+    /// Empties the file, so that no program takes what is left in it for the board. Each process that has the file mapped goes on with
+    /// memory of its own.
     pub(super) fn empty(&self) {
         let (Home::File { device, inode, .. }, Some(path)) = (self, self.present_path()) else { return };
         // Opened for this only: a board takes no descriptor.
@@ -235,14 +235,14 @@ fn create(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Has the file system set space aside. Where there is none later, the file is lost, as one that is cut short.
+/// Has the file system reserve space. If space runs out later, the file is lost, as if it were cut short.
 fn reserve(file: &File, slots: usize) -> io::Result<()> {
     let (slots_end, (stats, stats_end)) = ShownBoard::used(slots.saturating_add(GROWTH));
     posix_fallocate(file, 0, slots_end as _)?;
     Ok(posix_fallocate(file, stats as _, (stats_end - stats) as _)?)
 }
 
-/// Makes a file in memory, which nobody can shorten; `None` where the system has none.
+/// Makes a file in memory, which no process can shorten. `None` where the system has no such files.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn in_memory() -> io::Result<Option<File>> {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};

@@ -35,7 +35,7 @@ pub struct SlotSnapshot {
 }
 
 impl SlotSnapshot {
-    /// Reads the fields one by one, without regard to the sequence; `unknown` stands in for a status that is none.
+    /// Reads the fields one by one, without regard to the sequence. `unknown` takes the place of a status that is not valid.
     pub(super) fn load(slot: &Slot, unknown: Status) -> Self {
         let pid = slot.pid.load(Relaxed).cast_signed();
         Self {
@@ -65,7 +65,7 @@ pub(super) fn read(slot: &Slot) -> Option<SlotSnapshot> {
     (slot.sequence.load(Relaxed) == before).then_some(snapshot)
 }
 
-/// Changes `slot` by `change` so that no reader takes what is in between for whole.
+/// Changes `slot` by `change`. A reader that reads in between finds the slot torn.
 ///
 /// The caller is the slot's only writer. If the last writer was killed in here, the sequence is still odd. It then stays odd until
 /// `change` is done, and is even from then on.

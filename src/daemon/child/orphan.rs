@@ -1,7 +1,7 @@
-//! A child whose parent is gone: it ends by itself what the parent would have ended.
+//! A child whose parent is gone enforces its own time limits, and ends.
 //!
-//! Its time is kept by timers of the system, which keep no session alive and also end a process that is stuck in a state.
-//! In one that is stuck when the parent dies, [`parent_death`] does what can't wait for the state.
+//! Timers of the system keep its time. They do not keep a session alive, and they also end a process that is stuck in a state. If a
+//! child is stuck when the parent dies, [`parent_death`] does what can't wait for the state.
 
 use crate::daemon::child::ending;
 use crate::daemon::child::last_timers::LastTimers;

@@ -272,7 +272,7 @@ pub(super) fn read_span(text: &str) -> Result<Duration, Refusal> {
     span(seconds).ok_or_else(unclear)
 }
 
-/// Makes a span of time of seconds; `None` for what is none, or longer than anybody waits.
+/// Makes a span of time from seconds. `None` for a number that is not a span of time, and for more than a year.
 pub(super) fn span(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().filter(|span| *span <= LONGEST_SPAN)
 }

@@ -196,7 +196,7 @@ fn is_word(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
 }
 
-/// Writes lines that are not the last one: none of them may look like that.
+/// Writes the lines before the last line of an answer. None of them may look like a last line.
 fn push_body(text: &str, out: &mut Vec<u8>) {
     for line in text.lines() {
         if line.starts_with("OK") || line.starts_with("ERR") {
@@ -254,7 +254,7 @@ fn read_words(line: &str) -> Result<Request, Refusal> {
     fields.command(name)
 }
 
-/// Returns what a command may be given; `None` for one that there is not, which is told later.
+/// Returns the settings that a command takes. `None` for an unknown command, which is refused later.
 fn settings_of(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "hello" | "help" | "status" | "live" | "ready" | "children" | "watch" | "reopen" => &[],

@@ -254,7 +254,7 @@ fn make_room(path: &Path, patience: Duration) -> Result<(), DaemonError> {
     }
 }
 
-/// Returns which process listens at `path`, 0 if that can't be told; `None` if nobody does.
+/// Returns which process listens at `path`, and 0 if the system does not tell. `None` if no process does.
 fn owner_of(path: &Path) -> nix::Result<Option<i32>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -342,7 +342,7 @@ const LONGEST_PATH: usize = 107;
 /// How many clients may wait to be accepted.
 const QUEUE: i32 = 64;
 
-/// For how long a process that listens may be one that is about to end.
+/// How long to wait for a process that listens at the path and may be about to end.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The pause between two looks.

@@ -109,7 +109,7 @@ impl Drop for StateFile {
     }
 }
 
-/// Returns the path of the state file beside a pid file, and the one that a successor's has before it serves.
+/// Returns the path of the state file beside a pid file, and the path that a successor's file has before the successor serves.
 pub(in crate::daemon) fn paths_of(pid_file: &Path) -> (PathBuf, PathBuf) {
     let mut path = OsString::from(pid_file);
     path.push(".state");

@@ -125,7 +125,7 @@ impl Drop for PidFile {
     }
 }
 
-/// Opens the file without following a link, by which somebody might have another file overwritten.
+/// Opens the file without following a link. Otherwise another user could have any file overwritten by a link.
 fn open(path: &Path) -> io::Result<File> {
     let flags = O_NOFOLLOW | O_NOCTTY;
     let file = OpenOptions::new()

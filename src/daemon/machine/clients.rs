@@ -194,7 +194,7 @@ impl Machine {
         self.look_at_queue(at);
     }
 
-    /// A look: what is there to be told, and when to look again.
+    /// Looks at the queues once, and decides when to look again.
     pub(super) fn look_at_queue(&mut self, at: &mut Moment<'_>) {
         if self.is_shutting_down() || self.clients.watching != Watching::Looking {
             return;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Effect, Fault, Key, Machine, Message, Moment, Rejection, Setback, Signal, Told};
 
-/// The number of an order, which whoever passes the order on chooses.
+/// The number of an order. The code that passes the order on chooses it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct OrderId(pub u64);
 
@@ -91,7 +91,7 @@ pub enum Why {
     ShuttingDown,
     /// The server does not fork.
     NoChildren,
-    /// There is no such child, or there is none any more.
+    /// There is no such child, or it has ended.
     NoSuchChild,
     /// One child has to be left.
     Smallest,

@@ -64,7 +64,8 @@ pub(super) fn set_level(
     arm(cx);
 }
 
-/// Tells this process and its children, or one child alone, what to log. Returns the number of the question, and to whom it was put.
+/// Tells this process and its children, or one child alone, what to log. Returns the number of the question, and which children were
+/// asked.
 fn order_level(cx: &mut Cx<'_>, level: Option<LevelFilter>, only: Option<Key>) -> (u32, Vec<Key>) {
     if only.is_none() {
         // Children that are forked from now on inherit it.

@@ -1,5 +1,5 @@
-//! The names by which others find the Daemon: pid file, control socket, board, state file and status listener. They change hands at
-//! one moment. What this process has made keeps another name, by which it can be had back.
+//! The names by which other programs find the Daemon: pid file, control socket, board, state file and status listener. A successor
+//! takes over all of them at one moment. Each file of this process keeps a second name, by which the process can take it back.
 
 use std::fs;
 #[cfg(feature = "control")]
@@ -16,7 +16,7 @@ use crate::daemon::parent::status_listener;
 use crate::error::Error;
 use crate::handover;
 
-/// Says which name a successor could not make its own, as this process could not either.
+/// Says which path a successor could not take over, because this process may not change it either.
 pub(super) fn why_not(cx: &mut Cx<'_>) -> Option<String> {
     use nix::unistd::{AccessFlags, access};
     paths(cx).iter().find_map(|path| {
@@ -183,7 +183,7 @@ pub(super) fn take(cx: &mut Cx<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// They are the predecessor's again, or still. This process touches none of them any more.
+/// The names belong to the predecessor again, or still. This process does not touch them any more.
 pub(super) fn give_back(cx: &mut Cx<'_>) {
     handover::leave_paths(true);
     #[cfg(feature = "control")]

@@ -114,7 +114,7 @@ fn withdraw(cx: &mut Cx<'_>) -> Result {
     order(cx, Order::Stop(Shutdown::Graceful))
 }
 
-/// The predecessor has ended. If it has not handed over before, nobody else serves, and nobody waits for this process to be ready.
+/// The predecessor has ended. If it has not handed over before, no other process serves, and no launcher waits for this process.
 fn gone(cx: &mut Cx<'_>) -> Result {
     take_over(cx)?;
     drive(cx, Input::LauncherGone { has_acknowledged: true })?;

@@ -94,7 +94,8 @@ pub(super) fn forget_successor(cx: &mut Cx<'_>) {
     cx.delay_clear(LATE);
 }
 
-/// Has the successor end. One that has greeted finishes what it has in hand. One that has not is no program of ours.
+/// Ends the successor. A successor that has greeted finishes what it has in hand. A program that has not greeted is killed: it may
+/// not be one that can take over.
 pub(super) fn end_successor(cx: &mut Cx<'_>) {
     note_last_words(cx);
     let grace = cx.heap().settings.shutdown_timeout + MORE_GRACE;

@@ -20,7 +20,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Looks beforehand whether memory can be read at all, so that nobody finds out when it has run out.
+    /// Looks at the start whether memory can be read at all, so that the log says so before memory runs out.
     pub(super) fn check_memory(&mut self) {
         if let Err(error) = resident(std::process::id().cast_signed()) {
             self.say_memory(&error);

@@ -572,7 +572,7 @@ const DEFAULT_FORK_BURST: u32 = 32;
 /// How many children a second a running pool may fork for long unless set.
 const DEFAULT_FORKS_PER_SECOND: u32 = 64;
 
-/// How long a client may wait before more children are forked unless set: what nobody notices.
+/// How long a client may wait before more children are forked, unless set. A person does not notice such a wait.
 const DEFAULT_WAIT_TARGET: Duration = Duration::from_millis(20);
 
 /// How often children are examined unless set: seldom enough to cost nothing.
