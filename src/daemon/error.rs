@@ -45,7 +45,7 @@ pub enum DaemonError {
         failures: u32,
         /// The pid of the last child that died.
         pid: i32,
-        /// Why that child has ended. If it has logged an error, that is in the log.
+        /// Why that child has ended. The log has what the child itself has logged.
         cause: Cause,
     },
     /// The first children were not ready within [`start_timeout`](crate::daemon::DaemonBuilder::start_timeout).

@@ -24,7 +24,7 @@ pub enum Cause {
     Retired,
     /// The child had more memory resident than `memory_limit`.
     Memory,
-    /// The child has broken a limit.
+    /// The Daemon has ended the child because it was rogue: it broke a limit, was stopped, or did not answer.
     Rogue(Rogue),
     /// The child has ended because the Daemon shut down.
     Shutdown,

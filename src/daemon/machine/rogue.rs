@@ -37,7 +37,7 @@ pub struct Sight {
     pub is_unresponsive: bool,
 }
 
-/// Which limit a rogue child has broken.
+/// Why a child is rogue.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rogue {
