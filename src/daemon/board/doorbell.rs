@@ -1,11 +1,11 @@
 //! The doorbell: one pair of sockets between the parent and all of its children.
 //!
-//! A child rings by sending a message of one byte. The parent never sends: its end is there to be closed. When it is,
-//! by the parent's death at the latest, every child reads an end of file. That is the truth about the parent, where its pid
-//! and `PR_SET_PDEATHSIG` are not; but only if no child has a copy of the parent's end.
+//! A child rings by sending a message of one byte. The parent never sends: its end is there to be closed. When it is closed, by the
+//! parent's death at the latest, every child reads an end of file. That is reliable, where the parent's pid and `PR_SET_PDEATHSIG`
+//! are not. But no child may have a copy of the parent's end.
 //!
-//! A child that the parent has asked for something answers here as well: a message that names the question, with a file in memory
-//! that holds the answer. So no descriptor stands open for it.
+//! A child also answers here when the parent has asked it for something. The message names the question, and has a file in memory with
+//! the answer. So no descriptor stands open for answers.
 
 #[cfg(feature = "control")]
 use std::os::fd::{AsFd, OwnedFd};

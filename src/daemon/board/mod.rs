@@ -2,12 +2,13 @@
 //!
 //! # Who writes what
 //!
-//! A slot has one writer at a time: the child that [claimed](Scoreboard::claim) it, or the parent while there is no
-//! such child (before the fork and after the reaping). So a slot needs no lock, and there is none: a child killed at
-//! any instruction leaves nothing held. A **seqlock** makes a slot readable as a whole. Its sequence is odd while the
-//! writer is busy; a reader that finds it odd, or changed behind its back, tries again a bounded number of times and
-//! then reports [`Torn`]. The slot of a child killed half way through stays torn until the parent
-//! [reclaims](Scoreboard::reclaim) it, which makes the sequence even again.
+//! A slot has one writer at a time: the child that [claimed](Scoreboard::claim) it. Before the fork and after the reaping
+//! the writer is the parent. So a slot does not need a lock, and a child killed at any instruction leaves nothing held.
+//!
+//! A **seqlock** makes a slot readable as a whole. Its sequence is odd while the writer is busy. A reader that finds the
+//! sequence odd or changed tries again. After a bounded number of attempts it reports [`Torn`]. The slot of a child that
+//! was killed while it wrote stays torn until the parent [reclaims](Scoreboard::reclaim) it, which makes the sequence even
+//! again.
 //!
 //! The parent decides from a private table which slots are free and whose they are. It reads the shared memory, but
 //! would survive any nonsense there.
@@ -15,14 +16,15 @@
 //! # The bell
 //!
 //! The parent sleeps until the number of idle children leaves the band between two [`Thresholds`] that it publishes.
-//! Each child has a bit, set while it waits ([`Status::Wait`]); a bit that is set or cleared twice is the same bit, so
-//! the count cannot drift as a counter would whose owner is killed between a change and its undoing. The child that
-//! moves the count out of the band rings ([`Ring::Yes`]), unless another child already has: one wake-up for a burst. The parent
-//! then does this, in this order: [`answer_bell`](Scoreboard::answer_bell), read the slots, decide and act,
-//! [`publish`](Scoreboard::publish).
+//! Each child has a bit, which is set while it waits ([`Status::Wait`]). A bit that is set or cleared twice is the same
+//! bit. So the count can't drift. A counter would drift if its owner were killed between a change and its undoing.
 //!
-//! Both bits and bell err on one side only: a child killed or stopped half way is missing from the idle count, so that
-//! the parent is called too often, never too late.
+//! The child that moves the count out of the band rings ([`Ring::Yes`]), unless another child already has. So a burst wakes
+//! the parent once. The parent then does this, in this order: [`answer_bell`](Scoreboard::answer_bell), read the slots,
+//! decide and act, [`publish`](Scoreboard::publish).
+//!
+//! Bits and bell err on one side only. A child killed or stopped half way is missing from the idle count, so the parent is
+//! called too often and never too late.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::{fmt, hint, iter};
@@ -150,14 +152,16 @@ impl Scoreboard {
     /// Changes the running child's status at `now_ms` milliseconds since 1970, and returns whether it must now ring
     /// the parent's doorbell. Child only.
     ///
-    /// Setting the status that the slot has already changes nothing: the time of its beginning stays, so a child can't
-    /// put off a time limit by repeating itself.
+    /// Setting the status that the slot already has changes nothing. The time of its beginning stays, so a child can't put
+    /// off a time limit by repeating itself.
     ///
-    /// The answer is [`Ring::Yes`] when the child stopped waiting and fewer than `low` are idle, when it began to wait
-    /// and more than `high` are, and when it leaves the starting statuses: the thresholds count a starting child as a
-    /// spare, so they are out of date as soon as it is none. And when it begins to keep a connection while there can't be
-    /// more children: a client may wait for it. In any case only if no child has rung since
-    /// [`answer_bell`](Self::answer_bell).
+    /// The answer is [`Ring::Yes`] in these cases, but only if no child has rung since
+    /// [`answer_bell`](Self::answer_bell):
+    ///
+    /// - The child stopped waiting, and fewer than `low` children are idle.
+    /// - The child began to wait, and more than `high` children are idle.
+    /// - The child leaves the starting statuses. The thresholds count a starting child as a spare, so they are out of date.
+    /// - The child begins to keep a connection while there can't be more children. A client may wait for the child.
     ///
     /// POE: `write` in `POE::Component::Daemon::Scoreboard`; the parent looks at the board once a second there.
     pub fn set_status(&self, slot: SlotIndex, status: Status, now_ms: u64) -> Ring {
@@ -173,12 +177,12 @@ impl Scoreboard {
                 });
             }
         };
-        // In both branches the bit is set for a shorter time than the slot says `w`. A child killed in between counts
-        // as not idle, which makes the others ring too often until it is reaped; the other order would hide a shortage.
+        // In both branches the bit is set for a shorter time than the slot says `w`. A child killed in between counts as
+        // not idle, which makes the others ring too often until it is reaped. The other order would hide a shortage.
         //
-        // Everything about the count is SeqCst: the changes of the bits have one order that all processes agree on,
-        // and the loads below come after our own change in it. So of two children that stop waiting at once, the later
-        // one sees both gone. With less, each could see the other still there and neither would ring.
+        // Everything about the count is SeqCst. The changes of the bits have one order that all processes agree on, and in
+        // that order the loads below come after our own change. So of two children that stop waiting at once, the later one
+        // sees both gone. With a weaker ordering each could see the other still there, and neither would ring.
         let crossed = if status == Status::Wait {
             write_slot();
             let was_idle = word.fetch_or(bit, SeqCst) & bit != 0;
@@ -208,8 +212,8 @@ impl Scoreboard {
         requests
     }
 
-    /// Counts one request more for a running child that is busy already, at `now_ms` milliseconds since 1970: the time of
-    /// its status begins anew, as it is plain that the child does not hang. Child only.
+    /// Counts one more request for a running child that is already busy, at `now_ms` milliseconds since 1970. The time of
+    /// its status begins anew, because the child does not hang. Child only.
     pub fn count_another(&self, slot: SlotIndex, now_ms: u64) {
         let requests = self.slot(slot).requests.load(Relaxed).saturating_add(1);
         self.change(slot, |slot| {
@@ -235,10 +239,11 @@ impl Scoreboard {
 
     /// Frees the slot of a child that was reaped or never came to be, and returns its last words. Parent only.
     ///
-    /// `None` if the slot was free already; then nothing is changed. Otherwise the generation in the answer is the
-    /// parent's own. If the child was killed while it wrote, the rest may be of two minds: part before that write, part
-    /// after. Check [`generation`](Self::generation) first where a death might be reported twice, and read the board
-    /// afterwards: the dead child may have had news that it did not live to ring for.
+    /// `None` if the slot was already free. Then nothing is changed. Otherwise the generation in the answer is the parent's
+    /// own. If the child was killed while it wrote, the rest may be partly from before that write and partly from after.
+    ///
+    /// Check [`generation`](Self::generation) first where a death might be reported twice. Read the board afterwards: the
+    /// dead child may have had news that it did not live to ring for.
     ///
     /// POE: `drop` in `POE::Component::Daemon::Scoreboard`, which would put a slot given back twice on the free list
     /// twice.
@@ -255,22 +260,23 @@ impl Scoreboard {
 
     /// Lowers the bell, so that the next child with news rings again, and returns whether it was raised. Parent only.
     ///
-    /// Call it **before** reading the board, each time, whatever the reason: the doorbell, or a child reaped or found
-    /// stopped (one stopped after raising the bell keeps everybody else quiet). A change that finds the bell
-    /// still raised does not ring; it is then earlier than this, and the reading that follows sees it. Lowered after
-    /// the reading instead, the bell would swallow a change between the two.
+    /// Call it each time **before** reading the board: after the doorbell, and after a child was reaped or found stopped. A
+    /// child that was stopped after it raised the bell keeps all others quiet.
+    ///
+    /// A change that finds the bell still raised does not ring. That change is earlier than this call, so the reading that
+    /// follows sees it. If the bell were lowered after the reading, a change between the two would be lost.
     pub fn answer_bell(&self) -> bool {
-        // A swap and not a store: it reads the value of the last child that raised the bell or found it raised, and
-        // so all that this child wrote before is visible here, the relaxed stores to its slot included.
+        // A swap and not a store. It reads the value of the last child that raised the bell or found it raised. So all that
+        // this child wrote before is visible here, including the relaxed stores to its slot.
         self.shared.header().rung.0.swap(0, SeqCst) != 0
     }
 
     /// Publishes the idle counts at which children ring. Parent only, after it has acted on what it read.
     ///
-    /// [`Ring::Yes`] means: as if a child had rung, read the board once more. It is the answer when the thresholds
-    /// changed and the count is outside of the new ones, because a child that moved it there after the parent's
-    /// reading may have compared it with the old ones. Unchanged thresholds always give [`Ring::No`], so acting on
-    /// `Yes` comes to an end even where the count can't be helped.
+    /// [`Ring::Yes`] means: read the board once more, as if a child had rung. It is the answer when the thresholds changed
+    /// and the count is outside of the new ones. A child may have moved the count there after the parent's reading, and
+    /// compared it with the old thresholds. Unchanged thresholds always give [`Ring::No`]. So the parent does not read for
+    /// ever, even where it can't bring the count back.
     pub fn publish(&mut self, thresholds: Thresholds) -> Ring {
         if thresholds == self.published {
             return Ring::No;
@@ -358,8 +364,8 @@ impl Scoreboard {
     ///
     /// # Errors
     ///
-    /// [`Torn`] if its writer was busy at each of a bounded number of attempts, most likely because it was stopped or
-    /// killed half way, or if the slot holds no status at all.
+    /// [`Torn`] if the slot's writer was busy at each of a bounded number of attempts. Most likely it was stopped or killed
+    /// half way. Also if the slot does not hold a valid status.
     ///
     /// POE: `read` in `POE::Component::Daemon::Scoreboard`.
     pub fn read(&self, slot: SlotIndex) -> Result<SlotSnapshot, Torn> {

@@ -128,8 +128,8 @@ fn busy_at(word: u64, now: u64) -> u64 {
     time.max(0).cast_unsigned()
 }
 
-/// Adds the numbers of a child that has ended to those of all that have, and has `clear` make the slot new before any reader looks
-/// at it again. Parent only.
+/// Adds the numbers of a child that has ended to those of all ended children. Then `clear` makes the slot new, before any reader
+/// looks at it again. Parent only.
 pub(super) fn fold(
     ledger: &Ledger,
     at: usize,

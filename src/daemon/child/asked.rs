@@ -1,5 +1,5 @@
-//! A child that its parent has asked for something: to show its sessions, to log at another level, to say what has become of its
-//! log file.
+//! A child that its parent has asked for something: to show its sessions, to log at another level, or to say whether it has reopened
+//! its log file.
 
 use std::fs::File;
 use std::io::Write;

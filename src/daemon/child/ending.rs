@@ -54,8 +54,8 @@ pub(in crate::daemon) fn shutdown(cx: &mut Cx<'_>) -> Result {
 
 /// TERM. The first one may let the request in hand be finished, as QUIT does.
 ///
-/// QUIT may have come before: the parent sends it when TERM has come there, and a supervisor that sends TERM to each process of a
-/// service may come to this one only after that.
+/// QUIT may have come before, as the parent sends QUIT when it gets TERM. A supervisor that sends TERM to each process of a service
+/// may signal this process only after that.
 pub(in crate::daemon) fn terminated(cx: &mut Cx<'_>) -> Result {
     let heap = cx.heap();
     let waits = heap.settings.term == Shutdown::Graceful && !heap.is_over;
@@ -103,8 +103,8 @@ pub(super) fn note_listeners(cx: &mut Cx<'_>) {
     }
 }
 
-/// Closes the service's listeners, which the application may have forgotten or merely paused: as long as one process has
-/// such a socket, clients are let into its queue, and no other program can have its address.
+/// Closes the service's listeners, which the application may have forgotten or merely paused. As long as a process has such a
+/// socket, the system lets clients into its queue, and no other program can have its address.
 fn stop_listening(cx: &mut Cx<'_>) {
     listening::let_go(cx.heap());
     let listeners = match &mut cx.heap().role {

@@ -1,5 +1,5 @@
-//! The standard error of a child that is on trial: its parent reads it, so that an operator can be told the last words of a child
-//! that has failed. When the parent does not want to know any more, the child has its own standard error again.
+//! The standard error of a child that is on trial. The parent reads it, so that it can tell an operator the last words of a child
+//! that has failed. When the trial is over, the child has its own standard error again.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

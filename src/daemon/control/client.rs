@@ -287,8 +287,8 @@ const CHUNK: usize = 16 * 1024;
 /// How long a command may be.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// How much a client may leave unread: an answer about the largest pool, and no second one, as a client's next command waits until
-/// the answer is read.
+/// How much a client may leave unread. An answer about the largest pool fits. There is no second answer, as a client's next command
+/// waits until the first answer is read.
 const MOST_UNREAD: usize = 8 * 1024 * 1024;
 
 /// How much of events a client may leave unread before it misses the next.

@@ -149,8 +149,8 @@ impl Control {
         is_room
     }
 
-    /// Takes the place of a client with fewer rights, of those that wait for no order: who may only look keeps nobody from stopping
-    /// the Daemon.
+    /// Takes the place of a client with fewer rights that does not wait for an order. So clients that may only read can't keep an
+    /// operator from stopping the Daemon.
     fn displace(&mut self, rights: Option<Rights>) -> bool {
         let is_less = |client: &&Client| client.rights < rights && client.waits.is_none();
         let lesser = self.clients.iter().filter(|(_, client)| is_less(client));

@@ -76,8 +76,8 @@ impl Drop for Launch {
 
 /// Moves the program into a process of its own. Returns in that one only.
 ///
-/// `redirected` is put back in the launcher, which may have to say something, and kept in the daemon, which has no
-/// terminal to go back to.
+/// `redirected` is undone in the launcher, which may have to print an error. It stays in the daemon, which has no terminal to go
+/// back to.
 pub(crate) fn detach(
     kernel: &mut Kernel,
     redirected: Option<Redirection>,

@@ -142,8 +142,8 @@ impl Plan {
     /// Does it all. With `detach` it returns in another process than it was called in. `make_what_is_seen` is called in that, before
     /// it changes its root directory and its user, and told who the user will be.
     ///
-    /// On an error everything is as it was, but for what can't be undone: a process that has been detached stays so, and
-    /// root that was given up is gone.
+    /// On an error everything is as it was, except for two steps that can't be undone. A process that was detached stays detached,
+    /// and a process that gave up root does not get it back.
     pub(crate) fn carry_out(
         self,
         kernel: &mut Kernel,

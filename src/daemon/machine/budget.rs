@@ -6,15 +6,15 @@ use super::TokenBucket;
 
 /// Rations the forks of a pre-forking pool after its first children.
 ///
-/// A number of forks a second can't tell a crowd of clients from children that crash. So two things are rationed apart:
+/// A limit of forks a second can't tell a crowd of clients from children that crash. So there are two limits:
 ///
-/// - how many children are *starting*, forked and not ready yet: never more than a window. A child that reports that it is
-///   ready leaves its place to the next one, and opens the window by one more place, up to [`WINDOW`]. A child that dies
-///   before it was ready halves the window. TCP does the same with segments.
-/// - forks that replace such children: a burst at once, then so many a second.
+/// - At most a window of children may be *starting*, forked and not ready yet. A child that becomes ready leaves its place to
+///   the next one. It also opens the window by one more place, up to [`WINDOW`]. A child that dies before it was ready
+///   halves the window. TCP does the same with segments.
+/// - Replacements of children that died before they were ready: a burst at once, then so many a second.
 ///
-/// A pool whose children come up well is never slowed by the second, and by the first only as far as its children are slow
-/// to start. Times count from a start of the caller's choosing.
+/// The second limit never slows a pool whose children start well. The first limit slows it only as far as its children are
+/// slow to start. Times count from a start of the caller's choosing.
 ///
 /// POE: nothing like it.
 #[derive(Clone, Debug)]
@@ -57,8 +57,8 @@ impl Budget {
         if replaced < due { replaced } else { room }
     }
 
-    /// Returns how long after `now` there will be something to grant, were the window open: zero unless replacements of early
-    /// deaths are rationed, `None` for never.
+    /// Returns how long after `now` a fork can be granted if the window is open. Zero, unless replacements of early deaths are
+    /// rationed. `None` for never.
     pub fn ready_in(&self, now: Duration) -> Option<Duration> {
         if self.unreplaced == 0 { Some(Duration::ZERO) } else { self.replacements.ready_in(now) }
     }

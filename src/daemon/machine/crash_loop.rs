@@ -14,11 +14,11 @@ pub struct CrashLoop {
 }
 
 impl CrashLoop {
-    /// Takes note of a child that has ended at `now` without ever having had a request, and returns how long to wait
-    /// before the next fork: nothing for the first of a row, then 100 ms, and twice as long each time up to 30 s.
+    /// Takes note of a child that has ended at `now` without ever having had a request. Returns how long to wait before the
+    /// next fork: nothing for the first of a row, then 100 ms, and twice as long each time, up to 30 s.
     ///
-    /// `forked` is when it was forked. Children that were forked before the last such death did not come after it: if
-    /// ten die together it is one failure, not ten in a row.
+    /// `forked` is when it was forked. A child that was forked before the last such death does not lengthen the row. So ten
+    /// children that die together are one failure, and not ten in a row.
     ///
     /// POE: nothing like it.
     pub fn died(&mut self, forked: Duration, now: Duration) -> Duration {
@@ -36,8 +36,8 @@ impl CrashLoop {
         }
     }
 
-    /// Takes note of a child, forked at `forked`, that has stayed up for a second or has had a request: one that came
-    /// after the last death ends the row.
+    /// Takes note of a child, forked at `forked`, that has stayed up for a second or has had a request. If it was forked after
+    /// the last death, the row is over.
     pub fn stayed_up(&mut self, forked: Duration) {
         if self.last.is_some_and(|last| forked >= last) {
             *self = CrashLoop::default();

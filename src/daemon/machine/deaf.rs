@@ -1,20 +1,21 @@
 //! Idle children that do not accept although clients wait.
 //!
-//! A child that reports `Wait` may be stopped, or its state may not return: a call that blocks, a loop without end. Or it has
-//! forgotten to resume its listener. To its parent it is a spare all the same, so that no other child is forked for the clients.
+//! A child that reports `Wait` may be stopped. Or its state does not return, because of a call that blocks or a loop without end.
+//! Or its application has forgotten to resume the listener. The parent counts such a child as a spare all the same, so it does not
+//! fork another child for the clients.
 //!
-//! When clients have waited for a second while children say that they wait, these are woken, and asked whether they accept. The
-//! parent reads the answers [`ANSWER`] later:
+//! When clients have waited for a second while children say that they wait, the parent wakes these children, and asks them whether
+//! they accept. It reads the answers [`ANSWER`] later:
 //!
-//! - A child without an answer is *unresponsive*. It is no spare any more, so that others take its place, and it is a rogue in
+//! - A child without an answer is *unresponsive*. It no longer counts as a spare, so other children take its place. It is a rogue in
 //!   each round of the babysitter until it answers.
-//! - A child of which all listeners are paused is no spare any more either while clients wait. It is left alone, as the
-//!   application may have meant it.
-//! - A child that accepts leaves a client waiting for whom it is not responsible. Nothing is done about it.
+//! - A child whose listeners are all paused does not count as a spare either while clients wait. It is left alone, as the application
+//!   may have meant it.
+//! - A child that accepts is not the reason why the clients wait. Nothing is done about it.
 //!
-//! In a pool that is full, such a child keeps another one from being forked, and does not say that it has a request in hand. If
-//! no other child is idle or starting, it has to make room for the clients that wait, and is not left to the babysitter: one that
-//! is unresponsive gets INT at once and KILL at the next look a second later, and one that has paused is retired.
+//! In a full pool, such a child keeps another child from being forked. If no other child is idle or starting, it has to make room for
+//! the clients that wait, and is not left to the babysitter. An unresponsive child gets INT at once, and KILL at the next look a
+//! second later. A child that has paused is retired.
 
 use std::time::Duration;
 

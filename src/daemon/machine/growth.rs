@@ -4,10 +4,12 @@ use super::{Counts, Limits};
 
 /// Doubles what is forked while demand lasts.
 ///
-/// A pool that keeps two spares would take thirty steps to grow by sixty children, each as long as it takes to fork one and
-/// have it accept. So when a shortage finds all taken up that were there, the next one like it is answered with twice as
-/// many, up to `max_spare`. There is no clock in it: most of the last children waiting says that demand has been met. If fewer of
-/// them are left over, nothing says so, and it is for the caller to begin anew when some time has passed.
+/// A pool that keeps two spares would take thirty steps to grow by sixty children. Each step takes as long as it takes to fork a
+/// child and have it accept. So when clients have taken up all spares, the next such shortage is answered with twice as many
+/// spares, up to `max_spare`.
+///
+/// There is no clock in it. If most of the last children wait, demand has been met. If fewer of them wait, demand may have been met
+/// as well, and the caller begins anew after some time.
 ///
 /// POE: nothing like it; it forks one child a second.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -20,8 +22,8 @@ impl Growth {
     /// Returns how many spares there should be, and what is to be remembered once that many are on their way. There is `room`
     /// for so many children more.
     ///
-    /// The first answer to a shortage is `min_spare`, as is any while some are idle, or most of those wanted are starting:
-    /// how many more will be needed is not known then.
+    /// The first answer to a shortage is `min_spare`. So is any answer while some children are idle, or most of those wanted are
+    /// starting. It is not known then how many more will be needed.
     pub(super) fn next(self, counts: Counts, limits: Limits, room: u32) -> (u32, Growth) {
         let Limits { min_spare, max_spare, .. } = limits;
         if self.is_met(counts, limits) {

@@ -224,8 +224,8 @@ pub struct Queues {
 /// What the machine may look at, and what it may do to the board at once. Everything else it asks for by an
 /// [`Effect`](super::Effect).
 ///
-/// The order of the calls on the board matters. Children write to it at the same time, and ring for what the machine has not
-/// seen, so the bell is lowered before the board is read.
+/// The order of the calls on the board matters. Children write to the board at the same time, and ring for what the machine has
+/// not seen. So the bell is lowered before the board is read.
 pub trait Outside {
     /// Lowers the bell. The next child with news rings again.
     fn answer_bell(&mut self);

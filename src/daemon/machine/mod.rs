@@ -1,8 +1,8 @@
 //! What decides: how many children there are, which of them has to go, when forks are tried again, how the end goes.
 //!
-//! [`Machine::step`] is told what has happened and returns what is to be done. It knows no clock, no process and no kernel:
-//! time is an argument, children are slots and generations, and what it may look at is behind [`Outside`]. So whole days of a
-//! daemon can be played through in a moment, and any moment can be played again: see `sim/`.
+//! [`Machine::step`] is told what has happened and returns what is to be done. It does not know a clock, a process or a kernel.
+//! Time is an argument, children are slots and generations, and what it may look at is behind [`Outside`]. So a test can play whole
+//! days of a daemon in a moment, and any moment again: see `sim/`.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -50,8 +50,8 @@ impl Machine {
         self.watch_queue();
     }
 
-    /// Tells the children what they go by, if that has changed. A child that did something just before it could know that
-    /// the pool is full was not told to ring for it, so the board is looked at again.
+    /// Tells the children what they go by, if that has changed. A child may have begun to keep a client just before it could know
+    /// that the pool is full. It did not ring for that, so the board is looked at again.
     pub(super) fn publish(&mut self, published: Published) {
         let before = self.published.replace(published);
         if before == Some(published) {
@@ -186,8 +186,8 @@ impl Machine {
         }
     }
 
-    /// Asks those that are to be replaced to go: the idle ones when others can stand in for them, or when there is no room
-    /// for others.
+    /// Asks children that are to be replaced to go. Idle children go when other children can stand in for them, or when there is no
+    /// room for other children.
     fn retire_replaced(&mut self, at: &Moment<'_>, counts: Counts) {
         let is_replaced = |child: &Child| child.told == Told::BeReplaced;
         if self.has(Fault::LargeNeverGoes) || !self.table.children().iter().any(is_replaced) {

@@ -5,10 +5,11 @@
 //! the child that has kept its client for longest is asked to let it go. Most clients of a full pool wait for less: some
 //! child is about to be done.
 //!
-//! Nothing is polled, and no request wakes the parent. It is rung when a child begins to keep a connection in a full pool,
-//! and, while some child keeps one, when the last child that waits is taken. After each time that it was told it looks no
-//! sooner than after `PATIENCE`: a pool that is full for a moment a thousand times a second costs it no more than one that
-//! is full all the time.
+//! Nothing is polled, and no request wakes the parent. A child rings when it begins to keep a connection in a full pool. While
+//! some child keeps a connection, a child also rings when it is the last that waits and is taken.
+//!
+//! The parent looks no sooner than [`PATIENCE`] after it was told. So a pool that is full for a moment a thousand times a second
+//! does not cost it more than a pool that is full all the time.
 
 use std::time::Duration;
 

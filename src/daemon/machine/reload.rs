@@ -2,11 +2,11 @@
 //!
 //! Each child has the edition of the settings that it was forked with. A reload is a *run*, which has these stages:
 //!
-//! 1. *Asked*: the file is about to be read. Whoever asks now gets the verdict of this run.
-//! 2. *Scouting*: a process of its own loads what was read. Whoever asks from now on gets the verdict of the next run.
+//! 1. *Asked*: the file is about to be read. An order that comes now gets the verdict of this run.
+//! 2. *Scouting*: a process of its own loads what was read. An order that comes from now on gets the verdict of the next run.
 //! 3. *Loading*: the parent loads the same bytes.
 //! 4. *Waiting*: until all children are of one edition. No more than two editions have children at a time.
-//! 5. *Rolling*: see `roll`. In its end the new edition is the current one, or its children are gone.
+//! 5. *Rolling*: see `roll`. At its end the new edition is the current one, or its children are gone.
 //!
 //! After that the former edition is kept for the time of the *probation*, and goes on if the new one crash-loops.
 

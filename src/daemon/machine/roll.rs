@@ -1,15 +1,15 @@
 //! A roll: children of one edition take the place of those of another, one after the other.
 //!
 //! Forward, the first new child is a *canary*. No old child is asked to go before the canary has reported that it waits, on its own
-//! slot of the board. From then on an old child goes when there are as many ready children as before without it, but for
-//! `max_unavailable`, and a new one is forked when there is room, which is `max_children` and `surge` more.
+//! slot of the board. From then on an old child goes when there are as many ready children without it as before, less
+//! `max_unavailable`. A new child is forked when there is room, which is `max_children` plus `surge`.
 //!
-//! If a new child dies before that is over, or is not ready in time, the roll turns round: old children take the place of the new
-//! ones in the same way.
+//! If a new child dies before the roll is over, or is not ready in time, the roll turns round. Then old children take the place of the
+//! new children in the same way.
 //!
 //! A child that was asked to go finishes its work, for as long as `drain_limit` says. Then it is ended.
 //!
-//! A post-forking server has nobody to replace. Its canary is a probe: a child without a request.
+//! A post-forking server has no children to replace. Its canary is a probe: a child without a request.
 
 use std::time::Duration;
 

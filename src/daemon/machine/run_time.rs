@@ -1,8 +1,8 @@
-//! Time in which this process ran: pure functions of the times at which somebody looked.
+//! Time in which this process ran: pure functions of the times at which the process looked.
 //!
-//! A process that is stopped, whose cgroup is frozen or whose machine is suspended is not told when that began, and of a
-//! frozen cgroup not even that it is over. What it can see is that a look comes later than it was planned. So it looks often,
-//! and counts no more than the planned time for a look that came late.
+//! A process is not told when it is stopped, its cgroup is frozen or its machine is suspended. After a frozen cgroup it is not even
+//! told that the freeze is over. What it can see is that a look comes later than planned. So it looks often, and counts no more
+//! than the planned time for a look that came late.
 
 use std::time::Duration;
 

@@ -91,15 +91,15 @@ pub struct PreForkDecision {
 
 /// Decides what a pre-forking pool needs.
 ///
-/// Spares are the idle and the starting children; those asked to go are not. Fewer than `min_spare` are filled up as
-/// far as `max_children` allows; of more than `max_spare` the surplus is retired, as far as there are idle ones. While all
-/// that were forked are taken up at once, `growth` asks for twice as many each time, see [`Growth`]. Clients that wait may have
-/// `asked` for so many children more than are there, see [`Reckoning`].
+/// Spares are the idle and the starting children, without those asked to go. If there are fewer than `min_spare`, more are forked,
+/// as far as `max_children` allows. If there are more than `max_spare`, the surplus is retired, as far as there are idle children.
+/// While all that were forked are taken up at once, `growth` asks for twice as many each time, see [`Growth`]. Clients that wait may
+/// have `asked` for so many more children than are there, see [`Reckoning`].
 ///
 /// The thresholds say which idle count would change this answer as long as the other counts do not. At `max_children`
-/// there is nothing to be done about a shortage, so `low` is 0 and a saturated pool does not ring for each request. A
-/// child that is asked to go still waits, and counts on the scoreboard, until it hears of it; its going then rings if
-/// there is a shortage.
+/// there is nothing to be done about a shortage, so `low` is 0 and a saturated pool does not ring for each request. A child
+/// that is asked to go still waits, and counts on the scoreboard, until it hears of that. When it goes it rings if there is a
+/// shortage.
 ///
 /// POE: `check_scoreboard` in `POE::Component::Daemon`, once a second, which kills the surplus with INT and may pass
 /// `max_children`.
@@ -130,8 +130,8 @@ pub fn prefork(counts: Counts, limits: Limits, phase: Phase, growth: Growth, ask
     }
 }
 
-/// Returns how many requests the `number`th child is to handle: between `requests - jitter` and `requests`, spread
-/// evenly over any run of numbers, and never less than 1.
+/// Returns how many requests the `number`th child is to handle: between `requests - jitter` and `requests`, and at least 1.
+/// The results are spread evenly over any run of numbers.
 ///
 /// No random numbers: a child would inherit their generator, and draw what its siblings draw.
 pub fn share(requests: u64, jitter: u64, number: u64) -> u64 {

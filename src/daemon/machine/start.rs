@@ -70,8 +70,8 @@ impl Machine {
         self.table.children().iter().filter(is_ready).count() + self.start.served
     }
 
-    /// A child has ended. Those that die before they are ready, one after the other, make the start fail: the person or
-    /// program that has started the daemon is to hear of it.
+    /// A child has ended. If children die before they are ready, one after the other, the start fails, so that the person or
+    /// program that has started the daemon hears of it.
     pub(super) fn start_learns_from_death(&mut self, at: &mut Moment<'_>, child: &Child, cause: Cause, last: &Says) {
         if !self.start.is_awaited || child.is_retiring() {
             return;

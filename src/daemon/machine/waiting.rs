@@ -4,12 +4,12 @@ use std::time::Duration;
 
 /// Whether clients wait although there are as many children as there may be, and all of them are busy.
 ///
-/// The log has a line when that begins and one when it has not been seen for [`CALM`]: a pool that is just large enough has
-/// one or two clients waiting now and then.
+/// The log has a line when that begins, and a line when it has not been seen for [`CALM`]. It waits so long because a pool that
+/// is just large enough has one or two clients waiting now and then.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overload {
     present: Option<Present>,
-    /// How long those have lasted that are over.
+    /// How long earlier overloads have lasted, all together.
     past: Duration,
 }
 
@@ -38,7 +38,7 @@ pub enum OverloadNews {
 }
 
 impl Overload {
-    /// Takes note of so many clients that wait at `now` for a child of a pool that is full and busy; 0 if it is not.
+    /// Takes note of how many clients wait at `now` for a child of a pool that is full and busy. `waiting` is 0 if the pool is not.
     pub fn look(&mut self, now: Duration, waiting: u32) -> Option<OverloadNews> {
         match &mut self.present {
             None if waiting > 0 => {

@@ -1,7 +1,7 @@
-//! The sockets that the service manager keeps beyond this process, and what it has to be told so that they are those on which this
-//! process listens.
+//! The sockets that the service manager keeps beyond the life of this process. It is told what to keep, so that these are the sockets
+//! on which this process listens.
 //!
-//! The manager knows them by name alone: to let go of one is to let go of all of that name.
+//! The manager knows sockets by name alone. When it lets go of a name, it lets go of all sockets of that name.
 
 /// What the manager keeps, as far as it was told. `K` is what this process knows a socket by.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! What the parent has asked of children and still waits for: to show their sessions, to log at another level, to have opened
-//! their log file again. Pure: it is told what was heard, and when.
+//! What the parent has asked of children and still waits for: to show their sessions, to log at another level, or to reopen their log
+//! file. Pure: it is told what was heard, and when.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Looks at the Daemon, once for all clients that ask in the same turn of the loop: many of them can't keep the parent from its
+//! Looks at the Daemon once for all clients that ask in the same turn of the loop. So many clients can't keep the parent from its
 //! children.
 
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! Whether the system has killed a child because memory ran out.
 //!
-//! It sends KILL, as anybody may, and says so nowhere but in its own log and in a counter of the control group in which the
-//! victim was. The Daemon's children are in the group in which it was started, unless somebody has moved them.
+//! The system sends KILL, as other processes may. Only its own log and a counter of the victim's control group tell that it did. The
+//! Daemon's children are in the group in which the Daemon was started, unless another process has moved them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

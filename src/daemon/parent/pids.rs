@@ -43,7 +43,7 @@ impl Pids {
         Some(Key { slot, generation })
     }
 
-    /// Returns what to call a child: its pid, also if it was the last one to be reaped. 0 for a child that was never entered.
+    /// Returns the pid of a child, for texts. The child that was reaped last still has its pid. 0 for a child that was never entered.
     pub(super) fn name(&self, key: Key) -> i32 {
         let last = self.last.filter(|(last, _)| *last == key).map(|(_, pid)| pid);
         self.of(key).or(last).unwrap_or_default()

@@ -1,7 +1,7 @@
 //! Has the service manager keep the listeners, so that they outlive this process.
 //!
-//! A program that is started again after a crash then gets them as sockets that were passed to it, with the clients that have come
-//! meanwhile in their queues.
+//! A program that is started again after a crash then gets them as passed sockets. Clients that have come meanwhile are in their
+//! queues.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>, left_over: Vec<String>) {
 
 /// Has the manager keep what this process listens on, and nothing else.
 ///
-/// At the end of the service the manager lets go of all by itself, or was told by the unit to keep them: then it is told nothing.
+/// At the end of the service the manager is told nothing. It lets go of all sockets by itself, or keeps them if the unit says so.
 pub(in crate::daemon) fn tell(cx: &mut Cx<'_>) {
     let (heap, core) = cx.parts();
     let Heap { role: Role::Parent(parent), .. } = heap else { return };

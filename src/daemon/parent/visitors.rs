@@ -46,8 +46,9 @@ impl Visitors {
         self.clients.len() >= self.places
     }
 
-    /// Makes room for one more client, if there is one that has nothing in hand: the one that has been idle for the longest, or else
-    /// the first of those that have sent nothing for a while. What others have sent may not be read yet.
+    /// Makes room for one more client, by closing the connection of a client without a request in hand. That is the client that has
+    /// been idle for longest, or else the first client that has sent nothing for a while. What other clients have sent may not be
+    /// read yet.
     pub(super) fn make_room(&mut self, now: SystemTime) {
         if !self.is_full() {
             return;
