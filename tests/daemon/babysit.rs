@@ -272,7 +272,8 @@ fn a_child_with_too_much_memory_is_replaced_first_and_retired_then() {
         Lab::pool("--start 1 --min-spare 1 --max-spare 1 --max 2 --requests 0 --babysit-ms 100 --memory 40000000", 1);
     let (mut client, pid) = held(addr);
     assert!(tell(&mut client, "eat").starts_with("ate "));
-    lab.running.wait_for_stderr("more than memory_limit (40000000)", DEADLINE);
+    let line = lab.running.wait_for_stderr("child uses more memory than memory_limit", DEADLINE);
+    assert!(line.contains(&format!("pid={pid} slot=0 ")) && line.ends_with(" limit=40000000"), "{line}");
     assert_eq!(tell(&mut client, "hello"), "hello", "the request in hand is finished");
     client.finish_sending();
     client.expect_eof();
@@ -311,7 +312,7 @@ fn memory_limit_holds_in_a_chroot() {
     let (mut client, pid) = held(addr);
     assert!(!std::fs::exists(format!("/proc/{pid}/root/proc")).expect("its root can be seen"));
     assert!(tell(&mut client, "eat").starts_with("ate "));
-    lab.running.wait_for_stderr("more than memory_limit (40000000)", DEADLINE);
+    lab.running.wait_for_stderr("child uses more memory than memory_limit", DEADLINE);
     client.finish_sending();
     client.expect_eof();
     let record = record(&lab, pid);
