@@ -125,7 +125,7 @@ fn a_socket_whose_queue_is_full_hangs() {
 #[test] // O-CT-19, O-ST-15
 fn what_is_no_daemon_is_not_understood() {
     for (answer, word) in [
-        ("HTTP/1.1 400 Bad Request\n", "not a daemon"),
+        ("HTTP/1.1 400 Bad Request\n", "not a lenore daemon"),
         ("{\"final\":true,\"ok\":true,\"data\":{\"protocol\":9}}\n", "protocol 9"),
     ] {
         let dir = tempfile::tempdir().unwrap();

@@ -397,7 +397,7 @@ mod tests {
         drop(open(&path).unwrap());
         fs::write(&path, "precious").unwrap();
         let error = open(&path).unwrap_err().to_string();
-        assert!(error.contains(path.to_str().unwrap()) && error.contains("something else"), "{error}");
+        assert!(error.contains(path.to_str().unwrap()) && error.contains("not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 
