@@ -441,10 +441,7 @@ mod tests {
     #[test] // O-RL-03: 0 is not "as many as the program would have without a number"
     fn configuration_without_children_is_refused() {
         let refused = source(&[]).load(b"0").err();
-        assert!(
-            matches!(refused, Some(NotLoaded::Settings(SettingsError::Zero { setting: "max_children" }))),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Some(NotLoaded::Settings(SettingsError::Zero { setting: "max_children" }))));
     }
 
     #[test] // O-RL-14: never silent

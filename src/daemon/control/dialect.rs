@@ -299,11 +299,7 @@ fn set_subject(fields: &mut Fields, name: &str, word: &str) -> Result<(), Refusa
         "metrics" => &mut fields.format,
         "verdict" => return set_value(fields, "number", word),
         _ => {
-            return Err(Refusal::usage(format_args!(
-                "{} takes no argument, not {}; try help",
-                Quoted(name),
-                Quoted(word)
-            )));
+            return Err(Refusal::usage(format_args!("{} does not take {}; try help", Quoted(name), Quoted(word))));
         }
     };
     if place.replace(word.to_owned()).is_some() {
