@@ -5,16 +5,22 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use util::addresses::leave_socket;
 use util::control::Steered;
-use util::{DEADLINE, Program, test_program, wait_until};
+use util::{DEADLINE, Program, at_once, test_program, wait_until};
 
 use super::{LONG, ask, run, run_as};
+
+/// How long a daemon gets to say hello.
+const HELLO: Duration = Duration::from_secs(2);
+
+/// The id of a user and of a group that nobody has.
+pub const STRANGER: u32 = 64_123;
 
 #[test] // O-CT-18
 fn wrong_command_line_exits_with_2() {
@@ -49,7 +55,8 @@ fn no_daemon_exits_with_3() {
     }
     // Nothing but the name is left of a daemon.
     leave_socket(&socket);
-    ask(&socket, "status").expect_error(3);
+    let err = ask(&socket, "status").expect_error(3);
+    assert!(err.contains("no daemon listens there"), "O-CT-19: {err}");
     let pid_file = dir.path().join("pid");
     for command in ["status", "reopen", "stop"] {
         run(&format!("--pid-file {} {command}", pid_file.display())).expect_error(3);
@@ -108,7 +115,46 @@ fn a_socket_that_accepts_and_says_nothing_hangs() {
     let _listener = UnixListener::bind(&socket).unwrap();
     let begin = Instant::now();
     let err = ask(&socket, "hello").expect_error(4);
-    assert!(err.contains("hello") && begin.elapsed() < DEADLINE, "{err}");
+    assert!(err.contains("has not said hello in 2.00 s: it is stopped or hangs"), "{err}");
+    assert!((HELLO..DEADLINE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[test] // O-CT-19: a shorter limit leaves less time for the hello, whatever the command
+fn timeout_ends_the_wait_for_the_hello() {
+    let dir = tempfile::tempdir().unwrap();
+    let (silent, full) = (dir.path().join("silent"), dir.path().join("full"));
+    let _listener = UnixListener::bind(&silent).unwrap();
+    let listener = UnixListener::bind(&full).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _waiting = UnixStream::connect(&full).unwrap();
+    let cases = ["status", "children", "top --once", "hello", "stop"].map(|command| (&silent, command));
+    at_once(cases.into_iter().chain([(&full, "status")]), |(socket, command)| {
+        let begin = Instant::now();
+        let err = ask(socket, &format!("--timeout 100ms {command}")).expect_error(4);
+        assert!(begin.elapsed() < HELLO, "{command}: {:?}: {err}", begin.elapsed());
+    });
+}
+
+#[test] // O-CT-19: nor does a late hello give the answer more time
+fn timeout_counts_from_the_start_of_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let late = Duration::from_millis(700);
+    let server = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        thread::sleep(late);
+        client.write_all(b"{\"final\":true,\"ok\":true,\"data\":{\"protocol\":1}}\n").unwrap();
+        // Until the command has ended.
+        lines.count()
+    });
+    let begin = Instant::now();
+    let err = ask(&socket, "--timeout 1s status").expect_error(4);
+    assert!(err.contains("did not answer in time"), "{err}");
+    assert!(begin.elapsed() < late + Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(server.join().unwrap(), 1, "what it was asked after the hello");
 }
 
 #[test] // O-CT-19: nor does the command wait for room for ever
@@ -163,9 +209,14 @@ fn another_user_is_denied() {
     let err = as_nobody("stop").expect_error(5);
     assert!(err.contains("admin"), "{err}");
     as_nobody("resize --max-children 3").expect_error(5);
+    // Somebody who may connect, and ask nothing.
+    let program = Program::new(&copy).user(STRANGER, STRANGER);
+    let err = run_as(program, &format!("--socket {} hello", steered.path.display())).expect_error(5);
+    assert!(err.contains("this user has none"), "{err}");
     let private = Steered::pool(1, "");
     fs::set_permissions(private.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = Program::new(&copy).user(nobody.uid.as_raw(), nobody.gid.as_raw());
-    run_as(program, &format!("--socket {} hello", private.path.display())).expect_error(5);
+    let err = run_as(program, &format!("--socket {} hello", private.path.display())).expect_error(5);
+    assert!(err.contains("not permitted to connect"), "{err}");
     ask(&steered.path, "status").expect(0);
 }

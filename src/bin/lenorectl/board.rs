@@ -15,19 +15,20 @@ pub fn open(target: &Target) -> Result<BoardFile, Failure> {
     if let Some(path) = &target.board {
         return BoardFile::open(path).map_err(failed);
     }
-    let (pid, why) = match target.socket.as_deref().map(Client::connect) {
+    match target.socket.as_deref().map(|socket| Client::connect(socket, target.deadline)) {
         Some(Ok(client)) => match client.hello["board"].as_str() {
-            Some(path) => return BoardFile::open(path).map_err(failed),
-            None => return Err(Failure::new(code::FAILED, "the daemon has no board")),
+            Some(path) => BoardFile::open(path).map_err(failed),
+            None => Err(Failure::new(code::FAILED, "the daemon has no board")),
         },
-        Some(Err(Unreachable::Hung { pid, text })) => (pid, text),
-        Some(Err(Unreachable::Dead(text))) => return Err(Failure::new(code::NO_DAEMON, text)),
-        Some(Err(Unreachable::Busy(text))) => return Err(Failure::new(code::REFUSED, text)),
-        Some(Err(Unreachable::Denied(text))) => return Err(Failure::new(code::DENIED, text)),
-        Some(Err(Unreachable::Foreign(text))) => return Err(Failure::new(code::FAILED, text)),
-        None => (target.pid, "neither a board nor a control socket is known".to_owned()),
-    };
-    of_process(pid).unwrap_or_else(|| Err(Failure::new(code::TIMEOUT, why)))
+        Some(Err(Unreachable::Hung { pid, text })) => match of_process(pid) {
+            // That it hangs says more than why there is nothing to be seen.
+            Some(board) => board.map_err(|failure| Failure::new(code::TIMEOUT, format_args!("{text}; {failure}"))),
+            None => Err(Failure::new(code::TIMEOUT, text)),
+        },
+        Some(Err(why)) => Err(why.into()),
+        None => of_process(target.pid)
+            .unwrap_or_else(|| Err(Failure::new(code::TIMEOUT, "neither a board nor a control socket is known"))),
+    }
 }
 
 fn failed(error: BoardFileError) -> Failure {

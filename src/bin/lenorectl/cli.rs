@@ -17,7 +17,8 @@ pub struct Cli {
     pub target: Target,
     /// Give up waiting for an answer after this time, with exit code 4
     ///
-    /// The daemon goes on with what it was told. [default: 5s; none for retire, kill, stop, reopen and log-level, which end by
+    /// The time counts from the start of this command. The daemon goes on with what it was told. A daemon that does not answer at all
+    /// is given up after 2 s, or earlier if this time is shorter. [default: 5s; none for retire, kill, stop, reopen and log-level, which end by
     /// themselves, and for watch]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,

@@ -14,13 +14,15 @@ use serde_json::{Value, json};
 use crate::failure::{Failure, code};
 use lenore::daemon::view::text;
 
-/// A daemon that says hello within this time does not hang.
+/// A daemon that says hello within this time does not hang. A shorter `--timeout` leaves it less.
 const HELLO: Duration = Duration::from_secs(2);
 
 /// A connection on which the daemon has said hello.
 #[derive(Debug)]
 pub struct Client {
     reader: BufReader<UnixStream>,
+    /// When no answer is waited for any longer, whatever the limit of a command.
+    deadline: Option<Instant>,
     /// What it has said.
     pub hello: Value,
 }
@@ -40,24 +42,39 @@ pub enum Unreachable {
     Foreign(String),
 }
 
+impl From<Unreachable> for Failure {
+    fn from(why: Unreachable) -> Failure {
+        let (code, text) = match why {
+            Unreachable::Dead(text) => (code::NO_DAEMON, text),
+            Unreachable::Hung { text, .. } => (code::TIMEOUT, text),
+            Unreachable::Busy(text) => (code::REFUSED, text),
+            Unreachable::Denied(text) => (code::DENIED, text),
+            Unreachable::Foreign(text) => (code::FAILED, text),
+        };
+        Failure::new(code, text)
+    }
+}
+
 impl Client {
-    /// Connects, and waits for the daemon's hello.
-    pub fn connect(socket: &Path) -> Result<Client, Unreachable> {
+    /// Connects, and waits for the daemon's hello. What `--timeout` says ends at `deadline`.
+    pub fn connect(socket: &Path, deadline: Option<Instant>) -> Result<Client, Unreachable> {
         let shown = socket.display();
-        let stream = connect_within(socket, HELLO).map_err(|errno| match errno {
+        let patience = || deadline.map_or(HELLO, |deadline| until(deadline).min(HELLO));
+        let stream = connect_within(socket, patience()).map_err(|errno| match errno {
             Errno::EACCES | Errno::EPERM => Unreachable::Denied(format!("{shown}: not permitted to connect")),
             Errno::EAGAIN => Unreachable::Hung { pid: None, text: format!("{shown}: the socket's queue is full") },
             errno => Unreachable::Dead(format!("{shown}: no daemon listens there ({})", errno.desc())),
         })?;
         let pid = getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid());
         let hung = |what: &dyn std::fmt::Display| Unreachable::Hung { pid, text: format!("{shown}: {what}") };
-        let mut client = Client { reader: BufReader::new(stream), hello: Value::Null };
-        match client.ask(&json!({"command": "hello"}), Some(HELLO), |_| ()) {
+        let mut client = Client { reader: BufReader::new(stream), deadline, hello: Value::Null };
+        let patience = patience();
+        match client.ask(&json!({"command": "hello"}), Some(patience), |_| ()) {
             Ok(hello) => client.hello = hello,
             Err(failure) if failure.code == code::TIMEOUT => {
                 return Err(hung(&format_args!(
-                    "the daemon has not said hello in {} s: it is stopped or hangs",
-                    HELLO.as_secs()
+                    "the daemon has not said hello in {}: it is stopped or hangs",
+                    text::span(patience.as_secs_f64())
                 )));
             }
             Err(failure) if failure.code == code::DENIED => {
@@ -97,9 +114,9 @@ impl Client {
         limit: Option<Duration>,
         mut event: impl FnMut(Value),
     ) -> Result<Value, Failure> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        let deadline = limit.map(|limit| Instant::now() + limit).into_iter().chain(self.deadline).min();
         let stream = self.reader.get_mut();
-        let _ = stream.set_write_timeout(limit.or(Some(HELLO)));
+        let _ = stream.set_write_timeout(Some(deadline.map_or(HELLO, |deadline| until(deadline).max(SHORTEST))));
         // A daemon that refuses a client says why and hangs up, and may have done so by now: what it has said is read in any case.
         let _ = stream.write_all(format!("{command}\n").as_bytes());
         loop {
@@ -126,7 +143,7 @@ impl Client {
     fn read_line(&mut self, deadline: Option<Instant>) -> Result<String, Failure> {
         let mut line = Vec::new();
         loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map(until);
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(Failure::new(code::TIMEOUT, "the daemon did not answer in time"));
             }
@@ -153,6 +170,11 @@ impl Client {
     }
 }
 
+/// How long it is until then; nothing if that has passed.
+fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// Connects, and waits for room in the queue of a daemon that is slow to accept: a blocking socket would wait for ever.
 fn connect_within(path: &Path, limit: Duration) -> Result<UnixStream, Errno> {
     let address = UnixAddr::new(path)?;
@@ -174,6 +196,9 @@ fn connect_within(path: &Path, limit: Duration) -> Result<UnixStream, Errno> {
         }
     }
 }
+
+/// What a socket takes for a limit at the least.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// How long a full queue gets until it is tried again. The system does not tell when there is room.
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);

@@ -1,7 +1,7 @@
 //! What each command asks the daemon, and how its answer is shown.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lenore::daemon::view::{ChildView, Snapshot, text};
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ const AT_HAND: Duration = Duration::from_secs(5);
 
 /// Carries out a command.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    let target = Target::find(&cli.target)?;
+    let target = Target { deadline: cli.timeout.map(|timeout| Instant::now() + timeout), ..Target::find(&cli.target)? };
     let (at_hand, until_done) = (cli.timeout.or(Some(AT_HAND)), cli.timeout);
     match cli.command {
         Command::Status(shown) => status(&target, shown.json, at_hand),
@@ -109,14 +109,7 @@ fn ask(target: &Target, command: Map<String, Value>, limit: Option<Duration>) ->
 
 /// Connects, where nothing else than the daemon's own answer will do.
 pub fn connect(target: &Target) -> Result<Client, Failure> {
-    let socket = socket(target)?;
-    Client::connect(&socket).map_err(|why| match why {
-        Unreachable::Dead(text) => Failure::new(code::NO_DAEMON, text),
-        Unreachable::Hung { text, .. } => Failure::new(code::TIMEOUT, text),
-        Unreachable::Busy(text) => Failure::new(code::REFUSED, text),
-        Unreachable::Denied(text) => Failure::new(code::DENIED, text),
-        Unreachable::Foreign(text) => Failure::new(code::FAILED, text),
-    })
+    Client::connect(&socket(target)?, target.deadline).map_err(Failure::from)
 }
 
 /// Returns the socket, or says why none is known.
@@ -132,7 +125,7 @@ pub fn socket(target: &Target) -> Result<PathBuf, Failure> {
 }
 
 fn children(target: &Target, shown: Shown, pss: bool, limit: Option<Duration>) -> Result<(), Failure> {
-    let (mut children, failure): (Vec<ChildView>, _) = match Client::connect(&socket(target)?) {
+    let (mut children, failure): (Vec<ChildView>, _) = match Client::connect(&socket(target)?, target.deadline) {
         Ok(mut client) => {
             let data = client.ask(&json!({"command": "children"}), limit, |_| ())?;
             (read(data["children"].clone())?, None)
@@ -144,7 +137,7 @@ fn children(target: &Target, shown: Shown, pss: bool, limit: Option<Duration>) -
                 Err(_) => return Err(failure),
             }
         }
-        Err(_) => return connect(target).map(drop),
+        Err(why) => return Err(why.into()),
     };
     if pss {
         children.iter_mut().for_each(add_share);

@@ -15,7 +15,7 @@ use crate::target::Target;
 /// Shows the daemon. Fails with 1 if it is dead and its pid file is left, and with 3 if it is not running.
 pub fn status(target: &Target, is_json: bool, limit: Option<Duration>) -> Result<(), Failure> {
     let Some(socket) = &target.socket else { return by_pid(target, "no control socket is known") };
-    match Client::connect(socket) {
+    match Client::connect(socket, target.deadline) {
         Ok(mut client) => {
             let data = client.ask(&json!({"command": "status"}), limit, |_| ())?;
             if is_json {
@@ -33,9 +33,7 @@ pub fn status(target: &Target, is_json: bool, limit: Option<Duration>) -> Result
             }
             Err(Failure::new(code::TIMEOUT, text))
         }
-        Err(Unreachable::Busy(text)) => Err(Failure::new(code::REFUSED, text)),
-        Err(Unreachable::Denied(text)) => Err(Failure::new(code::DENIED, text)),
-        Err(Unreachable::Foreign(text)) => Err(Failure::new(code::FAILED, text)),
+        Err(why) => Err(why.into()),
     }
 }
 

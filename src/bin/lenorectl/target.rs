@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::cli;
 use crate::failure::{Failure, code};
@@ -17,6 +18,8 @@ pub struct Target {
     pub start_time: Option<u64>,
     /// The word of the state file.
     pub state: Option<String>,
+    /// When to give up waiting for the daemon, if the command line says so.
+    pub deadline: Option<Instant>,
 }
 
 impl Target {
