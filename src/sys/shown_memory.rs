@@ -1,6 +1,6 @@
 //! The memory of a daemon that other programs may look at: what is told of it, the [`Slot`]s, and their statistics.
 //!
-//! It is laid out as one file: a [`ShownHeader`], [`MAX_SLOTS`] slots, as many [`Stats`]. The file is sparse, as most
+//! It is laid out as one file: a [`ShownHeader`], [`MAX_SLOTS`] slots, as many [`Stats`], and a mark. The file is sparse, as most
 //! daemons use few slots. Nothing in here decides anything but whether the file is lost, so a program that scribbles over it misleads its readers only.
 //! As in [`shared_memory`](super::shared_memory), it holds nothing but atomic integers.
 
@@ -25,7 +25,10 @@ pub(crate) struct ShownBoard {
 
 impl ShownBoard {
     /// How many bytes it takes.
-    pub(crate) const LENGTH: usize = STATS_AT + MAX_SLOTS * size_of::<Stats>();
+    pub(crate) const LENGTH: usize = Self::END_AT + size_of::<AtomicU64>();
+
+    /// Where the mark at its end is.
+    pub(crate) const END_AT: usize = STATS_AT + MAX_SLOTS * size_of::<Stats>();
 
     /// Where the part ends that belongs to the first `slots` slots, and where it begins and ends for their statistics.
     pub(crate) const fn used(slots: usize) -> (usize, (usize, usize)) {
@@ -84,6 +87,12 @@ impl ShownBoard {
     pub(crate) fn stats(&self) -> &[Stats] {
         // SAFETY: as in `slots`.
         unsafe { slice::from_raw_parts(self.mapping.base().byte_add(STATS_AT).cast::<Stats>().as_ptr(), MAX_SLOTS) }
+    }
+
+    /// Returns the mark at its end, which is [`MAGIC`]. Of a file that was cut short anywhere, and made as long as before again, it is 0.
+    pub(crate) fn end(&self) -> &AtomicU64 {
+        // SAFETY: `LENGTH` has room for it there, and behind so many `Stats` it is aligned. For the rest what `header` says holds.
+        unsafe { self.mapping.base().byte_add(Self::END_AT).cast::<AtomicU64>().as_ref() }
     }
 }
 
@@ -190,7 +199,7 @@ pub(crate) const BUCKETS: usize = 1;
 pub(crate) const MAGIC: u64 = u64::from_be_bytes(*b"LENOREBD");
 
 /// The number of this layout. Each change of a type in this file or of a slot gets a new one.
-pub(crate) const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 3;
 
 /// How long the name may be, in words.
 pub(crate) const NAME_WORDS: usize = 8;

@@ -239,6 +239,7 @@ fn create(path: &Path) -> io::Result<File> {
 fn reserve(file: &File, slots: usize) -> io::Result<()> {
     let (slots_end, (stats, stats_end)) = ShownBoard::used(slots.saturating_add(GROWTH));
     posix_fallocate(file, 0, slots_end as _)?;
+    posix_fallocate(file, ShownBoard::END_AT as _, (ShownBoard::LENGTH - ShownBoard::END_AT) as _)?;
     Ok(posix_fallocate(file, stats as _, (stats_end - stats) as _)?)
 }
 

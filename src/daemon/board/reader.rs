@@ -107,6 +107,9 @@ impl BoardFile {
         check(&path, &file)?;
         let shown = ShownBoard::map(Some((&file, false))).map_err(cannot)?;
         let owner = facts::read_owner(shown.header());
+        if !is_whole(&shown) {
+            return Err(lost(&path));
+        }
         Ok(BoardFile { path, file, shown, owner, last: RefCell::default(), torn: Cell::default() })
     }
 
@@ -189,7 +192,7 @@ impl BoardFile {
         check_length(&self.path, &self.file)?;
         let snapshot = self.read();
         check_length(&self.path, &self.file)?;
-        if self.shown.is_lost() { Err(lost(&self.path)) } else { Ok(snapshot) }
+        if is_whole(&self.shown) { Ok(snapshot) } else { Err(lost(&self.path)) }
     }
 
     fn read(&self) -> Snapshot {
@@ -360,6 +363,11 @@ fn check(path: &Path, file: &File) -> Result<(), BoardFileError> {
 fn check_length(path: &Path, file: &File) -> Result<(), BoardFileError> {
     let length = file.metadata().map_err(|source| BoardFileError::Open { path: path.to_owned(), source })?.len();
     if length < ShownBoard::LENGTH as u64 { Err(lost(path)) } else { Ok(()) }
+}
+
+/// Tells whether nothing of it was cut off so far, be its file as long as before by now.
+fn is_whole(shown: &ShownBoard) -> bool {
+    shown.end().load(Relaxed) == MAGIC && !shown.is_lost()
 }
 
 fn lost(path: &Path) -> BoardFileError {

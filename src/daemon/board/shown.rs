@@ -47,7 +47,10 @@ impl Scoreboard {
         if slots > Self::MAX_SLOTS {
             return Err(BoardError::TooManySlots { slots });
         }
-        let (home, shown) = Home::make(place, slots, |shown| facts::fill(shown.header(), about))?;
+        let (home, shown) = Home::make(place, slots, |shown| {
+            facts::fill(shown.header(), about);
+            shown.end().store(MAGIC, Relaxed);
+        })?;
         let shared = SharedBoard::beside(shown).map_err(|source| BoardError::Os { call: "mmap", source })?;
         let mut board = Scoreboard::of(shared, slots);
         let show =
@@ -115,9 +118,9 @@ impl Scoreboard {
             return;
         }
         show.looked_at_ms = now_ms;
-        // One that was made as long as before again has lost its beginning, unless only the rest was cut: that is not
-        // noticed. A copy that was lost before consists of zeroes, whatever the reason was.
-        let is_short = home.is_cut_short() || (!copy.is_lost() && copy.header().magic.load(Relaxed) != MAGIC);
+        // One that was made as long as before again has lost its end. A copy that was lost before consists of zeroes, whatever the
+        // reason was.
+        let is_short = home.is_cut_short() || (!copy.is_lost() && copy.end().load(Relaxed) != MAGIC);
         if !is_short && !copy.is_lost() {
             return;
         }

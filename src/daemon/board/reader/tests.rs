@@ -183,14 +183,22 @@ fn board_that_is_cut_short_is_lost_for_readers_only() {
 
 #[test] // O-ST-14: no program takes for the board what is there by chance
 fn parent_empties_a_board_that_is_cut_short() {
-    // The second is as long as before when the parent looks.
-    for lengths in [&[8192][..], &[0, ShownBoard::LENGTH as u64]] {
+    // All but the first are as long as before when the parent looks, and the last has all of its slots.
+    let whole = ShownBoard::LENGTH as u64;
+    for lengths in [&[8192][..], &[0, whole], &[8192, whole], &[whole - 1, whole]] {
         let dir = TempDir::new();
         let (mut board, path) = shown(&dir, 2);
         let length = || fs::metadata(&path).unwrap().len();
+        let reader = BoardFile::open(&path).unwrap();
         board.beat(10_000);
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         lengths.iter().for_each(|length| file.set_len(*length).unwrap());
+        for refused in [reader.snapshot().map(drop), BoardFile::open(&path).map(drop)] {
+            assert!(
+                matches!(refused, Err(BoardFileError::Damaged { .. } | BoardFileError::NotABoard { .. })),
+                "{lengths:?}"
+            );
+        }
         board.beat(10_999);
         assert_eq!(Some(&length()), lengths.last(), "it does not look at each beat");
         board.beat(11_000);
@@ -323,6 +331,17 @@ fn busy_time_is_that_of_the_requests() {
     stats::end_busy(stats, 50_000, stats::Which::Shown);
     assert_eq!(busy(Some(60_000)), (2_200, 2));
     assert!(board.reclaim(slot).is_some());
+}
+
+#[test] // O-ST-10
+fn record_is_plain_loads_and_stores_of_few_buckets() {
+    let source = include_str!("../stats.rs");
+    for word in ["fetch_", "compare_exchange", ".swap(", "Mutex", "AcqRel", "SeqCst"] {
+        assert!(!source.contains(word), "{word}: each number has one writer");
+    }
+    let cells = size_of::<crate::sys::shown_memory::Cells>();
+    assert!(cells <= 64 * 8 + 8, "the buckets and a sum: {cells} bytes");
+    assert_eq!(cells, crate::daemon::view::Histogram::BUCKETS * 8 + 8);
 }
 
 #[test] // O-ST-10: 20 ns or less
