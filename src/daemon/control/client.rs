@@ -299,3 +299,6 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a client may read nothing of its answer.
 const STALLED: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;
