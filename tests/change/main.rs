@@ -3,6 +3,7 @@
 
 mod addresses;
 mod changing;
+mod counters;
 mod deploy;
 mod examples;
 mod failing;

@@ -27,6 +27,15 @@ fn peek(steered: &Steered, child: impl std::fmt::Display) -> serde_json::Value {
     answer["data"].clone()
 }
 
+/// Leaves a process no descriptor beyond those that it has open.
+#[track_caller]
+pub(crate) fn open_no_more(pid: i32) {
+    let limit = nix::libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is read, and nothing is written.
+    let set = unsafe { nix::libc::prlimit(pid, nix::libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
 #[test] // O-CT-11
 fn an_idle_child_shows_its_own_sessions() {
     let steered = Steered::pool(2, "");
@@ -89,19 +98,43 @@ fn a_stopped_child_is_described_and_stays_stopped() {
     });
     let data = peek(&steered, pid);
     assert_eq!(data["answered"], false, "{data}");
-    assert!(data["text"].as_str().unwrap().contains("is stopped"), "{data}");
+    let text = data["text"].as_str().unwrap();
+    let line = |subject: &str| text.lines().find_map(|line| line.strip_prefix(subject));
+    let process = line("process: is stopped user=").unwrap_or_else(|| panic!("{text}"));
+    let used = process.split_once(" s system=").and_then(|(user, rest)| Some((user, rest.strip_suffix(" s")?)));
+    assert!(used.is_some_and(|(user, system)| [user, system].iter().all(|used| used.parse::<f64>().is_ok())), "{text}");
+    // Where it sleeps and in which call, as this process may read it: nothing changes while it is stopped.
+    for (subject, file) in [("sleeps in: ", "wchan"), ("system call: ", "syscall")] {
+        let found = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let found = Some(found.trim()).filter(|found| !["", "0"].contains(found));
+        assert_eq!(line(subject), found, "{text}");
+    }
     assert_eq!(util::proc::stat(pid).map(|stat| stat.state), Some('T'));
+}
+
+#[test] // O-CT-11: and for how long
+fn a_child_that_does_not_answer_is_said_to_have_been_so_for_how_long() {
+    let steered = Steered::pool(1, "");
+    let pid = steered.running.children()[0];
+    let gate = steered.dir.path().join("gate");
+    let _client = stuck(&steered, &gate);
+    let age = || steered.control().status().children[0].since.seconds_ago;
+    let before = age();
+    let text = peek(&steered, pid)["text"].as_str().unwrap().to_owned();
+    let after = age();
+    let (_, said) = text.split_once("slot: state=r for=").unwrap_or_else(|| panic!("{text}"));
+    let said: f64 =
+        said.split_once(" s requests=1 peer=\"127.0.0.1\"").unwrap_or_else(|| panic!("{text}")).0.parse().unwrap();
+    // It is told with one decimal.
+    assert!((before - 0.1..=after + 0.1).contains(&said), "{before} {said} {after}");
+    assert!(said >= 0.9, "it had a second to answer: {text}");
 }
 
 #[test] // O-CT-11: a question does not end a child that can't answer it
 fn a_child_without_descriptors_is_described_and_lives_on() {
     let steered = Steered::pool(1, "");
     let pid = steered.running.children()[0];
-    // What is open stays open.
-    let limit = nix::libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is read, and nothing is written.
-    let set = unsafe { nix::libc::prlimit(pid, nix::libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    open_no_more(pid);
     let data = peek(&steered, pid);
     assert_eq!(data["answered"], false, "{data}");
     steered.running.wait_for_stderr("can't show its sessions", DEADLINE);
@@ -141,9 +174,29 @@ fn no_descriptor_stands_open_for_it() {
     assert_eq!(util::proc::fds(child), childs);
 }
 
+#[test] // O-CT-12
+fn parent_has_as_many_descriptors_with_many_children_as_with_none() {
+    let steered = Steered::start("--mode fork:40");
+    let mut control = steered.control();
+    control.ask("peek").ok();
+    let count = || util::proc::fewest_fds(steered.pid());
+    let before = count();
+    let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(steered.addr)).collect();
+    clients.iter_mut().for_each(|client| client.send("late 600000\n"));
+    control.wait_status("busy children", |status| (status.pool.states.busy == 30).then_some(()));
+    assert_eq!(count(), before);
+    for child in steered.running.children() {
+        let answer = control.ask_json(&format!(r#"{{"command":"peek","child":"{child}"}}"#));
+        assert_eq!(answer["data"]["answered"], true, "{answer}");
+    }
+    assert_eq!(count(), before);
+}
+
 #[test] // O-CT-16
 fn reopen_counts_who_has_opened_the_log_again() {
     let steered = Steered::pool(3, "--dir DIR");
+    let path = steered.dir.path().join("log");
+    fs::rename(&path, steered.dir.path().join("log.1")).unwrap();
     let answer = steered.control().ask_json(r#"{"command":"reopen"}"#);
     assert_eq!((&answer["verdict"], &answer["data"]["children"]), (&"applied".into(), &3.into()), "{answer}");
     assert_eq!(
@@ -151,10 +204,32 @@ fn reopen_counts_who_has_opened_the_log_again() {
         (&3.into(), &serde_json::json!([])),
         "{answer}"
     );
-    let log = fs::read_to_string(steered.dir.path().join("log")).unwrap();
+    let path = path.to_str().unwrap();
+    assert_eq!(answer["data"]["log_file"], path, "{answer}");
+    let log = fs::read_to_string(path).unwrap();
     for pid in steered.running.children().into_iter().chain([steered.pid()]) {
         assert!(log.contains(&format!("process {pid} has reopened")), "{log}");
+        let fds = util::proc::fds(pid);
+        assert_eq!([&fds[&1], &fds[&2]], [path; 2], "process {pid}");
     }
+    assert_eq!(steered.control().ask("reopen").body, "children=3 confirmed=3\n");
+}
+
+#[test] // O-CT-16
+fn reopen_names_who_could_not() {
+    let steered = Steered::pool(2, "--dir DIR");
+    let child = steered.control().status().children[1].clone();
+    let (pid, log) = (child.pid.unwrap(), steered.dir.path().join("log"));
+    open_no_more(pid);
+    fs::rename(&log, steered.dir.path().join("log.1")).unwrap();
+    let answer = steered.control().ask_json(r#"{"command":"reopen"}"#);
+    let (data, names) = (&answer["data"], serde_json::json!([format!("{}:{}", child.slot, child.generation)]));
+    assert_eq!((&data["children"], &data["confirmed"]), (&2.into(), &1.into()), "{answer}");
+    assert_eq!((&data["failed"], &data["missing"]), (&names, &serde_json::json!([])), "{answer}");
+    let old = fs::read_to_string(steered.dir.path().join("log.1")).unwrap();
+    let told =
+        old.lines().find(|line| line.contains("the old log file stays in use")).unwrap_or_else(|| panic!("{old}"));
+    assert!(told.ends_with(&format!("pid={pid}")), "{told}");
 }
 
 #[test] // O-CT-16

@@ -70,9 +70,22 @@ fn client_that_says_nothing_is_let_go_and_one_that_has_asked_stays() {
     half.send("hel");
     asking.ask("hello").ok();
     silent.stream().set_read_timeout(Some(DEADLINE * 2)).unwrap();
-    assert_eq!((silent.read_line(), half.read_line()), (None, None));
-    let waited = begin.elapsed();
-    assert!((Duration::from_secs(9)..Duration::from_secs(15)).contains(&waited), "{waited:?}");
+    let in_time = |waited| (Duration::from_secs(9)..Duration::from_secs(15)).contains(&waited);
+    let slow = steered.control();
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            // A byte now and then, and never the end of the line.
+            while slow.stream().write_all(b" ").is_ok() && begin.elapsed() < DEADLINE * 2 {
+                thread::sleep(Duration::from_millis(200));
+            }
+            begin.elapsed()
+        });
+        assert_eq!((silent.read_line(), half.read_line()), (None, None));
+        let waited = begin.elapsed();
+        assert!(in_time(waited), "{waited:?}");
+        let waited = slow.join().expect("it only writes");
+        assert!(in_time(waited), "{waited:?} for one that sends a byte now and then");
+    });
     asking.ask("hello").ok();
 }
 
@@ -228,6 +241,40 @@ fn flood_of_clients_keeps_no_operator_out_and_is_one_warning() {
     assert!(count > 64, "{count}");
     let told = steered.running.stderr_text();
     assert_eq!(told.matches("more than 500 clients a second").count(), 1, "{told}");
+}
+
+#[test] // O-CT-04: the parent itself accepts the clients of the service and forks for each
+fn strangers_do_not_delay_what_the_parent_does_for_the_service() {
+    let steered = Steered::start("--mode fork:8");
+    let (asked, begin, is_over) = ("status\n".repeat(2000), Instant::now(), AtomicBool::new(false));
+    let slow: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&steered.path).unwrap()).collect();
+    for mut stream in &slow {
+        stream.set_nonblocking(true).unwrap();
+        // As much as the system takes, and nothing is read.
+        let _ = stream.write(asked.as_bytes());
+    }
+    let times = thread::scope(|scope| {
+        // A thousand a second.
+        let (is_over, path) = (&is_over, &steered.path);
+        let in_time = move |count: usize| {
+            thread::sleep(Duration::from_millis(count as u64).saturating_sub(begin.elapsed()));
+            !is_over.load(Ordering::Relaxed)
+        };
+        let molester = scope.spawn(move || molest(path, 0, in_time));
+        let over = Over(is_over);
+        let answer = |_| {
+            let begin = Instant::now();
+            assert!(Client::connect(steered.addr).line("hello").ends_with(" hello"));
+            begin.elapsed()
+        };
+        let mut times: Vec<Duration> = (0..50).map(answer).collect();
+        drop(over);
+        assert!(molester.join().expect("it only connects") > 20);
+        times.sort_unstable();
+        times
+    });
+    // The machine does other things meanwhile.
+    assert!(times[25] < Duration::from_millis(250), "{times:?}");
 }
 
 #[test] // O-CT-04, O-CT-10: answers that take long are written one a turn

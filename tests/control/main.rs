@@ -11,6 +11,7 @@ mod metrics;
 mod orders;
 mod page;
 mod path;
+mod queues;
 mod rights;
 mod scale;
 mod schema;

@@ -1,7 +1,9 @@
 //! What one snapshot says fits together, whoever takes it.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,6 +126,51 @@ fn snapshot_fits_together_in_a_storm() {
         println!("{asked} answers and {read} looks at the file");
     });
     assert!(steered.control().status().counters.exits["signaled"] > 10);
+}
+
+/// The memory of a Daemon's board. Whatever is written to it, the Daemon has written.
+#[track_caller]
+fn board_memory(pid: i32) -> File {
+    let fds = proc::fds(pid);
+    let (fd, _) = fds.iter().find(|(_, target)| target.starts_with("/memfd:lenore-board")).expect("a board in memory");
+    File::options().read(true).write(true).open(format!("/proc/{pid}/fd/{fd}")).expect("it is ours")
+}
+
+#[test] // O-ST-02: as one is whose child was killed in the middle of a write
+fn torn_slot_is_shown_and_counted_and_keeps_no_reader_waiting() {
+    let steered = Steered::pool(3, "");
+    let (mut control, memory) = (steered.control(), board_memory(steered.pid()));
+    let before = control.status();
+    assert_eq!((before.pool.states.torn, before.counters.torn_reads), (0, 0));
+    let victim = &before.children[1];
+    let mut bytes = vec![0; memory.metadata().expect("its length").len() as usize];
+    memory.read_exact_at(&mut bytes, 0).expect("it is as long");
+    // A slot begins with its sequence, its status and its pid. While a child writes, the sequence is odd.
+    let slot = [u32::from(b'w').to_ne_bytes(), victim.pid.expect("a pid").to_ne_bytes()].concat();
+    let at = bytes.windows(8).position(|window| window == slot).expect("the slot of an idle child") - 4;
+    let sequence = u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    memory.write_all_at(&(sequence | 1).to_ne_bytes(), at as u64).expect("it is ours");
+    for look in 1..=3 {
+        let begin = Instant::now();
+        let seen = control.status();
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        assert_fits_in_parent(&seen);
+        assert_eq!((seen.pool.total, seen.pool.states.idle, seen.pool.states.torn), (3, 2, 1), "{seen:?}");
+        let child = &seen.children[1];
+        assert_eq!((child.state, child.pid, child.generation), ('?', victim.pid, victim.generation));
+        assert_eq!(seen.counters.torn_reads, look);
+    }
+    let file = BoardFile::of_process(steered.pid() as u32).expect("a board");
+    let seen = file.snapshot().expect("a board");
+    assert_fits(&seen);
+    assert_eq!((seen.pool.states.torn, seen.counters.torn_reads), (1, 1));
+    let metrics = control.ask("metrics").ok();
+    assert!(metrics.contains("\nlenore_children{state=\"torn\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("\nlenore_board_torn_reads_total 4\n"), "{metrics}");
+    // The child was not stopped, and makes its slot whole by its next write.
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(steered.addr)).collect();
+    clients.iter_mut().for_each(|client| drop(client.line("hello")));
+    control.wait_status("three busy children", |seen| (seen.pool.states.busy == 3).then_some(()));
 }
 
 /// Waits until both ways to see a pool show it with so many idle children, and compares them.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -9,9 +10,10 @@ use std::time::{Duration, Instant};
 use lenore::daemon::view::Snapshot;
 use nix::sys::signal::Signal;
 use util::control::Steered;
-use util::{Client, DEADLINE, proc, test_program, wait_until};
+use util::{Client, DEADLINE, Program, proc, test_program, wait_until};
 
-use super::{LONG, ask, run};
+use super::unreachable::STRANGER;
+use super::{LONG, ask, run, run_as};
 
 /// `top` on a terminal.
 struct Screen {
@@ -29,7 +31,9 @@ impl Screen {
         let command = format!("stty rows 40 cols 120; {} --socket {socket} top", command.display());
         let mut script = Command::new("script")
             .args(["-q", "-e", "-c", &command, "/dev/null"])
-            .env("TERM", "xterm")
+            // Nobody can look up what such a terminal understands.
+            .env("TERM", "unheard-of")
+            .env("TERMINFO", "/nonexistent")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -110,7 +114,12 @@ fn top_has_its_columns() {
         [busy.slot.to_string(), busy.pid.unwrap().to_string(), busy.generation.to_string(), "busy".to_owned()]
     );
     let text = row.join(" ");
-    assert!(text.ends_with(" somebody"), "{text}");
+    let [age, "s", requests, cpu, resident, "MiB", "somebody"] = row[4..] else { panic!("{text}") };
+    let [age, cpu, resident] = [age, cpu, resident].map(|number| number.parse::<f64>().expect("a number"));
+    assert!((1.0..60.0).contains(&age) && (0.0..=110.0).contains(&cpu), "{text}");
+    assert_eq!(requests, busy.requests.to_string());
+    let read = proc::rss_kib(busy.pid.unwrap()).expect("it lives") as f64 / 1024.0;
+    assert!((resident / read - 1.0).abs() < 0.1, "{text}, and {read} MiB");
     assert_eq!(lines.count(), 1, "{out}");
     let json: Snapshot = serde_json::from_str(&ask(&steered.path, "top --json").expect(0)).expect("a snapshot");
     assert_eq!((json.children.len(), json.pool.states.busy), (2, 1));
@@ -145,6 +154,8 @@ fn top_looks_again_each_second() {
     screen.wait_for("idle", drawn);
     steered.running.signal(Signal::SIGCONT);
     screen.end();
+    let mut sequences = screen.seen.split('\u{1b}').skip(1).peekable();
+    assert!(sequences.peek().is_some() && sequences.all(|rest| rest.starts_with('[')), "ANSI: {:?}", screen.seen);
 }
 
 /// A copy of the board of a daemon, with another state file that names it.
@@ -179,6 +190,65 @@ fn board_of_another_layout_is_refused_with_both_numbers() {
     let err = run(&command).expect_error(1);
     assert!(known > 0 && err.contains(&format!("has layout {}", known + 4711)), "{err}");
     assert!(err.contains(&format!("knows layout {known}")), "{err}");
+}
+
+#[test] // O-ST-14: known by the start time of its process, and by the boot
+fn stale_board_is_said_to_be_so() {
+    let mut steered = Steered::pool(2, "--board DIR/board");
+    let start = proc::stat(steered.pid()).expect("it lives").start.to_ne_bytes();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot").replace('-', "");
+    let boot = u64::from_str_radix(&boot[..16], 16).expect("digits").to_ne_bytes();
+    let place =
+        |bytes: &[u8], wanted: [u8; 8]| bytes.windows(8).position(|window| window == wanted).expect("it is there");
+    assert!(!run(&board_copy(&steered, |_| ())).expect(0).contains("what follows"));
+    let other_start = board_copy(&steered, |bytes| {
+        let at = place(bytes, start);
+        bytes[at] ^= 1;
+    });
+    let out = run(&other_start).expect(0);
+    assert!(out.contains("the parent is dead"), "{out}");
+    let other_boot = board_copy(&steered, |bytes| {
+        let at = place(bytes, boot);
+        bytes[at] ^= 1;
+    });
+    let out = run(&other_boot).expect(0);
+    assert!(out.contains("the system was started anew since"), "{out}");
+    // Nobody is left who could tell, and the children are still shown.
+    let (children, whole) = (steered.running.children(), board_copy(&steered, |_| ()));
+    steered.running.signal(Signal::SIGKILL);
+    steered.running.wait_exit(DEADLINE);
+    let out = run(&whole).expect(0);
+    assert!(out.contains("the parent is dead") && out.contains("2 idle"), "{out}");
+    assert!(children.iter().all(|child| out.contains(&child.to_string())), "{out}");
+}
+
+#[test] // O-ST-14: for whom its owner lets read it
+fn board_is_for_the_group_of_its_file() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not root: no other user to be");
+        return;
+    }
+    let steered = Steered::pool(2, "--board DIR/board");
+    let (board, command) = (steered.dir.path().join("board"), board_copy(&steered, |_| ()));
+    let state = steered.dir.path().join("other.state");
+    let text = fs::read_to_string(&state).expect("a state file").replace("/copy", "/board");
+    fs::write(state, text).expect("a state file");
+    chown(&board, None, Some(STRANGER)).expect("it is ours");
+    fs::set_permissions(steered.dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let program = steered.dir.path().join("lenorectl");
+    fs::copy(test_program("lenorectl"), &program).expect("a copy");
+    let of_group = |group: u32| run_as(Program::new(&program).user(STRANGER, group), &command);
+    let out = of_group(STRANGER).expect(0);
+    assert!(out.contains("2 idle") && !out.contains("what follows"), "{out}");
+    let err = of_group(STRANGER + 1).expect_error(5);
+    assert!(err.contains(board.to_str().expect("UTF-8")), "{err}");
+    // Also when there is nobody to ask.
+    steered.running.signal(Signal::SIGSTOP);
+    let out = wait_until("a stopped parent", DEADLINE, || {
+        Some(of_group(STRANGER).expect(0)).filter(|out| out.contains("the parent is stopped"))
+    });
+    assert!(out.contains("2 idle"), "{out}");
+    steered.running.signal(Signal::SIGCONT);
 }
 
 #[test] // O-ST-17: what is no letter is shown as `?`

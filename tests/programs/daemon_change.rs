@@ -1,7 +1,7 @@
 //! A server with a configuration, for `tests/change/`.
 //!
-//! `--config PATH`, `--control PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--unix PATH` (another listener), `--leak PATH`
-//! (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an upgrade), settings of the Daemon as
+//! `--config PATH`, `--control PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--unix PATH` (another listener), `--deaf LIST`
+//! (listeners at which no process accepts, by paths and addresses with commas between them), `--leak PATH` (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an upgrade), settings of the Daemon as
 //! in `SETTINGS`, and `--post` or `--none` for other servers than a pre-forking one. A connection's lines are answered with
 //! `PID VALUE LINE`, where `VALUE` is from the configuration, but for the lines in `input`.
 //!
@@ -106,6 +106,8 @@ struct Server {
     listener: Option<SocketFactory>,
     /// Each process accepts at it.
     unix: Option<SocketFactory>,
+    /// No process accepts at these.
+    deaf: Vec<SocketFactory>,
     client: Option<ReadWrite<Line>>,
     is_retiring: bool,
 }
@@ -160,6 +162,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         .state("daemon_shutdown", |cx| {
             cx.heap().listener = None;
             cx.heap().unix = None;
+            cx.heap().deaf.clear();
             if cx.heap().client.is_some() { close(cx) } else { Ok(()) }
         })
         .spawn(&mut kernel)?;
@@ -191,6 +194,13 @@ fn start(cx: &mut Context<'_, Server>) -> Result {
     cx.heap().listener = Some(listener);
     if let Some(path) = flags.path("--unix") {
         cx.heap().unix = Some(SocketFactory::unix(path).unlink_path().on_accept("unix").listen(cx)?);
+    }
+    for address in flags.text("--deaf").into_iter().flat_map(|list| list.split(',')) {
+        let is_path = address.contains('/');
+        let factory = if is_path { SocketFactory::unix(address) } else { SocketFactory::tcp(address) };
+        let listener = factory.on_accept("accept").listen(cx)?;
+        listener.pause_accept();
+        cx.heap().deaf.push(listener);
     }
     if let Some(path) = flags.text("--leak") {
         // As a C library might open it.
