@@ -20,5 +20,6 @@ mod upgrade;
 mod upgrade_failing;
 mod upgrade_manager;
 mod upgrade_names;
+mod upgrade_program;
 mod upgrading;
 mod watchdog;

@@ -1,46 +1,23 @@
 //! What goes from the old process to the new one besides sockets: names, descriptors, the log.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
+use util::addresses::is_free;
 use util::manager::Manager;
 use util::program::MARKER_VARIABLE;
 use util::{Client, DEADLINE, Program, kill, proc, test_program, wait_until};
 
 use super::changing::{Changing, lenorectl};
 use super::upgrading::{loading, pid_file, pool, status, upgrade, wait_alone};
-
-#[test] // O-UP-12: the link is followed anew
-fn upgrade_executes_what_the_path_leads_to_by_now() {
-    let dir = tempfile::tempdir().expect("a directory");
-    for release in ["1", "2"] {
-        fs::create_dir(dir.path().join(release)).expect("a directory");
-        fs::copy(test_program("daemon_change"), dir.path().join(release).join("server")).expect("a copy");
-    }
-    let current = dir.path().join("current");
-    symlink("1", &current).expect("a link");
-    fs::write(dir.path().join("conf"), "value=a\n").expect("a file");
-    let (socket, file) = (dir.path().join("control.sock"), dir.path().join("conf"));
-    let program = Program::new("current/server").current_dir(dir.path());
-    let args = "--start 1 --min-spare 1 --max-spare 1 --max 1 --probation-ms 0".split(' ');
-    let running = program.arg("--config").arg("conf").arg("--control").arg(&socket).args(args).start();
-    let addr = running.listening_addr();
-    let changing = Changing { running, dir, socket, addr };
-    changing.wait_idle(1);
-    fs::remove_file(&current).expect("a link");
-    symlink("2", &current).expect("a link");
-    fs::write(file, "value=b\n").expect("a file");
-    let pid = upgrade(&changing);
-    let exe = fs::read_link(format!("/proc/{pid}/exe")).expect("it lives");
-    assert!(exe.ends_with("2/server"), "{}", exe.display());
-    assert_eq!(changing.value(), "b");
-}
 
 /// Connects at a path, and returns which process answers.
 fn unix(path: &Path) -> Option<i32> {
@@ -153,6 +130,130 @@ fn process_without_privileges_is_upgraded_as_far_as_it_may() {
     let new = upgrade(&changing);
     assert_eq!(pid_file(&changing), new);
     changing.wait_value("b");
+}
+
+/// An address with a port that takes privileges, if there are any, and that nothing listens on.
+fn privileged_address() -> Option<SocketAddr> {
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").ok()?;
+    let ports = 600..first.trim().parse::<u16>().ok()?.min(1024);
+    let own = std::process::id().to_be_bytes();
+    ports.map(|port| SocketAddr::from(([127, own[2] | 1, own[3], 11], port))).find(|address| is_free(*address))
+}
+
+/// Whether this test may give up privileges.
+fn is_root() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: takes root");
+    }
+    nix::unistd::geteuid().is_root()
+}
+
+/// A directory of root's, in which nobody else may make files.
+#[track_caller]
+fn directory_of_root(place: &Path, mode: u32) {
+    fs::create_dir(place).expect("a directory");
+    fs::set_permissions(place, fs::Permissions::from_mode(mode)).expect("its permissions");
+}
+
+#[test] // O-UP-13: a port below 1024, a log file that nobody else may see, and a pid file in a directory that is root's, as /run is
+fn what_needed_root_is_passed_on_by_a_process_without_privileges() {
+    let Some(address) = privileged_address().filter(|_| is_root()) else { return };
+    let dirs = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dirs.path(), fs::Permissions::from_mode(0o755)).expect("its permissions");
+    let [logs, run] = ["log", "run"].map(|name| dirs.path().join(name));
+    directory_of_root(&logs, 0o700);
+    directory_of_root(&run, 0o755);
+    let (size, logs, pid_file) = (Changing::size(1), logs.join("log"), run.join("pid"));
+    let files = format!("--logfile {} --pid-file {}", logs.display(), pid_file.display());
+    let args = format!("{size} --probation-ms 0 --user nobody --listen {address} {files}");
+    let mut changing = Changing::start("value=a\n", &args);
+    changing.wait_idle(1);
+    fs::set_permissions(changing.dir.path(), fs::Permissions::from_mode(0o777)).expect("its permissions");
+    let nobody = nix::unistd::User::from_name("nobody").expect("users").expect("nobody").uid;
+    let says = |path: &Path| fs::read_to_string(path).expect("a file");
+    let state = run.join("pid.state");
+    let mut old = changing.running.pid();
+    for value in ["b", "c"] {
+        changing.write(&format!("value={value}\n"));
+        let new = upgrade(&changing);
+        assert!(says(format!("/proc/{new}/status").as_ref()).contains(&format!("\nUid:\t{nobody}\t{nobody}\t")));
+        assert_eq!(says(&pid_file).trim(), new.to_string());
+        let file = OpenOptions::new().read(true).write(true).open(&pid_file).expect("a pid file");
+        assert!(Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err(), "its lock is free");
+        wait_alone(&changing);
+        assert_eq!((changing.value().as_str(), Client::connect(address).line("x").is_empty()), (value, false));
+        wait_until("the state of the new one", DEADLINE, || {
+            let state = says(&state);
+            (state.starts_with("state=ready\n") && state.contains(&format!("pid={new}\n"))).then_some(())
+        });
+        let taken_over = format!("this process has taken over from process {old}");
+        let log = says(&logs);
+        assert!(log.lines().any(|line| line.contains(&format!(" {new} ")) && line.contains(&taken_over)), "{log}");
+        if value == "b" {
+            assert!(changing.running.wait_exit(DEADLINE).success(), "{log}");
+        }
+        old = new;
+    }
+    assert_eq!(fs::read_dir(&run).expect("a directory").count(), 2, "pid and pid.state");
+    assert_eq!(lenorectl(&changing.socket, "stop").code, 0);
+    assert_eq!((says(&pid_file).as_str(), says(&state).as_str()), ("", ""), "they can't be removed");
+}
+
+#[test] // O-UP-13, O-UP-07: a new process that fails has not written to what it could not make anew
+fn state_file_that_can_not_be_made_anew_is_the_old_processes_until_the_new_one_serves() {
+    if !is_root() {
+        return;
+    }
+    let dirs = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dirs.path(), fs::Permissions::from_mode(0o755)).expect("its permissions");
+    let run = dirs.path().join("run");
+    directory_of_root(&run, 0o755);
+    let pid_file = format!("--pid-file {}/pid", run.display());
+    let args = format!("{} --probation-ms 60000 --user nobody {pid_file}", Changing::size(1));
+    let changing = Changing::start("value=a\n", &args);
+    changing.wait_idle(1);
+    fs::set_permissions(changing.dir.path(), fs::Permissions::from_mode(0o777)).expect("its permissions");
+    let old = changing.running.pid();
+    let state = || fs::read_to_string(run.join("pid.state")).expect("a file");
+    let is_of = |pid: i32| state().starts_with("state=ready\n") && state().contains(&format!("pid={pid}\n"));
+    changing.write("value=b\nchild=die\n");
+    assert_eq!(lenorectl(&changing.socket, "upgrade").code, 1);
+    assert!(is_of(old), "{}", state());
+    changing.write("value=b\n");
+    changing.ask("upgrade no-wait").ok();
+    changing.wait_log("the new program serves");
+    let new = status(&changing).service.pid as i32;
+    wait_until("the state of the new one", DEADLINE, || is_of(new).then_some(()));
+    kill(new, Signal::SIGKILL).expect("it lives");
+    wait_until("the state of the old one again", DEADLINE, || is_of(old).then_some(()));
+    serves_again(&changing);
+    // What is out of reach altogether is said before anything begins.
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).expect("its permissions");
+    let out = lenorectl(&changing.socket, "upgrade");
+    assert!(out.code == 6 && out.err.contains("needs root for") && out.err.contains("pid.state"), "{out:?}");
+}
+
+#[test] // O-UP-13: it is the same open file
+fn pid_file_that_a_process_may_not_look_for_is_passed_on() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its permissions");
+    let (run, config) = (dir.path().join("run"), dir.path().join("conf"));
+    directory_of_root(&run, 0o700);
+    fs::write(&config, "value=a\n").expect("a file");
+    let args = format!("{} --probation-ms 0 --user nobody --pid-file {}/pid", Changing::size(1), run.display());
+    let program = Program::new(test_program("daemon_change")).args(args.split_whitespace());
+    let mut running = program.arg("--config").arg(config).start();
+    let addr = running.listening_addr();
+    let old = running.pid().to_string();
+    assert!(Client::connect(addr).line("x").starts_with(|first: char| first.is_ascii_digit()));
+    running.signal(Signal::SIGUSR1);
+    assert!(running.wait_exit(DEADLINE).success(), "{}", running.stderr_text());
+    let new = fs::read_to_string(run.join("pid")).expect("a pid file").trim().to_owned();
+    assert!(new != old && proc::is_alive(new.parse().expect("a pid")), "{}", running.stderr_text());
+    assert!(Client::connect(addr).line("x").ends_with(" x"));
 }
 
 #[test] // O-UP-18: the log is the operator's only witness

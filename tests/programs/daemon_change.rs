@@ -1,9 +1,9 @@
 //! A server with a configuration, for `tests/change/`.
 //!
-//! `--config PATH`, `--control PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--unix PATH` (another listener), `--deaf LIST`
-//! (listeners at which no process accepts, by paths and addresses with commas between them), `--leak PATH` (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an upgrade), settings of the Daemon as
-//! in `SETTINGS`, and `--post` or `--none` for other servers than a pre-forking one. A connection's lines are answered with
-//! `PID VALUE LINE`, where `VALUE` is from the configuration, but for the lines in `input`.
+//! `--config PATH`, `--control PATH`, `--board PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--listen ADDRESS`, `--unix PATH`
+//! (another listener), `--deaf LIST` (listeners at which no process accepts, by paths and addresses with commas between them), `--leak PATH` (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an
+//! upgrade), settings of the Daemon as in `SETTINGS`, and `--post` or `--none` for other servers than a pre-forking one. A connection's
+//! lines are answered with `PID VALUE LINE`, where `VALUE` is from the configuration, but for the lines in `input`.
 //!
 //! The configuration has a line `key=value` for each of the fields of [`Config`].
 
@@ -173,7 +173,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 
 fn start(cx: &mut Context<'_, Server>) -> Result {
     let flags: Flags = cx.take(0)?;
-    let listener = SocketFactory::tcp("127.0.0.1:0").on_accept("accept").listen(cx)?;
+    let listener =
+        SocketFactory::tcp(flags.text("--listen").unwrap_or("127.0.0.1:0")).on_accept("accept").listen(cx)?;
     let is_pre = !flags.has("--post") && !flags.has("--none");
     if is_pre {
         listener.pause_accept();
@@ -229,6 +230,9 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
     if let Some(path) = flags.text("--control") {
         daemon = daemon.control(path);
     }
+    if let Some(path) = flags.text("--board") {
+        daemon = daemon.board(path);
+    }
     if let Some(path) = flags.text("--pid-file") {
         daemon = daemon.pid_file(path);
     }
@@ -267,12 +271,16 @@ const SETTINGS: [(&str, Setter); 15] = [
 
 fn begin(cx: &mut Context<'_, Server>) -> Result {
     behave(cx)?;
+    if config(cx)?.child == "mute" {
+        cx.heap().listener.iter().for_each(SocketFactory::resume_accept);
+    }
     report(cx, Report::Wait)
 }
 
 /// `die`: exits with 3. `panic`, `abort`: as they are called. `hang`: never comes back. `third`: all children but the first two die;
 /// `third hang`: they never come back. `file PATH`: dies if there is such a file, also before it accepts another client. `slow`: takes
-/// 700 ms. `chatty`: writes much to its standard error.
+/// 700 ms, or `slow MS` so long. `held PATH`: comes back when there is no such file. `chatty`: writes much to its standard error.
+/// `mute`: serves clients, and reports nothing.
 fn behave(cx: &mut Context<'_, Server>) -> Result {
     let config = config(cx)?;
     let (word, rest) = config.child.split_once(' ').unwrap_or((&config.child, ""));
@@ -303,7 +311,12 @@ fn behave(cx: &mut Context<'_, Server>) -> Result {
             }
         }
         "file" if Path::new(rest).exists() => dies("there is the file"),
-        "slow" => std::thread::sleep(Duration::from_millis(700)),
+        "slow" => std::thread::sleep(Duration::from_millis(rest.parse().unwrap_or(700))),
+        "held" => {
+            while Path::new(rest).exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
         "chatty" => (0..2000).for_each(|number| eprintln!("line {number}")),
         _ => {}
     }
@@ -372,6 +385,9 @@ fn close(cx: &mut Context<'_, Server>) -> Result {
 }
 
 fn report(cx: &mut Context<'_, Server>, report: Report) -> Result {
+    if config(cx)?.child == "mute" {
+        return Ok(());
+    }
     Ok(daemon_of(cx)?.update_status(cx, report)?)
 }
 

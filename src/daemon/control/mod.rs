@@ -27,5 +27,5 @@ pub(in crate::daemon) use quoted::Quoted;
 pub(in crate::daemon) use rights::{Policy, own_uid};
 pub(in crate::daemon) use server::{Accepted, Control};
 pub(in crate::daemon) use socket::{Access, Place, Socket, temporary_of};
-pub(in crate::daemon) use state_file::{StateFile, paths_of};
+pub(in crate::daemon) use state_file::{StateFile, may_write, paths_of};
 pub(in crate::daemon) use supervisor::supervisor;

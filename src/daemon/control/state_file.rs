@@ -6,7 +6,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::libc::{O_CLOEXEC, O_NOFOLLOW};
+use nix::unistd::{AccessFlags, access};
 
 use crate::daemon::error::DaemonError;
 use crate::error::Error;
@@ -29,10 +31,14 @@ pub(in crate::daemon) struct StateFile {
     maker: Maker,
     /// The path leads nowhere any more.
     is_out_of_sight: bool,
+    /// It is the predecessor's still, and nothing is written to it.
+    is_anothers: bool,
 }
 
 impl StateFile {
     /// Makes the file beside a pid file. It says that the Daemon is starting.
+    ///
+    /// A successor that may make no file there has that of its predecessor, when it serves.
     ///
     /// # Errors
     ///
@@ -54,24 +60,35 @@ impl StateFile {
             socket.display(),
             board.unwrap_or(Path::new("")).display(),
         );
-        let file = replace(&path, owner, &text("starting", &rest)).map_err(|error| DaemonError::Process {
+        let made = replace(&path, owner, &text("starting", &rest));
+        let is_refused = made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let present = if is_successors && is_refused { open(&place).ok() } else { None };
+        let is_anothers = present.is_some();
+        let file = present.map_or(made, Ok).map_err(|error| DaemonError::Process {
             doing: "making the state file",
             source: Error::os("open", path.display(), error),
         })?;
-        Ok(StateFile { place, path, file, owner, rest, maker: Maker::this_process(), is_out_of_sight })
+        let path = if is_anothers { place.clone() } else { path };
+        Ok(StateFile { place, path, file, owner, rest, maker: Maker::this_process(), is_out_of_sight, is_anothers })
     }
 
     /// Gives the file its path, if it has none yet.
     pub(in crate::daemon) fn take_name(&mut self) {
         let former = std::mem::replace(&mut self.path, self.place.clone());
-        if former != self.place {
+        let was_anothers = std::mem::take(&mut self.is_anothers);
+        if was_anothers || former != self.place {
             self.say("ready");
+        }
+        if former != self.place {
             let _ = fs::remove_file(former);
         }
     }
 
     /// Says what the Daemon does now, in one of the words of a phase.
     pub(in crate::daemon) fn say(&mut self, word: &str) {
+        if self.is_anothers {
+            return;
+        }
         let text = text(word, &self.rest);
         let replaced = if self.is_out_of_sight {
             Err(io::ErrorKind::NotFound.into())
@@ -95,7 +112,7 @@ impl Drop for StateFile {
     /// Takes the file away unless it is another's by now. Where that is not possible it is left behind empty.
     fn drop(&mut self) {
         // One that another process has taken back, or has for good, is replaced by that.
-        if !self.maker.is_here() || (self.path == self.place && !handover::owns_paths()) {
+        if !self.maker.is_here() || self.is_anothers || (self.path == self.place && !handover::owns_paths()) {
             return;
         }
         let is_ours = || {
@@ -116,6 +133,20 @@ pub(in crate::daemon) fn paths_of(pid_file: &Path) -> (PathBuf, PathBuf) {
     let place = PathBuf::from(&path);
     path.push(".new");
     (place, path.into())
+}
+
+/// Tells whether this process could write another state file, or the one that is there.
+pub(in crate::daemon) fn may_write(pid_file: &Path) -> Result<(), (PathBuf, Errno)> {
+    let (place, _) = paths_of(pid_file);
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    access(directory, AccessFlags::W_OK | AccessFlags::X_OK)
+        .or_else(|_| access(&place, AccessFlags::W_OK))
+        .map_err(|errno| (place, errno))
+}
+
+/// Opens the file that is there.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(O_NOFOLLOW | O_CLOEXEC).open(path)
 }
 
 fn text(word: &str, rest: &str) -> String {

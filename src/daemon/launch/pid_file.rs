@@ -72,9 +72,11 @@ impl PidFile {
     }
 
     /// Takes over the file of the process that has served so far, with its lock. `None` if `path` is another file by now.
+    ///
+    /// A process that has given up root may not look into the directory. Then it could not open another file there either.
     pub(crate) fn take_over(path: &Path, file: OwnedFd) -> Option<PidFile> {
         let file = File::from(file);
-        let is_ours = is_same(path, &file).unwrap_or(false);
+        let is_ours = is_same(path, &file).unwrap_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied);
         is_ours.then(|| PidFile { path: path.to_owned(), file, owner: Maker::this_process() })
     }
 

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use crate::daemon::heap::Cx;
 #[cfg(feature = "control")]
 use crate::daemon::parent::clients;
@@ -19,11 +21,29 @@ use crate::handover;
 /// Says which path a successor could not take over, because this process may not change it either.
 pub(super) fn why_not(cx: &mut Cx<'_>) -> Option<String> {
     use nix::unistd::{AccessFlags, access};
-    paths(cx).iter().find_map(|path| {
-        let directory = path.parent()?;
-        let refused = access(directory, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
-        Some(format!("an upgrade needs root for {}: {}", path.display(), refused.desc()))
-    })
+    let explain =
+        |path: &Path, refused: Errno| format!("an upgrade needs root for {}: {}", path.display(), refused.desc());
+    let refused = paths(cx).iter().find_map(|path| {
+        let refused = access(path.parent()?, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+        Some(explain(path, refused))
+    });
+    refused.or_else(|| state_file_refused(cx).map(|(path, refused)| explain(&path, refused)))
+}
+
+/// Returns the path of the state file, if there is one that a successor could not have.
+fn state_file_refused(cx: &mut Cx<'_>) -> Option<(PathBuf, Errno)> {
+    #[cfg(feature = "control")]
+    {
+        let heap = cx.heap();
+        let control = heap.role.parent().and_then(|parent| parent.control.as_deref());
+        control.and_then(|control| control.state_file.as_ref())?;
+        crate::daemon::control::may_write(heap.process.pid_file.as_ref()?.path()).err()
+    }
+    #[cfg(not(feature = "control"))]
+    {
+        let _ = cx;
+        None
+    }
 }
 
 /// Returns the paths that lead to what this process has made.
