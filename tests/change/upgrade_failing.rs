@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use util::{DEADLINE, Program, proc, wait_until};
+use nix::sys::signal::Signal;
+use util::{DEADLINE, Program, kill, proc, wait_until};
 
 use super::changing::{Changing, Outcome, lenorectl};
 use super::load::Load;
-use super::upgrading::{pool, serves, status};
+use super::upgrading::{pool, serves, status, upgrade, wait_alone};
 
 fn script(changing: &Changing, name: &str, text: &str, mode: u32) -> PathBuf {
     let path = changing.dir.path().join(name);
@@ -106,21 +107,23 @@ fn program_that_speaks_another_version_is_rejected_by_name() {
     is_rejected("other", text, 0o755, "says \"greeting 2", "");
 }
 
-#[test] // O-UP-01, O-UP-03
+#[test] // O-UP-01, O-UP-03, O-UP-04: the end of what the child wrote
 fn program_whose_first_child_panics_is_rolled_back() {
     let changing = pool(2, 1000, "");
     changing.write("value=b\nchild=panic\n");
-    fails(&changing, "", "rolled_back", "children die as soon as they are forked", "cause=exited:1 ");
-    // What children write is not in the last words, but where the old program writes.
-    changing.wait_log("panicked at tests/programs/daemon_change.rs");
+    let out = fails(&changing, "", "rolled_back", "children die as soon as they are forked", "the database is broken");
+    assert!(out.err.contains("panicked at tests/programs/daemon_change.rs"), "{out:?}");
+    // And where the old program writes.
     changing.wait_log("the database is broken");
 }
 
-#[test] // O-UP-01, O-UP-03
+#[test] // O-UP-01, O-UP-03, O-UP-04
 fn program_whose_first_child_exits_is_rolled_back() {
     let changing = pool(2, 1000, "");
     changing.write("value=b\nchild=die\n");
-    fails(&changing, "", "rolled_back", "children die as soon as they are forked", "cause=exited:3");
+    let words = "cannot open the database";
+    let out = fails(&changing, "", "rolled_back", "children die as soon as they are forked", words);
+    assert!(out.err.contains("cause=exited:3"), "and what their parent says of it: {out:?}");
     changing.wait_log("cannot open the database");
 }
 
@@ -131,11 +134,11 @@ fn program_that_can_not_load_its_configuration_is_rolled_back() {
     fails(&changing, "", "rolled_back", "the new program ended with exit code 1", "\"nonsense\" is not known");
 }
 
-#[test] // O-UP-02, O-UP-03: its main runs, and no child is ready: it is ended, with the children that it has forked
+#[test] // O-UP-02, O-UP-03, O-UP-04: its main runs, and no child is ready: it is ended, with the children that it has forked
 fn program_that_is_not_ready_in_time_is_rolled_back() {
     let changing = pool(2, 1000, "--upgrade-ms 1200 --grace-ms 300");
     changing.write("value=b\nchild=hang\n");
-    fails(&changing, "", "rolled_back", "was not ready within upgrade_timeout", "");
+    fails(&changing, "", "rolled_back", "was not ready within upgrade_timeout", "waiting for the database");
     let parent = changing.running.pid();
     wait_until("nothing of it", DEADLINE, || {
         let left = changing.running.descendants_alive();
@@ -164,4 +167,25 @@ fn upgrade_for_which_no_descriptor_is_left_is_rejected_and_can_be_tried_again() 
         out.code == 0
     });
     assert!(applied.is_some() && !causes.is_empty(), "{causes:#?}");
+}
+
+#[test] // O-UP-04: only for as long as it is on trial
+fn children_of_a_new_program_have_their_own_standard_error_when_it_serves() {
+    let mut changing = pool(2, 0, "");
+    let own = |pid: i32| fs::read_link(format!("/proc/{pid}/fd/2")).ok();
+    let before = own(changing.running.pid()).expect("it has one");
+    changing.write("value=b\nchild=chatty\n");
+    let new = upgrade(&changing);
+    assert!(changing.running.wait_exit(DEADLINE).success());
+    wait_alone(&changing);
+    let children: Vec<i32> = proc::children(new).into_keys().collect();
+    assert_eq!(children.len(), 2);
+    for pid in children.into_iter().chain([new]) {
+        wait_until("its own standard error", DEADLINE, || (own(pid).as_ref() == Some(&before)).then_some(()));
+    }
+    wait_until("all that children have written", DEADLINE, || (changing.logged("line 1999") == 2).then_some(()));
+    // And it is there still.
+    let pid = changing.control().wait_status("children", |status| status.children.first()?.pid);
+    kill(pid, Signal::SIGKILL).expect("it lives");
+    wait_until("what the next one writes", DEADLINE, || (changing.logged("line 1999") == 3).then_some(()));
 }

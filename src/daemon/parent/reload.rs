@@ -149,9 +149,11 @@ pub(super) fn forget(cx: &mut Cx<'_>, edition: Edition) {
     }
 }
 
-/// A child is about to be forked. Returns what is to be its standard error, if what it says may be why a reload fails.
+/// A child is about to be forked. Returns what is to be its standard error, if what it says may be why a reload fails, or an upgrade
+/// to this process: the predecessor reads what this process writes, and so what is copied.
 pub(super) fn watch(cx: &mut Cx<'_>, fork: &Fork) -> Option<(OwnedFd, OwnedFd)> {
-    if !fork.is_watched {
+    let is_on_trial = cx.heap().role.parent().is_some_and(|parent| parent.upgrade.waits());
+    if !fork.is_watched && !is_on_trial {
         return None;
     }
     // Without it the reload goes on: only its last words will be missing.
@@ -246,6 +248,13 @@ fn note_setback(cx: &mut Cx<'_>, why: Setback) {
         Setback::NoRoom | Setback::Successor(_) => why.to_string(),
     };
     parent.reload.told.cause = cause;
+}
+
+/// This process serves from now on: its children have their own standard error, unless a roll is under way.
+pub(super) fn end_trial(cx: &mut Cx<'_>) {
+    if cx.heap().role.parent().is_some_and(|parent| !parent.machine.is_rolling()) {
+        release_children(cx);
+    }
 }
 
 /// The roll is over: new children have their own standard error again. What one says until it has heard of that is still copied.

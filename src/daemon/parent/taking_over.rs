@@ -11,6 +11,7 @@ use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::manager;
 use crate::daemon::parent::names;
 use crate::daemon::parent::predecessor::{predecessor, say};
+use crate::daemon::parent::reload;
 use crate::error::Result;
 
 /// The predecessor has said something, or is gone.
@@ -88,6 +89,7 @@ fn take_over(cx: &mut Cx<'_>) -> Result {
     if let Some(Err(error)) = cx.heap().process.log_file.as_ref().map(|log_file| log_file.redirect()) {
         log::error!(target: "lenore::daemon", "standard output and standard error can't be redirected: {error}");
     }
+    reload::end_trial(cx);
     if let Err(error) = names::take(cx) {
         log::error!(target: "lenore::daemon", "this process can't take over from process {pid}: {error}");
         say(cx, format_args!("failed {error}"));
