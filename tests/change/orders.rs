@@ -1,10 +1,13 @@
 //! Orders of an operator: what the log has of them, and that they do not need their client.
 
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 use util::control::audit;
-use util::{Client, DEADLINE, wait_until};
+use util::{Client, DEADLINE, kill, proc, wait_until};
 
 use super::changing::{Changing, lenorectl};
-use super::upgrading::{pid_file, pool, status, upgrade, wait_alone};
+use super::upgrading::{loading, pid_file, pool, status, upgrade, wait_alone};
 
 /// The one line about a command of `lenorectl` says who, and what came of it.
 #[track_caller]
@@ -104,4 +107,24 @@ fn stop_goes_on_without_its_client() {
     client.expect_eof();
     assert!(changing.running.wait_exit(DEADLINE).success(), "{}", changing.running.stderr_text());
     assert!(audit(&changing.running, "stop")[0].contains(" verdict=applied "));
+}
+
+#[test] // O-CT-17, O-UP-03: whoever says "now" does not wait for a new process that hangs
+fn stop_now_ends_a_new_process_that_hangs() {
+    for slower in [None, Some("stop no-wait")] {
+        let mut changing = pool(2, 1000, "--grace-ms 60000");
+        let new = loading(&changing, "value=b\nchild=hang\n");
+        kill(new, Signal::SIGSTOP).expect("it lives");
+        let mut control = changing.control();
+        if let Some(slower) = slower {
+            control.ask(slower).ok();
+            changing.wait_log("upgrade is superseded");
+        }
+        let begun = Instant::now();
+        assert_eq!(control.ask("stop now").last, "OK applied");
+        assert!(!proc::is_alive(new));
+        assert!(changing.running.wait_exit(DEADLINE).success(), "{}", changing.running.stderr_text());
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        assert_eq!(changing.running.descendants_alive(), [0; 0]);
+    }
 }

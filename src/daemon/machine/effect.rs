@@ -82,6 +82,8 @@ pub enum Effect {
     HandOver(Attempt),
     /// End the successor and all that it has forked, whatever it does. It may have ended, or never have been started.
     EndSuccessor(Attempt),
+    /// An operator does not want to wait for a successor that was told to end, if there is one.
+    HurrySuccessor,
     /// The names are this process's again. Comes only after [`Effect::HandOver`].
     TakeBack,
     /// Accept nothing from now on, with the listeners open; or accept again.

@@ -39,6 +39,7 @@ impl Machine {
             return;
         }
         self.cuts_requests = true;
+        self.hurry_successor();
         // After a QUIT it makes the end come sooner: children are told as well.
         self.signal_children(Signal::Term);
         if self.has_left() && !self.is_alone() {
@@ -145,6 +146,9 @@ impl Machine {
         self.supersede_reload();
         self.settle_upgrade(at);
         self.cuts_requests = how == Shutdown::Immediate;
+        if self.cuts_requests {
+            self.hurry_successor();
+        }
         self.effects.push(Effect::Say(Message::ShuttingDown { children: self.table.children().len() }));
         self.signal_children(if how == Shutdown::Graceful { Signal::Quit } else { Signal::Term });
         // For those that are stopped. It does nothing else to the others.

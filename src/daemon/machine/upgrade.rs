@@ -203,6 +203,13 @@ impl Machine {
         }
     }
 
+    /// Nobody wants to wait for the requests in hand: a successor that was told to end has no time for its own either.
+    pub(super) fn hurry_successor(&mut self) {
+        if self.upgrade.last > 0 {
+            self.effects.push(Effect::HurrySuccessor);
+        }
+    }
+
     /// The Daemon is to end: a successor that has taken over stays, any other goes.
     pub(super) fn settle_upgrade(&mut self, at: &Moment<'_>) {
         let Some(run) = self.upgrade.run else { return };

@@ -327,6 +327,9 @@ fn stop_before_the_successor_has_taken_over_ends_it() {
             let ends = place(&stopped, |effect| *effect == Effect::EndSuccessor(FIRST));
             assert!(ends < place(&stopped, |effect| *effect == Effect::End(how)));
             assert!(!stopped.contains(&Effect::LeaveAll));
+            let is_hurried = stopped.iter().position(|effect| *effect == Effect::HurrySuccessor);
+            assert_eq!(is_hurried.is_some_and(|hurried| ends < hurried), how == Shutdown::Immediate);
+            assert!(played.ask(Order::Stop(Shutdown::Immediate)).contains(&Effect::HurrySuccessor));
         }
     }
 }

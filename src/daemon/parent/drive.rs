@@ -245,6 +245,7 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
         Effect::StartSuccessor(attempt) => upgrade::start(cx, attempt),
         Effect::HandOver(_) => upgrade::hand_over(cx),
         Effect::EndSuccessor(_) => upgrade::end_successor(cx),
+        Effect::HurrySuccessor => upgrade::hurry_successor(cx),
         Effect::TakeBack => upgrade::take_back(cx),
         Effect::Rest(rests) => upgrade::rest(cx, rests),
         Effect::LeaveAll => upgrade::leave_all(cx),

@@ -111,6 +111,16 @@ pub(super) fn end_successor(cx: &mut Cx<'_>) {
     }
 }
 
+/// Has a successor that was told to end cut what it has in hand. It gets little time for that.
+pub(super) fn hurry_successor(cx: &mut Cx<'_>) {
+    let Some(successor) = present(cx).filter(|successor| successor.is_ending) else { return };
+    let Some(pid) = successor.pid.get() else { return };
+    let soon = Instant::now() + HURRY;
+    successor.ends_by = Some(successor.ends_by.map_or(soon, |ends_by| ends_by.min(soon)));
+    send(pid, Signal::SIGTERM);
+    arm(cx);
+}
+
 /// Goes on to wait for the end of a successor, also when all timers were stopped.
 pub(super) fn arm(cx: &mut Cx<'_>) {
     if let Some(ends_by) = present(cx).and_then(|successor| successor.ends_by) {
@@ -230,3 +240,6 @@ const LATE: &str = "successor_late";
 
 /// How much longer than its children a successor may take to end.
 const MORE_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a successor may take to end if nobody wants to wait for it.
+const HURRY: Duration = Duration::from_secs(1);

@@ -372,7 +372,7 @@ impl Driver {
                     world.plan(30, Event::Take);
                 }
             }
-            Effect::TakeBack | Effect::LeaveAll => {}
+            Effect::TakeBack | Effect::LeaveAll | Effect::HurrySuccessor => {}
             Effect::Record(_) | Effect::Say(_) | Effect::DelayLauncher | Effect::TellWhatIsLeft => {}
         }
         Ok(false)
