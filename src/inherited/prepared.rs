@@ -42,6 +42,15 @@ pub(crate) fn claim_for(owner: Owner, address: SocketAddr) -> Result<bool, Error
     })
 }
 
+/// Tells whether a socket waits at `address`, for whatever listener.
+///
+/// # Errors
+///
+/// As [`read`](super::read).
+pub(crate) fn waits_at(address: SocketAddr) -> Result<bool, Error> {
+    with(|sockets| sockets.iter().any(|socket| is_at(socket, address)))
+}
+
 /// Has a socket that this process has bound wait for a listener.
 ///
 /// # Errors

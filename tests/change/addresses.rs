@@ -87,13 +87,14 @@ fn address_that_a_reload_adds_is_served_and_one_that_it_drops_is_refused() {
     }
 }
 
-#[test] // O-RL-13: its queue survives
+#[test] // O-RL-13, O-RL-16: its queue survives, and nothing is left of the other one
 fn address_that_stays_keeps_its_socket_under_load() {
     let [stays, other] = free();
     let changing = start(POOL, &[stays], SIZE);
     let socket = listening(changing.running.pid(), stays);
     assert_eq!(socket.len(), 1);
     let load = Load::without_kept(stays);
+    let descriptors = proc::fewest_fds(changing.running.pid());
     for round in 0..10 {
         let addresses = if round % 2 == 0 { vec![other, stays] } else { vec![stays] };
         assert_eq!(changing.reload(&config(&addresses, "value=b\n")).last, "OK applied");
@@ -105,6 +106,9 @@ fn address_that_stays_keeps_its_socket_under_load() {
     load.end().assert_nothing_lost();
     assert_eq!(listening(changing.running.pid(), stays), socket);
     assert!(listening(changing.running.pid(), other).is_empty());
+    wait_until("no more descriptors than before", DEADLINE, || {
+        (proc::fewest_fds(changing.running.pid()) <= descriptors).then_some(())
+    });
 }
 
 #[test] // O-RL-13
@@ -137,8 +141,6 @@ fn address_of_a_configuration_that_is_only_checked_is_not_bound() {
         let [stays, comes] = free();
         let changing = start(mode, &[stays], args);
         let socket = listening(changing.running.pid(), stays);
-        // Bound for a moment, it would be refused.
-        let taken = TcpListener::bind(comes).expect("it is free");
         let before = proc::fds(changing.running.pid()).len();
         for (rest, code) in [("value=b\n", 0), ("nonsense=\n", 1)] {
             fs::write(changing.dir.path().join("conf"), config(&[comes, stays], rest)).expect("a file");
@@ -146,7 +148,6 @@ fn address_of_a_configuration_that_is_only_checked_is_not_bound() {
             assert_eq!(out.code, code, "{mode}: {out:?}");
         }
         assert_eq!(listening(changing.running.pid(), comes), [""; 0]);
-        drop(taken);
         wait_free(comes);
         assert_eq!(listening(changing.running.pid(), stays), socket);
         wait_until("no more descriptors than before", DEADLINE, || {
@@ -154,6 +155,44 @@ fn address_of_a_configuration_that_is_only_checked_is_not_bound() {
         });
         assert_eq!(value_at(stays), "a", "{mode}");
     }
+}
+
+#[test] // O-RL-13, O-RL-17: the exit code is that of a reload
+fn address_that_can_not_be_bound_fails_a_check() {
+    for (mode, args) in [("single", ""), ("fork:4", ""), (POOL, SIZE)] {
+        let [stays, comes] = free();
+        let changing = start(mode, &[stays], args);
+        let taken = TcpListener::bind((stays.ip(), 0)).expect("a port");
+        let address = taken.local_addr().expect("bound");
+        fs::write(changing.dir.path().join("conf"), config(&[comes, address, stays], "value=b\n")).expect("a file");
+        let out = lenorectl(&changing.socket, "check");
+        assert_eq!(out.code, 1, "{mode}: {out:?}");
+        let says = |text: &str| out.err.contains(text);
+        assert!(says("rejected: ") && says(&format!("{address}: ")) && says("in use"), "{mode}: {out:?}");
+        wait_free(comes);
+        // Nothing has come of it for whoever has the address.
+        let client = TcpStream::connect(address).expect("it listens");
+        assert_eq!(taken.accept().expect("a client").1, client.local_addr().expect("connected"));
+        drop((client, taken));
+        wait_free(address);
+        assert_eq!(lenorectl(&changing.socket, "check").code, 0, "{mode}");
+        assert_eq!(value_at(stays), "a", "{mode}");
+    }
+}
+
+#[test] // O-RL-13, O-RL-17: kept for a way back, it is this Daemon's
+fn address_that_was_dropped_on_probation_passes_a_check() {
+    let [stays, other] = free();
+    let changing = start(POOL, &[stays, other], &format!("{SIZE} --probation-ms 600000"));
+    assert_eq!(changing.reload(&config(&[stays], "value=b\n")).last, "OK applied");
+    wait_refused(other);
+    fs::write(changing.dir.path().join("conf"), config(&[stays, other], "value=c\n")).expect("a file");
+    let out = lenorectl(&changing.socket, "check");
+    assert_eq!(out.code, 0, "{out:?}");
+    wait_refused(other);
+    assert!(!is_free(other), "it is kept still");
+    assert_eq!(changing.ask("reload").last, "OK applied");
+    assert_eq!(value_at(other), "c");
 }
 
 #[test] // O-RL-13, O-RL-17

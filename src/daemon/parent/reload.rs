@@ -15,6 +15,7 @@ use crate::daemon::parent::candidate::Reloading;
 use crate::daemon::parent::manager;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::scout::{Scout, Words, explain, pipe, scout, text_of_panic};
+use crate::daemon::parent::scouting::bound_for_check;
 use crate::daemon::processes::send;
 use crate::error::Result;
 
@@ -69,7 +70,8 @@ pub(super) fn forks_taken_back(cx: &mut Cx<'_>) {
     let is_waiting = reload.scout.as_ref().is_some_and(|scout| scout.pid.get().is_none());
     let Some((edition, bytes)) = reload.read.clone().filter(|_| is_waiting) else { return };
     let_go_of_scout(cx);
-    if let Ok((scout, errand)) = scout(me, edition, source, bytes) {
+    let bound = bound_for_check(cx, edition);
+    if let Ok((scout, errand)) = scout(me, edition, source, bytes, bound) {
         let end = scout.words.end.clone();
         if let Some(reload) = reloading(cx) {
             reload.scout = Some(scout);

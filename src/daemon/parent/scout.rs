@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use nix::unistd::dup2_stderr;
 
 use crate::args::IntoArgs;
 use crate::daemon::config::{NotLoaded, Source};
+use crate::daemon::listening;
 use crate::daemon::machine::{Edition, Rejection};
 use crate::error::Error;
 use crate::kernel::{Errand, Handle, Kernel, SessionId};
@@ -116,12 +118,14 @@ pub(super) fn pipe() -> io::Result<(Handle, OwnedFd)> {
     Ok((Handle::new(ours), theirs.into()))
 }
 
-/// Makes a scout. The errand is to be forked for.
+/// Makes a scout. The errand is to be forked for. With `bound`, the addresses that are listened on, it finds out as well whether others
+/// could be bound: nobody else does that for a check.
 pub(super) fn scout(
     session: SessionId,
     edition: Edition,
     source: Rc<Source>,
     bytes: Rc<[u8]>,
+    bound: Option<Rc<[SocketAddr]>>,
 ) -> io::Result<(Scout, Box<dyn Errand>)> {
     let (answer, answers) = pipe()?;
     let (words, stderr) = pipe()?;
@@ -131,6 +135,7 @@ pub(super) fn scout(
         edition,
         source,
         bytes,
+        bound,
         answers,
         stderr,
         pid: Rc::clone(&pid),
@@ -160,6 +165,7 @@ impl Scout {
         Some(match *kind {
             LOADED => Ok(()),
             SETTINGS => Err((Rejection::Settings, text)),
+            NOT_BOUND => Err((Rejection::NotBound, text)),
             NEEDS_RESTART => Err((Rejection::NeedsRestart, text)),
             _ => Err((Rejection::NotLoaded, text)),
         })
@@ -187,6 +193,8 @@ struct ScoutChild {
     edition: Edition,
     source: Rc<Source>,
     bytes: Rc<[u8]>,
+    /// In a check: the addresses that need not be bound.
+    bound: Option<Rc<[SocketAddr]>>,
     answers: OwnedFd,
     stderr: OwnedFd,
     pid: Rc<Cell<Option<i32>>>,
@@ -214,7 +222,7 @@ impl Errand for ScoutChild {
     }
 
     fn in_child(self: Box<Self>, kernel: &mut Kernel) -> ! {
-        let ScoutChild { source, bytes, answers, stderr, parent, .. } = *self;
+        let ScoutChild { source, bytes, bound, answers, stderr, parent, .. } = *self;
         kernel.core.remove_all_sources();
         let _ = SigSet::all().thread_set_mask();
         kernel.core.signals.delivery.end();
@@ -228,7 +236,10 @@ impl Errand for ScoutChild {
             exit_now(EXIT_NOT_READY);
         }
         let answer = match catch_unwind(AssertUnwindSafe(|| source.load(&bytes))) {
-            Ok(Ok(_)) => vec![LOADED],
+            Ok(Ok(loaded)) => match bound.map_or(Ok(()), |bound| listening::try_to_add(&bound, &loaded)) {
+                Ok(()) => vec![LOADED],
+                Err(error) => tagged(NOT_BOUND, &error.to_string()),
+            },
             Ok(Err(why)) => match explain(why) {
                 (Rejection::Settings, text) => tagged(SETTINGS, &text),
                 (Rejection::NeedsRestart, text) => tagged(NEEDS_RESTART, &text),
@@ -259,6 +270,7 @@ const LOADED: u8 = b'+';
 const FAILED: u8 = b'-';
 const SETTINGS: u8 = b's';
 const NEEDS_RESTART: u8 = b'r';
+const NOT_BOUND: u8 = b'b';
 
 /// The exit code of a scout that could not let go of what is its parent's.
 const EXIT_NOT_READY: i32 = 72;

@@ -1,9 +1,11 @@
 //! The scout's way: the file is read, the scout loads what was read, and the machine is told what has come of it.
 
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::rc::Rc;
 
+use crate::daemon::config::Config;
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Edition, End, Input, Rejection};
 use crate::daemon::parent::candidate::Told;
@@ -20,7 +22,8 @@ pub(in crate::daemon) fn read(cx: &mut Cx<'_>) -> Result {
     drive(cx, Input::ScoutBegins(edition))?;
     // Operators that have asked by now get this run's verdict. Those that ask later get the next one's. A service manager that has
     // asked sees by this that its reload has begun.
-    if cx.heap().role.parent().is_some_and(|parent| parent.machine.runs_for_more_than_checks(edition)) {
+    let bound = bound_for_check(cx, edition);
+    if bound.is_none() {
         manager::begin_change(cx, "reloading");
     }
     let bytes: Rc<[u8]> = match source.read() {
@@ -31,7 +34,7 @@ pub(in crate::daemon) fn read(cx: &mut Cx<'_>) -> Result {
         }
     };
     let me = cx.session();
-    let made = scout(me, edition, source, Rc::clone(&bytes));
+    let made = scout(me, edition, source, Rc::clone(&bytes), bound);
     let Some(reload) = reloading(cx) else { return Ok(()) };
     reload.told = Told::default();
     reload.read = Some((edition, bytes));
@@ -45,6 +48,13 @@ pub(in crate::daemon) fn read(cx: &mut Cx<'_>) -> Result {
         }
         Err(error) => fail(cx, edition, Rejection::NoScout, error.to_string()),
     }
+}
+
+/// Returns the addresses that this process listens on, if the run is for nobody but those who want a check.
+pub(super) fn bound_for_check(cx: &mut Cx<'_>, edition: Edition) -> Option<Rc<[SocketAddr]>> {
+    let heap = cx.heap();
+    let is_check = heap.role.parent().is_some_and(|parent| !parent.machine.runs_for_more_than_checks(edition));
+    heap.config.as_ref().filter(|_| is_check).map(Config::addresses)
 }
 
 fn fail(cx: &mut Cx<'_>, edition: Edition, why: Rejection, cause: String) -> Result {

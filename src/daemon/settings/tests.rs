@@ -103,13 +103,15 @@ fn a_pool_fits_its_scoreboard() {
     assert!(resolve(raw(u32::MAX, 0, 0, 0)).is_err());
 }
 
-#[test] // D-SP-02, D-SP-05: the other defaults; 0 requests is no limit
+#[test] // D-SP-02, D-SP-05, O-RL-05, O-RL-19: the other defaults; 0 requests is no limit
 fn what_is_left_out_has_pocos_defaults() {
     let settings = resolve(RawSettings::default()).unwrap();
     assert_eq!((settings.alias.as_str(), settings.verbose), ("Daemon", false));
     assert_eq!(settings.shutdown_timeout, Duration::from_secs(10));
     assert_eq!(settings.start_timeout, Duration::from_secs(60));
     assert_eq!((settings.upgrade_timeout, settings.greeting_limit), (Duration::from_secs(60), Duration::from_secs(2)));
+    assert_eq!((settings.reload.surge, settings.reload.max_unavailable), (1, 0));
+    assert_eq!(settings.reload.probation, Duration::from_secs(10));
     assert_eq!(settings.requests, NonZeroU64::new(1));
     let requests = |n| resolve(RawSettings { requests: Some(n), ..RawSettings::default() }).unwrap().requests;
     assert_eq!((requests(0), requests(25)), (None, NonZeroU64::new(25)));

@@ -53,6 +53,12 @@ impl SocketFactoryBuilder {
         Ok(Opened { listener, path, findable })
     }
 
+    /// Binds a socket as for a listener, and closes it without having listened.
+    pub(super) fn try_listener(&self) -> Result<(), Problem> {
+        first(self.targets()?, |local| self.options(Switch::On).make(local.family(), Some(local)).map(drop))?;
+        Ok(())
+    }
+
     pub(super) fn accept(&self, core: &mut Core, report: &Rc<Report>, socket: Opened) -> Result<Rc<Acceptor>, Error> {
         let manner = Manner {
             args: self.accepted_args,

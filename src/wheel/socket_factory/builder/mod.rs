@@ -450,6 +450,15 @@ impl SocketFactoryBuilder {
         }
     }
 
+    /// Finds out whether a listener of TCP could be bound here, by a socket that is closed at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`](SocketFactoryBuilder::listen).
+    pub(crate) fn try_to_bind(self) -> Result<(), Error> {
+        self.try_listener().map_err(|problem| problem.into_error(&self.address))
+    }
+
     /// Makes the peer's whole address ARG1 of the success event, and the wheel's id ARG2.
     pub(crate) fn whole_address(mut self) -> Self {
         self.accepted_args = Accepted::into_args;
