@@ -178,21 +178,6 @@ fn failed_reloads_do_not_pause_forks() {
     changing.wait_idle(2);
 }
 
-#[test] // O-RL-19
-fn crash_loop_on_probation_brings_the_former_configuration_back() {
-    let changing = Changing::pool(2, "value=a\n", "--probation-ms 60000");
-    let file = changing.dir.path().join("broken");
-    changing.reload(&format!("value=b\nchild=file {}\n", file.display())).ok();
-    assert_eq!(changing.value(), "b");
-    fs::write(&file, "").expect("a file");
-    changing.children().into_iter().for_each(|pid| kill(pid, Signal::SIGKILL).expect("it lives"));
-    changing.wait_log("reload is taken back because new children die as soon as they are forked: edition=2 to=1");
-    changing.wait_idle(2);
-    assert_eq!(changing.value(), "a");
-    let status = changing.control().status();
-    assert_eq!((status.service.generation, status.reloads.verdicts["taken_back"]), (1, 1));
-}
-
 #[test] // a child's own standard error: read while the roll goes on, and its own again after that
 fn new_child_has_its_own_standard_error_when_the_reload_is_over() {
     let changing = Changing::pool(2, "value=a\n", "");

@@ -1,9 +1,11 @@
 //! The watchdog of a service manager.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sys::signal::Signal;
-use util::manager::Manager;
+use util::manager::{Datagram, Manager, Service};
 use util::{Client, DEADLINE, kill, wait_until};
 
 use super::notify::{pool, program, ready};
@@ -45,4 +47,32 @@ fn watchdog_of_100_ms_is_fed_three_times_in_each_period() {
     manager.longest_silence(Duration::from_secs(1));
     let (number, span) = (pings(&manager).len() as u128, begun.elapsed());
     assert!(number <= span.as_millis() / 33 + 1, "{number} in {span:?}");
+}
+
+#[test] // O-SD-08, O-DT-11: a pool that is busy at its limit is left alone, and a parent whose loop never turns again is not
+fn wedged_parent_is_killed_and_a_busy_one_is_not() {
+    let period = Duration::from_secs(2);
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    std::fs::write(&gate, "").unwrap();
+    let mut service = Service::start(period, || program(&format!("{} --health-ms 300 --wedge", pool(2))));
+    service.wait("a Daemon that is ready", |service| service.is_ready().then_some(()));
+    let (first, addr) = (service.running.pid(), service.running.listening_addr());
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(addr)).collect();
+    clients.iter_mut().for_each(|client| client.send(format!("gate {}\r\n", gate.display())));
+    service.wait("children that are all busy, and clients that wait", |service| {
+        let is_busy =
+            |said: &Datagram| said.get("STATUS").is_some_and(|text| text.contains("(2 busy, 0 idle), queue 2"));
+        service.manager.said.iter().any(is_busy).then_some(())
+    });
+    let begun = Instant::now();
+    service.wait("more than a period", |_| (begun.elapsed() > period + Duration::from_millis(300)).then_some(()));
+    assert!(service.killed.is_empty() && service.running.pid() == first, "{:?}", service.killed);
+    service.running.signal(Signal::SIGUSR2);
+    service.wait("another Daemon that is ready", |service| {
+        (service.running.pid() != first && service.is_ready()).then_some(())
+    });
+    assert_eq!(service.killed.iter().map(ExitStatusExt::signal).collect::<Vec<_>>(), [Some(libc::SIGABRT)]);
+    assert_eq!(service.manager.count("WATCHDOG=trigger"), 0);
+    assert!(Client::connect(service.running.listening_addr()).line("x").ends_with(" x"));
 }

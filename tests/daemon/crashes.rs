@@ -2,10 +2,12 @@
 
 use std::fs;
 
+use lenore::daemon::BoardFile;
 use nix::sys::signal::Signal;
 
 use crate::babysit::record;
 use crate::cgroup::{Cgroup, Controller};
+use util::control::Control;
 use util::lab::{Lab, held, send, tell};
 use util::{DEADLINE, proc, test_program, wait_until};
 
@@ -95,11 +97,14 @@ fn a_broken_listener_makes_no_storm() {
     lab.end(Signal::SIGTERM);
 }
 
-#[test] // D-PF-11, O-SD-19: in the log and in the counts
+#[test] // D-PF-11, O-SD-19: in the log, on the board and in the metrics
 fn child_killed_for_lack_of_memory_is_told_from_one_killed_by_hand() {
     let Some(cgroup) = Cgroup::make(Controller::Memory) else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let [board, socket] = ["board", "control.sock"].map(|name| dir.path().join(name));
     let args = "--start 1 --min-spare 1 --max-spare 1 --max 1 --requests 0 --usr1 status,text";
-    let lab = Lab::launch(cgroup.start_in(&test_program("daemon_prefork"), args));
+    let program = cgroup.start_in(&test_program("daemon_prefork"), args);
+    let lab = Lab::launch(program.arg("--board").arg(&board).arg("--control").arg(&socket));
     let addr = lab.running.listening_addr();
     let mut lab = lab;
     let (_client, pid) = held(addr);
@@ -120,6 +125,12 @@ fn child_killed_for_lack_of_memory_is_told_from_one_killed_by_hand() {
     assert!(record(&lab, pid).contains("cause=signal:SIGKILL "));
     let ended = "4 children have ended: 2 signaled, 2 oom";
     wait_until(ended, DEADLINE, || lab.ask("text").contains(ended).then_some(()));
+    let metrics = Control::connect(&socket).ask("metrics").ok();
+    for sample in ["{cause=\"oom\"} 2\n", "{cause=\"signaled\"} 2\n"] {
+        assert!(metrics.contains(&format!("lenore_child_exits_total{sample}")), "{metrics}");
+    }
+    let exits = BoardFile::open(&board).expect("a board").snapshot().expect("a board").counters.exits;
+    assert_eq!((exits["oom"], exits["signaled"]), (2, 2));
     lab.end(Signal::SIGTERM);
 }
 

@@ -1,7 +1,8 @@
 //! A `component::Server` with a control socket, for `tests/control/`.
 //!
 //! `--control PATH`, `--board PATH`, `--metrics` for one of each kind, `--gauge NAME`, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
-//! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. A connection's lines are answered with
+//! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. With `--wedge` a process that gets USR2 never comes
+//! back to its loop. A connection's lines are answered with
 //! `PID LINE`, but for the commands in `command`.
 
 use std::cell::Cell;
@@ -12,7 +13,7 @@ use lenore::component::{Connection, Processes, Protocol, Server};
 use lenore::daemon::metrics::Combine;
 use lenore::daemon::{DaemonBuilder, Rights, Who};
 use lenore::filter::Line;
-use lenore::{Context, Daemon, Kernel, Result};
+use lenore::{Context, Daemon, Kernel, Result, Session};
 
 use util::daemon_program::Flags;
 
@@ -40,6 +41,16 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     }
     if let Some(name) = flags.text("--gauge") {
         serving.daemon().metrics().gauge(name, "A gauge", Combine::Sum)?;
+    }
+    if flags.has("--wedge") {
+        Session::new(())
+            .state("_start", |cx| cx.sig_keep_alive("USR2", "wedge"))
+            .state("wedge", |_| -> Result {
+                loop {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            })
+            .spawn(&mut kernel)?;
     }
     println!("listening on {}", serving.local_addr());
     kernel.run()?;

@@ -123,6 +123,9 @@ fn settings(flags: &Flags) -> DaemonBuilder {
     if let Some(path) = flags.text("--board") {
         daemon = daemon.board(path);
     }
+    if let Some(path) = flags.text("--control") {
+        daemon = daemon.control(path);
+    }
     if let Some(shutdown) = flags.shutdown("--term") {
         daemon = daemon.term(shutdown);
     }
