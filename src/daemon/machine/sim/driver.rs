@@ -15,18 +15,19 @@ use crate::daemon::machine::{
 };
 
 /// A machine in its world.
+#[derive(Clone)]
 pub struct Driver {
     pub machine: Machine,
     pub world: World,
     pub rules: Rules,
     pub trace: Trace,
-    acts: Vec<Act>,
+    pub(super) acts: Vec<Act>,
     /// When each timer is due; `u64::MAX` for one that is not armed.
     pub timers: [u64; Timer::ALL.len()],
     /// Forks that were asked for and not carried out.
-    forks: VecDeque<Fork>,
+    pub(super) forks: VecDeque<Fork>,
     /// A fork that was carried out, and has not returned.
-    returning: Option<(Key, Result<(), Refusal>)>,
+    pub(super) returning: Option<(Key, Result<(), Refusal>)>,
     /// The parent is in a system call until then.
     busy_until: u64,
     /// What the machine is told before anything else happens.
@@ -42,6 +43,8 @@ pub struct Driver {
     pub failure: Option<Failure>,
     next_request: u64,
     pub steps: u64,
+    /// It does not wait for minutes in which there are only rounds of the babysitter.
+    pub is_brief: bool,
     /// Steps since the clock last moved on.
     steps_now: u32,
 }
@@ -54,20 +57,17 @@ impl Driver {
             Some(fault) => Machine::with_fault(settings, fault),
             None => Machine::new(settings),
         };
-        for (place, act) in plan.acts.iter().enumerate() {
-            world.plan(u64::from(act.at) * 1000, Event::Act(place));
-        }
         if plan.knobs.launcher > 0 {
             world.inbox.push(Letter::Input(Input::Launched));
         }
         world.inbox.push(Letter::Input(Input::Begin));
         let rules = Rules::new(&world);
-        Driver {
+        let mut driver = Driver {
             machine,
             world,
             rules,
             trace: Trace::default(),
-            acts: plan.acts.clone(),
+            acts: Vec::with_capacity(plan.acts.len()),
             timers: [u64::MAX; Timer::ALL.len()],
             forks: VecDeque::new(),
             returning: None,
@@ -80,17 +80,33 @@ impl Driver {
             failure: None,
             next_request: 0,
             steps: 0,
+            is_brief: false,
             steps_now: 0,
-        }
+        };
+        plan.acts.iter().for_each(|act| driver.disturb(*act));
+        driver
+    }
+
+    /// Has a disturbance happen, at a time before which nothing has been played yet.
+    pub fn disturb(&mut self, act: Act) {
+        self.world.plan_act(u64::from(act.at) * 1000, self.acts.len());
+        self.acts.push(act);
     }
 
     /// Lets so many microseconds pass, or fewer if the Daemon ends.
     pub fn run(&mut self, span: u64) -> Result<(), Violation> {
         let end = self.world.now + span;
+        self.run_before(end + 1)?;
+        self.world.now = self.world.now.max(end);
+        Ok(())
+    }
+
+    /// Lets everything happen that happens before then.
+    pub fn run_before(&mut self, end: u64) -> Result<(), Violation> {
         while !self.rules.is_over() {
             let (parent_at, world_at) = (self.parent_at(), self.world.next_event());
             let at = parent_at.min(world_at);
-            if at > end {
+            if at >= end {
                 break;
             }
             if at > self.world.now {
@@ -105,7 +121,6 @@ impl Driver {
                 return broken(rule, detail);
             }
         }
-        self.world.now = self.world.now.max(end);
         Ok(())
     }
 

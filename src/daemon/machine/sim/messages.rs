@@ -6,7 +6,7 @@ use super::rules::{Violation, broken};
 use crate::daemon::machine::{Key, Message};
 
 /// What the log knows to be so.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Messages {
     crash_loop: bool,
     forks_fail: bool,

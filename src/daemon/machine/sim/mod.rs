@@ -9,6 +9,7 @@
 //! with that seed, `LENORE_SEED=now` with a new one, and `LENORE_SIM_PLAN='...'` writes down all of one plan.
 
 mod acts;
+mod brief;
 mod checks;
 mod child;
 mod clients;

@@ -30,6 +30,7 @@ pub fn broken<T>(rule: &'static str, detail: impl Display) -> Result<T, Violatio
 }
 
 /// A model of what the machine has decided so far, by which each decision is judged.
+#[derive(Clone)]
 pub struct Rules {
     pub(super) first: Settings,
     /// Who has each slot.

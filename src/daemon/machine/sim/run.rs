@@ -30,27 +30,35 @@ pub fn play(plan: &Plan, fault: Option<Fault>) -> Outcome {
 pub fn play_with(plan: &Plan, fault: Option<Fault>, trace: Trace) -> Outcome {
     let mut driver = Driver::new(plan, fault);
     driver.trace = trace;
-    let violation = match driver.play(plan) {
-        Ok(()) => None,
-        Err(violation) => Some(Violation { at: driver.world.now, ..violation }),
-    };
-    Outcome {
-        lasted: driver.world.now,
-        steps: driver.steps,
-        served: driver.world.served,
-        hash: driver.trace.hash(),
-        trace: driver.trace.text().to_owned(),
-        violation,
-    }
+    let played = driver.play();
+    driver.outcome(played)
 }
 
 impl Driver {
-    fn play(&mut self, plan: &Plan) -> Result<(), Violation> {
-        let span = plan.acts.iter().map(lasts).max().unwrap_or(0);
-        self.run(u64::from(span) * 1000 + 1000)?;
+    /// Returns what the run has come to, with how it ended.
+    pub fn outcome(&self, ended: Result<(), Violation>) -> Outcome {
+        let violation = match ended {
+            Ok(()) => None,
+            Err(violation) => Some(Violation { at: self.world.now, ..violation }),
+        };
+        Outcome {
+            lasted: self.world.now,
+            steps: self.steps,
+            served: self.world.served,
+            hash: self.trace.hash(),
+            trace: self.trace.text().to_owned(),
+            violation,
+        }
+    }
+
+    /// Plays on from wherever it is, to the end.
+    pub fn play(&mut self) -> Result<(), Violation> {
+        let until = u64::from(self.acts.iter().map(lasts).max().unwrap_or(0)) * 1000 + 1000;
+        self.run(until.saturating_sub(self.world.now))?;
+        let knobs = self.world.knobs;
         if self.rules.stopping_since.is_none() {
             self.calm_down();
-            self.run(self.time_to_recover())?;
+            self.run_until_quiet(self.time_to_recover())?;
             self.let_rolls_end()?;
         }
         if self.rules.stopping_since.is_none() {
@@ -58,11 +66,11 @@ impl Driver {
             self.grow()?;
         }
         if self.rules.stopping_since.is_none() {
-            self.run(u64::from(plan.knobs.calm) * 60_000_000)?;
+            self.run(u64::from(knobs.calm) * 60_000_000)?;
             self.run(self.time_to_shrink())?;
             self.has_recovered()?;
             self.is_at_rest()?;
-            self.ask(if plan.knobs.gentle > 0 { Order::Stop(Shutdown::Graceful) } else { Order::Terminate });
+            self.ask(if knobs.gentle > 0 { Order::Stop(Shutdown::Graceful) } else { Order::Terminate });
         }
         let settings = &self.world.settings;
         let full = micros(settings.shutdown_timeout.max(settings.reload.drain_limit));

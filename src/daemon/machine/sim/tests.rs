@@ -1,12 +1,17 @@
 //! Runs the simulation.
 
+use std::collections::BTreeMap;
 use std::env;
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::{Instant, SystemTime};
 
 use super::child::Flaw;
 use super::dice::Dice;
 use super::draw::{self, Length};
-use super::exhaustive;
+use super::exhaustive::{self, Begin};
 use super::plan::{Act, Kind, Plan};
 use super::run::{Outcome, play, play_with};
 use super::shrink::shrink;
@@ -49,31 +54,59 @@ fn one_plan_is_written_down() {
     println!("{:?} after {:.3} s", outcome.violation, outcome.lasted as f64 / 1e6);
 }
 
+/// Does the same on each processor at once.
+fn on_each_processor(work: impl Fn() + Sync) {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| (0..threads).for_each(|_| _ = scope.spawn(&work)));
+}
+
+/// What so many seeds have come to.
+#[derive(Default)]
+struct Seeds {
+    begun: u64,
+    /// In virtual hours.
+    lasted: f64,
+    steps: u64,
+    served: u64,
+    /// The first seed that breaks a rule, of each rule, and how to see it.
+    broken: BTreeMap<&'static str, String>,
+}
+
 #[test] // O-DT-03, O-DT-04, O-DT-05: each flaw, disturbance and order is drawn
 fn no_seed_breaks_a_rule() {
     let hours: f64 = env::var("LENORE_SIM_HOURS").ok().and_then(|hours| hours.parse().ok()).unwrap_or(5.0);
     let (first, begin) = (first_seed(), Instant::now());
-    let mut broken: Vec<(&str, String)> = Vec::new();
-    let (mut lasted, mut steps, mut served, mut seeds) = (0.0, 0, 0, 0);
-    while lasted < hours {
-        let seed = first + seeds;
-        let plan = draw::plan(seed, if seed % 4 == 0 { Length::Long } else { Length::Short });
-        let outcome = play(&plan, None);
-        lasted += outcome.lasted as f64 / 3.6e9;
-        (steps, served, seeds) = (steps + outcome.steps, served + outcome.served, seeds + 1);
-        if let Some(violation) = &outcome.violation
-            && !broken.iter().any(|(rule, _)| *rule == violation.rule)
-        {
-            let text = format!("seed {seed}: {}", report(plan, None, &outcome));
-            println!("{text}");
-            broken.push((violation.rule, text));
+    let all = Mutex::new(Seeds::default());
+    on_each_processor(|| {
+        loop {
+            let seed = {
+                let mut all = all.lock().unwrap();
+                if all.lasted >= hours {
+                    break;
+                }
+                all.begun += 1;
+                first + all.begun - 1
+            };
+            let plan = draw::plan(seed, if seed % 4 == 0 { Length::Long } else { Length::Short });
+            let outcome = play(&plan, None);
+            let mut all = all.lock().unwrap();
+            all.lasted += outcome.lasted as f64 / 3.6e9;
+            (all.steps, all.served) = (all.steps + outcome.steps, all.served + outcome.served);
+            if let Some(violation) = &outcome.violation
+                && !all.broken.contains_key(violation.rule)
+            {
+                let text = format!("seed {seed}: {}", report(plan, None, &outcome));
+                println!("{text}");
+                all.broken.insert(violation.rule, text);
+            }
         }
-    }
+    });
+    let Seeds { begun, lasted, steps, served, broken } = all.into_inner().unwrap();
     let took = begin.elapsed().as_secs_f64();
     println!(
-        "{seeds} seeds from {first}: {lasted:.0} virtual hours, {steps} steps, {served} clients served, in {took:.1} s"
+        "{begun} seeds from {first}: {lasted:.0} virtual hours, {steps} steps, {served} clients served, in {took:.1} s"
     );
-    let texts: Vec<String> = broken.into_iter().map(|(_, text)| text).collect();
+    let texts: Vec<String> = broken.into_values().collect();
     assert!(texts.is_empty(), "rules are broken:\n{}", texts.join("\n"));
 }
 
@@ -96,27 +129,32 @@ fn each_disturbance_flaw_and_order_is_drawn() {
 #[test] // O-DT-07
 fn every_fault_is_found() {
     let first = first_seed();
-    let mut missed = Vec::new();
     // A debug build takes ten times as long, and looks for some of them only.
     let (step, skip) = if cfg!(debug_assertions) { (12, first as usize % 12) } else { (1, 0) };
-    for fault in Fault::ALL.iter().copied().skip(skip).step_by(step) {
-        let begin = Instant::now();
-        let found = (0..MOST_SEEDS).find_map(|place| {
-            let seed = first + place;
-            let plan = draw::plan(seed, Length::Short);
-            let violation = play(&plan, Some(fault)).violation?;
-            // What breaks without it as well is no sign of it.
-            play(&plan, None).violation.is_none().then_some((place + 1, violation.rule))
-        });
-        let took = begin.elapsed().as_secs_f64();
-        match found {
-            Some((seeds, rule)) => println!("{fault:?}: found by seed {seeds} in {took:.2} s: {rule}"),
-            None => {
-                println!("{fault:?}: not found by {MOST_SEEDS} seeds in {took:.1} s");
-                missed.push(fault);
+    let faults = Mutex::new(Fault::ALL.iter().copied().skip(skip).step_by(step));
+    let missed = Mutex::new(Vec::new());
+    on_each_processor(|| {
+        let next = || faults.lock().unwrap().next();
+        while let Some(fault) = next() {
+            let begin = Instant::now();
+            let found = (0..MOST_SEEDS).find_map(|place| {
+                let seed = first + place;
+                let plan = draw::plan(seed, Length::Short);
+                let violation = play(&plan, Some(fault)).violation?;
+                // What breaks without it as well is no sign of it.
+                play(&plan, None).violation.is_none().then_some((place + 1, violation.rule))
+            });
+            let took = begin.elapsed().as_secs_f64();
+            match found {
+                Some((seeds, rule)) => println!("{fault:?}: found by seed {seeds} in {took:.2} s: {rule}"),
+                None => {
+                    println!("{fault:?}: not found by {MOST_SEEDS} seeds in {took:.1} s");
+                    missed.lock().unwrap().push(fault);
+                }
             }
         }
-    }
+    });
+    let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "not found from seed {first} on: {missed:?}");
 }
 
@@ -168,17 +206,56 @@ fn shrunk_plan_is_short_and_breaks_the_same_rule() {
 #[test] // O-DT-04, O-DT-06: orders in the same moment, and between a fork and its result
 fn no_row_of_events_breaks_a_rule() {
     let events: u32 = env::var("LENORE_SIM_EVENTS").ok().and_then(|events| events.parse().ok()).unwrap_or(3);
-    let begin = Instant::now();
-    let mut dice = Dice::of_all_rows();
-    let (mut rows, mut steps) = (0_u64, 0);
-    loop {
-        let plan = exhaustive::plan(&mut dice, events);
-        let outcome = play(&plan, None);
-        assert!(outcome.violation.is_none(), "row {rows}: {}", report(plan, None, &outcome));
-        (rows, steps) = (rows + 1, steps + outcome.steps);
-        if !dice.next_row() {
-            break;
+    let begun = Instant::now();
+    let (begins, next) = (Begin::all(), AtomicUsize::new(0));
+    let (rows, steps) = (AtomicU64::new(0), AtomicU64::new(0));
+    let broken = Mutex::new(None);
+    let play_some = || {
+        while broken.lock().unwrap().is_none()
+            && let Some(begin) = begins.get(next.fetch_add(1, Relaxed))
+        {
+            begin.play(events, None, &Trace::default(), &mut |number, plan, outcome| {
+                rows.fetch_add(number, Relaxed);
+                steps.fetch_add(number * outcome.steps, Relaxed);
+                if outcome.violation.is_some() {
+                    broken.lock().unwrap().get_or_insert_with(|| report(plan.clone(), None, outcome));
+                }
+            });
         }
+    };
+    on_each_processor(play_some);
+    if let Some(broken) = broken.into_inner().unwrap() {
+        panic!("{broken}");
     }
-    println!("{rows} rows of {events} events, {steps} steps, in {:.1} s", begin.elapsed().as_secs_f64());
+    let took = begun.elapsed().as_secs_f64();
+    println!("{} rows of {events} events, {} steps, in {took:.1} s", rows.into_inner(), steps.into_inner());
+}
+
+#[test] // O-DT-06: what is played once for several rows is what each of them plays, and finds what longer runs find
+#[cfg_attr(debug_assertions, ignore = "takes two minutes in a debug build")]
+fn rows_that_begin_alike_are_played_as_one_by_one() {
+    let rule = |outcome: &Outcome| outcome.violation.as_ref().map(|violation| violation.rule);
+    for (events, fault) in [(2, None), (3, None), (2, Some(Fault::VanishedStays))] {
+        let mut dice = Dice::of_all_rows();
+        let (mut rows, mut has_more, mut findings) = (0, true, 0);
+        exhaustive::play_all(events, fault, &Trace::hashed(), &mut |number, _, outcome| {
+            for _ in 0..number {
+                assert!(has_more, "there are no more rows");
+                let plan = exhaustive::plan(&mut dice, events);
+                if events == 2 || rows % 5 == 0 {
+                    let alone = exhaustive::play_alone(&plan, fault, Trace::hashed());
+                    let of = |outcome: &Outcome| (outcome.hash, outcome.steps, outcome.served, rule(outcome));
+                    assert_eq!(of(outcome), of(&alone), "{plan}");
+                }
+                if events == 2 {
+                    assert_eq!(rule(&play(&plan, fault)), rule(outcome), "{plan}");
+                }
+                findings += u32::from(outcome.violation.is_some());
+                (rows, has_more) = (rows + 1, dice.next_row());
+            }
+        });
+        assert!(!has_more, "there are more rows");
+        println!("{rows} rows of {events} events, {findings} findings with {fault:?}");
+        assert_eq!(findings > 0, fault.is_some());
+    }
 }

@@ -5,13 +5,13 @@ use std::fmt::{self, Write};
 use crate::daemon::machine::{Effect, Input};
 
 /// Every step, hashed (FNV-1a), or written down.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trace {
     hash: u64,
     kind: Kind,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Kind {
     /// Nothing: fast.
     #[default]

@@ -13,6 +13,7 @@ use crate::daemon::machine::{Attempt, Edition, End, Input, Key, Says, Status, Th
 use crate::daemon::settings::{Forking, Settings};
 
 /// Everything but the machine and the parent's timers. Times are in microseconds from the start.
+#[derive(Clone)]
 pub struct World {
     pub knobs: Knobs,
     /// As they were in the beginning.
@@ -203,6 +204,11 @@ impl World {
     pub fn plan(&mut self, after: u64, event: Event) {
         self.planned += 1;
         self.events.push(Reverse((self.now + after, self.planned, event)));
+    }
+
+    /// Plans a disturbance. It comes before everything else that happens in the same moment.
+    pub fn plan_act(&mut self, at: u64, place: usize) {
+        self.events.push(Reverse((at, 0, Event::Act(place))));
     }
 
     /// Returns when the next event is; `u64::MAX` for never.
