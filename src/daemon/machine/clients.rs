@@ -92,7 +92,7 @@ impl Machine {
     pub(super) fn weigh(&mut self, at: &mut Moment<'_>, counts: Counts) -> Option<Asked> {
         let is_idle = counts.idle > 0 || self.phase != Phase::Running;
         self.clients.note_idle(at.now, is_idle);
-        if is_idle {
+        if is_idle && !self.has(Fault::WeighsWhileIdle) {
             return (self.clients.seen != Backlog::Unreadable).then(Asked::default);
         }
         let Some(queues) = at.outside.queues() else {
@@ -157,7 +157,7 @@ impl Machine {
             return 0;
         }
         let waiting = at.outside.queues().map_or(0, |queues| queues.waiting);
-        let number = may_retire(number, waiting);
+        let number = if self.has(Fault::SparesGoWhileClientsWait) { number } else { may_retire(number, waiting) };
         if waiting > 0 {
             self.effects.push(Effect::Arm(Timer::Maintain, LOOK));
         }
@@ -225,14 +225,15 @@ impl Machine {
         if is_pre {
             self.make_room_of_deaf(at, waiting);
         }
-        let clients = &mut self.clients;
         if waiting == 0 {
-            clients.in_vain = 0;
+            self.clients.in_vain = 0;
         }
-        let goes_on = hearing == Hearing::Unclear || clients.overload.is_present() || clients.full.is_present();
-        let timer = if goes_on { Timer::LookAtQueue } else { Timer::WatchQueue };
+        let Clients { overload, full, .. } = &self.clients;
+        let goes_on = hearing == Hearing::Unclear || overload.is_present() || full.is_present();
+        let timer = if goes_on || self.has(Fault::LooksForEver) { Timer::LookAtQueue } else { Timer::WatchQueue };
         // Whatever these clients wait for, it is not the idle children: no need to wake those each second.
-        let pause = LOOK * (1 << clients.in_vain.min(6));
+        let look = if self.has(Fault::LooksTooOften) { LOOK / 5 } else { LOOK };
+        let pause = look * (1 << self.clients.in_vain.min(6));
         self.effects.push(Effect::Arm(timer, pause));
     }
 

@@ -154,4 +154,12 @@ faults! {
     UpgradeNotSuperseded,
     /// Nobody can cut short the end after an upgrade.
     FinishIgnored,
+    /// The queues are read for growth although a child is idle.
+    WeighsWhileIdle,
+    /// The queues are looked at several times a second.
+    LooksTooOften,
+    /// After the last client the queues are looked at each second for ever.
+    LooksForEver,
+    /// Spares that are too many go although clients wait for them.
+    SparesGoWhileClientsWait,
 }

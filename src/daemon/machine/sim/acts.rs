@@ -140,6 +140,7 @@ impl Driver {
     }
 
     fn stray(&mut self, number: u32) {
+        self.world.had_strays = true;
         let nobody = Key { slot: 1, generation: 1_000_000 };
         let unarmed = Timer::ALL.into_iter().find(|timer| self.timers[*timer as usize] == u64::MAX);
         let input = match number {

@@ -20,6 +20,7 @@ mod draw;
 mod driver;
 mod exhaustive;
 mod life;
+mod looks;
 mod messages;
 mod outside;
 mod plan;

@@ -77,6 +77,7 @@ impl Outside for World {
 
     fn queues(&mut self) -> Option<Queues> {
         self.race();
+        self.reads += 1;
         let (waiting, limit) = (self.queue.len(), self.knobs.backlog);
         let full = (waiting > limit).then_some((waiting, limit));
         (self.knobs.blind == 0).then_some(Queues { waiting, limit, full })

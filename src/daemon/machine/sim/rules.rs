@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::clients::Client;
 use super::decisions::Chain;
+use super::looks::Looks;
 use super::messages::Messages;
 use super::reload::Model;
 use super::upgrade;
@@ -62,6 +63,7 @@ pub struct Rules {
     pub(super) unheard_since: Option<u64>,
     pub(super) vain_until: u64,
     pub(super) kept_since: Option<u64>,
+    pub(super) looks: Looks,
     pub(super) reload: Model,
     pub(super) upgrade: upgrade::Model,
     /// How long the end may take.
@@ -127,6 +129,7 @@ impl Rules {
             unheard_since: None,
             vain_until: 0,
             kept_since: None,
+            looks: Looks::default(),
             wake_by: None,
         }
     }
@@ -138,6 +141,7 @@ impl Rules {
     /// What is about to be told.
     pub fn before(&mut self, input: &Input, machine: &Machine, world: &World) -> Result<(), Violation> {
         self.phase_before = machine.phase();
+        self.looks.reads_before = world.reads;
         self.before_upgrade(input, machine, world);
         self.look_for_survivors(world);
         match *input {
@@ -222,6 +226,7 @@ impl Rules {
                 _ => {}
             }
         }
+        self.examine_looks(now, input, effects, machine, world)?;
         self.examine_upgrade(input, effects, machine, world)?;
         self.examine_reload(input, machine)
     }

@@ -67,7 +67,7 @@ impl Driver {
         }
         if self.rules.stopping_since.is_none() {
             self.run(u64::from(knobs.calm) * 60_000_000)?;
-            self.run(self.time_to_shrink())?;
+            self.run_asleep(self.time_to_shrink())?;
             self.has_recovered()?;
             self.is_at_rest()?;
             self.ask(if knobs.gentle > 0 { Order::Stop(Shutdown::Graceful) } else { Order::Terminate });

@@ -36,6 +36,10 @@ pub struct World {
     pub release: Option<usize>,
 
     pub queue: Queue,
+    /// How often the parent has read it.
+    pub reads: u64,
+    /// The parent was told something that does not fit.
+    pub had_strays: bool,
     /// The parent wants to be told of a client, or the news of one are on their way.
     pub awaited: [bool; 2],
     pub telling: [bool; 2],
@@ -162,6 +166,8 @@ impl World {
             is_full: false,
             release: None,
             queue: Queue::default(),
+            reads: 0,
+            had_strays: false,
             awaited: [false; 2],
             telling: [false; 2],
             requests: VecDeque::new(),
