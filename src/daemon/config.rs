@@ -17,7 +17,9 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::launch::absolute;
 use crate::daemon::machine::{Edition, Tunable};
 use crate::daemon::settings::{RawSettings, Settings, SettingsError, resolve};
+use crate::error::Error;
 use crate::inherited::prepared::{self, Owner};
+use crate::wheel::SocketFactory;
 
 /// The settings of a Daemon that a configuration can change. A setting that the configuration leaves out keeps the value that the
 /// program has set.
@@ -247,6 +249,24 @@ pub(super) struct Loaded {
     pub(super) tunable: Tunable,
     /// What would have to change and can't.
     pub(super) needs_restart: Vec<String>,
+}
+
+impl Loaded {
+    /// Finds out whether the addresses could be bound that this adds to those that are listened on. Nothing stays bound, and nothing
+    /// listens.
+    ///
+    /// # Errors
+    ///
+    /// The first address that can't be bound, in an [`Error::Os`].
+    pub(super) fn try_to_bind(&self, current: &[SocketAddr]) -> Result<(), Error> {
+        for address in self.addresses.iter().filter(|address| !current.contains(address)) {
+            // What is kept for a former edition is ours.
+            if !prepared::waits_at(*address)? {
+                SocketFactory::tcp(address.to_string()).try_to_bind()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a configuration was not loaded.

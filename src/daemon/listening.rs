@@ -31,21 +31,6 @@ pub(super) fn add(config: &Config, loaded: &Loaded) -> Result<(), Error> {
     bind(config.owner, &added).inspect_err(|_| retain(config))
 }
 
-/// Finds out whether the addresses could be bound that an edition adds to these. Nothing stays bound, and nothing listens.
-///
-/// # Errors
-///
-/// As [`open`].
-pub(super) fn try_to_add(current: &[SocketAddr], loaded: &Loaded) -> Result<(), Error> {
-    for address in loaded.addresses.iter().filter(|address| !current.contains(address)) {
-        // What is kept for a former edition is ours.
-        if !prepared::waits_at(*address)? {
-            SocketFactory::tcp(address.to_string()).try_to_bind()?;
-        }
-    }
-    Ok(())
-}
-
 fn bind(owner: Owner, addresses: &[SocketAddr]) -> Result<(), Error> {
     for address in addresses {
         if !prepared::claim_for(owner, *address)? {

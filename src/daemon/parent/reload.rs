@@ -1,13 +1,15 @@
 //! Reloads, as far as the parent carries them out: reading the file, the scout, the editions, and what new children say.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use nix::sys::signal::Signal;
 
 use crate::daemon::announce::broadcast;
-use crate::daemon::config::Loaded;
+use crate::daemon::config::{Config, Loaded};
 use crate::daemon::heap::Cx;
 use crate::daemon::listening;
 use crate::daemon::machine::{Edition, Fork, Input, Key, Rejection, ReloadNews, Setback};
@@ -15,7 +17,6 @@ use crate::daemon::parent::candidate::Reloading;
 use crate::daemon::parent::manager;
 use crate::daemon::parent::role::Parent;
 use crate::daemon::parent::scout::{Scout, Words, explain, pipe, scout, text_of_panic};
-use crate::daemon::parent::scouting::bound_for_check;
 use crate::daemon::processes::send;
 use crate::error::Result;
 
@@ -36,6 +37,13 @@ pub(in crate::daemon) fn scout_says(cx: &mut Cx<'_>) {
         let end = scout.words.end.clone();
         cx.select_read_clear(&end);
     }
+}
+
+/// Returns the addresses that this process listens on, if the run is for nobody but those who want a check.
+pub(super) fn bound_for_check(cx: &mut Cx<'_>, edition: Edition) -> Option<Rc<[SocketAddr]>> {
+    let heap = cx.heap();
+    let is_check = heap.role.parent().is_some_and(|parent| !parent.machine.runs_for_more_than_checks(edition));
+    heap.config.as_ref().filter(|_| is_check).map(Config::addresses)
 }
 
 /// Ends the scout, whatever it does.

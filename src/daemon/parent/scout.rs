@@ -21,7 +21,6 @@ use nix::unistd::dup2_stderr;
 
 use crate::args::IntoArgs;
 use crate::daemon::config::{NotLoaded, Source};
-use crate::daemon::listening;
 use crate::daemon::machine::{Edition, Rejection};
 use crate::error::Error;
 use crate::kernel::{Errand, Handle, Kernel, SessionId};
@@ -236,7 +235,7 @@ impl Errand for ScoutChild {
             exit_now(EXIT_NOT_READY);
         }
         let answer = match catch_unwind(AssertUnwindSafe(|| source.load(&bytes))) {
-            Ok(Ok(loaded)) => match bound.map_or(Ok(()), |bound| listening::try_to_add(&bound, &loaded)) {
+            Ok(Ok(loaded)) => match bound.map_or(Ok(()), |bound| loaded.try_to_bind(&bound)) {
                 Ok(()) => vec![LOADED],
                 Err(error) => tagged(NOT_BOUND, &error.to_string()),
             },

@@ -1,17 +1,15 @@
 //! The scout's way: the file is read, the scout loads what was read, and the machine is told what has come of it.
 
-use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::rc::Rc;
 
-use crate::daemon::config::Config;
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Edition, End, Input, Rejection};
 use crate::daemon::parent::candidate::Told;
 use crate::daemon::parent::drive::drive;
 use crate::daemon::parent::manager;
-use crate::daemon::parent::reload::{let_go_of_scout, reloading};
+use crate::daemon::parent::reload::{bound_for_check, let_go_of_scout, reloading};
 use crate::daemon::parent::scout::scout;
 use crate::error::Result;
 
@@ -48,13 +46,6 @@ pub(in crate::daemon) fn read(cx: &mut Cx<'_>) -> Result {
         }
         Err(error) => fail(cx, edition, Rejection::NoScout, error.to_string()),
     }
-}
-
-/// Returns the addresses that this process listens on, if the run is for nobody but those who want a check.
-pub(super) fn bound_for_check(cx: &mut Cx<'_>, edition: Edition) -> Option<Rc<[SocketAddr]>> {
-    let heap = cx.heap();
-    let is_check = heap.role.parent().is_some_and(|parent| !parent.machine.runs_for_more_than_checks(edition));
-    heap.config.as_ref().filter(|_| is_check).map(Config::addresses)
 }
 
 fn fail(cx: &mut Cx<'_>, edition: Edition, why: Rejection, cause: String) -> Result {
