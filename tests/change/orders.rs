@@ -128,3 +128,18 @@ fn stop_now_ends_a_new_process_that_hangs() {
         assert_eq!(changing.running.descendants_alive(), [0; 0]);
     }
 }
+
+#[test] // O-UP-03: its children have the time that those of the old process have
+fn stop_now_waits_for_the_children_of_a_new_process() {
+    let mut changing = pool(2, 1000, "--grace-ms 1400");
+    let new = loading(&changing, "value=b\nchild=hang\n");
+    let begun = Instant::now();
+    assert_eq!(changing.control().ask("stop now").last, "OK applied");
+    assert!(begun.elapsed() >= Duration::from_millis(1300), "{:?}", begun.elapsed());
+    assert!(!proc::is_alive(new));
+    assert!(changing.running.wait_exit(DEADLINE).success(), "{}", changing.running.stderr_text());
+    assert_eq!(
+        (changing.running.descendants_alive(), changing.logged("successor has not ended in time")),
+        (Vec::new(), 0)
+    );
+}

@@ -11,7 +11,9 @@ use crate::daemon::parent::channel::word_of;
 use crate::daemon::parent::drive::{drive, order};
 use crate::daemon::parent::manager;
 use crate::daemon::parent::names;
-use crate::daemon::parent::upgrade::{forget_successor, kill, note_last_words, present, tell_counts, upgrading};
+use crate::daemon::parent::upgrade::{
+    forget_successor, kill, note_last_words, present, successor_ends, tell_counts, upgrading,
+};
 use crate::daemon::processes::{ProcessState, look};
 use crate::error::Result;
 use crate::handover;
@@ -76,6 +78,9 @@ pub(in crate::daemon) fn successor_says(cx: &mut Cx<'_>) -> Result {
         cx.select_read_clear(&handle);
     }
     for line in lines {
+        if line == "ending" {
+            successor_ends(cx);
+        }
         if present(cx).is_some_and(|successor| successor.attempt == attempt && !successor.is_ending) {
             hear_line(cx, attempt, &line)?;
         }

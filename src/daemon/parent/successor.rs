@@ -42,6 +42,8 @@ pub(super) struct Successor {
     pub(super) has_greeted: bool,
     /// It was told to end.
     pub(super) is_ending: bool,
+    /// It has heard that.
+    pub(super) says_it_ends: bool,
     /// It is killed then.
     pub(super) ends_by: Option<Instant>,
     /// When it was forked.
@@ -102,6 +104,7 @@ pub(super) fn successor(
         words: Words::new(words, None),
         has_greeted: false,
         is_ending: false,
+        says_it_ends: false,
         ends_by: None,
         forked_at,
     };

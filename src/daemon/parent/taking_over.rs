@@ -111,6 +111,7 @@ fn take_over(cx: &mut Cx<'_>) -> Result {
 fn withdraw(cx: &mut Cx<'_>) -> Result {
     let Some(predecessor) = predecessor(cx) else { return Ok(()) };
     predecessor.is_withdrawn = true;
+    predecessor.channel.say("ending");
     log::info!(target: "lenore::daemon", "process {} goes on in place of this one", predecessor.pid);
     names::give_back(cx);
     order(cx, Order::Stop(Shutdown::Graceful))

@@ -111,14 +111,26 @@ pub(super) fn end_successor(cx: &mut Cx<'_>) {
     }
 }
 
-/// Has a successor that was told to end cut what it has in hand. It gets little time for that.
+/// Has a successor that was told to end cut what it has in hand. One that has not even said that it ends gets little time.
 pub(super) fn hurry_successor(cx: &mut Cx<'_>) {
     let Some(successor) = present(cx).filter(|successor| successor.is_ending) else { return };
     let Some(pid) = successor.pid.get() else { return };
-    let soon = Instant::now() + HURRY;
-    successor.ends_by = Some(successor.ends_by.map_or(soon, |ends_by| ends_by.min(soon)));
+    if !successor.says_it_ends {
+        let soon = Instant::now() + HURRY;
+        successor.ends_by = Some(successor.ends_by.map_or(soon, |ends_by| ends_by.min(soon)));
+    }
     send(pid, Signal::SIGTERM);
     arm(cx);
+}
+
+/// A successor that was told to end does so: its children have the time that this process's own have.
+pub(super) fn successor_ends(cx: &mut Cx<'_>) {
+    let grace = cx.heap().settings.shutdown_timeout + MORE_GRACE;
+    let Some(successor) = present(cx).filter(|successor| successor.ends_by.is_some()) else { return };
+    if !std::mem::replace(&mut successor.says_it_ends, true) {
+        successor.ends_by = Some(Instant::now() + grace);
+        arm(cx);
+    }
 }
 
 /// Goes on to wait for the end of a successor, also when all timers were stopped.
@@ -241,5 +253,5 @@ const LATE: &str = "successor_late";
 /// How much longer than its children a successor may take to end.
 const MORE_GRACE: Duration = Duration::from_secs(2);
 
-/// How long a successor may take to end if nobody wants to wait for it.
+/// How long a successor may take to say that it ends if nobody wants to wait.
 const HURRY: Duration = Duration::from_secs(1);
