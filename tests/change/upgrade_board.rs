@@ -10,6 +10,15 @@ use util::{DEADLINE, wait_until};
 use super::changing::lenorectl;
 use super::upgrading::{pid_file, pool, upgrade, wait_alone};
 
+/// Has another thread end, also if this one panics.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test] // O-UP-19
 fn board_changes_hands_when_the_new_process_is_ready() {
     let mut changing = pool(2, 0, "--board DIR/board --grace-ms 500");
@@ -25,6 +34,7 @@ fn board_changes_hands_when_the_new_process_is_ready() {
     let inode = || fs::metadata(&path).expect("a file").ino();
     let (first, is_over) = (inode(), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _ends = EndOf(&is_over);
         // There is one at any time, and it is whole.
         let looker = scope.spawn(|| {
             let mut pids = Vec::new();

@@ -219,6 +219,7 @@ fn state_file_that_can_not_be_made_anew_is_the_old_processes_until_the_new_one_s
     changing.write("value=b\nchild=die\n");
     assert_eq!(lenorectl(&changing.socket, "upgrade").code, 1);
     assert!(is_of(old), "{}", state());
+    serves_again(&changing);
     changing.write("value=b\n");
     changing.ask("upgrade no-wait").ok();
     changing.wait_log("the new program serves");
