@@ -43,7 +43,10 @@ fn an_idle_child_shows_its_own_sessions() {
         let data = peek(&steered, pid);
         assert_eq!((data["answered"].as_bool(), data["pid"].as_i64()), (Some(true), Some(pid.into())), "{data}");
         let text = data["text"].as_str().unwrap();
-        assert!(text.contains("we are a child") && text.contains("Daemon"), "{text}");
+        for said in ["we are a child", "(Daemon)", "TERM -> terminated", "), watched: SocketFactory ", "event queue: "]
+        {
+            assert!(text.contains(said), "{said}: {text}");
+        }
     }
 }
 
@@ -55,8 +58,10 @@ fn a_busy_child_in_its_loop_shows_its_sessions() {
     client.send("late 600000\n");
     steered.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
     let text = peek(&steered, pid)["text"].as_str().unwrap().to_owned();
-    // The alarm of the connection's session.
-    assert!(text.contains("late"), "{text}");
+    // The alarm of the connection's session and its watcher; and the child accepts no other client meanwhile.
+    for said in [" s: late\n", "alarm from session ", "), watched: ReadWrite ", "), not watched: SocketFactory "] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
 }
 
 #[test] // O-CT-11: forked for one request
