@@ -13,6 +13,7 @@ mod brief;
 mod checks;
 mod child;
 mod clients;
+mod crowds;
 mod decisions;
 mod dice;
 mod differential;

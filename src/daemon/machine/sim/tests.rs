@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::num::NonZero;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -72,6 +73,7 @@ struct Seeds {
     broken: BTreeMap<&'static str, String>,
 }
 
+// O-DM-04, O-DM-11: what `looks.rs` judges.
 #[test] // O-DT-03, O-DT-04, O-DT-05: each flaw, disturbance and order is drawn
 fn no_seed_breaks_a_rule() {
     let hours: f64 = env::var("LENORE_SIM_HOURS").ok().and_then(|hours| hours.parse().ok()).unwrap_or(5.0);
@@ -174,6 +176,11 @@ fn kept_plans_break_no_rule() {
     }
 }
 
+/// Returns the hash of all that happens in the run of a seed.
+fn hash_of_seed(seed: u64) -> u64 {
+    play_with(&draw::plan(seed, Length::Short), None, Trace::hashed()).hash
+}
+
 #[test] // O-DT-02
 fn same_seed_gives_the_same_trace() {
     let first = first_seed();
@@ -181,26 +188,47 @@ fn same_seed_gives_the_same_trace() {
         let plan = draw::plan(seed, Length::Short);
         let read: Plan = plan.to_string().parse().expect("what is printed is read back");
         assert_eq!(read, plan);
-        let hash = |plan: &Plan| play_with(plan, None, Trace::hashed()).hash;
-        assert_eq!(hash(&plan), hash(&read), "seed {seed}");
+        assert_eq!(play_with(&read, None, Trace::hashed()).hash, hash_of_seed(seed), "seed {seed}");
     }
-    let one = draw::plan(7, Length::Short);
     // To be compared with that of another machine.
-    println!("seed 7: {:016x}", play_with(&one, None, Trace::hashed()).hash);
+    println!("seed {first}: {:016x}", hash_of_seed(first));
+}
+
+#[test] // O-DT-02: in another process, with other addresses, in another directory, and with an empty environment
+fn same_seed_gives_the_same_trace_in_another_process() {
+    let mut other = Command::new(env::current_exe().expect("this program"));
+    let test = format!("{}::same_seed_gives_the_same_trace", module_path!().split_once("::").expect("a crate").1);
+    other.args([&test, "--exact", "--nocapture"]).env_clear().env("LENORE_SEED", "5").current_dir("/");
+    let output = other.output().expect("it runs once more");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(&format!("seed 5: {:016x}\n", hash_of_seed(5))), "{text}");
 }
 
 #[test] // O-DT-02
 #[cfg_attr(debug_assertions, ignore = "takes a minute in a debug build")]
-fn shrunk_plan_is_short_and_breaks_the_same_rule() {
+fn run_that_fails_is_told_in_the_shortest_line_that_replays_it() {
     let fault = Some(Fault::SlotLeaks);
-    let found = (0..MOST_SEEDS).map(|seed| draw::plan(seed, Length::Short)).find_map(|plan| {
-        let violation = play(&plan, fault).violation?;
-        (plan.acts.len() > 5).then_some((plan, violation.rule))
-    });
-    let (plan, rule) = found.expect("a plan that finds it");
-    let short = shrink(plan.clone(), fault, rule);
-    assert!(short.acts.len() < plan.acts.len() && short.acts.len() < 5, "{short}");
-    assert_eq!(play(&short, fault).violation.map(|violation| violation.rule), Some(rule));
+    let plans = (0..MOST_SEEDS).map(|seed| draw::plan(seed, Length::Short));
+    let mut plans = plans.filter(|plan| (6..9).contains(&plan.acts.len()));
+    let found =
+        plans.find_map(|plan| Some((play(&plan, fault), plan)).filter(|(outcome, _)| outcome.violation.is_some()));
+    let (outcome, plan) = found.expect("a plan that finds it");
+    let told = report(plan.clone(), fault, &outcome);
+    let (what, line) = told.split_once("\n").expect("what is wrong, and the line");
+    let line = line.trim_start().strip_prefix("LENORE_SIM_PLAN='").and_then(|line| line.strip_suffix('\''));
+    let short: Plan = line.expect("one line").parse().expect("a plan");
+    let violation = play(&short, fault).violation.expect("it fails again");
+    assert!(what.starts_with(&format!("{}: {} (after ", violation.rule, violation.detail)), "{told}");
+    assert_eq!(Some(violation.rule), outcome.violation.map(|violation| violation.rule));
+    // No choice of fewer of the events breaks the same rule, whichever of the two plans they are taken from.
+    for plan in [&plan, &short] {
+        for chosen in (0..1_u32 << plan.acts.len()).filter(|chosen| chosen.count_ones() < short.acts.len() as u32) {
+            let acts = plan.acts.iter().enumerate().filter(|(place, _)| chosen >> place & 1 == 1);
+            let fewer = Plan { acts: acts.map(|(_, act)| *act).collect(), ..plan.clone() };
+            let breaks = play(&fewer, fault).violation.is_some_and(|other| other.rule == violation.rule);
+            assert!(!breaks, "{fewer} is shorter than {short}");
+        }
+    }
 }
 
 #[test] // O-DT-04, O-DT-06: orders in the same moment, and between a fork and its result
