@@ -204,6 +204,21 @@ mod tests {
         }
     }
 
+    #[test] // O-DT-10: no other feature brings the points, and without theirs a constant is left of each
+    fn points_are_there_with_their_feature_alone() {
+        let (_, features) = include_str!("../../Cargo.toml").split_once("\n[features]\n").expect("a table of features");
+        let (features, _) = features.split_once("\n[").expect("another table");
+        let lines = features.lines().filter(|line| !line.starts_with('#'));
+        let bring_them: Vec<&str> = lines.clone().filter(|line| line.contains("fork-hooks")).collect();
+        assert_eq!(bring_them, ["fork-hooks = []"]);
+        assert!(!lines.into_iter().any(|line| line.starts_with("default ")), "{features}");
+        let source = include_str!("mod.rs");
+        let (_, without) = source.split_once("#[cfg(not(feature = \"fork-hooks\"))]\n").expect("what is there without");
+        let (head, body) = without.split_once("{\n").expect("a body");
+        assert!(head.contains("#[inline(always)]") && head.contains("const fn reach(_: Point)"), "{head}");
+        assert!(body.starts_with("    Ok(())\n}\n"), "{body}");
+    }
+
     #[test]
     fn plan_says_where_when_and_in_which_child() {
         let plan = Plan::parse("daemon.forked=pause,daemon.child.claimed=die@2,daemon.child.exit=exit:7@1#3").unwrap();

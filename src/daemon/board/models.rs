@@ -52,7 +52,7 @@ mod fold {
     use crate::sys::modelled_memory;
     use crate::sys::shown_memory::{Ledger, Stats};
 
-    #[test] // O-ST-05: the parent clears what a dead child has counted, and no reader misses it or counts it twice
+    #[test] // O-ST-05, O-DT-09: the parent clears what a dead child has counted, and no reader misses it or counts it twice
     fn what_is_folded_counts_once() {
         let mut model = loom::model::Builder::new();
         // All orders of these many loads and stores would take hours.
