@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Makes two connected streams: one for the program, and one that the test writes and reads.
 ///
@@ -190,12 +192,20 @@ impl Peer {
     /// Checks that the program has closed the stream or its writing half, and has written nothing that the test has not
     /// read.
     ///
+    /// It waits for the end for up to a second: another test of the same process may be starting a program, which has a copy of the
+    /// stream until it is executed.
+    ///
     /// # Panics
     ///
     /// When the program has not closed the stream, or has written more.
     #[track_caller]
     pub fn expect_end(&mut self) {
-        let rest = self.read();
+        let begun = Instant::now();
+        let mut rest = self.read();
+        while rest.is_empty() && !self.has_ended && begun.elapsed() < END_DEADLINE {
+            thread::sleep(Duration::from_millis(1));
+            rest = self.read();
+        }
         assert!(rest.is_empty(), "the program has written more: {}", shown(&rest));
         assert!(self.has_ended, "the program has not closed the stream");
     }
@@ -230,3 +240,6 @@ fn shown(bytes: &[u8]) -> String {
 
 /// How many bytes are shown at most.
 const SHOWN: usize = 400;
+
+/// How long the end of a stream is waited for that the program has closed.
+const END_DEADLINE: Duration = Duration::from_secs(1);
