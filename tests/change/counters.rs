@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
 use util::control::Control;
-use util::{DEADLINE, kill, wait_until};
+use util::{Client, DEADLINE, kill, wait_until};
 
 use super::changing::Changing;
 use super::load::Load;
@@ -68,6 +68,8 @@ fn sums_hold_and_counters_grow_while_a_reload_replaces_children_under_load() {
 fn counters_of_all_kinds_go_on_after_an_upgrade() {
     let mut changing = pool(2, 100, "");
     (0..20).for_each(|_| drop(changing.value()));
+    // More than the children after it use in all, so that it is missed if an upgrade forgets it.
+    Client::connect(changing.addr).line("burn 400");
     kill(changing.children()[0], Signal::SIGKILL).expect("a child");
     changing.wait_idle(2);
     changing.reload("value=b\n").ok();
@@ -90,9 +92,13 @@ fn counters_of_all_kinds_go_on_after_an_upgrade() {
     upgrade(&changing);
     assert!(changing.running.wait_exit(DEADLINE).success());
     wait_alone(&changing);
+    let between = growing(&mut Control::connect(&changing.socket));
+    assert_grown(&before, &between);
+    upgrade(&changing);
+    wait_alone(&changing);
     let mut control = Control::connect(&changing.socket);
     let after = growing(&mut control);
-    assert_grown(&before, &after);
+    assert_grown(&between, &after);
     assert_eq!(changing.value(), "c");
     control.wait_status("one request more", |status| {
         (status.counters.requests as f64 > before["lenore_requests_total"]).then_some(())

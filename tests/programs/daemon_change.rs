@@ -13,7 +13,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lenore::daemon::{DaemonBuilder, PoolSettings, Report, Shutdown};
 use lenore::filter::Line;
@@ -358,6 +358,10 @@ fn input(cx: &mut Context<'_, Server>) -> Result {
         let span = Duration::from_millis(span.parse()?);
         cx.delay("late", span, (line,));
         return Ok(());
+    }
+    if let Some(span) = line.strip_prefix("burn ") {
+        let (begun, span) = (Instant::now(), Duration::from_millis(span.parse()?));
+        while begun.elapsed() < span {}
     }
     if line == "variables" {
         let names = util::daemon_program::variables()?;

@@ -38,11 +38,15 @@ pub(super) fn remember(cx: &mut Cx<'_>, death: &Death, pid: i32) {
     }
 }
 
-/// Returns the processor time of the children that each slot has had, as far as it is known.
+/// Returns the processor time of the children that each slot has had, as far as it is known, in the processes before this one too.
 pub(super) fn processor_time_by_slot(cx: &mut Cx<'_>) -> Vec<f64> {
     let Some(parent) = cx.heap().role.parent() else { return Vec::new() };
     let slots = parent.machine.table().slots();
-    parent.ledger.as_ref().map(|ledger| ledger.cpu_by_slot(slots)).unwrap_or_default()
+    let mut spent = parent.ledger.as_ref().map(|ledger| ledger.cpu_by_slot(slots)).unwrap_or_default();
+    if let Some(carried) = &parent.upgrade.carried {
+        carried.add_processor_time(&mut spent);
+    }
+    spent
 }
 
 /// Takes a snapshot in one pass; `None` in a process that is not the parent.

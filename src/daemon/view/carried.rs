@@ -35,11 +35,9 @@ impl Carried {
         own.listen_overflows = sum(own.listen_overflows, before.listen_overflows);
         add(&mut own.fork_failures, &before.fork_failures);
         add(&mut own.exits, &before.exits);
-        // Empty in a snapshot without it. A slot that is gone stays in the list.
+        // Empty in a snapshot without it.
         if !own.cpu_by_slot.is_empty() {
-            let slots = own.cpu_by_slot.len().max(before.cpu_by_slot.len());
-            own.cpu_by_slot.resize(slots, 0.0);
-            std::iter::zip(&mut own.cpu_by_slot, &before.cpu_by_slot).for_each(|(own, before)| *own += before);
+            self.add_processor_time(&mut own.cpu_by_slot);
         }
         let (own, before) = (&mut snapshot.durations, &self.durations);
         let pairs = [
@@ -62,6 +60,15 @@ impl Carried {
         }
         add(&mut snapshot.reloads.verdicts, &self.reloads);
         add(&mut snapshot.upgrades.verdicts, &self.upgrades);
+    }
+}
+
+impl Carried {
+    /// Adds the processor time of each slot. A slot that is gone stays in the list.
+    pub(in crate::daemon) fn add_processor_time(&self, own: &mut Vec<f64>) {
+        let before = &self.counters.cpu_by_slot;
+        own.resize(own.len().max(before.len()), 0.0);
+        std::iter::zip(own, before).for_each(|(own, before)| *own += before);
     }
 }
 
