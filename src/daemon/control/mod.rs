@@ -20,7 +20,7 @@ pub use rights::{Rights, Who};
 pub(in crate::daemon) use client::{Client, Watching};
 pub(in crate::daemon) use command::{ChildName, Command, HELP, Request};
 pub(in crate::daemon) use dialect::{Code, Dialect, Outcome, Refusal, Reply};
-pub(in crate::daemon) use orders::{Asker, Ended, Subject, outcome_line, read_outcome};
+pub(in crate::daemon) use orders::{Asker, Ended, Orders, Subject, outcome_line, read_outcome};
 #[cfg(feature = "status")]
 pub(in crate::daemon) use places::places;
 pub(in crate::daemon) use quoted::Quoted;

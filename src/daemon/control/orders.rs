@@ -1,6 +1,6 @@
 //! Orders that clients have given: who, what, since when, and what has become of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -88,6 +88,8 @@ pub(in crate::daemon) struct Ended {
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct Orders {
     pending: BTreeMap<u64, Order>,
+    /// The numbers of orders that the process before this one still carries out.
+    elsewhere: BTreeSet<u64>,
     /// The last verdicts, the oldest first.
     verdicts: VecDeque<(u64, Outcome)>,
     /// The child whose death was noticed last.
@@ -116,6 +118,26 @@ impl Orders {
         self.pending.get(&number)
     }
 
+    /// Tells whether an order has no verdict yet, here or in the process before this one.
+    pub(in crate::daemon) fn is_pending(&self, number: u64) -> bool {
+        self.pending.contains_key(&number) || self.elsewhere.contains(&number)
+    }
+
+    /// The process before this one still carries out an order.
+    pub(in crate::daemon) fn expect(&mut self, number: u64) {
+        self.elsewhere.insert(number);
+    }
+
+    /// No other process tells any more what becomes of its orders.
+    pub(in crate::daemon) fn expect_nothing(&mut self) {
+        self.elsewhere.clear();
+    }
+
+    /// Returns the numbers of the orders whose verdicts are remembered later and that have none yet.
+    pub(in crate::daemon) fn unfinished(&self) -> Vec<u64> {
+        self.pending.iter().filter(|(_, order)| order.changes).map(|(number, _)| *number).collect()
+    }
+
     /// An order has its verdict. Returns who waits for it.
     pub(in crate::daemon) fn end(&mut self, number: u64, outcome: &Outcome) -> Option<(u64, Dialect)> {
         let order = self.pending.remove(&number)?;
@@ -130,6 +152,7 @@ impl Orders {
 
     /// Remembers what has become of an order, of this process or of the one before it.
     pub(in crate::daemon) fn note(&mut self, number: u64, outcome: Outcome) {
+        self.elsewhere.remove(&number);
         if self.verdicts.len() >= MOST_VERDICTS {
             self.verdicts.pop_front();
         }

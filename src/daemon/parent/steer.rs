@@ -300,7 +300,7 @@ fn verdict(cx: &mut Cx<'_>, order: u64) -> Outcome {
         Refusal::new(Code::Failed, format_args!("no order has the number {order}, or its verdict is no longer kept"))
     };
     let control = clients::control(cx).ok_or_else(unknown)?;
-    if control.orders.pending(order).is_some() {
+    if control.orders.is_pending(order) {
         return Ok(Reply { verdict: "pending", ..accepted(order) });
     }
     control.orders.verdict(order).cloned().ok_or_else(unknown)?

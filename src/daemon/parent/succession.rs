@@ -189,6 +189,7 @@ fn tell_orders(cx: &mut Cx<'_>) {
     #[cfg(feature = "control")]
     if let Some(control) = &parent.control {
         control.orders.lines().into_iter().for_each(|line| successor.channel.say(&format!("verdict {line}")));
+        control.orders.unfinished().into_iter().for_each(|number| successor.channel.say(&format!("pending {number}")));
     }
 }
 

@@ -3,7 +3,7 @@
 use nix::unistd::dup2_stderr;
 
 #[cfg(feature = "control")]
-use crate::daemon::control::read_outcome;
+use crate::daemon::control::{Orders, read_outcome};
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Input, Order, Shutdown};
 use crate::daemon::parent::channel::word_of;
@@ -29,6 +29,7 @@ pub(in crate::daemon) fn says(cx: &mut Cx<'_>) -> Result {
             "counted" => count(cx, rest),
             "verdict" => note_verdict(cx, rest),
             "orders" => follow_orders(cx, rest),
+            "pending" => expect_verdict(cx, rest),
             "draining" => {
                 if let Some(predecessor) = super::predecessor::predecessor(cx) {
                     predecessor.is_draining = true;
@@ -62,13 +63,26 @@ fn follow_orders(cx: &mut Cx<'_>, number: &str) {
     }
 }
 
+/// The predecessor still carries out an order.
+fn expect_verdict(cx: &mut Cx<'_>, number: &str) {
+    #[cfg(feature = "control")]
+    if let (Ok(number), Some(orders)) = (number.parse(), orders(cx)) {
+        orders.expect(number);
+    }
+    #[cfg(not(feature = "control"))]
+    let _ = (cx, number);
+}
+
+#[cfg(feature = "control")]
+fn orders<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Orders> {
+    Some(&mut cx.heap().role.parent_mut()?.control.as_deref_mut()?.orders)
+}
+
 /// The predecessor has carried out an order, or has not.
 fn note_verdict(cx: &mut Cx<'_>, text: &str) {
     #[cfg(feature = "control")]
-    if let Some(control) = cx.heap().role.parent_mut().and_then(|parent| parent.control.as_deref_mut())
-        && let Some((number, outcome)) = read_outcome(text)
-    {
-        control.orders.note(number, outcome);
+    if let (Some((number, outcome)), Some(orders)) = (read_outcome(text), orders(cx)) {
+        orders.note(number, outcome);
     }
     #[cfg(not(feature = "control"))]
     let _ = (cx, text);
@@ -125,6 +139,10 @@ fn gone(cx: &mut Cx<'_>) -> Result {
         return Ok(());
     };
     cx.select_read_clear(&predecessor.channel.handle);
+    #[cfg(feature = "control")]
+    if let Some(orders) = orders(cx) {
+        orders.expect_nothing();
+    }
     if !predecessor.is_withdrawn {
         names::clean_up(cx);
     }
