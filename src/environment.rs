@@ -7,6 +7,8 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::sync::OnceLock;
 
+use nix::unistd::getppid;
+
 use crate::sys::environment::remove;
 use crate::sys::threads::NotAlone;
 
@@ -25,7 +27,14 @@ impl Taken {
 pub(crate) fn taken() -> &'static Taken {
     static TAKEN: OnceLock<Taken> = OnceLock::new();
     let read = || Taken(VARIABLES.into_iter().filter_map(|name| Some((name, env::var_os(name)?))).collect());
+    launcher();
     TAKEN.get_or_init(read)
+}
+
+/// Returns the pid of the process that had started this one, or the one that has detached: its parent when this was called first.
+pub(crate) fn launcher() -> i32 {
+    static LAUNCHER: OnceLock<i32> = OnceLock::new();
+    *LAUNCHER.get_or_init(|| getppid().as_raw())
 }
 
 /// Takes it out of the environment. To be called once descriptors that were passed by number are owned: this opens others.

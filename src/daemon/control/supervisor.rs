@@ -11,6 +11,8 @@ use crate::environment;
 struct Start<'a> {
     pid: u32,
     parent: i32,
+    /// The parent of the process that was started: another one than `parent` if this process has detached, or was started by an upgrade.
+    launcher: i32,
     /// systemd's name for this start of a service. What a service starts inherits it, a shell with what is started there too.
     invocation: Option<&'a str>,
     /// The process that systemd has started, by itself.
@@ -31,7 +33,7 @@ impl Start<'_> {
             return Some("systemd");
         }
         // Whatever runs the container does, if the container ends with this process.
-        let ends_container = self.pid == 1 || self.is_in_container && self.parent == 1;
+        let ends_container = self.pid == 1 || self.is_in_container && self.parent == 1 && self.launcher == 1;
         ends_container.then_some("container")
     }
 }
@@ -43,6 +45,7 @@ pub(in crate::daemon) fn supervisor() -> Option<String> {
     let start = Start {
         pid: std::process::id(),
         parent: getppid().as_raw(),
+        launcher: environment::launcher(),
         invocation: invocation.as_deref(),
         exec_pid: exec_pid.as_deref(),
         // Taken out of the environment.
@@ -75,7 +78,8 @@ mod tests {
     fn container_starts_again_what_it_ends_with() {
         let inside = Start { pid: 70, parent: 60, is_in_container: true, ..Start::default() };
         assert_eq!(inside.supervisor(), None);
-        assert_eq!(Start { parent: 1, ..inside }.supervisor(), Some("container"));
+        assert_eq!(Start { parent: 1, launcher: 1, ..inside }.supervisor(), Some("container"));
+        assert_eq!(Start { parent: 1, launcher: 60, ..inside }.supervisor(), None, "process 1 has only got it");
         assert_eq!(Start { pid: 1, parent: 0, is_in_container: false, ..inside }.supervisor(), Some("container"));
     }
 }
