@@ -71,11 +71,7 @@ pub(super) fn say(
         Message::Upgrade(attempt, news) => say_upgrade(parent, attempt, news),
         Message::NotGone(key) => {
             let (pid, slot) = (pids.name(key), key.slot);
-            tell!(
-                Level::Warn,
-                [pid, slot],
-                "child that a reload has replaced is ended because drain_limit is over: pid={pid} slot={slot}"
-            );
+            tell!(Level::Warn, [pid, slot], "child that a reload has replaced is ended at once: pid={pid} slot={slot}");
         }
         Message::Resized { max_children, min_spare, max_spare } => {
             tell!(
