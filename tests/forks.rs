@@ -192,7 +192,9 @@ fn process_with_several_threads_refuses_to_fork_without_proc_from_the_start() {
     let jail = tempfile::tempdir().expect("a directory can be made");
     let program = Program::new(test_program("forks")).args(["threads", ""]).arg(jail.path()).start();
     for number in 1..=3 {
-        expect_line(&program, "parent: not forked: can't fork: the process has 2 threads");
+        let refused =
+            "parent: not forked: can't fork: the process has 2 threads. Start threads in the children, after the fork";
+        expect_line(&program, refused);
         expect_line(&program, &format!("parent: Threads, and back came payload {number}"));
     }
     assert!(program.children().is_empty());
