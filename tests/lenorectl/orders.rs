@@ -34,13 +34,14 @@ fn retire_waits_for_the_request_in_hand() {
     assert!(err.contains("time"), "{err}");
     let out = ask(&steered.path, &format!("retire --no-wait {child}")).expect(0);
     let number = out.trim().strip_prefix("order ").unwrap().to_owned();
-    assert_eq!(ask(&steered.path, &format!("verdict {number}")).expect(0).trim(), "pending");
+    let told = ask(&steered.path, &format!("verdict {number}"));
+    assert_eq!((told.code, told.out.trim()), (4, "pending"), "{told:?}");
     fs::remove_file(&gate).unwrap();
     assert!(client.read_line().contains("gate"));
     drop(client);
     wait_until("a verdict", LONG, || {
-        let out = ask(&steered.path, &format!("verdict {number}")).expect(0);
-        (out.trim() == "applied").then_some(())
+        let told = ask(&steered.path, &format!("verdict {number}"));
+        (told.code == 0).then(|| assert_eq!(told.out.trim(), "applied"))
     });
 }
 

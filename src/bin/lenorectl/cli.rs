@@ -160,6 +160,8 @@ pub enum Command {
         waits: Waits,
     },
     /// Ask later what has become of an order that was given with --no-wait
+    ///
+    /// The exit code is that of the order, and 4 while there is no verdict yet.
     Verdict {
         /// Number of the order, as it was printed
         #[arg(value_name = "N")]

@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, get
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, code};
+use crate::process::Process;
 use lenore::daemon::view::text;
 
 /// A daemon that says hello within this time does not hang. A shorter `--timeout` leaves it less.
@@ -21,6 +22,8 @@ const HELLO: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Client {
     reader: BufReader<UnixStream>,
+    /// The process that listens.
+    pid: Option<i32>,
     /// When no answer is waited for any longer, whatever the limit of a command.
     deadline: Option<Instant>,
     /// What it has said.
@@ -56,6 +59,11 @@ impl From<Unreachable> for Failure {
 }
 
 impl Client {
+    /// Returns the daemon's process, if it can be seen from here.
+    pub fn process(&self) -> Option<Process> {
+        self.pid.and_then(Process::of)
+    }
+
     /// Connects, and waits for the daemon's hello. What `--timeout` says ends at `deadline`.
     pub fn connect(socket: &Path, deadline: Option<Instant>) -> Result<Client, Unreachable> {
         let shown = socket.display();
@@ -67,7 +75,7 @@ impl Client {
         })?;
         let pid = getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid());
         let hung = |what: &dyn std::fmt::Display| Unreachable::Hung { pid, text: format!("{shown}: {what}") };
-        let mut client = Client { reader: BufReader::new(stream), deadline, hello: Value::Null };
+        let mut client = Client { reader: BufReader::new(stream), pid, deadline, hello: Value::Null };
         let patience = patience();
         match client.ask(&json!({"command": "hello"}), Some(patience), |_| ()) {
             Ok(hello) => client.hello = hello,

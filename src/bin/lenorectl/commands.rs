@@ -79,7 +79,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let mut command = command("verdict");
             command.insert("number".into(), number.into());
             let answer = connect(&target)?.ask_whole(&Value::Object(command), at_hand, |_| ())?;
-            say(answer["verdict"].as_str().unwrap_or("unknown"));
+            let verdict = answer["verdict"].as_str().unwrap_or("unknown");
+            say(verdict);
+            if verdict == "pending" {
+                return Err(Failure::new(code::TIMEOUT, format_args!("order {number} has no verdict yet")));
+            }
             all_have(&answer["data"])
         }
         Command::Hello => {
@@ -278,6 +282,7 @@ fn stop(target: &Target, now: bool, waits: &Waits, limit: Option<Duration>) -> R
         command.insert("now".into(), true.into());
     }
     let mut client = connect(target)?;
+    let process = client.process();
     let supervisor = client.hello["supervisor"].as_str().map(str::to_owned);
     let data = match client.ask(&Value::Object(command), limit, |_| ()) {
         // A daemon says so when it has ended.
@@ -288,13 +293,25 @@ fn stop(target: &Target, now: bool, waits: &Waits, limit: Option<Duration>) -> R
     };
     match data["number"].as_u64() {
         Some(number) => say(format_args!("order {number}")),
-        None => say("the daemon has ended"),
+        None => {
+            // It answers as one of its last acts. Until it is gone its pid file is locked.
+            if let Some(pid) = process.filter(|process| !process.ends_within(LAST_ACTS)).map(|process| process.pid) {
+                return Err(Failure::new(
+                    code::TIMEOUT,
+                    format_args!("process {pid} has said that it ends, and is still there"),
+                ));
+            }
+            say("the daemon has ended");
+        }
     }
     if let Some(supervisor) = supervisor {
         warn(format_args!("{supervisor} looks after the daemon and may start it again"));
     }
     Ok(())
 }
+
+/// How long a daemon may take to be gone once it has said that it has ended.
+const LAST_ACTS: Duration = Duration::from_secs(5);
 
 /// Says who has confirmed an order to all processes, and fails if a child has not.
 fn confirmed(data: &Value, what: &str) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod failure;
 mod output;
+mod process;
 mod status;
 mod target;
 mod top;

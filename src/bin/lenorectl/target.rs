@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::cli;
 use crate::failure::{Failure, code};
+use crate::process::start_time;
 
 /// What is known of a daemon before it is asked.
 #[derive(Debug, Default)]
@@ -75,15 +76,4 @@ fn by_pid_file(path: &Path) -> Result<Target, Failure> {
         }
     }
     Ok(target)
-}
-
-/// Returns when a process was started, in ticks since the system's start; `None` if there is no such process, or if it is a zombie.
-fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses, which may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
