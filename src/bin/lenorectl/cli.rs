@@ -18,8 +18,8 @@ pub struct Cli {
     /// Give up waiting for an answer after this time, with exit code 4
     ///
     /// The time counts from the start of this command. The daemon goes on with what it was told. A daemon that does not answer at all
-    /// is given up after 2 s, or earlier if this time is shorter. [default: 5s; none for retire, kill, stop, reopen and log-level, which end by
-    /// themselves, and for watch]
+    /// is given up after 2 s, or earlier if this time is shorter. [default: 5s; none for commands that wait for an order, which ends by
+    /// itself, and none for watch]
     #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
     #[command(subcommand)]
