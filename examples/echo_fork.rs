@@ -31,7 +31,7 @@ struct Flags {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
     listen: String,
     /// The most children at a time; more connections wait
-    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     max_children: u32,
     #[command(flatten)]
     daemon: common::DaemonFlags,

@@ -13,7 +13,7 @@ use super::some_seconds;
 #[derive(Args)]
 pub struct PoolFlags {
     /// Children to fork at the start [default: 4, or --max-children if that is less]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     start_children: Option<u32>,
     /// Fork children when fewer than this wait for a connection [default: a fifth of --max-children, or --start-children]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -22,7 +22,7 @@ pub struct PoolFlags {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_spare: Option<u32>,
     /// Never have more children than this [default: --start-children plus --max-spare]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     max_children: Option<u32>,
     /// Replace at most this many children at once that died before they were ready
     #[arg(long, value_name = "N", default_value_t = 32, allow_negative_numbers = true)]

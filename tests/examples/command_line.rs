@@ -148,9 +148,12 @@ fn flag_without_its_value_is_named_and_exit_2() {
 
 #[test]
 fn value_that_makes_no_sense_is_explained_and_exit_2() {
-    let bad: [(&str, &[&str], &str); 27] = [
+    let bad: [(&str, &[&str], &str); 30] = [
         ("echo_fork", &["--max-children", "many"], "invalid digit"),
-        ("echo_fork", &["--max-children", "-1"], "is not in 0..=4294967295"),
+        ("echo_fork", &["--max-children", "-1"], "is not in 1..=4294967295"),
+        ("echo_fork", &["--max-children", "0"], "is not in 1..=4294967295"),
+        ("echo_prefork", &["--start-children", "0"], "is not in 1..=4294967295"),
+        ("echo_prefork", &["--max-children", "0"], "is not in 1..=4294967295"),
         ("echo_fork", &["--babysit", "0"], "must be more than 0"),
         ("echo_fork", &["--babysit", "-1"], "must not be negative"),
         ("echo_fork", &["--babysit", "soon"], "not a number of seconds"),

@@ -108,7 +108,7 @@ pub enum Command {
         /// Never have more children than this
         #[arg(long, value_name = "N", group = "what")]
         max_children: Option<u32>,
-        /// Go back to the numbers that the daemon was started with
+        /// Go back to the numbers of the program, or of the configuration in force
         #[arg(long, group = "what", conflicts_with_all = ["min_spare", "max_spare", "max_children"])]
         reset: bool,
     },
