@@ -323,7 +323,7 @@ impl Drop for Running {
             eprintln!("standard error of {}:\n{}", self.pid(), self.stderr_text());
         }
         let give_up = Instant::now() + KILL_DEADLINE;
-        let mut has_killed = false;
+        let mut may_have_forked = false;
         // Look again after killing: what a victim forked between the look and the kill carries its marker.
         loop {
             let family = self.family();
@@ -331,12 +331,13 @@ impl Drop for Running {
             let alive: Vec<i32> = alive.map(|(&pid, _)| pid).collect();
             if alive.is_empty() {
                 // Such a fork may be in the middle of an exec, and have no marker for a moment.
-                if has_killed && wait_for_environments() {
-                    continue;
+                if !std::mem::take(&mut may_have_forked) {
+                    break;
                 }
-                break;
+                wait_for_environments();
+                continue;
             }
-            has_killed = true;
+            may_have_forked = true;
             if Instant::now() >= give_up {
                 eprintln!("cannot kill what {} left: {alive:?}", self.pid());
                 break;
@@ -356,19 +357,18 @@ impl Drop for Running {
     }
 }
 
-/// Waits for a while until orphans that have no environment have got one or are gone. Returns whether one of them was.
-fn wait_for_environments() -> bool {
+/// Waits for a while until one of the orphans that have no environment has got one or is gone.
+fn wait_for_environments() {
     let is_without = |pid: &i32| proc::is_alive(*pid) && !proc::has_environment(*pid);
     let orphans = proc::all().into_iter().filter(|(_, stat)| stat.is_alive() && stat.ppid == own_pid());
     let orphans: Vec<i32> = orphans.map(|(pid, _)| pid).filter(is_without).collect();
     let begun = Instant::now();
     while !orphans.is_empty() && begun.elapsed() < EXEC_DEADLINE {
         if !orphans.iter().all(is_without) {
-            return true;
+            return;
         }
         thread::sleep(SHORTEST_POLL);
     }
-    false
 }
 
 /// Gives up the controlling terminal, if there is one. The process stays in its group, so that Ctrl-C ends it with the tests.
