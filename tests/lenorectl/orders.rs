@@ -91,6 +91,13 @@ fn stop_waits_until_the_daemon_has_ended() {
     ask(&steered.path, "status").expect_error(3);
 }
 
+#[test] // O-CT-17: what a program does after `run` is part of it, and its pid file is locked until then
+fn stop_waits_until_the_process_is_gone() {
+    let steered = Steered::pool(1, "--last-acts-ms 300");
+    ask(&steered.path, "stop").expect(0);
+    assert!(!util::proc::is_alive(steered.pid()));
+}
+
 #[test] // O-CT-17: a faster stop takes the place of a slower one
 fn stop_now_does_not_wait_for_requests() {
     let mut steered = Steered::pool(1, "--grace-ms 300");

@@ -1,12 +1,14 @@
 //! A `component::Server` with a control socket, for `tests/control/`.
 //!
 //! `--control PATH`, `--board PATH`, `--metrics` for one of each kind, `--gauge NAME`, `--status ADDRESS`, `--metrics-prefix TEXT`, `--allow user:NAME:RIGHTS` or `group:NAME:RIGHTS`, `--mode MODE`, and settings of the Daemon as in `SETTINGS`.
-//! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. With `--wedge` a process that gets USR2 never comes
+//! `--dir DIR` has `DIR/pid` and `DIR/log`, and with `--detach` the program detaches. `--last-acts-ms N` is how long
+//! the program goes on after `run`. With `--wedge` a process that gets USR2 never comes
 //! back to its loop. A connection's lines are answered with
 //! `PID LINE`, but for the commands in `command`.
 
 use std::cell::Cell;
 use std::error::Error;
+use std::thread;
 use std::time::Duration;
 
 use lenore::component::{Connection, Processes, Protocol, Server};
@@ -55,6 +57,9 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     println!("listening on {}", serving.local_addr());
     kernel.run()?;
     util::daemon_program::say("end");
+    if let Some(span) = flags.number("--last-acts-ms") {
+        thread::sleep(Duration::from_millis(span));
+    }
     Ok(())
 }
 
