@@ -167,7 +167,7 @@ impl Listen {
             Place::Tcp(address) if name.is_none() && address.to_string().is_empty() => {
                 return Err(Error::InvalidAddress {
                     address: String::new(),
-                    reason: "there is no host and no port to listen on",
+                    reason: "it is empty, and needs a host, a port or both",
                 });
             }
             Place::Tcp(address) => SocketFactory::tcp(address),

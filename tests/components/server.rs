@@ -16,7 +16,7 @@ fn settings_that_serve_nobody_and_what_cannot_be_had_are_errors() {
         assert!(matches!(error, ServerError::NoChildren), "{mode}");
     }
     let error = Server::tcp("", echo()).spawn(&mut kernel).unwrap_err().to_string();
-    assert_eq!(error, "the server can't listen: invalid address \"\": there is no host and no port to listen on");
+    assert_eq!(error, "the server can't listen: invalid address \"\": it is empty, and needs a host, a port or both");
     let error = Server::tcp("127.0.0.1:0", echo().state("shutdown", |_| ())).spawn(&mut kernel).unwrap_err();
     assert!(error.to_string().contains("shutdown"), "{error}");
 

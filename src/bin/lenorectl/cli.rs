@@ -161,7 +161,7 @@ pub enum Command {
     },
     /// Ask later what has become of an order that was given with --no-wait
     ///
-    /// The exit code is that of the order, and 4 while there is no verdict yet.
+    /// Exits with the code of the order's verdict. Exits with 4 as long as the order has no verdict.
     Verdict {
         /// Number of the order, as it was printed
         #[arg(value_name = "N")]

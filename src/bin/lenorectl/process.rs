@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A process that was there, and no other that gets its pid later.
+/// A running process. Another process that gets the same pid later is not meant.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
     pub pid: i32,
@@ -12,12 +12,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Returns the process with this pid, if it can be seen from here.
+    /// Returns the process with this pid. Returns `None` if `/proc` does not show it, or shows a zombie.
     pub fn of(pid: i32) -> Option<Process> {
         Some(Process { pid, started: start_time(pid)? })
     }
 
-    /// Waits until it is gone. Returns whether it is by then.
+    /// Waits until the process has ended, for `limit` at most. Returns whether it has ended.
     pub fn ends_within(self, limit: Duration) -> bool {
         let begun = Instant::now();
         loop {
@@ -32,7 +32,8 @@ impl Process {
     }
 }
 
-/// Returns when a process was started, in ticks since the system's start; `None` if there is no such process, or if it is a zombie.
+/// Returns the time at which a process was started, in ticks since the system's start. Returns `None` if the process does not exist or is
+/// a zombie.
 pub fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is a name in parentheses, which may hold anything.
@@ -43,5 +44,5 @@ pub fn start_time(pid: i32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// A process that is no child of this one does not tell when it ends.
+/// How long to wait between two looks. The system tells the end of a process to its parent only.
 const POLL: Duration = Duration::from_millis(5);

@@ -1,7 +1,7 @@
 //! Reading and writing one slot: the seqlock, and what a reader gets out of it.
 //!
 //! The protocol is Boehm's ("Can seqlocks get along with programming language memory models?", 2012). The data are atomics
-//! themselves, accessed relaxed, and two fences tie them to the sequence. So there is no data race and no undefined behaviour, even
+//! themselves, accessed relaxed, and two fences tie them to the sequence. Data races and undefined behaviour are impossible, even
 //! while a read is about to be thrown away.
 
 use std::error::Error;

@@ -287,8 +287,8 @@ const CHUNK: usize = 16 * 1024;
 /// How long a command may be.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// How much a client may leave unread. An answer about the largest pool fits. There is no second answer, as a client's next command
-/// waits until the first answer is read.
+/// How many bytes a client may leave unread. An answer about the largest pool fits. One answer is unread at most, because a client's next
+/// command waits until the client has read the answer to the one before.
 const MOST_UNREAD: usize = 8 * 1024 * 1024;
 
 /// How much of events a client may leave unread before it misses the next.

@@ -1,11 +1,12 @@
-//! How fast clients are accepted: a flood of them gets little of the parent's time, and the rest waits in the listener's queue.
+//! How fast the parent accepts clients of the control socket, so that a flood of them takes little of its time. The others wait in the
+//! listener's queue.
 
 use std::time::{Duration, Instant};
 
-/// Lets [`BURST`] clients in at once, and one each [`EACH`] in the long run.
+/// Says when the parent may accept: [`BURST`] clients at once, and one client each [`EACH`] in the long run.
 #[derive(Debug)]
 pub(in crate::daemon) struct Pace {
-    /// When the clients that were let in are paid for.
+    /// The time by which the accepted clients, one each [`EACH`], are paid for.
     paid: Instant,
 }
 
@@ -14,27 +15,27 @@ impl Pace {
         Pace { paid: now }
     }
 
-    /// Returns how long nobody is let in, if too many came at once. After that time [`BATCH`] of them are.
+    /// Returns how long the parent must not accept, if too many clients have connected. After that time it may accept [`BATCH`] clients.
     pub(in crate::daemon) fn pause(&self, now: Instant) -> Option<Duration> {
         let owed = self.paid.saturating_duration_since(now);
         (owed > EACH * (BURST - 1)).then(|| owed - EACH * (BURST - BATCH))
     }
 
-    /// One client was let in.
+    /// The parent has accepted a client.
     pub(in crate::daemon) fn count(&mut self, now: Instant) {
         self.paid = self.paid.max(now) + EACH;
     }
 
-    /// Whether as many clients as ever may come at once.
+    /// Returns whether the parent may accept [`BURST`] clients at once again.
     pub(in crate::daemon) fn is_rested(&self, now: Instant) -> bool {
         self.paid <= now
     }
 }
 
-/// How many clients are let in at once: as many as the listener's queue holds.
+/// How many clients the parent accepts at once: as many as the listener's queue holds.
 const BURST: u32 = 64;
 
-/// How many are let in together after a pause, so that a flood wakes the parent seldom.
+/// How many clients the parent accepts together after a pause, so that a flood wakes it seldom.
 const BATCH: u32 = 16;
 
 /// The time for one client: 500 a second.
@@ -52,6 +53,7 @@ mod tests {
             }
             pace.count(now);
             count += 1;
+            assert!(count <= BURST);
         }
     }
 

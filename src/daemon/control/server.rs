@@ -57,7 +57,7 @@ pub(in crate::daemon) enum Accepted {
     Refused,
     /// Nobody waits.
     None,
-    /// Too many came at once: whoever comes next has to wait for this long.
+    /// Too many clients have connected. The next one has to wait for this long.
     TooFast(Duration),
     /// It was not possible.
     Failed(Errno),

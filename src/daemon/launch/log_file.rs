@@ -34,8 +34,8 @@ impl LogFile {
 
     /// Opens the file by its name and puts it in the place of standard output and standard error.
     ///
-    /// On an error both stay as they were. No line is lost or torn: dup2 leaves no moment without a file, and there is no second
-    /// thread that could be in the middle of a write.
+    /// On an error both stay as they were. No line is lost, because dup2 leaves no moment without a file. No line is torn, because this
+    /// thread is the only one that writes.
     pub(crate) fn redirect(&self) -> Result<(), Error> {
         let file = self.open().map_err(|error| Error::os("open", self.path.display(), error))?;
         flush();

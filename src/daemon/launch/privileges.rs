@@ -89,8 +89,8 @@ impl Privileges {
     /// Linux clears this flag when a process changes its user, because the memory may hold what only root may read. With the flag set,
     /// processes of the same user may read that memory and trace the process.
     ///
-    /// The system writes the core into the working directory, so the user must be allowed to write there. The core is no larger than
-    /// `RLIMIT_CORE`, which is often 0 (`ulimit -c`, `LimitCORE=`).
+    /// The system writes the core into the working directory, so the user must be allowed to write there. `RLIMIT_CORE` limits
+    /// the size of the core, and is often 0 (`ulimit -c`, `LimitCORE=`).
     pub fn dumpable(mut self, dumpable: bool) -> Self {
         self.dumpable = dumpable;
         self
