@@ -43,11 +43,16 @@ fn size_is_set_as_a_whole_and_reset() {
     assert_eq!((&answer["verdict"], &answer["data"]), (&json!("applied"), &sizes));
     assert_eq!(size(&steered), (3, 4, 7));
     // Each of these contradicts itself or what is set, and changes nothing.
-    for command in
-        ["min_spare=5", "max_children=9 max_spare=2", "min_spare=0", "max_children=0", "max_children=4000000000"]
-    {
+    for (command, why) in [
+        ("min_spare=5", "max_spare (4) would be less than min_spare (5)"),
+        ("max_children=9 max_spare=2", "max_spare (2) would be less than min_spare (3)"),
+        ("min_spare=0", "min_spare has to be at least 1"),
+        ("max_children=0", "one child has to be left"),
+        ("max_children=4000000000", "the scoreboard has 16384 slots at most"),
+    ] {
         let answer = control.ask(&format!("resize {command}"));
         assert_eq!(answer.code(), "refused", "{command}");
+        assert!(answer.last.ends_with(why), "{command}: {}", answer.last);
         assert_eq!(size(&steered), (3, 4, 7), "{command}");
     }
     control.ask("resize --min-spare 4 --max-spare=5").ok();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Effect, Fault, Key, Machine, Message, Moment, Rejection, Setback, Signal, Told};
+use crate::daemon::settings::MOST_SLOTS;
 
 /// The number of an order. The code that passes the order on chooses it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -97,8 +98,8 @@ pub enum Why {
     Smallest,
     /// The board can't have more slots.
     Largest,
-    /// `max_spare` is less than `min_spare`.
-    SpareLimits,
+    /// `max_spare` would be less than `min_spare`.
+    SpareLimits { max_spare: u32, min_spare: u32 },
     /// No spare would be kept.
     NoSpare,
     /// The server keeps no spares.
@@ -119,13 +120,15 @@ pub enum Why {
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(match *self {
+            Why::SpareLimits { max_spare, min_spare } => {
+                return write!(f, "max_spare ({max_spare}) would be less than min_spare ({min_spare})");
+            }
+            Why::Largest => return write!(f, "the scoreboard has {MOST_SLOTS} slots at most"),
             Why::ShuttingDown => "the Daemon is shutting down",
             Why::NoChildren => "the server does not fork",
             Why::NoSuchChild => "there is no such child",
             Why::Smallest => "one child has to be left",
-            Why::Largest => "the scoreboard can't have more slots",
-            Why::SpareLimits => "max_spare would be less than min_spare",
             Why::NoSpare => "min_spare has to be at least 1",
             Why::NotAPool => "only a pre-forking server has min_spare and max_spare",
             Why::LogFile => "the log file could not be opened",

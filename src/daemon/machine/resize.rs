@@ -71,7 +71,7 @@ impl Size {
             return Err(Why::NoSpare);
         }
         if wanted.max_spare < wanted.min_spare {
-            return Err(Why::SpareLimits);
+            return Err(Why::SpareLimits { max_spare: wanted.max_spare, min_spare: wanted.min_spare });
         }
         (self.base, self.shift) = (limits, 0);
         *settings = wanted;

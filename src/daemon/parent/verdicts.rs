@@ -128,7 +128,7 @@ fn code(why: Why) -> Code {
         | Why::NoChildren
         | Why::Smallest
         | Why::Largest
-        | Why::SpareLimits
+        | Why::SpareLimits { .. }
         | Why::NoSpare
         | Why::NotAPool => Code::Refused,
     }
