@@ -62,6 +62,23 @@ fn numbers_of_a_resize_survive_a_reload_but_for_those_that_it_changes() {
     assert_eq!(size(&changing), (2, 1, 2));
 }
 
+#[test] // O-RL-12: a number that the file does not have follows from `max`, unless an operator has set it
+fn resized_spares_survive_a_reload_that_changes_only_the_limit() {
+    let changing = Changing::start("value=a\nmax=10\n", "--start 1");
+    changing.wait_idle(2);
+    assert_eq!(size(&changing), (10, 2, 8));
+    changing.ask("resize max_spare=5").ok();
+    changing.reload("value=b\nmax=20\n").ok();
+    assert_eq!(size(&changing), (20, 4, 5));
+    // The way back to what the file says leads to what follows from it.
+    changing.ask("resize reset").ok();
+    assert_eq!(size(&changing), (20, 4, 16));
+    // Where both can't be, the file has the spares, and the operator keeps the limit.
+    changing.ask("resize max_children=30 max_spare=4").ok();
+    changing.reload("value=c\nmax=20\nmin=6\n").ok();
+    assert_eq!(size(&changing), (30, 6, 16));
+}
+
 #[test] // O-RL-12, O-RL-20
 fn resize_of_a_post_forking_server_survives_a_reload() {
     let changing = Changing::start("value=a\n", "--post --max 4");

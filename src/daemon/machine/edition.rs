@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::resize::Limits;
 use super::{Cause, End, Key, UpgradeFault};
-use crate::daemon::settings::Settings;
+use crate::daemon::settings::{Given, Settings};
 
 /// Which settings a child was forked with. The number of the reload that has brought them; 1 for those of the start.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -22,6 +22,8 @@ impl fmt::Display for Edition {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Tunable {
     pub(super) size: Limits,
+    /// Which numbers of `size` were given.
+    pub(super) given: Given,
     /// How many requests a child handles.
     pub(super) requests: Option<NonZeroU64>,
     pub(super) requests_jitter: u64,
@@ -30,8 +32,8 @@ pub struct Tunable {
 impl Tunable {
     /// Takes it out of the settings.
     pub fn of(settings: &Settings) -> Tunable {
-        let Settings { requests, requests_jitter, .. } = *settings;
-        Tunable { size: Limits::of(settings), requests, requests_jitter }
+        let Settings { given, requests, requests_jitter, .. } = *settings;
+        Tunable { size: Limits::of(settings), given, requests, requests_jitter }
     }
 
     /// Returns the numbers of children: `max_children`, `min_spare`, `max_spare`.

@@ -122,6 +122,8 @@ faults! {
     CandidatesCount,
     /// What orders have made of the size is forgotten by a reload that changes one of its numbers.
     ReloadForgetsSize,
+    /// A number of spares that no file says follows from `max_children` anew, although an order has said it.
+    OrderedNumberFollows,
     /// A second upgrade is begun while one is under way.
     TwoAttempts,
     /// What a successor does that was given up is taken for what its follower does.

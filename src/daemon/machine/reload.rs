@@ -263,12 +263,12 @@ impl Machine {
         self.end_run(at);
     }
 
-    /// Has the settings of another edition. Its numbers are `size` where the two editions differ.
+    /// Has the settings of another edition. The numbers that it changes become those of `size`.
     fn become_edition(&mut self, edition: Edition, tunable: Tunable, size: Limits) {
         let former = std::mem::replace(&mut self.reload.tunable, tunable);
         self.reload.current = edition;
         (self.settings.requests, self.settings.requests_jitter) = (tunable.requests, tunable.requests_jitter);
-        self.change_size(former.size, tunable.size, size);
+        self.change_size(former, tunable, size);
         // What the children of the former edition have done says nothing about these.
         self.crashes = Default::default();
         if self.shortage_is_none() && self.no_fork_before.take().is_some() {

@@ -1,7 +1,7 @@
 //! How many children there may be, changed while it runs.
 
-use super::{Effect, Fault, Machine, Message, NewSize, OrderId, Verdict, Why};
-use crate::daemon::settings::{Forking, MOST_SLOTS, Settings};
+use super::{Effect, Fault, Machine, Message, NewSize, OrderId, Tunable, Verdict, Why};
+use crate::daemon::settings::{Forking, Given, MOST_SLOTS, Settings};
 
 /// How far a Daemon is from the size that it was set to.
 #[derive(Clone, Copy, Debug)]
@@ -128,22 +128,32 @@ impl Machine {
         self.resized(id, outcome);
     }
 
-    /// A reload has brought other settings. A number is changed where the two editions have different ones, to that of `values`:
-    /// what orders have made of the others stays.
-    pub(super) fn change_size(&mut self, from: Limits, to: Limits, values: Limits) {
-        self.size.first = to;
-        if from == to {
+    /// A reload has brought other settings. The numbers that it changes become those of `values`. What orders have made of the others
+    /// stays.
+    pub(super) fn change_size(&mut self, from: Tunable, to: Tunable, values: Limits) {
+        self.size.first = to.size;
+        if from.size == to.size {
             return;
         }
         let now = if self.has(Fault::ReloadForgetsSize) { values } else { Limits::of(&self.settings) };
-        let changed = |from: u32, to: u32, value: u32, now: u32| if from == to { now } else { value };
-        let limits = Limits {
-            max_children: changed(from.max_children, to.max_children, values.max_children, now.max_children),
-            min_spare: changed(from.min_spare, to.min_spare, values.min_spare, now.min_spare),
-            max_spare: changed(from.max_spare, to.max_spare, values.max_spare, now.max_spare),
+        let orders_count = !self.has(Fault::OrderedNumberFollows);
+        let next = |number: fn(&Limits) -> u32, is_given: fn(&Given) -> bool| {
+            let [from_number, to_number, now] = [&from.size, &to.size, &now].map(number);
+            let is_changed = from_number != to_number;
+            // Neither edition says this number. It follows from the others, unless an order has said it.
+            let follows = !is_given(&from.given) && !is_given(&to.given);
+            let is_ordered = now != from_number && orders_count;
+            if is_changed && !(follows && is_ordered) { number(&values) } else { now }
         };
-        // What the file says and what orders have made of the rest may contradict each other: then the file has it.
-        let outcome = self.size.set(limits, &mut self.settings).or_else(|_| self.size.set(to, &mut self.settings));
+        let limits = Limits {
+            max_children: next(|limits| limits.max_children, |given| given.max_children),
+            min_spare: next(|limits| limits.min_spare, |given| given.min_spare),
+            max_spare: next(|limits| limits.max_spare, |given| given.max_spare),
+        };
+        // What the file says of spares and what orders have made of the rest may contradict each other: then the file has it.
+        let spares_of_file = Limits { max_children: limits.max_children, ..to.size };
+        let outcome =
+            self.size.set(limits, &mut self.settings).or_else(|_| self.size.set(spares_of_file, &mut self.settings));
         if outcome.is_ok() {
             self.size_changed();
         }

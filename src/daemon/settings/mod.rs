@@ -80,6 +80,14 @@ pub struct RawSettings {
     pub(crate) upgrade_timeout: Option<Duration>,
 }
 
+/// Which numbers of children were given. The others follow from these.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Given {
+    pub(crate) max_children: bool,
+    pub(crate) min_spare: bool,
+    pub(crate) max_spare: bool,
+}
+
 /// The settings of a Daemon, complete and free of contradictions.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -99,6 +107,8 @@ pub struct Settings {
     pub(crate) max_spare: u32,
     /// If there are fewer spares than this, more are forked. At least 1. 0 unless the Daemon is pre-forking.
     pub(crate) min_spare: u32,
+    /// Which of the numbers of children were given.
+    pub(crate) given: Given,
     /// How many requests a pre-forked child handles before it is replaced. `None` means no limit.
     pub(crate) requests: Option<NonZeroU64>,
     /// How much earlier than `requests` a child may be replaced; less than `requests`.
@@ -243,6 +253,11 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         Forking::Pre => resolve_pool(&raw, start_children, given_max),
         Forking::Post | Forking::None => (0, 0, given_max.unwrap_or(0)),
     };
+    let given = Given {
+        max_children: given_max.is_some(),
+        min_spare: raw.min_spare.is_some(),
+        max_spare: raw.max_spare.is_some(),
+    };
     let exit_timeout = exit_timeout(&raw);
     let settings = Settings {
         alias: raw.alias.unwrap_or_else(|| DEFAULT_ALIAS.to_owned()),
@@ -253,6 +268,7 @@ pub fn resolve(raw: RawSettings) -> Result<Settings, SettingsError> {
         start_children,
         max_spare,
         min_spare,
+        given,
         requests: NonZeroU64::new(raw.requests.unwrap_or(DEFAULT_REQUESTS)),
         requests_jitter: raw.requests_jitter.unwrap_or(0),
         fork_burst: raw.fork_burst.unwrap_or(DEFAULT_FORK_BURST),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::daemon::machine::{Rules, Shutdown};
-use crate::daemon::settings::{Forking, Reloading, Settings};
+use crate::daemon::settings::{Forking, Given, Reloading, Settings};
 
 /// A run of the simulation is a function of this.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -203,6 +203,7 @@ impl Knobs {
             start_children: of_pool(self.start.min(max_children)),
             max_spare: of_pool(self.most.max(self.min)),
             min_spare: of_pool(self.min),
+            given: Given::default(),
             requests: NonZeroU64::new(self.requests.into()),
             requests_jitter: self.jitter.min(self.requests.saturating_sub(1)).into(),
             fork_burst: self.burst.max(1),

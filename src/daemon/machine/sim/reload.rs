@@ -11,7 +11,7 @@ use crate::daemon::machine::{
     Edition, Effect, End, Input, Key, Machine, Message, Order, Phase, Rejection, ReloadNews, Signal, Status, Told,
     Tunable, Verdict,
 };
-use crate::daemon::settings::Settings;
+use crate::daemon::settings::{Given, Settings};
 
 /// What the file says.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,10 @@ impl Files {
         if sizes & 4 > 0 {
             (knobs.requests, knobs.jitter) = (part(9, 2), 0);
         }
-        self.now = File { loads, well, bad, flaw, tunable: Tunable::of(&knobs.settings()) };
+        // Spares follow from `max_children` in a file that says it.
+        let given = Given { max_children: sizes & 1 > 0, min_spare: false, max_spare: sizes & 3 == 2 };
+        let settings = Settings { given, ..knobs.settings() };
+        self.now = File { loads, well, bad, flaw, tunable: Tunable::of(&settings) };
     }
 
     /// Everything is well from now on.
@@ -135,8 +138,8 @@ impl Files {
         Some(if file.loads == Loads::NotInParent { Err(Rejection::NotInParent) } else { Ok(file.tunable) })
     }
 
-    fn numbers(&self, edition: Edition) -> Option<[u32; 3]> {
-        self.editions.get(&edition).map(|file| file.tunable.numbers())
+    fn numbers(&self, edition: Edition) -> Option<Numbers> {
+        self.editions.get(&edition).map(|file| Numbers::of(file.tunable))
     }
 }
 
@@ -160,12 +163,27 @@ pub fn draw(dice: &mut Dice) -> [u32; 3] {
     [loads, number + well * 100 + bad * 1000, if dice.once_in(2) { dice.below(1 << 11) } else { 0 }]
 }
 
+/// The numbers of children of an edition: `max_children`, `min_spare`, `max_spare`.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    values: [u32; 3],
+    /// Which of them the file or the program says.
+    given: [bool; 3],
+}
+
+impl Numbers {
+    fn of(tunable: Tunable) -> Numbers {
+        let Given { max_children, min_spare, max_spare } = tunable.given;
+        Numbers { values: tunable.numbers(), given: [max_children, min_spare, max_spare] }
+    }
+}
+
 /// What is known of the reload that is under way.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     /// Who is judged by it: children of this edition serve.
     pub(super) current: Edition,
-    numbers: [u32; 3],
+    numbers: Numbers,
     /// What `resize reset` leads back to.
     pub(super) first: [u32; 3],
     /// The edition that was loaded and is being tried.
@@ -176,7 +194,7 @@ pub(super) struct Model {
     /// The edition that has failed on probation: its children go before the next trial begins.
     taken_back: Option<Edition>,
     /// The edition before, its numbers, and the size when it was the current one.
-    former: Option<(Edition, [u32; 3], [u32; 3])>,
+    former: Option<(Edition, Numbers, [u32; 3])>,
     /// How many children of the current edition have died without a request.
     pub(super) early_deaths: u32,
     /// For each order: how often the file had been read when it was given.
@@ -185,11 +203,11 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(settings: &Settings) -> Model {
-        let numbers = Tunable::of(settings).numbers();
+        let numbers = Numbers::of(Tunable::of(settings));
         Model {
             current: Edition(1),
             numbers,
-            first: numbers,
+            first: numbers.values,
             trial: None,
             ready_before: None,
             set_back_at: None,
@@ -278,7 +296,7 @@ impl Rules {
                 };
                 let size = self.size();
                 self.reload.former = Some((self.reload.current, self.reload.numbers, size));
-                self.become_edition(edition, to, to);
+                self.become_edition(edition, to, to.values);
             }
             ReloadNews::TakenBack { to } => {
                 let Some((former, numbers, size)) = self.reload.former.take().filter(|(former, ..)| *former == to)
@@ -297,22 +315,30 @@ impl Rules {
         Ok(())
     }
 
-    /// Numbers that the two files have different are those of `values`, others are what orders have made of them.
-    fn become_edition(&mut self, edition: Edition, to: [u32; 3], values: [u32; 3]) {
+    /// Numbers that the two files have different are those of `values`, others are what orders have made of them. So is a number that
+    /// is in neither file, if an order has changed it.
+    fn become_edition(&mut self, edition: Edition, to: Numbers, values: [u32; 3]) {
         let (from, now) = (self.reload.numbers, self.size());
         self.reload.current = edition;
         self.reload.numbers = to;
-        self.reload.first = to;
+        self.reload.first = to.values;
         self.reload.early_deaths = 0;
         self.crashes = Default::default();
-        if from != to {
-            let mut size: [u32; 3] =
-                std::array::from_fn(|place| if from[place] == to[place] { now[place] } else { values[place] });
-            if self.first.min_spare > 0 && size[2] < size[1] {
-                size = to;
-            }
-            (self.base, self.shift) = (size, 0);
+        if from.values == to.values {
+            return;
         }
+        let mut size = now;
+        for place in 0..3 {
+            let (before, after) = (from.values[place], to.values[place]);
+            let is_said = from.given[place] || to.given[place];
+            if before != after && (is_said || now[place] == before) {
+                size[place] = values[place];
+            }
+        }
+        if self.first.min_spare > 0 && size[2] < size[1] {
+            size = [size[0], to.values[1], to.values[2]];
+        }
+        (self.base, self.shift) = (size, 0);
     }
 
     /// A child was asked to go. Before a new one was ready no old one is, and then only as many as can be done without.
