@@ -114,6 +114,25 @@ fn denied_command_leaves_an_audit_line() {
     assert_eq!(steered.control().status().pool.states.idle, 1, "nothing was done");
 }
 
+#[test] // O-CT-06: who is denied again and again fills no disk, and hides nobody
+fn flood_of_denied_commands_leaves_64_lines() {
+    if !is_root() {
+        return;
+    }
+    let steered = start("--allow user:12345:read,user:12346:read");
+    let mut flood = connect_as(&steered.path, 12_345, 1, &[]).unwrap();
+    for _ in 0..200 {
+        assert_eq!(flood.ask("retire 0").code(), "denied");
+    }
+    let mut other = connect_as(&steered.path, 12_346, 1, &[]).unwrap();
+    assert_eq!(other.ask("reload").code(), "denied");
+    assert!(audit(&steered.running, "reload")[0].contains(" uid=12346 "));
+    let lines = audit(&steered.running, "retire 0");
+    // One more each 5 s.
+    assert!((64..75).contains(&lines.len()), "{}: {:?}", lines.len(), lines.last());
+    assert!(lines[..64].iter().all(|line| !line.contains("untold")));
+}
+
 #[test] // O-CT-06
 fn socket_is_the_groups_if_one_group_is_allowed() {
     if !is_root() {

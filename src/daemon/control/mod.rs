@@ -4,6 +4,7 @@
 
 mod client;
 mod command;
+mod denials;
 mod dialect;
 mod orders;
 mod pace;

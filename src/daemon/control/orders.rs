@@ -23,20 +23,21 @@ impl Asker {
         Asker { uid: client.peer.uid, pid: client.peer.pid, comm: client.comm.clone().unwrap_or_default() }
     }
 
-    /// Leaves one line in the log for each command that may change something.
-    pub(in crate::daemon) fn audit(&self, command: &str, outcome: &Outcome, took: Duration) {
+    /// Leaves one line in the log for each command that may change something. `untold` commands that were denied have left none.
+    pub(in crate::daemon) fn audit(&self, command: &str, outcome: &Outcome, took: Duration, untold: u64) {
         let Asker { uid, pid, comm } = self;
         let verdict = match outcome {
             Ok(reply) => reply.verdict,
             Err(refusal) => refusal.code.word(),
         };
         let took = took.as_secs_f64();
+        let untold = if untold > 0 { format!(" untold={untold}") } else { String::new() };
         // What a client has sent is in it, and may be long.
         let end = command.char_indices().nth(LONGEST_COMMAND).map_or(command.len(), |(end, _)| end);
         let command = &command[..end];
         log::info!(
             target: AUDIT,
-            "control: command={command:?} uid={uid} pid={pid} comm={comm:?} verdict={verdict} took={took:.3}"
+            "control: command={command:?} uid={uid} pid={pid} comm={comm:?} verdict={verdict} took={took:.3}{untold}"
         );
     }
 }
@@ -142,7 +143,7 @@ impl Orders {
     pub(in crate::daemon) fn end(&mut self, number: u64, outcome: &Outcome) -> Option<(u64, Dialect)> {
         let order = self.pending.remove(&number)?;
         if order.changes {
-            order.asker.audit(&order.command, outcome, order.begun.elapsed());
+            order.asker.audit(&order.command, outcome, order.begun.elapsed(), 0);
         }
         if order.changes {
             self.note(number, outcome.clone());

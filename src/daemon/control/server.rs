@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::client::{Client, Watching};
+use super::denials::Denials;
 use super::dialect::{Code, Dialect, Refusal, Reply};
 use super::orders::Orders;
 use super::pace::Pace;
@@ -38,6 +39,7 @@ pub(in crate::daemon) struct Control {
     pub(in crate::daemon) phase: Option<Phase>,
     pub(in crate::daemon) state_file: Option<StateFile>,
     pace: Pace,
+    pub(in crate::daemon) denials: Denials,
     /// Until when the listener is left alone; `None` if the kernel watches it.
     pub(in crate::daemon) rests_until: Option<Instant>,
     /// The log knows that no client can be accepted.
@@ -78,6 +80,7 @@ impl Control {
             phase: None,
             state_file,
             pace: Pace::new(Instant::now()),
+            denials: Denials::default(),
             rests_until: None,
             is_short_told: false,
             is_flood_told: false,

@@ -13,7 +13,7 @@ use crate::daemon::control::{
 };
 use crate::daemon::heap::Cx;
 use crate::daemon::machine::{Input, Key, NewSize, Order, OrderId, Shutdown};
-use crate::daemon::parent::clients::{self, client, settle};
+use crate::daemon::parent::clients::{self, client, control, settle};
 use crate::daemon::parent::consumption::Detail;
 use crate::daemon::parent::drive::{drive, number_order};
 use crate::daemon::parent::{asks, glance, manager, picture, predecessor, succession, verdicts};
@@ -97,9 +97,13 @@ fn take_command(cx: &mut Cx<'_>, number: u64) -> Result {
                 done = result;
                 let is_denied = outcome.as_ref().is_err_and(|refusal| refusal.code == Code::Denied);
                 if (is_denied || request.command.changes())
-                    && let Some(client) = client(cx, number)
+                    && let Some(control) = control(cx)
+                    && let Some(client) = control.clients.get(&number)
                 {
-                    Asker::of(client).audit(&request.command.to_string(), &outcome, begun.elapsed());
+                    let told = if is_denied { control.denials.tell(client.peer.uid, begun) } else { Some(0) };
+                    if let Some(untold) = told {
+                        Asker::of(client).audit(&request.command.to_string(), &outcome, begun.elapsed(), untold);
+                    }
                 }
                 outcome
             }
