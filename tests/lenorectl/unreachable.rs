@@ -117,6 +117,11 @@ fn a_socket_that_accepts_and_says_nothing_hangs() {
     let err = ask(&socket, "hello").expect_error(4);
     assert!(err.contains("has not said hello in 2.00 s: it is stopped or hangs"), "{err}");
     assert!((HELLO..DEADLINE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    // Why nothing is shown of it, too.
+    for command in ["status", "children", "top --once"] {
+        let err = ask(&socket, &format!("--timeout 100ms {command}")).expect_error(4);
+        assert!(err.contains("hangs; ") && err.contains("board"), "{command}: {err}");
+    }
 }
 
 #[test] // O-CT-19: a shorter limit leaves less time for the hello, whatever the command

@@ -135,10 +135,10 @@ fn children(target: &Target, shown: Shown, pss: bool, limit: Option<Duration>) -
             (read(data["children"].clone())?, None)
         }
         Err(Unreachable::Hung { pid, text }) => {
-            let failure = Failure::new(code::TIMEOUT, text);
+            let hangs = |text: String| Failure::new(code::TIMEOUT, text);
             match board::snapshot(target, pid) {
-                Ok(Snapshot { children, .. }) => (children, Some(failure)),
-                Err(_) => return Err(failure),
+                Ok(Snapshot { children, .. }) => (children, Some(hangs(text))),
+                Err(why) => return Err(hangs(format!("{text}; {why}"))),
             }
         }
         Err(why) => return Err(why.into()),

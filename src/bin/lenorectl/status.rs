@@ -27,10 +27,18 @@ pub fn status(target: &Target, is_json: bool, limit: Option<Duration>) -> Result
         }
         Err(Unreachable::Dead(why)) => by_pid(target, &why),
         Err(Unreachable::Hung { pid, text }) => {
-            // What the board says is better than nothing.
-            if let Ok(snapshot) = board::snapshot(target, pid) {
-                if is_json { say_json(&snapshot) } else { say(text::status(&snapshot)) }
-            }
+            // What the board says is better than nothing. That the daemon hangs says more than why there is nothing to be seen.
+            let text = match board::snapshot(target, pid) {
+                Ok(snapshot) => {
+                    if is_json {
+                        say_json(&snapshot)
+                    } else {
+                        say(text::status(&snapshot))
+                    }
+                    text
+                }
+                Err(failure) => format!("{text}; {failure}"),
+            };
             Err(Failure::new(code::TIMEOUT, text))
         }
         Err(why) => Err(why.into()),
