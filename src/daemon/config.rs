@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use nix::errno::Errno;
 use nix::libc::O_NONBLOCK;
 
 use crate::daemon::error::DaemonError;
@@ -19,7 +20,7 @@ use crate::daemon::machine::{Edition, Tunable};
 use crate::daemon::settings::{RawSettings, Settings, SettingsError, resolve};
 use crate::error::Error;
 use crate::inherited::prepared::{self, Owner};
-use crate::wheel::SocketFactory;
+use crate::wheel::{SocketFactory, clash};
 
 /// The settings of a Daemon that a configuration can change. A setting that the configuration leaves out keeps the value that the
 /// program has set.
@@ -174,6 +175,7 @@ pub(super) struct RawConfig {
     types: [Option<(TypeId, &'static str)>; 2],
     to_pool: Option<Rc<ToPool>>,
     pub(super) is_strict: bool,
+    pub(super) needs_addresses: bool,
 }
 
 impl fmt::Debug for RawConfig {
@@ -200,7 +202,7 @@ impl RawConfig {
     /// Reads and loads the configuration for the first time. `program` has the settings of the program, and gets those of the
     /// configuration in their place.
     pub(super) fn open(self, program: &mut RawSettings) -> Result<Option<Config>, DaemonError> {
-        let RawConfig { path, load, types, to_pool, is_strict } = self;
+        let RawConfig { path, load, types, to_pool, is_strict, needs_addresses } = self;
         let Some(load) = load else {
             return if to_pool.is_none() {
                 Ok(None)
@@ -215,7 +217,9 @@ impl RawConfig {
         }
         let path = absolute("config")(path)?;
         program.has_configuration = true;
-        let source = Source { path, load, to_pool, program: program.clone(), is_strict, fixed: Vec::new() };
+        let program_alone = program.clone();
+        let source =
+            Source { path, load, to_pool, program: program_alone, is_strict, needs_addresses, fixed: Vec::new() };
         let fail = |text: String| DaemonError::Config { path: source.path.clone(), text };
         let bytes = source.read().map_err(|error| fail(error.to_string()))?;
         let value = (source.load)(&bytes).map_err(fail)?;
@@ -236,6 +240,8 @@ pub(super) struct Source {
     /// The settings of the program, without those of the configuration.
     program: RawSettings,
     is_strict: bool,
+    /// A server listens on what the configuration names, and on nothing else.
+    needs_addresses: bool,
     /// What can't change, as it was at the start.
     fixed: Vec<(String, String)>,
 }
@@ -259,10 +265,14 @@ impl Loaded {
     ///
     /// The first address that can't be bound, in an [`Error::Os`].
     pub(super) fn try_to_bind(&self, current: &[SocketAddr]) -> Result<(), Error> {
-        for address in self.addresses.iter().filter(|address| !current.contains(address)) {
+        let added: Vec<SocketAddr> = self.addresses.iter().copied().filter(|added| !current.contains(added)).collect();
+        for (place, address) in added.iter().enumerate() {
             // What is kept for a former edition is ours.
             if !prepared::waits_at(*address)? {
                 SocketFactory::tcp(address.to_string()).try_to_bind()?;
+            }
+            if added[..place].iter().any(|before| clash(*before, *address)) {
+                return Err(Error::os("bind", address, Errno::EADDRINUSE));
             }
         }
         Ok(())
@@ -303,6 +313,9 @@ impl Source {
         let pool = self.pool(&*value);
         let settings: Settings = pool.over(&self.program).and_then(resolve).map_err(NotLoaded::Settings)?;
         let addresses = pool.addresses().map_err(NotLoaded::Settings)?;
+        if self.needs_addresses && addresses.is_empty() {
+            return Err(NotLoaded::Settings(SettingsError::NoAddresses));
+        }
         let needs_restart = self.changed(&pool.fixed);
         if self.is_strict && !needs_restart.is_empty() {
             return Err(NotLoaded::NeedsRestart(needs_restart));
@@ -445,6 +458,7 @@ mod tests {
             })),
             program: RawSettings { start_children: Some(2), max_spare: Some(4), ..RawSettings::default() },
             is_strict: false,
+            needs_addresses: false,
             fixed: fixed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         }
     }

@@ -49,7 +49,7 @@ pub use run::{Conduit, OnDrop, Redirect, Run, RunBuilder, RunEvent};
 pub use socket_factory::{Address, Domain, SocketEvent, SocketFactory, SocketFactoryBuilder};
 pub use stream::Transport;
 
-pub(crate) use socket_factory::{Bound, Rota};
+pub(crate) use socket_factory::{Bound, Rota, clash};
 
 /// Identifies a wheel in its events. A process never uses an id twice.
 ///

@@ -157,6 +157,45 @@ fn address_of_a_configuration_that_is_only_checked_is_not_bound() {
     }
 }
 
+#[test] // O-RL-03, O-RL-13, O-RL-17: a server that listens nowhere would not be asked again
+fn configuration_without_an_address_is_rejected() {
+    for (mode, args) in [("single", ""), ("fork:4", ""), (POOL, SIZE)] {
+        let [stays, comes] = free();
+        let changing = start(mode, &[stays], args);
+        fs::write(changing.dir.path().join("conf"), "value=b\n").expect("a file");
+        for command in ["check", "reload"] {
+            let out = lenorectl(&changing.socket, command);
+            assert_eq!(out.code, 1, "{mode}: {out:?}");
+            assert!(out.err.contains("the configuration names no address for the server to listen on"), "{out:?}");
+        }
+        assert_eq!(value_at(stays), "a", "{mode}");
+        changing.reload(&config(&[comes], "value=c\n")).ok();
+        assert_eq!(value_at(comes), "c", "{mode}");
+    }
+}
+
+#[test] // O-RL-13, O-RL-17
+fn addresses_that_exclude_each_other_fail_a_check_and_a_reload() {
+    let [stays, free] = free();
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], free.port()));
+    for (mode, args) in [("single", ""), (POOL, SIZE)] {
+        let changing = start(mode, &[stays], args);
+        for pair in [[free, everywhere], [everywhere, free]] {
+            let [first, second] = pair;
+            fs::write(changing.dir.path().join("conf"), config(&[stays, first, second], "value=b\n")).expect("a file");
+            let outs = ["check", "reload"].map(|command| lenorectl(&changing.socket, command));
+            for out in &outs {
+                assert_eq!(out.code, 1, "{mode}: {out:?}");
+                let says = |text: &str| out.err.contains(text);
+                assert!(says("rejected: ") && says(&format!("bind {second}: ")) && says("in use"), "{mode}: {out:?}");
+            }
+            assert_eq!(outs[0].err, outs[1].err);
+        }
+        wait_free(free);
+        assert_eq!(value_at(stays), "a", "{mode}");
+    }
+}
+
 #[test] // O-RL-13, O-RL-17: the exit code is that of a reload
 fn address_that_can_not_be_bound_fails_a_check() {
     for (mode, args) in [("single", ""), ("fork:4", ""), (POOL, SIZE)] {

@@ -191,7 +191,8 @@ impl Server {
     /// [`PoolSettings::listen`](crate::daemon::PoolSettings::listen) says. A reload may add some and drop others.
     ///
     /// [`daemon`](Server::daemon) has to set a configuration ([`DaemonBuilder::config`], [`DaemonBuilder::config_pool`]) that names
-    /// at least one address. Places that [`listen`](Server::listen) adds stay whatever the configuration says.
+    /// at least one address. A reload to a configuration that names none is rejected. Places that [`listen`](Server::listen) adds stay
+    /// whatever the configuration says.
     ///
     /// ```no_run
     /// use lenore::component::{Protocol, Server};
@@ -352,6 +353,7 @@ impl Server {
             Some(Processes::Fork { max_children }) => daemon.start_children(0).max_children(max_children),
             Some(Processes::PreFork { start_children }) => daemon.start_children(start_children),
         };
+        let daemon = if is_configured { daemon.needs_addresses() } else { daemon };
         let kernel = kernel_of(kernel);
         // Before the Daemon gives up the privileges that an address may need. A failure to accept goes to the log.
         let rota = (listens.len() > 1 || is_configured).then(|| Rc::new(Rota::default()));

@@ -127,6 +127,12 @@ impl DaemonBuilder {
         self
     }
 
+    /// Rejects a reload to a configuration that names no address.
+    pub(crate) fn needs_addresses(mut self) -> Self {
+        self.3.needs_addresses = true;
+        self
+    }
+
     /// Sets how many requests before [`requests`](DaemonBuilder::requests) a pre-forked child may be replaced.
     ///
     /// Each child's number of requests is drawn evenly from `requests - jitter` to `requests`. So children that were

@@ -54,6 +54,8 @@ pub enum SettingsError {
         /// The address as given.
         address: String,
     },
+    /// A new configuration names no address, and the server listens on nothing else.
+    NoAddresses,
     /// `config_pool` is set, and `config` is not.
     NoConfiguration,
     /// `config_pool` takes another type than `config` loads.
@@ -146,6 +148,7 @@ impl fmt::Display for SettingsError {
             Self::NoRoomToReload => {
                 f.write_str("surge and max_unavailable are both 0, so that no child could be replaced during a reload")
             }
+            Self::NoAddresses => f.write_str("the configuration names no address for the server to listen on"),
             Self::NoAddress { address } => {
                 write!(f, "{address:?} is not an address to listen on: IP:PORT, with another port than 0")
             }

@@ -16,6 +16,7 @@ use crate::name::Name;
 mod address;
 mod attempts;
 mod builder;
+mod clash;
 mod connecting;
 mod datagram;
 mod inheriting;
@@ -29,6 +30,7 @@ pub use address::{Address, Domain};
 pub use builder::SocketFactoryBuilder;
 
 pub(crate) use builder::Bound;
+pub(crate) use clash::clash;
 pub(crate) use rota::Rota;
 
 use builder::Transport;
