@@ -25,12 +25,26 @@ impl Pace {
     pub(in crate::daemon) fn count(&mut self, now: Instant) {
         self.paid = self.paid.max(now) + EACH;
     }
+}
 
-    /// Returns whether the parent may accept [`BURST`] clients at once again.
-    pub(in crate::daemon) fn is_rested(&self, now: Instant) -> bool {
-        self.paid <= now
+/// A warning that the log has once a [`MINUTE`] at most, however often its reason comes and goes.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct Seldom {
+    last: Option<Instant>,
+}
+
+impl Seldom {
+    /// Returns whether the log is to be told now.
+    pub(in crate::daemon) fn tells(&mut self, now: Instant) -> bool {
+        let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= MINUTE);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
     }
 }
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// How many clients the parent accepts at once: as many as the listener's queue holds.
 const BURST: u32 = 64;
@@ -78,10 +92,16 @@ mod tests {
         let begin = Instant::now();
         let mut pace = Pace::new(begin);
         let_in_all(&mut pace, begin);
-        assert!(!pace.is_rested(begin + EACH));
         let later = begin + EACH * BURST;
-        assert!(pace.is_rested(later));
         assert_eq!(let_in_all(&mut pace, later).0, BURST);
+    }
+
+    #[test]
+    fn reason_that_comes_and_goes_is_told_once_a_minute() {
+        let begin = Instant::now();
+        let mut warning = Seldom::default();
+        let told: Vec<u64> = (0..180).filter(|second| warning.tells(begin + Duration::from_secs(*second))).collect();
+        assert_eq!(told, [0, 60, 120]);
     }
 
     #[test]

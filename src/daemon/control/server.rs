@@ -9,7 +9,7 @@ use super::client::{Client, Watching};
 use super::denials::Denials;
 use super::dialect::{Code, Dialect, Refusal, Reply};
 use super::orders::Orders;
-use super::pace::Pace;
+use super::pace::{Pace, Seldom};
 use super::places::places;
 use super::rights::{Policy, Rights};
 use super::socket::Socket;
@@ -42,10 +42,10 @@ pub(in crate::daemon) struct Control {
     pub(in crate::daemon) denials: Denials,
     /// Until when the listener is left alone; `None` if the kernel watches it.
     pub(in crate::daemon) rests_until: Option<Instant>,
-    /// The log knows that no client can be accepted.
-    pub(in crate::daemon) is_short_told: bool,
-    /// The log knows that clients come too fast.
-    pub(in crate::daemon) is_flood_told: bool,
+    /// No client can be accepted.
+    pub(in crate::daemon) shortage: Seldom,
+    /// Clients come too fast.
+    pub(in crate::daemon) flood: Seldom,
     /// The log knows that the path is lost and can't be made again.
     pub(in crate::daemon) is_loss_told: bool,
 }
@@ -82,8 +82,8 @@ impl Control {
             pace: Pace::new(Instant::now()),
             denials: Denials::default(),
             rests_until: None,
-            is_short_told: false,
-            is_flood_told: false,
+            shortage: Seldom::default(),
+            flood: Seldom::default(),
             is_loss_told: false,
         }
     }
@@ -107,9 +107,6 @@ impl Control {
 
     /// Takes one client.
     pub(in crate::daemon) fn accept(&mut self, now: Instant) -> Accepted {
-        if self.pace.is_rested(now) {
-            self.is_flood_told = false;
-        }
         if let Some(pause) = self.pace.pause(now) {
             return Accepted::TooFast(pause);
         }

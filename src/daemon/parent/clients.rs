@@ -67,10 +67,9 @@ fn rest(cx: &mut Cx<'_>, pause: Duration) {
 /// Clients wait: takes some of them.
 pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) {
     for _ in 0..ACCEPTS {
-        let Some(control) = control(cx) else { return };
-        match control.accept(Instant::now()) {
+        let (now, Some(control)) = (Instant::now(), control(cx)) else { return };
+        match control.accept(now) {
             Accepted::Client(number) => {
-                control.is_short_told = false;
                 // Most have sent what they want, and those that have hung up already need not be watched.
                 if let Some(client) = control.clients.get_mut(&number) {
                     (0..2).for_each(|_| client.fill());
@@ -80,14 +79,14 @@ pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) {
             Accepted::Refused => {}
             Accepted::None => break,
             Accepted::TooFast(pause) => {
-                if !std::mem::replace(&mut control.is_flood_told, true) {
+                if control.flood.tells(now) {
                     log::warn!(target: "lenore::daemon", "control: more than 500 clients a second connect, and the rest have to wait");
                 }
                 rest(cx, pause);
                 break;
             }
             Accepted::Failed(errno) => {
-                if !std::mem::replace(&mut control.is_short_told, true) {
+                if control.shortage.tells(now) {
                     log::warn!(target: "lenore::daemon", "control: no client can be accepted for now: {}", errno.desc());
                 }
                 // It would be ready all the time.
