@@ -143,3 +143,26 @@ fn stop_now_waits_for_the_children_of_a_new_process() {
         (Vec::new(), 0)
     );
 }
+
+#[test] // O-UP-06, O-RL-10: a child that does not hear is killed after as long a time as one that a reload has replaced
+fn finish_waits_two_seconds_for_children_and_not_shutdown_timeout() {
+    let pools = ["reload", "upgrade"].map(|how| {
+        let changing = pool(1, 0, "--grace-ms 60000 --surge 1");
+        let mut client = Client::connect(changing.addr);
+        client.send("block 600000\r\n");
+        changing.control().wait_status("a busy child", |status| (status.pool.states.busy == 1).then_some(()));
+        let child = changing.children()[0];
+        assert_eq!(lenorectl(&changing.socket, how).code, 0, "{}", changing.running.stderr_text());
+        (how, changing, child, client)
+    });
+    let begun = Instant::now();
+    for (how, changing, ..) in &pools {
+        let finished = lenorectl(&changing.socket, "finish");
+        assert_eq!(finished.code, 0, "{how}: {finished:?}");
+    }
+    for (how, changing, child, _client) in pools {
+        wait_until("a child that is gone", DEADLINE, || (!changing.children().contains(&child)).then_some(()));
+        let took = begun.elapsed();
+        assert!(Duration::from_millis(1500) < took && took < Duration::from_secs(8), "{how}: {took:?}");
+    }
+}

@@ -351,7 +351,7 @@ fn serve_one(cx: &mut Context<'_, Server>) -> Result {
     talk(cx, socket)
 }
 
-/// `late MS`: answers after so long. `variables`: answers with the names in its environment and in that of a program that it starts.
+/// `late MS`: answers after so long. `block MS`: the same, and the process hears nothing meanwhile. `variables`: answers with the names in its environment and in that of a program that it starts.
 fn input(cx: &mut Context<'_, Server>) -> Result {
     let line: String = cx.take(0)?;
     if let Some(span) = line.strip_prefix("late ") {
@@ -366,6 +366,9 @@ fn input(cx: &mut Context<'_, Server>) -> Result {
     if line == "variables" {
         let names = util::daemon_program::variables()?;
         return answer(cx, &names);
+    if let Some(span) = line.strip_prefix("block ") {
+        std::thread::sleep(Duration::from_millis(span.parse()?));
+    }
     }
     answer(cx, &line)
 }

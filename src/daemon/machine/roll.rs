@@ -426,4 +426,4 @@ fn is_starting(at: &Moment<'_>, child: &Child, edition: Edition) -> bool {
 }
 
 /// How long a child has to end that was told so.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);

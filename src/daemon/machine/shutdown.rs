@@ -119,6 +119,14 @@ impl Machine {
         }
     }
 
+    /// Children that are told to end have no more than this time from now on.
+    pub(super) fn shorten_grace(&mut self, at: &Moment<'_>, limit: Duration) {
+        if !self.is_alone() {
+            let left = self.rest_of_grace(at);
+            self.give_grace(at, left.min(limit));
+        }
+    }
+
     /// Looks how much is left of that time. After it nothing is waited for any longer.
     pub(super) fn look_at_grace(&mut self, at: &mut Moment<'_>) {
         let Some(grace) = &mut self.grace else { return };

@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use super::roll::PATIENCE;
 #[cfg(any(test, feature = "control"))]
 use super::successor::UpgradeStage;
 use super::{
@@ -231,7 +232,12 @@ impl Machine {
         }
         let ends = self.upgrade.has_left || self.ends_gently();
         if ends && !self.has(Fault::FinishIgnored) {
-            return self.stop(at, id, Shutdown::Immediate);
+            self.stop(at, id, Shutdown::Immediate);
+            if self.upgrade.has_left {
+                // As those that a reload has replaced.
+                self.shorten_grace(at, PATIENCE);
+            }
+            return;
         }
         let verdict = if !self.is_shutting_down() && self.cut_outdated_now() {
             Verdict::Applied

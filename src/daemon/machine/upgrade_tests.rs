@@ -370,7 +370,7 @@ fn finish_cuts_short_what_is_waited_for() {
     assert_eq!(played.machine.grace_left(), Some(Duration::from_secs(60)));
     let cut = played.ask(Order::Finish);
     assert_eq!((signalled(&cut, Signal::Term), verdicts(&cut).len()), (3, 0));
-    assert_eq!(played.machine.grace_left(), Some(Duration::from_secs(10)));
+    assert_eq!(played.machine.grace_left(), Some(Duration::from_secs(2)), "as after a reload");
     let keys: Vec<Key> = played.machine.table().children().iter().map(|child| child.key).collect();
     let ended: Vec<Effect> = keys.into_iter().flat_map(|key| played.tell(Input::Reaped(key, End::Exited(0)))).collect();
     assert_eq!(verdicts(&ended), [(4, Verdict::Applied)]);

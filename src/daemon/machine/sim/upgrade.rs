@@ -86,19 +86,21 @@ impl Rules {
                     self.upgrade.cut_at = Some(now);
                 }
                 if ends && !is_on_probation {
-                    self.hurry(world);
+                    self.hurry(world, micros(self.first.shutdown_timeout).min(CUT_LIMIT));
                 }
             }
-            Input::Asked(_, Order::Stop(Shutdown::Immediate) | Order::Terminate) => self.hurry(world),
+            Input::Asked(_, Order::Stop(Shutdown::Immediate) | Order::Terminate) => {
+                self.hurry(world, micros(self.first.shutdown_timeout));
+            }
             _ => {}
         }
     }
 
-    /// Children that have `drain_limit` have no more than `shutdown_timeout` from now on.
-    fn hurry(&mut self, world: &World) {
+    /// Children that have `drain_limit` have no more than this time from now on.
+    fn hurry(&mut self, world: &World, limit: u64) {
         if let Some(since) = self.stopping_since.filter(|_| self.upgrade.has_left) {
             let ran = (world.now - since).saturating_sub(world.suspended_since(since));
-            self.stop_limit = self.stop_limit.min(ran + micros(self.first.shutdown_timeout));
+            self.stop_limit = self.stop_limit.min(ran + limit);
         }
     }
 
@@ -317,3 +319,6 @@ impl Rules {
         }
     }
 }
+
+/// How long children that are to end at once have after `finish`.
+const CUT_LIMIT: u64 = 2_000_000;
