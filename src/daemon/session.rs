@@ -71,6 +71,8 @@ pub(super) fn spawn<K: AsKernel>(heap: Heap, kernel: &mut K) -> Result<SessionId
         .state("status_request", status_listener::request)
         .state("status_flushed", status_listener::flushed)
         .state("status_gone", status_listener::gone)
+        .state("status_idle", status_listener::close_idle)
+        .state("status_leave", status_listener::leave)
         .state("status_tick", status_listener::tick);
     session
         .state("_start", start)
@@ -253,6 +255,8 @@ fn stop(cx: &mut Cx<'_>) {
                 board.withdraw();
             }
             let_operators_go(cx);
+            #[cfg(feature = "status")]
+            status_listener::close(cx);
             manager::forget(cx);
         }
         Role::Child(_) => {

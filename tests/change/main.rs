@@ -27,5 +27,6 @@ mod upgrade_failing;
 mod upgrade_manager;
 mod upgrade_names;
 mod upgrade_program;
+mod upgrade_watched;
 mod upgrading;
 mod watchdog;

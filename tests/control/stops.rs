@@ -5,9 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lenore::daemon::view::Phase;
+use nix::sys::signal::Signal;
 use util::control::{Control, Steered};
 use util::http::{connect, get, status, status_address};
-use util::{Client, DEADLINE};
+use util::{Client, DEADLINE, kill, proc, wait_until};
 
 /// How long a request takes that is waited for.
 const WORK: Duration = Duration::from_secs(3);
@@ -106,4 +107,36 @@ fn level_with_an_end_delays_no_end() {
     assert_eq!(steered.control().ask("stop --now").last, "OK applied");
     assert!(steered.running.wait_exit(DEADLINE).success());
     assert!(begin.elapsed() < DEADLINE / 2, "{:?}", begin.elapsed());
+}
+
+#[test] // O-ST-01: no client is reset, and the last answer says that it is
+fn client_that_asks_before_the_end_is_told_of_the_last_answer() {
+    // It has no children, so it ends as soon as it hears of that.
+    let mut steered = Steered::start("--mode fork:1 --status 127.0.0.1:0");
+    let (http, pid) = (status_address(&steered.running), steered.running.pid());
+    let [mut asks, mut asks_again, mut idle] = [0; 3].map(|_| connect(http));
+    let request = "GET /live HTTP/1.1\r\nHost: a\r\n\r\n";
+    for stream in [&mut asks_again, &mut idle] {
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 1024];
+        let length = stream.read(&mut answer).unwrap();
+        assert!(answer[..length].ends_with(b"\r\n\r\nalive\n"), "all were let in by then");
+    }
+    kill(pid, Signal::SIGSTOP).unwrap();
+    wait_until("a stopped parent", DEADLINE, || (proc::state(pid) == Some('T')).then_some(()));
+    // More than are answered before it hears of the end.
+    for stream in [&mut asks, &mut asks_again] {
+        stream.write_all(request.repeat(50).as_bytes()).unwrap();
+    }
+    kill(pid, Signal::SIGTERM).unwrap();
+    kill(pid, Signal::SIGCONT).unwrap();
+    for stream in [&mut asks, &mut asks_again] {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{error} after {text:?}"));
+        let last = text.rsplit("HTTP/1.1 ").next().unwrap_or_default().to_ascii_lowercase();
+        assert!(last.starts_with("200 ok\r\n") && last.ends_with("\r\n\r\nalive\n"), "{text:?}");
+        assert!(last.contains("\r\nconnection: close\r\n"), "{text:?}");
+    }
+    assert_eq!(idle.read(&mut [0; 16]).unwrap(), 0, "it is closed, and not waited for");
+    assert!(steered.running.wait_exit(DEADLINE).success());
 }

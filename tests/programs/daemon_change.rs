@@ -1,6 +1,6 @@
 //! A server with a configuration, for `tests/change/`.
 //!
-//! `--config PATH`, `--control PATH`, `--board PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--listen ADDRESS`, `--unix PATH`
+//! `--config PATH`, `--control PATH`, `--status ADDRESS`, `--board PATH`, `--pid-file PATH`, `--logfile PATH`, `--user NAME`, `--listen ADDRESS`, `--unix PATH`
 //! (another listener), `--deaf LIST` (listeners at which no process accepts, by paths and addresses with commas between them), `--leak PATH` (an open file that programs inherit), `--strict`, `--gentle` (TERM does what QUIT does), USR1 (an
 //! upgrade), settings of the Daemon as in `SETTINGS`, and `--post` or `--none` for other servers than a pre-forking one. A connection's
 //! lines are answered with `PID VALUE LINE`, where `VALUE` is from the configuration, but for the lines in `input`.
@@ -230,6 +230,9 @@ fn daemon(flags: &Flags) -> DaemonBuilder {
     if let Some(path) = flags.text("--control") {
         daemon = daemon.control(path);
     }
+    if let Some(address) = flags.text("--status") {
+        daemon = daemon.status(address);
+    }
     if let Some(path) = flags.text("--board") {
         daemon = daemon.board(path);
     }
@@ -363,12 +366,12 @@ fn input(cx: &mut Context<'_, Server>) -> Result {
         let (begun, span) = (Instant::now(), Duration::from_millis(span.parse()?));
         while begun.elapsed() < span {}
     }
-    if line == "variables" {
-        let names = util::daemon_program::variables()?;
-        return answer(cx, &names);
     if let Some(span) = line.strip_prefix("block ") {
         std::thread::sleep(Duration::from_millis(span.parse()?));
     }
+    if line == "variables" {
+        let names = util::daemon_program::variables()?;
+        return answer(cx, &names);
     }
     answer(cx, &line)
 }

@@ -230,6 +230,8 @@ fn carry_out(cx: &mut Cx<'_>, effect: Effect) -> Result<bool> {
                 if !upgrade::waits_for_an_end(cx) {
                     let_operators_go(cx);
                 }
+                #[cfg(feature = "status")]
+                status_listener::end(cx);
             }
             parent_ending::finish(cx)?;
         }
@@ -262,8 +264,6 @@ pub(in crate::daemon) fn let_operators_go(cx: &mut Cx<'_>) {
         verdicts::tell_of_end(cx);
         clients::let_go(cx);
     }
-    #[cfg(feature = "status")]
-    status_listener::end(cx);
 }
 
 /// Goes on to look after those who watch, when all timers were stopped.

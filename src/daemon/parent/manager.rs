@@ -200,7 +200,7 @@ fn ping(cx: &mut Cx<'_>, age: Duration) {
 pub(in crate::daemon) fn health(cx: &mut Cx<'_>) -> Result<(), Ill> {
     let (age, now) = (age(cx), cx.now());
     let Heap { role: Role::Parent(parent), settings, board, .. } = cx.heap() else { return Ok(()) };
-    if parent.machine.phase() == Phase::ShuttingDown {
+    if parent.machine.phase() == Phase::ShuttingDown || parent.machine.is_resting() {
         return Ok(());
     }
     let counts = (settings.forking != Forking::None).then(|| counts(parent, board.as_ref()));

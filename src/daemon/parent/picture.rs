@@ -199,6 +199,10 @@ pub(in crate::daemon) fn phase(parent: &Parent) -> Phase {
 /// Returns why the Daemon is not ready for clients; `None` if it is.
 pub(super) fn unready(cx: &mut Cx<'_>) -> Option<&'static str> {
     let Heap { role: Role::Parent(parent), board, .. } = cx.heap() else { return Some("not the parent") };
+    if parent.upgrade.is_handed_over {
+        // The question has come by a connection from before that. The successor was ready when it got the names.
+        return None;
+    }
     match phase(parent) {
         Phase::Ready | Phase::Reloading => has_ready_child(parent, board.as_ref()).err(),
         Phase::Starting => Some("starting: the first children are not ready yet"),

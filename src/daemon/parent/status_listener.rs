@@ -2,10 +2,11 @@
 //!
 //! The parent serves it in its loop, one request of each client a turn. Clients that ask in the same turn share a snapshot, so that
 //! they can't keep the parent from its children. Nothing of it keeps the Daemon or the program alive: all is closed when no child is
-//! left, or without children when nothing else is.
+//! left, or without children when nothing else is. Only clients that were let in before hold up the end, for a moment: a connection
+//! that is closed before its request is read is reset by the system.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::daemon::heap::Cx;
@@ -26,7 +27,7 @@ fn visitors<'a>(cx: &'a mut Cx<'_>) -> Option<&'a mut Visitors> {
 /// Begins to listen if there is a listener. Not in a process that does not serve yet: who asks would ask the wrong one.
 pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
     let Some(visitors) = visitors(cx) else { return Ok(()) };
-    if let Ok(address) = visitors.listener.local_addr() {
+    if let Some(Ok(address)) = visitors.listener.as_ref().map(TcpListener::local_addr) {
         log::info!(target: "lenore::daemon", "status is served at http://{address}/");
     }
     let waits = cx.heap().role.parent().is_some_and(|parent| parent.upgrade.waits());
@@ -36,7 +37,8 @@ pub(in crate::daemon) fn begin(cx: &mut Cx<'_>) -> Result {
 /// Lets clients in.
 pub(super) fn open_door(cx: &mut Cx<'_>) -> Result {
     let Some(visitors) = visitors(cx).filter(|visitors| visitors.door.is_none()) else { return Ok(()) };
-    let listener = visitors.listener.try_clone().map_err(|error| Error::os("dup", "the status listener", error))?;
+    let Some(listener) = &visitors.listener else { return Ok(()) };
+    let listener = listener.try_clone().map_err(|error| Error::os("dup", "the status listener", error))?;
     let door = ListenAccept::listener(listener).on_accept("status_accept").start(cx)?;
     let me = cx.session();
     let core = cx.core_mut();
@@ -44,24 +46,58 @@ pub(super) fn open_door(cx: &mut Cx<'_>) -> Result {
     core.let_alarms_pass(me, Name::new(TICK));
     if let Some(visitors) = self::visitors(cx) {
         visitors.door = Some(door);
+        visitors.leave_by = None;
     }
+    cx.delay_clear(LEAVE);
+    arm(cx);
     Ok(())
 }
 
-/// Lets nobody in: another process does. Clients that are in hear it by the end of their connection, and come again.
+/// Lets nobody in: another process does, and takes those that wait in the listener's queue. Clients that are in hear it by the last
+/// answer on their connection, and come again.
 pub(super) fn close_door(cx: &mut Cx<'_>) {
+    let now = cx.now();
     if let Some(visitors) = visitors(cx) {
-        visitors.door = None;
-        visitors.clients.clear();
+        visitors.dismiss(now + TO_LEAVE);
+    }
+    arm(cx);
+}
+
+/// Nothing is left that could be looked at. Clients that are about to ask, or to read an answer, hold up the end for a moment.
+pub(super) fn end(cx: &mut Cx<'_>) {
+    let now = cx.now();
+    let Some(visitors) = visitors(cx) else { return };
+    visitors.listener = None;
+    let was_open = visitors.leave_by.is_none();
+    visitors.dismiss(now + TO_LEAVE_AT_THE_END);
+    cx.delay_clear(TICK);
+    arm(cx);
+    if was_open {
+        // Behind the requests that have come already.
+        cx.yield_("status_idle", ());
     }
 }
 
-/// Closes everything: nothing is left that could be looked at.
-pub(in crate::daemon) fn end(cx: &mut Cx<'_>) {
+/// Closes the connections of clients that have no request in hand. They may not have another one for long.
+pub(in crate::daemon) fn close_idle(cx: &mut Cx<'_>) {
+    if let Some(visitors) = visitors(cx) {
+        visitors.dismiss_idle();
+    }
+    settle(cx);
+}
+
+/// Closes everything: the session stops.
+pub(in crate::daemon) fn close(cx: &mut Cx<'_>) {
     if let Some(parent) = cx.heap().role.parent_mut() {
         drop(parent.visitors.take());
     }
-    cx.delay_clear(TICK);
+}
+
+/// The time for clients to leave is up.
+pub(in crate::daemon) fn leave(cx: &mut Cx<'_>) {
+    if let Some(visitors) = visitors(cx) {
+        visitors.turn_out();
+    }
 }
 
 /// A client has come.
@@ -100,14 +136,11 @@ pub(in crate::daemon) fn request(cx: &mut Cx<'_>) -> Result {
         Incoming::Expects(request) => request.reply(417).close(),
         Incoming::Piece(_) | Incoming::End(_) => return Ok(()),
     };
-    let (now, closes) = (cx.now(), response.closes());
+    let now = cx.now();
     let Some(visitors) = visitors(cx) else { return Ok(()) };
-    if closes {
-        if let Some(Client { wheel, .. }) = visitors.remove(id) {
-            wheel.put(Outgoing::Response(response));
-            wheel.close_after_flush();
-        }
-    } else if let Some(client) = visitors.client(id) {
+    let response = if visitors.leave_by.is_some() { response.close() } else { response };
+    if let Some(client) = visitors.client(id) {
+        client.is_last = response.closes();
         client.wheel.put(Outgoing::Response(response));
         // What it asks next comes in another turn.
         client.wheel.pause_input();
@@ -119,7 +152,10 @@ pub(in crate::daemon) fn request(cx: &mut Cx<'_>) -> Result {
 /// A client has all of its answer.
 pub(in crate::daemon) fn flushed(cx: &mut Cx<'_>) -> Result {
     let (id, now) = (*cx.arg::<WheelId>(0)?, cx.now());
-    if let Some(client) = visitors(cx).and_then(|visitors| visitors.client(id)) {
+    let Some(client) = visitors(cx).and_then(|visitors| visitors.client(id)) else { return Ok(()) };
+    if client.is_last {
+        let_go(cx, id);
+    } else {
         client.wheel.resume_input();
         client.reach(Stage::Idle, now);
     }
@@ -129,12 +165,26 @@ pub(in crate::daemon) fn flushed(cx: &mut Cx<'_>) -> Result {
 /// A client has closed its side, or is lost.
 pub(in crate::daemon) fn gone(cx: &mut Cx<'_>) -> Result {
     let failure: Failure = cx.take(0)?;
-    if let Some(id) = failure.wheel
-        && let Some(Client { wheel, .. }) = visitors(cx).and_then(|visitors| visitors.remove(id))
-    {
-        wheel.close_after_flush();
+    if let Some(id) = failure.wheel {
+        let_go(cx, id);
     }
     Ok(())
+}
+
+/// Closes the connection of a client, when what there is for it is written.
+fn let_go(cx: &mut Cx<'_>, id: WheelId) {
+    let Some(visitors) = visitors(cx) else { return };
+    if let Some(client) = visitors.remove(id) {
+        client.wheel.close_after_flush();
+    }
+    settle(cx);
+}
+
+/// Does not wait for clients if none are left.
+fn settle(cx: &mut Cx<'_>) {
+    if visitors(cx).is_some_and(|visitors| visitors.clients.is_empty()) {
+        cx.delay_clear(LEAVE);
+    }
 }
 
 /// Closes clients whose time is up.
@@ -147,9 +197,14 @@ pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
 }
 
 /// Looks at the clients again in a while, if there are any. Also after all timers of the Daemon were stopped.
+///
+/// The alarm for those that have to leave keeps the session until they have. The other one keeps nothing.
 pub(super) fn arm(cx: &mut Cx<'_>) {
-    if visitors(cx).is_some_and(|visitors| !visitors.clients.is_empty()) {
-        cx.delay(TICK, LOOK, ());
+    let now = cx.now();
+    let Some(visitors) = visitors(cx).filter(|visitors| !visitors.clients.is_empty()) else { return };
+    match visitors.leave_by {
+        Some(leave_by) => cx.delay(LEAVE, leave_by.duration_since(now).unwrap_or_default(), ()),
+        None => cx.delay(TICK, LOOK, ()),
     }
 }
 
@@ -223,4 +278,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 
+/// How long clients that were let in have for one more request after the service has gone to another process.
+const TO_LEAVE: Duration = Duration::from_secs(1);
+
+/// The same at the end of the Daemon, which waits for them.
+const TO_LEAVE_AT_THE_END: Duration = Duration::from_millis(250);
+
 const TICK: &str = "status_tick";
+
+const LEAVE: &str = "status_leave";

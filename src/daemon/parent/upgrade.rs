@@ -69,7 +69,7 @@ fn try_start(cx: &mut Cx<'_>, attempt: Attempt) -> std::result::Result<(), Strin
 #[cfg(feature = "status")]
 fn copy_of_status(cx: &mut Cx<'_>) -> io::Result<Option<(OwnedFd, KnownAs)>> {
     let visitors = cx.heap().role.parent().and_then(|parent| parent.visitors.as_deref());
-    let Some(listener) = visitors.map(|visitors| &visitors.listener) else { return Ok(None) };
+    let Some(listener) = visitors.and_then(|visitors| visitors.listener.as_ref()) else { return Ok(None) };
     let known_as = KnownAs { name: Some("status".to_owned()), ..KnownAs::default() };
     Ok(Some((listener.try_clone()?.into(), known_as)))
 }

@@ -8,11 +8,13 @@ use crate::wheel::{ListenAccept, ReadWrite, WheelId};
 
 /// The status listener.
 pub(in crate::daemon) struct Visitors {
-    /// Kept for the times at which nobody is let in.
-    pub(super) listener: TcpListener,
+    /// Kept for the times at which nobody is let in. `None` once the Daemon has ended.
+    pub(super) listener: Option<TcpListener>,
     /// Lets clients in; not before the Daemon begins, nor while another process has the service.
     pub(super) door: Option<ListenAccept>,
     pub(super) clients: Vec<Client>,
+    /// Set from the time on at which the door is closed: each client has one more answer, by then at the latest.
+    pub(super) leave_by: Option<SystemTime>,
     /// How many there may be at a time.
     places: usize,
 }
@@ -23,6 +25,8 @@ pub(super) struct Client {
     pub(super) stage: Stage,
     /// When it is closed if it has come no further.
     pub(super) until: SystemTime,
+    /// The answer that is being written is its last.
+    pub(super) is_last: bool,
 }
 
 /// How far a client has come.
@@ -39,7 +43,7 @@ pub(super) enum Stage {
 impl Visitors {
     /// There may be so many clients at a time.
     pub(in crate::daemon) fn new(listener: TcpListener, places: usize) -> Visitors {
-        Visitors { listener, door: None, clients: Vec::new(), places }
+        Visitors { listener: Some(listener), door: None, clients: Vec::new(), leave_by: None, places }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -74,6 +78,26 @@ impl Visitors {
         Some(self.clients.swap_remove(place))
     }
 
+    /// Lets nobody in any more, and has those that are in leave until then. A client that was let in has perhaps sent a request that is
+    /// not read yet, or is about to send one. If its connection was closed now, the system would reset it.
+    pub(super) fn dismiss(&mut self, leave_by: SystemTime) {
+        self.door = None;
+        self.leave_by.get_or_insert(leave_by);
+    }
+
+    /// Closes those that have no request in hand.
+    pub(super) fn dismiss_idle(&mut self) {
+        let is_idle = |client: &mut Client| {
+            client.stage == Stage::Idle && client.wheel.input_filter(|httpd| httpd.is_between_requests())
+        };
+        self.clients.extract_if(.., is_idle).for_each(|client| client.wheel.close_after_flush());
+    }
+
+    /// Closes those that have not left in time.
+    pub(super) fn turn_out(&mut self) {
+        self.clients.drain(..).for_each(|client| client.wheel.close_after_flush());
+    }
+
     /// Closes those whose time is up.
     pub(super) fn close_late(&mut self, now: SystemTime) {
         for client in &mut self.clients {
@@ -89,7 +113,7 @@ impl Visitors {
 
 impl Client {
     pub(super) fn new(wheel: ReadWrite<Httpd>, now: SystemTime) -> Client {
-        Client { wheel, stage: Stage::Asking, until: now + TO_ASK }
+        Client { wheel, stage: Stage::Asking, until: now + TO_ASK, is_last: false }
     }
 
     pub(super) fn reach(&mut self, stage: Stage, now: SystemTime) {
