@@ -330,7 +330,10 @@ fn board_is_in_the_runtime_directory() {
     lab.running.listening_addr();
     let board = BoardFile::open(dir.path().join("board")).expect("a board");
     wait_for(&board, "the pool", |seen| seen.pool.states.idle == 2);
-    assert!(BoardFile::of_process(lab.pid() as u32).is_err());
+    // The process has it mapped, and its children do, too.
+    let board = BoardFile::of_process(lab.pid() as u32).expect("a board");
+    assert_eq!((board.pid(), board.parent()), (lab.pid() as u32, ParentState::Running));
+    assert!(lab.running.children().into_iter().all(|child| BoardFile::of_process(child as u32).is_err()));
     lab.end(Signal::SIGTERM);
     assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
 }

@@ -2,19 +2,23 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Uid;
 
 use util::addresses::leave_socket;
 use util::control::Steered;
 use util::{DEADLINE, Program, at_once, test_program, wait_until};
 
-use super::{LONG, ask, run, run_as};
+use super::{LONG, Outcome, ask, run, run_as};
 
 /// How long a daemon gets to say hello.
 const HELLO: Duration = Duration::from_secs(2);
@@ -83,13 +87,69 @@ fn status_tells_a_dead_daemon_from_one_that_does_not_run() {
     run(&status).expect_error(3);
 }
 
+/// Stops the parent, and returns its children.
+#[track_caller]
+fn stop(steered: &Steered) -> Vec<i32> {
+    let children = steered.running.children();
+    steered.running.signal(Signal::SIGSTOP);
+    wait_until("a stopped parent", DEADLINE, || (util::proc::state(steered.pid()) == Some('T')).then_some(()));
+    children
+}
+
+/// Makes sure that commands show the children of a stopped parent.
+#[track_caller]
+fn expect_board(of: &str, children: &[i32], command: impl Fn(&str) -> Outcome) {
+    for (args, code) in [("status", 4), ("children", 4), ("top --once", 0)] {
+        let outcome = command(&format!("--timeout 100ms {args}"));
+        assert!(outcome.code == code && !outcome.err.contains("; "), "{of}: {args}: {outcome:?}");
+        assert_eq!(
+            outcome.err.contains("hangs") || outcome.err.contains("full"),
+            code == 4,
+            "{of}: {args}: {outcome:?}"
+        );
+        let is_shown = |child: &i32| args == "status" || outcome.out.contains(&child.to_string());
+        assert!(children.iter().all(is_shown), "{of}: {args}: {outcome:?}");
+        assert!(args == "children" || outcome.out.contains("2 idle"), "{of}: {args}: {outcome:?}");
+    }
+}
+
+#[test] // O-CT-19, O-CT-21, O-ST-14: nothing but the process leads from the socket to the board
+fn a_stopped_parent_is_shown_from_a_board_that_is_a_file() {
+    for name in ["board", "other name", "a\nb (deleted)"] {
+        let dir = tempfile::tempdir().unwrap();
+        let board = dir.path().join(name);
+        let steered = Steered::pool_with(2, "", |program| program.arg("--board").arg(&board));
+        expect_board(name, &stop(&steered), |args| ask(&steered.path, args));
+        // Nor is a board shown that is none any more.
+        fs::File::options().write(true).open(&board).unwrap().set_len(4096).unwrap();
+        let err = ask(&steered.path, "--timeout 100ms status").expect_error(4);
+        assert!(err.contains("hangs; ") && err.contains("cut short"), "{err}");
+    }
+}
+
+#[test] // O-CT-19, O-CT-21, O-ST-14
+fn a_stopped_parent_is_shown_from_its_runtime_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let steered = Steered::pool_with(2, "", |program| program.env("RUNTIME_DIRECTORY", dir.path()));
+    fs::rename(&steered.path, &socket).unwrap();
+    let children = stop(&steered);
+    expect_board("RUNTIME_DIRECTORY", &children, |args| ask(&socket, args));
+    // The process that listens is not known, as nobody can connect.
+    let waiting: Vec<OwnedFd> = std::iter::from_fn(|| connect_at_once(&socket)).take(1000).collect();
+    assert!(waiting.len() < 1000);
+    expect_board("a full queue", &children, |args| ask(&socket, args));
+    // A board that may be another daemon's is not shown.
+    let other = dir.path().join("other.sock");
+    fs::rename(&socket, &other).unwrap();
+    let err = ask(&other, "--timeout 100ms children").expect_error(4);
+    assert!(err.contains("queue is full; no board is known"), "{err}");
+}
+
 #[test] // O-CT-19, O-ST-14
 fn a_stopped_parent_is_said_to_hang_and_is_shown_from_its_board() {
     let steered = Steered::pool(2, "");
-    steered.running.signal(Signal::SIGSTOP);
-    wait_until("a stopped parent", DEADLINE, || {
-        util::proc::stat(steered.pid()).is_some_and(|stat| stat.state == 'T').then_some(())
-    });
+    stop(&steered);
     let outcome = ask(&steered.path, "status");
     assert!(outcome.err.contains("hello") && outcome.out.contains(&steered.pid().to_string()), "{outcome:?}");
     outcome.expect(4);
@@ -106,6 +166,38 @@ fn a_stopped_parent_is_said_to_hang_and_is_shown_from_its_board() {
     }
     steered.running.signal(Signal::SIGCONT);
     ask(&steered.path, "status").expect(0);
+}
+
+/// Connects if there is room in the queue.
+fn connect_at_once(path: &Path) -> Option<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    match connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()) {
+        Ok(()) => Some(socket),
+        Err(errno) => {
+            assert_eq!(errno, Errno::EAGAIN);
+            None
+        }
+    }
+}
+
+#[test] // O-CT-19, O-CT-21, O-ST-14: this user may read the file, and not look into the process
+fn a_stopped_parent_is_shown_to_the_group_of_its_board() {
+    if !Uid::effective().is_root() {
+        eprintln!("not root: no other user to be");
+        return;
+    }
+    let steered = Steered::pool(2, "--board DIR/board --allow user:nobody:read");
+    fs::set_permissions(steered.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    chown(steered.dir.path().join("board"), None, Some(STRANGER)).unwrap();
+    let copy = steered.dir.path().join("lenorectl");
+    fs::copy(test_program("lenorectl"), &copy).unwrap();
+    let of_group = |group: u32, args: &str| {
+        let program = Program::new(&copy).user(STRANGER, group);
+        run_as(program, &format!("--socket {} {args}", steered.path.display()))
+    };
+    expect_board("the group", &stop(&steered), |args| of_group(STRANGER, args));
+    let err = of_group(STRANGER + 1, "--timeout 100ms status").expect_error(4);
+    assert!(err.contains("hangs; ") && err.contains("Permission denied"), "{err}");
 }
 
 #[test] // O-CT-19

@@ -189,8 +189,14 @@ impl Steered {
     /// The same for a pool of so many children that all wait for clients.
     #[track_caller]
     pub fn pool(children: u32, args: &str) -> Steered {
+        Steered::pool_with(children, args, |program| program)
+    }
+
+    /// The same, for a program that something else is set of.
+    #[track_caller]
+    pub fn pool_with(children: u32, args: &str, set: impl FnOnce(Program) -> Program) -> Steered {
         let size = format!("--max {children} --min-spare {children} --max-spare {children}");
-        let steered = Steered::start(&format!("--mode prefork:{children} {size} {args}"));
+        let steered = Steered::start_with(&format!("--mode prefork:{children} {size} {args}"), set);
         steered
             .control()
             .wait_status("a pool that waits", |status| (status.pool.states.idle == children).then_some(()));

@@ -41,8 +41,8 @@ impl Target {
             ));
         };
         Ok(Target {
-            socket: Some(directory.join("control.sock")),
-            board: Some(directory.join("board")).filter(|path| path.exists()),
+            socket: Some(directory.join(SOCKET)),
+            board: Some(directory.join(BOARD)).filter(|path| path.exists()),
             ..Target::default()
         })
     }
@@ -77,3 +77,7 @@ fn by_pid_file(path: &Path) -> Result<Target, Failure> {
     }
     Ok(target)
 }
+
+/// What the socket and the board are called in a `RUNTIME_DIRECTORY`.
+pub const SOCKET: &str = "control.sock";
+pub const BOARD: &str = "board";

@@ -48,6 +48,8 @@ mod facts;
 #[cfg(feature = "control")]
 mod home;
 #[cfg(feature = "control")]
+mod of_process;
+#[cfg(feature = "control")]
 mod reader;
 #[cfg(feature = "control")]
 mod shown;

@@ -113,29 +113,6 @@ impl BoardFile {
         Ok(BoardFile { path, file, shown, owner, last: RefCell::default(), torn: Cell::default() })
     }
 
-    /// Opens the board that the process `pid` keeps in memory.
-    ///
-    /// A process has such a board if its Daemon has a control socket or a status listener, and no file for the board. The caller must
-    /// be allowed to look into the process, as the same user or root is. Linux only.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](BoardFile::open). [`BoardFileError::Open`] with [`NotFound`](io::ErrorKind::NotFound) if the process does not exist
-    /// or has no such board.
-    pub fn of_process(pid: u32) -> Result<BoardFile, BoardFileError> {
-        let directory = PathBuf::from(format!("/proc/{pid}/fd"));
-        let cannot = |source| BoardFileError::Open { path: directory.clone(), source };
-        for entry in directory.read_dir().map_err(cannot)? {
-            let path = entry.map_err(cannot)?.path();
-            // The process may have closed it by now.
-            let Ok(target) = path.read_link() else { continue };
-            if target.as_os_str().as_encoded_bytes().starts_with(IN_MEMORY) {
-                return BoardFile::open(path);
-            }
-        }
-        Err(cannot(io::Error::new(io::ErrorKind::NotFound, "the process has no board in memory")))
-    }
-
     /// Returns the pid of the Daemon's parent process.
     pub fn pid(&self) -> u32 {
         self.owner.pid
@@ -436,9 +413,6 @@ impl error::Error for BoardFileError {
 
 /// The length of what says how to read the rest: the magic number, the layout and four sizes.
 const PREFIX: usize = size_of::<u64>() + 5 * size_of::<u32>();
-
-/// What the descriptor of a board in memory is a link to. The system puts ` (deleted)` behind it.
-const IN_MEMORY: &[u8] = b"/memfd:lenore-board";
 
 /// The end of the year 9999.
 const LATEST_MS: u64 = 253_402_300_799_999;

@@ -6,6 +6,8 @@ use std::mem::offset_of;
 use nix::unistd::Pid;
 
 use super::super::home::Place;
+#[cfg(target_os = "linux")]
+use super::super::of_process::IN_MEMORY;
 use super::super::{About, Facts, Scoreboard, SlotIndex, stats};
 use super::*;
 use crate::daemon::view::Kind;
