@@ -3,10 +3,12 @@
 //! [`Kernel::new`](crate::Kernel::new) opens it. The descriptor is the process's, is closed by exec, and is inherited by
 //! forked children. It is one of `/proc` itself: below it `self` means whichever process asks.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 use nix::dir::Dir;
@@ -50,6 +52,45 @@ pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(text)
 }
 
+/// The file `stat` of a process or of a thread: `PID (NAME) STATE PPID ...`. What can't be found in it is `None`.
+#[derive(Debug)]
+pub(crate) struct Stat {
+    text: String,
+}
+
+impl Stat {
+    /// Reads it, of a process or thread by its path below `/proc`: `"self"`, `4711`, `"self/task/12"`.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_to_string`].
+    pub(crate) fn read(of: impl Display) -> io::Result<Stat> {
+        read_to_string(format!("{of}/stat")).map(|text| Stat { text })
+    }
+
+    /// Returns the name, as it is: a program may call itself anything.
+    pub(crate) fn name(&self) -> Option<&str> {
+        Some(self.text.split_once('(')?.1.rsplit_once(')')?.0)
+    }
+
+    /// Returns the letter of what it does, `R` or `T` for example.
+    pub(crate) fn state(&self) -> Option<char> {
+        self.field(3)?.chars().next()
+    }
+
+    /// Returns a field behind the name, with its number from proc(5): the state is 3.
+    pub(crate) fn field(&self, number: usize) -> Option<&str> {
+        // The name may hold anything, a bracket and blanks too. No field after it has a bracket.
+        let (_, rest) = self.text.rsplit_once(')')?;
+        rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
+    }
+
+    /// Returns a field as a number.
+    pub(crate) fn number<T: FromStr>(&self, number: usize) -> Option<T> {
+        self.field(number)?.parse().ok()
+    }
+}
+
 /// Returns the child processes of this process, whichever of its threads has started them.
 ///
 /// # Errors
@@ -74,10 +115,8 @@ pub(crate) fn children_of_this_process() -> io::Result<Vec<i32>> {
 #[cfg(feature = "testing")]
 pub(crate) fn living_children_of_this_process() -> Vec<(i32, String)> {
     let living = |pid: i32| {
-        let stat = read_to_string(format!("{pid}/stat")).ok()?;
-        // `PID (NAME) STATE ...`, and a name may have parentheses.
-        let state = stat.rsplit_once(')')?.1.split_whitespace().next()?;
-        (state != "Z").then(|| Some((pid, name_of(pid).ok()?)))?
+        let state = Stat::read(pid).ok()?.state()?;
+        (state != 'Z').then(|| Some((pid, name_of(pid).ok()?)))?
     };
     children_of_this_process().unwrap_or_default().into_iter().filter_map(living).collect()
 }
@@ -110,6 +149,31 @@ mod tests {
         assert_eq!(own.split(' ').next().unwrap(), std::process::id().to_string());
         let same = read_to_string(format!("{}/stat", std::process::id())).unwrap();
         assert_eq!(same.split(' ').next(), own.split(' ').next());
+    }
+
+    #[test] // T7, D-BA-05
+    fn stat_is_read_behind_whatever_the_name_is() {
+        for name in ["a", "a b", "a) b", "(", ")", "a) R 1 (b", "a\nb", ""] {
+            let stat = Stat { text: format!("12 ({name}) S 1 2 3 0 -1 4194368 7\n") };
+            assert_eq!((stat.name(), stat.state()), (Some(name), Some('S')));
+            assert_eq!((stat.number(4), stat.number(8), stat.number(9)), (Some(1_u32), Some(-1), Some(0x40_0040)));
+            assert_eq!((stat.number::<u32>(8), stat.field(10), stat.field(11)), (None, Some("7"), None));
+            assert_eq!((stat.field(0), stat.field(2)), (None, None));
+        }
+        for text in ["", "12 (a", "12"] {
+            let stat = Stat { text: text.to_owned() };
+            assert_eq!((stat.name(), stat.state(), stat.field(4)), (None, None, None), "{text}");
+        }
+    }
+
+    #[test] // T7, D-BA-05
+    fn stat_of_this_process_is_read_by_each_of_its_paths() {
+        let pid = std::process::id();
+        let start = |of: &str| Stat::read(of).unwrap().number::<u64>(22).unwrap();
+        assert!(start("self") > 0);
+        assert_eq!(start(&pid.to_string()), start("self"));
+        assert_eq!(start(&format!("self/task/{pid}")), start("self"));
+        assert_eq!(Stat::read(4_194_305).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test] // T7, D-BA-05

@@ -34,7 +34,7 @@ mod linux {
     use nix::unistd::gettid;
 
     use super::NotAlone;
-    use crate::sys::procfs;
+    use crate::sys::procfs::{self, Stat};
 
     /// Returns when this thread is the only one of the process.
     ///
@@ -114,18 +114,13 @@ mod linux {
     }
 
     fn look(tid: i32) -> Option<Other> {
-        let stat = procfs::read_to_string(format!("{TASKS}/{tid}/stat")).ok()?;
-        let (name, is_ending) = read_stat(&stat)?;
-        Some(Other { tid, name, is_ending })
+        let stat = Stat::read(format_args!("{TASKS}/{tid}")).ok()?;
+        let is_ending = is_ending(stat.state()?, stat.number(9)?);
+        Some(Other { tid, name: stat.name()?.escape_debug().to_string(), is_ending })
     }
 
-    /// Reads `PID (NAME) STATE PPID PGRP SESSION TTY TPGID FLAGS ...`; a name may hold anything, also brackets.
-    fn read_stat(stat: &str) -> Option<(String, bool)> {
-        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-        let mut fields = rest.split_whitespace();
-        let is_dead = matches!(fields.next()?, "Z" | "X" | "x");
-        let flags: u32 = fields.nth(5)?.parse().ok()?;
-        Some((name.escape_debug().to_string(), is_dead || flags & PF_EXITING != 0))
+    fn is_ending(state: char, flags: u32) -> bool {
+        matches!(state, 'Z' | 'X' | 'x') || flags & PF_EXITING != 0
     }
 
     fn names(others: &[Other]) -> String {
@@ -172,11 +167,9 @@ mod linux {
 
         #[test] // T7
         fn thread_that_is_ending_is_told_from_one_that_stays() {
-            let stat = |state: &str, flags: u32| format!("12 (a) b) {state} 1 2 3 0 -1 {flags} 0 0");
-            assert_eq!(read_stat(&stat("S", 0x40_0040)), Some(("a) b".to_owned(), false)));
-            assert_eq!(read_stat(&stat("R", 0x40_0044)), Some(("a) b".to_owned(), true)));
-            assert_eq!(read_stat(&stat("Z", 0x40_0040)), Some(("a) b".to_owned(), true)));
-            assert_eq!(read_stat("12 (a"), None);
+            assert!(!is_ending('S', 0x40_0040));
+            assert!(is_ending('R', 0x40_0044));
+            assert!(is_ending('Z', 0x40_0040));
         }
 
         #[test] // T7: the threads of this very test

@@ -35,13 +35,32 @@ impl Process {
 /// Returns the time at which a process was started, in ticks since the system's start. Returns `None` if the process does not exist or is
 /// a zombie.
 pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses, which may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
+    let stat = Stat::read(pid)?;
+    if stat.field(3)? == "Z" { None } else { stat.number(22) }
+}
+
+/// The file `/proc/PID/stat`.
+#[derive(Debug)]
+pub struct Stat {
+    text: String,
+}
+
+impl Stat {
+    /// Reads it. Returns `None` if the process does not exist.
+    pub fn read(pid: i32) -> Option<Stat> {
+        Some(Stat { text: fs::read_to_string(format!("/proc/{pid}/stat")).ok()? })
     }
-    fields.nth(18)?.parse().ok()
+
+    /// Returns a field behind the name, with its number from proc(5): the state is 3.
+    fn field(&self, number: usize) -> Option<&str> {
+        // The second field is a name in parentheses, which may hold anything.
+        self.text.rsplit_once(')')?.1.split_ascii_whitespace().nth(number.checked_sub(3)?)
+    }
+
+    /// Returns a field as a number.
+    pub fn number(&self, number: usize) -> Option<u64> {
+        self.field(number)?.parse().ok()
+    }
 }
 
 /// How long to wait between two looks. The system tells the end of a process to its parent only.

@@ -183,10 +183,8 @@ pub(super) fn kind_from_bits(bits: u32) -> Kind {
 /// Returns the letter of what a process does, and when it was started, in clock ticks since the system was.
 #[cfg(target_os = "linux")]
 fn stat(pid: u32) -> Option<(char, u64)> {
-    let stat = crate::sys::procfs::read_to_string(format!("{pid}/stat")).ok()?;
-    // The name in field 2 may hold anything, a bracket too. The state is field 3, and the start time field 22.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    Some((fields.next()?.chars().next()?, fields.nth(22 - 4)?.parse().ok()?))
+    let stat = crate::sys::procfs::Stat::read(pid).ok()?;
+    Some((stat.state()?, stat.number(22)?))
 }
 
 #[cfg(not(target_os = "linux"))]

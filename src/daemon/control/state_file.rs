@@ -182,10 +182,7 @@ fn replace(path: &Path, (uid, gid): (Option<u32>, Option<u32>), text: &str) -> i
 /// Returns when this process began, in ticks since the system did.
 #[cfg(target_os = "linux")]
 fn start_time() -> Option<u64> {
-    let stat = crate::sys::procfs::read_to_string("self/stat").ok()?;
-    // The second field is the name of the program, and may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    crate::sys::procfs::Stat::read("self").ok()?.number(22)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -57,7 +57,7 @@ mod proc {
     use nix::sys::stat::{Mode, fstatat};
     use nix::unistd::{SysconfVar, sysconf};
 
-    use crate::sys::procfs::{directory, read_to_string};
+    use crate::sys::procfs::{Stat, directory, read_to_string};
 
     fn read(pid: i32, file: &str) -> Option<String> {
         read_to_string(format!("{pid}/{file}")).ok()
@@ -101,9 +101,7 @@ mod proc {
 
     /// When a process was started, in seconds since 1970.
     pub(super) fn started_at(pid: i32) -> Option<f64> {
-        let stat = read(pid, "stat")?;
-        // The name may contain anything, but no field after it a bracket.
-        let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
+        let ticks: u64 = Stat::read(pid).ok()?.number(22)?;
         let system_stat = read_to_string("stat").ok()?;
         let boot: u64 = system_stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
         Some(boot as f64 + ticks as f64 / system(SysconfVar::CLK_TCK)? as f64)

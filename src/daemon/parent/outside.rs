@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::daemon::board::{SlotSnapshot, epoch_ms};
 #[cfg(target_os = "linux")]
-use crate::sys::procfs;
+use crate::sys::procfs::{self, Stat};
 
 /// Describes a child that does not answer. `slot` is `None` if its writer was interrupted half way.
 pub(super) fn describe(pid: i32, slot: Option<SlotSnapshot>, now: SystemTime) -> String {
@@ -33,20 +33,17 @@ fn describe_process(text: &mut String, _: i32) {
 
 #[cfg(target_os = "linux")]
 fn describe_process(text: &mut String, pid: i32) {
-    match procfs::read_to_string(format!("{pid}/stat")) {
+    match Stat::read(pid) {
         Ok(stat) => describe_stat(text, pid, &stat),
         Err(error) => _ = writeln!(text, "process: can't be read: {error}"),
     }
 }
 
 #[cfg(target_os = "linux")]
-fn describe_stat(text: &mut String, pid: i32, stat: &str) {
-    // The second field is a name in parentheses, which may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or(stat, |(_, rest)| rest).split_whitespace().collect();
-    let state = fields.first().copied().unwrap_or("?");
-    let seconds =
-        |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or_default() / TICKS;
-    let _ = writeln!(text, "process: {} user={:.2} s system={:.2} s", word(state), seconds(11), seconds(12));
+fn describe_stat(text: &mut String, pid: i32, stat: &Stat) {
+    let state = stat.state().unwrap_or('?');
+    let seconds = |field: usize| stat.number::<f64>(field).unwrap_or_default() / TICKS;
+    let _ = writeln!(text, "process: {} user={:.2} s system={:.2} s", word(state), seconds(14), seconds(15));
     // Where it sleeps in the system, and in which call: not for everybody to see.
     for (name, file) in [("sleeps in", "wchan"), ("system call", "syscall")] {
         if let Ok(found) = procfs::read_to_string(format!("{pid}/{file}"))
@@ -60,14 +57,14 @@ fn describe_stat(text: &mut String, pid: i32, stat: &str) {
 }
 
 #[cfg(target_os = "linux")]
-fn word(state: &str) -> String {
+fn word(state: char) -> String {
     let word = match state {
-        "R" => "runs",
-        "S" => "sleeps",
-        "D" => "sleeps and can't be interrupted",
-        "T" => "is stopped",
-        "t" => "is stopped by a debugger",
-        "Z" => "has ended",
+        'R' => "runs",
+        'S' => "sleeps",
+        'D' => "sleeps and can't be interrupted",
+        'T' => "is stopped",
+        't' => "is stopped by a debugger",
+        'Z' => "has ended",
         other => return format!("state {}", other.escape_debug()),
     };
     word.to_owned()

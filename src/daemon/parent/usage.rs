@@ -113,9 +113,7 @@ fn processors() -> u32 {
 /// Returns how many threads a process has.
 #[cfg(target_os = "linux")]
 fn threads(pid: i32) -> Option<u32> {
-    let stat = crate::sys::procfs::read_to_string(format!("{pid}/stat")).ok()?;
-    // The name may contain anything, but no field after it a bracket.
-    stat.rsplit_once(") ")?.1.split(' ').nth(17)?.parse().ok()
+    crate::sys::procfs::Stat::read(pid).ok()?.number(20)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -1,8 +1,9 @@
 //! What processes use, as `/proc` says.
 
 use std::collections::HashMap;
-use std::fs;
 use std::time::Instant;
+
+use crate::process::Stat;
 
 /// What one child uses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,12 +43,9 @@ impl Meter {
 }
 
 fn read(pid: i32) -> Option<(f64, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses, which may hold anything.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let number = |place: usize| fields.get(place)?.parse::<u64>().ok();
-    let ticks = number(11)? + number(12)?;
-    Some((ticks as f64 / TICKS, number(21)? * PAGE))
+    let stat = Stat::read(pid)?;
+    let ticks = stat.number(14)? + stat.number(15)?;
+    Some((ticks as f64 / TICKS, stat.number(24)? * PAGE))
 }
 
 /// What `/proc` counts processor time in, a second: the same on every Linux that programs see.
