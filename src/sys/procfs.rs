@@ -39,7 +39,8 @@ pub(crate) fn directory() -> io::Result<BorrowedFd<'static>> {
     Ok(DIRECTORY.get_or_init(|| directory).as_fd())
 }
 
-/// Reads a file by its path below `/proc`: `"self/stat"`, `"4711/statm"`.
+/// Reads a file by its path below `/proc`: `"self/stat"`, `"4711/statm"`. What is not UTF-8, as a name that the system has cut, is
+/// replaced by U+FFFD.
 ///
 /// # Errors
 ///
@@ -47,9 +48,9 @@ pub(crate) fn directory() -> io::Result<BorrowedFd<'static>> {
 /// `/proc` if it was entered before there was a kernel.
 pub(crate) fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     let file: OwnedFd = openat(directory()?, path.as_ref(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let mut text = String::new();
-    File::from(file).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// The file `stat` of a process or of a thread: `PID (NAME) STATE PPID ...`. What can't be found in it is `None`.
@@ -164,6 +165,17 @@ mod tests {
             let stat = Stat { text: text.to_owned() };
             assert_eq!((stat.name(), stat.state(), stat.field(4)), (None, None, None), "{text}");
         }
+    }
+
+    #[test] // T7, D-BA-05: the system cuts names anywhere
+    fn stat_is_read_behind_a_name_that_is_no_text() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let look = move || sender.send(Stat::read(format_args!("self/task/{}", nix::unistd::gettid()))).unwrap();
+        // One byte more than the system keeps.
+        std::thread::Builder::new().name("\u{e9}".repeat(8)).spawn(look).unwrap().join().unwrap();
+        let stat = receiver.recv().unwrap().unwrap();
+        let name = "\u{e9}".repeat(7) + "\u{fffd}";
+        assert_eq!((stat.state(), stat.name()), (Some('R'), Some(&*name)));
     }
 
     #[test] // T7, D-BA-05

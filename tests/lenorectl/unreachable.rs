@@ -168,6 +168,27 @@ fn a_stopped_parent_is_said_to_hang_and_is_shown_from_its_board() {
     ask(&steered.path, "status").expect(0);
 }
 
+#[test] // O-CT-18, O-CT-21, O-ST-14: the system keeps 15 bytes of the name, and here half of the last character
+fn a_daemon_whose_name_is_cut_within_a_character_is_not_taken_for_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let [program, board, pid_file] = ["daemon_of_cafe\u{e9}", "board", "pid"].map(|name| dir.path().join(name));
+    std::os::unix::fs::symlink(test_program("daemon_control"), &program).unwrap();
+    let daemon = Program::new(&program).args("--mode prefork:1 --max 1 --board".split(' ')).arg(&board).start();
+    daemon.listening_addr();
+    let name = fs::read(format!("/proc/{}/comm", daemon.pid())).unwrap();
+    assert!(name.starts_with(b"daemon_of_cafe") && String::from_utf8(name.clone()).is_err(), "{name:?}");
+    fs::write(&pid_file, format!("{}\n", daemon.pid())).unwrap();
+    let out = run(&format!("--pid-file {} status", pid_file.display())).expect(0);
+    assert!(out.contains(&format!("running: pid={}", daemon.pid())), "{out}");
+    fs::write(dir.path().join("pid.state"), format!("board={}\n", board.display())).unwrap();
+    // Nor is its child, as its memory is shown.
+    let out = wait_until("a child", DEADLINE, || {
+        let out = run(&format!("--pid-file {} top --once", pid_file.display())).expect(0);
+        out.contains("MiB").then_some(out)
+    });
+    assert!(!out.contains("dead"), "{out}");
+}
+
 /// Connects if there is room in the queue.
 fn connect_at_once(path: &Path) -> Option<OwnedFd> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();

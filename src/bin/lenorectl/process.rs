@@ -48,7 +48,9 @@ pub struct Stat {
 impl Stat {
     /// Reads it. Returns `None` if the process does not exist.
     pub fn read(pid: i32) -> Option<Stat> {
-        Some(Stat { text: fs::read_to_string(format!("/proc/{pid}/stat")).ok()? })
+        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // The system has perhaps cut the name within a character.
+        Some(Stat { text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 
     /// Returns a field behind the name, with its number from proc(5): the state is 3.
