@@ -7,7 +7,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, so
 /// Tells whether a socket that listens at `first` keeps another one from `second`, where both have the options of a
 /// [`SocketFactory`](super::SocketFactory) for TCP. The system says so only when the first one listens.
 pub(crate) fn clash(first: SocketAddr, second: SocketAddr) -> bool {
-    first.port() == second.port() && hosts_clash(first.ip(), second.ip(), is_for_both_families)
+    // An address of one link is not that of another link.
+    let is_on_other_link = first.ip() == second.ip() && first != second;
+    first.port() == second.port() && !is_on_other_link && hosts_clash(first.ip(), second.ip(), is_for_both_families)
 }
 
 fn hosts_clash(first: IpAddr, second: IpAddr, is_for_both: impl Fn() -> bool) -> bool {
@@ -55,9 +57,11 @@ mod tests {
     }
 
     #[test] // O-RL-17
-    fn other_ports_never_clash() {
+    fn other_ports_and_other_links_never_clash() {
         let at = |text: &str| text.parse().expect("an address");
         assert!(!clash(at("0.0.0.0:1"), at("0.0.0.0:2")));
+        assert!(!clash(at("[fe80::1%1]:1"), at("[fe80::1%2]:1")));
+        assert!(clash(at("[fe80::1%1]:1"), at("[fe80::1%1]:1")));
         assert!(clash(at("0.0.0.0:1"), at("127.0.0.1:1")));
     }
 
