@@ -124,13 +124,16 @@ fn client_that_asks_before_the_end_is_told_of_the_last_answer() {
     }
     kill(pid, Signal::SIGSTOP).unwrap();
     wait_until("a stopped parent", DEADLINE, || (proc::state(pid) == Some('T')).then_some(()));
+    // These wait in the listener's queue, and are more than are let in at once.
+    let mut come: Vec<_> = (0..25).map(|_| connect(http)).collect();
+    come.iter_mut().for_each(|stream| stream.write_all(request.as_bytes()).unwrap());
     // More than are answered before it hears of the end.
     for stream in [&mut asks, &mut asks_again] {
         stream.write_all(request.repeat(50).as_bytes()).unwrap();
     }
     kill(pid, Signal::SIGTERM).unwrap();
     kill(pid, Signal::SIGCONT).unwrap();
-    for stream in [&mut asks, &mut asks_again] {
+    for stream in [&mut asks, &mut asks_again].into_iter().chain(&mut come) {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{error} after {text:?}"));
         let last = text.rsplit("HTTP/1.1 ").next().unwrap_or_default().to_ascii_lowercase();

@@ -66,9 +66,12 @@ pub(super) fn close_door(cx: &mut Cx<'_>) {
 /// Nothing is left that could be looked at. Clients that are about to ask, or to read an answer, hold up the end for a moment.
 pub(super) fn end(cx: &mut Cx<'_>) {
     let now = cx.now();
+    let was_open = visitors(cx).is_some_and(|visitors| visitors.leave_by.is_none());
+    if was_open && let Err(error) = let_in_the_queue(cx) {
+        log::warn!(target: "lenore::daemon", "status listener: clients in its queue are refused: {error}");
+    }
     let Some(visitors) = visitors(cx) else { return };
     visitors.listener = None;
-    let was_open = visitors.leave_by.is_none();
     visitors.dismiss(now + TO_LEAVE_AT_THE_END);
     cx.delay_clear(TICK);
     arm(cx);
@@ -76,6 +79,16 @@ pub(super) fn end(cx: &mut Cx<'_>) {
         // Behind the requests that have come already.
         cx.yield_("status_idle", ());
     }
+}
+
+/// Lets those in that wait in the listener's queue. The system resets who is in the queue of a listener that is closed.
+fn let_in_the_queue(cx: &mut Cx<'_>) -> Result {
+    while let Some(visitors) = visitors(cx).filter(|visitors| visitors.door.is_some() && !visitors.is_full())
+        && let Some(Ok((socket, _))) = visitors.listener.as_ref().map(TcpListener::accept)
+    {
+        let_in(cx, socket)?;
+    }
+    Ok(())
 }
 
 /// Closes the connections of clients that have no request in hand. They may not have another one for long.
@@ -103,6 +116,10 @@ pub(in crate::daemon) fn leave(cx: &mut Cx<'_>) {
 /// A client has come.
 pub(in crate::daemon) fn accept(cx: &mut Cx<'_>) -> Result {
     let socket: TcpStream = cx.take(0)?;
+    let_in(cx, socket)
+}
+
+fn let_in(cx: &mut Cx<'_>, socket: TcpStream) -> Result {
     let now = cx.now();
     let Some(visitors) = visitors(cx) else { return Ok(()) };
     visitors.make_room(now);
