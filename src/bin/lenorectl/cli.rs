@@ -135,7 +135,7 @@ pub enum Command {
         #[command(flatten)]
         waits: Waits,
     },
-    /// End at once the processes that still drain after a reload or an upgrade
+    /// End at once the processes that still drain after a reload or an upgrade, or end the probation of an upgrade
     Finish,
     /// Set one log level for all targets in the parent and in all children
     LogLevel {

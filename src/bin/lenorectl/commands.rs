@@ -63,7 +63,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Upgrade { program, waits } => upgrade(&target, program.as_deref(), &waits, until_done),
         Command::Finish => {
             ask(&target, command("finish"), until_done)?;
-            say("processes that still drain are told to end");
+            say("an upgrade on probation is applied, or else processes that still drain are told to end");
             Ok(())
         }
         Command::LogLevel { level, span, child } => {

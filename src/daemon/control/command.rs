@@ -299,7 +299,8 @@ reopen                                      open the log files again
 reload                                      load the configuration again and replace the children
 check                                       load the configuration, and change nothing
 upgrade [program=PATH]                      have a new program take over, this one's path if none is named
-finish                                      end at once the processes that still drain after a reload or an upgrade
+finish                                      end at once the processes that still drain after a reload or an upgrade,
+                                            or end the probation of an upgrade
 log-level LEVEL [for=60s] [child=CHILD]     change what is logged
 stop [now]                                  end the service, after requests in hand or now
 verdict N                                   what has become of order N
