@@ -105,11 +105,11 @@ impl Outbox {
             }
             output.len()
         };
-        match self.level.rise(len) {
-            _ if self.is_over() => Put::Closed,
-            true => Put::High,
-            false => Put::Accepted,
+        if self.is_over() {
+            // What is lost is never written, so no low event would follow a high one.
+            return Put::Closed;
         }
+        if self.level.rise(len) { Put::High } else { Put::Accepted }
     }
 
     /// Returns how many bytes wait.
@@ -167,7 +167,8 @@ impl Outbox {
 
     /// Moves the marks. The output may then be beyond one of them.
     pub(in crate::wheel) fn set_marks(&self, marks: Marks) {
-        self.level.set_marks(marks, self.len());
+        let waiting = if self.is_over() { 0 } else { self.len() };
+        self.level.set_marks(marks, waiting);
     }
 
     pub(in crate::wheel) fn set_events(&self, change: impl FnOnce(&mut OutputEvents)) {
@@ -179,6 +180,9 @@ impl Outbox {
     /// Ends the output, and discards what waits.
     pub(in crate::wheel) fn shut_down(&self, to: &impl Sender) {
         if !self.shut.replace(true) {
+            if self.len() > 0 {
+                self.drained.set(false);
+            }
             self.output.borrow_mut().give_up();
             to.end();
             to.release_input();
@@ -228,8 +232,9 @@ impl Outbox {
             to.release_input();
             self.tell(cx, to, self.events.get().marks.low);
         }
-        // No event if a state has put more since. It comes when that is written.
-        if self.drained.get() && !to.holds_output() && self.drained.take() && self.len() == 0 {
+        // No event if a state has put more since. It comes when that is written. What was put after the end never is.
+        let is_written = || self.len() == 0 || self.shut.get();
+        if self.drained.get() && !to.holds_output() && self.drained.take() && is_written() {
             if self.shuts_when_drained.get() {
                 self.shut_down(to);
             }

@@ -147,6 +147,9 @@ impl World {
             Put::Bytes(bytes) => {
                 let told = wheel.put(Put::Bytes(bytes.clone()));
                 let waiting = wheel.pending_output();
+                if told == lenore::wheel::Put::Closed {
+                    return;
+                }
                 self.put.extend_from_slice(&bytes);
                 let has_reached = self.script.marks.is_some_and(|marks| waiting >= marks.high);
                 self.expect(!told.takes_more() || !has_reached, "put tells of the high mark");
@@ -413,7 +416,8 @@ fn flushed(cx: &mut Context<'_, Shared>) -> Result {
         let mut guard = cx.heap().borrow_mut();
         let world = &mut *guard;
         world.event_of(id);
-        let is_empty = world.wheel.as_ref().is_some_and(|wheel| wheel.pending_output() == 0);
+        // What was put after the end is lost, and counts as waiting for ever.
+        let is_empty = world.output_is_over() || world.wheel.as_ref().is_some_and(|wheel| wheel.pending_output() == 0);
         let has_put = world.put.len() > world.flushed_at;
         world.expect(is_empty && has_put && !world.has_failed, "flushed once, when all is written");
         world.flushed_at = world.put.len();

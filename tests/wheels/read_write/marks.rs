@@ -7,7 +7,7 @@ use std::thread;
 use lenore::wheel::Put;
 use lenore::{Error, Kernel, SessionId};
 
-use super::{lines, narrow_pair, owner_of, pair};
+use super::{lines, narrow_pair, owner_of, pair, read_all};
 use util::in_process::{Log, kernel, run, run_slices, run_until};
 
 const LOW: usize = 10_000;
@@ -86,6 +86,33 @@ fn put_tells_of_the_high_mark_and_the_events_follow_once_for_each_cycle() {
         assert_eq!(log.take().join(" "), "low flushed");
     }
     kernel.stop();
+}
+
+#[test] // K-RW-38, K-RW-41: what is lost after the end takes no event from what was written before
+fn put_after_the_end_in_the_low_event_hides_no_flushed_event() {
+    for ends_at_once in [false, true] {
+        let (mut kernel, log) = (kernel(), Log::default());
+        let (ours, theirs) = pair();
+        let session = owner_of(&log, lines(ours).auto_flush().watermarks(1, 10).on_high("high").on_low("low"))
+            .state("started", |cx| _ = cx.heap().wheel().put("x".repeat(20)))
+            .state("high", move |cx| {
+                cx.heap().log.push("high");
+                let wheel = cx.heap().wheel();
+                if ends_at_once { wheel.shutdown_output() } else { wheel.shutdown_output_after_flush() }
+            })
+            .state("low", |cx| {
+                cx.heap().log.push("low");
+                assert_eq!(cx.heap().wheel().put("y".repeat(20)), Put::Closed);
+            })
+            .spawn(&mut kernel)
+            .unwrap();
+        for _ in 0..3 {
+            kernel.post(session, "nothing", ()).unwrap();
+            run_slices(&mut kernel, 1);
+        }
+        assert_eq!(log.text(), "high low flushed", "{ends_at_once}");
+        assert_eq!(read_all(theirs), "x".repeat(20) + "\r\n");
+    }
 }
 
 #[test] // K-RW-50, K-RE-22: a put that crosses the mark is told of, though the descriptor takes all of it
