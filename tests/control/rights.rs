@@ -114,7 +114,7 @@ fn denied_command_leaves_an_audit_line() {
     assert_eq!(steered.control().status().pool.states.idle, 1, "nothing was done");
 }
 
-#[test] // O-CT-06: who is denied again and again fills no disk, and hides nobody
+#[test] // O-CT-06: a user whose commands are denied again and again fills no disk, and hides no other user
 fn flood_of_denied_commands_leaves_64_lines() {
     if !is_root() {
         return;

@@ -135,7 +135,7 @@ fn a_stopped_parent_is_shown_from_its_runtime_directory() {
     fs::rename(&steered.path, &socket).unwrap();
     let children = stop(&steered);
     expect_board("RUNTIME_DIRECTORY", &children, |args| ask(&socket, args));
-    // The process that listens is not known, as nobody can connect.
+    // lenorectl can't connect, so it does not know the process that listens.
     let waiting: Vec<OwnedFd> = std::iter::from_fn(|| connect_at_once(&socket)).take(1000).collect();
     assert!(waiting.len() < 1000);
     expect_board("a full queue", &children, |args| ask(&socket, args));

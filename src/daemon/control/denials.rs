@@ -1,5 +1,5 @@
-//! How many audit lines the commands of a user may leave who has not the rights for them. A flood of such commands would fill the disk, and
-//! hide what other users have done.
+//! How many audit lines a user leaves whose commands are denied. With a line for each command, any user could fill the disk and hide what
+//! other users have done.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ struct Denied {
 }
 
 impl Denials {
-    /// Counts a denied command of a user. Returns whether it leaves a line, and then how many before it have left none.
+    /// Counts a denied command of a user. If it leaves a line, returns how many commands before it have left none.
     pub(in crate::daemon) fn tell(&mut self, uid: u32, now: Instant) -> Option<u64> {
         if self.of.len() >= MOST_USERS {
             self.of.retain(|_, denied| denied.paid > now);

@@ -140,7 +140,7 @@ impl Machine {
         let next = |number: fn(&Limits) -> u32, is_given: fn(&Given) -> bool| {
             let [from_number, to_number, now] = [&from.size, &to.size, &now].map(number);
             let is_changed = from_number != to_number;
-            // Neither edition says this number. It follows from the others, unless an order has said it.
+            // Neither configuration has this number. It follows from the others, unless an order has changed it.
             let follows = !is_given(&from.given) && !is_given(&to.given);
             let is_ordered = now != from_number && orders_count;
             if is_changed && !(follows && is_ordered) { number(&values) } else { now }
@@ -150,7 +150,7 @@ impl Machine {
             min_spare: next(|limits| limits.min_spare, |given| given.min_spare),
             max_spare: next(|limits| limits.max_spare, |given| given.max_spare),
         };
-        // What the file says of spares and what orders have made of the rest may contradict each other: then the file has it.
+        // The spares of the file may contradict those of the operator. Then the file's count.
         let spares_of_file = Limits { max_children: limits.max_children, ..to.size };
         let outcome =
             self.size.set(limits, &mut self.settings).or_else(|_| self.size.set(spares_of_file, &mut self.settings));

@@ -2,8 +2,8 @@
 //!
 //! The parent serves it in its loop, one request of each client a turn. Clients that ask in the same turn share a snapshot, so that
 //! they can't keep the parent from its children. Nothing of it keeps the Daemon or the program alive: all is closed when no child is
-//! left, or without children when nothing else is. Only clients that were let in before hold up the end, for a moment: a connection
-//! that is closed before its request is read is reset by the system.
+//! left, or without children when nothing else is. Connected clients hold up the end for a moment: the system resets a connection that
+//! the parent closes before it has read the request.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{TcpListener, TcpStream};
@@ -53,8 +53,8 @@ pub(super) fn open_door(cx: &mut Cx<'_>) -> Result {
     Ok(())
 }
 
-/// Lets nobody in: another process does, and takes those that wait in the listener's queue. Clients that are in hear it by the last
-/// answer on their connection, and come again.
+/// Accepts no more clients. The other process accepts those that wait in the listener's queue. The next answer to a connected client says
+/// that it is the last one, and the client connects again.
 pub(super) fn close_door(cx: &mut Cx<'_>) {
     let now = cx.now();
     if let Some(visitors) = visitors(cx) {
@@ -63,7 +63,8 @@ pub(super) fn close_door(cx: &mut Cx<'_>) {
     arm(cx);
 }
 
-/// Nothing is left that could be looked at. Clients that are about to ask, or to read an answer, hold up the end for a moment.
+/// Closes the listener, as nothing is left that could be looked at. Clients that are about to ask, or to read an answer, hold up the end
+/// for a moment.
 pub(super) fn end(cx: &mut Cx<'_>) {
     let now = cx.now();
     let was_open = visitors(cx).is_some_and(|visitors| visitors.leave_by.is_none());
@@ -81,7 +82,7 @@ pub(super) fn end(cx: &mut Cx<'_>) {
     }
 }
 
-/// Lets those in that wait in the listener's queue. The system resets who is in the queue of a listener that is closed.
+/// Accepts the clients that wait in the listener's queue. The system resets the clients in the queue of a listener that is closed.
 fn let_in_the_queue(cx: &mut Cx<'_>) -> Result {
     while let Some(visitors) = visitors(cx).filter(|visitors| visitors.door.is_some() && !visitors.is_full())
         && let Some(Ok((socket, _))) = visitors.listener.as_ref().map(TcpListener::accept)
@@ -215,7 +216,7 @@ pub(in crate::daemon) fn tick(cx: &mut Cx<'_>) {
 
 /// Looks at the clients again in a while, if there are any. Also after all timers of the Daemon were stopped.
 ///
-/// The alarm for those that have to leave keeps the session until they have. The other one keeps nothing.
+/// The alarm for clients that have to leave keeps the session alive until they have left. The other alarm keeps nothing alive.
 pub(super) fn arm(cx: &mut Cx<'_>) {
     let now = cx.now();
     let Some(visitors) = visitors(cx).filter(|visitors| !visitors.clients.is_empty()) else { return };

@@ -8,12 +8,12 @@ use crate::wheel::{ListenAccept, ReadWrite, WheelId};
 
 /// The status listener.
 pub(in crate::daemon) struct Visitors {
-    /// Kept for the times at which nobody is let in. `None` once the Daemon has ended.
+    /// The listening socket. It stays open while the parent does not accept. `None` once the Daemon has ended.
     pub(super) listener: Option<TcpListener>,
     /// Lets clients in; not before the Daemon begins, nor while another process has the service.
     pub(super) door: Option<ListenAccept>,
     pub(super) clients: Vec<Client>,
-    /// Set from the time on at which the door is closed: each client has one more answer, by then at the latest.
+    /// Set when the door is closed. Until then each connected client may get one more answer.
     pub(super) leave_by: Option<SystemTime>,
     /// How many there may be at a time.
     places: usize,
@@ -78,8 +78,8 @@ impl Visitors {
         Some(self.clients.swap_remove(place))
     }
 
-    /// Lets nobody in any more, and has those that are in leave until then. A client that was let in has perhaps sent a request that is
-    /// not read yet, or is about to send one. If its connection was closed now, the system would reset it.
+    /// Accepts no more clients, and gives connected clients until `leave_by` for one more request. A connected client has perhaps sent a
+    /// request that the parent has not read. If the parent closed the connection now, the system would reset it.
     pub(super) fn dismiss(&mut self, leave_by: SystemTime) {
         self.door = None;
         self.leave_by.get_or_insert(leave_by);
